@@ -1,0 +1,1 @@
+//! The mind: tokenizer, chat, decoder, value head, generation, best-of-K, episodes

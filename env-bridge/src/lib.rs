@@ -1,0 +1,1 @@
+//! The worlds: the native PDDL and text-grammar engine

@@ -1,0 +1,64 @@
+//! The door between worlds and minds. A world knows how texts come about; a mind sees only what passes here.
+
+use crate::task::Task;
+use std::path::PathBuf;
+
+/// What the world says after a reset or a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observation {
+    /// The world's text, exactly as the world prints it.
+    pub text: String,
+    /// Whether the goal holds now. Worlds never end an episode for another reason.
+    pub won: bool,
+}
+
+/// One running game.
+pub trait Environment: Send {
+    /// Puts the game back to its start and returns the opening text.
+    ///
+    /// # Errors
+    /// When the world cannot run the game.
+    fn reset(&mut self) -> Result<Observation, EnvironmentError>;
+
+    /// Performs one command. A command the world does not know is answered by the world, not by an error.
+    ///
+    /// # Errors
+    /// When the world itself fails; the episode is then lost (`Outcome::EnvFailed`).
+    fn step(&mut self, command: &str) -> Result<Observation, EnvironmentError>;
+
+    /// The commands that would change something or print something now: sorted by bytes, without doubles.
+    ///
+    /// # Errors
+    /// When the world itself fails.
+    fn admissible_commands(&mut self) -> Result<Vec<String>, EnvironmentError>;
+}
+
+/// Opens games. Shared by the workers of a pool.
+pub trait World: Sync {
+    /// Loads the game of `task`; the result still wants a [`Environment::reset`].
+    ///
+    /// # Errors
+    /// When the file is missing, damaged or not a game this world can play.
+    fn open(&self, task: &Task) -> Result<Box<dyn Environment>, EnvironmentError>;
+}
+
+/// Why a world could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum EnvironmentError {
+    /// The game file cannot be read or is not a game.
+    #[error("cannot load {}: {reason}", path.display())]
+    Load {
+        /// The file.
+        path: PathBuf,
+        /// Place and cause.
+        reason: String,
+    },
+    /// The world broke while the game ran.
+    #[error("the world failed at command {command:?}: {reason}")]
+    Step {
+        /// The command that was performed.
+        command: String,
+        /// What the world said.
+        reason: String,
+    },
+}

@@ -1,0 +1,1 @@
+//! A suite: a named list of tasks.

@@ -1,0 +1,144 @@
+//! The record of one episode: [`Turn`]s and an [`Outcome`], with the token ids as they were sampled.
+
+use crate::task::{Split, TaskType};
+use serde::{Deserialize, Serialize};
+
+/// Why an episode ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The goal held.
+    Success,
+    /// The policy ended the episode without the goal (the strict malformed rule, or a player who quit).
+    Failure,
+    /// The turn limit was reached.
+    TurnLimit,
+    /// The next turn would not have fitted into the context.
+    ContextLimit,
+    /// The world failed; says nothing about the policy.
+    EnvFailed,
+}
+
+impl Outcome {
+    /// The terminal reward: 1 for success, else 0.
+    #[must_use]
+    pub fn reward(self) -> f64 {
+        f64::from(u8::from(self == Self::Success))
+    }
+}
+
+/// One alternative of a best-of-K turn.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// What was sampled, without the end-of-turn token.
+    pub completion: String,
+    /// After-state value U, reward units.
+    pub score: f32,
+}
+
+/// An observation and the completion that answered it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Turn {
+    /// Text from the world.
+    pub observation: String,
+    /// Token ids that brought the observation into the context, up to where the policy begins to write.
+    pub observation_tokens: Vec<u32>,
+    /// All the policy wrote this turn, without the end-of-turn token.
+    pub completion: String,
+    /// Token ids of the completion as sampled; the end-of-turn token included when it was sampled.
+    pub completion_tokens: Vec<u32>,
+    /// ln π(token | before), nats, of each completion token under the untempered policy.
+    pub logprobs: Vec<f32>,
+    /// The command in the completion; `None` when it was malformed.
+    pub action: Option<String>,
+    /// V just before the completion, reward units, when a value network looked on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<f32>,
+    /// U just after the completion, reward units, when a value network looked on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_value: Option<f32>,
+    /// The distinct alternatives of a best-of-K turn; empty for K = 1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub candidates: Vec<Candidate>,
+}
+
+/// How an episode was played: all that a number needs beside it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Protocol {
+    /// Most turns in an episode.
+    pub turn_limit: usize,
+    /// Most tokens in an episode's context; 0 = the player reads text, not tokens.
+    pub context_limit: usize,
+    /// Most tokens in one completion.
+    pub completion_limit: usize,
+    /// Sampling temperature; 0 is greedy.
+    pub temperature: f32,
+    /// K: candidates a turn, the best by after-state value acted on.
+    pub best_of: usize,
+    /// Whether the admissible commands were shown to the policy.
+    pub admissible_shown: bool,
+    /// How much of the episode the policy sees; always `full` today.
+    pub history: String,
+    /// What a malformed completion costs: `wasted_turn`.
+    pub malformed: String,
+}
+
+/// The record of one episode.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Trajectory {
+    /// Version of this form.
+    pub format: u32,
+    /// [`crate::Task::id`] of the game.
+    pub game: String,
+    /// SHA-256 of the game file.
+    pub game_hash: String,
+    /// The split of the game.
+    pub split: Split,
+    /// The kind of task, where known.
+    pub task_type: Option<TaskType>,
+    /// Which of the repetitions of this game, from 0.
+    pub repetition: usize,
+    /// Seed of this episode's sampling.
+    pub seed: u64,
+    /// Hash of the policy's weights, or its name (`expert`, `person`).
+    pub policy: String,
+    /// Hash of the value network's weights, when one looked on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_policy: Option<String>,
+    /// How it was played.
+    pub protocol: Protocol,
+    /// The turns, in order.
+    pub turns: Vec<Turn>,
+    /// The world's text after the last completion; empty when the world failed.
+    pub last_observation: String,
+    /// Why the episode ended.
+    pub outcome: Outcome,
+    /// What the world said when it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+    /// Wall-clock seconds from reset to end.
+    pub seconds: f64,
+}
+
+impl Trajectory {
+    /// The form that this code writes.
+    pub const FORMAT: u32 = 1;
+
+    /// The terminal reward.
+    #[must_use]
+    pub fn reward(&self) -> f64 {
+        self.outcome.reward()
+    }
+
+    /// How many turns held no command.
+    #[must_use]
+    pub fn malformed_turns(&self) -> usize {
+        self.turns.iter().filter(|turn| turn.action.is_none()).count()
+    }
+
+    /// Tokens in the whole episode.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        self.turns.iter().map(|turn| turn.observation_tokens.len() + turn.completion_tokens.len()).sum()
+    }
+}

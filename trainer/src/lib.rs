@@ -1,0 +1,1 @@
+//! The lesson: batches, losses, training, evaluation, the collect-train loop

@@ -1,1 +1,78 @@
-fn main(){}
+//! The hand: parses the command line, dispatches, prints results to stdout and errors to stderr.
+//!
+//! Exit codes: 0 done, 1 the run failed, 2 wrong use or a broken world.
+
+mod collect;
+mod eval;
+mod games;
+mod play;
+mod run;
+mod train;
+mod ui;
+mod world;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Train and measure language-model agents in text worlds.
+///
+/// A policy plays household games turn by turn, learns offline from its own episodes with OREO, and is measured on
+/// seen and unseen games with best-of-K actions chosen by its value network.
+#[derive(Parser)]
+#[command(name = "hearth", version, propagate_version = true, max_term_width = 110)]
+struct Hearth {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Collect, train and evaluate a small decoder from scratch with the built-in recipe
+    Quickstart(run::Quickstart),
+    /// Follow a recipe: collect, train, evaluate, again
+    Loop(run::Loop),
+    /// Play one game in the terminal: yourself, the expert, or a model
+    Play(play::Play),
+    /// Generate household games, or list a suite
+    #[command(subcommand)]
+    Scenarios(games::Scenarios),
+    /// Play episodes into a trajectory store
+    Collect(collect::Collect),
+    /// Train one lesson on trajectory stores
+    Train(train::Train),
+    /// Play every game of the named splits once and print the table
+    Eval(eval::Eval),
+    /// Check the native world
+    #[command(subcommand)]
+    World(world::World),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+fn main() -> ExitCode {
+    let hearth = Hearth::parse();
+    let done = match hearth.command {
+        Command::Quickstart(command) => command.run(),
+        Command::Loop(command) => command.run(),
+        Command::Play(command) => command.run(),
+        Command::Scenarios(command) => command.run(),
+        Command::Collect(command) => command.run(),
+        Command::Train(command) => command.run(),
+        Command::Eval(command) => command.run(),
+        Command::World(command) => command.run(),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Hearth::command(), "hearth", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    done.unwrap_or_else(|error| {
+        ui::print_error(&error);
+        ui::exit_code(&error)
+    })
+}

@@ -1,1 +1,19 @@
-//! The mind: tokenizer, chat, decoder, value head, generation, best-of-K, episodes
+//! The mind: turns what a world says into what an agent does.
+//!
+//! [`decoder`] is the transformer that learns (on burn), [`generate`] the same transformer that plays (plain vectors,
+//! a cache for each episode), [`chat`] and [`tokenizer`] turn text into token ids, [`select`] chooses among candidates
+//! by value, and [`episode`] is the only rollout loop. Worlds are known here through [`scenarios::Environment`] alone.
+
+pub mod chat;
+pub mod decoder;
+pub mod episode;
+pub mod error;
+pub mod generate;
+mod kernel;
+pub mod model;
+pub mod player;
+pub mod select;
+pub mod tokenizer;
+pub mod weights;
+
+pub use error::AgentError;

@@ -1,1 +1,11 @@
-//! The worlds: the native PDDL and text-grammar engine
+//! The worlds: what stands behind [`scenarios::Environment`].
+//!
+//! [`native`] plays any `game.tw-pddl` by interpreting the PDDL and the text grammar inside it; [`replay`] holds a
+//! world against recorded play. This crate knows nothing of policies, tokens or learning.
+
+pub mod error;
+pub mod native;
+pub mod replay;
+
+pub use error::GameError;
+pub use native::{NativeEnvironment, NativeGame, NativeWorld, State};

@@ -1,1 +1,297 @@
-//! Append-only store.
+//! The append-only store of trajectories: one JSON line an episode, safe against a crash at any byte.
+//!
+//! A line is whole when it ends in a newline and parses. Only the last line can be torn (a crash while it was written); it
+//! is moved aside to `PATH.torn`. A bad line anywhere else is damage, and an error. One process writes a store at a time.
+
+use crate::trajectory::Trajectory;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+/// A store opened for appending; holds the file's lock until dropped.
+#[derive(Debug)]
+pub struct Store {
+    file: File,
+    path: PathBuf,
+    /// Bytes of whole lines.
+    end: u64,
+    torn: usize,
+}
+
+/// What a store holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Contents {
+    /// The whole lines, in the order they were appended.
+    pub trajectories: Vec<Trajectory>,
+    /// Bytes of a torn last line; 0 when there is none.
+    pub torn: usize,
+}
+
+/// Why a store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file cannot be read or written.
+    #[error("cannot {verb} {}: {source}", path.display())]
+    Io {
+        /// `open`, `read`, `append to` or `mend`.
+        verb: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Another process appends to this store.
+    #[error("{} is in use by another process\nhint: wait for it, or choose another file", path.display())]
+    Locked {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A line that is not the last one is no trajectory.
+    #[error("{}:{line}: {reason}\nhint: the file was changed or damaged; remove the line to keep the others", path.display())]
+    BadLine {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl Store {
+    /// Opens a store, creating it where there is none, and reads what it holds. A torn last line is moved to `PATH.torn`.
+    ///
+    /// # Errors
+    /// `Locked` when another process has it open, `BadLine` for damage before the last line, `Io` otherwise.
+    pub fn open(path: impl AsRef<Path>) -> Result<(Self, Vec<Trajectory>), StoreError> {
+        let path = path.as_ref();
+        let io = |verb, source| StoreError::Io { verb, path: path.into(), source };
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(|e| io("open", e))?;
+        file.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => StoreError::Locked { path: path.into() },
+            TryLockError::Error(source) => io("open", source),
+        })?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(|e| io("read", e))?;
+        let Contents { trajectories, torn } = parse(path, &bytes)?;
+        let end = bytes.len() - torn;
+        if torn > 0 {
+            move_aside(&file, path, &bytes[end..], end).map_err(|e| io("mend", e))?;
+        }
+        Ok((Self { file, path: path.into(), end: end as u64, torn }, trajectories))
+    }
+
+    /// Appends one trajectory: a single write of a full line, on the disk when this returns.
+    ///
+    /// # Errors
+    /// `Io`; the store then still ends in its last whole line, unless that cannot be restored either.
+    pub fn append(&mut self, trajectory: &Trajectory) -> Result<(), StoreError> {
+        let mut line = serde_json::to_vec(trajectory).map_err(|e| self.append_failed(e.into()))?;
+        line.push(b'\n');
+        if let Err(error) = self.file.write_all(&line).and_then(|()| self.file.sync_data()) {
+            let _ = self.file.set_len(self.end); // what failed first is what is reported
+            return Err(self.append_failed(error));
+        }
+        self.end += line.len() as u64;
+        Ok(())
+    }
+
+    /// Bytes of the torn last line that [`Store::open`] moved aside; 0 when there was none.
+    #[must_use]
+    pub fn torn(&self) -> usize {
+        self.torn
+    }
+
+    /// Reads the whole lines of a store without locking or mending it; a torn last line is left out (see
+    /// [`Store::contents`] for its size).
+    ///
+    /// # Errors
+    /// `BadLine` for damage before the last line, `Io` when the file cannot be read.
+    pub fn read(path: impl AsRef<Path>) -> Result<Vec<Trajectory>, StoreError> {
+        Ok(Self::contents(path)?.trajectories)
+    }
+
+    /// Like [`Store::read`], with the size of a torn last line.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    pub fn contents(path: impl AsRef<Path>) -> Result<Contents, StoreError> {
+        let path = path.as_ref();
+        let bytes = fs::read(path).map_err(|source| StoreError::Io { verb: "read", path: path.into(), source })?;
+        parse(path, &bytes)
+    }
+
+    fn append_failed(&self, source: io::Error) -> StoreError {
+        StoreError::Io { verb: "append to", path: self.path.clone(), source }
+    }
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<Contents, StoreError> {
+    let mut trajectories = Vec::new();
+    let mut at = 0;
+    for (index, line) in bytes.split_inclusive(|&byte| byte == b'\n').enumerate() {
+        let is_last = at + line.len() == bytes.len();
+        if is_last && !line.ends_with(b"\n") {
+            return Ok(Contents { trajectories, torn: line.len() });
+        }
+        let bad_line = |reason| StoreError::BadLine { path: path.into(), line: index + 1, reason };
+        match serde_json::from_slice::<Trajectory>(line) {
+            Ok(trajectory) if trajectory.format == Trajectory::FORMAT => trajectories.push(trajectory),
+            Ok(other) => return Err(bad_line(format!("unknown format {}", other.format))),
+            Err(_) if is_last => {
+                return Ok(Contents { trajectories, torn: line.len() });
+            }
+            Err(error) => return Err(bad_line(error.to_string())),
+        }
+        at += line.len();
+    }
+    Ok(Contents { trajectories, torn: 0 })
+}
+
+/// Copies first and cuts second, so that a crash in between loses nothing.
+fn move_aside(file: &File, path: &Path, torn: &[u8], end: usize) -> io::Result<()> {
+    let mut aside = OpenOptions::new().append(true).create(true).open(torn_path(path))?;
+    aside.write_all(torn)?;
+    if !torn.ends_with(b"\n") {
+        aside.write_all(b"\n")?;
+    }
+    aside.sync_data()?;
+    file.set_len(end as u64)?;
+    file.sync_data()
+}
+
+fn torn_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".torn");
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::{Split, TaskType};
+    use crate::trajectory::{Outcome, Protocol, Turn};
+
+    fn trajectory(repetition: usize) -> Trajectory {
+        Trajectory {
+            format: Trajectory::FORMAT,
+            game: "train/a/b".into(),
+            game_hash: "00".into(),
+            split: Split::Train,
+            task_type: Some(TaskType::PickAndPlaceSimple),
+            repetition,
+            seed: 7,
+            policy: "expert".into(),
+            value_policy: None,
+            protocol: Protocol {
+                turn_limit: 50,
+                context_limit: 0,
+                completion_limit: 0,
+                temperature: 0.0,
+                best_of: 1,
+                admissible_shown: false,
+                history: "full".into(),
+                malformed: "wasted_turn".into(),
+            },
+            turns: vec![Turn {
+                observation: "a line\nand another, é".into(),
+                observation_tokens: vec![1, 2],
+                completion: "look".into(),
+                completion_tokens: vec![3],
+                logprobs: vec![-0.5],
+                action: Some("look".into()),
+                value: None,
+                after_value: None,
+                candidates: Vec::new(),
+            }],
+            last_observation: "done".into(),
+            outcome: Outcome::Success,
+            failure: None,
+            seconds: 0.25,
+        }
+    }
+
+    /// A store of three episodes, closed.
+    fn three(folder: &Path) -> PathBuf {
+        let path = folder.join("store.jsonl");
+        let (mut store, before) = Store::open(&path).unwrap();
+        assert_eq!((before.len(), store.torn()), (0, 0));
+        for repetition in 0..3 {
+            store.append(&trajectory(repetition)).unwrap();
+        }
+        path
+    }
+
+    #[test]
+    fn what_was_appended_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = three(folder.path());
+        let expected: Vec<_> = (0..3).map(trajectory).collect();
+        assert_eq!(Store::read(&path).unwrap(), expected);
+        assert_eq!(Store::open(&path).unwrap().1, expected);
+        assert!(!torn_path(&path).exists());
+    }
+
+    #[test]
+    fn a_last_line_cut_at_any_byte_moves_aside_and_appending_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = three(folder.path());
+        let whole = fs::read(&path).unwrap();
+        let second_end = whole[..whole.len() - 1].iter().rposition(|&byte| byte == b'\n').unwrap() + 1;
+        for cut in second_end + 1..whole.len() {
+            fs::write(&path, &whole[..cut]).unwrap();
+            let _ = fs::remove_file(torn_path(&path));
+            assert_eq!(Store::contents(&path).unwrap().torn, cut - second_end);
+            let (mut store, kept) = Store::open(&path).unwrap();
+            assert_eq!((kept.len(), store.torn()), (2, cut - second_end));
+            assert_eq!(fs::read(torn_path(&path)).unwrap(), [&whole[second_end..cut], b"\n"].concat());
+            store.append(&trajectory(2)).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), whole);
+        }
+    }
+
+    #[test]
+    fn a_last_line_with_a_newline_that_does_not_parse_is_torn_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = three(folder.path());
+        let mut bytes = fs::read(&path).unwrap();
+        let length = bytes.len();
+        bytes.extend_from_slice(b"\0\0\0\n");
+        fs::write(&path, &bytes).unwrap();
+        assert_eq!(Store::open(&path).unwrap().1.len(), 3);
+        assert_eq!(fs::read(&path).unwrap().len(), length);
+    }
+
+    #[test]
+    fn a_bad_line_in_the_middle_names_file_and_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = three(folder.path());
+        let text = fs::read_to_string(&path).unwrap().replace("\"repetition\":1", "\"repetition\":x");
+        fs::write(&path, &text).unwrap();
+        let error = Store::open(&path).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{}:2: expected value", path.display())), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), text, "a damaged store is left as it is");
+    }
+
+    #[test]
+    fn another_form_is_an_error_even_on_the_last_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.jsonl");
+        let (mut store, _) = Store::open(&path).unwrap();
+        store.append(&Trajectory { format: 99, ..trajectory(0) }).unwrap();
+        let error = Store::read(&path).unwrap_err().to_string();
+        assert!(error.contains(":1: unknown format 99"), "{error}");
+    }
+
+    #[test]
+    fn two_writers_are_one_too_many() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = three(folder.path());
+        let first = Store::open(&path).unwrap();
+        assert!(matches!(Store::open(&path), Err(StoreError::Locked { .. })));
+        assert_eq!(Store::read(&path).unwrap().len(), 3);
+        drop(first);
+        assert!(Store::open(&path).is_ok());
+    }
+}

@@ -1,1 +1,17 @@
-//! The lesson: batches, losses, training, evaluation, the collect-train loop
+//! The lesson: what an agent learns from its own episodes, and how well it then plays.
+//!
+//! [`batch`] lays trajectories out as tensors, [`loss`] holds one file an algorithm, [`train`] is the one training
+//! loop, [`evaluate`] plays every game once and counts, [`course`] runs collect → train → evaluate from one recipe.
+
+pub mod batch;
+pub mod checkpoint;
+pub mod course;
+pub mod error;
+pub mod evaluate;
+pub mod loss;
+pub mod optimizer;
+pub mod recipe;
+pub mod statistics;
+pub mod train;
+
+pub use error::TrainerError;

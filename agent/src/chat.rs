@@ -1,0 +1,83 @@
+//! How an episode becomes one growing list of token ids.
+//!
+//! `<|begin|> observation <|agent|> completion <|end|> observation <|agent|> completion <|end|> …`
+//!
+//! Every turn only appends: nothing that stands is tokenized again. Knows nothing of models.
+
+use crate::tokenizer::{AGENT, BEGIN, END, Tokenizer};
+use scenarios::Trajectory;
+
+/// What the world answers, in place of the game, to a completion without a command.
+pub const MALFORMED_ANSWER: &str = "That was no command. Write one command on one line.";
+
+/// Where a turn's observation stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The first of an episode.
+    Opening,
+    /// After a completion that ended with `<|end|>`.
+    AfterEnd,
+    /// After a completion that was cut off; the missing `<|end|>` is put in, as the world's, not the policy's.
+    AfterCut,
+}
+
+/// Token ids that bring an observation into the context, up to where the policy begins to write.
+#[must_use]
+pub fn observation_tokens(tokenizer: &Tokenizer, observation: &str, place: Place) -> Vec<u32> {
+    let mut tokens = match place {
+        Place::Opening => vec![tokenizer.begin],
+        Place::AfterEnd => vec![],
+        Place::AfterCut => vec![tokenizer.end],
+    };
+    tokens.extend(tokenizer.encode(observation));
+    tokens.push(tokenizer.agent);
+    tokens
+}
+
+/// Token ids of a completion that somebody else wrote, such as an expert's command.
+#[must_use]
+pub fn completion_tokens(tokenizer: &Tokenizer, completion: &str) -> Vec<u32> {
+    let mut tokens = tokenizer.encode(completion);
+    tokens.push(tokenizer.end);
+    tokens
+}
+
+/// The command in a completion: all of it, stripped; `None` when it is empty, longer than a line, or holds a framing
+/// token.
+#[must_use]
+pub fn parse_command(completion: &str) -> Option<&str> {
+    let command = completion.trim();
+    let framed = [BEGIN, AGENT, END].iter().any(|token| command.contains(token));
+    (!command.is_empty() && !command.contains('\n') && !framed).then_some(command)
+}
+
+/// Fills in the token ids of an episode that was played in text, such as a demonstration. Log-probabilities stay empty:
+/// nobody sampled these tokens.
+pub fn tokenize(tokenizer: &Tokenizer, trajectory: &mut Trajectory) {
+    let mut place = Place::Opening;
+    for turn in &mut trajectory.turns {
+        turn.observation_tokens = observation_tokens(tokenizer, &turn.observation, place);
+        turn.completion_tokens = completion_tokens(tokenizer, &turn.completion);
+        place = Place::AfterEnd;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_one_line_without_frames() {
+        assert_eq!(parse_command(" go to desk 1 "), Some("go to desk 1"));
+        assert_eq!(parse_command("  \n "), None);
+        assert_eq!(parse_command("look\nlook"), None);
+        assert_eq!(parse_command("look<|agent|>"), None);
+    }
+
+    #[test]
+    fn a_cut_completion_is_closed_by_the_world() {
+        let tokenizer = Tokenizer::train(["go to desk 1"].into_iter(), 300).expect("trains");
+        let tokens = observation_tokens(&tokenizer, "x", Place::AfterCut);
+        assert_eq!((tokens[0], tokens[tokens.len() - 1]), (tokenizer.end, tokenizer.agent));
+    }
+}

@@ -1,0 +1,265 @@
+//! The transformer that learns: a Llama-style decoder on burn, read from top to bottom.
+//!
+//! RMSNorm, rotary position embedding (rotate-half), grouped-query attention, SwiGLU, tied embeddings
+//! (Touvron et al., arXiv 2302.13971; Ainslie et al., arXiv 2305.13245). Knows nothing of text, only token ids.
+//! The same computation for playing, with a cache, is [`crate::generate`]; a test holds the two together.
+
+use crate::error::AgentError;
+use crate::weights::{DecoderConfig, HostTensor, VALUE_HEAD, Weights, transposed};
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+
+/// The decoder: token ids in, hidden states or logits out.
+#[derive(Module, Debug)]
+pub struct Decoder {
+    embed_tokens: Param<Tensor<2>>,
+    layers: Vec<Layer>,
+    norm: Param<Tensor<1>>,
+    heads: usize,
+    kv_heads: usize,
+    rope_theta: f64,
+    epsilon: f64,
+}
+
+/// One layer: attention and SwiGLU, each behind its norm and beside the residual stream.
+#[derive(Module, Debug)]
+pub struct Layer {
+    input_layernorm: Param<Tensor<1>>,
+    q_proj: Param<Tensor<2>>,
+    k_proj: Param<Tensor<2>>,
+    v_proj: Param<Tensor<2>>,
+    o_proj: Param<Tensor<2>>,
+    post_attention_layernorm: Param<Tensor<1>>,
+    gate_proj: Param<Tensor<2>>,
+    up_proj: Param<Tensor<2>>,
+    down_proj: Param<Tensor<2>>,
+}
+
+/// Cosines and sines `[1, 1, time, head_dim]` and the causal bias `[1, 1, time, time]` of one forward pass.
+struct Positions {
+    cosines: Tensor<4>,
+    sines: Tensor<4>,
+    causal: Tensor<4>,
+}
+
+impl Decoder {
+    /// Builds the decoder on a device from host weights.
+    ///
+    /// # Errors
+    /// When a tensor is missing or has another shape than `config` says.
+    pub fn from_weights(config: &DecoderConfig, weights: &Weights, device: &Device) -> Result<Self, AgentError> {
+        config.check()?;
+        let (hidden, inner, kv) = (config.hidden_size, config.intermediate_size, config.kv_dim());
+        let vector = |name: &str| -> Result<Param<Tensor<1>>, AgentError> {
+            let data = weights.get(name, &[hidden])?.to_vec();
+            Ok(Param::from_data(TensorData::new(data, [hidden]), device))
+        };
+        let matrix = |name: &str, out: usize, input: usize| -> Result<Param<Tensor<2>>, AgentError> {
+            let data = transposed(weights.get(name, &[out, input])?, out, input);
+            Ok(Param::from_data(TensorData::new(data, [input, out]), device))
+        };
+        let layer = |index: usize| -> Result<Layer, AgentError> {
+            let name = |part: &str| format!("model.layers.{index}.{part}.weight");
+            Ok(Layer {
+                input_layernorm: vector(&name("input_layernorm"))?,
+                q_proj: matrix(&name("self_attn.q_proj"), hidden, hidden)?,
+                k_proj: matrix(&name("self_attn.k_proj"), kv, hidden)?,
+                v_proj: matrix(&name("self_attn.v_proj"), kv, hidden)?,
+                o_proj: matrix(&name("self_attn.o_proj"), hidden, hidden)?,
+                post_attention_layernorm: vector(&name("post_attention_layernorm"))?,
+                gate_proj: matrix(&name("mlp.gate_proj"), inner, hidden)?,
+                up_proj: matrix(&name("mlp.up_proj"), inner, hidden)?,
+                down_proj: matrix(&name("mlp.down_proj"), hidden, inner)?,
+            })
+        };
+        let embedding = weights.get("model.embed_tokens.weight", &[config.vocab_size, hidden])?.to_vec();
+        Ok(Self {
+            embed_tokens: Param::from_data(TensorData::new(embedding, [config.vocab_size, hidden]), device),
+            layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_, _>>()?,
+            norm: vector("model.norm.weight")?,
+            heads: config.num_attention_heads,
+            kv_heads: config.num_key_value_heads,
+            rope_theta: config.rope_theta,
+            epsilon: config.rms_norm_eps,
+        })
+    }
+
+    /// The weights back on the host, in Hugging Face's names and layouts.
+    #[must_use]
+    pub fn to_weights(&self) -> Weights {
+        let mut weights = Weights::default();
+        let mut vector = |name: String, param: &Param<Tensor<1>>| {
+            weights.0.insert(name, host(param.val()));
+        };
+        vector("model.norm.weight".into(), &self.norm);
+        for (index, layer) in self.layers.iter().enumerate() {
+            vector(format!("model.layers.{index}.input_layernorm.weight"), &layer.input_layernorm);
+            vector(format!("model.layers.{index}.post_attention_layernorm.weight"), &layer.post_attention_layernorm);
+        }
+        weights.0.insert("model.embed_tokens.weight".into(), host(self.embed_tokens.val()));
+        for (index, layer) in self.layers.iter().enumerate() {
+            for (part, param) in layer.matrices() {
+                weights.0.insert(format!("model.layers.{index}.{part}.weight"), host(param.val().transpose()));
+            }
+        }
+        weights
+    }
+
+    /// Hidden states after the last norm.
+    ///
+    /// # Shapes
+    /// `tokens` `[batch, time]` → `[batch, time, hidden]`; right padding is invisible to what stands before it.
+    #[must_use]
+    pub fn hidden(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+        let [batch, time] = tokens.dims();
+        let table = self.embed_tokens.val();
+        let hidden = table.dims()[1];
+        let positions = self.positions(time, hidden / self.heads, &table.device());
+        let mut stream = table.select(0, tokens.reshape([batch * time])).reshape([batch, time, hidden]);
+        for layer in &self.layers {
+            stream = stream.clone() + self.attention(layer, stream, &positions);
+            stream = stream.clone() + self.mlp(layer, stream);
+        }
+        rms_norm(stream, &self.norm, self.epsilon)
+    }
+
+    /// Logits of hidden states: the embedding, read backwards.
+    ///
+    /// # Shapes
+    /// `hidden` `[rows, hidden]` → `[rows, vocab]`.
+    #[must_use]
+    pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        hidden.matmul(self.embed_tokens.val().transpose())
+    }
+
+    fn attention(&self, layer: &Layer, stream: Tensor<3>, positions: &Positions) -> Tensor<3> {
+        let [batch, time, hidden] = stream.dims();
+        let head_dim = hidden / self.heads;
+        let normed = rms_norm(stream, &layer.input_layernorm, self.epsilon).reshape([batch * time, hidden]);
+        let split = |projection: &Param<Tensor<2>>, heads: usize| {
+            normed.clone().matmul(projection.val()).reshape([batch, time, heads, head_dim]).swap_dims(1, 2)
+        };
+        let scale = 1.0 / (head_dim as f64).sqrt();
+        let queries = positions.rotate(split(&layer.q_proj, self.heads)) * scale;
+        let keys = self.share_heads(positions.rotate(split(&layer.k_proj, self.kv_heads)));
+        let values = self.share_heads(split(&layer.v_proj, self.kv_heads));
+        let scores = queries.matmul(keys.swap_dims(2, 3)) + positions.causal.clone();
+        let mixed = activation::softmax(scores, 3).matmul(values);
+        let joined = mixed.swap_dims(1, 2).reshape([batch * time, hidden]);
+        joined.matmul(layer.o_proj.val()).reshape([batch, time, hidden])
+    }
+
+    /// Repeats each key or value head for the query heads of its group.
+    fn share_heads(&self, kv: Tensor<4>) -> Tensor<4> {
+        let group = self.heads / self.kv_heads;
+        if group == 1 {
+            return kv;
+        }
+        let [batch, kv_heads, time, head_dim] = kv.dims();
+        kv.unsqueeze_dim::<5>(2)
+            .repeat_dim(2, group)
+            .reshape([batch, kv_heads * group, time, head_dim])
+    }
+
+    fn mlp(&self, layer: &Layer, stream: Tensor<3>) -> Tensor<3> {
+        let [batch, time, hidden] = stream.dims();
+        let normed = rms_norm(stream, &layer.post_attention_layernorm, self.epsilon).reshape([batch * time, hidden]);
+        let gate = activation::silu(normed.clone().matmul(layer.gate_proj.val()));
+        let inner = gate * normed.matmul(layer.up_proj.val());
+        inner.matmul(layer.down_proj.val()).reshape([batch, time, hidden])
+    }
+
+    fn positions(&self, time: usize, head_dim: usize, device: &Device) -> Positions {
+        let (cosines, sines) = rotary_table(time, head_dim, self.rope_theta);
+        let causal = (0..time * time).map(|i| if i % time > i / time { -1e9 } else { 0.0f32 }).collect::<Vec<_>>();
+        let tensor =
+            |data: Vec<f32>, shape: [usize; 4]| Tensor::<4>::from_data(TensorData::new(data, shape), device);
+        Positions {
+            cosines: tensor(cosines, [1, 1, time, head_dim]),
+            sines: tensor(sines, [1, 1, time, head_dim]),
+            causal: tensor(causal, [1, 1, time, time]),
+        }
+    }
+}
+
+impl Layer {
+    fn matrices(&self) -> [(&'static str, &Param<Tensor<2>>); 7] {
+        [
+            ("self_attn.q_proj", &self.q_proj),
+            ("self_attn.k_proj", &self.k_proj),
+            ("self_attn.v_proj", &self.v_proj),
+            ("self_attn.o_proj", &self.o_proj),
+            ("mlp.gate_proj", &self.gate_proj),
+            ("mlp.up_proj", &self.up_proj),
+            ("mlp.down_proj", &self.down_proj),
+        ]
+    }
+}
+
+impl Positions {
+    /// x·cos + rotate_half(x)·sin.
+    fn rotate(&self, x: Tensor<4>) -> Tensor<4> {
+        let half = x.dims()[3] / 2;
+        let turned = Tensor::cat(vec![-x.clone().narrow(3, half, half), x.clone().narrow(3, 0, half)], 3);
+        x * self.cosines.clone() + turned * self.sines.clone()
+    }
+}
+
+/// Cosines and sines of the rotary embedding, `[time, head_dim]` each, both halves alike.
+pub(crate) fn rotary_table(time: usize, head_dim: usize, theta: f64) -> (Vec<f32>, Vec<f32>) {
+    let half = head_dim / 2;
+    let angle = |t: usize, d: usize| t as f64 * theta.powf(-2.0 * (d % half) as f64 / head_dim as f64);
+    let angles = (0..time).flat_map(|t| (0..head_dim).map(move |d| angle(t, d)));
+    angles.map(|a| (a.cos() as f32, a.sin() as f32)).unzip()
+}
+
+fn rms_norm(x: Tensor<3>, weight: &Param<Tensor<1>>, epsilon: f64) -> Tensor<3> {
+    let mean_square = x.clone().square().mean_dim(2);
+    x * (mean_square + epsilon).sqrt().recip() * weight.val().unsqueeze::<3>()
+}
+
+fn host<const D: usize>(tensor: Tensor<D>) -> HostTensor {
+    let shape = tensor.dims().to_vec();
+    let data = tensor.into_data().try_to_vec::<f32>().expect("decoder weights are f32");
+    HostTensor { shape, data }
+}
+
+/// The value network: a trunk of its own and a bias-free linear head.
+#[derive(Module, Debug)]
+pub struct ValueNetwork {
+    trunk: Decoder,
+    value_head: Param<Tensor<2>>,
+}
+
+impl ValueNetwork {
+    /// Builds the network on a device from host weights with a `value_head.weight` `[1, hidden]`.
+    ///
+    /// # Errors
+    /// When a tensor is missing or has another shape than `config` says.
+    pub fn from_weights(config: &DecoderConfig, weights: &Weights, device: &Device) -> Result<Self, AgentError> {
+        let head = weights.get(VALUE_HEAD, &[1, config.hidden_size])?.to_vec();
+        Ok(Self {
+            trunk: Decoder::from_weights(config, weights, device)?,
+            value_head: Param::from_data(TensorData::new(head, [config.hidden_size, 1]), device),
+        })
+    }
+
+    /// The weights back on the host.
+    #[must_use]
+    pub fn to_weights(&self) -> Weights {
+        let mut weights = self.trunk.to_weights();
+        weights.0.insert(VALUE_HEAD.into(), host(self.value_head.val().transpose()));
+        weights
+    }
+
+    /// The value of the state that ends at each position, in reward units.
+    ///
+    /// # Shapes
+    /// `tokens` `[batch, time]` → `[batch, time]`.
+    #[must_use]
+    pub fn values(&self, tokens: Tensor<2, Int>) -> Tensor<2> {
+        let hidden = self.trunk.hidden(tokens);
+        let [batch, time, width] = hidden.dims();
+        hidden.reshape([batch * time, width]).matmul(self.value_head.val()).reshape([batch, time])
+    }
+}

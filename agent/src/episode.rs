@@ -1,0 +1,259 @@
+//! The only rollout loop: episodes of many games at once, for every command that plays.
+//!
+//! Worlds run on a pool of worker threads and the policy answers whoever is ready, so a slow world makes no other
+//! episode wait. An episode's result depends on its game, seed and protocol alone, not on who it was played beside.
+
+use crate::chat;
+use crate::player::{Answer, Asked, Completion, Policy};
+use crossbeam::channel::{Receiver, Sender, unbounded};
+use scenarios::{Environment, EnvironmentError, Observation, Outcome, Protocol, Task, Trajectory, Turn, World};
+use std::time::Instant;
+
+/// One episode to play.
+#[derive(Debug, Clone)]
+pub struct Job<'a> {
+    /// The game.
+    pub task: &'a Task,
+    /// Which of the repetitions of this game, from 0.
+    pub repetition: usize,
+    /// Seed of everything random in the episode.
+    pub seed: u64,
+}
+
+/// How many at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Pool {
+    /// Threads that run worlds.
+    pub workers: usize,
+    /// Episodes in flight.
+    pub episodes: usize,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        Self { workers: cores, episodes: 32 * cores }
+    }
+}
+
+/// What worlds are asked to do.
+enum Order<'a> {
+    Open { slot: usize, task: &'a Task },
+    Step { slot: usize, environment: Box<dyn Environment>, command: String },
+}
+
+/// What comes back.
+struct Reply {
+    slot: usize,
+    result: Result<(Box<dyn Environment>, Said), EnvironmentError>,
+}
+
+struct Said {
+    observation: Observation,
+    admissible: Option<Vec<String>>,
+}
+
+/// An episode in flight.
+struct Live<'a, S> {
+    job: &'a Job<'a>,
+    seat: S,
+    environment: Option<Box<dyn Environment>>,
+    observation: String,
+    turns: Vec<Turn>,
+    started: Instant,
+}
+
+/// Plays every job and hands each finished trajectory to `record`, in the order in which they end.
+///
+/// # Errors
+/// The first error of `record`; episodes in flight are then given up.
+pub fn play_episodes<P: Policy, E>(
+    policy: &P,
+    world: &dyn World,
+    jobs: &[Job<'_>],
+    protocol: &Protocol,
+    pool: Pool,
+    mut record: impl FnMut(Trajectory) -> Result<(), E>,
+) -> Result<(), E> {
+    let (orders, inbox) = unbounded::<Order<'_>>();
+    let (outbox, replies) = unbounded::<Reply>();
+    std::thread::scope(|scope| {
+        for _ in 0..pool.workers.max(1) {
+            let (inbox, outbox) = (inbox.clone(), outbox.clone());
+            let shown = protocol.admissible_shown;
+            scope.spawn(move || work(world, &inbox, &outbox, shown));
+        }
+        drop((inbox, outbox));
+        let mut loop_ = Rollout { policy, protocol, orders, live: Vec::new(), waiting: jobs.iter(), record: &mut record };
+        loop_.run(pool.episodes.max(1), &replies)
+    })
+}
+
+/// A worker: opens games and performs commands until nobody orders any more.
+fn work(world: &dyn World, inbox: &Receiver<Order<'_>>, outbox: &Sender<Reply>, admissible_shown: bool) {
+    let say = |environment: &mut Box<dyn Environment>, observation: Observation| -> Result<Said, EnvironmentError> {
+        let admissible = if admissible_shown { Some(environment.admissible_commands()?) } else { None };
+        Ok(Said { observation, admissible })
+    };
+    for order in inbox {
+        let (slot, result) = match order {
+            Order::Open { slot, task } => (slot, world.open(task).and_then(|mut environment| {
+                let observation = environment.reset()?;
+                let said = say(&mut environment, observation)?;
+                Ok((environment, said))
+            })),
+            Order::Step { slot, mut environment, command } => (slot, environment.step(&command).and_then(|observation| {
+                let said = say(&mut environment, observation)?;
+                Ok((environment, said))
+            })),
+        };
+        if outbox.send(Reply { slot, result }).is_err() {
+            return;
+        }
+    }
+}
+
+/// The state of [`play_episodes`].
+struct Rollout<'a, 'r, P: Policy, R> {
+    policy: &'a P,
+    protocol: &'a Protocol,
+    orders: Sender<Order<'a>>,
+    live: Vec<Option<Live<'a, P::Seat>>>,
+    waiting: std::slice::Iter<'a, Job<'a>>,
+    record: &'r mut R,
+}
+
+impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P, R> {
+    fn run(&mut self, slots: usize, replies: &Receiver<Reply>) -> Result<(), E> {
+        self.live.resize_with(slots, || None);
+        for slot in 0..slots {
+            self.open_next(slot);
+        }
+        let mut ready = Vec::new();
+        while self.live.iter().any(Option::is_some) {
+            if ready.is_empty() {
+                let reply = replies.recv().expect("workers live as long as orders can come");
+                self.receive(reply, &mut ready)?;
+            }
+            while let Ok(reply) = replies.try_recv() {
+                self.receive(reply, &mut ready)?;
+            }
+            ready = self.ask(std::mem::take(&mut ready))?;
+        }
+        Ok(())
+    }
+
+    fn open_next(&mut self, slot: usize) {
+        self.live[slot] = self.waiting.next().map(|job| {
+            self.order(Order::Open { slot, task: job.task });
+            let (seat, started) = (self.policy.sit(job.seed), Instant::now());
+            Live { job, seat, environment: None, observation: String::new(), turns: Vec::new(), started }
+        });
+    }
+
+    fn order(&self, order: Order<'a>) {
+        self.orders.send(order).expect("workers live as long as orders can come");
+    }
+
+    /// Takes in what a world said; the episode ends or becomes ready.
+    fn receive(&mut self, reply: Reply, ready: &mut Vec<usize>) -> Result<(), E> {
+        let slot = reply.slot;
+        let live = self.live[slot].as_mut().expect("a reply belongs to a live episode");
+        match reply.result {
+            Err(error) => {
+                live.observation.clear();
+                return self.end(slot, Outcome::EnvFailed, Some(error.to_string()));
+            }
+            Ok((environment, said)) => {
+                live.environment = Some(environment);
+                live.observation = said.observation.text;
+                if said.observation.won {
+                    return self.end(slot, Outcome::Success, None);
+                }
+                if let Some(commands) = said.admissible {
+                    live.observation.push_str("\nAdmissible commands: ");
+                    live.observation.push_str(&commands.join(", "));
+                }
+            }
+        }
+        self.ready_or_out_of_turns(slot, ready)
+    }
+
+    fn ready_or_out_of_turns(&mut self, slot: usize, ready: &mut Vec<usize>) -> Result<(), E> {
+        let live = self.live[slot].as_ref().expect("asked about a live episode");
+        if live.turns.len() >= self.protocol.turn_limit {
+            return self.end(slot, Outcome::TurnLimit, None);
+        }
+        ready.push(slot);
+        Ok(())
+    }
+
+    /// Lets the policy answer the ready episodes; returns those that are ready again without their world.
+    fn ask(&mut self, mut slots: Vec<usize>) -> Result<Vec<usize>, E> {
+        slots.sort_unstable();
+        let mut asked: Vec<Asked<'_, P::Seat>> = (self.live.iter_mut().enumerate())
+            .filter(|(slot, _)| slots.binary_search(slot).is_ok())
+            .filter_map(|(_, live)| live.as_mut())
+            .map(|live| Asked { seat: &mut live.seat, observation: &live.observation })
+            .collect();
+        let answers = self.policy.answer(&mut asked, self.protocol);
+        assert_eq!(answers.len(), slots.len(), "a policy answers every question");
+        let mut again = Vec::new();
+        for (slot, answer) in slots.into_iter().zip(answers) {
+            match answer {
+                Answer::ContextFull => self.end(slot, Outcome::ContextLimit, None)?,
+                Answer::GaveUp => self.end(slot, Outcome::Failure, None)?,
+                Answer::Completion(completion) => self.act(slot, completion, &mut again)?,
+            }
+        }
+        Ok(again)
+    }
+
+    fn act(&mut self, slot: usize, completion: Completion, again: &mut Vec<usize>) -> Result<(), E> {
+        let live = self.live[slot].as_mut().expect("an answer belongs to a live episode");
+        let command = if completion.ended { chat::parse_command(&completion.text) } else { None };
+        let action = command.map(str::to_string);
+        live.turns.push(Turn {
+            observation: std::mem::take(&mut live.observation),
+            observation_tokens: completion.observation_tokens,
+            action: action.clone(),
+            completion: completion.text,
+            completion_tokens: completion.tokens,
+            logprobs: completion.logprobs,
+            value: completion.value,
+            after_value: completion.after_value,
+            candidates: completion.candidates,
+        });
+        if let Some(command) = action {
+            let environment = live.environment.take().expect("the world has answered before the policy did");
+            self.order(Order::Step { slot, environment, command });
+            return Ok(());
+        }
+        live.observation = chat::MALFORMED_ANSWER.into();
+        self.ready_or_out_of_turns(slot, again)
+    }
+
+    fn end(&mut self, slot: usize, outcome: Outcome, failure: Option<String>) -> Result<(), E> {
+        let live = self.live[slot].take().expect("only a live episode ends");
+        let task = live.job.task;
+        (self.record)(Trajectory {
+            format: Trajectory::FORMAT,
+            game: task.id.clone(),
+            game_hash: task.hash.clone(),
+            split: task.split,
+            task_type: task.task_type,
+            repetition: live.job.repetition,
+            seed: live.job.seed,
+            policy: self.policy.name(),
+            value_policy: self.policy.value_name(),
+            protocol: self.protocol.clone(),
+            turns: live.turns,
+            last_observation: live.observation,
+            outcome,
+            failure,
+            seconds: live.started.elapsed().as_secs_f64(),
+        })?;
+        self.open_next(slot);
+        Ok(())
+    }
+}

@@ -1,0 +1,177 @@
+//! Text to token ids and back: a byte-level BPE tokenizer trained on a suite's own texts, kept as `tokenizer.json`.
+//!
+//! Household texts are templates around numbered names ("On the desk 1, you see a mug 2."). The pre-tokenizer keeps a
+//! numbered name in one piece, and the words that lead up to one in another, so that frequent pieces become one token
+//! each; the rest splits by words. Any bytes round-trip, seen in training or not.
+
+use crate::error::AgentError;
+use std::path::Path;
+use tokenizers::{
+    AddedToken, DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
+    SplitDelimiterBehavior, TokenizerBuilder, TokenizerImpl,
+    models::bpe::{BPE, BpeTrainerBuilder},
+    pre_tokenizers::{
+        byte_level::ByteLevel,
+        sequence::Sequence,
+        split::{Split, SplitPattern},
+    },
+};
+
+/// A numbered name | the words that lead up to one | a word with its leading blank | what remains.
+const PIECES: &str =
+    r"[a-z]+ [0-9]+|[^0-9\n:]+?(?=[a-z]+ [0-9])|\n+| ?[A-Za-z]+|[0-9]| ?[^A-Za-z0-9\s]+|\s";
+
+/// Opens the context of an episode.
+pub const BEGIN: &str = "<|begin|>";
+/// Ends an observation: the policy writes next.
+pub const AGENT: &str = "<|agent|>";
+/// Ends a completion.
+pub const END: &str = "<|end|>";
+
+type Inner =
+    TokenizerImpl<ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
+
+/// A tokenizer and the ids of the three tokens that frame turns.
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    /// Id of [`BEGIN`].
+    pub begin: u32,
+    /// Id of [`AGENT`].
+    pub agent: u32,
+    /// Id of [`END`].
+    pub end: u32,
+}
+
+fn refused(error: impl std::fmt::Display) -> AgentError {
+    AgentError::Tokenizer(error.to_string())
+}
+
+impl Tokenizer {
+    /// Trains a tokenizer of at most `vocab_size` tokens (256 of them bytes, 3 special) on `texts`.
+    ///
+    /// # Errors
+    /// When the library refuses the settings.
+    pub fn train<'a>(texts: impl Iterator<Item = &'a str> + Send, vocab_size: usize) -> Result<Self, AgentError> {
+        let split = Split::new(SplitPattern::Regex(PIECES.into()), SplitDelimiterBehavior::Isolated, false)
+            .map_err(refused)?;
+        let bytes = ByteLevel::new(false, false, false);
+        let mut inner: Inner = TokenizerBuilder::new()
+            .with_model(ModelWrapper::BPE(BPE::default()))
+            .with_normalizer(None)
+            .with_pre_tokenizer(Some(PreTokenizerWrapper::Sequence(Sequence::new(vec![
+                PreTokenizerWrapper::Split(split),
+                PreTokenizerWrapper::ByteLevel(bytes),
+            ]))))
+            .with_post_processor(None)
+            .with_decoder(Some(DecoderWrapper::ByteLevel(bytes)))
+            .build()
+            .map_err(refused)?;
+        let trainer = BpeTrainerBuilder::new()
+            .show_progress(false)
+            .vocab_size(vocab_size)
+            .min_frequency(2)
+            .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+            .special_tokens([BEGIN, AGENT, END].map(|text| AddedToken::from(text, true)).to_vec())
+            .build();
+        let mut trainer = tokenizers::models::TrainerWrapper::BpeTrainer(trainer);
+        inner.train(&mut trainer, texts).map_err(refused)?;
+        let json = serde_json::to_string(&inner).map_err(refused)?;
+        Self::from_library(tokenizers::Tokenizer::from_bytes(json).map_err(refused)?)
+    }
+
+    /// Reads a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// When the file is missing, damaged, or lacks one of the three framing tokens.
+    pub fn open(path: &Path) -> Result<Self, AgentError> {
+        let bytes = std::fs::read(path).map_err(|source| AgentError::File { path: path.into(), source })?;
+        let content = |reason: String| AgentError::Content { path: path.into(), reason };
+        let inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| content(e.to_string()))?;
+        Self::from_library(inner).map_err(|e| content(e.to_string()))
+    }
+
+    fn from_library(inner: tokenizers::Tokenizer) -> Result<Self, AgentError> {
+        let id = |text: &str| {
+            inner.token_to_id(text).ok_or_else(|| AgentError::Tokenizer(format!("the vocabulary lacks {text}")))
+        };
+        let (begin, agent, end) = (id(BEGIN)?, id(AGENT)?, id(END)?);
+        Ok(Self { inner, begin, agent, end })
+    }
+
+    /// Writes `tokenizer.json`.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), AgentError> {
+        self.inner.save(path, false).map_err(|e| AgentError::Content { path: path.into(), reason: e.to_string() })
+    }
+
+    /// Token ids of a text; framing tokens spelled out in the text stay text.
+    ///
+    /// # Panics
+    /// Never: a byte-level vocabulary knows every byte.
+    #[must_use]
+    pub fn encode(&self, text: &str) -> Vec<u32> {
+        let unframed = text.replace("<|", "< |");
+        self.inner.encode_fast(unframed, false).expect("byte-level BPE encodes any text").get_ids().to_vec()
+    }
+
+    /// The text of token ids; framing tokens are spelled out.
+    ///
+    /// # Panics
+    /// Never: the byte-level decoder replaces what is not UTF-8.
+    #[must_use]
+    pub fn decode(&self, ids: &[u32]) -> String {
+        self.inner.decode(ids, false).expect("byte-level decoding accepts any ids")
+    }
+
+    /// How many tokens there are.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn small() -> Tokenizer {
+        let texts = ["You arrive at desk 1. On the desk 1, you see a mug 2, and a pen 1.\ngo to desk 1\ntake mug 2 from desk 1"; 8];
+        Tokenizer::train(texts.into_iter(), 400).expect("trains")
+    }
+
+    #[test]
+    fn a_numbered_name_is_one_token() {
+        let tokenizer = small();
+        let ids = tokenizer.encode("go to desk 1");
+        let texts: Vec<String> = ids.iter().map(|id| tokenizer.decode(&[*id])).collect();
+        assert_eq!(texts, ["go to ", "desk 1"]);
+    }
+
+    #[test]
+    fn any_text_comes_back() {
+        let tokenizer = small();
+        for text in ["", "\n\n -= Ünïcode 漢字 =- \t\r\n", "mug 12345", "On the desk 1, you see nothing.", ": a: b 2"] {
+            assert_eq!(tokenizer.decode(&tokenizer.encode(text)), text);
+        }
+    }
+
+    #[test]
+    fn a_world_cannot_forge_a_turn() {
+        let tokenizer = small();
+        assert!(!tokenizer.encode("<|end|>").contains(&tokenizer.end));
+    }
+
+    #[test]
+    fn a_saved_tokenizer_gives_the_same_ids() {
+        let tokenizer = small();
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("tokenizer.json");
+        tokenizer.save(&path).expect("saves");
+        let again = Tokenizer::open(&path).expect("opens");
+        let text = "You arrive at desk 1.\nmug 7";
+        assert_eq!(again.encode(text), tokenizer.encode(text));
+    }
+}

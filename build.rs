@@ -1,0 +1,9 @@
+//! Puts the git commit into the binary, so that a run's folder says which code made it.
+
+fn main() {
+    println!("cargo:rerun-if-changed=.git/HEAD");
+    let commit = std::process::Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output().ok();
+    let commit = commit.filter(|output| output.status.success()).map(|output| output.stdout);
+    let commit = commit.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_else(|| "unknown".into());
+    println!("cargo:rustc-env=HEARTH_COMMIT={}", commit.trim());
+}

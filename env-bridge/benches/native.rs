@@ -1,0 +1,144 @@
+//! How fast the native world is: commands a second with the list of admissible commands, load and reset, cloning.
+//!
+//! Uses the official games beside the checkout, else the small game in `tests/lamp.tw-pddl`.
+
+use divan::{Bencher, counter::ItemsCount};
+use env_bridge::{NativeEnvironment, NativeGame, NativeWorld};
+use scenarios::Environment;
+use std::hint::black_box;
+use std::io::BufReader;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
+/// Games that are played, spread over the archive.
+const GAMES: usize = 60;
+/// Random commands after each walkthrough.
+const RANDOM_COMMANDS: usize = 60;
+
+struct Sample {
+    files: Vec<Vec<u8>>,
+    games: Vec<Arc<NativeGame>>,
+    /// By game, a walkthrough and then random commands, all admissible when their turn comes.
+    walks: Vec<Vec<String>>,
+}
+
+static SAMPLE: LazyLock<Sample> = LazyLock::new(|| {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/alfworld");
+    let files = official_files(&folder).unwrap_or_else(|| {
+        eprintln!("the official games are not at {}: measuring the small game", folder.display());
+        vec![include_bytes!("../tests/lamp.tw-pddl").to_vec()]
+    });
+    let world = NativeWorld::new();
+    let load = |file: &Vec<u8>| world.game_from_bytes(Path::new("benchmark"), file).expect("a game");
+    let games: Vec<Arc<NativeGame>> = files.iter().map(load).collect();
+    let walks = games.iter().enumerate().map(|(seed, game)| walk(game, seed as u64)).collect();
+    Sample { files, games, walks }
+});
+
+fn official_files(folder: &Path) -> Option<Vec<Vec<u8>>> {
+    let archive = std::fs::File::open(folder.join("games.jsonl.xz")).ok()?;
+    let domain = std::fs::read_to_string(folder.join("domain-2.1.3.pddl")).ok()?;
+    let grammar = std::fs::read_to_string(folder.join("grammar-2.1.3.twl2")).ok()?;
+    let mut plain = Vec::new();
+    lzma_rs::xz_decompress(&mut BufReader::new(archive), &mut plain).ok()?;
+    let text = String::from_utf8(plain).ok()?;
+    let lines: Vec<&str> = text.lines().collect();
+    let file = |line: &&str| {
+        let packed: serde_json::Value = serde_json::from_str(line).ok()?;
+        let game = serde_json::json!({
+            "pddl_domain": domain,
+            "grammar": grammar.replace("UNKNOWN GOAL.", packed["task"].as_str()?),
+            "pddl_problem": packed["problem"],
+            "solvable": true,
+            "walkthrough": packed["walkthrough"],
+        });
+        serde_json::to_vec(&game).ok()
+    };
+    lines.iter().step_by(lines.len().div_ceil(GAMES)).map(file).collect()
+}
+
+fn walk(game: &NativeGame, seed: u64) -> Vec<String> {
+    let mut state = game.initial_state();
+    let mut commands: Vec<String> = game.walkthrough().unwrap_or_default().to_vec();
+    for command in &commands {
+        game.command_index(command).and_then(|command| game.apply(&mut state, command)).expect("a walkthrough plays");
+    }
+    let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    for _ in 0..RANDOM_COMMANDS {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let admissible: Vec<usize> = game.admissible(&state).collect();
+        let command = admissible[random as usize % admissible.len()];
+        game.apply(&mut state, command);
+        commands.push(game.command(command).to_owned());
+    }
+    commands
+}
+
+fn main() {
+    divan::main();
+}
+
+/// Commands through `trait Environment`: the observation and the admissible list of every turn, as owned strings.
+#[divan::bench]
+fn play(bencher: Bencher<'_, '_>) {
+    let sample = &*SAMPLE;
+    let commands: usize = sample.walks.iter().map(Vec::len).sum();
+    bencher.counter(ItemsCount::new(commands)).bench_local(|| {
+        for (game, walk) in sample.games.iter().zip(&sample.walks) {
+            let mut environment = NativeEnvironment::new(game.clone());
+            for command in walk {
+                black_box(environment.step(command).expect("steps"));
+                black_box(environment.admissible_commands().expect("lists"));
+            }
+        }
+    });
+}
+
+/// The same commands through `NativeGame`: the admissible list as numbers, no text.
+#[divan::bench]
+fn search(bencher: Bencher<'_, '_>) {
+    let sample = &*SAMPLE;
+    let commands: usize = sample.walks.iter().map(Vec::len).sum();
+    let number = |game: &NativeGame, command: &String| game.command_index(command).expect("a known command");
+    let walks: Vec<Vec<usize>> = sample
+        .games
+        .iter()
+        .zip(&sample.walks)
+        .map(|(game, walk)| walk.iter().map(|command| number(game, command)).collect())
+        .collect();
+    bencher.counter(ItemsCount::new(commands)).bench_local(|| {
+        for (game, walk) in sample.games.iter().zip(&walks) {
+            let mut state = game.initial_state();
+            for command in walk {
+                black_box(game.apply(&mut state, *command));
+                black_box(game.admissible(&state).count());
+            }
+        }
+    });
+}
+
+/// From the bytes of the file to the text of the reset; domain and grammar cached where games share them.
+#[divan::bench]
+fn load_and_reset(bencher: Bencher<'_, '_>) {
+    let sample = &*SAMPLE;
+    let world = NativeWorld::new();
+    bencher.counter(ItemsCount::new(sample.files.len())).bench_local(|| {
+        for file in &sample.files {
+            let game = world.game_from_bytes(Path::new("benchmark"), file).expect("a game");
+            black_box(NativeEnvironment::new(game).reset().expect("resets"));
+        }
+    });
+}
+
+/// A copy of a state.
+#[divan::bench]
+fn clone_state(bencher: Bencher<'_, '_>) {
+    let states: Vec<_> = SAMPLE.games.iter().map(|game| game.initial_state()).collect();
+    bencher.counter(ItemsCount::new(states.len())).bench_local(|| {
+        for state in &states {
+            black_box(state.clone());
+        }
+    });
+}

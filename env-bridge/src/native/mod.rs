@@ -1,0 +1,211 @@
+//! The native world: plays a `game.tw-pddl` by interpreting the PDDL and the text grammar inside it.
+//!
+//! ```text
+//! game.tw-pddl ─ pddl_domain ──► sexpr ─► pddl ─┐
+//!              ─ pddl_problem ─► sexpr ─► pddl ─┼─► ground ─► engine (states) ─┬─► NativeEnvironment
+//!              ─ grammar ──────► grammar ───────┴────────────► text (words) ───┘
+//! ```
+//!
+//! It says, byte for byte, what TextWorld 1.7.0 with ALFWorld's demangler says: the observation, the admissible
+//! commands, and whether the goal holds. Nothing here knows of kitchens; only the rule that names objects ([`names`])
+//! is ALFWorld's.
+//!
+//! Differs from the Python stack: a game that would crash it while playing is refused at load where that can be seen;
+//! a command template may not look at facts that change; and when two applicable operators share one command, the
+//! first in the order of grounding is taken, where the planner's order is its own.
+
+mod engine;
+mod grammar;
+mod ground;
+mod names;
+mod pddl;
+mod sexpr;
+mod text;
+
+use crate::error::{Fault, GameError};
+use rustc_hash::FxHashMap;
+use scenarios::{Environment, EnvironmentError, Observation, Task, World};
+use serde::Deserialize;
+use std::borrow::Cow;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub use engine::{NOTHING_HAPPENS, NativeGame, Operator, State};
+
+/// A game may have this many objects.
+pub const OBJECT_LIMIT: usize = 30_000;
+
+/// As many parsed domains are kept, and as many grammars.
+const CACHE_LIMIT: usize = 64;
+
+/// Opens games with the native engine. Domains and grammars are parsed once per text.
+#[derive(Debug, Default)]
+pub struct NativeWorld {
+    domains: Mutex<FxHashMap<Box<str>, Arc<pddl::Domain>>>,
+    programs: Mutex<FxHashMap<Box<str>, Vec<CachedProgram>>>,
+}
+
+/// A compiled grammar and the domain it was compiled for.
+type CachedProgram = (Arc<pddl::Domain>, Arc<grammar::Program>);
+
+/// The file's keys that matter here; others are ignored, as the Python stack ignores them.
+#[derive(Deserialize)]
+struct GameFile<'a> {
+    #[serde(borrow)]
+    pddl_domain: Cow<'a, str>,
+    #[serde(borrow)]
+    grammar: Cow<'a, str>,
+    #[serde(borrow)]
+    pddl_problem: Cow<'a, str>,
+    #[serde(default)]
+    walkthrough: Option<Vec<String>>,
+}
+
+impl NativeWorld {
+    /// A world with empty caches.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Loads a game.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not a game; the error names the file, the place in it and the reason.
+    pub fn game(&self, path: &Path) -> Result<Arc<NativeGame>, GameError> {
+        let bytes = std::fs::read(path).map_err(|source| GameError::Read { path: path.to_owned(), source })?;
+        self.game_from_bytes(path, &bytes)
+    }
+
+    /// Loads a game from the bytes of its file; `path` is only for error messages.
+    ///
+    /// # Errors
+    /// When the bytes are not a game.
+    pub fn game_from_bytes(&self, path: &Path, bytes: &[u8]) -> Result<Arc<NativeGame>, GameError> {
+        let json = |source| GameError::Json { path: path.to_owned(), source };
+        let t0=std::time::Instant::now(); let file: GameFile<'_> = serde_json::from_slice(bytes).map_err(json)?;
+        let t1=std::time::Instant::now(); let domain = self.domain(path, &file.pddl_domain)?; let t2=std::time::Instant::now();
+        let program = self.program(path, &file.grammar, &domain)?;
+        let t3=std::time::Instant::now(); let text = file.pddl_problem.to_ascii_lowercase();
+        let in_problem = |fault: Fault| fault.in_text(path, "pddl_problem", &file.pddl_problem);
+        let problem = pddl::Problem::parse(&text, &domain).map_err(in_problem)?;
+        let t4=std::time::Instant::now(); let grounded = ground::ground(&domain, &problem).map_err(|error| {
+            if error.in_problem {
+                error.fault.in_text(path, "pddl_problem", &file.pddl_problem)
+            } else {
+                error.fault.in_text(path, "pddl_domain", &file.pddl_domain)
+            }
+        })?;
+        let t5=std::time::Instant::now(); let r = NativeGame::assemble(domain, program, &problem, grounded, file.walkthrough)
+            .map(Arc::new)
+            .map_err(|fault| fault.in_text(path, "grammar", &file.grammar)); let t6=std::time::Instant::now();
+        eprintln!("json {:?} domain {:?} program {:?} problem {:?} ground {:?} assemble {:?} total {:?}", t1-t0,t2-t1,t3-t2,t4-t3,t5-t4,t6-t5,t6-t0); r
+    }
+
+    fn domain(&self, path: &Path, text: &str) -> Result<Arc<pddl::Domain>, GameError> {
+        let mut cache = self.domains.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(domain) = cache.get(text) {
+            return Ok(domain.clone());
+        }
+        let parsed = pddl::Domain::parse(&text.to_ascii_lowercase());
+        let domain = Arc::new(parsed.map_err(|fault| fault.in_text(path, "pddl_domain", text))?);
+        if cache.len() >= CACHE_LIMIT {
+            cache.clear();
+        }
+        cache.insert(text.into(), domain.clone());
+        Ok(domain)
+    }
+
+    fn program(&self, path: &Path, text: &str, domain: &Arc<pddl::Domain>) -> Result<Arc<grammar::Program>, GameError> {
+        let mut cache = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = cache.get(text).and_then(|known| known.iter().find(|(of, _)| Arc::ptr_eq(of, domain)));
+        if let Some((_, program)) = known {
+            return Ok(program.clone());
+        }
+        let program = grammar::compile(text, domain).map_err(|fault| fault.in_text(path, "grammar", text))?;
+        let program = Arc::new(program);
+        if cache.len() >= CACHE_LIMIT {
+            cache.clear();
+        }
+        cache.entry(text.into()).or_default().push((domain.clone(), program.clone()));
+        Ok(program)
+    }
+}
+
+impl World for NativeWorld {
+    fn open(&self, task: &Task) -> Result<Box<dyn Environment>, EnvironmentError> {
+        match self.game(&task.path) {
+            Ok(game) => Ok(Box::new(NativeEnvironment::new(game))),
+            Err(error) => Err(error.into_environment_error(&task.path)),
+        }
+    }
+}
+
+/// One running native game.
+#[derive(Debug, Clone)]
+pub struct NativeEnvironment {
+    game: Arc<NativeGame>,
+    state: State,
+}
+
+impl NativeEnvironment {
+    /// An environment at the start of a game.
+    #[must_use]
+    pub fn new(game: Arc<NativeGame>) -> Self {
+        let state = game.initial_state();
+        Self { game, state }
+    }
+
+    /// The game being played.
+    #[must_use]
+    pub fn game(&self) -> &Arc<NativeGame> {
+        &self.game
+    }
+
+    /// The state now.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// A copy of the state now, to come back to with [`Self::restore`].
+    #[must_use]
+    pub fn snapshot(&self) -> State {
+        self.state.clone()
+    }
+
+    /// Goes to a state of the same game; what follows is what followed there.
+    pub fn restore(&mut self, state: &State) {
+        self.state.clone_from(state);
+    }
+}
+
+impl Environment for NativeEnvironment {
+    fn reset(&mut self) -> Result<Observation, EnvironmentError> {
+        self.state = self.game.initial_state();
+        let text = self.game.opening(&self.state);
+        let text = text.map_err(|reason| EnvironmentError::Step { command: "reset".to_owned(), reason })?;
+        Ok(Observation { text, won: self.game.won(&self.state) })
+    }
+
+    fn step(&mut self, command: &str) -> Result<Observation, EnvironmentError> {
+        let index = self.game.command_index(command.trim_matches(is_blank));
+        let text = match index.and_then(|index| self.game.apply(&mut self.state, index)) {
+            None => NOTHING_HAPPENS.to_owned(),
+            Some(operator) => self
+                .game
+                .feedback(&self.state, operator)
+                .map_err(|reason| EnvironmentError::Step { command: command.to_owned(), reason })?,
+        };
+        Ok(Observation { text, won: self.game.won(&self.state) })
+    }
+
+    fn admissible_commands(&mut self) -> Result<Vec<String>, EnvironmentError> {
+        Ok(self.game.admissible_commands(&self.state).map(str::to_owned).collect())
+    }
+}
+
+/// What Python's `strip` strips.
+fn is_blank(c: char) -> bool {
+    c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
+}

@@ -1,0 +1,160 @@
+//! Suites on disk: manifests, ALFWorld's own layout, and what is said about damage.
+
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+
+use scenarios::suite::{MANIFEST, hex_sha256};
+use scenarios::{Split, Suite, TaskType};
+use std::fs;
+use std::path::Path;
+
+const GAME: &str = r#"{"pddl_domain": "", "grammar": "", "pddl_problem": "", "solvable": true}"#;
+const PUT: &str = r#"{"task_type": "pick_and_place_simple", "pddl_params": {}}"#;
+
+/// ALFWorld's layout: three good games in two splits, and one of every kind that is no game.
+fn lay_out(root: &Path) {
+    let trials = [
+        ("train/put-Mug-None-Desk-1/trial_2", Some(GAME), Some(PUT)),
+        ("train/put-Mug-None-Desk-1/trial_1", Some(GAME), None),
+        ("valid_seen/put-Mug-None-Desk-1/trial_1", Some(GAME), Some(PUT)),
+        ("train/put-Mug-None-Desk-2/trial_broken_game", Some("{"), Some(PUT)),
+        ("train/put-Mug-None-Desk-2/trial_broken_data", Some(GAME), Some(r#"{"task_type": "stack"}"#)),
+        ("train/put-Mug-None-Desk-2/trial_no_game", None, Some(PUT)),
+        ("train/put-Mug-None-Desk-2/trial_unsolvable", Some(r#"{"solvable": false}"#), Some(PUT)),
+        ("train/pick_and_place_with_movable_recep-Mug-Bowl-Desk-2/trial_1", Some(GAME), Some(PUT)),
+    ];
+    for (folder, game, data) in trials {
+        let folder = root.join(folder);
+        fs::create_dir_all(&folder).unwrap();
+        for (name, text) in [("game.tw-pddl", game), ("traj_data.json", data)] {
+            if let Some(text) = text {
+                fs::write(folder.join(name), text).unwrap();
+            }
+        }
+    }
+}
+
+fn ids(suite: &Suite) -> Vec<&str> {
+    suite.tasks.iter().map(|task| task.id.as_str()).collect()
+}
+
+#[test]
+fn alfworlds_layout_is_read_as_it_is_and_everything_left_out_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    lay_out(folder.path());
+    let suite = Suite::open(folder.path()).unwrap();
+    assert_eq!(
+        ids(&suite),
+        [
+            "train/put-Mug-None-Desk-1/trial_1",
+            "train/put-Mug-None-Desk-1/trial_2",
+            "valid_seen/put-Mug-None-Desk-1/trial_1"
+        ]
+    );
+    assert_eq!(suite.tasks[0].task_type, None, "no traj_data.json");
+    assert_eq!(suite.tasks[1].task_type, Some(TaskType::PickAndPlaceSimple));
+    assert_eq!(suite.tasks[0].hash, hex_sha256(GAME.as_bytes()));
+    assert_eq!(suite.split(Split::Train).len(), 2);
+    assert_eq!(suite.split(Split::ValidUnseen).len(), 0);
+
+    let faults: Vec<_> = suite.faults.iter().map(|fault| fault.reason.as_str()).collect();
+    assert_eq!(faults.len(), 2, "{faults:?}");
+    assert!(faults[0].starts_with("unknown variant `stack`"), "{faults:?}");
+    assert!(faults[1].starts_with("not a game: EOF"), "{faults:?}");
+    let left_out: Vec<_> = suite.left_out.iter().map(|fault| fault.reason.as_str()).collect();
+    assert_eq!(left_out, ["movable receptacle or sliced object", "no game file", "marked unsolvable"]);
+}
+
+#[test]
+fn the_splits_may_lie_one_level_down() {
+    let folder = tempfile::tempdir().unwrap();
+    lay_out(&folder.path().join("json_2.1.1"));
+    let above = Suite::open(folder.path()).unwrap();
+    let below = Suite::open(folder.path().join("json_2.1.1")).unwrap();
+    assert_eq!(above.tasks, below.tasks);
+    assert_eq!(above.hash(), below.hash());
+}
+
+#[test]
+fn a_manifest_reads_back_the_same_suite() {
+    let folder = tempfile::tempdir().unwrap();
+    lay_out(folder.path());
+    let suite = Suite::open(folder.path()).unwrap();
+    suite.write_manifest(folder.path().join(MANIFEST)).unwrap();
+    let again = Suite::open(folder.path()).unwrap();
+    assert_eq!((&again.tasks, &again.root, again.hash()), (&suite.tasks, &suite.root, suite.hash()));
+    assert!(again.faults.is_empty() && again.left_out.is_empty(), "a manifest lists whole games only");
+    assert_eq!(Suite::open(folder.path().join(MANIFEST)).unwrap(), again);
+}
+
+/// The hash by hand: the SHA-256 of the three lines `split TAB id TAB game hash`.
+#[test]
+fn the_hash_is_over_split_id_and_game() {
+    let folder = tempfile::tempdir().unwrap();
+    lay_out(folder.path());
+    let suite = Suite::open(folder.path()).unwrap();
+    let game = hex_sha256(GAME.as_bytes());
+    let lines = format!(
+        "train\ttrain/put-Mug-None-Desk-1/trial_1\t{game}\ntrain\ttrain/put-Mug-None-Desk-1/trial_2\t{game}\n\
+         valid_seen\tvalid_seen/put-Mug-None-Desk-1/trial_1\t{game}\n"
+    );
+    assert_eq!(suite.hash(), hex_sha256(lines.as_bytes()));
+    let fewer = Suite { tasks: suite.tasks[1..].to_vec(), ..suite.clone() };
+    assert_ne!(fewer.hash(), suite.hash());
+}
+
+#[test]
+fn damaged_and_missing_games_are_faults_with_their_names() {
+    let folder = tempfile::tempdir().unwrap();
+    lay_out(folder.path());
+    let suite = Suite::open(folder.path()).unwrap();
+    suite.write_manifest(folder.path().join(MANIFEST)).unwrap();
+    fs::write(&suite.tasks[0].path, GAME.replace("true", "true ")).unwrap();
+    fs::remove_file(&suite.tasks[2].path).unwrap();
+    let damaged = Suite::open(folder.path()).unwrap();
+    assert_eq!(ids(&damaged), ["train/put-Mug-None-Desk-1/trial_2"]);
+    assert_eq!(damaged.faults.len(), 2);
+    assert_eq!(damaged.faults[0].path, suite.tasks[0].path);
+    assert!(damaged.faults[0].reason.starts_with("the game is not the one in the manifest"));
+    assert_eq!(damaged.faults[1].path, suite.tasks[2].path);
+    assert!(damaged.faults[1].reason.starts_with("cannot read the game"));
+}
+
+#[test]
+fn a_bad_manifest_names_file_line_and_a_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("games.jsonl");
+    let header = r#"{"suite": "s", "format": 1}"#;
+    let game = r#"{"id": "a", "split": "train", "task_type": null, "path": "a", "hash": "0"}"#;
+    let cases = [
+        (String::new(), ":1: EOF"),
+        (r#"{"suite": "s", "format": 2}"#.into(), ":1: unknown format 2\nhint: this version reads format 1"),
+        (format!("{header}\n{game}\nnothing\n"), ":3: expected ident"),
+        (format!("{header}\n{game}\n{game}\n"), ":3: id \"a\" occurs twice\nhint: remove one"),
+        (format!("{header}\n{}\n", game.replace(r#""path": "a""#, r#""path": "../a""#)), ":2: path \"../a\" leaves"),
+        (format!("{header}\n{}\n", game.replace("train", "test")), ":2: unknown variant `test`"),
+    ];
+    for (text, expected) in cases {
+        fs::write(&path, &text).unwrap();
+        let error = Suite::open(&path).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{}{expected}", path.display())), "{error}");
+        assert!(error.contains("\nhint: "), "{error}");
+    }
+}
+
+#[test]
+fn another_folder_is_no_suite() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = Suite::open(folder.path()).unwrap_err().to_string();
+    assert!(error.starts_with("no suite in ") && error.contains("\nhint: expected suite.jsonl, or folders"), "{error}");
+    let error = Suite::open(folder.path().join("nothing")).unwrap_err().to_string();
+    assert!(error.contains("\nhint: "), "{error}");
+}
+
+#[test]
+fn a_manifest_cannot_name_games_above_it() {
+    let folder = tempfile::tempdir().unwrap();
+    lay_out(folder.path());
+    let suite = Suite::open(folder.path()).unwrap();
+    let error = suite.write_manifest(folder.path().join("valid_seen/suite.jsonl")).unwrap_err().to_string();
+    assert!(error.contains(" is not below ") && error.contains("\nhint: "), "{error}");
+}

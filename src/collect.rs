@@ -1,0 +1,85 @@
+//! `hearth collect`: play episodes into a trajectory store.
+
+use crate::eval::{Played, Player};
+use crate::ui;
+use clap::{Args, ValueHint};
+use env_bridge::native::NativeWorld;
+use scenarios::{Split, Suite, Task};
+use serde::Serialize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use trainer::evaluate::Round;
+
+#[derive(Args)]
+pub(crate) struct Collect {
+    /// Who plays: `expert`, or a model folder
+    #[arg(long)]
+    policy: String,
+    /// Folder of games (ALFWorld's layout) or manifest
+    #[arg(long, value_hint = ValueHint::AnyPath)]
+    suite: PathBuf,
+    /// Split to play
+    #[arg(long, default_value = "train")]
+    split: Split,
+    /// Games to play, the first of the split; 0 = all
+    #[arg(long, default_value_t = 0)]
+    games: usize,
+    /// Episodes a game
+    #[arg(long, default_value_t = 5)]
+    repetitions: usize,
+    /// Sampling temperature; 0 is greedy
+    #[arg(long, default_value_t = 1.0)]
+    temperature: f32,
+    #[command(flatten)]
+    played: Played,
+    /// Seed of the episodes
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The store, JSONL; episodes that stand there already are not played again
+    #[arg(long, value_hint = ValueHint::FilePath)]
+    out: PathBuf,
+    /// Print one JSON object instead of a line
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Collected {
+    episodes: usize,
+    successes: usize,
+    tokens: usize,
+    store: PathBuf,
+}
+
+impl Collect {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let suite = Suite::open(&self.suite)?;
+        crate::games::say_faults(&suite);
+        let mut tasks: Vec<&Task> = suite.split(self.split);
+        if tasks.is_empty() {
+            return Err(ui::WrongUse(format!("{} has no games in {}", self.suite.display(), self.split)).into());
+        }
+        if self.games > 0 {
+            tasks.truncate(self.games);
+        }
+        let player = Player::open(&self.policy, 1)?;
+        let round = Round { repetitions: self.repetitions, seed: self.seed, pool: self.played.pool() };
+        let protocol = self.played.protocol(player.context(), self.temperature, 1);
+        let bar = ui::bar("collect");
+        let all = player.play(&NativeWorld::new(), &tasks, &protocol, round, &self.out, &bar)?;
+        bar.finish();
+        let collected = Collected {
+            episodes: all.len(),
+            successes: all.iter().filter(|t| t.reward() > 0.0).count(),
+            tokens: all.iter().map(scenarios::Trajectory::tokens).sum(),
+            store: self.out,
+        };
+        if self.json {
+            ui::print_json(&collected)?;
+        } else {
+            let Collected { episodes, successes, tokens, store } = collected;
+            ui::print(&format!("{successes} won of {episodes} episodes, {tokens} tokens, in {}\n", store.display()));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

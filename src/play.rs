@@ -1,0 +1,148 @@
+//! `hearth play`: one game in the terminal, by a person, the expert or a model.
+
+use crate::eval::Player;
+use crate::ui;
+use agent::episode::{Job, Pool, play_episodes};
+use agent::player::{Answer, Asked, Policy, written};
+use clap::{Args, ValueHint};
+use env_bridge::native::NativeWorld;
+use scenarios::{Protocol, Split, Suite, Task, Trajectory};
+use std::convert::Infallible;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[derive(Args)]
+pub(crate) struct Play {
+    /// Who plays: `person`, `expert`, or a model folder
+    #[arg(long, default_value = "person")]
+    policy: String,
+    /// A game.tw-pddl file, a folder of games (ALFWorld's layout), or a manifest; without it, a generated game
+    #[arg(long, value_hint = ValueHint::AnyPath)]
+    suite: Option<PathBuf>,
+    /// Split of the game
+    #[arg(long, default_value = "valid_unseen")]
+    split: Split,
+    /// Which game of the split, from 0
+    #[arg(long, default_value_t = 0)]
+    game: usize,
+    /// Most turns
+    #[arg(long, default_value_t = 40)]
+    turns: usize,
+    /// Candidates a turn, the best by the model's value network played
+    #[arg(long, default_value_t = 1)]
+    best_of: usize,
+    /// Sampling temperature; 0 is greedy
+    #[arg(long, default_value_t = 0.0)]
+    temperature: f32,
+    /// Seed of the game, where one is generated, and of the episode
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Print the trajectory as one JSON object instead of the transcript
+    #[arg(long)]
+    json: bool,
+}
+
+/// A person at the terminal: reads observations, writes commands.
+struct Person;
+
+impl Policy for Person {
+    type Seat = ();
+
+    fn name(&self) -> String {
+        "person".into()
+    }
+
+    fn sit(&self, _: u64) {}
+
+    fn answer(&self, asked: &mut [Asked<'_, ()>], _: &Protocol) -> Vec<Answer> {
+        asked.iter().map(|question| ask(question.observation)).collect()
+    }
+}
+
+fn ask(observation: &str) -> Answer {
+    eprint!("\n{observation}\n> ");
+    let _ = std::io::stderr().flush();
+    let mut line = String::new();
+    match std::io::stdin().read_line(&mut line) {
+        Ok(length) if length > 0 && line.trim() != "quit" => written(line.trim().to_string()),
+        _ => Answer::GaveUp,
+    }
+}
+
+impl Play {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let folder = std::env::temp_dir().join(format!("hearth-play-{}", std::process::id()));
+        let played = self.task(&folder).and_then(|task| self.play(&task));
+        let _ = std::fs::remove_dir_all(&folder);
+        let trajectory = played?;
+        if self.json {
+            ui::print_json(&trajectory)?;
+        } else {
+            self.print(&trajectory);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn task(&self, folder: &std::path::Path) -> anyhow::Result<Task> {
+        let suite = match &self.suite {
+            Some(path) if path.extension().is_some_and(|e| e == "tw-pddl") => return crate::games::single(path),
+            Some(path) => Suite::open(path)?,
+            None => crate::games::one_of_each(folder, self.seed)?,
+        };
+        let games = suite.split(self.split);
+        let index = self.game;
+        let task = games.get(index).ok_or_else(|| {
+            ui::WrongUse(format!("--game {index}: {} has {} games in {}", suite.name, games.len(), self.split))
+        })?;
+        Ok((*task).clone())
+    }
+
+    fn play(&self, task: &Task) -> anyhow::Result<Trajectory> {
+        let mut played = None;
+        let mut keep = |trajectory| -> Result<(), Infallible> {
+            played = Some(trajectory);
+            Ok(())
+        };
+        let jobs = [Job { task, repetition: 0, seed: self.seed }];
+        let (world, pool) = (NativeWorld::new(), Pool { workers: 1, episodes: 1 });
+        let protocol = |context_limit: usize| Protocol {
+            turn_limit: self.turns,
+            context_limit,
+            completion_limit: 24,
+            temperature: self.temperature,
+            best_of: self.best_of,
+            admissible_shown: false,
+            history: "full".into(),
+            malformed: "wasted_turn".into(),
+        };
+        let Ok(()) = match self.policy.as_str() {
+            "person" => play_episodes(&Person, &world, &jobs, &protocol(0), pool, &mut keep),
+            policy => match Player::open(policy, self.best_of)? {
+                Player::Expert => play_episodes(&agent::player::ExpertPolicy, &world, &jobs, &protocol(0), pool, &mut keep),
+                Player::Model(player) => {
+                    play_episodes(&*player, &world, &jobs, &protocol(player.context_limit()), pool, &mut keep)
+                }
+            },
+        };
+        let trajectory = played.expect("every job ends with a trajectory");
+        if let Some(reason) = &trajectory.failure {
+            return Err(scenarios::EnvironmentError::Load { path: task.path.clone(), reason: reason.clone() }.into());
+        }
+        Ok(trajectory)
+    }
+
+    fn print(&self, trajectory: &Trajectory) {
+        if self.policy == "person" {
+            eprintln!("\n{}", trajectory.last_observation);
+        } else {
+            for turn in &trajectory.turns {
+                let value = turn.value.map(|v| format!("   [V {v:.2}]")).unwrap_or_default();
+                ui::print(&format!("{}\n\n> {}{value}\n", turn.observation, turn.completion));
+            }
+            ui::print(&format!("{}\n", trajectory.last_observation));
+        }
+        let outcome = serde_json::to_value(trajectory.outcome).ok().and_then(|v| v.as_str().map(str::to_string));
+        ui::print(&format!("\n{} after {} turns\n", outcome.unwrap_or_default(), trajectory.turns.len()));
+    }
+}

@@ -1,0 +1,93 @@
+//! `hearth train`: one lesson from its own file on trajectory stores.
+
+use crate::ui;
+use agent::model::Model;
+use agent::weights::Weights;
+use clap::{Args, ValueHint};
+use serde::Serialize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use trainer::TrainerError;
+use trainer::course::{describe, tokenize_texts, vocabulary};
+use trainer::recipe::{ModelRecipe, Recipe, Start, open_lesson};
+use trainer::train::{self, LeftOut, Lesson};
+
+#[derive(Args)]
+pub(crate) struct Train {
+    /// The lesson, TOML: name, from, data, optimizer, algorithm, as a [[lesson]] of a recipe
+    #[arg(value_hint = ValueHint::FilePath)]
+    lesson: PathBuf,
+    /// Trajectory stores to read
+    #[arg(long, required = true, num_args = 1.., value_hint = ValueHint::FilePath)]
+    data: Vec<PathBuf>,
+    /// Model folder to start from, also the reference; not for a fresh start
+    #[arg(long, value_hint = ValueHint::DirPath)]
+    from: Option<PathBuf>,
+    /// Recipe whose [model] shapes a fresh start [default: the quickstart's]
+    #[arg(long, value_hint = ValueHint::FilePath)]
+    model: Option<PathBuf>,
+    /// Seed of fresh weights and of the batches' order
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Folder for the model, metrics.csv and the checkpoint; a lesson that was stopped there goes on
+    #[arg(long, value_hint = ValueHint::DirPath)]
+    out: PathBuf,
+    /// Print one JSON object instead of a line
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Trained {
+    model: PathBuf,
+    policy_hash: String,
+    read: usize,
+    left_out: LeftOut,
+}
+
+impl Train {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let recipe = open_lesson(&self.lesson)?;
+        let mut trajectories = Vec::new();
+        for path in &self.data {
+            trajectories.extend(scenarios::store::Store::read(path)?);
+        }
+        trajectories.sort_by(|a, b| (&a.game, a.repetition, a.seed).cmp(&(&b.game, b.repetition, b.seed)));
+        let start = match (&self.from, recipe.from) {
+            (Some(folder), Start::Collector) => Model::open(folder).map_err(TrainerError::from)?,
+            (None, Start::Fresh) => {
+                let shape = match &self.model {
+                    Some(path) => Recipe::open(path)?.model,
+                    None => Recipe::quickstart().model,
+                };
+                fresh(&shape, &trajectories, self.seed)?
+            }
+            (Some(_), Start::Fresh) => return Err(ui::WrongUse("--from: the lesson says from = \"fresh\"".into()).into()),
+            (None, Start::Collector) => return Err(ui::WrongUse("--from MODEL is missing: the lesson says from = \"collector\"".into()).into()),
+        };
+        tokenize_texts(&start.tokenizer, &mut trajectories);
+        let lesson = Lesson { recipe: &recipe, start: &start, trajectories: &trajectories, seed: self.seed, out: &self.out };
+        let bar = ui::bar(&format!("train {}", recipe.name));
+        let (model, left_out) = train::train(&lesson, &bar)?;
+        bar.finish();
+        model.save(&self.out).map_err(TrainerError::from)?;
+        train::clean_up(&self.out)?;
+        if left_out != LeftOut::default() {
+            eprintln!("{}", describe(&recipe.name, left_out));
+        }
+        let trained = Trained { policy_hash: model.policy.hash(), model: self.out, read: trajectories.len(), left_out };
+        if self.json {
+            ui::print_json(&trained)?;
+        } else {
+            ui::print(&format!("policy {} in {}\n", trained.policy_hash, trained.model.display()));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn fresh(shape: &ModelRecipe, trajectories: &[scenarios::Trajectory], seed: u64) -> Result<Model, TrainerError> {
+    let tokenizer = vocabulary(trajectories, shape.vocabulary)?;
+    let config = shape.config(tokenizer.vocab_size());
+    let policy = Weights::random(&config, seed);
+    Ok(Model { config, tokenizer, policy, value: None })
+}

@@ -1,0 +1,66 @@
+//! What can go wrong while learning and measuring.
+
+use crate::batch::BatchError;
+use std::path::{Path, PathBuf};
+
+/// Why a run stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainerError {
+    /// A file could not be read or written.
+    #[error("cannot use {}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A recipe, table or checkpoint does not say what it should.
+    #[error("{}: {reason}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// Place and cause.
+        reason: String,
+    },
+    /// The data cannot teach what was asked for.
+    #[error("nothing to learn from: {0}")]
+    Data(String),
+    /// An update gave a number that is not one.
+    #[error("update {update}: {what} is {value}\nhint: a smaller learning rate, or a look at the last rows of metrics.csv")]
+    NotFinite {
+        /// The update.
+        update: usize,
+        /// Which number.
+        what: String,
+        /// What it was.
+        value: f64,
+    },
+    /// See [`BatchError`].
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// The mind failed.
+    #[error(transparent)]
+    Agent(#[from] agent::AgentError),
+    /// The trajectory store failed.
+    #[error(transparent)]
+    Store(#[from] scenarios::store::StoreError),
+    /// The suite failed.
+    #[error(transparent)]
+    Suite(#[from] scenarios::SuiteError),
+    /// The games could not be generated.
+    #[error(transparent)]
+    Generate(#[from] scenarios::household::GenerateError),
+}
+
+impl TrainerError {
+    /// An [`TrainerError::File`] for `map_err`.
+    pub(crate) fn file(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        |source| Self::File { path: path.into(), source }
+    }
+
+    /// A [`TrainerError::Content`] from any cause.
+    pub(crate) fn content(path: &Path, reason: impl std::fmt::Display) -> Self {
+        Self::Content { path: path.into(), reason: reason.to_string() }
+    }
+}

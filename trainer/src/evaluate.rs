@@ -1,0 +1,171 @@
+//! The measure: every game of the named splits exactly once, success counted by split and task type with Wilson 95 %
+//! intervals, the protocol beside the number.
+
+use crate::error::TrainerError;
+use crate::statistics::wilson_interval;
+use agent::episode::{Job, Pool, play_episodes};
+use agent::player::Policy;
+use indicatif::ProgressBar;
+use scenarios::store::Store;
+use scenarios::{Protocol, Split, Task, TaskType, Trajectory, World};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+
+/// One line of the table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// What the policy is called in the table.
+    pub policy: String,
+    /// The split.
+    pub split: Split,
+    /// The kind of task; `None` = all.
+    pub task_type: Option<TaskType>,
+    /// Candidates a turn.
+    pub k: usize,
+    /// Games.
+    pub n: usize,
+    /// Games won.
+    pub successes: usize,
+    /// Share of games won.
+    pub success_rate: f64,
+    /// Lower end of the Wilson 95 % interval.
+    pub low: f64,
+    /// Upper end of the Wilson 95 % interval.
+    pub high: f64,
+    /// Mean turns of an episode.
+    pub mean_turns: f64,
+    /// Share of turns that held no command.
+    pub malformed_share: f64,
+    /// Episodes lost to the world; they count as not won.
+    pub env_failed: usize,
+}
+
+/// Counts trajectories into rows: for each split all task types together, then each on its own.
+#[must_use]
+pub fn table(policy: &str, k: usize, trajectories: &[Trajectory]) -> Vec<Row> {
+    let mut groups: BTreeMap<(Split, Option<TaskType>), Vec<&Trajectory>> = BTreeMap::new();
+    for trajectory in trajectories {
+        groups.entry((trajectory.split, None)).or_default().push(trajectory);
+        if trajectory.task_type.is_some() {
+            groups.entry((trajectory.split, trajectory.task_type)).or_default().push(trajectory);
+        }
+    }
+    groups.into_iter().map(|((split, task_type), group)| row(policy, k, split, task_type, &group)).collect()
+}
+
+fn row(policy: &str, k: usize, split: Split, task_type: Option<TaskType>, group: &[&Trajectory]) -> Row {
+    let n = group.len();
+    let successes = group.iter().filter(|t| t.outcome == scenarios::Outcome::Success).count();
+    let turns: usize = group.iter().map(|t| t.turns.len()).sum();
+    let malformed: usize = group.iter().map(|t| t.malformed_turns()).sum();
+    let count = |number: usize| u32::try_from(number).expect("fewer than four billion games");
+    let (low, high) = wilson_interval(count(successes), count(n), 0.95);
+    Row {
+        policy: policy.into(),
+        split,
+        task_type,
+        k,
+        n,
+        successes,
+        success_rate: successes as f64 / n as f64,
+        low,
+        high,
+        mean_turns: turns as f64 / n as f64,
+        malformed_share: malformed as f64 / turns.max(1) as f64,
+        env_failed: group.iter().filter(|t| t.outcome == scenarios::Outcome::EnvFailed).count(),
+    }
+}
+
+/// Seeds and repetitions of a round of episodes.
+#[derive(Debug, Clone, Copy)]
+pub struct Round {
+    /// Episodes a game.
+    pub repetitions: usize,
+    /// Seed of the round; each episode's own comes from it, the game's place and the repetition.
+    pub seed: u64,
+    /// How many at once.
+    pub pool: Pool,
+}
+
+/// Plays `round.repetitions` episodes of every task into the store at `path`, leaves out those that stand there
+/// already, and returns all of them in the order of tasks and repetitions.
+///
+/// # Errors
+/// When the store cannot be read or written, or holds episodes of another round.
+pub fn play_round<P: Policy>(
+    policy: &P,
+    world: &dyn World,
+    tasks: &[&Task],
+    protocol: &Protocol,
+    round: Round,
+    path: &Path,
+    progress: &ProgressBar,
+) -> Result<Vec<Trajectory>, TrainerError> {
+    let (mut store, mut finished) = Store::open(path)?;
+    let jobs = jobs(tasks, round);
+    let foreign = |t: &Trajectory| t.policy != policy.name() || t.value_policy != policy.value_name() || t.protocol != *protocol;
+    if let Some(other) = finished.iter().find(|trajectory| foreign(trajectory)) {
+        let reason = format!(
+            "holds episodes of policy {} under another protocol or policy than {}\nhint: choose another --out, or remove it",
+            other.policy,
+            policy.name()
+        );
+        return Err(TrainerError::content(path, reason));
+    }
+    let done: HashSet<(String, u64)> = finished.iter().map(|t| (t.game_hash.clone(), t.seed)).collect();
+    let open: Vec<Job<'_>> =
+        jobs.iter().filter(|job| !done.contains(&(job.task.hash.clone(), job.seed))).cloned().collect();
+    progress.set_length(jobs.len() as u64);
+    progress.set_position((jobs.len() - open.len()) as u64);
+    let mut wins = finished.iter().filter(|t| t.reward() > 0.0).count();
+    play_episodes(policy, world, &open, protocol, round.pool, |trajectory| {
+        store.append(&trajectory)?;
+        wins += usize::from(trajectory.reward() > 0.0);
+        finished.push(trajectory);
+        progress.inc(1);
+        progress.set_message(format!("won {wins} of {}", finished.len()));
+        Ok::<(), TrainerError>(())
+    })?;
+    let place: BTreeMap<(&str, u64), usize> =
+        jobs.iter().enumerate().map(|(index, job)| ((job.task.hash.as_str(), job.seed), index)).collect();
+    finished.retain(|t| place.contains_key(&(t.game_hash.as_str(), t.seed)));
+    finished.sort_by_key(|t| place[&(t.game_hash.as_str(), t.seed)]);
+    Ok(finished)
+}
+
+fn jobs<'a>(tasks: &[&'a Task], round: Round) -> Vec<Job<'a>> {
+    let job = |(index, task): (usize, &&'a Task), repetition: usize| {
+        let seed = round.seed.wrapping_mul(1_000_003).wrapping_add((index * round.repetitions + repetition) as u64);
+        Job { task, repetition, seed }
+    };
+    let repetitions = 0..round.repetitions;
+    repetitions.flat_map(|repetition| tasks.iter().enumerate().map(move |place| job(place, repetition))).collect()
+}
+
+/// Writes rows as CSV.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_csv(path: &Path, rows: &[Row]) -> Result<(), TrainerError> {
+    let mut writer = csv::Writer::from_path(path).map_err(|e| TrainerError::content(path, e))?;
+    for row in rows {
+        writer.serialize(row).map_err(|e| TrainerError::content(path, e))?;
+    }
+    writer.flush().map_err(TrainerError::file(path))
+}
+
+/// The protocol in one line, to stand beside a number.
+#[must_use]
+pub fn protocol_line(protocol: &Protocol) -> String {
+    let decoding = match (protocol.best_of, protocol.temperature) {
+        (1, 0.0) => "greedy".to_string(),
+        (1, temperature) => format!("temperature {temperature}"),
+        (k, temperature) => format!("best of {k} by value at temperature {temperature}"),
+    };
+    let shown = if protocol.admissible_shown { "admissible commands shown" } else { "no admissible list" };
+    format!(
+        "each game once, {} turns, {} history, {shown}, {decoding}, malformed = {}, success = won",
+        protocol.turn_limit, protocol.history, protocol.malformed
+    )
+}

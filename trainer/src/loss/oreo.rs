@@ -1,0 +1,517 @@
+//! OREO: Offline Reinforcement Learning for LLM Multi-Step Reasoning, arXiv 2412.16145, sections 3.2 and 3.3.
+//!
+//! ```text
+//! l_t = log π_θ(a_t|s_t) − log π_ref(a_t|s_t)                                                 nats
+//! L_V = 1/T Σ_t ( V_φ(s_t) − R_t + β Σ_{i≥t} sg[l_i] )²                                       (Eq. 8)
+//! L_π = 1/T Σ_t ( sg[V_φ(s_t)] − R_t + β l_t + sg[β Σ_{i>t} l_i] )² + α L_reg                 (Eq. 9)
+//! L_reg = 1/T Σ_t KL( π_θ(·|s_t) ‖ π_ref(·|s_t) )
+//! L_π^resp = ( sg[V_φ(s_0)] − R_0 + β Σ_{i≥0} l_i )² + α L_reg                                (Eq. 10)
+//! ```
+//!
+//! The losses know only an `actions` axis. An action is a token (token-level) or a turn, whose l_t is the sum over
+//! its tokens (the paper's step-level); both are these same functions over another aggregation ([`turn_sums`]). T is
+//! the trajectory's own number of actions. Where the world is deterministic every loss is 0 at (π*, V*), the solution
+//! of the soft Bellman equation. Where chance plays a part Eq. 8, Eq. 9 and L_U still rest there, Eq. 9 only thanks
+//! to its stop-gradient; Eq. 10, which has none, does not.
+//!
+//! Differs from the paper:
+//! - `α L_reg` is [`exact_kl`], a term of its own that the caller adds: 1/T there always counts tokens.
+//! - [`response_value_loss`] is Eq. 8 at t = 0 alone; the paper prints only the policy side of Eq. 10.
+//! - [`after_value_loss`] is not in the paper: U(s_t, a_t), the value after an action, which best-of-K over whole
+//!   turns needs. L_U = 1/T Σ_t ( U(s_t,a_t) − R_t + β Σ_{i>t} sg\[l_i\] )²; at the optimum U* = Q*.
+
+use super::{mean_per_trajectory, suffix_sum, where_masked};
+use burn::tensor::{Bool, IndexingUpdateOp, Int, Tensor, assert_shape};
+
+/// What every OREO loss looks at; the third axis, tokens of the vocabulary, is already summed or picked away.
+///
+/// A graph serves one backward pass only: where two losses go back through the same network (L_V and L_U through one
+/// trunk), add them first.
+#[derive(Debug, Clone)]
+pub struct OreoInputs {
+    /// l_t, nats, `[batch, actions]`.
+    pub log_ratios: Tensor<2>,
+    /// V_φ(s_t) just before each action, reward units, `[batch, actions]`.
+    pub values: Tensor<2>,
+    /// R_t, reward units, `[batch, actions]`, or `[batch, 1]` where one terminal reward makes them all the same.
+    pub returns: Tensor<2>,
+    /// True where there is an action, `[batch, actions]`.
+    pub action_mask: Tensor<2, Bool>,
+}
+
+impl OreoInputs {
+    /// l_t with 0 where there is no action, so that sums may run over the whole axis.
+    fn masked_log_ratios(&self) -> Tensor<2> {
+        let [batch, actions] = self.action_mask.dims();
+        let [_, returns] = self.returns.dims();
+        assert_shape!(self.values, [batch, actions]);
+        assert_shape!(
+            self.returns,
+            [batch, if returns == 1 { 1 } else { actions }]
+        );
+        where_masked(self.log_ratios.clone(), &self.action_mask)
+    }
+
+    /// `residuals` with 0 where there is no action, squared and averaged.
+    fn mean_square(&self, residuals: Tensor<2>) -> Tensor<1> {
+        mean_per_trajectory(
+            where_masked(residuals, &self.action_mask).square(),
+            &self.action_mask,
+        )
+    }
+
+    /// V − R + β Σ at t = 0, squared, mean over the batch.
+    fn first_mean_square(&self, values: Tensor<2>, log_ratios: Tensor<2>, beta: f64) -> Tensor<1> {
+        let first = first_actions(&self.action_mask);
+        let residuals = values - self.returns.clone() + suffix_sum(log_ratios) * beta;
+        mean_per_trajectory(where_masked(residuals, &first).square(), &first)
+    }
+}
+
+/// Eq. 8; gradients reach `values` only.
+///
+/// # Shapes
+/// On the fields of [`OreoInputs`]; the answer `[1]`, reward units squared. `beta` is reward per nat.
+#[must_use]
+pub fn value_loss(inputs: &OreoInputs, beta: f64) -> Tensor<1> {
+    let to_come = suffix_sum(inputs.masked_log_ratios().detach()); // Σ_{i≥t} l_i
+    inputs.mean_square(inputs.values.clone() - inputs.returns.clone() + to_come * beta)
+}
+
+/// Eq. 9 without `α L_reg`; gradients reach `log_ratios` only, and those of action t from its own residual alone.
+///
+/// # Shapes
+/// On the fields of [`OreoInputs`]; the answer `[1]`, reward units squared. `beta` is reward per nat.
+#[must_use]
+pub fn policy_loss(inputs: &OreoInputs, beta: f64) -> Tensor<1> {
+    let log_ratios = inputs.masked_log_ratios();
+    let later = (suffix_sum(log_ratios.clone()) - log_ratios.clone()).detach(); // Σ_{i>t} l_i
+    let values = inputs.values.clone().detach();
+    inputs.mean_square(values - inputs.returns.clone() + (log_ratios + later) * beta)
+}
+
+/// L_U, the after-state value's share of Eq. 8; gradients reach `after_values` only, `inputs.values` is not read.
+///
+/// # Shapes
+/// `after_values` `[batch, actions]`, U just after each action; the answer `[1]`. `beta` is reward per nat.
+#[must_use]
+pub fn after_value_loss(after_values: Tensor<2>, inputs: &OreoInputs, beta: f64) -> Tensor<1> {
+    let log_ratios = inputs.masked_log_ratios().detach();
+    let later = suffix_sum(log_ratios.clone()) - log_ratios; // Σ_{i>t} l_i
+    let [batch, actions] = inputs.action_mask.dims();
+    assert_shape!(after_values, [batch, actions]);
+    inputs.mean_square(after_values - inputs.returns.clone() + later * beta)
+}
+
+/// Eq. 10 without `α L_reg`: the t = 0 term of Eq. 9 with nothing held back; gradients reach `log_ratios` only.
+///
+/// # Shapes
+/// On the fields of [`OreoInputs`]; the answer `[1]`. `beta` is reward per nat.
+#[must_use]
+pub fn response_policy_loss(inputs: &OreoInputs, beta: f64) -> Tensor<1> {
+    inputs.first_mean_square(
+        inputs.values.clone().detach(),
+        inputs.masked_log_ratios(),
+        beta,
+    )
+}
+
+/// The t = 0 term of Eq. 8, which goes with Eq. 10; gradients reach V_φ(s_0) only.
+///
+/// # Shapes
+/// On the fields of [`OreoInputs`]; the answer `[1]`. `beta` is reward per nat.
+#[must_use]
+pub fn response_value_loss(inputs: &OreoInputs, beta: f64) -> Tensor<1> {
+    inputs.first_mean_square(
+        inputs.values.clone(),
+        inputs.masked_log_ratios().detach(),
+        beta,
+    )
+}
+
+/// L_reg: exact D_KL(π_θ ‖ π_ref) over the full vocabulary, nats, mean over a trajectory's action tokens, then over
+/// the batch; gradients reach `policy_logprobs` only.
+///
+/// # Shapes
+/// `policy_logprobs` and `reference_logprobs` `[batch, time, vocab]`, normalised and finite; `action_mask`
+/// `[batch, time]`; the answer `[1]`. `time` may be any axis of positions, so only action tokens need be given.
+#[must_use]
+pub fn exact_kl(
+    policy_logprobs: Tensor<3>,
+    reference_logprobs: Tensor<3>,
+    action_mask: &Tensor<2, Bool>,
+) -> Tensor<1> {
+    let [batch, time, vocab] = policy_logprobs.dims();
+    assert_shape!(reference_logprobs, [batch, time, vocab]);
+    let log_ratios = policy_logprobs.clone() - reference_logprobs.detach();
+    let divergences = (policy_logprobs.exp() * log_ratios)
+        .sum_dim(2)
+        .squeeze_dim(2);
+    mean_per_trajectory(divergences, action_mask)
+}
+
+/// Sums of token terms over each turn: token-level log-ratios become turn-level ones.
+///
+/// # Shapes
+/// `token_terms`, `turn_of_target` (from 0, read only under the mask) and `action_mask` `[batch, time]`; the answer
+/// `[batch, turns]`.
+#[must_use]
+pub fn turn_sums(
+    token_terms: Tensor<2>,
+    turn_of_target: Tensor<2, Int>,
+    action_mask: &Tensor<2, Bool>,
+    turns: usize,
+) -> Tensor<2> {
+    let [batch, time] = token_terms.dims();
+    assert_shape!(turn_of_target, [batch, time]);
+    let turn_of_target = turn_of_target.mask_fill(action_mask.clone().bool_not(), 0);
+    let token_terms = where_masked(token_terms, action_mask);
+    let nothing = Tensor::zeros([batch, turns], (&token_terms.device(), token_terms.dtype()));
+    nothing.scatter(1, turn_of_target, token_terms, IndexingUpdateOp::Add)
+}
+
+/// True at each trajectory's first action only.
+fn first_actions(action_mask: &Tensor<2, Bool>) -> Tensor<2, Bool> {
+    let so_far = action_mask.clone().int().cumsum(1);
+    so_far.equal_scalar(1).bool_and(action_mask.clone())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use burn::tensor::{DType, Device, TensorData, activation::log_softmax};
+
+    const BETA: f64 = 0.5;
+    type Loss = fn(&OreoInputs, f64) -> Tensor<1>;
+    type Field = fn(&OreoInputs) -> &Tensor<2>;
+
+    fn tensor<const D: usize>(values: &[f64], shape: [usize; D]) -> Tensor<D> {
+        let device = Device::flex().autodiff();
+        Tensor::from_data(
+            TensorData::new(values.to_vec(), shape),
+            (&device, DType::F64),
+        )
+    }
+
+    fn mask(values: &[bool], shape: [usize; 2]) -> Tensor<2, Bool> {
+        Tensor::from_data(
+            TensorData::new(values.to_vec(), shape),
+            &Device::flex().autodiff(),
+        )
+    }
+
+    fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
+        tensor.into_data().try_to_vec().unwrap()
+    }
+
+    fn number(tensor: Tensor<1>) -> f64 {
+        tensor.into_scalar()
+    }
+
+    #[track_caller]
+    fn assert_close(got: &[f64], expected: &[f64]) {
+        assert_eq!(got.len(), expected.len());
+        for (a, b) in got.iter().zip(expected) {
+            assert!((a - b).abs() < 1e-14, "{got:?} is not {expected:?}");
+        }
+    }
+
+    /// One trajectory of two actions: l = [2, −1], V = [1, 0], R = 1.
+    fn by_hand() -> OreoInputs {
+        OreoInputs {
+            log_ratios: tensor(&[2.0, -1.0], [1, 2]),
+            values: tensor(&[1.0, 0.0], [1, 2]),
+            returns: tensor(&[1.0], [1, 1]),
+            action_mask: mask(&[true, true], [1, 2]),
+        }
+    }
+
+    /// The oracle's two trajectories of three and two actions; NaN where there is no action.
+    fn ragged() -> OreoInputs {
+        OreoInputs {
+            log_ratios: tensor(&[0.4, -0.2, 0.1, -0.3, 0.5, f64::NAN], [2, 3]).require_grad(),
+            values: tensor(&[0.2, 0.5, 0.9, 0.1, -0.4, f64::NAN], [2, 3]).require_grad(),
+            returns: tensor(&[1.0, 0.0], [2, 1]),
+            action_mask: mask(&[true, true, true, true, true, false], [2, 3]),
+        }
+    }
+
+    fn ragged_after_values() -> Tensor<2> {
+        tensor(&[0.3, 0.6, 0.8, 0.0, -0.1, f64::NAN], [2, 3]).require_grad()
+    }
+
+    fn gradient(loss: &Tensor<1>, of: &Tensor<2>) -> Vec<f64> {
+        numbers(
+            of.grad(&loss.backward())
+                .expect("the gradient reaches this tensor"),
+        )
+    }
+
+    /// t = 0: 1 − 1 + ½(2 − 1) = ½; t = 1: 0 − 1 − ½ = −3/2. (¼ + 9/4)/2 = 5/4.
+    #[test]
+    fn value_loss_by_hand() {
+        assert_close(&[number(value_loss(&by_hand(), BETA))], &[1.25]);
+    }
+
+    /// Where nothing is differentiated Eq. 9 equals Eq. 8: 5/4.
+    #[test]
+    fn policy_loss_by_hand() {
+        assert_close(&[number(policy_loss(&by_hand(), BETA))], &[1.25]);
+    }
+
+    /// U = [0, 1]. t = 0: 0 − 1 + ½(−1) = −3/2; t = 1: 1 − 1 = 0. (9/4 + 0)/2 = 9/8.
+    #[test]
+    fn after_value_loss_by_hand() {
+        let after_values = tensor(&[0.0, 1.0], [1, 2]);
+        assert_close(
+            &[number(after_value_loss(after_values, &by_hand(), BETA))],
+            &[1.125],
+        );
+    }
+
+    /// (1 − 1 + ½(2 − 1))² = ¼.
+    #[test]
+    fn response_losses_by_hand() {
+        assert_close(&[number(response_policy_loss(&by_hand(), BETA))], &[0.25]);
+        assert_close(&[number(response_value_loss(&by_hand(), BETA))], &[0.25]);
+    }
+
+    /// π = [3/4, 1/4] against [1/2, 1/2]: ¾ ln 3/2 + ¼ ln 1/2. The other direction, ½ ln 2/3 + ½ ln 2, is not it.
+    #[test]
+    fn exact_kl_by_hand() {
+        let policy = tensor(&[0.75f64.ln(), 0.25f64.ln()], [1, 1, 2]);
+        let reference = tensor(&[0.5f64.ln(), 0.5f64.ln()], [1, 1, 2]);
+        let kl = number(exact_kl(policy, reference, &mask(&[true], [1, 1])));
+        assert_close(&[kl], &[0.75 * 1.5f64.ln() + 0.25 * 0.5f64.ln()]);
+    }
+
+    /// Recorded from tests/oracle/oreo_golden.py, "ragged value". The last gradient is the masked one: exactly 0.
+    #[test]
+    fn value_loss_against_the_oracle() {
+        let inputs = ragged();
+        let loss = value_loss(&inputs, BETA);
+        assert_close(&[number(loss.clone())], &[0.136_875]);
+        let expected = [
+            -0.216_666_666_666_666_65,
+            -0.183_333_333_333_333_38,
+            -0.016_666_666_666_666_66,
+            0.1,
+            -0.075,
+        ];
+        let got = gradient(&loss, &inputs.values);
+        assert_close(&got[..5], &expected);
+        assert_eq!(got[5], 0.0);
+    }
+
+    /// Recorded from tests/oracle/oreo_golden.py, "ragged policy".
+    #[test]
+    fn policy_loss_against_the_oracle() {
+        let inputs = ragged();
+        let loss = policy_loss(&inputs, BETA);
+        assert_close(&[number(loss.clone())], &[0.136_875]);
+        let expected = [
+            -0.108_333_333_333_333_36,
+            -0.091_666_666_666_666_65,
+            -0.008_333_333_333_333_33,
+            0.05,
+            -0.0375,
+        ];
+        let got = gradient(&loss, &inputs.log_ratios);
+        assert_close(&got[..5], &expected);
+        assert_eq!(got[5], 0.0);
+    }
+
+    /// Recorded from tests/oracle/oreo_golden.py, "ragged after".
+    #[test]
+    fn after_value_loss_against_the_oracle() {
+        let after_values = ragged_after_values();
+        let loss = after_value_loss(after_values.clone(), &ragged(), BETA);
+        assert_close(&[number(loss.clone())], &[0.138_958_333_333_333_35]);
+        let expected = [
+            -0.25,
+            -0.116_666_666_666_666_67,
+            -0.066_666_666_666_666_65,
+            0.125,
+            -0.05,
+        ];
+        let got = gradient(&loss, &after_values);
+        assert_close(&got[..5], &expected);
+        assert_eq!(got[5], 0.0);
+    }
+
+    /// Recorded from tests/oracle/oreo_golden.py, "ragged response policy" and "ragged response value".
+    #[test]
+    fn response_losses_against_the_oracle() {
+        let inputs = ragged();
+        let policy = response_policy_loss(&inputs, BETA);
+        assert_close(&[number(policy.clone())], &[0.231_25]);
+        let got = gradient(&policy, &inputs.log_ratios);
+        assert_close(&got[..5], &[-0.325, -0.325, -0.325, 0.1, 0.1]);
+        assert_eq!(got[5], 0.0);
+
+        let value = response_value_loss(&inputs, BETA);
+        assert_close(&[number(value.clone())], &[0.231_25]);
+        let got = gradient(&value, &inputs.values);
+        assert_close(&got[..5], &[-0.65, 0.0, 0.0, 0.2, 0.0]);
+        assert_eq!(got[5], 0.0);
+    }
+
+    /// Recorded from tests/oracle/oreo_golden.py, "kl"; the fourth position is masked and gets exactly no gradient.
+    #[test]
+    fn exact_kl_against_the_oracle() {
+        let logits = [
+            0.5, -0.2, 0.1, 0.0, 1.0, -1.0, 0.3, 0.3, -0.6, 9.0, -9.0, 0.0,
+        ];
+        let reference = [0.1, 0.0, 0.4, 0.2, 0.2, 0.2, -0.5, 0.1, 0.7, 0.0, 0.0, 0.0];
+        let logits = tensor(&logits, [2, 2, 3]).require_grad();
+        let reference = log_softmax(tensor(&reference, [2, 2, 3]), 2);
+        let action_mask = mask(&[true, true, true, false], [2, 2]);
+        let loss = exact_kl(log_softmax(logits.clone(), 2), reference, &action_mask);
+        assert_close(&[number(loss.clone())], &[0.246_189_243_648_717_75]);
+        let expected = [
+            0.040_846_484_883_442_57,
+            -0.014_091_431_643_814_342,
+            -0.026_755_053_239_628_22,
+            -0.035_192_589_367_407_53,
+            0.070_646_862_769_860_58,
+            -0.035_454_273_402_453_045,
+            0.125_509_524_704_759_7,
+            0.000_850_760_398_582_653_6,
+            -0.126_360_285_103_342_32,
+        ];
+        let got = numbers(logits.grad(&loss.backward()).unwrap());
+        assert_close(&got[..9], &expected);
+        assert_eq!(got[9..], [0.0; 3]);
+    }
+
+    /// Eq. 8 holds the policy still, Eq. 9 the value: no gradient is even recorded for the other network.
+    #[test]
+    fn each_loss_moves_its_own_network_only() {
+        let detached: [(Loss, Field); 4] = [
+            (value_loss, |inputs| &inputs.log_ratios),
+            (policy_loss, |inputs| &inputs.values),
+            (response_value_loss, |inputs| &inputs.log_ratios),
+            (response_policy_loss, |inputs| &inputs.values),
+        ];
+        for (loss, held) in detached {
+            let inputs = ragged();
+            assert!(
+                held(&inputs)
+                    .grad(&loss(&inputs, BETA).backward())
+                    .is_none()
+            );
+        }
+        let (inputs, after_values) = (ragged(), ragged_after_values());
+        let gradients = after_value_loss(after_values, &inputs, BETA).backward();
+        assert!(inputs.log_ratios.grad(&gradients).is_none());
+        assert!(inputs.values.grad(&gradients).is_none());
+    }
+
+    #[test]
+    fn the_reference_stays_frozen() {
+        let logprobs = || tensor(&[0.75f64.ln(), 0.25f64.ln()], [1, 1, 2]).require_grad();
+        let (policy, reference) = (logprobs(), logprobs());
+        let loss = exact_kl(policy.clone(), reference.clone(), &mask(&[true], [1, 1]));
+        let gradients = loss.backward();
+        assert!(policy.grad(&gradients).is_some());
+        assert!(reference.grad(&gradients).is_none());
+    }
+
+    /// The mean over two trajectories is the mean of the two alone, the second without its padding.
+    #[test]
+    fn a_batch_equals_its_singles() {
+        let single = |row: usize, actions: usize| {
+            let cut = |tensor: Tensor<2>| tensor.narrow(0, row, 1).narrow(1, 0, actions);
+            let whole = ragged();
+            OreoInputs {
+                log_ratios: cut(whole.log_ratios),
+                values: cut(whole.values),
+                returns: whole.returns.narrow(0, row, 1),
+                action_mask: whole.action_mask.narrow(0, row, 1).narrow(1, 0, actions),
+            }
+        };
+        let losses: [Loss; 5] = [
+            value_loss,
+            policy_loss,
+            response_policy_loss,
+            response_value_loss,
+            |inputs, beta| after_value_loss(inputs.values.clone() * 3.0, inputs, beta),
+        ];
+        for loss in losses {
+            let singles =
+                (number(loss(&single(0, 3), BETA)) + number(loss(&single(1, 2), BETA))) / 2.0;
+            assert_close(&[number(loss(&ragged(), BETA))], &[singles]);
+        }
+    }
+
+    /// Per-action returns [1, 1, 1 | 0, 0, 0] say the same as one return a trajectory.
+    #[test]
+    fn one_terminal_return_stands_for_all() {
+        let mut spread = ragged();
+        spread.returns = tensor(&[1.0, 1.0, 1.0, 0.0, 0.0, 0.0], [2, 3]);
+        for loss in [
+            value_loss,
+            policy_loss,
+            response_policy_loss,
+            response_value_loss,
+        ] {
+            assert_close(
+                &[number(loss(&spread, BETA))],
+                &[number(loss(&ragged(), BETA))],
+            );
+        }
+    }
+
+    /// Observations (−) between actions move nothing: [−, 0.4, −, −0.2, 0.1] acts like [0.4, −0.2, 0.1].
+    #[test]
+    fn gaps_between_actions_are_invisible() {
+        let nan = f64::NAN;
+        let gapped = OreoInputs {
+            log_ratios: tensor(
+                &[nan, 0.4, nan, -0.2, 0.1, nan, -0.3, nan, 0.5, nan],
+                [2, 5],
+            ),
+            values: tensor(&[nan, 0.2, nan, 0.5, 0.9, nan, 0.1, nan, -0.4, nan], [2, 5]),
+            returns: tensor(&[1.0, 0.0], [2, 1]),
+            action_mask: mask(
+                &[
+                    false, true, false, true, true, false, true, false, true, false,
+                ],
+                [2, 5],
+            ),
+        };
+        for loss in [
+            value_loss,
+            policy_loss,
+            response_policy_loss,
+            response_value_loss,
+        ] {
+            assert_close(
+                &[number(loss(&gapped, BETA))],
+                &[number(loss(&ragged(), BETA))],
+            );
+        }
+    }
+
+    /// Tokens 1 2 | 4 of turns 0 0 | 1, an observation (of turn 99) between: sums 3 and 4; every token gets its turn's gradient.
+    #[test]
+    fn turn_sums_by_hand() {
+        let terms = tensor(&[1.0, 2.0, f64::NAN, 4.0], [1, 4]).require_grad();
+        let turn_of_target = Tensor::from_data([[0, 0, 99, 1]], &terms.device());
+        let sums = turn_sums(
+            terms.clone(),
+            turn_of_target,
+            &mask(&[true, true, false, true], [1, 4]),
+            3,
+        );
+        let gradients = (sums.clone() * tensor(&[10.0, 20.0, 30.0], [1, 3]))
+            .sum()
+            .backward();
+        assert_eq!(
+            numbers(terms.grad(&gradients).unwrap()),
+            [10.0, 10.0, 0.0, 20.0]
+        );
+        assert_eq!(numbers(sums), [3.0, 4.0, 0.0]);
+    }
+}

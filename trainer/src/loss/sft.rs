@@ -1,0 +1,96 @@
+//! Supervised fine-tuning: the mean negative log-likelihood of tokens somebody else wrote.
+//!
+//! ```text
+//! L_SFT = − 1/N Σ_n log π_θ(y_n | before)        n runs over all N counted tokens of the batch
+//! ```
+//!
+//! The baseline of OREO (arXiv 2412.16145, section 4.1), on demonstrations.
+//!
+//! Differs from the paper: nothing known; the paper states no normalisation, here every token weighs the same, so a
+//! batch equals its singles weighted by their token counts.
+
+use super::mean_per_token;
+use burn::tensor::{Bool, Tensor};
+
+/// Mean token negative log-likelihood over the policy's own tokens, nats: for a network that already speaks.
+///
+/// The world's text is context only: a policy is never trained to foretell observations.
+///
+/// # Shapes
+/// `logprobs` `[batch, time]` of the target tokens, nats; `action_mask` `[batch, time]`; the answer `[1]`.
+#[must_use]
+pub fn sft_loss(logprobs: Tensor<2>, action_mask: &Tensor<2, Bool>) -> Tensor<1> {
+    mean_per_token(-logprobs, action_mask)
+}
+
+/// Mean token negative log-likelihood over all text, observations and completions alike, nats: for a decoder trained
+/// from scratch, which must learn the world's words, and to copy names out of the context, from these very pages.
+///
+/// # Shapes
+/// `logprobs` `[batch, time]` of the target tokens, nats; `target_mask` `[batch, time]`; the answer `[1]`.
+#[must_use]
+pub fn transcript_loss(logprobs: Tensor<2>, target_mask: &Tensor<2, Bool>) -> Tensor<1> {
+    mean_per_token(-logprobs, target_mask)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use burn::tensor::{DType, Device, TensorData};
+
+    fn case(device: &Device) -> (Tensor<2>, Tensor<2, Bool>) {
+        let logprobs = TensorData::new(vec![-0.5, -1.0, -9.0, -3.0, -9.0, -9.0], [2, 3]);
+        let mask = [[true, true, false], [true, false, false]];
+        (
+            Tensor::from_data(logprobs, (device, DType::F64)),
+            Tensor::from_data(mask, device),
+        )
+    }
+
+    /// (0.5 + 1 + 3)/3 = 1.5.
+    #[test]
+    fn mean_over_counted_tokens_by_hand() {
+        let (logprobs, mask) = case(&Device::flex());
+        assert!((sft_loss(logprobs, &mask).into_scalar::<f64>() - 1.5).abs() < 1e-15);
+    }
+
+    /// All six: (0.5 + 1 + 9 + 3 + 9 + 9)/6 = 5.25.
+    #[test]
+    fn the_transcript_counts_every_target() {
+        let (logprobs, mask) = case(&Device::flex());
+        let all = mask.clone().bool_or(mask.bool_not());
+        assert!((transcript_loss(logprobs, &all).into_scalar::<f64>() - 5.25).abs() < 1e-15);
+    }
+
+    /// −1/3 where counted, exactly 0 elsewhere.
+    #[test]
+    fn no_gradient_where_masked() {
+        let (logprobs, mask) = case(&Device::flex().autodiff());
+        let logprobs = logprobs.require_grad();
+        let gradients = sft_loss(logprobs.clone(), &mask).backward();
+        let gradient: Vec<f64> = logprobs
+            .grad(&gradients)
+            .unwrap()
+            .into_data()
+            .try_to_vec()
+            .unwrap();
+        let third = -1.0 / 3.0;
+        assert_eq!(gradient, [third, third, 0.0, third, 0.0, 0.0]);
+    }
+
+    /// Singles: 0.75 over 2 tokens and 3 over 1; (2·0.75 + 1·3)/3 = 1.5.
+    #[test]
+    fn a_batch_equals_its_singles_by_token_count() {
+        let (logprobs, mask) = case(&Device::flex());
+        let single = |row: usize| {
+            let (logprobs, mask) = (
+                logprobs.clone().narrow(0, row, 1),
+                mask.clone().narrow(0, row, 1),
+            );
+            sft_loss(logprobs, &mask).into_scalar::<f64>()
+        };
+        let singles = (2.0 * single(0) + single(1)) / 3.0;
+        assert!((sft_loss(logprobs.clone(), &mask).into_scalar::<f64>() - singles).abs() < 1e-15);
+    }
+}

@@ -1,0 +1,399 @@
+//! The recipe of a run: one TOML file with everything that decides its numbers. Unknown keys are refused, and a key
+//! stands only where it means something: `beta` under `sft` is an error.
+
+use crate::error::TrainerError;
+use crate::optimizer::OptimizerRecipe;
+use agent::weights::DecoderConfig;
+use scenarios::{Protocol, Split, household};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// Everything that decides a run's numbers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// The run's name.
+    pub name: String,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Rounds of collect → train → evaluate.
+    pub iterations: usize,
+    /// Where the games come from.
+    pub games: GamesRecipe,
+    /// Shape of the decoder.
+    pub model: ModelRecipe,
+    /// How episodes are played.
+    pub protocol: ProtocolRecipe,
+    /// What the expert shows.
+    pub demonstrations: DemonstrationsRecipe,
+    /// What the policy plays to learn from.
+    pub collect: CollectRecipe,
+    /// What is learned, in this order.
+    #[serde(rename = "lesson")]
+    pub lessons: Vec<LessonRecipe>,
+    /// What is measured.
+    pub evaluate: EvaluateRecipe,
+}
+
+/// Where the games come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum GamesRecipe {
+    /// Generated household games.
+    Household {
+        /// How large rooms are: `small` or `full`.
+        size: RoomSize,
+        /// Games of each split.
+        train: usize,
+        /// Games for choosing checkpoints.
+        valid_train: usize,
+        /// Test games on room layouts of train.
+        seen: usize,
+        /// Test games on room layouts that train lacks.
+        unseen: usize,
+    },
+    /// A folder of games, ALFWorld's for instance, or a manifest.
+    Folder {
+        /// The folder or the manifest.
+        path: PathBuf,
+    },
+}
+
+/// How large generated rooms are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RoomSize {
+    /// A few receptacles.
+    Small,
+    /// As ALFWorld's.
+    Full,
+}
+
+impl From<RoomSize> for household::Size {
+    fn from(size: RoomSize) -> Self {
+        match size {
+            RoomSize::Small => Self::Small,
+            RoomSize::Full => Self::Full,
+        }
+    }
+}
+
+/// Shape of the decoder and its vocabulary.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelRecipe {
+    /// Layers.
+    pub layers: usize,
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Width inside the SwiGLU block.
+    pub inner: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Most tokens of the vocabulary.
+    pub vocabulary: usize,
+    /// Most tokens of an episode.
+    pub context: usize,
+}
+
+impl ModelRecipe {
+    /// The decoder's configuration for a vocabulary of that size.
+    #[must_use]
+    pub fn config(&self, vocab_size: usize) -> DecoderConfig {
+        DecoderConfig {
+            model_type: "llama".into(),
+            vocab_size: vocab_size.next_multiple_of(16),
+            hidden_size: self.hidden,
+            intermediate_size: self.inner,
+            num_hidden_layers: self.layers,
+            num_attention_heads: self.heads,
+            num_key_value_heads: self.kv_heads,
+            rope_theta: 10_000.0,
+            rms_norm_eps: 1e-5,
+            max_position_embeddings: self.context,
+            tie_word_embeddings: true,
+        }
+    }
+}
+
+/// How episodes are played.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProtocolRecipe {
+    /// Most turns in an episode.
+    pub turns: usize,
+    /// Most tokens in a completion.
+    pub completion: usize,
+}
+
+impl ProtocolRecipe {
+    /// The protocol for one temperature and K.
+    #[must_use]
+    pub fn protocol(&self, context: usize, temperature: f32, best_of: usize) -> Protocol {
+        Protocol {
+            turn_limit: self.turns,
+            context_limit: context,
+            completion_limit: self.completion,
+            temperature,
+            best_of,
+            admissible_shown: false,
+            history: "full".into(),
+            malformed: "wasted_turn".into(),
+        }
+    }
+}
+
+/// What the expert shows: the first games of `train`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DemonstrationsRecipe {
+    /// How many games; 0 = all.
+    pub games: usize,
+    /// Episodes a game, each with its own seed.
+    pub repetitions: usize,
+}
+
+/// What the policy plays to learn from: games of `train`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CollectRecipe {
+    /// The lesson whose policy collects in the first iteration.
+    pub policy: String,
+    /// The lesson whose policy collects afterwards.
+    pub then: String,
+    /// How many games; 0 = all.
+    pub games: usize,
+    /// Episodes a game.
+    pub repetitions: usize,
+    /// Sampling temperature.
+    pub temperature: f32,
+}
+
+/// One lesson: where it starts, what it reads, how it learns.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LessonRecipe {
+    /// Its name, and its folder's.
+    pub name: String,
+    /// The policy it starts from, also its reference.
+    pub from: Start,
+    /// What it reads.
+    pub data: Vec<Data>,
+    /// Batches, rates and schedule.
+    #[serde(default)]
+    pub optimizer: OptimizerRecipe,
+    /// What it minimises.
+    pub algorithm: Algorithm,
+}
+
+/// The policy a lesson starts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// Random weights and a new vocabulary: learned once, in the first iteration.
+    Fresh,
+    /// The policy that collected this iteration's rollouts.
+    Collector,
+}
+
+/// What a lesson reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Data {
+    /// The expert's episodes.
+    Demonstrations,
+    /// The policy's own episodes of all iterations so far.
+    Rollouts,
+}
+
+/// What a lesson minimises.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Algorithm {
+    /// Imitation of all episodes given.
+    Sft {
+        /// Which tokens count.
+        targets: Targets,
+    },
+    /// Imitation of the successful episodes only.
+    RejectionSampling {
+        /// Which tokens count.
+        targets: Targets,
+    },
+    /// Soft-Bellman policy and value (arXiv 2412.16145).
+    Oreo {
+        /// What one action is.
+        level: Level,
+        /// Reward per nat.
+        beta: f64,
+        /// Weight of the exact KL to the reference.
+        alpha: f64,
+        /// Highest learning rate of the value network.
+        value_learning_rate: f64,
+        /// Share of the updates during which only the value network learns.
+        value_warmup: f64,
+    },
+}
+
+/// Which tokens of an episode an imitator learns to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Targets {
+    /// Those of completions.
+    Actions,
+    /// All: a decoder from scratch learns the world's texts along the way.
+    Transcript,
+}
+
+/// What one action is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// A turn's whole completion.
+    Turn,
+    /// Every token.
+    Token,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluateRecipe {
+    /// On which splits.
+    pub splits: Vec<Split>,
+    /// Games of each split; 0 = all.
+    #[serde(default)]
+    pub games: usize,
+    /// K of the lessons with a value network; 1 is greedy and measured for every lesson.
+    pub best_of: Vec<usize>,
+    /// Sampling temperature for K above 1.
+    pub temperature: f32,
+}
+
+impl Recipe {
+    /// The built-in recipe of `hearth quickstart`.
+    ///
+    /// # Panics
+    /// Never: a test reads it.
+    #[must_use]
+    pub fn quickstart() -> Self {
+        toml::from_str(include_str!("../recipes/quickstart.toml")).expect("the built-in recipe is read by a test")
+    }
+
+    /// Reads a recipe; a relative game folder is relative to the recipe.
+    ///
+    /// # Errors
+    /// When the file is missing, or a key is unknown, missing, misplaced or of the wrong type.
+    pub fn open(path: &Path) -> Result<Self, TrainerError> {
+        let text = std::fs::read_to_string(path).map_err(TrainerError::file(path))?;
+        let mut recipe: Self = toml::from_str(&text).map_err(|e| TrainerError::content(path, e))?;
+        if let GamesRecipe::Folder { path: games } = &mut recipe.games
+            && games.is_relative()
+            && let Some(parent) = path.parent()
+        {
+            *games = parent.join(&*games);
+        }
+        recipe.check().map_err(|reason| TrainerError::content(path, reason))?;
+        Ok(recipe)
+    }
+
+    /// Cuts games, episodes and updates down to a look at every stage; the numbers then mean nothing.
+    pub fn shrink(&mut self) {
+        self.name += "-quick";
+        if let GamesRecipe::Household { train, valid_train, seen, unseen, .. } = &mut self.games {
+            (*train, *valid_train, *seen, *unseen) = (24, 6, 6, 6);
+        }
+        (self.demonstrations.games, self.collect.games, self.collect.repetitions) = (24, 12, 2);
+        self.lessons.iter_mut().for_each(|lesson| lesson.optimizer.updates = 8);
+        self.evaluate.games = 6;
+    }
+
+    /// Refuses recipes that cannot be followed.
+    ///
+    /// # Errors
+    /// Says which key does not fit.
+    pub fn check(&self) -> Result<(), String> {
+        let names: Vec<&str> = self.lessons.iter().map(|lesson| lesson.name.as_str()).collect();
+        for name in [&self.collect.policy, &self.collect.then] {
+            if !names.contains(&name.as_str()) {
+                return Err(format!("collect: there is no lesson {name:?}; lessons are {names:?}"));
+            }
+        }
+        for (index, lesson) in self.lessons.iter().enumerate() {
+            let at = |problem: &str| Err(format!("lesson {:?}: {problem}", lesson.name));
+            if names[..index].contains(&lesson.name.as_str()) {
+                return at("the name is taken");
+            }
+            if lesson.name.contains(['/', '\\', '.']) || lesson.name.is_empty() {
+                return at("the name must do as a folder's");
+            }
+            if lesson.data.is_empty() {
+                return at("data is empty");
+            }
+            if lesson.optimizer.batch == 0 || (lesson.optimizer.epochs == 0 && lesson.optimizer.updates == 0) {
+                return at("batch, and epochs or updates, must be above 0");
+            }
+            let fresh = lesson.from == Start::Fresh;
+            if fresh && lesson.data.contains(&Data::Rollouts) {
+                return at("a fresh policy has no rollouts to learn from");
+            }
+            if fresh && matches!(lesson.algorithm, Algorithm::Oreo { .. }) {
+                return at("oreo needs a reference: from = \"collector\"");
+            }
+        }
+        let collector = self.lessons.iter().find(|lesson| lesson.name == self.collect.policy);
+        if collector.is_some_and(|lesson| lesson.from != Start::Fresh) {
+            return Err("collect.policy must be a lesson with from = \"fresh\"".into());
+        }
+        if self.evaluate.best_of.contains(&0) || self.evaluate.best_of.is_empty() {
+            return Err("evaluate.best_of: K starts at 1".into());
+        }
+        self.model.config(self.model.vocabulary).check().map_err(|e| e.to_string())
+    }
+}
+
+/// One lesson as a file of its own, for `hearth train`.
+///
+/// # Errors
+/// When the file is missing, or a key is unknown, missing, misplaced or of the wrong type.
+pub fn open_lesson(path: &Path) -> Result<LessonRecipe, TrainerError> {
+    let text = std::fs::read_to_string(path).map_err(TrainerError::file(path))?;
+    toml::from_str(&text).map_err(|e| TrainerError::content(path, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_recipe_can_be_followed() {
+        assert_eq!(Recipe::quickstart().check(), Ok(()));
+    }
+
+    #[test]
+    fn a_recipe_survives_its_own_file() {
+        let recipe = Recipe::quickstart();
+        let text = toml::to_string(&recipe).expect("writes");
+        assert_eq!(toml::from_str::<Recipe>(&text).expect("reads"), recipe);
+    }
+
+    fn refused(from: &str, to: &str) -> String {
+        let text = include_str!("../recipes/quickstart.toml");
+        assert!(text.contains(from), "{from} is not in the recipe");
+        match toml::from_str::<Recipe>(&text.replacen(from, to, 1)) {
+            Err(error) => error.to_string(),
+            Ok(recipe) => recipe.check().expect_err("refused"),
+        }
+    }
+
+    #[test]
+    fn a_key_stands_only_where_it_means_something() {
+        assert!(refused("kind = \"sft\"", "kind = \"sft\"\nbeta = 0.1").contains("beta"));
+        assert!(refused("iterations = 1", "iterations = 1\nbudget = 3").contains("budget"));
+        assert!(refused("iterations = 1", "iterations = \"one\"").contains("invalid type"));
+        assert!(refused("policy = \"sft\"", "policy = \"gpt\"").contains("there is no lesson \"gpt\""));
+        assert!(refused("heads = 4", "heads = 5").contains("heads"));
+    }
+}

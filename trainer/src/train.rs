@@ -1,0 +1,474 @@
+//! The whole lesson in one loop: batch, log-probabilities, losses, backward, update, log.
+//!
+//! A lesson is a function of its recipe, data, starting policy and seed: which trajectories form update *n* does not
+//! depend on what was done before, so a run that resumes from a checkpoint equals one that never stopped.
+
+use crate::batch::{Batch, BatchTensors, bucketed_batches};
+use crate::checkpoint::{self, Checkpoint, Position};
+use crate::error::TrainerError;
+use crate::loss::oreo::{OreoInputs, after_value_loss, exact_kl, policy_loss, turn_sums, value_loss};
+use crate::loss::{mean_per_token, sft, target_logprobs};
+use crate::optimizer::{AdamW, scheduled};
+use crate::recipe::{Algorithm, LessonRecipe, Level, Targets};
+use agent::decoder::{Decoder, ValueNetwork};
+use agent::model::Model;
+use burn::module::Module;
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation};
+use indicatif::ProgressBar;
+use rand::{SeedableRng, rngs::StdRng};
+use scenarios::{Outcome, Trajectory};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::path::Path;
+use std::time::Instant;
+
+/// Positions of a batch are rounded up to a multiple of this, so that few shapes occur.
+const TIME_MULTIPLE: usize = 16;
+/// Updates between two checkpoints.
+const CHECKPOINT_EVERY: usize = 100;
+
+/// What a lesson needs besides its recipe.
+pub struct Lesson<'a> {
+    /// How to learn.
+    pub recipe: &'a LessonRecipe,
+    /// The policy to start from, also the reference.
+    pub start: &'a Model,
+    /// What to read, in an order that does not depend on who finished first.
+    pub trajectories: &'a [Trajectory],
+    /// Seed of the batches' order.
+    pub seed: u64,
+    /// Folder for `metrics.csv` and the checkpoint.
+    pub out: &'a Path,
+}
+
+/// Which trajectories a lesson does not read, counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct LeftOut {
+    /// The world failed.
+    pub env_failed: usize,
+    /// Longer than the model's context.
+    pub too_long: usize,
+    /// No turn, or a turn without tokens.
+    pub empty: usize,
+    /// Failures, where only successes are imitated.
+    pub failures: usize,
+}
+
+/// A row of `metrics.csv`; losses that an algorithm does not have stay empty.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct Metrics {
+    update: usize,
+    epoch: usize,
+    learning_rate: f64,
+    trajectories: usize,
+    tokens: usize,
+    loss_policy: Option<f64>,
+    loss_value: Option<f64>,
+    loss_after_value: Option<f64>,
+    kl_exact: Option<f64>,
+    log_ratio_per_action: Option<f64>,
+    value_mean: Option<f64>,
+    success_rate: f64,
+    gradient_norm_policy: Option<f64>,
+    gradient_norm_value: Option<f64>,
+    seconds: f64,
+}
+
+/// Learns; returns the model and what was left out of the data.
+///
+/// # Errors
+/// When nothing is left to read, a number is not finite, or a file cannot be written.
+pub fn train(lesson: &Lesson<'_>, progress: &ProgressBar) -> Result<(Model, LeftOut), TrainerError> {
+    std::fs::create_dir_all(lesson.out).map_err(TrainerError::file(lesson.out))?;
+    let (data, left_out) = readable(lesson);
+    if data.is_empty() {
+        return Err(TrainerError::Data(format!("lesson {}: no trajectory remains of {}", lesson.recipe.name, lesson.trajectories.len())));
+    }
+    let plan = plan(lesson, &data);
+    let mut student = Student::new(lesson, &plan)?;
+    let mut metrics = MetricsFile::open(&lesson.out.join("metrics.csv"), student.update)?;
+    progress.set_length(plan.len() as u64);
+    progress.set_position(student.update as u64);
+    while student.update < plan.len() {
+        let (epoch, indices) = &plan[student.update];
+        let chosen: Vec<&Trajectory> = indices.iter().map(|index| data[*index]).collect();
+        let row = student.update(lesson.recipe, &chosen, *epoch, plan.len())?;
+        metrics.write(&row)?;
+        progress.set_message(row.summary());
+        progress.inc(1);
+        if student.update.is_multiple_of(CHECKPOINT_EVERY) && student.update < plan.len() {
+            student.checkpoint().save(&lesson.out.join("checkpoint"))?;
+        }
+    }
+    Ok((student.graduate(lesson.start), left_out))
+}
+
+/// The trajectories that the lesson can and may read.
+fn readable<'a>(lesson: &Lesson<'a>) -> (Vec<&'a Trajectory>, LeftOut) {
+    let mut left_out = LeftOut::default();
+    let only_successes = matches!(lesson.recipe.algorithm, Algorithm::RejectionSampling { .. });
+    let mut may_read = |trajectory: &&Trajectory| {
+        let turns = &trajectory.turns;
+        let empty = turns.is_empty() || turns.iter().any(|turn| turn.completion_tokens.is_empty());
+        let count = if trajectory.outcome == Outcome::EnvFailed {
+            &mut left_out.env_failed
+        } else if empty {
+            &mut left_out.empty
+        } else if trajectory.tokens() > lesson.start.config.max_position_embeddings {
+            &mut left_out.too_long
+        } else if only_successes && trajectory.outcome != Outcome::Success {
+            &mut left_out.failures
+        } else {
+            return true;
+        };
+        *count += 1;
+        false
+    };
+    let data = lesson.trajectories.iter().filter(|trajectory| may_read(trajectory)).collect();
+    (data, left_out)
+}
+
+/// Which trajectories form which update: every epoch reads all of them in an order of its own.
+fn plan(lesson: &Lesson<'_>, data: &[&Trajectory]) -> Vec<(usize, Vec<usize>)> {
+    let recipe = &lesson.recipe.optimizer;
+    let lengths: Vec<usize> = data.iter().map(|trajectory| trajectory.tokens()).collect();
+    let epochs = if recipe.updates == 0 { recipe.epochs } else { usize::MAX };
+    let updates = if recipe.updates == 0 { usize::MAX } else { recipe.updates };
+    let epoch = |epoch: usize| {
+        let mut rng = StdRng::seed_from_u64(lesson.seed.wrapping_add(epoch as u64));
+        bucketed_batches(&lengths, recipe.batch, &mut rng).into_iter().map(move |batch| (epoch, batch))
+    };
+    (0..epochs).flat_map(epoch).take(updates).collect()
+}
+
+/// The networks, their optimizers and how far they are.
+struct Student {
+    policy: Decoder,
+    policy_optimizer: AdamW,
+    critic: Option<Critic>,
+    update: usize,
+    lesson: String,
+    device: Device,
+}
+
+/// What only value-based algorithms have.
+struct Critic {
+    reference: Decoder,
+    value: ValueNetwork,
+    optimizer: AdamW,
+}
+
+impl Student {
+    fn new(lesson: &Lesson<'_>, plan: &[(usize, Vec<usize>)]) -> Result<Self, TrainerError> {
+        let device = Device::flex().autodiff();
+        let (start, config) = (lesson.start, &lesson.start.config);
+        let identity = identity(lesson, plan);
+        let mut found = Checkpoint::open(&lesson.out.join("checkpoint"), &identity)?;
+        let update = found.as_ref().map_or(0, |checkpoint| checkpoint.position.update);
+        let mut tensors = |name: &str| found.as_mut().map(|checkpoint| checkpoint.take(name)).transpose();
+        let optimizer = |weights: Option<_>| weights.map_or(Ok(AdamW::default()), |w| AdamW::from_weights(w, update));
+        let policy = tensors("policy")?.unwrap_or_else(|| start.policy.clone());
+        let policy_optimizer = optimizer(tensors("policy-optimizer")?)?;
+        let critic = match lesson.recipe.algorithm {
+            Algorithm::Oreo { .. } => {
+                let fresh = || start.policy.with_zero_value_head(config);
+                let value = tensors("value")?.unwrap_or_else(fresh);
+                Some(Critic {
+                    reference: Decoder::from_weights(config, &start.policy, &device)?.no_grad(),
+                    value: ValueNetwork::from_weights(config, &value, &device)?,
+                    optimizer: optimizer(tensors("value-optimizer")?)?,
+                })
+            }
+            Algorithm::Sft { .. } | Algorithm::RejectionSampling { .. } => None,
+        };
+        let policy = Decoder::from_weights(config, &policy, &device)?;
+        Ok(Self { policy, policy_optimizer, critic, update, lesson: identity, device })
+    }
+
+    fn checkpoint(&self) -> Checkpoint {
+        let mut tensors = vec![
+            ("policy".to_string(), self.policy.to_weights()),
+            ("policy-optimizer".to_string(), self.policy_optimizer.to_weights()),
+        ];
+        if let Some(critic) = &self.critic {
+            tensors.push(("value".to_string(), critic.value.to_weights()));
+            tensors.push(("value-optimizer".to_string(), critic.optimizer.to_weights()));
+        }
+        Checkpoint { position: Position { update: self.update, lesson: self.lesson.clone() }, tensors }
+    }
+
+    fn graduate(self, start: &Model) -> Model {
+        Model {
+            config: start.config.clone(),
+            tokenizer: start.tokenizer.clone(),
+            policy: self.policy.to_weights(),
+            value: self.critic.map(|critic| critic.value.to_weights()),
+        }
+    }
+
+    fn update(&mut self, recipe: &LessonRecipe, chosen: &[&Trajectory], epoch: usize, updates: usize) -> Result<Metrics, TrainerError> {
+        let started = Instant::now();
+        let batch = Batch::new(chosen, TIME_MULTIPLE)?;
+        let optimizer = &recipe.optimizer;
+        let rate = scheduled(optimizer.learning_rate, optimizer.warmup, self.update, updates);
+        let mut row = Metrics {
+            update: self.update,
+            epoch,
+            learning_rate: rate,
+            trajectories: chosen.len(),
+            tokens: chosen.iter().map(|trajectory| trajectory.tokens()).sum(),
+            success_rate: chosen.iter().map(|trajectory| trajectory.reward()).sum::<f64>() / chosen.len() as f64,
+            ..Metrics::default()
+        };
+        match &recipe.algorithm {
+            Algorithm::Sft { targets } | Algorithm::RejectionSampling { targets } => {
+                self.imitate(&batch, *targets, rate, recipe, &mut row);
+            }
+            Algorithm::Oreo { level, beta, alpha, value_learning_rate, value_warmup } => {
+                let science = Oreo {
+                    level: *level,
+                    beta: *beta,
+                    alpha: *alpha,
+                    policy_rate: if (self.update as f64) < value_warmup * updates as f64 { None } else { Some(rate) },
+                    value_rate: scheduled(*value_learning_rate, optimizer.warmup, self.update, updates),
+                };
+                self.oreo(&batch, &science, recipe, &mut row);
+            }
+        }
+        self.update += 1;
+        row.seconds = started.elapsed().as_secs_f64();
+        row.check()?;
+        Ok(row)
+    }
+
+    /// SFT, and rejection sampling, which is SFT on successes.
+    fn imitate(&mut self, batch: &Batch, targets: Targets, rate: f64, recipe: &LessonRecipe, row: &mut Metrics) {
+        let tensors = batch.to_device(&self.device);
+        let loss = match targets {
+            Targets::Actions => {
+                let written = Written::new(batch, &self.device);
+                let logprobs = written.logprobs(&self.policy, &tensors);
+                sft::sft_loss(written.of_targets(logprobs), &written.mask)
+            }
+            Targets::Transcript => {
+                let hidden = self.policy.hidden(tensors.tokens.clone());
+                let [rows, time, width] = hidden.dims();
+                let logits = self.policy.logits(hidden.reshape([rows * time, width])).reshape([rows as i64, time as i64, -1]);
+                sft::transcript_loss(target_logprobs(logits, tensors.targets.clone()), &tensors.target_mask)
+            }
+        };
+        row.loss_policy = Some(number(&loss));
+        row.gradient_norm_policy = Some(self.update_policy(&loss, rate, recipe));
+    }
+
+    fn update_policy(&mut self, loss: &Tensor<1>, rate: f64, recipe: &LessonRecipe) -> f64 {
+        let gradients = loss.backward();
+        let policy = self.policy.clone();
+        let (policy, norms) = self.policy_optimizer.update(policy, &gradients, rate, &recipe.optimizer);
+        self.policy = policy;
+        norms.gradient
+    }
+
+    /// Log-ratios first; then the value update; then the policy update, which uses the value before that update.
+    fn oreo(&mut self, batch: &Batch, science: &Oreo, recipe: &LessonRecipe, row: &mut Metrics) {
+        let critic = self.critic.as_mut().expect("oreo lessons have a critic");
+        let tensors = batch.to_device(&self.device);
+        let written = Written::new(batch, &self.device);
+        let policy_logprobs = written.logprobs(&self.policy, &tensors);
+        let reference_logprobs = written.logprobs(&critic.reference, &tensors).detach();
+        let token_log_ratios =
+            written.of_targets(policy_logprobs.clone()) - written.of_targets(reference_logprobs.clone());
+        let values = critic.value.values(tensors.tokens.clone());
+        let inputs = science.inputs(&tensors, &written, token_log_ratios, values.clone());
+
+        let loss_value = value_loss(&inputs, science.beta);
+        let loss_after = after_value_loss(science.after_values(&tensors, &written, values), &inputs, science.beta);
+        let gradients = (loss_value.clone() + loss_after.clone()).backward();
+        let value = critic.value.clone();
+        let (value, norms) = critic.optimizer.update(value, &gradients, science.value_rate, &recipe.optimizer);
+        critic.value = value;
+
+        let kl = exact_kl(policy_logprobs, reference_logprobs, &written.mask);
+        let loss_policy = policy_loss(&inputs, science.beta);
+        row.loss_policy = Some(number(&loss_policy));
+        row.loss_value = Some(number(&loss_value));
+        row.loss_after_value = Some(number(&loss_after));
+        row.kl_exact = Some(number(&kl));
+        row.log_ratio_per_action = Some(number(&mean_per_token(inputs.log_ratios.clone(), &inputs.action_mask)));
+        row.value_mean = Some(number(&mean_per_token(inputs.values.clone(), &inputs.action_mask)));
+        row.gradient_norm_value = Some(norms.gradient);
+        if let Some(rate) = science.policy_rate {
+            let loss = if science.alpha > 0.0 { loss_policy + kl * science.alpha } else { loss_policy };
+            row.gradient_norm_policy = Some(self.update_policy(&loss, rate, recipe));
+        }
+    }
+}
+
+/// The numbers of one OREO update.
+struct Oreo {
+    level: Level,
+    beta: f64,
+    alpha: f64,
+    /// `None` while only the value network learns.
+    policy_rate: Option<f64>,
+    value_rate: f64,
+}
+
+impl Oreo {
+    /// Actions of the chosen level; `token_log_ratios` `[batch, written]`, `values` `[batch, time]`.
+    fn inputs(&self, tensors: &BatchTensors, written: &Written, token_log_ratios: Tensor<2>, values: Tensor<2>) -> OreoInputs {
+        let returns = tensors.returns.clone();
+        match self.level {
+            Level::Turn => OreoInputs {
+                log_ratios: turn_sums(token_log_ratios, written.turns.clone(), &written.mask, tensors.turn_mask.dims()[1]),
+                values: values.gather(1, tensors.before_positions.clone()),
+                returns,
+                action_mask: tensors.turn_mask.clone(),
+            },
+            Level::Token => OreoInputs {
+                log_ratios: token_log_ratios,
+                values: values.gather(1, written.positions.clone()),
+                returns,
+                action_mask: written.mask.clone(),
+            },
+        }
+    }
+
+    /// U just after each action; `values` `[batch, time]`.
+    fn after_values(&self, tensors: &BatchTensors, written: &Written, values: Tensor<2>) -> Tensor<2> {
+        match self.level {
+            Level::Turn => tensors.turn_after_values(values),
+            Level::Token => values.gather(1, written.positions.clone() + 1),
+        }
+    }
+}
+
+/// Only the positions before a token that the policy wrote, `[batch, written]`: nobody needs other logits.
+struct Written {
+    /// Where a written token is foretold; 0 in the padding.
+    positions: Tensor<2, Int>,
+    /// The same in the flattened batch, `[batch · written]`.
+    rows: Tensor<1, Int>,
+    /// The written tokens.
+    targets: Tensor<2, Int>,
+    /// Their turns.
+    turns: Tensor<2, Int>,
+    /// False in the padding.
+    mask: Tensor<2, Bool>,
+}
+
+impl Written {
+    fn new(batch: &Batch, device: &Device) -> Self {
+        let row = |index: usize| (0..batch.time).filter(move |t| batch.action_mask[index * batch.time + t]);
+        let width = (0..batch.batch).map(|index| row(index).count()).max().unwrap_or(0);
+        let shape = [batch.batch, width];
+        let [mut positions, mut rows, mut targets, mut turns] = [(); 4].map(|()| vec![0_i64; batch.batch * width]);
+        let mut mask = vec![false; batch.batch * width];
+        for index in 0..batch.batch {
+            for (slot, t) in row(index).enumerate() {
+                let (at, from) = (index * width + slot, index * batch.time + t);
+                positions[at] = t as i64;
+                rows[at] = from as i64;
+                targets[at] = batch.targets[from];
+                turns[at] = batch.turn_of_target[from];
+                mask[at] = true;
+            }
+        }
+        let ints = |data: Vec<i64>| Tensor::<2, Int>::from_data(TensorData::new(data, shape), device);
+        Self {
+            rows: Tensor::from_data(TensorData::new(rows, [batch.batch * width]), device),
+            positions: ints(positions),
+            targets: ints(targets),
+            turns: ints(turns),
+            mask: Tensor::from_data(TensorData::new(mask, shape), device),
+        }
+    }
+
+    /// Log-probabilities of the whole vocabulary, `[batch, written, vocab]`.
+    fn logprobs(&self, policy: &Decoder, tensors: &BatchTensors) -> Tensor<3> {
+        let hidden = policy.hidden(tensors.tokens.clone());
+        let [batch, time, width] = hidden.dims();
+        let chosen = hidden.reshape([batch * time, width]).select(0, self.rows.clone());
+        let logprobs = activation::log_softmax(policy.logits(chosen), 1);
+        logprobs.reshape([batch as i64, self.targets.dims()[1] as i64, -1])
+    }
+
+    /// Of those, the written tokens', `[batch, written]`.
+    fn of_targets(&self, logprobs: Tensor<3>) -> Tensor<2> {
+        logprobs.gather(2, self.targets.clone().unsqueeze_dim(2)).squeeze_dim(2)
+    }
+}
+
+fn number(tensor: &Tensor<1>) -> f64 {
+    f64::from(tensor.clone().into_scalar::<f32>())
+}
+
+/// Hash of all that decides a lesson's numbers.
+fn identity(lesson: &Lesson<'_>, plan: &[(usize, Vec<usize>)]) -> String {
+    let mut digest = Sha256::new();
+    digest.update(format!("{:?} {} {:?}", lesson.recipe, lesson.seed, plan));
+    digest.update(lesson.start.policy.hash());
+    for trajectory in lesson.trajectories {
+        digest.update(format!("{} {} {:?}", trajectory.game_hash, trajectory.repetition, trajectory.outcome));
+        for turn in &trajectory.turns {
+            turn.observation_tokens.iter().chain(&turn.completion_tokens).for_each(|t| digest.update(t.to_le_bytes()));
+        }
+    }
+    digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Metrics {
+    fn summary(&self) -> String {
+        let part = |name: &str, value: Option<f64>| value.map(|v| format!(" {name} {v:.4}")).unwrap_or_default();
+        let losses = part("policy", self.loss_policy) + &part("value", self.loss_value) + &part("kl", self.kl_exact);
+        format!("loss{losses}")
+    }
+
+    fn check(&self) -> Result<(), TrainerError> {
+        let numbers = [
+            ("the policy loss", self.loss_policy),
+            ("the value loss", self.loss_value),
+            ("the policy's gradient norm", self.gradient_norm_policy),
+            ("the value network's gradient norm", self.gradient_norm_value),
+        ];
+        for (what, value) in numbers {
+            if let Some(value) = value.filter(|value| !value.is_finite()) {
+                return Err(TrainerError::NotFinite { update: self.update, what: what.into(), value });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `metrics.csv`, one row an update; a resumed lesson drops the rows after its checkpoint.
+struct MetricsFile {
+    writer: csv::Writer<std::fs::File>,
+    path: std::path::PathBuf,
+}
+
+impl MetricsFile {
+    fn open(path: &Path, update: usize) -> Result<Self, TrainerError> {
+        let mut kept: Vec<Metrics> = Vec::new();
+        if update > 0 && path.exists() {
+            let mut reader = csv::Reader::from_path(path).map_err(|e| TrainerError::content(path, e))?;
+            kept = reader.deserialize().filter_map(Result::ok).filter(|row: &Metrics| row.update < update).collect();
+        }
+        let writer = csv::Writer::from_path(path).map_err(|e| TrainerError::content(path, e))?;
+        let mut file = Self { writer, path: path.into() };
+        kept.iter().try_for_each(|row| file.write(row))?;
+        Ok(file)
+    }
+
+    fn write(&mut self, row: &Metrics) -> Result<(), TrainerError> {
+        self.writer.serialize(row).map_err(|e| TrainerError::content(&self.path, e))?;
+        self.writer.flush().map_err(TrainerError::file(&self.path))
+    }
+}
+
+/// Removes the checkpoint of a finished lesson.
+///
+/// # Errors
+/// When it cannot be removed.
+pub fn clean_up(out: &Path) -> Result<(), TrainerError> {
+    checkpoint::remove(&out.join("checkpoint"))
+}

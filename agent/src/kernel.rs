@@ -101,10 +101,14 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
         }
         start += LANES;
     }
-    let mut total = 0.0;
-    for sum in sums {
-        total += sum;
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            sums[lane] += sums[lane + width];
+        }
+        width /= 2;
     }
+    let mut total = sums[0];
     while start < length {
         total = a[start].mul_add(b[start], total);
         start += 1;
@@ -194,19 +198,22 @@ pub(crate) fn softmax(scores: &mut [f32]) {
 }
 
 /// eˣ to within 2 ulp where it is a normal number, without a call, so that loops over it become vectors:
-/// x = n·ln 2 + r, 2ⁿ put together from its bits, eʳ by its Taylor polynomial (|r| ≤ ½ ln 2, so six terms leave 1e-8).
+/// x = n·ln 2 + r, 2ⁿ put together from its bits, eʳ by its Taylor polynomial (|r| ≤ ½ ln 2, so seven terms leave 1e-8).
+/// Adding 1.5·2²³ rounds to a whole number and leaves it in the low bits.
 #[inline(always)]
 fn exp(x: f32) -> f32 {
     const HIGH: f32 = 0.693_359_4;
     const LOW: f32 = -2.121_944_4e-4;
-    let x = x.clamp(-87.0, 88.0);
-    let n = (x * std::f32::consts::LOG2_E).round_ties_even();
+    const ROUND: f32 = 12_582_912.0;
+    let x = x.max(-87.0).min(88.0);
+    let rounded = x.mul_add(std::f32::consts::LOG2_E, ROUND);
+    let n = rounded - ROUND;
     let r = n.mul_add(-LOW, n.mul_add(-HIGH, x));
     let mut sum = 1.0 / 5040.0;
     for term in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
         sum = r.mul_add(sum, term);
     }
-    sum * f32::from_bits(((n as i32 + 127) as u32) << 23)
+    sum * f32::from_bits(rounded.to_bits().wrapping_add(127) << 23)
 }
 
 #[cfg(test)]

@@ -119,16 +119,14 @@ fn search(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// From the bytes of the file to the text of the reset; domain and grammar cached where games share them.
-#[divan::bench]
+/// From the bytes of the file to the text of the reset, a game a sample; domain and grammar are parsed once per text.
+#[divan::bench(sample_count = 600, sample_size = 1)]
 fn load_and_reset(bencher: Bencher<'_, '_>) {
-    let sample = &*SAMPLE;
     let world = NativeWorld::new();
-    bencher.counter(ItemsCount::new(sample.files.len())).bench_local(|| {
-        for file in &sample.files {
-            let game = world.game_from_bytes(Path::new("benchmark"), file).expect("a game");
-            black_box(NativeEnvironment::new(game).reset().expect("resets"));
-        }
+    let mut files = SAMPLE.files.iter().cycle();
+    bencher.with_inputs(|| files.next().expect("a cycle")).bench_local_refs(|file| {
+        let game = world.game_from_bytes(Path::new("benchmark"), file).expect("a game");
+        black_box(NativeEnvironment::new(game).reset().expect("resets"))
     });
 }
 

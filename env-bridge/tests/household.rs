@@ -84,6 +84,8 @@ fn every_command_answers_in_its_form() {
             *forms.lock().unwrap().entry(verb(&command).to_owned()).or_default() += 1;
             if command.starts_with("go to ") {
                 let here = environment.admissible_commands().unwrap();
+                assert!(!here.contains(&command), "{command} again would change nothing");
+                assert_eq!(environment.step(&command).unwrap().text, "Nothing happens.");
                 let opening = here.iter().filter(|c| c.starts_with("open "));
                 script.extend(opening.cloned());
             } else if command.starts_with("open ") {

@@ -8,7 +8,7 @@
 use super::ground::{ALWAYS, Effect, Grounded, Lists, Setting, setting};
 use super::grammar::{Piece, Program};
 use super::names;
-use super::pddl::{Domain, Problem};
+use super::pddl::{Action, Domain, Problem, TypeId};
 use super::text::{FOREIGN, Narrator, ObjectText, Told, bit};
 use crate::error::Fault;
 use rustc_hash::FxHashMap;
@@ -47,13 +47,28 @@ pub struct NativeGame {
     watchers: Lists<u32>,
     /// By operator: its command; by conjunction: the number of commands plus its derived atom.
     targets: Vec<u32>,
-    /// By command, sorted by bytes: end in `command_text`.
-    command_ends: Vec<u32>,
-    command_text: String,
+    /// Sorted by bytes.
+    commands: Texts,
+    /// By action and parameter: the declared type; `None` where there is no such type.
+    parameter_types: Vec<Vec<Option<TypeId>>>,
     operators_of: Lists<u32>,
     layout: Layout,
     initial: State,
     walkthrough: Option<Vec<String>>,
+}
+
+/// Texts, end to end.
+#[derive(Debug, Default)]
+struct Texts {
+    text: String,
+    ends: Vec<u32>,
+}
+
+impl Texts {
+    fn get(&self, index: usize) -> &str {
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.text[start as usize..self.ends[index] as usize]
+    }
 }
 
 /// Where the parts of [`State::words`] begin.
@@ -83,6 +98,8 @@ impl NativeGame {
             .zip(&problem.objects)
             .map(|(name, (id, type_id))| ObjectText { name, id: id.clone(), type_id: *type_id })
             .collect();
+        let types_of = |action: &Action| action.slot_types[..action.parameters.len()].to_vec();
+        let parameter_types = domain.actions.iter().map(types_of).collect();
         let narrator = Narrator::new(&program, &domain, &grounded, objects);
         let mut game = Self {
             number: GAMES.fetch_add(1, Ordering::Relaxed),
@@ -92,8 +109,8 @@ impl NativeGame {
             grounded,
             watchers: Lists::default(),
             targets: Vec::new(),
-            command_ends: Vec::new(),
-            command_text: String::new(),
+            commands: Texts::default(),
+            parameter_types,
             operators_of: Lists::default(),
             layout: Layout::default(),
             initial: State { game: 0, words: Box::new([]), unmet: Box::new([]), counts: Box::new([]) },
@@ -110,7 +127,7 @@ impl NativeGame {
         let operators = self.grounded.actions.len();
         let used = self.template_places()?;
         let mut known: FxHashMap<(u16, u128), u32> = FxHashMap::default();
-        let mut texts: Vec<String> = Vec::new();
+        let mut texts = Texts::default();
         let mut text_of = Vec::with_capacity(operators);
         for operator in 0..operators {
             let action = self.grounded.actions[operator];
@@ -122,36 +139,36 @@ impl NativeGame {
             let text = match known.get(&(action, key)) {
                 Some(text) if fits => *text,
                 _ => {
-                    let told = self.tell_command(operator)?;
-                    texts.push(told);
-                    let text = (texts.len() - 1) as u32;
+                    let text = texts.ends.len() as u32;
+                    self.tell_command(operator, &mut texts.text)?;
+                    texts.ends.push(texts.text.len() as u32);
                     known.insert((action, key), text);
                     text
                 }
             };
             text_of.push(text);
         }
-        let mut order: Vec<u32> = (0..texts.len() as u32).collect();
-        order.sort_unstable_by(|a, b| texts[*a as usize].cmp(&texts[*b as usize]));
-        let mut command_of = vec![0u32; texts.len()];
+        let mut order: Vec<u32> = (0..texts.ends.len() as u32).collect();
+        order.sort_unstable_by(|a, b| texts.get(*a as usize).cmp(texts.get(*b as usize)));
+        let mut command_of = vec![0u32; order.len()];
         let mut last: Option<&str> = None;
         for text in order {
-            let own = texts[text as usize].as_str();
+            let own = texts.get(text as usize);
             if last != Some(own) {
-                self.command_text.push_str(own);
-                self.command_ends.push(self.command_text.len() as u32);
+                self.commands.text.push_str(own);
+                self.commands.ends.push(self.commands.text.len() as u32);
                 last = Some(own);
             }
-            command_of[text as usize] = self.command_ends.len() as u32 - 1;
+            command_of[text as usize] = self.commands.ends.len() as u32 - 1;
         }
         self.targets = text_of.into_iter().map(|text| command_of[text as usize]).collect();
         let mut by_command: Vec<u32> = (0..operators as u32).collect();
         by_command.sort_by_key(|operator| self.targets[*operator as usize]);
         let mut groups = by_command.chunk_by(|a, b| self.targets[*a as usize] == self.targets[*b as usize]);
-        for _ in 0..self.command_ends.len() {
+        for _ in 0..self.commands.ends.len() {
             self.operators_of.push(groups.next().unwrap_or_default().iter().copied());
         }
-        let commands = self.command_ends.len() as u32;
+        let commands = self.commands.ends.len() as u32;
         let fluents = self.grounded.fluents as u32;
         self.targets.extend(self.grounded.supports.iter().map(|atom| commands + atom - fluents));
         Ok(())
@@ -178,23 +195,22 @@ impl NativeGame {
         Ok(used)
     }
 
-    fn tell_command(&self, operator: usize) -> Result<String, Fault> {
+    fn tell_command(&self, operator: usize, text: &mut String) -> Result<(), Fault> {
         let action = usize::from(self.grounded.actions[operator]);
         let template = self.program.actions[action].as_ref().map_or(&[][..], |texts| &texts.template);
         let told = Told { holds: &[], made_false: &[] };
         let fault = |reason| Fault::new(0, format!("the template of action {:?}: {reason}", self.domain.actions[action].name));
-        self.narrator.tell(&self.program, &self.domain, told, template, &self.frame(operator)).map_err(fault)
+        self.narrator.tell(&self.program, &self.domain, told, template, self.frame(operator), text).map_err(fault)
     }
 
     /// The objects of an operator as a text sees them.
     fn frame(&self, operator: usize) -> Vec<u16> {
-        let action = &self.domain.actions[usize::from(self.grounded.actions[operator])];
-        let types = &self.domain.types.names;
-        let see = |(object, (_, type_name)): (&u16, &(String, String))| {
-            let own = &types[usize::from(self.narrator.objects[usize::from(*object)].type_id)];
-            if own == type_name { *object } else { *object | FOREIGN }
+        let types = &self.parameter_types[usize::from(self.grounded.actions[operator])];
+        let see = |(object, declared): (&u16, &Option<TypeId>)| {
+            let own = self.narrator.objects[usize::from(*object)].type_id;
+            if *declared == Some(own) { *object } else { *object | FOREIGN }
         };
-        self.grounded.parameters.get(operator).iter().zip(&action.parameters).map(see).collect()
+        self.grounded.parameters.get(operator).iter().zip(types).map(see).collect()
     }
 
     fn watch(&mut self) {
@@ -230,7 +246,7 @@ impl NativeGame {
         let holds = words(atoms);
         let made_false = holds + words(self.grounded.fluents);
         let commands = made_false + words(self.grounded.fluents);
-        let end = commands + words(self.command_ends.len());
+        let end = commands + words(self.commands.ends.len());
         self.layout = Layout { holds, made_false, commands, end };
         let conditions = &self.grounded.conditions;
         let unmet: Box<[u16]> = (0..conditions.len())
@@ -240,7 +256,7 @@ impl NativeGame {
             game: self.number,
             words: vec![0; end].into(),
             unmet,
-            counts: vec![0; self.command_ends.len() + self.grounded.derived].into(),
+            counts: vec![0; self.commands.ends.len() + self.grounded.derived].into(),
         };
         for owner in 0..conditions.len() {
             if state.unmet[owner] == 0 {
@@ -265,7 +281,7 @@ impl NativeGame {
     /// How many commands the game knows; they are numbered in byte order.
     #[must_use]
     pub fn command_count(&self) -> usize {
-        self.command_ends.len()
+        self.commands.ends.len()
     }
 
     /// The text of a command.
@@ -274,8 +290,7 @@ impl NativeGame {
     /// When `command` is not below [`Self::command_count`].
     #[must_use]
     pub fn command(&self, command: usize) -> &str {
-        let start = command.checked_sub(1).map_or(0, |before| self.command_ends[before]);
-        &self.command_text[start as usize..self.command_ends[command] as usize]
+        self.commands.get(command)
     }
 
     /// The number of a command; `None` for what the game never understands.
@@ -389,7 +404,7 @@ impl NativeGame {
     }
 
     fn switch(&self, state: &mut State, target: usize, value: bool) {
-        match target.checked_sub(self.command_ends.len()) {
+        match target.checked_sub(self.commands.ends.len()) {
             None => set_bit(&mut state.words[self.layout.commands..], target as u32, value),
             // Depth is that of nested quantifiers.
             Some(derived) => self.change(state, setting((self.grounded.fluents + derived) as u32, value)),
@@ -407,7 +422,7 @@ impl NativeGame {
     /// # Errors
     /// When the grammar has no words for this state.
     pub fn opening(&self, state: &State) -> Result<String, String> {
-        self.tell(state, &self.program.intro, &[])
+        self.tell(state, &self.program.intro, Vec::new())
     }
 
     /// The text that follows a command; `state` is the one after it.
@@ -417,19 +432,21 @@ impl NativeGame {
     pub fn feedback(&self, state: &State, operator: Operator) -> Result<String, String> {
         let operator = operator.0 as usize;
         let texts = self.program.actions[usize::from(self.grounded.actions[operator])].as_ref();
-        self.tell(state, texts.map_or(&[], |texts| &texts.feedback), &self.frame(operator))
+        self.tell(state, texts.map_or(&[], |texts| &texts.feedback), self.frame(operator))
     }
 
-    fn tell(&self, state: &State, pieces: &[Piece], frame: &[u16]) -> Result<String, String> {
+    fn tell(&self, state: &State, pieces: &[Piece], frame: Vec<u16>) -> Result<String, String> {
         let Layout { holds, made_false, commands, .. } = self.layout;
         let told = Told { holds: &state.words[holds..made_false], made_false: &state.words[made_false..commands] };
-        self.narrator.tell(&self.program, &self.domain, told, pieces, frame)
+        let mut text = String::with_capacity(128);
+        self.narrator.tell(&self.program, &self.domain, told, pieces, frame, &mut text)?;
+        Ok(text)
     }
 
     /// What `#task#` says in the opening, where the grammar has that symbol.
     #[must_use]
     pub fn task_sentence(&self) -> Option<String> {
-        self.tell(&self.initial, &[Piece::Call(self.program.task?)], &[]).ok()
+        self.tell(&self.initial, &[Piece::Call(self.program.task?)], Vec::new()).ok()
     }
 
     /// The plan that came with the game.

@@ -8,7 +8,7 @@
 //! A symbol is compiled once for every list of placeholders it can be reached with, because what a query leaves open
 //! depends on what its caller has bound. Knows the domain's types and predicates, but no object and no fact.
 
-use super::pddl::{Domain, PredicateId, TypeId};
+use super::pddl::{Domain, PredicateId, Signatures, TypeId};
 use crate::error::Fault;
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde::Deserialize;
@@ -105,7 +105,7 @@ pub(crate) struct Program {
     pub(crate) queries: Vec<Vec<QueryAtom>>,
     pub(crate) patterns: Vec<Pattern>,
     /// By pattern, the type signatures of the facts to look at, in order.
-    pub(crate) signatures: Vec<Vec<Box<[TypeId]>>>,
+    pub(crate) signatures: Vec<Signatures>,
     pub(crate) intro: Vec<Piece>,
     /// What `#task#` says, where the grammar has that symbol.
     pub(crate) task: Option<usize>,
@@ -470,19 +470,25 @@ impl<'a> Scanner<'a> {
 
 // ---- the compiler -------------------------------------------------------------------------------------------------
 
-/// What is bound where a symbol is used: names by place, newest last.
+/// What is bound where a symbol is used: placeholders by place, newest last.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-struct Scope(Vec<(String, String)>);
+struct Scope<'a>(Vec<Placeholder<'a>>);
 
-impl Scope {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Placeholder<'a> {
+    name: &'a str,
+    type_name: &'a str,
+}
+
+impl Scope<'_> {
     /// The place of a placeholder, by name and type.
-    fn place(&self, name: &str, type_name: &str) -> Option<Place> {
-        self.0.iter().position(|(n, t)| n == name && t == type_name).map(|place| place as Place)
+    fn place(&self, wanted: Placeholder<'_>) -> Option<Place> {
+        self.0.iter().position(|known| *known == wanted).map(|place| place as Place)
     }
 
     /// The place of the newest placeholder with this name.
     fn newest(&self, name: &str) -> Option<Place> {
-        self.0.iter().rposition(|(n, _)| n == name).map(|place| place as Place)
+        self.0.iter().rposition(|known| known.name == name).map(|place| place as Place)
     }
 }
 
@@ -491,14 +497,13 @@ struct Compiler<'a> {
     document: &'a Document<'a>,
     program: Program,
     known_patterns: FxHashMap<Pattern, usize>,
-    done: FxHashMap<(String, Scope), usize>,
+    done: FxHashMap<(&'a str, Scope<'a>), usize>,
     /// Symbols being compiled, outermost first.
-    open: Vec<String>,
-    open_set: FxHashSet<String>,
+    open: Vec<&'a str>,
 }
 
 /// Reads a grammar text and compiles what the domain's actions and the intro can reach.
-pub(crate) fn compile(text: &str, domain: &Domain) -> Result<Program, Fault> {
+pub(crate) fn compile<'d>(text: &'d str, domain: &'d Domain) -> Result<Program, Fault> {
     let document = Document::parse(text)?;
     let mut compiler = Compiler {
         domain,
@@ -507,7 +512,6 @@ pub(crate) fn compile(text: &str, domain: &Domain) -> Result<Program, Fault> {
         known_patterns: FxHashMap::default(),
         done: FxHashMap::default(),
         open: Vec::new(),
-        open_set: FxHashSet::default(),
     };
     compiler.program.intro = compiler.compile_text("#intro#", &Scope::default(), 0)?;
     compiler.program.task = compiler.optional_procedure("task", &Scope::default(), 0)?;
@@ -515,7 +519,8 @@ pub(crate) fn compile(text: &str, domain: &Domain) -> Result<Program, Fault> {
         let texts = match document.actions.get(&action.name) {
             None => None,
             Some(found) => {
-                let scope = Scope(action.parameters.clone());
+                let placeholder = |(name, type_name): &'d (String, String)| Placeholder { name, type_name };
+                let scope = Scope(action.parameters.iter().map(placeholder).collect());
                 let need = |field: Option<&'static str>| {
                     Fault::new(found.at, format!("action {:?} has no {}", action.name, field.unwrap_or_default()))
                 };
@@ -541,8 +546,8 @@ pub(crate) fn compile(text: &str, domain: &Domain) -> Result<Program, Fault> {
     Ok(program)
 }
 
-impl Compiler<'_> {
-    fn compile_text(&mut self, text: &str, scope: &Scope, at: usize) -> Result<Vec<Piece>, Fault> {
+impl<'a> Compiler<'a> {
+    fn compile_text(&mut self, text: &'a str, scope: &Scope<'a>, at: usize) -> Result<Vec<Piece>, Fault> {
         let mut pieces = Vec::new();
         for symbol in split_rule(text) {
             match symbol {
@@ -556,10 +561,10 @@ impl Compiler<'_> {
 
     fn compile_each(
         &mut self,
-        what: &What<'_>,
-        given: Option<&str>,
+        what: &What<'a>,
+        given: Option<&'a str>,
         list: bool,
-        scope: &Scope,
+        scope: &Scope<'a>,
         at: usize,
     ) -> Result<Piece, Fault> {
         let mut inner = scope.clone();
@@ -583,12 +588,12 @@ impl Compiler<'_> {
         Ok(Piece::Each { pieces, query, list })
     }
 
-    fn optional_procedure(&mut self, name: &str, scope: &Scope, at: usize) -> Result<Option<usize>, Fault> {
+    fn optional_procedure(&mut self, name: &'a str, scope: &Scope<'a>, at: usize) -> Result<Option<usize>, Fault> {
         if self.document.symbols.contains_key(name) { self.procedure(name, scope, at).map(Some) } else { Ok(None) }
     }
 
-    fn procedure(&mut self, name: &str, scope: &Scope, at: usize) -> Result<usize, Fault> {
-        let key = (name.to_owned(), scope.clone());
+    fn procedure(&mut self, name: &'a str, scope: &Scope<'a>, at: usize) -> Result<usize, Fault> {
+        let key = (name, scope.clone());
         if let Some(&known) = self.done.get(&key) {
             return Ok(known);
         }
@@ -597,7 +602,7 @@ impl Compiler<'_> {
             Some((at, rules)) if !rules.is_empty() => (*at, rules),
             _ => return Err(Fault::new(at, format!("unknown symbol #{name}#{}", self.trail()))),
         };
-        if self.open_set.contains(name) {
+        if self.open.contains(&name) {
             return Err(Fault::new(block_at, format!("symbol #{name}# calls itself{}", self.trail())));
         }
         if self.open.len() == DEPTH_LIMIT {
@@ -606,8 +611,7 @@ impl Compiler<'_> {
         if self.program.procedures.len() >= PROCEDURE_LIMIT {
             return Err(Fault::new(block_at, format!("the grammar unfolds into more than {PROCEDURE_LIMIT} procedures")));
         }
-        self.open.push(name.to_owned());
-        self.open_set.insert(name.to_owned());
+        self.open.push(name);
         let mut compiled = Vec::with_capacity(rules.len());
         for rule in rules {
             let condition = match rule.condition.as_deref() {
@@ -622,7 +626,6 @@ impl Compiler<'_> {
             }
         }
         self.open.pop();
-        self.open_set.remove(name);
         let id = self.program.procedures.len();
         self.program.procedures.push(Procedure { symbol: name.to_owned(), rules: compiled });
         self.done.insert(key, id);
@@ -638,7 +641,7 @@ impl Compiler<'_> {
     }
 
     /// Compiles a query and adds its new placeholders to the scope.
-    fn query(&mut self, text: &str, scope: &mut Scope, at: usize) -> Result<usize, Fault> {
+    fn query(&mut self, text: &'a str, scope: &mut Scope<'a>, at: usize) -> Result<usize, Fault> {
         let fault = |reason: String| Fault::new(at, format!("query {text:?}: {reason}"));
         let mut atoms = Vec::new();
         for part in text.split('&') {
@@ -658,10 +661,11 @@ impl Compiler<'_> {
                 }
                 let unknown = || fault(format!("unknown type {type_name:?}"));
                 types.push(self.domain.types.id(type_name).ok_or_else(unknown)?);
-                arguments.push(match scope.place(name, type_name) {
+                let placeholder = Placeholder { name, type_name };
+                arguments.push(match scope.place(placeholder) {
                     Some(place) => Argument::Bound(place),
                     None => {
-                        scope.0.push((name.to_owned(), type_name.to_owned()));
+                        scope.0.push(placeholder);
                         Argument::New((scope.0.len() - 1) as Place)
                     }
                 });
@@ -704,7 +708,7 @@ enum Value {
 }
 
 /// Compiles `x`, `x.name`, `'text'`, `a + b`, `a or b` and parentheses; nothing else of Python.
-fn compile_expression(text: &str, scope: &Scope, at: usize) -> Result<Vec<Piece>, Fault> {
+fn compile_expression(text: &str, scope: &Scope<'_>, at: usize) -> Result<Vec<Piece>, Fault> {
     let fault = |reason: String| Fault::new(at, format!("expression {text:?}: {reason}"));
     let mut parser = ExpressionParser { rest: text.trim(), scope, depth: 0 };
     let value = parser.alternatives().map_err(fault)?;
@@ -719,7 +723,7 @@ fn compile_expression(text: &str, scope: &Scope, at: usize) -> Result<Vec<Piece>
 
 struct ExpressionParser<'a> {
     rest: &'a str,
-    scope: &'a Scope,
+    scope: &'a Scope<'a>,
     depth: usize,
 }
 

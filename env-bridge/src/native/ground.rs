@@ -21,6 +21,8 @@ const WORK_LIMIT: u64 = 30_000_000;
 
 /// Stands for "always true" where an atom number is expected.
 pub(crate) const STATIC: u32 = u32::MAX;
+/// Stands for "no such fact" where an atom number is expected.
+const UNKNOWN: u32 = u32::MAX - 1;
 /// Stands for "no condition" in an [`Effect`].
 pub(crate) const ALWAYS: u32 = u32::MAX;
 
@@ -41,6 +43,8 @@ pub(crate) struct Table {
     /// Atom of each row, ascending; empty for a static predicate.
     pub(crate) atoms: Vec<u32>,
     count: usize,
+    /// For a predicate with one argument, the atom by object, or [`UNKNOWN`].
+    unary: Vec<u32>,
     /// By argument position, where a join needs it: rows by object.
     by: [Option<Vec<Vec<u32>>>; ARITY_LIMIT],
 }
@@ -161,6 +165,8 @@ struct Body<'a> {
     /// Slots that must be bound in the end.
     slots: Vec<Slot>,
     literals: Vec<GroundLiteral>,
+    /// Those literals that a finished join leaves open: fluents, and whatever is negated.
+    open: Vec<usize>,
 }
 
 impl Body<'_> {
@@ -186,8 +192,9 @@ struct Facts<'a> {
     object_types: Vec<TypeId>,
     by_type: Vec<Vec<u16>>,
     tables: Vec<Table>,
-    /// Atom by fact; [`STATIC`] for facts that never change.
-    known: FxHashMap<u128, u32>,
+    /// Atom by fact; [`STATIC`] for facts that never change. Facts of up to three arguments have a short key.
+    known: FxHashMap<u64, u32>,
+    known_long: FxHashMap<u128, u32>,
     work: u64,
 }
 
@@ -198,12 +205,15 @@ struct Trigger {
     atom: u32,
 }
 
-fn key(predicate: PredicateId, args: &[u16]) -> u128 {
-    let mut key = u128::from(predicate);
-    for position in 0..ARITY_LIMIT {
-        key = key << 16 | u128::from(args.get(position).copied().unwrap_or(0));
-    }
-    key
+/// Facts with at most this many arguments fit a short key, together with their predicate.
+const SHORT: usize = 3;
+
+fn short_key(predicate: PredicateId, args: &[u16]) -> u64 {
+    args.iter().fold(u64::from(predicate), |key, arg| key << 16 | u64::from(*arg))
+}
+
+fn long_key(predicate: PredicateId, args: &[u16]) -> u128 {
+    args.iter().fold(u128::from(predicate), |key, arg| key << 16 | u128::from(*arg))
 }
 
 fn value(arg: Arg, frame: &[u16]) -> Option<u16> {
@@ -224,7 +234,41 @@ impl Facts<'_> {
         for (slot, arg) in values.iter_mut().zip(args) {
             *slot = value(*arg, frame)?;
         }
-        self.known.get(&key(predicate, &values[..args.len()])).copied()
+        self.look_up(predicate, &values[..args.len()])
+    }
+
+    fn look_up(&self, predicate: PredicateId, args: &[u16]) -> Option<u32> {
+        if let [object] = args {
+            let atom = self.tables[usize::from(predicate)].unary[usize::from(*object)];
+            (atom != UNKNOWN).then_some(atom)
+        } else if args.len() <= SHORT {
+            self.known.get(&short_key(predicate, args)).copied()
+        } else {
+            self.known_long.get(&long_key(predicate, args)).copied()
+        }
+    }
+
+    /// Notes a new fact; `false` when it was known.
+    fn note(&mut self, predicate: PredicateId, args: &[u16], atom: u32) -> bool {
+        use std::collections::hash_map::Entry;
+        if let [object] = args {
+            let known = &mut self.tables[usize::from(predicate)].unary[usize::from(*object)];
+            if *known != UNKNOWN {
+                return false;
+            }
+            *known = atom;
+        } else if args.len() <= SHORT {
+            match self.known.entry(short_key(predicate, args)) {
+                Entry::Vacant(entry) => entry.insert(atom),
+                Entry::Occupied(_) => return false,
+            };
+        } else {
+            match self.known_long.entry(long_key(predicate, args)) {
+                Entry::Vacant(entry) => entry.insert(atom),
+                Entry::Occupied(_) => return false,
+            };
+        }
+        true
     }
 
     /// Orders a join: what is bound is checked, then the literal that promises the fewest rows is matched.
@@ -407,7 +451,13 @@ enum Derived {
 }
 
 enum Head {
-    Operator { action: usize, adds: Vec<(PredicateId, Vec<Arg>)>, effects: Vec<GroundLiteral> },
+    Operator {
+        action: usize,
+        adds: Vec<(PredicateId, Vec<Arg>)>,
+        effects: Vec<GroundLiteral>,
+        /// No effect has conditions or variables of its own.
+        plain: bool,
+    },
     Effect { predicate: PredicateId, args: Vec<Arg> },
 }
 
@@ -465,8 +515,11 @@ impl<'a> Grounder<'a> {
                 }
             }
         }
-        let mut tables: Vec<Table> =
-            domain.predicates.iter().map(|p| Table { arity: p.arity, ..Table::default() }).collect();
+        let table = |arity: usize| {
+            let unary = if arity == 1 { vec![UNKNOWN; problem.objects.len()] } else { Vec::new() };
+            Table { arity, unary, ..Table::default() }
+        };
+        let mut tables: Vec<Table> = domain.predicates.iter().map(|p| table(p.arity)).collect();
         for action in &domain.actions {
             for effect in &action.effects {
                 if let Test::Predicate(predicate) = effect.literal.test {
@@ -475,8 +528,9 @@ impl<'a> Grounder<'a> {
             }
         }
         let numbers = problem.objects.iter().enumerate().map(|(n, (name, _))| (name.as_str(), n as u16)).collect();
+        let known = FxHashMap::with_capacity_and_hasher(4 * problem.init.len(), rustc_hash::FxBuildHasher);
         let facts =
-            Facts { domain, object_types, by_type, tables, known: FxHashMap::default(), work: 0 };
+            Facts { domain, object_types, by_type, tables, known, known_long: FxHashMap::default(), work: 0 };
         Self {
             domain,
             problem,
@@ -504,8 +558,10 @@ impl<'a> Grounder<'a> {
         let (candidates, frames) = self.explore(&rules)?;
         self.grounded.fluents = self.atoms.len();
         self.grounded.initial.resize(self.atoms.len(), false);
+        let mut conditions = Vec::new();
         for candidate in &candidates {
-            self.finish_operator(&rules[candidate.rule as usize], &frames[candidate.frame as usize..])?;
+            let frame = &frames[candidate.frame as usize..];
+            self.finish_operator(&rules[candidate.rule as usize], frame, &mut conditions)?;
         }
         (self.at, self.in_problem) = (self.problem.goal_at, true);
         self.grounded.goal = match self.derive(usize::MAX, &[])? {
@@ -523,13 +579,13 @@ impl<'a> Grounder<'a> {
 
     /// Records a fact that holds at the start or could come to hold.
     fn add_fact(&mut self, predicate: PredicateId, args: &[u16]) {
-        let table = &mut self.facts.tables[usize::from(predicate)];
-        let next = if table.fluent { self.atoms.len() as u32 } else { STATIC };
-        if let std::collections::hash_map::Entry::Vacant(entry) = self.facts.known.entry(key(predicate, args)) {
-            entry.insert(next);
-            if table.fluent {
+        let fluent = self.facts.tables[usize::from(predicate)].fluent;
+        let atom = if fluent { self.atoms.len() as u32 } else { STATIC };
+        if self.facts.note(predicate, args, atom) {
+            let table = &mut self.facts.tables[usize::from(predicate)];
+            if fluent {
                 self.atoms.push((predicate, table.count as u32));
-                table.atoms.push(next);
+                table.atoms.push(atom);
             }
             table.push(args);
         }
@@ -554,8 +610,14 @@ impl<'a> Grounder<'a> {
         for branch in branches {
             slots.extend(&branch.variables);
         }
-        let literals = branches.iter().flat_map(|branch| &branch.literals).map(|l| self.look_up(l)).collect();
-        Body { slot_types, slots, literals }
+        let literals: Vec<GroundLiteral> =
+            branches.iter().flat_map(|branch| &branch.literals).map(|literal| self.look_up(literal)).collect();
+        let is_open = |literal: &GroundLiteral| {
+            let changes = |predicate| self.facts.tables[usize::from(predicate)].fluent;
+            literal.negated || matches!(literal.test, Test::Predicate(predicate) if changes(predicate))
+        };
+        let open = (0..literals.len()).filter(|literal| is_open(&literals[*literal])).collect();
+        Body { slot_types, slots, literals, open }
     }
 
     /// One rule for every alternative of every action, one more for every effect that has conditions of its own.
@@ -581,7 +643,8 @@ impl<'a> Grounder<'a> {
                 }
                 let body = self.body(&action.slot_types, parameters.clone(), &[branch]);
                 let effects = action.effects.iter().map(|effect| self.look_up(&effect.literal)).collect();
-                let operator = Head::Operator { action: index, adds, effects };
+                let plain = action.effects.iter().all(|e| e.conditions.iter().all(|condition| is_plain(e, condition)));
+                let operator = Head::Operator { action: index, adds, effects, plain };
                 for (head, body) in std::iter::once((operator, body)).chain(conditional) {
                     // A type without objects: never applicable.
                     if body.slots.iter().all(|slot| body.slot_types[usize::from(*slot)].is_some()) {
@@ -714,27 +777,31 @@ impl<'a> Grounder<'a> {
 
     // ---- operators ----
 
-    /// The settings a conjunction asks for, or `None` where it can never hold. Positive static literals are known to
-    /// hold: the join has seen to it.
-    fn settings(&mut self, literals: &[GroundLiteral], frame: &[u16]) -> Result<Option<Vec<Setting>>> {
-        let mut settings = Vec::with_capacity(literals.len());
-        for literal in literals {
+    /// The settings a joined conjunction asks for, or `None` where it can never hold.
+    fn settings(&mut self, body: &Body<'_>, frame: &[u16]) -> Result<Option<Vec<Setting>>> {
+        let mut settings = Vec::new();
+        Ok(self.settings_into(body, frame, &mut settings)?.then_some(settings))
+    }
+
+    /// As [`Self::settings`], into a list that is empty before; `false` where the conjunction can never hold.
+    fn settings_into(&mut self, body: &Body<'_>, frame: &[u16], settings: &mut Vec<Setting>) -> Result<bool> {
+        for literal in body.open.iter().map(|open| &body.literals[*open]) {
             match literal.test {
                 Test::Predicate(predicate) => match (self.facts.find(predicate, &literal.args, frame), literal.negated) {
                     (Some(STATIC), false) | (None, true) => {}
-                    (Some(STATIC), true) | (None, false) => return Ok(None),
+                    (Some(STATIC), true) | (None, false) => return Ok(false),
                     (Some(atom), negated) => settings.push(setting(atom, !negated)),
                 },
                 Test::Type(_) | Test::Equal => {
                     if self.facts.holds_always(literal, frame) == literal.negated {
-                        return Ok(None);
+                        return Ok(false);
                     }
                 }
                 Test::Axiom(axiom) => {
                     let free = self.axiom(axiom).free.clone();
                     let values: Vec<u16> = free.iter().map(|slot| frame[usize::from(*slot)]).collect();
                     match self.derive(axiom, &values)? {
-                        Derived::Always => return Ok(None),
+                        Derived::Always => return Ok(false),
                         Derived::Never => {}
                         Derived::Atom(atom) => settings.push(setting(atom, false)),
                     }
@@ -743,8 +810,7 @@ impl<'a> Grounder<'a> {
         }
         settings.sort_unstable();
         settings.dedup();
-        let contradiction = settings.windows(2).any(|pair| pair[0] ^ 1 == pair[1]);
-        Ok((!contradiction).then_some(settings))
+        Ok(!settings.windows(2).any(|pair| pair[0] ^ 1 == pair[1]))
     }
 
     fn axiom(&self, index: usize) -> &'a Axiom {
@@ -777,7 +843,7 @@ impl<'a> Grounder<'a> {
             let mut found = Vec::new();
             self.join(&body, &steps, None, &mut frame, &mut found)?;
             for frame in found.chunks_exact(frame.len()) {
-                if let Some(settings) = self.settings(&body.literals, frame)? {
+                if let Some(settings) = self.settings(&body, frame)? {
                     always |= settings.is_empty();
                     conjunctions.push(settings);
                     if conjunctions.len() + self.conjunctions.len() > OPERATOR_LIMIT {
@@ -802,32 +868,63 @@ impl<'a> Grounder<'a> {
         Ok(derived)
     }
 
-    fn finish_operator(&mut self, rule: &Rule<'a>, frame: &[u16]) -> Result<()> {
-        let Head::Operator { action: index, effects, .. } = &rule.head else { return Ok(()) };
+    fn finish_operator(&mut self, rule: &Rule<'a>, frame: &[u16], conditions: &mut Vec<Setting>) -> Result<()> {
+        let Head::Operator { action: index, effects, plain, .. } = &rule.head else { return Ok(()) };
         let frame = &frame[..rule.body.frame_size()];
         let action = &self.domain.actions[*index];
         self.at = action.at;
-        let Some(conditions) = self.settings(&rule.body.literals, frame)? else { return Ok(()) };
-        let mut changes = self.changes(action, effects, frame)?;
-        prune(&mut changes, &conditions);
-        if changes.is_empty() {
+        conditions.clear();
+        if !self.settings_into(&rule.body, frame, conditions)? {
             return Ok(());
         }
-        let mut effects = Vec::with_capacity(changes.len());
-        for change in changes {
-            let condition = if change.condition.is_empty() {
-                ALWAYS
-            } else {
-                self.grounded.effect_conditions.push(change.condition);
-                (self.grounded.effect_conditions.len() - 1) as u32
-            };
-            effects.push(Effect { setting: change.setting, condition });
+        let before = self.grounded.effects.items.len();
+        if *plain {
+            self.plain_effects(effects, frame, conditions);
+        } else {
+            let mut changes = self.changes(action, effects, frame)?;
+            prune(&mut changes, conditions);
+            for change in changes {
+                let mut condition = ALWAYS;
+                if !change.condition.is_empty() {
+                    condition = self.grounded.effect_conditions.len() as u32;
+                    self.grounded.effect_conditions.push(change.condition);
+                }
+                self.grounded.effects.items.push(Effect { setting: change.setting, condition });
+            }
         }
+        if self.grounded.effects.items.len() == before {
+            return Ok(());
+        }
+        self.grounded.effects.push([]);
         self.grounded.actions.push(*index as u16);
         self.grounded.parameters.push(frame[..action.parameters.len()].iter().copied());
-        self.grounded.effects.push(effects);
-        self.grounded.conditions.push(conditions);
+        self.grounded.conditions.push(conditions.iter().copied());
         Ok(())
+    }
+
+    /// Effects without conditions of their own: an addition beats a deletion, and what repeats a condition is dropped.
+    fn plain_effects(&mut self, literals: &[GroundLiteral], frame: &[u16], conditions: &[Setting]) {
+        let items = &mut self.grounded.effects.items;
+        let before = items.len();
+        for literal in literals {
+            let Test::Predicate(predicate) = literal.test else { continue };
+            if let Some(atom) = self.facts.find(predicate, &literal.args, frame) {
+                items.push(Effect { setting: setting(atom, !literal.negated), condition: ALWAYS });
+            }
+        }
+        items[before..].sort_unstable_by_key(|effect| effect.setting ^ 1);
+        let mut kept = before;
+        let mut last_atom = u32::MAX;
+        for index in before..items.len() {
+            let effect = items[index];
+            let atom = effect.setting >> 1;
+            if atom != last_atom && conditions.binary_search(&effect.setting).is_err() {
+                items[kept] = effect;
+                kept += 1;
+            }
+            last_atom = atom;
+        }
+        items.truncate(kept);
     }
 
     /// All effects of an operator that could matter, unpruned.
@@ -852,7 +949,7 @@ impl<'a> Grounder<'a> {
                 let mut found = Vec::new();
                 self.join(&body, &steps, None, &mut frame, &mut found)?;
                 for frame in found.chunks_exact(frame.len()) {
-                    let Some(condition) = self.settings(&body.literals, frame)? else { continue };
+                    let Some(condition) = self.settings(&body, frame)? else { continue };
                     if let Some(atom) = self.facts.find(predicate, &literal.args, frame) {
                         changes.push(Change { setting: setting(atom, !literal.negated), condition });
                     }

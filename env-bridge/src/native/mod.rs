@@ -83,23 +83,22 @@ impl NativeWorld {
     /// When the bytes are not a game.
     pub fn game_from_bytes(&self, path: &Path, bytes: &[u8]) -> Result<Arc<NativeGame>, GameError> {
         let json = |source| GameError::Json { path: path.to_owned(), source };
-        let t0=std::time::Instant::now(); let file: GameFile<'_> = serde_json::from_slice(bytes).map_err(json)?;
-        let t1=std::time::Instant::now(); let domain = self.domain(path, &file.pddl_domain)?; let t2=std::time::Instant::now();
+        let file: GameFile<'_> = serde_json::from_slice(bytes).map_err(json)?;
+        let domain = self.domain(path, &file.pddl_domain)?;
         let program = self.program(path, &file.grammar, &domain)?;
-        let t3=std::time::Instant::now(); let text = file.pddl_problem.to_ascii_lowercase();
+        let text = file.pddl_problem.to_ascii_lowercase();
         let in_problem = |fault: Fault| fault.in_text(path, "pddl_problem", &file.pddl_problem);
         let problem = pddl::Problem::parse(&text, &domain).map_err(in_problem)?;
-        let t4=std::time::Instant::now(); let grounded = ground::ground(&domain, &problem).map_err(|error| {
+        let grounded = ground::ground(&domain, &problem).map_err(|error| {
             if error.in_problem {
                 error.fault.in_text(path, "pddl_problem", &file.pddl_problem)
             } else {
                 error.fault.in_text(path, "pddl_domain", &file.pddl_domain)
             }
         })?;
-        let t5=std::time::Instant::now(); let r = NativeGame::assemble(domain, program, &problem, grounded, file.walkthrough)
+        NativeGame::assemble(domain, program, &problem, grounded, file.walkthrough)
             .map(Arc::new)
-            .map_err(|fault| fault.in_text(path, "grammar", &file.grammar)); let t6=std::time::Instant::now();
-        eprintln!("json {:?} domain {:?} program {:?} problem {:?} ground {:?} assemble {:?} total {:?}", t1-t0,t2-t1,t3-t2,t4-t3,t5-t4,t6-t5,t6-t0); r
+            .map_err(|fault| fault.in_text(path, "grammar", &file.grammar))
     }
 
     fn domain(&self, path: &Path, text: &str) -> Result<Arc<pddl::Domain>, GameError> {

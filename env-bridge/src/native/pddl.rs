@@ -8,6 +8,7 @@
 use super::sexpr::{self, Kind, Node};
 use crate::error::Fault;
 use rustc_hash::FxHashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A condition may unfold into this many alternatives.
 const BRANCH_LIMIT: usize = 512;
@@ -34,7 +35,12 @@ pub(crate) struct Types {
     under: Vec<Vec<bool>>,
     /// Subtypes by type, as the text grammar walks them: every type below, sorted by name.
     below: Vec<Vec<TypeId>>,
+    /// What [`Types::signatures`] has found so far.
+    found: Mutex<FxHashMap<Box<[TypeId]>, Signatures>>,
 }
+
+/// Type signatures in the order they are visited.
+pub(crate) type Signatures = Arc<[Box<[TypeId]>]>;
 
 impl Types {
     pub(crate) fn id(&self, name: &str) -> Option<TypeId> {
@@ -49,7 +55,17 @@ impl Types {
     /// The type signatures that facts are looked up under when a query names `types`, in the order TextWorld visits
     /// them. A signature can come twice: its breadth-first search marks the first generation only when it meets it
     /// again, and the planner hands over all ancestors of a type as parents.
-    pub(crate) fn signatures(&self, types: &[TypeId], limit: usize) -> Option<Vec<Box<[TypeId]>>> {
+    pub(crate) fn signatures(&self, types: &[TypeId], limit: usize) -> Option<Signatures> {
+        let mut known = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(signatures) = known.get(types) {
+            return Some(signatures.clone());
+        }
+        let signatures: Signatures = self.search_signatures(types, limit)?.into();
+        known.insert(types.into(), signatures.clone());
+        Some(signatures)
+    }
+
+    fn search_signatures(&self, types: &[TypeId], limit: usize) -> Option<Vec<Box<[TypeId]>>> {
         let expand = |signature: &[TypeId]| {
             let mut wider = Vec::new();
             for position in 0..signature.len() {

@@ -73,7 +73,8 @@ struct Telling<'a> {
     frame: Vec<u16>,
     answers: Vec<u16>,
     work: u32,
-    text: String,
+    limit: usize,
+    text: &'a mut String,
 }
 
 impl Narrator {
@@ -118,27 +119,28 @@ impl Narrator {
         })
     }
 
-    /// Tells a text with the given objects bound to the first places of the frame.
+    /// Appends a text, with the given objects bound to the first places of the frame.
     pub(crate) fn tell(
         &self,
         program: &Program,
         domain: &Domain,
         told: Told<'_>,
         pieces: &[Piece],
-        frame: &[u16],
-    ) -> Result<String, String> {
+        frame: Vec<u16>,
+        text: &mut String,
+    ) -> Result<(), String> {
         let mut telling = Telling {
             narrator: self,
             program,
             domain,
             told,
-            frame: frame.to_vec(),
+            frame,
             answers: Vec::new(),
             work: 0,
-            text: String::with_capacity(128),
+            limit: text.len() + TEXT_LIMIT,
+            text,
         };
-        telling.tell(pieces)?;
-        Ok(telling.text)
+        telling.tell(pieces)
     }
 }
 
@@ -207,7 +209,7 @@ impl<'a> Telling<'a> {
                 Piece::Each { pieces, query, list } => self.each(pieces, *query, list.as_ref())?,
             }
         }
-        if self.text.len() > TEXT_LIMIT {
+        if self.text.len() > self.limit {
             return Err(format!("the text is longer than {TEXT_LIMIT} bytes"));
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 use crate::eval::{Played, Player};
 use crate::ui;
+use agent::player::ExpertPolicy;
 use clap::{Args, ValueHint};
 use env_bridge::native::NativeWorld;
 use scenarios::{Split, Suite, Task};
@@ -27,9 +28,12 @@ pub(crate) struct Collect {
     /// Episodes a game
     #[arg(long, default_value_t = 5)]
     repetitions: usize,
-    /// Sampling temperature; 0 is greedy
+    /// Sampling temperature of a model; 0 is greedy
     #[arg(long, default_value_t = 1.0)]
     temperature: f32,
+    /// Share of turns in which the expert first writes a command that fails, so that imitators see how to go on
+    #[arg(long, default_value_t = 0.0)]
+    slips: f64,
     #[command(flatten)]
     played: Played,
     /// Seed of the episodes
@@ -62,7 +66,13 @@ impl Collect {
         if self.games > 0 {
             tasks.truncate(self.games);
         }
-        let player = Player::open(&self.policy, 1)?;
+        if !(0.0..1.0).contains(&self.slips) {
+            return Err(ui::WrongUse(format!("--slips {}: a share from 0 to below 1", self.slips)).into());
+        }
+        let player = match Player::open(&self.policy, 1)? {
+            Player::Expert(_) => Player::Expert(ExpertPolicy { slips: self.slips }),
+            model => model,
+        };
         let round = Round { repetitions: self.repetitions, seed: self.seed, pool: self.played.pool() };
         let protocol = self.played.protocol(player.context(), self.temperature, 1);
         let bar = ui::bar("collect");

@@ -96,7 +96,7 @@ impl Played {
 
 /// Who plays, from the `--policy` flag.
 pub(crate) enum Player {
-    Expert,
+    Expert(ExpertPolicy),
     Model(Box<ModelPlayer>),
 }
 
@@ -107,7 +107,7 @@ impl Player {
             if highest_k > 1 {
                 return Err(ui::WrongUse("--best-of: the expert writes one completion; only K = 1 makes sense".into()).into());
             }
-            return Ok(Self::Expert);
+            return Ok(Self::Expert(ExpertPolicy::default()));
         }
         let folder = Path::new(policy);
         if !folder.is_dir() {
@@ -123,7 +123,7 @@ impl Player {
 
     pub(crate) fn context(&self) -> usize {
         match self {
-            Self::Expert => 0,
+            Self::Expert(_) => 0,
             Self::Model(player) => player.context_limit(),
         }
     }
@@ -131,7 +131,7 @@ impl Player {
     pub(crate) fn name(&self) -> String {
         use agent::player::Policy;
         match self {
-            Self::Expert => ExpertPolicy.name(),
+            Self::Expert(expert) => expert.name(),
             Self::Model(player) => player.name(),
         }
     }
@@ -146,7 +146,7 @@ impl Player {
         bar: &ProgressBar,
     ) -> Result<Vec<Trajectory>, TrainerError> {
         match self {
-            Self::Expert => play_round(&ExpertPolicy, world, tasks, protocol, round, store, bar),
+            Self::Expert(expert) => play_round(expert, world, tasks, protocol, round, store, bar),
             Self::Model(player) => play_round(&**player, world, tasks, protocol, round, store, bar),
         }
     }

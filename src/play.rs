@@ -119,7 +119,7 @@ impl Play {
         let Ok(()) = match self.policy.as_str() {
             "person" => play_episodes(&Person, &world, &jobs, &protocol(0), pool, &mut keep),
             policy => match Player::open(policy, self.best_of)? {
-                Player::Expert => play_episodes(&agent::player::ExpertPolicy, &world, &jobs, &protocol(0), pool, &mut keep),
+                Player::Expert(expert) => play_episodes(&expert, &world, &jobs, &protocol(0), pool, &mut keep),
                 Player::Model(player) => {
                     play_episodes(&*player, &world, &jobs, &protocol(player.context_limit()), pool, &mut keep)
                 }

@@ -1,12 +1,15 @@
 //! What the terminal shows: progress bars, tables, errors. Results go to stdout, talk to stderr.
 
+use agent::AgentError;
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use scenarios::Split;
+use scenarios::store::StoreError;
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
+use trainer::TrainerError;
 use trainer::course::Reporter;
 use trainer::evaluate::Row;
 
@@ -73,7 +76,7 @@ pub(crate) fn print_summary(rows: &[Row], title: impl Fn(&Row) -> String) {
     }
     let table: Vec<Vec<String>> = lines.iter().map(|(policy, k)| {
         let of = |split: &Split| rows.iter().find(|r| r.policy == *policy && r.k == *k && r.split == *split && r.task_type.is_none());
-        let name = splits.iter().find_map(|split| of(split)).map_or_else(|| policy.clone(), &title);
+        let name = splits.iter().find_map(&of).map_or_else(|| policy.clone(), &title);
         let cells = splits.iter().map(|split| of(split).map_or_else(|| "-".into(), percent));
         std::iter::once(name).chain(cells).collect()
     }).collect();
@@ -125,11 +128,22 @@ pub(crate) fn print_error(error: &anyhow::Error) {
 #[error("{0}")]
 pub(crate) struct WrongUse(pub(crate) String);
 
-/// 2 for wrong use or a broken world, else 1.
+/// 2 for wrong use, an unusable file or a broken world, else 1.
 pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
     let wrong_use = error.is::<WrongUse>()
         || error.is::<scenarios::EnvironmentError>()
         || error.is::<scenarios::SuiteError>()
-        || matches!(error.downcast_ref(), Some(trainer::TrainerError::Suite(_) | trainer::TrainerError::Content { .. } | trainer::TrainerError::File { .. }));
+        || error.downcast_ref().is_some_and(is_unusable_store)
+        || match error.downcast_ref() {
+            Some(TrainerError::Suite(_) | TrainerError::Content { .. } | TrainerError::File { .. }) => true,
+            Some(TrainerError::Agent(AgentError::File { .. } | AgentError::Content { .. })) => true,
+            Some(TrainerError::Store(error)) => is_unusable_store(error),
+            _ => false,
+        };
     ExitCode::from(if wrong_use { 2 } else { 1 })
+}
+
+/// Everything but a store that could be read and then no longer written.
+fn is_unusable_store(error: &StoreError) -> bool {
+    !matches!(error, StoreError::Io { verb: "append to" | "mend", .. })
 }

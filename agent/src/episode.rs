@@ -7,6 +7,7 @@ use crate::chat;
 use crate::player::{Answer, Asked, Completion, Policy};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use scenarios::{Environment, EnvironmentError, Observation, Outcome, Protocol, Task, Trajectory, Turn, World};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 /// One episode to play.
@@ -89,26 +90,44 @@ pub fn play_episodes<P: Policy, E>(
     })
 }
 
-/// A worker: opens games and performs commands until nobody orders any more.
+/// A worker: opens games and performs commands until nobody orders any more. A world that panics loses its episode, not
+/// the others.
 fn work(world: &dyn World, inbox: &Receiver<Order<'_>>, outbox: &Sender<Reply>, admissible_shown: bool) {
-    let say = |environment: &mut Box<dyn Environment>, observation: Observation| -> Result<Said, EnvironmentError> {
-        let admissible = if admissible_shown { Some(environment.admissible_commands()?) } else { None };
-        Ok(Said { observation, admissible })
-    };
     for order in inbox {
-        let (slot, result) = match order {
-            Order::Open { slot, task } => (slot, world.open(task).and_then(|mut environment| {
-                let observation = environment.reset()?;
-                let said = say(&mut environment, observation)?;
-                Ok((environment, said))
-            })),
-            Order::Step { slot, mut environment, command } => (slot, environment.step(&command).and_then(|observation| {
-                let said = say(&mut environment, observation)?;
-                Ok((environment, said))
-            })),
-        };
+        let (slot, panicked) = order.if_it_panics();
+        let result = catch_unwind(AssertUnwindSafe(|| perform(world, order, admissible_shown))).unwrap_or(Err(panicked));
         if outbox.send(Reply { slot, result }).is_err() {
             return;
+        }
+    }
+}
+
+fn perform(
+    world: &dyn World,
+    order: Order<'_>,
+    admissible_shown: bool,
+) -> Result<(Box<dyn Environment>, Said), EnvironmentError> {
+    let (mut environment, observation) = match order {
+        Order::Open { task, .. } => {
+            let mut environment = world.open(task)?;
+            let observation = environment.reset()?;
+            (environment, observation)
+        }
+        Order::Step { mut environment, command, .. } => {
+            let observation = environment.step(&command)?;
+            (environment, observation)
+        }
+    };
+    let admissible = if admissible_shown { Some(environment.admissible_commands()?) } else { None };
+    Ok((environment, Said { observation, admissible }))
+}
+
+impl Order<'_> {
+    fn if_it_panics(&self) -> (usize, EnvironmentError) {
+        let reason = "it panicked".to_string();
+        match self {
+            Self::Open { slot, task } => (*slot, EnvironmentError::Load { path: task.path.clone(), reason }),
+            Self::Step { slot, command, .. } => (*slot, EnvironmentError::Step { command: command.clone(), reason }),
         }
     }
 }

@@ -8,9 +8,9 @@ use crate::generate::{KvCache, PolicyEngine, Span, ValueEngine, sample};
 use crate::select;
 use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
-use rand::{SeedableRng, rngs::StdRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rayon::prelude::*;
-use scenarios::{Candidate, Protocol, expert::Expert};
+use scenarios::{Candidate, Protocol, expert::Expert, household::catalog};
 
 /// Answers observations with completions, many episodes at once.
 pub trait Policy: Sync {
@@ -349,22 +349,81 @@ impl Policy for ModelPlayer {
 }
 
 /// The expert of [`scenarios::expert`], as a policy.
+///
+/// With slips it is a better teacher: now and then it first writes a command that fails, sees "Nothing happens.", and
+/// goes on as it meant to. Whoever imitates only perfect play never sees how to go on after a mistake
+/// (Laskey et al., DART, arXiv 1703.09327).
 #[derive(Debug, Clone, Copy, Default)]
-pub struct ExpertPolicy;
+pub struct ExpertPolicy {
+    /// Share of turns that begin with a slip; 0 = perfect play.
+    pub slips: f64,
+}
+
+/// What an [`ExpertPolicy`] keeps of an episode.
+#[derive(Debug)]
+pub struct ExpertSeat {
+    expert: Expert,
+    rng: StdRng,
+    /// The numbered names read so far: what a slip is made of.
+    names: Vec<String>,
+    /// What the expert meant to write when it slipped.
+    meant: Option<String>,
+}
+
+impl ExpertSeat {
+    fn act(&mut self, observation: &str, slips: f64) -> String {
+        if let Some(meant) = self.meant.take() {
+            return meant;
+        }
+        let command = self.expert.act(observation);
+        if slips <= 0.0 {
+            return command;
+        }
+        self.names.extend(numbered_names(observation));
+        if !self.rng.random_bool(slips.min(1.0)) || self.names.is_empty() {
+            return command;
+        }
+        self.meant = Some(command);
+        self.slip()
+    }
+
+    /// A command that very likely changes nothing: a thing taken from where it is not, or a way to where nothing is.
+    fn slip(&mut self) -> String {
+        let mut name = || self.names[self.rng.random_range(0..self.names.len())].clone();
+        let (object, place) = (name(), name());
+        let receptacles = catalog::RECEPTACLES;
+        let elsewhere = receptacles[self.rng.random_range(0..receptacles.len())].name.to_lowercase();
+        match self.rng.random_range(0..4) {
+            0 => format!("go to {elsewhere} {}", self.rng.random_range(1..4)),
+            1 => format!("open {object}"),
+            2 => "use desklamp 1".into(),
+            _ => format!("take {object} from {place}"),
+        }
+    }
+}
+
+/// The names with a number in a text, such as "mug 2".
+fn numbered_names(text: &str) -> Vec<String> {
+    let words: Vec<&str> = text.split(|c: char| !c.is_ascii_alphanumeric()).collect();
+    let pairs = words.windows(2).filter(|pair| pair[0].chars().all(|c| c.is_ascii_lowercase()) && !pair[0].is_empty());
+    let numbered = pairs.filter(|pair| !pair[1].is_empty() && pair[1].chars().all(|c| c.is_ascii_digit()));
+    numbered.map(|pair| format!("{} {}", pair[0], pair[1])).collect()
+}
 
 impl Policy for ExpertPolicy {
-    type Seat = Expert;
+    type Seat = ExpertSeat;
 
     fn name(&self) -> String {
-        "expert".into()
+        if self.slips > 0.0 { format!("expert with {} slips a turn", self.slips) } else { "expert".into() }
     }
 
-    fn sit(&self, seed: u64) -> Expert {
-        Expert::new(seed)
+    fn sit(&self, seed: u64) -> ExpertSeat {
+        let rng = StdRng::seed_from_u64(mixed_seed(seed, 0, 0));
+        ExpertSeat { expert: Expert::new(seed), rng, names: Vec::new(), meant: None }
     }
 
-    fn answer(&self, asked: &mut [Asked<'_, Expert>], _: &Protocol) -> Vec<Answer> {
-        asked.iter_mut().map(|question| written(question.seat.act(question.observation))).collect()
+    fn answer(&self, asked: &mut [Asked<'_, ExpertSeat>], _: &Protocol) -> Vec<Answer> {
+        asked.iter_mut().map(|question| written(question.seat.act(question.observation, self.slips))).collect()
     }
 }
 
@@ -392,4 +451,27 @@ impl Policy for Scripted {
 #[must_use]
 pub fn written(text: String) -> Answer {
     Answer::Completion(Completion { text, ended: true, ..Completion::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_numbers_are_found() {
+        let text = "On the desk 1, you see a mug 2, and a pen 14.\n\nYour task is to: put a pen in desk.";
+        assert_eq!(numbered_names(text), ["desk 1", "mug 2", "pen 14"]);
+    }
+
+    /// The command that was meant follows every slip, so a seat without its slips is the perfect expert.
+    #[test]
+    fn a_slip_only_delays_what_was_meant() {
+        let opening = "You are in the middle of a room. Looking quickly around you, you see a desk 1, and a shelf 1.\n\n\
+                       Your task is to: put a mug in desk.";
+        let perfect = ExpertPolicy::default().sit(3).act(opening, 0.0);
+        let mut seat = ExpertPolicy::default().sit(3);
+        let slip = seat.act(opening, 1.0);
+        assert_ne!(slip, perfect);
+        assert_eq!(seat.act("Nothing happens.", 1.0), perfect);
+    }
 }

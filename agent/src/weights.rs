@@ -149,12 +149,12 @@ pub struct HostTensor {
 pub struct Weights(pub BTreeMap<String, HostTensor>);
 
 impl Weights {
-    /// Fresh trunk weights: normal with σ = 0.02 for the embedding, 1/√inputs for matrices (the two that write into
-    /// the residual stream divided by √(2·layers), as in GPT-2), ones for norms.
+    /// Fresh trunk weights: normal with σ = 1/√inputs for matrices, zero for the two that write into the residual
+    /// stream (so that every layer begins as the identity and a token's own embedding is what the first updates see),
+    /// σ = 0.02 for the embedding, ones for norms.
     #[must_use]
     pub fn random(config: &DecoderConfig, seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let depth = (2.0 * config.num_hidden_layers as f32).sqrt();
         let make = |(name, shape): (String, Vec<usize>)| {
             let size: usize = shape.iter().product();
             let data = if shape.len() == 1 {
@@ -162,9 +162,7 @@ impl Weights {
             } else {
                 let deviation = match name.as_str() {
                     "model.embed_tokens.weight" => 0.02,
-                    name if name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight") => {
-                        1.0 / (shape[1] as f32).sqrt() / depth
-                    }
+                    name if name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight") => 0.0,
                     _ => 1.0 / (shape[1] as f32).sqrt(),
                 };
                 (0..size).map(|_| normal(&mut rng) * deviation).collect()

@@ -1,6 +1,6 @@
 //! How fast the native world is: commands a second with the list of admissible commands, load and reset, cloning.
 //!
-//! Uses the official games beside the checkout, else the small game in `tests/lamp.tw-pddl`.
+//! Uses the official games beside the checkout, else the small game in `tests/recorded/textworld-1.7.0/lamp/game.tw-pddl`.
 
 use divan::{Bencher, counter::ItemsCount};
 use env_bridge::{NativeEnvironment, NativeGame, NativeWorld};
@@ -9,6 +9,10 @@ use std::hint::black_box;
 use std::io::BufReader;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
+
+/// The allocator of the program that ships.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Games that are played, spread over the archive.
 const GAMES: usize = 60;
@@ -26,7 +30,7 @@ static SAMPLE: LazyLock<Sample> = LazyLock::new(|| {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/alfworld");
     let files = official_files(&folder).unwrap_or_else(|| {
         eprintln!("the official games are not at {}: measuring the small game", folder.display());
-        vec![include_bytes!("../tests/lamp.tw-pddl").to_vec()]
+        vec![include_bytes!("../tests/recorded/textworld-1.7.0/lamp/game.tw-pddl").to_vec()]
     });
     let world = NativeWorld::new();
     let load = |file: &Vec<u8>| world.game_from_bytes(Path::new("benchmark"), file).expect("a game");

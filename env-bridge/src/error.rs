@@ -15,6 +15,16 @@ pub enum GameError {
         #[source]
         source: std::io::Error,
     },
+    /// The file is too large to be a game.
+    #[error("{}: {bytes} bytes, and a game has at most {limit}", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: usize,
+        /// The largest size that is read.
+        limit: usize,
+    },
     /// The file is not the JSON object of a game.
     #[error("{}: {source}", path.display())]
     Json {
@@ -46,6 +56,7 @@ impl GameError {
     pub fn into_environment_error(self, file: &Path) -> EnvironmentError {
         let reason = match &self {
             Self::Read { source, .. } => source.to_string(),
+            Self::TooLarge { bytes, limit, .. } => format!("{bytes} bytes, and a game has at most {limit}"),
             Self::Json { source, .. } => source.to_string(),
             Self::Text { key, line, column, reason, .. } => format!("{key}, line {line}, column {column}: {reason}"),
         };

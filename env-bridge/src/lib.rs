@@ -8,4 +8,4 @@ pub mod native;
 pub mod replay;
 
 pub use error::GameError;
-pub use native::{NativeEnvironment, NativeGame, NativeWorld, State};
+pub use native::{NativeEnvironment, NativeGame, NativeWorld, Operator, State};

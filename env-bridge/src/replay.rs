@@ -122,7 +122,11 @@ pub fn replay(recording: &Path, games: &Path) -> Result<Report, ReplayError> {
     Ok(report)
 }
 
-fn replay_walk(environment: &mut NativeEnvironment, recorded: &Line, report: &mut Report) -> Result<(), EnvironmentError> {
+fn replay_walk(
+    environment: &mut NativeEnvironment,
+    recorded: &Line,
+    report: &mut Report,
+) -> Result<(), EnvironmentError> {
     report.walks += 1;
     for (turn, entry) in recorded.walk.iter().enumerate() {
         let now = match &entry.command {
@@ -148,7 +152,12 @@ fn replay_walk(environment: &mut NativeEnvironment, recorded: &Line, report: &mu
     Ok(())
 }
 
-fn first_difference(entry: &Entry, text: &str, admissible: &[String], won: bool) -> Option<(&'static str, String, String)> {
+fn first_difference(
+    entry: &Entry,
+    text: &str,
+    admissible: &[String],
+    won: bool,
+) -> Option<(&'static str, String, String)> {
     if entry.observation != text {
         Some(("observation", json(&entry.observation), json(text)))
     } else if entry.admissible != admissible {

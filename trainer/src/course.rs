@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! RUN/recipe.toml  run.json            what decides the numbers, and what ran
-//! RUN/suite.jsonl  games/              the games, by hash
+//! RUN/games/  suite.jsonl              the games, by hash, where they are generated
 //! RUN/demonstrations.jsonl             the expert's episodes
 //! RUN/1/rollouts.jsonl                 the collector's episodes of iteration 1
 //! RUN/1/LESSON/                        a model folder, with metrics.csv
@@ -141,7 +141,9 @@ fn games(recipe: &Recipe, out: &Path, reporter: &dyn Reporter) -> Result<Suite, 
     if !suite.faults.is_empty() {
         reporter.say(&format!("{} games of {} are left out", suite.faults.len(), suite.name));
     }
-    suite.write_manifest(out.join("suite.jsonl"))?;
+    if let GamesRecipe::Household { .. } = recipe.games {
+        suite.write_manifest(out.join("suite.jsonl"))?; // games elsewhere cannot be named by a manifest in this folder
+    }
     Ok(suite)
 }
 
@@ -156,8 +158,17 @@ fn chosen(suite: &Suite, split: Split, count: usize, seed: u64) -> Vec<&Task> {
 }
 
 impl Course<'_> {
+    /// Says what runs here; refuses to go on with other games than those that the run began with.
     fn write_run_json(&self, code: &str) -> Result<(), TrainerError> {
         let path = self.out.join("run.json");
+        if path.exists() {
+            let text = std::fs::read_to_string(&path).map_err(TrainerError::file(&path))?;
+            let before: serde_json::Value = serde_json::from_str(&text).map_err(|e| TrainerError::content(&path, e))?;
+            if before["suite"] != self.suite.hash().as_str() {
+                let reason = "the games are not those that this run began with\nhint: choose another --out, or bring them back";
+                return Err(TrainerError::content(&path, reason));
+            }
+        }
         let run = serde_json::json!({
             "name": self.recipe.name, "seed": self.recipe.seed, "suite": self.suite.hash(),
             "games": self.suite.tasks.len(), "faults": self.suite.faults.len(), "code": code,
@@ -183,12 +194,12 @@ impl Course<'_> {
     }
 
     fn demonstrations(&self) -> Result<Vec<Trajectory>, TrainerError> {
-        let DemonstrationsRecipe { games, repetitions } = self.recipe.demonstrations;
+        let DemonstrationsRecipe { games, repetitions, slips } = self.recipe.demonstrations;
         let tasks = chosen(&self.suite, Split::Train, games, self.recipe.seed);
         let round = Round { repetitions, seed: self.recipe.seed, pool: Pool::default() };
         let bar = self.reporter.stage("expert demonstrations");
         let path = self.out.join("demonstrations.jsonl");
-        let mut all = play_round(&ExpertPolicy, self.world, &tasks, &self.protocol(0.0, 1), round, &path, &bar)?;
+        let mut all = play_round(&ExpertPolicy { slips }, self.world, &tasks, &self.protocol(0.0, 1), round, &path, &bar)?;
         let played = all.len();
         all.retain(|trajectory| trajectory.reward() > 0.0);
         bar.finish_with_message(format!("{} won of {played}", all.len()));

@@ -55,6 +55,77 @@ pub fn scheduled(highest: f64, warmup: f64, update: usize, updates: usize) -> f6
 }
 
 const EPSILON: f32 = 1e-8;
+/// Name of the count of updates in a checkpoint; it may lag behind the lesson's while a network is held still.
+const UPDATES: &str = "updates";
+
+/// One parameter on the host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Parameter {
+    /// Row-major values.
+    pub values: Vec<f32>,
+    /// Number of axes; only matrices decay.
+    pub axes: usize,
+}
+
+/// A network's gradient on the host, parameter by parameter; `None` where a parameter had no part in the loss.
+pub type HostGradients = Vec<Option<Vec<f32>>>;
+
+/// A network's parameters, in the order in which the module visits them.
+#[must_use]
+pub fn parameters<M: Module>(module: &M) -> Vec<Parameter> {
+    struct Fetch(Vec<Parameter>);
+    impl ModuleVisitor for Fetch {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.0.push(Parameter { values: host(param.val()), axes: D });
+        }
+    }
+    let mut fetch = Fetch(Vec::new());
+    module.visit(&mut fetch);
+    fetch.0
+}
+
+/// A network's gradients, in the same order.
+#[must_use]
+pub fn gradients<M: Module>(module: &M, gradients: &Gradients) -> HostGradients {
+    struct Fetch<'a>(&'a Gradients, HostGradients);
+    impl ModuleVisitor for Fetch<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.1.push(param.val().grad(self.0).map(host));
+        }
+    }
+    let mut fetch = Fetch(gradients, Vec::new());
+    module.visit(&mut fetch);
+    fetch.1
+}
+
+/// The same network with other parameters.
+#[must_use]
+pub fn with_parameters<M: Module>(module: M, parameters: &[Parameter]) -> M {
+    struct Put<'a>(std::slice::Iter<'a, Parameter>);
+    impl ModuleMapper for Put<'_> {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let values = &self.0.next().expect("a value for every parameter").values;
+            let (id, tensor, mapper) = param.consume();
+            let data = TensorData::new(values.clone(), tensor.dims());
+            Param::from_mapped_value(id, Tensor::from_data(data, &tensor.device()).require_grad(), mapper)
+        }
+    }
+    module.map(&mut Put(parameters.iter()))
+}
+
+fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_to_vec::<f32>().expect("networks are f32")
+}
+
+/// Adds `share` times one part's gradients to the whole's.
+pub fn accumulate(whole: &mut HostGradients, part: HostGradients, share: f64) {
+    whole.resize(part.len(), None);
+    for (sum, part) in whole.iter_mut().zip(part) {
+        let Some(part) = part else { continue };
+        let sum = sum.get_or_insert_with(|| vec![0.0; part.len()]);
+        sum.iter_mut().zip(part).for_each(|(sum, value)| *sum += share as f32 * value);
+    }
+}
 
 /// The optimizer's state: both moments of every parameter, in the order in which the module visits them.
 #[derive(Debug, Clone, Default)]
@@ -63,37 +134,34 @@ pub struct AdamW {
     updates: usize,
 }
 
-/// What one update looked like.
-#[derive(Debug, Clone, Copy)]
-pub struct Norms {
-    /// Global norm of the gradient before clipping.
-    pub gradient: f64,
-}
-
 impl AdamW {
-    /// One update of every parameter that has a gradient.
-    #[must_use]
-    pub fn update<M: Module>(&mut self, module: M, gradients: &Gradients, rate: f64, recipe: &OptimizerRecipe) -> (M, Norms) {
-        let mut collected = Collect { gradients, found: Vec::new() };
-        module.visit(&mut collected);
-        let found = collected.found;
-        let squares = found.iter().flatten().flatten().map(|g| f64::from(*g) * f64::from(*g));
+    /// One update of every parameter that has a gradient; returns the global norm of the gradient before clipping.
+    pub fn update(
+        &mut self,
+        parameters: &mut [Parameter],
+        gradients: &HostGradients,
+        rate: f64,
+        recipe: &OptimizerRecipe,
+    ) -> f64 {
+        let squares = gradients.iter().flatten().flatten().map(|g| f64::from(*g) * f64::from(*g));
         let norm = squares.sum::<f64>().sqrt();
-        if self.moments.is_empty() {
-            self.moments.resize_with(found.len(), Default::default);
-        }
+        self.moments.resize_with(parameters.len(), Default::default);
         self.updates += 1;
         let [beta1, beta2] = recipe.betas.map(|beta| beta as f32);
-        let time = self.updates as i32;
+        let time = i32::try_from(self.updates).unwrap_or(i32::MAX);
         let step = Step {
             scale: if norm > recipe.clip { recipe.clip / norm } else { 1.0 } as f32,
             rate: rate as f32,
-            decay: recipe.weight_decay as f32,
             betas: [beta1, beta2],
             corrections: [1.0 - beta1.powi(time), 1.0 - beta2.powi(time)],
         };
-        let mut apply = Apply { step, gradients: found.into_iter(), moments: self.moments.iter_mut() };
-        (module.map(&mut apply), Norms { gradient: norm })
+        for ((parameter, gradient), moments) in parameters.iter_mut().zip(gradients).zip(&mut self.moments) {
+            let decay = if parameter.axes > 1 { recipe.weight_decay as f32 } else { 0.0 };
+            if let Some(gradient) = gradient {
+                step.apply(&mut parameter.values, gradient, moments, decay);
+            }
+        }
+        norm
     }
 
     /// The state as named tensors, for a checkpoint.
@@ -107,14 +175,18 @@ impl AdamW {
             put(format!("{index:05}.first"), first.clone());
             put(format!("{index:05}.second"), second.clone());
         }
+        put(UPDATES.into(), vec![self.updates as f32]);
         weights
     }
 
     /// The state out of a checkpoint.
     ///
     /// # Errors
-    /// When a moment lacks its twin.
-    pub fn from_weights(weights: Weights, updates: usize) -> Result<Self, TrainerError> {
+    /// When a moment lacks its twin, or the count of updates is missing.
+    pub fn from_weights(mut weights: Weights) -> Result<Self, TrainerError> {
+        let updates = weights.0.remove(UPDATES).and_then(|tensor| tensor.data.first().copied());
+        let lacking = || TrainerError::Data("an optimizer checkpoint lacks its count of updates".into());
+        let updates = updates.ok_or_else(lacking)? as usize;
         let mut data = weights.0.into_values().map(|tensor| tensor.data);
         let mut moments = Vec::new();
         while let Some(first) = data.next() {
@@ -125,25 +197,11 @@ impl AdamW {
     }
 }
 
-/// Fetches every parameter's gradient to the host.
-struct Collect<'a> {
-    gradients: &'a Gradients,
-    found: Vec<Option<Vec<f32>>>,
-}
-
-impl ModuleVisitor for Collect<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let gradient = param.val().grad(self.gradients);
-        self.found.push(gradient.map(|g| g.into_data().try_to_vec::<f32>().expect("gradients are f32")));
-    }
-}
-
 /// The numbers of one update that all parameters share.
 #[derive(Clone, Copy)]
 struct Step {
     scale: f32,
     rate: f32,
-    decay: f32,
     betas: [f32; 2],
     corrections: [f32; 2],
 }
@@ -162,27 +220,6 @@ impl Step {
             let move_by = *m * correction1 / ((*v * correction2).sqrt() + EPSILON) + decay * *value;
             *value -= self.rate * move_by;
         }
-    }
-}
-
-struct Apply<'a> {
-    step: Step,
-    gradients: std::vec::IntoIter<Option<Vec<f32>>>,
-    moments: std::slice::IterMut<'a, [Vec<f32>; 2]>,
-}
-
-impl ModuleMapper for Apply<'_> {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let gradient = self.gradients.next().expect("visiting and mapping meet the same parameters");
-        let moments = self.moments.next().expect("one pair of moments for each parameter");
-        let Some(gradient) = gradient else { return param };
-        let (id, tensor, mapper) = param.consume();
-        let (shape, device) = (tensor.dims(), tensor.device());
-        let mut values = tensor.into_data().try_to_vec::<f32>().expect("parameters are f32");
-        let decay = if D > 1 { self.step.decay } else { 0.0 };
-        self.step.apply(&mut values, &gradient, moments, decay);
-        let tensor = Tensor::<D>::from_data(TensorData::new(values, shape), &device).require_grad();
-        Param::from_mapped_value(id, tensor, mapper)
     }
 }
 
@@ -209,12 +246,14 @@ mod tests {
     #[test]
     fn the_first_update_moves_by_the_rate() {
         let (model, mut optimizer) = (one(), AdamW::default());
-        let gradients = (model.weight.val() * 3.0).sum().backward();
+        let found = gradients(&model, &(model.weight.val() * 3.0).sum().backward());
         let recipe = OptimizerRecipe { clip: 1e9, ..OptimizerRecipe::default() };
-        let (model, norms) = optimizer.update(model, &gradients, 0.1, &recipe);
+        let mut host = parameters(&model);
+        let norm = optimizer.update(&mut host, &found, 0.1, &recipe);
+        let model = with_parameters(model, &host);
         let values = model.weight.val().into_data().try_to_vec::<f32>().expect("f32");
         assert!((values[0] - 0.9).abs() < 1e-6 && (values[1] + 2.1).abs() < 1e-6, "{values:?}");
-        assert!((norms.gradient - 18.0_f64.sqrt()).abs() < 1e-6);
+        assert!((norm - 18.0_f64.sqrt()).abs() < 1e-6);
         assert_eq!(model.unused.val().into_data().try_to_vec::<f32>().expect("f32"), [5.0]);
     }
 
@@ -225,8 +264,10 @@ mod tests {
         let (mut model, mut optimizer) = (one(), AdamW::default());
         let recipe = OptimizerRecipe { clip: 1e9, betas: [0.5, 0.5], ..OptimizerRecipe::default() };
         for factor in [3.0, 1.0] {
-            let gradients = (model.weight.val() * factor).sum().backward();
-            model = optimizer.update(model, &gradients, 1.0, &recipe).0;
+            let found = gradients(&model, &(model.weight.val() * factor).sum().backward());
+            let mut host = parameters(&model);
+            optimizer.update(&mut host, &found, 1.0, &recipe);
+            model = with_parameters(model, &host);
         }
         let values = model.weight.val().into_data().try_to_vec::<f32>().expect("f32");
         assert!((values[0] - (1.0 - 1.0 - 0.870_388)).abs() < 1e-5, "{values:?}");
@@ -235,7 +276,7 @@ mod tests {
     #[test]
     fn a_large_gradient_is_scaled_to_the_clip() {
         let mut moments = [Vec::new(), Vec::new()];
-        let step = Step { scale: 0.01, rate: 0.0, decay: 0.0, betas: [0.0, 0.0], corrections: [1.0, 1.0] };
+        let step = Step { scale: 0.01, rate: 0.0, betas: [0.0, 0.0], corrections: [1.0, 1.0] };
         step.apply(&mut [0.0], &[200.0], &mut moments, 0.0);
         assert_eq!(moments, [vec![2.0], vec![4.0]]);
     }
@@ -250,9 +291,18 @@ mod tests {
     #[test]
     fn a_checkpoint_brings_the_moments_back() {
         let (model, mut optimizer) = (one(), AdamW::default());
-        let gradients = (model.weight.val() * 3.0).sum().backward();
-        let (_, _) = optimizer.update(model, &gradients, 0.1, &OptimizerRecipe::default());
-        let again = AdamW::from_weights(optimizer.to_weights(), optimizer.updates).expect("whole");
-        assert_eq!(again.moments, optimizer.moments);
+        let found = gradients(&model, &(model.weight.val() * 3.0).sum().backward());
+        optimizer.update(&mut parameters(&model), &found, 0.1, &OptimizerRecipe::default());
+        let again = AdamW::from_weights(optimizer.to_weights()).expect("whole");
+        assert_eq!((again.moments, again.updates), (optimizer.moments, 1));
+    }
+
+    /// Halves of a batch, weighted by their shares, add up to the whole; a parameter without a part stays without.
+    #[test]
+    fn parts_add_up_to_the_whole() {
+        let mut whole = HostGradients::new();
+        accumulate(&mut whole, vec![Some(vec![4.0, 0.0]), None], 0.25);
+        accumulate(&mut whole, vec![Some(vec![0.0, 8.0]), None], 0.75);
+        assert_eq!(whole, [Some(vec![1.0, 6.0]), None]);
     }
 }

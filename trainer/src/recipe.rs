@@ -146,13 +146,16 @@ impl ProtocolRecipe {
 }
 
 /// What the expert shows: the first games of `train`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DemonstrationsRecipe {
     /// How many games; 0 = all.
     pub games: usize,
     /// Episodes a game, each with its own seed.
     pub repetitions: usize,
+    /// Share of turns in which the expert first writes a command that fails; 0 = perfect play.
+    #[serde(default)]
+    pub slips: f64,
 }
 
 /// What the policy plays to learn from: games of `train`.

@@ -3,23 +3,25 @@
 //! A lesson is a function of its recipe, data, starting policy and seed: which trajectories form update *n* does not
 //! depend on what was done before, so a run that resumes from a checkpoint equals one that never stopped.
 
-use crate::batch::{Batch, BatchTensors, bucketed_batches};
+use crate::batch::{Batch, BatchTensors};
 use crate::checkpoint::{self, Checkpoint, Position};
 use crate::error::TrainerError;
 use crate::loss::oreo::{OreoInputs, after_value_loss, exact_kl, policy_loss, turn_sums, value_loss};
 use crate::loss::{mean_per_token, sft, target_logprobs};
-use crate::optimizer::{AdamW, scheduled};
+use crate::optimizer::{AdamW, HostGradients, Parameter, accumulate, gradients, parameters, scheduled, with_parameters};
 use crate::recipe::{Algorithm, LessonRecipe, Level, Targets};
 use agent::decoder::{Decoder, ValueNetwork};
 use agent::model::Model;
+use agent::weights::Weights;
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation};
 use indicatif::ProgressBar;
-use rand::{SeedableRng, rngs::StdRng};
+use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 use scenarios::{Outcome, Trajectory};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// Positions of a batch are rounded up to a multiple of this, so that few shapes occur.
@@ -128,89 +130,138 @@ fn readable<'a>(lesson: &Lesson<'a>) -> (Vec<&'a Trajectory>, LeftOut) {
     (data, left_out)
 }
 
-/// Which trajectories form which update: every epoch reads all of them in an order of its own.
+/// Which trajectories form which update: every epoch reads all of them in an order of its own. Batches are drawn
+/// without regard to length, because length tells the outcome: a batch of short episodes is a batch of successes.
 fn plan(lesson: &Lesson<'_>, data: &[&Trajectory]) -> Vec<(usize, Vec<usize>)> {
     let recipe = &lesson.recipe.optimizer;
-    let lengths: Vec<usize> = data.iter().map(|trajectory| trajectory.tokens()).collect();
     let epochs = if recipe.updates == 0 { recipe.epochs } else { usize::MAX };
     let updates = if recipe.updates == 0 { usize::MAX } else { recipe.updates };
     let epoch = |epoch: usize| {
-        let mut rng = StdRng::seed_from_u64(lesson.seed.wrapping_add(epoch as u64));
-        bucketed_batches(&lengths, recipe.batch, &mut rng).into_iter().map(move |batch| (epoch, batch))
+        let mut order: Vec<usize> = (0..data.len()).collect();
+        order.shuffle(&mut StdRng::seed_from_u64(lesson.seed.wrapping_add(epoch as u64)));
+        order.chunks(recipe.batch).map(|batch| (epoch, batch.to_vec())).collect::<Vec<_>>()
     };
     (0..epochs).flat_map(epoch).take(updates).collect()
 }
 
+/// Tokens, padding included, that go through the networks together: what fits into the caches. A batch is cut into such
+/// parts of near-equal lengths, whose gradients are added in order: the sum does not depend on the number of cores.
+const PART_TOKENS: usize = 640;
+/// Parts in work at the same time.
+const LANES: usize = 2;
+
 /// The networks, their optimizers and how far they are.
 struct Student {
-    policy: Decoder,
-    policy_optimizer: AdamW,
-    critic: Option<Critic>,
+    /// The same networks, one for each lane.
+    replicas: Vec<Networks>,
+    /// Threads of each lane, so that lanes do not wait for each other's small products.
+    pools: Vec<rayon::ThreadPool>,
+    policy: Trained,
+    value: Option<Trained>,
     update: usize,
     lesson: String,
-    device: Device,
+}
+
+/// Parameters on the host and what moves them.
+struct Trained {
+    parameters: Vec<Parameter>,
+    optimizer: AdamW,
+}
+
+/// The networks on a device.
+struct Networks {
+    policy: Decoder,
+    critic: Option<Critic>,
 }
 
 /// What only value-based algorithms have.
 struct Critic {
     reference: Decoder,
     value: ValueNetwork,
-    optimizer: AdamW,
+}
+
+/// What one part of a batch says: gradients, and the numbers to log, each a mean over the part.
+#[derive(Default)]
+struct Part {
+    policy: Option<HostGradients>,
+    value: Option<HostGradients>,
+    logged: Logged,
+}
+
+/// Losses and diagnostics of an update.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Logged {
+    loss_policy: Option<f64>,
+    loss_value: Option<f64>,
+    loss_after_value: Option<f64>,
+    kl_exact: Option<f64>,
+    log_ratio_per_action: Option<f64>,
+    value_mean: Option<f64>,
 }
 
 impl Student {
     fn new(lesson: &Lesson<'_>, plan: &[(usize, Vec<usize>)]) -> Result<Self, TrainerError> {
-        let device = Device::flex().autodiff();
-        let (start, config) = (lesson.start, &lesson.start.config);
         let identity = identity(lesson, plan);
         let mut found = Checkpoint::open(&lesson.out.join("checkpoint"), &identity)?;
         let update = found.as_ref().map_or(0, |checkpoint| checkpoint.position.update);
         let mut tensors = |name: &str| found.as_mut().map(|checkpoint| checkpoint.take(name)).transpose();
-        let optimizer = |weights: Option<_>| weights.map_or(Ok(AdamW::default()), |w| AdamW::from_weights(w, update));
-        let policy = tensors("policy")?.unwrap_or_else(|| start.policy.clone());
+        let optimizer = |weights: Option<_>| weights.map_or(Ok(AdamW::default()), AdamW::from_weights);
+        let policy_weights = tensors("policy")?.unwrap_or_else(|| lesson.start.policy.clone());
         let policy_optimizer = optimizer(tensors("policy-optimizer")?)?;
-        let critic = match lesson.recipe.algorithm {
-            Algorithm::Oreo { .. } => {
-                let fresh = || start.policy.with_zero_value_head(config);
-                let value = tensors("value")?.unwrap_or_else(fresh);
-                Some(Critic {
-                    reference: Decoder::from_weights(config, &start.policy, &device)?.no_grad(),
-                    value: ValueNetwork::from_weights(config, &value, &device)?,
-                    optimizer: optimizer(tensors("value-optimizer")?)?,
-                })
-            }
-            Algorithm::Sft { .. } | Algorithm::RejectionSampling { .. } => None,
-        };
-        let policy = Decoder::from_weights(config, &policy, &device)?;
-        Ok(Self { policy, policy_optimizer, critic, update, lesson: identity, device })
+        let mut value_weights = None;
+        let mut value_optimizer = AdamW::default();
+        if let Algorithm::Oreo { .. } = lesson.recipe.algorithm {
+            let fresh = || lesson.start.policy.with_zero_value_head(&lesson.start.config);
+            value_weights = Some(tensors("value")?.unwrap_or_else(fresh));
+            value_optimizer = optimizer(tensors("value-optimizer")?)?;
+        }
+        let replica = |_| Networks::new(lesson.start, &policy_weights, value_weights.as_ref());
+        let replicas = (0..LANES).map(replica).collect::<Result<Vec<_>, _>>()?;
+        let policy = Trained { parameters: parameters(&replicas[0].policy), optimizer: policy_optimizer };
+        let critic = replicas[0].critic.as_ref();
+        let value = critic.map(|critic| Trained { parameters: parameters(&critic.value), optimizer: value_optimizer });
+        let threads = (rayon::current_num_threads() / LANES).max(1);
+        let pool = |_| rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        let pools = (0..LANES).map(pool).collect::<Result<_, _>>();
+        let pools = pools.map_err(|e| TrainerError::Data(format!("no threads for training: {e}")))?;
+        Ok(Self { replicas, pools, policy, value, update, lesson: identity })
     }
 
     fn checkpoint(&self) -> Checkpoint {
+        let networks = &self.replicas[0];
         let mut tensors = vec![
-            ("policy".to_string(), self.policy.to_weights()),
-            ("policy-optimizer".to_string(), self.policy_optimizer.to_weights()),
+            ("policy".to_string(), networks.policy.to_weights()),
+            ("policy-optimizer".to_string(), self.policy.optimizer.to_weights()),
         ];
-        if let Some(critic) = &self.critic {
+        if let (Some(critic), Some(value)) = (&networks.critic, &self.value) {
             tensors.push(("value".to_string(), critic.value.to_weights()));
-            tensors.push(("value-optimizer".to_string(), critic.optimizer.to_weights()));
+            tensors.push(("value-optimizer".to_string(), value.optimizer.to_weights()));
         }
         Checkpoint { position: Position { update: self.update, lesson: self.lesson.clone() }, tensors }
     }
 
     fn graduate(self, start: &Model) -> Model {
+        let networks = &self.replicas[0];
         Model {
             config: start.config.clone(),
             tokenizer: start.tokenizer.clone(),
-            policy: self.policy.to_weights(),
-            value: self.critic.map(|critic| critic.value.to_weights()),
+            policy: networks.policy.to_weights(),
+            value: networks.critic.as_ref().map(|critic| critic.value.to_weights()),
         }
     }
 
-    fn update(&mut self, recipe: &LessonRecipe, chosen: &[&Trajectory], epoch: usize, updates: usize) -> Result<Metrics, TrainerError> {
+    /// One update; the value network's and the policy's gradients are both taken before either moves.
+    fn update(
+        &mut self,
+        recipe: &LessonRecipe,
+        chosen: &[&Trajectory],
+        epoch: usize,
+        updates: usize,
+    ) -> Result<Metrics, TrainerError> {
         let started = Instant::now();
-        let batch = Batch::new(chosen, TIME_MULTIPLE)?;
         let optimizer = &recipe.optimizer;
         let rate = scheduled(optimizer.learning_rate, optimizer.warmup, self.update, updates);
+        let whole = self.whole(recipe, chosen, updates)?;
         let mut row = Metrics {
             update: self.update,
             epoch,
@@ -218,62 +269,180 @@ impl Student {
             trajectories: chosen.len(),
             tokens: chosen.iter().map(|trajectory| trajectory.tokens()).sum(),
             success_rate: chosen.iter().map(|trajectory| trajectory.reward()).sum::<f64>() / chosen.len() as f64,
+            loss_policy: whole.logged.loss_policy,
+            loss_value: whole.logged.loss_value,
+            loss_after_value: whole.logged.loss_after_value,
+            kl_exact: whole.logged.kl_exact,
+            log_ratio_per_action: whole.logged.log_ratio_per_action,
+            value_mean: whole.logged.value_mean,
             ..Metrics::default()
         };
-        match &recipe.algorithm {
-            Algorithm::Sft { targets } | Algorithm::RejectionSampling { targets } => {
-                self.imitate(&batch, *targets, rate, recipe, &mut row);
-            }
-            Algorithm::Oreo { level, beta, alpha, value_learning_rate, value_warmup } => {
-                let science = Oreo {
-                    level: *level,
-                    beta: *beta,
-                    alpha: *alpha,
-                    policy_rate: if (self.update as f64) < value_warmup * updates as f64 { None } else { Some(rate) },
-                    value_rate: scheduled(*value_learning_rate, optimizer.warmup, self.update, updates),
-                };
-                self.oreo(&batch, &science, recipe, &mut row);
-            }
+        if let (Some(gradients), Some(value)) = (&whole.value, &mut self.value) {
+            let rate = match recipe.algorithm {
+                Algorithm::Oreo { value_learning_rate, .. } => {
+                    scheduled(value_learning_rate, optimizer.warmup, self.update, updates)
+                }
+                _ => rate,
+            };
+            row.gradient_norm_value = Some(value.optimizer.update(&mut value.parameters, gradients, rate, optimizer));
         }
+        if let Some(gradients) = &whole.policy {
+            let Trained { parameters, optimizer: adam } = &mut self.policy;
+            row.gradient_norm_policy = Some(adam.update(parameters, gradients, rate, optimizer));
+        }
+        row.check()?;
+        let moved = (whole.policy.is_some(), whole.value.is_some());
+        self.replicas = std::mem::take(&mut self.replicas).into_iter().map(|n| self.refresh(n, moved)).collect();
         self.update += 1;
         row.seconds = started.elapsed().as_secs_f64();
-        row.check()?;
         Ok(row)
     }
 
+    /// Gradients and numbers of the whole batch, from its parts side by side.
+    fn whole(&self, recipe: &LessonRecipe, chosen: &[&Trajectory], updates: usize) -> Result<Part, TrainerError> {
+        let mut by_length = chosen.to_vec();
+        by_length.sort_by_key(|trajectory| std::cmp::Reverse(trajectory.tokens()));
+        let batch = |part: &[&Trajectory]| Batch::new(part, TIME_MULTIPLE);
+        let batches = parts(&by_length).into_iter().map(batch).collect::<Result<Vec<_>, _>>()?;
+        let weights: Vec<f64> = batches.iter().map(|batch| weight(batch, &recipe.algorithm)).collect();
+        let total: f64 = weights.iter().sum();
+        let progress = self.update as f64 / updates as f64;
+        let next = AtomicUsize::new(0);
+        let lane = |networks: &Networks| -> Vec<(usize, Part)> {
+            let take = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|index| *index < batches.len());
+            std::iter::from_fn(take).map(|index| (index, networks.part(&batches[index], recipe, progress))).collect()
+        };
+        let mut parts: Vec<(usize, Part)> = std::thread::scope(|scope| {
+            let lanes = self.replicas.iter().zip(&self.pools);
+            let threads: Vec<_> = lanes.map(|(networks, pool)| scope.spawn(|| pool.install(|| lane(networks)))).collect();
+            threads.into_iter().flat_map(|thread| thread.join().expect("a part does not panic")).collect()
+        });
+        parts.sort_by_key(|(index, _)| *index);
+        let mut whole = Part::default();
+        for ((_, part), weight) in parts.into_iter().zip(weights) {
+            whole.add(part, weight / total);
+        }
+        Ok(whole)
+    }
+
+    fn refresh(&self, mut networks: Networks, (policy_moved, value_moved): (bool, bool)) -> Networks {
+        if policy_moved {
+            networks.policy = with_parameters(networks.policy, &self.policy.parameters);
+        }
+        if let (true, Some(value)) = (value_moved, &self.value) {
+            networks.critic = networks
+                .critic
+                .map(|critic| Critic { value: with_parameters(critic.value, &value.parameters), ..critic });
+        }
+        networks
+    }
+}
+
+/// Cuts trajectories, longest first, into parts of at most [`PART_TOKENS`] tokens with their padding, or of one.
+fn parts<'a, 'b>(by_length: &'b [&'a Trajectory]) -> Vec<&'b [&'a Trajectory]> {
+    let mut rest = by_length;
+    std::iter::from_fn(|| {
+        let longest = rest.first()?.tokens().max(1);
+        let (part, after) = rest.split_at((PART_TOKENS / longest).clamp(1, rest.len()));
+        rest = after;
+        Some(part)
+    })
+    .collect()
+}
+
+/// How much a part counts: losses over tokens by its tokens, losses over trajectories by its trajectories.
+fn weight(batch: &Batch, algorithm: &Algorithm) -> f64 {
+    let count = |mask: &[bool]| mask.iter().filter(|m| **m).count() as f64;
+    match algorithm {
+        Algorithm::Sft { targets } | Algorithm::RejectionSampling { targets } => match targets {
+            Targets::Actions => count(&batch.action_mask),
+            Targets::Transcript => count(&batch.target_mask),
+        },
+        Algorithm::Oreo { .. } => batch.batch as f64,
+    }
+}
+
+impl Part {
+    fn add(&mut self, part: Part, share: f64) {
+        let add = |whole: &mut Option<HostGradients>, part: Option<HostGradients>| {
+            if let Some(part) = part {
+                accumulate(whole.get_or_insert_default(), part, share);
+            }
+        };
+        add(&mut self.policy, part.policy);
+        add(&mut self.value, part.value);
+        self.logged.add(part.logged, share);
+    }
+}
+
+impl Logged {
+    fn add(&mut self, part: Self, share: f64) {
+        let add = |whole: &mut Option<f64>, part: Option<f64>| {
+            if let Some(part) = part {
+                *whole = Some(whole.unwrap_or(0.0) + share * part);
+            }
+        };
+        add(&mut self.loss_policy, part.loss_policy);
+        add(&mut self.loss_value, part.loss_value);
+        add(&mut self.loss_after_value, part.loss_after_value);
+        add(&mut self.kl_exact, part.kl_exact);
+        add(&mut self.log_ratio_per_action, part.log_ratio_per_action);
+        add(&mut self.value_mean, part.value_mean);
+    }
+}
+
+impl Networks {
+    fn new(start: &Model, policy: &Weights, value: Option<&Weights>) -> Result<Self, TrainerError> {
+        let (device, config) = (Device::flex().autodiff(), &start.config);
+        let critic = |value: &Weights| -> Result<Critic, TrainerError> {
+            Ok(Critic {
+                reference: Decoder::from_weights(config, &start.policy, &device)?.no_grad(),
+                value: ValueNetwork::from_weights(config, value, &device)?,
+            })
+        };
+        let critic = value.map(critic).transpose()?;
+        Ok(Self { policy: Decoder::from_weights(config, policy, &device)?, critic })
+    }
+
+    /// Gradients and numbers of one part of a batch; `progress` in [0, 1) says how far the lesson is.
+    fn part(&self, batch: &Batch, recipe: &LessonRecipe, progress: f64) -> Part {
+        match &recipe.algorithm {
+            Algorithm::Sft { targets } | Algorithm::RejectionSampling { targets } => self.imitate(batch, *targets),
+            Algorithm::Oreo { level, beta, alpha, value_warmup, .. } => {
+                let policy_learns = progress >= *value_warmup;
+                self.oreo(batch, &Oreo { level: *level, beta: *beta, alpha: *alpha, policy_learns })
+            }
+        }
+    }
+
     /// SFT, and rejection sampling, which is SFT on successes.
-    fn imitate(&mut self, batch: &Batch, targets: Targets, rate: f64, recipe: &LessonRecipe, row: &mut Metrics) {
-        let tensors = batch.to_device(&self.device);
+    fn imitate(&self, batch: &Batch, targets: Targets) -> Part {
+        let device = Device::flex().autodiff();
+        let tensors = batch.to_device(&device);
         let loss = match targets {
             Targets::Actions => {
-                let written = Written::new(batch, &self.device);
+                let written = Written::new(batch, &device);
                 let logprobs = written.logprobs(&self.policy, &tensors);
                 sft::sft_loss(written.of_targets(logprobs), &written.mask)
             }
             Targets::Transcript => {
                 let hidden = self.policy.hidden(tensors.tokens.clone());
                 let [rows, time, width] = hidden.dims();
-                let logits = self.policy.logits(hidden.reshape([rows * time, width])).reshape([rows as i64, time as i64, -1]);
+                let logits = self.policy.logits(hidden.reshape([rows * time, width]));
+                let logits = logits.reshape([rows as i64, time as i64, -1]);
                 sft::transcript_loss(target_logprobs(logits, tensors.targets.clone()), &tensors.target_mask)
             }
         };
-        row.loss_policy = Some(number(&loss));
-        row.gradient_norm_policy = Some(self.update_policy(&loss, rate, recipe));
+        let logged = Logged { loss_policy: Some(number(&loss)), ..Logged::default() };
+        Part { policy: Some(gradients(&self.policy, &loss.backward())), value: None, logged }
     }
 
-    fn update_policy(&mut self, loss: &Tensor<1>, rate: f64, recipe: &LessonRecipe) -> f64 {
-        let gradients = loss.backward();
-        let policy = self.policy.clone();
-        let (policy, norms) = self.policy_optimizer.update(policy, &gradients, rate, &recipe.optimizer);
-        self.policy = policy;
-        norms.gradient
-    }
-
-    /// Log-ratios first; then the value update; then the policy update, which uses the value before that update.
-    fn oreo(&mut self, batch: &Batch, science: &Oreo, recipe: &LessonRecipe, row: &mut Metrics) {
-        let critic = self.critic.as_mut().expect("oreo lessons have a critic");
-        let tensors = batch.to_device(&self.device);
-        let written = Written::new(batch, &self.device);
+    /// Log-ratios first, then both losses, neither of which reaches the other's network.
+    fn oreo(&self, batch: &Batch, science: &Oreo) -> Part {
+        let device = Device::flex().autodiff();
+        let critic = self.critic.as_ref().expect("oreo lessons have a critic");
+        let tensors = batch.to_device(&device);
+        let written = Written::new(batch, &device);
         let policy_logprobs = written.logprobs(&self.policy, &tensors);
         let reference_logprobs = written.logprobs(&critic.reference, &tensors).detach();
         let token_log_ratios =
@@ -283,24 +452,22 @@ impl Student {
 
         let loss_value = value_loss(&inputs, science.beta);
         let loss_after = after_value_loss(science.after_values(&tensors, &written, values), &inputs, science.beta);
-        let gradients = (loss_value.clone() + loss_after.clone()).backward();
-        let value = critic.value.clone();
-        let (value, norms) = critic.optimizer.update(value, &gradients, science.value_rate, &recipe.optimizer);
-        critic.value = value;
-
-        let kl = exact_kl(policy_logprobs, reference_logprobs, &written.mask);
         let loss_policy = policy_loss(&inputs, science.beta);
-        row.loss_policy = Some(number(&loss_policy));
-        row.loss_value = Some(number(&loss_value));
-        row.loss_after_value = Some(number(&loss_after));
-        row.kl_exact = Some(number(&kl));
-        row.log_ratio_per_action = Some(number(&mean_per_token(inputs.log_ratios.clone(), &inputs.action_mask)));
-        row.value_mean = Some(number(&mean_per_token(inputs.values.clone(), &inputs.action_mask)));
-        row.gradient_norm_value = Some(norms.gradient);
-        if let Some(rate) = science.policy_rate {
+        let kl = exact_kl(policy_logprobs, reference_logprobs, &written.mask);
+        let logged = Logged {
+            loss_policy: Some(number(&loss_policy)),
+            loss_value: Some(number(&loss_value)),
+            loss_after_value: Some(number(&loss_after)),
+            kl_exact: Some(number(&kl)),
+            log_ratio_per_action: Some(number(&mean_per_token(inputs.log_ratios.clone(), &inputs.action_mask))),
+            value_mean: Some(number(&mean_per_token(inputs.values.clone(), &inputs.action_mask))),
+        };
+        let value = gradients(&critic.value, &(loss_value + loss_after).backward());
+        let policy = science.policy_learns.then(|| {
             let loss = if science.alpha > 0.0 { loss_policy + kl * science.alpha } else { loss_policy };
-            row.gradient_norm_policy = Some(self.update_policy(&loss, rate, recipe));
-        }
+            gradients(&self.policy, &loss.backward())
+        });
+        Part { policy, value: Some(value), logged }
     }
 }
 
@@ -309,9 +476,8 @@ struct Oreo {
     level: Level,
     beta: f64,
     alpha: f64,
-    /// `None` while only the value network learns.
-    policy_rate: Option<f64>,
-    value_rate: f64,
+    /// False while only the value network learns.
+    policy_learns: bool,
 }
 
 impl Oreo {

@@ -5,8 +5,8 @@
 //! facts the texts speak of are kept apart, because TextWorld writes every conditional effect into its facts, whether
 //! it fired or not.
 
-use super::ground::{ALWAYS, Effect, Grounded, Lists, Setting, setting};
 use super::grammar::{Piece, Program};
+use super::ground::{ALWAYS, Effect, Grounded, Lists, Setting, setting};
 use super::names;
 use super::pddl::{Action, Domain, Problem, TypeId};
 use super::text::{FOREIGN, Narrator, ObjectText, Told, bit};
@@ -100,7 +100,7 @@ impl NativeGame {
             .collect();
         let types_of = |action: &Action| action.slot_types[..action.parameters.len()].to_vec();
         let parameter_types = domain.actions.iter().map(types_of).collect();
-        let narrator = Narrator::new(&program, &domain, &grounded, objects);
+        let narrator = Narrator::new(domain.clone(), program.clone(), &grounded, objects);
         let mut game = Self {
             number: GAMES.fetch_add(1, Ordering::Relaxed),
             domain,
@@ -128,6 +128,7 @@ impl NativeGame {
         let used = self.template_places()?;
         let mut known: FxHashMap<(u16, u128), u32> = FxHashMap::default();
         let mut texts = Texts::default();
+        let mut work = 0;
         let mut text_of = Vec::with_capacity(operators);
         for operator in 0..operators {
             let action = self.grounded.actions[operator];
@@ -140,7 +141,7 @@ impl NativeGame {
                 Some(text) if fits => *text,
                 _ => {
                     let text = texts.ends.len() as u32;
-                    self.tell_command(operator, &mut texts.text)?;
+                    self.tell_command(operator, &mut texts.text, &mut work)?;
                     texts.ends.push(texts.text.len() as u32);
                     known.insert((action, key), text);
                     text
@@ -187,20 +188,24 @@ impl NativeGame {
                 used.push(Vec::new());
                 continue;
             };
-            if present[index] && !self.narrator.is_fixed(&self.program, &texts.template) {
-                return Err(Fault::new(0, format!("the template of action {:?} looks at facts that change", action.name)));
+            if present[index] && !self.narrator.is_fixed(&texts.template) {
+                return Err(Fault::new(
+                    0,
+                    format!("the template of action {:?} looks at facts that change", action.name),
+                ));
             }
             used.push(self.program.places_used(&texts.template, action.parameters.len()));
         }
         Ok(used)
     }
 
-    fn tell_command(&self, operator: usize, text: &mut String) -> Result<(), Fault> {
+    fn tell_command(&self, operator: usize, text: &mut String, work: &mut u32) -> Result<(), Fault> {
         let action = usize::from(self.grounded.actions[operator]);
         let template = self.program.actions[action].as_ref().map_or(&[][..], |texts| &texts.template);
         let told = Told { holds: &[], made_false: &[] };
-        let fault = |reason| Fault::new(0, format!("the template of action {:?}: {reason}", self.domain.actions[action].name));
-        self.narrator.tell(&self.program, &self.domain, told, template, self.frame(operator), text).map_err(fault)
+        let fault =
+            |reason| Fault::new(0, format!("the template of action {:?}: {reason}", self.domain.actions[action].name));
+        self.narrator.tell(told, template, self.frame(operator), text, work).map_err(fault)
     }
 
     /// The objects of an operator as a text sees them.
@@ -258,9 +263,12 @@ impl NativeGame {
             unmet,
             counts: vec![0; self.commands.ends.len() + self.grounded.derived].into(),
         };
-        for owner in 0..conditions.len() {
-            if state.unmet[owner] == 0 {
-                self.enable(&mut state, owner);
+        // Count first, then tell: what a derived atom sets off must find every counter right.
+        let idle: Vec<usize> = (0..conditions.len()).filter(|owner| state.unmet[*owner] == 0).collect();
+        idle.iter().for_each(|owner| state.counts[self.targets[*owner] as usize] += 1);
+        for target in 0..state.counts.len() {
+            if state.counts[target] > 0 {
+                self.switch(&mut state, target, true);
             }
         }
         for atom in 0..self.grounded.fluents as u32 {
@@ -330,7 +338,7 @@ impl NativeGame {
     /// # Panics
     /// When `state` is of another game.
     pub fn apply(&self, state: &mut State, command: usize) -> Option<Operator> {
-        assert_eq!(state.game, self.number, "the state is of another game");
+        self.assert_own(state);
         if !self.is_admissible(state, command) {
             return None;
         }
@@ -338,6 +346,10 @@ impl NativeGame {
         let operator = *operators.iter().find(|operator| state.unmet[**operator as usize] == 0)?;
         self.run(state, self.grounded.effects.get(operator as usize));
         Some(Operator(operator))
+    }
+
+    pub(crate) fn assert_own(&self, state: &State) {
+        assert_eq!(state.game, self.number, "the state is of another game");
     }
 
     fn run(&self, state: &mut State, effects: &[Effect]) {
@@ -353,7 +365,12 @@ impl NativeGame {
         // Conditions look at the state before; what is both deleted and added is there afterwards.
         let fires = |effect: &&Effect| {
             effect.condition == ALWAYS
-                || self.grounded.effect_conditions.get(effect.condition as usize).iter().all(|s| holds(&state.words, *s))
+                || self
+                    .grounded
+                    .effect_conditions
+                    .get(effect.condition as usize)
+                    .iter()
+                    .all(|s| holds(&state.words, *s))
         };
         let mut fired: Vec<Setting> = effects.iter().filter(fires).map(|effect| effect.setting).collect();
         fired.sort_unstable_by_key(|setting| setting & 1);
@@ -439,7 +456,7 @@ impl NativeGame {
         let Layout { holds, made_false, commands, .. } = self.layout;
         let told = Told { holds: &state.words[holds..made_false], made_false: &state.words[made_false..commands] };
         let mut text = String::with_capacity(128);
-        self.narrator.tell(&self.program, &self.domain, told, pieces, frame, &mut text)?;
+        self.narrator.tell(told, pieces, frame, &mut text, &mut 0)?;
         Ok(text)
     }
 

@@ -19,6 +19,8 @@ const DEPTH_LIMIT: usize = 100;
 const SCOPE_LIMIT: usize = 200;
 /// The whole program may have this many procedures.
 const PROCEDURE_LIMIT: usize = 20_000;
+/// The whole program may have this many pieces and query predicates together.
+const PIECE_LIMIT: usize = 1_000_000;
 /// A query may be looked up under this many type signatures.
 const SIGNATURE_LIMIT: usize = 20_000;
 
@@ -40,7 +42,11 @@ pub(crate) enum Piece {
     Show(Place, Attribute),
     Call(usize),
     /// The pieces once for every answer of the query, or once when there is none; joined as a list or just run on.
-    Each { pieces: Vec<Piece>, query: Option<usize>, list: Option<ListWords> },
+    Each {
+        pieces: Vec<Piece>,
+        query: Option<usize>,
+        list: Option<ListWords>,
+    },
 }
 
 /// Procedures for the words of a list; a grammar may lack those it never needs.
@@ -297,7 +303,10 @@ impl<'a> Document<'a> {
             } else if reader.accept("grammar") {
                 block = Some(reader.field("\"\"\"")?);
             } else {
-                return Err(Fault::new(reader.at, "expected \"template\", \"feedback\", \"grammar\", \"pddl\" or \"}\""));
+                return Err(Fault::new(
+                    reader.at,
+                    "expected \"template\", \"feedback\", \"grammar\", \"pddl\" or \"}\"",
+                ));
             }
         }
         self.actions.insert(name, action);
@@ -316,7 +325,8 @@ impl<'a> Document<'a> {
     /// Adds the symbols of one JSON block; a later block replaces a symbol of an earlier one.
     fn add_rules(&mut self, at: usize, block: &str, text: &str) -> Result<(), Fault> {
         let symbols: FxHashMap<String, Vec<RuleText>> = serde_json::from_str(block).map_err(|error| {
-            let line_start: usize = block.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
+            let line_start: usize =
+                block.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
             let offset = (at + line_start + error.column().saturating_sub(1)).min(text.len());
             let message = error.to_string();
             let reason = message.split(" at line ").next().unwrap_or_default();
@@ -432,7 +442,7 @@ impl<'a> Scanner<'a> {
             Some(name) => What::Call(name),
             None => {
                 self.skip();
-                What::Eval(self.run(|c| !"|[]{}\n<>".contains(c))?)
+                What::Eval(self.run(|c| !matches!(c, '|' | '[' | ']' | '{' | '}' | '\n' | '<' | '>'))?)
             }
         };
         let given = self.attempt(|s| {
@@ -440,7 +450,7 @@ impl<'a> Scanner<'a> {
             s.rest().starts_with('|').then(|| s.at += 1)?;
             s.run(char::is_whitespace);
             s.skip();
-            s.run(|c| !";|{}\n[]#".contains(c))
+            s.run(|c| !matches!(c, ';' | '|' | '{' | '}' | '\n' | '[' | ']' | '#'))
         });
         self.token("}")?;
         Some(Symbol::Each { what, given, list })
@@ -449,14 +459,14 @@ impl<'a> Scanner<'a> {
     fn call(&mut self) -> Option<&'a str> {
         self.token("#")?;
         self.skip();
-        let name = self.run(|c| is_word(c) || c.is_whitespace() || "()/!<>-,.".contains(c))?;
+        let name = self.run(is_tag)?;
         self.token("#")?;
         Some(name)
     }
 
     fn plain(&mut self) -> Option<Symbol<'a>> {
         self.skip();
-        let literal = |c: char| !";|\"<>[]#{}".contains(c);
+        let literal = |c: char| !matches!(c, ';' | '|' | '"' | '<' | '>' | '[' | ']' | '#' | '{' | '}');
         let quoted = self.attempt(|s| {
             s.token("\"")?;
             let text = s.run(literal).unwrap_or("");
@@ -466,6 +476,10 @@ impl<'a> Scanner<'a> {
         // An empty plain text moves nothing and ends the rule.
         quoted.or_else(|| self.run(literal)).map(Symbol::Text)
     }
+}
+
+fn is_tag(c: char) -> bool {
+    is_word(c) || c.is_whitespace() || matches!(c, '(' | ')' | '/' | '!' | '<' | '>' | '-' | ',' | '.')
 }
 
 // ---- the compiler -------------------------------------------------------------------------------------------------
@@ -493,11 +507,14 @@ impl Scope<'_> {
 }
 
 struct Compiler<'a> {
+    text: &'a str,
     domain: &'a Domain,
     document: &'a Document<'a>,
     program: Program,
     known_patterns: FxHashMap<Pattern, usize>,
     done: FxHashMap<(&'a str, Scope<'a>), usize>,
+    /// Pieces and query predicates so far.
+    pieces: usize,
     /// Symbols being compiled, outermost first.
     open: Vec<&'a str>,
 }
@@ -506,11 +523,13 @@ struct Compiler<'a> {
 pub(crate) fn compile<'d>(text: &'d str, domain: &'d Domain) -> Result<Program, Fault> {
     let document = Document::parse(text)?;
     let mut compiler = Compiler {
+        text,
         domain,
         document: &document,
         program: Program::default(),
         known_patterns: FxHashMap::default(),
         done: FxHashMap::default(),
+        pieces: 0,
         open: Vec::new(),
     };
     compiler.program.intro = compiler.compile_text("#intro#", &Scope::default(), 0)?;
@@ -535,13 +554,19 @@ pub(crate) fn compile<'d>(text: &'d str, domain: &'d Domain) -> Result<Program, 
         compiler.program.actions.push(texts);
     }
     let mut program = compiler.program;
+    let mut total = 0;
     for pattern in &program.patterns {
         let signatures = domain.types.signatures(&pattern.types, SIGNATURE_LIMIT);
         let too_many = || {
             let name = &domain.predicates[usize::from(pattern.predicate)].name;
             Fault::new(0, format!("a query of {name:?} has more than {SIGNATURE_LIMIT} type signatures"))
         };
-        program.signatures.push(signatures.ok_or_else(too_many)?);
+        let signatures = signatures.ok_or_else(too_many)?;
+        total += signatures.len();
+        if total > 50 * SIGNATURE_LIMIT {
+            return Err(too_many());
+        }
+        program.signatures.push(signatures);
     }
     Ok(program)
 }
@@ -550,6 +575,7 @@ impl<'a> Compiler<'a> {
     fn compile_text(&mut self, text: &'a str, scope: &Scope<'a>, at: usize) -> Result<Vec<Piece>, Fault> {
         let mut pieces = Vec::new();
         for symbol in split_rule(text) {
+            self.count(1, at)?;
             match symbol {
                 Symbol::Text(text) => pieces.push(Piece::Text(text.into())),
                 Symbol::Call(name) => pieces.push(Piece::Call(self.procedure(name, scope, at)?)),
@@ -588,6 +614,14 @@ impl<'a> Compiler<'a> {
         Ok(Piece::Each { pieces, query, list })
     }
 
+    fn count(&mut self, pieces: usize, at: usize) -> Result<(), Fault> {
+        self.pieces += pieces;
+        if self.pieces > PIECE_LIMIT {
+            return Err(Fault::new(at, format!("the grammar unfolds into more than {PIECE_LIMIT} pieces")));
+        }
+        Ok(())
+    }
+
     fn optional_procedure(&mut self, name: &'a str, scope: &Scope<'a>, at: usize) -> Result<Option<usize>, Fault> {
         if self.document.symbols.contains_key(name) { self.procedure(name, scope, at).map(Some) } else { Ok(None) }
     }
@@ -609,27 +643,43 @@ impl<'a> Compiler<'a> {
             return Err(Fault::new(block_at, format!("symbols call each other deeper than {DEPTH_LIMIT}")));
         }
         if self.program.procedures.len() >= PROCEDURE_LIMIT {
-            return Err(Fault::new(block_at, format!("the grammar unfolds into more than {PROCEDURE_LIMIT} procedures")));
+            return Err(Fault::new(
+                block_at,
+                format!("the grammar unfolds into more than {PROCEDURE_LIMIT} procedures"),
+            ));
         }
         self.open.push(name);
+        let rules = self.rules(rules, scope, block_at).map_err(|fault| match fault.at == block_at {
+            true => Fault::new(self.place_of(name, block_at), fault.reason),
+            false => fault,
+        })?;
+        self.open.pop();
+        let id = self.program.procedures.len();
+        self.program.procedures.push(Procedure { symbol: name.to_owned(), rules });
+        self.done.insert(key, id);
+        Ok(id)
+    }
+
+    fn rules(&mut self, rules: &'a [RuleText], scope: &Scope<'a>, at: usize) -> Result<Vec<Rule>, Fault> {
         let mut compiled = Vec::with_capacity(rules.len());
         for rule in rules {
             let condition = match rule.condition.as_deref() {
                 None | Some("") => None,
-                Some(condition) => Some(self.query(condition, &mut scope.clone(), block_at)?),
+                Some(condition) => Some(self.query(condition, &mut scope.clone(), at)?),
             };
-            let pieces = self.compile_text(&rule.rhs, scope, block_at)?;
+            let pieces = self.compile_text(&rule.rhs, scope, at)?;
             let certain = condition.is_none();
             compiled.push(Rule { condition, pieces });
             if certain {
                 break;
             }
         }
-        self.open.pop();
-        let id = self.program.procedures.len();
-        self.program.procedures.push(Procedure { symbol: name.to_owned(), rules: compiled });
-        self.done.insert(key, id);
-        Ok(id)
+        Ok(compiled)
+    }
+
+    /// Where a symbol is defined, in a block that begins at `block_at`.
+    fn place_of(&self, symbol: &str, block_at: usize) -> usize {
+        block_at + self.text[block_at..].find(&format!("\"{symbol}\"")).unwrap_or(0)
     }
 
     /// How we got here, for messages.
@@ -647,9 +697,9 @@ impl<'a> Compiler<'a> {
         for part in text.split('&') {
             let (name, rest) = part.split_once('(').ok_or_else(|| fault("expected predicate(…)".into()))?;
             let inside = rest.trim_end().strip_suffix(')').ok_or_else(|| fault("expected ')'".into()))?;
-            let (predicate, negated) = self.query_predicate(name.trim()).ok_or_else(|| {
-                fault(format!("unknown predicate {:?}", name.trim()))
-            })?;
+            let (predicate, negated) = self
+                .query_predicate(name.trim())
+                .ok_or_else(|| fault(format!("unknown predicate {:?}", name.trim())))?;
             let mut arguments = Vec::new();
             let mut types = Vec::new();
             let placeholders = if inside.trim().is_empty() { Vec::new() } else { inside.split(',').collect() };
@@ -685,6 +735,7 @@ impl<'a> Compiler<'a> {
         if scope.0.len() > SCOPE_LIMIT || atoms.len() > SCOPE_LIMIT {
             return Err(fault(format!("more than {SCOPE_LIMIT} placeholders or predicates")));
         }
+        self.count(atoms.len(), at)?;
         self.program.queries.push(atoms);
         Ok(self.program.queries.len() - 1)
     }
@@ -743,7 +794,8 @@ impl<'a> ExpressionParser<'a> {
         while self.accept("or") {
             let other = self.sum()?;
             // Names, ids and types are never empty; only an empty literal gives way.
-            if matches!(&value, Value::Text(pieces) if pieces.iter().all(|p| matches!(p, Piece::Text(t) if t.is_empty()))) {
+            if matches!(&value, Value::Text(pieces) if pieces.iter().all(|p| matches!(p, Piece::Text(t) if t.is_empty())))
+            {
                 value = other;
             }
         }

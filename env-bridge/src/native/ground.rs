@@ -8,16 +8,21 @@
 //! operator without effects is dropped, adding beats deleting. A `forall` and the goal become derived atoms, each
 //! held by a counter of the conjunctions that are true. Knows nothing of text.
 
-use super::pddl::{ARITY_LIMIT, Action, Axiom, Branch, Domain, Literal, PredicateId, Problem, Slot, Term, Test, TypeId};
+use super::pddl::{
+    ARITY_LIMIT, Action, Axiom, Branch, Domain, Literal, PredicateId, Problem, Slot, Term, Test, TypeId,
+};
 use crate::error::Fault;
 use rustc_hash::FxHashMap;
+use std::cell::Cell;
 
 /// A game may have this many operators and conjunctions together.
 const OPERATOR_LIMIT: usize = 400_000;
 /// A game may have this many atoms.
 const ATOM_LIMIT: usize = 1_000_000;
-/// Grounding may look at this many facts.
+/// Grounding may look this often at a fact or a condition.
 const WORK_LIMIT: u64 = 30_000_000;
+/// One join may find frames of this many places together.
+const FOUND_LIMIT: usize = 8_000_000;
 
 /// Stands for "always true" where an atom number is expected.
 pub(crate) const STATIC: u32 = u32::MAX;
@@ -169,7 +174,32 @@ struct Body<'a> {
     open: Vec<usize>,
 }
 
+/// How an argument of a literal meets an argument of a fact.
+#[derive(Debug, Clone, Copy)]
+enum Bind {
+    /// The slot is bound already.
+    Known(Slot),
+    /// The slot is bound here, to an object of this type.
+    Fresh(Slot, TypeId),
+    Object(u16),
+    Never,
+}
+
 impl Body<'_> {
+    /// How a literal's arguments meet a fact, where `bound` says which slots are bound before.
+    fn binds(&self, literal: usize, bound: &[bool]) -> Vec<Bind> {
+        let mut bound = bound.to_vec();
+        let bind = |arg: &Arg| match *arg {
+            Arg::Object(object) => Bind::Object(object),
+            Arg::Missing => Bind::Never,
+            Arg::Slot(slot) if std::mem::replace(&mut bound[usize::from(slot)], true) => Bind::Known(slot),
+            Arg::Slot(slot) => {
+                self.slot_types[usize::from(slot)].map_or(Bind::Never, |type_id| Bind::Fresh(slot, type_id))
+            }
+        };
+        self.literals[literal].args.iter().map(bind).collect()
+    }
+
     /// One place more than there are slots, so that even a frame without any leaves a trace in a list of frames.
     fn frame_size(&self) -> usize {
         self.slot_types.len() + 1
@@ -181,7 +211,7 @@ enum Step {
     /// The literal's variables are all bound: look it up.
     Check(usize),
     /// Bind the literal's variables from the facts of its predicate.
-    Match { literal: usize, bound: Vec<usize> },
+    Match { literal: usize, bound: Vec<usize>, binds: Vec<Bind> },
     /// Try every object of the slot's type.
     Enumerate(Slot),
 }
@@ -195,7 +225,8 @@ struct Facts<'a> {
     /// Atom by fact; [`STATIC`] for facts that never change. Facts of up to three arguments have a short key.
     known: FxHashMap<u64, u32>,
     known_long: FxHashMap<u128, u32>,
-    work: u64,
+    /// Facts and literals looked at.
+    work: Cell<u64>,
 }
 
 /// The newest fact of a semi-naive round and the literal it is matched with.
@@ -225,6 +256,12 @@ fn value(arg: Arg, frame: &[u16]) -> Option<u16> {
 }
 
 impl Facts<'_> {
+    /// Counts work; `false` when it is more than a game may take.
+    fn spend(&self, work: usize) -> bool {
+        self.work.set(self.work.get().saturating_add(work as u64));
+        self.work.get() <= WORK_LIMIT
+    }
+
     fn has_type(&self, object: u16, wide: TypeId) -> bool {
         self.domain.types.is_under(self.object_types[usize::from(object)], wide)
     }
@@ -273,6 +310,7 @@ impl Facts<'_> {
 
     /// Orders a join: what is bound is checked, then the literal that promises the fewest rows is matched.
     fn plan(&mut self, body: &Body<'_>, bound_slots: &[Slot], skip: Option<usize>) -> Vec<Step> {
+        self.spend(body.literals.len() * body.literals.len());
         let objects = self.object_types.len();
         let mut bound = vec![false; body.slot_types.len()];
         bound_slots.iter().for_each(|slot| bound[usize::from(*slot)] = true);
@@ -299,7 +337,8 @@ impl Facts<'_> {
                 let rows = if table.fluent { table.count.max(1000) } else { table.count };
                 if args.iter().any(|arg| is_bound(arg, &bound)) { rows / 16 } else { rows }
             };
-            let best = left.iter().copied().min_by_key(|literal| cost(*literal)).filter(|best| cost(*best) < usize::MAX);
+            let best =
+                left.iter().copied().min_by_key(|literal| cost(*literal)).filter(|best| cost(*best) < usize::MAX);
             if let Some(literal) = best {
                 let Test::Predicate(predicate) = body.literals[literal].test else { unreachable!("cost is finite") };
                 let args = &body.literals[literal].args;
@@ -307,13 +346,14 @@ impl Facts<'_> {
                 for position in &positions {
                     self.tables[usize::from(predicate)].ensure_index(*position, objects);
                 }
+                let binds = body.binds(literal, &bound);
                 for arg in args {
                     if let Arg::Slot(slot) = arg {
                         bound[usize::from(*slot)] = true;
                     }
                 }
                 left.retain(|other| *other != literal);
-                steps.push(Step::Match { literal, bound: positions });
+                steps.push(Step::Match { literal, bound: positions, binds });
             } else if let Some(&slot) = body.slots.iter().find(|slot| !bound[usize::from(**slot)]) {
                 bound[usize::from(slot)] = true;
                 steps.push(Step::Enumerate(slot));
@@ -324,24 +364,14 @@ impl Facts<'_> {
     }
 
     /// Appends to `found` every frame that fulfils the positive literals of `body`.
-    fn join(
-        &self,
-        body: &Body<'_>,
-        steps: &[Step],
-        trigger: Option<Trigger>,
-        frame: &mut [u16],
-        work: &mut u64,
-        found: &mut Vec<u16>,
-    ) {
+    fn join(&self, body: &Body<'_>, steps: &[Step], trigger: Option<Trigger>, frame: &mut [u16], found: &mut Vec<u16>) {
         let Some((step, rest)) = steps.split_first() else {
             found.extend_from_slice(frame);
             return;
         };
-        if *work > WORK_LIMIT || found.len() > OPERATOR_LIMIT * 16 {
-            *work = WORK_LIMIT + 1;
+        if !self.spend(1) || (found.len() > FOUND_LIMIT && !self.spend(WORK_LIMIT as usize)) {
             return;
         }
-        *work += 1;
         // Facts at or after the trigger are left to later rounds.
         let newest = |literal: usize| match trigger {
             Some(trigger) if literal < trigger.literal => trigger.atom.checked_sub(1),
@@ -357,14 +387,14 @@ impl Facts<'_> {
                         Some(atom) => newest(*index).is_some_and(|newest| atom <= newest),
                         None => false,
                     },
-                    Test::Type(_) | Test::Equal => self.holds_always(literal, frame),
+                    Test::Equal => Self::are_equal(literal, frame),
                     Test::Axiom(_) => false,
                 };
                 if holds {
-                    self.join(body, rest, trigger, frame, work, found);
+                    self.join(body, rest, trigger, frame, found);
                 }
             }
-            Step::Match { literal: index, bound } => {
+            Step::Match { literal: index, bound, binds } => {
                 let literal = &body.literals[*index];
                 let Test::Predicate(predicate) = literal.test else { return };
                 let table = &self.tables[usize::from(predicate)];
@@ -384,9 +414,9 @@ impl Facts<'_> {
                     if table.fluent && table.atoms[row] > newest {
                         break;
                     }
-                    *work += 1;
-                    if self.bind(body, &literal.args, table.row(row), bound, frame) {
-                        self.join(body, rest, trigger, frame, work, found);
+                    self.spend(1);
+                    if self.bind(binds, table.row(row), frame) {
+                        self.join(body, rest, trigger, frame, found);
                     }
                 }
             }
@@ -394,49 +424,29 @@ impl Facts<'_> {
                 let Some(wanted) = body.slot_types[usize::from(*slot)] else { return };
                 for object in &self.by_type[usize::from(wanted)] {
                     frame[usize::from(*slot)] = *object;
-                    self.join(body, rest, trigger, frame, work, found);
+                    self.join(body, rest, trigger, frame, found);
                 }
             }
         }
     }
 
-    /// Binds the variables of a literal to a row, unless types or bound arguments forbid it. `bound` are the
-    /// positions bound before; a variable that comes twice is bound at its first position.
-    fn bind(&self, body: &Body<'_>, args: &[Arg], row: &[u16], bound: &[usize], frame: &mut [u16]) -> bool {
-        for (position, (arg, object)) in args.iter().zip(row).enumerate() {
-            match arg {
-                Arg::Missing => return false,
-                Arg::Object(wanted) if wanted != object => return false,
-                Arg::Object(_) => {}
-                Arg::Slot(slot) => {
-                    let before = || args[..position].iter().any(|arg| matches!(arg, Arg::Slot(other) if other == slot));
-                    if bound.contains(&position) || before() {
-                        if frame[usize::from(*slot)] != *object {
-                            return false;
-                        }
-                    } else {
-                        let fits = body.slot_types[usize::from(*slot)].is_some_and(|wide| self.has_type(*object, wide));
-                        if !fits {
-                            return false;
-                        }
-                        frame[usize::from(*slot)] = *object;
-                    }
-                }
+    /// Meets a row argument by argument; `false` where one does not fit.
+    fn bind(&self, binds: &[Bind], row: &[u16], frame: &mut [u16]) -> bool {
+        binds.iter().zip(row).all(|(bind, object)| match *bind {
+            Bind::Known(slot) => frame[usize::from(slot)] == *object,
+            Bind::Fresh(slot, wide) => {
+                frame[usize::from(slot)] = *object;
+                self.has_type(*object, wide)
             }
-        }
-        true
+            Bind::Object(wanted) => wanted == *object,
+            Bind::Never => false,
+        })
     }
 
-    /// Type and equality tests, without their negation.
-    fn holds_always(&self, literal: &GroundLiteral, frame: &[u16]) -> bool {
-        match literal.test {
-            Test::Type(wide) => value(literal.args[0], frame).is_some_and(|object| self.has_type(object, wide)),
-            Test::Equal => {
-                let sides = (value(literal.args[0], frame), value(literal.args[1], frame));
-                matches!(sides, (Some(left), Some(right)) if left == right)
-            }
-            Test::Predicate(_) | Test::Axiom(_) => false,
-        }
+    /// Whether the two sides of an equality are one object; its negation aside.
+    fn are_equal(literal: &GroundLiteral, frame: &[u16]) -> bool {
+        let sides = (value(literal.args[0], frame), value(literal.args[1], frame));
+        matches!(sides, (Some(left), Some(right)) if left == right)
     }
 }
 
@@ -458,14 +468,24 @@ enum Head {
         /// No effect has conditions or variables of its own.
         plain: bool,
     },
-    Effect { predicate: PredicateId, args: Vec<Arg> },
+    Effect {
+        predicate: PredicateId,
+        args: Vec<Arg>,
+    },
 }
 
 struct Rule<'a> {
     head: Head,
     body: Body<'a>,
     /// By positive fluent literal.
-    plans: Vec<(usize, Vec<Step>)>,
+    plans: Vec<Plan>,
+}
+
+/// How a rule fires on a new fact: the literal that meets it, and the rest of the join.
+struct Plan {
+    literal: usize,
+    binds: Vec<Bind>,
+    steps: Vec<Step>,
 }
 
 struct Candidate {
@@ -529,8 +549,15 @@ impl<'a> Grounder<'a> {
         }
         let numbers = problem.objects.iter().enumerate().map(|(n, (name, _))| (name.as_str(), n as u16)).collect();
         let known = FxHashMap::with_capacity_and_hasher(4 * problem.init.len(), rustc_hash::FxBuildHasher);
-        let facts =
-            Facts { domain, object_types, by_type, tables, known, known_long: FxHashMap::default(), work: 0 };
+        let facts = Facts {
+            domain,
+            object_types,
+            by_type,
+            tables,
+            known,
+            known_long: FxHashMap::default(),
+            work: Cell::new(0),
+        };
         Self {
             domain,
             problem,
@@ -554,7 +581,7 @@ impl<'a> Grounder<'a> {
             self.add_fact(*predicate, &args[..self.facts.tables[usize::from(*predicate)].arity]);
         }
         self.grounded.initial = vec![true; self.atoms.len()];
-        let rules = self.rules();
+        let rules = self.rules()?;
         let (candidates, frames) = self.explore(&rules)?;
         self.grounded.fluents = self.atoms.len();
         self.grounded.initial.resize(self.atoms.len(), false);
@@ -612,6 +639,7 @@ impl<'a> Grounder<'a> {
         }
         let literals: Vec<GroundLiteral> =
             branches.iter().flat_map(|branch| &branch.literals).map(|literal| self.look_up(literal)).collect();
+        self.facts.spend(literals.len());
         let is_open = |literal: &GroundLiteral| {
             let changes = |predicate| self.facts.tables[usize::from(predicate)].fluent;
             literal.negated || matches!(literal.test, Test::Predicate(predicate) if changes(predicate))
@@ -621,23 +649,25 @@ impl<'a> Grounder<'a> {
     }
 
     /// One rule for every alternative of every action, one more for every effect that has conditions of its own.
-    fn rules(&mut self) -> Vec<Rule<'a>> {
+    fn rules(&mut self) -> Result<Vec<Rule<'a>>> {
         let mut rules = Vec::new();
         for (index, action) in self.domain.actions.iter().enumerate() {
             let parameters = 0..action.parameters.len() as Slot;
             for branch in &action.branches {
                 let mut adds = Vec::new();
                 let mut conditional = Vec::new();
+                self.at = action.at;
                 for effect in action.effects.iter().filter(|effect| !effect.literal.negated) {
                     let Test::Predicate(predicate) = effect.literal.test else { continue };
                     let args = self.look_up(&effect.literal).args;
-                    for condition in &effect.conditions {
+                    for condition in &*effect.conditions {
                         if is_plain(effect, condition) {
                             adds.push((predicate, args.clone()));
                         } else {
                             let slots = parameters.clone().chain(effect.variables.iter().copied());
                             let body = self.body(&action.slot_types, slots, &[branch, condition]);
                             conditional.push((Head::Effect { predicate, args: args.clone() }, body));
+                            self.check_work()?;
                         }
                     }
                 }
@@ -649,11 +679,12 @@ impl<'a> Grounder<'a> {
                     // A type without objects: never applicable.
                     if body.slots.iter().all(|slot| body.slot_types[usize::from(*slot)].is_some()) {
                         rules.push(self.planned(head, body));
+                        self.check_work()?;
                     }
                 }
             }
         }
-        rules
+        Ok(rules)
     }
 
     fn planned(&mut self, head: Head, body: Body<'a>) -> Rule<'a> {
@@ -663,17 +694,21 @@ impl<'a> Grounder<'a> {
                 && !literal.negated
                 && self.facts.tables[usize::from(predicate)].fluent
             {
-                let slots: Vec<Slot> =
-                    literal.args.iter().filter_map(|arg| if let Arg::Slot(slot) = arg { Some(*slot) } else { None }).collect();
-                plans.push((index, self.facts.plan(&body, &slots, Some(index))));
+                let slots: Vec<Slot> = literal
+                    .args
+                    .iter()
+                    .filter_map(|arg| if let Arg::Slot(slot) = arg { Some(*slot) } else { None })
+                    .collect();
+                let binds = body.binds(index, &vec![false; body.slot_types.len()]);
+                plans.push(Plan { literal: index, binds, steps: self.facts.plan(&body, &slots, Some(index)) });
             }
         }
         Rule { head, body, plans }
     }
 
     fn check_work(&self) -> Result<()> {
-        if self.facts.work > WORK_LIMIT {
-            return Err(self.fault(format!("grounding looks at more than {WORK_LIMIT} facts")));
+        if self.facts.work.get() > WORK_LIMIT {
+            return Err(self.fault(format!("grounding takes more than {WORK_LIMIT} looks at facts")));
         }
         Ok(())
     }
@@ -682,9 +717,9 @@ impl<'a> Grounder<'a> {
     fn explore(&mut self, rules: &[Rule<'a>]) -> Result<(Vec<Candidate>, Vec<u16>)> {
         let mut watchers: Vec<Vec<(u32, u32)>> = vec![Vec::new(); self.domain.predicates.len()];
         for (number, rule) in rules.iter().enumerate() {
-            for (plan, (literal, _)) in rule.plans.iter().enumerate() {
-                if let Test::Predicate(predicate) = rule.body.literals[*literal].test {
-                    watchers[usize::from(predicate)].push((number as u32, plan as u32));
+            for (number_of_plan, plan) in rule.plans.iter().enumerate() {
+                if let Test::Predicate(predicate) = rule.body.literals[plan.literal].test {
+                    watchers[usize::from(predicate)].push((number as u32, number_of_plan as u32));
                 }
             }
         }
@@ -703,14 +738,13 @@ impl<'a> Grounder<'a> {
             let (predicate, row) = self.atoms[next];
             for &(number, plan) in &watchers[usize::from(predicate)] {
                 let rule = &rules[number as usize];
-                let (literal, steps) = &rule.plans[plan as usize];
+                let plan = &rule.plans[plan as usize];
                 frame.clear();
                 frame.resize(rule.body.frame_size(), 0);
                 let table = &self.facts.tables[usize::from(predicate)];
-                let args = &rule.body.literals[*literal].args;
-                if self.facts.bind(&rule.body, args, table.row(row as usize), &[], &mut frame) {
-                    let trigger = Trigger { literal: *literal, atom: next as u32 };
-                    self.join(&rule.body, steps, Some(trigger), &mut frame, &mut found)?;
+                if self.facts.bind(&plan.binds, table.row(row as usize), &mut frame) {
+                    let trigger = Trigger { literal: plan.literal, atom: next as u32 };
+                    self.join(&rule.body, &plan.steps, Some(trigger), &mut frame, &mut found)?;
                     self.fire(number as usize, rule, &mut found, &mut candidates, &mut frames)?;
                 }
             }
@@ -727,9 +761,7 @@ impl<'a> Grounder<'a> {
         frame: &mut [u16],
         found: &mut Vec<u16>,
     ) -> Result<()> {
-        let mut work = self.facts.work;
-        self.facts.join(body, steps, trigger, frame, &mut work, found);
-        self.facts.work = work;
+        self.facts.join(body, steps, trigger, frame, found);
         self.check_work()
     }
 
@@ -787,13 +819,14 @@ impl<'a> Grounder<'a> {
     fn settings_into(&mut self, body: &Body<'_>, frame: &[u16], settings: &mut Vec<Setting>) -> Result<bool> {
         for literal in body.open.iter().map(|open| &body.literals[*open]) {
             match literal.test {
-                Test::Predicate(predicate) => match (self.facts.find(predicate, &literal.args, frame), literal.negated) {
+                Test::Predicate(predicate) => match (self.facts.find(predicate, &literal.args, frame), literal.negated)
+                {
                     (Some(STATIC), false) | (None, true) => {}
                     (Some(STATIC), true) | (None, false) => return Ok(false),
                     (Some(atom), negated) => settings.push(setting(atom, !negated)),
                 },
-                Test::Type(_) | Test::Equal => {
-                    if self.facts.holds_always(literal, frame) == literal.negated {
+                Test::Equal => {
+                    if Facts::are_equal(literal, frame) == literal.negated {
                         return Ok(false);
                     }
                 }
@@ -932,7 +965,7 @@ impl<'a> Grounder<'a> {
         let mut changes = Vec::with_capacity(action.effects.len());
         for (effect, literal) in action.effects.iter().zip(literals) {
             let Test::Predicate(predicate) = literal.test else { continue };
-            for condition in &effect.conditions {
+            for condition in &*effect.conditions {
                 if is_plain(effect, condition) {
                     if let Some(atom) = self.facts.find(predicate, &literal.args, frame) {
                         changes.push(Change { setting: setting(atom, !literal.negated), condition: Vec::new() });
@@ -943,7 +976,8 @@ impl<'a> Grounder<'a> {
                 if body.slots.iter().any(|slot| body.slot_types[usize::from(*slot)].is_none()) {
                     continue;
                 }
-                let bound: Vec<Slot> = (0..action.slot_types.len() as Slot).filter(|s| !body.slots.contains(s)).collect();
+                let bound: Vec<Slot> =
+                    (0..action.slot_types.len() as Slot).filter(|s| !body.slots.contains(s)).collect();
                 let steps = self.facts.plan(&body, &bound, None);
                 let mut frame = frame.to_vec();
                 let mut found = Vec::new();

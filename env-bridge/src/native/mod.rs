@@ -7,7 +7,7 @@
 //! ```
 //!
 //! It says, byte for byte, what TextWorld 1.7.0 with ALFWorld's demangler says: the observation, the admissible
-//! commands, and whether the goal holds. Nothing here knows of kitchens; only the rule that names objects ([`names`])
+//! commands, and whether the goal holds. Nothing here knows of kitchens; only the rule that names objects (`names`)
 //! is ALFWorld's.
 //!
 //! Differs from the Python stack: a game that would crash it while playing is refused at load where that can be seen;
@@ -28,12 +28,18 @@ use scenarios::{Environment, EnvironmentError, Observation, Task, World};
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use engine::{NOTHING_HAPPENS, NativeGame, Operator, State};
 
 /// A game may have this many objects.
 pub const OBJECT_LIMIT: usize = 30_000;
+
+/// The number of objects times that of predicates may be this large.
+pub const OBJECT_PREDICATE_LIMIT: usize = 1_000_000;
+
+/// A game file may have this many bytes; the largest official one has 140 000.
+pub const FILE_LIMIT: usize = 16 << 20;
 
 /// As many parsed domains are kept, and as many grammars.
 const CACHE_LIMIT: usize = 64;
@@ -82,6 +88,9 @@ impl NativeWorld {
     /// # Errors
     /// When the bytes are not a game.
     pub fn game_from_bytes(&self, path: &Path, bytes: &[u8]) -> Result<Arc<NativeGame>, GameError> {
+        if bytes.len() > FILE_LIMIT {
+            return Err(GameError::TooLarge { path: path.to_owned(), bytes: bytes.len(), limit: FILE_LIMIT });
+        }
         let json = |source| GameError::Json { path: path.to_owned(), source };
         let file: GameFile<'_> = serde_json::from_slice(bytes).map_err(json)?;
         let domain = self.domain(path, &file.pddl_domain)?;
@@ -102,33 +111,39 @@ impl NativeWorld {
     }
 
     fn domain(&self, path: &Path, text: &str) -> Result<Arc<pddl::Domain>, GameError> {
-        let mut cache = self.domains.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(domain) = cache.get(text) {
+        if let Some(domain) = lock(&self.domains).get(text) {
             return Ok(domain.clone());
         }
         let parsed = pddl::Domain::parse(&text.to_ascii_lowercase());
         let domain = Arc::new(parsed.map_err(|fault| fault.in_text(path, "pddl_domain", text))?);
-        if cache.len() >= CACHE_LIMIT {
-            cache.clear();
-        }
-        cache.insert(text.into(), domain.clone());
-        Ok(domain)
+        // Another thread may have been as fast; its domain is then everyone's.
+        Ok(make_room(&mut lock(&self.domains)).entry(text.into()).or_insert(domain).clone())
     }
 
     fn program(&self, path: &Path, text: &str, domain: &Arc<pddl::Domain>) -> Result<Arc<grammar::Program>, GameError> {
-        let mut cache = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = cache.get(text).and_then(|known| known.iter().find(|(of, _)| Arc::ptr_eq(of, domain)));
-        if let Some((_, program)) = known {
-            return Ok(program.clone());
+        let find = |known: &Vec<CachedProgram>| {
+            known.iter().find(|(of, _)| Arc::ptr_eq(of, domain)).map(|(_, program)| program.clone())
+        };
+        if let Some(program) = lock(&self.programs).get(text).and_then(find) {
+            return Ok(program);
         }
         let program = grammar::compile(text, domain).map_err(|fault| fault.in_text(path, "grammar", text))?;
         let program = Arc::new(program);
-        if cache.len() >= CACHE_LIMIT {
-            cache.clear();
-        }
-        cache.entry(text.into()).or_default().push((domain.clone(), program.clone()));
+        make_room(&mut lock(&self.programs)).entry(text.into()).or_default().push((domain.clone(), program.clone()));
         Ok(program)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Empties a full cache.
+fn make_room<T>(cache: &mut FxHashMap<Box<str>, T>) -> &mut FxHashMap<Box<str>, T> {
+    if cache.len() >= CACHE_LIMIT {
+        cache.clear();
+    }
+    cache
 }
 
 impl World for NativeWorld {
@@ -174,7 +189,11 @@ impl NativeEnvironment {
     }
 
     /// Goes to a state of the same game; what follows is what followed there.
+    ///
+    /// # Panics
+    /// When `state` is of another game.
     pub fn restore(&mut self, state: &State) {
+        self.game.assert_own(state);
         self.state.clone_from(state);
     }
 }

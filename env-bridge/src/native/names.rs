@@ -44,5 +44,9 @@ fn unmangle(id: &str) -> String {
     if !id.contains('_') {
         return id.to_owned();
     }
-    id.replace("_bar_", "|").replace("_minus_", "-").replace("_plus_", "+").replace("_dot_", ".").replace("_comma_", ",")
+    id.replace("_bar_", "|")
+        .replace("_minus_", "-")
+        .replace("_plus_", "+")
+        .replace("_dot_", ".")
+        .replace("_comma_", ",")
 }

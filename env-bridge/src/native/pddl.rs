@@ -1,9 +1,10 @@
 //! PDDL: a domain and a problem, read into types, facts, and actions whose conditions are in disjunctive normal form.
 //!
 //! The reading follows Fast Downward's translator, which the Python stack uses: a type nobody declared is a type
-//! without objects (`?l - location,` is one), every type lies under `object`, a type may be used as a predicate, and
-//! `(increase (total-cost) …)` is skipped. A `forall` condition becomes an [`Axiom`]: it holds when no counterexample
-//! does. Derived predicates, `either` and numeric effects other than the total cost are refused.
+//! without objects (`?l - location,` is one), every type lies under `object`, and `(increase (total-cost) …)` is
+//! skipped. A `forall` condition becomes an [`Axiom`]: it holds when no counterexample does. Refused are derived
+//! predicates, `either`, numeric effects other than the total cost, and types used as predicates (which the translator
+//! takes and then never finds true).
 
 use super::sexpr::{self, Kind, Node};
 use crate::error::Fault;
@@ -14,6 +15,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 const BRANCH_LIMIT: usize = 512;
 /// One alternative may have this many conditions.
 const LITERAL_LIMIT: usize = 1000;
+/// An action, with its quantifiers, may have this many variables; so may the goal.
+const VARIABLE_LIMIT: usize = 100;
+/// A domain may have this many predicates, and this many actions.
+const DECLARATION_LIMIT: usize = 5000;
 /// A predicate may have this many arguments.
 pub(crate) const ARITY_LIMIT: usize = 6;
 /// A domain may declare this many types.
@@ -162,7 +167,6 @@ pub(crate) enum Term {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Test {
     Predicate(PredicateId),
-    Type(TypeId),
     Equal,
     /// Only ever negated: "no counterexample".
     Axiom(usize),
@@ -196,7 +200,7 @@ pub(crate) struct Axiom {
 #[derive(Debug)]
 pub(crate) struct Effect {
     pub(crate) variables: Vec<Slot>,
-    pub(crate) conditions: Vec<Branch>,
+    pub(crate) conditions: Arc<[Branch]>,
     pub(crate) literal: Literal,
 }
 
@@ -263,8 +267,8 @@ impl<'a> Scope<'a> {
             if !variable.name.starts_with('?') {
                 return Err(Fault::new(variable.at, format!("expected a variable, found {:?}", variable.name)));
             }
-            if self.slot_types.len() >= 1000 {
-                return Err(Fault::new(variable.at, "more than 1000 variables"));
+            if self.slot_types.len() == VARIABLE_LIMIT {
+                return Err(Fault::new(variable.at, format!("more than {VARIABLE_LIMIT} variables")));
             }
             let slot = self.slot_types.len() as Slot;
             self.slot_types.push(types.id(variable.type_name));
@@ -294,8 +298,9 @@ fn typed_list<'a>(nodes: &[Node<'a>], default: &'a str) -> Result<Vec<Typed<'a>>
         let name = node.word()?;
         if name == "-" {
             let type_node = nodes.next().ok_or_else(|| Fault::new(node.at, "no type after '-'"))?;
-            let type_name =
-                type_node.word().map_err(|_| Fault::new(type_node.at, "a type must be one word; (either …) is not supported"))?;
+            let type_name = type_node
+                .word()
+                .map_err(|_| Fault::new(type_node.at, "a type must be one word; (either …) is not supported"))?;
             for entry in &mut typed[waiting..] {
                 let entry: &mut Typed<'_> = entry;
                 entry.type_name = type_name;
@@ -353,8 +358,8 @@ impl Domain {
             if arity > ARITY_LIMIT {
                 return Err(Fault::new(node.at, format!("predicate {name:?} has more than {ARITY_LIMIT} arguments")));
             }
-            if self.predicates.len() >= 10_000 {
-                return Err(Fault::new(node.at, "more than 10000 predicates"));
+            if self.predicates.len() == DECLARATION_LIMIT {
+                return Err(Fault::new(node.at, format!("more than {DECLARATION_LIMIT} predicates")));
             }
             if self.predicate_ids.insert(name.to_owned(), self.predicates.len() as PredicateId).is_some() {
                 return Err(Fault::new(node.at, format!("predicate {name:?} is declared twice")));
@@ -365,9 +370,9 @@ impl Domain {
     }
 
     fn object_type(&self, typed: &Typed<'_>) -> Result<TypeId, Fault> {
-        self.types
-            .id(typed.type_name)
-            .ok_or_else(|| Fault::new(typed.at, format!("object {:?} has the unknown type {:?}", typed.name, typed.type_name)))
+        self.types.id(typed.type_name).ok_or_else(|| {
+            Fault::new(typed.at, format!("object {:?} has the unknown type {:?}", typed.name, typed.type_name))
+        })
     }
 
     fn parse_action<'a>(&mut self, at: usize, nodes: &[Node<'a>]) -> Result<(), Fault> {
@@ -375,6 +380,9 @@ impl Domain {
         let name = name_node.word()?;
         if self.actions.iter().any(|action| action.name == name) {
             return Err(Fault::new(name_node.at, format!("action {name:?} is defined twice")));
+        }
+        if self.actions.len() == DECLARATION_LIMIT {
+            return Err(Fault::new(at, format!("more than {DECLARATION_LIMIT} actions")));
         }
         let mut scope = Scope::default();
         let mut parameters = Vec::new();
@@ -393,13 +401,14 @@ impl Domain {
                 ":precondition" => {
                     if !value.list()?.is_empty() {
                         let condition = self.parse_condition(value, false, &mut scope)?;
-                        branches = unfold(condition, &scope, &mut axioms, 0, value.at)?;
+                        branches = unfold(condition, &mut axioms, 0, value.at)?;
                     }
                 }
                 ":effect" => {
                     if !value.list()?.is_empty() {
-                        let mut context = EffectContext { scope: &mut scope, axioms: &mut axioms, effects: &mut effects };
-                        self.parse_effect(value, &mut context, &[], &[Branch::default()])?;
+                        let mut context =
+                            EffectContext { scope: &mut scope, axioms: &mut axioms, effects: &mut effects };
+                        self.parse_effect(value, &mut context, &[], &[Branch::default()].into())?;
                     }
                 }
                 other => return Err(Fault::new(field.at, format!("unknown field {other:?} in action {name:?}"))),
@@ -424,7 +433,7 @@ impl Domain {
         node: &Node<'a>,
         context: &mut EffectContext<'_, 'a>,
         variables: &[Slot],
-        conditions: &[Branch],
+        conditions: &Arc<[Branch]>,
     ) -> Result<(), Fault> {
         let (head, rest) = node.headed()?;
         match (head, rest) {
@@ -439,9 +448,9 @@ impl Domain {
             }
             ("when", [condition, effect]) => {
                 let inner = self.parse_condition(condition, false, context.scope)?;
-                let inner = unfold(inner, context.scope, context.axioms, 0, condition.at)?;
+                let inner = unfold(inner, context.axioms, 0, condition.at)?;
                 let both = product(conditions, &inner, condition.at)?;
-                self.parse_effect(effect, context, variables, &both)
+                self.parse_effect(effect, context, variables, &both.into())
             }
             ("increase", [amount, _]) => match amount.headed()? {
                 ("total-cost", []) => Ok(()),
@@ -453,7 +462,7 @@ impl Domain {
                 if !matches!(literal.test, Test::Predicate(_)) {
                     return Err(Fault::new(node.at, "only a predicate can be changed"));
                 }
-                context.effects.push(Effect { variables: variables.to_vec(), conditions: conditions.to_vec(), literal });
+                context.effects.push(Effect { variables: variables.to_vec(), conditions: conditions.clone(), literal });
                 Ok(())
             }
         }
@@ -464,13 +473,17 @@ impl Domain {
         match (head, rest) {
             ("not", [part]) => self.parse_condition(part, !negated, scope),
             ("and" | "or", parts) => {
-                let parts =
-                    parts.iter().map(|part| self.parse_condition(part, negated, scope)).collect::<Result<Vec<_>, _>>()?;
+                let parts = parts
+                    .iter()
+                    .map(|part| self.parse_condition(part, negated, scope))
+                    .collect::<Result<Vec<_>, _>>()?;
                 Ok(if (head == "and") == negated { Condition::Any(parts) } else { Condition::All(parts) })
             }
             ("imply", [premise, conclusion]) => {
-                let parts =
-                    vec![self.parse_condition(premise, !negated, scope)?, self.parse_condition(conclusion, negated, scope)?];
+                let parts = vec![
+                    self.parse_condition(premise, !negated, scope)?,
+                    self.parse_condition(conclusion, negated, scope)?,
+                ];
                 Ok(if negated { Condition::All(parts) } else { Condition::Any(parts) })
             }
             ("exists" | "forall", [typed, part]) => {
@@ -500,8 +513,8 @@ impl Domain {
             (Test::Predicate(id), self.predicates[usize::from(id)].arity)
         } else if head == "=" {
             (Test::Equal, 2)
-        } else if let Some(id) = self.types.id(head) {
-            (Test::Type(id), 1)
+        } else if self.types.id(head).is_some() {
+            return Err(Fault::new(node.at, format!("type {head:?} used as a predicate, which is not supported")));
         } else {
             return Err(Fault::new(node.at, format!("unknown predicate {head:?}")));
         };
@@ -529,26 +542,20 @@ struct EffectContext<'s, 'a> {
 }
 
 /// Unfolds a condition into alternatives; a `forall` becomes an axiom whose number counts from `first_axiom`.
-fn unfold(
-    condition: Condition,
-    scope: &Scope<'_>,
-    axioms: &mut Vec<Axiom>,
-    first_axiom: usize,
-    at: usize,
-) -> Result<Vec<Branch>, Fault> {
+fn unfold(condition: Condition, axioms: &mut Vec<Axiom>, first_axiom: usize, at: usize) -> Result<Vec<Branch>, Fault> {
     match condition {
         Condition::Literal(literal) => Ok(vec![Branch { variables: Vec::new(), literals: vec![literal] }]),
         Condition::All(parts) => {
             let mut branches = vec![Branch::default()];
             for part in parts {
-                branches = product(&branches, &unfold(part, scope, axioms, first_axiom, at)?, at)?;
+                branches = with_all(branches, &unfold(part, axioms, first_axiom, at)?, at)?;
             }
             Ok(branches)
         }
         Condition::Any(parts) => {
             let mut branches = Vec::new();
             for part in parts {
-                branches.extend(unfold(part, scope, axioms, first_axiom, at)?);
+                branches.extend(unfold(part, axioms, first_axiom, at)?);
                 if branches.len() > BRANCH_LIMIT {
                     return Err(too_many_branches(at));
                 }
@@ -556,7 +563,7 @@ fn unfold(
             Ok(branches)
         }
         Condition::Exists(slots, part) => {
-            let mut branches = unfold(*part, scope, axioms, first_axiom, at)?;
+            let mut branches = unfold(*part, axioms, first_axiom, at)?;
             for branch in &mut branches {
                 branch.variables.splice(0..0, slots.iter().copied());
             }
@@ -564,7 +571,7 @@ fn unfold(
         }
         Condition::Forall(slots, part) => {
             let counterexample = Condition::Exists(slots, Box::new(negate(*part)));
-            let branches = unfold(counterexample, scope, axioms, first_axiom, at)?;
+            let branches = unfold(counterexample, axioms, first_axiom, at)?;
             let free = free_slots(&branches);
             let args = free.iter().map(|slot| Term::Slot(*slot)).collect();
             let test = Test::Axiom(first_axiom + axioms.len());
@@ -584,19 +591,36 @@ fn negate(condition: Condition) -> Condition {
     }
 }
 
+/// The product of alternatives; a single one on the right is added in place.
+fn with_all(mut left: Vec<Branch>, right: &[Branch], at: usize) -> Result<Vec<Branch>, Fault> {
+    let [only] = right else { return product(&left, right, at) };
+    for branch in &mut left {
+        branch.variables.extend(&only.variables);
+        branch.literals.extend_from_slice(&only.literals);
+        if branch.literals.len() > LITERAL_LIMIT {
+            return Err(too_many_literals(at));
+        }
+    }
+    Ok(left)
+}
+
 fn product(left: &[Branch], right: &[Branch], at: usize) -> Result<Vec<Branch>, Fault> {
     if left.len() * right.len() > BRANCH_LIMIT {
         return Err(too_many_branches(at));
     }
     let longest = |branches: &[Branch]| branches.iter().map(|branch| branch.literals.len()).max().unwrap_or(0);
     if longest(left) + longest(right) > LITERAL_LIMIT {
-        return Err(Fault::new(at, format!("a conjunction of more than {LITERAL_LIMIT} conditions")));
+        return Err(too_many_literals(at));
     }
     let join = |a: &Branch, b: &Branch| Branch {
         variables: [&a.variables[..], &b.variables].concat(),
         literals: [&a.literals[..], &b.literals].concat(),
     };
     Ok(left.iter().flat_map(|a| right.iter().map(move |b| join(a, b))).collect())
+}
+
+fn too_many_literals(at: usize) -> Fault {
+    Fault::new(at, format!("a conjunction of more than {LITERAL_LIMIT} conditions"))
 }
 
 fn too_many_branches(at: usize) -> Fault {
@@ -660,6 +684,10 @@ impl Problem {
         if objects.len() > super::OBJECT_LIMIT {
             return Err(Fault::new(root.at, format!("more than {} objects", super::OBJECT_LIMIT)));
         }
+        if objects.len() * domain.predicates.len() > super::OBJECT_PREDICATE_LIMIT {
+            let reason = format!("objects times predicates is more than {}", super::OBJECT_PREDICATE_LIMIT);
+            return Err(Fault::new(root.at, reason));
+        }
         objects.sort_unstable();
         if let Some(pair) = objects.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             return Err(Fault::new(root.at, format!("object {:?} is declared twice", pair[0].0)));
@@ -667,7 +695,7 @@ impl Problem {
         let mut scope = Scope::default();
         let mut goal_axioms = Vec::new();
         let condition = domain.parse_condition(goal_node, false, &mut scope)?;
-        let branches = unfold(condition, &scope, &mut goal_axioms, domain.axioms.len(), goal_node.at)?;
+        let branches = unfold(condition, &mut goal_axioms, domain.axioms.len(), goal_node.at)?;
         for axiom in &mut goal_axioms {
             axiom.slot_types.clone_from(&scope.slot_types);
         }

@@ -4,10 +4,11 @@ use super::grammar::{Argument, Attribute, ListWords, Piece, Program, QueryAtom};
 use super::ground::{Grounded, STATIC};
 use super::pddl::{Domain, TypeId};
 use rustc_hash::FxHashMap;
+use std::sync::Arc;
 
-/// A text may be this long, in bytes.
-const TEXT_LIMIT: usize = 1 << 20;
-/// A text may take this many facts and pieces.
+/// A text may be this long, in bytes; so may all commands of a game together.
+const TEXT_LIMIT: usize = 8 << 20;
+/// A text may take this many facts and pieces; so may all commands of a game together.
 const WORK_LIMIT: u32 = 10_000_000;
 
 /// Set in a frame where the placeholder's type is not the object's own: TextWorld then takes them for different.
@@ -59,6 +60,8 @@ pub(crate) fn bit(words: &[u64], index: u32) -> bool {
 /// Everything needed to turn a state into text.
 #[derive(Debug)]
 pub(crate) struct Narrator {
+    domain: Arc<Domain>,
+    program: Arc<Program>,
     relations: Vec<Relation>,
     links: Vec<Link>,
     pub(crate) objects: Vec<ObjectText>,
@@ -67,20 +70,23 @@ pub(crate) struct Narrator {
 /// One text in the making.
 struct Telling<'a> {
     narrator: &'a Narrator,
-    program: &'a Program,
-    domain: &'a Domain,
     told: Told<'a>,
     frame: Vec<u16>,
     answers: Vec<u16>,
-    work: u32,
-    limit: usize,
+    work: &'a mut u32,
     text: &'a mut String,
 }
 
 impl Narrator {
-    pub(crate) fn new(program: &Program, domain: &Domain, grounded: &Grounded, objects: Vec<ObjectText>) -> Self {
+    pub(crate) fn new(
+        domain: Arc<Domain>,
+        program: Arc<Program>,
+        grounded: &Grounded,
+        objects: Vec<ObjectText>,
+    ) -> Self {
         let mut relation_of = vec![usize::MAX; domain.predicates.len()];
-        let mut narrator = Self { relations: Vec::new(), links: Vec::new(), objects };
+        let (relations, links) = (Vec::new(), Vec::new());
+        let mut narrator = Self { domain, program: program.clone(), relations, links, objects };
         for pattern in &program.patterns {
             let known = &mut relation_of[usize::from(pattern.predicate)];
             if *known == usize::MAX {
@@ -112,34 +118,24 @@ impl Narrator {
     }
 
     /// Whether everything a text looks at never changes.
-    pub(crate) fn is_fixed(&self, program: &Program, pieces: &[Piece]) -> bool {
+    pub(crate) fn is_fixed(&self, pieces: &[Piece]) -> bool {
+        let program = &*self.program;
         program.queries_of(pieces).into_iter().flat_map(|query| &program.queries[query]).all(|atom| {
             let link = &self.links[atom.pattern];
             !link.negated && self.relations[link.relation].atoms.iter().all(|atom| *atom == STATIC)
         })
     }
 
-    /// Appends a text, with the given objects bound to the first places of the frame.
+    /// Appends a text, with the given objects bound to the first places of the frame. `work` counts what it takes.
     pub(crate) fn tell(
         &self,
-        program: &Program,
-        domain: &Domain,
         told: Told<'_>,
         pieces: &[Piece],
         frame: Vec<u16>,
         text: &mut String,
+        work: &mut u32,
     ) -> Result<(), String> {
-        let mut telling = Telling {
-            narrator: self,
-            program,
-            domain,
-            told,
-            frame,
-            answers: Vec::new(),
-            work: 0,
-            limit: text.len() + TEXT_LIMIT,
-            text,
-        };
+        let mut telling = Telling { narrator: self, told, frame, answers: Vec::new(), work, text };
         telling.tell(pieces)
     }
 }
@@ -147,9 +143,8 @@ impl Narrator {
 impl Relation {
     fn new(table: &super::ground::Table, objects: &[ObjectText]) -> Self {
         let arity = table.arity;
-        let sort_key = |row: &u32| {
-            table.row(*row as usize).iter().fold(0u128, |key, object| key << 16 | u128::from(*object))
-        };
+        let sort_key =
+            |row: &u32| table.row(*row as usize).iter().fold(0u128, |key, object| key << 16 | u128::from(*object));
         let mut order: Vec<u32> = (0..table.count() as u32).collect();
         order.sort_unstable_by_key(sort_key);
         let mut relation = Self { arity, by: (0..arity).map(|_| None).collect(), ..Self::default() };
@@ -202,29 +197,29 @@ impl<'a> Telling<'a> {
                     self.text.push_str(match attribute {
                         Attribute::Name => &object.name,
                         Attribute::Id => &object.id,
-                        Attribute::Type => &self.domain.types.names[usize::from(object.type_id)],
+                        Attribute::Type => &self.narrator.domain.types.names[usize::from(object.type_id)],
                     });
                 }
                 Piece::Call(procedure) => self.call(*procedure)?,
                 Piece::Each { pieces, query, list } => self.each(pieces, *query, list.as_ref())?,
             }
         }
-        if self.text.len() > self.limit {
+        if self.text.len() > TEXT_LIMIT {
             return Err(format!("the text is longer than {TEXT_LIMIT} bytes"));
         }
         Ok(())
     }
 
     fn spend(&mut self, work: usize) -> Result<(), String> {
-        self.work = self.work.saturating_add(work as u32);
-        if self.work > WORK_LIMIT {
+        *self.work = self.work.saturating_add(work as u32);
+        if *self.work > WORK_LIMIT {
             return Err(format!("the text takes more than {WORK_LIMIT} facts and pieces"));
         }
         Ok(())
     }
 
     fn call(&mut self, procedure: usize) -> Result<(), String> {
-        let program = self.program;
+        let program: &'a Program = &self.narrator.program;
         let procedure = &program.procedures[procedure];
         for rule in &procedure.rules {
             let applies = match rule.condition {
@@ -249,11 +244,12 @@ impl<'a> Telling<'a> {
 
     fn each(&mut self, pieces: &[Piece], query: Option<usize>, list: Option<&ListWords>) -> Result<(), String> {
         let Some(query) = query else { return self.tell(pieces) };
+        let narrator = self.narrator;
         let places = self.frame.len();
         let first = self.answers.len();
         let mut answers = std::mem::take(&mut self.answers);
         let mut count = 0;
-        let solved = self.solve(&self.program.queries[query], &mut |frame| {
+        let solved = self.solve(&narrator.program.queries[query], &mut |frame| {
             answers.extend_from_slice(&frame[places..]);
             count += 1;
             true
@@ -263,10 +259,12 @@ impl<'a> Telling<'a> {
         if let (0, Some(words)) = (count, list) {
             return self.word(words.empty, "list_empty");
         }
-        let size = if count == 0 { 0 } else { (self.answers.len() - first) / count };
+        let size = (self.answers.len() - first).checked_div(count).unwrap_or(0);
         for answer in 0..count {
             match list {
-                Some(words) if answer > 0 && answer + 1 == count => self.word(words.last_separator, "list_last_separator")?,
+                Some(words) if answer > 0 && answer + 1 == count => {
+                    self.word(words.last_separator, "list_last_separator")?
+                }
                 Some(words) if answer > 0 => self.word(words.separator, "list_separator")?,
                 _ => {}
             }
@@ -284,11 +282,7 @@ impl<'a> Telling<'a> {
     }
 
     /// Calls `answer` with the frame of every answer, in order, until it says no. Leaves the frame as it was.
-    fn solve(
-        &mut self,
-        query: &'a [QueryAtom],
-        answer: &mut dyn FnMut(&[u16]) -> bool,
-    ) -> Result<bool, String> {
+    fn solve(&mut self, query: &'a [QueryAtom], answer: &mut dyn FnMut(&[u16]) -> bool) -> Result<bool, String> {
         let Some((atom, rest)) = query.split_first() else { return Ok(answer(&self.frame)) };
         let narrator = self.narrator;
         let link = &narrator.links[atom.pattern];

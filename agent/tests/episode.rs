@@ -1,0 +1,286 @@
+//! The rollout loop: what an episode's result depends on, how each episode ends, and that what is logged is what the
+//! policy read and wrote.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod corridor;
+
+use agent::chat::{self, MALFORMED_ANSWER, Place};
+use agent::episode::{Pool, play_episodes};
+use agent::generate::{KvCache, PolicyEngine, Span, ValueEngine};
+use agent::model::Model;
+use agent::player::{LookingOn, ModelPlayer, Scripted};
+use corridor::{Corridors, babbler, jobs, play, protocol, task};
+use scenarios::{Outcome, Protocol, Task, Trajectory};
+
+const POOL: Pool = Pool { workers: 2, episodes: 8 };
+
+fn script(commands: &[&str]) -> Scripted {
+    Scripted(commands.iter().map(ToString::to_string).collect())
+}
+
+fn tasks(ids: &[&str]) -> Vec<Task> {
+    ids.iter().map(|id| task(id)).collect()
+}
+
+fn player(model: &Model) -> ModelPlayer {
+    ModelPlayer::new(model, LookingOn::Value).unwrap()
+}
+
+fn best_of(k: usize) -> Protocol {
+    Protocol { best_of: k, ..protocol() }
+}
+
+/// The ids of the whole episode, turn after turn.
+fn tokens(trajectory: &Trajectory) -> Vec<u32> {
+    trajectory.turns.iter().flat_map(|turn| turn.observation_tokens.iter().chain(&turn.completion_tokens)).copied().collect()
+}
+
+#[test]
+fn results_do_not_depend_on_the_pool() {
+    let tasks = tasks(&["plain/1", "plain/2", "rotten/4", "plain/9", "walled/1"]);
+    let (jobs, player) = (jobs(&tasks, 3), player(&babbler(1)));
+    for protocol in [best_of(1), best_of(3)] {
+        let alone = play(&player, &jobs, &protocol, Pool { workers: 1, episodes: 1 });
+        let found: Vec<(&str, usize)> = alone.iter().map(|t| (t.game.as_str(), t.repetition)).collect();
+        let expected: Vec<(&str, usize)> = jobs.iter().map(|job| (job.task.id.as_str(), job.repetition)).collect();
+        assert_eq!(found, expected, "each job gives exactly one trajectory");
+        let outcomes: Vec<Outcome> = alone.iter().map(|t| t.outcome).collect();
+        for outcome in [Outcome::Success, Outcome::TurnLimit, Outcome::EnvFailed] {
+            assert!(outcomes.contains(&outcome), "the games were chosen to end in every way: {outcomes:?}");
+        }
+        for (workers, episodes) in [(4, 16), (2, 5)] {
+            assert_eq!(play(&player, &jobs, &protocol, Pool { workers, episodes }), alone);
+        }
+    }
+}
+
+#[test]
+fn the_admissible_commands_stand_below_the_observation_where_they_are_shown() {
+    let tasks = tasks(&["plain/2"]);
+    let shown = Protocol { admissible_shown: true, ..protocol() };
+    let played = play(&script(&["look", "east", "east"]), &jobs(&tasks, 1), &shown, POOL);
+    assert_eq!(played[0].turns[1].observation, "You are in room 0.\nAdmissible commands: east, look, west");
+    assert_eq!(played[0].last_observation, "You are in room 2.");
+}
+
+#[test]
+fn an_episode_ends_for_the_reason_it_names() {
+    let ended = |id: &str, commands: &[&str], turn_limit: usize| {
+        let tasks = [task(id)];
+        let protocol = Protocol { turn_limit, ..protocol() };
+        let played = play(&script(commands), &jobs(&tasks, 1), &protocol, POOL).remove(0);
+        (played.outcome, played.turns.len(), played.last_observation)
+    };
+    let east = ["east"; 3];
+    assert_eq!(ended("plain/3", &east, 9), (Outcome::Success, 3, "You are in room 3.".into()));
+    assert_eq!(ended("plain/3", &east, 3), (Outcome::Success, 3, "You are in room 3.".into()), "with its last turn");
+    assert_eq!(ended("plain/3", &east, 2), (Outcome::TurnLimit, 2, "You are in room 2.".into()));
+    assert_eq!(ended("plain/4", &east, 9), (Outcome::Failure, 3, "You are in room 3.".into()), "the script gives up");
+    let (outcome, turns, last) = ended("plain/0", &east, 9);
+    assert_eq!((outcome, turns), (Outcome::Success, 0), "won before the first turn");
+    assert!(last.starts_with("You are in room 0 of 0."));
+}
+
+#[test]
+fn a_world_that_fails_loses_its_own_episode_and_says_why() {
+    let healthy = tasks(&["plain/1", "plain/3", "plain/5"]);
+    let mixed = tasks(&["plain/1", "plain/3", "plain/5", "walled/1", "rotten/5", "buggy/5"]);
+    let policy = script(&["east"; 5]);
+    let played = play(&policy, &jobs(&mixed, 1), &protocol(), POOL);
+    let undisturbed = play(&policy, &jobs(&healthy, 1), &protocol(), POOL);
+    assert_eq!(played[..3], undisturbed, "the others are as without it");
+    assert!(undisturbed.iter().all(|t| t.outcome == Outcome::Success && t.failure.is_none()));
+    let lost: Vec<(Outcome, usize, &str, &str)> = (played[3..].iter())
+        .map(|t| (t.outcome, t.turns.len(), t.failure.as_deref().unwrap(), t.last_observation.as_str()))
+        .collect();
+    let failed = Outcome::EnvFailed;
+    assert_eq!(lost[0], (failed, 0, "cannot load walled/1: walled up", ""));
+    assert_eq!(lost[1], (failed, 2, "the world failed at command \"east\": the floor gave way", ""));
+    assert_eq!(lost[2], (failed, 2, "the world failed at command \"east\": it panicked", ""), "nobody waits for it");
+}
+
+#[test]
+fn a_slow_world_makes_no_other_episode_wait() {
+    let tasks = tasks(&["slow/1", "plain/1", "plain/2", "plain/3", "plain/4"]);
+    let (jobs, world) = (jobs(&tasks, 2), Corridors::default());
+    let policy = script(&["east"; 4]);
+    let mut ended = Vec::new();
+    let pool = Pool { workers: 3, episodes: 4 };
+    play_episodes(&policy, &world, &jobs, &protocol(), pool, |trajectory| -> Result<(), ()> {
+        assert_eq!(trajectory.outcome, Outcome::Success, "{:?}", trajectory.failure);
+        ended.push(trajectory.game);
+        if ended.len() == 8 {
+            world.release();
+        }
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(ended[8..], ["slow/1", "slow/1"], "the slow ones end last, after they were released");
+}
+
+#[test]
+fn an_error_of_the_recorder_ends_the_round() {
+    let tasks = tasks(&["plain/1", "plain/2"]);
+    let mut recorded = 0;
+    let result = play_episodes(&script(&["east"; 2]), &Corridors::default(), &jobs(&tasks, 9), &protocol(), POOL, |_| {
+        recorded += 1;
+        if recorded == 4 { Err("the disk is full") } else { Ok(()) }
+    });
+    assert_eq!((result, recorded), (Err("the disk is full"), 4));
+}
+
+/// The world never hears of a malformed completion: the room stays, a turn is spent, the next observation says so.
+#[test]
+fn a_malformed_completion_costs_a_turn_and_does_not_reach_the_world() {
+    let tasks = tasks(&["plain/2"]);
+    let policy = script(&["east", "", "east\nlook", "<|agent|>", "east"]);
+    let played = play(&policy, &jobs(&tasks, 1), &protocol(), POOL).remove(0);
+    let heard: Vec<&str> = played.turns.iter().skip(1).map(|turn| turn.observation.as_str()).collect();
+    assert_eq!(heard, ["You are in room 1.", MALFORMED_ANSWER, MALFORMED_ANSWER, MALFORMED_ANSWER]);
+    let actions: Vec<Option<&str>> = played.turns.iter().map(|turn| turn.action.as_deref()).collect();
+    assert_eq!(actions, [Some("east"), None, None, None, Some("east")]);
+    assert_eq!((played.malformed_turns(), played.outcome), (3, Outcome::Success));
+
+    let never = play(&script(&[""; 9]), &jobs(&tasks, 1), &protocol(), POOL).remove(0);
+    assert_eq!((never.outcome, never.turns.len(), never.malformed_turns()), (Outcome::TurnLimit, 6, 6));
+    assert_eq!(never.last_observation, MALFORMED_ANSWER);
+}
+
+/// One token is no room for a word and an end: every command is cut, and the world puts the missing end in.
+#[test]
+fn a_cut_completion_is_malformed_and_closed_by_the_world() {
+    let (tasks, model) = (tasks(&["plain/2"]), babbler(1));
+    let cut = Protocol { completion_limit: 1, ..protocol() };
+    let mut cuts = 0;
+    for played in play(&player(&model), &jobs(&tasks, 6), &cut, POOL) {
+        assert_eq!(played.malformed_turns(), played.turns.len());
+        for pair in played.turns.windows(2) {
+            let written_end = pair[0].completion_tokens == [model.tokenizer.end];
+            let place = if written_end { Place::AfterEnd } else { Place::AfterCut };
+            cuts += usize::from(!written_end);
+            assert_eq!(pair[1].observation_tokens, chat::observation_tokens(&model.tokenizer, MALFORMED_ANSWER, place));
+            assert_eq!(pair[1].observation_tokens[0] == model.tokenizer.end, !written_end);
+        }
+    }
+    assert!(cuts > 10, "{cuts}");
+}
+
+/// An episode stops before the turn that might not fit, and never later.
+#[test]
+fn the_context_limit_leaves_room_for_a_whole_completion() {
+    let (tasks, model) = (tasks(&["plain/9"]), babbler(2));
+    let player = player(&model);
+    let played_with = |context_limit: usize| {
+        let protocol = Protocol { context_limit, turn_limit: 20, ..protocol() };
+        let played = play(&player, &jobs(&tasks, 4), &protocol, POOL);
+        for trajectory in &played {
+            let used = trajectory.tokens();
+            assert!(used <= context_limit, "{used} tokens in a context of {context_limit}");
+            if trajectory.outcome == Outcome::ContextLimit {
+                let place = match trajectory.turns.last() {
+                    None => Place::Opening,
+                    Some(turn) if turn.completion_tokens.last() == Some(&model.tokenizer.end) => Place::AfterEnd,
+                    Some(_) => Place::AfterCut,
+                };
+                let next = chat::observation_tokens(&model.tokenizer, &trajectory.last_observation, place).len();
+                assert!(used + next + protocol.completion_limit > context_limit, "it stopped too early");
+            }
+        }
+        let ended = |outcome| played.iter().filter(|t| t.outcome == outcome).count();
+        (ended(Outcome::ContextLimit), ended(Outcome::TurnLimit))
+    };
+    assert_eq!(played_with(20), (4, 0), "not even the opening fits");
+    assert_eq!(played_with(100), (4, 0));
+    let (stopped, _) = played_with(10_000);
+    assert_eq!(stopped, 0, "the model's own context of 512 tokens is enough for 20 turns");
+}
+
+/// What stands in the log, read from scratch in one piece, gives the very log-probabilities and values that were
+/// logged turn by turn: the policy read this concatenation and nothing else, at any temperature and K.
+#[test]
+fn the_logged_tokens_are_what_the_policy_read() {
+    let (tasks, model) = (tasks(&["plain/3", "plain/9"]), babbler(3));
+    let policy = PolicyEngine::from_weights(&model.config, &model.policy).unwrap();
+    let value = ValueEngine::from_weights(&model.config, model.value.as_ref().unwrap()).unwrap();
+    let (width, vocab) = (model.config.hidden_size, model.config.vocab_size);
+    for protocol in [best_of(1), best_of(3), Protocol { temperature: 2.5, ..best_of(2) }, Protocol { temperature: 0.0, ..best_of(1) }] {
+        for played in play(&player(&model), &jobs(&tasks, 2), &protocol, POOL) {
+            let tokens = tokens(&played);
+            assert_eq!(tokens[0], model.tokenizer.begin);
+            let read = |trunk: &agent::generate::Trunk| {
+                trunk.extend(&mut [Span { tokens: &tokens, prefix: None, cache: &mut KvCache::default() }])
+            };
+            let (states, value_states) = (read(&policy.trunk), read(&value.trunk));
+            let logprobs = policy.logprobs(&states);
+            let value_at = |position: usize| value.value(&value_states[position * width..(position + 1) * width]);
+            let mut end = 0;
+            for turn in &played.turns {
+                end += turn.observation_tokens.len();
+                assert_eq!(turn.value, Some(value_at(end - 1)), "V just before the completion");
+                for (token, logged) in turn.completion_tokens.iter().zip(&turn.logprobs) {
+                    let row = &logprobs[(end - 1) * vocab..end * vocab];
+                    assert_eq!(*logged, row[*token as usize], "under the untempered policy");
+                    if protocol.temperature == 0.0 {
+                        assert!(row.iter().all(|other| other <= logged), "greedy takes the likeliest");
+                    }
+                    end += 1;
+                }
+                assert_eq!(turn.after_value, Some(value_at(end - 1)), "U just after the completion");
+                assert_eq!(turn.logprobs.len(), turn.completion_tokens.len());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_best_of_k_is_the_candidate_with_the_highest_value() {
+    let (tasks, model) = (tasks(&["plain/9"]), babbler(4));
+    let played = play(&player(&model), &jobs(&tasks, 4), &best_of(4), POOL);
+    let turns: Vec<_> = played.iter().flat_map(|t| &t.turns).collect();
+    for turn in &turns {
+        let scores: Vec<f32> = turn.candidates.iter().map(|candidate| candidate.score).collect();
+        assert!((1..=4).contains(&scores.len()));
+        assert_eq!(turn.after_value, scores.iter().copied().reduce(f32::max));
+        let winner = agent::select::best(&scores);
+        assert_eq!(turn.completion, turn.candidates[winner].completion);
+    }
+    assert!(turns.iter().any(|turn| turn.candidates.len() == 4), "four different completions occur");
+    assert!(turns.iter().any(|turn| turn.after_value != Some(turn.candidates[0].score)), "not always the first");
+}
+
+/// At temperature 0 all K candidates are the same one: it is scored once, and K changes nothing.
+#[test]
+fn equal_candidates_count_once() {
+    let (tasks, model) = (tasks(&["plain/9"]), babbler(4));
+    let greedy = |k: usize| play(&player(&model), &jobs(&tasks, 2), &Protocol { temperature: 0.0, ..best_of(k) }, POOL);
+    let (one, three) = (greedy(1), greedy(3));
+    assert!(three.iter().flat_map(|t| &t.turns).all(|turn| turn.candidates.len() == 1));
+    assert!(one.iter().flat_map(|t| &t.turns).all(|turn| turn.candidates.is_empty()));
+    assert_eq!(one.iter().map(tokens).collect::<Vec<_>>(), three.iter().map(tokens).collect::<Vec<_>>());
+    assert_eq!(one[0].turns, one[1].turns, "greedy play does not depend on the seed");
+}
+
+/// Without a value network there is nothing to choose by: the first sample is taken, the same one as with K = 1.
+#[test]
+fn samples_come_from_the_seed_alone() {
+    let (tasks, model) = (tasks(&["plain/9"]), babbler(5));
+    let blind = ModelPlayer::new(&model, LookingOn::Nobody).unwrap();
+    let alone = play(&blind, &jobs(&tasks, 3), &best_of(1), POOL);
+    assert_ne!(tokens(&alone[0]), tokens(&alone[1]), "another seed, another episode");
+    let watched = play(&player(&model), &jobs(&tasks, 3), &best_of(1), POOL);
+    for (blind, watched) in alone.iter().zip(&watched) {
+        assert_eq!(tokens(blind), tokens(watched), "looking on changes nothing");
+        assert!(blind.turns.iter().all(|turn| turn.value.is_none() && turn.after_value.is_none()));
+        assert_eq!((blind.value_policy.is_some(), watched.value_policy.is_some()), (false, true));
+    }
+}
+
+#[test]
+fn a_vocabulary_larger_than_the_embedding_is_refused() {
+    let mut model = babbler(1);
+    let (has, fits) = (model.tokenizer.vocab_size(), model.tokenizer.vocab_size() - 1);
+    model.config.vocab_size = fits;
+    let Err(error) = ModelPlayer::new(&model, LookingOn::Nobody) else { panic!("{has} tokens do not fit into {fits}") };
+    assert_eq!(error.to_string(), format!("model configuration: the tokenizer has {has} tokens, the model {fits}"));
+}

@@ -1,0 +1,445 @@
+//! The binary from end to end: what it prints, what it says when something is wrong, and its exit codes.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod tiny;
+
+use agent::model::Model;
+use agent::tokenizer::Tokenizer;
+use agent::weights::{DecoderConfig, Weights};
+use env_bridge::NativeWorld;
+use scenarios::{Split, Suite, World};
+use serde_json::{Value, json};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use tempfile::TempDir;
+use tiny::files;
+
+struct Ran {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+fn hearth(folder: &Path, arguments: &[&str]) -> Ran {
+    hearth_told(folder, arguments, "")
+}
+
+fn hearth_told(folder: &Path, arguments: &[&str], stdin: &str) -> Ran {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_hearth"))
+        .args(arguments)
+        .current_dir(folder)
+        .env("COLUMNS", "110")
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ran { code: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+impl Ran {
+    #[track_caller]
+    fn done(self) -> String {
+        assert_eq!(self.code, 0, "{}", self.stderr);
+        self.stdout
+    }
+
+    /// The one JSON object on stdout.
+    #[track_caller]
+    fn json(self) -> Value {
+        let text = self.done();
+        assert!(text.ends_with("}\n") && text.lines().count() == 1, "not one line of JSON: {text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[track_caller]
+    fn refused(self, code: i32, text: &str) {
+        assert_eq!((self.code, self.stderr.as_str(), self.stdout.as_str()), (code, text, ""));
+    }
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// `games`, a suite of six games of train, three of valid_seen and two of valid_unseen.
+fn with_games() -> (TempDir, Suite) {
+    let folder = folder();
+    let suite = tiny::suite(&folder.path().join("games"));
+    (folder, suite)
+}
+
+/// A small random model without a value network.
+fn save_model(folder: &Path) {
+    let tokenizer = Tokenizer::train(["go to desk 1\nYou arrive at desk 1."; 4].into_iter(), 300).unwrap();
+    let config = DecoderConfig {
+        model_type: "llama".into(),
+        vocab_size: tokenizer.vocab_size(),
+        hidden_size: 8,
+        intermediate_size: 8,
+        num_hidden_layers: 1,
+        num_attention_heads: 2,
+        num_key_value_heads: 1,
+        rope_theta: 10_000.0,
+        rms_norm_eps: 1e-5,
+        max_position_embeddings: 600,
+        tie_word_embeddings: true,
+    };
+    let policy = Weights::random(&config, 1);
+    Model { config, tokenizer, policy, value: None }.save(folder).unwrap();
+}
+
+#[track_caller]
+fn has_keys(object: &Value, keys: &[&str]) {
+    let found: Vec<&str> = object.as_object().unwrap().keys().map(String::as_str).collect();
+    for key in keys {
+        assert!(found.contains(key), "{key} is not among {found:?}");
+    }
+}
+
+/// The help of every subcommand that the help names, however deep.
+#[test]
+fn the_help_says_what_it_said() {
+    let folder = folder();
+    let mut open: Vec<Vec<String>> = vec![Vec::new()];
+    let mut seen = 0;
+    while let Some(path) = open.pop() {
+        let mut arguments: Vec<&str> = path.iter().map(String::as_str).collect();
+        arguments.push("--help");
+        let help = hearth(folder.path(), &arguments).done();
+        let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+        for line in commands {
+            if let Some(name) = line.strip_prefix("  ").filter(|name| !name.starts_with([' ', '-'])) {
+                let name = name.split(' ').next().unwrap();
+                if name != "help" {
+                    open.push(path.iter().cloned().chain([name.to_string()]).collect());
+                }
+            }
+        }
+        let name = std::iter::once("help").chain(path.iter().map(String::as_str)).collect::<Vec<_>>().join("-");
+        insta::assert_snapshot!(name, help);
+        seen += 1;
+    }
+    assert!(seen >= 13, "{seen} pages of help");
+}
+
+#[test]
+fn completions_are_printed_for_a_shell() {
+    let folder = folder();
+    let script = hearth(folder.path(), &["completions", "bash"]).done();
+    assert!(script.contains("complete -F _hearth") && script.contains("quickstart"), "{script}");
+    assert_eq!(hearth(folder.path(), &["completions", "teletype"]).code, 2);
+}
+
+#[test]
+fn wrong_use_ends_with_2_and_says_what_would_be_right() {
+    let (folder, _) = with_games();
+    let run = |arguments: &[&str]| hearth(folder.path(), arguments);
+    let eval = |more: &[&str]| run(&[&["eval", "--out", "out", "--policy"], more].concat());
+    let nowhere = "No such file or directory (os error 2)";
+
+    eval(&["expert", "--suite", "nowhere"])
+        .refused(2, &format!("error: cannot read nowhere: {nowhere}\nhint: name a suite folder or a manifest file\n"));
+    fs::create_dir(folder.path().join("empty")).unwrap();
+    eval(&["expert", "--suite", "empty"]).refused(
+        2,
+        "error: no suite in empty\nhint: expected suite.jsonl, or folders named train, valid_train, valid_seen or valid_unseen\n",
+    );
+    eval(&["nowhere", "--suite", "games"]).refused(
+        2,
+        "error: --policy nowhere: neither `expert` nor a model folder\n\
+         hint: a model folder holds config.json, tokenizer.json and model.safetensors\n",
+    );
+    eval(&["expert", "--suite", "games", "--best-of", "3"])
+        .refused(2, "error: --best-of: the expert writes one completion; only K = 1 makes sense\n");
+    eval(&["expert", "--suite", "games", "--best-of", "0"]).refused(2, "error: --best-of: K starts at 1\n");
+    eval(&["expert", "--suite", "games", "--split", "valid_train"]).refused(2, "error: games has no games in valid_train\n");
+    let unknown = eval(&["expert", "--suite", "games", "--split", "test"]);
+    assert_eq!(unknown.code, 2);
+    assert!(unknown.stderr.contains("known: train, valid_train, valid_seen, valid_unseen"), "{}", unknown.stderr);
+    run(&["play", "--policy", "expert", "--suite", "games", "--game", "9"])
+        .refused(2, "error: --game 9: household-small-seed5 has 2 games in valid_unseen\n");
+    run(&["collect", "--policy", "expert", "--suite", "games", "--split", "valid_train", "--out", "store.jsonl"])
+        .refused(2, "error: games has no games in valid_train\n");
+    run(&["train", "nowhere.toml", "--data", "nowhere.jsonl", "--out", "out"])
+        .refused(2, &format!("error: cannot use nowhere.toml: {nowhere}\n"));
+    fs::write(folder.path().join("damaged.jsonl"), "{}\n{}\n").unwrap();
+    run(&["collect", "--policy", "expert", "--suite", "games", "--out", "damaged.jsonl"]).refused(
+        2,
+        "collect\nerror: damaged.jsonl:1: missing field `format` at line 1 column 2\n\
+         hint: the file was changed or damaged; remove the line to keep the others\n",
+    );
+    run(&["loop", "nowhere.toml"]).refused(2, &format!("error: cannot use nowhere.toml: {nowhere}\n"));
+    assert_eq!(run(&["evaluate"]).code, 2);
+    assert!(!folder.path().join("out").exists(), "nothing was begun");
+}
+
+/// The file, the line, the key, and what would have been expected in its place.
+#[test]
+fn a_bad_recipe_is_refused_with_its_file_and_key() {
+    let folder = folder();
+    let told = |from: &str, to: &str| {
+        fs::write(folder.path().join("bad.toml"), tiny::RECIPE.replacen(from, to, 1)).unwrap();
+        let ran = hearth(folder.path(), &["loop", "bad.toml"]);
+        assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{}", ran.stderr);
+        assert!(ran.stderr.starts_with("error: bad.toml: "), "{}", ran.stderr);
+        ran.stderr
+    };
+    let unknown = told("iterations = 2", "iterations = 2\nbudget = 3");
+    assert!(unknown.contains("line 5") && unknown.contains("unknown field `budget`"), "{unknown}");
+    let misplaced = told("targets = \"transcript\"", "targets = \"transcript\", beta = 0.1");
+    assert!(misplaced.contains("unknown field `beta`"), "{misplaced}");
+    assert!(told("seed = 3\n", "").contains("missing field `seed`"));
+    let lesson = told("policy = \"sft\"", "policy = \"gpt\"");
+    assert_eq!(lesson, "error: bad.toml: collect: there is no lesson \"gpt\"; lessons are [\"sft\", \"rejection-sampling\", \"oreo\"]\n");
+    assert!(!folder.path().join("runs").exists(), "nothing was begun");
+}
+
+#[test]
+fn a_damaged_game_is_named_and_counted() {
+    let (folder, suite) = with_games();
+    let damaged = &suite.split(Split::ValidSeen)[1].path;
+    let name = damaged.strip_prefix(folder.path()).unwrap().display().to_string();
+    let text = fs::read_to_string(damaged).unwrap();
+    fs::write(damaged, &text[..text.len() / 2]).unwrap();
+
+    let listed = hearth(folder.path(), &["scenarios", "list", "games"]);
+    assert_eq!(listed.code, 1, "a suite with faults is not what it says it is");
+    assert!(listed.stdout.ends_with(" 10 games, 1 faults\n"), "{}", listed.stdout);
+    assert!(listed.stderr.starts_with(&format!("left out: {name}: the game is not the one in the manifest (hash ")), "{}", listed.stderr);
+    assert!(listed.stderr.ends_with("\n1 games of household-small-seed5 are left out\n"), "{}", listed.stderr);
+
+    fs::remove_file(folder.path().join("games/suite.jsonl")).unwrap();
+    let listed = hearth(folder.path(), &["scenarios", "list", "games", "--json"]);
+    assert_eq!(listed.code, 1);
+    let report: Value = serde_json::from_str(&listed.stdout).unwrap();
+    assert_eq!(report["faults"][0][0], json!(name));
+    assert!(report["faults"][0][1].as_str().unwrap().starts_with("not a game: "), "{report}");
+
+    let eval = hearth(folder.path(), &["eval", "--policy", "expert", "--suite", "games", "--split", "valid_seen", "--out", "out"]);
+    assert!(eval.stderr.contains("1 games of games are left out"), "{}", eval.stderr);
+    assert_eq!(eval.code, 0, "the others are played, and the loss is on the screen");
+
+    let mut broken: Value = serde_json::from_str(&text).unwrap();
+    broken["pddl_problem"] = json!("(define (problem");
+    fs::write(damaged, broken.to_string()).unwrap();
+    let play = hearth(folder.path(), &["play", "--policy", "expert", "--suite", &name]);
+    assert_eq!(play.code, 2, "a broken world");
+    assert!(play.stderr.contains("game.tw-pddl") && play.stderr.contains("pddl_problem"), "{}", play.stderr);
+}
+
+#[test]
+fn a_damaged_model_is_refused_by_its_file() {
+    let (folder, _) = with_games();
+    let model = folder.path().join("model");
+    save_model(&model);
+    let eval = || hearth(folder.path(), &["eval", "--policy", "model", "--suite", "games", "--out", "out", "--turns", "2"]);
+    eval().done();
+    let lacking = hearth(folder.path(), &["eval", "--policy", "model", "--suite", "games", "--out", "out", "--best-of", "1,3"]);
+    lacking.refused(2, "error: --best-of 3: model holds no value network (value/)\n");
+    let refused = |file: &str, text: &[u8], part: &str| {
+        let path = model.join(file);
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, text).unwrap();
+        let ran = eval();
+        fs::write(&path, whole).unwrap();
+        assert_eq!((ran.code, ran.stdout.as_str()), (2, ""));
+        assert!(ran.stderr.contains(&format!("model/{file}")) && ran.stderr.contains(part), "{}", ran.stderr);
+        assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
+    };
+    let weights = fs::read(model.join("model.safetensors")).unwrap();
+    refused("model.safetensors", &weights[..weights.len() - 7], "");
+    refused("model.safetensors", b"", "");
+    refused("tokenizer.json", b"{}", "");
+    refused("config.json", b"{\"model_type\": \"gpt2\"}", "missing field");
+    let config = fs::read_to_string(model.join("config.json")).unwrap();
+    let wider = config.replace("\"hidden_size\": 8", "\"hidden_size\": 16");
+    fs::write(model.join("config.json"), wider).unwrap();
+    let ran = eval();
+    assert!(ran.code > 0 && ran.stderr.contains("has shape [") && ran.stderr.contains("expected ["), "{}", ran.stderr);
+}
+
+#[test]
+fn the_same_seed_writes_the_same_games() {
+    let folder = folder();
+    let generate = |out: &str, seed: &str| {
+        let counts = ["--train", "6", "--valid-train", "1", "--seen", "1", "--unseen", "2"];
+        hearth(folder.path(), &[&["scenarios", "generate", out, "--seed", seed, "--json"], &counts[..]].concat()).json()
+    };
+    let (one, again, other) = (generate("a", "1"), generate("b", "1"), generate("c", "2"));
+    assert_eq!((&one["games"], &one["hash"]), (&json!(10), &again["hash"]));
+    assert_ne!(one["hash"], other["hash"]);
+    assert!(files(&folder.path().join("a")) == files(&folder.path().join("b")), "every byte is the same");
+    let listed = hearth(folder.path(), &["scenarios", "list", "a", "--json"]).json();
+    assert_eq!(listed, one, "what was generated is what is listed");
+    has_keys(&listed, &["suite", "hash", "games", "splits", "faults", "left_out"]);
+    assert_eq!((&listed["splits"]["valid_unseen"], &listed["faults"]), (&json!({"examine": 1, "put": 1}), &json!([])));
+}
+
+#[test]
+fn the_expert_is_measured_in_one_json_object() {
+    let (folder, suite) = with_games();
+    let eval = || hearth(folder.path(), &["eval", "--policy", "expert", "--suite", "games", "--out", "out", "--json"]).json();
+    let measured = eval();
+    has_keys(&measured, &["rows", "seconds", "run", "protocols", "suite", "policy_hash", "seed"]);
+    assert_eq!((&measured["run"], &measured["suite"]), (&json!("out"), &json!(suite.hash())));
+    let rows = measured["rows"].as_array().unwrap();
+    for row in rows {
+        has_keys(row, &["policy", "split", "task_type", "k", "n", "successes", "success_rate", "low", "high", "mean_turns"]);
+        let number = |key: &str| row[key].as_f64().unwrap();
+        assert!((number("success_rate") - number("successes") / number("n")).abs() < 1e-12);
+        assert!(number("low") <= number("success_rate") && number("success_rate") <= number("high"));
+    }
+    let totals: Vec<(&Value, &Value)> =
+        rows.iter().filter(|row| row["task_type"].is_null()).map(|row| (&row["split"], &row["n"])).collect();
+    assert_eq!(totals, [(&json!("valid_seen"), &json!(3)), (&json!("valid_unseen"), &json!(2))]);
+    assert!(rows.iter().any(|row| row["successes"].as_f64() > Some(0.0)), "the expert wins now and then");
+
+    let store = fs::read(folder.path().join("out/episodes-k1.jsonl")).unwrap();
+    assert_eq!(eval()["rows"], measured["rows"], "a second call reads what stands there");
+    assert_eq!(fs::read(folder.path().join("out/episodes-k1.jsonl")).unwrap(), store);
+    let other = hearth(folder.path(), &["eval", "--policy", "expert", "--suite", "games", "--out", "out", "--turns", "9"]);
+    assert_eq!(other.code, 2, "another protocol into the same folder");
+    assert!(other.stderr.contains("holds episodes of policy expert under another protocol"), "{}", other.stderr);
+    let table = hearth(folder.path(), &["eval", "--policy", "expert", "--suite", "games", "--out", "out"]).done();
+    assert!(table.contains("K = 1: each game once, 40 turns, full history, no admissible list, greedy"), "{table}");
+}
+
+/// The loop, and each of its stages by hand with the models that it made.
+#[test]
+fn a_loop_and_its_stages_by_hand() {
+    let folder = folder();
+    let run = |arguments: &[&str]| hearth(folder.path(), arguments);
+    fs::write(folder.path().join("tiny.toml"), tiny::RECIPE.replace("iterations = 2", "iterations = 1")).unwrap();
+    let report = run(&["loop", "tiny.toml", "--json"]).json();
+    has_keys(&report, &["rows", "seconds", "run", "suite", "protocols"]);
+    assert_eq!(report["run"], json!("runs/tiny"));
+    let table = run(&["loop", "tiny.toml"]).done();
+    assert!(table.contains("oreo, best of 2 by value") && table.contains("valid_unseen (n = 2)"), "{table}");
+    let reseeded = run(&["loop", "tiny.toml", "--seed", "4", "--out", "runs/tiny"]);
+    assert_eq!(reseeded.code, 2);
+    assert!(reseeded.stderr.contains("recipe.toml: another recipe has run here"), "{}", reseeded.stderr);
+
+    let (games, oreo) = ("runs/tiny/games", "runs/tiny/1/oreo");
+    let played = ["--suite", games, "--turns", "6", "--completion", "4"];
+    let collect = [&["collect", "--policy", oreo, "--games", "2", "--repetitions", "2", "--out", "store.jsonl", "--json"], &played[..]].concat();
+    let collected = run(&collect).json();
+    assert_eq!((&collected["episodes"], &collected["store"]), (&json!(4), &json!("store.jsonl")));
+    assert_eq!(run(&collect).json(), collected, "episodes that stand there are not played again");
+    assert_eq!(fs::read_to_string(folder.path().join("store.jsonl")).unwrap().lines().count(), 4);
+
+    let lesson = "name = \"more\"\nfrom = \"collector\"\ndata = [\"rollouts\"]\noptimizer = { batch = 2, updates = 1 }\nalgorithm = { kind = \"sft\", targets = \"actions\" }\n";
+    fs::write(folder.path().join("more.toml"), lesson).unwrap();
+    let train = ["train", "more.toml", "--data", "store.jsonl", "--out", "more"];
+    run(&train).refused(2, "error: --from MODEL is missing: the lesson says from = \"collector\"\n");
+    let trained = run(&[&train[..], &["--from", oreo, "--json"]].concat()).json();
+    assert_eq!((&trained["read"], &trained["model"]), (&json!(4), &json!("more")));
+    assert_eq!(trained["left_out"], json!({"env_failed": 0, "too_long": 0, "empty": 0, "failures": 0}));
+    let metrics = fs::read_to_string(folder.path().join("more/metrics.csv")).unwrap();
+    assert_eq!(metrics.lines().count(), 2, "a header and a row an update");
+
+    let eval = [&["eval", "--policy", oreo, "--best-of", "1,2", "--split", "valid_unseen", "--out", "out", "--json"], &played[..]].concat();
+    let measured = run(&eval).json();
+    let ks: Vec<&Value> = measured["rows"].as_array().unwrap().iter().map(|row| &row["k"]).collect();
+    assert!(ks.contains(&&json!(1)) && ks.contains(&&json!(2)), "{ks:?}");
+    assert_ne!(measured["policy_hash"], trained["policy_hash"], "the lesson made another policy");
+    let again = run(&[&["eval", "--policy", "more", "--split", "valid_unseen", "--out", "out2", "--episodes", "1", "--json"], &played[..]].concat());
+    assert_eq!(again.json()["policy_hash"], trained["policy_hash"]);
+}
+
+#[test]
+fn a_game_is_played_by_the_expert_a_model_or_a_person() {
+    let (folder, _) = with_games();
+    let run = |arguments: &[&str]| hearth(folder.path(), arguments);
+    let played = run(&["play", "--policy", "expert", "--json"]).json();
+    assert_eq!(played["policy"], json!("expert"));
+    assert!(played["turns"].as_array().unwrap().len() > 1);
+    let transcript = run(&["play", "--policy", "expert", "--suite", "games"]).done();
+    assert!(transcript.contains("\n> go to ") && transcript.contains(" turns\n"), "{transcript}");
+    save_model(&folder.path().join("model"));
+    let babble = run(&["play", "--policy", "model", "--suite", "games", "--turns", "3", "--temperature", "1", "--json"]).json();
+    assert_eq!((&babble["outcome"], babble["turns"].as_array().unwrap().len()), (&json!("turn_limit"), 3));
+
+    let person = hearth_told(folder.path(), &["play", "--suite", "games"], "look\nfly\nquit\n");
+    assert_eq!((person.code, person.stdout.as_str()), (0, "\nfailure after 2 turns\n"));
+    assert!(person.stderr.contains("Your task is to:") && person.stderr.contains("Nothing happens."), "{}", person.stderr);
+}
+
+/// Plays a game's walkthrough and records it in the form that `world replay` reads.
+fn recorded(task: &scenarios::Task) -> Value {
+    let world = NativeWorld::new();
+    let commands = world.game(&task.path).unwrap().walkthrough().unwrap().to_vec();
+    let mut environment = world.open(task).unwrap();
+    let mut walk = Vec::new();
+    for command in std::iter::once(None).chain(commands.iter().map(Some)) {
+        let observation = match command {
+            None => environment.reset().unwrap(),
+            Some(command) => environment.step(command).unwrap(),
+        };
+        let admissible = environment.admissible_commands().unwrap();
+        walk.push(json!({"command": command, "observation": observation.text, "admissible": admissible, "won": observation.won}));
+    }
+    json!({"game": format!("{}/game.tw-pddl", task.id), "version": "games", "walk": walk})
+}
+
+#[test]
+fn a_replay_repeats_the_record_or_names_the_first_difference() {
+    let (folder, suite) = with_games();
+    let mut traces: Vec<Value> = suite.tasks.iter().take(3).map(recorded).collect();
+    let commands: usize = traces.iter().map(|trace| trace["walk"].as_array().unwrap().len() - 1).sum();
+    let replay = |traces: &[Value], more: &[&str]| {
+        let lines: String = traces.iter().map(|trace| format!("{trace}\n")).collect();
+        fs::write(folder.path().join("traces.jsonl"), lines).unwrap();
+        hearth(folder.path(), &[&["world", "replay", "traces.jsonl", "--games", "."], more].concat())
+    };
+    assert_eq!(replay(&traces, &[]).done(), format!("3 walks, {commands} commands, 0 differences\n"));
+    assert_eq!(replay(&traces, &["--json"]).json(), json!({"walks": 3, "commands": commands, "differences": 0, "first": null}));
+
+    let (game, command) = (traces[1]["game"].clone(), traces[1]["walk"][2]["command"].clone());
+    let found = traces[1]["walk"][2]["observation"].clone();
+    traces[1]["walk"][2]["observation"] = json!("You fall asleep.");
+    traces[2]["walk"][1]["won"] = json!(true);
+    let different = replay(&traces, &[]);
+    let first = format!(
+        "3 walks, {commands} commands, 2 differences\nfirst: {} in text games, turn 2, {command}: observation\n  \
+         recorded \"You fall asleep.\"\n  here     {found}\n",
+        game.as_str().unwrap()
+    );
+    assert_eq!((different.code, different.stdout), (1, first));
+    assert_eq!(replay(&traces, &["--json"]).code, 1);
+
+    traces[0]["game"] = json!("nowhere/game.tw-pddl");
+    let missing = replay(&traces, &[]);
+    assert_eq!(missing.code, 2);
+    assert_eq!(missing.stderr, "error: traces.jsonl, line 1: there is no game file ./games/nowhere/game.tw-pddl\n");
+}
+
+/// A few of the walks that the Python stack was recorded on. Needs the official games beside the checkout, and Python
+/// to unpack them; says so and passes where they are not.
+#[test]
+fn official_walks_are_replayed() {
+    let official = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/alfworld");
+    let python = |arguments: &[&str]| Command::new("python3").args(arguments).stdout(Stdio::null()).status();
+    if !official.join("traces.jsonl.xz").is_file() || !python(&["-c", "import lzma"]).is_ok_and(|status| status.success()) {
+        eprintln!("skipped: needs python3 and the official games at {}", official.display());
+        return;
+    }
+    let folder = folder();
+    let text = |path: PathBuf| path.to_string_lossy().into_owned();
+    for version in ["2.1.1", "2.1.3"] {
+        let (script, out) = (text(official.join("expand.py")), text(folder.path().join(version)));
+        assert!(python(&[&script, &out, "--version", version, "--split", "valid_seen"]).unwrap().success());
+    }
+    let unpack = "import lzma, sys; open(sys.argv[2], 'w').writelines(l for i, l in enumerate(lzma.open(sys.argv[1], 'rt')) if i % 20 == 0)";
+    let (packed, few) = (text(official.join("traces.jsonl.xz")), text(folder.path().join("few.jsonl")));
+    assert!(python(&["-c", unpack, &packed, &few]).unwrap().success());
+    let report = hearth(folder.path(), &["world", "replay", "few.jsonl", "--games", ".", "--json"]).json();
+    assert_eq!((&report["walks"], &report["differences"]), (&json!(6), &json!(0)), "{report}");
+}

@@ -1,0 +1,306 @@
+//! Lessons on played episodes: what is read, what is logged, and that resuming equals not stopping.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+#[path = "../../agent/tests/corridor/mod.rs"]
+mod corridor;
+
+use agent::episode::Pool;
+use agent::model::Model;
+use agent::player::{LookingOn, ModelPlayer, Scripted};
+use corridor::{babbler, jobs, play, protocol, task};
+use indicatif::ProgressBar;
+use scenarios::{Outcome, Trajectory};
+use std::collections::BTreeMap;
+use std::path::Path;
+use trainer::TrainerError;
+use trainer::course::tokenize_texts;
+use trainer::optimizer::OptimizerRecipe;
+use trainer::recipe::{Algorithm, Data, LessonRecipe, Level, Start, Targets};
+use trainer::train::{LeftOut, Lesson, clean_up, train};
+
+/// Updates after which a checkpoint is written.
+const CHECKPOINT: usize = 100;
+
+const SFT: Algorithm = Algorithm::Sft { targets: Targets::Actions };
+const REJECTION_SAMPLING: Algorithm = Algorithm::RejectionSampling { targets: Targets::Actions };
+
+fn oreo(level: Level, value_warmup: f64) -> Algorithm {
+    Algorithm::Oreo { level, beta: 0.1, alpha: 0.0, value_learning_rate: 1e-2, value_warmup }
+}
+
+fn recipe(algorithm: Algorithm, optimizer: OptimizerRecipe) -> LessonRecipe {
+    LessonRecipe { name: "lesson".into(), from: Start::Collector, data: vec![Data::Rollouts], optimizer, algorithm }
+}
+
+/// Every trajectory once, all in one update, at a rate.
+fn one_update(trajectories: &[Trajectory], learning_rate: f64) -> OptimizerRecipe {
+    OptimizerRecipe { batch: trajectories.len(), learning_rate, ..OptimizerRecipe::default() }
+}
+
+fn learn(recipe: &LessonRecipe, start: &Model, trajectories: &[Trajectory], out: &Path) -> Result<(Model, LeftOut), TrainerError> {
+    train(&Lesson { recipe, start, trajectories, seed: 7, out }, &ProgressBar::hidden())
+}
+
+/// Learns in a folder of its own; what came of it and the rows of metrics.csv.
+fn learned(recipe: &LessonRecipe, start: &Model, trajectories: &[Trajectory]) -> (Model, LeftOut, Vec<MetricsRow>) {
+    let out = tempfile::tempdir().unwrap();
+    let (model, left_out) = learn(recipe, start, trajectories, out.path()).unwrap();
+    (model, left_out, metrics(out.path()))
+}
+
+/// A row of metrics.csv by column.
+type MetricsRow = BTreeMap<String, String>;
+
+fn metrics(out: &Path) -> Vec<MetricsRow> {
+    let mut reader = csv::Reader::from_path(out.join("metrics.csv")).unwrap();
+    reader.deserialize().map(Result::unwrap).collect()
+}
+
+#[track_caller]
+fn number(row: &MetricsRow, column: &str) -> f64 {
+    row[column].parse().unwrap_or_else(|_| panic!("{column} is {:?}", row[column]))
+}
+
+/// Sampled episodes, some won and some not.
+fn rollouts(model: &Model) -> Vec<Trajectory> {
+    let player = ModelPlayer::new(model, LookingOn::Nobody).unwrap();
+    let tasks = ["plain/1", "plain/2", "plain/9"].map(task);
+    let played = play(&player, &jobs(&tasks, 4), &protocol(), Pool { workers: 2, episodes: 8 });
+    let won = played.iter().filter(|t| t.outcome == Outcome::Success).count();
+    assert!(won > 1 && won < played.len() - 3, "{won} won of {}", played.len());
+    played
+}
+
+/// Episodes played by a script, tokenized afterwards.
+fn scripted(model: &Model, id: &str, commands: &[&str]) -> Trajectory {
+    let policy = Scripted(commands.iter().map(ToString::to_string).collect());
+    let mut played = play(&policy, &jobs(&[task(id)], 1), &protocol(), Pool { workers: 1, episodes: 1 });
+    tokenize_texts(&model.tokenizer, &mut played);
+    played.remove(0)
+}
+
+fn of(trajectories: &[Trajectory], outcome_is: impl Fn(Outcome) -> bool) -> Vec<Trajectory> {
+    trajectories.iter().filter(|t| outcome_is(t.outcome)).cloned().collect()
+}
+
+/// Facts T11: the zero head makes V ≡ 0 and ρ = 0 at update 0, so the residual of every action is −R and its mean
+/// square the share of wins, at both levels.
+#[test]
+fn the_first_value_loss_is_the_success_rate() {
+    let model = babbler(21);
+    let played = rollouts(&model);
+    let wins = played.iter().map(Trajectory::reward).sum::<f64>() / played.len() as f64;
+    for level in [Level::Turn, Level::Token] {
+        let (_, _, rows) = learned(&recipe(oreo(level, 0.0), one_update(&played, 1e-3)), &model, &played);
+        let row = &rows[0];
+        for column in ["success_rate", "loss_value", "loss_after_value", "loss_policy"] {
+            assert!((number(row, column) - wins).abs() < 1e-6, "{column} is {}, {wins} were won", row[column]);
+        }
+        for column in ["value_mean", "log_ratio_per_action", "kl_exact"] {
+            assert!(number(row, column).abs() < 1e-12, "{column} is {}", row[column]);
+        }
+        assert!(number(row, "gradient_norm_policy") > 0.0 && number(row, "gradient_norm_value") > 0.0);
+    }
+}
+
+/// Fact T12: where nothing was won, V = 0 and ρ = 0, nobody learns anything, and the weights keep every bit.
+#[test]
+fn failures_alone_teach_nothing_at_first() {
+    let model = babbler(21);
+    let lost = of(&rollouts(&model), |outcome| outcome != Outcome::Success);
+    let (learned, _, rows) = learned(&recipe(oreo(Level::Turn, 0.0), one_update(&lost, 1e-2)), &model, &lost);
+    assert_eq!((number(&rows[0], "gradient_norm_policy"), number(&rows[0], "gradient_norm_value")), (0.0, 0.0));
+    assert_eq!(learned.policy, model.policy);
+    assert_eq!(learned.value, Some(model.policy.with_zero_value_head(&model.config)));
+}
+
+/// While only the value network learns the policy keeps every bit; afterwards both move.
+#[test]
+fn the_value_network_learns_first() {
+    let model = babbler(21);
+    let played = rollouts(&model);
+    let optimizer = OptimizerRecipe { updates: 4, ..one_update(&played, 1e-2) };
+    let (learned_half, _, rows) = learned(&recipe(oreo(Level::Turn, 0.5), optimizer.clone()), &model, &played);
+    let policy_learned: Vec<bool> = rows.iter().map(|row| !row["gradient_norm_policy"].is_empty()).collect();
+    assert_eq!(policy_learned, [false, false, true, true]);
+    assert!(rows.iter().all(|row| number(row, "gradient_norm_value") > 0.0));
+    assert_ne!(learned_half.policy, model.policy);
+    let (learned_none, _, _) = learned(&recipe(oreo(Level::Turn, 1.0), optimizer), &model, &played);
+    assert_eq!(learned_none.policy, model.policy);
+    assert_ne!(learned_none.value, Some(model.policy.with_zero_value_head(&model.config)));
+}
+
+/// On one batch that is read again and again, a loss that is descended goes down.
+#[test]
+fn every_algorithm_lowers_its_loss() {
+    let model = babbler(22);
+    let played = of(&rollouts(&model), |outcome| outcome == Outcome::Success);
+    let optimizer = OptimizerRecipe { updates: 6, ..one_update(&played, 1e-2) };
+    let transcript = Algorithm::Sft { targets: Targets::Transcript };
+    for (algorithm, column) in [(SFT, "loss_policy"), (transcript, "loss_policy"), (oreo(Level::Turn, 0.0), "loss_value"), (oreo(Level::Token, 0.0), "loss_value")] {
+        let (_, _, rows) = learned(&recipe(algorithm.clone(), optimizer.clone()), &model, &played);
+        let (first, last) = (number(&rows[0], column), number(&rows[5], column));
+        assert!(last < 0.95 * first, "{algorithm:?}: {first} before, {last} after");
+    }
+}
+
+/// At rate 0 the policy stays, so rows can be compared: a batch's loss is its singles' mean, each by its tokens.
+#[test]
+fn neither_padding_nor_order_nor_company_changes_a_loss() {
+    let model = babbler(23);
+    let played = rollouts(&model);
+    for targets in [Targets::Actions, Targets::Transcript] {
+        let count = |t: &Trajectory| match targets {
+            Targets::Actions => t.turns.iter().map(|turn| turn.completion_tokens.len()).sum(),
+            Targets::Transcript => t.tokens() - 1,
+        };
+        let algorithm = Algorithm::Sft { targets };
+        let loss_of = |trajectories: &[Trajectory]| {
+            let (_, _, rows) = learned(&recipe(algorithm.clone(), one_update(trajectories, 0.0)), &model, trajectories);
+            assert_eq!(rows.len(), 1);
+            number(&rows[0], "loss_policy")
+        };
+        let total: usize = played.iter().map(count).sum();
+        let singles: f64 = played.iter().map(|t| loss_of(std::slice::from_ref(t)) * count(t) as f64).sum();
+        let backwards: Vec<Trajectory> = played.iter().rev().cloned().collect();
+        let (forwards, backwards) = (loss_of(&played), loss_of(&backwards));
+        assert!((forwards - singles / total as f64).abs() < 1e-5, "{forwards} together, {} alone", singles / total as f64);
+        assert!((forwards - backwards).abs() < 1e-5, "{forwards} and backwards {backwards}");
+    }
+}
+
+/// Rejection sampling on everything and imitation of the wins alone are the same lesson, to the bit.
+#[test]
+fn rejection_sampling_reads_only_successes() {
+    let model = babbler(24);
+    let played = rollouts(&model);
+    let won = of(&played, |outcome| outcome == Outcome::Success);
+    let optimizer = OptimizerRecipe { batch: 3, updates: 4, ..OptimizerRecipe::default() };
+    let (chosen, left_out, rows) = learned(&recipe(REJECTION_SAMPLING, optimizer.clone()), &model, &played);
+    let (imitated, nothing, _) = learned(&recipe(SFT, optimizer), &model, &won);
+    assert_eq!(chosen.policy, imitated.policy);
+    assert_ne!(chosen.policy, model.policy);
+    assert_eq!(left_out, LeftOut { failures: played.len() - won.len(), ..LeftOut::default() });
+    assert_eq!(nothing, LeftOut::default());
+    assert!(rows.iter().all(|row| number(row, "success_rate") == 1.0));
+}
+
+#[test]
+fn what_is_left_out_is_counted_by_its_reason() {
+    let mut model = babbler(25);
+    let good = scripted(&model, "plain/2", &["east", "east"]);
+    let failed = scripted(&model, "plain/9", &["east", "look"]);
+    let lost = scripted(&model, "rotten/9", &["east", "east"]);
+    let turnless = scripted(&model, "plain/0", &[]);
+    let long = scripted(&model, "plain/9", &["look", "west", "look", "west", "look", "west"]);
+    let mut blank = good.clone();
+    blank.turns[1].completion_tokens.clear();
+    model.config.max_position_embeddings = long.tokens() - 1;
+    let all = [good.clone(), lost.clone(), lost, failed, turnless, blank, long];
+    let counted = |algorithm| {
+        let (_, left_out, rows) = learned(&recipe(algorithm, one_update(&all, 1e-3)), &model, &all);
+        (left_out, rows[0]["trajectories"].clone())
+    };
+    let left_out = LeftOut { env_failed: 2, too_long: 1, empty: 2, failures: 0 };
+    assert_eq!(counted(SFT), (left_out, "2".into()));
+    assert_eq!(counted(REJECTION_SAMPLING), (LeftOut { failures: 1, ..left_out }, "1".into()));
+
+    let out = tempfile::tempdir().unwrap();
+    let error = learn(&recipe(REJECTION_SAMPLING, one_update(&all, 1e-3)), &model, &all[1..], out.path()).unwrap_err();
+    assert_eq!(error.to_string(), "nothing to learn from: lesson lesson: no trajectory remains of 6");
+}
+
+/// An epoch reads everything once; every epoch in another order; the same seed in the same order.
+#[test]
+fn every_epoch_reads_everything_once_and_has_its_rows() {
+    let model = babbler(26);
+    let played = rollouts(&model);
+    let optimizer = OptimizerRecipe { batch: 5, epochs: 2, ..OptimizerRecipe::default() };
+    let lesson = recipe(SFT, optimizer);
+    let (_, _, rows) = learned(&lesson, &model, &played);
+    let column = |name: &str| rows.iter().map(|row| row[name].clone()).collect::<Vec<_>>();
+    assert_eq!(column("update"), ["0", "1", "2", "3", "4", "5"]);
+    assert_eq!(column("epoch"), ["0", "0", "0", "1", "1", "1"]);
+    let tokens: usize = played.iter().map(Trajectory::tokens).sum();
+    for epoch in rows.chunks(3) {
+        assert!((epoch.iter().map(|row| number(row, "trajectories")).sum::<f64>() - played.len() as f64).abs() < 1e-9);
+        assert!((epoch.iter().map(|row| number(row, "tokens")).sum::<f64>() - tokens as f64).abs() < 1e-9);
+    }
+    let (again, _, _) = learned(&lesson, &model, &played);
+    assert_eq!(again.policy, learned(&lesson, &model, &played).0.policy);
+}
+
+#[test]
+fn a_number_that_is_none_stops_the_lesson_and_is_named() {
+    let mut model = babbler(27);
+    let played = rollouts(&model);
+    model.policy.0.get_mut("model.norm.weight").unwrap().data[3] = f32::NAN;
+    let out = tempfile::tempdir().unwrap();
+    let error = learn(&recipe(SFT, one_update(&played, 1e-3)), &model, &played, out.path()).unwrap_err();
+    let expected = "update 0: the policy loss is NaN\nhint: a smaller learning rate, or a look at the last rows of metrics.csv";
+    assert_eq!(error.to_string(), expected);
+    assert_eq!(metrics(out.path()).len(), 0, "only finite rows are written");
+}
+
+/// A lesson that ends a few updates after its checkpoint leaves that checkpoint behind, just as a killed one would. The
+/// second call then begins there, and must end in the same bits. `after` is what the kill left in metrics.csv.
+#[track_caller]
+fn resuming_equals_not_stopping(algorithm: Algorithm, after: impl Fn(&mut String)) {
+    let model = babbler(28);
+    let played = [
+        scripted(&model, "plain/2", &["east", "east"]),
+        scripted(&model, "plain/9", &["east", "west"]),
+        scripted(&model, "plain/1", &["east"]),
+    ];
+    let updates = CHECKPOINT + 4;
+    let optimizer = OptimizerRecipe { batch: 1, updates, weight_decay: 0.01, ..OptimizerRecipe::default() };
+    let lesson = recipe(algorithm, optimizer);
+    let out = tempfile::tempdir().unwrap();
+    let (whole, left_out) = learn(&lesson, &model, &played, out.path()).unwrap();
+    let whole_rows = metrics(out.path());
+    assert_eq!(whole_rows.len(), updates);
+    assert!(out.path().join("checkpoint/position.json").exists());
+
+    let path = out.path().join("metrics.csv");
+    let mut text = std::fs::read_to_string(&path).unwrap();
+    after(&mut text);
+    std::fs::write(&path, text).unwrap();
+    let (resumed, left_out_again) = learn(&lesson, &model, &played, out.path()).unwrap();
+    let rows = metrics(out.path());
+    assert!(rows[..CHECKPOINT] == whole_rows[..CHECKPOINT], "rows before the checkpoint stay, with their seconds");
+    assert!(rows[CHECKPOINT..].iter().zip(&whole_rows[CHECKPOINT..]).any(|(a, b)| a["seconds"] != b["seconds"]), "the others were learned again");
+    let timeless = |rows: &[MetricsRow]| {
+        let without = |row: &MetricsRow| row.iter().filter(|(name, _)| *name != "seconds").map(|(n, v)| (n.clone(), v.clone())).collect();
+        rows.iter().map(without).collect::<Vec<MetricsRow>>()
+    };
+    assert_eq!(rows.len(), updates, "one row an update");
+    assert_eq!(timeless(&rows)[CHECKPOINT..], timeless(&whole_rows)[CHECKPOINT..], "the same numbers");
+    assert_eq!(resumed.policy, whole.policy);
+    assert_eq!(resumed.value, whole.value);
+    assert_eq!(left_out_again, left_out);
+
+    let other = LessonRecipe { optimizer: OptimizerRecipe { learning_rate: 0.5, ..lesson.optimizer.clone() }, ..lesson };
+    let error = learn(&other, &model, &played, out.path()).unwrap_err().to_string();
+    assert!(error.contains("position.json: belongs to another recipe, data or starting policy"), "{error}");
+    clean_up(out.path()).unwrap();
+    assert!(!out.path().join("checkpoint").exists());
+}
+
+/// Killed in the middle of a row of metrics.csv.
+#[test]
+fn resuming_an_imitation_equals_not_stopping() {
+    resuming_equals_not_stopping(SFT, |text| text.truncate(text.len() - 40));
+}
+
+/// The policy has had fewer updates than the value network when the checkpoint is written.
+#[test]
+fn resuming_oreo_with_a_value_warmup_equals_not_stopping() {
+    resuming_equals_not_stopping(oreo(Level::Token, 0.9), |_| {});
+}
+
+/// The policy has had no update at all when the checkpoint is written.
+#[test]
+fn resuming_within_the_value_warmup_equals_not_stopping() {
+    resuming_equals_not_stopping(oreo(Level::Turn, 0.97), |_| {});
+}

@@ -105,13 +105,17 @@ impl Player {
     pub(crate) fn open(policy: &str, highest_k: usize) -> anyhow::Result<Self> {
         if policy == "expert" {
             if highest_k > 1 {
-                return Err(ui::WrongUse("--best-of: the expert writes one completion; only K = 1 makes sense".into()).into());
+                return Err(
+                    ui::WrongUse("--best-of: the expert writes one completion; only K = 1 makes sense".into()).into()
+                );
             }
             return Ok(Self::Expert(ExpertPolicy::default()));
         }
         let folder = Path::new(policy);
         if !folder.is_dir() {
-            let text = format!("--policy {policy}: neither `expert` nor a model folder\nhint: a model folder holds config.json, tokenizer.json and model.safetensors");
+            let text = format!(
+                "--policy {policy}: neither `expert` nor a model folder\nhint: a model folder holds config.json, tokenizer.json and model.safetensors"
+            );
             return Err(ui::WrongUse(text).into());
         }
         let model = Model::open(folder).map_err(TrainerError::from).with_context(|| format!("--policy {policy}"))?;
@@ -202,7 +206,12 @@ impl Eval {
             for protocol in &measured.protocols {
                 ui::print(&format!("K = {}: {}\n", protocol.best_of, evaluate::protocol_line(protocol)));
             }
-            ui::print(&format!("suite {}, policy {}, seed {}\n", &measured.suite[..16], measured.policy_hash, measured.seed));
+            ui::print(&format!(
+                "suite {}, policy {}, seed {}\n",
+                &measured.suite[..16],
+                measured.policy_hash,
+                measured.seed
+            ));
         }
         Ok(ExitCode::SUCCESS)
     }

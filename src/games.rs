@@ -169,7 +169,13 @@ fn print_counts(suite: &Suite, splits: &BTreeMap<Split, BTreeMap<&'static str, u
         0 => String::new(),
         n => format!(", {n} folders hold no text game"),
     };
-    ui::print(&format!("suite {} {}: {} games, {} faults{left_out}\n", suite.name, &suite.hash()[..16], suite.tasks.len(), suite.faults.len()));
+    ui::print(&format!(
+        "suite {} {}: {} games, {} faults{left_out}\n",
+        suite.name,
+        &suite.hash()[..16],
+        suite.tasks.len(),
+        suite.faults.len()
+    ));
 }
 
 /// Names every game that is damaged or missing.

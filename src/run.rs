@@ -84,5 +84,9 @@ fn print_report(report: &Report) {
         ui::print(&format!("K = {k}: {protocol}\n"));
     }
     ui::print(&format!("suite {}\n", &report.suite[..16]));
-    ui::print(&format!("run folder {} ({:.0} s); rows by task type in eval.csv\n", report.run.display(), report.seconds));
+    ui::print(&format!(
+        "run folder {} ({:.0} s); rows by task type in eval.csv\n",
+        report.run.display(),
+        report.seconds
+    ));
 }

@@ -62,11 +62,16 @@ impl Train {
                 };
                 fresh(&shape, &trajectories, self.seed)?
             }
-            (Some(_), Start::Fresh) => return Err(ui::WrongUse("--from: the lesson says from = \"fresh\"".into()).into()),
-            (None, Start::Collector) => return Err(ui::WrongUse("--from MODEL is missing: the lesson says from = \"collector\"".into()).into()),
+            (Some(_), Start::Fresh) => {
+                return Err(ui::WrongUse("--from: the lesson says from = \"fresh\"".into()).into());
+            }
+            (None, Start::Collector) => {
+                return Err(ui::WrongUse("--from MODEL is missing: the lesson says from = \"collector\"".into()).into());
+            }
         };
         tokenize_texts(&start.tokenizer, &mut trajectories);
-        let lesson = Lesson { recipe: &recipe, start: &start, trajectories: &trajectories, seed: self.seed, out: &self.out };
+        let lesson =
+            Lesson { recipe: &recipe, start: &start, trajectories: &trajectories, seed: self.seed, out: &self.out };
         let bar = ui::bar(&format!("train {}", recipe.name));
         let (model, left_out) = train::train(&lesson, &bar)?;
         bar.finish();

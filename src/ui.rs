@@ -33,7 +33,8 @@ pub(crate) fn bar(title: &str) -> ProgressBar {
         return ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
     }
     let style = ProgressStyle::with_template("{prefix:32} {bar:24} {pos:>5}/{len:<5} {elapsed:>4}  {wide_msg}");
-    let bar = ProgressBar::new(0).with_style(style.expect("the template is written here")).with_prefix(title.to_string());
+    let bar =
+        ProgressBar::new(0).with_style(style.expect("the template is written here")).with_prefix(title.to_string());
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
 }
@@ -74,12 +75,17 @@ pub(crate) fn print_summary(rows: &[Row], title: impl Fn(&Row) -> String) {
             lines.push(line);
         }
     }
-    let table: Vec<Vec<String>> = lines.iter().map(|(policy, k)| {
-        let of = |split: &Split| rows.iter().find(|r| r.policy == *policy && r.k == *k && r.split == *split && r.task_type.is_none());
-        let name = splits.iter().find_map(&of).map_or_else(|| policy.clone(), &title);
-        let cells = splits.iter().map(|split| of(split).map_or_else(|| "-".into(), percent));
-        std::iter::once(name).chain(cells).collect()
-    }).collect();
+    let table: Vec<Vec<String>> = lines
+        .iter()
+        .map(|(policy, k)| {
+            let of = |split: &Split| {
+                rows.iter().find(|r| r.policy == *policy && r.k == *k && r.split == *split && r.task_type.is_none())
+            };
+            let name = splits.iter().find_map(&of).map_or_else(|| policy.clone(), &title);
+            let cells = splits.iter().map(|split| of(split).map_or_else(|| "-".into(), percent));
+            std::iter::once(name).chain(cells).collect()
+        })
+        .collect();
     let header: Vec<String> = std::iter::once("success %, Wilson 95 %".to_string())
         .chain(splits.iter().map(|split| {
             let n = rows.iter().find(|row| row.split == *split && row.task_type.is_none()).map_or(0, |row| row.n);

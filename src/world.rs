@@ -43,7 +43,10 @@ impl Replay {
             ui::print(&format!("{walks} walks, {commands} commands, {differences} differences\n"));
             if let Some(first) = &report.first {
                 let command = first.command.as_deref().unwrap_or("(reset)");
-                ui::print(&format!("first: {} in text {}, turn {}, {command:?}: {}\n", first.game, first.version, first.turn, first.field));
+                ui::print(&format!(
+                    "first: {} in text {}, turn {}, {command:?}: {}\n",
+                    first.game, first.version, first.turn, first.field
+                ));
                 ui::print(&format!("  recorded {}\n  here     {}\n", first.expected, first.found));
             }
         }

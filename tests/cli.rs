@@ -160,7 +160,8 @@ fn wrong_use_ends_with_2_and_says_what_would_be_right() {
     eval(&["expert", "--suite", "games", "--best-of", "3"])
         .refused(2, "error: --best-of: the expert writes one completion; only K = 1 makes sense\n");
     eval(&["expert", "--suite", "games", "--best-of", "0"]).refused(2, "error: --best-of: K starts at 1\n");
-    eval(&["expert", "--suite", "games", "--split", "valid_train"]).refused(2, "error: games has no games in valid_train\n");
+    eval(&["expert", "--suite", "games", "--split", "valid_train"])
+        .refused(2, "error: games has no games in valid_train\n");
     let unknown = eval(&["expert", "--suite", "games", "--split", "test"]);
     assert_eq!(unknown.code, 2);
     assert!(unknown.stderr.contains("known: train, valid_train, valid_seen, valid_unseen"), "{}", unknown.stderr);
@@ -198,7 +199,10 @@ fn a_bad_recipe_is_refused_with_its_file_and_key() {
     assert!(misplaced.contains("unknown field `beta`"), "{misplaced}");
     assert!(told("seed = 3\n", "").contains("missing field `seed`"));
     let lesson = told("policy = \"sft\"", "policy = \"gpt\"");
-    assert_eq!(lesson, "error: bad.toml: collect: there is no lesson \"gpt\"; lessons are [\"sft\", \"rejection-sampling\", \"oreo\"]\n");
+    assert_eq!(
+        lesson,
+        "error: bad.toml: collect: there is no lesson \"gpt\"; lessons are [\"sft\", \"rejection-sampling\", \"oreo\"]\n"
+    );
     assert!(!folder.path().join("runs").exists(), "nothing was begun");
 }
 
@@ -213,7 +217,11 @@ fn a_damaged_game_is_named_and_counted() {
     let listed = hearth(folder.path(), &["scenarios", "list", "games"]);
     assert_eq!(listed.code, 1, "a suite with faults is not what it says it is");
     assert!(listed.stdout.ends_with(" 10 games, 1 faults\n"), "{}", listed.stdout);
-    assert!(listed.stderr.starts_with(&format!("left out: {name}: the game is not the one in the manifest (hash ")), "{}", listed.stderr);
+    assert!(
+        listed.stderr.starts_with(&format!("left out: {name}: the game is not the one in the manifest (hash ")),
+        "{}",
+        listed.stderr
+    );
     assert!(listed.stderr.ends_with("\n1 games of household-small-seed5 are left out\n"), "{}", listed.stderr);
 
     fs::remove_file(folder.path().join("games/suite.jsonl")).unwrap();
@@ -223,7 +231,10 @@ fn a_damaged_game_is_named_and_counted() {
     assert_eq!(report["faults"][0][0], json!(name));
     assert!(report["faults"][0][1].as_str().unwrap().starts_with("not a game: "), "{report}");
 
-    let eval = hearth(folder.path(), &["eval", "--policy", "expert", "--suite", "games", "--split", "valid_seen", "--out", "out"]);
+    let eval = hearth(
+        folder.path(),
+        &["eval", "--policy", "expert", "--suite", "games", "--split", "valid_seen", "--out", "out"],
+    );
     assert!(eval.stderr.contains("1 games of games are left out"), "{}", eval.stderr);
     assert_eq!(eval.code, 0, "the others are played, and the loss is on the screen");
 
@@ -240,9 +251,11 @@ fn a_damaged_model_is_refused_by_its_file() {
     let (folder, _) = with_games();
     let model = folder.path().join("model");
     save_model(&model);
-    let eval = || hearth(folder.path(), &["eval", "--policy", "model", "--suite", "games", "--out", "out", "--turns", "2"]);
+    let eval =
+        || hearth(folder.path(), &["eval", "--policy", "model", "--suite", "games", "--out", "out", "--turns", "2"]);
     eval().done();
-    let lacking = hearth(folder.path(), &["eval", "--policy", "model", "--suite", "games", "--out", "out", "--best-of", "1,3"]);
+    let lacking =
+        hearth(folder.path(), &["eval", "--policy", "model", "--suite", "games", "--out", "out", "--best-of", "1,3"]);
     lacking.refused(2, "error: --best-of 3: model holds no value network (value/)\n");
     let refused = |file: &str, text: &[u8], part: &str| {
         let path = model.join(file);
@@ -286,13 +299,17 @@ fn the_same_seed_writes_the_same_games() {
 #[test]
 fn the_expert_is_measured_in_one_json_object() {
     let (folder, suite) = with_games();
-    let eval = || hearth(folder.path(), &["eval", "--policy", "expert", "--suite", "games", "--out", "out", "--json"]).json();
+    let eval =
+        || hearth(folder.path(), &["eval", "--policy", "expert", "--suite", "games", "--out", "out", "--json"]).json();
     let measured = eval();
     has_keys(&measured, &["rows", "seconds", "run", "protocols", "suite", "policy_hash", "seed"]);
     assert_eq!((&measured["run"], &measured["suite"]), (&json!("out"), &json!(suite.hash())));
     let rows = measured["rows"].as_array().unwrap();
     for row in rows {
-        has_keys(row, &["policy", "split", "task_type", "k", "n", "successes", "success_rate", "low", "high", "mean_turns"]);
+        has_keys(
+            row,
+            &["policy", "split", "task_type", "k", "n", "successes", "success_rate", "low", "high", "mean_turns"],
+        );
         let number = |key: &str| row[key].as_f64().unwrap();
         assert!((number("success_rate") - number("successes") / number("n")).abs() < 1e-12);
         assert!(number("low") <= number("success_rate") && number("success_rate") <= number("high"));
@@ -305,7 +322,8 @@ fn the_expert_is_measured_in_one_json_object() {
     let store = fs::read(folder.path().join("out/episodes-k1.jsonl")).unwrap();
     assert_eq!(eval()["rows"], measured["rows"], "a second call reads what stands there");
     assert_eq!(fs::read(folder.path().join("out/episodes-k1.jsonl")).unwrap(), store);
-    let other = hearth(folder.path(), &["eval", "--policy", "expert", "--suite", "games", "--out", "out", "--turns", "9"]);
+    let other =
+        hearth(folder.path(), &["eval", "--policy", "expert", "--suite", "games", "--out", "out", "--turns", "9"]);
     assert_eq!(other.code, 2, "another protocol into the same folder");
     assert!(other.stderr.contains("holds episodes of policy expert under another protocol"), "{}", other.stderr);
     let table = hearth(folder.path(), &["eval", "--policy", "expert", "--suite", "games", "--out", "out"]).done();
@@ -329,7 +347,11 @@ fn a_loop_and_its_stages_by_hand() {
 
     let (games, oreo) = ("runs/tiny/games", "runs/tiny/1/oreo");
     let played = ["--suite", games, "--turns", "6", "--completion", "4"];
-    let collect = [&["collect", "--policy", oreo, "--games", "2", "--repetitions", "2", "--out", "store.jsonl", "--json"], &played[..]].concat();
+    let collect = [
+        &["collect", "--policy", oreo, "--games", "2", "--repetitions", "2", "--out", "store.jsonl", "--json"],
+        &played[..],
+    ]
+    .concat();
     let collected = run(&collect).json();
     assert_eq!((&collected["episodes"], &collected["store"]), (&json!(4), &json!("store.jsonl")));
     assert_eq!(run(&collect).json(), collected, "episodes that stand there are not played again");
@@ -345,12 +367,20 @@ fn a_loop_and_its_stages_by_hand() {
     let metrics = fs::read_to_string(folder.path().join("more/metrics.csv")).unwrap();
     assert_eq!(metrics.lines().count(), 2, "a header and a row an update");
 
-    let eval = [&["eval", "--policy", oreo, "--best-of", "1,2", "--split", "valid_unseen", "--out", "out", "--json"], &played[..]].concat();
+    let eval = [
+        &["eval", "--policy", oreo, "--best-of", "1,2", "--split", "valid_unseen", "--out", "out", "--json"],
+        &played[..],
+    ]
+    .concat();
     let measured = run(&eval).json();
     let ks: Vec<&Value> = measured["rows"].as_array().unwrap().iter().map(|row| &row["k"]).collect();
     assert!(ks.contains(&&json!(1)) && ks.contains(&&json!(2)), "{ks:?}");
     assert_ne!(measured["policy_hash"], trained["policy_hash"], "the lesson made another policy");
-    let again = run(&[&["eval", "--policy", "more", "--split", "valid_unseen", "--out", "out2", "--episodes", "1", "--json"], &played[..]].concat());
+    let again = run(&[
+        &["eval", "--policy", "more", "--split", "valid_unseen", "--out", "out2", "--episodes", "1", "--json"],
+        &played[..],
+    ]
+    .concat());
     assert_eq!(again.json()["policy_hash"], trained["policy_hash"]);
 }
 
@@ -364,12 +394,17 @@ fn a_game_is_played_by_the_expert_a_model_or_a_person() {
     let transcript = run(&["play", "--policy", "expert", "--suite", "games"]).done();
     assert!(transcript.contains("\n> go to ") && transcript.contains(" turns\n"), "{transcript}");
     save_model(&folder.path().join("model"));
-    let babble = run(&["play", "--policy", "model", "--suite", "games", "--turns", "3", "--temperature", "1", "--json"]).json();
+    let babble =
+        run(&["play", "--policy", "model", "--suite", "games", "--turns", "3", "--temperature", "1", "--json"]).json();
     assert_eq!((&babble["outcome"], babble["turns"].as_array().unwrap().len()), (&json!("turn_limit"), 3));
 
     let person = hearth_told(folder.path(), &["play", "--suite", "games"], "look\nfly\nquit\n");
     assert_eq!((person.code, person.stdout.as_str()), (0, "\nfailure after 2 turns\n"));
-    assert!(person.stderr.contains("Your task is to:") && person.stderr.contains("Nothing happens."), "{}", person.stderr);
+    assert!(
+        person.stderr.contains("Your task is to:") && person.stderr.contains("Nothing happens."),
+        "{}",
+        person.stderr
+    );
 }
 
 /// Plays a game's walkthrough and records it in the form that `world replay` reads.
@@ -400,7 +435,10 @@ fn a_replay_repeats_the_record_or_names_the_first_difference() {
         hearth(folder.path(), &[&["world", "replay", "traces.jsonl", "--games", "."], more].concat())
     };
     assert_eq!(replay(&traces, &[]).done(), format!("3 walks, {commands} commands, 0 differences\n"));
-    assert_eq!(replay(&traces, &["--json"]).json(), json!({"walks": 3, "commands": commands, "differences": 0, "first": null}));
+    assert_eq!(
+        replay(&traces, &["--json"]).json(),
+        json!({"walks": 3, "commands": commands, "differences": 0, "first": null})
+    );
 
     let (game, command) = (traces[1]["game"].clone(), traces[1]["walk"][2]["command"].clone());
     let found = traces[1]["walk"][2]["observation"].clone();
@@ -427,7 +465,9 @@ fn a_replay_repeats_the_record_or_names_the_first_difference() {
 fn official_walks_are_replayed() {
     let official = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/alfworld");
     let python = |arguments: &[&str]| Command::new("python3").args(arguments).stdout(Stdio::null()).status();
-    if !official.join("traces.jsonl.xz").is_file() || !python(&["-c", "import lzma"]).is_ok_and(|status| status.success()) {
+    if !official.join("traces.jsonl.xz").is_file()
+        || !python(&["-c", "import lzma"]).is_ok_and(|status| status.success())
+    {
         eprintln!("skipped: needs python3 and the official games at {}", official.display());
         return;
     }

@@ -76,7 +76,10 @@ fn episodes(path: &Path) -> Vec<Trajectory> {
 }
 
 fn stores(out: &Path) -> Vec<PathBuf> {
-    files(out).into_keys().filter(|path| path.extension().is_some_and(|e| e == "jsonl") && !path.ends_with("suite.jsonl")).collect()
+    files(out)
+        .into_keys()
+        .filter(|path| path.extension().is_some_and(|e| e == "jsonl") && !path.ends_with("suite.jsonl"))
+        .collect()
 }
 
 fn remove(out: &Path, parts: &[&str]) {
@@ -101,13 +104,24 @@ fn cut_last_lines(path: &Path) {
 fn check_table(rows: &[Row]) {
     let lines: BTreeSet<(&str, usize)> = rows.iter().map(|row| (row.policy.as_str(), row.k)).collect();
     let expected = [
-        ("oreo", 1), ("oreo", 2), ("oreo-2", 1), ("oreo-2", 2), ("rejection-sampling", 1), ("rejection-sampling-2", 1), ("sft", 1),
+        ("oreo", 1),
+        ("oreo", 2),
+        ("oreo-2", 1),
+        ("oreo-2", 2),
+        ("rejection-sampling", 1),
+        ("rejection-sampling-2", 1),
+        ("sft", 1),
     ];
-    assert_eq!(lines, expected.into(), "only a lesson with a value network has a best of 2, and the fresh lesson is learned once");
+    assert_eq!(
+        lines,
+        expected.into(),
+        "only a lesson with a value network has a best of 2, and the fresh lesson is learned once"
+    );
     for (policy, k) in lines {
         for split in [Split::ValidSeen, Split::ValidUnseen] {
             let of = |row: &&Row| row.policy == policy && row.k == k && row.split == split;
-            let total: Vec<usize> = rows.iter().filter(of).filter(|row| row.task_type.is_none()).map(|row| row.n).collect();
+            let total: Vec<usize> =
+                rows.iter().filter(of).filter(|row| row.task_type.is_none()).map(|row| row.n).collect();
             let by_type: usize = rows.iter().filter(of).filter(|row| row.task_type.is_some()).map(|row| row.n).sum();
             assert_eq!((total, by_type), (vec![2], 2), "{policy}, K = {k}, {split}: each of two games once");
         }
@@ -121,7 +135,8 @@ fn a_run_that_was_killed_anywhere_ends_in_the_same_table() {
     let whole = folder.path().join("whole");
     let first = go(&recipe, &whole).unwrap();
     check_table(&first.report.rows);
-    let table: Vec<Row> = csv::Reader::from_path(whole.join("eval.csv")).unwrap().deserialize().map(Result::unwrap).collect();
+    let table: Vec<Row> =
+        csv::Reader::from_path(whole.join("eval.csv")).unwrap().deserialize().map(Result::unwrap).collect();
     assert_eq!(table, first.report.rows, "eval.csv is the table");
     assert_eq!(fs::read_to_string(whole.join("recipe.toml")).unwrap(), toml::to_string(&recipe).unwrap());
     assert_eq!(first.opened, 12 + 2 * 3 + 7 * 4, "demonstrations, rollouts and evaluations, each once");
@@ -187,7 +202,8 @@ fn another_recipe_in_the_same_folder_is_refused() {
     let other = recipe(|text| few(text).replace("beta = 0.1", "beta = 0.2"));
     let Err(error) = go(&other, folder.path()) else { panic!("another beta") };
     let path = folder.path().join("recipe.toml");
-    let expected = format!("{}: another recipe has run here\nhint: choose another --out, or remove this folder", path.display());
+    let expected =
+        format!("{}: another recipe has run here\nhint: choose another --out, or remove this folder", path.display());
     assert_eq!(error.to_string(), expected);
     assert!(files(folder.path()) == before, "the run that was there is untouched");
 }

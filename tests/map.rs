@@ -106,7 +106,9 @@ fn there_is_one_rollout_loop() {
 /// Tensors in, a scalar tensor out.
 #[test]
 fn a_loss_neither_reads_nor_writes_nor_draws_nor_updates() {
-    for piece in ["std::fs", "std::io", "std::env", "rand::", "print!", "println!", "::recipe", "::optimizer", "Instant"] {
+    for piece in
+        ["std::fs", "std::io", "std::env", "rand::", "print!", "println!", "::recipe", "::optimizer", "Instant"]
+    {
         assert_eq!(files_with(piece, &["trainer/src/loss"]), set(&[]), "{piece} in a loss");
     }
 }
@@ -122,7 +124,10 @@ fn no_library_reads_the_environment() {
 /// Text that was sampled is never tokenized again: only the chat of an episode and a person's or an expert's words are.
 #[test]
 fn texts_are_tokenized_in_one_place() {
-    assert_eq!(files_with(".encode(", &["agent/src", "trainer/src", "src"]), set(&["agent/src/chat.rs", "agent/src/tokenizer.rs"]));
+    assert_eq!(
+        files_with(".encode(", &["agent/src", "trainer/src", "src"]),
+        set(&["agent/src/chat.rs", "agent/src/tokenizer.rs"])
+    );
 }
 
 /// Results go to stdout through one door, and a library never prints.

@@ -156,9 +156,7 @@ impl Decoder {
             return kv;
         }
         let [batch, kv_heads, time, head_dim] = kv.dims();
-        kv.unsqueeze_dim::<5>(2)
-            .repeat_dim(2, group)
-            .reshape([batch, kv_heads * group, time, head_dim])
+        kv.unsqueeze_dim::<5>(2).repeat_dim(2, group).reshape([batch, kv_heads * group, time, head_dim])
     }
 
     fn mlp(&self, layer: &Layer, stream: Tensor<3>) -> Tensor<3> {
@@ -172,8 +170,7 @@ impl Decoder {
     fn positions(&self, time: usize, head_dim: usize, device: &Device) -> Positions {
         let (cosines, sines) = rotary_table(time, head_dim, self.rope_theta);
         let causal = (0..time * time).map(|i| if i % time > i / time { -1e9 } else { 0.0f32 }).collect::<Vec<_>>();
-        let tensor =
-            |data: Vec<f32>, shape: [usize; 4]| Tensor::<4>::from_data(TensorData::new(data, shape), device);
+        let tensor = |data: Vec<f32>, shape: [usize; 4]| Tensor::<4>::from_data(TensorData::new(data, shape), device);
         Positions {
             cosines: tensor(cosines, [1, 1, time, head_dim]),
             sines: tensor(sines, [1, 1, time, head_dim]),

@@ -85,7 +85,8 @@ pub fn play_episodes<P: Policy, E>(
             scope.spawn(move || work(world, &inbox, &outbox, shown));
         }
         drop((inbox, outbox));
-        let mut loop_ = Rollout { policy, protocol, orders, live: Vec::new(), waiting: jobs.iter(), record: &mut record };
+        let mut loop_ =
+            Rollout { policy, protocol, orders, live: Vec::new(), waiting: jobs.iter(), record: &mut record };
         loop_.run(pool.episodes.max(1), &replies)
     })
 }
@@ -95,7 +96,8 @@ pub fn play_episodes<P: Policy, E>(
 fn work(world: &dyn World, inbox: &Receiver<Order<'_>>, outbox: &Sender<Reply>, admissible_shown: bool) {
     for order in inbox {
         let (slot, panicked) = order.if_it_panics();
-        let result = catch_unwind(AssertUnwindSafe(|| perform(world, order, admissible_shown))).unwrap_or(Err(panicked));
+        let result =
+            catch_unwind(AssertUnwindSafe(|| perform(world, order, admissible_shown))).unwrap_or(Err(panicked));
         if outbox.send(Reply { slot, result }).is_err() {
             return;
         }

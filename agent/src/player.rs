@@ -3,8 +3,8 @@
 
 use crate::chat::{self, Place};
 use crate::error::AgentError;
-use crate::model::Model;
 use crate::generate::{KvCache, PolicyEngine, Span, ValueEngine, sample};
+use crate::model::Model;
 use crate::select;
 use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;

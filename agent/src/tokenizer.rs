@@ -18,8 +18,7 @@ use tokenizers::{
 };
 
 /// A numbered name | the words that lead up to one | a word with its leading blank | what remains.
-const PIECES: &str =
-    r"[a-z]+ [0-9]+|[^0-9\n:]+?(?=[a-z]+ [0-9])|\n+| ?[A-Za-z]+|[0-9]| ?[^A-Za-z0-9\s]+|\s";
+const PIECES: &str = r"[a-z]+ [0-9]+|[^0-9\n:]+?(?=[a-z]+ [0-9])|\n+| ?[A-Za-z]+|[0-9]| ?[^A-Za-z0-9\s]+|\s";
 
 /// Opens the context of an episode.
 pub const BEGIN: &str = "<|begin|>";
@@ -28,8 +27,7 @@ pub const AGENT: &str = "<|agent|>";
 /// Ends a completion.
 pub const END: &str = "<|end|>";
 
-type Inner =
-    TokenizerImpl<ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
+type Inner = TokenizerImpl<ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
 
 /// A tokenizer and the ids of the three tokens that frame turns.
 #[derive(Debug, Clone)]
@@ -53,8 +51,8 @@ impl Tokenizer {
     /// # Errors
     /// When the library refuses the settings.
     pub fn train<'a>(texts: impl Iterator<Item = &'a str> + Send, vocab_size: usize) -> Result<Self, AgentError> {
-        let split = Split::new(SplitPattern::Regex(PIECES.into()), SplitDelimiterBehavior::Isolated, false)
-            .map_err(refused)?;
+        let split =
+            Split::new(SplitPattern::Regex(PIECES.into()), SplitDelimiterBehavior::Isolated, false).map_err(refused)?;
         let bytes = ByteLevel::new(false, false, false);
         let mut inner: Inner = TokenizerBuilder::new()
             .with_model(ModelWrapper::BPE(BPE::default()))
@@ -138,7 +136,8 @@ mod tests {
     use super::*;
 
     fn small() -> Tokenizer {
-        let texts = ["You arrive at desk 1. On the desk 1, you see a mug 2, and a pen 1.\ngo to desk 1\ntake mug 2 from desk 1"; 8];
+        let texts = ["You arrive at desk 1. On the desk 1, you see a mug 2, and a pen 1.\ngo to desk 1\ntake mug 2 from desk 1";
+            8];
         Tokenizer::train(texts.into_iter(), 400).expect("trains")
     }
 
@@ -153,7 +152,8 @@ mod tests {
     #[test]
     fn any_text_comes_back() {
         let tokenizer = small();
-        for text in ["", "\n\n -= Ünïcode 漢字 =- \t\r\n", "mug 12345", "On the desk 1, you see nothing.", ": a: b 2"] {
+        for text in ["", "\n\n -= Ünïcode 漢字 =- \t\r\n", "mug 12345", "On the desk 1, you see nothing.", ": a: b 2"]
+        {
             assert_eq!(tokenizer.decode(&tokenizer.encode(text)), text);
         }
     }

@@ -95,7 +95,8 @@ impl DecoderConfig {
         let (hidden, inner, kv) = (self.hidden_size, self.intermediate_size, self.kv_dim());
         let mut list = vec![("model.embed_tokens.weight".into(), vec![self.vocab_size, hidden])];
         for layer in 0..self.num_hidden_layers {
-            let mut add = |name: &str, shape: &[usize]| list.push((format!("model.layers.{layer}.{name}.weight"), shape.into()));
+            let mut add =
+                |name: &str, shape: &[usize]| list.push((format!("model.layers.{layer}.{name}.weight"), shape.into()));
             add("input_layernorm", &[hidden]);
             add("self_attn.q_proj", &[hidden, hidden]);
             add("self_attn.k_proj", &[kv, hidden]);

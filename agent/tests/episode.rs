@@ -33,7 +33,12 @@ fn best_of(k: usize) -> Protocol {
 
 /// The ids of the whole episode, turn after turn.
 fn tokens(trajectory: &Trajectory) -> Vec<u32> {
-    trajectory.turns.iter().flat_map(|turn| turn.observation_tokens.iter().chain(&turn.completion_tokens)).copied().collect()
+    trajectory
+        .turns
+        .iter()
+        .flat_map(|turn| turn.observation_tokens.iter().chain(&turn.completion_tokens))
+        .copied()
+        .collect()
 }
 
 #[test]
@@ -123,10 +128,11 @@ fn a_slow_world_makes_no_other_episode_wait() {
 fn an_error_of_the_recorder_ends_the_round() {
     let tasks = tasks(&["plain/1", "plain/2"]);
     let mut recorded = 0;
-    let result = play_episodes(&script(&["east"; 2]), &Corridors::default(), &jobs(&tasks, 9), &protocol(), POOL, |_| {
-        recorded += 1;
-        if recorded == 4 { Err("the disk is full") } else { Ok(()) }
-    });
+    let result =
+        play_episodes(&script(&["east"; 2]), &Corridors::default(), &jobs(&tasks, 9), &protocol(), POOL, |_| {
+            recorded += 1;
+            if recorded == 4 { Err("the disk is full") } else { Ok(()) }
+        });
     assert_eq!((result, recorded), (Err("the disk is full"), 4));
 }
 
@@ -204,7 +210,12 @@ fn the_logged_tokens_are_what_the_policy_read() {
     let policy = PolicyEngine::from_weights(&model.config, &model.policy).unwrap();
     let value = ValueEngine::from_weights(&model.config, model.value.as_ref().unwrap()).unwrap();
     let (width, vocab) = (model.config.hidden_size, model.config.vocab_size);
-    for protocol in [best_of(1), best_of(3), Protocol { temperature: 2.5, ..best_of(2) }, Protocol { temperature: 0.0, ..best_of(1) }] {
+    for protocol in [
+        best_of(1),
+        best_of(3),
+        Protocol { temperature: 2.5, ..best_of(2) },
+        Protocol { temperature: 0.0, ..best_of(1) },
+    ] {
         for played in play(&player(&model), &jobs(&tasks, 2), &protocol, POOL) {
             let tokens = tokens(&played);
             assert_eq!(tokens[0], model.tokenizer.begin);

@@ -69,10 +69,7 @@ impl FromStr for TaskType {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|t| t.name() == name)
-            .ok_or_else(|| format!("unknown task type {name:?}"))
+        Self::ALL.into_iter().find(|t| t.name() == name).ok_or_else(|| format!("unknown task type {name:?}"))
     }
 }
 

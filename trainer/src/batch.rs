@@ -8,8 +8,6 @@
 
 use crate::loss::oreo::{OreoInputs, turn_sums};
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData, assert_shape};
-use rand::Rng;
-use rand::seq::SliceRandom;
 use scenarios::{Outcome, Trajectory};
 
 /// Why trajectories cannot be learned from.
@@ -98,21 +96,9 @@ impl Batch {
         for trajectory in trajectories {
             check(trajectory)?;
         }
-        let longest = trajectories
-            .iter()
-            .map(|trajectory| trajectory.tokens())
-            .max()
-            .ok_or(BatchError::Empty)?;
-        let turns = trajectories
-            .iter()
-            .map(|trajectory| trajectory.turns.len())
-            .max()
-            .ok_or(BatchError::Empty)?;
-        let mut batch = Self::blank(
-            trajectories.len(),
-            longest.next_multiple_of(time_multiple),
-            turns,
-        );
+        let longest = trajectories.iter().map(|trajectory| trajectory.tokens()).max().ok_or(BatchError::Empty)?;
+        let turns = trajectories.iter().map(|trajectory| trajectory.turns.len()).max().ok_or(BatchError::Empty)?;
+        let mut batch = Self::blank(trajectories.len(), longest.next_multiple_of(time_multiple), turns);
         for (row, trajectory) in trajectories.iter().enumerate() {
             batch.write(row, trajectory);
         }
@@ -124,12 +110,8 @@ impl Batch {
     pub fn to_device(&self, device: &Device) -> BatchTensors {
         let by_time = [self.batch, self.time];
         let by_turn = [self.batch, self.turns];
-        let ints = |values: &[i64], shape| {
-            Tensor::from_data(TensorData::new(values.to_vec(), shape), device)
-        };
-        let bools = |values: &[bool], shape| {
-            Tensor::from_data(TensorData::new(values.to_vec(), shape), device)
-        };
+        let ints = |values: &[i64], shape| Tensor::from_data(TensorData::new(values.to_vec(), shape), device);
+        let bools = |values: &[bool], shape| Tensor::from_data(TensorData::new(values.to_vec(), shape), device);
         BatchTensors {
             tokens: ints(&self.tokens, by_time),
             targets: ints(&self.targets, by_time),
@@ -140,10 +122,7 @@ impl Batch {
             before_positions: ints(&self.before_positions, by_turn),
             after_positions: ints(&self.after_positions, by_turn),
             turn_mask: bools(&self.turn_mask, by_turn),
-            returns: Tensor::from_data(
-                TensorData::new(self.returns.clone(), [self.batch, 1]),
-                device,
-            ),
+            returns: Tensor::from_data(TensorData::new(self.returns.clone(), [self.batch, 1]), device),
         }
     }
 
@@ -235,12 +214,7 @@ impl BatchTensors {
         assert_shape!(log_ratios, [batch, time]);
         assert_shape!(values, [batch, time]);
         let returns = self.returns.clone().cast(values.dtype());
-        OreoInputs {
-            log_ratios,
-            values,
-            returns,
-            action_mask: self.action_mask.clone(),
-        }
+        OreoInputs { log_ratios, values, returns, action_mask: self.action_mask.clone() }
     }
 
     /// The turn-level view: every completion is one action, valued at the last position before it.
@@ -253,12 +227,7 @@ impl BatchTensors {
         assert_shape!(log_ratios, [batch, time]);
         let [_, turns] = self.turn_mask.dims();
         OreoInputs {
-            log_ratios: turn_sums(
-                log_ratios,
-                self.turn_of_target.clone(),
-                &self.action_mask,
-                turns,
-            ),
+            log_ratios: turn_sums(log_ratios, self.turn_of_target.clone(), &self.action_mask, turns),
             returns: self.returns.clone().cast(values.dtype()),
             values: self.at_positions(values, &self.before_positions),
             action_mask: self.turn_mask.clone(),
@@ -281,29 +250,6 @@ impl BatchTensors {
     }
 }
 
-/// How many batches' worth of items are sorted by length together: more wastes less padding, fewer mixes better.
-const BATCHES_PER_POOL: usize = 16;
-
-/// Indices of `lengths`, each exactly once, in shuffled batches of near-equal lengths; the last batch cut may be short.
-///
-/// # Panics
-/// When `batch_size` is 0.
-pub fn bucketed_batches<R: Rng + ?Sized>(
-    lengths: &[usize],
-    batch_size: usize,
-    rng: &mut R,
-) -> Vec<Vec<usize>> {
-    let mut indices: Vec<usize> = (0..lengths.len()).collect();
-    indices.shuffle(rng);
-    let mut batches = Vec::with_capacity(lengths.len().div_ceil(batch_size));
-    for pool in indices.chunks_mut(batch_size * BATCHES_PER_POOL) {
-        pool.sort_by_key(|&index| lengths[index]);
-        batches.extend(pool.chunks(batch_size).map(<[usize]>::to_vec));
-    }
-    batches.shuffle(rng);
-    batches
-}
-
 fn check(trajectory: &Trajectory) -> Result<(), BatchError> {
     let (game, repetition) = (trajectory.game.clone(), trajectory.repetition);
     if trajectory.outcome == Outcome::EnvFailed {
@@ -315,16 +261,8 @@ fn check(trajectory: &Trajectory) -> Result<(), BatchError> {
     if first.observation_tokens.is_empty() {
         return Err(BatchError::NoContext { game, repetition });
     }
-    match trajectory
-        .turns
-        .iter()
-        .position(|turn| turn.completion_tokens.is_empty())
-    {
-        Some(turn) => Err(BatchError::EmptyCompletion {
-            game,
-            repetition,
-            turn,
-        }),
+    match trajectory.turns.iter().position(|turn| turn.completion_tokens.is_empty()) {
+        Some(turn) => Err(BatchError::EmptyCompletion { game, repetition, turn }),
         None => Ok(()),
     }
 }
@@ -337,8 +275,6 @@ fn position(index: usize) -> i64 {
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
-    use rand::SeedableRng;
-    use rand::rngs::StdRng;
     use serde_json::json;
 
     fn trajectory(outcome: &str, turns: &[(&[u32], &[u32])]) -> Trajectory {
@@ -366,14 +302,7 @@ mod tests {
     /// Ids 1x came from the world, 2x and 0 from the policy: 0 is a token like any other, and it is what padding
     /// holds too.
     fn three_turns() -> Trajectory {
-        trajectory(
-            "success",
-            &[
-                (&[11, 12, 13], &[21, 22]),
-                (&[14], &[23, 0, 24]),
-                (&[15, 16], &[25]),
-            ],
-        )
+        trajectory("success", &[(&[11, 12, 13], &[21, 22]), (&[14], &[23, 0, 24]), (&[15, 16], &[25])])
     }
 
     fn one_turn() -> Trajectory {
@@ -431,86 +360,32 @@ mod tests {
     /// V = position, l = 1 a token: turn-level reads V at 2, 5, 10 and U at 4, 8, 11, and sums 2, 3 and 1 tokens.
     #[test]
     fn the_two_levels_read_the_right_places() {
-        let batch = Batch::new(&[&three_turns()], 1)
-            .unwrap()
-            .to_device(&Device::flex());
-        let positions: Tensor<2> = Tensor::<1, Int>::arange(0..12, &Device::flex())
-            .float()
-            .unsqueeze();
+        let batch = Batch::new(&[&three_turns()], 1).unwrap().to_device(&Device::flex());
+        let positions: Tensor<2> = Tensor::<1, Int>::arange(0..12, &Device::flex()).float().unsqueeze();
         let turns = batch.turn_level(positions.ones_like(), positions.clone());
         let numbers = |tensor: Tensor<2>| tensor.into_data().try_to_vec::<f32>().unwrap();
         assert_eq!(numbers(turns.values), [2.0, 5.0, 10.0]);
         assert_eq!(numbers(turns.log_ratios), [2.0, 3.0, 1.0]);
         assert_eq!(numbers(turns.returns), [1.0]);
-        assert_eq!(
-            numbers(batch.turn_after_values(positions.clone())),
-            [4.0, 8.0, 11.0]
-        );
+        assert_eq!(numbers(batch.turn_after_values(positions.clone())), [4.0, 8.0, 11.0]);
         let tokens = batch.token_level(positions.ones_like(), positions.clone());
         assert_eq!(numbers(tokens.values), numbers(positions));
     }
 
     #[test]
     fn what_cannot_be_learned_from_is_refused() {
-        let said = |trajectory: &Trajectory| {
-            Batch::new(&[&three_turns(), trajectory], 1)
-                .unwrap_err()
-                .to_string()
-        };
+        let said = |trajectory: &Trajectory| Batch::new(&[&three_turns(), trajectory], 1).unwrap_err().to_string();
         let place = "game g, repetition 2: ";
         assert_eq!(
             said(&trajectory("env_failed", &[(&[1], &[2])])),
             format!("{place}the world failed, its reward means nothing")
         );
-        assert_eq!(
-            said(&trajectory("failure", &[])),
-            format!("{place}no turns")
-        );
-        assert_eq!(
-            said(&trajectory("failure", &[(&[], &[2])])),
-            format!("{place}the first observation has no tokens")
-        );
+        assert_eq!(said(&trajectory("failure", &[])), format!("{place}no turns"));
+        assert_eq!(said(&trajectory("failure", &[(&[], &[2])])), format!("{place}the first observation has no tokens"));
         assert_eq!(
             said(&trajectory("failure", &[(&[1], &[2]), (&[3], &[])])),
             format!("{place}the completion of turn 1 has no tokens")
         );
-        assert_eq!(
-            Batch::new(&[], 1).unwrap_err().to_string(),
-            "a batch needs at least one trajectory"
-        );
-    }
-
-    /// 1000 items in batches of 8: all are there once, one seed makes one order, and little is padding.
-    #[test]
-    fn buckets_hold_everything_once_and_pad_little() {
-        let lengths: Vec<usize> = (0..1000).map(|index| 50 + index * 37 % 900).collect();
-        let batches = bucketed_batches(&lengths, 8, &mut StdRng::seed_from_u64(7));
-        assert_eq!(
-            batches,
-            bucketed_batches(&lengths, 8, &mut StdRng::seed_from_u64(7))
-        );
-        assert_ne!(
-            batches,
-            bucketed_batches(&lengths, 8, &mut StdRng::seed_from_u64(8))
-        );
-        assert_eq!(batches.len(), 125);
-        let mut seen = batches.concat();
-        seen.sort_unstable();
-        assert!(seen.into_iter().eq(0..1000));
-
-        let padded = |batch: &Vec<usize>| {
-            batch.len() * batch.iter().map(|&index| lengths[index]).max().unwrap()
-        };
-        let positions: usize = batches.iter().map(padded).sum();
-        let tokens: usize = lengths.iter().sum();
-        assert!(
-            positions * 100 < tokens * 112,
-            "{positions} positions for {tokens} tokens"
-        );
-    }
-
-    #[test]
-    fn nothing_makes_no_batches() {
-        assert!(bucketed_batches(&[], 8, &mut StdRng::seed_from_u64(7)).is_empty());
+        assert_eq!(Batch::new(&[], 1).unwrap_err().to_string(), "a batch needs at least one trajectory");
     }
 }

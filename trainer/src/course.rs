@@ -165,7 +165,8 @@ impl Course<'_> {
             let text = std::fs::read_to_string(&path).map_err(TrainerError::file(&path))?;
             let before: serde_json::Value = serde_json::from_str(&text).map_err(|e| TrainerError::content(&path, e))?;
             if before["suite"] != self.suite.hash().as_str() {
-                let reason = "the games are not those that this run began with\nhint: choose another --out, or bring them back";
+                let reason =
+                    "the games are not those that this run began with\nhint: choose another --out, or bring them back";
                 return Err(TrainerError::content(&path, reason));
             }
         }
@@ -199,7 +200,8 @@ impl Course<'_> {
         let round = Round { repetitions, seed: self.recipe.seed, pool: Pool::default() };
         let bar = self.reporter.stage("expert demonstrations");
         let path = self.out.join("demonstrations.jsonl");
-        let mut all = play_round(&ExpertPolicy { slips }, self.world, &tasks, &self.protocol(0.0, 1), round, &path, &bar)?;
+        let mut all =
+            play_round(&ExpertPolicy { slips }, self.world, &tasks, &self.protocol(0.0, 1), round, &path, &bar)?;
         let played = all.len();
         all.retain(|trajectory| trajectory.reward() > 0.0);
         bar.finish_with_message(format!("{} won of {played}", all.len()));
@@ -251,7 +253,8 @@ impl Course<'_> {
         let bar = self.reporter.stage(&format!("collect, iteration {iteration}"));
         let path = self.folder(iteration, "rollouts.jsonl");
         std::fs::create_dir_all(self.out.join(iteration.to_string())).map_err(TrainerError::file(&path))?;
-        let rollouts = play_round(&player, self.world, &tasks, &self.protocol(recipe.temperature, 1), round, &path, &bar)?;
+        let rollouts =
+            play_round(&player, self.world, &tasks, &self.protocol(recipe.temperature, 1), round, &path, &bar)?;
         let won = rollouts.iter().filter(|t| t.reward() > 0.0).count();
         bar.finish_with_message(format!("{won} won of {}", rollouts.len()));
         Ok(rollouts)

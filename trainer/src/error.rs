@@ -27,7 +27,9 @@ pub enum TrainerError {
     #[error("nothing to learn from: {0}")]
     Data(String),
     /// An update gave a number that is not one.
-    #[error("update {update}: {what} is {value}\nhint: a smaller learning rate, or a look at the last rows of metrics.csv")]
+    #[error(
+        "update {update}: {what} is {value}\nhint: a smaller learning rate, or a look at the last rows of metrics.csv"
+    )]
     NotFinite {
         /// The update.
         update: usize,

@@ -104,7 +104,8 @@ pub fn play_round<P: Policy>(
 ) -> Result<Vec<Trajectory>, TrainerError> {
     let (mut store, mut finished) = Store::open(path)?;
     let jobs = jobs(tasks, round);
-    let foreign = |t: &Trajectory| t.policy != policy.name() || t.value_policy != policy.value_name() || t.protocol != *protocol;
+    let foreign =
+        |t: &Trajectory| t.policy != policy.name() || t.value_policy != policy.value_name() || t.protocol != *protocol;
     if let Some(other) = finished.iter().find(|trajectory| foreign(trajectory)) {
         let reason = format!(
             "holds episodes of policy {} under another protocol or policy than {}\nhint: choose another --out, or remove it",

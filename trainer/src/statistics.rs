@@ -18,10 +18,7 @@ use statrs::distribution::{Binomial, ContinuousCDF, DiscreteCDF, Normal};
 #[must_use]
 pub fn wilson_interval(successes: u32, n: u32, confidence: f64) -> (f64, f64) {
     assert!(successes <= n, "{successes} successes in {n} trials");
-    assert!(
-        0.0 < confidence && confidence < 1.0,
-        "confidence {confidence} is not inside (0, 1)"
-    );
+    assert!(0.0 < confidence && confidence < 1.0, "confidence {confidence} is not inside (0, 1)");
     if n == 0 {
         return (0.0, 1.0);
     }
@@ -52,18 +49,8 @@ pub fn mcnemar_exact(b: u32, c: u32) -> f64 {
 /// When the two did not play the same number of games.
 #[must_use]
 pub fn discordant(first: &[bool], second: &[bool]) -> (u32, u32) {
-    assert_eq!(
-        first.len(),
-        second.len(),
-        "paired counts need the same games"
-    );
-    let count = |won: bool| {
-        first
-            .iter()
-            .zip(second)
-            .map(|(&a, &b)| u32::from(a == won && b != won))
-            .sum()
-    };
+    assert_eq!(first.len(), second.len(), "paired counts need the same games");
+    let count = |won: bool| first.iter().zip(second).map(|(&a, &b)| u32::from(a == won && b != won)).sum();
     (count(true), count(false))
 }
 
@@ -83,31 +70,16 @@ mod tests {
     #[test]
     fn wilson_interval_against_statsmodels() {
         let recorded = [
-            (
-                106,
-                134,
-                0.95,
-                0.714_579_636_236_659_3,
-                0.851_287_851_435_996_2,
-            ),
+            (106, 134, 0.95, 0.714_579_636_236_659_3, 0.851_287_851_435_996_2),
             (0, 20, 0.95, 0.0, 0.161_125_158_052_819_38),
             (20, 20, 0.95, 0.838_874_841_947_180_6, 1.0),
-            (
-                3,
-                10,
-                0.99,
-                0.079_566_316_523_065_73,
-                0.679_975_320_798_897_4,
-            ),
+            (3, 10, 0.99, 0.079_566_316_523_065_73, 0.679_975_320_798_897_4),
             (1, 2, 0.90, 0.120_866_319_422_273_6, 0.879_133_680_577_726_3),
         ];
         for (successes, n, confidence, expected_low, expected_high) in recorded {
             let (low, high) = wilson_interval(successes, n, confidence);
             assert!((low - expected_low).abs() < 1e-9, "{successes}/{n}: {low}");
-            assert!(
-                (high - expected_high).abs() < 1e-9,
-                "{successes}/{n}: {high}"
-            );
+            assert!((high - expected_high).abs() < 1e-9, "{successes}/{n}: {high}");
         }
     }
 

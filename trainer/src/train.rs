@@ -8,7 +8,9 @@ use crate::checkpoint::{self, Checkpoint, Position};
 use crate::error::TrainerError;
 use crate::loss::oreo::{OreoInputs, after_value_loss, exact_kl, policy_loss, turn_sums, value_loss};
 use crate::loss::{mean_per_token, sft, target_logprobs};
-use crate::optimizer::{AdamW, HostGradients, Parameter, accumulate, gradients, parameters, scheduled, with_parameters};
+use crate::optimizer::{
+    AdamW, HostGradients, Parameter, accumulate, gradients, parameters, scheduled, with_parameters,
+};
 use crate::recipe::{Algorithm, LessonRecipe, Level, Targets};
 use agent::decoder::{Decoder, ValueNetwork};
 use agent::model::Model;
@@ -84,7 +86,11 @@ pub fn train(lesson: &Lesson<'_>, progress: &ProgressBar) -> Result<(Model, Left
     std::fs::create_dir_all(lesson.out).map_err(TrainerError::file(lesson.out))?;
     let (data, left_out) = readable(lesson);
     if data.is_empty() {
-        return Err(TrainerError::Data(format!("lesson {}: no trajectory remains of {}", lesson.recipe.name, lesson.trajectories.len())));
+        return Err(TrainerError::Data(format!(
+            "lesson {}: no trajectory remains of {}",
+            lesson.recipe.name,
+            lesson.trajectories.len()
+        )));
     }
     let plan = plan(lesson, &data);
     let mut student = Student::new(lesson, &plan)?;
@@ -314,7 +320,8 @@ impl Student {
         };
         let mut parts: Vec<(usize, Part)> = std::thread::scope(|scope| {
             let lanes = self.replicas.iter().zip(&self.pools);
-            let threads: Vec<_> = lanes.map(|(networks, pool)| scope.spawn(|| pool.install(|| lane(networks)))).collect();
+            let threads: Vec<_> =
+                lanes.map(|(networks, pool)| scope.spawn(|| pool.install(|| lane(networks)))).collect();
             threads.into_iter().flat_map(|thread| thread.join().expect("a part does not panic")).collect()
         });
         parts.sort_by_key(|(index, _)| *index);
@@ -482,11 +489,22 @@ struct Oreo {
 
 impl Oreo {
     /// Actions of the chosen level; `token_log_ratios` `[batch, written]`, `values` `[batch, time]`.
-    fn inputs(&self, tensors: &BatchTensors, written: &Written, token_log_ratios: Tensor<2>, values: Tensor<2>) -> OreoInputs {
+    fn inputs(
+        &self,
+        tensors: &BatchTensors,
+        written: &Written,
+        token_log_ratios: Tensor<2>,
+        values: Tensor<2>,
+    ) -> OreoInputs {
         let returns = tensors.returns.clone();
         match self.level {
             Level::Turn => OreoInputs {
-                log_ratios: turn_sums(token_log_ratios, written.turns.clone(), &written.mask, tensors.turn_mask.dims()[1]),
+                log_ratios: turn_sums(
+                    token_log_ratios,
+                    written.turns.clone(),
+                    &written.mask,
+                    tensors.turn_mask.dims()[1],
+                ),
                 values: values.gather(1, tensors.before_positions.clone()),
                 returns,
                 action_mask: tensors.turn_mask.clone(),

@@ -11,8 +11,8 @@ use scenarios::Trajectory;
 use serde_json::json;
 use trainer::batch::{Batch, BatchTensors};
 use trainer::loss::oreo::{
-    OreoInputs, after_value_loss, exact_kl, policy_loss, response_policy_loss, response_value_loss,
-    turn_sums, value_loss,
+    OreoInputs, after_value_loss, exact_kl, policy_loss, response_policy_loss, response_value_loss, turn_sums,
+    value_loss,
 };
 use trainer::loss::sft::{sft_loss, transcript_loss};
 use trainer::loss::target_logprobs;
@@ -62,10 +62,7 @@ fn device() -> Device {
 }
 
 fn tensor<const D: usize>(values: &[f64], shape: [usize; D]) -> Tensor<D> {
-    Tensor::from_data(
-        TensorData::new(values.to_vec(), shape),
-        (&device(), DType::F64),
-    )
+    Tensor::from_data(TensorData::new(values.to_vec(), shape), (&device(), DType::F64))
 }
 
 fn indices(values: impl IntoIterator<Item = usize>) -> Tensor<1, Int> {
@@ -75,10 +72,7 @@ fn indices(values: impl IntoIterator<Item = usize>) -> Tensor<1, Int> {
 }
 
 fn all(batch: usize, actions: usize) -> Tensor<2, Bool> {
-    Tensor::from_data(
-        TensorData::new(vec![true; batch * actions], [batch, actions]),
-        &device(),
-    )
+    Tensor::from_data(TensorData::new(vec![true; batch * actions], [batch, actions]), &device())
 }
 
 fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
@@ -93,20 +87,12 @@ fn number(tensor: Tensor<1>) -> f64 {
 fn assert_near(got: &[f64], expected: &[f64], tolerance: f64) {
     assert_eq!(got.len(), expected.len());
     for (a, b) in got.iter().zip(expected) {
-        assert!(
-            (a - b).abs() <= tolerance,
-            "{got:?} is not {expected:?} within {tolerance:e}"
-        );
+        assert!((a - b).abs() <= tolerance, "{got:?} is not {expected:?} within {tolerance:e}");
     }
 }
 
 fn tree_a(rows: [usize; 4]) -> Tree {
-    let path = |(index, rows): (usize, usize)| Path {
-        rows,
-        first: index / 2,
-        leaf: A + index / 2,
-        second: index % 2,
-    };
+    let path = |(index, rows): (usize, usize)| Path { rows, first: index / 2, leaf: A + index / 2, second: index % 2 };
     Tree {
         reference: [[0.5, 0.5], [0.25, 0.75], [0.6, 0.4]],
         rewards: [[1.0, 0.0], [0.0, 1.0]],
@@ -129,31 +115,18 @@ fn tree_b() -> Tree {
     Tree {
         reference: [[0.5, 0.5], [0.3, 0.7], [0.6, 0.4]],
         rewards: [[1.0, 0.0], [0.0, 0.5]],
-        paths: rows
-            .into_iter()
-            .map(|(rows, first, leaf, second)| Path {
-                rows,
-                first,
-                leaf,
-                second,
-            })
-            .collect(),
+        paths: rows.into_iter().map(|(rows, first, leaf, second)| Path { rows, first, leaf, second }).collect(),
     }
 }
 
 impl Tree {
     fn rows(&self) -> impl Iterator<Item = &Path> {
-        self.paths
-            .iter()
-            .flat_map(|path| std::iter::repeat_n(path, path.rows))
+        self.paths.iter().flat_map(|path| std::iter::repeat_n(path, path.rows))
     }
 
     /// `[batch, 2]` of whatever stands in the table `[3, 2]` at each row's two (state, action).
     fn by_action(&self, table: Tensor<2>) -> Tensor<2> {
-        let places = indices(
-            self.rows()
-                .flat_map(|row| [ROOT * 2 + row.first, row.leaf * 2 + row.second]),
-        );
+        let places = indices(self.rows().flat_map(|row| [ROOT * 2 + row.first, row.leaf * 2 + row.second]));
         let batch = places.dims()[0] / 2;
         table.reshape([6]).select(0, places).reshape([batch, 2])
     }
@@ -163,10 +136,7 @@ impl Tree {
         let log_ratios = self.by_action(log_softmax(tables.logits.clone(), 1) - reference);
         let [batch, _] = log_ratios.dims();
         let states = indices(self.rows().flat_map(|row| [ROOT, row.leaf]));
-        let returns: Vec<f64> = self
-            .rows()
-            .map(|row| self.rewards[row.leaf - A][row.second])
-            .collect();
+        let returns: Vec<f64> = self.rows().map(|row| self.rewards[row.leaf - A][row.second]).collect();
         OreoInputs {
             log_ratios,
             values: tables.values.clone().select(0, states).reshape([batch, 2]),
@@ -176,11 +146,7 @@ impl Tree {
     }
 
     fn after_value_loss(&self, tables: &Tables) -> Tensor<1> {
-        after_value_loss(
-            self.by_action(tables.after_values.clone()),
-            &self.inputs(tables),
-            BETA,
-        )
+        after_value_loss(self.by_action(tables.after_values.clone()), &self.inputs(tables), BETA)
     }
 
     /// (π_ref, V = 0, U = 0).
@@ -191,9 +157,7 @@ impl Tree {
     /// Backward induction: V* = β log Σ π_ref e^{Q*/β}, π* = π_ref e^{(Q* − V*)/β}.
     fn optimum(&self) -> Optimum {
         let value = |state: usize, q: [f64; 2]| {
-            let sum: f64 = (0..2)
-                .map(|action| self.reference[state][action] * (q[action] / BETA).exp())
-                .sum();
+            let sum: f64 = (0..2).map(|action| self.reference[state][action] * (q[action] / BETA).exp()).sum();
             BETA * sum.ln()
         };
         let leaves = [value(A, self.rewards[0]), value(B, self.rewards[1])];
@@ -207,11 +171,7 @@ impl Tree {
         });
         let q = [root, self.rewards[0], self.rewards[1]];
         let values = [value(ROOT, root), leaves[0], leaves[1]];
-        let mut optimum = Optimum {
-            probabilities: [0.0; 6],
-            values,
-            after_values: [0.0; 6],
-        };
+        let mut optimum = Optimum { probabilities: [0.0; 6], values, after_values: [0.0; 6] };
         for place in 0..6 {
             let (state, action) = (place / 2, place % 2);
             optimum.after_values[place] = q[state][action];
@@ -232,15 +192,12 @@ impl Tree {
             let value_gradients = value_loss(&inputs, BETA).backward();
             let policy_gradients = policy_loss(&inputs, BETA).backward();
             let values = tables.values.grad(&value_gradients).unwrap() * VALUE_RATE;
-            let after_values =
-                tables.after_values.grad(&after_value_gradients).unwrap() * VALUE_RATE;
+            let after_values = tables.after_values.grad(&after_value_gradients).unwrap() * VALUE_RATE;
             let logits = tables.logits.grad(&policy_gradients).unwrap() * POLICY_RATE;
             tables = Tables {
                 logits: (tables.logits.inner() - logits).autodiff().require_grad(),
                 values: (tables.values.inner() - values).autodiff().require_grad(),
-                after_values: (tables.after_values.inner() - after_values)
-                    .autodiff()
-                    .require_grad(),
+                after_values: (tables.after_values.inner() - after_values).autodiff().require_grad(),
             };
         }
         tables
@@ -250,25 +207,13 @@ impl Tree {
     fn assert_converges(&self, updates: usize, tolerance: f64) {
         let (trained, optimum) = (self.train(updates), self.optimum());
         let logprobs = log_softmax(trained.logits, 1);
-        assert_near(
-            &numbers(logprobs.clone().exp()),
-            &optimum.probabilities,
-            tolerance,
-        );
+        assert_near(&numbers(logprobs.clone().exp()), &optimum.probabilities, tolerance);
         assert_near(&numbers(trained.values.clone()), &optimum.values, tolerance);
-        assert_near(
-            &numbers(trained.after_values.clone()),
-            &optimum.after_values,
-            tolerance,
-        );
+        assert_near(&numbers(trained.after_values.clone()), &optimum.after_values, tolerance);
         // U* − V* = β log(π*/π_ref)
         let advantages = trained.after_values - trained.values.unsqueeze_dim(1);
         let log_ratios = logprobs - tensor(&self.reference.concat().map_ln(), [3, 2]);
-        assert_near(
-            &numbers(advantages),
-            &numbers(log_ratios * BETA),
-            4.0 * tolerance,
-        );
+        assert_near(&numbers(advantages), &numbers(log_ratios * BETA), 4.0 * tolerance);
     }
 }
 
@@ -293,11 +238,7 @@ fn tables(logits: &[f64], values: &[f64], after_values: &[f64]) -> Tables {
 
 /// The oracle's "point".
 fn point() -> Tables {
-    tables(
-        &[0.2, -0.1, 0.3, 0.0, -0.4, 0.1],
-        &[0.3, 0.6, 0.2],
-        &[0.5, 0.1, 0.7, -0.2, 0.4, 0.9],
-    )
+    tables(&[0.2, -0.1, 0.3, 0.0, -0.4, 0.1], &[0.3, 0.6, 0.2], &[0.5, 0.1, 0.7, -0.2, 0.4, 0.9])
 }
 
 // ---- Golden numbers ----
@@ -338,15 +279,7 @@ fn pairs(halves: [f64; 3]) -> [f64; 6] {
 #[test]
 fn a_backward_induction() {
     let optimum = tree_a([1; 4]).optimum();
-    assert_near(
-        &optimum.values,
-        &[
-            0.561_887_067_470_277,
-            0.477_229_296_396_620,
-            0.634_265_068_208_139,
-        ],
-        1e-15,
-    );
+    assert_near(&optimum.values, &[0.561_887_067_470_277, 0.477_229_296_396_620, 0.634_265_068_208_139], 1e-15);
     let expected = [
         0.422_121_233_636,
         0.577_878_766_364,
@@ -369,48 +302,15 @@ fn a_at_the_start() {
 fn a_at_a_point() {
     let (tree, tables) = (tree_a([1; 4]), point());
     let (value, response) = (0.100_413_623_750_726_21, 0.091_665_202_574_033_89);
-    assert_near(
-        &losses(&tree, &tables),
-        &[value, value, 0.104_028_168_314_777_43, response, response],
-        1e-15,
-    );
+    assert_near(&losses(&tree, &tables), &[value, value, 0.104_028_168_314_777_43, response, response], 1e-15);
 
-    let [
-        values,
-        logits,
-        after_values,
-        response_logits,
-        response_values,
-    ] = gradients(&tree, &tables);
-    assert_near(
-        &values,
-        &[
-            -0.175_075_490_464_972_23,
-            0.083_158_243_079_327_13,
-            -0.152_629_701_590_008_5,
-        ],
-        1e-15,
-    );
-    let expected = pairs([
-        0.034_213_516_238_457_96,
-        -0.021_888_620_433_351_99,
-        0.024_858_749_782_494_333,
-    ]);
+    let [values, logits, after_values, response_logits, response_values] = gradients(&tree, &tables);
+    assert_near(&values, &[-0.175_075_490_464_972_23, 0.083_158_243_079_327_13, -0.152_629_701_590_008_5], 1e-15);
+    let expected = pairs([0.034_213_516_238_457_96, -0.021_888_620_433_351_99, 0.024_858_749_782_494_333]);
     assert_near(&logits, &expected, 1e-15);
-    let expected = [
-        0.033_158_243_079_327_146,
-        -0.202_629_701_590_008_48,
-        -0.075,
-        -0.05,
-        0.1,
-        -0.025,
-    ];
+    let expected = [0.033_158_243_079_327_146, -0.202_629_701_590_008_48, -0.075, -0.05, 0.1, -0.025];
     assert_near(&after_values, &expected, 1e-15);
-    let expected = pairs([
-        0.068_427_032_476_915_92,
-        -0.035_193_868_603_907_15,
-        0.050_905_108_202_433_685,
-    ]);
+    let expected = pairs([0.068_427_032_476_915_92, -0.035_193_868_603_907_15, 0.050_905_108_202_433_685]);
     assert_near(&response_logits, &expected, 1e-15);
     assert_near(&response_values, &[2.0 * values[0], 0.0, 0.0], 1e-15);
 }
@@ -419,62 +319,23 @@ fn a_at_a_point() {
 fn b_at_a_point() {
     let (tree, tables) = (tree_b(), point());
     let (value, response) = (0.038_279_839_303_363_77, 0.032_997_021_552_657_59);
-    assert_near(
-        &losses(&tree, &tables),
-        &[value, value, 0.080_786_392_034_492_59, response, response],
-        1e-15,
-    );
+    assert_near(&losses(&tree, &tables), &[value, value, 0.080_786_392_034_492_59, response, response], 1e-15);
 
     let [values, logits, after_values, response_logits, _] = gradients(&tree, &tables);
-    assert_near(
-        &values,
-        &[
-            -0.051_130_081_388_399_7,
-            0.099_340_681_996_898_84,
-            -0.024_866_731_431_007_625,
-        ],
-        1e-15,
-    );
-    let expected = pairs([
-        0.010_395_552_533_703_73,
-        -0.036_803_789_901_885_126,
-        0.001_136_212_184_349_213_6,
-    ]);
+    assert_near(&values, &[-0.051_130_081_388_399_7, 0.099_340_681_996_898_84, -0.024_866_731_431_007_625], 1e-15);
+    let expected = pairs([0.010_395_552_533_703_73, -0.036_803_789_901_885_126, 0.001_136_212_184_349_213_6]);
     assert_near(&logits, &expected, 1e-15);
-    let expected = [
-        0.056_721_828_407_015_64,
-        -0.102_247_877_841_124_44,
-        -0.066,
-        -0.066,
-        0.09,
-        0.09,
-    ];
+    let expected = [0.056_721_828_407_015_64, -0.102_247_877_841_124_44, -0.066, -0.066, 0.09, 0.09];
     assert_near(&after_values, &expected, 1e-15);
-    let expected = pairs([
-        0.020_791_105_067_407_46,
-        -0.047_557_691_928_945_42,
-        0.005_178_162_110_426_781_5,
-    ]);
+    let expected = pairs([0.020_791_105_067_407_46, -0.047_557_691_928_945_42, 0.005_178_162_110_426_781_5]);
     assert_near(&response_logits, &expected, 1e-15);
 }
 
 #[test]
 fn b_backward_induction() {
     let optimum = tree_b().optimum();
-    assert_near(
-        &optimum.values,
-        &[
-            0.416_748_083_548_173_5,
-            0.535_229_305_150_334_5,
-            0.261_568_581_805_792_73,
-        ],
-        1e-14,
-    );
-    assert_near(
-        &optimum.probabilities[..2],
-        &[0.567_991_385_531_691_6, 0.432_008_614_468_308_4],
-        1e-14,
-    );
+    assert_near(&optimum.values, &[0.416_748_083_548_173_5, 0.535_229_305_150_334_5, 0.261_568_581_805_792_73], 1e-14);
+    assert_near(&optimum.probabilities[..2], &[0.567_991_385_531_691_6, 0.432_008_614_468_308_4], 1e-14);
 }
 
 // ---- Facts ----
@@ -484,11 +345,7 @@ fn b_backward_induction() {
 fn t1_the_optimum_is_a_zero() {
     let tree = tree_a([1; 4]);
     let optimum = tree.optimum();
-    let tables = tables(
-        &optimum.probabilities.map_ln(),
-        &optimum.values,
-        &optimum.after_values,
-    );
+    let tables = tables(&optimum.probabilities.map_ln(), &optimum.values, &optimum.after_values);
     assert_near(&losses(&tree, &tables), &[0.0; 5], 1e-30);
     for gradient in gradients(&tree, &tables) {
         assert_near(&gradient, &vec![0.0; gradient.len()], 1e-15);
@@ -501,19 +358,12 @@ fn t1_the_optimum_is_a_zero() {
 fn t1_the_optimum_is_a_fixed_point_under_chance() {
     let tree = tree_b();
     let optimum = tree.optimum();
-    let tables = tables(
-        &optimum.probabilities.map_ln(),
-        &optimum.values,
-        &optimum.after_values,
-    );
+    let tables = tables(&optimum.probabilities.map_ln(), &optimum.values, &optimum.after_values);
     let [values, logits, after_values, response_logits, _] = gradients(&tree, &tables);
     for gradient in [values, logits, after_values] {
         assert_near(&gradient, &vec![0.0; gradient.len()], 1e-15);
     }
-    assert!(
-        response_logits.iter().any(|x| x.abs() > 1e-3),
-        "{response_logits:?}"
-    );
+    assert!(response_logits.iter().any(|x| x.abs() > 1e-3), "{response_logits:?}");
     let variance = 0.006_927_342_713_884_85;
     assert_near(&losses(&tree, &tables)[..3], &[variance; 3], 1e-15);
 }
@@ -569,19 +419,10 @@ fn t3_residuals_telescope() {
 /// Tokens 0–1 are turn 0, tokens 2–4 turn 1. ∂L_V/∂V(s_t) = 2 residual_t / T at either level, T = 5 or 2.
 #[test]
 fn t4_a_turn_has_the_residual_of_its_first_token() {
-    let tokens = segment(
-        &[0.4, -0.2, 0.1, 0.7, -0.3],
-        &[0.2, 0.5, 0.9, -0.1, 0.3],
-        1.0,
-    );
+    let tokens = segment(&[0.4, -0.2, 0.1, 0.7, -0.3], &[0.2, 0.5, 0.9, -0.1, 0.3], 1.0);
     let turn_of_target = indices([0, 0, 1, 1, 1]).unsqueeze();
     let turns = OreoInputs {
-        log_ratios: turn_sums(
-            tokens.log_ratios.clone(),
-            turn_of_target,
-            &tokens.action_mask,
-            2,
-        ),
+        log_ratios: turn_sums(tokens.log_ratios.clone(), turn_of_target, &tokens.action_mask, 2),
         values: tensor(&[0.2, 0.9], [1, 2]).require_grad(),
         returns: tokens.returns.clone(),
         action_mask: all(1, 2),
@@ -600,31 +441,15 @@ fn t4_a_turn_has_the_residual_of_its_first_token() {
 fn t4_turns_keep_the_optimum() {
     let tree = tree_a([1; 4]);
     let optimum = tree.optimum();
-    let tokens = tree.inputs(&tables(
-        &optimum.probabilities.map_ln(),
-        &optimum.values,
-        &[0.0; 6],
-    ));
+    let tokens = tree.inputs(&tables(&optimum.probabilities.map_ln(), &optimum.values, &[0.0; 6]));
     let turn_of_target = Tensor::zeros([4, 2], &device());
     let turns = OreoInputs {
-        log_ratios: turn_sums(
-            tokens.log_ratios.clone(),
-            turn_of_target,
-            &tokens.action_mask,
-            1,
-        ),
+        log_ratios: turn_sums(tokens.log_ratios.clone(), turn_of_target, &tokens.action_mask, 1),
         values: tokens.values.narrow(1, 0, 1),
         returns: tokens.returns,
         action_mask: all(4, 1),
     };
-    assert_near(
-        &[
-            number(value_loss(&turns, BETA)),
-            number(policy_loss(&turns, BETA)),
-        ],
-        &[0.0; 2],
-        1e-30,
-    );
+    assert_near(&[number(value_loss(&turns, BETA)), number(policy_loss(&turns, BETA))], &[0.0; 2], 1e-30);
 }
 
 /// With one action a trajectory every level is the response level, and its optimum is DRO's:
@@ -632,35 +457,18 @@ fn t4_turns_keep_the_optimum() {
 #[test]
 fn t5_one_action_is_dro() {
     let (reference, rewards) = ([0.2, 0.5, 0.3], [1.0, 0.0, 0.3]);
-    let weights: Vec<f64> = reference
-        .iter()
-        .zip(rewards)
-        .map(|(p, r)| p * (r / BETA).exp())
-        .collect();
+    let weights: Vec<f64> = reference.iter().zip(rewards).map(|(p, r)| p * (r / BETA).exp()).collect();
     let total: f64 = weights.iter().sum();
-    let log_ratios: Vec<f64> = weights
-        .iter()
-        .zip(reference)
-        .map(|(w, p)| (w / total / p).ln())
-        .collect();
+    let log_ratios: Vec<f64> = weights.iter().zip(reference).map(|(w, p)| (w / total / p).ln()).collect();
     let bandit = |values: f64, log_ratios: &[f64]| OreoInputs {
         log_ratios: tensor(log_ratios, [3, 1]),
         values: tensor(&[values; 3], [3, 1]),
         returns: tensor(&rewards, [3, 1]),
         action_mask: all(3, 1),
     };
-    let every = [
-        value_loss,
-        policy_loss,
-        response_value_loss,
-        response_policy_loss,
-    ];
+    let every = [value_loss, policy_loss, response_value_loss, response_policy_loss];
     let at = |inputs: OreoInputs| every.map(|loss| number(loss(&inputs, BETA)));
-    assert_near(
-        &at(bandit(BETA * total.ln(), &log_ratios)),
-        &[0.0; 4],
-        1e-30,
-    );
+    assert_near(&at(bandit(BETA * total.ln(), &log_ratios)), &[0.0; 4], 1e-30);
     // Elsewhere they agree without being 0: ((.1 − 1 + .2)² + (.1 − .05)² + (.1 − .3)²)/3.
     let elsewhere = (0.49 + 0.0025 + 0.04) / 3.0;
     assert_near(&at(bandit(0.1, &[0.4, -0.1, 0.0])), &[elsewhere; 4], 1e-15);
@@ -695,10 +503,7 @@ fn trajectory(outcome: &str, turns: &[(&[u32], &[u32])]) -> Trajectory {
 /// Four trajectories, three of them won.
 fn episodes() -> [Trajectory; 4] {
     [
-        trajectory(
-            "success",
-            &[(&[1, 2, 3], &[4, 5]), (&[6], &[1, 0, 3]), (&[2, 2], &[5])],
-        ),
+        trajectory("success", &[(&[1, 2, 3], &[4, 5]), (&[6], &[1, 0, 3]), (&[2, 2], &[5])]),
         trajectory("turn_limit", &[(&[3], &[0, 6]), (&[1, 1], &[2])]),
         trajectory("success", &[(&[5, 5], &[4])]),
         trajectory("success", &[(&[6, 0], &[1, 2]), (&[4], &[4, 4])]),
@@ -707,8 +512,7 @@ fn episodes() -> [Trajectory; 4] {
 
 /// A network that looks at (what, episode, position, vocabulary entry) and says something between −1 and 1.
 fn said(what: usize, episode: usize, position: usize, entry: usize) -> f64 {
-    (what as f64 * 1.7 + episode as f64 * 2.3 + position as f64 * 3.1 + entry as f64 * 0.9 + 0.4)
-        .sin()
+    (what as f64 * 1.7 + episode as f64 * 2.3 + position as f64 * 3.1 + entry as f64 * 0.9 + 0.4).sin()
 }
 
 /// A batch of some episodes with all that networks say about it.
@@ -721,8 +525,7 @@ struct Lesson {
 
 impl Lesson {
     fn new(episodes: &[Trajectory], chosen: &[usize], time_multiple: usize) -> Self {
-        let trajectories: Vec<&Trajectory> =
-            chosen.iter().map(|&episode| &episodes[episode]).collect();
+        let trajectories: Vec<&Trajectory> = chosen.iter().map(|&episode| &episodes[episode]).collect();
         let batch = Batch::new(&trajectories, time_multiple).unwrap();
         let shape = [batch.batch, batch.time, VOCAB];
         let table = |what: usize, entries: usize| {
@@ -747,8 +550,7 @@ impl Lesson {
         let log_ratios = target_logprobs(self.logits.clone(), targets.clone())
             - target_logprobs(self.reference_logits.clone(), targets.clone());
         [
-            self.batch
-                .token_level(log_ratios.clone(), self.values.clone()),
+            self.batch.token_level(log_ratios.clone(), self.values.clone()),
             self.batch.turn_level(log_ratios, self.values.clone()),
         ]
     }
@@ -763,19 +565,10 @@ impl Lesson {
         let [tokens, turns] = self.levels();
         let mut losses = vec![kl];
         for inputs in [&tokens, &turns] {
-            let every = [
-                value_loss,
-                policy_loss,
-                response_value_loss,
-                response_policy_loss,
-            ];
+            let every = [value_loss, policy_loss, response_value_loss, response_policy_loss];
             losses.extend(every.map(|loss| loss(inputs, BETA)));
         }
-        losses.push(after_value_loss(
-            self.batch.turn_after_values(self.values.clone()),
-            &turns,
-            BETA,
-        ));
+        losses.push(after_value_loss(self.batch.turn_after_values(self.values.clone()), &turns, BETA));
         losses
     }
 
@@ -795,11 +588,9 @@ fn t9_other_positions_are_invisible() {
     shouting.logits = shouting.logits + loud.unsqueeze_dim::<3>(2) * ramp;
     assert_eq!(plain.numbers(), shouting.numbers());
 
-    let logprobs =
-        |lesson: &Lesson| target_logprobs(lesson.logits.clone(), lesson.batch.targets.clone());
+    let logprobs = |lesson: &Lesson| target_logprobs(lesson.logits.clone(), lesson.batch.targets.clone());
     let sft = |lesson: &Lesson| number(sft_loss(logprobs(lesson), &lesson.batch.action_mask));
-    let transcript =
-        |lesson: &Lesson| number(transcript_loss(logprobs(lesson), &lesson.batch.target_mask));
+    let transcript = |lesson: &Lesson| number(transcript_loss(logprobs(lesson), &lesson.batch.target_mask));
     assert_eq!(sft(&plain), sft(&shouting));
     assert!((transcript(&plain) - transcript(&shouting)).abs() > 0.1);
 }
@@ -807,28 +598,18 @@ fn t9_other_positions_are_invisible() {
 #[test]
 fn t9_padding_is_invisible() {
     let tight = Lesson::new(&episodes(), &[0, 1, 2, 3], 1).numbers();
-    assert_near(
-        &Lesson::new(&episodes(), &[0, 1, 2, 3], 32).numbers(),
-        &tight,
-        1e-15,
-    );
+    assert_near(&Lesson::new(&episodes(), &[0, 1, 2, 3], 32).numbers(), &tight, 1e-15);
 }
 
 /// Order and company do not matter: a batch is the mean of its singles.
 #[test]
 fn t9_a_batch_equals_its_singles() {
     let together = Lesson::new(&episodes(), &[0, 1, 2, 3], 1).numbers();
-    assert_near(
-        &Lesson::new(&episodes(), &[2, 0, 3, 1], 1).numbers(),
-        &together,
-        1e-15,
-    );
+    assert_near(&Lesson::new(&episodes(), &[2, 0, 3, 1], 1).numbers(), &together, 1e-15);
     let mut mean = vec![0.0; together.len()];
     for episode in 0..4 {
         let single = Lesson::new(&episodes(), &[episode], 1).numbers();
-        mean.iter_mut()
-            .zip(single)
-            .for_each(|(sum, loss)| *sum += loss / 4.0);
+        mean.iter_mut().zip(single).for_each(|(sum, loss)| *sum += loss / 4.0);
     }
     assert_near(&mean, &together, 1e-15);
 }
@@ -838,24 +619,14 @@ fn t9_a_batch_equals_its_singles() {
 fn t9_other_positions_get_exactly_no_gradient() {
     let mut lesson = Lesson::new(&episodes(), &[0, 1, 2, 3], 16);
     lesson.logits = lesson.logits.require_grad();
-    let written: Vec<bool> = lesson
-        .batch
-        .action_mask
-        .clone()
-        .into_data()
-        .iter::<bool>()
-        .collect();
+    let written: Vec<bool> = lesson.batch.action_mask.clone().into_data().iter::<bool>().collect();
     let policy_losses = [0, 2, 4, 6, 8]; // of `Lesson::losses`: the KL and Eq. 9 and 10 at both levels
     for index in policy_losses {
         let gradients = lesson.losses()[index].backward();
         let gradient = numbers(lesson.logits.grad(&gradients).unwrap());
         for (position, &written) in written.iter().enumerate() {
             let here = &gradient[position * VOCAB..(position + 1) * VOCAB];
-            assert_eq!(
-                here.iter().any(|&x| x != 0.0),
-                written,
-                "loss {index} at position {position}"
-            );
+            assert_eq!(here.iter().any(|&x| x != 0.0), written, "loss {index} at position {position}");
         }
     }
 }
@@ -872,11 +643,7 @@ fn t10_an_action_learns_from_its_own_residual() {
     let values = [0.2, 0.5, 0.9];
     let plain = gradient(values);
     let residuals = [0, 1, 2].map(|t| residual(&log_ratios[t..], &values[t..], 1.0));
-    assert_near(
-        &plain,
-        &residuals.map(|residual| 2.0 * BETA * residual / 3.0),
-        1e-15,
-    );
+    assert_near(&plain, &residuals.map(|residual| 2.0 * BETA * residual / 3.0), 1e-15);
     let moved = gradient([0.2, 7.0, 0.9]);
     assert_eq!((moved[0], moved[2]), (plain[0], plain[2]));
     assert_near(&[moved[1] - plain[1]], &[2.0 * BETA * 6.5 / 3.0], 1e-14);
@@ -903,18 +670,9 @@ fn t12_failures_teach_the_policy_nothing_at_first() {
     for level in 0..2 {
         let inputs = &lesson.levels()[level]; // anew: one graph serves one backward pass
         let gradients = policy_loss(inputs, BETA).backward();
-        let by_episode = lesson
-            .logits
-            .grad(&gradients)
-            .unwrap()
-            .abs()
-            .sum_dim(2)
-            .sum_dim(1);
+        let by_episode = lesson.logits.grad(&gradients).unwrap().abs().sum_dim(2).sum_dim(1);
         let sums = numbers(by_episode);
         assert_eq!(sums[1], 0.0);
-        assert!(
-            [0, 2, 3].into_iter().all(|episode| sums[episode] > 1e-3),
-            "{sums:?}"
-        );
+        assert!([0, 2, 3].into_iter().all(|episode| sums[episode] > 1e-3), "{sums:?}");
     }
 }

@@ -53,7 +53,8 @@ fn the_learner_finds_the_logged_logprobs_and_values() {
     let batch = Batch::new(&played.iter().collect::<Vec<_>>(), 16).unwrap();
     let tensors = batch.to_device(&device);
     let decoder = Decoder::from_weights(&model.config, &model.policy, &device).unwrap();
-    let logits = decoder.logits(decoder.hidden(tensors.tokens.clone()).reshape([batch.batch * batch.time, model.config.hidden_size]));
+    let logits = decoder
+        .logits(decoder.hidden(tensors.tokens.clone()).reshape([batch.batch * batch.time, model.config.hidden_size]));
     let logits = logits.reshape([batch.batch, batch.time, model.config.vocab_size]);
     let logprobs = numbers(target_logprobs(logits, tensors.targets.clone()));
     let network = ValueNetwork::from_weights(&model.config, model.value.as_ref().unwrap(), &device).unwrap();
@@ -63,7 +64,13 @@ fn the_learner_finds_the_logged_logprobs_and_values() {
     for (row, trajectory) in played.iter().enumerate() {
         let logged = |of: fn(&scenarios::Turn) -> Vec<f32>| trajectory.turns.iter().flat_map(of).collect::<Vec<f32>>();
         assert_close(&kept(&logprobs, &batch.action_mask, row, batch.time), &logged(|turn| turn.logprobs.clone()));
-        assert_close(&kept(&before, &batch.turn_mask, row, batch.turns), &logged(|turn| turn.value.into_iter().collect()));
-        assert_close(&kept(&after, &batch.turn_mask, row, batch.turns), &logged(|turn| turn.after_value.into_iter().collect()));
+        assert_close(
+            &kept(&before, &batch.turn_mask, row, batch.turns),
+            &logged(|turn| turn.value.into_iter().collect()),
+        );
+        assert_close(
+            &kept(&after, &batch.turn_mask, row, batch.turns),
+            &logged(|turn| turn.after_value.into_iter().collect()),
+        );
     }
 }

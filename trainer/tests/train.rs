@@ -38,7 +38,12 @@ fn one_update(trajectories: &[Trajectory], learning_rate: f64) -> OptimizerRecip
     OptimizerRecipe { batch: trajectories.len(), learning_rate, ..OptimizerRecipe::default() }
 }
 
-fn learn(recipe: &LessonRecipe, start: &Model, trajectories: &[Trajectory], out: &Path) -> Result<(Model, LeftOut), TrainerError> {
+fn learn(
+    recipe: &LessonRecipe,
+    start: &Model,
+    trajectories: &[Trajectory],
+    out: &Path,
+) -> Result<(Model, LeftOut), TrainerError> {
     train(&Lesson { recipe, start, trajectories, seed: 7, out }, &ProgressBar::hidden())
 }
 
@@ -138,7 +143,12 @@ fn every_algorithm_lowers_its_loss() {
     let played = of(&rollouts(&model), |outcome| outcome == Outcome::Success);
     let optimizer = OptimizerRecipe { updates: 6, ..one_update(&played, 1e-2) };
     let transcript = Algorithm::Sft { targets: Targets::Transcript };
-    for (algorithm, column) in [(SFT, "loss_policy"), (transcript, "loss_policy"), (oreo(Level::Turn, 0.0), "loss_value"), (oreo(Level::Token, 0.0), "loss_value")] {
+    for (algorithm, column) in [
+        (SFT, "loss_policy"),
+        (transcript, "loss_policy"),
+        (oreo(Level::Turn, 0.0), "loss_value"),
+        (oreo(Level::Token, 0.0), "loss_value"),
+    ] {
         let (_, _, rows) = learned(&recipe(algorithm.clone(), optimizer.clone()), &model, &played);
         let (first, last) = (number(&rows[0], column), number(&rows[5], column));
         assert!(last < 0.95 * first, "{algorithm:?}: {first} before, {last} after");
@@ -165,7 +175,11 @@ fn neither_padding_nor_order_nor_company_changes_a_loss() {
         let singles: f64 = played.iter().map(|t| loss_of(std::slice::from_ref(t)) * count(t) as f64).sum();
         let backwards: Vec<Trajectory> = played.iter().rev().cloned().collect();
         let (forwards, backwards) = (loss_of(&played), loss_of(&backwards));
-        assert!((forwards - singles / total as f64).abs() < 1e-5, "{forwards} together, {} alone", singles / total as f64);
+        assert!(
+            (forwards - singles / total as f64).abs() < 1e-5,
+            "{forwards} together, {} alone",
+            singles / total as f64
+        );
         assert!((forwards - backwards).abs() < 1e-5, "{forwards} and backwards {backwards}");
     }
 }
@@ -238,7 +252,8 @@ fn a_number_that_is_none_stops_the_lesson_and_is_named() {
     model.policy.0.get_mut("model.norm.weight").unwrap().data[3] = f32::NAN;
     let out = tempfile::tempdir().unwrap();
     let error = learn(&recipe(SFT, one_update(&played, 1e-3)), &model, &played, out.path()).unwrap_err();
-    let expected = "update 0: the policy loss is NaN\nhint: a smaller learning rate, or a look at the last rows of metrics.csv";
+    let expected =
+        "update 0: the policy loss is NaN\nhint: a smaller learning rate, or a look at the last rows of metrics.csv";
     assert_eq!(error.to_string(), expected);
     assert_eq!(metrics(out.path()).len(), 0, "only finite rows are written");
 }
@@ -269,9 +284,14 @@ fn resuming_equals_not_stopping(algorithm: Algorithm, after: impl Fn(&mut String
     let (resumed, left_out_again) = learn(&lesson, &model, &played, out.path()).unwrap();
     let rows = metrics(out.path());
     assert!(rows[..CHECKPOINT] == whole_rows[..CHECKPOINT], "rows before the checkpoint stay, with their seconds");
-    assert!(rows[CHECKPOINT..].iter().zip(&whole_rows[CHECKPOINT..]).any(|(a, b)| a["seconds"] != b["seconds"]), "the others were learned again");
+    assert!(
+        rows[CHECKPOINT..].iter().zip(&whole_rows[CHECKPOINT..]).any(|(a, b)| a["seconds"] != b["seconds"]),
+        "the others were learned again"
+    );
     let timeless = |rows: &[MetricsRow]| {
-        let without = |row: &MetricsRow| row.iter().filter(|(name, _)| *name != "seconds").map(|(n, v)| (n.clone(), v.clone())).collect();
+        let without = |row: &MetricsRow| {
+            row.iter().filter(|(name, _)| *name != "seconds").map(|(n, v)| (n.clone(), v.clone())).collect()
+        };
         rows.iter().map(without).collect::<Vec<MetricsRow>>()
     };
     assert_eq!(rows.len(), updates, "one row an update");
@@ -280,7 +300,8 @@ fn resuming_equals_not_stopping(algorithm: Algorithm, after: impl Fn(&mut String
     assert_eq!(resumed.value, whole.value);
     assert_eq!(left_out_again, left_out);
 
-    let other = LessonRecipe { optimizer: OptimizerRecipe { learning_rate: 0.5, ..lesson.optimizer.clone() }, ..lesson };
+    let other =
+        LessonRecipe { optimizer: OptimizerRecipe { learning_rate: 0.5, ..lesson.optimizer.clone() }, ..lesson };
     let error = learn(&other, &model, &played, out.path()).unwrap_err().to_string();
     assert!(error.contains("position.json: belongs to another recipe, data or starting policy"), "{error}");
     clean_up(out.path()).unwrap();

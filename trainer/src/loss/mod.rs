@@ -35,11 +35,7 @@ pub fn target_logprobs(logits: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<2> 
 /// `terms` and `mask` `[batch, actions]`; the answer `[1]`.
 #[must_use]
 pub fn mean_per_trajectory(terms: Tensor<2>, mask: &Tensor<2, Bool>) -> Tensor<1> {
-    let counts = counts(mask)
-        .sum_dim(1)
-        .clamp_min(1)
-        .float()
-        .cast(terms.dtype());
+    let counts = counts(mask).sum_dim(1).clamp_min(1).float().cast(terms.dtype());
     (where_masked(terms, mask).sum_dim(1) / counts).mean()
 }
 
@@ -81,10 +77,7 @@ mod tests {
 
     fn tensor<const D: usize>(values: &[f64], shape: [usize; D]) -> Tensor<D> {
         let device = Device::flex().autodiff();
-        Tensor::from_data(
-            TensorData::new(values.to_vec(), shape),
-            (&device, DType::F64),
-        )
+        Tensor::from_data(TensorData::new(values.to_vec(), shape), (&device, DType::F64))
     }
 
     /// logits [0, ln 3] normalise to [1/4, 3/4]; a common shift of 10⁴ changes nothing.
@@ -93,10 +86,7 @@ mod tests {
         let three = 3f64.ln();
         let logits = tensor(&[0.0, three, 1e4, 1e4 + three], [1, 2, 2]);
         let targets = Tensor::from_data([[0, 1]], &logits.device());
-        let logprobs: Vec<f64> = target_logprobs(logits, targets)
-            .into_data()
-            .try_to_vec()
-            .unwrap();
+        let logprobs: Vec<f64> = target_logprobs(logits, targets).into_data().try_to_vec().unwrap();
         assert!((logprobs[0] - 0.25f64.ln()).abs() < 1e-12);
         assert!((logprobs[1] - 0.75f64.ln()).abs() < 1e-11);
     }
@@ -107,12 +97,7 @@ mod tests {
         let logits = tensor(&[0.0, 3f64.ln(), 0.0], [1, 1, 3]).require_grad();
         let targets = Tensor::from_data([[1]], &logits.device());
         let gradients = target_logprobs(logits.clone(), targets).sum().backward();
-        let gradient: Vec<f64> = logits
-            .grad(&gradients)
-            .unwrap()
-            .into_data()
-            .try_to_vec()
-            .unwrap();
+        let gradient: Vec<f64> = logits.grad(&gradients).unwrap().into_data().try_to_vec().unwrap();
         for (got, expected) in gradient.iter().zip([-0.2, 0.4, -0.2]) {
             assert!((got - expected).abs() < 1e-12, "{gradient:?}");
         }
@@ -137,13 +122,7 @@ mod tests {
         let weights = tensor(&[1.0, 10.0, 100.0], [1, 3]);
         let gradients = (sums.clone() * weights).sum().backward();
         let gradient = terms.grad(&gradients).unwrap();
-        assert_eq!(
-            sums.into_data().try_to_vec::<f64>().unwrap(),
-            [7.0, 6.0, 4.0]
-        );
-        assert_eq!(
-            gradient.into_data().try_to_vec::<f64>().unwrap(),
-            [1.0, 11.0, 111.0]
-        );
+        assert_eq!(sums.into_data().try_to_vec::<f64>().unwrap(), [7.0, 6.0, 4.0]);
+        assert_eq!(gradient.into_data().try_to_vec::<f64>().unwrap(), [1.0, 11.0, 111.0]);
     }
 }

@@ -42,10 +42,7 @@ mod tests {
     fn case(device: &Device) -> (Tensor<2>, Tensor<2, Bool>) {
         let logprobs = TensorData::new(vec![-0.5, -1.0, -9.0, -3.0, -9.0, -9.0], [2, 3]);
         let mask = [[true, true, false], [true, false, false]];
-        (
-            Tensor::from_data(logprobs, (device, DType::F64)),
-            Tensor::from_data(mask, device),
-        )
+        (Tensor::from_data(logprobs, (device, DType::F64)), Tensor::from_data(mask, device))
     }
 
     /// (0.5 + 1 + 3)/3 = 1.5.
@@ -69,12 +66,7 @@ mod tests {
         let (logprobs, mask) = case(&Device::flex().autodiff());
         let logprobs = logprobs.require_grad();
         let gradients = sft_loss(logprobs.clone(), &mask).backward();
-        let gradient: Vec<f64> = logprobs
-            .grad(&gradients)
-            .unwrap()
-            .into_data()
-            .try_to_vec()
-            .unwrap();
+        let gradient: Vec<f64> = logprobs.grad(&gradients).unwrap().into_data().try_to_vec().unwrap();
         let third = -1.0 / 3.0;
         assert_eq!(gradient, [third, third, 0.0, third, 0.0, 0.0]);
     }
@@ -84,10 +76,7 @@ mod tests {
     fn a_batch_equals_its_singles_by_token_count() {
         let (logprobs, mask) = case(&Device::flex());
         let single = |row: usize| {
-            let (logprobs, mask) = (
-                logprobs.clone().narrow(0, row, 1),
-                mask.clone().narrow(0, row, 1),
-            );
+            let (logprobs, mask) = (logprobs.clone().narrow(0, row, 1), mask.clone().narrow(0, row, 1));
             sft_loss(logprobs, &mask).into_scalar::<f64>()
         };
         let singles = (2.0 * single(0) + single(1)) / 3.0;

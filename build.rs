@@ -1,7 +1,7 @@
 //! Puts the git commit into the binary, so that a run's folder says which code made it.
 
 fn main() {
-    println!("cargo:rerun-if-changed=.git/HEAD");
+    println!("cargo:rerun-if-changed=.git/logs/HEAD");
     let commit = std::process::Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output().ok();
     let commit = commit.filter(|output| output.status.success()).map(|output| output.stdout);
     let commit = commit.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_else(|| "unknown".into());

@@ -271,6 +271,7 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
             turns: live.turns,
             last_observation: live.observation,
             outcome,
+            reward: outcome.reward(),
             failure,
             seconds: live.started.elapsed().as_secs_f64(),
         })?;

@@ -207,6 +207,7 @@ mod tests {
             }],
             last_observation: "done".into(),
             outcome: Outcome::Success,
+            reward: 1.0,
             failure: None,
             seconds: 0.25,
         }

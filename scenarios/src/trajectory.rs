@@ -113,6 +113,9 @@ pub struct Trajectory {
     pub last_observation: String,
     /// Why the episode ended.
     pub outcome: Outcome,
+    /// The terminal reward that the outcome gives, for those who read the log; every earlier reward is 0.
+    #[serde(default)]
+    pub reward: f64,
     /// What the world said when it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,

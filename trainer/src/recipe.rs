@@ -302,14 +302,21 @@ impl Recipe {
         Ok(recipe)
     }
 
-    /// Cuts games, episodes and updates down to a look at every stage; the numbers then mean nothing.
+    /// Cuts games, episodes and updates down to a look at every stage; the numbers then mean nothing. So untrained a
+    /// policy wins nothing, so every lesson reads the demonstrations too.
     pub fn shrink(&mut self) {
         self.name += "-quick";
         if let GamesRecipe::Household { train, valid_train, seen, unseen, .. } = &mut self.games {
             (*train, *valid_train, *seen, *unseen) = (24, 6, 6, 6);
         }
         (self.demonstrations.games, self.collect.games, self.collect.repetitions) = (24, 12, 2);
-        self.lessons.iter_mut().for_each(|lesson| lesson.optimizer.updates = 8);
+        for lesson in &mut self.lessons {
+            lesson.optimizer.updates = 8;
+            lesson.data = match lesson.from {
+                Start::Fresh => vec![Data::Demonstrations],
+                Start::Collector => vec![Data::Demonstrations, Data::Rollouts],
+            };
+        }
         self.evaluate.games = 6;
     }
 
@@ -373,6 +380,14 @@ mod tests {
     #[test]
     fn the_built_in_recipe_can_be_followed() {
         assert_eq!(Recipe::quickstart().check(), Ok(()));
+    }
+
+    #[test]
+    fn the_quick_form_can_be_followed() {
+        let mut quick = Recipe::quickstart();
+        quick.shrink();
+        assert_eq!(quick.check(), Ok(()));
+        assert!(quick.lessons.iter().all(|lesson| lesson.data.contains(&Data::Demonstrations)));
     }
 
     #[test]

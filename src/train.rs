@@ -14,7 +14,7 @@ use trainer::train::{self, LeftOut, Lesson};
 
 #[derive(Args)]
 pub(crate) struct Train {
-    /// The lesson, TOML: name, from, data, optimizer, algorithm, as a [[lesson]] of a recipe
+    /// The lesson, TOML: name, from, data, optimizer, algorithm, as one lesson of a recipe
     #[arg(value_hint = ValueHint::FilePath)]
     lesson: PathBuf,
     /// Trajectory stores to read
@@ -23,7 +23,7 @@ pub(crate) struct Train {
     /// Model folder to start from, also the reference; not for a fresh start
     #[arg(long, value_hint = ValueHint::DirPath)]
     from: Option<PathBuf>,
-    /// Recipe whose [model] shapes a fresh start [default: the quickstart's]
+    /// Recipe whose model table shapes a fresh start [default: the quickstart's]
     #[arg(long, value_hint = ValueHint::FilePath)]
     model: Option<PathBuf>,
     /// Seed of fresh weights and of the batches' order

@@ -76,7 +76,6 @@ impl Train {
         let (model, left_out) = train::train(&lesson, &bar)?;
         bar.finish();
         model.save(&self.out).map_err(TrainerError::from)?;
-        train::clean_up(&self.out)?;
         if left_out != LeftOut::default() {
             eprintln!("{}", describe(&recipe.name, left_out));
         }

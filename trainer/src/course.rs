@@ -5,7 +5,7 @@
 //! RUN/games/  suite.jsonl              the games, by hash, where they are generated
 //! RUN/demonstrations.jsonl             the expert's episodes
 //! RUN/1/rollouts.jsonl                 the collector's episodes of iteration 1
-//! RUN/1/LESSON/                        a model folder, with metrics.csv
+//! RUN/1/LESSON/                        a model folder, with metrics.csv and the last checkpoint
 //! RUN/1/eval/LESSON-k1.jsonl           the episodes behind each row
 //! RUN/eval.csv                         the table
 //! ```
@@ -298,8 +298,7 @@ impl Course<'_> {
         if left_out != LeftOut::default() {
             self.reporter.say(&describe(&recipe.name, left_out));
         }
-        model.save(out)?;
-        train::clean_up(out)
+        Ok(model.save(out)?)
     }
 
     fn evaluate(&self, iteration: usize) -> Result<Vec<Row>, TrainerError> {

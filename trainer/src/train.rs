@@ -4,7 +4,7 @@
 //! depend on what was done before, so a run that resumes from a checkpoint equals one that never stopped.
 
 use crate::batch::{Batch, BatchTensors};
-use crate::checkpoint::{self, Checkpoint, Position};
+use crate::checkpoint::{Checkpoint, Position};
 use crate::error::TrainerError;
 use crate::loss::oreo::{OreoInputs, after_value_loss, exact_kl, policy_loss, turn_sums, value_loss};
 use crate::loss::{mean_per_token, sft, target_logprobs};
@@ -647,12 +647,4 @@ impl MetricsFile {
         self.writer.serialize(row).map_err(|e| TrainerError::content(&self.path, e))?;
         self.writer.flush().map_err(TrainerError::file(&self.path))
     }
-}
-
-/// Removes the checkpoint of a finished lesson.
-///
-/// # Errors
-/// When it cannot be removed.
-pub fn clean_up(out: &Path) -> Result<(), TrainerError> {
-    checkpoint::remove(&out.join("checkpoint"))
 }

@@ -88,8 +88,7 @@ impl Played {
             temperature,
             best_of,
             admissible_shown: self.show_admissible,
-            history: "full".into(),
-            malformed: "wasted_turn".into(),
+            ..Protocol::default()
         }
     }
 }

@@ -109,12 +109,9 @@ impl Play {
         let protocol = |context_limit: usize| Protocol {
             turn_limit: self.turns,
             context_limit,
-            completion_limit: 24,
             temperature: self.temperature,
             best_of: self.best_of,
-            admissible_shown: false,
-            history: "full".into(),
-            malformed: "wasted_turn".into(),
+            ..Protocol::default()
         };
         let Ok(()) = match self.policy.as_str() {
             "person" => play_episodes(&Person, &world, &jobs, &protocol(0), pool, &mut keep),

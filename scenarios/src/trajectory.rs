@@ -83,6 +83,22 @@ pub struct Protocol {
     pub malformed: String,
 }
 
+impl Default for Protocol {
+    /// The card `oreo` for a player who reads text: 40 turns, greedy, full history, no admissible list.
+    fn default() -> Self {
+        Self {
+            turn_limit: 40,
+            context_limit: 0,
+            completion_limit: 24,
+            temperature: 0.0,
+            best_of: 1,
+            admissible_shown: false,
+            history: "full".into(),
+            malformed: "wasted_turn".into(),
+        }
+    }
+}
+
 /// The record of one episode.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Trajectory {

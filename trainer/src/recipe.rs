@@ -138,9 +138,7 @@ impl ProtocolRecipe {
             completion_limit: self.completion,
             temperature,
             best_of,
-            admissible_shown: false,
-            history: "full".into(),
-            malformed: "wasted_turn".into(),
+            ..Protocol::default()
         }
     }
 }

@@ -119,7 +119,7 @@ fn win_by_walkthrough(world: &NativeWorld, task: &Task) -> anyhow::Result<()> {
     environment.reset()?;
     let mut won = false;
     for command in game.walkthrough().unwrap_or_default() {
-        won = environment.step(command)?.won;
+        won = environment.step(command)?.won();
     }
     anyhow::ensure!(won, "{}: the walkthrough does not win", task.path.display());
     Ok(())

@@ -419,7 +419,7 @@ fn recorded(task: &scenarios::Task) -> Value {
             Some(command) => environment.step(command).unwrap(),
         };
         let admissible = environment.admissible_commands().unwrap();
-        walk.push(json!({"command": command, "observation": observation.text, "admissible": admissible, "won": observation.won}));
+        walk.push(json!({"command": command, "observation": observation.text, "admissible": admissible, "won": observation.won()}));
     }
     json!({"game": format!("{}/game.tw-pddl", task.id), "version": "games", "walk": walk})
 }

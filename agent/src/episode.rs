@@ -6,7 +6,7 @@
 use crate::chat;
 use crate::player::{Answer, Asked, Completion, Policy};
 use crossbeam::channel::{Receiver, Sender, unbounded};
-use scenarios::{Environment, EnvironmentError, Observation, Outcome, Protocol, Task, Trajectory, Turn, World};
+use scenarios::{Environment, EnvironmentError, Observation, Outcome, Protocol, Status, Task, Trajectory, Turn, World};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
@@ -188,8 +188,10 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
             Ok((environment, said)) => {
                 live.environment = Some(environment);
                 live.observation = said.observation.text;
-                if said.observation.won {
-                    return self.end(slot, Outcome::Success, None);
+                match said.observation.status {
+                    Status::Won => return self.end(slot, Outcome::Success, None),
+                    Status::Lost => return self.end(slot, Outcome::Failure, None),
+                    Status::Playing => {}
                 }
                 if let Some(commands) = said.admissible {
                     live.observation.push_str("\nAdmissible commands: ");

@@ -137,7 +137,9 @@ fn replay_walk(
             }
         };
         let admissible = environment.admissible_commands()?;
-        let Some((field, expected, found)) = first_difference(entry, &now.text, &admissible, now.won) else { continue };
+        let Some((field, expected, found)) = first_difference(entry, &now.text, &admissible, now.won()) else {
+            continue;
+        };
         report.differences += 1;
         report.first.get_or_insert_with(|| Difference {
             game: recorded.game.clone(),

@@ -77,7 +77,7 @@ fn turns_to_win(task: &Task) -> Result<Option<usize>, EnvironmentError> {
     let mut observation = game.reset()?;
     for turn in 1..=TURN_LIMIT {
         observation = game.step(&expert.act(&observation.text))?;
-        if observation.won {
+        if observation.won() {
             return Ok(Some(turn));
         }
     }

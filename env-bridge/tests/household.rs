@@ -37,14 +37,14 @@ fn every_walkthrough_wins_with_its_last_command() {
     for size in [Size::Small, Size::Full] {
         with_games(size, |Played { task, game, mut environment }| {
             for _ in 0..2 {
-                let mut won = environment.reset().unwrap().won;
+                let mut won = environment.reset().unwrap().won();
                 for command in &game.walkthrough {
                     assert!(!won, "{} is won before {command}", task.id);
                     let admissible = environment.admissible_commands().unwrap();
                     assert!(admissible.contains(command), "{}: {command} is not among {admissible:?}", task.id);
                     let observation = environment.step(command).unwrap();
                     assert!(has_form(command, &observation.text), "{command}: {:?}", observation.text);
-                    won = observation.won;
+                    won = observation.won();
                 }
                 assert!(won, "{}: {:?}", task.id, game.walkthrough);
             }

@@ -181,7 +181,7 @@ fn names_are_lower_case_and_numbered_from_the_highest_down() {
         "-= Welcome =-\n\nYou are in the middle of a room. Looking quickly around you, you see a fridge 1, a microwave 1, \
          a shelf 2, a shelf 1, and a sinkbasin 1.\n\nYour task is to: warm an egg."
     );
-    assert!(!opening.won);
+    assert!(!opening.won());
 }
 
 /// As the older text version does: `{lend.name}` of `loc_bar_1 … loc_bar_9` counts down from 4.
@@ -340,7 +340,7 @@ fn hot_and_cool_clear_each_other_and_the_goal_is_checked_every_time() {
         ],
     );
     let won = ["move egg 1 to microwave 1", "look", "take egg 1 from microwave 1"]
-        .map(|command| environment.step(command).expect("steps").won);
+        .map(|command| environment.step(command).expect("steps").won());
     assert_eq!(won, [true, true, false]);
 }
 

@@ -8,8 +8,35 @@ use std::path::PathBuf;
 pub struct Observation {
     /// The world's text, exactly as the world prints it.
     pub text: String,
-    /// Whether the goal holds now. Worlds never end an episode for another reason.
-    pub won: bool,
+    /// Whether the game goes on.
+    pub status: Status,
+}
+
+impl Observation {
+    /// Whether the goal holds now.
+    #[must_use]
+    pub fn won(&self) -> bool {
+        self.status == Status::Won
+    }
+}
+
+/// How a game stands. Household games are never lost; other TextWorld games can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Neither won nor lost.
+    Playing,
+    /// The goal holds.
+    Won,
+    /// The game is over and the goal can no longer be reached.
+    Lost,
+}
+
+impl Status {
+    /// The status of a game that cannot be lost.
+    #[must_use]
+    pub fn of_goal(holds: bool) -> Self {
+        if holds { Self::Won } else { Self::Playing }
+    }
 }
 
 /// One running game.

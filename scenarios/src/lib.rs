@@ -12,7 +12,7 @@ pub mod suite;
 pub mod task;
 pub mod trajectory;
 
-pub use environment::{Environment, EnvironmentError, Observation, World};
+pub use environment::{Environment, EnvironmentError, Observation, Status, World};
 pub use suite::{Suite, SuiteError};
 pub use task::{Split, Task, TaskType};
 pub use trajectory::{Candidate, Outcome, Protocol, Trajectory, Turn};

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub enum Outcome {
     /// The goal held.
     Success,
-    /// The policy ended the episode without the goal (the strict malformed rule, or a player who quit).
+    /// The game was lost, or the policy ended it without the goal (the strict malformed rule, or a player who quit).
     Failure,
     /// The turn limit was reached.
     TurnLimit,

@@ -10,7 +10,7 @@ use agent::player::Policy;
 use agent::tokenizer::Tokenizer;
 use agent::weights::{DecoderConfig, HostTensor, VALUE_HEAD, Weights};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use scenarios::{Environment, EnvironmentError, Observation, Protocol, Split, Task, Trajectory, World};
+use scenarios::{Environment, EnvironmentError, Observation, Protocol, Split, Status, Task, Trajectory, World};
 use std::convert::Infallible;
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
@@ -58,7 +58,7 @@ impl World for Corridors {
 
 impl Corridor {
     fn here(&self, text: String) -> Observation {
-        Observation { text, won: self.at >= self.length }
+        Observation { text, status: Status::of_goal(self.at >= self.length) }
     }
 }
 

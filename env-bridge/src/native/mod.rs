@@ -24,7 +24,7 @@ mod text;
 
 use crate::error::{Fault, GameError};
 use rustc_hash::FxHashMap;
-use scenarios::{Environment, EnvironmentError, Observation, Task, World};
+use scenarios::{Environment, EnvironmentError, Observation, Status, Task, World};
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::path::Path;
@@ -203,7 +203,7 @@ impl Environment for NativeEnvironment {
         self.state = self.game.initial_state();
         let text = self.game.opening(&self.state);
         let text = text.map_err(|reason| EnvironmentError::Step { command: "reset".to_owned(), reason })?;
-        Ok(Observation { text, won: self.game.won(&self.state) })
+        Ok(Observation { text, status: Status::of_goal(self.game.won(&self.state)) })
     }
 
     fn step(&mut self, command: &str) -> Result<Observation, EnvironmentError> {
@@ -215,7 +215,7 @@ impl Environment for NativeEnvironment {
                 .feedback(&self.state, operator)
                 .map_err(|reason| EnvironmentError::Step { command: command.to_owned(), reason })?,
         };
-        Ok(Observation { text, won: self.game.won(&self.state) })
+        Ok(Observation { text, status: Status::of_goal(self.game.won(&self.state)) })
     }
 
     fn admissible_commands(&mut self) -> Result<Vec<String>, EnvironmentError> {

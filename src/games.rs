@@ -4,7 +4,7 @@ use crate::ui;
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use env_bridge::native::NativeWorld;
 use scenarios::household::{self, GenerateOptions, Size};
-use scenarios::{Split, Suite, Task, TaskType, World};
+use scenarios::{Split, Suite, Task, TaskType, TextVersion, World};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -98,6 +98,7 @@ impl Generate {
             valid_train: self.valid_train,
             seen: self.seen,
             unseen: self.unseen,
+            text: TextVersion::V2_1_3,
         };
         let suite = household::generate(&self.out, &options)?;
         let bar = ui::bar("check walkthroughs");
@@ -188,6 +189,16 @@ pub(crate) fn say_faults(suite: &Suite) {
     }
 }
 
+/// A suite, or a single game file as a suite of one.
+pub(crate) fn open(path: &Path) -> anyhow::Result<Suite> {
+    if path.is_file() && path.extension().is_none_or(|extension| extension != "jsonl") {
+        let task = single(path)?;
+        let root = path.parent().unwrap_or(Path::new("")).into();
+        return Ok(Suite { name: task.id.clone(), root, tasks: vec![task], faults: Vec::new(), left_out: Vec::new() });
+    }
+    Ok(Suite::open(path)?)
+}
+
 /// One game file as a task of its own.
 pub(crate) fn single(path: &Path) -> anyhow::Result<Task> {
     let bytes = std::fs::read(path).map_err(|e| ui::WrongUse(format!("cannot read {}: {e}", path.display())))?;
@@ -197,6 +208,6 @@ pub(crate) fn single(path: &Path) -> anyhow::Result<Task> {
 
 /// A handful of generated games, for a look.
 pub(crate) fn one_of_each(folder: &Path, seed: u64) -> anyhow::Result<Suite> {
-    let options = GenerateOptions { seed, size: Size::Small, train: 6, valid_train: 6, seen: 6, unseen: 6 };
+    let options = GenerateOptions { seed, train: 6, valid_train: 6, seen: 6, unseen: 6, ..GenerateOptions::default() };
     Ok(household::generate(folder, &options)?)
 }

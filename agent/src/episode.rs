@@ -66,6 +66,9 @@ struct Live<'a, S> {
 
 /// Plays every job and hands each finished trajectory to `record`, in the order in which they end.
 ///
+/// A world of limited capacity has no more episodes in flight than that, and a thread for each, so that none waits for
+/// another's world.
+///
 /// # Errors
 /// The first error of `record`; episodes in flight are then given up.
 pub fn play_episodes<P: Policy, E>(
@@ -76,6 +79,10 @@ pub fn play_episodes<P: Policy, E>(
     pool: Pool,
     mut record: impl FnMut(Trajectory) -> Result<(), E>,
 ) -> Result<(), E> {
+    let pool = match world.capacity() {
+        Some(most) => Pool { workers: pool.episodes.min(most), episodes: pool.episodes.min(most) },
+        None => pool,
+    };
     let (orders, inbox) = unbounded::<Order<'_>>();
     let (outbox, replies) = unbounded::<Reply>();
     std::thread::scope(|scope| {

@@ -1,11 +1,15 @@
 //! The worlds: what stands behind [`scenarios::Environment`].
 //!
 //! [`native`] plays any `game.tw-pddl` by interpreting the PDDL and the text grammar inside it; [`replay`] holds a
-//! world against recorded play. This crate knows nothing of policies, tokens or learning.
+//! world against recorded play; [`translate`] plays games of one `ALFWorld` text version in the words of the other.
+//! This crate knows nothing of policies, tokens or learning.
 
+pub mod diff;
 pub mod error;
 pub mod native;
 pub mod replay;
+pub mod translate;
 
 pub use error::GameError;
 pub use native::{NativeEnvironment, NativeGame, NativeWorld, Operator, State};
+pub use translate::Translating;

@@ -6,7 +6,7 @@
 
 use crate::error::GameError;
 use crate::native::{NativeEnvironment, NativeWorld};
-use scenarios::{Environment, EnvironmentError};
+use scenarios::{Environment, EnvironmentError, Status};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Cursor};
 use std::path::{Path, PathBuf};
@@ -98,6 +98,70 @@ struct Entry {
     won: bool,
 }
 
+impl Entry {
+    fn answer(&self) -> Answer {
+        Answer {
+            text: self.observation.clone(),
+            admissible: self.admissible.clone(),
+            status: Status::of_goal(self.won),
+        }
+    }
+}
+
+/// What a world says after a reset or a command: all that is compared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) text: String,
+    pub(crate) admissible: Vec<String>,
+    pub(crate) status: Status,
+}
+
+/// The first of an answer's fields that two worlds do not share, and what it holds in each, as JSON.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unequal {
+    /// `observation`, `admissible` or `won`.
+    pub(crate) field: &'static str,
+    pub(crate) left: String,
+    pub(crate) right: String,
+}
+
+impl Answer {
+    /// Performs a command, or a reset where there is none, and asks for everything that is compared.
+    pub(crate) fn to(command: Option<&str>, environment: &mut dyn Environment) -> Result<Self, EnvironmentError> {
+        let said = match command {
+            None => environment.reset()?,
+            Some(command) => environment.step(command)?,
+        };
+        Ok(Self { text: said.text, admissible: environment.admissible_commands()?, status: said.status })
+    }
+
+    /// Where this answer, the left one, differs from another.
+    pub(crate) fn unequal(&self, right: &Self) -> Option<Unequal> {
+        if self.text != right.text {
+            Some(Unequal { field: "observation", left: json(&self.text), right: json(&right.text) })
+        } else if self.admissible != right.admissible {
+            Some(Unequal { field: "admissible", left: json(&self.admissible), right: json(&right.admissible) })
+        } else if self.status != right.status {
+            Some(Unequal { field: "won", left: won(self.status), right: won(right.status) })
+        } else {
+            None
+        }
+    }
+}
+
+/// As JSON: whether the goal holds; a lost game, which no household game is, says so.
+fn won(status: Status) -> String {
+    match status {
+        Status::Playing => "false".to_owned(),
+        Status::Won => "true".to_owned(),
+        Status::Lost => json("lost"),
+    }
+}
+
+fn json(value: &(impl Serialize + ?Sized)) -> String {
+    serde_json::to_string(value).unwrap_or_else(|error| error.to_string())
+}
+
 /// Replays a recording with the native world; the games lie under `games`.
 ///
 /// # Errors
@@ -129,17 +193,9 @@ fn replay_walk(
 ) -> Result<(), EnvironmentError> {
     report.walks += 1;
     for (turn, entry) in recorded.walk.iter().enumerate() {
-        let now = match &entry.command {
-            None => environment.reset()?,
-            Some(command) => {
-                report.commands += 1;
-                environment.step(command)?
-            }
-        };
-        let admissible = environment.admissible_commands()?;
-        let Some((field, expected, found)) = first_difference(entry, &now.text, &admissible, now.won()) else {
-            continue;
-        };
+        report.commands += usize::from(entry.command.is_some());
+        let found = Answer::to(entry.command.as_deref(), environment)?;
+        let Some(Unequal { field, left: expected, right: found }) = entry.answer().unequal(&found) else { continue };
         report.differences += 1;
         report.first.get_or_insert_with(|| Difference {
             game: recorded.game.clone(),
@@ -152,27 +208,6 @@ fn replay_walk(
         });
     }
     Ok(())
-}
-
-fn first_difference(
-    entry: &Entry,
-    text: &str,
-    admissible: &[String],
-    won: bool,
-) -> Option<(&'static str, String, String)> {
-    if entry.observation != text {
-        Some(("observation", json(&entry.observation), json(text)))
-    } else if entry.admissible != admissible {
-        Some(("admissible", json(&entry.admissible), json(admissible)))
-    } else if entry.won != won {
-        Some(("won", entry.won.to_string(), won.to_string()))
-    } else {
-        None
-    }
-}
-
-fn json(value: &(impl Serialize + ?Sized)) -> String {
-    serde_json::to_string(value).unwrap_or_else(|error| error.to_string())
 }
 
 /// Opens a recording; an `.xz` is unpacked in memory.

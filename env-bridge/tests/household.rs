@@ -16,7 +16,15 @@ struct Played {
 
 /// Opens every game of a small suite and hands it to `play`.
 fn with_games(size: Size, play: impl Fn(Played)) {
-    let options = GenerateOptions { seed: 11, size, train: 36, valid_train: 6, seen: 6, unseen: 12 };
+    let options = GenerateOptions {
+        seed: 11,
+        size,
+        train: 36,
+        valid_train: 6,
+        seen: 6,
+        unseen: 12,
+        ..GenerateOptions::default()
+    };
     let folder = tempfile::tempdir().unwrap();
     let suite: Suite = generate(folder.path(), &options).unwrap();
     let mut by_id: BTreeMap<String, Game> =

@@ -1,6 +1,7 @@
 //! The door between worlds and minds. A world knows how texts come about; a mind sees only what passes here.
 
 use crate::task::Task;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// What the world says after a reset or a command.
@@ -21,7 +22,8 @@ impl Observation {
 }
 
 /// How a game stands. Household games are never lost; other TextWorld games can be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Status {
     /// Neither won nor lost.
     Playing,
@@ -67,6 +69,12 @@ pub trait World: Sync {
     /// # Errors
     /// When the file is missing, damaged or not a game this world can play.
     fn open(&self, task: &Task) -> Result<Box<dyn Environment>, EnvironmentError>;
+
+    /// How many environments can be open at once; `None` = as many as memory holds. Whoever opens more waits until one
+    /// is dropped.
+    fn capacity(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// Why a world could not go on.

@@ -10,9 +10,11 @@ pub mod household;
 pub mod store;
 pub mod suite;
 pub mod task;
+pub mod text_version;
 pub mod trajectory;
 
 pub use environment::{Environment, EnvironmentError, Observation, Status, World};
 pub use suite::{Suite, SuiteError};
 pub use task::{Split, Task, TaskType};
+pub use text_version::TextVersion;
 pub use trajectory::{Candidate, Outcome, Protocol, Trajectory, Turn};

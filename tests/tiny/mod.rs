@@ -3,7 +3,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "every test takes what it needs, and may panic")]
 
 use scenarios::Suite;
-use scenarios::household::{GenerateOptions, Size, generate};
+use scenarios::household::{GenerateOptions, generate};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -75,7 +75,8 @@ temperature = 1.0
 
 /// A suite of a few generated games.
 pub fn suite(folder: &Path) -> Suite {
-    let options = GenerateOptions { seed: 5, size: Size::Small, train: 6, valid_train: 0, seen: 3, unseen: 2 };
+    let options =
+        GenerateOptions { seed: 5, train: 6, valid_train: 0, seen: 3, unseen: 2, ..GenerateOptions::default() };
     generate(folder, &options).unwrap()
 }
 

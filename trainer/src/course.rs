@@ -25,7 +25,7 @@ use agent::weights::Weights;
 use indicatif::ProgressBar;
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 use scenarios::household::{self, GenerateOptions};
-use scenarios::{Protocol, Split, Suite, Task, Trajectory, World};
+use scenarios::{Protocol, Split, Suite, Task, TextVersion, Trajectory, World};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -127,6 +127,7 @@ fn games(recipe: &Recipe, out: &Path, reporter: &dyn Reporter) -> Result<Suite, 
                     valid_train: *valid_train,
                     seen: *seen,
                     unseen: *unseen,
+                    text: TextVersion::V2_1_3,
                 };
                 let bar = reporter.stage("generate games");
                 let suite = household::generate(&folder, &options)?;

@@ -481,6 +481,17 @@ impl NativeGame {
         hasher.finish()
     }
 
+    /// The facts of a predicate, by its lower-case name, that hold at the start: the display names of their objects.
+    /// There are none of a predicate that the domain does not have.
+    pub fn initial_facts(&self, predicate: &str) -> impl Iterator<Item = Vec<&str>> {
+        let table = self.domain.predicate_ids.get(predicate).map(|id| &self.grounded.tables[usize::from(*id)]);
+        table.into_iter().flat_map(move |table| {
+            let holds = |row: &usize| !table.fluent || self.grounded.initial[table.atoms[*row] as usize];
+            let name = |object: &u16| self.narrator.objects[usize::from(*object)].name.as_str();
+            (0..table.count()).filter(holds).map(move |row| table.row(row).iter().map(name).collect())
+        })
+    }
+
     /// How many operators and atoms the game came to.
     #[must_use]
     pub fn size(&self) -> (usize, usize) {

@@ -224,6 +224,6 @@ impl Environment for NativeEnvironment {
 }
 
 /// What Python's `strip` strips.
-fn is_blank(c: char) -> bool {
+pub(crate) fn is_blank(c: char) -> bool {
     c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
 }

@@ -6,11 +6,16 @@ use super::plan::{self, House};
 use super::problem;
 use super::rng::Rng;
 use crate::task::TaskType;
+use crate::text_version::TextVersion;
 use serde::Serialize;
+use std::sync::LazyLock;
 
-/// The PDDL domain that every game carries.
+/// The PDDL domain that every game of text 2.1.3 carries.
 pub const DOMAIN: &str = include_str!("domain.pddl");
 const GRAMMAR: &str = include_str!("grammar.twl2");
+
+static OLDER_DOMAIN: LazyLock<String> = LazyLock::new(older_domain);
+static OLDER_GRAMMAR: LazyLock<String> = LazyLock::new(older_grammar);
 
 /// One game, ready to be written or played.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,22 +68,47 @@ pub(super) struct Object {
 /// Makes one game: the same arguments always make the same game, byte for byte. `None` when this draw makes none (the room
 /// cannot ask for such a task, or it would start won); another seed may.
 #[must_use]
-pub fn game(layout: &Layout, task_type: TaskType, trial: &str, seed: u64) -> Option<Game> {
+pub fn game(layout: &Layout, task_type: TaskType, trial: &str, seed: u64, text: TextVersion) -> Option<Game> {
     let (objects, goal) = furnish(layout, task_type, seed)?;
     let house = House { receptacles: &layout.receptacles, objects: &objects };
-    let walkthrough = plan::walkthrough(house, &goal).filter(|commands| !commands.is_empty())?;
+    let walkthrough = plan::walkthrough(house, &goal, text).filter(|commands| !commands.is_empty())?;
     let sentence = goal.sentence(seed);
+    let (domain, grammar) = words(text);
     Some(Game {
         id: format!("{}/{trial}", goal.task_name(&layout.id)),
         task_type,
         layout: layout.id.clone(),
-        domain: DOMAIN,
-        grammar: GRAMMAR.replace("TASK SENTENCE", &sentence),
+        domain,
+        grammar: grammar.replace("TASK SENTENCE", &sentence),
         problem: problem::text(house, &goal, trial),
         sentence,
         walkthrough,
         goal,
     })
+}
+
+/// Domain and grammar of a text version; both have the same objects, predicates and, but for `help`, actions.
+fn words(text: TextVersion) -> (&'static str, &'static str) {
+    match text {
+        TextVersion::V2_1_1 => (&OLDER_DOMAIN, &OLDER_GRAMMAR),
+        TextVersion::V2_1_3 => (DOMAIN, GRAMMAR),
+    }
+}
+
+/// [`DOMAIN`] without its `Help` action.
+fn older_domain() -> String {
+    let is_help = |paragraph: &&str| paragraph.trim_start().starts_with("(:action Help");
+    DOMAIN.split("\n\n").filter(|paragraph| !is_help(paragraph)).collect::<Vec<_>>().join("\n\n")
+}
+
+/// [`GRAMMAR`] with the older way to put and to arrive, and without `help`, its last action.
+fn older_grammar() -> String {
+    let (older, newer) = (TextVersion::V2_1_1, TextVersion::V2_1_3);
+    let grammar = GRAMMAR.split("\naction Help ").next().unwrap_or_default();
+    grammar
+        .replace(&newer.put_command("{o}", "{r}"), &older.put_command("{o}", "{r}"))
+        .replace(&newer.put_feedback("{o.name}", "{r.name}"), &older.put_feedback("{o.name}", "{r.name}"))
+        .replace("You arrive at {r.name}.", "You arrive at {to.name}.")
 }
 
 impl Game {
@@ -324,4 +354,44 @@ fn draw_place(layout: &Layout, kind: &'static ObjectType, goal: &Goal, rng: &mut
         })
         .collect();
     rng.weighted(&weights)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The lines that only one of two texts has, in order: of the first, of the second.
+    fn differences<'a>(first: &'a str, second: &'a str) -> (Vec<&'a str>, Vec<&'a str>) {
+        let only = |one: &'a str, other: &str| one.lines().filter(|line| !other.lines().any(|l| l == *line)).collect();
+        (only(first, second), only(second, first))
+    }
+
+    #[test]
+    fn the_older_words_differ_where_they_should() {
+        let ((older_domain, older), (newer_domain, newer)) = (words(TextVersion::V2_1_1), words(TextVersion::V2_1_3));
+        let help = "    (:action Help\n        :parameters (?a - agent)\n        :precondition ()\n        \
+                    :effect (and (askedHelp ?a))\n    )\n\n";
+        assert_eq!(newer_domain.replacen(help, "", 1), older_domain);
+        assert_eq!(newer_domain.len(), older_domain.len() + help.len());
+
+        let (without_help, help) = newer.split_once("\naction Help ").unwrap();
+        assert_eq!(help.matches("\naction ").count(), 0, "help is the last action");
+        let (gone, come) = differences(without_help, older);
+        assert_eq!(
+            gone,
+            [
+                r##"        "arrival": [{"rhs": "You arrive at {r.name}. #contents#"}],"##,
+                r#"        "moving": [{"rhs": "You move the {o.name} to the {r.name}."}],"#,
+                r##"action Move { template :: "move {o} to {r}"; feedback :: "#moving#"; }"##,
+            ]
+        );
+        assert_eq!(
+            come,
+            [
+                r##"        "arrival": [{"rhs": "You arrive at {to.name}. #contents#"}],"##,
+                r#"        "moving": [{"rhs": "You put the {o.name} in/on the {r.name}."}],"#,
+                r##"action Move { template :: "put {o} in/on {r}"; feedback :: "#moving#"; }"##,
+            ]
+        );
+    }
 }

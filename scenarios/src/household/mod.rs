@@ -16,6 +16,7 @@ pub use layout::{Door, Layout, Receptacle, Size, layouts};
 
 use crate::suite::{GAME, MANIFEST, Suite, SuiteError, TRAJ_DATA, hex_sha256};
 use crate::task::{Split, Task, TaskType};
+use crate::text_version::TextVersion;
 use catalog::Room;
 use rng::Rng;
 use std::collections::{BTreeSet, HashSet};
@@ -37,11 +38,21 @@ pub struct GenerateOptions {
     pub seen: usize,
     /// Games of `valid_unseen`: layouts that no other split has.
     pub unseen: usize,
+    /// The words of the games; the houses and tasks are the same in both.
+    pub text: TextVersion,
 }
 
 impl Default for GenerateOptions {
     fn default() -> Self {
-        Self { seed: 1, size: Size::Small, train: 600, valid_train: 60, seen: 120, unseen: 120 }
+        Self {
+            seed: 1,
+            size: Size::Small,
+            train: 600,
+            valid_train: 60,
+            seen: 120,
+            unseen: 120,
+            text: TextVersion::V2_1_3,
+        }
     }
 }
 
@@ -90,7 +101,7 @@ pub fn generate(out: &Path, options: &GenerateOptions) -> Result<Suite, Generate
     let games = games(options)?;
     let mut tasks = games.iter().map(|(split, game)| write_game(out, *split, game)).collect::<Result<Vec<_>, _>>()?;
     tasks.sort_by(|a, b| (a.split, &a.id).cmp(&(b.split, &b.id)));
-    let name = format!("household-{}-seed{}", options.size.name(), options.seed);
+    let name = options.suite_name();
     let suite = Suite { name, root: out.into(), tasks, faults: Vec::new(), left_out: Vec::new() };
     fs::create_dir_all(out).map_err(|source| GenerateError::Io { path: out.into(), source })?;
     suite.write_manifest(out.join(MANIFEST))?;
@@ -116,6 +127,15 @@ pub fn games(options: &GenerateOptions) -> Result<Vec<(Split, Game)>, GenerateEr
 }
 
 impl GenerateOptions {
+    /// E.g. `household-small-seed1`, and `household-small-seed1-text2.1.1` for the older words.
+    fn suite_name(&self) -> String {
+        let name = format!("household-{}-seed{}", self.size.name(), self.seed);
+        match self.text {
+            TextVersion::V2_1_3 => name,
+            TextVersion::V2_1_1 => format!("{name}-text{}", self.text),
+        }
+    }
+
     fn count(&self, split: Split) -> usize {
         match split {
             Split::Train => self.train,
@@ -145,7 +165,7 @@ impl<'a> Maker<'a> {
         for attempt in 0..ATTEMPTS {
             let mut rng = Rng::new(&[self.options.seed, self.options.size as u64, split as u64, index as u64, attempt]);
             let layout = *rng.pick(&candidates)?;
-            let Some(game) = game(layout, task_type, &trial, rng.next()) else {
+            let Some(game) = game(layout, task_type, &trial, rng.next(), self.options.text) else {
                 continue;
             };
             if self.made.insert(content_hash(&game, &trial)) {

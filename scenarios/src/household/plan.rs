@@ -7,6 +7,7 @@
 use super::game::{Goal, Object};
 use super::layout::{Door, Receptacle};
 use crate::task::TaskType;
+use crate::text_version::TextVersion;
 use std::collections::{HashMap, VecDeque};
 
 /// A room with its things.
@@ -51,10 +52,10 @@ enum Command {
     Use(usize),
 }
 
-/// The fewest commands that win; `None` when nothing does, empty when the game starts won.
-pub(super) fn walkthrough(house: House, goal: &Goal) -> Option<Vec<String>> {
+/// The fewest commands that win, in the words of a text version; `None` when nothing does, empty when the game starts won.
+pub(super) fn walkthrough(house: House, goal: &Goal, text: TextVersion) -> Option<Vec<String>> {
     let best = scopes(house, goal).iter().filter_map(|scope| shortest(house, goal, scope)).min_by_key(Vec::len)?;
-    Some(best.into_iter().map(|command| command.text(house, goal)).collect())
+    Some(best.into_iter().map(|command| command.text(house, goal, text)).collect())
 }
 
 /// One scope for every choice of objects, destination and tool.
@@ -219,14 +220,14 @@ fn wins(house: House, goal: &Goal, scope: &Scope, state: State) -> bool {
 }
 
 impl Command {
-    fn text(self, house: House, goal: &Goal) -> String {
+    fn text(self, house: House, goal: &Goal, text: TextVersion) -> String {
         let spot = |index: usize| house.receptacles[index].name.as_str();
         let object = |index: usize| house.objects[index].name.as_str();
         match self {
             Self::GoTo(at) => format!("go to {}", spot(at)),
             Self::Open(at) => format!("open {}", spot(at)),
             Self::Take(what, at) => format!("take {} from {}", object(what), spot(at)),
-            Self::Move(what, at) => format!("move {} to {}", object(what), spot(at)),
+            Self::Move(what, at) => text.put_command(object(what), spot(at)),
             Self::Treat(what, at) => format!("{} {} with {}", goal.verb(), object(what), spot(at)),
             Self::Use(at) => {
                 let lamp = house.objects.iter().find(|lamp| lamp.place == at && Some(lamp.kind) == goal.lamp);
@@ -265,7 +266,7 @@ mod tests {
                 }
                 let scope = whole(house, &goal).expect("two objects fit");
                 let all = shortest(house, &goal, &scope).expect("solvable");
-                let few = walkthrough(house, &goal).expect("solvable");
+                let few = walkthrough(house, &goal, TextVersion::V2_1_3).expect("solvable");
                 assert_eq!(all.len(), few.len(), "{few:?}");
                 compared += 1;
             }

@@ -2,9 +2,9 @@
 
 use crate::eval::{Played, Player};
 use crate::ui;
+use crate::worlds::WorldArgs;
 use agent::player::ExpertPolicy;
 use clap::{Args, ValueHint};
-use env_bridge::native::NativeWorld;
 use scenarios::{Split, Suite, Task};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -45,6 +45,8 @@ pub(crate) struct Collect {
     /// Print one JSON object instead of a line
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    world: WorldArgs,
 }
 
 #[derive(Serialize)]
@@ -76,8 +78,10 @@ impl Collect {
         let round = Round { repetitions: self.repetitions, seed: self.seed, pool: self.played.pool() };
         let protocol = self.played.protocol(player.context(), self.temperature, 1);
         let bar = ui::bar("collect");
-        let all = player.play(&NativeWorld::new(), &tasks, &protocol, round, &self.out, &bar)?;
+        let opened = self.world.open(tasks.len() * self.repetitions)?;
+        let all = player.play(opened.world(), &tasks, &protocol, round, &self.out, &bar)?;
         bar.finish();
+        opened.say_losses();
         let collected = Collected {
             episodes: all.len(),
             successes: all.iter().filter(|t| t.reward() > 0.0).count(),

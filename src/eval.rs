@@ -1,12 +1,12 @@
 //! `hearth eval`: every game of the named splits once, the table with intervals, the protocol beside the number.
 
 use crate::ui;
+use crate::worlds::WorldArgs;
 use agent::episode::Pool;
 use agent::model::Model;
 use agent::player::{ExpertPolicy, LookingOn, ModelPlayer};
 use anyhow::Context;
 use clap::{Args, ValueHint};
-use env_bridge::native::NativeWorld;
 use indicatif::ProgressBar;
 use scenarios::{Protocol, Split, Suite, Task, Trajectory, World};
 use serde::Serialize;
@@ -44,6 +44,8 @@ pub(crate) struct Eval {
     /// Print one JSON object instead of the table
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    world: WorldArgs,
 }
 
 /// How episodes are played, for `eval` and `collect`.
@@ -174,17 +176,19 @@ impl Eval {
         }
         let player = Player::open(&self.policy, highest)?;
         std::fs::create_dir_all(&self.out).with_context(|| format!("cannot use {}", self.out.display()))?;
-        let (world, mut rows, mut protocols) = (NativeWorld::new(), Vec::new(), Vec::new());
+        let opened = self.world.open(tasks.len())?;
+        let (mut rows, mut protocols) = (Vec::new(), Vec::new());
         for k in &self.best_of {
             let protocol = self.played.protocol(player.context(), if *k == 1 { 0.0 } else { self.temperature }, *k);
             let round = Round { repetitions: 1, seed: self.seed, pool: self.played.pool() };
             let bar = ui::bar(&format!("evaluate, K = {k}"));
             let store = self.out.join(format!("episodes-k{k}.jsonl"));
-            let played = player.play(&world, &tasks, &protocol, round, &store, &bar)?;
+            let played = player.play(opened.world(), &tasks, &protocol, round, &store, &bar)?;
             bar.finish();
             rows.extend(evaluate::table(&self.policy, *k, &played));
             protocols.push(protocol);
         }
+        opened.say_losses();
         evaluate::write_csv(&self.out.join("eval.csv"), &rows)?;
         let measured = Measured {
             rows,

@@ -10,6 +10,7 @@ mod run;
 mod train;
 mod ui;
 mod world;
+mod worlds;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
@@ -48,6 +49,10 @@ enum Command {
     /// Check the native world
     #[command(subcommand)]
     World(world::World),
+    /// A Python worker process; hearth starts it itself
+    #[cfg(feature = "python")]
+    #[command(hide = true)]
+    EnvWorker,
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -66,6 +71,8 @@ fn main() -> ExitCode {
         Command::Train(command) => command.run(),
         Command::Eval(command) => command.run(),
         Command::World(command) => command.run(),
+        #[cfg(feature = "python")]
+        Command::EnvWorker => env_bridge::python::serve().map_err(|e| ui::WrongUse(e.to_string()).into()),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Hearth::command(), "hearth", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

@@ -2,10 +2,10 @@
 
 use crate::eval::Player;
 use crate::ui;
+use crate::worlds::WorldArgs;
 use agent::episode::{Job, Pool, play_episodes};
 use agent::player::{Answer, Asked, Policy, written};
 use clap::{Args, ValueHint};
-use env_bridge::native::NativeWorld;
 use scenarios::{Protocol, Split, Suite, Task, Trajectory};
 use std::convert::Infallible;
 use std::io::Write;
@@ -17,7 +17,7 @@ pub(crate) struct Play {
     /// Who plays: `person`, `expert`, or a model folder
     #[arg(long, default_value = "person")]
     policy: String,
-    /// A game.tw-pddl file, a folder of games (ALFWorld's layout), or a manifest; without it, a generated game
+    /// A game file, a folder of games (ALFWorld's layout), or a manifest (.jsonl); without it, a generated game
     #[arg(long, value_hint = ValueHint::AnyPath)]
     suite: Option<PathBuf>,
     /// Split of the game
@@ -41,6 +41,8 @@ pub(crate) struct Play {
     /// Print the trajectory as one JSON object instead of the transcript
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    world: WorldArgs,
 }
 
 /// A person at the terminal: reads observations, writes commands.
@@ -86,7 +88,9 @@ impl Play {
 
     fn task(&self, folder: &std::path::Path) -> anyhow::Result<Task> {
         let suite = match &self.suite {
-            Some(path) if path.extension().is_some_and(|e| e == "tw-pddl") => return crate::games::single(path),
+            Some(path) if path.is_file() && path.extension().is_none_or(|e| e != "jsonl") => {
+                return crate::games::single(path);
+            }
             Some(path) => Suite::open(path)?,
             None => crate::games::one_of_each(folder, self.seed)?,
         };
@@ -105,7 +109,8 @@ impl Play {
             Ok(())
         };
         let jobs = [Job { task, repetition: 0, seed: self.seed }];
-        let (world, pool) = (NativeWorld::new(), Pool { workers: 1, episodes: 1 });
+        let (opened, pool) = (self.world.open(1)?, Pool { workers: 1, episodes: 1 });
+        let world = opened.world();
         let protocol = |context_limit: usize| Protocol {
             turn_limit: self.turns,
             context_limit,
@@ -114,11 +119,11 @@ impl Play {
             ..Protocol::default()
         };
         let Ok(()) = match self.policy.as_str() {
-            "person" => play_episodes(&Person, &world, &jobs, &protocol(0), pool, &mut keep),
+            "person" => play_episodes(&Person, world, &jobs, &protocol(0), pool, &mut keep),
             policy => match Player::open(policy, self.best_of)? {
-                Player::Expert(expert) => play_episodes(&expert, &world, &jobs, &protocol(0), pool, &mut keep),
+                Player::Expert(expert) => play_episodes(&expert, world, &jobs, &protocol(0), pool, &mut keep),
                 Player::Model(player) => {
-                    play_episodes(&*player, &world, &jobs, &protocol(player.context_limit()), pool, &mut keep)
+                    play_episodes(&*player, world, &jobs, &protocol(player.context_limit()), pool, &mut keep)
                 }
             },
         };

@@ -7,6 +7,8 @@
 pub mod diff;
 pub mod error;
 pub mod native;
+#[cfg(feature = "python")]
+pub mod python;
 pub mod replay;
 pub mod translate;
 

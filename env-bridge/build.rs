@@ -1,0 +1,15 @@
+//! With the `python` feature: lets this package's tests find the Python library they are built for, and tells the code
+//! and the binary's build script which Python that is.
+
+fn main() {
+    #[cfg(feature = "python")]
+    {
+        pyo3_build_config::add_libpython_rpath_link_args();
+        let python = pyo3_build_config::get();
+        println!("cargo:rustc-env=HEARTH_PYTHON_MAJOR={}", python.version().major);
+        println!("cargo:rustc-env=HEARTH_PYTHON_MINOR={}", python.version().minor);
+        println!("cargo:rustc-env=HEARTH_PYTHON_EXECUTABLE={}", python.executable().unwrap_or(""));
+        println!("cargo:rustc-env=HEARTH_PYTHON_LIBRARY={}", python.lib_dir().unwrap_or(""));
+        println!("cargo::metadata=library={}", python.lib_dir().unwrap_or(""));
+    }
+}

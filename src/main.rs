@@ -2,7 +2,9 @@
 //!
 //! Exit codes: 0 done, 1 the run failed, 2 wrong use or a broken world.
 
+mod bench;
 mod collect;
+mod doctor;
 mod eval;
 mod games;
 mod play;
@@ -46,9 +48,14 @@ enum Command {
     Train(train::Train),
     /// Play every game of the named splits once and print the table
     Eval(eval::Eval),
-    /// Check the native world
+    /// Hold the native world against the Python one
     #[command(subcommand)]
     World(world::World),
+    /// Look for what the Python worlds need and say how to mend what is missing
+    Doctor(doctor::Doctor),
+    /// Measure speed
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// A Python worker process; hearth starts it itself
     #[cfg(feature = "python")]
     #[command(hide = true)]
@@ -71,6 +78,8 @@ fn main() -> ExitCode {
         Command::Train(command) => command.run(),
         Command::Eval(command) => command.run(),
         Command::World(command) => command.run(),
+        Command::Doctor(command) => command.run(),
+        Command::Bench(command) => command.run(),
         #[cfg(feature = "python")]
         Command::EnvWorker => env_bridge::python::serve().map_err(|e| ui::WrongUse(e.to_string()).into()),
         Command::Completions { shell } => {

@@ -37,7 +37,7 @@ pub(crate) struct PythonArgs {
     #[arg(long, value_name = "MIB", default_value_t = 2048)]
     memory_limit: u64,
     /// Episodes after which a Python process is replaced, because TextWorld's planner leaks
-    #[arg(long, value_name = "N", default_value_t = 200)]
+    #[arg(long, value_name = "N", default_value_t = 50)]
     recycle_after: usize,
 }
 

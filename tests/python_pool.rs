@@ -148,9 +148,8 @@ fn every_fault_costs_its_own_episode_and_nothing_else() {
 
     drop(world);
     assert_eq!(left_in(temporary.path()), Vec::<PathBuf>::new(), "no temporary file is left");
-    let own = std::process::id().to_string();
-    let children = fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap();
-    assert_eq!(children.trim(), "", "no process is left");
+    let left: Vec<String> = processes_of(temporary.path());
+    assert_eq!(left, Vec::<String>::new(), "no process is left");
     let sleeping = Command::new("pgrep").args(["-f", "^sleep 3600$"]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&sleeping.stdout), "", "nor one that a worker had started");
 }
@@ -195,7 +194,7 @@ fn workers_serve_many_games_and_are_recycled() {
     let tasks: Vec<Task> = (0..24).map(|number| game(games.path(), number, r#"{"length": 1}"#)).collect();
     assert!(play(&world, &tasks, &["forward"]).iter().all(|t| t.outcome == Outcome::Success));
     let counts = world.counts();
-    assert!((3..=4).contains(&counts.recycled), "24 games, 5 a worker: {counts:?}");
+    assert!((3..=5).contains(&counts.recycled), "24 games, at most 5 a worker: {counts:?}");
     assert_eq!((counts.started, counts.failed()), (2 + counts.recycled, 0));
 }
 

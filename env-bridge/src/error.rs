@@ -56,11 +56,22 @@ impl GameError {
     pub fn into_environment_error(self, file: &Path) -> EnvironmentError {
         let reason = match &self {
             Self::Read { source, .. } => source.to_string(),
-            Self::TooLarge { bytes, limit, .. } => format!("{bytes} bytes, and a game has at most {limit}"),
-            Self::Json { source, .. } => source.to_string(),
+            Self::TooLarge { bytes, limit, .. } => {
+                format!("{bytes} bytes, and a game has at most {limit}{}", other_kind(file))
+            }
+            Self::Json { source, .. } => format!("{source}{}", other_kind(file)),
             Self::Text { key, line, column, reason, .. } => format!("{key}, line {line}, column {column}: {reason}"),
         };
         EnvironmentError::Load { path: file.to_owned(), reason }
+    }
+}
+
+/// What to try with a file that is no PDDL game by its name.
+fn other_kind(file: &Path) -> &'static str {
+    match file.extension().and_then(|extension| extension.to_str()) {
+        Some("tw-pddl") => "",
+        Some("ulx") => "\nhint: only .tw-pddl games play natively, and TextWorld 1.7 no longer plays Glulx",
+        _ => "\nhint: only .tw-pddl games play natively; play this one with --world python",
     }
 }
 

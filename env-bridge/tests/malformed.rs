@@ -249,6 +249,35 @@ fn what_is_too_much_is_refused_in_good_time() {
     }
 }
 
+/// Games of other kinds have no PDDL; the world says who plays them.
+#[test]
+fn a_game_of_another_kind_is_refused_with_a_way_to_play_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let python = "\nhint: only .tw-pddl games play natively; play this one with --world python";
+    let nobody = "\nhint: only .tw-pddl games play natively, and TextWorld 1.7 no longer plays Glulx";
+    let large = vec![8; env_bridge::native::FILE_LIMIT + 1];
+    for (name, bytes, reason, hint) in [
+        ("coin.z8", &b"\x08\x00\x01"[..], "expected value at line 1 column 1", python),
+        ("coin.z5", b"", "EOF while parsing a value at line 1 column 0", python),
+        ("coin", b"\x7fELF", "expected value at line 1 column 1", python),
+        ("huge.z8", &large, "16777217 bytes, and a game has at most 16777216", python),
+        ("coin.ulx", b"Glul", "expected value at line 1 column 1", nobody),
+        ("torn.tw-pddl", b"\x08", "expected value at line 1 column 1", ""),
+        ("torn.tw-pddl", &large, "16777217 bytes, and a game has at most 16777216", ""),
+    ] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).expect("writes");
+        let task =
+            Task { id: name.into(), split: Split::Train, task_type: None, path: path.clone(), hash: String::new() };
+        let Err(error) = NativeWorld::new().open(&task) else { panic!("{name} loads") };
+        assert_eq!(error.to_string(), format!("cannot load {}: {reason}{hint}", path.display()));
+    }
+    let path = folder.path().join("missing.z8");
+    let task = Task { id: String::new(), split: Split::Train, task_type: None, path, hash: String::new() };
+    let Err(error) = NativeWorld::new().open(&task) else { panic!("a missing file loads") };
+    assert!(!error.to_string().contains("hint"), "{error}");
+}
+
 /// A text that would never end loads, and then fails when it is told.
 #[test]
 fn a_text_without_end_is_an_error_of_the_world() {

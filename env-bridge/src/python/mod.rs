@@ -24,13 +24,18 @@
 //!         pass
 //! ```
 
+/// The bridge's loop over a PDDL game in plain Python, to measure the bridge against.
+pub const BARE_LOOP: &str = include_str!("bare.py");
+
 mod interpreter;
 mod process;
 mod venv;
 mod wire;
 mod worker;
 
-pub use venv::{PYTHON_EXECUTABLE, PYTHON_LIBRARY, PYTHON_VERSION, REQUIREMENTS, Venv, VenvError, install, pinned};
+pub use venv::{
+    PYTHON_EXECUTABLE, PYTHON_LIBRARY, PYTHON_VERSION, Pin, REQUIREMENTS, Venv, VenvError, install, pinned,
+};
 pub use wire::PythonKind;
 pub use worker::serve;
 
@@ -62,7 +67,7 @@ pub struct PythonOptions {
     pub memory_limit_mib: u64,
     /// A worker with more resident memory, MiB, is replaced after its episode.
     pub recycle_above_mib: u64,
-    /// A worker is replaced after as many episodes.
+    /// A worker is replaced after as many episodes; those that start with the pool one after the other, the last early.
     pub recycle_after: usize,
     /// Where each worker gets a folder for temporary files.
     pub temporary: PathBuf,
@@ -82,7 +87,7 @@ impl PythonOptions {
             step_limit: Duration::from_secs(60),
             memory_limit_mib: 2048,
             recycle_above_mib: 512,
-            recycle_after: 200,
+            recycle_after: 50,
             temporary: std::env::temp_dir(),
         }
     }
@@ -163,12 +168,13 @@ impl PythonWorld {
         let workers = options.workers.max(1);
         let pool = Pool { options, state: Mutex::default(), returned: Condvar::new() };
         let start = || -> Result<(), Failure> {
-            let mut first = pool.spawn()?;
-            let others = (1..workers).map(|_| pool.spawn().map(Some)).collect::<Result<Vec<_>, _>>()?;
-            first.wait_until_ready()?;
-            let mut state = pool.lock();
-            state.places = others;
-            state.places.push(Some(first));
+            let mut all = (0..workers).map(|_| pool.spawn()).collect::<Result<Vec<_>, _>>()?;
+            for (index, worker) in all.iter_mut().enumerate() {
+                // Replaced one after the other, not all at once, so that the memory of all together stays level.
+                worker.resets_at_most = (worker.resets_at_most * (workers - index)).div_ceil(workers).max(1);
+            }
+            all[0].wait_until_ready()?;
+            pool.lock().places = all.into_iter().map(Some).collect();
             Ok(())
         };
         start().map_err(|failure| StartError { reason: failure.to_string() })?;
@@ -233,9 +239,8 @@ impl Pool {
 
     /// Gives a place back; a worker that failed or has served long is replaced at once, without waiting for the new one.
     fn give_back(&self, worker: Option<Worker>) {
-        let worn = |worker: &Worker| {
-            worker.resets >= self.options.recycle_after || worker.memory > self.options.recycle_above_mib
-        };
+        let worn =
+            |worker: &Worker| worker.resets >= worker.resets_at_most || worker.memory > self.options.recycle_above_mib;
         let place = match worker {
             Some(mut worker) if worn(&worker) => {
                 let _ = worker.ask(Request::Close, self.options.step_limit);

@@ -69,8 +69,8 @@ fn hint(reason: &str) -> &'static str {
     let any = |words: &[&str]| words.iter().any(|word| reason.contains(word));
     if any(&["ensurepip", "python3-venv"]) {
         "\nhint: apt-get install -y python3-venv"
-    } else if any(&["g++", "gcc", "cmake", "make: not found", "No such file or directory: 'make'", "compiler"]) {
-        "\nhint: the planner and the Z-machine are compiled here; apt-get install -y gcc g++ make cmake"
+    } else if any(&["g++", "gcc", "make: not found", "No such file or directory: 'make'", "compiler"]) {
+        "\nhint: the planner and the Z-machine are compiled here; apt-get install -y gcc g++ make"
     } else {
         ""
     }
@@ -139,9 +139,25 @@ fn run(command: &mut Command, say: &mut impl FnMut(&str)) -> Result<(), VenvErro
     Err(fail(format!("{}; it said:\n{last}", output.status)))
 }
 
-/// The pinned packages as (name, version).
-pub fn pinned() -> impl Iterator<Item = (&'static str, &'static str)> {
-    REQUIREMENTS.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.trim().split_once("=="))
+/// A line of the pinned list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pin {
+    /// The package.
+    pub name: &'static str,
+    /// The version that hearth is tested with.
+    pub version: &'static str,
+    /// Whether another version may make games say something else.
+    pub matters: bool,
+}
+
+/// The pinned packages.
+#[must_use]
+pub fn pinned() -> Vec<Pin> {
+    let (strict, loose) = REQUIREMENTS.split_once("# Others").unwrap_or((REQUIREMENTS, ""));
+    let pins = |text: &'static str, matters: bool| {
+        text.lines().filter_map(|line| line.split_once("==")).map(move |(name, version)| Pin { name, version, matters })
+    };
+    pins(strict, true).chain(pins(loose, false)).collect()
 }
 
 #[cfg(test)]
@@ -150,8 +166,9 @@ mod tests {
 
     #[test]
     fn the_pinned_packages_are_names_and_versions() {
-        let all: Vec<_> = pinned().collect();
-        assert!(all.contains(&("textworld", "1.7.0")) && all.contains(&("alfworld", "0.4.2")), "{all:?}");
+        let all = pinned();
+        assert!(all.contains(&Pin { name: "textworld", version: "1.7.0", matters: true }), "{all:?}");
+        assert!(all.iter().any(|pin| pin.name == "numpy" && !pin.matters), "{all:?}");
         assert_eq!(all.len(), REQUIREMENTS.lines().filter(|line| line.contains("==")).count());
     }
 

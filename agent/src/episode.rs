@@ -265,6 +265,7 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
 
     fn end(&mut self, slot: usize, outcome: Outcome, failure: Option<String>) -> Result<(), E> {
         let live = self.live[slot].take().expect("only a live episode ends");
+        drop(live.environment); // its place in the world is free before the next game is opened
         let task = live.job.task;
         (self.record)(Trajectory {
             format: Trajectory::FORMAT,

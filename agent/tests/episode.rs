@@ -87,6 +87,43 @@ fn an_episode_ends_for_the_reason_it_names() {
     assert!(last.starts_with("You are in room 0 of 0."));
 }
 
+/// The corridor has a pit in room 2: who falls in has lost, whatever was still to be played.
+#[test]
+fn a_lost_game_is_a_failure() {
+    let pitted = tasks(&["pitted/5"]);
+    let shown = Protocol { admissible_shown: true, ..protocol() };
+    for protocol in [protocol(), shown] {
+        let played = play(&script(&["look", "east", "east", "west", "east"]), &jobs(&pitted, 1), &protocol, POOL);
+        assert_eq!((played[0].outcome, played[0].turns.len()), (Outcome::Failure, 3));
+        assert_eq!((played[0].last_observation.as_str(), played[0].reward), ("You are in room 2.", 0.0));
+        assert_eq!(played[0].failure, None, "the world did what it should");
+    }
+}
+
+/// The slots of a world are taken again as soon as an episode is over, however it ended, and never before.
+#[test]
+fn a_world_of_limited_capacity_is_never_overfull() {
+    let tasks = tasks(&["plain/1", "plain/3", "walled/1", "pitted/5", "rotten/5", "buggy/5", "plain/9"]);
+    let (jobs, policy) = (jobs(&tasks, 6), script(&["east", "", "look", "east", "east"]));
+    let alone = play(&policy, &jobs, &protocol(), Pool { workers: 1, episodes: 1 });
+    for (capacity, most) in [(1, 1), (3, 3), (100, 8)] {
+        let world = Corridors::of_capacity(capacity);
+        let mut outcomes = Vec::new();
+        play_episodes(&policy, &world, &jobs, &protocol(), POOL, |trajectory| -> Result<(), ()> {
+            outcomes.push((trajectory.game, trajectory.repetition, trajectory.outcome));
+            Ok(())
+        })
+        .unwrap();
+        let (open, highest) = world.open_and_most();
+        assert_eq!(open, 0, "every corridor was closed");
+        assert!((1..=most).contains(&highest), "{highest} open at once in a world of {capacity}");
+        let mut expected: Vec<_> = alone.iter().map(|t| (t.game.clone(), t.repetition, t.outcome)).collect();
+        outcomes.sort_by_key(|(game, repetition, _)| (game.clone(), *repetition));
+        expected.sort_by_key(|(game, repetition, _)| (game.clone(), *repetition));
+        assert_eq!(outcomes, expected);
+    }
+}
+
 #[test]
 fn a_world_that_fails_loses_its_own_episode_and_says_why() {
     let healthy = tasks(&["plain/1", "plain/3", "plain/5"]);

@@ -1,8 +1,14 @@
 //! A suite: a named list of tasks, checked against hashes.
 //!
 //! Two forms are read. A manifest is JSONL: a header `{"suite": NAME, "format": 1}`, then one game a line with `id`,
-//! `split`, `task_type`, `path` (relative to the manifest) and `hash`. A folder without `suite.jsonl` is read as ALFWorld
-//! lays its games out: `SPLIT/TASK/TRIAL/game.tw-pddl` with a `traj_data.json` beside it.
+//! `split`, `task_type`, `path` (relative to the manifest) and `hash`. A folder without `suite.jsonl` is read by its
+//! layout, which may be ALFWorld's, that of other TextWorld games, or both:
+//!
+//! ```text
+//! SPLIT/TASK/TRIAL/game.tw-pddl     with a traj_data.json beside it, as ALFWorld lays its games out
+//! SPLIT/NAME.z8                     z1 to z8 and tw-pddl, as of `tw-make tw-coin_collector … --output SPLIT/NAME.z8`
+//! ```
+//!
 //! Knows nothing of what is inside a game, except whether ALFWorld itself calls it unsolvable.
 
 use crate::task::{Split, Task, TaskType};
@@ -33,8 +39,9 @@ pub struct Suite {
     pub tasks: Vec<Task>,
     /// Games that are named but cannot be used; to be shown, never dropped.
     pub faults: Vec<Fault>,
-    /// Folders of ALFWorld's layout that hold no text game by ALFWorld's own rules (movable receptacles, sliced objects,
-    /// no game file, marked unsolvable). Empty with a manifest.
+    /// What stands where a game is expected and is none that can be played: folders that hold no text game by ALFWorld's
+    /// own rules (movable receptacles, sliced objects, no game file, marked unsolvable), and Glulx files. Empty with a
+    /// manifest.
     pub left_out: Vec<Fault>,
 }
 
@@ -75,9 +82,10 @@ pub enum SuiteError {
         /// What to try.
         hint: &'static str,
     },
-    /// The folder holds neither a manifest nor ALFWorld's splits.
+    /// The folder holds neither a manifest nor splits.
     #[error(
-        "no suite in {}\nhint: expected {MANIFEST}, or folders named train, valid_train, valid_seen or valid_unseen",
+        "no suite in {}\nhint: expected {MANIFEST}, or folders named train, valid_train, valid_seen or valid_unseen, \
+         with TASK/TRIAL/{GAME} or .z8 files in them",
         path.display()
     )]
     NotASuite {
@@ -112,8 +120,8 @@ struct Entry {
 }
 
 impl Suite {
-    /// Opens a manifest file, a folder that holds one, or a folder in ALFWorld's own layout (also one level above its
-    /// splits, as in `json_2.1.1/train`). With a manifest every game's hash is checked; without one it is computed.
+    /// Opens a manifest file, a folder that holds one, or a folder of splits in the layouts above (for ALFWorld's also one
+    /// level higher, as in `json_2.1.1/train`). With a manifest every game's hash is checked; without one it is computed.
     ///
     /// # Errors
     /// `Io` when the path cannot be read, `Manifest` for a line that means nothing, `NotASuite` for another folder. A single
@@ -234,9 +242,13 @@ fn open_layout(path: &Path) -> Result<Suite, SuiteError> {
     for split in Split::ALL {
         let folder = suite.root.join(split.name());
         if folder.is_dir() {
-            for task_folder in subfolders(&folder)? {
-                for trial in subfolders(&task_folder)? {
-                    suite.add_trial(split, &trial);
+            for entry in entries(&folder)? {
+                if entry.is_dir() {
+                    for trial in subfolders(&entry)? {
+                        suite.add(&trial, read_trial(&suite.root, split, &trial));
+                    }
+                } else if let Some(found) = read_file(&suite.root, split, &entry) {
+                    suite.add(&entry, found);
                 }
             }
         }
@@ -255,16 +267,17 @@ fn layout_root(path: &Path) -> Result<Option<PathBuf>, SuiteError> {
 }
 
 impl Suite {
-    fn add_trial(&mut self, split: Split, trial: &Path) {
-        match read_trial(&self.root, split, trial) {
-            Trial::Game(task) => self.tasks.push(task),
-            Trial::Faulty(fault) => self.faults.push(fault),
-            Trial::LeftOut(reason) => self.left_out.push(Fault { path: trial.into(), reason: reason.into() }),
+    fn add(&mut self, place: &Path, found: Found) {
+        match found {
+            Found::Game(task) => self.tasks.push(task),
+            Found::Faulty(fault) => self.faults.push(fault),
+            Found::LeftOut(reason) => self.left_out.push(Fault { path: place.into(), reason: reason.into() }),
         }
     }
 }
 
-enum Trial {
+/// What stands in a place where a game is expected.
+enum Found {
     Game(Task),
     Faulty(Fault),
     LeftOut(&'static str),
@@ -280,29 +293,50 @@ struct TrajData {
     task_type: TaskType,
 }
 
-fn read_trial(root: &Path, split: Split, trial: &Path) -> Trial {
+fn read_trial(root: &Path, split: Split, trial: &Path) -> Found {
     let id = slashed(trial.strip_prefix(root).unwrap_or(trial));
     if id.contains("movable") || id.contains("Sliced") {
-        return Trial::LeftOut("movable receptacle or sliced object");
+        return Found::LeftOut("movable receptacle or sliced object");
     }
     let path = trial.join(GAME);
-    let fault = |path: &Path, reason: String| Trial::Faulty(Fault { path: path.into(), reason });
+    if matches!(path.try_exists(), Ok(false)) {
+        return Found::LeftOut("no game file");
+    }
+    let found = read_game(id, split, path);
+    let Found::Game(task) = found else { return found };
+    match read_task_type(&trial.join(TRAJ_DATA)) {
+        Ok(task_type) => Found::Game(Task { task_type, ..task }),
+        Err(reason) => Found::Faulty(Fault { path: trial.join(TRAJ_DATA), reason }),
+    }
+}
+
+/// A file that lies in the folder of a split itself; `None` where it is there for another reason, as what `tw-make`
+/// writes beside its games.
+fn read_file(root: &Path, split: Split, path: &Path) -> Option<Found> {
+    match path.extension()?.to_str()? {
+        "z1" | "z2" | "z3" | "z4" | "z5" | "z6" | "z7" | "z8" | "tw-pddl" => {
+            let id = slashed(path.strip_prefix(root).unwrap_or(path));
+            Some(read_game(id, split, path.into()))
+        }
+        "ulx" => Some(Found::LeftOut("TextWorld 1.7 no longer plays Glulx")),
+        _ => None,
+    }
+}
+
+/// A game of a kind yet unknown.
+fn read_game(id: String, split: Split, path: PathBuf) -> Found {
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Trial::LeftOut("no game file");
-        }
-        Err(error) => return fault(&path, format!("cannot read the game: {error}")),
+        Err(error) => return Found::Faulty(Fault { path, reason: format!("cannot read the game: {error}") }),
     };
-    match serde_json::from_slice::<GameHead>(&bytes) {
-        Ok(GameHead { solvable: Some(false) }) => return Trial::LeftOut("marked unsolvable"),
-        Ok(_) => {}
-        Err(error) => return fault(&path, format!("not a game: {error}")),
+    if path.extension().is_some_and(|extension| extension == "tw-pddl") {
+        match serde_json::from_slice::<GameHead>(&bytes) {
+            Ok(GameHead { solvable: Some(false) }) => return Found::LeftOut("marked unsolvable"),
+            Ok(_) => {}
+            Err(error) => return Found::Faulty(Fault { path, reason: format!("not a game: {error}") }),
+        }
     }
-    match read_task_type(&trial.join(TRAJ_DATA)) {
-        Ok(task_type) => Trial::Game(Task { id, split, task_type, hash: hex_sha256(&bytes), path }),
-        Err(reason) => fault(&trial.join(TRAJ_DATA), reason),
-    }
+    Found::Game(Task { id, split, task_type: None, hash: hex_sha256(&bytes), path })
 }
 
 /// `None` where there is no such file.
@@ -321,17 +355,16 @@ fn in_order(mut suite: Suite) -> Suite {
     suite
 }
 
+/// What a folder holds, by name.
+fn entries(path: &Path) -> Result<Vec<PathBuf>, SuiteError> {
+    let found = fs::read_dir(path).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    let mut entries: Vec<PathBuf> = found.map_err(|source| cannot_read(path, source))?;
+    entries.sort();
+    Ok(entries)
+}
+
 fn subfolders(path: &Path) -> Result<Vec<PathBuf>, SuiteError> {
-    let entries = fs::read_dir(path).map_err(|source| cannot_read(path, source))?;
-    let mut folders = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(|source| cannot_read(path, source))?.path();
-        if entry.is_dir() {
-            folders.push(entry);
-        }
-    }
-    folders.sort();
-    Ok(folders)
+    Ok(entries(path)?.into_iter().filter(|entry| entry.is_dir()).collect())
 }
 
 fn folder_of(path: &Path) -> &Path {

@@ -129,7 +129,7 @@ pub struct Task {
     pub split: Split,
     /// Which of the six kinds, where known.
     pub task_type: Option<TaskType>,
-    /// The `game.tw-pddl` file.
+    /// The game's file: `game.tw-pddl`, or a `.z8` of another TextWorld game.
     pub path: PathBuf,
     /// Lower-case hex SHA-256 of the file's bytes.
     pub hash: String,

@@ -1,4 +1,4 @@
-//! Suites on disk: manifests, ALFWorld's own layout, and what is said about damage.
+//! Suites on disk: manifests, ALFWorld's own layout, single game files, and what is said about damage.
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
@@ -62,6 +62,57 @@ fn alfworlds_layout_is_read_as_it_is_and_everything_left_out_is_named() {
     assert!(faults[1].starts_with("not a game: EOF"), "{faults:?}");
     let left_out: Vec<_> = suite.left_out.iter().map(|fault| fault.reason.as_str()).collect();
     assert_eq!(left_out, ["movable receptacle or sliced object", "no game file", "marked unsolvable"]);
+}
+
+/// What `tw-make … --output SPLIT/NAME.z8` leaves behind.
+#[test]
+fn files_in_the_folder_of_a_split_are_games_themselves() {
+    let folder = tempfile::tempdir().unwrap();
+    for (file, content) in [
+        ("train/coin1.z8", &b"\x08 not JSON"[..]),
+        ("train/coin1.json", b"{}"),
+        ("train/coin1.ni", b"The story"),
+        ("train/sliced-movable.z5", b"\x05"),
+        ("train/kitchen.tw-pddl", GAME.as_bytes()),
+        ("train/hopeless.tw-pddl", br#"{"solvable": false}"#),
+        ("train/torn.tw-pddl", b"{"),
+        ("train/glulx.ulx", b"Glul"),
+        ("train/COIN.Z8", b"\x08"),
+        ("train/coin.z9", b"\x09"),
+        ("train/z8", b"\x08"),
+        ("valid_unseen/coin2.z8", b"\x08"),
+        ("coin3.z8", b"\x08"),
+    ] {
+        let path = folder.path().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+    let suite = Suite::open(folder.path()).unwrap();
+    let games = ["train/coin1.z8", "train/kitchen.tw-pddl", "train/sliced-movable.z5", "valid_unseen/coin2.z8"];
+    assert_eq!(ids(&suite), games);
+    assert!(suite.tasks.iter().all(|task| task.task_type.is_none() && task.path == folder.path().join(&task.id)));
+    assert_eq!(suite.tasks[0].hash, hex_sha256(b"\x08 not JSON"));
+    let named = |faults: &[scenarios::suite::Fault]| -> Vec<(String, String)> {
+        let name = |path: &Path| path.strip_prefix(folder.path()).unwrap().display().to_string();
+        faults.iter().map(|fault| (name(&fault.path), fault.reason.clone())).collect()
+    };
+    let owned = |path: &str, reason: &str| (path.to_string(), reason.to_string());
+    assert_eq!(
+        named(&suite.left_out),
+        [
+            owned("train/glulx.ulx", "TextWorld 1.7 no longer plays Glulx"),
+            owned("train/hopeless.tw-pddl", "marked unsolvable")
+        ]
+    );
+    let faults = named(&suite.faults);
+    assert!(faults.len() == 1 && faults[0].0 == "train/torn.tw-pddl", "{faults:?}");
+    assert!(faults[0].1.starts_with("not a game: EOF"), "{faults:?}");
+
+    lay_out(folder.path());
+    let both = Suite::open(folder.path()).unwrap();
+    assert_eq!(both.tasks.len(), suite.tasks.len() + 3, "both layouts in one folder");
+    both.write_manifest(folder.path().join(MANIFEST)).unwrap();
+    assert_eq!(Suite::open(folder.path()).unwrap().tasks, both.tasks, "a manifest names games of both");
 }
 
 #[test]

@@ -11,18 +11,31 @@ use agent::tokenizer::Tokenizer;
 use agent::weights::{DecoderConfig, HostTensor, VALUE_HEAD, Weights};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use scenarios::{Environment, EnvironmentError, Observation, Protocol, Split, Status, Task, Trajectory, World};
+use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::sync::{Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 /// Corridors. The word before the `/` of a task's id says what is wrong with it; the number behind is its length.
 #[derive(Default)]
 pub struct Corridors {
+    capacity: Option<usize>,
+    open: Arc<Mutex<(usize, usize)>>,
     released: Mutex<bool>,
     release: Condvar,
 }
 
 impl Corridors {
+    /// A world that says how many it can hold.
+    pub fn of_capacity(capacity: usize) -> Self {
+        Self { capacity: Some(capacity), ..Self::default() }
+    }
+
+    /// Corridors open now, and the most that ever were.
+    pub fn open_and_most(&self) -> (usize, usize) {
+        *self.open.lock().unwrap()
+    }
+
     /// Lets the `slow` corridors answer.
     pub fn release(&self) {
         *self.released.lock().unwrap() = true;
@@ -41,6 +54,13 @@ pub struct Corridor {
     kind: String,
     length: usize,
     at: usize,
+    open: Arc<Mutex<(usize, usize)>>,
+}
+
+impl Drop for Corridor {
+    fn drop(&mut self) {
+        self.open.lock().unwrap().0 -= 1;
+    }
 }
 
 impl World for Corridors {
@@ -52,13 +72,25 @@ impl World for Corridors {
             "slow" if !self.wait() => return refuse("nobody released it"),
             _ => {}
         }
-        Ok(Box::new(Corridor { kind: kind.into(), length: length.parse().unwrap(), at: 0 }))
+        let mut open = self.open.lock().unwrap();
+        *open = (open.0 + 1, open.1.max(open.0 + 1));
+        Ok(Box::new(Corridor {
+            kind: kind.into(),
+            length: length.parse().unwrap(),
+            at: 0,
+            open: Arc::clone(&self.open),
+        }))
+    }
+
+    fn capacity(&self) -> Option<usize> {
+        self.capacity
     }
 }
 
 impl Corridor {
     fn here(&self, text: String) -> Observation {
-        Observation { text, status: Status::of_goal(self.at >= self.length) }
+        let lost = self.kind == "pitted" && self.at >= 2;
+        Observation { text, status: if lost { Status::Lost } else { Status::of_goal(self.at >= self.length) } }
     }
 }
 
@@ -112,6 +144,7 @@ pub fn protocol() -> Protocol {
         admissible_shown: false,
         history: "full".into(),
         malformed: "wasted_turn".into(),
+        translated_to: None,
     }
 }
 
@@ -160,7 +193,7 @@ pub fn babbler(seed: u64) -> Model {
     let mut value = noise(&config, seed + 1);
     let head = (0..config.hidden_size).map(|i| (i as f32).sin() / 4.0).collect();
     value.0.insert(VALUE_HEAD.into(), HostTensor { shape: vec![1, config.hidden_size], data: head });
-    Model { config, tokenizer, policy, value: Some(value) }
+    Model { config, tokenizer, policy, value: Some(value), text_versions: BTreeSet::new() }
 }
 
 /// Weights of which every one matters: nothing starts as zero.

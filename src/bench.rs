@@ -1,8 +1,8 @@
 //! `hearth bench`: speed, always as a ratio against a named peer in the same run.
 
+use crate::scratch::Scratch;
 use crate::ui;
 use crate::worlds::PythonArgs;
-use anyhow::Context;
 use clap::{Args, Subcommand, ValueHint};
 use env_bridge::NativeWorld;
 use scenarios::household::{self, GenerateOptions, Size};
@@ -116,21 +116,21 @@ impl Bench {
     }
 }
 
-/// A folder for generated games that goes when this does.
+/// The games to play; generated ones go with this.
 struct Games {
     suite: Suite,
-    made: Option<PathBuf>,
+    _scratch: Option<Scratch>,
 }
 
 impl Games {
     fn open(suite: Option<&PathBuf>) -> anyhow::Result<Self> {
         if let Some(path) = suite {
-            return Ok(Self { suite: crate::games::open(path)?, made: None });
+            return Ok(Self { suite: crate::games::open(path)?, _scratch: None });
         }
-        let folder = std::env::temp_dir().join(format!("hearth-bench-{}", std::process::id()));
+        let scratch = Scratch::new();
         let options =
             GenerateOptions { size: Size::Full, train: 24, valid_train: 6, seen: 6, unseen: 6, ..Default::default() };
-        Ok(Self { suite: household::generate(&folder, &options)?, made: Some(folder) })
+        Ok(Self { suite: household::generate(scratch.path(), &options)?, _scratch: Some(scratch) })
     }
 
     /// As many tasks, spread evenly.
@@ -138,14 +138,6 @@ impl Games {
         let all: Vec<&Task> = self.suite.tasks.iter().collect();
         let games = games.min(all.len());
         (0..games).map(|index| all[index * all.len() / games]).collect()
-    }
-}
-
-impl Drop for Games {
-    fn drop(&mut self) {
-        if let Some(folder) = &self.made {
-            let _ = std::fs::remove_dir_all(folder);
-        }
     }
 }
 
@@ -297,9 +289,10 @@ mod python {
 #[cfg(feature = "python")]
 mod python {
     use super::{
-        BenchPool, Bridge, Context, Duration, ExitCode, Games, Instant, PythonArgs, Scaling, Serialize, Speed, Task,
-        Walk, World, median, milliseconds, ui,
+        BenchPool, Bridge, Duration, ExitCode, Games, Instant, PythonArgs, Scaling, Serialize, Speed, Task, Walk,
+        World, median, milliseconds, ui,
     };
+    use anyhow::Context;
     use env_bridge::python::{BARE_LOOP, PYTHON_EXECUTABLE, PythonWorld, Venv};
     use serde::Deserialize;
     use std::io::{BufRead, BufReader, Write};

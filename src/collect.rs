@@ -5,7 +5,7 @@ use crate::ui;
 use crate::worlds::WorldArgs;
 use agent::player::ExpertPolicy;
 use clap::{Args, ValueHint};
-use scenarios::{Split, Suite, Task};
+use scenarios::{Protocol, Split, Suite, Task};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,7 +16,7 @@ pub(crate) struct Collect {
     /// Who plays: `expert`, or a model folder
     #[arg(long)]
     policy: String,
-    /// Folder of games (ALFWorld's layout) or manifest
+    /// Folder of games (ALFWorld's layout, or SPLIT/NAME.z8) or manifest
     #[arg(long, value_hint = ValueHint::AnyPath)]
     suite: PathBuf,
     /// Split to play
@@ -76,10 +76,11 @@ impl Collect {
             model => model,
         };
         let round = Round { repetitions: self.repetitions, seed: self.seed, pool: self.played.pool() };
-        let protocol = self.played.protocol(player.context(), self.temperature, 1);
+        let translated_to = self.world.translation(&self.policy, &player.learned(), &tasks)?;
+        let protocol = Protocol { translated_to, ..self.played.protocol(player.context(), self.temperature, 1) };
         let bar = ui::bar("collect");
         let opened = self.world.open(tasks.len() * self.repetitions)?;
-        let all = player.play(opened.world(), &tasks, &protocol, round, &self.out, &bar)?;
+        let all = player.play(opened.speaking(translated_to).world(), &tasks, &protocol, round, &self.out, &bar)?;
         bar.finish();
         opened.say_losses();
         let collected = Collected {

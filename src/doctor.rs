@@ -1,5 +1,6 @@
 //! `hearth doctor`: what the Python worlds need, what is missing, and the command that mends it.
 
+use crate::scratch::Scratch;
 use crate::ui;
 use crate::worlds::PythonArgs;
 use clap::{Args, ValueHint};
@@ -54,9 +55,7 @@ impl Doctor {
             python::install(&folder)?;
             self.python.python = Some(folder);
         }
-        let folder = std::env::temp_dir().join(format!("hearth-doctor-{}", std::process::id()));
-        let checks = self.checks(&folder);
-        let _ = std::fs::remove_dir_all(&folder);
+        let checks = self.checks(Scratch::new().path());
         let findings = Findings { ok: checks.iter().all(|check| check.ok), checks };
         if self.json {
             ui::print_json(&findings)?;

@@ -8,8 +8,9 @@ use agent::player::{ExpertPolicy, LookingOn, ModelPlayer};
 use anyhow::Context;
 use clap::{Args, ValueHint};
 use indicatif::ProgressBar;
-use scenarios::{Protocol, Split, Suite, Task, Trajectory, World};
+use scenarios::{Protocol, Split, Suite, Task, TextVersion, Trajectory, World};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -21,7 +22,7 @@ pub(crate) struct Eval {
     /// Who plays: `expert`, or a model folder
     #[arg(long)]
     policy: String,
-    /// Folder of games (ALFWorld's layout) or manifest
+    /// Folder of games (ALFWorld's layout, or SPLIT/NAME.z8) or manifest
     #[arg(long, value_hint = ValueHint::AnyPath)]
     suite: PathBuf,
     /// Splits, with commas between
@@ -133,6 +134,14 @@ impl Player {
         }
     }
 
+    /// The text versions that a model learned from; empty where it does not tell, and for the expert, who reads both.
+    pub(crate) fn learned(&self) -> BTreeSet<TextVersion> {
+        match self {
+            Self::Expert(_) => BTreeSet::new(),
+            Self::Model(player) => player.text_versions.clone(),
+        }
+    }
+
     pub(crate) fn name(&self) -> String {
         use agent::player::Policy;
         match self {
@@ -175,15 +184,18 @@ impl Eval {
             tasks.extend(games);
         }
         let player = Player::open(&self.policy, highest)?;
+        let translated_to = self.world.translation(&self.policy, &player.learned(), &tasks)?;
         std::fs::create_dir_all(&self.out).with_context(|| format!("cannot use {}", self.out.display()))?;
         let opened = self.world.open(tasks.len())?;
+        let speaking = opened.speaking(translated_to);
         let (mut rows, mut protocols) = (Vec::new(), Vec::new());
         for k in &self.best_of {
-            let protocol = self.played.protocol(player.context(), if *k == 1 { 0.0 } else { self.temperature }, *k);
+            let temperature = if *k == 1 { 0.0 } else { self.temperature };
+            let protocol = Protocol { translated_to, ..self.played.protocol(player.context(), temperature, *k) };
             let round = Round { repetitions: 1, seed: self.seed, pool: self.played.pool() };
             let bar = ui::bar(&format!("evaluate, K = {k}"));
             let store = self.out.join(format!("episodes-k{k}.jsonl"));
-            let played = player.play(opened.world(), &tasks, &protocol, round, &store, &bar)?;
+            let played = player.play(speaking.world(), &tasks, &protocol, round, &store, &bar)?;
             bar.finish();
             rows.extend(evaluate::table(&self.policy, *k, &played));
             protocols.push(protocol);

@@ -1,6 +1,7 @@
 //! `hearth scenarios`: generate household games, list a suite.
 
 use crate::ui;
+use crate::worlds::text_versions;
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use env_bridge::native::NativeWorld;
 use scenarios::household::{self, GenerateOptions, Size};
@@ -41,6 +42,9 @@ pub(crate) struct Generate {
     /// How large rooms are
     #[arg(long, value_enum, default_value_t = Rooms::Small)]
     size: Rooms,
+    /// ALFWorld's text version: 2.1.3 says `move X to Y`, 2.1.1 `put X in/on Y`
+    #[arg(long, value_name = "VERSION", default_value_t = TextVersion::V2_1_3)]
+    text: TextVersion,
     /// Print one JSON object instead of the table
     #[arg(long)]
     json: bool,
@@ -56,7 +60,7 @@ enum Rooms {
 
 #[derive(Args)]
 pub(crate) struct List {
-    /// Folder of games (ALFWorld's layout) or manifest
+    /// Folder of games (ALFWorld's layout, or SPLIT/NAME.z8) or manifest
     #[arg(value_hint = ValueHint::AnyPath)]
     suite: PathBuf,
     /// Print every game, not only the counts
@@ -73,6 +77,7 @@ struct Listed<'a> {
     hash: String,
     games: usize,
     splits: BTreeMap<Split, BTreeMap<&'static str, usize>>,
+    texts: BTreeMap<&'static str, usize>,
     faults: Vec<(String, &'a str)>,
     left_out: usize,
 }
@@ -98,7 +103,7 @@ impl Generate {
             valid_train: self.valid_train,
             seen: self.seen,
             unseen: self.unseen,
-            text: TextVersion::V2_1_3,
+            text: self.text,
         };
         let suite = household::generate(&self.out, &options)?;
         let bar = ui::bar("check walkthroughs");
@@ -146,17 +151,24 @@ fn show(suite: &Suite, json: bool) -> anyhow::Result<ExitCode> {
         let kind = task.task_type.map_or("unknown", TaskType::short_name);
         *splits.entry(task.split).or_default().entry(kind).or_default() += 1;
     }
+    let tasks: Vec<&Task> = suite.tasks.iter().collect();
+    let name = |text: Option<TextVersion>| text.map_or("unknown", TextVersion::name);
+    let texts = text_versions(&tasks).into_iter().map(|(text, games)| (name(text), games)).collect();
     if json {
         let faults = suite.faults.iter().map(|f| (f.path.display().to_string(), f.reason.as_str())).collect();
         let (games, left_out) = (suite.tasks.len(), suite.left_out.len());
-        ui::print_json(&Listed { suite: &suite.name, hash: suite.hash(), games, splits, faults, left_out })?;
+        ui::print_json(&Listed { suite: &suite.name, hash: suite.hash(), games, splits, texts, faults, left_out })?;
     } else {
-        print_counts(suite, &splits);
+        print_counts(suite, &splits, &texts);
     }
     Ok(ExitCode::from(u8::from(!suite.faults.is_empty())))
 }
 
-fn print_counts(suite: &Suite, splits: &BTreeMap<Split, BTreeMap<&'static str, usize>>) {
+fn print_counts(
+    suite: &Suite,
+    splits: &BTreeMap<Split, BTreeMap<&'static str, usize>>,
+    texts: &BTreeMap<&'static str, usize>,
+) {
     let kinds = TaskType::ALL.map(TaskType::short_name);
     let mut header = vec!["split", "games"];
     header.extend(kinds);
@@ -168,8 +180,12 @@ fn print_counts(suite: &Suite, splits: &BTreeMap<Split, BTreeMap<&'static str, u
     ui::print_table(&header, &splits.iter().map(row).collect::<Vec<Vec<String>>>());
     let left_out = match suite.left_out.len() {
         0 => String::new(),
-        n => format!(", {n} folders hold no text game"),
+        n => format!(", {n} folders or files hold no game to play"),
     };
+    if !texts.is_empty() {
+        let counts: Vec<String> = texts.iter().map(|(text, games)| format!("{text} ({games} games)")).collect();
+        ui::print(&format!("text {}\n", counts.join(", ")));
+    }
     ui::print(&format!(
         "suite {} {}: {} games, {} faults{left_out}\n",
         suite.name,

@@ -9,6 +9,7 @@ mod eval;
 mod games;
 mod play;
 mod run;
+mod scratch;
 mod train;
 mod ui;
 mod world;

@@ -1,6 +1,7 @@
 //! `hearth play`: one game in the terminal, by a person, the expert or a model.
 
 use crate::eval::Player;
+use crate::scratch::Scratch;
 use crate::ui;
 use crate::worlds::WorldArgs;
 use agent::episode::{Job, Pool, play_episodes};
@@ -17,7 +18,7 @@ pub(crate) struct Play {
     /// Who plays: `person`, `expert`, or a model folder
     #[arg(long, default_value = "person")]
     policy: String,
-    /// A game file, a folder of games (ALFWorld's layout), or a manifest (.jsonl); without it, a generated game
+    /// A game file, a folder of games (ALFWorld's layout, or SPLIT/NAME.z8), or a manifest (.jsonl); without it, a generated game
     #[arg(long, value_hint = ValueHint::AnyPath)]
     suite: Option<PathBuf>,
     /// Split of the game
@@ -74,10 +75,8 @@ fn ask(observation: &str) -> Answer {
 
 impl Play {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        let folder = std::env::temp_dir().join(format!("hearth-play-{}", std::process::id()));
-        let played = self.task(&folder).and_then(|task| self.play(&task));
-        let _ = std::fs::remove_dir_all(&folder);
-        let trajectory = played?;
+        let scratch = Scratch::new();
+        let trajectory = self.task(scratch.path()).and_then(|task| self.play(&task))?;
         if self.json {
             ui::print_json(&trajectory)?;
         } else {
@@ -109,27 +108,30 @@ impl Play {
             Ok(())
         };
         let jobs = [Job { task, repetition: 0, seed: self.seed }];
+        let player = if self.policy == "person" { None } else { Some(Player::open(&self.policy, self.best_of)?) };
+        let learned = player.as_ref().map(Player::learned).unwrap_or_default();
+        let translated_to = self.world.translation(&self.policy, &learned, &[task])?;
         let (opened, pool) = (self.world.open(1)?, Pool { workers: 1, episodes: 1 });
-        let world = opened.world();
+        let speaking = opened.speaking(translated_to);
+        let world = speaking.world();
         let protocol = |context_limit: usize| Protocol {
             turn_limit: self.turns,
             context_limit,
             temperature: self.temperature,
             best_of: self.best_of,
+            translated_to,
             ..Protocol::default()
         };
-        let Ok(()) = match self.policy.as_str() {
-            "person" => play_episodes(&Person, world, &jobs, &protocol(0), pool, &mut keep),
-            policy => match Player::open(policy, self.best_of)? {
-                Player::Expert(expert) => play_episodes(&expert, world, &jobs, &protocol(0), pool, &mut keep),
-                Player::Model(player) => {
-                    play_episodes(&*player, world, &jobs, &protocol(player.context_limit()), pool, &mut keep)
-                }
-            },
+        let Ok(()) = match player {
+            None => play_episodes(&Person, world, &jobs, &protocol(0), pool, &mut keep),
+            Some(Player::Expert(expert)) => play_episodes(&expert, world, &jobs, &protocol(0), pool, &mut keep),
+            Some(Player::Model(player)) => {
+                play_episodes(&*player, world, &jobs, &protocol(player.context_limit()), pool, &mut keep)
+            }
         };
         let trajectory = played.expect("every job ends with a trajectory");
         if let Some(reason) = &trajectory.failure {
-            return Err(scenarios::EnvironmentError::Load { path: task.path.clone(), reason: reason.clone() }.into());
+            return Err(ui::WrongUse(reason.clone()).into());
         }
         Ok(trajectory)
     }

@@ -5,6 +5,7 @@ use agent::model::Model;
 use agent::weights::Weights;
 use clap::{Args, ValueHint};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use trainer::TrainerError;
@@ -93,5 +94,5 @@ fn fresh(shape: &ModelRecipe, trajectories: &[scenarios::Trajectory], seed: u64)
     let tokenizer = vocabulary(trajectories, shape.vocabulary)?;
     let config = shape.config(tokenizer.vocab_size());
     let policy = Weights::random(&config, seed);
-    Ok(Model { config, tokenizer, policy, value: None })
+    Ok(Model { config, tokenizer, policy, value: None, text_versions: BTreeSet::new() })
 }

@@ -1,9 +1,10 @@
-//! Which world is played: the `--world` flags, for every command that plays.
+//! Which world is played, and in whose words: the `--world` flags, for every command that plays.
 
 use crate::ui;
 use clap::{Args, ValueHint};
-use env_bridge::NativeWorld;
-use scenarios::World;
+use env_bridge::{NativeWorld, Translating};
+use scenarios::{Task, TextVersion, World};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// The world, and how the processes of a Python world are run.
@@ -14,6 +15,10 @@ pub(crate) struct WorldArgs {
     /// reset, step and close
     #[arg(long, default_value = "native")]
     world: String,
+    /// Have every household game speak one text version, 2.1.1 (`put X in/on Y`) or 2.1.3 (`move X to Y`): without a
+    /// value, the one that the model learned from
+    #[arg(long, value_name = "VERSION", num_args = 0..=1, require_equals = true)]
+    translate_commands: Option<Option<TextVersion>>,
     #[command(flatten)]
     pub(crate) python: PythonArgs,
 }
@@ -21,7 +26,7 @@ pub(crate) struct WorldArgs {
 /// How the processes of a Python world are run.
 #[derive(Args)]
 pub(crate) struct PythonArgs {
-    /// The venv with the Python packages [default: $VIRTUAL_ENV, else the interpreter's own packages]
+    /// The venv with the Python packages [default: $VIRTUAL_ENV or $CONDA_PREFIX, else the interpreter's own packages]
     #[arg(long, value_name = "VENV", env = "HEARTH_PYTHON", hide_env_values = true, value_hint = ValueHint::DirPath)]
     pub(crate) python: Option<PathBuf>,
     /// Python processes, each with one episode [default: one a core]
@@ -61,6 +66,57 @@ impl WorldArgs {
             .into()),
         }
     }
+
+    /// The text version that every game is to speak; `None` = each its own, with a warning where a model then meets
+    /// words that it has not learned. `learned` is empty for who reads both, and for a model that does not tell.
+    pub(crate) fn translation(
+        &self,
+        policy: &str,
+        learned: &BTreeSet<TextVersion>,
+        tasks: &[&Task],
+    ) -> anyhow::Result<Option<TextVersion>> {
+        let only = learned.first().copied().filter(|_| learned.len() == 1);
+        match (self.translate_commands, only) {
+            (Some(Some(to)), _) | (Some(None), Some(to)) => Ok(Some(to)),
+            (Some(None), None) => Err(no_version(policy, learned).into()),
+            (None, Some(learned)) => {
+                warn_of_other_words(policy, learned, tasks);
+                Ok(None)
+            }
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+fn no_version(policy: &str, learned: &BTreeSet<TextVersion>) -> ui::WrongUse {
+    let why = match policy {
+        "expert" | "person" => "reads both text versions",
+        _ if learned.is_empty() => "does not say which text version it learned from",
+        _ => "learned from both text versions",
+    };
+    let hint = "name the version: --translate-commands=2.1.1 or --translate-commands=2.1.3";
+    ui::WrongUse(format!("--translate-commands: {policy} {why}\nhint: {hint}"))
+}
+
+fn warn_of_other_words(policy: &str, learned: TextVersion, tasks: &[&Task]) {
+    for (text, games) in text_versions(tasks) {
+        if let Some(text) = text.filter(|text| *text != learned) {
+            eprintln!(
+                "warning: {policy} learned from games of text {learned}, and {games} of {} games are of text {text} \
+                 (`{}` where it writes `{}`)\nhint: --translate-commands",
+                tasks.len(),
+                text.put_command("X", "Y"),
+                learned.put_command("X", "Y")
+            );
+        }
+    }
+}
+
+/// How many games are of which text version; `None` = of neither. A fifth of a second for ALFWorld's 4026.
+pub(crate) fn text_versions(tasks: &[&Task]) -> BTreeMap<Option<TextVersion>, usize> {
+    let mut counts = BTreeMap::new();
+    tasks.iter().for_each(|task| *counts.entry(TextVersion::of_game(&task.path)).or_default() += 1);
+    counts
 }
 
 #[cfg(not(feature = "python"))]
@@ -93,14 +149,19 @@ mod python {
 
         /// The venv of the flag, of `HEARTH_PYTHON` or of the shell.
         pub(crate) fn venv(&self) -> anyhow::Result<Option<Venv>> {
-            let shell = || std::env::var_os("VIRTUAL_ENV").map(PathBuf::from);
-            let folder = self.python.clone().or_else(shell);
+            let of = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+            let shell = || of("VIRTUAL_ENV").or_else(|| of("CONDA_PREFIX"));
+            let named = self.python.clone().filter(|folder| !folder.as_os_str().is_empty());
+            let folder = named.or_else(shell);
             folder.map(|folder| Venv::open(&folder)).transpose().map_err(|e| ui::WrongUse(e.to_string()).into())
         }
 
         /// Options for ALFWorld's and TextWorld's games.
         pub(crate) fn options(&self, at_once: usize) -> anyhow::Result<PythonOptions> {
-            let program = std::env::current_exe().context("cannot find hearth's own program")?;
+            // On Linux by the name that stays this very program though its file be replaced by a newer one.
+            let own = PathBuf::from("/proc/self/exe");
+            let program =
+                if own.exists() { own } else { std::env::current_exe().context("cannot find hearth's own program")? };
             let seconds = |flag: &str, seconds: f64| {
                 let duration = Duration::try_from_secs_f64(seconds).ok().filter(|duration| !duration.is_zero());
                 duration.ok_or_else(|| ui::WrongUse(format!("{flag} {seconds}: seconds above 0")))
@@ -140,6 +201,14 @@ impl Opened {
         }
     }
 
+    /// The world with every game in the words of `text`; `None` = each in its own.
+    pub(crate) fn speaking(&self, text: Option<TextVersion>) -> Speaking<'_> {
+        match text {
+            Some(text) => Speaking::Translated(Translating::new(self.world(), text)),
+            None => Speaking::AsWritten(self.world()),
+        }
+    }
+
     /// Tells what became of the Python processes, where some had to be replaced.
     pub(crate) fn say_losses(&self) {
         #[cfg(feature = "python")]
@@ -152,6 +221,21 @@ impl Opened {
                     counts.raised, counts.died, counts.hung, counts.corrupt, counts.over_memory
                 );
             }
+        }
+    }
+}
+
+/// An open world, translated or not.
+pub(crate) enum Speaking<'w> {
+    AsWritten(&'w dyn World),
+    Translated(Translating<'w>),
+}
+
+impl Speaking<'_> {
+    pub(crate) fn world(&self) -> &dyn World {
+        match self {
+            Self::AsWritten(world) => *world,
+            Self::Translated(world) => world,
         }
     }
 }

@@ -8,7 +8,8 @@ use agent::model::Model;
 use agent::tokenizer::Tokenizer;
 use agent::weights::{DecoderConfig, Weights};
 use env_bridge::NativeWorld;
-use scenarios::{Split, Suite, World};
+use scenarios::household::{GenerateOptions, generate};
+use scenarios::{Split, Suite, TextVersion, World};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;
@@ -76,8 +77,13 @@ fn with_games() -> (TempDir, Suite) {
     (folder, suite)
 }
 
-/// A small random model without a value network.
+/// A small random model without a value network, of which nobody knows what it learned from.
 fn save_model(folder: &Path) {
+    save_model_of(folder, &[]);
+}
+
+/// The same, with the text versions it learned from.
+fn save_model_of(folder: &Path, text_versions: &[TextVersion]) {
     let tokenizer = Tokenizer::train(["go to desk 1\nYou arrive at desk 1."; 4].into_iter(), 300).unwrap();
     let config = DecoderConfig {
         model_type: "llama".into(),
@@ -93,7 +99,8 @@ fn save_model(folder: &Path) {
         tie_word_embeddings: true,
     };
     let policy = Weights::random(&config, 1);
-    Model { config, tokenizer, policy, value: None }.save(folder).unwrap();
+    let text_versions = text_versions.iter().copied().collect();
+    Model { config, tokenizer, policy, value: None, text_versions }.save(folder).unwrap();
 }
 
 #[track_caller]
@@ -150,7 +157,8 @@ fn wrong_use_ends_with_2_and_says_what_would_be_right() {
     fs::create_dir(folder.path().join("empty")).unwrap();
     eval(&["expert", "--suite", "empty"]).refused(
         2,
-        "error: no suite in empty\nhint: expected suite.jsonl, or folders named train, valid_train, valid_seen or valid_unseen\n",
+        "error: no suite in empty\nhint: expected suite.jsonl, or folders named train, valid_train, valid_seen or valid_unseen, \
+         with TASK/TRIAL/game.tw-pddl or .z8 files in them\n",
     );
     eval(&["nowhere", "--suite", "games"]).refused(
         2,
@@ -272,6 +280,7 @@ fn a_damaged_model_is_refused_by_its_file() {
     refused("model.safetensors", b"", "");
     refused("tokenizer.json", b"{}", "");
     refused("config.json", b"{\"model_type\": \"gpt2\"}", "missing field");
+    refused("hearth.json", b"{\"text_versions\": [\"3.0\"]}", "unknown variant `3.0`");
     let config = fs::read_to_string(model.join("config.json")).unwrap();
     let wider = config.replace("\"hidden_size\": 8", "\"hidden_size\": 16");
     fs::write(model.join("config.json"), wider).unwrap();
@@ -292,7 +301,8 @@ fn the_same_seed_writes_the_same_games() {
     assert!(files(&folder.path().join("a")) == files(&folder.path().join("b")), "every byte is the same");
     let listed = hearth(folder.path(), &["scenarios", "list", "a", "--json"]).json();
     assert_eq!(listed, one, "what was generated is what is listed");
-    has_keys(&listed, &["suite", "hash", "games", "splits", "faults", "left_out"]);
+    has_keys(&listed, &["suite", "hash", "games", "splits", "texts", "faults", "left_out"]);
+    assert_eq!(listed["texts"], json!({"2.1.3": 10}));
     assert_eq!((&listed["splits"]["valid_unseen"], &listed["faults"]), (&json!({"examine": 1, "put": 1}), &json!([])));
 }
 
@@ -364,6 +374,8 @@ fn a_loop_and_its_stages_by_hand() {
     let trained = run(&[&train[..], &["--from", oreo, "--json"]].concat()).json();
     assert_eq!((&trained["read"], &trained["model"]), (&json!(4), &json!("more")));
     assert_eq!(trained["left_out"], json!({"env_failed": 0, "too_long": 0, "empty": 0, "failures": 0}));
+    let notes = fs::read_to_string(folder.path().join("more/hearth.json")).unwrap();
+    assert_eq!(notes, "{\"text_versions\":[\"2.1.3\"]}\n", "the start's, at least");
     let metrics = fs::read_to_string(folder.path().join("more/metrics.csv")).unwrap();
     assert_eq!(metrics.lines().count(), 2, "a header and a row an update");
 
@@ -405,6 +417,173 @@ fn a_game_is_played_by_the_expert_a_model_or_a_person() {
         "{}",
         person.stderr
     );
+}
+
+/// `2.1.1` and `2.1.3`, the same few games in the two text versions.
+fn with_both_texts() -> TempDir {
+    let folder = folder();
+    for text in TextVersion::ALL {
+        let options =
+            GenerateOptions { train: 2, valid_train: 0, seen: 1, unseen: 2, text, ..GenerateOptions::default() };
+        generate(&folder.path().join(text.name()), &options).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn a_suite_says_the_text_versions_of_its_games() {
+    let folder = folder();
+    let run = |arguments: &[&str]| hearth(folder.path(), arguments);
+    let few = ["--train", "2", "--valid-train", "0", "--seen", "1", "--unseen", "1"];
+    let older = run(&[&["scenarios", "generate", "older", "--text", "2.1.1", "--json"], &few[..]].concat()).json();
+    assert_eq!((&older["texts"], &older["suite"]), (&json!({"2.1.1": 4}), &json!("household-small-seed1-text2.1.1")));
+    let newer = run(&[&["scenarios", "generate", "newer"], &few[..]].concat()).done();
+    assert!(newer.contains("\ntext 2.1.3 (4 games)\nsuite household-small-seed1 "), "{newer}");
+    let unknown = run(&["scenarios", "generate", "nowhere", "--text", "2.1.2"]);
+    assert_eq!((unknown.code, folder.path().join("nowhere").exists()), (2, false));
+    assert!(unknown.stderr.contains("unknown text version \"2.1.2\"; known: 2.1.1, 2.1.3"), "{}", unknown.stderr);
+
+    fs::remove_file(folder.path().join("newer/suite.jsonl")).unwrap();
+    fs::remove_dir_all(folder.path().join("newer/valid_seen")).unwrap();
+    fs::rename(folder.path().join("older/valid_seen"), folder.path().join("newer/valid_seen")).unwrap();
+    fs::write(folder.path().join("newer/train/coin1.z8"), b"\x08").unwrap();
+    fs::write(folder.path().join("newer/train/coin1.ulx"), b"Glul").unwrap();
+    let mixed = run(&["scenarios", "list", "newer", "--json"]).json();
+    assert_eq!(mixed["texts"], json!({"2.1.1": 1, "2.1.3": 3, "unknown": 1}));
+    assert_eq!((&mixed["splits"]["train"]["unknown"], &mixed["left_out"]), (&json!(1), &json!(1)));
+    let mixed = run(&["scenarios", "list", "newer"]).done();
+    assert!(mixed.contains("\ntext 2.1.1 (1 games), 2.1.3 (3 games), unknown (1 games)\n"), "{mixed}");
+    assert!(mixed.ends_with(": 5 games, 0 faults, 1 folders or files hold no game to play\n"), "{mixed}");
+
+    let play = run(&["play", "--policy", "expert", "--suite", "newer/train/coin1.z8"]);
+    assert_eq!(play.code, 2);
+    let hint = "\nhint: only .tw-pddl games play natively; play this one with --world python\n";
+    let cause = "error: cannot load newer/train/coin1.z8: expected value at line 1 column 1";
+    assert!(play.stderr == format!("{cause}{hint}"), "{}", play.stderr);
+}
+
+/// What a player saw and wrote.
+fn seen_and_written(played: &Value) -> (String, Vec<&str>) {
+    let turns = played["turns"].as_array().unwrap();
+    let observations = turns.iter().map(|turn| turn["observation"].as_str().unwrap());
+    let last = played["last_observation"].as_str().unwrap();
+    let actions = turns.iter().filter_map(|turn| turn["action"].as_str()).collect();
+    (observations.chain([last]).collect::<Vec<_>>().join("\n"), actions)
+}
+
+#[test]
+fn a_game_is_played_in_the_words_of_the_other_version() {
+    let folder = with_both_texts();
+    let play = |suite: &str, more: &[&str]| {
+        let fixed = ["play", "--policy", "expert", "--game", "1", "--json", "--suite", suite];
+        hearth(folder.path(), &[&fixed[..], more].concat())
+    };
+    for (suite, version, put, arrive, other) in [
+        ("2.1.3", "2.1.1", "put ", "You arrive at loc ", "move "),
+        ("2.1.1", "2.1.3", "move ", "You arrive at ", "put "),
+    ] {
+        let ran = play(suite, &[&format!("--translate-commands={version}")]);
+        assert_eq!(ran.stderr, "", "a translation needs no warning");
+        let translated = ran.json();
+        assert_eq!(
+            (&translated["outcome"], &translated["protocol"]["translated_to"]),
+            (&json!("success"), &json!(version))
+        );
+        let (seen, written) = seen_and_written(&translated);
+        assert!(written.iter().any(|action| action.starts_with(put)), "{written:?}");
+        assert!(!written.iter().any(|action| action.starts_with(other)), "{written:?}");
+        assert!(seen.contains(arrive) && seen.contains("You arrive at loc ") == (version == "2.1.1"), "{seen}");
+
+        let own = play(version, &[]).json();
+        assert_eq!(own["turns"], translated["turns"], "as if it were a game of that version");
+        assert!(own["protocol"].get("translated_to").is_none(), "{}", own["protocol"]);
+    }
+    let shown = hearth(
+        folder.path(),
+        &["eval", "--policy", "expert", "--suite", "2.1.3", "--translate-commands=2.1.1", "--out", "out"],
+    );
+    let line = "no admissible list, translated to text 2.1.1, greedy";
+    assert!(shown.stdout.contains(line), "{}", shown.stdout);
+    let as_written = hearth(folder.path(), &["eval", "--policy", "expert", "--suite", "2.1.3", "--out", "out"]);
+    assert!(
+        as_written.stderr.contains("holds episodes of policy expert under another protocol"),
+        "{}",
+        as_written.stderr
+    );
+}
+
+#[test]
+fn a_model_that_meets_other_words_is_warned_of_and_helped() {
+    let folder = with_both_texts();
+    save_model_of(&folder.path().join("model"), &[TextVersion::V2_1_3]);
+    let warning = |games: &str| {
+        format!(
+            "warning: model learned from games of text 2.1.3, and {games} games are of text 2.1.1 (`put X in/on Y` where \
+             it writes `move X to Y`)\nhint: --translate-commands\n"
+        )
+    };
+    let run = |command: &[&str], more: &[&str]| {
+        let fixed = ["--policy", "model", "--turns", "2", "--json", "--suite"];
+        hearth(folder.path(), &[command, &fixed[..], more].concat())
+    };
+    let play = |more: &[&str]| run(&["play"], more);
+    let other = play(&["2.1.1"]);
+    assert_eq!(other.stderr, warning("1 of 1"));
+    assert_eq!(other.json()["turns"].as_array().unwrap().len(), 2, "a warning stops nobody");
+    assert_eq!(play(&["2.1.3"]).stderr, "", "the words it knows");
+    let translated = play(&["2.1.1", "--translate-commands"]);
+    assert_eq!(translated.stderr, "");
+    assert_eq!(translated.json()["protocol"]["translated_to"], json!("2.1.3"), "the version that the model knows");
+
+    let collect = run(&["collect", "--repetitions", "1", "--out", "store.jsonl"], &["2.1.1"]);
+    assert_eq!(collect.stderr, warning("2 of 2") + "collect\n");
+    let eval = run(&["eval", "--out", "out"], &["2.1.1"]);
+    assert_eq!(eval.stderr, warning("3 of 3") + "evaluate, K = 1\n");
+    let eval = run(&["eval", "--out", "out2"], &["2.1.1", "--translate-commands"]);
+    assert_eq!(eval.stderr, "evaluate, K = 1\n");
+    assert_eq!(eval.json()["protocols"][0]["translated_to"], json!("2.1.3"));
+
+    fs::remove_dir_all(folder.path().join("2.1.3/valid_unseen")).unwrap();
+    fs::rename(folder.path().join("2.1.1/valid_unseen"), folder.path().join("2.1.3/valid_unseen")).unwrap();
+    fs::remove_file(folder.path().join("2.1.3/suite.jsonl")).unwrap();
+    let mixed = run(&["eval", "--out", "out3"], &["2.1.3"]);
+    assert_eq!(mixed.stderr, warning("2 of 3") + "evaluate, K = 1\n");
+}
+
+#[test]
+fn a_translation_to_nowhere_is_wrong_use() {
+    let folder = with_both_texts();
+    save_model(&folder.path().join("silent"));
+    save_model_of(&folder.path().join("bilingual"), &TextVersion::ALL);
+    let hint = "\nhint: name the version: --translate-commands=2.1.1 or --translate-commands=2.1.3\n";
+    for (policy, why) in [
+        ("expert", "expert reads both text versions"),
+        ("silent", "silent does not say which text version it learned from"),
+        ("bilingual", "bilingual learned from both text versions"),
+    ] {
+        let run = |command: &[&str]| {
+            let fixed = ["--policy", policy, "--suite", "2.1.1", "--translate-commands"];
+            hearth(folder.path(), &[command, &fixed[..]].concat())
+        };
+        let refusal = format!("error: --translate-commands: {why}{hint}");
+        run(&["play"]).refused(2, &refusal);
+        run(&["eval", "--out", "out"]).refused(2, &refusal);
+        run(&["collect", "--out", "store.jsonl"]).refused(2, &refusal);
+        let asked = hearth(
+            folder.path(),
+            &["play", "--policy", policy, "--suite", "2.1.1", "--turns", "1", "--translate-commands=2.1.3", "--json"],
+        );
+        assert_eq!(asked.stderr, "");
+        assert_eq!(asked.json()["protocol"]["translated_to"], json!("2.1.3"));
+        let unasked = hearth(folder.path(), &["play", "--policy", policy, "--suite", "2.1.1", "--turns", "1"]);
+        assert_eq!((unasked.code, unasked.stderr.as_str()), (0, ""), "nothing is known, so nothing is said");
+    }
+    hearth(folder.path(), &["play", "--suite", "2.1.1", "--translate-commands"])
+        .refused(2, &format!("error: --translate-commands: person reads both text versions{hint}"));
+    let unknown = hearth(folder.path(), &["play", "--translate-commands=2.1.2"]);
+    assert_eq!(unknown.code, 2);
+    assert!(unknown.stderr.contains("unknown text version \"2.1.2\"; known: 2.1.1, 2.1.3"), "{}", unknown.stderr);
+    assert!(!folder.path().join("out").exists() && !folder.path().join("store.jsonl").exists(), "nothing was begun");
 }
 
 /// Plays a game's walkthrough and records it in the form that `world replay` reads.

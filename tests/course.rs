@@ -141,6 +141,9 @@ fn a_run_that_was_killed_anywhere_ends_in_the_same_table() {
     assert_eq!(fs::read_to_string(whole.join("recipe.toml")).unwrap(), toml::to_string(&recipe).unwrap());
     assert_eq!(first.opened, 12 + 2 * 3 + 7 * 4, "demonstrations, rollouts and evaluations, each once");
     assert!(first.notes.iter().any(|note| note == "collect, iteration 2"), "{:?}", first.notes);
+    let notes: Vec<_> = files(&whole).into_iter().filter(|(path, _)| path.ends_with("hearth.json")).collect();
+    assert_eq!(notes.len(), 5, "each lesson's model says what it learned from");
+    assert!(notes.iter().all(|(_, bytes)| bytes == b"{\"text_versions\":[\"2.1.3\"]}\n"), "{notes:?}");
     let all_stores = stores(&whole);
     assert_eq!(all_stores.len(), 1 + 2 + 7, "{all_stores:?}");
 

@@ -10,7 +10,8 @@ use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rayon::prelude::*;
-use scenarios::{Candidate, Protocol, expert::Expert, household::catalog};
+use scenarios::{Candidate, Protocol, TextVersion, expert::Expert, household::catalog};
+use std::collections::BTreeSet;
 
 /// Answers observations with completions, many episodes at once.
 pub trait Policy: Sync {
@@ -86,6 +87,8 @@ pub enum LookingOn {
 pub struct ModelPlayer {
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
+    /// The text versions of the games that it learned from, as far as its folder tells.
+    pub text_versions: BTreeSet<TextVersion>,
     policy: PolicyEngine,
     value: Option<ValueEngine>,
     name: String,
@@ -131,6 +134,7 @@ impl ModelPlayer {
         };
         Ok(Self {
             tokenizer,
+            text_versions: model.text_versions.clone(),
             policy: PolicyEngine::from_weights(config, &model.policy)?,
             value: value.map(|weights| ValueEngine::from_weights(config, weights)).transpose()?,
             name: model.policy.hash(),

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! MODEL/config.json  model.safetensors  tokenizer.json      the policy
+//! MODEL/hearth.json                                         the text versions of the games that it learned from
 //! MODEL/value/config.json  model.safetensors                the value network, where one was trained
 //! ```
 

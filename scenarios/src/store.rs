@@ -193,6 +193,7 @@ mod tests {
                 admissible_shown: false,
                 history: "full".into(),
                 malformed: "wasted_turn".into(),
+                translated_to: None,
             },
             turns: vec![Turn {
                 observation: "a line\nand another, é".into(),

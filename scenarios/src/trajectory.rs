@@ -1,6 +1,7 @@
 //! The record of one episode: [`Turn`]s and an [`Outcome`], with the token ids as they were sampled.
 
 use crate::task::{Split, TaskType};
+use crate::text_version::TextVersion;
 use serde::{Deserialize, Serialize};
 
 /// Why an episode ended.
@@ -81,6 +82,9 @@ pub struct Protocol {
     pub history: String,
     /// What a malformed completion costs: `wasted_turn`.
     pub malformed: String,
+    /// The text version that every household game spoke, whichever it is written in; `None` = each its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub translated_to: Option<TextVersion>,
 }
 
 impl Default for Protocol {
@@ -95,6 +99,7 @@ impl Default for Protocol {
             admissible_shown: false,
             history: "full".into(),
             malformed: "wasted_turn".into(),
+            translated_to: None,
         }
     }
 }
@@ -159,5 +164,22 @@ impl Trajectory {
     #[must_use]
     pub fn tokens(&self) -> usize {
         self.turns.iter().map(|turn| turn.observation_tokens.len() + turn.completion_tokens.len()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Logs from before there were translations say nothing of one, and those without one are written as they were.
+    #[test]
+    fn a_protocol_tells_of_a_translation_only_where_there_is_one() {
+        let own = serde_json::to_string(&Protocol::default()).unwrap();
+        assert!(!own.contains("translated_to"), "{own}");
+        assert_eq!(serde_json::from_str::<Protocol>(&own).unwrap(), Protocol::default());
+        let translated = Protocol { translated_to: Some(TextVersion::V2_1_1), ..Protocol::default() };
+        let text = serde_json::to_string(&translated).unwrap();
+        assert!(text.ends_with(",\"translated_to\":\"2.1.1\"}"), "{text}");
+        assert_eq!(serde_json::from_str::<Protocol>(&text).unwrap(), translated);
     }
 }

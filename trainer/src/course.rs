@@ -27,6 +27,7 @@ use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 use scenarios::household::{self, GenerateOptions};
 use scenarios::{Protocol, Split, Suite, Task, TextVersion, Trajectory, World};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -225,7 +226,7 @@ impl Course<'_> {
             let tokenizer = vocabulary(demonstrations, self.recipe.model.vocabulary)?;
             let config = self.recipe.model.config(tokenizer.vocab_size());
             let policy = Weights::random(&config, self.recipe.seed);
-            let start = Model { config, tokenizer, policy, value: None };
+            let start = Model { config, tokenizer, policy, value: None, text_versions: BTreeSet::new() };
             self.learn(lesson, &start, demonstrations.to_vec(), &folder)?;
         }
         Ok(())

@@ -165,8 +165,9 @@ pub fn protocol_line(protocol: &Protocol) -> String {
         (k, temperature) => format!("best of {k} by value at temperature {temperature}"),
     };
     let shown = if protocol.admissible_shown { "admissible commands shown" } else { "no admissible list" };
+    let translated = protocol.translated_to.map(|text| format!(", translated to text {text}")).unwrap_or_default();
     format!(
-        "each game once, {} turns, {} history, {shown}, {decoding}, malformed = {}, success = won",
+        "each game once, {} turns, {} history, {shown}{translated}, {decoding}, malformed = {}, success = won",
         protocol.turn_limit, protocol.history, protocol.malformed
     )
 }

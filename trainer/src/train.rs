@@ -19,9 +19,10 @@ use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation};
 use indicatif::ProgressBar;
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
-use scenarios::{Outcome, Trajectory};
+use scenarios::{Outcome, TextVersion, Trajectory};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -108,7 +109,8 @@ pub fn train(lesson: &Lesson<'_>, progress: &ProgressBar) -> Result<(Model, Left
             student.checkpoint().save(&lesson.out.join("checkpoint"))?;
         }
     }
-    Ok((student.graduate(lesson.start), left_out))
+    let text_versions = text_versions(lesson.start, &plan, &data);
+    Ok((student.graduate(lesson.start, text_versions), left_out))
 }
 
 /// The trajectories that the lesson can and may read.
@@ -148,6 +150,13 @@ fn plan(lesson: &Lesson<'_>, data: &[&Trajectory]) -> Vec<(usize, Vec<usize>)> {
         order.chunks(recipe.batch).map(|batch| (epoch, batch.to_vec())).collect::<Vec<_>>()
     };
     (0..epochs).flat_map(epoch).take(updates).collect()
+}
+
+/// What the start has learned to read, and what the trajectories of these updates show.
+fn text_versions(start: &Model, plan: &[(usize, Vec<usize>)], data: &[&Trajectory]) -> BTreeSet<TextVersion> {
+    let read: BTreeSet<usize> = plan.iter().flat_map(|(_, indices)| indices).copied().collect();
+    let shown = read.into_iter().filter_map(|index| TextVersion::of_trajectory(data[index]));
+    start.text_versions.iter().copied().chain(shown).collect()
 }
 
 /// Tokens, padding included, that go through the networks together: what fits into the caches. A batch is cut into such
@@ -246,13 +255,14 @@ impl Student {
         Checkpoint { position: Position { update: self.update, lesson: self.lesson.clone() }, tensors }
     }
 
-    fn graduate(self, start: &Model) -> Model {
+    fn graduate(self, start: &Model, text_versions: BTreeSet<TextVersion>) -> Model {
         let networks = &self.replicas[0];
         Model {
             config: start.config.clone(),
             tokenizer: start.tokenizer.clone(),
             policy: networks.policy.to_weights(),
             value: networks.critic.as_ref().map(|critic| critic.value.to_weights()),
+            text_versions,
         }
     }
 

@@ -10,7 +10,7 @@ use agent::model::Model;
 use agent::player::{LookingOn, ModelPlayer, Scripted};
 use corridor::{babbler, jobs, play, protocol, task};
 use indicatif::ProgressBar;
-use scenarios::{Outcome, Trajectory};
+use scenarios::{Outcome, TextVersion, Trajectory};
 use std::collections::BTreeMap;
 use std::path::Path;
 use trainer::TrainerError;
@@ -225,6 +225,36 @@ fn what_is_left_out_is_counted_by_its_reason() {
     assert_eq!(error.to_string(), "nothing to learn from: lesson lesson: no trajectory remains of 6");
 }
 
+/// The versions of the start and of what the updates read; nothing of what was left out or not reached.
+#[test]
+fn a_model_keeps_the_text_versions_that_it_learned_from() {
+    let model = babbler(25);
+    let silent = scripted(&model, "plain/2", &["east", "east"]);
+    let arriving = |trajectory: &Trajectory, place: &str| {
+        let mut speaking = trajectory.clone();
+        speaking.turns[0].action = Some("go to desk 1".into());
+        speaking.turns[1].observation = format!("You arrive at {place}. On the desk 1, you see nothing.");
+        speaking
+    };
+    let (older, newer) = (arriving(&silent, "loc 14"), arriving(&silent, "desk 1"));
+    let failed = arriving(&scripted(&model, "plain/9", &["east", "look"]), "loc 14");
+    let versions = |algorithm: Algorithm, start: &Model, data: &[&Trajectory], updates: usize| {
+        let optimizer = OptimizerRecipe { batch: 1, updates, ..OptimizerRecipe::default() };
+        let data: Vec<Trajectory> = data.iter().copied().cloned().collect();
+        learned(&recipe(algorithm, optimizer), start, &data).0.text_versions.into_iter().collect::<Vec<_>>()
+    };
+    let (v1, v3) = (TextVersion::V2_1_1, TextVersion::V2_1_3);
+    assert_eq!(versions(SFT, &model, &[&silent, &silent], 2), []);
+    assert_eq!(versions(SFT, &model, &[&newer, &silent], 2), [v3]);
+    assert_eq!(versions(SFT, &model, &[&newer, &older], 2), [v1, v3]);
+    assert_eq!(versions(SFT, &model, &[&newer, &older], 1).len(), 1, "one update reads one of them");
+    assert_eq!(versions(SFT, &model, &[&newer, &failed], 2), [v1, v3]);
+    assert_eq!(versions(REJECTION_SAMPLING, &model, &[&newer, &failed], 2), [v3], "the failure is left out");
+    let start = Model { text_versions: [v1].into(), ..model };
+    assert_eq!(versions(SFT, &start, &[&silent], 1), [v1]);
+    assert_eq!(versions(oreo(Level::Turn, 0.0), &start, &[&newer], 1), [v1, v3]);
+}
+
 /// An epoch reads everything once; every epoch in another order; the same seed in the same order.
 #[test]
 fn every_epoch_reads_everything_once_and_has_its_rows() {
@@ -298,6 +328,7 @@ fn resuming_equals_not_stopping(algorithm: Algorithm, after: impl Fn(&mut String
     assert_eq!(timeless(&rows)[CHECKPOINT..], timeless(&whole_rows)[CHECKPOINT..], "the same numbers");
     assert_eq!(resumed.policy, whole.policy);
     assert_eq!(resumed.value, whole.value);
+    assert_eq!(resumed.text_versions, whole.text_versions);
     assert_eq!(left_out_again, left_out);
 
     let other =

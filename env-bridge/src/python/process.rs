@@ -71,6 +71,7 @@ impl Worker {
         let own = FOLDERS.fetch_add(1, Ordering::Relaxed);
         let temporary = options.temporary.join(format!("{FOLDER}{}-{own}", std::process::id()));
         let mut child = Command::new(&options.program)
+            .arg0("hearth")
             .arg("env-worker")
             .env("PYTHONHASHSEED", "0")
             .env("OMP_NUM_THREADS", "1")

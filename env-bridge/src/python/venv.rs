@@ -1,4 +1,4 @@
-//! Where the Python packages are: a venv on disk, the pinned list, and how a venv is made.
+//! Where the Python packages are: a venv or conda environment on disk, the pinned list, and how a venv is made.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ pub const PYTHON_EXECUTABLE: &str = env!("HEARTH_PYTHON_EXECUTABLE");
 /// The folder of the library that this hearth loads.
 pub const PYTHON_LIBRARY: &str = env!("HEARTH_PYTHON_LIBRARY");
 
-/// A virtual environment that fits the Python of this build.
+/// A venv, or a conda environment, that fits the Python of this build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Venv {
     /// The folder of the venv.
@@ -30,8 +30,8 @@ pub struct Venv {
 /// Why there is no venv to use.
 #[derive(Debug, thiserror::Error)]
 pub enum VenvError {
-    /// The folder is not a venv.
-    #[error("{}: not a Python venv (it has no pyvenv.cfg)\nhint: hearth doctor --install {}", .0.display(), .0.display())]
+    /// The folder is neither a venv nor a conda environment.
+    #[error("{}: not a Python venv (it has no pyvenv.cfg, nor conda-meta)\nhint: hearth doctor --install {}", .0.display(), .0.display())]
     NotAVenv(PathBuf),
     /// The venv is of another Python.
     #[error(
@@ -80,10 +80,12 @@ impl Venv {
     /// The venv in a folder.
     ///
     /// # Errors
-    /// When the folder is no venv, or one of another Python than this build's.
+    /// When the folder is neither, or of another Python than this build's.
     pub fn open(folder: &Path) -> Result<Self, VenvError> {
-        let Ok(config) = std::fs::read_to_string(folder.join("pyvenv.cfg")) else {
-            return Err(VenvError::NotAVenv(folder.into()));
+        let config = match std::fs::read_to_string(folder.join("pyvenv.cfg")) {
+            Ok(config) => config,
+            Err(_) if folder.join("conda-meta").is_dir() => String::new(),
+            Err(_) => return Err(VenvError::NotAVenv(folder.into())),
         };
         let site_packages = folder.join("lib").join(format!("python{PYTHON_VERSION}")).join("site-packages");
         if !site_packages.is_dir() {
@@ -186,5 +188,8 @@ mod tests {
         assert!(Venv::open(folder.path()).unwrap().alone);
         std::fs::write(folder.path().join("pyvenv.cfg"), "include-system-site-packages = True\n").unwrap();
         assert!(!Venv::open(folder.path()).unwrap().alone);
+        std::fs::remove_file(folder.path().join("pyvenv.cfg")).unwrap();
+        std::fs::create_dir(folder.path().join("conda-meta")).unwrap();
+        assert!(Venv::open(folder.path()).unwrap().alone, "a conda environment");
     }
 }

@@ -92,6 +92,14 @@ fn tensors_and_python_stay_in_their_rooms() {
     assert!(users("anyhow").is_subset(&set(&["."])), "a library has errors of its own, not anyhow");
 }
 
+/// Python is embedded by worker processes alone: hearth's own process never starts an interpreter.
+#[test]
+fn only_a_worker_process_runs_python() {
+    let folders = ["src", "scenarios/src", "env-bridge/src", "agent/src", "trainer/src"];
+    assert_eq!(files_with("pyo3", &folders), set(&["env-bridge/src/python/interpreter.rs"]));
+    assert_eq!(files_with("Interpreter::start(", &folders), set(&["env-bridge/src/python/worker.rs"]));
+}
+
 /// Whoever plays calls `play_episodes`: there alone worlds are stepped and policies are asked.
 #[test]
 fn there_is_one_rollout_loop() {

@@ -298,7 +298,7 @@ mod python {
     use std::io::{BufRead, BufReader, Write};
     use std::path::PathBuf;
     use std::process::{Child, Command, Stdio};
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     /// Seconds for one game.
     #[derive(Debug, Clone, Copy, Deserialize)]
@@ -450,8 +450,11 @@ mod python {
     #[derive(Debug, Clone, Copy, Serialize)]
     struct Reading {
         resets: usize,
-        /// Resident memory of all workers together.
-        memory_mib: u64,
+        /// Resident memory of all workers together: mean over the round, looked at every 50 ms.
+        memory_mib: f64,
+        /// The most in the round.
+        memory_mib_most: f64,
+        /// Running now.
         processes: usize,
         /// Files of the workers in the folder for temporary files.
         files: usize,
@@ -464,7 +467,7 @@ mod python {
     struct PoolReport {
         processes: usize,
         readings: Vec<Reading>,
-        /// Mean memory after the first 50 resets, and how far readings lie from it at most, as a share.
+        /// Mean of the readings after the first 50 resets, and how far one lies from it at most, as a share.
         mean_memory_mib: f64,
         largest_deviation: f64,
         /// After the pool is dropped.
@@ -487,19 +490,23 @@ mod python {
             let (start, mut readings, mut done) = (Instant::now(), Vec::new(), 0);
             while done < self.resets {
                 let round = ROUND.min(self.resets - done);
-                each(round, processes, |index| {
-                    let mut environment = world.open(tasks[(done + index) % tasks.len()])?;
-                    environment.reset()?;
-                    environment.step("look")?;
-                    Ok(())
+                let memory = watched(|| {
+                    each(round, processes, |index| {
+                        let mut environment = world.open(tasks[(done + index) % tasks.len()])?;
+                        environment.reset()?;
+                        environment.step("look")?;
+                        Ok(())
+                    })
                 })?;
                 done += round;
                 bar.set_position(done as u64);
-                let (idle, counts) = (world.idle(), world.counts());
+                let counts = world.counts();
+                let rounded = |mib: f64| (mib * 10.0).round() / 10.0;
                 readings.push(Reading {
                     resets: done,
-                    memory_mib: idle.iter().map(|worker| resident_mib(worker.pid)).sum(),
-                    processes: idle.len(),
+                    memory_mib: rounded(memory.iter().sum::<f64>() / memory.len() as f64),
+                    memory_mib_most: rounded(memory.iter().copied().fold(0.0, f64::max)),
+                    processes: world.idle().len(),
                     files: files(&temporary),
                     recycled: counts.recycled,
                     failed: counts.failed(),
@@ -509,7 +516,7 @@ mod python {
             bar.finish();
             drop(world);
             std::thread::sleep(Duration::from_millis(200));
-            let later = readings.iter().filter(|reading| reading.resets > 50).map(|reading| reading.memory_mib as f64);
+            let later = readings.iter().filter(|reading| reading.resets > 50).map(|reading| reading.memory_mib);
             let (sum, count) = later.clone().fold((0.0, 0.0), |(sum, count), memory| (sum + memory, count + 1.0));
             let mean: f64 = sum / f64::max(count, 1.0);
             let largest_deviation = later.map(|memory| (memory / mean - 1.0).abs()).fold(0.0, f64::max);
@@ -517,7 +524,7 @@ mod python {
                 processes,
                 mean_memory_mib: mean,
                 largest_deviation,
-                processes_left: children(),
+                processes_left: children().len(),
                 files_left: files(&temporary),
                 readings,
             };
@@ -551,11 +558,33 @@ mod python {
         }
     }
 
+    /// Does the work and looks at the memory of all workers meanwhile, MiB; at least once.
+    fn watched(work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Vec<f64>> {
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let watch = scope.spawn(|| {
+                let mut readings = Vec::new();
+                loop {
+                    readings.push(children().into_iter().map(resident_mib).sum());
+                    if done.load(Ordering::Relaxed) {
+                        return readings;
+                    }
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+            });
+            let worked = work();
+            done.store(true, Ordering::Relaxed);
+            let readings = watch.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            worked.map(|()| readings)
+        })
+    }
+
     /// Resident MiB of another process; 0 where the system does not tell.
-    fn resident_mib(pid: u32) -> u64 {
+    fn resident_mib(pid: u32) -> f64 {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok()).unwrap_or(0) >> 10
+        let kib = line.and_then(|line| line.trim().split(' ').next()?.parse::<u32>().ok());
+        f64::from(kib.unwrap_or(0)) / 1024.0
     }
 
     /// Files and folders below the folders of this process's workers.
@@ -570,9 +599,9 @@ mod python {
     }
 
     /// Processes that this one has started and that still run.
-    fn children() -> usize {
+    fn children() -> Vec<u32> {
         let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
         let lists = threads.map(|thread| std::fs::read_to_string(thread.path().join("children")).unwrap_or_default());
-        lists.map(|list| list.split_whitespace().count()).sum()
+        lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
     }
 }

@@ -41,8 +41,8 @@ pub(crate) struct PythonArgs {
     /// Memory in MiB above which a Python process is ended and its episode lost
     #[arg(long, value_name = "MIB", default_value_t = 2048)]
     memory_limit: u64,
-    /// Episodes after which a Python process is replaced, because TextWorld's planner leaks
-    #[arg(long, value_name = "N", default_value_t = 50)]
+    /// Episodes after which a Python process is replaced, because TextWorld's planner leaks about 1 MiB a game
+    #[arg(long, value_name = "N", default_value_t = 25)]
     recycle_after: usize,
 }
 

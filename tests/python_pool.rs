@@ -143,7 +143,6 @@ fn every_fault_costs_its_own_episode_and_nothing_else() {
     assert_eq!(counts.raised, 27);
     let idle = world.idle();
     assert_eq!(idle.len(), 4, "the pool ends at full size: {counts:?}");
-    assert!(idle.iter().all(|worker| worker.resets < 25));
     assert_eq!(play(&world, &tasks[..1], &["forward"; 3]).len(), 1, "and can be used again");
 
     drop(world);
@@ -194,7 +193,7 @@ fn workers_serve_many_games_and_are_recycled() {
     let tasks: Vec<Task> = (0..24).map(|number| game(games.path(), number, r#"{"length": 1}"#)).collect();
     assert!(play(&world, &tasks, &["forward"]).iter().all(|t| t.outcome == Outcome::Success));
     let counts = world.counts();
-    assert!((3..=5).contains(&counts.recycled), "24 games, at most 5 a worker: {counts:?}");
+    assert!((3..=4).contains(&counts.recycled), "24 games, about 5 a worker: {counts:?}");
     assert_eq!((counts.started, counts.failed()), (2 + counts.recycled, 0));
 }
 

@@ -41,6 +41,7 @@ pub use worker::serve;
 
 use process::{Failure, Worker};
 use scenarios::{Environment, EnvironmentError, Observation, Task, World};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -67,7 +68,8 @@ pub struct PythonOptions {
     pub memory_limit_mib: u64,
     /// A worker with more resident memory, MiB, is replaced after its episode.
     pub recycle_above_mib: u64,
-    /// A worker is replaced after as many episodes; those that start with the pool one after the other, the last early.
+    /// After as many episodes of the whole pool its oldest worker is replaced, so that each serves about as many in its
+    /// life and the memory of all together stays level.
     pub recycle_after: usize,
     /// Where each worker gets a folder for temporary files.
     pub temporary: PathBuf,
@@ -87,7 +89,7 @@ impl PythonOptions {
             step_limit: Duration::from_secs(60),
             memory_limit_mib: 2048,
             recycle_above_mib: 512,
-            recycle_after: 50,
+            recycle_after: 25,
             temporary: std::env::temp_dir(),
         }
     }
@@ -155,6 +157,10 @@ struct Pool {
 struct PoolState {
     /// A place for each environment that can be open now; an empty one could not be filled when it was returned.
     places: Vec<Option<Worker>>,
+    /// Serial numbers of all workers, idle or not.
+    living: BTreeSet<u64>,
+    /// Episodes of the pool since a worker was recycled.
+    resets: usize,
     counts: Counts,
 }
 
@@ -169,10 +175,6 @@ impl PythonWorld {
         let pool = Pool { options, state: Mutex::default(), returned: Condvar::new() };
         let start = || -> Result<(), Failure> {
             let mut all = (0..workers).map(|_| pool.spawn()).collect::<Result<Vec<_>, _>>()?;
-            for (index, worker) in all.iter_mut().enumerate() {
-                // Replaced one after the other, not all at once, so that the memory of all together stays level.
-                worker.resets_at_most = (worker.resets_at_most * (workers - index)).div_ceil(workers).max(1);
-            }
             all[0].wait_until_ready()?;
             pool.lock().places = all.into_iter().map(Some).collect();
             Ok(())
@@ -221,8 +223,17 @@ impl Pool {
     }
 
     fn spawn(&self) -> Result<Worker, Failure> {
-        self.lock().counts.started += 1;
-        Worker::spawn(&self.options)
+        let worker = Worker::spawn(&self.options)?;
+        let mut state = self.lock();
+        state.counts.started += 1;
+        state.living.insert(worker.serial);
+        Ok(worker)
+    }
+
+    /// Ends a worker.
+    fn end(&self, worker: Worker) {
+        self.lock().living.remove(&worker.serial);
+        drop(worker);
     }
 
     /// A place, with the worker that waits in it; blocks until one is free.
@@ -231,7 +242,14 @@ impl Pool {
         loop {
             if let Some(place) = state.places.pop() {
                 // One that ended while it waited costs no episode.
-                return place.and_then(|mut worker| worker.is_alive().then_some(worker));
+                drop(state);
+                return place.and_then(|mut worker| {
+                    if worker.is_alive() {
+                        return Some(worker);
+                    }
+                    self.end(worker);
+                    None
+                });
             }
             state = self.returned.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -239,13 +257,10 @@ impl Pool {
 
     /// Gives a place back; a worker that failed or has served long is replaced at once, without waiting for the new one.
     fn give_back(&self, worker: Option<Worker>) {
-        let worn =
-            |worker: &Worker| worker.resets >= worker.resets_at_most || worker.memory > self.options.recycle_above_mib;
         let place = match worker {
-            Some(mut worker) if worn(&worker) => {
+            Some(mut worker) if self.is_worn(&worker) => {
                 let _ = worker.ask(Request::Close, self.options.step_limit);
-                drop(worker);
-                self.lock().counts.recycled += 1;
+                self.end(worker);
                 self.spawn().ok()
             }
             Some(worker) => Some(worker),
@@ -253,6 +268,18 @@ impl Pool {
         };
         self.lock().places.push(place);
         self.returned.notify_one();
+    }
+
+    /// Whether a worker is to be replaced now; counts it as replaced.
+    fn is_worn(&self, worker: &Worker) -> bool {
+        let mut state = self.lock();
+        let oldest_is_due = state.resets >= self.options.recycle_after && state.living.first() == Some(&worker.serial);
+        let worn = oldest_is_due || worker.memory > self.options.recycle_above_mib;
+        if worn {
+            state.resets = 0;
+            state.counts.recycled += 1;
+        }
+        worn
     }
 
     fn count(&self, failure: &Failure) {
@@ -297,9 +324,16 @@ impl PythonEnvironment {
                 Some(worker) => worker,
                 None => self.pool.spawn()?,
             };
-            let said = worker.ask(request, limit)?;
-            self.worker = Some(worker);
-            Ok(said)
+            match worker.ask(request, limit) {
+                Ok(said) => {
+                    self.worker = Some(worker);
+                    Ok(said)
+                }
+                Err(failure) => {
+                    self.pool.end(worker);
+                    Err(failure)
+                }
+            }
         };
         answer().map_err(|failure| {
             self.pool.count(&failure);
@@ -325,6 +359,7 @@ impl PythonEnvironment {
 impl Environment for PythonEnvironment {
     fn reset(&mut self) -> Result<Observation, EnvironmentError> {
         let limit = self.pool.options.load_limit;
+        self.pool.lock().resets += 1;
         self.tell("reset", Request::Reset, limit)
     }
 

@@ -58,8 +58,8 @@ pub(super) struct Worker {
     memory_limit: u64,
     /// Games put to their start so far.
     pub(super) resets: usize,
-    /// Games after which it is to be replaced.
-    pub(super) resets_at_most: usize,
+    /// Later workers of this program have higher numbers.
+    pub(super) serial: u64,
     /// Resident MiB at the last answer.
     pub(super) memory: u64,
 }
@@ -110,7 +110,7 @@ impl Worker {
             start_limit: options.start_limit,
             memory_limit: options.memory_limit_mib,
             resets: 0,
-            resets_at_most: options.recycle_after,
+            serial: own,
             memory: 0,
         };
         worker.send(Request::Start(start))?;

@@ -47,7 +47,11 @@ pub(crate) struct BenchPool {
     /// Games to load and reset, each followed by one command
     #[arg(long, default_value_t = 1000)]
     resets: usize,
-    /// Where to write the readings, one row in twenty resets
+    /// Games to go round in, spread evenly over the suite; a reading is taken after each round, so that every reading
+    /// is of the same work
+    #[arg(long, default_value_t = 20)]
+    games: usize,
+    /// Where to write the readings, CSV
     #[arg(long, value_hint = ValueHint::FilePath)]
     out: Option<PathBuf>,
     /// Print one JSON object instead of lines
@@ -289,8 +293,8 @@ mod python {
 #[cfg(feature = "python")]
 mod python {
     use super::{
-        BenchPool, Bridge, Duration, ExitCode, Games, Instant, PythonArgs, Scaling, Serialize, Speed, Task, Walk,
-        World, median, milliseconds, ui,
+        BenchPool, Bridge, Duration, ExitCode, Games, Instant, PythonArgs, Scaling, Serialize, Speed, Walk, World,
+        median, milliseconds, ui,
     };
     use anyhow::Context;
     use env_bridge::python::{BARE_LOOP, PYTHON_EXECUTABLE, PythonWorld, Venv};
@@ -444,9 +448,6 @@ mod python {
         })
     }
 
-    /// Resets between two readings.
-    const ROUND: usize = 20;
-
     #[derive(Debug, Clone, Copy, Serialize)]
     struct Reading {
         resets: usize,
@@ -478,7 +479,7 @@ mod python {
     impl BenchPool {
         pub(super) fn run(self) -> anyhow::Result<ExitCode> {
             let games = Games::open(self.suite.as_ref())?;
-            let tasks: Vec<&Task> = games.suite.tasks.iter().collect();
+            let tasks = games.tasks(self.games);
             if tasks.is_empty() {
                 return Err(ui::WrongUse("there are no games to load".into()).into());
             }
@@ -489,10 +490,10 @@ mod python {
             bar.set_length(self.resets as u64);
             let (start, mut readings, mut done) = (Instant::now(), Vec::new(), 0);
             while done < self.resets {
-                let round = ROUND.min(self.resets - done);
+                let round = tasks.len().min(self.resets - done);
                 let memory = watched(|| {
                     each(round, processes, |index| {
-                        let mut environment = world.open(tasks[(done + index) % tasks.len()])?;
+                        let mut environment = world.open(tasks[index])?;
                         environment.reset()?;
                         environment.step("look")?;
                         Ok(())

@@ -65,6 +65,13 @@ fn left_in(folder: &Path) -> Vec<PathBuf> {
     list()
 }
 
+/// Whether SIGINT (2) is ignored by this process, and so by those that it starts: shells do so for background jobs.
+fn ignores_interrupts() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    u64::from_str_radix(ignored.trim(), 16).unwrap() & 1 << (2 - 1) != 0
+}
+
 fn wait_until(mut holds: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !holds() && Instant::now() < deadline {
@@ -244,6 +251,10 @@ fn corridor_suite(folder: &Path, games: usize, content: &str) -> PathBuf {
 #[test]
 fn a_killed_run_leaves_no_process_and_no_file_and_can_go_on() {
     for signal in ["INT", "TERM", "KILL"] {
+        if signal == "INT" && ignores_interrupts() {
+            eprintln!("skipped for INT: whoever started this test has interrupts ignored");
+            continue;
+        }
         let (games, temporary) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let suite = corridor_suite(games.path(), 3, r#"{"length": 2, "fault": "hangs", "at": 2}"#);
         let store = games.path().join("store.jsonl");
@@ -265,7 +276,7 @@ fn a_killed_run_leaves_no_process_and_no_file_and_can_go_on() {
         assert!(wait_until(worked), "a worker has made a temporary file");
         assert!(processes_of(temporary.path()).len() >= 3, "hearth and two workers");
         assert!(Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap().success());
-        assert!(!child.wait().unwrap().success());
+        assert!(wait_until(|| child.try_wait().unwrap().is_some()), "SIG{signal} ends hearth");
         assert!(wait_until(|| processes_of(temporary.path()).is_empty()), "{:?}", processes_of(temporary.path()));
         assert_eq!(left_in(temporary.path()), Vec::<PathBuf>::new(), "after SIG{signal}");
         if signal == "KILL" {

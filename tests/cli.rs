@@ -4,9 +4,10 @@
 
 mod tiny;
 
+use agent::config::DecoderConfig;
 use agent::model::Model;
 use agent::tokenizer::Tokenizer;
-use agent::weights::{DecoderConfig, Weights};
+use agent::weights::Weights;
 use env_bridge::NativeWorld;
 use scenarios::household::{GenerateOptions, generate};
 use scenarios::{Split, Suite, TextVersion, World};
@@ -86,17 +87,14 @@ fn save_model(folder: &Path) {
 fn save_model_of(folder: &Path, text_versions: &[TextVersion]) {
     let tokenizer = Tokenizer::train(["go to desk 1\nYou arrive at desk 1."; 4].into_iter(), 300).unwrap();
     let config = DecoderConfig {
-        model_type: "llama".into(),
         vocab_size: tokenizer.vocab_size(),
         hidden_size: 8,
         intermediate_size: 8,
         num_hidden_layers: 1,
         num_attention_heads: 2,
         num_key_value_heads: 1,
-        rope_theta: 10_000.0,
-        rms_norm_eps: 1e-5,
         max_position_embeddings: 600,
-        tie_word_embeddings: true,
+        ..DecoderConfig::default()
     };
     let policy = Weights::random(&config, 1);
     let text_versions = text_versions.iter().copied().collect();

@@ -1,11 +1,14 @@
 //! The transformer that learns: a Llama-style decoder on burn, read from top to bottom.
 //!
-//! RMSNorm, rotary position embedding (rotate-half), grouped-query attention, SwiGLU, tied embeddings
-//! (Touvron et al., arXiv 2302.13971; Ainslie et al., arXiv 2305.13245). Knows nothing of text, only token ids.
+//! RMSNorm, rotary position embedding (rotate-half), grouped-query attention, SwiGLU (Touvron et al., arXiv 2302.13971;
+//! Ainslie et al., arXiv 2305.13245); biases and scales where the family has them ([`crate::config`]). Knows nothing of
+//! text, only token ids.
 //! The same computation for playing, with a cache, is [`crate::generate`]; a test holds the two together.
 
+use crate::config::{DecoderConfig, OUTPUT, Scales};
 use crate::error::AgentError;
-use crate::weights::{DecoderConfig, HostTensor, VALUE_HEAD, Weights, transposed};
+use crate::rope::{RopeScaling, rotary_table};
+use crate::weights::{HostTensor, VALUE_HEAD, Weights, transposed};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 
@@ -15,10 +18,22 @@ pub struct Decoder {
     embed_tokens: Param<Tensor<2>>,
     layers: Vec<Layer>,
     norm: Param<Tensor<1>>,
+    /// The output matrix, `[vocab, hidden]`, where it is not the embedding.
+    lm_head: Option<Param<Tensor<2>>>,
+    #[module(skip)]
+    shape: Shape,
+}
+
+/// What the decoder needs of its configuration.
+#[derive(Debug, Clone)]
+struct Shape {
     heads: usize,
     kv_heads: usize,
+    head_width: usize,
     rope_theta: f64,
+    rope_scaling: RopeScaling,
     epsilon: f64,
+    scales: Scales,
 }
 
 /// One layer: attention and SwiGLU, each behind its norm and beside the residual stream.
@@ -28,6 +43,10 @@ pub struct Layer {
     q_proj: Param<Tensor<2>>,
     k_proj: Param<Tensor<2>>,
     v_proj: Param<Tensor<2>>,
+    /// Of queries, keys and values, where the family has them.
+    q_bias: Option<Param<Tensor<1>>>,
+    k_bias: Option<Param<Tensor<1>>>,
+    v_bias: Option<Param<Tensor<1>>>,
     o_proj: Param<Tensor<2>>,
     post_attention_layernorm: Param<Tensor<1>>,
     gate_proj: Param<Tensor<2>>,
@@ -49,38 +68,56 @@ impl Decoder {
     /// When a tensor is missing or has another shape than `config` says.
     pub fn from_weights(config: &DecoderConfig, weights: &Weights, device: &Device) -> Result<Self, AgentError> {
         config.check()?;
-        let (hidden, inner, kv) = (config.hidden_size, config.intermediate_size, config.kv_dim());
-        let vector = |name: &str| -> Result<Param<Tensor<1>>, AgentError> {
-            let data = weights.get(name, &[hidden])?.to_vec();
-            Ok(Param::from_data(TensorData::new(data, [hidden]), device))
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let (queries, kv) = (config.query_width(), config.kv_width());
+        let sized_vector = |name: &str, size: usize| -> Result<Param<Tensor<1>>, AgentError> {
+            let data = weights.get(name, &[size])?.to_vec();
+            Ok(Param::from_data(TensorData::new(data, [size]), device))
         };
+        let vector = |name: &str| sized_vector(name, hidden);
         let matrix = |name: &str, out: usize, input: usize| -> Result<Param<Tensor<2>>, AgentError> {
             let data = transposed(weights.get(name, &[out, input])?, out, input);
             Ok(Param::from_data(TensorData::new(data, [input, out]), device))
         };
         let layer = |index: usize| -> Result<Layer, AgentError> {
             let name = |part: &str| format!("model.layers.{index}.{part}.weight");
+            let bias = |part: &str, size: usize| {
+                let name = format!("model.layers.{index}.self_attn.{part}.bias");
+                config.has_biases().then(|| sized_vector(&name, size)).transpose()
+            };
             Ok(Layer {
                 input_layernorm: vector(&name("input_layernorm"))?,
-                q_proj: matrix(&name("self_attn.q_proj"), hidden, hidden)?,
+                q_proj: matrix(&name("self_attn.q_proj"), queries, hidden)?,
                 k_proj: matrix(&name("self_attn.k_proj"), kv, hidden)?,
                 v_proj: matrix(&name("self_attn.v_proj"), kv, hidden)?,
-                o_proj: matrix(&name("self_attn.o_proj"), hidden, hidden)?,
+                q_bias: bias("q_proj", queries)?,
+                k_bias: bias("k_proj", kv)?,
+                v_bias: bias("v_proj", kv)?,
+                o_proj: matrix(&name("self_attn.o_proj"), hidden, queries)?,
                 post_attention_layernorm: vector(&name("post_attention_layernorm"))?,
                 gate_proj: matrix(&name("mlp.gate_proj"), inner, hidden)?,
                 up_proj: matrix(&name("mlp.up_proj"), inner, hidden)?,
                 down_proj: matrix(&name("mlp.down_proj"), hidden, inner)?,
             })
         };
-        let embedding = weights.get("model.embed_tokens.weight", &[config.vocab_size, hidden])?.to_vec();
+        let table = |name: &str| -> Result<Param<Tensor<2>>, AgentError> {
+            let data = weights.get(name, &[config.vocab_size, hidden])?.to_vec();
+            Ok(Param::from_data(TensorData::new(data, [config.vocab_size, hidden]), device))
+        };
         Ok(Self {
-            embed_tokens: Param::from_data(TensorData::new(embedding, [config.vocab_size, hidden]), device),
+            embed_tokens: table("model.embed_tokens.weight")?,
             layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_, _>>()?,
             norm: vector("model.norm.weight")?,
-            heads: config.num_attention_heads,
-            kv_heads: config.num_key_value_heads,
-            rope_theta: config.rope_theta,
-            epsilon: config.rms_norm_eps,
+            lm_head: (!config.tie_word_embeddings).then(|| table(OUTPUT)).transpose()?,
+            shape: Shape {
+                heads: config.num_attention_heads,
+                kv_heads: config.num_key_value_heads,
+                head_width: config.head_width(),
+                rope_theta: config.rope_theta,
+                rope_scaling: config.rope_scaling.clone(),
+                epsilon: config.rms_norm_eps,
+                scales: config.scales,
+            },
         })
     }
 
@@ -95,8 +132,16 @@ impl Decoder {
         for (index, layer) in self.layers.iter().enumerate() {
             vector(format!("model.layers.{index}.input_layernorm.weight"), &layer.input_layernorm);
             vector(format!("model.layers.{index}.post_attention_layernorm.weight"), &layer.post_attention_layernorm);
+            for (part, bias) in [("q", &layer.q_bias), ("k", &layer.k_bias), ("v", &layer.v_bias)] {
+                if let Some(bias) = bias {
+                    vector(format!("model.layers.{index}.self_attn.{part}_proj.bias"), bias);
+                }
+            }
         }
         weights.0.insert("model.embed_tokens.weight".into(), host(self.embed_tokens.val()));
+        if let Some(output) = &self.lm_head {
+            weights.0.insert(OUTPUT.into(), host(output.val()));
+        }
         for (index, layer) in self.layers.iter().enumerate() {
             for (part, param) in layer.matrices() {
                 weights.0.insert(format!("model.layers.{index}.{part}.weight"), host(param.val().transpose()));
@@ -114,44 +159,52 @@ impl Decoder {
         let [batch, time] = tokens.dims();
         let table = self.embed_tokens.val();
         let hidden = table.dims()[1];
-        let positions = self.positions(time, hidden / self.heads, &table.device());
-        let mut stream = table.select(0, tokens.reshape([batch * time])).reshape([batch, time, hidden]);
+        let positions = self.positions(time, &table.device());
+        let embedded = table.select(0, tokens.reshape([batch * time])).reshape([batch, time, hidden]);
+        let Scales { embedding, residual, .. } = self.shape.scales;
+        let mut stream = scaled(embedded, embedding);
         for layer in &self.layers {
-            stream = stream.clone() + self.attention(layer, stream, &positions);
-            stream = stream.clone() + self.mlp(layer, stream);
+            stream = stream.clone() + scaled(self.attention(layer, stream, &positions), residual);
+            stream = stream.clone() + scaled(self.mlp(layer, stream), residual);
         }
-        rms_norm(stream, &self.norm, self.epsilon)
+        rms_norm(stream, &self.norm, self.shape.epsilon)
     }
 
-    /// Logits of hidden states: the embedding, read backwards.
+    /// Logits of hidden states: by the output matrix, or by the embedding read backwards.
     ///
     /// # Shapes
     /// `hidden` `[rows, hidden]` → `[rows, vocab]`.
     #[must_use]
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        hidden.matmul(self.embed_tokens.val().transpose())
+        let output = self.lm_head.as_ref().unwrap_or(&self.embed_tokens);
+        scaled(hidden.matmul(output.val().transpose()), self.shape.scales.logits)
     }
 
     fn attention(&self, layer: &Layer, stream: Tensor<3>, positions: &Positions) -> Tensor<3> {
         let [batch, time, hidden] = stream.dims();
-        let head_dim = hidden / self.heads;
-        let normed = rms_norm(stream, &layer.input_layernorm, self.epsilon).reshape([batch * time, hidden]);
-        let split = |projection: &Param<Tensor<2>>, heads: usize| {
-            normed.clone().matmul(projection.val()).reshape([batch, time, heads, head_dim]).swap_dims(1, 2)
+        let Shape { heads, kv_heads, head_width, epsilon, .. } = self.shape;
+        let normed = rms_norm(stream, &layer.input_layernorm, epsilon).reshape([batch * time, hidden]);
+        let split = |projection: &Param<Tensor<2>>, bias: &Option<Param<Tensor<1>>>, heads: usize| {
+            let projected = normed.clone().matmul(projection.val());
+            let projected = match bias {
+                Some(bias) => projected + bias.val().unsqueeze::<2>(),
+                None => projected,
+            };
+            projected.reshape([batch, time, heads, head_width]).swap_dims(1, 2)
         };
-        let scale = 1.0 / (head_dim as f64).sqrt();
-        let queries = positions.rotate(split(&layer.q_proj, self.heads)) * scale;
-        let keys = self.share_heads(positions.rotate(split(&layer.k_proj, self.kv_heads)));
-        let values = self.share_heads(split(&layer.v_proj, self.kv_heads));
+        let scale = 1.0 / (head_width as f64).sqrt();
+        let queries = positions.rotate(split(&layer.q_proj, &layer.q_bias, heads)) * scale;
+        let keys = self.share_heads(positions.rotate(split(&layer.k_proj, &layer.k_bias, kv_heads)));
+        let values = self.share_heads(split(&layer.v_proj, &layer.v_bias, kv_heads));
         let scores = queries.matmul(keys.swap_dims(2, 3)) + positions.causal.clone();
         let mixed = activation::softmax(scores, 3).matmul(values);
-        let joined = mixed.swap_dims(1, 2).reshape([batch * time, hidden]);
+        let joined = mixed.swap_dims(1, 2).reshape([batch * time, heads * head_width]);
         joined.matmul(layer.o_proj.val()).reshape([batch, time, hidden])
     }
 
     /// Repeats each key or value head for the query heads of its group.
     fn share_heads(&self, kv: Tensor<4>) -> Tensor<4> {
-        let group = self.heads / self.kv_heads;
+        let group = self.shape.heads / self.shape.kv_heads;
         if group == 1 {
             return kv;
         }
@@ -161,14 +214,17 @@ impl Decoder {
 
     fn mlp(&self, layer: &Layer, stream: Tensor<3>) -> Tensor<3> {
         let [batch, time, hidden] = stream.dims();
-        let normed = rms_norm(stream, &layer.post_attention_layernorm, self.epsilon).reshape([batch * time, hidden]);
+        let normed =
+            rms_norm(stream, &layer.post_attention_layernorm, self.shape.epsilon).reshape([batch * time, hidden]);
         let gate = activation::silu(normed.clone().matmul(layer.gate_proj.val()));
         let inner = gate * normed.matmul(layer.up_proj.val());
         inner.matmul(layer.down_proj.val()).reshape([batch, time, hidden])
     }
 
-    fn positions(&self, time: usize, head_dim: usize, device: &Device) -> Positions {
-        let (cosines, sines) = rotary_table(time, head_dim, self.rope_theta);
+    fn positions(&self, time: usize, device: &Device) -> Positions {
+        let Shape { head_width: head_dim, rope_theta, rope_scaling, .. } = &self.shape;
+        let head_dim = *head_dim;
+        let (cosines, sines) = rotary_table(time, head_dim, *rope_theta, rope_scaling);
         let causal = (0..time * time).map(|i| if i % time > i / time { -1e9 } else { 0.0f32 }).collect::<Vec<_>>();
         let tensor = |data: Vec<f32>, shape: [usize; 4]| Tensor::<4>::from_data(TensorData::new(data, shape), device);
         Positions {
@@ -202,12 +258,9 @@ impl Positions {
     }
 }
 
-/// Cosines and sines of the rotary embedding, `[time, head_dim]` each, both halves alike.
-pub(crate) fn rotary_table(time: usize, head_dim: usize, theta: f64) -> (Vec<f32>, Vec<f32>) {
-    let half = head_dim / 2;
-    let angle = |t: usize, d: usize| t as f64 * theta.powf(-2.0 * (d % half) as f64 / head_dim as f64);
-    let angles = (0..time).flat_map(|t| (0..head_dim).map(move |d| angle(t, d)));
-    angles.map(|a| (a.cos() as f32, a.sin() as f32)).unzip()
+/// `x · factor`; the same tensor where the factor is 1.
+fn scaled<const D: usize>(x: Tensor<D>, factor: f64) -> Tensor<D> {
+    if factor == 1.0 { x } else { x * factor }
 }
 
 fn rms_norm(x: Tensor<3>, weight: &Param<Tensor<1>>, epsilon: f64) -> Tensor<3> {

@@ -5,10 +5,11 @@
 //! share: the K candidates of a turn read the episode's cache and write only their own. A row's numbers do not depend
 //! on which other spans travel with it. Knows nothing of text, only token ids.
 
-use crate::decoder::rotary_table;
+use crate::config::{DecoderConfig, OUTPUT, Scales};
 use crate::error::AgentError;
 use crate::kernel::{self, Matmul};
-use crate::weights::{DecoderConfig, VALUE_HEAD, Weights, transposed};
+use crate::rope::rotary_table;
+use crate::weights::{VALUE_HEAD, Weights, transposed};
 use rand::{RngExt, rngs::StdRng};
 
 /// Keys and values of the tokens read so far, layer by layer.
@@ -68,6 +69,8 @@ struct LayerWeights {
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
+    /// Of queries, keys and values; empty where the family has none.
+    biases: [Vec<f32>; 3],
     o: Vec<f32>,
     post_norm: Vec<f32>,
     gate: Vec<f32>,
@@ -120,7 +123,8 @@ impl Trunk {
     /// When a tensor is missing or has another shape than `config` says.
     pub fn from_weights(config: &DecoderConfig, weights: &Weights) -> Result<Self, AgentError> {
         config.check()?;
-        let (hidden, inner, kv) = (config.hidden_size, config.intermediate_size, config.kv_dim());
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let (queries, kv) = (config.query_width(), config.kv_width());
         let layer = |index: usize| -> Result<LayerWeights, AgentError> {
             let vector = |part: &str| -> Result<Vec<f32>, AgentError> {
                 Ok(weights.get(&format!("model.layers.{index}.{part}.weight"), &[hidden])?.to_vec())
@@ -129,19 +133,27 @@ impl Trunk {
                 let data = weights.get(&format!("model.layers.{index}.{part}.weight"), &[out, input])?;
                 Ok(transposed(data, out, input))
             };
+            let bias = |part: &str, size: usize| -> Result<Vec<f32>, AgentError> {
+                if !config.has_biases() {
+                    return Ok(Vec::new());
+                }
+                Ok(weights.get(&format!("model.layers.{index}.self_attn.{part}.bias"), &[size])?.to_vec())
+            };
             Ok(LayerWeights {
                 input_norm: vector("input_layernorm")?,
-                q: matrix("self_attn.q_proj", hidden, hidden)?,
+                q: matrix("self_attn.q_proj", queries, hidden)?,
                 k: matrix("self_attn.k_proj", kv, hidden)?,
                 v: matrix("self_attn.v_proj", kv, hidden)?,
-                o: matrix("self_attn.o_proj", hidden, hidden)?,
+                biases: [bias("q_proj", queries)?, bias("k_proj", kv)?, bias("v_proj", kv)?],
+                o: matrix("self_attn.o_proj", hidden, queries)?,
                 post_norm: vector("post_attention_layernorm")?,
                 gate: matrix("mlp.gate_proj", inner, hidden)?,
                 up: matrix("mlp.up_proj", inner, hidden)?,
                 down: matrix("mlp.down_proj", hidden, inner)?,
             })
         };
-        let (cosines, sines) = rotary_table(config.max_position_embeddings, config.head_dim(), config.rope_theta);
+        let (width, context) = (config.head_width(), config.max_position_embeddings);
+        let (cosines, sines) = rotary_table(context, width, config.rope_theta, &config.rope_scaling);
         Ok(Self {
             config: config.clone(),
             embedding: weights.get("model.embed_tokens.weight", &[config.vocab_size, hidden])?.to_vec(),
@@ -169,19 +181,22 @@ impl Trunk {
 
     #[inline(always)]
     fn extend_here(&self, spans: &mut [Span<'_>]) -> Vec<f32> {
-        let (hidden, kv, inner) = (self.config.hidden_size, self.config.kv_dim(), self.config.intermediate_size);
+        let (hidden, inner) = (self.config.hidden_size, self.config.intermediate_size);
+        let (wide, kv) = (self.config.query_width(), self.config.kv_width());
+        let Scales { embedding, residual, .. } = self.config.scales;
         let epsilon = self.config.rms_norm_eps as f32;
         let mut stream: Vec<f32> = Vec::new();
         for token in spans.iter().flat_map(|span| span.tokens) {
             stream.extend_from_slice(&self.embedding[*token as usize * hidden..][..hidden]);
         }
+        kernel::scale(&mut stream, embedding as f32);
         let rows = stream.len() / hidden;
         let mut work = Scratch {
             normed: vec![0.0; rows * hidden],
-            queries: vec![0.0; rows * hidden],
+            queries: vec![0.0; rows * wide],
             keys: vec![0.0; rows * kv],
             values: vec![0.0; rows * kv],
-            mixed: vec![0.0; rows * hidden],
+            mixed: vec![0.0; rows * wide],
             projected: vec![0.0; rows * hidden],
             gate: vec![0.0; rows * inner],
             up: vec![0.0; rows * inner],
@@ -192,17 +207,22 @@ impl Trunk {
         }
         for (index, layer) in self.layers.iter().enumerate() {
             kernel::rms_norm(&stream, &layer.input_norm, epsilon, &mut work.normed);
-            kernel::matmul(&work.normed, &layer.q, &mut work.queries, hidden, hidden);
+            kernel::matmul(&work.normed, &layer.q, &mut work.queries, hidden, wide);
             kernel::matmul(&work.normed, &layer.k, &mut work.keys, hidden, kv);
             kernel::matmul(&work.normed, &layer.v, &mut work.values, hidden, kv);
+            kernel::add_to_rows(&mut work.queries, &layer.biases[0]);
+            kernel::add_to_rows(&mut work.keys, &layer.biases[1]);
+            kernel::add_to_rows(&mut work.values, &layer.biases[2]);
             self.attend(index, spans, &mut work);
-            kernel::matmul(&work.mixed, &layer.o, &mut work.projected, hidden, hidden);
+            kernel::matmul(&work.mixed, &layer.o, &mut work.projected, wide, hidden);
+            kernel::scale(&mut work.projected, residual as f32);
             kernel::add(&mut stream, &work.projected);
             kernel::rms_norm(&stream, &layer.post_norm, epsilon, &mut work.normed);
             kernel::matmul(&work.normed, &layer.gate, &mut work.gate, hidden, inner);
             kernel::matmul(&work.normed, &layer.up, &mut work.up, hidden, inner);
             kernel::swiglu(&mut work.gate, &work.up);
             kernel::matmul(&work.gate, &layer.down, &mut work.projected, inner, hidden);
+            kernel::scale(&mut work.projected, residual as f32);
             kernel::add(&mut stream, &work.projected);
         }
         for span in spans.iter_mut() {
@@ -215,7 +235,7 @@ impl Trunk {
     /// Attention of every new token over its own sequence; fills `work.mixed`.
     #[inline(always)]
     fn attend(&self, layer: usize, spans: &mut [Span<'_>], work: &mut Scratch) {
-        let (hidden, kv, head) = (self.config.hidden_size, self.config.kv_dim(), self.config.head_dim());
+        let (wide, kv, head) = (self.config.query_width(), self.config.kv_width(), self.config.head_width());
         let group = self.config.num_attention_heads / self.config.num_key_value_heads;
         let scale = 1.0 / (head as f32).sqrt();
         let mut row = 0;
@@ -223,7 +243,7 @@ impl Trunk {
             let before = span.prefix.map_or(0, KvCache::len);
             let first = before + span.cache.length;
             for offset in 0..span.tokens.len() {
-                self.rotate(&mut work.queries[(row + offset) * hidden..][..hidden], first + offset);
+                self.rotate(&mut work.queries[(row + offset) * wide..][..wide], first + offset);
                 self.rotate(&mut work.keys[(row + offset) * kv..][..kv], first + offset);
             }
             let count = span.tokens.len() * kv;
@@ -236,7 +256,7 @@ impl Trunk {
             for offset in 0..span.tokens.len() {
                 let seen = span.cache.length + offset + 1;
                 for index in 0..self.config.num_attention_heads {
-                    let at = (row + offset) * hidden + index * head;
+                    let at = (row + offset) * wide + index * head;
                     let column = index / group * head;
                     let query = &work.queries[at..][..head];
                     work.scores.resize(before + seen, 0.0);
@@ -257,7 +277,7 @@ impl Trunk {
     /// Rotary embedding of all heads of one row.
     #[inline(always)]
     fn rotate(&self, row: &mut [f32], position: usize) {
-        let head = self.config.head_dim();
+        let head = self.config.head_width();
         let half = head / 2;
         assert!(position < self.config.max_position_embeddings, "position {position} is outside the context");
         let cosines = &self.cosines[position * head..][..half];
@@ -277,7 +297,7 @@ impl Trunk {
 pub struct PolicyEngine {
     /// The decoder.
     pub trunk: Trunk,
-    /// The embedding transposed, `[hidden, vocab]`.
+    /// The output matrix or the embedding, transposed: `[hidden, vocab]`.
     output: Vec<f32>,
 }
 
@@ -288,7 +308,10 @@ impl PolicyEngine {
     /// When a tensor is missing or has another shape than `config` says.
     pub fn from_weights(config: &DecoderConfig, weights: &Weights) -> Result<Self, AgentError> {
         let trunk = Trunk::from_weights(config, weights)?;
-        let output = transposed(&trunk.embedding, config.vocab_size, config.hidden_size);
+        let (vocab, hidden) = (config.vocab_size, config.hidden_size);
+        let matrix =
+            if config.tie_word_embeddings { &trunk.embedding } else { weights.get(OUTPUT, &[vocab, hidden])? };
+        let output = transposed(matrix, vocab, hidden);
         Ok(Self { trunk, output })
     }
 
@@ -301,7 +324,11 @@ impl PolicyEngine {
         let (width, vocab) = (self.trunk.config.hidden_size, self.trunk.config.vocab_size);
         let mut logits = vec![0.0; hidden.len() / width * vocab];
         kernel::widest(Matmul { x: hidden, w: &self.output, y: &mut logits, inner: width, columns: vocab });
+        let scale = self.trunk.config.scales.logits as f32;
         for row in logits.chunks_exact_mut(vocab) {
+            if scale != 1.0 {
+                row.iter_mut().for_each(|logit| *logit *= scale);
+            }
             let highest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let total: f64 = row.iter().map(|logit| f64::from(logit - highest).exp()).sum();
             let normalizer = highest + total.ln() as f32;
@@ -362,12 +389,38 @@ pub fn sample(logprobs: &[f32], temperature: f32, rng: &mut StdRng) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Family;
     use crate::decoder::{Decoder, ValueNetwork};
+    use crate::rope::RopeScaling;
     use crate::weights::tests::tiny_config;
     use burn::tensor::{Device, Int, Tensor, TensorData};
     use rand::SeedableRng;
 
     const TOKENS: [u32; 9] = [3, 1, 4, 1, 5, 9, 2, 6, 36];
+
+    /// Every family, and every way in which one departs from the plain Llama.
+    fn configs() -> Vec<DecoderConfig> {
+        let llama = tiny_config();
+        let scales = Scales { embedding: 3.0, residual: 0.7, logits: 0.25 };
+        let rope_scaling = RopeScaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 16.0 };
+        vec![
+            DecoderConfig { family: Family::Qwen2, tie_word_embeddings: false, ..llama.clone() },
+            DecoderConfig { family: Family::MiniCpm, scales, ..llama.clone() },
+            DecoderConfig { head_dim: Some(10), rope_scaling, ..llama.clone() },
+            llama,
+        ]
+    }
+
+    /// Weights of which every one matters.
+    fn noise(config: &DecoderConfig) -> Weights {
+        let mut weights = Weights::random(config, 1);
+        for (name, tensor) in &mut weights.0 {
+            if name.ends_with("bias") || name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight") {
+                tensor.data.iter_mut().enumerate().for_each(|(i, w)| *w = (i as f32 * 1.7).sin() / 4.0);
+            }
+        }
+        weights
+    }
 
     fn on_burn(tokens: &[u32]) -> Tensor<2, Int> {
         let ids: Vec<i32> = tokens.iter().map(|t| *t as i32).collect();
@@ -384,16 +437,18 @@ mod tests {
     /// Playing and learning compute the same log-probabilities.
     #[test]
     fn the_engine_equals_the_decoder() {
-        let config = tiny_config();
-        let weights = Weights::random(&config, 1);
-        let engine = PolicyEngine::from_weights(&config, &weights).expect("builds");
-        let decoder = Decoder::from_weights(&config, &weights, &Device::flex()).expect("builds");
-        let mut cache = KvCache::default();
-        let hidden = engine.trunk.extend(&mut [Span { tokens: &TOKENS, prefix: None, cache: &mut cache }]);
-        let ours = engine.logprobs(&hidden);
-        let states = decoder.hidden(on_burn(&TOKENS)).reshape([TOKENS.len(), config.hidden_size]);
-        let theirs = burn::tensor::activation::log_softmax(decoder.logits(states), 1);
-        close(&ours, &theirs.into_data().try_to_vec::<f32>().expect("f32"));
+        for config in configs() {
+            let weights = noise(&config);
+            let engine = PolicyEngine::from_weights(&config, &weights).expect("builds");
+            let decoder = Decoder::from_weights(&config, &weights, &Device::flex()).expect("builds");
+            assert_eq!(decoder.to_weights(), weights);
+            let mut cache = KvCache::default();
+            let hidden = engine.trunk.extend(&mut [Span { tokens: &TOKENS, prefix: None, cache: &mut cache }]);
+            let ours = engine.logprobs(&hidden);
+            let states = decoder.hidden(on_burn(&TOKENS)).reshape([TOKENS.len(), config.hidden_size]);
+            let theirs = burn::tensor::activation::log_softmax(decoder.logits(states), 1);
+            close(&ours, &theirs.into_data().try_to_vec::<f32>().expect("f32"));
+        }
     }
 
     #[test]

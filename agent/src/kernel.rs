@@ -156,6 +156,22 @@ pub(crate) fn add(y: &mut [f32], x: &[f32]) {
     }
 }
 
+/// x *= factor.
+#[inline(always)]
+pub(crate) fn scale(x: &mut [f32], factor: f32) {
+    if factor != 1.0 {
+        x.iter_mut().for_each(|value| *value *= factor);
+    }
+}
+
+/// Adds a bias to every row; an empty one is none.
+#[inline(always)]
+pub(crate) fn add_to_rows(x: &mut [f32], bias: &[f32]) {
+    if !bias.is_empty() {
+        x.chunks_exact_mut(bias.len()).for_each(|row| add(row, bias));
+    }
+}
+
 /// y = x / √(mean(x²) + ε) · weight, row by row (RMSNorm).
 #[inline(always)]
 pub(crate) fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, y: &mut [f32]) {

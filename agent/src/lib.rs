@@ -5,6 +5,7 @@
 //! by value, and [`episode`] is the only rollout loop. Worlds are known here through [`scenarios::Environment`] alone.
 
 pub mod chat;
+pub mod config;
 pub mod decoder;
 pub mod episode;
 pub mod error;
@@ -12,6 +13,7 @@ pub mod generate;
 mod kernel;
 pub mod model;
 pub mod player;
+pub mod rope;
 pub mod select;
 pub mod tokenizer;
 pub mod weights;

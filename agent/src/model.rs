@@ -1,8 +1,9 @@
 //! A model folder as one value: shape, tokenizer, policy weights and, where one was trained, the value network's.
 
+use crate::config::DecoderConfig;
 use crate::error::AgentError;
 use crate::tokenizer::Tokenizer;
-use crate::weights::{DecoderConfig, Weights};
+use crate::weights::{WEIGHTS, Weights};
 use scenarios::TextVersion;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -40,9 +41,15 @@ impl Model {
     pub fn open(folder: &Path) -> Result<Self, AgentError> {
         let config = DecoderConfig::open(&folder.join("config.json"))?;
         let tokenizer = Tokenizer::open(&folder.join("tokenizer.json"))?;
-        let policy = Weights::open(&folder.join("model.safetensors"))?;
-        let value_file = folder.join("value").join("model.safetensors");
-        let value = if value_file.exists() { Some(Weights::open(&value_file)?) } else { None };
+        let fitting = |folder: &Path| -> Result<Weights, AgentError> {
+            let mut weights = Weights::open_folder(folder)?;
+            let path = folder.join(WEIGHTS);
+            weights.fit(&config).map_err(|error| AgentError::Content { path, reason: error.to_string() })?;
+            Ok(weights)
+        };
+        let policy = fitting(folder)?;
+        let critic = folder.join("value");
+        let value = if critic.join(WEIGHTS).exists() { Some(fitting(&critic)?) } else { None };
         let Notes { text_versions } = Notes::open(&folder.join("hearth.json"))?;
         Ok(Self { config, tokenizer, policy, value, text_versions })
     }

@@ -1,138 +1,31 @@
 //! Weights on the host and on disk: named f32 tensors in Hugging Face's names and layouts (`[out, in]`), safetensors
-//! files, `config.json`, and the model folder that holds them.
+//! files, and the model folder that holds them.
 //!
 //! ```text
-//! MODEL/config.json  model.safetensors  tokenizer.json      the policy
+//! MODEL/config.json  model.safetensors  tokenizer.json      the policy; large ones in shards with an index
 //! MODEL/hearth.json                                         the text versions of the games that it learned from
 //! MODEL/value/config.json  model.safetensors                the value network, where one was trained
 //! ```
 
+use crate::config::DecoderConfig;
 use crate::error::AgentError;
+use half::{bf16, f16};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
-use serde::{Deserialize, Serialize};
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo, TensorView};
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::path::{Component, Path};
 
-/// Shape of a Llama-style decoder, in the words of Hugging Face's `config.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DecoderConfig {
-    /// Always `llama`.
-    pub model_type: String,
-    /// Tokens in the vocabulary.
-    pub vocab_size: usize,
-    /// Width of the residual stream.
-    pub hidden_size: usize,
-    /// Width inside the SwiGLU block.
-    pub intermediate_size: usize,
-    /// Layers.
-    pub num_hidden_layers: usize,
-    /// Query heads.
-    pub num_attention_heads: usize,
-    /// Key and value heads; divides the query heads.
-    pub num_key_value_heads: usize,
-    /// θ of the rotary embedding.
-    pub rope_theta: f64,
-    /// ε of RMSNorm.
-    pub rms_norm_eps: f64,
-    /// Most tokens in a context.
-    pub max_position_embeddings: usize,
-    /// Always true: the embedding is also the output matrix.
-    pub tie_word_embeddings: bool,
-}
+/// The header of a safetensors file may have this many bytes.
+const HEADER_LIMIT: u64 = 100 << 20;
 
-impl DecoderConfig {
-    /// Width of one head.
-    #[must_use]
-    pub fn head_dim(&self) -> usize {
-        self.hidden_size / self.num_attention_heads
-    }
-
-    /// Width of all key heads together.
-    #[must_use]
-    pub fn kv_dim(&self) -> usize {
-        self.head_dim() * self.num_key_value_heads
-    }
-
-    /// Refuses shapes that cannot be built.
-    ///
-    /// # Errors
-    /// Says which numbers do not fit.
-    pub fn check(&self) -> Result<(), AgentError> {
-        let refuse = |reason: String| Err(AgentError::Config(reason));
-        let sizes = [
-            self.vocab_size,
-            self.hidden_size,
-            self.intermediate_size,
-            self.num_hidden_layers,
-            self.num_attention_heads,
-            self.num_key_value_heads,
-            self.max_position_embeddings,
-        ];
-        if sizes.contains(&0) {
-            return refuse("every size must be above 0".into());
-        }
-        if self.model_type != "llama" || !self.tie_word_embeddings {
-            return refuse("only model_type \"llama\" with tied embeddings is supported".into());
-        }
-        if !self.hidden_size.is_multiple_of(self.num_attention_heads) || !self.head_dim().is_multiple_of(2) {
-            return refuse(format!(
-                "hidden_size {} must split into {} heads of even width",
-                self.hidden_size, self.num_attention_heads
-            ));
-        }
-        if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
-            return refuse(format!(
-                "num_key_value_heads {} must divide num_attention_heads {}",
-                self.num_key_value_heads, self.num_attention_heads
-            ));
-        }
-        Ok(())
-    }
-
-    /// Names and shapes of all trunk tensors.
-    #[must_use]
-    pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
-        let (hidden, inner, kv) = (self.hidden_size, self.intermediate_size, self.kv_dim());
-        let mut list = vec![("model.embed_tokens.weight".into(), vec![self.vocab_size, hidden])];
-        for layer in 0..self.num_hidden_layers {
-            let mut add =
-                |name: &str, shape: &[usize]| list.push((format!("model.layers.{layer}.{name}.weight"), shape.into()));
-            add("input_layernorm", &[hidden]);
-            add("self_attn.q_proj", &[hidden, hidden]);
-            add("self_attn.k_proj", &[kv, hidden]);
-            add("self_attn.v_proj", &[kv, hidden]);
-            add("self_attn.o_proj", &[hidden, hidden]);
-            add("post_attention_layernorm", &[hidden]);
-            add("mlp.gate_proj", &[inner, hidden]);
-            add("mlp.up_proj", &[inner, hidden]);
-            add("mlp.down_proj", &[hidden, inner]);
-        }
-        list.push(("model.norm.weight".into(), vec![hidden]));
-        list
-    }
-
-    /// Reads `config.json`.
-    ///
-    /// # Errors
-    /// When the file is missing, not JSON, or describes a shape that cannot be built.
-    pub fn open(path: &Path) -> Result<Self, AgentError> {
-        let text = std::fs::read_to_string(path).map_err(|source| AgentError::File { path: path.into(), source })?;
-        let content = |reason: String| AgentError::Content { path: path.into(), reason };
-        let config: Self = serde_json::from_str(&text).map_err(|e| content(e.to_string()))?;
-        config.check().map_err(|e| content(e.to_string()))?;
-        Ok(config)
-    }
-
-    /// Writes `config.json`.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn save(&self, path: &Path) -> Result<(), AgentError> {
-        let text = serde_json::to_string_pretty(self).map_err(|e| AgentError::Config(e.to_string()))?;
-        std::fs::write(path, text + "\n").map_err(|source| AgentError::File { path: path.into(), source })
-    }
-}
+/// The weights of a model folder, in one file or by an index over several.
+pub const WEIGHTS: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
 
 /// Name of the value head's tensor, `[1, hidden]`.
 pub const VALUE_HEAD: &str = "value_head.weight";
@@ -159,11 +52,13 @@ impl Weights {
         let mut rng = StdRng::seed_from_u64(seed);
         let make = |(name, shape): (String, Vec<usize>)| {
             let size: usize = shape.iter().product();
-            let data = if shape.len() == 1 {
+            let data = if name.ends_with(".bias") {
+                vec![0.0; size]
+            } else if shape.len() == 1 {
                 vec![1.0; size]
             } else {
                 let deviation = match name.as_str() {
-                    "model.embed_tokens.weight" => 0.02,
+                    "model.embed_tokens.weight" | "lm_head.weight" => 0.02,
                     name if name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight") => 0.0,
                     _ => 1.0 / (shape[1] as f32).sqrt(),
                 };
@@ -207,23 +102,86 @@ impl Weights {
         digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Reads a safetensors file of f32 tensors.
+    /// Reads a safetensors file of f32, f16 or bf16 tensors, one tensor after the other.
     ///
     /// # Errors
-    /// When the file is missing, damaged, or holds another type.
+    /// When the file is missing, damaged, or holds another type; before memory is taken for what it claims to hold.
     pub fn open(path: &Path) -> Result<Self, AgentError> {
-        let bytes = std::fs::read(path).map_err(|source| AgentError::File { path: path.into(), source })?;
-        let content = |reason: String| AgentError::Content { path: path.into(), reason };
-        let file = SafeTensors::deserialize(&bytes).map_err(|e| content(e.to_string()))?;
         let mut weights = Self::default();
-        for (name, view) in file.iter() {
-            if view.dtype() != Dtype::F32 {
-                return Err(content(format!("tensor {name} is {:?}; only F32 is read", view.dtype())));
+        weights.read(path)?;
+        Ok(weights)
+    }
+
+    /// Reads the weights of a model folder: `model.safetensors`, or the shards that its index names.
+    ///
+    /// # Errors
+    /// When a file is missing or damaged, when shards hold other tensors than the index says, or lie elsewhere.
+    pub fn open_folder(folder: &Path) -> Result<Self, AgentError> {
+        let index = folder.join(INDEX);
+        if folder.join(WEIGHTS).exists() || !index.exists() {
+            return Self::open(&folder.join(WEIGHTS));
+        }
+        let content = |reason: String| AgentError::Content { path: index.clone(), reason };
+        let text =
+            std::fs::read_to_string(&index).map_err(|source| AgentError::File { path: index.clone(), source })?;
+        let map: Index = serde_json::from_str(&text).map_err(|e| content(e.to_string()))?;
+        let mut shards: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (tensor, shard) in &map.weight_map {
+            shards.entry(shard).or_default().push(tensor);
+        }
+        let mut weights = Self::default();
+        for (shard, tensors) in shards {
+            let is_name = matches!(Path::new(shard).components().collect::<Vec<_>>()[..], [Component::Normal(_)]);
+            if !is_name {
+                return Err(content(format!("shard {shard:?} is not a file of this folder")));
             }
-            let data = view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-            weights.0.insert(name.to_string(), HostTensor { shape: view.shape().to_vec(), data });
+            weights.read(&folder.join(shard))?;
+            if let Some(missing) = tensors.into_iter().find(|tensor| !weights.0.contains_key(*tensor)) {
+                return Err(content(format!("tensor {missing} is not in {shard}")));
+            }
         }
         Ok(weights)
+    }
+
+    /// Adds the tensors of a file.
+    fn read(&mut self, path: &Path) -> Result<(), AgentError> {
+        let file_error = |source| AgentError::File { path: path.into(), source };
+        let content = |reason: String| AgentError::Content { path: path.into(), reason };
+        let file = File::open(path).map_err(file_error)?;
+        let length = file.metadata().map_err(file_error)?.len();
+        let mut file = BufReader::new(file);
+        let (start, tensors) = header(&mut file, length).map_err(content)?;
+        let end = tensors.last().map_or(0, |(_, info)| info.data_offsets.1) as u64;
+        if start.checked_add(end) != Some(length) {
+            return Err(content(format!("has {length} bytes, and its header tells of {start} + {end}")));
+        }
+        for (name, info) in tensors {
+            let size = info.data_offsets.1 - info.data_offsets.0;
+            let mut bytes = vec![0; size];
+            file.seek(SeekFrom::Start(start + info.data_offsets.0 as u64)).map_err(file_error)?;
+            file.read_exact(&mut bytes).map_err(file_error)?;
+            let data = to_f32(info.dtype, &bytes)
+                .ok_or_else(|| content(format!("tensor {name} is {:?}; F32, F16 and BF16 are read", info.dtype)))?;
+            if self.0.insert(name.clone(), HostTensor { shape: info.shape, data }).is_some() {
+                return Err(content(format!("tensor {name} is in another file already")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the tensors of a decoder, and the value head; other files hold more (frequencies of the rotary embedding,
+    /// an output matrix that is tied).
+    ///
+    /// # Errors
+    /// When one is missing or has another shape.
+    pub fn fit(&mut self, config: &DecoderConfig) -> Result<(), AgentError> {
+        let tensors = config.tensors();
+        for (name, shape) in &tensors {
+            self.get(name, shape)?;
+        }
+        let names: std::collections::BTreeSet<&str> = tensors.iter().map(|(name, _)| name.as_str()).collect();
+        self.0.retain(|name, _| name == VALUE_HEAD || names.contains(name.as_str()));
+        Ok(())
     }
 
     /// Writes a safetensors file: first beside, then renamed, so that a killed run leaves the old file whole.
@@ -249,6 +207,43 @@ impl Weights {
     }
 }
 
+/// The index of a folder of shards.
+#[derive(Deserialize)]
+struct Index {
+    /// By tensor: its file.
+    weight_map: BTreeMap<String, String>,
+}
+
+/// The header of a safetensors file: where its data begins, and its tensors in the order of their data, which follow one
+/// another without gaps.
+fn header(file: &mut impl Read, length: u64) -> Result<(u64, Vec<(String, TensorInfo)>), String> {
+    let mut size = [0; 8];
+    file.read_exact(&mut size).map_err(|_| "is too short for a safetensors file".to_string())?;
+    let header = u64::from_le_bytes(size);
+    if header > HEADER_LIMIT || header > length.saturating_sub(8) {
+        return Err(format!("claims a header of {header} bytes, and has {length}"));
+    }
+    let mut bytes = Vec::new();
+    file.take(header).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+    // Reading it refuses tensors that overlap, leave gaps, or have another size than their shape asks for.
+    let metadata: Metadata = serde_json::from_slice(&bytes).map_err(|e| format!("its header: {e}"))?;
+    let mut tensors: Vec<(String, TensorInfo)> =
+        metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
+    tensors.sort_by_key(|(_, info)| info.data_offsets);
+    Ok((8 + header, tensors))
+}
+
+/// Little-endian numbers as f32; `None` for a type that is not read.
+fn to_f32(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
+    let pairs = || bytes.as_chunks::<2>().0.iter();
+    match dtype {
+        Dtype::F32 => Some(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
+        Dtype::F16 => Some(pairs().map(|b| f16::from_le_bytes(*b).to_f32()).collect()),
+        Dtype::BF16 => Some(pairs().map(|b| bf16::from_le_bytes(*b).to_f32()).collect()),
+        _ => None,
+    }
+}
+
 /// A standard normal number (Box–Muller).
 fn normal(rng: &mut impl Rng) -> f32 {
     let (u, v): (f32, f32) = (rng.random(), rng.random());
@@ -267,17 +262,14 @@ pub(crate) mod tests {
 
     pub(crate) fn tiny_config() -> DecoderConfig {
         DecoderConfig {
-            model_type: "llama".into(),
             vocab_size: 37,
             hidden_size: 24,
             intermediate_size: 40,
             num_hidden_layers: 2,
             num_attention_heads: 4,
             num_key_value_heads: 2,
-            rope_theta: 10_000.0,
-            rms_norm_eps: 1e-5,
             max_position_embeddings: 64,
-            tie_word_embeddings: true,
+            ..DecoderConfig::default()
         }
     }
 
@@ -306,11 +298,81 @@ pub(crate) mod tests {
         }
     }
 
+    /// Writes a safetensors file of one type.
+    fn write(path: &Path, dtype: Dtype, tensors: &[(&str, Vec<u8>)], elements: usize) {
+        let views = tensors
+            .iter()
+            .map(|(name, data)| (*name, TensorView::new(dtype, vec![elements], data).expect("the data fits")));
+        std::fs::write(path, safetensors::serialize(views, None).expect("serializes")).expect("writes");
+    }
+
     #[test]
-    fn shapes_that_do_not_fit_are_refused() {
-        let mut config = tiny_config();
-        config.num_key_value_heads = 3;
-        assert!(config.check().expect_err("3 does not divide 4").to_string().contains("num_key_value_heads 3"));
+    fn half_precision_is_widened() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join(WEIGHTS);
+        let numbers = [1.0f32, -2.5, 0.0];
+        let halves = numbers.iter().flat_map(|n| f16::from_f32(*n).to_le_bytes()).collect();
+        write(&path, Dtype::F16, &[("a", halves)], 3);
+        assert_eq!(Weights::open(&path).expect("opens").0["a"].data, numbers);
+        let brains = numbers.iter().flat_map(|n| bf16::from_f32(*n).to_le_bytes()).collect();
+        write(&path, Dtype::BF16, &[("a", brains)], 3);
+        assert_eq!(Weights::open(&path).expect("opens").0["a"].data, numbers);
+        write(&path, Dtype::I64, &[("a", vec![0; 24])], 3);
+        assert!(Weights::open(&path).expect_err("another type").to_string().contains("tensor a is I64"));
+    }
+
+    #[test]
+    fn shards_are_one_model_and_their_index_is_believed_only_as_far_as_it_is_true() {
+        let folder = tempfile::tempdir().expect("folder");
+        let file = |name: &str| folder.path().join(name);
+        let bytes = |n: f32| n.to_le_bytes().to_vec();
+        write(&file("one.safetensors"), Dtype::F32, &[("a", bytes(1.0))], 1);
+        write(&file("two.safetensors"), Dtype::F32, &[("b", bytes(2.0)), ("c", bytes(3.0))], 1);
+        let open = |map: &str| {
+            std::fs::write(file(INDEX), format!("{{\"weight_map\": {map}}}")).expect("writes");
+            Weights::open_folder(folder.path())
+        };
+        let map = r#"{"a": "one.safetensors", "b": "two.safetensors", "c": "two.safetensors"}"#;
+        let whole = open(map).expect("opens");
+        assert_eq!(whole.0.values().map(|tensor| tensor.data[0]).collect::<Vec<_>>(), [1.0, 2.0, 3.0]);
+        let said = |map: &str| open(map).expect_err("refused").to_string();
+        assert!(said(r#"{"z": "one.safetensors"}"#).contains("tensor z is not in one.safetensors"));
+        assert!(said(r#"{"a": "../one.safetensors"}"#).contains("is not a file of this folder"));
+        assert!(said(r#"{"a": "/etc/passwd"}"#).contains("is not a file of this folder"));
+        assert!(said(r#"{"a": "three.safetensors"}"#).contains("three.safetensors"));
+    }
+
+    #[test]
+    fn a_header_that_promises_too_much_takes_no_memory() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join(WEIGHTS);
+        let said = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).expect("writes");
+            Weights::open(&path).expect_err("refused").to_string()
+        };
+        assert!(said(&u64::MAX.to_le_bytes()).contains("claims a header of"));
+        assert!(said(&(90_u64 << 20).to_le_bytes()).contains("claims a header of"));
+        let promise = br#"{"a":{"dtype":"F32","shape":[1073741824],"data_offsets":[0,4294967296]}}"#;
+        let bytes = [&(promise.len() as u64).to_le_bytes()[..], promise].concat();
+        assert!(said(&bytes).contains("its header tells of"), "{}", said(&bytes));
+        let overlap = br#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+        let wrong = br#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}"#;
+        let bytes = [&(wrong.len() as u64).to_le_bytes()[..], wrong, &[0; 4]].concat();
+        assert!(said(&bytes).contains("its header:"), "{}", said(&bytes));
+        let bytes = [&(overlap.len() as u64).to_le_bytes()[..], overlap, &[0; 4]].concat();
+        assert!(said(&bytes).contains("invalid offset for tensor"), "{}", said(&bytes));
+    }
+
+    #[test]
+    fn what_a_decoder_does_not_need_is_left_out_and_what_it_needs_is_there() {
+        let config = tiny_config();
+        let mut weights = Weights::random(&config, 7);
+        let whole = weights.clone();
+        weights.0.insert("lm_head.weight".into(), HostTensor { shape: vec![1], data: vec![0.0] });
+        weights.fit(&config).expect("fits");
+        assert_eq!(weights, whole);
+        weights.0.remove("model.norm.weight");
+        assert!(weights.fit(&config).expect_err("missing").to_string().contains("model.norm.weight is missing"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use crate::error::TrainerError;
 use crate::optimizer::OptimizerRecipe;
-use agent::weights::DecoderConfig;
+use agent::config::DecoderConfig;
 use scenarios::{Protocol, Split, household};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -103,17 +103,14 @@ impl ModelRecipe {
     #[must_use]
     pub fn config(&self, vocab_size: usize) -> DecoderConfig {
         DecoderConfig {
-            model_type: "llama".into(),
             vocab_size: vocab_size.next_multiple_of(16),
             hidden_size: self.hidden,
             intermediate_size: self.inner,
             num_hidden_layers: self.layers,
             num_attention_heads: self.heads,
             num_key_value_heads: self.kv_heads,
-            rope_theta: 10_000.0,
-            rms_norm_eps: 1e-5,
             max_position_embeddings: self.context,
-            tie_word_embeddings: true,
+            ..DecoderConfig::default()
         }
     }
 }

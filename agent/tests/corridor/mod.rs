@@ -4,11 +4,12 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "every test takes what it needs, and may panic")]
 
 use agent::chat::MALFORMED_ANSWER;
+use agent::config::DecoderConfig;
 use agent::episode::{Job, Pool, play_episodes};
 use agent::model::Model;
 use agent::player::Policy;
 use agent::tokenizer::Tokenizer;
-use agent::weights::{DecoderConfig, HostTensor, VALUE_HEAD, Weights};
+use agent::weights::{HostTensor, VALUE_HEAD, Weights};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use scenarios::{Environment, EnvironmentError, Observation, Protocol, Split, Status, Task, Trajectory, World};
 use std::collections::BTreeSet;
@@ -170,17 +171,14 @@ pub fn tokenizer() -> Tokenizer {
 pub fn babbler(seed: u64) -> Model {
     let tokenizer = tokenizer();
     let config = DecoderConfig {
-        model_type: "llama".into(),
         vocab_size: tokenizer.vocab_size(),
         hidden_size: 16,
         intermediate_size: 24,
         num_hidden_layers: 2,
         num_attention_heads: 4,
         num_key_value_heads: 2,
-        rope_theta: 10_000.0,
-        rms_norm_eps: 1e-5,
         max_position_embeddings: 512,
-        tie_word_embeddings: true,
+        ..DecoderConfig::default()
     };
     let mut policy = noise(&config, seed);
     let fondness = [("east", 3.4), ("look", 2.8)].map(|(command, fondness)| (tokenizer.encode(command), fondness));

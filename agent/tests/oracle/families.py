@@ -1,0 +1,124 @@
+"""Logits and greedy continuations of tiny decoders of every family, by transformers (5.17.0, torch 2.9.1), in float32.
+
+    python families.py > ../golden/families.json
+
+Weights come from a formula that the Rust test repeats, so that no checkpoint is kept. MiniCPM is not part of
+transformers; Granite computes the same with other names for its scales.
+"""
+
+import json
+import sys
+
+import torch
+from transformers import AutoModelForCausalLM, GraniteConfig, LlamaConfig, Qwen2Config
+
+SIZES = {
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": None,
+}
+PROMPT = [1, 17, 42, 3, 3, 95, 60, 8, 29, 77, 5, 11]
+
+
+def llama(**more):
+    return LlamaConfig(**{**SIZES, **more})
+
+
+CASES = {
+    "llama": llama(),
+    "llama, tied, θ 10⁵": llama(tie_word_embeddings=True, rope_theta=1e5, rms_norm_eps=1e-5),
+    "llama, wide heads": llama(head_dim=12),
+    "llama, linear": llama(rope_scaling={"rope_type": "linear", "factor": 4.0}),
+    "llama, llama3": llama(
+        rope_scaling={
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        }
+    ),
+    "llama, yarn": llama(rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}),
+    "llama, longrope": llama(
+        max_position_embeddings=256,
+        rope_scaling={
+            "rope_type": "longrope",
+            "factor": 2.0,
+            "short_factor": [1.0, 1.1, 1.2, 1.3],
+            "long_factor": [2.0, 3.0, 4.0, 5.0],
+            "original_max_position_embeddings": 128,
+        },
+    ),
+    "qwen2": Qwen2Config(**SIZES),
+    "qwen2, tied": Qwen2Config(**SIZES, tie_word_embeddings=True),
+    "minicpm": GraniteConfig(
+        **SIZES,
+        embedding_multiplier=12.0,
+        residual_multiplier=1.4 / 2**0.5,
+        attention_multiplier=8**-0.5,
+        logits_scaling=32 / 8,
+    ),
+}
+
+
+def fill(model):
+    """Every weight by its place: tensor k of the names in order, element i."""
+    tied = model.config.tie_word_embeddings
+    parameters = dict(model.named_parameters())
+    names = sorted(name for name in parameters if not (tied and name == "lm_head.weight"))
+    for k, name in enumerate(names):
+        tensor = parameters[name]
+        i = torch.arange(tensor.numel(), dtype=torch.int64)
+        noise = ((k * 7919 + i) * 2654435761 % 2**32).double() / 2**32 - 0.5
+        if name.endswith("norm.weight"):
+            values = 1.0 + 0.4 * noise
+        elif tensor.dim() == 1:
+            values = 0.5 * noise
+        else:
+            values = 3.0 * noise / tensor.shape[1] ** 0.5
+        tensor.data = values.float().reshape(tensor.shape)
+
+
+def record(name, config):
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
+    fill(model)
+    keys = json.loads(config.to_json_string(use_diff=False))
+    if config.model_type == "granite":
+        keys = {
+            **keys,
+            "model_type": "minicpm",
+            "scale_emb": 12.0,
+            "scale_depth": 1.4,
+            "dim_model_base": 8,
+        }
+    with torch.no_grad():
+        logits = model(torch.tensor([PROMPT])).logits[0]
+        tokens, gaps = list(PROMPT), []
+        for _ in range(64):
+            best = model(torch.tensor([tokens])).logits[0, -1].topk(2)
+            gaps.append(round((best.values[0] - best.values[1]).item(), 6))
+            tokens.append(best.indices[0].item())
+    return {
+        "name": name,
+        "config": keys,
+        "prompt": PROMPT,
+        "first": [round(x, 7) for x in logits[0].tolist()],
+        "last": [round(x, 7) for x in logits[-1].tolist()],
+        "continuation": tokens[len(PROMPT) :],
+        "gaps": gaps,
+    }
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    cases = [record(name, config) for name, config in CASES.items()]
+    json.dump(cases, sys.stdout, ensure_ascii=False, indent=None, separators=(",", ":"))
+    print()

@@ -1,7 +1,7 @@
 //! `hearth train`: one lesson from its own file on trajectory stores.
 
 use crate::ui;
-use agent::model::Model;
+use agent::model::{Companions, Model};
 use agent::weights::Weights;
 use clap::{Args, ValueHint};
 use serde::Serialize;
@@ -94,5 +94,12 @@ fn fresh(shape: &ModelRecipe, trajectories: &[scenarios::Trajectory], seed: u64)
     let tokenizer = vocabulary(trajectories, shape.vocabulary)?;
     let config = shape.config(tokenizer.vocab_size());
     let policy = Weights::random(&config, seed);
-    Ok(Model { config, tokenizer, policy, value: None, text_versions: BTreeSet::new() })
+    Ok(Model {
+        config,
+        tokenizer,
+        policy,
+        value: None,
+        text_versions: BTreeSet::new(),
+        companions: Companions::default(),
+    })
 }

@@ -5,7 +5,7 @@
 mod tiny;
 
 use agent::config::DecoderConfig;
-use agent::model::Model;
+use agent::model::{Companions, Model};
 use agent::tokenizer::Tokenizer;
 use agent::weights::Weights;
 use env_bridge::NativeWorld;
@@ -98,7 +98,9 @@ fn save_model_of(folder: &Path, text_versions: &[TextVersion]) {
     };
     let policy = Weights::random(&config, 1);
     let text_versions = text_versions.iter().copied().collect();
-    Model { config, tokenizer, policy, value: None, text_versions }.save(folder).unwrap();
+    Model { config, tokenizer, policy, value: None, text_versions, companions: Companions::default() }
+        .save(folder)
+        .unwrap();
 }
 
 #[track_caller]
@@ -659,4 +661,28 @@ fn official_walks_are_replayed() {
     assert!(python(&["-c", unpack, &packed, &few]).unwrap().success());
     let report = hearth(folder.path(), &["world", "replay", "few.jsonl", "--games", ".", "--json"]).json();
     assert_eq!((&report["walks"], &report["differences"]), (&json!(6), &json!(0)), "{report}");
+}
+
+#[test]
+fn a_model_is_imported_once_and_tells_what_it_is() {
+    let folder = folder();
+    let (source, out) = (folder.path().join("source"), folder.path().join("imported"));
+    save_model_of(&source, &[TextVersion::V2_1_1]);
+    let path = |folder: &Path| folder.to_str().unwrap().to_string();
+    let run = |arguments: &[&str]| Command::new(env!("CARGO_BIN_EXE_hearth")).args(arguments).output().unwrap();
+    let imported = run(&["model", "import", &path(&source), &path(&out), "--json"]);
+    assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
+    let card: Value = serde_json::from_slice(&imported.stdout).unwrap();
+    assert_eq!((&card["family"], &card["hidden"], &card["context"]), (&json!("llama"), &json!(8), &json!(600)));
+    assert_eq!((&card["text_versions"], &card["frames"]["end"]), (&json!(["2.1.1"]), &json!("<|end|>")));
+    let told = run(&["model", "info", &path(&out), "--json"]);
+    assert_eq!(serde_json::from_slice::<Value>(&told.stdout).unwrap(), card, "the copy is the same model");
+    let twice = run(&["model", "import", &path(&source), &path(&out)]);
+    assert_eq!(twice.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&twice.stderr).contains("holds a model already"));
+    let damaged = folder.path().join("damaged.gguf");
+    std::fs::write(&damaged, b"GGUF\x03\0\0\0").unwrap();
+    let refused = run(&["model", "info", &path(&damaged)]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("damaged.gguf"), "the file is named");
 }

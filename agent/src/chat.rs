@@ -2,9 +2,10 @@
 //!
 //! `<|begin|> observation <|agent|> completion <|end|> observation <|agent|> completion <|end|> …`
 //!
+//! in a decoder that was made here; in others the frames of their chat template ([`crate::template`]) take these places.
 //! Every turn only appends: nothing that stands is tokenized again. Knows nothing of models.
 
-use crate::tokenizer::{AGENT, BEGIN, END, Tokenizer};
+use crate::tokenizer::Tokenizer;
 use scenarios::Trajectory;
 
 /// What the world answers, in place of the game, to a completion without a command.
@@ -24,14 +25,14 @@ pub enum Place {
 /// Token ids that bring an observation into the context, up to where the policy begins to write.
 #[must_use]
 pub fn observation_tokens(tokenizer: &Tokenizer, observation: &str, place: Place) -> Vec<u32> {
-    let mut tokens = match place {
-        Place::Opening => vec![tokenizer.begin],
-        Place::AfterEnd => vec![],
-        Place::AfterCut => vec![tokenizer.end],
+    let frames = tokenizer.frames();
+    let before = match place {
+        Place::Opening => frames.opening.clone(),
+        Place::AfterEnd => frames.between.clone(),
+        Place::AfterCut => format!("{}{}", frames.end, frames.between),
     };
-    tokens.extend(tokenizer.encode(observation));
-    tokens.push(tokenizer.agent);
-    tokens
+    let observation = if frames.strips { observation.trim() } else { observation };
+    tokenizer.encode_framed(&before, observation, &frames.answer)
 }
 
 /// Token ids of a completion that somebody else wrote, such as an expert's command.
@@ -42,12 +43,12 @@ pub fn completion_tokens(tokenizer: &Tokenizer, completion: &str) -> Vec<u32> {
     tokens
 }
 
-/// The command in a completion: all of it, stripped; `None` when it is empty, longer than a line, or holds a framing
+/// The command in a completion: all of it, stripped; `None` when it is empty, longer than a line, or holds a special
 /// token.
 #[must_use]
 pub fn parse_command(completion: &str) -> Option<&str> {
     let command = completion.trim();
-    let framed = [BEGIN, AGENT, END].iter().any(|token| command.contains(token));
+    let framed = ["<|", "<s>", "</s>"].iter().any(|token| command.contains(token));
     (!command.is_empty() && !command.contains('\n') && !framed).then_some(command)
 }
 
@@ -78,6 +79,6 @@ mod tests {
     fn a_cut_completion_is_closed_by_the_world() {
         let tokenizer = Tokenizer::train(["go to desk 1"].into_iter(), 300).expect("trains");
         let tokens = observation_tokens(&tokenizer, "x", Place::AfterCut);
-        assert_eq!((tokens[0], tokens[tokens.len() - 1]), (tokenizer.end, tokenizer.agent));
+        assert_eq!((tokens[0], tokens[tokens.len() - 1]), (tokenizer.end, tokenizer.id("<|agent|>").expect("known")));
     }
 }

@@ -10,11 +10,14 @@ pub mod decoder;
 pub mod episode;
 pub mod error;
 pub mod generate;
+pub mod gguf;
+mod jinja;
 mod kernel;
 pub mod model;
 pub mod player;
 pub mod rope;
 pub mod select;
+pub mod template;
 pub mod tokenizer;
 pub mod weights;
 

@@ -2,11 +2,14 @@
 
 use crate::config::DecoderConfig;
 use crate::error::AgentError;
-use crate::tokenizer::Tokenizer;
-use crate::weights::{WEIGHTS, Weights};
+use crate::gguf::GgufFile;
+use crate::template::{ChatTemplate, TurnFrames};
+use crate::tokenizer::{Frames, Tokenizer};
+use crate::weights::{HostTensor, WEIGHTS, Weights};
 use scenarios::TextVersion;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -24,7 +27,25 @@ pub struct Model {
     /// The text versions of the games that the policy learned from; empty where nobody wrote them down. No part of the
     /// policy's hash.
     pub text_versions: BTreeSet<TextVersion>,
+    /// What a checkpoint from elsewhere brought along.
+    pub companions: Companions,
 }
+
+/// Files of a Hugging Face folder that are kept as they are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Companions {
+    /// By name: their bytes.
+    pub files: BTreeMap<&'static str, Vec<u8>>,
+    /// Why turns are not framed as the model's own chat template says, where they are not.
+    pub reframed: Option<String>,
+}
+
+/// Those files.
+const COMPANIONS: [&str; 4] =
+    ["chat_template.jinja", "generation_config.json", "special_tokens_map.json", "tokenizer_config.json"];
+
+/// Each may have this many bytes.
+const COMPANION_LIMIT: u64 = 16 << 20;
 
 /// `hearth.json`: what only hearth wants to know of a model.
 #[derive(Default, Serialize, Deserialize)]
@@ -34,13 +55,15 @@ struct Notes {
 }
 
 impl Model {
-    /// Reads a model folder. One without `hearth.json` tells of no text version.
+    /// Reads a model folder: one of hearth's, or a checkpoint of Hugging Face's. One without `hearth.json` tells of no
+    /// text version.
     ///
     /// # Errors
     /// When a file is missing, damaged, or does not fit the others.
     pub fn open(folder: &Path) -> Result<Self, AgentError> {
         let config = DecoderConfig::open(&folder.join("config.json"))?;
-        let tokenizer = Tokenizer::open(&folder.join("tokenizer.json"))?;
+        let mut companions = Companions::open(folder)?;
+        let tokenizer = companions.tokenizer(folder)?;
         let fitting = |folder: &Path| -> Result<Weights, AgentError> {
             let mut weights = Weights::open_folder(folder)?;
             let path = folder.join(WEIGHTS);
@@ -51,7 +74,29 @@ impl Model {
         let critic = folder.join("value");
         let value = if critic.join(WEIGHTS).exists() { Some(fitting(&critic)?) } else { None };
         let Notes { text_versions } = Notes::open(&folder.join("hearth.json"))?;
-        Ok(Self { config, tokenizer, policy, value, text_versions })
+        Ok(Self { config, tokenizer, policy, value, text_versions, companions })
+    }
+
+    /// Reads a GGUF file: every tensor is widened to f32.
+    ///
+    /// # Errors
+    /// When the file is missing or damaged, or holds a model that is not built here.
+    pub fn open_gguf(path: &Path) -> Result<Self, AgentError> {
+        let content = |reason: String| AgentError::Content { path: path.into(), reason };
+        let mut file = GgufFile::open(path)?;
+        let Value::Object(keys) = file.config()? else { return Err(content("its config is no object".into())) };
+        let config = DecoderConfig::from_hugging_face(keys).map_err(|e| content(e.to_string()))?;
+        let json = file.tokenizer()?.to_string();
+        let mut companions = Companions::of_gguf(&file, &json)?;
+        let frames = companions.frames(Path::new(""))?;
+        let tokenizer = Tokenizer::from_json(json.as_bytes(), frames).map_err(|e| content(e.to_string()))?;
+        let mut policy = Weights::default();
+        for tensor in file.hf_tensors()? {
+            let data = file.hf_tensor(&tensor)?;
+            policy.0.insert(tensor.name.clone(), HostTensor { shape: tensor.shape.clone(), data });
+        }
+        policy.fit(&config).map_err(|e| content(e.to_string()))?;
+        Ok(Self { config, tokenizer, policy, value: None, text_versions: BTreeSet::new(), companions })
     }
 
     /// Writes a model folder; the policy's weights last, so that a folder with them is whole.
@@ -65,6 +110,10 @@ impl Model {
         make(folder)?;
         self.config.save(&folder.join("config.json"))?;
         self.tokenizer.save(&folder.join("tokenizer.json"))?;
+        for (name, bytes) in &self.companions.files {
+            let path = folder.join(name);
+            std::fs::write(&path, bytes).map_err(|source| AgentError::File { path, source })?;
+        }
         Notes { text_versions: self.text_versions.clone() }.save(&folder.join("hearth.json"))?;
         if let Some(value) = &self.value {
             let folder = folder.join("value");
@@ -73,6 +122,70 @@ impl Model {
             value.save(&folder.join("model.safetensors"))?;
         }
         self.policy.save(&folder.join("model.safetensors"))
+    }
+}
+
+impl Companions {
+    /// Reads those that are there.
+    fn open(folder: &Path) -> Result<Self, AgentError> {
+        let mut files = BTreeMap::new();
+        for name in COMPANIONS {
+            let path = folder.join(name);
+            let file = |source| AgentError::File { path: path.clone(), source };
+            let size = match std::fs::metadata(&path) {
+                Ok(metadata) => metadata.len(),
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(file(error)),
+            };
+            if size > COMPANION_LIMIT {
+                let reason = format!("{size} bytes, and it has at most {COMPANION_LIMIT}");
+                return Err(AgentError::Content { path, reason });
+            }
+            files.insert(name, std::fs::read(&path).map_err(file)?);
+        }
+        Ok(Self { files, reframed: None })
+    }
+
+    /// The `tokenizer_config.json` that a GGUF file stands for.
+    fn of_gguf(file: &GgufFile, tokenizer: &str) -> Result<Self, AgentError> {
+        let ids = file.special_tokens()?;
+        let library = tokenizers::Tokenizer::from_bytes(tokenizer).map_err(|e| AgentError::Tokenizer(e.to_string()))?;
+        let text = |id: Option<u32>| id.and_then(|id| library.id_to_token(id));
+        let settings = json!({
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": text(ids.bos),
+            "eos_token": text(ids.eos),
+            "pad_token": text(ids.pad),
+            "chat_template": file.chat_template()?,
+        });
+        Ok(Self { files: [("tokenizer_config.json", settings.to_string().into_bytes())].into(), reframed: None })
+    }
+
+    /// The folder's tokenizer with the frames of its chat template, or with hearth's own where it was trained here.
+    fn tokenizer(&mut self, folder: &Path) -> Result<Tokenizer, AgentError> {
+        let path = folder.join("tokenizer.json");
+        if !self.files.contains_key("tokenizer_config.json") {
+            return Tokenizer::open(&path, Frames::default());
+        }
+        let frames = self.frames(folder)?;
+        Tokenizer::open(&path, frames)
+    }
+
+    /// The frames of the model's chat template; plain ChatML, and a note, where it has none that fits an episode.
+    fn frames(&mut self, folder: &Path) -> Result<Frames, AgentError> {
+        let text = |name: &str| self.files.get(name).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        let (settings, jinja) = (text("tokenizer_config.json"), text("chat_template.jinja"));
+        let Some(template) = ChatTemplate::from_hf_texts(folder, settings.as_deref(), jinja)? else {
+            self.reframed = Some("the model has no chat template; turns are framed as ChatML".into());
+            return TurnFrames::chatml(None).into_frames(None);
+        };
+        match TurnFrames::derive(&template, None) {
+            Ok(frames) => frames.into_frames(template.special_tokens().eos.as_deref()),
+            Err(error) => {
+                self.reframed = Some(format!("{error}; turns are framed as ChatML"));
+                TurnFrames::chatml(None).into_frames(None)
+            }
+        }
     }
 }
 
@@ -95,6 +208,7 @@ impl Notes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat::{self, Place};
     use crate::weights::tests::tiny_config;
     use std::fs;
 
@@ -102,7 +216,14 @@ mod tests {
         let tokenizer = Tokenizer::train(["go to desk 1"].into_iter(), 300).unwrap();
         let config = DecoderConfig { vocab_size: tokenizer.vocab_size(), ..tiny_config() };
         let policy = Weights::random(&config, 7);
-        Model { config, tokenizer, policy, value: None, text_versions: text_versions.iter().copied().collect() }
+        Model {
+            config,
+            tokenizer,
+            policy,
+            value: None,
+            text_versions: text_versions.iter().copied().collect(),
+            companions: Companions::default(),
+        }
     }
 
     #[test]
@@ -123,6 +244,48 @@ mod tests {
         }
         fs::remove_file(path).unwrap();
         assert_eq!(Model::open(folder.path()).unwrap().text_versions, BTreeSet::new(), "an older folder");
+    }
+
+    /// A folder as others write it: ChatML's special tokens, and a chat template beside the tokenizer.
+    fn checkpoint(folder: &Path, template: &str) {
+        tiny(&[]).save(folder).unwrap();
+        let path = folder.join("tokenizer.json");
+        let json = fs::read_to_string(&path).unwrap();
+        fs::write(path, json.replace("<|begin|>", "<|im_start|>").replace("<|end|>", "<|im_end|>")).unwrap();
+        let settings = json!({"eos_token": "<|im_end|>", "chat_template": template});
+        fs::write(folder.join("tokenizer_config.json"), settings.to_string()).unwrap();
+    }
+
+    #[test]
+    fn a_checkpoint_from_elsewhere_is_framed_by_its_chat_template() {
+        let (folder, again) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        checkpoint(folder.path(), ChatTemplate::chatml().source());
+        let model = Model::open(folder.path()).unwrap();
+        assert_eq!(model.companions.reframed, None);
+        let say = |place| chat::observation_tokens(&model.tokenizer, "go to <|im_end|>", place);
+        let text = |place| model.tokenizer.decode(&say(place));
+        assert_eq!(text(Place::Opening), "<|im_start|>user\ngo to < |im_end|><|im_end|>\n<|im_start|>assistant\n");
+        let later = "\n<|im_start|>user\ngo to < |im_end|><|im_end|>\n<|im_start|>assistant\n";
+        assert_eq!(text(Place::AfterEnd), later);
+        assert_eq!(text(Place::AfterCut), format!("<|im_end|>{later}"));
+        assert_eq!(say(Place::AfterCut)[0], model.tokenizer.end);
+        assert_eq!(say(Place::AfterEnd).iter().filter(|id| **id == model.tokenizer.end).count(), 1, "not the world's");
+
+        model.save(again.path()).unwrap();
+        let same = Model::open(again.path()).unwrap();
+        assert_eq!((same.companions, same.tokenizer.frames()), (model.companions, model.tokenizer.frames()));
+        assert_eq!(same.policy.hash(), model.policy.hash());
+    }
+
+    #[test]
+    fn a_template_that_does_not_only_append_is_replaced_and_said_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let last_only = "{{ messages[-1]['content'] }}<|im_end|>";
+        checkpoint(folder.path(), last_only);
+        let model = Model::open(folder.path()).unwrap();
+        let reason = model.companions.reframed.unwrap();
+        assert!(reason.contains("not prefix-preserving") && reason.contains("framed as ChatML"), "{reason}");
+        assert_eq!(model.tokenizer.frames().opening, "<|im_start|>user\n");
     }
 
     #[test]

@@ -29,15 +29,37 @@ pub const END: &str = "<|end|>";
 
 type Inner = TokenizerImpl<ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
 
-/// A tokenizer and the ids of the three tokens that frame turns.
+/// The texts that frame the turns of an episode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frames {
+    /// Before the first observation.
+    pub opening: String,
+    /// After an observation: the policy writes next.
+    pub answer: String,
+    /// Ends a completion; one token.
+    pub end: String,
+    /// Between the end of a completion and the next observation.
+    pub between: String,
+    /// Whether observations stand in them without the blanks at both ends.
+    pub strips: bool,
+}
+
+impl Default for Frames {
+    /// Those of a tokenizer that was trained here.
+    fn default() -> Self {
+        let [opening, answer, end] = [BEGIN, AGENT, END].map(String::from);
+        Self { opening, answer, end, between: String::new(), strips: false }
+    }
+}
+
+/// A tokenizer and the frames of turns.
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    /// Id of [`BEGIN`].
-    pub begin: u32,
-    /// Id of [`AGENT`].
-    pub agent: u32,
-    /// Id of [`END`].
+    frames: Frames,
+    /// Texts of the special tokens, which no other text may spell.
+    special: Vec<String>,
+    /// Id of the token that ends a completion.
     pub end: u32,
 }
 
@@ -75,26 +97,49 @@ impl Tokenizer {
         let mut trainer = tokenizers::models::TrainerWrapper::BpeTrainer(trainer);
         inner.train(&mut trainer, texts).map_err(refused)?;
         let json = serde_json::to_string(&inner).map_err(refused)?;
-        Self::from_library(tokenizers::Tokenizer::from_bytes(json).map_err(refused)?)
+        Self::from_json(json.as_bytes(), Frames::default())
     }
 
-    /// Reads a `tokenizer.json`.
+    /// Reads a `tokenizer.json` whose turns are framed so.
     ///
     /// # Errors
-    /// When the file is missing, damaged, or lacks one of the three framing tokens.
-    pub fn open(path: &Path) -> Result<Self, AgentError> {
+    /// When the file is missing, damaged, or lacks a token of the frames.
+    pub fn open(path: &Path, frames: Frames) -> Result<Self, AgentError> {
         let bytes = std::fs::read(path).map_err(|source| AgentError::File { path: path.into(), source })?;
-        let content = |reason: String| AgentError::Content { path: path.into(), reason };
-        let inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| content(e.to_string()))?;
-        Self::from_library(inner).map_err(|e| content(e.to_string()))
+        let content = |e: AgentError| AgentError::Content { path: path.into(), reason: e.to_string() };
+        Self::from_json(&bytes, frames).map_err(content)
     }
 
-    fn from_library(inner: tokenizers::Tokenizer) -> Result<Self, AgentError> {
+    /// The same from the text of the file.
+    ///
+    /// # Errors
+    /// When the library refuses it, or it lacks a token of the frames.
+    pub fn from_json(json: &[u8], frames: Frames) -> Result<Self, AgentError> {
+        let inner = tokenizers::Tokenizer::from_bytes(json).map_err(refused)?;
         let id = |text: &str| {
             inner.token_to_id(text).ok_or_else(|| AgentError::Tokenizer(format!("the vocabulary lacks {text}")))
         };
-        let (begin, agent, end) = (id(BEGIN)?, id(AGENT)?, id(END)?);
-        Ok(Self { inner, begin, agent, end })
+        if frames == Frames::default() {
+            id(BEGIN)?;
+            id(AGENT)?;
+        }
+        let end = id(&frames.end)?;
+        let special = inner.get_added_tokens_decoder().into_values().filter(|token| token.special);
+        let mut special: Vec<String> = special.map(|token| token.content).filter(|text| text.len() > 1).collect();
+        special.sort();
+        Ok(Self { inner, frames, special, end })
+    }
+
+    /// The texts that frame turns.
+    #[must_use]
+    pub fn frames(&self) -> &Frames {
+        &self.frames
+    }
+
+    /// The id of a token; `None` where the vocabulary lacks it.
+    #[must_use]
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
     }
 
     /// Writes `tokenizer.json`.
@@ -105,14 +150,27 @@ impl Tokenizer {
         self.inner.save(path, false).map_err(|e| AgentError::Content { path: path.into(), reason: e.to_string() })
     }
 
-    /// Token ids of a text; framing tokens spelled out in the text stay text.
-    ///
-    /// # Panics
-    /// Never: a byte-level vocabulary knows every byte.
+    /// Token ids of a text; special tokens spelled out in the text stay text.
     #[must_use]
     pub fn encode(&self, text: &str) -> Vec<u32> {
-        let unframed = text.replace("<|", "< |");
-        self.inner.encode_fast(unframed, false).expect("byte-level BPE encodes any text").get_ids().to_vec()
+        self.encode_framed("", text, "")
+    }
+
+    /// Token ids of a text between two frames; special tokens count only in the frames.
+    ///
+    /// # Panics
+    /// Never: a vocabulary of bytes, or with fallback to bytes, knows every text.
+    #[must_use]
+    pub fn encode_framed(&self, before: &str, text: &str, after: &str) -> Vec<u32> {
+        let mut unframed = text.replace("<|", "< |");
+        for special in self.special.iter().filter(|special| !special.starts_with("<|")) {
+            if unframed.contains(special.as_str()) {
+                let first = special.chars().next().map_or(0, char::len_utf8);
+                unframed = unframed.replace(special.as_str(), &format!("{} {}", &special[..first], &special[first..]));
+            }
+        }
+        let whole = [before, &unframed, after].concat();
+        self.inner.encode_fast(whole, false).expect("every text has ids").get_ids().to_vec()
     }
 
     /// The text of token ids; framing tokens are spelled out.
@@ -170,7 +228,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("tokenizer.json");
         tokenizer.save(&path).expect("saves");
-        let again = Tokenizer::open(&path).expect("opens");
+        let again = Tokenizer::open(&path, Frames::default()).expect("opens");
         let text = "You arrive at desk 1.\nmug 7";
         assert_eq!(again.encode(text), tokenizer.encode(text));
     }

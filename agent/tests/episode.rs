@@ -10,6 +10,7 @@ use agent::episode::{Pool, play_episodes};
 use agent::generate::{KvCache, PolicyEngine, Span, ValueEngine};
 use agent::model::Model;
 use agent::player::{LookingOn, ModelPlayer, Scripted};
+use agent::tokenizer::BEGIN;
 use corridor::{Corridors, babbler, jobs, play, protocol, task};
 use scenarios::{Outcome, Protocol, Task, Trajectory};
 
@@ -255,7 +256,7 @@ fn the_logged_tokens_are_what_the_policy_read() {
     ] {
         for played in play(&player(&model), &jobs(&tasks, 2), &protocol, POOL) {
             let tokens = tokens(&played);
-            assert_eq!(tokens[0], model.tokenizer.begin);
+            assert_eq!(Some(tokens[0]), model.tokenizer.id(BEGIN));
             let read = |trunk: &agent::generate::Trunk| {
                 trunk.extend(&mut [Span { tokens: &tokens, prefix: None, cache: &mut KvCache::default() }])
             };

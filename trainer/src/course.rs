@@ -18,7 +18,7 @@ use crate::recipe::{Data, DemonstrationsRecipe, GamesRecipe, LessonRecipe, Recip
 use crate::train::{self, LeftOut, Lesson};
 use agent::chat;
 use agent::episode::Pool;
-use agent::model::Model;
+use agent::model::{Companions, Model};
 use agent::player::{ExpertPolicy, LookingOn, ModelPlayer};
 use agent::tokenizer::Tokenizer;
 use agent::weights::Weights;
@@ -226,7 +226,14 @@ impl Course<'_> {
             let tokenizer = vocabulary(demonstrations, self.recipe.model.vocabulary)?;
             let config = self.recipe.model.config(tokenizer.vocab_size());
             let policy = Weights::random(&config, self.recipe.seed);
-            let start = Model { config, tokenizer, policy, value: None, text_versions: BTreeSet::new() };
+            let start = Model {
+                config,
+                tokenizer,
+                policy,
+                value: None,
+                text_versions: BTreeSet::new(),
+                companions: Companions::default(),
+            };
             self.learn(lesson, &start, demonstrations.to_vec(), &folder)?;
         }
         Ok(())

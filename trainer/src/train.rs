@@ -263,6 +263,7 @@ impl Student {
             policy: networks.policy.to_weights(),
             value: networks.critic.as_ref().map(|critic| critic.value.to_weights()),
             text_versions,
+            companions: start.companions.clone(),
         }
     }
 

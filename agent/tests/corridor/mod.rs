@@ -6,7 +6,7 @@
 use agent::chat::MALFORMED_ANSWER;
 use agent::config::DecoderConfig;
 use agent::episode::{Job, Pool, play_episodes};
-use agent::model::Model;
+use agent::model::{Companions, Model};
 use agent::player::Policy;
 use agent::tokenizer::Tokenizer;
 use agent::weights::{HostTensor, VALUE_HEAD, Weights};
@@ -191,7 +191,14 @@ pub fn babbler(seed: u64) -> Model {
     let mut value = noise(&config, seed + 1);
     let head = (0..config.hidden_size).map(|i| (i as f32).sin() / 4.0).collect();
     value.0.insert(VALUE_HEAD.into(), HostTensor { shape: vec![1, config.hidden_size], data: head });
-    Model { config, tokenizer, policy, value: Some(value), text_versions: BTreeSet::new() }
+    Model {
+        config,
+        tokenizer,
+        policy,
+        value: Some(value),
+        text_versions: BTreeSet::new(),
+        companions: Companions::default(),
+    }
 }
 
 /// Weights of which every one matters: nothing starts as zero.

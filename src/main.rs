@@ -7,6 +7,7 @@ mod collect;
 mod doctor;
 mod eval;
 mod games;
+mod model;
 mod play;
 mod run;
 mod scratch;
@@ -49,6 +50,9 @@ enum Command {
     Train(train::Train),
     /// Play every game of the named splits once and print the table
     Eval(eval::Eval),
+    /// Import a checkpoint, or tell what one holds
+    #[command(subcommand)]
+    Model(model::ModelCommand),
     /// Hold the native world against the Python one
     #[command(subcommand)]
     World(world::World),
@@ -78,6 +82,7 @@ fn main() -> ExitCode {
         Command::Collect(command) => command.run(),
         Command::Train(command) => command.run(),
         Command::Eval(command) => command.run(),
+        Command::Model(command) => command.run(),
         Command::World(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Bench(command) => command.run(),

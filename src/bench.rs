@@ -342,7 +342,7 @@ mod python {
             bar.inc(1);
         }
         bar.finish();
-        let memory_mib = world.idle().iter().map(|worker| worker.memory_mib).sum();
+        let memory_mib = world.idle().iter().sum();
         drop((world, bare));
         let commands: usize = walks.iter().map(|walk| walk.commands.len()).sum();
         let speed = Speed {

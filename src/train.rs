@@ -1,16 +1,14 @@
 //! `hearth train`: one lesson from its own file on trajectory stores.
 
 use crate::ui;
-use agent::model::{Companions, Model};
-use agent::weights::Weights;
+use agent::model::Model;
 use clap::{Args, ValueHint};
 use serde::Serialize;
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use trainer::TrainerError;
-use trainer::course::{describe, tokenize_texts, vocabulary};
-use trainer::recipe::{ModelRecipe, Recipe, Start, open_lesson};
+use trainer::course::{describe, fresh, tokenize_texts};
+use trainer::recipe::{Recipe, Start, open_lesson};
 use trainer::train::{self, LeftOut, Lesson};
 
 #[derive(Args)]
@@ -88,18 +86,4 @@ impl Train {
         }
         Ok(ExitCode::SUCCESS)
     }
-}
-
-fn fresh(shape: &ModelRecipe, trajectories: &[scenarios::Trajectory], seed: u64) -> Result<Model, TrainerError> {
-    let tokenizer = vocabulary(trajectories, shape.vocabulary)?;
-    let config = shape.config(tokenizer.vocab_size());
-    let policy = Weights::random(&config, seed);
-    Ok(Model {
-        config,
-        tokenizer,
-        policy,
-        value: None,
-        text_versions: BTreeSet::new(),
-        companions: Companions::default(),
-    })
 }

@@ -41,7 +41,8 @@ impl Family {
         }
     }
 
-    fn architecture(self) -> &'static str {
+    /// Hugging Face's class.
+    pub(crate) fn architecture(self) -> &'static str {
         match self {
             Self::Llama => "LlamaForCausalLM",
             Self::Qwen2 => "Qwen2ForCausalLM",
@@ -395,6 +396,7 @@ impl Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::weights::tests::tiny_config;
 
     fn keys(model_type: &str) -> Map<String, Value> {
         let value = json!({
@@ -460,16 +462,7 @@ mod tests {
 
     #[test]
     fn a_decoder_made_here_comes_back() {
-        let made = DecoderConfig {
-            vocab_size: 37,
-            hidden_size: 24,
-            intermediate_size: 40,
-            num_hidden_layers: 2,
-            num_attention_heads: 4,
-            num_key_value_heads: 2,
-            max_position_embeddings: 64,
-            ..DecoderConfig::default()
-        };
+        let made = tiny_config();
         let again = DecoderConfig::from_hugging_face(made.to_hugging_face()).expect("fits");
         assert_eq!(DecoderConfig { source: Map::new(), ..again }, made);
     }

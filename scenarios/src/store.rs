@@ -184,17 +184,7 @@ mod tests {
             seed: 7,
             policy: "expert".into(),
             value_policy: None,
-            protocol: Protocol {
-                turn_limit: 50,
-                context_limit: 0,
-                completion_limit: 0,
-                temperature: 0.0,
-                best_of: 1,
-                admissible_shown: false,
-                history: "full".into(),
-                malformed: "wasted_turn".into(),
-                translated_to: None,
-            },
+            protocol: Protocol { turn_limit: 50, completion_limit: 0, ..Protocol::default() },
             turns: vec![Turn {
                 observation: "a line\nand another, é".into(),
                 observation_tokens: vec![1, 2],

@@ -14,7 +14,7 @@
 
 use crate::error::TrainerError;
 use crate::evaluate::{self, Round, Row, play_round};
-use crate::recipe::{Data, DemonstrationsRecipe, GamesRecipe, LessonRecipe, Recipe, Start};
+use crate::recipe::{Data, DemonstrationsRecipe, GamesRecipe, LessonRecipe, ModelRecipe, Recipe, Start};
 use crate::train::{self, LeftOut, Lesson};
 use agent::chat;
 use agent::episode::Pool;
@@ -223,17 +223,7 @@ impl Course<'_> {
             if folder.join("model.safetensors").exists() {
                 continue;
             }
-            let tokenizer = vocabulary(demonstrations, self.recipe.model.vocabulary)?;
-            let config = self.recipe.model.config(tokenizer.vocab_size());
-            let policy = Weights::random(&config, self.recipe.seed);
-            let start = Model {
-                config,
-                tokenizer,
-                policy,
-                value: None,
-                text_versions: BTreeSet::new(),
-                companions: Companions::default(),
-            };
+            let start = fresh(&self.recipe.model, demonstrations, self.recipe.seed)?;
             self.learn(lesson, &start, demonstrations.to_vec(), &folder)?;
         }
         Ok(())
@@ -351,11 +341,20 @@ pub fn tokenize_texts(tokenizer: &Tokenizer, trajectories: &mut [Trajectory]) {
     }
 }
 
-/// A vocabulary from the texts of episodes.
+/// A decoder that has learned nothing, with a vocabulary from the texts of these episodes.
 ///
 /// # Errors
 /// When the tokenizer library refuses.
-pub fn vocabulary(trajectories: &[Trajectory], size: usize) -> Result<Tokenizer, TrainerError> {
+pub fn fresh(shape: &ModelRecipe, trajectories: &[Trajectory], seed: u64) -> Result<Model, TrainerError> {
+    let tokenizer = vocabulary(trajectories, shape.vocabulary)?;
+    let config = shape.config(tokenizer.vocab_size());
+    let policy = Weights::random(&config, seed);
+    let (text_versions, companions) = (BTreeSet::new(), Companions::default());
+    Ok(Model { config, tokenizer, policy, value: None, text_versions, companions })
+}
+
+/// A vocabulary from the texts of episodes.
+fn vocabulary(trajectories: &[Trajectory], size: usize) -> Result<Tokenizer, TrainerError> {
     let turns = trajectories.iter().flat_map(|trajectory| &trajectory.turns);
     let texts = turns.flat_map(|turn| [turn.observation.as_str(), turn.completion.as_str()]);
     Ok(Tokenizer::train(texts, size)?)

@@ -5,23 +5,13 @@
 //! halves. qwen2 keeps the halves. Knows nothing of how tensors are computed with.
 
 use super::{GgufFile, MetadataValue, Number};
+use crate::config::Family;
 use crate::error::AgentError;
 use serde_json::{Value, json};
 use std::io::{Read, Seek};
 
 /// Divisors of the rotary frequencies, as llama3 scaling makes them.
 const ROPE_FACTORS: &str = "rope_freqs.weight";
-
-/// The architectures that are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Architecture {
-    /// Llama, and models of its shape such as `SmolLM2`.
-    Llama,
-    /// Qwen 2 and 2.5.
-    Qwen2,
-    /// `MiniCPM` 1 and 2: llama with scaled embeddings, residuals and logits.
-    MiniCpm,
-}
 
 /// A tensor in Hugging Face's terms.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,26 +47,6 @@ struct Part {
     interleaved_heads: Option<usize>,
 }
 
-impl Architecture {
-    /// The name in the file, which is also Hugging Face's `model_type`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Llama => "llama",
-            Self::Qwen2 => "qwen2",
-            Self::MiniCpm => "minicpm",
-        }
-    }
-
-    fn class(self) -> &'static str {
-        match self {
-            Self::Llama => "LlamaForCausalLM",
-            Self::Qwen2 => "Qwen2ForCausalLM",
-            Self::MiniCpm => "MiniCPMForCausalLM",
-        }
-    }
-}
-
 impl<R: Read + Seek> GgufFile<R> {
     /// The content of Hugging Face's `config.json`. `scale_emb`, `scale_depth` and `dim_model_base` of a minicpm file
     /// that does not give them are 12, 1.4 and 256: such files were written when nothing else existed.
@@ -85,13 +55,13 @@ impl<R: Read + Seek> GgufFile<R> {
     /// When a needed value is missing, has another type, does not fit the others, or asks for what these architectures
     /// do not compute (experts, sliding windows, partial rotation, longrope).
     pub fn config(&mut self) -> Result<Value, AgentError> {
-        let architecture = self.architecture()?;
+        let family = self.family()?;
         self.refuse_extensions()?;
         let sizes = self.sizes()?;
         let special = self.special_tokens()?;
         let mut config = json!({
-            "architectures": [architecture.class()],
-            "model_type": architecture.name(),
+            "architectures": [family.architecture()],
+            "model_type": family.name(),
             "vocab_size": sizes.vocabulary,
             "hidden_size": sizes.hidden,
             "intermediate_size": sizes.inner,
@@ -113,13 +83,13 @@ impl<R: Read + Seek> GgufFile<R> {
         if let Some(scaling) = self.rope_scaling()? {
             config["rope_scaling"] = scaling;
         }
-        match architecture {
-            Architecture::Llama => {
+        match family {
+            Family::Llama => {
                 config["attention_bias"] = json!(self.tensors.contains_key("blk.0.attn_q.bias"));
                 config["mlp_bias"] = json!(self.tensors.contains_key("blk.0.ffn_up.bias"));
             }
-            Architecture::Qwen2 => {}
-            Architecture::MiniCpm => self.add_minicpm_scales(&mut config, &sizes)?,
+            Family::Qwen2 => {}
+            Family::MiniCpm => self.add_minicpm_scales(&mut config, &sizes)?,
         }
         Ok(config)
     }
@@ -205,18 +175,15 @@ fn llama3_factors(theta: f64, factor: f64, pairs: usize) -> impl Iterator<Item =
 }
 
 impl<R> GgufFile<R> {
-    /// The architecture.
+    /// Whose decoder it holds.
     ///
     /// # Errors
     /// When it is missing or none of the three.
-    pub fn architecture(&self) -> Result<Architecture, AgentError> {
-        match self.text("general.architecture")? {
-            Some("llama") => Ok(Architecture::Llama),
-            Some("qwen2") => Ok(Architecture::Qwen2),
-            Some("minicpm") => Ok(Architecture::MiniCpm),
-            Some(other) => Err(self.content(format!("architecture {other:?}; llama, qwen2 and minicpm are read"))),
-            None => Err(self.content("metadata general.architecture is missing")),
-        }
+    pub fn family(&self) -> Result<Family, AgentError> {
+        let name = self.text("general.architecture")?;
+        let name = name.ok_or_else(|| self.content("metadata general.architecture is missing"))?;
+        let family = Family::ALL.into_iter().find(|family| family.name() == name);
+        family.ok_or_else(|| self.content(format!("architecture {name:?}; llama, qwen2 and minicpm are read")))
     }
 
     /// The model's tensors in the order of its layers: all that the architecture needs, with the shapes that the
@@ -225,16 +192,16 @@ impl<R> GgufFile<R> {
     /// # Errors
     /// When one is missing, has another shape, or has no place in the architecture.
     pub fn hf_tensors(&self) -> Result<Vec<HfTensor>, AgentError> {
-        let (architecture, sizes) = (self.architecture()?, self.sizes()?);
+        let (family, sizes) = (self.family()?, self.sizes()?);
         let mut found = Vec::new();
         for part in outer_parts(&sizes) {
             let optional = part.source == "output.weight";
             self.find(part.source.into(), part.name.into(), &part, optional, &mut found)?;
         }
         for layer in 0..sizes.layers {
-            for part in layer_parts(&sizes, architecture) {
+            for part in layer_parts(&sizes, family) {
                 let bias = part.source.ends_with(".bias");
-                let needed = !bias || architecture == Architecture::Qwen2 && is_qkv(part.source);
+                let needed = !bias || family == Family::Qwen2 && is_qkv(part.source);
                 let (source, name) =
                     (format!("blk.{layer}.{}", part.source), format!("model.layers.{layer}.{}", part.name));
                 self.find(source, name, &part, !needed, &mut found)?;
@@ -267,15 +234,13 @@ impl<R> GgufFile<R> {
     fn refuse_strangers(&self, found: &[HfTensor]) -> Result<(), AgentError> {
         let known: std::collections::BTreeSet<&str> = found.iter().map(|tensor| tensor.source.as_str()).collect();
         match self.tensors.keys().find(|name| !known.contains(name.as_str()) && *name != ROPE_FACTORS) {
-            Some(name) => {
-                Err(self.content(format!("tensor {name} has no place in a {} model", self.architecture()?.name())))
-            }
+            Some(name) => Err(self.content(format!("tensor {name} has no place in a {} model", self.family()?.name()))),
             None => Ok(()),
         }
     }
 
     fn key(&self, key: &str) -> String {
-        format!("{}.{key}", self.architecture().map_or("", Architecture::name))
+        format!("{}.{key}", self.family().map_or("", Family::name))
     }
 
     fn needed<T>(&self, key: &str, read: impl Fn(&str) -> Result<Option<T>, AgentError>) -> Result<T, AgentError> {
@@ -305,7 +270,7 @@ impl<R> GgufFile<R> {
     }
 
     fn sizes(&self) -> Result<Sizes, AgentError> {
-        self.architecture()?;
+        self.family()?;
         if let parts @ 2.. = self.size("split.count")?.unwrap_or(1) {
             return Err(self.content(format!("one of {parts} files of a model; join them with llama.cpp's gguf-split")));
         }
@@ -430,10 +395,10 @@ fn outer_parts(sizes: &Sizes) -> [Part; 3] {
 }
 
 /// The tensors of a layer; biases are optional but for q, k and v of qwen2.
-fn layer_parts(sizes: &Sizes, architecture: Architecture) -> [Part; 16] {
+fn layer_parts(sizes: &Sizes, family: Family) -> [Part; 16] {
     let Sizes { hidden, inner, heads, kv_heads, head, .. } = *sizes;
     let (q, kv) = (heads.saturating_mul(head), kv_heads.saturating_mul(head));
-    let interleaved = architecture != Architecture::Qwen2;
+    let interleaved = family != Family::Qwen2;
     let part = |source, name, shape: &[usize]| Part { source, name, shape: shape.into(), interleaved_heads: None };
     let rotated = |source, name, shape, heads| Part {
         interleaved_heads: interleaved.then_some(heads),

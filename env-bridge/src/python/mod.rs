@@ -122,17 +122,6 @@ impl Counts {
     }
 }
 
-/// One idle worker, as [`PythonWorld::idle`] sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IdleWorker {
-    /// Number of its process.
-    pub pid: u32,
-    /// Episodes it has served.
-    pub resets: usize,
-    /// Resident MiB at its last answer.
-    pub memory_mib: u64,
-}
-
 /// Why there is no Python world.
 #[derive(Debug, thiserror::Error)]
 #[error("the Python world does not start: {reason}\nhint: hearth doctor says what is missing")]
@@ -189,12 +178,12 @@ impl PythonWorld {
         self.pool.lock().counts
     }
 
-    /// The workers that run and have no environment now.
+    /// The workers that run and have no environment now: the resident MiB of each at its last answer.
     #[must_use]
-    pub fn idle(&self) -> Vec<IdleWorker> {
+    pub fn idle(&self) -> Vec<u64> {
         let mut state = self.pool.lock();
-        let alive = state.places.iter_mut().flatten().filter_map(|worker| worker.is_alive().then_some(&*worker));
-        alive.map(|w| IdleWorker { pid: w.pid(), resets: w.resets, memory_mib: w.memory }).collect()
+        let workers = state.places.iter_mut().flatten();
+        workers.filter_map(|worker| worker.is_alive().then_some(worker.memory)).collect()
     }
 }
 

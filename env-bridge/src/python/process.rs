@@ -56,8 +56,6 @@ pub(super) struct Worker {
     ready: bool,
     start_limit: Duration,
     memory_limit: u64,
-    /// Games put to their start so far.
-    pub(super) resets: usize,
     /// Later workers of this program have higher numbers.
     pub(super) serial: u64,
     /// Resident MiB at the last answer.
@@ -109,17 +107,11 @@ impl Worker {
             ready: false,
             start_limit: options.start_limit,
             memory_limit: options.memory_limit_mib,
-            resets: 0,
             serial: own,
             memory: 0,
         };
         worker.send(Request::Start(start))?;
         Ok(worker)
-    }
-
-    /// Number of the process.
-    pub(super) fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     /// Whether the process runs.
@@ -145,7 +137,6 @@ impl Worker {
     pub(super) fn ask(&mut self, request: Request, limit: Duration) -> Result<Said, Failure> {
         self.wait_until_ready()?;
         self.number += 1;
-        self.resets += usize::from(matches!(request, Request::Reset));
         self.send(request)?;
         self.receive(limit)
     }

@@ -71,7 +71,7 @@ impl Collect {
         if !(0.0..1.0).contains(&self.slips) {
             return Err(ui::WrongUse(format!("--slips {}: a share from 0 to below 1", self.slips)).into());
         }
-        let player = match Player::open(&self.policy, 1)? {
+        let player = match Player::open(&self.policy, 1, self.played.holding)? {
             Player::Expert(_) => Player::Expert(ExpertPolicy { slips: self.slips }),
             model => model,
         };

@@ -4,11 +4,12 @@ use crate::ui;
 use crate::worlds::WorldArgs;
 use agent::episode::Pool;
 use agent::model::Model;
-use agent::player::{ExpertPolicy, LookingOn, ModelPlayer};
+use agent::model_player::{Holding, LookingOn, ModelPlayer};
+use agent::player::ExpertPolicy;
 use anyhow::Context;
 use clap::{Args, ValueHint};
 use indicatif::ProgressBar;
-use scenarios::{Protocol, Split, Suite, Task, TextVersion, Trajectory, World};
+use scenarios::{Precision, Protocol, Split, Suite, Task, TextVersion, Trajectory, World};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -64,6 +65,53 @@ pub(crate) struct Played {
     /// Episodes at once; changes the speed, not the result [default: 32 a core]
     #[arg(long)]
     episodes: Option<usize>,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) holding: HoldingArgs,
+}
+
+/// What a model's completions are sampled by, beside the temperature.
+#[derive(Args)]
+pub(crate) struct SamplingArgs {
+    /// Sample among this many likeliest tokens; 0 = all
+    #[arg(long, default_value_t = 0, help_heading = "Sampling")]
+    top_k: usize,
+    /// Sample among the fewest likeliest tokens that together have this probability
+    #[arg(long, default_value_t = 1.0, help_heading = "Sampling", value_parser = share)]
+    top_p: f32,
+    /// Sample among tokens of at least this share of the likeliest one's probability
+    #[arg(long, default_value_t = 0.0, help_heading = "Sampling", value_parser = share)]
+    min_p: f32,
+    /// Text that ends a completion and is no part of it; may be given several times
+    #[arg(long, help_heading = "Sampling", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    stop: Vec<String>,
+}
+
+/// A number from 0 to 1.
+fn share(text: &str) -> Result<f32, String> {
+    let number: f32 = text.parse().map_err(|_| "not a number".to_string())?;
+    if (0.0..=1.0).contains(&number) { Ok(number) } else { Err("not between 0 and 1".into()) }
+}
+
+/// How a model is held while it plays.
+#[derive(Args, Clone, Copy)]
+pub(crate) struct HoldingArgs {
+    /// Numbers of the model's matrices: `exact` (in 16 bits where that changes nothing), or rounded to `f16`, `bf16` or
+    /// `q8`; part of the protocol
+    #[arg(long, default_value = "exact", help_heading = "Model")]
+    pub(crate) weights: Precision,
+    /// Most tokens held in the caches of all episodes at once; an episode that does not fit waits, and no result
+    /// changes [default: what 4 GiB hold]
+    #[arg(long, help_heading = "Model")]
+    token_budget: Option<usize>,
+}
+
+impl SamplingArgs {
+    pub(crate) fn onto(&self, protocol: Protocol) -> Protocol {
+        let Self { top_k, top_p, min_p, ref stop } = *self;
+        Protocol { top_k, top_p, min_p, stop: stop.clone(), ..protocol }
+    }
 }
 
 #[derive(Serialize)]
@@ -84,15 +132,16 @@ impl Played {
     }
 
     pub(crate) fn protocol(&self, context_limit: usize, temperature: f32, best_of: usize) -> Protocol {
-        Protocol {
+        self.sampling.onto(Protocol {
             turn_limit: self.turns,
             context_limit,
             completion_limit: self.completion,
             temperature,
+            weights: self.holding.weights,
             best_of,
             admissible_shown: self.show_admissible,
             ..Protocol::default()
-        }
+        })
     }
 }
 
@@ -104,7 +153,7 @@ pub(crate) enum Player {
 
 impl Player {
     /// `expert`, or a model folder; for K above 1 it must hold a value network.
-    pub(crate) fn open(policy: &str, highest_k: usize) -> anyhow::Result<Self> {
+    pub(crate) fn open(policy: &str, highest_k: usize, holding: HoldingArgs) -> anyhow::Result<Self> {
         if policy == "expert" {
             if highest_k > 1 {
                 return Err(
@@ -124,7 +173,9 @@ impl Player {
         if highest_k > 1 && model.value.is_none() {
             return Err(ui::WrongUse(format!("--best-of {highest_k}: {policy} holds no value network (value/)")).into());
         }
-        Ok(Self::Model(Box::new(ModelPlayer::new(&model, LookingOn::Value).map_err(TrainerError::from)?)))
+        let HoldingArgs { weights, token_budget } = holding;
+        let holding = Holding { looking_on: LookingOn::Value, weights, token_budget };
+        Ok(Self::Model(Box::new(ModelPlayer::new(model, holding).map_err(TrainerError::from)?)))
     }
 
     pub(crate) fn context(&self) -> usize {
@@ -183,7 +234,7 @@ impl Eval {
             }
             tasks.extend(games);
         }
-        let player = Player::open(&self.policy, highest)?;
+        let player = Player::open(&self.policy, highest, self.played.holding)?;
         let translated_to = self.world.translation(&self.policy, &player.learned(), &tasks)?;
         std::fs::create_dir_all(&self.out).with_context(|| format!("cannot use {}", self.out.display()))?;
         let opened = self.world.open(tasks.len())?;

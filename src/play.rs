@@ -1,6 +1,6 @@
 //! `hearth play`: one game in the terminal, by a person, the expert or a model.
 
-use crate::eval::Player;
+use crate::eval::{HoldingArgs, Player, SamplingArgs};
 use crate::scratch::Scratch;
 use crate::ui;
 use crate::worlds::WorldArgs;
@@ -30,6 +30,9 @@ pub(crate) struct Play {
     /// Most turns
     #[arg(long, default_value_t = 40)]
     turns: usize,
+    /// Most tokens in one completion
+    #[arg(long, default_value_t = 24)]
+    completion: usize,
     /// Candidates a turn, the best by the model's value network played
     #[arg(long, default_value_t = 1)]
     best_of: usize,
@@ -42,6 +45,10 @@ pub(crate) struct Play {
     /// Print the trajectory as one JSON object instead of the transcript
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    #[command(flatten)]
+    holding: HoldingArgs,
     #[command(flatten)]
     world: WorldArgs,
 }
@@ -108,19 +115,24 @@ impl Play {
             Ok(())
         };
         let jobs = [Job { task, repetition: 0, seed: self.seed }];
-        let player = if self.policy == "person" { None } else { Some(Player::open(&self.policy, self.best_of)?) };
+        let player =
+            if self.policy == "person" { None } else { Some(Player::open(&self.policy, self.best_of, self.holding)?) };
         let learned = player.as_ref().map(Player::learned).unwrap_or_default();
         let translated_to = self.world.translation(&self.policy, &learned, &[task])?;
         let (opened, pool) = (self.world.open(1)?, Pool { workers: 1, episodes: 1 });
         let speaking = opened.speaking(translated_to);
         let world = speaking.world();
-        let protocol = |context_limit: usize| Protocol {
-            turn_limit: self.turns,
-            context_limit,
-            temperature: self.temperature,
-            best_of: self.best_of,
-            translated_to,
-            ..Protocol::default()
+        let protocol = |context_limit: usize| {
+            self.sampling.onto(Protocol {
+                turn_limit: self.turns,
+                context_limit,
+                completion_limit: self.completion,
+                temperature: self.temperature,
+                weights: self.holding.weights,
+                best_of: self.best_of,
+                translated_to,
+                ..Protocol::default()
+            })
         };
         let Ok(()) = match player {
             None => play_episodes(&Person, world, &jobs, &protocol(0), pool, &mut keep),

@@ -92,8 +92,15 @@ pub fn play_episodes<P: Policy, E>(
             scope.spawn(move || work(world, &inbox, &outbox, shown));
         }
         drop((inbox, outbox));
-        let mut loop_ =
-            Rollout { policy, protocol, orders, live: Vec::new(), waiting: jobs.iter(), record: &mut record };
+        let mut loop_ = Rollout {
+            policy,
+            protocol,
+            orders,
+            ordered: 0,
+            live: Vec::new(),
+            waiting: jobs.iter(),
+            record: &mut record,
+        };
         loop_.run(pool.episodes.max(1), &replies)
     })
 }
@@ -146,6 +153,8 @@ struct Rollout<'a, 'r, P: Policy, R> {
     policy: &'a P,
     protocol: &'a Protocol,
     orders: Sender<Order<'a>>,
+    /// Orders that no world has answered yet.
+    ordered: usize,
     live: Vec<Option<Live<'a, P::Seat>>>,
     waiting: std::slice::Iter<'a, Job<'a>>,
     record: &'r mut R,
@@ -158,15 +167,16 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
             self.open_next(slot);
         }
         let mut ready = Vec::new();
+        let mut is_idle = true;
         while self.live.iter().any(Option::is_some) {
-            if ready.is_empty() {
+            if is_idle && self.ordered > 0 {
                 let reply = replies.recv().expect("workers live as long as orders can come");
                 self.receive(reply, &mut ready)?;
             }
             while let Ok(reply) = replies.try_recv() {
                 self.receive(reply, &mut ready)?;
             }
-            ready = self.ask(std::mem::take(&mut ready))?;
+            (ready, is_idle) = self.ask(std::mem::take(&mut ready))?;
         }
         Ok(())
     }
@@ -179,12 +189,14 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
         });
     }
 
-    fn order(&self, order: Order<'a>) {
+    fn order(&mut self, order: Order<'a>) {
+        self.ordered += 1;
         self.orders.send(order).expect("workers live as long as orders can come");
     }
 
     /// Takes in what a world said; the episode ends or becomes ready.
     fn receive(&mut self, reply: Reply, ready: &mut Vec<usize>) -> Result<(), E> {
+        self.ordered -= 1;
         let slot = reply.slot;
         let live = self.live[slot].as_mut().expect("a reply belongs to a live episode");
         match reply.result {
@@ -218,8 +230,9 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
         Ok(())
     }
 
-    /// Lets the policy answer the ready episodes; returns those that are ready again without their world.
-    fn ask(&mut self, mut slots: Vec<usize>) -> Result<Vec<usize>, E> {
+    /// Lets the policy answer the ready episodes; returns those that are ready again without their world, and whether
+    /// none of them could go on at once.
+    fn ask(&mut self, mut slots: Vec<usize>) -> Result<(Vec<usize>, bool), E> {
         slots.sort_unstable();
         let mut asked: Vec<Asked<'_, P::Seat>> = (self.live.iter_mut().enumerate())
             .filter(|(slot, _)| slots.binary_search(slot).is_ok())
@@ -229,14 +242,24 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
         let answers = self.policy.answer(&mut asked, self.protocol);
         assert_eq!(answers.len(), slots.len(), "a policy answers every question");
         let mut again = Vec::new();
+        let mut is_idle = true;
         for (slot, answer) in slots.into_iter().zip(answers) {
             match answer {
                 Answer::ContextFull => self.end(slot, Outcome::ContextLimit, None)?,
                 Answer::GaveUp => self.end(slot, Outcome::Failure, None)?,
-                Answer::Completion(completion) => self.act(slot, completion, &mut again)?,
+                Answer::Completion(completion) => {
+                    let waiting = again.len();
+                    self.act(slot, completion, &mut again)?;
+                    is_idle &= again.len() == waiting;
+                }
+                Answer::Writing => {
+                    again.push(slot);
+                    is_idle = false;
+                }
+                Answer::Waiting => again.push(slot),
             }
         }
-        Ok(again)
+        Ok((again, is_idle))
     }
 
     fn act(&mut self, slot: usize, completion: Completion, again: &mut Vec<usize>) -> Result<(), E> {
@@ -250,6 +273,7 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
             completion: completion.text,
             completion_tokens: completion.tokens,
             logprobs: completion.logprobs,
+            sampling_logprobs: completion.sampling_logprobs,
             value: completion.value,
             after_value: completion.after_value,
             candidates: completion.candidates,

@@ -1,16 +1,24 @@
 //! The transformer that plays: the decoder of [`crate::decoder`] over plain vectors, with a key-value cache for each
 //! episode that is kept from turn to turn, so that every token is read exactly once.
 //!
-//! Sequences of any lengths go through together as [`Span`]s without padding. A span may stand on a prefix that others
-//! share: the K candidates of a turn read the episode's cache and write only their own. A row's numbers do not depend
-//! on which other spans travel with it. Knows nothing of text, only token ids.
+//! Sequences of any lengths go through together as [`Span`]s without padding. A span may stand on caches that others
+//! share: the K candidates of a turn read the episode's cache and write only their own, and episodes that open with the
+//! same words share those. A row's numbers do not depend on which other spans travel with it, on how a sequence was
+//! cut, or on the number of threads. Knows nothing of text, only token ids.
 
 use crate::config::{DecoderConfig, OUTPUT, Scales};
 use crate::error::AgentError;
-use crate::kernel::{self, Matmul};
+use crate::kernel;
+use crate::matrix::Matrix;
 use crate::rope::rotary_table;
-use crate::weights::{VALUE_HEAD, Weights, transposed};
-use rand::{RngExt, rngs::StdRng};
+use crate::weights::{VALUE_HEAD, Weights};
+use rayon::prelude::*;
+use scenarios::Precision;
+
+/// Multiply-adds of attention, or numbers of a row-wise loop, below which it stays on its thread.
+const WORTH_SHARING: usize = 1 << 17;
+/// Tokens that a cache makes room for at first.
+const FIRST_TOKENS: usize = 64;
 
 /// Keys and values of the tokens read so far, layer by layer.
 #[derive(Debug, Clone, Default)]
@@ -46,11 +54,36 @@ impl KvCache {
             self.layers.resize_with(tail.layers.len(), LayerCache::default);
         }
         for (layer, more) in self.layers.iter_mut().zip(tail.layers) {
-            layer.keys.extend_from_slice(&more.keys);
-            layer.values.extend_from_slice(&more.values);
+            extend(&mut layer.keys, &more.keys, 0);
+            extend(&mut layer.values, &more.values, 0);
         }
         self.length += tail.length;
     }
+
+    /// The whole of it, to stand before a span.
+    #[must_use]
+    pub fn whole(&self) -> Part<'_> {
+        Part { cache: self, tokens: self.length }
+    }
+}
+
+/// Appends; room grows by a quarter at a time, so that at most a fifth of a cache lies idle.
+fn extend(numbers: &mut Vec<f32>, more: &[f32], first: usize) {
+    let length = numbers.len() + more.len();
+    if length > numbers.capacity() {
+        let room = length.max(numbers.len() + numbers.len() / 4).max(first);
+        numbers.reserve_exact(room - numbers.len());
+    }
+    numbers.extend_from_slice(more);
+}
+
+/// The first tokens of a cache that stands before a span, and is only read.
+#[derive(Debug, Clone, Copy)]
+pub struct Part<'a> {
+    /// The cache.
+    pub cache: &'a KvCache,
+    /// How many of its tokens.
+    pub tokens: usize,
 }
 
 /// New tokens of one sequence.
@@ -58,62 +91,201 @@ impl KvCache {
 pub struct Span<'a> {
     /// The tokens to read; at least one.
     pub tokens: &'a [u32],
-    /// What stands before `cache` and is only read.
-    pub prefix: Option<&'a KvCache>,
+    /// What stands before `cache`, in order.
+    pub before: Vec<Part<'a>>,
     /// What the sequence read itself; grows by `tokens`.
     pub cache: &'a mut KvCache,
 }
 
-struct LayerWeights {
-    input_norm: Vec<f32>,
-    q: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
-    /// Of queries, keys and values; empty where the family has none.
-    biases: [Vec<f32>; 3],
-    o: Vec<f32>,
-    post_norm: Vec<f32>,
-    gate: Vec<f32>,
-    up: Vec<f32>,
-    down: Vec<f32>,
+impl<'a> Span<'a> {
+    /// A span with nothing before its own cache.
+    pub fn new(tokens: &'a [u32], cache: &'a mut KvCache) -> Self {
+        Self { tokens, before: Vec::new(), cache }
+    }
+
+    /// Tokens before the new ones.
+    fn start(&self) -> usize {
+        self.before.iter().map(|part| part.tokens).sum::<usize>() + self.cache.length
+    }
 }
 
-/// A decoder trunk for playing; matrices are `[in, out]`.
+struct LayerWeights {
+    input_norm: Vec<f32>,
+    /// Queries, keys and values side by side.
+    qkv: Matrix,
+    /// Of these; empty where the family has none.
+    bias: Vec<f32>,
+    o: Matrix,
+    post_norm: Vec<f32>,
+    /// Gate and up side by side.
+    gate_up: Matrix,
+    down: Matrix,
+}
+
+/// A decoder trunk for playing.
 pub struct Trunk {
     config: DecoderConfig,
-    embedding: Vec<f32>,
+    /// `[hidden, vocab]`.
+    embedding: Matrix,
     layers: Vec<LayerWeights>,
     norm: Vec<f32>,
     cosines: Vec<f32>,
     sines: Vec<f32>,
 }
 
-/// [`Trunk::extend`] as a job for the widest vectors.
-struct Extend<'a, 'b, 'c> {
-    trunk: &'a Trunk,
-    spans: &'b mut [Span<'c>],
+/// Takes tensors out of weights, so that no number is held twice for longer than it takes to pack its matrix.
+struct Packer<'a> {
+    weights: &'a mut Weights,
+    precision: Precision,
 }
 
-impl pulp::NullaryFnOnce for Extend<'_, '_, '_> {
-    type Output = Vec<f32>;
+impl Packer<'_> {
+    fn vector(&mut self, name: &str, size: usize) -> Result<Vec<f32>, AgentError> {
+        self.weights.take(name, &[size])
+    }
 
-    #[inline(always)]
-    fn call(self) -> Vec<f32> {
-        self.trunk.extend_here(self.spans)
+    /// Matrices of the same inputs, side by side.
+    fn matrix(&mut self, inputs: usize, parts: &[(String, usize)]) -> Result<Matrix, AgentError> {
+        let mut data = Vec::new();
+        for (name, columns) in parts {
+            let part = self.weights.take(name, &[*columns, inputs])?;
+            if data.is_empty() { data = part } else { data.extend_from_slice(&part) }
+        }
+        let columns = parts.iter().map(|(_, columns)| columns).sum();
+        Ok(Matrix::pack(&data, columns, inputs, self.precision))
+    }
+
+    fn layer(&mut self, config: &DecoderConfig, index: usize) -> Result<LayerWeights, AgentError> {
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let heads = [("q_proj", config.query_width()), ("k_proj", config.kv_width()), ("v_proj", config.kv_width())];
+        let name = |part: &str| format!("model.layers.{index}.{part}.weight");
+        let mut bias = Vec::new();
+        for (part, size) in heads.iter().filter(|_| config.has_biases()) {
+            bias.extend(self.vector(&format!("model.layers.{index}.self_attn.{part}.bias"), *size)?);
+        }
+        Ok(LayerWeights {
+            input_norm: self.vector(&name("input_layernorm"), hidden)?,
+            qkv: self.matrix(hidden, &heads.map(|(part, size)| (name(&format!("self_attn.{part}")), size)))?,
+            bias,
+            o: self.matrix(config.query_width(), &[(name("self_attn.o_proj"), hidden)])?,
+            post_norm: self.vector(&name("post_attention_layernorm"), hidden)?,
+            gate_up: self.matrix(hidden, &[(name("mlp.gate_proj"), inner), (name("mlp.up_proj"), inner)])?,
+            down: self.matrix(inner, &[(name("mlp.down_proj"), hidden)])?,
+        })
     }
 }
 
-/// Working memory of one forward pass.
-struct Scratch {
-    normed: Vec<f32>,
-    queries: Vec<f32>,
-    keys: Vec<f32>,
-    values: Vec<f32>,
-    mixed: Vec<f32>,
-    projected: Vec<f32>,
-    gate: Vec<f32>,
-    up: Vec<f32>,
-    scores: Vec<f32>,
+/// Some rows of an attention, as a job for the widest vectors.
+struct Attend<'a> {
+    config: &'a DecoderConfig,
+    /// Of these rows, `[rows, queries + keys + values]`.
+    qkv: &'a [f32],
+    rows: &'a [Row],
+    /// By span: keys and values of all that stands before and of its own, part by part.
+    seen: &'a [Vec<(&'a [f32], &'a [f32])>],
+    /// Of these rows, `[rows, queries]`.
+    mixed: &'a mut [f32],
+}
+
+/// Where a row belongs.
+#[derive(Clone, Copy)]
+struct Row {
+    span: usize,
+    position: usize,
+}
+
+impl pulp::NullaryFnOnce for Attend<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let config = self.config;
+        let (wide, kv, head) = (config.query_width(), config.kv_width(), config.head_width());
+        let group = config.num_attention_heads / config.num_key_value_heads;
+        let scale = 1.0 / (head as f32).sqrt();
+        let mut scores = Vec::new();
+        let rows = self.qkv.chunks_exact(wide + 2 * kv).zip(self.mixed.chunks_exact_mut(wide)).zip(self.rows);
+        for ((qkv, mixed), row) in rows {
+            for index in 0..config.num_attention_heads {
+                let (at, column) = (index * head, index / group * head);
+                let (query, mixed) = (&qkv[at..][..head], &mut mixed[at..][..head]);
+                scores.clear();
+                scores.resize(row.position + 1, 0.0);
+                let mut left = &mut scores[..];
+                for (keys, _) in &self.seen[row.span] {
+                    let count = left.len().min(keys.len() / kv);
+                    let (part, rest) = left.split_at_mut(count);
+                    kernel::score(query, keys, kv, column, scale, part);
+                    left = rest;
+                }
+                kernel::softmax(&mut scores);
+                mixed.fill(0.0);
+                let mut left = &scores[..];
+                for (_, values) in &self.seen[row.span] {
+                    let (part, rest) = left.split_at(left.len().min(values.len() / kv));
+                    kernel::mix(part, values, kv, column, mixed);
+                    left = rest;
+                }
+            }
+        }
+    }
+}
+
+/// [`kernel::rms_norm`] as a job.
+struct Normalize<'a> {
+    stream: &'a [f32],
+    weight: &'a [f32],
+    epsilon: f32,
+    normed: &'a mut [f32],
+}
+
+impl pulp::NullaryFnOnce for Normalize<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        kernel::rms_norm(self.stream, self.weight, self.epsilon, self.normed);
+    }
+}
+
+/// [`kernel::swiglu`] as a job.
+struct Gate<'a> {
+    gate_up: &'a [f32],
+    out: &'a mut [f32],
+    width: usize,
+}
+
+impl pulp::NullaryFnOnce for Gate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        kernel::swiglu(self.gate_up, self.out, self.width);
+    }
+}
+
+/// [`kernel::log_softmax`] of some rows as a job.
+struct LogSoftmax<'a> {
+    rows: &'a mut [f32],
+    width: usize,
+    scale: f32,
+}
+
+impl pulp::NullaryFnOnce for LogSoftmax<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        for row in self.rows.chunks_exact_mut(self.width) {
+            kernel::log_softmax(row, self.scale);
+        }
+    }
+}
+
+/// Rows for each thread, or all on this one.
+fn share(rows: usize, work: usize) -> usize {
+    let threads = rayon::current_num_threads();
+    if threads > 1 && work >= WORTH_SHARING { rows.div_ceil(threads * 2) } else { rows }
 }
 
 impl Trunk {
@@ -121,44 +293,21 @@ impl Trunk {
     ///
     /// # Errors
     /// When a tensor is missing or has another shape than `config` says.
-    pub fn from_weights(config: &DecoderConfig, weights: &Weights) -> Result<Self, AgentError> {
+    pub fn from_weights(
+        config: &DecoderConfig,
+        weights: &mut Weights,
+        precision: Precision,
+    ) -> Result<Self, AgentError> {
         config.check()?;
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let (queries, kv) = (config.query_width(), config.kv_width());
-        let layer = |index: usize| -> Result<LayerWeights, AgentError> {
-            let vector = |part: &str| -> Result<Vec<f32>, AgentError> {
-                Ok(weights.get(&format!("model.layers.{index}.{part}.weight"), &[hidden])?.to_vec())
-            };
-            let matrix = |part: &str, out: usize, input: usize| -> Result<Vec<f32>, AgentError> {
-                let data = weights.get(&format!("model.layers.{index}.{part}.weight"), &[out, input])?;
-                Ok(transposed(data, out, input))
-            };
-            let bias = |part: &str, size: usize| -> Result<Vec<f32>, AgentError> {
-                if !config.has_biases() {
-                    return Ok(Vec::new());
-                }
-                Ok(weights.get(&format!("model.layers.{index}.self_attn.{part}.bias"), &[size])?.to_vec())
-            };
-            Ok(LayerWeights {
-                input_norm: vector("input_layernorm")?,
-                q: matrix("self_attn.q_proj", queries, hidden)?,
-                k: matrix("self_attn.k_proj", kv, hidden)?,
-                v: matrix("self_attn.v_proj", kv, hidden)?,
-                biases: [bias("q_proj", queries)?, bias("k_proj", kv)?, bias("v_proj", kv)?],
-                o: matrix("self_attn.o_proj", hidden, queries)?,
-                post_norm: vector("post_attention_layernorm")?,
-                gate: matrix("mlp.gate_proj", inner, hidden)?,
-                up: matrix("mlp.up_proj", inner, hidden)?,
-                down: matrix("mlp.down_proj", hidden, inner)?,
-            })
-        };
+        let hidden = config.hidden_size;
+        let mut packer = Packer { weights, precision };
         let (width, context) = (config.head_width(), config.max_position_embeddings);
         let (cosines, sines) = rotary_table(context, width, config.rope_theta, &config.rope_scaling);
         Ok(Self {
+            embedding: packer.matrix(hidden, &[("model.embed_tokens.weight".into(), config.vocab_size)])?,
+            layers: (0..config.num_hidden_layers).map(|i| packer.layer(config, i)).collect::<Result<_, _>>()?,
+            norm: packer.vector("model.norm.weight", hidden)?,
             config: config.clone(),
-            embedding: weights.get("model.embed_tokens.weight", &[config.vocab_size, hidden])?.to_vec(),
-            layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_, _>>()?,
-            norm: weights.get("model.norm.weight", &[hidden])?.to_vec(),
             cosines,
             sines,
         })
@@ -170,112 +319,110 @@ impl Trunk {
         &self.config
     }
 
+    /// Bytes of the matrices that every token is multiplied by.
+    #[must_use]
+    pub fn layer_bytes(&self) -> usize {
+        let of = |layer: &LayerWeights| -> usize {
+            [&layer.qkv, &layer.o, &layer.gate_up, &layer.down].map(Matrix::bytes).iter().sum()
+        };
+        self.layers.iter().map(of).sum()
+    }
+
+    /// Bytes of a cache for each token.
+    #[must_use]
+    pub fn bytes_per_token(&self) -> usize {
+        2 * size_of::<f32>() * self.config.kv_width() * self.layers.len()
+    }
+
     /// Reads every span's tokens; returns the hidden states after the last norm, `[all new tokens, hidden]`, in span
     /// order.
     ///
     /// # Panics
     /// When a sequence outgrows `max_position_embeddings` or a token id the vocabulary.
     pub fn extend(&self, spans: &mut [Span<'_>]) -> Vec<f32> {
-        kernel::widest(Extend { trunk: self, spans })
-    }
-
-    #[inline(always)]
-    fn extend_here(&self, spans: &mut [Span<'_>]) -> Vec<f32> {
-        let (hidden, inner) = (self.config.hidden_size, self.config.intermediate_size);
-        let (wide, kv) = (self.config.query_width(), self.config.kv_width());
-        let Scales { embedding, residual, .. } = self.config.scales;
-        let epsilon = self.config.rms_norm_eps as f32;
+        let config = &self.config;
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let (wide, kv) = (config.query_width(), config.kv_width());
+        let Scales { embedding, residual, .. } = config.scales;
+        let epsilon = config.rms_norm_eps as f32;
         let mut stream: Vec<f32> = Vec::new();
-        for token in spans.iter().flat_map(|span| span.tokens) {
-            stream.extend_from_slice(&self.embedding[*token as usize * hidden..][..hidden]);
+        let mut places = Vec::new();
+        for (span, asked) in spans.iter_mut().enumerate() {
+            let start = asked.start();
+            for (offset, token) in asked.tokens.iter().enumerate() {
+                assert!((*token as usize) < config.vocab_size, "token {token} is outside the vocabulary");
+                self.embedding.column_into(*token as usize, &mut stream);
+                places.push(Row { span, position: start + offset });
+            }
+            asked.cache.layers.resize_with(self.layers.len(), LayerCache::default);
         }
         kernel::scale(&mut stream, embedding as f32);
-        let rows = stream.len() / hidden;
-        let mut work = Scratch {
-            normed: vec![0.0; rows * hidden],
-            queries: vec![0.0; rows * wide],
-            keys: vec![0.0; rows * kv],
-            values: vec![0.0; rows * kv],
-            mixed: vec![0.0; rows * wide],
-            projected: vec![0.0; rows * hidden],
-            gate: vec![0.0; rows * inner],
-            up: vec![0.0; rows * inner],
-            scores: Vec::new(),
+        let rows = places.len();
+        let mut normed = vec![0.0; rows * hidden];
+        let mut qkv = vec![0.0; rows * (wide + 2 * kv)];
+        let mut mixed = vec![0.0; rows * wide];
+        let mut projected = vec![0.0; rows * hidden];
+        let mut gate_up = vec![0.0; rows * 2 * inner];
+        let mut gated = vec![0.0; rows * inner];
+        let write = |stream: &mut [f32], projected: &mut [f32]| {
+            kernel::scale(projected, residual as f32);
+            kernel::add(stream, projected);
         };
-        for span in spans.iter_mut() {
-            span.cache.layers.resize_with(self.layers.len(), LayerCache::default);
-        }
         for (index, layer) in self.layers.iter().enumerate() {
-            kernel::rms_norm(&stream, &layer.input_norm, epsilon, &mut work.normed);
-            kernel::matmul(&work.normed, &layer.q, &mut work.queries, hidden, wide);
-            kernel::matmul(&work.normed, &layer.k, &mut work.keys, hidden, kv);
-            kernel::matmul(&work.normed, &layer.v, &mut work.values, hidden, kv);
-            kernel::add_to_rows(&mut work.queries, &layer.biases[0]);
-            kernel::add_to_rows(&mut work.keys, &layer.biases[1]);
-            kernel::add_to_rows(&mut work.values, &layer.biases[2]);
-            self.attend(index, spans, &mut work);
-            kernel::matmul(&work.mixed, &layer.o, &mut work.projected, wide, hidden);
-            kernel::scale(&mut work.projected, residual as f32);
-            kernel::add(&mut stream, &work.projected);
-            kernel::rms_norm(&stream, &layer.post_norm, epsilon, &mut work.normed);
-            kernel::matmul(&work.normed, &layer.gate, &mut work.gate, hidden, inner);
-            kernel::matmul(&work.normed, &layer.up, &mut work.up, hidden, inner);
-            kernel::swiglu(&mut work.gate, &work.up);
-            kernel::matmul(&work.gate, &layer.down, &mut work.projected, inner, hidden);
-            kernel::scale(&mut work.projected, residual as f32);
-            kernel::add(&mut stream, &work.projected);
+            self.normalize(&stream, &layer.input_norm, epsilon, &mut normed);
+            layer.qkv.product(&normed, &mut qkv);
+            kernel::add_to_rows(&mut qkv, &layer.bias);
+            self.attend(index, spans, &places, &mut qkv, &mut mixed);
+            layer.o.product(&mixed, &mut projected);
+            write(&mut stream, &mut projected);
+            self.normalize(&stream, &layer.post_norm, epsilon, &mut normed);
+            layer.gate_up.product(&normed, &mut gate_up);
+            let share = share(rows, 16 * rows * inner);
+            (gate_up.par_chunks(share * 2 * inner).zip(gated.par_chunks_mut(share * inner))).for_each(|(both, out)| {
+                kernel::widest(Gate { gate_up: both, out, width: inner });
+            });
+            layer.down.product(&gated, &mut projected);
+            write(&mut stream, &mut projected);
         }
         for span in spans.iter_mut() {
             span.cache.length += span.tokens.len();
         }
-        kernel::rms_norm(&stream, &self.norm, epsilon, &mut work.normed);
-        work.normed
+        self.normalize(&stream, &self.norm, epsilon, &mut normed);
+        normed
     }
 
-    /// Attention of every new token over its own sequence; fills `work.mixed`.
-    #[inline(always)]
-    fn attend(&self, layer: usize, spans: &mut [Span<'_>], work: &mut Scratch) {
-        let (wide, kv, head) = (self.config.query_width(), self.config.kv_width(), self.config.head_width());
-        let group = self.config.num_attention_heads / self.config.num_key_value_heads;
-        let scale = 1.0 / (head as f32).sqrt();
-        let mut row = 0;
-        for span in spans.iter_mut() {
-            let before = span.prefix.map_or(0, KvCache::len);
-            let first = before + span.cache.length;
-            for offset in 0..span.tokens.len() {
-                self.rotate(&mut work.queries[(row + offset) * wide..][..wide], first + offset);
-                self.rotate(&mut work.keys[(row + offset) * kv..][..kv], first + offset);
-            }
-            let count = span.tokens.len() * kv;
-            let own = &mut span.cache.layers[layer];
-            own.keys.extend_from_slice(&work.keys[row * kv..][..count]);
-            own.values.extend_from_slice(&work.values[row * kv..][..count]);
-            let shared = span.prefix.and_then(|prefix| prefix.layers.get(layer));
-            let shared_keys = shared.map_or(&[][..], |shared| &shared.keys);
-            let shared_values = shared.map_or(&[][..], |shared| &shared.values);
-            for offset in 0..span.tokens.len() {
-                let seen = span.cache.length + offset + 1;
-                for index in 0..self.config.num_attention_heads {
-                    let at = (row + offset) * wide + index * head;
-                    let column = index / group * head;
-                    let query = &work.queries[at..][..head];
-                    work.scores.resize(before + seen, 0.0);
-                    let (old, new) = work.scores.split_at_mut(before);
-                    kernel::score(query, shared_keys, kv, column, scale, old);
-                    kernel::score(query, &own.keys, kv, column, scale, new);
-                    kernel::softmax(&mut work.scores);
-                    let mixed = &mut work.mixed[at..][..head];
-                    mixed.fill(0.0);
-                    kernel::mix(&work.scores[..before], shared_values, kv, column, mixed);
-                    kernel::mix(&work.scores[before..], &own.values, kv, column, mixed);
-                }
-            }
-            row += span.tokens.len();
+    fn normalize(&self, stream: &[f32], weight: &[f32], epsilon: f32, normed: &mut [f32]) {
+        kernel::widest(Normalize { stream, weight, epsilon, normed });
+    }
+
+    /// Attention of every new token over its own sequence; fills `mixed`, `[rows, queries]`.
+    fn attend(&self, layer: usize, spans: &mut [Span<'_>], rows: &[Row], qkv: &mut [f32], mixed: &mut [f32]) {
+        let config = &self.config;
+        let (wide, kv) = (config.query_width(), config.kv_width());
+        let width = wide + 2 * kv;
+        for (place, row) in rows.iter().zip(qkv.chunks_exact_mut(width)) {
+            self.rotate(&mut row[..wide + kv], place.position);
+            let own = &mut spans[place.span].cache.layers[layer];
+            extend(&mut own.keys, &row[wide..wide + kv], FIRST_TOKENS * kv);
+            extend(&mut own.values, &row[wide + kv..], FIRST_TOKENS * kv);
         }
+        let seen: Vec<Vec<(&[f32], &[f32])>> = (spans.iter())
+            .map(|span| {
+                let before = span.before.iter().filter(|part| part.tokens > 0).map(|part| {
+                    let (layer, numbers) = (&part.cache.layers[layer], part.tokens * kv);
+                    (&layer.keys[..numbers], &layer.values[..numbers])
+                });
+                let own = &span.cache.layers[layer];
+                before.chain([(&own.keys[..], &own.values[..])]).collect()
+            })
+            .collect();
+        let work: usize = rows.iter().map(|row| (row.position + 1) * wide).sum();
+        let share = share(rows.len(), work);
+        (mixed.par_chunks_mut(share * wide).zip(qkv.par_chunks(share * width)).zip(rows.par_chunks(share)))
+            .for_each(|((mixed, qkv), rows)| kernel::widest(Attend { config, qkv, rows, seen: &seen, mixed }));
     }
 
     /// Rotary embedding of all heads of one row.
-    #[inline(always)]
     fn rotate(&self, row: &mut [f32], position: usize) {
         let head = self.config.head_width();
         let half = head / 2;
@@ -297,22 +444,31 @@ impl Trunk {
 pub struct PolicyEngine {
     /// The decoder.
     pub trunk: Trunk,
-    /// The output matrix or the embedding, transposed: `[hidden, vocab]`.
-    output: Vec<f32>,
+    /// The output's matrix where it is not the embedding, `[hidden, vocab]`.
+    output: Option<Matrix>,
 }
 
 impl PolicyEngine {
-    /// Builds the engine from host weights.
+    /// Takes the policy's tensors out of `weights`.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape than `config` says.
-    pub fn from_weights(config: &DecoderConfig, weights: &Weights) -> Result<Self, AgentError> {
-        let trunk = Trunk::from_weights(config, weights)?;
-        let (vocab, hidden) = (config.vocab_size, config.hidden_size);
-        let matrix =
-            if config.tie_word_embeddings { &trunk.embedding } else { weights.get(OUTPUT, &[vocab, hidden])? };
-        let output = transposed(matrix, vocab, hidden);
+    pub fn from_weights(
+        config: &DecoderConfig,
+        weights: &mut Weights,
+        precision: Precision,
+    ) -> Result<Self, AgentError> {
+        let trunk = Trunk::from_weights(config, weights, precision)?;
+        let mut output =
+            || Packer { weights, precision }.matrix(config.hidden_size, &[(OUTPUT.into(), config.vocab_size)]);
+        let output = if config.tie_word_embeddings { None } else { Some(output()?) };
         Ok(Self { trunk, output })
+    }
+
+    /// Bytes that writing one token reads: every matrix once.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.trunk.layer_bytes() + self.output.as_ref().unwrap_or(&self.trunk.embedding).bytes()
     }
 
     /// Log-probabilities of the next token, nats.
@@ -322,18 +478,14 @@ impl PolicyEngine {
     #[must_use]
     pub fn logprobs(&self, hidden: &[f32]) -> Vec<f32> {
         let (width, vocab) = (self.trunk.config.hidden_size, self.trunk.config.vocab_size);
-        let mut logits = vec![0.0; hidden.len() / width * vocab];
-        kernel::widest(Matmul { x: hidden, w: &self.output, y: &mut logits, inner: width, columns: vocab });
+        let rows = hidden.len() / width;
+        let mut logits = vec![0.0; rows * vocab];
+        self.output.as_ref().unwrap_or(&self.trunk.embedding).product(hidden, &mut logits);
         let scale = self.trunk.config.scales.logits as f32;
-        for row in logits.chunks_exact_mut(vocab) {
-            if scale != 1.0 {
-                row.iter_mut().for_each(|logit| *logit *= scale);
-            }
-            let highest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let total: f64 = row.iter().map(|logit| f64::from(logit - highest).exp()).sum();
-            let normalizer = highest + total.ln() as f32;
-            row.iter_mut().for_each(|logit| *logit -= normalizer);
-        }
+        let share = share(rows, 16 * logits.len()).max(1);
+        logits.par_chunks_mut(share * vocab).for_each(|rows| {
+            kernel::widest(LogSoftmax { rows, width: vocab, scale });
+        });
         logits
     }
 }
@@ -346,44 +498,24 @@ pub struct ValueEngine {
 }
 
 impl ValueEngine {
-    /// Builds the engine from host weights with a value head.
+    /// Takes the value network's tensors out of `weights`.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape than `config` says.
-    pub fn from_weights(config: &DecoderConfig, weights: &Weights) -> Result<Self, AgentError> {
-        let head = weights.get(VALUE_HEAD, &[1, config.hidden_size])?.to_vec();
-        Ok(Self { trunk: Trunk::from_weights(config, weights)?, head })
+    pub fn from_weights(
+        config: &DecoderConfig,
+        weights: &mut Weights,
+        precision: Precision,
+    ) -> Result<Self, AgentError> {
+        let head = weights.take(VALUE_HEAD, &[1, config.hidden_size])?;
+        Ok(Self { trunk: Trunk::from_weights(config, weights, precision)?, head })
     }
 
     /// The value at one hidden state `[hidden]`, reward units.
     #[must_use]
     pub fn value(&self, hidden: &[f32]) -> f32 {
-        let mut value = [0.0];
-        kernel::widest(Matmul { x: hidden, w: &self.head, y: &mut value, inner: self.head.len(), columns: 1 });
-        value[0]
+        hidden.iter().zip(&self.head).fold(0.0, |sum, (x, w)| x.mul_add(*w, sum))
     }
-}
-
-/// Draws a token from log-probabilities `[vocab]` at a temperature; 0 takes the best (the lowest id of equals).
-pub fn sample(logprobs: &[f32], temperature: f32, rng: &mut StdRng) -> u32 {
-    let best = || {
-        let better = |best: usize, id: usize| if logprobs[id] > logprobs[best] { id } else { best };
-        (0..logprobs.len()).fold(0, better) as u32
-    };
-    if temperature <= 0.0 {
-        return best();
-    }
-    let highest = logprobs.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let weight = |logprob: f32| f64::from((logprob - highest) / temperature).exp();
-    let total: f64 = logprobs.iter().map(|l| weight(*l)).sum();
-    let mut left = rng.random::<f64>() * total;
-    for (id, logprob) in logprobs.iter().enumerate() {
-        left -= weight(*logprob);
-        if left < 0.0 {
-            return id as u32;
-        }
-    }
-    best()
 }
 
 #[cfg(test)]
@@ -394,7 +526,6 @@ mod tests {
     use crate::rope::RopeScaling;
     use crate::weights::tests::tiny_config;
     use burn::tensor::{Device, Int, Tensor, TensorData};
-    use rand::SeedableRng;
 
     const TOKENS: [u32; 9] = [3, 1, 4, 1, 5, 9, 2, 6, 36];
 
@@ -439,11 +570,11 @@ mod tests {
     fn the_engine_equals_the_decoder() {
         for config in configs() {
             let weights = noise(&config);
-            let engine = PolicyEngine::from_weights(&config, &weights).expect("builds");
+            let engine = PolicyEngine::from_weights(&config, &mut weights.clone(), Precision::Exact).expect("builds");
             let decoder = Decoder::from_weights(&config, &weights, &Device::flex()).expect("builds");
             assert_eq!(decoder.to_weights(), weights);
             let mut cache = KvCache::default();
-            let hidden = engine.trunk.extend(&mut [Span { tokens: &TOKENS, prefix: None, cache: &mut cache }]);
+            let hidden = engine.trunk.extend(&mut [Span::new(&TOKENS, &mut cache)]);
             let ours = engine.logprobs(&hidden);
             let states = decoder.hidden(on_burn(&TOKENS)).reshape([TOKENS.len(), config.hidden_size]);
             let theirs = burn::tensor::activation::log_softmax(decoder.logits(states), 1);
@@ -457,11 +588,11 @@ mod tests {
         let mut weights = Weights::random(&config, 1).with_zero_value_head(&config);
         let head = weights.0.get_mut(VALUE_HEAD).expect("a head");
         head.data.iter_mut().enumerate().for_each(|(i, w)| *w = (i as f32).sin());
-        let engine = ValueEngine::from_weights(&config, &weights).expect("builds");
+        let engine = ValueEngine::from_weights(&config, &mut weights.clone(), Precision::Exact).expect("builds");
         let network = ValueNetwork::from_weights(&config, &weights, &Device::flex()).expect("builds");
         assert_eq!(network.to_weights(), weights);
         let mut cache = KvCache::default();
-        let hidden = engine.trunk.extend(&mut [Span { tokens: &TOKENS, prefix: None, cache: &mut cache }]);
+        let hidden = engine.trunk.extend(&mut [Span::new(&TOKENS, &mut cache)]);
         let ours: Vec<f32> = hidden.chunks_exact(config.hidden_size).map(|h| engine.value(h)).collect();
         close(&ours, &network.values(on_burn(&TOKENS)).into_data().try_to_vec::<f32>().expect("f32"));
     }
@@ -470,35 +601,24 @@ mod tests {
     #[test]
     fn cutting_a_sequence_changes_no_bit() {
         let config = tiny_config();
-        let trunk = Trunk::from_weights(&config, &Weights::random(&config, 1)).expect("builds");
+        let trunk = Trunk::from_weights(&config, &mut Weights::random(&config, 1), Precision::Exact).expect("builds");
         let mut whole_cache = KvCache::default();
-        let whole = trunk.extend(&mut [Span { tokens: &TOKENS, prefix: None, cache: &mut whole_cache }]);
+        let whole = trunk.extend(&mut [Span::new(&TOKENS, &mut whole_cache)]);
         let mut stepped = Vec::new();
         let mut cache = KvCache::default();
         for token in &TOKENS {
             let one = std::slice::from_ref(token);
-            stepped.extend(trunk.extend(&mut [Span { tokens: one, prefix: None, cache: &mut cache }]));
+            stepped.extend(trunk.extend(&mut [Span::new(one, &mut cache)]));
         }
         assert_eq!(whole, stepped);
         let (mut prefix, mut tail, mut other) = (KvCache::default(), KvCache::default(), KvCache::default());
-        trunk.extend(&mut [Span { tokens: &TOKENS[..4], prefix: None, cache: &mut prefix }]);
+        trunk.extend(&mut [Span::new(&TOKENS[..4], &mut prefix)]);
         let together = trunk.extend(&mut [
-            Span { tokens: &[7, 8, 9], prefix: None, cache: &mut other },
-            Span { tokens: &TOKENS[4..], prefix: Some(&prefix), cache: &mut tail },
+            Span::new(&[7, 8, 9], &mut other),
+            Span { tokens: &TOKENS[4..], before: vec![prefix.whole()], cache: &mut tail },
         ]);
         assert_eq!(whole[4 * config.hidden_size..], together[3 * config.hidden_size..]);
         prefix.append(tail);
         assert_eq!(prefix.layers[1].keys, whole_cache.layers[1].keys);
-    }
-
-    #[test]
-    fn sampling_follows_the_probabilities() {
-        let logprobs = [0.7_f32.ln(), 0.2_f32.ln(), 0.1_f32.ln()];
-        let mut rng = StdRng::seed_from_u64(5);
-        let mut counts = [0; 3];
-        (0..20_000).for_each(|_| counts[sample(&logprobs, 1.0, &mut rng) as usize] += 1);
-        let expected = [14_000, 4_000, 2_000];
-        assert!(counts.iter().zip(expected).all(|(c, e): (&i32, i32)| (c - e).abs() < 300), "{counts:?}");
-        assert_eq!(sample(&[-2.0, -1.0, -1.0], 0.0, &mut rng), 1);
     }
 }

@@ -1,8 +1,6 @@
-//! The few dense loops that playing needs, written so that the compiler turns them into the widest vectors of the
-//! machine it runs on (dispatch at run time by `pulp`, no unsafe code here).
-//!
-//! Each output element is one sequential fused-multiply-add chain over the inner axis, whatever the number of rows,
-//! so a row's result does not depend on which other rows share its batch.
+//! The small loops that playing needs beside the products of [`crate::matrix`], written so that the compiler turns them
+//! into the widest vectors of the machine it runs on (dispatch at run time by `pulp`, no unsafe code here). Each works
+//! on one row, so a row's result does not depend on which other rows share its batch.
 
 /// Runs a job compiled for the widest vectors of this machine. The job's `call`, and all it calls, must be
 /// `#[inline(always)]`, or the compiler leaves it in the narrow form.
@@ -10,82 +8,8 @@ pub(crate) fn widest<J: pulp::NullaryFnOnce>(job: J) -> J::Output {
     pulp::Arch::new().dispatch(job)
 }
 
-/// `y = x · w` as a job; see [`matmul`].
-pub(crate) struct Matmul<'a> {
-    pub(crate) x: &'a [f32],
-    pub(crate) w: &'a [f32],
-    pub(crate) y: &'a mut [f32],
-    pub(crate) inner: usize,
-    pub(crate) columns: usize,
-}
-
-impl pulp::NullaryFnOnce for Matmul<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn call(self) {
-        matmul(self.x, self.w, self.y, self.inner, self.columns);
-    }
-}
-
-/// Columns that one inner block keeps in registers.
-const COLUMNS: usize = 16;
 /// Lanes of a dot product's partial sums.
 const LANES: usize = 16;
-
-/// y = x · w, with x `[rows, inner]`, w `[inner, columns]`, y `[rows, columns]`, all row-major; y is overwritten.
-///
-/// # Panics
-/// When a length does not fit the shapes.
-#[inline(always)]
-pub(crate) fn matmul(x: &[f32], w: &[f32], y: &mut [f32], inner: usize, columns: usize) {
-    assert_eq!(w.len(), inner * columns, "weight shape");
-    assert_eq!(x.len() / inner * columns, y.len(), "output shape");
-    let rows = x.len() / inner;
-    let mut row = 0;
-    while row + 8 <= rows {
-        rows_block::<8>(&x[row * inner..], w, &mut y[row * columns..], inner, columns);
-        row += 8;
-    }
-    while row + 4 <= rows {
-        rows_block::<4>(&x[row * inner..], w, &mut y[row * columns..], inner, columns);
-        row += 4;
-    }
-    while row < rows {
-        rows_block::<1>(&x[row * inner..], w, &mut y[row * columns..], inner, columns);
-        row += 1;
-    }
-}
-
-#[inline(always)]
-fn rows_block<const R: usize>(x: &[f32], w: &[f32], y: &mut [f32], inner: usize, columns: usize) {
-    let mut column = 0;
-    while column + COLUMNS <= columns {
-        let mut sums = [[0.0f32; COLUMNS]; R];
-        for k in 0..inner {
-            let weights: &[f32; COLUMNS] = w[k * columns + column..][..COLUMNS].try_into().expect("a block's length");
-            for r in 0..R {
-                let input = x[r * inner + k];
-                for c in 0..COLUMNS {
-                    sums[r][c] = input.mul_add(weights[c], sums[r][c]);
-                }
-            }
-        }
-        for r in 0..R {
-            y[r * columns + column..][..COLUMNS].copy_from_slice(&sums[r]);
-        }
-        column += COLUMNS;
-    }
-    for c in column..columns {
-        for r in 0..R {
-            let mut sum = 0.0f32;
-            for k in 0..inner {
-                sum = x[r * inner + k].mul_add(w[k * columns + c], sum);
-            }
-            y[r * columns + c] = sum;
-        }
-    }
-}
 
 /// Σ a·b.
 #[inline(always)]
@@ -185,11 +109,14 @@ pub(crate) fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, y: &mut [f32]) {
     }
 }
 
-/// gate = silu(gate) · up.
+/// out = silu(gate) · up, where each row of `gate_up` is a gate and an up side by side.
 #[inline(always)]
-pub(crate) fn swiglu(gate: &mut [f32], up: &[f32]) {
-    for (gate, up) in gate.iter_mut().zip(up) {
-        *gate = *gate / (1.0 + exp(-*gate)) * *up;
+pub(crate) fn swiglu(gate_up: &[f32], out: &mut [f32], width: usize) {
+    for (both, out) in gate_up.chunks_exact(2 * width).zip(out.chunks_exact_mut(width)) {
+        let (gate, up) = both.split_at(width);
+        for at in 0..width {
+            out[at] = gate[at] / (1.0 + exp(-gate[at])) * up[at];
+        }
     }
 }
 
@@ -210,6 +137,61 @@ pub(crate) fn softmax(scores: &mut [f32]) {
     let scale = 1.0 / total;
     for score in scores.iter_mut() {
         *score *= scale;
+    }
+}
+
+/// Logits of one row to ln softmax(scale · logits), nats. The sum is in f32 over short stretches, in f64 over those.
+#[inline(always)]
+pub(crate) fn log_softmax(row: &mut [f32], scale: f32) {
+    let mut highest = f32::NEG_INFINITY;
+    for logit in row.iter_mut() {
+        *logit *= scale;
+        highest = if *logit > highest { *logit } else { highest };
+    }
+    let normalizer = highest + sum_of_exp(row, highest).ln() as f32;
+    row.iter_mut().for_each(|logit| *logit -= normalizer);
+}
+
+/// Σ exp(x − highest).
+#[inline(always)]
+fn sum_of_exp(row: &[f32], highest: f32) -> f64 {
+    let mut total = 0.0;
+    for stretch in row.chunks(64 * LANES) {
+        let (blocks, rest) = stretch.as_chunks::<LANES>();
+        let mut sums = [0.0f32; LANES];
+        for block in blocks {
+            for lane in 0..LANES {
+                sums[lane] += exp(block[lane] - highest);
+            }
+        }
+        let rest = rest.iter().map(|x| exp(x - highest));
+        total += sums.into_iter().chain(rest).map(f64::from).sum::<f64>();
+    }
+    total
+}
+
+/// `out` = exp((logprobs − highest) / temperature), all in one stretch of vectors.
+pub(crate) struct Tempered<'a> {
+    pub(crate) logprobs: &'a [f32],
+    pub(crate) temperature: f32,
+    pub(crate) out: &'a mut Vec<f32>,
+}
+
+impl pulp::NullaryFnOnce for Tempered<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let mut highest = f32::NEG_INFINITY;
+        for logprob in self.logprobs {
+            highest = if *logprob > highest { *logprob } else { highest };
+        }
+        let inverse = 1.0 / self.temperature;
+        self.out.clear();
+        self.out.resize(self.logprobs.len(), 0.0);
+        for (out, logprob) in self.out.iter_mut().zip(self.logprobs) {
+            *out = exp((logprob - highest) * inverse);
+        }
     }
 }
 
@@ -236,41 +218,23 @@ fn exp(x: f32) -> f32 {
 mod tests {
     use super::*;
 
-    fn numbers(n: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        (0..n)
-            .map(|_| {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (state >> 8) as f32 / (1 << 24) as f32 - 0.5
-            })
-            .collect()
-    }
-
     #[test]
-    fn matmul_equals_the_triple_loop() {
-        let (rows, inner, columns) = (13, 37, 53);
-        let (x, w) = (numbers(rows * inner, 1), numbers(inner * columns, 2));
-        let mut y = vec![0.0; rows * columns];
-        widest(Matmul { x: &x, w: &w, y: &mut y, inner, columns });
-        for r in 0..rows {
-            for c in 0..columns {
-                let exact: f64 = (0..inner).map(|k| f64::from(x[r * inner + k]) * f64::from(w[k * columns + c])).sum();
-                assert!((f64::from(y[r * columns + c]) - exact).abs() < 1e-5);
-            }
+    fn log_softmax_equals_the_sum_in_f64() {
+        let logits: Vec<f32> = (0..2500).map(|i| (i as f32 * 0.37).sin() * 20.0).collect();
+        let total: f64 = logits.iter().map(|logit| (f64::from(*logit) * 0.5).exp()).sum();
+        let mut row = logits.clone();
+        log_softmax(&mut row, 0.5);
+        for (found, logit) in row.iter().zip(&logits) {
+            assert!((f64::from(*found) - (f64::from(*logit) * 0.5 - total.ln())).abs() < 3e-6);
         }
     }
 
     #[test]
-    fn a_row_does_not_feel_its_neighbours() {
-        let (rows, inner, columns) = (11, 64, 40);
-        let (x, w) = (numbers(rows * inner, 3), numbers(inner * columns, 4));
-        let mut together = vec![0.0; rows * columns];
-        widest(Matmul { x: &x, w: &w, y: &mut together, inner, columns });
-        for r in 0..rows {
-            let mut alone = vec![0.0; columns];
-            widest(Matmul { x: &x[r * inner..][..inner], w: &w, y: &mut alone, inner, columns });
-            assert_eq!(alone, together[r * columns..][..columns]);
-        }
+    fn swiglu_takes_gate_and_up_side_by_side() {
+        let mut out = [0.0; 2];
+        swiglu(&[0.0, 1.0, 5.0, 2.0], &mut out, 2);
+        assert_eq!(out[0], 0.0);
+        assert!((out[1] - 2.0 / (1.0 + (-1.0_f32).exp())).abs() < 1e-6);
     }
 
     #[test]

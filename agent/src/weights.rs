@@ -90,6 +90,15 @@ impl Weights {
         Ok(&tensor.data)
     }
 
+    /// Takes the tensor of that name out.
+    ///
+    /// # Errors
+    /// When it is missing or has another shape.
+    pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, AgentError> {
+        self.get(name, shape)?;
+        Ok(self.0.remove(name).map(|tensor| tensor.data).unwrap_or_default())
+    }
+
     /// SHA-256 over names, shapes and bytes: what trajectories call the policy's hash (first 16 hex digits).
     #[must_use]
     pub fn hash(&self) -> String {

@@ -9,10 +9,11 @@ use agent::chat::{self, MALFORMED_ANSWER, Place};
 use agent::episode::{Pool, play_episodes};
 use agent::generate::{KvCache, PolicyEngine, Span, ValueEngine};
 use agent::model::Model;
-use agent::player::{LookingOn, ModelPlayer, Scripted};
+use agent::model_player::{Holding, LookingOn, ModelPlayer};
+use agent::player::Scripted;
 use agent::tokenizer::BEGIN;
 use corridor::{Corridors, babbler, jobs, play, protocol, task};
-use scenarios::{Outcome, Protocol, Task, Trajectory};
+use scenarios::{Outcome, Precision, Protocol, Task, Trajectory};
 
 const POOL: Pool = Pool { workers: 2, episodes: 8 };
 
@@ -25,7 +26,7 @@ fn tasks(ids: &[&str]) -> Vec<Task> {
 }
 
 fn player(model: &Model) -> ModelPlayer {
-    ModelPlayer::new(model, LookingOn::Value).unwrap()
+    ModelPlayer::new(model.clone(), LookingOn::Value).unwrap()
 }
 
 fn best_of(k: usize) -> Protocol {
@@ -245,8 +246,8 @@ fn the_context_limit_leaves_room_for_a_whole_completion() {
 #[test]
 fn the_logged_tokens_are_what_the_policy_read() {
     let (tasks, model) = (tasks(&["plain/3", "plain/9"]), babbler(3));
-    let policy = PolicyEngine::from_weights(&model.config, &model.policy).unwrap();
-    let value = ValueEngine::from_weights(&model.config, model.value.as_ref().unwrap()).unwrap();
+    let policy = PolicyEngine::from_weights(&model.config, &mut model.policy.clone(), Precision::Exact).unwrap();
+    let value = ValueEngine::from_weights(&model.config, &mut model.value.clone().unwrap(), Precision::Exact).unwrap();
     let (width, vocab) = (model.config.hidden_size, model.config.vocab_size);
     for protocol in [
         best_of(1),
@@ -257,9 +258,8 @@ fn the_logged_tokens_are_what_the_policy_read() {
         for played in play(&player(&model), &jobs(&tasks, 2), &protocol, POOL) {
             let tokens = tokens(&played);
             assert_eq!(Some(tokens[0]), model.tokenizer.id(BEGIN));
-            let read = |trunk: &agent::generate::Trunk| {
-                trunk.extend(&mut [Span { tokens: &tokens, prefix: None, cache: &mut KvCache::default() }])
-            };
+            let read =
+                |trunk: &agent::generate::Trunk| trunk.extend(&mut [Span::new(&tokens, &mut KvCache::default())]);
             let (states, value_states) = (read(&policy.trunk), read(&value.trunk));
             let logprobs = policy.logprobs(&states);
             let value_at = |position: usize| value.value(&value_states[position * width..(position + 1) * width]);
@@ -310,11 +310,78 @@ fn equal_candidates_count_once() {
     assert_eq!(one[0].turns, one[1].turns, "greedy play does not depend on the seed");
 }
 
+/// A budget of one full context: most episodes wait, some give up their caches and read their sequence again. Nobody
+/// sees a difference, and the caches never hold more.
+#[test]
+fn a_small_token_budget_changes_no_result() {
+    let (tasks, model) = (tasks(&["plain/9", "plain/5", "plain/7"]), babbler(6));
+    let (jobs, protocol) = (jobs(&tasks, 8), Protocol { turn_limit: 12, ..best_of(2) });
+    let budget = 2 * model.config.max_position_embeddings;
+    let holding = |token_budget| Holding { token_budget, ..Holding::from(LookingOn::Value) };
+    let small = ModelPlayer::new(model.clone(), holding(Some(budget))).unwrap();
+    let pool = Pool { workers: 2, episodes: 24 };
+    let mut played = Vec::new();
+    play_episodes(&small, &Corridors::default(), &jobs, &protocol, pool, |trajectory| -> Result<(), ()> {
+        assert!(small.tokens_held() <= budget, "{} tokens in a budget of {budget}", small.tokens_held());
+        played.push(trajectory);
+        Ok(())
+    })
+    .unwrap();
+    let held: usize = played.iter().map(Trajectory::tokens).sum();
+    assert!(2 * held > 3 * budget, "{held} tokens would have fitted anyway");
+    for trajectory in play(&player(&model), &jobs, &protocol, pool) {
+        let same = |t: &&Trajectory| (&t.game, t.repetition) == (&trajectory.game, trajectory.repetition);
+        assert_eq!(played.iter().find(same).unwrap().turns, trajectory.turns);
+    }
+    let Err(error) = ModelPlayer::new(model, holding(Some(budget - 1))) else { panic!("not one episode fits") };
+    assert!(error.to_string().contains("one episode may hold 1024"), "{error}");
+}
+
+/// Its text ends before the stop text, its tokens are those that were sampled, and the world puts the end in.
+#[test]
+fn a_stop_text_ends_a_completion() {
+    let (tasks, model) = (tasks(&["plain/9"]), babbler(7));
+    let stopping = Protocol { stop: vec!["k".into(), "as".into()], ..protocol() };
+    let mut stopped = 0;
+    for played in play(&player(&model), &jobs(&tasks, 6), &stopping, POOL) {
+        for (place, turn) in played.turns.iter().enumerate() {
+            let written = model.tokenizer.decode(&turn.completion_tokens);
+            let at = [written.find('k'), written.find("as")].into_iter().flatten().min();
+            let Some(at) = at else { continue };
+            assert_eq!(turn.completion, written[..at]);
+            assert_eq!(turn.action.as_deref(), chat::parse_command(&turn.completion));
+            assert_eq!(turn.completion_tokens.len(), turn.logprobs.len());
+            if let Some(next) = played.turns.get(place + 1) {
+                assert_eq!(next.observation_tokens[0], model.tokenizer.end);
+            }
+            stopped += 1;
+        }
+    }
+    assert!(stopped > 5, "{stopped}");
+}
+
+/// Both log-probabilities of a token are logged where they differ: at top-2 the two likeliest share the whole.
+#[test]
+fn the_sampling_distribution_is_logged_where_it_is_not_the_policys() {
+    let (tasks, model) = (tasks(&["plain/9"]), babbler(8));
+    let played = |protocol: &Protocol| play(&player(&model), &jobs(&tasks, 3), protocol, POOL);
+    for same in [protocol(), Protocol { temperature: 0.0, top_k: 5, ..protocol() }] {
+        assert!(played(&same).iter().flat_map(|t| &t.turns).all(|turn| turn.sampling_logprobs.is_empty()));
+    }
+    let two = Protocol { top_k: 2, ..protocol() };
+    for turn in played(&two).iter().flat_map(|t| &t.turns) {
+        for (policy, sampling) in turn.logprobs.iter().zip(&turn.sampling_logprobs) {
+            assert!(sampling > policy && *sampling <= 0.0, "{sampling} of two, {policy} of all");
+        }
+        assert_eq!(turn.sampling_logprobs.len(), turn.completion_tokens.len());
+    }
+}
+
 /// Without a value network there is nothing to choose by: the first sample is taken, the same one as with K = 1.
 #[test]
 fn samples_come_from_the_seed_alone() {
     let (tasks, model) = (tasks(&["plain/9"]), babbler(5));
-    let blind = ModelPlayer::new(&model, LookingOn::Nobody).unwrap();
+    let blind = ModelPlayer::new(model.clone(), LookingOn::Nobody).unwrap();
     let alone = play(&blind, &jobs(&tasks, 3), &best_of(1), POOL);
     assert_ne!(tokens(&alone[0]), tokens(&alone[1]), "another seed, another episode");
     let watched = play(&player(&model), &jobs(&tasks, 3), &best_of(1), POOL);
@@ -330,6 +397,6 @@ fn a_vocabulary_larger_than_the_embedding_is_refused() {
     let mut model = babbler(1);
     let (has, fits) = (model.tokenizer.vocab_size(), model.tokenizer.vocab_size() - 1);
     model.config.vocab_size = fits;
-    let Err(error) = ModelPlayer::new(&model, LookingOn::Nobody) else { panic!("{has} tokens do not fit into {fits}") };
+    let Err(error) = ModelPlayer::new(model, LookingOn::Nobody) else { panic!("{has} tokens do not fit into {fits}") };
     assert_eq!(error.to_string(), format!("model configuration: the tokenizer has {has} tokens, the model {fits}"));
 }

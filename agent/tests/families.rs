@@ -5,10 +5,12 @@
 
 use agent::config::DecoderConfig;
 use agent::decoder::Decoder;
-use agent::generate::{KvCache, PolicyEngine, Span, sample};
+use agent::generate::{KvCache, PolicyEngine, Span};
+use agent::sample::Sampling;
 use agent::weights::{HostTensor, Weights};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::{SeedableRng, rngs::StdRng};
+use scenarios::Precision;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -90,21 +92,21 @@ fn the_decoder_that_learns_has_the_logits_of_transformers() {
 fn the_decoder_that_plays_has_the_logits_of_transformers_and_says_what_it_says() {
     for case in cases() {
         let config = DecoderConfig::from_hugging_face(case.config).unwrap();
-        let engine = PolicyEngine::from_weights(&config, &weights(&config)).unwrap();
+        let engine = PolicyEngine::from_weights(&config, &mut weights(&config), Precision::Exact).unwrap();
         let mut cache = KvCache::default();
         let mut rng = StdRng::seed_from_u64(1);
-        let hidden = engine.trunk.extend(&mut [Span { tokens: &case.prompt, prefix: None, cache: &mut cache }]);
+        let hidden = engine.trunk.extend(&mut [Span::new(&case.prompt, &mut cache)]);
         let all = engine.logprobs(&hidden);
         assert_close(&case.name, &all[..config.vocab_size], &logprobs(&case.first));
         let mut last = all[all.len() - config.vocab_size..].to_vec();
         assert_close(&case.name, &last, &logprobs(&case.last));
         for (place, (expected, gap)) in case.continuation.iter().zip(&case.gaps).enumerate() {
-            let token = sample(&last, 0.0, &mut rng);
+            let token = Sampling::GREEDY.draw(&last, &mut rng).token;
             if token != *expected {
                 assert!(*gap < 1e-3, "{}: token {place} is {token}, not {expected}, which led by {gap}", case.name);
                 break;
             }
-            let hidden = engine.trunk.extend(&mut [Span { tokens: &[token], prefix: None, cache: &mut cache }]);
+            let hidden = engine.trunk.extend(&mut [Span::new(&[token], &mut cache)]);
             last = engine.logprobs(&hidden);
         }
     }

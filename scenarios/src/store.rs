@@ -191,6 +191,7 @@ mod tests {
                 completion: "look".into(),
                 completion_tokens: vec![3],
                 logprobs: vec![-0.5],
+                sampling_logprobs: Vec::new(),
                 action: Some("look".into()),
                 value: None,
                 after_value: None,

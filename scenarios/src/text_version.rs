@@ -168,6 +168,7 @@ mod tests {
             completion: action.unwrap_or("?").into(),
             completion_tokens: Vec::new(),
             logprobs: Vec::new(),
+            sampling_logprobs: Vec::new(),
             action: action.map(str::to_owned),
             value: None,
             after_value: None,

@@ -3,6 +3,7 @@
 use crate::task::{Split, TaskType};
 use crate::text_version::TextVersion;
 use serde::{Deserialize, Serialize};
+use std::str::FromStr;
 
 /// Why an episode ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -50,6 +51,10 @@ pub struct Turn {
     pub completion_tokens: Vec<u32>,
     /// ln π(token | before), nats, of each completion token under the untempered policy.
     pub logprobs: Vec<f32>,
+    /// The same under the distribution that was sampled from: with temperature, top-k, top-p and min-p. Empty where that
+    /// is the untempered policy, and where nothing was sampled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sampling_logprobs: Vec<f32>,
     /// The command in the completion; `None` when it was malformed.
     pub action: Option<String>,
     /// V just before the completion, reward units, when a value network looked on.
@@ -63,6 +68,58 @@ pub struct Turn {
     pub candidates: Vec<Candidate>,
 }
 
+/// How the matrices of a model are held while it plays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// In 16 bits where every weight of a matrix is a bf16 or an f16 number, else in 32: no number changes.
+    #[default]
+    Exact,
+    /// Rounded to f16.
+    F16,
+    /// Rounded to bf16.
+    Bf16,
+    /// Rounded to 8 bits with an f16 scale for each 32 inputs of a column, the numbers of GGUF's Q8_0.
+    Q8,
+}
+
+impl Precision {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Exact, Self::F16, Self::Bf16, Self::Q8];
+
+    /// As it is written in flags and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+            Self::Q8 => "q8",
+        }
+    }
+}
+
+impl FromStr for Precision {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|precision| precision.name() == name);
+        found.ok_or_else(|| format!("`{name}` is none of exact, f16, bf16 and q8"))
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+fn whole() -> f32 {
+    1.0
+}
+
+fn is_whole(value: &f32) -> bool {
+    *value == 1.0
+}
+
 /// How an episode was played: all that a number needs beside it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Protocol {
@@ -74,6 +131,21 @@ pub struct Protocol {
     pub completion_limit: usize,
     /// Sampling temperature; 0 is greedy.
     pub temperature: f32,
+    /// Sample among this many likeliest tokens; 0 = all.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub top_k: usize,
+    /// Sample among the fewest likeliest tokens that together have this probability; 1 = all.
+    #[serde(default = "whole", skip_serializing_if = "is_whole")]
+    pub top_p: f32,
+    /// Sample among tokens of at least this share of the likeliest one's probability; 0 = all.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub min_p: f32,
+    /// Texts that end a completion and are no part of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stop: Vec<String>,
+    /// How the model's matrices were held.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub weights: Precision,
     /// K: candidates a turn, the best by after-state value acted on.
     pub best_of: usize,
     /// Whether the admissible commands were shown to the policy.
@@ -95,6 +167,11 @@ impl Default for Protocol {
             context_limit: 0,
             completion_limit: 24,
             temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            stop: Vec::new(),
+            weights: Precision::Exact,
             best_of: 1,
             admissible_shown: false,
             history: "full".into(),

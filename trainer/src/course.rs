@@ -19,7 +19,8 @@ use crate::train::{self, LeftOut, Lesson};
 use agent::chat;
 use agent::episode::Pool;
 use agent::model::{Companions, Model};
-use agent::player::{ExpertPolicy, LookingOn, ModelPlayer};
+use agent::model_player::{LookingOn, ModelPlayer};
+use agent::player::ExpertPolicy;
 use agent::tokenizer::Tokenizer;
 use agent::weights::Weights;
 use indicatif::ProgressBar;
@@ -245,7 +246,7 @@ impl Course<'_> {
 
     fn collect(&self, iteration: usize) -> Result<Vec<Trajectory>, TrainerError> {
         let recipe = &self.recipe.collect;
-        let player = ModelPlayer::new(&self.collector(iteration)?, LookingOn::Nobody)?;
+        let player = ModelPlayer::new(self.collector(iteration)?, LookingOn::Nobody)?;
         let seed = self.recipe.seed + 1000 * iteration as u64;
         let tasks = chosen(&self.suite, Split::Train, recipe.games, self.recipe.seed);
         let round = Round { repetitions: recipe.repetitions, seed, pool: Pool::default() };
@@ -312,12 +313,11 @@ impl Course<'_> {
             if lesson.from == Start::Fresh && iteration > 1 {
                 continue;
             }
-            let model = Model::open(&self.folder(iteration, &lesson.name))?;
+            let player = ModelPlayer::new(Model::open(&self.folder(iteration, &lesson.name))?, LookingOn::Value)?;
             for k in &recipe.best_of {
-                if *k > 1 && model.value.is_none() {
+                if *k > 1 && !player.has_value() {
                     continue;
                 }
-                let player = ModelPlayer::new(&model, LookingOn::Value)?;
                 let bar = self.reporter.stage(&format!("evaluate {}, K = {k}", lesson.name));
                 let round = Round { repetitions: 1, seed: self.recipe.seed, pool: Pool::default() };
                 let path = folder.join(format!("{}-k{k}.jsonl", lesson.name));

@@ -8,7 +8,7 @@ mod corridor;
 
 use agent::decoder::{Decoder, ValueNetwork};
 use agent::episode::Pool;
-use agent::player::{LookingOn, ModelPlayer};
+use agent::model_player::{LookingOn, ModelPlayer};
 use burn::tensor::{Device, Tensor};
 use corridor::{babbler, jobs, play, protocol, task};
 use scenarios::{Protocol, Trajectory};
@@ -40,7 +40,7 @@ fn kept(values: &[f32], mask: &[bool], row: usize, width: usize) -> Vec<f32> {
 #[test]
 fn the_learner_finds_the_logged_logprobs_and_values() {
     let model = babbler(11);
-    let player = ModelPlayer::new(&model, LookingOn::Value).unwrap();
+    let player = ModelPlayer::new(model.clone(), LookingOn::Value).unwrap();
     let tasks = ["plain/1", "plain/3", "plain/9"].map(task);
     let pool = Pool { workers: 2, episodes: 8 };
     let hot = Protocol { temperature: 2.0, best_of: 3, ..protocol() };

@@ -7,7 +7,8 @@ mod corridor;
 
 use agent::episode::Pool;
 use agent::model::Model;
-use agent::player::{LookingOn, ModelPlayer, Scripted};
+use agent::model_player::{LookingOn, ModelPlayer};
+use agent::player::Scripted;
 use corridor::{babbler, jobs, play, protocol, task};
 use indicatif::ProgressBar;
 use scenarios::{Outcome, TextVersion, Trajectory};
@@ -69,7 +70,7 @@ fn number(row: &MetricsRow, column: &str) -> f64 {
 
 /// Sampled episodes, some won and some not.
 fn rollouts(model: &Model) -> Vec<Trajectory> {
-    let player = ModelPlayer::new(model, LookingOn::Nobody).unwrap();
+    let player = ModelPlayer::new(model.clone(), LookingOn::Nobody).unwrap();
     let tasks = ["plain/1", "plain/2", "plain/9"].map(task);
     let played = play(&player, &jobs(&tasks, 4), &protocol(), Pool { workers: 2, episodes: 8 });
     let won = played.iter().filter(|t| t.outcome == Outcome::Success).count();

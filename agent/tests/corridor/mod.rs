@@ -142,10 +142,7 @@ pub fn protocol() -> Protocol {
         completion_limit: 4,
         temperature: 1.0,
         best_of: 1,
-        admissible_shown: false,
-        history: "full".into(),
-        malformed: "wasted_turn".into(),
-        translated_to: None,
+        ..Protocol::default()
     }
 }
 

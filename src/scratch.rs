@@ -1,9 +1,9 @@
-//! Folders for things that are needed while a command runs: games that are generated for a look.
+//! Folders for things that are needed while a command runs: games that are generated for a look, a model on its way.
 
 use std::path::{Path, PathBuf};
 
-/// A folder of its own below the system's folder for temporary files; it goes with this value, and what a killed
-/// hearth has left goes when the next one makes its own.
+/// A folder of its own below the system's folder for temporary files, or another; it goes with this value, and what a
+/// killed hearth has left there goes when the next one makes its own.
 pub(crate) struct Scratch(PathBuf);
 
 /// Before the number of the process that made the folder.
@@ -11,8 +11,12 @@ const NAME: &str = "hearth-scratch-";
 
 impl Scratch {
     pub(crate) fn new() -> Self {
-        let root = std::env::temp_dir();
-        sweep(&root, Path::new("/proc"));
+        Self::within(&std::env::temp_dir())
+    }
+
+    /// Below a folder on whose disk the things shall stay when they are done.
+    pub(crate) fn within(root: &Path) -> Self {
+        sweep(root, Path::new("/proc"));
         Self(root.join(format!("{NAME}{}", std::process::id())))
     }
 

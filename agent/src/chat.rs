@@ -52,15 +52,32 @@ pub fn parse_command(completion: &str) -> Option<&str> {
     (!command.is_empty() && !command.contains('\n') && !framed).then_some(command)
 }
 
-/// Fills in the token ids of an episode that was played in text, such as a demonstration. Log-probabilities stay empty:
+/// Fills in the token ids of an episode that was played in text, such as a demonstration. Log-probabilities are emptied:
 /// nobody sampled these tokens.
 pub fn tokenize(tokenizer: &Tokenizer, trajectory: &mut Trajectory) {
     let mut place = Place::Opening;
     for turn in &mut trajectory.turns {
+        // A completion that reads as a command and was none did not end by itself.
+        let was_cut = turn.action.is_none() && parse_command(&turn.completion).is_some();
         turn.observation_tokens = observation_tokens(tokenizer, &turn.observation, place);
         turn.completion_tokens = completion_tokens(tokenizer, &turn.completion);
-        place = Place::AfterEnd;
+        if was_cut {
+            turn.completion_tokens.pop();
+        }
+        turn.logprobs.clear();
+        place = if was_cut { Place::AfterCut } else { Place::AfterEnd };
     }
+}
+
+/// Whether the ids of every completion spell its text in this tokenizer's vocabulary: not those of another's, and none
+/// missing.
+#[must_use]
+pub fn is_tokenized_by(tokenizer: &Tokenizer, trajectory: &Trajectory) -> bool {
+    let spelled = |tokens: &[u32]| tokenizer.decode(tokens.strip_suffix(&[tokenizer.end]).unwrap_or(tokens));
+    trajectory
+        .turns
+        .iter()
+        .all(|turn| !turn.completion_tokens.is_empty() && spelled(&turn.completion_tokens) == turn.completion)
 }
 
 #[cfg(test)]

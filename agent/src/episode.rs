@@ -247,6 +247,7 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
             match answer {
                 Answer::ContextFull => self.end(slot, Outcome::ContextLimit, None)?,
                 Answer::GaveUp => self.end(slot, Outcome::Failure, None)?,
+                Answer::Failed(reason) => self.end(slot, Outcome::EnvFailed, Some(reason))?,
                 Answer::Completion(completion) => {
                     let waiting = again.len();
                     self.act(slot, completion, &mut again)?;

@@ -28,4 +28,12 @@ pub enum AgentError {
     /// Shapes that do not belong together.
     #[error("model configuration: {0}")]
     Config(String),
+    /// A server that was to play.
+    #[error("{server}: {reason}")]
+    Remote {
+        /// Host and model.
+        server: String,
+        /// What went wrong, and what mends it.
+        reason: String,
+    },
 }

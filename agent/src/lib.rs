@@ -2,7 +2,7 @@
 //!
 //! [`decoder`] is the transformer that learns (on burn), [`generate`] the same transformer that plays (plain vectors,
 //! a cache for each episode), [`chat`] and [`tokenizer`] turn text into token ids, [`select`] chooses among candidates
-//! by value, and [`episode`] is the only rollout loop. Worlds are known here through [`scenarios::Environment`] alone.
+//! by value, [`remote`] asks a server instead, and [`episode`] is the only rollout loop. Worlds are known here through [`scenarios::Environment`] alone.
 
 pub mod chat;
 pub mod config;
@@ -17,6 +17,7 @@ mod matrix;
 pub mod model;
 pub mod model_player;
 pub mod player;
+pub mod remote;
 pub mod rope;
 pub mod sample;
 pub mod select;

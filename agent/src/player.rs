@@ -18,6 +18,11 @@ pub trait Policy: Sync {
         None
     }
 
+    /// Why it will answer no more, when it will not: a run then stops instead of losing every episode that is left.
+    fn gone(&self) -> Option<String> {
+        None
+    }
+
     /// Begins an episode; everything random in it comes from `seed`.
     fn sit(&self, seed: u64) -> Self::Seat;
 
@@ -48,6 +53,8 @@ pub enum Answer {
     Writing,
     /// It has not begun: there is no room before another episode is over or its world has answered.
     Waiting,
+    /// It could not be asked, for this reason; says nothing about the policy.
+    Failed(String),
 }
 
 /// What a policy wrote in a turn. Fields as in [`scenarios::Turn`].

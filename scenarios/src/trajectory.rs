@@ -17,7 +17,7 @@ pub enum Outcome {
     TurnLimit,
     /// The next turn would not have fitted into the context.
     ContextLimit,
-    /// The world failed; says nothing about the policy.
+    /// The world failed, or the server that was to play; says nothing about the policy.
     EnvFailed,
 }
 
@@ -47,9 +47,11 @@ pub struct Turn {
     pub observation_tokens: Vec<u32>,
     /// All the policy wrote this turn, without the end-of-turn token.
     pub completion: String,
-    /// Token ids of the completion as sampled; the end-of-turn token included when it was sampled.
+    /// Token ids of the completion as sampled; the end-of-turn token included when it was sampled. Empty, as are the
+    /// observation's, where text was written or a server did not tell.
     pub completion_tokens: Vec<u32>,
-    /// ln π(token | before), nats, of each completion token under the untempered policy.
+    /// ln π(token | before), nats, of each completion token under the untempered policy; empty where nobody tells. From
+    /// a server that tells no ids, of every token it sampled, those of a stop text included.
     pub logprobs: Vec<f32>,
     /// The same under the distribution that was sampled from: with temperature, top-k, top-p and min-p. Empty where that
     /// is the untempered policy, and where nothing was sampled.
@@ -157,6 +159,9 @@ pub struct Protocol {
     /// The text version that every household game spoke, whichever it is written in; `None` = each its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub translated_to: Option<TextVersion>,
+    /// What stood above the first observation, for a policy on a server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instructions: Option<String>,
 }
 
 impl Default for Protocol {
@@ -177,6 +182,7 @@ impl Default for Protocol {
             history: "full".into(),
             malformed: "wasted_turn".into(),
             translated_to: None,
+            instructions: None,
         }
     }
 }
@@ -214,7 +220,7 @@ pub struct Trajectory {
     /// The terminal reward that the outcome gives, for those who read the log; every earlier reward is 0.
     #[serde(default)]
     pub reward: f64,
-    /// What the world said when it failed.
+    /// What the world, or the server that was to play, said when it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
     /// Wall-clock seconds from reset to end.

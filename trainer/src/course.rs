@@ -332,10 +332,10 @@ impl Course<'_> {
     }
 }
 
-/// Fills in the token ids of episodes that were played in text.
+/// Fills in the token ids of episodes that were played in text, or by a policy with another tokenizer.
 pub fn tokenize_texts(tokenizer: &Tokenizer, trajectories: &mut [Trajectory]) {
     for trajectory in trajectories {
-        if trajectory.turns.iter().all(|turn| turn.completion_tokens.is_empty()) {
+        if !chat::is_tokenized_by(tokenizer, trajectory) {
             chat::tokenize(tokenizer, trajectory);
         }
     }

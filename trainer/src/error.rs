@@ -38,6 +38,9 @@ pub enum TrainerError {
         /// What it was.
         value: f64,
     },
+    /// Whoever played answers no more.
+    #[error("{0}\nhint: the episodes that were played stand in the store; the same command goes on with the others")]
+    Gone(String),
     /// See [`BatchError`].
     #[error(transparent)]
     Batch(#[from] BatchError),

@@ -7,7 +7,7 @@ use agent::episode::{Job, Pool, play_episodes};
 use agent::player::Policy;
 use indicatif::ProgressBar;
 use scenarios::store::Store;
-use scenarios::{Protocol, Split, Task, TaskType, Trajectory, World};
+use scenarios::{Outcome, Protocol, Split, Task, TaskType, Trajectory, World};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -23,11 +23,11 @@ pub struct Row {
     pub task_type: Option<TaskType>,
     /// Candidates a turn.
     pub k: usize,
-    /// Games.
+    /// Games that were played to an end.
     pub n: usize,
     /// Games won.
     pub successes: usize,
-    /// Share of games won.
+    /// Share of them won; 0 where there are none.
     pub success_rate: f64,
     /// Lower end of the Wilson 95 % interval.
     pub low: f64,
@@ -37,7 +37,7 @@ pub struct Row {
     pub mean_turns: f64,
     /// Share of turns that held no command.
     pub malformed_share: f64,
-    /// Episodes lost to the world; they count as not won.
+    /// Games lost to the world, or to a server that was to play; they count in no other column.
     pub env_failed: usize,
 }
 
@@ -55,10 +55,12 @@ pub fn table(policy: &str, k: usize, trajectories: &[Trajectory]) -> Vec<Row> {
 }
 
 fn row(policy: &str, k: usize, split: Split, task_type: Option<TaskType>, group: &[&Trajectory]) -> Row {
-    let n = group.len();
-    let successes = group.iter().filter(|t| t.outcome == scenarios::Outcome::Success).count();
-    let turns: usize = group.iter().map(|t| t.turns.len()).sum();
-    let malformed: usize = group.iter().map(|t| t.malformed_turns()).sum();
+    let (lost, ended): (Vec<&Trajectory>, Vec<&Trajectory>) =
+        group.iter().partition(|t| t.outcome == Outcome::EnvFailed);
+    let n = ended.len();
+    let successes = ended.iter().filter(|t| t.outcome == Outcome::Success).count();
+    let turns: usize = ended.iter().map(|t| t.turns.len()).sum();
+    let malformed: usize = ended.iter().map(|t| t.malformed_turns()).sum();
     let count = |number: usize| u32::try_from(number).expect("fewer than four billion games");
     let (low, high) = wilson_interval(count(successes), count(n), 0.95);
     Row {
@@ -68,12 +70,12 @@ fn row(policy: &str, k: usize, split: Split, task_type: Option<TaskType>, group:
         k,
         n,
         successes,
-        success_rate: successes as f64 / n as f64,
+        success_rate: successes as f64 / n.max(1) as f64,
         low,
         high,
-        mean_turns: turns as f64 / n as f64,
+        mean_turns: turns as f64 / n.max(1) as f64,
         malformed_share: malformed as f64 / turns.max(1) as f64,
-        env_failed: group.iter().filter(|t| t.outcome == scenarios::Outcome::EnvFailed).count(),
+        env_failed: lost.len(),
     }
 }
 
@@ -92,7 +94,8 @@ pub struct Round {
 /// already, and returns all of them in the order of tasks and repetitions.
 ///
 /// # Errors
-/// When the store cannot be read or written, or holds episodes of another round.
+/// When the store cannot be read or written, or holds episodes of another round; [`TrainerError::Gone`] when the policy
+/// answers no more.
 pub fn play_round<P: Policy>(
     policy: &P,
     world: &dyn World,
@@ -121,6 +124,9 @@ pub fn play_round<P: Policy>(
     progress.set_position((jobs.len() - open.len()) as u64);
     let mut wins = finished.iter().filter(|t| t.reward() > 0.0).count();
     play_episodes(policy, world, &open, protocol, round.pool, |trajectory| {
+        if let Some(reason) = policy.gone().filter(|_| trajectory.outcome == Outcome::EnvFailed) {
+            return Err(TrainerError::Gone(reason));
+        }
         store.append(&trajectory)?;
         wins += usize::from(trajectory.reward() > 0.0);
         finished.push(trajectory);
@@ -166,8 +172,10 @@ pub fn protocol_line(protocol: &Protocol) -> String {
     };
     let shown = if protocol.admissible_shown { "admissible commands shown" } else { "no admissible list" };
     let translated = protocol.translated_to.map(|text| format!(", translated to text {text}")).unwrap_or_default();
+    let told = if protocol.instructions.is_some() { ", with instructions" } else { "" };
+    let stop = if protocol.stop.is_empty() { String::new() } else { format!(", stopped at {:?}", protocol.stop) };
     format!(
-        "each game once, {} turns, {} history, {shown}{translated}, {decoding}, malformed = {}, success = won",
+        "each game once, {} turns, {} history, {shown}{translated}{told}, {decoding}{stop}, malformed = {}, success = won",
         protocol.turn_limit, protocol.history, protocol.malformed
     )
 }

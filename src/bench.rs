@@ -1,5 +1,7 @@
 //! `hearth bench`: speed, always as a ratio against a named peer in the same run.
 
+mod mind;
+
 use crate::scratch::Scratch;
 use crate::ui;
 use crate::worlds::PythonArgs;
@@ -17,6 +19,8 @@ use std::time::{Duration, Instant};
 pub(crate) enum Bench {
     /// The native world against the Python world, and the bridge against the same Python loop without it
     World(BenchWorld),
+    /// Reading, writing and whole episodes of a model, against llama.cpp and transformers on the same weights
+    Mind(mind::BenchMind),
     /// Memory, processes and files of a pool of Python workers over many resets
     Pool(BenchPool),
 }
@@ -115,6 +119,7 @@ impl Bench {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::World(command) => command.run(),
+            Self::Mind(command) => command.run(),
             Self::Pool(command) => command.run(),
         }
     }

@@ -13,6 +13,7 @@ pub mod generate;
 pub mod gguf;
 mod jinja;
 mod kernel;
+pub mod limits;
 mod matrix;
 pub mod model;
 pub mod model_player;

@@ -1,0 +1,384 @@
+//! `hearth bench mind`: reading, writing and whole episodes of the engine that plays, beside llama.cpp and transformers
+//! on the same weights, and as a share of what the machine could do at most.
+
+use crate::scratch::Scratch;
+use crate::ui;
+use agent::episode::{Job, Pool, play_episodes};
+use agent::generate::{KvCache, PolicyEngine, Span};
+use agent::limits::Limits;
+use agent::model::Model;
+use agent::model_player::{Holding, LookingOn, ModelPlayer};
+use agent::player::ExpertPolicy;
+use anyhow::{Context, bail};
+use clap::{Args, ValueHint};
+use env_bridge::NativeWorld;
+use scenarios::{Precision, Protocol, Split, Task, Trajectory};
+use serde::{Deserialize, Serialize};
+use std::convert::Infallible;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+use trainer::TrainerError;
+use trainer::course::fresh;
+use trainer::recipe::Recipe;
+
+/// The peers' script; it runs under a Python of the user's that has their packages.
+const PEERS: &str = include_str!("peers.py");
+
+#[derive(Args)]
+pub(crate) struct BenchMind {
+    /// Model folder; without it, a fresh decoder of the quickstart's shape
+    #[arg(long, value_hint = ValueHint::DirPath)]
+    model: Option<PathBuf>,
+    /// Sequences at once, with commas between
+    #[arg(long, value_delimiter = ',', default_value = "1,8,32")]
+    batches: Vec<usize>,
+    /// Tokens that each sequence reads at once
+    #[arg(long, default_value_t = 256)]
+    prompt: usize,
+    /// Tokens that each sequence then takes one by one
+    #[arg(long, default_value_t = 64)]
+    tokens: usize,
+    /// How the matrices are held, with commas between: exact, f16, bf16, q8
+    #[arg(long, value_delimiter = ',', default_value = "exact,f16,q8")]
+    weights: Vec<Precision>,
+    /// Readings, of which the median counts
+    #[arg(long, default_value_t = 3)]
+    repetitions: usize,
+    /// Episodes to collect on generated games; 0 = none
+    #[arg(long, default_value_t = 32)]
+    episodes: usize,
+    /// Python with torch and transformers, to measure beside
+    #[arg(long, value_name = "PYTHON", value_hint = ValueHint::FilePath)]
+    transformers: Option<PathBuf>,
+    /// Python with llama-cpp-python and gguf, to measure beside
+    #[arg(long, value_name = "PYTHON", value_hint = ValueHint::FilePath)]
+    llama_cpp: Option<PathBuf>,
+    /// Print one JSON object instead of the table
+    #[arg(long)]
+    json: bool,
+}
+
+/// One speed, beside one peer or none.
+#[derive(Debug, Clone, Serialize)]
+struct Row {
+    /// `prefill`, `decode` or `episodes`.
+    what: &'static str,
+    model: String,
+    weights: Precision,
+    batch: usize,
+    /// Tokens a second of all sequences: read, written, or written in whole episodes.
+    ours: f64,
+    peer: Option<f64>,
+    peer_name: Option<String>,
+    ratio: Option<f64>,
+    /// Of the nearer of the machine's two ceilings; none for episodes.
+    share_of_limit: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    threads: usize,
+    /// GB/s.
+    memory: f64,
+    /// GFLOP/s.
+    peak: f64,
+    rows: Vec<Row>,
+}
+
+/// A line of the peers' script.
+#[derive(Debug, Clone, Deserialize)]
+struct PeerLine {
+    peer: String,
+    what: String,
+    batch: usize,
+    tokens_per_s: f64,
+    dtype: String,
+}
+
+impl BenchMind {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        if self.batches.contains(&0) || self.prompt == 0 || self.tokens == 0 || self.repetitions == 0 {
+            return Err(ui::WrongUse("--batches, --prompt, --tokens and --repetitions start at 1".into()).into());
+        }
+        let scratch = Scratch::new();
+        let suite = crate::games::one_of_each(scratch.path(), 1)?;
+        let tasks = suite.split(Split::Train);
+        let model = match &self.model {
+            Some(folder) => Model::open(folder).map_err(TrainerError::from)?,
+            None => fresh(&Recipe::quickstart().model, &expert_episodes(&tasks), 1)?,
+        };
+        let room = model.config.max_position_embeddings;
+        if self.prompt + self.tokens > room {
+            let text = format!("--prompt and --tokens: together at most the model's context, {room}");
+            return Err(ui::WrongUse(text).into());
+        }
+        let name = self.model.as_ref().map_or("quickstart".into(), |path| path.display().to_string());
+        let limits = Limits::measure();
+        let threads = limits.threads;
+        let (memory, peak) = (limits.bytes_per_s / 1e9, limits.flop_per_s / 1e9);
+        eprintln!("{threads} threads: {memory:.1} GB/s from memory, {peak:.0} GFLOP/s in f32");
+        let mut rows = Vec::new();
+        for weights in &self.weights {
+            rows.extend(self.speeds(&model, &name, *weights, &limits)?);
+        }
+        let folder = scratch.path().join("model");
+        if self.transformers.is_some() || self.llama_cpp.is_some() {
+            model.save(&folder).map_err(TrainerError::from)?;
+        }
+        let mut found = Vec::new();
+        if let Some(python) = &self.llama_cpp {
+            found.extend(self.ask_llama_cpp(python, threads, &folder, scratch.path())?);
+        }
+        if let Some(python) = &self.transformers {
+            found.extend(self.ask(
+                python,
+                threads,
+                &["--peer", "transformers", "--folder", &folder.to_string_lossy()],
+            )?);
+        }
+        let mut rows: Vec<Row> = rows.into_iter().flat_map(|row| row.beside(&found)).collect();
+        if self.episodes > 0 {
+            rows.extend(self.episodes(model, &name, &tasks, &folder, threads)?);
+        }
+        let report = Report { threads, memory, peak, rows };
+        if self.json {
+            ui::print_json(&report)?;
+        } else {
+            print(&report);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Reading and writing at every batch.
+    fn speeds(&self, model: &Model, name: &str, weights: Precision, limits: &Limits) -> anyhow::Result<Vec<Row>> {
+        let mut policy = model.policy.clone();
+        let engine = PolicyEngine::from_weights(&model.config, &mut policy, weights).map_err(TrainerError::from)?;
+        let mut rows = Vec::new();
+        for &batch in &self.batches {
+            let readings: Vec<[f64; 2]> = (0..self.repetitions).map(|_| self.reading(&engine, batch)).collect();
+            let median = |which: usize| {
+                let mut seconds: Vec<f64> = readings.iter().map(|reading| reading[which]).collect();
+                seconds.sort_unstable_by(f64::total_cmp);
+                seconds[seconds.len() / 2]
+            };
+            let limit = |new: usize, before: usize, passes: usize| {
+                let cost = Cost::of(&engine, batch, new, before);
+                passes as f64 * limits.seconds(cost.bytes, cost.operations)
+            };
+            let (prefill, decode) = (median(0), median(1));
+            let floors = [limit(self.prompt, 0, 1), limit(1, self.prompt + self.tokens / 2, self.tokens)];
+            let speeds = [("prefill", self.prompt, prefill, floors[0]), ("decode", self.tokens, decode, floors[1])];
+            rows.extend(speeds.map(|(what, tokens, seconds, floor)| Row {
+                what,
+                model: name.into(),
+                weights,
+                batch,
+                ours: (batch * tokens) as f64 / seconds,
+                peer: None,
+                peer_name: None,
+                ratio: None,
+                share_of_limit: Some(floor / seconds),
+            }));
+        }
+        Ok(rows)
+    }
+
+    /// Seconds to read every prompt, and to take every further token, with the logits of each sequence's last token.
+    fn reading(&self, engine: &PolicyEngine, batch: usize) -> [f64; 2] {
+        let (vocab, width) = (engine.trunk.config().vocab_size, engine.trunk.config().hidden_size);
+        let token = |sequence: usize, place: usize| ((7919 * place + 104_729 * sequence + 11) % vocab) as u32;
+        let prompts: Vec<Vec<u32>> =
+            (0..batch).map(|sequence| (0..self.prompt).map(|place| token(sequence, place)).collect()).collect();
+        let mut caches: Vec<KvCache> = prompts.iter().map(|_| KvCache::default()).collect();
+        let mut pass = |tokens: &[Vec<u32>]| {
+            let mut spans: Vec<Span<'_>> =
+                tokens.iter().zip(&mut caches).map(|(tokens, cache)| Span::new(tokens, cache)).collect();
+            let hidden = engine.trunk.extend(&mut spans);
+            let sequence = hidden.len() / batch;
+            let last: Vec<f32> =
+                hidden.chunks_exact(sequence).flat_map(|rows| &rows[sequence - width..]).copied().collect();
+            std::hint::black_box(engine.logprobs(&last));
+        };
+        let started = Instant::now();
+        pass(&prompts);
+        let prefill = started.elapsed().as_secs_f64();
+        let started = Instant::now();
+        for place in self.prompt..self.prompt + self.tokens {
+            pass(&(0..batch).map(|sequence| vec![token(sequence, place)]).collect::<Vec<_>>());
+        }
+        [prefill, started.elapsed().as_secs_f64()]
+    }
+
+    /// Whole episodes with the model as it samples, and model.generate on the same observations and lengths.
+    fn episodes(
+        &self,
+        model: Model,
+        name: &str,
+        tasks: &[&Task],
+        folder: &Path,
+        threads: usize,
+    ) -> anyhow::Result<Vec<Row>> {
+        let weights = self.weights[0];
+        let holding = Holding { weights, ..Holding::from(LookingOn::Nobody) };
+        let player = ModelPlayer::new(model, holding).map_err(TrainerError::from)?;
+        let protocol =
+            Protocol { temperature: 1.0, turn_limit: 12, context_limit: player.context_limit(), ..Protocol::default() };
+        let jobs: Vec<Job<'_>> = (0..self.episodes)
+            .map(|index| Job { task: tasks[index % tasks.len()], repetition: index / tasks.len(), seed: index as u64 })
+            .collect();
+        let started = Instant::now();
+        let played = played(&player, &jobs, &protocol, Pool { episodes: self.episodes, ..Pool::default() });
+        let seconds = started.elapsed().as_secs_f64();
+        let written: usize =
+            played.iter().flat_map(|episode| &episode.turns).map(|turn| turn.completion_tokens.len()).sum();
+        let row = Row {
+            what: "episodes",
+            model: name.into(),
+            weights,
+            batch: self.episodes,
+            ours: written as f64 / seconds,
+            peer: None,
+            peer_name: None,
+            ratio: None,
+            share_of_limit: None,
+        };
+        let Some(python) = &self.transformers else { return Ok(vec![row]) };
+        let turns: Vec<Vec<(&[u32], usize)>> = (played.iter())
+            .map(|e| e.turns.iter().map(|t| (&t.observation_tokens[..], t.completion_tokens.len())).collect())
+            .collect();
+        let file = folder.with_file_name("episodes.json");
+        std::fs::write(&file, serde_json::to_string(&turns)?)
+            .with_context(|| format!("cannot use {}", file.display()))?;
+        let batch = self.episodes.to_string();
+        let (folder, file) = (folder.to_string_lossy(), file.to_string_lossy());
+        let asked = ["--peer", "transformers", "--folder", &folder, "--episodes", &file];
+        let found = self.ask(python, threads, &[&asked[..], &["--batches", &batch]].concat())?;
+        Ok(row.beside(&found))
+    }
+
+    fn ask_llama_cpp(
+        &self,
+        python: &Path,
+        threads: usize,
+        folder: &Path,
+        scratch: &Path,
+    ) -> anyhow::Result<Vec<PeerLine>> {
+        let folder = folder.to_string_lossy();
+        let mut asked: Vec<String> = vec!["--peer".into(), "llama.cpp".into()];
+        for (precision, kind, flag) in [(Precision::F16, "f16", "--gguf-f16"), (Precision::Q8, "q8_0", "--gguf-q8")] {
+            if self.weights.contains(&precision) {
+                let file = scratch.join(format!("model.{kind}.gguf")).to_string_lossy().into_owned();
+                self.ask(python, threads, &["--folder", &folder, "--make-gguf", &file, "--type", kind])?;
+                asked.extend([flag.to_string(), file]);
+            }
+        }
+        if asked.len() == 2 {
+            bail!(ui::WrongUse("--llama-cpp: --weights names neither f16 nor q8".into()));
+        }
+        self.ask(python, threads, &asked.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// What the script says under a Python; its words go to stderr.
+    fn ask(&self, python: &Path, threads: usize, arguments: &[&str]) -> anyhow::Result<Vec<PeerLine>> {
+        let name = python.display().to_string();
+        eprintln!("asking {name} {}", arguments.iter().take(2).copied().collect::<Vec<_>>().join(" "));
+        let batches = self.batches.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+        let mut command = Command::new(python);
+        command.arg("-").args(["--batches", &batches, "--prompt", &self.prompt.to_string()]);
+        command.args(["--tokens", &self.tokens.to_string(), "--repetitions", &self.repetitions.to_string()]);
+        command.args(["--threads", &threads.to_string()]).args(arguments);
+        let mut child = (command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn())
+            .map_err(|error| ui::WrongUse(format!("{name}: {error}\nhint: name a Python interpreter")))?;
+        child.stdin.take().context("a pipe to the peer")?.write_all(PEERS.as_bytes())?;
+        let output = child.wait_with_output()?;
+        if !output.status.success() {
+            bail!("{name} could not measure ({}); its words stand above", output.status);
+        }
+        let lines = String::from_utf8_lossy(&output.stdout);
+        lines.lines().map(|line| serde_json::from_str(line).with_context(|| format!("{name} said {line:?}"))).collect()
+    }
+}
+
+/// What a pass reads from memory, and computes.
+struct Cost {
+    bytes: f64,
+    operations: f64,
+}
+
+impl Cost {
+    /// Of `batch` sequences with so many new tokens on so many old ones, and the logits of the last.
+    fn of(engine: &PolicyEngine, batch: usize, new: usize, before: usize) -> Self {
+        let config = engine.trunk.config();
+        let rows = (batch * new) as f64;
+        let layer = config.hidden_size * (2 * config.query_width() + 2 * config.kv_width())
+            + 3 * config.hidden_size * config.intermediate_size;
+        let matrices = (layer * config.num_hidden_layers) as f64 * rows;
+        let logits = (config.hidden_size * config.vocab_size * batch) as f64;
+        let seen = before as f64 + (new as f64 + 1.0) / 2.0;
+        let attention = 2.0 * rows * seen * (config.query_width() * config.num_hidden_layers) as f64;
+        let cached = (batch * (before + new) * engine.trunk.bytes_per_token()) as f64;
+        Self { bytes: engine.bytes() as f64 + cached, operations: 2.0 * (matrices + logits + attention) }
+    }
+}
+
+impl Row {
+    /// The same, once for each peer that measured it with the same numbers; alone where none did.
+    fn beside(self, found: &[PeerLine]) -> Vec<Self> {
+        let is_peer = |line: &&PeerLine| {
+            let same_numbers = match self.weights {
+                Precision::F16 => line.dtype == "f16" || line.peer == "transformers",
+                Precision::Q8 => line.dtype == "q8_0",
+                Precision::Exact => line.peer == "transformers",
+                Precision::Bf16 => false,
+            };
+            same_numbers && line.what == self.what && line.batch == self.batch
+        };
+        let peers = found.iter().filter(is_peer).map(|line| Self {
+            peer: Some(line.tokens_per_s),
+            peer_name: Some(format!("{} {}", line.peer, line.dtype)),
+            ratio: Some(self.ours / line.tokens_per_s),
+            ..self.clone()
+        });
+        let rows: Vec<Self> = peers.collect();
+        if rows.is_empty() { vec![self] } else { rows }
+    }
+}
+
+/// Demonstrations, for the vocabulary of a fresh decoder.
+fn expert_episodes(tasks: &[&Task]) -> Vec<Trajectory> {
+    let jobs: Vec<Job<'_>> = tasks.iter().map(|task| Job { task, repetition: 0, seed: 1 }).collect();
+    let mut episodes = played(&ExpertPolicy::default(), &jobs, &Protocol::default(), Pool::default());
+    episodes.sort_by(|a, b| a.game.cmp(&b.game));
+    episodes
+}
+
+fn played(policy: &impl agent::player::Policy, jobs: &[Job<'_>], protocol: &Protocol, pool: Pool) -> Vec<Trajectory> {
+    let mut played = Vec::new();
+    let Ok(()) =
+        play_episodes(policy, &NativeWorld::new(), jobs, protocol, pool, |trajectory| -> Result<(), Infallible> {
+            played.push(trajectory);
+            Ok(())
+        });
+    played
+}
+
+fn print(report: &Report) {
+    let number = |value: Option<f64>, digits: usize| value.map_or(String::new(), |value| format!("{value:.digits$}"));
+    let rows: Vec<Vec<String>> = (report.rows.iter())
+        .map(|row| {
+            vec![
+                row.what.into(),
+                row.weights.name().into(),
+                row.batch.to_string(),
+                format!("{:.1}", row.ours),
+                number(row.peer, 1),
+                row.peer_name.clone().unwrap_or_default(),
+                number(row.ratio, 2),
+                number(row.share_of_limit, 2),
+            ]
+        })
+        .collect();
+    ui::print_table(&["what", "weights", "batch", "tokens/s", "peer", "peer's name", "ratio", "share of limit"], &rows);
+}

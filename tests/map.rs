@@ -13,10 +13,13 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+fn toml_of(file: &str) -> toml::Table {
+    toml::from_str(&fs::read_to_string(root().join(file)).unwrap()).unwrap()
+}
+
 /// The packages that a manifest names under any of these tables, those of targets and renamed ones included.
 fn dependencies(package: &str, tables: &[&str]) -> BTreeSet<String> {
-    let text = fs::read_to_string(root().join(package).join("Cargo.toml")).unwrap();
-    let manifest: toml::Table = toml::from_str(&text).unwrap();
+    let manifest = toml_of(&format!("{package}/Cargo.toml"));
     let targets = manifest.get("target").and_then(toml::Value::as_table).into_iter().flat_map(toml::Table::values);
     let owners = targets.filter_map(toml::Value::as_table).chain([&manifest]);
     let lists = owners.flat_map(|owner| tables.iter().filter_map(|table| owner.get(*table)?.as_table()));
@@ -72,7 +75,7 @@ fn the_arrows_between_crates_are_those_of_the_map() {
 
 #[test]
 fn every_member_is_on_the_map() {
-    let manifest: toml::Table = toml::from_str(&fs::read_to_string(root().join("Cargo.toml")).unwrap()).unwrap();
+    let manifest = toml_of("Cargo.toml");
     let members: BTreeSet<String> =
         manifest["workspace"]["members"].as_array().unwrap().iter().map(|m| m.as_str().unwrap().to_string()).collect();
     assert_eq!(members, set(&CRATES));
@@ -90,6 +93,30 @@ fn tensors_and_python_stay_in_their_rooms() {
         assert!(users(library).is_subset(&set(&["agent", "trainer"])), "{library} is used by {:?}", users(library));
     }
     assert!(users("anyhow").is_subset(&set(&["."])), "a library has errors of its own, not anyhow");
+}
+
+/// The default build has nothing of CUDA, and no build has the kernel compiler whose build script downloads LLVM.
+#[test]
+fn cuda_is_there_only_when_asked_for() {
+    for package in [".", "scenarios", "env-bridge", "agent", "trainer"] {
+        let manifest = toml_of(&format!("{package}/Cargo.toml"));
+        let default = manifest.get("features").and_then(|features| features.get("default"));
+        assert_eq!(default, None, "{package} has default features");
+    }
+    let workspace = toml_of("Cargo.toml");
+    let burn: Vec<&str> = workspace["workspace"]["dependencies"]["burn"]["features"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(toml::Value::as_str)
+        .collect();
+    assert!(!burn.iter().any(|feature| ["cuda", "autotune", "fusion", "default"].contains(feature)), "{burn:?}");
+    assert_eq!(toml_of("agent/Cargo.toml")["dependencies"]["cubecl"]["optional"].as_bool(), Some(true));
+    let lock = toml_of("Cargo.lock");
+    let locked = lock["package"].as_array().unwrap();
+    let of = |name: &str| locked.iter().find(|package| package["name"].as_str() == Some(name));
+    assert!(of("cubecl-llvm").is_some_and(|package| package.get("source").is_none()), "cubecl-llvm is the stand-in");
+    assert!(of("llvm-sys").is_none() && of("tracel-llvm-bundler").is_none());
 }
 
 /// Python is embedded by worker processes alone: hearth's own process never starts an interpreter.

@@ -1,6 +1,7 @@
 //! `hearth quickstart` and `hearth loop`: follow a recipe and print the table.
 
 use crate::ui;
+use agent::device::Hardware;
 use clap::{Args, ValueHint};
 use env_bridge::native::NativeWorld;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,9 @@ pub(crate) struct Quickstart {
     /// A few games and updates, to see every stage in under a minute; its numbers mean nothing
     #[arg(long)]
     quick: bool,
+    /// Where to learn: `cpu`, or in a build with CUDA an NVIDIA GPU, `cuda` or `cuda:N`; playing stays on the CPU
+    #[arg(long, default_value_t)]
+    device: Hardware,
     /// Print one JSON object instead of the table
     #[arg(long)]
     json: bool,
@@ -39,6 +43,9 @@ pub(crate) struct Loop {
     /// Seed instead of the recipe's
     #[arg(long)]
     seed: Option<u64>,
+    /// Where to learn: `cpu`, or in a build with CUDA an NVIDIA GPU, `cuda` or `cuda:N`; playing stays on the CPU
+    #[arg(long, default_value_t)]
+    device: Hardware,
     /// Print one JSON object instead of the table
     #[arg(long)]
     json: bool,
@@ -52,7 +59,7 @@ impl Quickstart {
             recipe.shrink();
         }
         let out = self.out.unwrap_or_else(|| format!("runs/{}-{}", recipe.name, recipe.seed).into());
-        follow(&recipe, &out, self.json)
+        follow(&recipe, &out, self.device, self.json)
     }
 }
 
@@ -61,12 +68,12 @@ impl Loop {
         let mut recipe = Recipe::open(&self.recipe)?;
         recipe.seed = self.seed.unwrap_or(recipe.seed);
         let out = self.out.unwrap_or_else(|| PathBuf::from("runs").join(&recipe.name));
-        follow(&recipe, &out, self.json)
+        follow(&recipe, &out, self.device, self.json)
     }
 }
 
-fn follow(recipe: &Recipe, out: &Path, json: bool) -> anyhow::Result<ExitCode> {
-    let report = course::follow(recipe, out, &NativeWorld::new(), &ui::Terminal, CODE)?;
+fn follow(recipe: &Recipe, out: &Path, hardware: Hardware, json: bool) -> anyhow::Result<ExitCode> {
+    let report = course::follow(recipe, out, &NativeWorld::new(), &ui::Terminal, hardware, CODE)?;
     if json {
         ui::print_json(&report)?;
     } else {

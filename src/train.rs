@@ -1,6 +1,7 @@
 //! `hearth train`: one lesson from its own file on trajectory stores.
 
 use crate::ui;
+use agent::device::Hardware;
 use agent::model::Model;
 use clap::{Args, ValueHint};
 use serde::Serialize;
@@ -31,6 +32,9 @@ pub(crate) struct Train {
     /// Folder for the model, metrics.csv and the checkpoint; a lesson that was stopped there goes on
     #[arg(long, value_hint = ValueHint::DirPath)]
     out: PathBuf,
+    /// Where to learn: `cpu`, or in a build with CUDA an NVIDIA GPU, `cuda` or `cuda:N`
+    #[arg(long, default_value_t)]
+    device: Hardware,
     /// Print one JSON object instead of a line
     #[arg(long)]
     json: bool,
@@ -46,6 +50,7 @@ struct Trained {
 
 impl Train {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        self.device.burn().map_err(TrainerError::from)?;
         let recipe = open_lesson(&self.lesson)?;
         let mut trajectories = Vec::new();
         for path in &self.data {
@@ -69,8 +74,14 @@ impl Train {
             }
         };
         tokenize_texts(&start.tokenizer, &mut trajectories);
-        let lesson =
-            Lesson { recipe: &recipe, start: &start, trajectories: &trajectories, seed: self.seed, out: &self.out };
+        let lesson = Lesson {
+            recipe: &recipe,
+            start: &start,
+            trajectories: &trajectories,
+            seed: self.seed,
+            out: &self.out,
+            hardware: self.device,
+        };
         let bar = ui::bar(&format!("train {}", recipe.name));
         let (model, left_out) = train::train(&lesson, &bar)?;
         bar.finish();

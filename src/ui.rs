@@ -157,6 +157,7 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
         || match error.downcast_ref() {
             Some(TrainerError::Suite(_) | TrainerError::Content { .. } | TrainerError::File { .. }) => true,
             Some(TrainerError::Agent(AgentError::File { .. } | AgentError::Content { .. })) => true,
+            Some(TrainerError::Agent(AgentError::Device { .. })) => true,
             Some(TrainerError::Store(error)) => is_unusable_store(error),
             _ => false,
         };

@@ -111,6 +111,28 @@ fn has_keys(object: &Value, keys: &[&str]) {
     }
 }
 
+/// Before anything is read or written. In a build with CUDA, a hundredth GPU would be there as little.
+#[test]
+fn a_device_that_cannot_be_had_is_refused_at_once() {
+    let folder = folder();
+    let quickstart = ["quickstart", "--quick", "--out", "run", "--device"];
+    let train = ["train", "lesson.toml", "--data", "data.jsonl", "--out", "run", "--device"];
+    for command in [&quickstart[..], &train] {
+        let ran = |device: &str| hearth(folder.path(), &[command, &[device]].concat());
+        let said = ran("cuda:99");
+        assert_eq!((said.code, said.stdout.as_str()), (2, ""));
+        if cfg!(feature = "cuda") {
+            assert!(said.stderr.starts_with("error: device cuda:99: "), "{}", said.stderr);
+        } else {
+            let hint = "hint: cargo build --release --features cuda\n";
+            assert_eq!(said.stderr, format!("error: device cuda:99: this hearth is built without CUDA\n{hint}"));
+        }
+        let said = ran("gpu");
+        assert!(said.code == 2 && said.stderr.contains("a device is cpu, cuda or cuda:N"), "{}", said.stderr);
+    }
+    assert!(!folder.path().join("run").exists());
+}
+
 /// The help of every subcommand that the help names, however deep.
 #[test]
 fn the_help_says_what_it_said() {

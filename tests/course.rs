@@ -5,6 +5,7 @@
 
 mod tiny;
 
+use agent::device::Hardware;
 use env_bridge::NativeWorld;
 use indicatif::ProgressBar;
 use scenarios::store::Store;
@@ -57,7 +58,7 @@ struct Followed {
 
 fn go(recipe: &Recipe, out: &Path) -> Result<Followed, TrainerError> {
     let (world, notes) = (Counting::default(), Notes::default());
-    let report = follow(recipe, out, &world, &notes, "test")?;
+    let report = follow(recipe, out, &world, &notes, Hardware::Cpu, "test")?;
     Ok(Followed { report, opened: world.opened.into_inner(), notes: notes.0.into_inner().unwrap() })
 }
 
@@ -226,7 +227,9 @@ fn a_run_on_a_folder_of_games_is_bound_to_these_games() {
     let damaged = &suite.split(Split::ValidSeen)[0].path;
     fs::write(damaged, "{").unwrap();
     let notes = Notes::default();
-    let Err(error) = follow(&recipe, &out, &NativeWorld::new(), &notes, "test") else { panic!("a game less") };
+    let Err(error) = follow(&recipe, &out, &NativeWorld::new(), &notes, Hardware::Cpu, "test") else {
+        panic!("a game less")
+    };
     assert!(error.to_string().contains("run.json: the games are not those that this run began with"), "{error}");
     let notes = notes.0.into_inner().unwrap();
     assert!(notes[0].starts_with(&format!("left out: {}: not a game: ", damaged.display())), "{notes:?}");

@@ -34,6 +34,12 @@ pub enum AgentError {
         /// Host and model.
         server: String,
         /// What went wrong, and what mends it.
+    /// A device to learn on that cannot be had.
+    #[error("device {device}: {reason}")]
+    Device {
+        /// As it was asked for.
+        device: String,
+        /// What is missing, and what mends it.
         reason: String,
     },
 }

@@ -7,6 +7,7 @@
 pub mod chat;
 pub mod config;
 pub mod decoder;
+pub mod device;
 pub mod episode;
 pub mod error;
 pub mod generate;

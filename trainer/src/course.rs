@@ -17,6 +17,7 @@ use crate::evaluate::{self, Round, Row, play_round};
 use crate::recipe::{Data, DemonstrationsRecipe, GamesRecipe, LessonRecipe, ModelRecipe, Recipe, Start};
 use crate::train::{self, LeftOut, Lesson};
 use agent::chat;
+use agent::device::Hardware;
 use agent::episode::Pool;
 use agent::model::{Companions, Model};
 use agent::model_player::{LookingOn, ModelPlayer};
@@ -61,10 +62,11 @@ struct Course<'a> {
     out: &'a Path,
     world: &'a dyn World,
     reporter: &'a dyn Reporter,
+    hardware: Hardware,
     suite: Suite,
 }
 
-/// Follows a recipe into `out`, or goes on with what stands there.
+/// Follows a recipe into `out`, or goes on with what stands there; learns on `hardware`, plays on the CPU.
 ///
 /// # Errors
 /// Any [`TrainerError`]; what was written stays, and the same call goes on from it.
@@ -73,13 +75,15 @@ pub fn follow(
     out: &Path,
     world: &dyn World,
     reporter: &dyn Reporter,
+    hardware: Hardware,
     code: &str,
 ) -> Result<Report, TrainerError> {
     let started = Instant::now();
+    hardware.burn()?; // what it lacks is said before an hour of playing
     std::fs::create_dir_all(out).map_err(TrainerError::file(out))?;
     claim(recipe, out)?;
     let suite = games(recipe, out, reporter)?;
-    let course = Course { recipe, out, world, reporter, suite };
+    let course = Course { recipe, out, world, reporter, hardware, suite };
     course.write_run_json(code)?;
     let demonstrations = course.demonstrations()?;
     let mut rows = Vec::new();
@@ -176,6 +180,7 @@ impl Course<'_> {
         let run = serde_json::json!({
             "name": self.recipe.name, "seed": self.recipe.seed, "suite": self.suite.hash(),
             "games": self.suite.tasks.len(), "faults": self.suite.faults.len(), "code": code,
+            "device": self.hardware.to_string(),
         });
         std::fs::write(&path, format!("{run:#}\n")).map_err(TrainerError::file(&path))
     }
@@ -291,7 +296,8 @@ impl Course<'_> {
         out: &Path,
     ) -> Result<(), TrainerError> {
         tokenize_texts(&start.tokenizer, &mut trajectories);
-        let lesson = Lesson { recipe, start, trajectories: &trajectories, seed: self.recipe.seed, out };
+        let (seed, hardware) = (self.recipe.seed, self.hardware);
+        let lesson = Lesson { recipe, start, trajectories: &trajectories, seed, out, hardware };
         let bar = self.reporter.stage(&format!("train {}", recipe.name));
         let (model, left_out) = train::train(&lesson, &bar)?;
         bar.finish();

@@ -4,6 +4,7 @@
 use crate::error::TrainerError;
 use crate::optimizer::OptimizerRecipe;
 use agent::config::DecoderConfig;
+use agent::decoder::Precision;
 use scenarios::{Protocol, Split, household};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -179,6 +180,9 @@ pub struct LessonRecipe {
     pub from: Start,
     /// What it reads.
     pub data: Vec<Data>,
+    /// What the linear layers multiply in: `f32` or `bf16`.
+    #[serde(default)]
+    pub precision: Precision,
     /// Batches, rates and schedule.
     #[serde(default)]
     pub optimizer: OptimizerRecipe,
@@ -392,6 +396,15 @@ mod tests {
         assert_eq!(toml::from_str::<Recipe>(&text).expect("reads"), recipe);
     }
 
+    #[test]
+    fn the_precision_is_written_down_whether_asked_for_or_not() {
+        let mut recipe = Recipe::quickstart();
+        assert!(recipe.lessons.iter().all(|lesson| lesson.precision == Precision::F32));
+        recipe.lessons[1].precision = Precision::Bf16;
+        let text = toml::to_string(&recipe).expect("writes");
+        assert_eq!((text.matches("precision = \"f32\"").count(), text.matches("precision = \"bf16\"").count()), (2, 1));
+    }
+
     fn refused(from: &str, to: &str) -> String {
         let text = include_str!("../recipes/quickstart.toml");
         assert!(text.contains(from), "{from} is not in the recipe");
@@ -406,6 +419,7 @@ mod tests {
         assert!(refused("kind = \"sft\"", "kind = \"sft\"\nbeta = 0.1").contains("beta"));
         assert!(refused("iterations = 1", "iterations = 1\nbudget = 3").contains("budget"));
         assert!(refused("iterations = 1", "iterations = \"one\"").contains("invalid type"));
+        assert!(refused("from = \"fresh\"", "from = \"fresh\"\nprecision = \"f16\"").contains("unknown variant `f16`"));
         assert!(refused("policy = \"sft\"", "policy = \"gpt\"").contains("there is no lesson \"gpt\""));
         assert!(refused("heads = 4", "heads = 5").contains("heads"));
     }

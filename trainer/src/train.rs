@@ -13,6 +13,7 @@ use crate::optimizer::{
 };
 use crate::recipe::{Algorithm, LessonRecipe, Level, Targets};
 use agent::decoder::{Decoder, ValueNetwork};
+use agent::device::Hardware;
 use agent::model::Model;
 use agent::weights::Weights;
 use burn::module::Module;
@@ -27,8 +28,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-/// Positions of a batch are rounded up to a multiple of this, so that few shapes occur.
-const TIME_MULTIPLE: usize = 16;
 /// Updates between two checkpoints.
 const CHECKPOINT_EVERY: usize = 100;
 
@@ -44,6 +43,8 @@ pub struct Lesson<'a> {
     pub seed: u64,
     /// Folder for `metrics.csv` and the checkpoint.
     pub out: &'a Path,
+    /// Where to learn; it changes how sums are rounded and how long they take.
+    pub hardware: Hardware,
 }
 
 /// Which trajectories a lesson does not read, counted.
@@ -82,8 +83,9 @@ struct Metrics {
 /// Learns; returns the model and what was left out of the data.
 ///
 /// # Errors
-/// When nothing is left to read, a number is not finite, or a file cannot be written.
+/// When the device cannot be had, nothing is left to read, a number is not finite, or a file cannot be written.
 pub fn train(lesson: &Lesson<'_>, progress: &ProgressBar) -> Result<(Model, LeftOut), TrainerError> {
+    let place = Place { device: lesson.hardware.burn()?.autodiff(), cut: Cut::of(lesson.hardware) };
     std::fs::create_dir_all(lesson.out).map_err(TrainerError::file(lesson.out))?;
     let (data, left_out) = readable(lesson);
     if data.is_empty() {
@@ -94,7 +96,7 @@ pub fn train(lesson: &Lesson<'_>, progress: &ProgressBar) -> Result<(Model, Left
         )));
     }
     let plan = plan(lesson, &data);
-    let mut student = Student::new(lesson, &plan)?;
+    let mut student = Student::new(lesson, &plan, place)?;
     let mut metrics = MetricsFile::open(&lesson.out.join("metrics.csv"), student.update)?;
     progress.set_length(plan.len() as u64);
     progress.set_position(student.update as u64);
@@ -159,11 +161,39 @@ fn text_versions(start: &Model, plan: &[(usize, Vec<usize>)], data: &[&Trajector
     start.text_versions.iter().copied().chain(shown).collect()
 }
 
-/// Tokens, padding included, that go through the networks together: what fits into the caches. A batch is cut into such
-/// parts of near-equal lengths, whose gradients are added in order: the sum does not depend on the number of cores.
-const PART_TOKENS: usize = 640;
-/// Parts in work at the same time.
-const LANES: usize = 2;
+/// A device, and how batches are cut for it.
+#[derive(Clone)]
+struct Place {
+    /// With gradients.
+    device: Device,
+    cut: Cut,
+}
+
+/// How a batch is cut into parts of near-equal lengths, whose gradients are added in order: the sum does not depend on
+/// the number of cores, and on the cut only in its rounding.
+#[derive(Debug, Clone, Copy)]
+struct Cut {
+    /// Tokens, padding included, that go through the networks together.
+    tokens: usize,
+    /// Parts in work at the same time.
+    lanes: usize,
+    /// The positions of a part are rounded up to a multiple of this, so that few shapes occur.
+    positions: usize,
+    /// So are the positions whose logits are looked at.
+    written: usize,
+}
+
+impl Cut {
+    fn of(hardware: Hardware) -> Self {
+        match hardware {
+            // What fits into the caches of a core.
+            Hardware::Cpu => Self { tokens: 640, lanes: 2, positions: 16, written: 1 },
+            // What fills a GPU and fits into its memory. Its kernels are tuned once for each power of two of a dimension
+            // and each alignment of rows; multiples of 64 leave few of the latter.
+            Hardware::Cuda(_) => Self { tokens: 8192, lanes: 1, positions: 64, written: 64 },
+        }
+    }
+}
 
 /// The networks, their optimizers and how far they are.
 struct Student {
@@ -171,6 +201,7 @@ struct Student {
     replicas: Vec<Networks>,
     /// Threads of each lane, so that lanes do not wait for each other's small products.
     pools: Vec<rayon::ThreadPool>,
+    place: Place,
     policy: Trained,
     value: Option<Trained>,
     update: usize,
@@ -185,6 +216,7 @@ struct Trained {
 
 /// The networks on a device.
 struct Networks {
+    place: Place,
     policy: Decoder,
     critic: Option<Critic>,
 }
@@ -215,7 +247,7 @@ struct Logged {
 }
 
 impl Student {
-    fn new(lesson: &Lesson<'_>, plan: &[(usize, Vec<usize>)]) -> Result<Self, TrainerError> {
+    fn new(lesson: &Lesson<'_>, plan: &[(usize, Vec<usize>)], place: Place) -> Result<Self, TrainerError> {
         let identity = identity(lesson, plan);
         let mut found = Checkpoint::open(&lesson.out.join("checkpoint"), &identity)?;
         let update = found.as_ref().map_or(0, |checkpoint| checkpoint.position.update);
@@ -230,16 +262,16 @@ impl Student {
             value_weights = Some(tensors("value")?.unwrap_or_else(fresh));
             value_optimizer = optimizer(tensors("value-optimizer")?)?;
         }
-        let replica = |_| Networks::new(lesson.start, &policy_weights, value_weights.as_ref());
-        let replicas = (0..LANES).map(replica).collect::<Result<Vec<_>, _>>()?;
+        let replica = |_| Networks::new(lesson, &policy_weights, value_weights.as_ref(), &place);
+        let replicas = (0..place.cut.lanes).map(replica).collect::<Result<Vec<_>, _>>()?;
         let policy = Trained { parameters: parameters(&replicas[0].policy), optimizer: policy_optimizer };
         let critic = replicas[0].critic.as_ref();
         let value = critic.map(|critic| Trained { parameters: parameters(&critic.value), optimizer: value_optimizer });
-        let threads = (rayon::current_num_threads() / LANES).max(1);
+        let threads = (rayon::current_num_threads() / place.cut.lanes).max(1);
         let pool = |_| rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-        let pools = (0..LANES).map(pool).collect::<Result<_, _>>();
+        let pools = (0..place.cut.lanes).map(pool).collect::<Result<_, _>>();
         let pools = pools.map_err(|e| TrainerError::Data(format!("no threads for training: {e}")))?;
-        Ok(Self { replicas, pools, policy, value, update, lesson: identity })
+        Ok(Self { replicas, pools, place, policy, value, update, lesson: identity })
     }
 
     fn checkpoint(&self) -> Checkpoint {
@@ -319,8 +351,8 @@ impl Student {
     fn whole(&self, recipe: &LessonRecipe, chosen: &[&Trajectory], updates: usize) -> Result<Part, TrainerError> {
         let mut by_length = chosen.to_vec();
         by_length.sort_by_key(|trajectory| std::cmp::Reverse(trajectory.tokens()));
-        let batch = |part: &[&Trajectory]| Batch::new(part, TIME_MULTIPLE);
-        let batches = parts(&by_length).into_iter().map(batch).collect::<Result<Vec<_>, _>>()?;
+        let batch = |part: &[&Trajectory]| Batch::new(part, self.place.cut.positions);
+        let batches = parts(&by_length, self.place.cut.tokens).into_iter().map(batch).collect::<Result<Vec<_>, _>>()?;
         let weights: Vec<f64> = batches.iter().map(|batch| weight(batch, &recipe.algorithm)).collect();
         let total: f64 = weights.iter().sum();
         let progress = self.update as f64 / updates as f64;
@@ -329,12 +361,15 @@ impl Student {
             let take = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|index| *index < batches.len());
             std::iter::from_fn(take).map(|index| (index, networks.part(&batches[index], recipe, progress))).collect()
         };
-        let mut parts: Vec<(usize, Part)> = std::thread::scope(|scope| {
-            let lanes = self.replicas.iter().zip(&self.pools);
-            let threads: Vec<_> =
-                lanes.map(|(networks, pool)| scope.spawn(|| pool.install(|| lane(networks)))).collect();
-            threads.into_iter().flat_map(|thread| thread.join().expect("a part does not panic")).collect()
-        });
+        let mut parts: Vec<(usize, Part)> = match &self.replicas[..] {
+            [alone] => lane(alone), // in this thread: a GPU gives every thread a queue and memory of its own
+            _ => std::thread::scope(|scope| {
+                let lanes = self.replicas.iter().zip(&self.pools);
+                let threads: Vec<_> =
+                    lanes.map(|(networks, pool)| scope.spawn(|| pool.install(|| lane(networks)))).collect();
+                threads.into_iter().flat_map(|thread| thread.join().expect("a part does not panic")).collect()
+            }),
+        };
         parts.sort_by_key(|(index, _)| *index);
         let mut whole = Part::default();
         for ((_, part), weight) in parts.into_iter().zip(weights) {
@@ -356,12 +391,12 @@ impl Student {
     }
 }
 
-/// Cuts trajectories, longest first, into parts of at most [`PART_TOKENS`] tokens with their padding, or of one.
-fn parts<'a, 'b>(by_length: &'b [&'a Trajectory]) -> Vec<&'b [&'a Trajectory]> {
+/// Cuts trajectories, longest first, into parts of at most so many tokens with their padding, or of one trajectory.
+fn parts<'a, 'b>(by_length: &'b [&'a Trajectory], tokens: usize) -> Vec<&'b [&'a Trajectory]> {
     let mut rest = by_length;
     std::iter::from_fn(|| {
         let longest = rest.first()?.tokens().max(1);
-        let (part, after) = rest.split_at((PART_TOKENS / longest).clamp(1, rest.len()));
+        let (part, after) = rest.split_at((tokens / longest).clamp(1, rest.len()));
         rest = after;
         Some(part)
     })
@@ -410,16 +445,23 @@ impl Logged {
 }
 
 impl Networks {
-    fn new(start: &Model, policy: &Weights, value: Option<&Weights>) -> Result<Self, TrainerError> {
-        let (device, config) = (Device::flex().autodiff(), &start.config);
+    fn new(
+        lesson: &Lesson<'_>,
+        policy: &Weights,
+        value: Option<&Weights>,
+        place: &Place,
+    ) -> Result<Self, TrainerError> {
+        let (start, precision) = (lesson.start, lesson.recipe.precision);
+        let device = &place.device;
+        let decoder = |weights: &Weights| -> Result<Decoder, TrainerError> {
+            Ok(Decoder::from_weights(&start.config, weights, device)?.with_precision(precision))
+        };
         let critic = |value: &Weights| -> Result<Critic, TrainerError> {
-            Ok(Critic {
-                reference: Decoder::from_weights(config, &start.policy, &device)?.no_grad(),
-                value: ValueNetwork::from_weights(config, value, &device)?,
-            })
+            let value = ValueNetwork::from_weights(&start.config, value, device)?.with_precision(precision);
+            Ok(Critic { reference: decoder(&start.policy)?.no_grad(), value })
         };
         let critic = value.map(critic).transpose()?;
-        Ok(Self { policy: Decoder::from_weights(config, policy, &device)?, critic })
+        Ok(Self { policy: decoder(policy)?, critic, place: place.clone() })
     }
 
     /// Gradients and numbers of one part of a batch; `progress` in [0, 1) says how far the lesson is.
@@ -435,11 +477,10 @@ impl Networks {
 
     /// SFT, and rejection sampling, which is SFT on successes.
     fn imitate(&self, batch: &Batch, targets: Targets) -> Part {
-        let device = Device::flex().autodiff();
-        let tensors = batch.to_device(&device);
+        let tensors = batch.to_device(&self.place.device);
         let loss = match targets {
             Targets::Actions => {
-                let written = Written::new(batch, &device);
+                let written = Written::new(batch, &self.place);
                 let logprobs = written.logprobs(&self.policy, &tensors);
                 sft::sft_loss(written.of_targets(logprobs), &written.mask)
             }
@@ -457,10 +498,9 @@ impl Networks {
 
     /// Log-ratios first, then both losses, neither of which reaches the other's network.
     fn oreo(&self, batch: &Batch, science: &Oreo) -> Part {
-        let device = Device::flex().autodiff();
         let critic = self.critic.as_ref().expect("oreo lessons have a critic");
-        let tensors = batch.to_device(&device);
-        let written = Written::new(batch, &device);
+        let tensors = batch.to_device(&self.place.device);
+        let written = Written::new(batch, &self.place);
         let policy_logprobs = written.logprobs(&self.policy, &tensors);
         let reference_logprobs = written.logprobs(&critic.reference, &tensors).detach();
         let token_log_ratios =
@@ -553,9 +593,10 @@ struct Written {
 }
 
 impl Written {
-    fn new(batch: &Batch, device: &Device) -> Self {
+    fn new(batch: &Batch, Place { device, cut }: &Place) -> Self {
         let row = |index: usize| (0..batch.time).filter(move |t| batch.action_mask[index * batch.time + t]);
         let width = (0..batch.batch).map(|index| row(index).count()).max().unwrap_or(0);
+        let width = width.next_multiple_of(cut.written);
         let shape = [batch.batch, width];
         let [mut positions, mut rows, mut targets, mut turns] = [(); 4].map(|()| vec![0_i64; batch.batch * width]);
         let mut mask = vec![false; batch.batch * width];
@@ -657,5 +698,73 @@ impl MetricsFile {
     fn write(&mut self, row: &Metrics) -> Result<(), TrainerError> {
         self.writer.serialize(row).map_err(|e| TrainerError::content(&self.path, e))?;
         self.writer.flush().map_err(TrainerError::file(&self.path))
+    }
+}
+
+#[cfg(test)]
+#[path = "../../agent/tests/corridor/mod.rs"]
+mod corridor;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::corridor::{babbler, jobs, play, protocol, task};
+    use super::*;
+    use crate::optimizer::OptimizerRecipe;
+    use crate::recipe::{Data, Start};
+    use agent::decoder::Precision;
+    use agent::episode::Pool;
+    use agent::player::{LookingOn, ModelPlayer};
+
+    /// As far apart as a part of the larger; gradients as vectors.
+    #[track_caller]
+    fn close(a: &[f32], b: &[f32]) {
+        let square = |x: f32| f64::from(x) * f64::from(x);
+        let size = a.iter().map(|a| square(*a)).sum::<f64>().sqrt();
+        let off = a.iter().zip(b).map(|(a, b)| square(a - b)).sum::<f64>().sqrt();
+        assert!(a.len() == b.len() && off <= 1e-4 * size + 1e-7, "off by {off}, of {size}");
+    }
+
+    /// A GPU's parts, padding and single lane, on the CPU: losses and gradients differ from the CPU's in rounding alone.
+    #[test]
+    fn the_cut_is_invisible() {
+        let model = babbler(31);
+        let player = ModelPlayer::new(&model, LookingOn::Nobody).unwrap();
+        let tasks = ["plain/1", "plain/2", "plain/9"].map(task);
+        let played = play(&player, &jobs(&tasks, 4), &protocol(), Pool { workers: 2, episodes: 8 });
+        let chosen: Vec<&Trajectory> = played.iter().collect();
+        let oreo =
+            |level| Algorithm::Oreo { level, beta: 0.1, alpha: 0.1, value_learning_rate: 1e-3, value_warmup: 0.0 };
+        for algorithm in [
+            Algorithm::Sft { targets: Targets::Actions },
+            Algorithm::Sft { targets: Targets::Transcript },
+            oreo(Level::Turn),
+            oreo(Level::Token),
+        ] {
+            let (name, data, optimizer) = ("lesson".into(), vec![Data::Rollouts], OptimizerRecipe::default());
+            let precision = Precision::F32;
+            let recipe = LessonRecipe { name, from: Start::Collector, data, precision, optimizer, algorithm };
+            let out = tempfile::tempdir().unwrap();
+            let (out, hardware) = (out.path(), Hardware::Cpu);
+            let lesson = Lesson { recipe: &recipe, start: &model, trajectories: &played, seed: 1, out, hardware };
+            let whole = |cut: Cut| {
+                let place = Place { device: Device::flex().autodiff(), cut };
+                let student = Student::new(&lesson, &[], place).unwrap();
+                student.whole(&recipe, &chosen, 1).unwrap()
+            };
+            let (cpu, gpu) = (whole(Cut::of(Hardware::Cpu)), whole(Cut::of(Hardware::Cuda(0))));
+            let losses = |part: &Part| {
+                let Logged { loss_policy, loss_value, loss_after_value, kl_exact, value_mean, .. } = part.logged;
+                let all = [loss_policy, loss_value, loss_after_value, kl_exact, value_mean];
+                all.into_iter().flatten().map(|loss| loss as f32).collect::<Vec<_>>()
+            };
+            close(&losses(&cpu), &losses(&gpu));
+            for (cpu, gpu) in [(cpu.policy, gpu.policy), (cpu.value, gpu.value)] {
+                let flat = |gradients: Option<HostGradients>| -> Vec<f32> {
+                    gradients.into_iter().flatten().flatten().flatten().collect()
+                };
+                close(&flat(cpu), &flat(gpu));
+            }
+        }
     }
 }

@@ -5,6 +5,8 @@
 #[path = "../../agent/tests/corridor/mod.rs"]
 mod corridor;
 
+use agent::decoder::Precision;
+use agent::device::Hardware;
 use agent::episode::Pool;
 use agent::model::Model;
 use agent::model_player::{LookingOn, ModelPlayer};
@@ -31,7 +33,14 @@ fn oreo(level: Level, value_warmup: f64) -> Algorithm {
 }
 
 fn recipe(algorithm: Algorithm, optimizer: OptimizerRecipe) -> LessonRecipe {
-    LessonRecipe { name: "lesson".into(), from: Start::Collector, data: vec![Data::Rollouts], optimizer, algorithm }
+    LessonRecipe {
+        name: "lesson".into(),
+        from: Start::Collector,
+        data: vec![Data::Rollouts],
+        precision: Precision::F32,
+        optimizer,
+        algorithm,
+    }
 }
 
 /// Every trajectory once, all in one update, at a rate.
@@ -45,7 +54,7 @@ fn learn(
     trajectories: &[Trajectory],
     out: &Path,
 ) -> Result<(Model, LeftOut), TrainerError> {
-    train(&Lesson { recipe, start, trajectories, seed: 7, out }, &ProgressBar::hidden())
+    train(&Lesson { recipe, start, trajectories, seed: 7, out, hardware: Hardware::Cpu }, &ProgressBar::hidden())
 }
 
 /// Learns in a folder of its own; what came of it and the rows of metrics.csv.
@@ -153,6 +162,28 @@ fn every_algorithm_lowers_its_loss() {
         let (_, _, rows) = learned(&recipe(algorithm.clone(), optimizer.clone()), &model, &played);
         let (first, last) = (number(&rows[0], column), number(&rows[5], column));
         assert!(last < 0.95 * first, "{algorithm:?}: {first} before, {last} after");
+    }
+}
+
+/// In bf16 the first losses are nearly those of f32, policy and reference are still the same to the bit, and what is
+/// descended goes down.
+#[test]
+fn half_precision_learns_too() {
+    let model = babbler(22);
+    let played = of(&rollouts(&model), |outcome| outcome == Outcome::Success);
+    let optimizer = OptimizerRecipe { updates: 6, ..one_update(&played, 1e-2) };
+    for (algorithm, column) in [(SFT, "loss_policy"), (oreo(Level::Turn, 0.0), "loss_value")] {
+        let wide = recipe(algorithm, optimizer.clone());
+        let (_, _, wide_rows) = learned(&wide, &model, &played);
+        let narrow = LessonRecipe { precision: Precision::Bf16, ..wide };
+        let (_, _, rows) = learned(&narrow, &model, &played);
+        let (expected, first, last) =
+            (number(&wide_rows[0], column), number(&rows[0], column), number(&rows[5], column));
+        assert!((first - expected).abs() < 0.02 * expected, "{first} in bf16, {expected} in f32");
+        assert!(last < 0.95 * first, "{first} before, {last} after");
+        let same = |column: &str| rows[0][column].is_empty() || number(&rows[0], column) == 0.0;
+        assert!(same("log_ratio_per_action") && same("kl_exact"));
+        assert_ne!(rows[1][column], wide_rows[1][column], "the precision was used");
     }
 }
 

@@ -1,0 +1,74 @@
+//! Lessons on a GPU against the same on the CPU; says so where there is no GPU. Built with the feature `cuda` alone.
+
+#![cfg(feature = "cuda")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+#[path = "../../agent/tests/corridor/mod.rs"]
+mod corridor;
+
+use agent::decoder::Precision;
+use agent::device::Hardware;
+use agent::episode::Pool;
+use agent::player::{LookingOn, ModelPlayer};
+use corridor::{babbler, jobs, play, protocol, task};
+use indicatif::ProgressBar;
+use std::collections::BTreeMap;
+use trainer::optimizer::OptimizerRecipe;
+use trainer::recipe::{Algorithm, Data, LessonRecipe, Level, Start, Targets};
+use trainer::train::{Lesson, train};
+
+const GPU: Hardware = Hardware::Cuda(0);
+
+/// Updates that are compared: rounding errors grow from one to the next.
+const UPDATES: usize = 5;
+
+/// Losses by column, update by update.
+fn losses(algorithm: &Algorithm, precision: Precision, hardware: Hardware) -> BTreeMap<String, Vec<f64>> {
+    let model = babbler(22);
+    let player = ModelPlayer::new(&model, LookingOn::Nobody).unwrap();
+    let tasks = ["plain/1", "plain/2", "plain/9"].map(task);
+    let played = play(&player, &jobs(&tasks, 4), &protocol(), Pool { workers: 2, episodes: 8 });
+    let optimizer = OptimizerRecipe { batch: played.len(), updates: UPDATES, ..OptimizerRecipe::default() };
+    let (name, data, algorithm) = ("lesson".into(), vec![Data::Rollouts], algorithm.clone());
+    let recipe = LessonRecipe { name, from: Start::Collector, data, precision, optimizer, algorithm };
+    let out = tempfile::tempdir().unwrap();
+    let lesson = Lesson { recipe: &recipe, start: &model, trajectories: &played, seed: 7, out: out.path(), hardware };
+    train(&lesson, &ProgressBar::hidden()).unwrap();
+    let mut losses = BTreeMap::<String, Vec<f64>>::new();
+    let mut reader = csv::Reader::from_path(out.path().join("metrics.csv")).unwrap();
+    for row in reader.deserialize::<BTreeMap<String, String>>().map(Result::unwrap) {
+        for (column, text) in row.iter().filter(|(column, text)| column.starts_with("loss") && !text.is_empty()) {
+            losses.entry(column.clone()).or_default().push(text.parse().unwrap());
+        }
+    }
+    losses
+}
+
+/// Relative to the CPU's f32. On a GPU, f32 products may be taken in TF32, whose mantissa has ten bits.
+#[test]
+fn the_gpu_has_the_losses_of_the_cpu() {
+    if let Err(error) = GPU.burn() {
+        eprintln!("skipped, nothing was compared: {error}");
+        return;
+    }
+    let oreo = |level| Algorithm::Oreo { level, beta: 0.1, alpha: 0.01, value_learning_rate: 1e-3, value_warmup: 0.0 };
+    for algorithm in [
+        Algorithm::Sft { targets: Targets::Actions },
+        Algorithm::Sft { targets: Targets::Transcript },
+        oreo(Level::Turn),
+        oreo(Level::Token),
+    ] {
+        let expected = losses(&algorithm, Precision::F32, Hardware::Cpu);
+        for (precision, tolerance) in [(Precision::F32, 2e-3), (Precision::Bf16, 3e-2)] {
+            let found = losses(&algorithm, precision, GPU);
+            assert_eq!(found.len(), expected.len());
+            for (column, expected) in &expected {
+                assert_eq!(found[column].len(), UPDATES);
+                for (found, expected) in found[column].iter().zip(expected) {
+                    let off = (found - expected).abs() / expected.abs().max(1e-3);
+                    assert!(off < tolerance, "{algorithm:?}, {precision:?}, {column}: {found}, on the CPU {expected}");
+                }
+            }
+        }
+    }
+}

@@ -34,6 +34,8 @@ pub enum AgentError {
         /// Host and model.
         server: String,
         /// What went wrong, and what mends it.
+        reason: String,
+    },
     /// A device to learn on that cannot be had.
     #[error("device {device}: {reason}")]
     Device {

@@ -9,7 +9,7 @@ use agent::remote::{Address, RemotePolicy};
 use anyhow::Context;
 use clap::Args;
 use indicatif::ProgressBar;
-use scenarios::{Precision, Protocol, Task, TextVersion, Trajectory, World};
+use scenarios::{Protocol, Task, TextVersion, Trajectory, WeightFormat, World};
 use std::collections::BTreeSet;
 use std::path::Path;
 use trainer::TrainerError;
@@ -45,7 +45,7 @@ pub(crate) struct HoldingArgs {
     /// Numbers of the model's matrices: `exact` (in 16 bits where that changes nothing), or rounded to `f16`, `bf16` or
     /// `q8`; part of the protocol
     #[arg(long, default_value = "exact", help_heading = "Model")]
-    pub(crate) weights: Precision,
+    pub(crate) weights: WeightFormat,
     /// Most tokens held in the caches of all episodes at once; an episode that does not fit waits, and no result
     /// changes [default: what 4 GiB hold]
     #[arg(long, help_heading = "Model")]

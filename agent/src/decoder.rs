@@ -163,6 +163,22 @@ impl Decoder {
         self
     }
 
+    /// The same decoder, of which only the last so many layers and the norm behind them learn; 0 = everything.
+    #[must_use]
+    pub fn learning_last(self, layers: usize) -> Self {
+        if layers == 0 {
+            return self;
+        }
+        let still = self.layers.len().saturating_sub(layers);
+        let hold = |(index, layer): (usize, Layer)| if index < still { layer.no_grad() } else { layer };
+        Self {
+            embed_tokens: self.embed_tokens.no_grad(),
+            layers: self.layers.into_iter().enumerate().map(hold).collect(),
+            lm_head: self.lm_head.map(Module::no_grad),
+            ..self
+        }
+    }
+
     /// The weights back on the host, in Hugging Face's names and layouts.
     #[must_use]
     pub fn to_weights(&self) -> Weights {
@@ -342,6 +358,12 @@ impl ValueNetwork {
     #[must_use]
     pub fn with_precision(self, precision: Precision) -> Self {
         Self { trunk: self.trunk.with_precision(precision), ..self }
+    }
+
+    /// The same network, of which only the last so many layers, the norm and the head learn; 0 = everything.
+    #[must_use]
+    pub fn learning_last(self, layers: usize) -> Self {
+        Self { trunk: self.trunk.learning_last(layers), ..self }
     }
 
     /// The weights back on the host.

@@ -13,7 +13,7 @@ use crate::matrix::Matrix;
 use crate::rope::rotary_table;
 use crate::weights::{VALUE_HEAD, Weights};
 use rayon::prelude::*;
-use scenarios::Precision;
+use scenarios::WeightFormat;
 
 /// Multiply-adds of attention, or numbers of a row-wise loop, below which it stays on its thread.
 const WORTH_SHARING: usize = 1 << 17;
@@ -136,7 +136,7 @@ pub struct Trunk {
 /// Takes tensors out of weights, so that no number is held twice for longer than it takes to pack its matrix.
 struct Packer<'a> {
     weights: &'a mut Weights,
-    precision: Precision,
+    format: WeightFormat,
 }
 
 impl Packer<'_> {
@@ -152,7 +152,7 @@ impl Packer<'_> {
             if data.is_empty() { data = part } else { data.extend_from_slice(&part) }
         }
         let columns = parts.iter().map(|(_, columns)| columns).sum();
-        Ok(Matrix::pack(&data, columns, inputs, self.precision))
+        Ok(Matrix::pack(&data, columns, inputs, self.format))
     }
 
     fn layer(&mut self, config: &DecoderConfig, index: usize) -> Result<LayerWeights, AgentError> {
@@ -296,11 +296,11 @@ impl Trunk {
     pub fn from_weights(
         config: &DecoderConfig,
         weights: &mut Weights,
-        precision: Precision,
+        format: WeightFormat,
     ) -> Result<Self, AgentError> {
         config.check()?;
         let hidden = config.hidden_size;
-        let mut packer = Packer { weights, precision };
+        let mut packer = Packer { weights, format };
         let (width, context) = (config.head_width(), config.max_position_embeddings);
         let (cosines, sines) = rotary_table(context, width, config.rope_theta, &config.rope_scaling);
         Ok(Self {
@@ -456,11 +456,11 @@ impl PolicyEngine {
     pub fn from_weights(
         config: &DecoderConfig,
         weights: &mut Weights,
-        precision: Precision,
+        format: WeightFormat,
     ) -> Result<Self, AgentError> {
-        let trunk = Trunk::from_weights(config, weights, precision)?;
+        let trunk = Trunk::from_weights(config, weights, format)?;
         let mut output =
-            || Packer { weights, precision }.matrix(config.hidden_size, &[(OUTPUT.into(), config.vocab_size)]);
+            || Packer { weights, format }.matrix(config.hidden_size, &[(OUTPUT.into(), config.vocab_size)]);
         let output = if config.tie_word_embeddings { None } else { Some(output()?) };
         Ok(Self { trunk, output })
     }
@@ -505,10 +505,10 @@ impl ValueEngine {
     pub fn from_weights(
         config: &DecoderConfig,
         weights: &mut Weights,
-        precision: Precision,
+        format: WeightFormat,
     ) -> Result<Self, AgentError> {
         let head = weights.take(VALUE_HEAD, &[1, config.hidden_size])?;
-        Ok(Self { trunk: Trunk::from_weights(config, weights, precision)?, head })
+        Ok(Self { trunk: Trunk::from_weights(config, weights, format)?, head })
     }
 
     /// The value at one hidden state `[hidden]`, reward units.
@@ -570,7 +570,8 @@ mod tests {
     fn the_engine_equals_the_decoder() {
         for config in configs() {
             let weights = noise(&config);
-            let engine = PolicyEngine::from_weights(&config, &mut weights.clone(), Precision::Exact).expect("builds");
+            let engine =
+                PolicyEngine::from_weights(&config, &mut weights.clone(), WeightFormat::Exact).expect("builds");
             let decoder = Decoder::from_weights(&config, &weights, &Device::flex()).expect("builds");
             assert_eq!(decoder.to_weights(), weights);
             let mut cache = KvCache::default();
@@ -588,7 +589,7 @@ mod tests {
         let mut weights = Weights::random(&config, 1).with_zero_value_head(&config);
         let head = weights.0.get_mut(VALUE_HEAD).expect("a head");
         head.data.iter_mut().enumerate().for_each(|(i, w)| *w = (i as f32).sin());
-        let engine = ValueEngine::from_weights(&config, &mut weights.clone(), Precision::Exact).expect("builds");
+        let engine = ValueEngine::from_weights(&config, &mut weights.clone(), WeightFormat::Exact).expect("builds");
         let network = ValueNetwork::from_weights(&config, &weights, &Device::flex()).expect("builds");
         assert_eq!(network.to_weights(), weights);
         let mut cache = KvCache::default();
@@ -601,7 +602,8 @@ mod tests {
     #[test]
     fn cutting_a_sequence_changes_no_bit() {
         let config = tiny_config();
-        let trunk = Trunk::from_weights(&config, &mut Weights::random(&config, 1), Precision::Exact).expect("builds");
+        let trunk =
+            Trunk::from_weights(&config, &mut Weights::random(&config, 1), WeightFormat::Exact).expect("builds");
         let mut whole_cache = KvCache::default();
         let whole = trunk.extend(&mut [Span::new(&TOKENS, &mut whole_cache)]);
         let mut stepped = Vec::new();

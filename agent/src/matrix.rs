@@ -7,7 +7,7 @@
 
 use half::{bf16, f16};
 use rayon::prelude::*;
-use scenarios::Precision;
+use scenarios::WeightFormat;
 
 /// Columns of a panel.
 const WIDTH: usize = 16;
@@ -42,20 +42,20 @@ impl Matrix {
     ///
     /// # Panics
     /// When the length does not fit the shape.
-    pub(crate) fn pack(data: &[f32], columns: usize, inputs: usize, precision: Precision) -> Self {
+    pub(crate) fn pack(data: &[f32], columns: usize, inputs: usize, format: WeightFormat) -> Self {
         assert_eq!(data.len(), columns * inputs, "weight shape");
         let is_bf16 = || data.iter().all(|w| bf16::from_f32(*w).to_f32().to_bits() == w.to_bits());
         // The way back, f16_bits, is for finite numbers.
         let is_f16 = || data.iter().all(|w| w.is_finite() && f16::from_f32(*w).to_f32().to_bits() == w.to_bits());
         let to_bf16 = |w: f32| bf16::from_f32(w).to_bits();
         let to_f16 = |w: f32| f16::from_f32(w).to_bits();
-        let held = match precision {
-            Precision::Exact if is_bf16() => Held::Bf16(panels(data, columns, inputs, to_bf16)),
-            Precision::Exact if is_f16() => Held::F16(panels(data, columns, inputs, to_f16)),
-            Precision::Exact => Held::F32(panels(data, columns, inputs, |w| w)),
-            Precision::Bf16 => Held::Bf16(panels(data, columns, inputs, to_bf16)),
-            Precision::F16 => Held::F16(panels(data, columns, inputs, to_f16)),
-            Precision::Q8 => quantized(data, columns, inputs),
+        let held = match format {
+            WeightFormat::Exact if is_bf16() => Held::Bf16(panels(data, columns, inputs, to_bf16)),
+            WeightFormat::Exact if is_f16() => Held::F16(panels(data, columns, inputs, to_f16)),
+            WeightFormat::Exact => Held::F32(panels(data, columns, inputs, |w| w)),
+            WeightFormat::Bf16 => Held::Bf16(panels(data, columns, inputs, to_bf16)),
+            WeightFormat::F16 => Held::F16(panels(data, columns, inputs, to_f16)),
+            WeightFormat::Q8 => quantized(data, columns, inputs),
         };
         Self { inputs, columns, held }
     }
@@ -409,7 +409,7 @@ mod tests {
             .collect()
     }
 
-    const ALL: [Precision; 4] = [Precision::Exact, Precision::F16, Precision::Bf16, Precision::Q8];
+    const ALL: [WeightFormat; 4] = [WeightFormat::Exact, WeightFormat::F16, WeightFormat::Bf16, WeightFormat::Q8];
 
     fn product(matrix: &Matrix, x: &[f32]) -> Vec<f32> {
         let mut y = vec![0.0; x.len() / matrix.inputs * matrix.columns];
@@ -428,14 +428,14 @@ mod tests {
     fn a_product_equals_the_triple_loop_over_the_weights_held() {
         for (rows, inputs, columns) in [(1, 37, 53), (2, 64, 16), (3, 33, 100), (13, 37, 53), (50, 40, 17)] {
             let (x, w) = (numbers(rows * inputs, 1), numbers(inputs * columns, 2));
-            for precision in ALL {
-                let matrix = Matrix::pack(&w, columns, inputs, precision);
+            for format in ALL {
+                let matrix = Matrix::pack(&w, columns, inputs, format);
                 let (weights, y) = (held(&matrix), product(&matrix, &x));
                 for r in 0..rows {
                     for c in 0..columns {
                         let (x, w) = (&x[r * inputs..][..inputs], &weights[c * inputs..][..inputs]);
                         let exact: f64 = x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
-                        assert!((f64::from(y[r * columns + c]) - exact).abs() < 1e-5, "{precision:?} {r} {c}");
+                        assert!((f64::from(y[r * columns + c]) - exact).abs() < 1e-5, "{format:?} {r} {c}");
                     }
                 }
             }
@@ -448,13 +448,13 @@ mod tests {
     fn a_row_does_not_feel_its_neighbours() {
         let (rows, inputs, columns) = (75, 100, 150);
         let (x, w) = (numbers(rows * inputs, 3), numbers(inputs * columns, 4));
-        for precision in ALL {
-            let matrix = Matrix::pack(&w, columns, inputs, precision);
+        for format in ALL {
+            let matrix = Matrix::pack(&w, columns, inputs, format);
             let together = product(&matrix, &x);
             for count in [1, 2, 3, 7, 14] {
                 for r in (0..rows - count).step_by(9) {
                     let some = product(&matrix, &x[r * inputs..][..count * inputs]);
-                    assert_eq!(some, together[r * columns..][..count * columns], "{precision:?}");
+                    assert_eq!(some, together[r * columns..][..count * columns], "{format:?}");
                 }
             }
         }
@@ -472,21 +472,21 @@ mod tests {
         ];
         for (round, bytes) in cases {
             let w: Vec<f32> = w.iter().map(|w| round(*w)).collect();
-            let matrix = Matrix::pack(&w, 48, 64, Precision::Exact);
+            let matrix = Matrix::pack(&w, 48, 64, WeightFormat::Exact);
             assert_eq!((held(&matrix), matrix.bytes()), (w.clone(), w.len() * bytes));
         }
         let infinite = vec![f32::INFINITY; 16];
-        assert_eq!(held(&Matrix::pack(&infinite, 1, 16, Precision::Exact)), infinite);
+        assert_eq!(held(&Matrix::pack(&infinite, 1, 16, WeightFormat::Exact)), infinite);
     }
 
     /// By hand: the largest of 32 is 127 · 2⁻⁷, so the scale is 2⁻⁷ and every multiple of it is kept.
     #[test]
     fn eight_bits_keep_multiples_of_the_scale() {
         let w: Vec<f32> = (0..32).map(|i| (127 - 8 * i) as f32 / 128.0).collect();
-        let matrix = Matrix::pack(&w, 1, 32, Precision::Q8);
+        let matrix = Matrix::pack(&w, 1, 32, WeightFormat::Q8);
         assert_eq!(held(&matrix), w);
         assert_eq!(matrix.bytes(), WIDTH * (32 + 2));
-        let nothing = Matrix::pack(&[0.0; 32], 1, 32, Precision::Q8);
+        let nothing = Matrix::pack(&[0.0; 32], 1, 32, WeightFormat::Q8);
         assert_eq!(held(&nothing), [0.0; 32]);
     }
 }

@@ -18,7 +18,7 @@ use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
 use rand::{SeedableRng, rngs::StdRng};
 use rayon::prelude::*;
-use scenarios::{Candidate, Precision, Protocol, TextVersion};
+use scenarios::{Candidate, Protocol, TextVersion, WeightFormat};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -50,14 +50,14 @@ pub struct Holding {
     /// Whether the value network reads along.
     pub looking_on: LookingOn,
     /// How its matrices are held.
-    pub weights: Precision,
+    pub weights: WeightFormat,
     /// Most tokens in the caches of all episodes; `None` = what 4 GiB hold.
     pub token_budget: Option<usize>,
 }
 
 impl From<LookingOn> for Holding {
     fn from(looking_on: LookingOn) -> Self {
-        Self { looking_on, weights: Precision::Exact, token_budget: None }
+        Self { looking_on, weights: WeightFormat::Exact, token_budget: None }
     }
 }
 
@@ -71,7 +71,7 @@ pub struct ModelPlayer {
     value: Option<ValueEngine>,
     name: String,
     value_name: Option<String>,
-    weights: Precision,
+    weights: WeightFormat,
     budget: Budget,
     openings: Mutex<Vec<Shared>>,
 }
@@ -261,7 +261,7 @@ impl ModelPlayer {
 
     /// How its matrices are held.
     #[must_use]
-    pub fn weights(&self) -> Precision {
+    pub fn weights(&self) -> WeightFormat {
         self.weights
     }
 

@@ -13,7 +13,7 @@ use agent::model_player::{Holding, LookingOn, ModelPlayer};
 use agent::player::Scripted;
 use agent::tokenizer::BEGIN;
 use corridor::{Corridors, babbler, jobs, play, protocol, task};
-use scenarios::{Outcome, Precision, Protocol, Task, Trajectory};
+use scenarios::{Outcome, Protocol, Task, Trajectory, WeightFormat};
 
 const POOL: Pool = Pool { workers: 2, episodes: 8 };
 
@@ -246,8 +246,9 @@ fn the_context_limit_leaves_room_for_a_whole_completion() {
 #[test]
 fn the_logged_tokens_are_what_the_policy_read() {
     let (tasks, model) = (tasks(&["plain/3", "plain/9"]), babbler(3));
-    let policy = PolicyEngine::from_weights(&model.config, &mut model.policy.clone(), Precision::Exact).unwrap();
-    let value = ValueEngine::from_weights(&model.config, &mut model.value.clone().unwrap(), Precision::Exact).unwrap();
+    let policy = PolicyEngine::from_weights(&model.config, &mut model.policy.clone(), WeightFormat::Exact).unwrap();
+    let value =
+        ValueEngine::from_weights(&model.config, &mut model.value.clone().unwrap(), WeightFormat::Exact).unwrap();
     let (width, vocab) = (model.config.hidden_size, model.config.vocab_size);
     for protocol in [
         best_of(1),

@@ -10,7 +10,7 @@ use agent::sample::Sampling;
 use agent::weights::{HostTensor, Weights};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::{SeedableRng, rngs::StdRng};
-use scenarios::Precision;
+use scenarios::WeightFormat;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -92,7 +92,7 @@ fn the_decoder_that_learns_has_the_logits_of_transformers() {
 fn the_decoder_that_plays_has_the_logits_of_transformers_and_says_what_it_says() {
     for case in cases() {
         let config = DecoderConfig::from_hugging_face(case.config).unwrap();
-        let engine = PolicyEngine::from_weights(&config, &mut weights(&config), Precision::Exact).unwrap();
+        let engine = PolicyEngine::from_weights(&config, &mut weights(&config), WeightFormat::Exact).unwrap();
         let mut cache = KvCache::default();
         let mut rng = StdRng::seed_from_u64(1);
         let hidden = engine.trunk.extend(&mut [Span::new(&case.prompt, &mut cache)]);

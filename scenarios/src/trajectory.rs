@@ -73,7 +73,7 @@ pub struct Turn {
 /// How the matrices of a model are held while it plays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Precision {
+pub enum WeightFormat {
     /// In 16 bits where every weight of a matrix is a bf16 or an f16 number, else in 32: no number changes.
     #[default]
     Exact,
@@ -85,7 +85,7 @@ pub enum Precision {
     Q8,
 }
 
-impl Precision {
+impl WeightFormat {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Exact, Self::F16, Self::Bf16, Self::Q8];
 
@@ -101,11 +101,11 @@ impl Precision {
     }
 }
 
-impl FromStr for Precision {
+impl FromStr for WeightFormat {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|precision| precision.name() == name);
+        let found = Self::ALL.into_iter().find(|format| format.name() == name);
         found.ok_or_else(|| format!("`{name}` is none of exact, f16, bf16 and q8"))
     }
 }
@@ -147,7 +147,7 @@ pub struct Protocol {
     pub stop: Vec<String>,
     /// How the model's matrices were held.
     #[serde(default, skip_serializing_if = "is_default")]
-    pub weights: Precision,
+    pub weights: WeightFormat,
     /// K: candidates a turn, the best by after-state value acted on.
     pub best_of: usize,
     /// Whether the admissible commands were shown to the policy.
@@ -176,7 +176,7 @@ impl Default for Protocol {
             top_p: 1.0,
             min_p: 0.0,
             stop: Vec::new(),
-            weights: Precision::Exact,
+            weights: WeightFormat::Exact,
             best_of: 1,
             admissible_shown: false,
             history: "full".into(),

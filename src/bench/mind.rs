@@ -12,7 +12,7 @@ use agent::player::ExpertPolicy;
 use anyhow::{Context, bail};
 use clap::{Args, ValueHint};
 use env_bridge::NativeWorld;
-use scenarios::{Precision, Protocol, Split, Task, Trajectory};
+use scenarios::{Protocol, Split, Task, Trajectory, WeightFormat};
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 use std::io::Write;
@@ -42,7 +42,7 @@ pub(crate) struct BenchMind {
     tokens: usize,
     /// How the matrices are held, with commas between: exact, f16, bf16, q8
     #[arg(long, value_delimiter = ',', default_value = "exact,f16,q8")]
-    weights: Vec<Precision>,
+    weights: Vec<WeightFormat>,
     /// Readings, of which the median counts
     #[arg(long, default_value_t = 3)]
     repetitions: usize,
@@ -66,7 +66,7 @@ struct Row {
     /// `prefill`, `decode` or `episodes`.
     what: &'static str,
     model: String,
-    weights: Precision,
+    weights: WeightFormat,
     batch: usize,
     /// Tokens a second of all sequences: read, written, or written in whole episodes.
     ours: f64,
@@ -152,7 +152,7 @@ impl BenchMind {
     }
 
     /// Reading and writing at every batch.
-    fn speeds(&self, model: &Model, name: &str, weights: Precision, limits: &Limits) -> anyhow::Result<Vec<Row>> {
+    fn speeds(&self, model: &Model, name: &str, weights: WeightFormat, limits: &Limits) -> anyhow::Result<Vec<Row>> {
         let mut policy = model.policy.clone();
         let engine = PolicyEngine::from_weights(&model.config, &mut policy, weights).map_err(TrainerError::from)?;
         let mut rows = Vec::new();
@@ -267,8 +267,9 @@ impl BenchMind {
     ) -> anyhow::Result<Vec<PeerLine>> {
         let folder = folder.to_string_lossy();
         let mut asked: Vec<String> = vec!["--peer".into(), "llama.cpp".into()];
-        for (precision, kind, flag) in [(Precision::F16, "f16", "--gguf-f16"), (Precision::Q8, "q8_0", "--gguf-q8")] {
-            if self.weights.contains(&precision) {
+        for (format, kind, flag) in [(WeightFormat::F16, "f16", "--gguf-f16"), (WeightFormat::Q8, "q8_0", "--gguf-q8")]
+        {
+            if self.weights.contains(&format) {
                 let file = scratch.join(format!("model.{kind}.gguf")).to_string_lossy().into_owned();
                 self.ask(python, threads, &["--folder", &folder, "--make-gguf", &file, "--type", kind])?;
                 asked.extend([flag.to_string(), file]);
@@ -328,10 +329,10 @@ impl Row {
     fn beside(self, found: &[PeerLine]) -> Vec<Self> {
         let is_peer = |line: &&PeerLine| {
             let same_numbers = match self.weights {
-                Precision::F16 => line.dtype == "f16" || line.peer == "transformers",
-                Precision::Q8 => line.dtype == "q8_0",
-                Precision::Exact => line.peer == "transformers",
-                Precision::Bf16 => false,
+                WeightFormat::F16 => line.dtype == "f16" || line.peer == "transformers",
+                WeightFormat::Q8 => line.dtype == "q8_0",
+                WeightFormat::Exact => line.peer == "transformers",
+                WeightFormat::Bf16 => false,
             };
             same_numbers && line.what == self.what && line.batch == self.batch
         };

@@ -21,6 +21,9 @@ pub struct OptimizerRecipe {
     pub learning_rate: f64,
     /// Share of the updates over which the rate rises from 0.
     pub warmup: f64,
+    /// Layers that move, counted from the last, with the norm behind them and a value network's head; 0 = everything.
+    /// The layers below, the embedding and the output's matrix stay as they are, and cost no backward pass.
+    pub last_layers: usize,
     /// Largest global gradient norm.
     pub clip: f64,
     /// Weight decay of matrices; norms have none.
@@ -37,6 +40,7 @@ impl Default for OptimizerRecipe {
             updates: 0,
             learning_rate: 1e-3,
             warmup: 0.03,
+            last_layers: 0,
             clip: 1.0,
             weight_decay: 0.0,
             betas: [0.9, 0.95],
@@ -105,6 +109,9 @@ pub fn with_parameters<M: Module>(module: M, parameters: &[Parameter]) -> M {
     impl ModuleMapper for Put<'_> {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
             let values = &self.0.next().expect("a value for every parameter").values;
+            if !param.val().is_require_grad() {
+                return param; // it is held still
+            }
             let (id, tensor, mapper) = param.consume();
             let data = TensorData::new(values.clone(), tensor.dims());
             Param::from_mapped_value(id, Tensor::from_data(data, &tensor.device()).require_grad(), mapper)

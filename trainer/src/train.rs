@@ -451,13 +451,15 @@ impl Networks {
         value: Option<&Weights>,
         place: &Place,
     ) -> Result<Self, TrainerError> {
-        let (start, precision) = (lesson.start, lesson.recipe.precision);
+        let (start, precision, layers) = (lesson.start, lesson.recipe.precision, lesson.recipe.optimizer.last_layers);
         let device = &place.device;
         let decoder = |weights: &Weights| -> Result<Decoder, TrainerError> {
-            Ok(Decoder::from_weights(&start.config, weights, device)?.with_precision(precision))
+            let decoder = Decoder::from_weights(&start.config, weights, device)?;
+            Ok(decoder.with_precision(precision).learning_last(layers))
         };
         let critic = |value: &Weights| -> Result<Critic, TrainerError> {
-            let value = ValueNetwork::from_weights(&start.config, value, device)?.with_precision(precision);
+            let value = ValueNetwork::from_weights(&start.config, value, device)?;
+            let value = value.with_precision(precision).learning_last(layers);
             Ok(Critic { reference: decoder(&start.policy)?.no_grad(), value })
         };
         let critic = value.map(critic).transpose()?;
@@ -714,7 +716,7 @@ mod tests {
     use crate::recipe::{Data, Start};
     use agent::decoder::Precision;
     use agent::episode::Pool;
-    use agent::player::{LookingOn, ModelPlayer};
+    use agent::model_player::{LookingOn, ModelPlayer};
 
     /// As far apart as a part of the larger; gradients as vectors.
     #[track_caller]
@@ -729,7 +731,7 @@ mod tests {
     #[test]
     fn the_cut_is_invisible() {
         let model = babbler(31);
-        let player = ModelPlayer::new(&model, LookingOn::Nobody).unwrap();
+        let player = ModelPlayer::new(model.clone(), LookingOn::Nobody).unwrap();
         let tasks = ["plain/1", "plain/2", "plain/9"].map(task);
         let played = play(&player, &jobs(&tasks, 4), &protocol(), Pool { workers: 2, episodes: 8 });
         let chosen: Vec<&Trajectory> = played.iter().collect();

@@ -11,6 +11,7 @@ use agent::episode::Pool;
 use agent::model::Model;
 use agent::model_player::{LookingOn, ModelPlayer};
 use agent::player::Scripted;
+use agent::weights::VALUE_HEAD;
 use corridor::{babbler, jobs, play, protocol, task};
 use indicatif::ProgressBar;
 use scenarios::{Outcome, TextVersion, Trajectory};
@@ -184,6 +185,28 @@ fn half_precision_learns_too() {
         let same = |column: &str| rows[0][column].is_empty() || number(&rows[0], column) == 0.0;
         assert!(same("log_ratio_per_action") && same("kl_exact"));
         assert_ne!(rows[1][column], wide_rows[1][column], "the precision was used");
+    }
+}
+
+/// What lies below the last layer stays to the bit, the rest moves, and the first loss is the whole model's.
+#[test]
+fn only_the_last_layers_learn_where_that_is_asked() {
+    let model = babbler(24);
+    let last = model.config.num_hidden_layers - 1;
+    let played = of(&rollouts(&model), |outcome| outcome == Outcome::Success);
+    let optimizer = OptimizerRecipe { updates: 4, ..one_update(&played, 1e-2) };
+    for algorithm in [SFT, oreo(Level::Turn, 0.0)] {
+        let everything = recipe(algorithm, optimizer.clone());
+        let last_layer = OptimizerRecipe { last_layers: 1, ..optimizer.clone() };
+        let (learned_some, _, rows) =
+            learned(&LessonRecipe { optimizer: last_layer, ..everything.clone() }, &model, &played);
+        let (_, _, all_rows) = learned(&everything, &model, &played);
+        assert_eq!(rows[0]["loss_policy"], all_rows[0]["loss_policy"]);
+        let value = learned_some.value.iter().flat_map(|value| &value.0).filter(|(name, _)| *name != VALUE_HEAD);
+        for (name, tensor) in learned_some.policy.0.iter().chain(value) {
+            let moves = name.starts_with(&format!("model.layers.{last}.")) || name == "model.norm.weight";
+            assert_eq!(*tensor != model.policy.0[name], moves, "{name}");
+        }
     }
 }
 

@@ -152,7 +152,7 @@ impl Packer<'_> {
             if data.is_empty() { data = part } else { data.extend_from_slice(&part) }
         }
         let columns = parts.iter().map(|(_, columns)| columns).sum();
-        Ok(Matrix::pack(&data, columns, inputs, self.format))
+        Ok(Matrix::pack(data, columns, inputs, self.format))
     }
 
     fn layer(&mut self, config: &DecoderConfig, index: usize) -> Result<LayerWeights, AgentError> {

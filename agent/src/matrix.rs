@@ -27,7 +27,7 @@ pub(crate) struct Matrix {
 
 /// By panel, input and column; the last panel is filled up with zeros.
 enum Held {
-    F32(Vec<[f32; WIDTH]>),
+    F32(Vec<f32>),
     F16(Vec<[u16; WIDTH]>),
     Bf16(Vec<[u16; WIDTH]>),
     /// A panel has a row of scales for each group of inputs.
@@ -38,11 +38,12 @@ enum Held {
 }
 
 impl Matrix {
-    /// Packs a matrix that lies as Hugging Face stores it, `[columns, inputs]`.
+    /// Packs a matrix that lies as Hugging Face stores it, `[columns, inputs]`; numbers that stay in 32 bits in their own
+    /// memory.
     ///
     /// # Panics
     /// When the length does not fit the shape.
-    pub(crate) fn pack(data: &[f32], columns: usize, inputs: usize, format: WeightFormat) -> Self {
+    pub(crate) fn pack(data: Vec<f32>, columns: usize, inputs: usize, format: WeightFormat) -> Self {
         assert_eq!(data.len(), columns * inputs, "weight shape");
         let is_bf16 = || data.iter().all(|w| bf16::from_f32(*w).to_f32().to_bits() == w.to_bits());
         // The way back, f16_bits, is for finite numbers.
@@ -50,12 +51,12 @@ impl Matrix {
         let to_bf16 = |w: f32| bf16::from_f32(w).to_bits();
         let to_f16 = |w: f32| f16::from_f32(w).to_bits();
         let held = match format {
-            WeightFormat::Exact if is_bf16() => Held::Bf16(panels(data, columns, inputs, to_bf16)),
-            WeightFormat::Exact if is_f16() => Held::F16(panels(data, columns, inputs, to_f16)),
-            WeightFormat::Exact => Held::F32(panels(data, columns, inputs, |w| w)),
-            WeightFormat::Bf16 => Held::Bf16(panels(data, columns, inputs, to_bf16)),
-            WeightFormat::F16 => Held::F16(panels(data, columns, inputs, to_f16)),
-            WeightFormat::Q8 => quantized(data, columns, inputs),
+            WeightFormat::Exact if is_bf16() => Held::Bf16(panels(&data, columns, inputs, to_bf16)),
+            WeightFormat::Exact if is_f16() => Held::F16(panels(&data, columns, inputs, to_f16)),
+            WeightFormat::Exact => Held::F32(turned(data, columns, inputs)),
+            WeightFormat::Bf16 => Held::Bf16(panels(&data, columns, inputs, to_bf16)),
+            WeightFormat::F16 => Held::F16(panels(&data, columns, inputs, to_f16)),
+            WeightFormat::Q8 => quantized(&data, columns, inputs),
         };
         Self { inputs, columns, held }
     }
@@ -74,7 +75,9 @@ impl Matrix {
         let (panel, lane) = (column / WIDTH, column % WIDTH);
         let from = panel * self.inputs;
         match &self.held {
-            Held::F32(panels) => out.extend(panels[from..][..self.inputs].iter().map(|row| row[lane])),
+            Held::F32(panels) => {
+                out.extend(panels.as_chunks::<WIDTH>().0[from..][..self.inputs].iter().map(|row| row[lane]))
+            }
             Held::F16(panels) => out.extend(panels[from..][..self.inputs].iter().map(|row| f16_bits(row[lane]))),
             Held::Bf16(panels) => out.extend(panels[from..][..self.inputs].iter().map(|row| bf16_bits(row[lane]))),
             Held::Q8 { quants, scales } => {
@@ -114,6 +117,21 @@ impl Matrix {
             }
         }
     }
+}
+
+/// The matrix by panels: each sixteen rows turned where they lie.
+fn turned(mut data: Vec<f32>, columns: usize, inputs: usize) -> Vec<f32> {
+    data.resize(columns.next_multiple_of(WIDTH) * inputs, 0.0);
+    let mut rows = vec![0.0; WIDTH * inputs];
+    for panel in data.chunks_exact_mut(WIDTH * inputs) {
+        rows.copy_from_slice(panel);
+        for (k, turned) in panel.as_chunks_mut::<WIDTH>().0.iter_mut().enumerate() {
+            for (lane, weight) in turned.iter_mut().enumerate() {
+                *weight = rows[lane * inputs + k];
+            }
+        }
+    }
+    data
 }
 
 /// The matrix by panels, each weight narrowed.
@@ -267,7 +285,10 @@ impl pulp::WithSimd for Product<'_> {
         let inputs = self.matrix.inputs;
         let groups = inputs.div_ceil(GROUP);
         match &self.matrix.held {
-            Held::F32(panels) => self.run(wide, |panel| F32Panel(&panels[panel * inputs..][..inputs])),
+            Held::F32(panels) => {
+                let panels = panels.as_chunks().0;
+                self.run(wide, |panel| F32Panel(&panels[panel * inputs..][..inputs]));
+            }
             Held::F16(panels) => self.run_narrow(wide, |panel| F16Panel(&panels[panel * inputs..][..inputs])),
             Held::Bf16(panels) => self.run_narrow(wide, |panel| Bf16Panel(&panels[panel * inputs..][..inputs])),
             Held::Q8 { quants, scales } => self.run_narrow(wide, |panel| Q8Panel {
@@ -429,7 +450,7 @@ mod tests {
         for (rows, inputs, columns) in [(1, 37, 53), (2, 64, 16), (3, 33, 100), (13, 37, 53), (50, 40, 17)] {
             let (x, w) = (numbers(rows * inputs, 1), numbers(inputs * columns, 2));
             for format in ALL {
-                let matrix = Matrix::pack(&w, columns, inputs, format);
+                let matrix = Matrix::pack(w.clone(), columns, inputs, format);
                 let (weights, y) = (held(&matrix), product(&matrix, &x));
                 for r in 0..rows {
                     for c in 0..columns {
@@ -449,7 +470,7 @@ mod tests {
         let (rows, inputs, columns) = (75, 100, 150);
         let (x, w) = (numbers(rows * inputs, 3), numbers(inputs * columns, 4));
         for format in ALL {
-            let matrix = Matrix::pack(&w, columns, inputs, format);
+            let matrix = Matrix::pack(w.clone(), columns, inputs, format);
             let together = product(&matrix, &x);
             for count in [1, 2, 3, 7, 14] {
                 for r in (0..rows - count).step_by(9) {
@@ -472,21 +493,21 @@ mod tests {
         ];
         for (round, bytes) in cases {
             let w: Vec<f32> = w.iter().map(|w| round(*w)).collect();
-            let matrix = Matrix::pack(&w, 48, 64, WeightFormat::Exact);
+            let matrix = Matrix::pack(w.clone(), 48, 64, WeightFormat::Exact);
             assert_eq!((held(&matrix), matrix.bytes()), (w.clone(), w.len() * bytes));
         }
         let infinite = vec![f32::INFINITY; 16];
-        assert_eq!(held(&Matrix::pack(&infinite, 1, 16, WeightFormat::Exact)), infinite);
+        assert_eq!(held(&Matrix::pack(infinite.clone(), 1, 16, WeightFormat::Exact)), infinite);
     }
 
     /// By hand: the largest of 32 is 127 · 2⁻⁷, so the scale is 2⁻⁷ and every multiple of it is kept.
     #[test]
     fn eight_bits_keep_multiples_of_the_scale() {
         let w: Vec<f32> = (0..32).map(|i| (127 - 8 * i) as f32 / 128.0).collect();
-        let matrix = Matrix::pack(&w, 1, 32, WeightFormat::Q8);
+        let matrix = Matrix::pack(w.clone(), 1, 32, WeightFormat::Q8);
         assert_eq!(held(&matrix), w);
         assert_eq!(matrix.bytes(), WIDTH * (32 + 2));
-        let nothing = Matrix::pack(&[0.0; 32], 1, 32, WeightFormat::Q8);
+        let nothing = Matrix::pack(vec![0.0; 32], 1, 32, WeightFormat::Q8);
         assert_eq!(held(&nothing), [0.0; 32]);
     }
 }

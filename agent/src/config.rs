@@ -5,6 +5,7 @@
 //! that is refused, never ignored.
 
 use crate::error::AgentError;
+use crate::files;
 use crate::rope::RopeScaling;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -13,8 +14,15 @@ use std::path::Path;
 /// Tokens, layers or units of width may be at most this many, so that sizes can be multiplied without overflow.
 const SIZE_LIMIT: usize = 1 << 24;
 
+/// Layers may be at most this many: the names of their tensors are listed before the weights are looked at.
+const LAYER_LIMIT: usize = 1 << 12;
+
+/// A context may have this many tokens, times the width of a head: its rotary table takes eight bytes for each. The
+/// longest in use, of a million tokens, need half of it.
+const TABLE_LIMIT: usize = 1 << 28;
+
 /// A `config.json` may have this many bytes.
-const FILE_LIMIT: u64 = 16 << 20;
+const FILE_LIMIT: u64 = 1 << 20;
 
 /// Whose decoder it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,6 +209,13 @@ impl DecoderConfig {
         if let Some((name, size)) = sizes.into_iter().find(|(_, size)| !(1..=SIZE_LIMIT).contains(size)) {
             return refuse(format!("{name} is {size}, and must be from 1 to {SIZE_LIMIT}"));
         }
+        if self.num_hidden_layers > LAYER_LIMIT {
+            return refuse(format!("num_hidden_layers is {}, and may be {LAYER_LIMIT}", self.num_hidden_layers));
+        }
+        let (context, width) = (self.max_position_embeddings, self.head_width());
+        if context * width > TABLE_LIMIT {
+            return refuse(format!("max_position_embeddings {context} times head_dim {width} is above {TABLE_LIMIT}"));
+        }
         let splits = self.head_dim.is_some() || self.hidden_size.is_multiple_of(self.num_attention_heads);
         if !splits || !self.head_width().is_multiple_of(2) {
             let (hidden, heads) = (self.hidden_size, self.num_attention_heads);
@@ -262,14 +277,9 @@ impl DecoderConfig {
     /// # Errors
     /// When the file is missing, not JSON, or describes a decoder that is not built here.
     pub fn open(path: &Path) -> Result<Self, AgentError> {
-        let file = |source| AgentError::File { path: path.into(), source };
         let content = |reason: String| AgentError::Content { path: path.into(), reason };
-        let bytes = std::fs::metadata(path).map_err(file)?.len();
-        if bytes > FILE_LIMIT {
-            return Err(content(format!("{bytes} bytes, and a config.json has at most {FILE_LIMIT}")));
-        }
-        let text = std::fs::read_to_string(path).map_err(file)?;
-        let keys: Map<String, Value> = serde_json::from_str(&text).map_err(|e| content(e.to_string()))?;
+        let bytes = files::read(path, FILE_LIMIT)?;
+        let keys: Map<String, Value> = serde_json::from_slice(&bytes).map_err(|e| content(e.to_string()))?;
         Self::from_hugging_face(keys).map_err(|error| match error {
             AgentError::Config(reason) => content(reason),
             other => other,

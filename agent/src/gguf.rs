@@ -13,6 +13,7 @@ pub mod hugging_face;
 pub mod vocabulary;
 
 use crate::error::AgentError;
+use crate::files;
 use blocks::Format;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -115,8 +116,7 @@ impl GgufFile {
     /// When the file cannot be read, or its header is damaged, claims what the file does not hold, or uses a tensor
     /// type that is not read here.
     pub fn open(path: &Path) -> Result<Self, AgentError> {
-        let file = File::open(path).map_err(|source| AgentError::File { path: path.into(), source })?;
-        Self::from_reader(path, file)
+        Self::from_reader(path, files::open(path)?.0)
     }
 }
 
@@ -484,8 +484,12 @@ impl<R: Read> Header<'_, R> {
         match self.u32(key)? {
             8 => {
                 let count = self.count(key, 8)?;
-                let texts: Result<_, _> = (0..count).map(|_| self.text(key, u64::MAX)).collect();
-                Ok(MetadataValue::Texts(texts?))
+                // Three times the bytes that the count was held against.
+                let mut texts = Vec::with_capacity(usize::try_from(count).unwrap_or(0));
+                for _ in 0..count {
+                    texts.push(self.text(key, u64::MAX)?);
+                }
+                Ok(MetadataValue::Texts(texts))
             }
             9 => Err(self.refuse(format!("metadata {key} is an array of arrays"))),
             code => {

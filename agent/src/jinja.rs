@@ -28,7 +28,7 @@ use std::{
 };
 
 /// What one rendering may make: bytes of text, plus [`NODE`] for each value in a list or map.
-const WORK: u64 = 32 << 20;
+const WORK: u64 = 8 << 20;
 /// What a value costs beside its text.
 const NODE: u64 = 32;
 /// Instructions that one rendering may run.

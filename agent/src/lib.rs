@@ -10,6 +10,7 @@ pub mod decoder;
 pub mod device;
 pub mod episode;
 pub mod error;
+mod files;
 pub mod generate;
 pub mod gguf;
 mod jinja;

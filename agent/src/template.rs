@@ -9,10 +9,13 @@
 //! must encode it as text.
 
 use crate::tokenizer::Frames;
-use crate::{error::AgentError, jinja};
+use crate::{error::AgentError, files, jinja};
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
+    fmt::Formatter,
     path::{Path, PathBuf},
 };
 
@@ -160,7 +163,7 @@ impl ChatTemplate {
     /// to where the policy begins to write. `strftime_now` always answers Friday, 26 July 2024, midnight.
     ///
     /// # Errors
-    /// Where the template raises, uses what chat templates do not have, or makes more than 32 MiB of text on the way;
+    /// Where the template raises, uses what chat templates do not have, or makes more than 8 MiB of text on the way;
     /// [`AgentError::Content`] when it came from a file, [`AgentError::Config`] otherwise.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, AgentError> {
         let variables = Variables {
@@ -203,8 +206,6 @@ struct TokenizerConfig {
     added_tokens_decoder: BTreeMap<String, AddedToken>,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
 enum Templates {
     One(String),
     Named(Vec<NamedTemplate>),
@@ -216,8 +217,6 @@ struct NamedTemplate {
     template: String,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
 enum TokenText {
     Plain(String),
     Added(AddedToken),
@@ -228,6 +227,56 @@ struct AddedToken {
     content: String,
     #[serde(default)]
     special: bool,
+}
+
+// Derived for an enum without tags, it would hold whatever stands there before it looks at it, at many times its size.
+
+impl<'de> Deserialize<'de> for Templates {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TemplatesVisitor)
+    }
+}
+
+struct TemplatesVisitor;
+
+impl<'de> Visitor<'de> for TemplatesVisitor {
+    type Value = Templates;
+
+    fn expecting(&self, out: &mut Formatter<'_>) -> std::fmt::Result {
+        out.write_str("a chat template or a list of named ones")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Templates, E> {
+        Ok(Templates::One(text.into()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Templates, A::Error> {
+        Vec::deserialize(SeqAccessDeserializer::new(list)).map(Templates::Named)
+    }
+}
+
+impl<'de> Deserialize<'de> for TokenText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TokenTextVisitor)
+    }
+}
+
+struct TokenTextVisitor;
+
+impl<'de> Visitor<'de> for TokenTextVisitor {
+    type Value = TokenText;
+
+    fn expecting(&self, out: &mut Formatter<'_>) -> std::fmt::Result {
+        out.write_str("a token's text, or a token")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<TokenText, E> {
+        Ok(TokenText::Plain(text.into()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<TokenText, A::Error> {
+        AddedToken::deserialize(MapAccessDeserializer::new(map)).map(TokenText::Added)
+    }
 }
 
 impl TokenizerConfig {
@@ -249,20 +298,10 @@ impl TokenizerConfig {
 }
 
 /// Longest file that is read for its template, in bytes.
-const LONGEST_FILE: u64 = 64 << 20;
+const LONGEST_FILE: u64 = 16 << 20;
 
 fn text_if_any(path: &Path) -> Result<Option<String>, AgentError> {
-    let file = |source| AgentError::File { path: path.into(), source };
-    match std::fs::metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(file(error)),
-        Ok(known) if known.len() > LONGEST_FILE => {
-            let reason = format!("{} bytes are too long for it; at most {LONGEST_FILE} are read", known.len());
-            return Err(AgentError::Content { path: path.into(), reason });
-        }
-        Ok(_) => {}
-    }
-    std::fs::read_to_string(path).map(Some).map_err(file)
+    files::read_if_any(path, LONGEST_FILE)?.map(|bytes| files::text(path, bytes)).transpose()
 }
 
 /// The texts that a template puts around the observations and completions of an episode.

@@ -9,19 +9,24 @@
 
 use crate::config::DecoderConfig;
 use crate::error::AgentError;
+use crate::files;
 use half::{bf16, f16};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo, TensorView};
 use serde::Deserialize;
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fmt::Formatter;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Component, Path};
 
-/// The header of a safetensors file may have this many bytes.
-const HEADER_LIMIT: u64 = 100 << 20;
+/// The header of a safetensors file may have this many bytes; some thousand tensors need a tenth of it.
+const HEADER_LIMIT: u64 = 8 << 20;
+
+/// The index of a folder of shards may have this many bytes.
+const INDEX_LIMIT: u64 = 4 << 20;
 
 /// The weights of a model folder, in one file or by an index over several.
 pub const WEIGHTS: &str = "model.safetensors";
@@ -131,9 +136,8 @@ impl Weights {
             return Self::open(&folder.join(WEIGHTS));
         }
         let content = |reason: String| AgentError::Content { path: index.clone(), reason };
-        let text =
-            std::fs::read_to_string(&index).map_err(|source| AgentError::File { path: index.clone(), source })?;
-        let map: Index = serde_json::from_str(&text).map_err(|e| content(e.to_string()))?;
+        let bytes = files::read(&index, INDEX_LIMIT)?;
+        let map: Index = serde_json::from_slice(&bytes).map_err(|e| content(e.to_string()))?;
         let mut shards: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (tensor, shard) in &map.weight_map {
             shards.entry(shard).or_default().push(tensor);
@@ -156,8 +160,7 @@ impl Weights {
     fn read(&mut self, path: &Path) -> Result<(), AgentError> {
         let file_error = |source| AgentError::File { path: path.into(), source };
         let content = |reason: String| AgentError::Content { path: path.into(), reason };
-        let file = File::open(path).map_err(file_error)?;
-        let length = file.metadata().map_err(file_error)?.len();
+        let (file, length) = files::open(path)?;
         let mut file = BufReader::new(file);
         let (start, tensors) = header(&mut file, length).map_err(content)?;
         let end = tensors.last().map_or(0, |(_, info)| info.data_offsets.1) as u64;
@@ -234,12 +237,45 @@ fn header(file: &mut impl Read, length: u64) -> Result<(u64, Vec<(String, Tensor
     }
     let mut bytes = Vec::new();
     file.take(header).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
-    // Reading it refuses tensors that overlap, leave gaps, or have another size than their shape asks for.
-    let metadata: Metadata = serde_json::from_slice(&bytes).map_err(|e| format!("its header: {e}"))?;
-    let mut tensors: Vec<(String, TensorInfo)> =
-        metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
+    let HeaderTensors(tensors) = serde_json::from_slice(&bytes).map_err(|e| format!("its header: {e}"))?;
+    let mut tensors: Vec<(String, TensorInfo)> = tensors.into_iter().collect();
     tensors.sort_by_key(|(_, info)| info.data_offsets);
+    // It refuses tensors that overlap, leave gaps, or have another size than their shape asks for.
+    Metadata::new(None, tensors.clone()).map_err(|e| format!("its header: {e}"))?;
     Ok((8 + header, tensors))
+}
+
+/// The tensors of a header. The library's own reading holds whatever stands in one, at many times its size, before it
+/// looks at it; and of two tensors with one name it takes the last.
+struct HeaderTensors(BTreeMap<String, TensorInfo>);
+
+impl<'de> Deserialize<'de> for HeaderTensors {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Self(BTreeMap::new()))
+    }
+}
+
+impl<'de> Visitor<'de> for HeaderTensors {
+    type Value = Self;
+
+    fn expecting(&self, out: &mut Formatter<'_>) -> std::fmt::Result {
+        out.write_str("tensors by name")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
+        while let Some(name) = map.next_key::<String>()? {
+            if name == "__metadata__" {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            let info = map.next_value()?;
+            if self.0.contains_key(&name) {
+                return Err(A::Error::custom(format!("tensor {name:?} stands twice")));
+            }
+            self.0.insert(name, info);
+        }
+        Ok(self)
+    }
 }
 
 /// Little-endian numbers as f32; `None` for a type that is not read.

@@ -320,7 +320,10 @@ impl<R> GgufFile<R> {
             let key = self.key(key);
             match self.metadata.get(&key) {
                 None | Some(MetadataValue::Number(Number::Unsigned(0) | Number::Signed(0))) => {}
-                Some(value) => return Err(self.content(format!("metadata {key} is {value:?}, which is not supported"))),
+                Some(MetadataValue::Number(number)) => {
+                    return Err(self.content(format!("metadata {key} is {number:?}, which is not supported")));
+                }
+                Some(_) => return Err(self.wrong_type(&key, "a number")),
             }
         }
         match self.flag(&self.key("attention.causal"))? {
@@ -672,7 +675,7 @@ pub(super) mod tests {
         for (writer, reason) in [
             (llama().set("general.architecture", text_value("gemma")), "architecture \"gemma\"; llama, qwen2 and"),
             (llama().set("general.architecture", u32_value(1)), "metadata general.architecture is not a text"),
-            (llama().set("llama.expert_count", u32_value(8)), "metadata llama.expert_count is Number(Unsigned(8))"),
+            (llama().set("llama.expert_count", u32_value(8)), "metadata llama.expert_count is Unsigned(8)"),
             (llama().set("llama.attention.sliding_window", u32_value(9)), "metadata llama.attention.sliding_window"),
             (llama().set("llama.attention.causal", bool_value(false)), "attention that is not causal"),
             (llama().set("split.count", u32_value(3)), "one of 3 files of a model; join them"),

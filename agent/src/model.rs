@@ -2,6 +2,7 @@
 
 use crate::config::DecoderConfig;
 use crate::error::AgentError;
+use crate::files;
 use crate::gguf::GgufFile;
 use crate::template::{ChatTemplate, TurnFrames};
 use crate::tokenizer::{Frames, Tokenizer};
@@ -10,7 +11,6 @@ use scenarios::TextVersion;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::ErrorKind;
 use std::path::Path;
 
 /// What a model folder holds; see [`crate::weights`] for the files.
@@ -47,6 +47,9 @@ const COMPANIONS: [&str; 4] =
 /// Each may have this many bytes.
 const COMPANION_LIMIT: u64 = 16 << 20;
 
+/// `hearth.json` may have this many bytes.
+const NOTES_LIMIT: u64 = 1 << 20;
+
 /// `hearth.json`: what only hearth wants to know of a model.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -64,6 +67,8 @@ impl Model {
         let config = DecoderConfig::open(&folder.join("config.json"))?;
         let mut companions = Companions::open(folder)?;
         let tokenizer = companions.tokenizer(folder)?;
+        fitting_ids(&tokenizer, &config)
+            .map_err(|reason| AgentError::Content { path: folder.join("tokenizer.json"), reason })?;
         let fitting = |folder: &Path| -> Result<Weights, AgentError> {
             let mut weights = Weights::open_folder(folder)?;
             let path = folder.join(WEIGHTS);
@@ -87,9 +92,13 @@ impl Model {
         let Value::Object(keys) = file.config()? else { return Err(content("its config is no object".into())) };
         let config = DecoderConfig::from_hugging_face(keys).map_err(|e| content(e.to_string()))?;
         let json = file.tokenizer()?.to_string();
-        let mut companions = Companions::of_gguf(&file, &json)?;
-        let frames = companions.frames(Path::new(""))?;
+        let mut companions = Companions::of_gguf(&file)?;
+        let frames = companions.frames(Path::new("")).map_err(|error| match error {
+            AgentError::Content { reason, .. } => content(reason),
+            other => content(other.to_string()),
+        })?;
         let tokenizer = Tokenizer::from_json(json.as_bytes(), frames).map_err(|e| content(e.to_string()))?;
+        fitting_ids(&tokenizer, &config).map_err(content)?;
         let mut policy = Weights::default();
         for tensor in file.hf_tensors()? {
             let data = file.hf_tensor(&tensor)?;
@@ -125,32 +134,33 @@ impl Model {
     }
 }
 
+/// Refuses a tokenizer with an id that the decoder has no embedding for.
+fn fitting_ids(tokenizer: &Tokenizer, config: &DecoderConfig) -> Result<(), String> {
+    let largest = tokenizer.largest_id();
+    if largest as usize >= config.vocab_size {
+        return Err(format!(
+            "its tokens have ids up to {largest}, and the model's vocab_size is {}",
+            config.vocab_size
+        ));
+    }
+    Ok(())
+}
+
 impl Companions {
     /// Reads those that are there.
     fn open(folder: &Path) -> Result<Self, AgentError> {
         let mut files = BTreeMap::new();
         for name in COMPANIONS {
-            let path = folder.join(name);
-            let file = |source| AgentError::File { path: path.clone(), source };
-            let size = match std::fs::metadata(&path) {
-                Ok(metadata) => metadata.len(),
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                Err(error) => return Err(file(error)),
-            };
-            if size > COMPANION_LIMIT {
-                let reason = format!("{size} bytes, and it has at most {COMPANION_LIMIT}");
-                return Err(AgentError::Content { path, reason });
-            }
-            files.insert(name, std::fs::read(&path).map_err(file)?);
+            files.extend(files::read_if_any(&folder.join(name), COMPANION_LIMIT)?.map(|bytes| (name, bytes)));
         }
         Ok(Self { files, reframed: None })
     }
 
     /// The `tokenizer_config.json` that a GGUF file stands for.
-    fn of_gguf(file: &GgufFile, tokenizer: &str) -> Result<Self, AgentError> {
+    fn of_gguf(file: &GgufFile) -> Result<Self, AgentError> {
         let ids = file.special_tokens()?;
-        let library = tokenizers::Tokenizer::from_bytes(tokenizer).map_err(|e| AgentError::Tokenizer(e.to_string()))?;
-        let text = |id: Option<u32>| id.and_then(|id| library.id_to_token(id));
+        let tokens = file.tokens()?;
+        let text = |id: Option<u32>| id.and_then(|id| tokens.get(id as usize));
         let settings = json!({
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": text(ids.bos),
@@ -173,14 +183,17 @@ impl Companions {
 
     /// The frames of the model's chat template; plain ChatML, and a note, where it has none that fits an episode.
     fn frames(&mut self, folder: &Path) -> Result<Frames, AgentError> {
-        let text = |name: &str| self.files.get(name).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-        let (settings, jinja) = (text("tokenizer_config.json"), text("chat_template.jinja"));
+        let text = |name: &str| self.files.get(name).map(|bytes| files::text(&folder.join(name), bytes.clone()));
+        let (settings, jinja) = (text("tokenizer_config.json").transpose()?, text("chat_template.jinja").transpose()?);
         let Some(template) = ChatTemplate::from_hf_texts(folder, settings.as_deref(), jinja)? else {
             self.reframed = Some("the model has no chat template; turns are framed as ChatML".into());
             return TurnFrames::chatml(None).into_frames(None);
         };
+        let path = folder.join("tokenizer_config.json");
         match TurnFrames::derive(&template, None) {
-            Ok(frames) => frames.into_frames(template.special_tokens().eos.as_deref()),
+            Ok(frames) => frames
+                .into_frames(template.special_tokens().eos.as_deref())
+                .map_err(|error| AgentError::Content { path, reason: error.to_string() }),
             Err(error) => {
                 self.reframed = Some(format!("{error}; turns are framed as ChatML"));
                 TurnFrames::chatml(None).into_frames(None)
@@ -191,12 +204,9 @@ impl Companions {
 
 impl Notes {
     fn open(path: &Path) -> Result<Self, AgentError> {
-        match std::fs::read(path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|error| AgentError::Content { path: path.into(), reason: error.to_string() }),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
-            Err(source) => Err(AgentError::File { path: path.into(), source }),
-        }
+        let Some(bytes) = files::read_if_any(path, NOTES_LIMIT)? else { return Ok(Self::default()) };
+        serde_json::from_slice(&bytes)
+            .map_err(|error| AgentError::Content { path: path.into(), reason: error.to_string() })
     }
 
     fn save(&self, path: &Path) -> Result<(), AgentError> {

@@ -4,8 +4,12 @@
 //! numbered name in one piece, and the words that lead up to one in another, so that frequent pieces become one token
 //! each; the rest splits by words. Any bytes round-trip, seen in training or not.
 
+mod file;
+
 use crate::error::AgentError;
+use crate::files;
 use std::path::Path;
+use std::sync::Arc;
 use tokenizers::{
     AddedToken, DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
     SplitDelimiterBehavior, TokenizerBuilder, TokenizerImpl,
@@ -19,6 +23,9 @@ use tokenizers::{
 
 /// A numbered name | the words that lead up to one | a word with its leading blank | what remains.
 const PIECES: &str = r"[a-z]+ [0-9]+|[^0-9\n:]+?(?=[a-z]+ [0-9])|\n+| ?[A-Za-z]+|[0-9]| ?[^A-Za-z0-9\s]+|\s";
+
+/// A `tokenizer.json` may have this many bytes; the largest in use have a third of it.
+const FILE_LIMIT: u64 = 100 << 20;
 
 /// Opens the context of an episode.
 pub const BEGIN: &str = "<|begin|>";
@@ -61,6 +68,9 @@ pub struct Tokenizer {
     special: Vec<String>,
     /// Id of the token that ends a completion.
     pub end: u32,
+    largest_id: u32,
+    /// The text of its file, with what other programs want of it.
+    json: Arc<[u8]>,
 }
 
 fn refused(error: impl std::fmt::Display) -> AgentError {
@@ -105,17 +115,16 @@ impl Tokenizer {
     /// # Errors
     /// When the file is missing, damaged, or lacks a token of the frames.
     pub fn open(path: &Path, frames: Frames) -> Result<Self, AgentError> {
-        let bytes = std::fs::read(path).map_err(|source| AgentError::File { path: path.into(), source })?;
         let content = |e: AgentError| AgentError::Content { path: path.into(), reason: e.to_string() };
-        Self::from_json(&bytes, frames).map_err(content)
+        Self::from_json(&files::read(path, FILE_LIMIT)?, frames).map_err(content)
     }
 
     /// The same from the text of the file.
     ///
     /// # Errors
-    /// When the library refuses it, or it lacks a token of the frames.
+    /// When it is damaged, asks for what is not built here, or lacks a token of the frames.
     pub fn from_json(json: &[u8], frames: Frames) -> Result<Self, AgentError> {
-        let inner = tokenizers::Tokenizer::from_bytes(json).map_err(refused)?;
+        let file::Opened { inner, largest_id } = file::open(json).map_err(AgentError::Tokenizer)?;
         let id = |text: &str| {
             inner.token_to_id(text).ok_or_else(|| AgentError::Tokenizer(format!("the vocabulary lacks {text}")))
         };
@@ -127,7 +136,12 @@ impl Tokenizer {
         let special = inner.get_added_tokens_decoder().into_values().filter(|token| token.special);
         let mut special: Vec<String> = special.map(|token| token.content).filter(|text| text.len() > 1).collect();
         special.sort();
-        Ok(Self { inner, frames, special, end })
+        let tokenizer = Self { inner, frames, special, end, largest_id, json: json.into() };
+        let Frames { opening, answer, .. } = tokenizer.frames();
+        if tokenizer.encode_framed(opening, "", answer).is_empty() {
+            return Err(AgentError::Tokenizer("the vocabulary has no token for the frames of a turn".into()));
+        }
+        Ok(tokenizer)
     }
 
     /// The texts that frame turns.
@@ -147,7 +161,7 @@ impl Tokenizer {
     /// # Errors
     /// When the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), AgentError> {
-        self.inner.save(path, false).map_err(|e| AgentError::Content { path: path.into(), reason: e.to_string() })
+        std::fs::write(path, &self.json).map_err(|source| AgentError::File { path: path.into(), source })
     }
 
     /// Token ids of a text; special tokens spelled out in the text stay text.
@@ -159,7 +173,7 @@ impl Tokenizer {
     /// Token ids of a text between two frames; special tokens count only in the frames.
     ///
     /// # Panics
-    /// Never: a vocabulary of bytes, or with fallback to bytes, knows every text.
+    /// Never: what a vocabulary lacks becomes its unknown token, which it has, or is left out.
     #[must_use]
     pub fn encode_framed(&self, before: &str, text: &str, after: &str) -> Vec<u32> {
         let mut unframed = text.replace("<|", "< |");
@@ -180,6 +194,12 @@ impl Tokenizer {
     #[must_use]
     pub fn decode(&self, ids: &[u32]) -> String {
         self.inner.decode(ids, false).expect("byte-level decoding accepts any ids")
+    }
+
+    /// The largest id of a token.
+    #[must_use]
+    pub fn largest_id(&self) -> u32 {
+        self.largest_id
     }
 
     /// How many tokens there are.

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use std::collections::{HashMap, hash_map::Entry};
 
 /// Most tokens and most merges that are turned into JSON; the largest vocabularies in use have 0.26 and 0.6 million.
-const MOST_TOKENS: usize = 1 << 21;
-const MOST_MERGES: usize = 1 << 22;
+const MOST_TOKENS: usize = 1 << 19;
+const MOST_MERGES: usize = 1 << 20;
 /// Most bytes of a piece whose merges are looked for.
 const LONGEST_PIECE: usize = 256;
 
@@ -74,7 +74,7 @@ impl<R> GgufFile<R> {
     /// # Errors
     /// When an id is no whole number, or not one of the vocabulary.
     pub fn special_tokens(&self) -> Result<SpecialTokens, AgentError> {
-        let count = self.texts("tokenizer.ggml.tokens")?.map_or(0, <[String]>::len);
+        let count = self.tokens()?.len();
         let sentencepiece = self.text("tokenizer.ggml.model")? == Some("llama");
         let id = |name: &str, default: Option<u32>| {
             let key = format!("tokenizer.ggml.{name}_token_id");
@@ -91,6 +91,14 @@ impl<R> GgufFile<R> {
             pad: id("padding", None)?,
             unknown: id("unknown", Some(0))?,
         })
+    }
+
+    /// The tokens in the order of their ids; none where the file has none.
+    ///
+    /// # Errors
+    /// When they are no texts.
+    pub fn tokens(&self) -> Result<&[String], AgentError> {
+        Ok(self.texts("tokenizer.ggml.tokens")?.unwrap_or_default())
     }
 
     /// The content of `tokenizer.json`, as [`tokenizers::Tokenizer::from_bytes`] reads it.
@@ -501,7 +509,7 @@ pub(super) mod tests {
                 text_value("tekken"),
                 "pre-tokenizer \"tekken\"; smollm, gpt-2, qwen2, llama-bpe and default are read",
             ),
-            ("tokens", texts_value(&["a", "b", "a"]), "3 tokens (2097152 are allowed) and 261 token types"),
+            ("tokens", texts_value(&["a", "b", "a"]), "3 tokens (524288 are allowed) and 261 token types"),
             ("tokens", text_value("a"), "metadata tokenizer.ggml.tokens is not an array of texts"),
             ("token_type", types(&[7; 261]), "token 0 has the unknown type Signed(7)"),
             ("merges", texts_value(&["g o", "go"]), "merge 1, \"go\", does not make a token of two"),

@@ -96,6 +96,9 @@ impl Matrix {
         let rows = x.len() / self.inputs;
         assert_eq!(x.len(), rows * self.inputs, "input shape");
         assert_eq!(y.len(), rows * self.columns, "output shape");
+        if rows == 0 {
+            return;
+        }
         let panels = self.columns.div_ceil(WIDTH);
         let threads = rayon::current_num_threads();
         let shared = threads > 1 && rows * self.inputs * self.columns >= WORTH_SHARING;
@@ -461,6 +464,13 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Where all episodes ended at once there is nothing to compute.
+    #[test]
+    fn no_rows_give_no_rows() {
+        let matrix = Matrix::pack(numbers(64, 1), 4, 16, WeightFormat::Exact);
+        assert!(product(&matrix, &[]).is_empty());
     }
 
     /// One, two, four or eight rows in a tile, one, two or four panels, widened once or on the way, on one thread or

@@ -17,14 +17,16 @@ mod seeds;
 use agent::AgentError;
 use agent::chat::{Place, observation_tokens};
 use agent::config::DecoderConfig;
-use agent::generate::{KvCache, PolicyEngine, Span, ValueEngine, sample};
+use agent::generate::{KvCache, PolicyEngine, Span, ValueEngine};
 use agent::gguf::GgufFile;
 use agent::model::Model;
+use agent::sample::Sampling;
 use agent::template::{ChatTemplate, TurnFrames};
 use agent::tokenizer::{Frames, Tokenizer};
 use agent::weights::Weights;
 use mutate::Mutator;
 use rand::{SeedableRng, rngs::StdRng};
+use scenarios::WeightFormat;
 use seeds::{Files, Gguf, WORDS};
 use serde_json::{Value, json};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -197,7 +199,8 @@ fn play(model: &Model, then: Then) -> bool {
         model.value.as_ref().filter(|value| value.get("value_head.weight", &[1, model.config.hidden_size]).is_ok())
     {
         let config = short(&model.config);
-        let _ = ValueEngine::from_weights(&config, value).unwrap().value(&vec![0.5; config.hidden_size]);
+        let engine = ValueEngine::from_weights(&config, &mut value.clone(), WeightFormat::Exact).unwrap();
+        let _ = engine.value(&vec![0.5; config.hidden_size]);
     }
     if then == Then::Nothing {
         return true;
@@ -217,11 +220,12 @@ fn short(config: &DecoderConfig) -> DecoderConfig {
 
 fn say(config: &DecoderConfig, weights: &Weights, ids: &[u32]) {
     let config = short(config);
-    let engine = PolicyEngine::from_weights(&config, weights).unwrap();
+    let engine = PolicyEngine::from_weights(&config, &mut weights.clone(), WeightFormat::Exact).unwrap();
     let tokens = &ids[..ids.len().min(config.max_position_embeddings)];
-    let hidden = engine.trunk.extend(&mut [Span { tokens, prefix: None, cache: &mut KvCache::default() }]);
+    let hidden = engine.trunk.extend(&mut [Span::new(tokens, &mut KvCache::default())]);
     let logprobs = engine.logprobs(&hidden[hidden.len() - config.hidden_size..]);
-    assert!((sample(&logprobs, 1.0, &mut StdRng::seed_from_u64(1)) as usize) < config.vocab_size);
+    let drawn = Sampling::UNTEMPERED.draw(&logprobs, &mut StdRng::seed_from_u64(1));
+    assert!((drawn.token as usize) < config.vocab_size);
 }
 
 /// Plays with random weights of that shape, where they are few.

@@ -3,7 +3,7 @@
 //!
 //! What a server samples with by default (its own top-k, min-p, penalties) is switched off by name in every request, so
 //! that completions come from the model's distribution at the protocol's temperature, as they do from a
-//! [`crate::player::ModelPlayer`]. A server that refuses fields beyond `OpenAI`'s, or log-probabilities, is found out when
+//! [`crate::model_player::ModelPlayer`]. A server that refuses fields beyond `OpenAI`'s, or log-probabilities, is found out when
 //! it is connected to, asked without them, and [`RemotePolicy::notes`] say so.
 //!
 //! - *Log-probabilities* belong to the untempered policy, and servers differ in whether they divide by the temperature

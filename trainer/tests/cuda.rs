@@ -9,7 +9,7 @@ mod corridor;
 use agent::decoder::Precision;
 use agent::device::Hardware;
 use agent::episode::Pool;
-use agent::player::{LookingOn, ModelPlayer};
+use agent::model_player::{LookingOn, ModelPlayer};
 use corridor::{babbler, jobs, play, protocol, task};
 use indicatif::ProgressBar;
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ const UPDATES: usize = 5;
 /// Losses by column, update by update.
 fn losses(algorithm: &Algorithm, precision: Precision, hardware: Hardware) -> BTreeMap<String, Vec<f64>> {
     let model = babbler(22);
-    let player = ModelPlayer::new(&model, LookingOn::Nobody).unwrap();
+    let player = ModelPlayer::new(model.clone(), LookingOn::Nobody).unwrap();
     let tasks = ["plain/1", "plain/2", "plain/9"].map(task);
     let played = play(&player, &jobs(&tasks, 4), &protocol(), Pool { workers: 2, episodes: 8 });
     let optimizer = OptimizerRecipe { batch: played.len(), updates: UPDATES, ..OptimizerRecipe::default() };

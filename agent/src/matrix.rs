@@ -15,8 +15,10 @@ const WIDTH: usize = 16;
 const GROUP: usize = 32;
 /// Multiply-adds below which a product stays on its thread.
 const WORTH_SHARING: usize = 1 << 18;
-/// Rows from which a narrow panel is widened once for all of them.
-const WORTH_WIDENING: usize = 33;
+/// Rows whose sums stay in registers together.
+const TILE: usize = 4;
+/// Inputs of a few panels that stay in the nearest cache while all rows pass; whole groups.
+const BLOCK: usize = 4 * GROUP;
 
 /// A matrix `[inputs, columns]`.
 pub(crate) struct Matrix {
@@ -103,6 +105,7 @@ impl Matrix {
         let threads = rayon::current_num_threads();
         let shared = threads > 1 && rows * self.inputs * self.columns >= WORTH_SHARING;
         let share = if shared { panels.div_ceil(threads * 2) } else { panels };
+        let x = &Rows::new(x, self.inputs);
         let mut sums = vec![[0.0; WIDTH]; panels * rows];
         let job = |(index, sums): (usize, &mut [[f32; WIDTH]])| {
             pulp::Arch::new().dispatch(Product { matrix: self, x, first: index * share, sums, rows });
@@ -172,12 +175,32 @@ fn quantized(data: &[f32], columns: usize, inputs: usize) -> Held {
     Held::Q8 { quants, scales }
 }
 
+/// Rows as products read them: the inputs of a tile's rows side by side.
+struct Rows {
+    inputs: usize,
+    fours: Vec<Vec<[f32; TILE]>>,
+    /// Those that fill no tile.
+    ones: Vec<Vec<[f32; 1]>>,
+}
+
+impl Rows {
+    fn new(x: &[f32], inputs: usize) -> Self {
+        let tiles = x.chunks_exact(TILE * inputs);
+        let ones = tiles.remainder().chunks_exact(inputs).map(|row| row.iter().map(|x| [*x]).collect()).collect();
+        let four = |rows: &[f32]| (0..inputs).map(|k| std::array::from_fn(|r| rows[r * inputs + k])).collect();
+        Self { inputs, fours: tiles.map(four).collect(), ones }
+    }
+}
+
 /// A panel of some type.
 trait Panel: Copy {
     /// What a group's weights are multiplied by.
     type Scale: Copy;
 
     fn scale(&self, group: usize) -> Self::Scale;
+
+    /// So many inputs from one on, which begins a group.
+    fn part(&self, from: usize, count: usize) -> Self;
 
     /// The weights of input `k`, which stays below the number of inputs.
     fn at(&self, k: usize, scale: &Self::Scale) -> [f32; WIDTH];
@@ -202,6 +225,11 @@ impl Panel for F32Panel<'_> {
     fn scale(&self, _: usize) {}
 
     #[inline(always)]
+    fn part(&self, from: usize, count: usize) -> Self {
+        Self(&self.0[from..][..count])
+    }
+
+    #[inline(always)]
     fn at(&self, k: usize, (): &()) -> [f32; WIDTH] {
         self.0[k]
     }
@@ -212,6 +240,11 @@ impl Panel for F16Panel<'_> {
 
     #[inline(always)]
     fn scale(&self, _: usize) {}
+
+    #[inline(always)]
+    fn part(&self, from: usize, count: usize) -> Self {
+        Self(&self.0[from..][..count])
+    }
 
     #[inline(always)]
     fn at(&self, k: usize, (): &()) -> [f32; WIDTH] {
@@ -226,6 +259,11 @@ impl Panel for Bf16Panel<'_> {
     fn scale(&self, _: usize) {}
 
     #[inline(always)]
+    fn part(&self, from: usize, count: usize) -> Self {
+        Self(&self.0[from..][..count])
+    }
+
+    #[inline(always)]
     fn at(&self, k: usize, (): &()) -> [f32; WIDTH] {
         lanes(|lane| bf16_bits(self.0[k][lane]))
     }
@@ -237,6 +275,11 @@ impl Panel for Q8Panel<'_> {
     #[inline(always)]
     fn scale(&self, group: usize) -> [f32; WIDTH] {
         lanes(|lane| f16_bits(self.scales[group][lane]))
+    }
+
+    #[inline(always)]
+    fn part(&self, from: usize, count: usize) -> Self {
+        Self { quants: &self.quants[from..][..count], scales: &self.scales[from / GROUP..] }
     }
 
     #[inline(always)]
@@ -271,7 +314,7 @@ fn bf16_bits(bits: u16) -> f32 {
 /// Some panels of a product as a job for the widest vectors.
 struct Product<'a> {
     matrix: &'a Matrix,
-    x: &'a [f32],
+    x: &'a Rows,
     /// The first panel.
     first: usize,
     /// `[panels, rows]`.
@@ -292,9 +335,9 @@ impl pulp::WithSimd for Product<'_> {
                 let panels = panels.as_chunks().0;
                 self.run(wide, |panel| F32Panel(&panels[panel * inputs..][..inputs]));
             }
-            Held::F16(panels) => self.run_narrow(wide, |panel| F16Panel(&panels[panel * inputs..][..inputs])),
-            Held::Bf16(panels) => self.run_narrow(wide, |panel| Bf16Panel(&panels[panel * inputs..][..inputs])),
-            Held::Q8 { quants, scales } => self.run_narrow(wide, |panel| Q8Panel {
+            Held::F16(panels) => self.run(wide, |panel| F16Panel(&panels[panel * inputs..][..inputs])),
+            Held::Bf16(panels) => self.run(wide, |panel| Bf16Panel(&panels[panel * inputs..][..inputs])),
+            Held::Q8 { quants, scales } => self.run(wide, |panel| Q8Panel {
                 quants: &quants[panel * inputs..][..inputs],
                 scales: &scales[panel * groups..][..groups],
             }),
@@ -305,83 +348,65 @@ impl pulp::WithSimd for Product<'_> {
 impl Product<'_> {
     #[inline(always)]
     fn run<L: Panel>(self, wide: bool, panel: impl Fn(usize) -> L) {
-        let Self { matrix, x, first, sums, rows } = self;
-        let inputs = matrix.inputs;
-        let count = sums.len() / rows;
         let mut index = 0;
-        if rows < 3 {
-            while index + 4 <= count {
-                let four = std::array::from_fn(|p| panel(first + index + p));
-                some_panels::<4, L>(wide, x, inputs, four, &mut sums[index * rows..][..4 * rows], rows);
-                index += 4;
+        let (rows, count) = (self.rows, self.sums.len() / self.rows);
+        let step = if wide || rows == 1 { 4 } else { 1 };
+        while index < count {
+            let first = self.first + index;
+            let take = if count - index >= step { step } else { 1 };
+            let sums = &mut self.sums[index * rows..][..take * rows];
+            match take {
+                4 => some_panels::<4, L>(self.x, std::array::from_fn(|p| panel(first + p)), sums, rows),
+                _ => some_panels::<1, L>(self.x, [panel(first)], sums, rows),
             }
-        }
-        while index + 2 <= count {
-            let two = std::array::from_fn(|p| panel(first + index + p));
-            some_panels::<2, L>(wide, x, inputs, two, &mut sums[index * rows..][..2 * rows], rows);
-            index += 2;
-        }
-        if index < count {
-            some_panels::<1, L>(wide, x, inputs, [panel(first + index)], &mut sums[index * rows..], rows);
-        }
-    }
-
-    /// As [`Self::run`]; before many rows, each panel is widened once.
-    #[inline(always)]
-    fn run_narrow<L: Panel>(self, wide: bool, panel: impl Fn(usize) -> L) {
-        if self.rows < WORTH_WIDENING {
-            return self.run(wide, panel);
-        }
-        let Self { matrix, x, first, sums, rows } = self;
-        let inputs = matrix.inputs;
-        let mut widened = [vec![[0.0; WIDTH]; inputs], vec![[0.0; WIDTH]; inputs]];
-        for (pair, sums) in sums.chunks_mut(2 * rows).enumerate() {
-            let count = sums.len() / rows;
-            for (p, widened) in widened.iter_mut().enumerate().take(count) {
-                let narrow = panel(first + pair * 2 + p);
-                for (group, rows) in widened.chunks_mut(GROUP).enumerate() {
-                    let scale = narrow.scale(group);
-                    for (offset, row) in rows.iter_mut().enumerate() {
-                        *row = narrow.at(group * GROUP + offset, &scale);
-                    }
-                }
-            }
-            let [a, b] = [F32Panel(&widened[0]), F32Panel(&widened[1])];
-            match count {
-                1 => some_panels::<1, _>(wide, x, inputs, [a], sums, rows),
-                _ => some_panels::<2, _>(wide, x, inputs, [a, b], sums, rows),
-            }
+            index += take;
         }
     }
 }
 
-/// All rows of `x` with a few panels; `sums` is `[P, rows]`.
+/// All rows of `x` with a few panels; `sums` is `[P, rows]`, and zero.
+///
+/// Inputs are taken block by block, so that a block of the panels stays in the nearest cache for all rows; a sum rests
+/// in memory between blocks, which changes no bit of it.
 #[inline(always)]
-fn some_panels<const P: usize, L: Panel>(
-    wide: bool,
-    x: &[f32],
-    inputs: usize,
+fn some_panels<const P: usize, L: Panel>(x: &Rows, panels: [L; P], sums: &mut [[f32; WIDTH]], rows: usize) {
+    if rows <= TILE {
+        return tiles(x, panels, sums, rows, 0..x.inputs);
+    }
+    let mut widened = [[[0.0; WIDTH]; BLOCK]; P];
+    for from in (0..x.inputs).step_by(BLOCK) {
+        let block = from..x.inputs.min(from + BLOCK);
+        for (widened, panel) in widened.iter_mut().zip(&panels) {
+            for (group, some) in widened[..block.len()].chunks_mut(GROUP).enumerate() {
+                let first = from + group * GROUP;
+                let scale = panel.scale(first / GROUP);
+                for (offset, weights) in some.iter_mut().enumerate() {
+                    *weights = panel.at(first + offset, &scale);
+                }
+            }
+        }
+        let wide: [F32Panel<'_>; P] = std::array::from_fn(|p| F32Panel(&widened[p][..block.len()]));
+        tiles(x, wide, sums, rows, block);
+    }
+}
+
+/// All rows with the inputs of a range; a panel begins with the first of them.
+#[inline(always)]
+fn tiles<const P: usize, L: Panel>(
+    x: &Rows,
     panels: [L; P],
     sums: &mut [[f32; WIDTH]],
     rows: usize,
+    inputs: std::ops::Range<usize>,
 ) {
     let mut row = 0;
-    if P <= 2 {
-        while wide && row + 8 <= rows {
-            tile::<8, P, L>(&x[row * inputs..], inputs, panels, sums, rows, row);
-            row += 8;
-        }
-        while row + 4 <= rows {
-            tile::<4, P, L>(&x[row * inputs..], inputs, panels, sums, rows, row);
-            row += 4;
-        }
+    for tile_of_four in &x.fours {
+        tile::<4, P, L>(&tile_of_four[inputs.clone()], panels, sums, rows, row);
+        row += 4;
     }
-    while row + 2 <= rows {
-        tile::<2, P, L>(&x[row * inputs..], inputs, panels, sums, rows, row);
-        row += 2;
-    }
-    if row < rows {
-        tile::<1, P, L>(&x[row * inputs..], inputs, panels, sums, rows, row);
+    for tile_of_one in &x.ones {
+        tile::<1, P, L>(&tile_of_one[inputs.clone()], panels, sums, rows, row);
+        row += 1;
     }
 }
 
@@ -389,24 +414,22 @@ fn some_panels<const P: usize, L: Panel>(
 #[inline(always)]
 #[allow(clippy::needless_range_loop, reason = "every index is of several arrays")]
 fn tile<const R: usize, const P: usize, L: Panel>(
-    x: &[f32],
-    inputs: usize,
+    x: &[[f32; R]],
     panels: [L; P],
     sums: &mut [[f32; WIDTH]],
     rows: usize,
     row: usize,
 ) {
-    let x: [&[f32]; R] = std::array::from_fn(|r| &x[r * inputs..][..inputs]);
-    let mut held = [[[0.0_f32; WIDTH]; P]; R];
-    for group in 0..inputs.div_ceil(GROUP) {
-        let scales: [L::Scale; P] = std::array::from_fn(|p| panels[p].scale(group));
-        for k in group * GROUP..inputs.min((group + 1) * GROUP) {
+    let mut held: [[[f32; WIDTH]; P]; R] = std::array::from_fn(|r| std::array::from_fn(|p| sums[p * rows + row + r]));
+    for (group, x) in x.chunks(GROUP).enumerate() {
+        let panels: [L; P] = std::array::from_fn(|p| panels[p].part(group * GROUP, x.len()));
+        let scales: [L::Scale; P] = std::array::from_fn(|p| panels[p].scale(0));
+        for (k, x) in x.iter().enumerate() {
             for p in 0..P {
                 let weights = panels[p].at(k, &scales[p]);
                 for r in 0..R {
-                    let input = x[r][k];
                     for lane in 0..WIDTH {
-                        held[r][p][lane] = input.mul_add(weights[lane], held[r][p][lane]);
+                        held[r][p][lane] = x[r].mul_add(weights[lane], held[r][p][lane]);
                     }
                 }
             }

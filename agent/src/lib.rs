@@ -15,6 +15,7 @@ pub mod generate;
 pub mod gguf;
 mod jinja;
 mod kernel;
+mod lanes;
 pub mod limits;
 mod matrix;
 pub mod model;

@@ -5,20 +5,18 @@
 //! vector width, and a weight becomes the same f32 in every path: a row's result depends on the row and the weights
 //! alone. That is what makes episodes independent of who they were batched with.
 
+use crate::lanes::{self, Lanes, Portable, WIDTH};
 use half::{bf16, f16};
 use rayon::prelude::*;
 use scenarios::WeightFormat;
+use std::cell::RefCell;
 
-/// Columns of a panel.
-const WIDTH: usize = 16;
-/// Weights of a column that share a scale, as in GGUF's Q8_0.
+/// Inputs that lie together, and, as in GGUF's Q8_0, share a scale. A matrix is filled up to whole groups with zeros.
 const GROUP: usize = 32;
 /// Multiply-adds below which a product stays on its thread.
 const WORTH_SHARING: usize = 1 << 18;
-/// Rows whose sums stay in registers together.
-const TILE: usize = 4;
-/// Inputs of a few panels that stay in the nearest cache while all rows pass; whole groups.
-const BLOCK: usize = 4 * GROUP;
+/// Numbers of a line of the cache.
+const LINE: usize = 16;
 
 /// A matrix `[inputs, columns]`.
 pub(crate) struct Matrix {
@@ -27,16 +25,31 @@ pub(crate) struct Matrix {
     held: Held,
 }
 
-/// By panel, input and column; the last panel is filled up with zeros.
+/// By panel and group; the last panel is filled up with zeros.
 enum Held {
+    /// As [`f32_groups`] finds them: the numbers of a checkpoint in their own memory.
     F32(Vec<f32>),
-    F16(Vec<[u16; WIDTH]>),
-    Bf16(Vec<[u16; WIDTH]>),
-    /// A panel has a row of scales for each group of inputs.
-    Q8 {
-        quants: Vec<[i8; WIDTH]>,
-        scales: Vec<[u16; WIDTH]>,
-    },
+    F16(Vec<F16Group>),
+    Bf16(Vec<Bf16Group>),
+    Q8(Vec<Q8Group>),
+}
+
+type F32Group = [[f32; WIDTH]; GROUP];
+
+#[derive(Clone)]
+#[repr(align(64))]
+struct F16Group([[u16; WIDTH]; GROUP]);
+
+#[derive(Clone)]
+#[repr(align(64))]
+struct Bf16Group([[u16; WIDTH]; GROUP]);
+
+#[derive(Clone)]
+#[repr(align(32))]
+struct Q8Group {
+    /// f16.
+    scales: [u16; WIDTH],
+    quants: [[i8; WIDTH]; GROUP],
 }
 
 impl Matrix {
@@ -48,17 +61,15 @@ impl Matrix {
     pub(crate) fn pack(data: Vec<f32>, columns: usize, inputs: usize, format: WeightFormat) -> Self {
         assert_eq!(data.len(), columns * inputs, "weight shape");
         let is_bf16 = || data.iter().all(|w| bf16::from_f32(*w).to_f32().to_bits() == w.to_bits());
-        // The way back, f16_bits, is for finite numbers.
+        // The way back, Lanes::f16, is for finite numbers.
         let is_f16 = || data.iter().all(|w| w.is_finite() && f16::from_f32(*w).to_f32().to_bits() == w.to_bits());
-        let to_bf16 = |w: f32| bf16::from_f32(w).to_bits();
-        let to_f16 = |w: f32| f16::from_f32(w).to_bits();
         let held = match format {
-            WeightFormat::Exact if is_bf16() => Held::Bf16(panels(&data, columns, inputs, to_bf16)),
-            WeightFormat::Exact if is_f16() => Held::F16(panels(&data, columns, inputs, to_f16)),
+            WeightFormat::Exact if is_bf16() => Held::Bf16(groups(&data, inputs, bf16_group)),
+            WeightFormat::Exact if is_f16() => Held::F16(groups(&data, inputs, f16_group)),
             WeightFormat::Exact => Held::F32(turned(data, columns, inputs)),
-            WeightFormat::Bf16 => Held::Bf16(panels(&data, columns, inputs, to_bf16)),
-            WeightFormat::F16 => Held::F16(panels(&data, columns, inputs, to_f16)),
-            WeightFormat::Q8 => quantized(&data, columns, inputs),
+            WeightFormat::Bf16 => Held::Bf16(groups(&data, inputs, bf16_group)),
+            WeightFormat::F16 => Held::F16(groups(&data, inputs, f16_group)),
+            WeightFormat::Q8 => Held::Q8(groups(&data, inputs, q8_group)),
         };
         Self { inputs, columns, held }
     }
@@ -66,28 +77,35 @@ impl Matrix {
     /// Bytes in memory.
     pub(crate) fn bytes(&self) -> usize {
         match &self.held {
-            Held::F32(panels) => size_of_val(&panels[..]),
-            Held::F16(panels) | Held::Bf16(panels) => size_of_val(&panels[..]),
-            Held::Q8 { quants, scales } => size_of_val(&quants[..]) + size_of_val(&scales[..]),
+            Held::F32(numbers) => size_of_val(&numbers[..]),
+            Held::F16(groups) => size_of_val(&groups[..]),
+            Held::Bf16(groups) => size_of_val(&groups[..]),
+            Held::Q8(groups) => size_of_val(&groups[..]),
         }
     }
 
     /// Appends one column, which is a token's embedding where the matrix is the output's.
     pub(crate) fn column_into(&self, column: usize, out: &mut Vec<f32>) {
-        let (panel, lane) = (column / WIDTH, column % WIDTH);
-        let from = panel * self.inputs;
         match &self.held {
-            Held::F32(panels) => {
-                out.extend(panels.as_chunks::<WIDTH>().0[from..][..self.inputs].iter().map(|row| row[lane]))
-            }
-            Held::F16(panels) => out.extend(panels[from..][..self.inputs].iter().map(|row| f16_bits(row[lane]))),
-            Held::Bf16(panels) => out.extend(panels[from..][..self.inputs].iter().map(|row| bf16_bits(row[lane]))),
-            Held::Q8 { quants, scales } => {
-                let scales = &scales[panel * self.inputs.div_ceil(GROUP)..];
-                let rows = quants[from..][..self.inputs].iter().enumerate();
-                out.extend(rows.map(|(k, row)| f32::from(row[lane]) * f16_bits(scales[k / GROUP][lane])));
-            }
+            Held::F32(numbers) => self.lane_into(f32_groups(numbers), column, out),
+            Held::F16(groups) => self.lane_into(groups, column, out),
+            Held::Bf16(groups) => self.lane_into(groups, column, out),
+            Held::Q8(groups) => self.lane_into(groups, column, out),
         }
+    }
+
+    fn lane_into<G: Group>(&self, groups: &[G], column: usize, out: &mut Vec<f32>) {
+        let (count, end) = (self.groups(), out.len() + self.inputs);
+        for group in &groups[column / WIDTH * count..][..count] {
+            let scale = group.scale(Portable);
+            out.extend((0..GROUP).map(|k| group.weights(Portable, k, scale)[column % WIDTH]));
+        }
+        out.truncate(end);
+    }
+
+    /// Groups of a panel.
+    fn groups(&self) -> usize {
+        self.inputs.div_ceil(GROUP)
     }
 
     /// `y = x · self`, with x `[rows, inputs]` and y `[rows, columns]`, row-major; y is overwritten.
@@ -104,211 +122,209 @@ impl Matrix {
         let panels = self.columns.div_ceil(WIDTH);
         let threads = rayon::current_num_threads();
         let shared = threads > 1 && rows * self.inputs * self.columns >= WORTH_SHARING;
-        let share = if shared { panels.div_ceil(threads * 2) } else { panels };
+        let share = if shared { panels.div_ceil(threads * 2).next_multiple_of(ALONE) } else { panels };
         let x = &Rows::new(x, self.inputs);
         let mut sums = vec![[0.0; WIDTH]; panels * rows];
         let job = |(index, sums): (usize, &mut [[f32; WIDTH]])| {
-            pulp::Arch::new().dispatch(Product { matrix: self, x, first: index * share, sums, rows });
+            WIDE.with_borrow_mut(|wide| {
+                wide.resize(wide.len().max(ALONE * x.inputs * WIDTH + LINE), 0.0);
+                pulp::Arch::new().dispatch(Product { matrix: self, x, first: index * share, wide, sums });
+            });
         };
         if shared {
             sums.par_chunks_mut(share * rows).enumerate().for_each(job);
         } else {
             job((0, &mut sums));
         }
-        for (panel, sums) in sums.chunks_exact(rows).enumerate() {
-            let from = panel * WIDTH;
-            let width = WIDTH.min(self.columns - from);
-            for (row, sums) in sums.iter().enumerate() {
-                y[row * self.columns + from..][..width].copy_from_slice(&sums[..width]);
+        for (row, y) in y.chunks_exact_mut(self.columns).enumerate() {
+            for (panel, y) in y.chunks_mut(WIDTH).enumerate() {
+                y.copy_from_slice(&sums[panel * rows + row][..y.len()]);
             }
         }
     }
 }
 
-/// The matrix by panels: each sixteen rows turned where they lie.
+thread_local! {
+    /// Room for a few panels, widened.
+    static WIDE: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The matrix as [`f32_groups`] reads it, each sixteen rows turned where they lie, from the last on, since they also move
+/// to the next line of the cache.
 fn turned(mut data: Vec<f32>, columns: usize, inputs: usize) -> Vec<f32> {
-    data.resize(columns.next_multiple_of(WIDTH) * inputs, 0.0);
+    let (padded, panels) = (inputs.next_multiple_of(GROUP), columns.div_ceil(WIDTH));
+    data.resize(panels * WIDTH * padded + LINE, 0.0);
+    let start = line(&data);
     let mut rows = vec![0.0; WIDTH * inputs];
-    for panel in data.chunks_exact_mut(WIDTH * inputs) {
-        rows.copy_from_slice(panel);
-        for (k, turned) in panel.as_chunks_mut::<WIDTH>().0.iter_mut().enumerate() {
+    for panel in (0..panels).rev() {
+        let count = WIDTH.min(columns - panel * WIDTH);
+        rows.fill(0.0);
+        rows[..count * inputs].copy_from_slice(&data[panel * WIDTH * inputs..][..count * inputs]);
+        let turned = data[start + panel * WIDTH * padded..][..WIDTH * padded].as_chunks_mut::<WIDTH>().0;
+        for (k, turned) in turned.iter_mut().enumerate() {
             for (lane, weight) in turned.iter_mut().enumerate() {
-                *weight = rows[lane * inputs + k];
+                *weight = if k < inputs { rows[lane * inputs + k] } else { 0.0 };
             }
         }
     }
     data
 }
 
-/// The matrix by panels, each weight narrowed.
-fn panels<T: Copy + Default>(
-    data: &[f32],
-    columns: usize,
-    inputs: usize,
-    narrow: impl Fn(f32) -> T,
-) -> Vec<[T; WIDTH]> {
-    let mut panels = vec![[T::default(); WIDTH]; columns.div_ceil(WIDTH) * inputs];
-    for (column, weights) in data.chunks_exact(inputs).enumerate() {
-        let panel = &mut panels[column / WIDTH * inputs..][..inputs];
-        for (row, weight) in panel.iter_mut().zip(weights) {
-            row[column % WIDTH] = narrow(*weight);
-        }
-    }
-    panels
+/// The first number that begins a line of the cache. Vectors that lie across two are read at half the speed.
+fn line(numbers: &[f32]) -> usize {
+    numbers.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE)
 }
 
-fn quantized(data: &[f32], columns: usize, inputs: usize) -> Held {
-    let groups = inputs.div_ceil(GROUP);
-    let mut quants = vec![[0; WIDTH]; columns.div_ceil(WIDTH) * inputs];
-    let mut scales = vec![[0; WIDTH]; columns.div_ceil(WIDTH) * groups];
-    for (column, weights) in data.chunks_exact(inputs).enumerate() {
-        let (panel, lane) = (column / WIDTH, column % WIDTH);
-        for (group, weights) in weights.chunks(GROUP).enumerate() {
-            let scale = weights.iter().fold(0.0_f32, |most, w| most.max(w.abs())) / 127.0;
-            let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-            scales[panel * groups + group][lane] = f16::from_f32(scale).to_bits();
-            for (offset, weight) in weights.iter().enumerate() {
-                quants[panel * inputs + group * GROUP + offset][lane] = (weight * inverse).round() as i8;
+/// The groups in numbers that are [`LINE`] longer.
+fn f32_groups(numbers: &[f32]) -> &[F32Group] {
+    let groups = &numbers[line(numbers)..];
+    groups.as_chunks::<WIDTH>().0.as_chunks::<GROUP>().0
+}
+
+/// The matrix by panel and group, each group narrowed.
+fn groups<G>(data: &[f32], inputs: usize, narrow: impl Fn(&F32Group) -> G) -> Vec<G> {
+    let count = inputs.div_ceil(GROUP);
+    let mut groups = Vec::with_capacity(data.len().div_ceil(WIDTH * inputs) * count);
+    for columns in data.chunks(WIDTH * inputs) {
+        for group in 0..count {
+            let mut turned = [[0.0; WIDTH]; GROUP];
+            for (lane, column) in columns.chunks_exact(inputs).enumerate() {
+                for (row, weight) in turned.iter_mut().zip(&column[group * GROUP..]) {
+                    row[lane] = *weight;
+                }
             }
+            groups.push(narrow(&turned));
         }
     }
-    Held::Q8 { quants, scales }
+    groups
 }
 
-/// Rows as products read them: the inputs of a tile's rows side by side.
+fn f16_group(group: &F32Group) -> F16Group {
+    F16Group(group.map(|row| row.map(|w| f16::from_f32(w).to_bits())))
+}
+
+fn bf16_group(group: &F32Group) -> Bf16Group {
+    Bf16Group(group.map(|row| row.map(|w| bf16::from_f32(w).to_bits())))
+}
+
+fn q8_group(group: &F32Group) -> Q8Group {
+    let mut quantized = Q8Group { scales: [0; WIDTH], quants: [[0; WIDTH]; GROUP] };
+    for lane in 0..WIDTH {
+        let scale = group.iter().fold(0.0_f32, |most, row| most.max(row[lane].abs())) / 127.0;
+        let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+        quantized.scales[lane] = f16::from_f32(scale).to_bits();
+        for (quants, row) in quantized.quants.iter_mut().zip(group) {
+            quants[lane] = (row[lane] * inverse).round() as i8;
+        }
+    }
+    quantized
+}
+
+/// A group in some format.
+trait Group {
+    /// What all its weights are multiplied by; nothing where the format has no scales.
+    fn scale<L: Lanes>(&self, lanes: L) -> L::Sixteen;
+
+    /// The weights of the group's input `k`.
+    fn weights<L: Lanes>(&self, lanes: L, k: usize, scale: L::Sixteen) -> L::Sixteen;
+}
+
+impl Group for F32Group {
+    #[inline(always)]
+    fn scale<L: Lanes>(&self, lanes: L) -> L::Sixteen {
+        lanes.splat(1.0)
+    }
+
+    #[inline(always)]
+    fn weights<L: Lanes>(&self, lanes: L, k: usize, _: L::Sixteen) -> L::Sixteen {
+        lanes.f32(&self[k])
+    }
+}
+
+impl Group for F16Group {
+    #[inline(always)]
+    fn scale<L: Lanes>(&self, lanes: L) -> L::Sixteen {
+        lanes.splat(1.0)
+    }
+
+    #[inline(always)]
+    fn weights<L: Lanes>(&self, lanes: L, k: usize, _: L::Sixteen) -> L::Sixteen {
+        lanes.f16(&self.0[k])
+    }
+}
+
+impl Group for Bf16Group {
+    #[inline(always)]
+    fn scale<L: Lanes>(&self, lanes: L) -> L::Sixteen {
+        lanes.splat(1.0)
+    }
+
+    #[inline(always)]
+    fn weights<L: Lanes>(&self, lanes: L, k: usize, _: L::Sixteen) -> L::Sixteen {
+        lanes.bf16(&self.0[k])
+    }
+}
+
+impl Group for Q8Group {
+    #[inline(always)]
+    fn scale<L: Lanes>(&self, lanes: L) -> L::Sixteen {
+        lanes.f16(&self.scales)
+    }
+
+    #[inline(always)]
+    fn weights<L: Lanes>(&self, lanes: L, k: usize, scale: L::Sixteen) -> L::Sixteen {
+        lanes.mul(lanes.i8(&self.quants[k]), scale)
+    }
+}
+
+/// Rows as products read them: tile by tile, the inputs of a tile's rows side by side.
 struct Rows {
+    count: usize,
+    /// Inputs of a row, filled up to whole groups with zeros.
     inputs: usize,
-    fours: Vec<Vec<[f32; TILE]>>,
-    /// Those that fill no tile.
-    ones: Vec<Vec<[f32; 1]>>,
+    /// Of the largest tiles.
+    most: usize,
+    /// `[inputs, rows]` of each tile.
+    tiles: Vec<f32>,
 }
 
 impl Rows {
     fn new(x: &[f32], inputs: usize) -> Self {
-        let tiles = x.chunks_exact(TILE * inputs);
-        let ones = tiles.remainder().chunks_exact(inputs).map(|row| row.iter().map(|x| [*x]).collect()).collect();
-        let four = |rows: &[f32]| (0..inputs).map(|k| std::array::from_fn(|r| rows[r * inputs + k])).collect();
-        Self { inputs, fours: tiles.map(four).collect(), ones }
-    }
-}
-
-/// A panel of some type.
-trait Panel: Copy {
-    /// What a group's weights are multiplied by.
-    type Scale: Copy;
-
-    fn scale(&self, group: usize) -> Self::Scale;
-
-    /// So many inputs from one on, which begins a group.
-    fn part(&self, from: usize, count: usize) -> Self;
-
-    /// The weights of input `k`, which stays below the number of inputs.
-    fn at(&self, k: usize, scale: &Self::Scale) -> [f32; WIDTH];
-}
-
-#[derive(Clone, Copy)]
-struct F32Panel<'a>(&'a [[f32; WIDTH]]);
-#[derive(Clone, Copy)]
-struct F16Panel<'a>(&'a [[u16; WIDTH]]);
-#[derive(Clone, Copy)]
-struct Bf16Panel<'a>(&'a [[u16; WIDTH]]);
-#[derive(Clone, Copy)]
-struct Q8Panel<'a> {
-    quants: &'a [[i8; WIDTH]],
-    scales: &'a [[u16; WIDTH]],
-}
-
-impl Panel for F32Panel<'_> {
-    type Scale = ();
-
-    #[inline(always)]
-    fn scale(&self, _: usize) {}
-
-    #[inline(always)]
-    fn part(&self, from: usize, count: usize) -> Self {
-        Self(&self.0[from..][..count])
+        let (count, padded) = (x.len() / inputs, inputs.next_multiple_of(GROUP));
+        let mut rows = Self { count, inputs: padded, most: lanes::most_rows(), tiles: vec![0.0; count * padded] };
+        rows.fill(x, inputs);
+        rows
     }
 
-    #[inline(always)]
-    fn at(&self, k: usize, (): &()) -> [f32; WIDTH] {
-        self.0[k]
-    }
-}
-
-impl Panel for F16Panel<'_> {
-    type Scale = ();
-
-    #[inline(always)]
-    fn scale(&self, _: usize) {}
-
-    #[inline(always)]
-    fn part(&self, from: usize, count: usize) -> Self {
-        Self(&self.0[from..][..count])
+    fn fill(&mut self, x: &[f32], inputs: usize) {
+        let mut row = 0;
+        while row < self.count {
+            let (rows, padded) = (self.next(row), self.inputs);
+            let tile = &mut self.tiles[row * padded..][..rows * inputs];
+            for (r, values) in x[row * inputs..][..rows * inputs].chunks_exact(inputs).enumerate() {
+                for (side_by_side, value) in tile.chunks_exact_mut(rows).zip(values) {
+                    side_by_side[r] = *value;
+                }
+            }
+            row += rows;
+        }
     }
 
-    #[inline(always)]
-    fn at(&self, k: usize, (): &()) -> [f32; WIDTH] {
-        lanes(|lane| f16_bits(self.0[k][lane]))
-    }
-}
-
-impl Panel for Bf16Panel<'_> {
-    type Scale = ();
-
-    #[inline(always)]
-    fn scale(&self, _: usize) {}
-
-    #[inline(always)]
-    fn part(&self, from: usize, count: usize) -> Self {
-        Self(&self.0[from..][..count])
+    /// How many rows the tile has that begins with one.
+    fn next(&self, row: usize) -> usize {
+        match (self.count - row).min(self.most) {
+            8.. => 8,
+            4..8 => 4,
+            2..4 => 2,
+            _ => 1,
+        }
     }
 
+    /// R rows from one on: by group and input.
     #[inline(always)]
-    fn at(&self, k: usize, (): &()) -> [f32; WIDTH] {
-        lanes(|lane| bf16_bits(self.0[k][lane]))
+    fn tile<const R: usize>(&self, row: usize) -> &[[[f32; R]; GROUP]] {
+        self.tiles[row * self.inputs..][..R * self.inputs].as_chunks::<R>().0.as_chunks::<GROUP>().0
     }
-}
-
-impl Panel for Q8Panel<'_> {
-    type Scale = [f32; WIDTH];
-
-    #[inline(always)]
-    fn scale(&self, group: usize) -> [f32; WIDTH] {
-        lanes(|lane| f16_bits(self.scales[group][lane]))
-    }
-
-    #[inline(always)]
-    fn part(&self, from: usize, count: usize) -> Self {
-        Self { quants: &self.quants[from..][..count], scales: &self.scales[from / GROUP..] }
-    }
-
-    #[inline(always)]
-    fn at(&self, k: usize, scale: &[f32; WIDTH]) -> [f32; WIDTH] {
-        lanes(|lane| f32::from(self.quants[k][lane]) * scale[lane])
-    }
-}
-
-/// A loop, which the compiler makes a vector of; `std::array::from_fn` it does not.
-#[inline(always)]
-fn lanes(number: impl Fn(usize) -> f32) -> [f32; WIDTH] {
-    let mut lanes = [0.0; WIDTH];
-    for (lane, out) in lanes.iter_mut().enumerate() {
-        *out = number(lane);
-    }
-    lanes
-}
-
-/// The number with these bits. Exact: the exponent's bias is put right by a multiplication, which also makes numbers
-/// below the normal ones whole. A checkpoint's weights are finite.
-#[inline(always)]
-fn f16_bits(bits: u16) -> f32 {
-    let magnitude = f32::from_bits(u32::from(bits & 0x7fff) << 13) * f32::from_bits((254 - 15) << 23);
-    f32::from_bits(magnitude.to_bits() | u32::from(bits & 0x8000) << 16)
-}
-
-#[inline(always)]
-fn bf16_bits(bits: u16) -> f32 {
-    f32::from_bits(u32::from(bits) << 16)
 }
 
 /// Some panels of a product as a job for the widest vectors.
@@ -317,127 +333,161 @@ struct Product<'a> {
     x: &'a Rows,
     /// The first panel.
     first: usize,
-    /// `[panels, rows]`.
+    /// Room for widened panels.
+    wide: &'a mut [f32],
+    /// `[panels, rows]`; zero.
     sums: &'a mut [[f32; WIDTH]],
-    rows: usize,
 }
+
+/// Panels that go together with one row, and whose multiples a thread takes.
+const ALONE: usize = 6;
 
 impl pulp::WithSimd for Product<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, _: S) {
-        let wide = S::F32_LANES >= WIDTH;
-        let inputs = self.matrix.inputs;
-        let groups = inputs.div_ceil(GROUP);
-        match &self.matrix.held {
-            Held::F32(panels) => {
-                let panels = panels.as_chunks().0;
-                self.run(wide, |panel| F32Panel(&panels[panel * inputs..][..inputs]));
-            }
-            Held::F16(panels) => self.run(wide, |panel| F16Panel(&panels[panel * inputs..][..inputs])),
-            Held::Bf16(panels) => self.run(wide, |panel| Bf16Panel(&panels[panel * inputs..][..inputs])),
-            Held::Q8 { quants, scales } => self.run(wide, |panel| Q8Panel {
-                quants: &quants[panel * inputs..][..inputs],
-                scales: &scales[panel * groups..][..groups],
-            }),
+        #[cfg(target_arch = "x86_64")]
+        if let (true, Some(lanes)) = (S::F32_LANES == WIDTH, pulp::x86::V4::try_new()) {
+            return self.with_lanes(lanes);
         }
+        self.with_lanes(Portable);
     }
 }
 
 impl Product<'_> {
     #[inline(always)]
-    fn run<L: Panel>(self, wide: bool, panel: impl Fn(usize) -> L) {
-        let mut index = 0;
-        let (rows, count) = (self.rows, self.sums.len() / self.rows);
-        let step = if wide || rows == 1 { 4 } else { 1 };
-        while index < count {
-            let first = self.first + index;
-            let take = if count - index >= step { step } else { 1 };
-            let sums = &mut self.sums[index * rows..][..take * rows];
+    fn with_lanes<L: Lanes>(self, lanes: L) {
+        match &self.matrix.held {
+            Held::F32(numbers) => self.with_groups(lanes, f32_groups(numbers)),
+            Held::F16(groups) => self.with_groups(lanes, groups),
+            Held::Bf16(groups) => self.with_groups(lanes, groups),
+            Held::Q8(groups) => self.with_groups(lanes, groups),
+        }
+    }
+
+    #[inline(always)]
+    fn with_groups<L: Lanes, G: Group>(self, lanes: L, groups: &[G]) {
+        let (rows, count) = (self.x.count, self.matrix.groups());
+        let panels = self.sums.len() / rows;
+        let groups = &groups[self.first * count..][..panels * count];
+        let step = if rows == 1 { ALONE } else { L::TOGETHER };
+        let start = line(self.wide);
+        let wide = self.wide[start..].as_chunks_mut::<WIDTH>().0.as_chunks_mut::<GROUP>().0;
+        let mut panel = 0;
+        while panel < panels {
+            let take = if panels - panel < step { 1 } else { step };
+            let groups = &groups[panel * count..][..take * count];
+            let sums = &mut self.sums[panel * rows..][..take * rows];
             match take {
-                4 => some_panels::<4, L>(self.x, std::array::from_fn(|p| panel(first + p)), sums, rows),
-                _ => some_panels::<1, L>(self.x, [panel(first)], sums, rows),
+                ALONE => one_row(lanes, self.x, groups, sums),
+                3 => some_panels::<3, L, G>(lanes, self.x, groups, wide, sums),
+                _ => some_panels::<1, L, G>(lanes, self.x, groups, wide, sums),
             }
-            index += take;
+            panel += take;
         }
     }
 }
 
-/// All rows of `x` with a few panels; `sums` is `[P, rows]`, and zero.
-///
-/// Inputs are taken block by block, so that a block of the panels stays in the nearest cache for all rows; a sum rests
-/// in memory between blocks, which changes no bit of it.
+/// P panels one by one.
 #[inline(always)]
-fn some_panels<const P: usize, L: Panel>(x: &Rows, panels: [L; P], sums: &mut [[f32; WIDTH]], rows: usize) {
-    if rows <= TILE {
-        return tiles(x, panels, sums, rows, 0..x.inputs);
+fn cut<const P: usize, G>(groups: &[G]) -> [&[G]; P] {
+    let mut panels = [&groups[..0]; P];
+    for (panel, groups) in panels.iter_mut().zip(groups.chunks_exact(groups.len() / P)) {
+        *panel = groups;
     }
-    let mut widened = [[[0.0; WIDTH]; BLOCK]; P];
-    for from in (0..x.inputs).step_by(BLOCK) {
-        let block = from..x.inputs.min(from + BLOCK);
-        for (widened, panel) in widened.iter_mut().zip(&panels) {
-            for (group, some) in widened[..block.len()].chunks_mut(GROUP).enumerate() {
-                let first = from + group * GROUP;
-                let scale = panel.scale(first / GROUP);
-                for (offset, weights) in some.iter_mut().enumerate() {
-                    *weights = panel.at(first + offset, &scale);
-                }
-            }
-        }
-        let wide: [F32Panel<'_>; P] = std::array::from_fn(|p| F32Panel(&widened[p][..block.len()]));
-        tiles(x, wide, sums, rows, block);
-    }
+    panels
 }
 
-/// All rows with the inputs of a range; a panel begins with the first of them.
+/// The only row of `x` with a few panels.
 #[inline(always)]
-fn tiles<const P: usize, L: Panel>(
+fn one_row<L: Lanes, G: Group>(lanes: L, x: &Rows, groups: &[G], sums: &mut [[f32; WIDTH]]) {
+    tile::<1, ALONE, L, G>(lanes, x.tile(0), cut(groups), None, sums, 0);
+}
+
+/// All rows of `x` with P panels; `groups` is `[P, groups]`, `sums` `[P, rows]`. The first tile leaves the weights, wide,
+/// to the others.
+#[inline(always)]
+fn some_panels<const P: usize, L: Lanes, G: Group>(
+    lanes: L,
     x: &Rows,
-    panels: [L; P],
+    groups: &[G],
+    wide: &mut [F32Group],
     sums: &mut [[f32; WIDTH]],
-    rows: usize,
-    inputs: std::ops::Range<usize>,
 ) {
-    let mut row = 0;
-    for tile_of_four in &x.fours {
-        tile::<4, P, L>(&tile_of_four[inputs.clone()], panels, sums, rows, row);
-        row += 4;
-    }
-    for tile_of_one in &x.ones {
-        tile::<1, P, L>(&tile_of_one[inputs.clone()], panels, sums, rows, row);
-        row += 1;
+    let wide = &mut wide[..groups.len()];
+    let several = x.next(0) < x.count;
+    let mut row = next_tile::<P, L, G>(lanes, x, 0, cut(groups), several.then_some(&mut *wide), sums);
+    while row < x.count {
+        row += next_tile::<P, L, F32Group>(lanes, x, row, cut(wide), None, sums);
     }
 }
 
-/// R rows from `row` on with P panels, all sums in registers.
+/// The tile that begins with a row; its number of rows.
+#[inline(always)]
+fn next_tile<const P: usize, L: Lanes, G: Group>(
+    lanes: L,
+    x: &Rows,
+    row: usize,
+    panels: [&[G]; P],
+    wide: Option<&mut [F32Group]>,
+    sums: &mut [[f32; WIDTH]],
+) -> usize {
+    let rows = x.next(row);
+    match rows {
+        8 => tile::<8, P, L, G>(lanes, x.tile(row), panels, wide, sums, row),
+        4 => tile::<4, P, L, G>(lanes, x.tile(row), panels, wide, sums, row),
+        2 => tile::<2, P, L, G>(lanes, x.tile(row), panels, wide, sums, row),
+        _ => tile::<1, P, L, G>(lanes, x.tile(row), panels, wide, sums, row),
+    }
+    rows
+}
+
+/// R rows from `row` on with P panels, all sums in registers; `wide`, where it is asked for, becomes the panels' weights.
 #[inline(always)]
 #[allow(clippy::needless_range_loop, reason = "every index is of several arrays")]
-fn tile<const R: usize, const P: usize, L: Panel>(
-    x: &[[f32; R]],
-    panels: [L; P],
+fn tile<const R: usize, const P: usize, L: Lanes, G: Group>(
+    lanes: L,
+    x: &[[[f32; R]; GROUP]],
+    panels: [&[G]; P],
+    mut wide: Option<&mut [F32Group]>,
     sums: &mut [[f32; WIDTH]],
-    rows: usize,
     row: usize,
 ) {
-    let mut held: [[[f32; WIDTH]; P]; R] = std::array::from_fn(|r| std::array::from_fn(|p| sums[p * rows + row + r]));
-    for (group, x) in x.chunks(GROUP).enumerate() {
-        let panels: [L; P] = std::array::from_fn(|p| panels[p].part(group * GROUP, x.len()));
-        let scales: [L::Scale; P] = std::array::from_fn(|p| panels[p].scale(0));
-        for (k, x) in x.iter().enumerate() {
+    let (rows, count) = (sums.len() / P, panels[0].len());
+    let zero = lanes.splat(0.0);
+    let mut held = [[zero; P]; R];
+    for r in 0..R {
+        for p in 0..P {
+            held[r][p] = lanes.f32(&sums[p * rows + row + r]);
+        }
+    }
+    for (group, x) in (0..count).zip(x) {
+        let mut scales = [zero; P];
+        for p in 0..P {
+            scales[p] = panels[p][group].scale(lanes);
+        }
+        for k in 0..GROUP {
+            let mut weights = [zero; P];
             for p in 0..P {
-                let weights = panels[p].at(k, &scales[p]);
-                for r in 0..R {
-                    for lane in 0..WIDTH {
-                        held[r][p][lane] = x[r].mul_add(weights[lane], held[r][p][lane]);
-                    }
+                weights[p] = panels[p][group].weights(lanes, k, scales[p]);
+            }
+            if let Some(wide) = &mut wide {
+                for p in 0..P {
+                    wide[p * count + group][k] = lanes.array(weights[p]);
+                }
+            }
+            for r in 0..R {
+                let x = lanes.splat(x[k][r]);
+                for p in 0..P {
+                    held[r][p] = lanes.mul_add(x, weights[p], held[r][p]);
                 }
             }
         }
     }
     for r in 0..R {
         for p in 0..P {
-            sums[p * rows + row + r] = held[r][p];
+            sums[p * rows + row + r] = lanes.array(held[r][p]);
         }
     }
 }
@@ -496,8 +546,8 @@ mod tests {
         assert!(product(&matrix, &[]).is_empty());
     }
 
-    /// One, two, four or eight rows in a tile, one, two or four panels, widened once or on the way, on one thread or
-    /// more: the same bits.
+    /// One, two, four or eight rows in a tile, one, three or six panels, widened here or by the tile before, on one thread
+    /// or more: the same bits.
     #[test]
     fn a_row_does_not_feel_its_neighbours() {
         let (rows, inputs, columns) = (75, 100, 150);
@@ -505,7 +555,7 @@ mod tests {
         for format in ALL {
             let matrix = Matrix::pack(w.clone(), columns, inputs, format);
             let together = product(&matrix, &x);
-            for count in [1, 2, 3, 7, 14] {
+            for count in [1, 2, 3, 7, 8, 14] {
                 for r in (0..rows - count).step_by(9) {
                     let some = product(&matrix, &x[r * inputs..][..count * inputs]);
                     assert_eq!(some, together[r * columns..][..count * columns], "{format:?}");
@@ -527,7 +577,8 @@ mod tests {
         for (round, bytes) in cases {
             let w: Vec<f32> = w.iter().map(|w| round(*w)).collect();
             let matrix = Matrix::pack(w.clone(), 48, 64, WeightFormat::Exact);
-            assert_eq!((held(&matrix), matrix.bytes()), (w.clone(), w.len() * bytes));
+            let line = if bytes == 4 { 64 } else { 0 };
+            assert_eq!((held(&matrix), matrix.bytes()), (w.clone(), w.len() * bytes + line));
         }
         let infinite = vec![f32::INFINITY; 16];
         assert_eq!(held(&Matrix::pack(infinite.clone(), 1, 16, WeightFormat::Exact)), infinite);

@@ -9,12 +9,22 @@ use crate::lanes::{self, Lanes, Portable, WIDTH};
 use half::{bf16, f16};
 use rayon::prelude::*;
 use scenarios::WeightFormat;
-use std::cell::RefCell;
+use std::cell::Cell;
 
 /// Inputs that lie together, and, as in GGUF's Q8_0, share a scale. A matrix is filled up to whole groups with zeros.
 const GROUP: usize = 32;
 /// Multiply-adds below which a product stays on its thread.
 const WORTH_SHARING: usize = 1 << 18;
+/// Rows for each thread from which threads share rows, not columns.
+const MANY_ROWS: usize = 32;
+/// Rows at a time of a thread that shares rows.
+const MOST_ROWS: usize = 64;
+/// Panels at a time of a thread that shares rows, whose sums stay near.
+const NEAR: usize = 12;
+/// A thread that shares columns takes a multiple of so many panels.
+const PANELS: usize = 6;
+/// These from which it takes its share in four parts.
+const MANY_SHARES: usize = 8;
 /// Numbers of a line of the cache.
 const LINE: usize = 16;
 
@@ -108,6 +118,10 @@ impl Matrix {
         self.inputs.div_ceil(GROUP)
     }
 
+    fn panels(&self) -> usize {
+        self.columns.div_ceil(WIDTH)
+    }
+
     /// `y = x · self`, with x `[rows, inputs]` and y `[rows, columns]`, row-major; y is overwritten.
     ///
     /// # Panics
@@ -119,34 +133,93 @@ impl Matrix {
         if rows == 0 {
             return;
         }
-        let panels = self.columns.div_ceil(WIDTH);
         let threads = rayon::current_num_threads();
-        let shared = threads > 1 && rows * self.inputs * self.columns >= WORTH_SHARING;
-        let share = if shared { panels.div_ceil(threads * 2).next_multiple_of(ALONE) } else { panels };
-        let x = &Rows::new(x, self.inputs);
-        let mut sums = vec![[0.0; WIDTH]; panels * rows];
-        let job = |(index, sums): (usize, &mut [[f32; WIDTH]])| {
-            WIDE.with_borrow_mut(|wide| {
-                wide.resize(wide.len().max(ALONE * x.inputs * WIDTH + LINE), 0.0);
-                pulp::Arch::new().dispatch(Product { matrix: self, x, first: index * share, wide, sums });
-            });
-        };
-        if shared {
-            sums.par_chunks_mut(share * rows).enumerate().for_each(job);
+        if threads == 1 || rows * self.inputs * self.columns < WORTH_SHARING {
+            self.by_rows(x, y);
+        } else if rows < threads * MANY_ROWS {
+            self.by_columns(x, y, threads);
         } else {
-            job((0, &mut sums));
+            let share = rows.div_ceil(threads).min(MOST_ROWS);
+            (x.par_chunks(share * self.inputs).zip(y.par_chunks_mut(share * self.columns)))
+                .for_each(|(x, y)| self.by_rows(x, y));
         }
-        for (row, y) in y.chunks_exact_mut(self.columns).enumerate() {
-            for (panel, y) in y.chunks_mut(WIDTH).enumerate() {
-                y.copy_from_slice(&sums[panel * rows + row][..y.len()]);
+    }
+
+    /// All columns of some rows, on this thread, a few panels at once so that their sums stay near.
+    fn by_rows(&self, x: &[f32], y: &mut [f32]) {
+        let Room { tiles, mut sums, mut wide } = ROOM.take();
+        let x = Rows::new(x, self.inputs, tiles);
+        for first in (0..self.panels()).step_by(NEAR) {
+            let panels = NEAR.min(self.panels() - first);
+            let sums = at_least(&mut sums, panels * x.count);
+            self.sum(&x, first, &mut wide, sums);
+            for (row, y) in y.chunks_exact_mut(self.columns).enumerate() {
+                write(&mut y[first * WIDTH..], &sums[row..], x.count);
             }
         }
+        ROOM.set(Room { tiles: x.tiles, sums, wide });
+    }
+
+    /// Some columns of all rows on each thread, so that a weight is read from memory once.
+    fn by_columns(&self, x: &[f32], y: &mut [f32], threads: usize) {
+        let Room { tiles, mut sums, wide } = ROOM.take();
+        let x = Rows::new(x, self.inputs, tiles);
+        let share = share(self.panels(), threads);
+        let found = at_least(&mut sums, self.panels() * x.count);
+        found.par_chunks_mut(share * x.count).enumerate().for_each(|(index, sums)| {
+            let mut room = ROOM.take();
+            self.sum(&x, index * share, &mut room.wide, sums);
+            ROOM.set(room);
+        });
+        let rows = if y.len() < WORTH_SHARING { x.count } else { x.count.div_ceil(threads) };
+        y.par_chunks_mut(rows * self.columns).enumerate().for_each(|(index, y)| {
+            for (row, y) in y.chunks_exact_mut(self.columns).enumerate() {
+                write(y, &found[index * rows + row..], x.count);
+            }
+        });
+        ROOM.set(Room { tiles: x.tiles, sums, wide });
+    }
+
+    /// Panels from one on: `sums` is `[panels, rows]`.
+    fn sum(&self, x: &Rows, first: usize, wide: &mut Vec<f32>, sums: &mut [[f32; WIDTH]]) {
+        let wide = at_least(wide, MOST_TOGETHER * x.inputs * WIDTH + LINE);
+        pulp::Arch::new().dispatch(Product { matrix: self, x, first, wide, sums });
     }
 }
 
+/// Writes a row's sums, which lie `rows` apart.
+fn write(y: &mut [f32], sums: &[[f32; WIDTH]], rows: usize) {
+    for (y, sums) in y.chunks_mut(WIDTH).zip(sums.iter().step_by(rows)) {
+        y.copy_from_slice(&sums[..y.len()]);
+    }
+}
+
+/// Panels for each thread at a time: where they are many, some are left to the thread that is done first.
+fn share(panels: usize, threads: usize) -> usize {
+    let each = panels.div_ceil(PANELS).div_ceil(threads);
+    PANELS * if each < MANY_SHARES { each } else { each.div_ceil(4) }
+}
+
+/// What a thread's products need beside their results, kept from one to the next. Taken while it is used: a thread that
+/// waits for others may begin another product.
+#[derive(Default)]
+struct Room {
+    tiles: Vec<f32>,
+    sums: Vec<[f32; WIDTH]>,
+    /// A few panels, widened.
+    wide: Vec<f32>,
+}
+
 thread_local! {
-    /// Room for a few panels, widened.
-    static WIDE: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static ROOM: Cell<Room> = Cell::default();
+}
+
+/// The first so many of a buffer that grows where it must.
+fn at_least<T: Clone + Default>(buffer: &mut Vec<T>, count: usize) -> &mut [T] {
+    if buffer.len() < count {
+        buffer.resize(count, T::default());
+    }
+    &mut buffer[..count]
 }
 
 /// The matrix as [`f32_groups`] reads it, each sixteen rows turned where they lie, from the last on, since they also move
@@ -289,9 +362,14 @@ struct Rows {
 }
 
 impl Rows {
-    fn new(x: &[f32], inputs: usize) -> Self {
+    /// Puts rows into tiles, in a buffer that was used before.
+    fn new(x: &[f32], inputs: usize, mut tiles: Vec<f32>) -> Self {
         let (count, padded) = (x.len() / inputs, inputs.next_multiple_of(GROUP));
-        let mut rows = Self { count, inputs: padded, most: lanes::most_rows(), tiles: vec![0.0; count * padded] };
+        tiles.resize(count * padded, 0.0);
+        if inputs < padded {
+            tiles.fill(0.0);
+        }
+        let mut rows = Self { count, inputs: padded, most: lanes::most_rows(), tiles };
         rows.fill(x, inputs);
         rows
     }
@@ -335,12 +413,14 @@ struct Product<'a> {
     first: usize,
     /// Room for widened panels.
     wide: &'a mut [f32],
-    /// `[panels, rows]`; zero.
+    /// `[panels, rows]`; overwritten.
     sums: &'a mut [[f32; WIDTH]],
 }
 
-/// Panels that go together with one row, and whose multiples a thread takes.
+/// Panels that go together with one row.
 const ALONE: usize = 6;
+/// Most panels that go together with more.
+const MOST_TOGETHER: usize = 3;
 
 impl pulp::WithSimd for Product<'_> {
     type Output = ();
@@ -457,11 +537,6 @@ fn tile<const R: usize, const P: usize, L: Lanes, G: Group>(
     let (rows, count) = (sums.len() / P, panels[0].len());
     let zero = lanes.splat(0.0);
     let mut held = [[zero; P]; R];
-    for r in 0..R {
-        for p in 0..P {
-            held[r][p] = lanes.f32(&sums[p * rows + row + r]);
-        }
-    }
     for (group, x) in (0..count).zip(x) {
         let mut scales = [zero; P];
         for p in 0..P {

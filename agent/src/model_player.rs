@@ -729,6 +729,12 @@ pub(crate) fn mixed_seed(seed: u64, turn: u64, candidate: u64) -> u64 {
     })
 }
 
+/// Runs a job that hands out work again and again on one of the threads that take it: from elsewhere each handing out would
+/// wake them anew.
+fn on_all_threads<R: Send>(job: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| job())
+}
+
 impl Policy for ModelPlayer {
     type Seat = ModelSeat;
 
@@ -766,7 +772,7 @@ impl Policy for ModelPlayer {
             let share = seats.len().div_ceil(rayon::current_num_threads()).max(1);
             seats.par_chunks_mut(share).flat_map_iter(|seats| self.advance_to_an_end(seats, protocol)).collect()
         } else {
-            self.advance(&mut seats, protocol)
+            on_all_threads(|| self.advance(&mut seats, protocol))
         };
         for (place, over) in places.into_iter().zip(over) {
             answers[place] = over.map_or(Answer::Writing, Answer::Completion);

@@ -157,7 +157,8 @@ impl BenchMind {
         let engine = PolicyEngine::from_weights(&model.config, &mut policy, weights).map_err(TrainerError::from)?;
         let mut rows = Vec::new();
         for &batch in &self.batches {
-            let readings: Vec<[f64; 2]> = (0..self.repetitions).map(|_| self.reading(&engine, batch)).collect();
+            let readings: Vec<[f64; 2]> =
+                (0..self.repetitions).map(|_| rayon::scope(|_| self.reading(&engine, batch))).collect();
             let median = |which: usize| {
                 let mut seconds: Vec<f64> = readings.iter().map(|reading| reading[which]).collect();
                 seconds.sort_unstable_by(f64::total_cmp);

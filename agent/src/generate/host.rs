@@ -285,7 +285,7 @@ impl pulp::NullaryFnOnce for LogSoftmax<'_> {
 /// Rows for each thread, or all on this one.
 fn share(rows: usize, work: usize) -> usize {
     let threads = rayon::current_num_threads();
-    if threads > 1 && work >= WORTH_SHARING { rows.div_ceil(threads * 2) } else { rows }
+    if threads > 1 && work >= WORTH_SHARING { rows.div_ceil(threads * 2) } else { rows.max(1) }
 }
 
 impl Trunk {
@@ -392,7 +392,10 @@ impl Trunk {
     }
 
     fn normalize(&self, stream: &[f32], weight: &[f32], epsilon: f32, normed: &mut [f32]) {
-        kernel::widest(Normalize { stream, weight, epsilon, normed });
+        let share = share(stream.len() / weight.len(), 4 * stream.len()) * weight.len();
+        (stream.par_chunks(share).zip(normed.par_chunks_mut(share))).for_each(|(stream, normed)| {
+            kernel::widest(Normalize { stream, weight, epsilon, normed });
+        });
     }
 
     /// Attention of every new token over its own sequence; fills `mixed`, `[rows, queries]`.

@@ -25,51 +25,12 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
         }
         start += LANES;
     }
-    let mut width = LANES / 2;
-    while width > 0 {
-        for lane in 0..width {
-            sums[lane] += sums[lane + width];
-        }
-        width /= 2;
-    }
-    let mut total = sums[0];
+    let mut total = sum(sums);
     while start < length {
         total = a[start].mul_add(b[start], total);
         start += 1;
     }
     total
-}
-
-/// Appends `scale · query · key` of every key row to `scores`; a row's head begins at `column`.
-#[inline(always)]
-pub(crate) fn score(query: &[f32], keys: &[f32], width: usize, column: usize, scale: f32, scores: &mut [f32]) {
-    for (row, out) in scores.iter_mut().enumerate() {
-        *out = dot(query, &keys[row * width + column..][..query.len()]) * scale;
-    }
-}
-
-/// `mixed += Σ weight · value` over the value rows; a row's head begins at `column`.
-#[inline(always)]
-pub(crate) fn mix(weights: &[f32], values: &[f32], width: usize, column: usize, mixed: &mut [f32]) {
-    let mut start = 0;
-    while start + LANES <= mixed.len() {
-        let out: &mut [f32; LANES] = (&mut mixed[start..][..LANES]).try_into().expect("a block's length");
-        let mut sums = *out;
-        for (row, weight) in weights.iter().enumerate() {
-            let value: &[f32; LANES] =
-                values[row * width + column + start..][..LANES].try_into().expect("a block's length");
-            for lane in 0..LANES {
-                sums[lane] = weight.mul_add(value[lane], sums[lane]);
-            }
-        }
-        *out = sums;
-        start += LANES;
-    }
-    for at in start..mixed.len() {
-        for (row, weight) in weights.iter().enumerate() {
-            mixed[at] = weight.mul_add(values[row * width + column + at], mixed[at]);
-        }
-    }
 }
 
 /// y += x.
@@ -123,15 +84,18 @@ pub(crate) fn swiglu(gate_up: &[f32], out: &mut [f32], width: usize) {
 /// Turns scores into weights that sum to one, in place.
 #[inline(always)]
 pub(crate) fn softmax(scores: &mut [f32]) {
-    let mut highest = f32::NEG_INFINITY;
-    for score in scores.iter() {
-        highest = if *score > highest { *score } else { highest };
+    let highest = highest(scores);
+    let (blocks, rest) = scores.as_chunks_mut::<LANES>();
+    let mut sums = [0.0f32; LANES];
+    for block in blocks {
+        for lane in 0..LANES {
+            block[lane] = exp(block[lane] - highest);
+            sums[lane] += block[lane];
+        }
     }
-    for score in scores.iter_mut() {
+    let mut total = sum(sums);
+    for score in rest {
         *score = exp(*score - highest);
-    }
-    let mut total = 0.0f32;
-    for score in scores.iter() {
         total += *score;
     }
     let scale = 1.0 / total;
@@ -140,14 +104,38 @@ pub(crate) fn softmax(scores: &mut [f32]) {
     }
 }
 
+/// The greatest of some numbers.
+#[inline(always)]
+fn highest(numbers: &[f32]) -> f32 {
+    let (blocks, rest) = numbers.as_chunks::<LANES>();
+    let mut most = [f32::NEG_INFINITY; LANES];
+    for block in blocks {
+        for lane in 0..LANES {
+            most[lane] = if block[lane] > most[lane] { block[lane] } else { most[lane] };
+        }
+    }
+    let greater = |a: f32, b: &f32| if *b > a { *b } else { a };
+    most.iter().chain(rest).fold(f32::NEG_INFINITY, greater)
+}
+
+/// The sum of a block, in a tree.
+#[inline(always)]
+fn sum(mut sums: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            sums[lane] += sums[lane + width];
+        }
+        width /= 2;
+    }
+    sums[0]
+}
+
 /// Logits of one row to ln softmax(scale · logits), nats. The sum is in f32 over short stretches, in f64 over those.
 #[inline(always)]
 pub(crate) fn log_softmax(row: &mut [f32], scale: f32) {
-    let mut highest = f32::NEG_INFINITY;
-    for logit in row.iter_mut() {
-        *logit *= scale;
-        highest = if *logit > highest { *logit } else { highest };
-    }
+    self::scale(row, scale);
+    let highest = highest(row);
     let normalizer = highest + sum_of_exp(row, highest).ln() as f32;
     row.iter_mut().for_each(|logit| *logit -= normalizer);
 }
@@ -182,10 +170,7 @@ impl pulp::NullaryFnOnce for Tempered<'_> {
 
     #[inline(always)]
     fn call(self) {
-        let mut highest = f32::NEG_INFINITY;
-        for logprob in self.logprobs {
-            highest = if *logprob > highest { *logprob } else { highest };
-        }
+        let highest = highest(self.logprobs);
         let inverse = 1.0 / self.temperature;
         self.out.clear();
         self.out.resize(self.logprobs.len(), 0.0);

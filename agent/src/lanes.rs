@@ -9,6 +9,8 @@ pub(crate) trait Lanes: Copy {
     /// Sixteen f32.
     type Sixteen: Copy;
 
+    /// Sixteens that the registers hold.
+    const REGISTERS: usize;
     /// Panels that go together with [`most_rows`] rows.
     const TOGETHER: usize;
 
@@ -41,6 +43,7 @@ pub(crate) struct Portable;
 impl Lanes for Portable {
     type Sixteen = [f32; WIDTH];
 
+    const REGISTERS: usize = 8;
     const TOGETHER: usize = 1;
 
     #[inline(always)]
@@ -113,6 +116,7 @@ mod wide {
     impl Lanes for V4 {
         type Sixteen = __m512;
 
+        const REGISTERS: usize = 32;
         const TOGETHER: usize = 3;
 
         #[inline(always)]

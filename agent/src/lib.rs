@@ -4,6 +4,7 @@
 //! a cache for each episode), [`chat`] and [`tokenizer`] turn text into token ids, [`select`] chooses among candidates
 //! by value, [`remote`] asks a server instead, and [`episode`] is the only rollout loop. Worlds are known here through [`scenarios::Environment`] alone.
 
+mod attention;
 pub mod chat;
 pub mod config;
 pub mod decoder;

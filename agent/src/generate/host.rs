@@ -6,6 +6,7 @@
 //! same words share those. A row's numbers do not depend on which other spans travel with it, on how a sequence was
 //! cut, or on the number of threads. Knows nothing of text, only token ids.
 
+use crate::attention::{Attend, Keys, Seen, Widths, reserve};
 use crate::config::{DecoderConfig, OUTPUT, Scales};
 use crate::error::AgentError;
 use crate::kernel;
@@ -29,10 +30,16 @@ pub struct KvCache {
 
 #[derive(Debug, Clone, Default)]
 struct LayerCache {
-    /// `[length, kv_dim]`.
-    keys: Vec<f32>,
+    keys: Keys,
     /// `[length, kv_dim]`.
     values: Vec<f32>,
+}
+
+impl LayerCache {
+    /// The first so many tokens.
+    fn seen(&self, tokens: usize, kv: usize) -> Seen<'_> {
+        Seen { keys: self.keys.blocks(), values: &self.values[..tokens * kv], tokens }
+    }
 }
 
 impl KvCache {
@@ -54,7 +61,7 @@ impl KvCache {
             self.layers.resize_with(tail.layers.len(), LayerCache::default);
         }
         for (layer, more) in self.layers.iter_mut().zip(tail.layers) {
-            extend(&mut layer.keys, &more.keys, 0);
+            layer.keys.append(&more.keys);
             extend(&mut layer.values, &more.values, 0);
         }
         self.length += tail.length;
@@ -67,13 +74,8 @@ impl KvCache {
     }
 }
 
-/// Appends; room grows by a quarter at a time, so that at most a fifth of a cache lies idle.
 fn extend(numbers: &mut Vec<f32>, more: &[f32], first: usize) {
-    let length = numbers.len() + more.len();
-    if length > numbers.capacity() {
-        let room = length.max(numbers.len() + numbers.len() / 4).max(first);
-        numbers.reserve_exact(room - numbers.len());
-    }
+    reserve(numbers, more.len(), first);
     numbers.extend_from_slice(more);
 }
 
@@ -175,60 +177,11 @@ impl Packer<'_> {
     }
 }
 
-/// Some rows of an attention, as a job for the widest vectors.
-struct Attend<'a> {
-    config: &'a DecoderConfig,
-    /// Of these rows, `[rows, queries + keys + values]`.
-    qkv: &'a [f32],
-    rows: &'a [Row],
-    /// By span: keys and values of all that stands before and of its own, part by part.
-    seen: &'a [Vec<(&'a [f32], &'a [f32])>],
-    /// Of these rows, `[rows, queries]`.
-    mixed: &'a mut [f32],
-}
-
 /// Where a row belongs.
 #[derive(Clone, Copy)]
 struct Row {
     span: usize,
     position: usize,
-}
-
-impl pulp::NullaryFnOnce for Attend<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn call(self) {
-        let config = self.config;
-        let (wide, kv, head) = (config.query_width(), config.kv_width(), config.head_width());
-        let group = config.num_attention_heads / config.num_key_value_heads;
-        let scale = 1.0 / (head as f32).sqrt();
-        let mut scores = Vec::new();
-        let rows = self.qkv.chunks_exact(wide + 2 * kv).zip(self.mixed.chunks_exact_mut(wide)).zip(self.rows);
-        for ((qkv, mixed), row) in rows {
-            for index in 0..config.num_attention_heads {
-                let (at, column) = (index * head, index / group * head);
-                let (query, mixed) = (&qkv[at..][..head], &mut mixed[at..][..head]);
-                scores.clear();
-                scores.resize(row.position + 1, 0.0);
-                let mut left = &mut scores[..];
-                for (keys, _) in &self.seen[row.span] {
-                    let count = left.len().min(keys.len() / kv);
-                    let (part, rest) = left.split_at_mut(count);
-                    kernel::score(query, keys, kv, column, scale, part);
-                    left = rest;
-                }
-                kernel::softmax(&mut scores);
-                mixed.fill(0.0);
-                let mut left = &scores[..];
-                for (_, values) in &self.seen[row.span] {
-                    let (part, rest) = left.split_at(left.len().min(values.len() / kv));
-                    kernel::mix(part, values, kv, column, mixed);
-                    left = rest;
-                }
-            }
-        }
-    }
 }
 
 /// [`kernel::rms_norm`] as a job.
@@ -406,23 +359,26 @@ impl Trunk {
         for (place, row) in rows.iter().zip(qkv.chunks_exact_mut(width)) {
             self.rotate(&mut row[..wide + kv], place.position);
             let own = &mut spans[place.span].cache.layers[layer];
-            extend(&mut own.keys, &row[wide..wide + kv], FIRST_TOKENS * kv);
+            own.keys.push(row[wide..wide + kv].iter().copied(), FIRST_TOKENS);
             extend(&mut own.values, &row[wide + kv..], FIRST_TOKENS * kv);
         }
-        let seen: Vec<Vec<(&[f32], &[f32])>> = (spans.iter())
+        let seen: Vec<Vec<Seen<'_>>> = (spans.iter())
             .map(|span| {
-                let before = span.before.iter().filter(|part| part.tokens > 0).map(|part| {
-                    let (layer, numbers) = (&part.cache.layers[layer], part.tokens * kv);
-                    (&layer.keys[..numbers], &layer.values[..numbers])
-                });
-                let own = &span.cache.layers[layer];
-                before.chain([(&own.keys[..], &own.values[..])]).collect()
+                let before = span.before.iter().filter(|part| part.tokens > 0);
+                let before = before.map(|part| part.cache.layers[layer].seen(part.tokens, kv));
+                let tokens = span.cache.length + span.tokens.len();
+                before.chain([span.cache.layers[layer].seen(tokens, kv)]).collect()
             })
             .collect();
+        let widths = Widths { head: config.head_width(), queries: wide, kv };
         let work: usize = rows.iter().map(|row| (row.position + 1) * wide).sum();
         let share = share(rows.len(), work);
-        (mixed.par_chunks_mut(share * wide).zip(qkv.par_chunks(share * width)).zip(rows.par_chunks(share)))
-            .for_each(|((mixed, qkv), rows)| kernel::widest(Attend { config, qkv, rows, seen: &seen, mixed }));
+        (mixed.par_chunks_mut(share * wide).zip(qkv.par_chunks(share * width)).zip(rows.par_chunks(share))).for_each(
+            |((mixed, qkv), rows)| {
+                let seen = |row: usize| (&seen[rows[row].span][..], rows[row].position + 1);
+                pulp::Arch::new().dispatch(Attend { widths, qkv, seen, mixed });
+            },
+        );
     }
 
     /// Rotary embedding of all heads of one row.

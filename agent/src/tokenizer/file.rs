@@ -29,7 +29,7 @@ const MOST_VALUES: usize = 256;
 const MOST_PATTERNS: usize = 8;
 const LONGEST_PATTERNS: usize = 2048;
 /// Largest product of all `{1,3}` in these patterns: a pattern is compiled as often as it is repeated.
-const MOST_REPEATED: u64 = 64;
+const MOST_REPEATED: u64 = 256;
 /// Most parts that make a text longer; each may double it.
 const MOST_GROWING: usize = 4;
 /// Most bytes that are put before a text.

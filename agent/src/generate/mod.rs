@@ -1,0 +1,5 @@
+//! The transformer that plays.
+
+mod host;
+
+pub use host::*;

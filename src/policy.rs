@@ -69,6 +69,14 @@ pub(crate) struct PolicyArgs {
 }
 
 impl PolicyArgs {
+    /// Refuses a device for who needs none.
+    pub(crate) fn refuse_device(&self, policy: &str) -> anyhow::Result<()> {
+        match self.holding.device {
+            Hardware::Cpu => Ok(()),
+            gpu => Err(ui::WrongUse(format!("--device {gpu}: a model folder plays there, not {policy}")).into()),
+        }
+    }
+
     /// The protocol with what these flags say of it.
     pub(crate) fn onto(&self, protocol: Protocol) -> Protocol {
         let SamplingArgs { top_k, top_p, min_p, .. } = self.sampling;
@@ -91,13 +99,8 @@ pub(crate) enum Player {
 impl Player {
     /// `expert`, a model folder, or `openai:URL#MODEL`; for K above 1 there must be a value network.
     pub(crate) fn open(policy: &str, highest_k: usize, args: &PolicyArgs) -> anyhow::Result<Self> {
-        let HoldingArgs { weights, device, token_budget } = args.holding;
-        if (policy == "expert" || policy.starts_with(Address::SCHEME)) && device != Hardware::Cpu {
-            return Err(
-                ui::WrongUse(format!("--device {device}: only a model folder plays on it, not {policy}")).into()
-            );
-        }
         if policy.starts_with(Address::SCHEME) {
+            args.refuse_device(policy)?;
             if highest_k > 1 {
                 let text = "--best-of: a value network chooses the best of K, and a server has none; only K = 1 works";
                 return Err(ui::WrongUse(text.into()).into());
@@ -109,6 +112,7 @@ impl Player {
             return Ok(Self::Remote(Box::new(remote)));
         }
         if policy == "expert" {
+            args.refuse_device(policy)?;
             if highest_k > 1 {
                 return Err(
                     ui::WrongUse("--best-of: the expert writes one completion; only K = 1 makes sense".into()).into()
@@ -123,6 +127,7 @@ impl Player {
             );
             return Err(ui::WrongUse(text).into());
         }
+        let HoldingArgs { weights, device, token_budget } = args.holding;
         let engine = device.engine().map_err(TrainerError::from)?;
         let model = Model::open(folder).map_err(TrainerError::from).with_context(|| format!("--policy {policy}"))?;
         if highest_k > 1 && model.value.is_none() {

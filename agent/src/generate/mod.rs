@@ -132,7 +132,7 @@ impl<'a> Span<'a> {
 pub struct Trunk(At);
 
 enum At {
-    Host(host::Trunk),
+    Host(Box<host::Trunk>),
     Device(Box<device::Trunk>),
 }
 
@@ -148,7 +148,7 @@ impl Trunk {
         engine: &Engine,
     ) -> Result<Self, AgentError> {
         Ok(Self(match engine {
-            Engine::Cpu => At::Host(host::Trunk::from_weights(config, weights, format)?),
+            Engine::Cpu => At::Host(Box::new(host::Trunk::from_weights(config, weights, format)?)),
             Engine::Burn(device) => At::Device(Box::new(device::Trunk::from_weights(config, weights, format, device)?)),
         }))
     }
@@ -156,7 +156,7 @@ impl Trunk {
     /// The same with the matrix of the logits, where that is not the embedding.
     fn with_output(self, weights: &mut Weights, format: WeightFormat) -> Result<Self, AgentError> {
         Ok(Self(match self.0 {
-            At::Host(trunk) => At::Host(trunk.with_output(weights, format)?),
+            At::Host(trunk) => At::Host(Box::new(trunk.with_output(weights, format)?)),
             At::Device(trunk) => At::Device(Box::new(trunk.with_output(weights)?)),
         }))
     }

@@ -5,7 +5,7 @@
 //! is over leaves the batch at once and one whose world has answered enters it. Episodes that open with the same words
 //! share what was read of them. Caches hold no more tokens than the budget says: an episode that does not
 //! fit waits, and where all wait, the last gives up its cache and reads its sequence again when its turn comes; that
-//! changes no number, since a sequence may be cut anywhere.
+//! changes no number, since a sequence may be cut anywhere (on a GPU: but for rounding).
 
 use crate::chat::{self, Place};
 use crate::device::Engine;

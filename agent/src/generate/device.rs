@@ -424,8 +424,11 @@ impl Trunk {
 
     /// Attention of every new token over its own sequence: queries `[rows, queries]` → `[rows, queries]`, narrow.
     fn attend(&self, queries: &Tensor<2>, pool: &Tensor<2>, pass: &Pass) -> Tensor<2> {
-        let mixed = pass.groups.iter().map(|group| self.attend_together(group, queries, pool));
-        let mixed = Tensor::cat(mixed.collect(), 0);
+        let parts = pass.groups.iter().map(|group| self.attend_together(group, queries, pool)).collect::<Vec<_>>();
+        let mixed = match <[Tensor<2>; 1]>::try_from(parts) {
+            Ok([only]) => only, // which cat would copy
+            Err(parts) => Tensor::cat(parts, 0),
+        };
         match &pass.order {
             Some(order) => mixed.select(0, order.clone()),
             None => mixed,

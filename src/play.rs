@@ -114,7 +114,10 @@ impl Play {
         };
         let jobs = [Job { task, repetition: 0, seed: self.seed }];
         let player = match self.policy.as_str() {
-            "person" => None,
+            "person" => {
+                self.how.refuse_device("a person")?;
+                None
+            }
             policy => Some(Player::open(policy, self.best_of, &self.how)?),
         };
         let learned = player.as_ref().map(Player::learned).unwrap_or_default();

@@ -2,6 +2,7 @@
 
 use crate::remote::RemoteArgs;
 use crate::ui;
+use agent::device::Hardware;
 use agent::model::Model;
 use agent::model_player::{Holding, LookingOn, ModelPlayer};
 use agent::player::ExpertPolicy;
@@ -46,6 +47,10 @@ pub(crate) struct HoldingArgs {
     /// `q8`; part of the protocol
     #[arg(long, default_value = "exact", help_heading = "Model")]
     pub(crate) weights: WeightFormat,
+    /// Where a model folder plays: `cpu`, or in a build with CUDA an NVIDIA GPU, `cuda` or `cuda:N`, with `--weights`
+    /// `exact`, which is f32 there, or `bf16`; changes the speed, and numbers by rounding
+    #[arg(long, default_value_t, help_heading = "Model")]
+    device: Hardware,
     /// Most tokens held in the caches of all episodes at once; an episode that does not fit waits, and no result
     /// changes [default: what 4 GiB hold]
     #[arg(long, help_heading = "Model")]
@@ -64,6 +69,14 @@ pub(crate) struct PolicyArgs {
 }
 
 impl PolicyArgs {
+    /// Refuses a device for who needs none.
+    pub(crate) fn refuse_device(&self, policy: &str) -> anyhow::Result<()> {
+        match self.holding.device {
+            Hardware::Cpu => Ok(()),
+            gpu => Err(ui::WrongUse(format!("--device {gpu}: a model folder plays there, not {policy}")).into()),
+        }
+    }
+
     /// The protocol with what these flags say of it.
     pub(crate) fn onto(&self, protocol: Protocol) -> Protocol {
         let SamplingArgs { top_k, top_p, min_p, .. } = self.sampling;
@@ -87,6 +100,7 @@ impl Player {
     /// `expert`, a model folder, or `openai:URL#MODEL`; for K above 1 there must be a value network.
     pub(crate) fn open(policy: &str, highest_k: usize, args: &PolicyArgs) -> anyhow::Result<Self> {
         if policy.starts_with(Address::SCHEME) {
+            args.refuse_device(policy)?;
             if highest_k > 1 {
                 let text = "--best-of: a value network chooses the best of K, and a server has none; only K = 1 works";
                 return Err(ui::WrongUse(text.into()).into());
@@ -98,6 +112,7 @@ impl Player {
             return Ok(Self::Remote(Box::new(remote)));
         }
         if policy == "expert" {
+            args.refuse_device(policy)?;
             if highest_k > 1 {
                 return Err(
                     ui::WrongUse("--best-of: the expert writes one completion; only K = 1 makes sense".into()).into()
@@ -112,12 +127,13 @@ impl Player {
             );
             return Err(ui::WrongUse(text).into());
         }
+        let HoldingArgs { weights, device, token_budget } = args.holding;
+        let engine = device.engine().map_err(TrainerError::from)?;
         let model = Model::open(folder).map_err(TrainerError::from).with_context(|| format!("--policy {policy}"))?;
         if highest_k > 1 && model.value.is_none() {
             return Err(ui::WrongUse(format!("--best-of {highest_k}: {policy} holds no value network (value/)")).into());
         }
-        let HoldingArgs { weights, token_budget } = args.holding;
-        let holding = Holding { looking_on: LookingOn::Value, weights, token_budget };
+        let holding = Holding { looking_on: LookingOn::Value, weights, token_budget, engine };
         Ok(Self::Model(Box::new(ModelPlayer::new(model, holding).map_err(TrainerError::from)?)))
     }
 

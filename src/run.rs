@@ -24,7 +24,7 @@ pub(crate) struct Quickstart {
     /// A few games and updates, to see every stage in under a minute; its numbers mean nothing
     #[arg(long)]
     quick: bool,
-    /// Where to learn: `cpu`, or in a build with CUDA an NVIDIA GPU, `cuda` or `cuda:N`; playing stays on the CPU
+    /// Where to learn and play: `cpu`, or in a build with CUDA an NVIDIA GPU, `cuda` or `cuda:N`
     #[arg(long, default_value_t)]
     device: Hardware,
     /// Print one JSON object instead of the table
@@ -43,7 +43,7 @@ pub(crate) struct Loop {
     /// Seed instead of the recipe's
     #[arg(long)]
     seed: Option<u64>,
-    /// Where to learn: `cpu`, or in a build with CUDA an NVIDIA GPU, `cuda` or `cuda:N`; playing stays on the CPU
+    /// Where to learn and play: `cpu`, or in a build with CUDA an NVIDIA GPU, `cuda` or `cuda:N`
     #[arg(long, default_value_t)]
     device: Hardware,
     /// Print one JSON object instead of the table

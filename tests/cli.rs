@@ -117,7 +117,9 @@ fn a_device_that_cannot_be_had_is_refused_at_once() {
     let folder = folder();
     let quickstart = ["quickstart", "--quick", "--out", "run", "--device"];
     let train = ["train", "lesson.toml", "--data", "data.jsonl", "--out", "run", "--device"];
-    for command in [&quickstart[..], &train] {
+    let play = ["play", "--policy", ".", "--device"];
+    let mind = ["bench", "mind", "--episodes", "0", "--device"];
+    for command in [&quickstart[..], &train, &play, &mind] {
         let ran = |device: &str| hearth(folder.path(), &[command, &[device]].concat());
         let said = ran("cuda:99");
         assert_eq!((said.code, said.stdout.as_str()), (2, ""));
@@ -131,6 +133,16 @@ fn a_device_that_cannot_be_had_is_refused_at_once() {
         assert!(said.code == 2 && said.stderr.contains("a device is cpu, cuda or cuda:N"), "{}", said.stderr);
     }
     assert!(!folder.path().join("run").exists());
+}
+
+#[test]
+fn a_device_is_for_models_alone() {
+    let folder = folder();
+    for (policy, name) in [("expert", "expert"), ("person", "a person")] {
+        let said = hearth(folder.path(), &["play", "--policy", policy, "--device", "cuda:1"]);
+        assert_eq!((said.code, said.stdout.as_str()), (2, ""));
+        assert_eq!(said.stderr, format!("error: --device cuda:1: a model folder plays there, not {name}\n"));
+    }
 }
 
 /// The help of every subcommand that the help names, however deep.

@@ -13,6 +13,7 @@ use crate::rope::{RopeScaling, rotary_table};
 use crate::weights::{HostTensor, VALUE_HEAD, Weights, transposed};
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation};
+use scenarios::WeightFormat;
 use serde::{Deserialize, Serialize};
 
 /// What the linear layers multiply in. Parameters and their gradients, norms, rotations, attention scores, softmax,
@@ -28,20 +29,43 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// A linear layer's input as it is multiplied.
-    fn narrow(self, x: Tensor<2>) -> Tensor<2> {
+    /// What matrices that are held so are multiplied in on burn; none where it has no such numbers.
+    #[must_use]
+    pub fn of(format: WeightFormat) -> Option<Self> {
+        match format {
+            WeightFormat::Exact => Some(Self::F32),
+            WeightFormat::Bf16 => Some(Self::Bf16),
+            WeightFormat::F16 | WeightFormat::Q8 => None,
+        }
+    }
+
+    /// The type of what is multiplied.
+    pub(crate) fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+        }
+    }
+
+    /// A product's operand as it is multiplied.
+    pub(crate) fn narrow<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
             Self::F32 => x,
             Self::Bf16 => x.cast(DType::BF16),
         }
     }
 
+    /// A product in 32 bits again.
+    pub(crate) fn widen<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::F32 => x,
+            Self::Bf16 => x.cast(DType::F32),
+        }
+    }
+
     /// x·W of a narrowed x, wide again.
     fn product(self, x: Tensor<2>, weight: &Param<Tensor<2>>) -> Tensor<2> {
-        match self {
-            Self::F32 => x.matmul(weight.val()),
-            Self::Bf16 => x.matmul(self.narrow(weight.val())).cast(DType::F32),
-        }
+        self.widen(x.matmul(self.narrow(weight.val())))
     }
 }
 
@@ -319,7 +343,7 @@ impl Positions {
 }
 
 /// `x · factor`; the same tensor where the factor is 1.
-fn scaled<const D: usize>(x: Tensor<D>, factor: f64) -> Tensor<D> {
+pub(crate) fn scaled<const D: usize>(x: Tensor<D>, factor: f64) -> Tensor<D> {
     if factor == 1.0 { x } else { x * factor }
 }
 

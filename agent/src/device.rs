@@ -1,6 +1,7 @@
-//! Where learning computes: on the CPU, or on an NVIDIA GPU where the feature `cuda` is built in.
+//! Where learning and playing compute: on the CPU, or on an NVIDIA GPU where the feature `cuda` is built in.
 //!
-//! Playing stays on the CPU ([`crate::generate`]). A device is opened before anything else is done, so that what it lacks
+//! On the CPU, learning is on burn's flex backend and playing on kernels of our own ([`crate::generate`]); on a GPU both
+//! are on burn. A device is opened before anything else is done, so that what it lacks
 //! is said at once and in words.
 
 use crate::error::AgentError;
@@ -8,18 +9,28 @@ use burn::tensor::Device;
 use std::fmt;
 use std::str::FromStr;
 
-/// Where learning computes.
+/// Where learning and playing compute.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Hardware {
-    /// burn's flex backend.
+    /// The processor.
     #[default]
     Cpu,
     /// The NVIDIA GPU of that number.
     Cuda(usize),
 }
 
+/// What computes when a model plays.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum Engine {
+    /// Kernels of our own, on the CPU.
+    #[default]
+    Cpu,
+    /// burn, on a device: the one for a GPU.
+    Burn(Device),
+}
+
 impl Hardware {
-    /// Opens the device.
+    /// Opens the device for learning.
     ///
     /// # Errors
     /// [`AgentError::Device`] for a GPU where this build has no CUDA, or its driver, the device, the CUDA headers or
@@ -28,6 +39,17 @@ impl Hardware {
         match self {
             Self::Cpu => Ok(Device::flex()),
             Self::Cuda(index) => cuda(index).map_err(|reason| AgentError::Device { device: self.to_string(), reason }),
+        }
+    }
+
+    /// Opens the device for playing.
+    ///
+    /// # Errors
+    /// As [`Hardware::burn`].
+    pub fn engine(self) -> Result<Engine, AgentError> {
+        match self {
+            Self::Cpu => Ok(Engine::Cpu),
+            Self::Cuda(_) => self.burn().map(Engine::Burn),
         }
     }
 }

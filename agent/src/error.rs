@@ -37,7 +37,7 @@ pub enum AgentError {
         /// What went wrong, and what mends it.
         reason: String,
     },
-    /// A device to learn on that cannot be had.
+    /// A device that cannot be had, or not for this.
     #[error("device {device}: {reason}")]
     Device {
         /// As it was asked for.

@@ -1,7 +1,7 @@
 //! The mind: turns what a world says into what an agent does.
 //!
 //! [`decoder`] is the transformer that learns (on burn), [`generate`] the same transformer that plays (plain vectors,
-//! a cache for each episode), [`chat`] and [`tokenizer`] turn text into token ids, [`select`] chooses among candidates
+//! or burn for a GPU; a cache for each episode), [`chat`] and [`tokenizer`] turn text into token ids, [`select`] chooses among candidates
 //! by value, [`remote`] asks a server instead, and [`episode`] is the only rollout loop. Worlds are known here through [`scenarios::Environment`] alone.
 
 mod attention;

@@ -5,9 +5,10 @@
 //! is over leaves the batch at once and one whose world has answered enters it. Episodes that open with the same words
 //! share what was read of them. Caches hold no more tokens than the budget says: an episode that does not
 //! fit waits, and where all wait, the last gives up its cache and reads its sequence again when its turn comes; that
-//! changes no number, since a sequence may be cut anywhere.
+//! changes no number, since a sequence may be cut anywhere (on a GPU: but for rounding).
 
 use crate::chat::{self, Place};
+use crate::device::Engine;
 use crate::error::AgentError;
 use crate::generate::{KvCache, Part, PolicyEngine, Span, ValueEngine};
 use crate::model::Model;
@@ -23,8 +24,8 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Bytes of matrices up to which each thread plays episodes of its own; above, all threads share each product, so that
-/// the matrices are read from memory once.
+/// Bytes of matrices up to which, on the CPU, each thread plays episodes of its own; above, all threads share each
+/// product, so that the matrices are read from memory once.
 const OWN_EPISODES: usize = 8 << 20;
 /// Openings remembered.
 const OPENINGS: usize = 64;
@@ -44,8 +45,9 @@ pub enum LookingOn {
     Nobody,
 }
 
-/// How a model is held while it plays. Changes memory and speed; only `weights` changes numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How a model is held while it plays. Changes memory and speed; only `weights` changes numbers, and `engine` rounds them
+/// differently.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Holding {
     /// Whether the value network reads along.
     pub looking_on: LookingOn,
@@ -53,11 +55,13 @@ pub struct Holding {
     pub weights: WeightFormat,
     /// Most tokens in the caches of all episodes; `None` = what 4 GiB hold.
     pub token_budget: Option<usize>,
+    /// What computes.
+    pub engine: Engine,
 }
 
 impl From<LookingOn> for Holding {
     fn from(looking_on: LookingOn) -> Self {
-        Self { looking_on, weights: WeightFormat::Exact, token_budget: None }
+        Self { looking_on, weights: WeightFormat::Exact, token_budget: None, engine: Engine::Cpu }
     }
 }
 
@@ -221,10 +225,10 @@ impl ModelPlayer {
     /// Puts a player together; policy and value network share one shape. The model's weights are used up.
     ///
     /// # Errors
-    /// When a tensor does not fit the configuration, the vocabulary does not fit the embedding, or the token budget
-    /// not one episode.
+    /// When a tensor does not fit the configuration, the vocabulary does not fit the embedding, the token budget not one
+    /// episode, or the engine has no such weights.
     pub fn new(model: Model, holding: impl Into<Holding>) -> Result<Self, AgentError> {
-        let Holding { looking_on, weights, token_budget } = holding.into();
+        let Holding { looking_on, weights, token_budget, engine } = holding.into();
         let Model { config, tokenizer, mut policy, value, text_versions, .. } = model;
         if tokenizer.vocab_size() > config.vocab_size {
             let (has, fits) = (tokenizer.vocab_size(), config.vocab_size);
@@ -236,8 +240,9 @@ impl ModelPlayer {
         };
         let (name, value_name) = (policy.hash(), value.as_ref().map(Weights::hash));
         let networks = 1 + usize::from(value.is_some());
-        let value = value.map(|mut value| ValueEngine::from_weights(&config, &mut value, weights)).transpose()?;
-        let policy = PolicyEngine::from_weights(&config, &mut policy, weights)?;
+        let value =
+            value.map(|mut value| ValueEngine::from_weights(&config, &mut value, weights, &engine)).transpose()?;
+        let policy = PolicyEngine::from_weights(&config, &mut policy, weights, &engine)?;
         let most = token_budget.unwrap_or(DEFAULT_CACHE_BYTES / policy.trunk.bytes_per_token());
         let least = networks * config.max_position_embeddings;
         if token_budget.is_some_and(|tokens| tokens < least) {
@@ -420,9 +425,8 @@ impl ModelPlayer {
         if spans.is_empty() {
             return;
         }
-        let lengths: Vec<usize> = spans.iter().map(|span| span.tokens.len()).collect();
-        let hidden = value.trunk.extend(&mut spans);
-        for ((last, v), state) in found.into_iter().zip(last_states(&hidden, lengths, self.width())) {
+        let states = value.trunk.last_states(&mut spans);
+        for ((last, v), state) in found.into_iter().zip(states.chunks_exact(self.width())) {
             *v = Some(value.value(state));
             *last = Some(state.to_vec());
         }
@@ -454,9 +458,8 @@ impl ModelPlayer {
                 }
             }
         }
-        let lengths: Vec<usize> = spans.iter().map(|span| span.tokens.len()).collect();
-        let hidden = if spans.is_empty() { Vec::new() } else { self.policy.trunk.extend(&mut spans) };
-        let mut read = last_states(&hidden, lengths, self.width());
+        let states = if spans.is_empty() { Vec::new() } else { self.policy.trunk.last_states(&mut spans) };
+        let mut read = states.chunks_exact(self.width());
         rows.into_iter()
             .flat_map(|row| row.or_else(|| read.next()).expect("a state for each span").iter().copied())
             .collect()
@@ -553,9 +556,8 @@ impl ModelPlayer {
         if spans.is_empty() {
             return;
         }
-        let lengths: Vec<usize> = spans.iter().map(|span| span.tokens.len()).collect();
-        let hidden = value.trunk.extend(&mut spans);
-        for (score, state) in scores.into_iter().zip(last_states(&hidden, lengths, self.width())) {
+        let states = value.trunk.last_states(&mut spans);
+        for (score, state) in scores.into_iter().zip(states.chunks_exact(self.width())) {
             *score = value.value(state);
         }
     }
@@ -710,15 +712,6 @@ impl Branch {
     }
 }
 
-/// The last row of each of several sequences that lie one after the other in `hidden`.
-fn last_states(hidden: &[f32], lengths: Vec<usize>, width: usize) -> impl Iterator<Item = &[f32]> {
-    let mut end = 0;
-    lengths.into_iter().map(move |length| {
-        end += length;
-        &hidden[(end - 1) * width..end * width]
-    })
-}
-
 /// One seed out of an episode's seed, its turn and a candidate's index (splitmix64).
 pub(crate) fn mixed_seed(seed: u64, turn: u64, candidate: u64) -> u64 {
     [turn, candidate].into_iter().fold(seed, |mixed, part| {
@@ -768,7 +761,8 @@ impl Policy for ModelPlayer {
         let places = (0..heard.len()).filter(|index| heard[*index].is_none()).zip(&seats);
         let places: Vec<usize> = places.filter(|(_, seat)| seat.is_admitted()).map(|(place, _)| place).collect();
         seats.retain(|seat| seat.is_admitted());
-        let over: Vec<Option<Completion>> = if self.policy.bytes() <= OWN_EPISODES {
+        let apart = self.policy.trunk.is_on_host() && self.policy.bytes() <= OWN_EPISODES;
+        let over: Vec<Option<Completion>> = if apart {
             let share = seats.len().div_ceil(rayon::current_num_threads()).max(1);
             seats.par_chunks_mut(share).flat_map_iter(|seats| self.advance_to_an_end(seats, protocol)).collect()
         } else {

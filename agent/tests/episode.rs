@@ -6,6 +6,7 @@
 mod corridor;
 
 use agent::chat::{self, MALFORMED_ANSWER, Place};
+use agent::device::Engine;
 use agent::episode::{Pool, play_episodes};
 use agent::generate::{KvCache, PolicyEngine, Span, ValueEngine};
 use agent::model::Model;
@@ -246,9 +247,12 @@ fn the_context_limit_leaves_room_for_a_whole_completion() {
 #[test]
 fn the_logged_tokens_are_what_the_policy_read() {
     let (tasks, model) = (tasks(&["plain/3", "plain/9"]), babbler(3));
-    let policy = PolicyEngine::from_weights(&model.config, &mut model.policy.clone(), WeightFormat::Exact).unwrap();
+    let policy =
+        PolicyEngine::from_weights(&model.config, &mut model.policy.clone(), WeightFormat::Exact, &Engine::Cpu)
+            .unwrap();
     let value =
-        ValueEngine::from_weights(&model.config, &mut model.value.clone().unwrap(), WeightFormat::Exact).unwrap();
+        ValueEngine::from_weights(&model.config, &mut model.value.clone().unwrap(), WeightFormat::Exact, &Engine::Cpu)
+            .unwrap();
     let (width, vocab) = (model.config.hidden_size, model.config.vocab_size);
     for protocol in [
         best_of(1),

@@ -5,6 +5,7 @@
 
 use agent::config::DecoderConfig;
 use agent::decoder::Decoder;
+use agent::device::Engine;
 use agent::generate::{KvCache, PolicyEngine, Span};
 use agent::sample::Sampling;
 use agent::weights::{HostTensor, Weights};
@@ -92,7 +93,8 @@ fn the_decoder_that_learns_has_the_logits_of_transformers() {
 fn the_decoder_that_plays_has_the_logits_of_transformers_and_says_what_it_says() {
     for case in cases() {
         let config = DecoderConfig::from_hugging_face(case.config).unwrap();
-        let engine = PolicyEngine::from_weights(&config, &mut weights(&config), WeightFormat::Exact).unwrap();
+        let engine =
+            PolicyEngine::from_weights(&config, &mut weights(&config), WeightFormat::Exact, &Engine::Cpu).unwrap();
         let mut cache = KvCache::default();
         let mut rng = StdRng::seed_from_u64(1);
         let hidden = engine.trunk.extend(&mut [Span::new(&case.prompt, &mut cache)]);

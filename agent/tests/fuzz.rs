@@ -17,6 +17,7 @@ mod seeds;
 use agent::AgentError;
 use agent::chat::{Place, observation_tokens};
 use agent::config::DecoderConfig;
+use agent::device::Engine;
 use agent::generate::{KvCache, PolicyEngine, Span, ValueEngine};
 use agent::gguf::GgufFile;
 use agent::model::Model;
@@ -199,7 +200,7 @@ fn play(model: &Model, then: Then) -> bool {
         model.value.as_ref().filter(|value| value.get("value_head.weight", &[1, model.config.hidden_size]).is_ok())
     {
         let config = short(&model.config);
-        let engine = ValueEngine::from_weights(&config, &mut value.clone(), WeightFormat::Exact).unwrap();
+        let engine = ValueEngine::from_weights(&config, &mut value.clone(), WeightFormat::Exact, &Engine::Cpu).unwrap();
         let _ = engine.value(&vec![0.5; config.hidden_size]);
     }
     if then == Then::Nothing {
@@ -220,7 +221,7 @@ fn short(config: &DecoderConfig) -> DecoderConfig {
 
 fn say(config: &DecoderConfig, weights: &Weights, ids: &[u32]) {
     let config = short(config);
-    let engine = PolicyEngine::from_weights(&config, &mut weights.clone(), WeightFormat::Exact).unwrap();
+    let engine = PolicyEngine::from_weights(&config, &mut weights.clone(), WeightFormat::Exact, &Engine::Cpu).unwrap();
     let tokens = &ids[..ids.len().min(config.max_position_embeddings)];
     let hidden = engine.trunk.extend(&mut [Span::new(tokens, &mut KvCache::default())]);
     let logprobs = engine.logprobs(&hidden[hidden.len() - config.hidden_size..]);

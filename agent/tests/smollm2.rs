@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use agent::chat::{self, Place};
+use agent::device::Engine;
 use agent::generate::{KvCache, PolicyEngine, Span};
 use agent::model::Model;
 use agent::sample::Sampling;
@@ -79,7 +80,8 @@ fn the_prompt_has_the_logits_and_the_continuation_of_transformers() {
     }
     let Some(mut model) = open() else { return };
     let golden = golden();
-    let engine = PolicyEngine::from_weights(&model.config, &mut model.policy, WeightFormat::Exact).unwrap();
+    let engine =
+        PolicyEngine::from_weights(&model.config, &mut model.policy, WeightFormat::Exact, &Engine::Cpu).unwrap();
     let (width, vocab) = (model.config.hidden_size, model.config.vocab_size);
     let mut cache = KvCache::default();
     let hidden = engine.trunk.extend(&mut [Span::new(&golden.prompt, &mut cache)]);

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Measures learning on an NVIDIA GPU against the CPU beside it: losses of the first updates, tokens a second, share of the
-# GPU's peak. Writes measured.csv and machine.json into OUT; exits with 1 where losses are further apart than they may.
+# Measures learning and playing on an NVIDIA GPU against the CPU beside it: losses of the first updates, log-probabilities
+# of first tokens, tokens a second, share of what the GPU can do. Writes measured.csv, played.csv, mind-*.json and
+# machine.json into OUT; exits with 1 where numbers are further apart than they may.
 #
 #   results/gpu/run.sh [HEARTH] [OUT]     HEARTH: a hearth built with --features cuda; without it one is built here
 #
-# GPU=cuda:1 takes another GPU. GPU=cpu BATCH=2 UPDATES=2 tries the script itself where there is none; the numbers then
-# mean nothing.
+# GPU=cuda:1 takes another GPU; PYTHON names one with torch and transformers, to measure beside. GPU=cpu BATCH=2 UPDATES=2
+# BATCHES=1 tries the script itself where there is none; the numbers then mean nothing.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -13,6 +14,7 @@ gpu=${GPU:-cuda:0}
 case $gpu in *:*) index=${gpu#*:} ;; *) index=0 ;; esac
 batch=${BATCH:-64}
 updates=${UPDATES:-30}
+batches=${BATCHES:-1,16,64,256}
 out=${2:-$here/out}
 
 if [ $# -gt 0 ]; then
@@ -100,6 +102,50 @@ row() {
     case $line in *,no) status=1 ;; esac
 }
 
+# collect DEVICE WEIGHTS: the first games of train, greedily
+collect() {
+    say "playing on $1, $2"
+    "$hearth" collect --policy "$work/small-cpu-f32" --suite "$work/games" --games 64 --repetitions 1 --temperature 0 \
+        --turns 12 --device "$1" --weights "$2" --out "$work/played-$1-$2.jsonl" >/dev/null
+}
+
+# first_tokens STORE: game, first token, its log-probability, and all that was written
+first_tokens() {
+    awk '
+        function taken(pattern, skip) { match($0, pattern); return substr($0, RSTART + skip, RLENGTH - skip) }
+        {
+            game = taken("\"game\":\"[^\"]*", 8)
+            token = taken("\"completion_tokens\":\\[[0-9]+", 21)
+            logprob = taken("\"logprobs\":\\[[-+.0-9e]+", 12)
+            written = ""
+            while (match($0, "\"completion\":\"[^\"]*")) {
+                written = written "/" substr($0, RSTART + 14, RLENGTH - 14)
+                $0 = substr($0, RSTART + RLENGTH)
+            }
+            gsub(/[ \t]/, "_", written)
+            print game "\t" token "\t" logprob "\t" written
+        }' "$work/$1.jsonl" | sort
+}
+
+# compare WEIGHTS ALLOWED: play on the GPU against the same on the CPU
+compare() {
+    local line
+    line=$(join -t "$(printf '\t')" <(first_tokens "played-cpu-$1") <(first_tokens "played-$gpu-$1") |
+        awk -F '\t' -v weights="$1" -v allowed="$2" '
+            $2 == $5 { same++; off = $3 - $6; if (off < 0) off = -off; if (off > worst) worst = off }
+            $4 == $7 { alike++ }
+            END { printf "%s,%d,%d,%.1e,%d,%s,%s\n", weights, NR, same, worst, alike, allowed, worst <= allowed + 0 ? "yes" : "no" }')
+    echo "$line" >>"$out/played.csv"
+    case $line in *,no) status=1 ;; esac
+}
+
+# mind DECODER: speeds of playing
+mind() {
+    say "speeds of playing, $1"
+    "$hearth" bench mind --model "$work/$1-gpu-f32" --device "$gpu" --weights exact,bf16 --batches "$batches" \
+        --episodes "${batches##*,}" --json ${PYTHON:+--transformers "$PYTHON"} >"$out/mind-$1.json"
+}
+
 # On the GPU first: what it lacks is said before anything is waited for.
 learn small-gpu-f32 "$gpu"
 learn small-gpu-bf16 "$gpu"
@@ -114,6 +160,17 @@ row small-gpu-f32 "$peak" small-cpu-f32 2e-3 # f32 products may be taken in TF32
 row small-gpu-bf16 "$peak" small-cpu-f32 3e-2 # bf16 has seven
 row medium-gpu-f32 "$peak"
 row medium-gpu-bf16 "$peak" medium-gpu-f32 3e-2
-cat "$out/measured.csv"
-[ $status = 0 ] || say "losses are further apart than allowed: $out/measured.csv"
+
+for weights in exact bf16; do
+    collect "$gpu" $weights
+    [ "$gpu" = cpu ] || collect cpu $weights
+done
+echo "weights,games,same_first_token,worst_difference,same_episodes,allowed,within" >"$out/played.csv"
+compare exact 1e-2 # as for the losses: TF32
+compare bf16 1e-1
+mind small
+mind medium
+
+cat "$out/measured.csv" "$out/played.csv"
+[ $status = 0 ] || say "numbers are further apart than allowed: $out/measured.csv, $out/played.csv"
 exit $status

@@ -3,6 +3,8 @@
 
 use crate::scratch::Scratch;
 use crate::ui;
+use agent::decoder::Precision;
+use agent::device::{Engine, Hardware};
 use agent::episode::{Job, Pool, play_episodes};
 use agent::generate::{KvCache, PolicyEngine, Span};
 use agent::limits::Limits;
@@ -40,19 +42,23 @@ pub(crate) struct BenchMind {
     /// Tokens that each sequence then takes one by one
     #[arg(long, default_value_t = 64)]
     tokens: usize,
-    /// How the matrices are held, with commas between: exact, f16, bf16, q8
-    #[arg(long, value_delimiter = ',', default_value = "exact,f16,q8")]
-    weights: Vec<WeightFormat>,
+    /// How the matrices are held, with commas between: exact, f16, bf16, q8; on a GPU exact, which is f32 there, and
+    /// bf16 [default: exact,f16,q8; on a GPU exact,bf16]
+    #[arg(long, value_delimiter = ',')]
+    weights: Option<Vec<WeightFormat>>,
+    /// Where to play: `cpu`, or in a build with CUDA an NVIDIA GPU, `cuda` or `cuda:N`
+    #[arg(long, default_value_t)]
+    device: Hardware,
     /// Readings, of which the median counts
     #[arg(long, default_value_t = 3)]
     repetitions: usize,
     /// Episodes to collect on generated games; 0 = none
     #[arg(long, default_value_t = 32)]
     episodes: usize,
-    /// Python with torch and transformers, to measure beside
+    /// Python with torch and transformers, to measure beside, on the same device
     #[arg(long, value_name = "PYTHON", value_hint = ValueHint::FilePath)]
     transformers: Option<PathBuf>,
-    /// Python with llama-cpp-python and gguf, to measure beside
+    /// Python with llama-cpp-python and gguf, to measure beside on the CPU
     #[arg(long, value_name = "PYTHON", value_hint = ValueHint::FilePath)]
     llama_cpp: Option<PathBuf>,
     /// Print one JSON object instead of the table
@@ -73,17 +79,25 @@ struct Row {
     peer: Option<f64>,
     peer_name: Option<String>,
     ratio: Option<f64>,
-    /// Of the nearer of the machine's two ceilings; none for episodes.
+    /// Of the nearer of the two ceilings; none for episodes.
     share_of_limit: Option<f64>,
+}
+
+/// What could be had at most where the matrices are held so.
+#[derive(Debug, Serialize)]
+struct Ceilings {
+    weights: WeightFormat,
+    /// GB/s from memory.
+    memory: f64,
+    /// GFLOP/s: on the CPU in f32, on a GPU in matrix products.
+    peak: f64,
 }
 
 #[derive(Serialize)]
 struct Report {
+    device: String,
     threads: usize,
-    /// GB/s.
-    memory: f64,
-    /// GFLOP/s.
-    peak: f64,
+    ceilings: Vec<Ceilings>,
     rows: Vec<Row>,
 }
 
@@ -102,6 +116,11 @@ impl BenchMind {
         if self.batches.contains(&0) || self.prompt == 0 || self.tokens == 0 || self.repetitions == 0 {
             return Err(ui::WrongUse("--batches, --prompt, --tokens and --repetitions start at 1".into()).into());
         }
+        if self.llama_cpp.is_some() && self.device != Hardware::Cpu {
+            return Err(ui::WrongUse(format!("--llama-cpp: measures on the CPU, not on {}", self.device)).into());
+        }
+        let engine = self.device.engine().map_err(TrainerError::from)?;
+        let formats = self.formats()?;
         let scratch = Scratch::new();
         let suite = crate::games::one_of_each(scratch.path(), 1)?;
         let tasks = suite.split(Split::Train);
@@ -115,13 +134,15 @@ impl BenchMind {
             return Err(ui::WrongUse(text).into());
         }
         let name = self.model.as_ref().map_or("quickstart".into(), |path| path.display().to_string());
-        let limits = Limits::measure();
-        let threads = limits.threads;
-        let (memory, peak) = (limits.bytes_per_s / 1e9, limits.flop_per_s / 1e9);
-        eprintln!("{threads} threads: {memory:.1} GB/s from memory, {peak:.0} GFLOP/s in f32");
+        let limits = limits(&engine, &formats);
+        let threads = limits[0].1.threads;
+        let mut ceilings = Vec::new();
         let mut rows = Vec::new();
-        for weights in &self.weights {
-            rows.extend(self.speeds(&model, &name, *weights, &limits)?);
+        for (weights, limits) in &limits {
+            let (memory, peak) = (limits.bytes_per_s / 1e9, limits.flop_per_s / 1e9);
+            eprintln!("{}, {}: {memory:.1} GB/s from memory, {peak:.0} GFLOP/s", self.device, weights.name());
+            ceilings.push(Ceilings { weights: *weights, memory, peak });
+            rows.extend(self.speeds(&model, &name, *weights, &engine, limits)?);
         }
         let folder = scratch.path().join("model");
         if self.transformers.is_some() || self.llama_cpp.is_some() {
@@ -129,20 +150,20 @@ impl BenchMind {
         }
         let mut found = Vec::new();
         if let Some(python) = &self.llama_cpp {
-            found.extend(self.ask_llama_cpp(python, threads, &folder, scratch.path())?);
+            found.extend(self.ask_llama_cpp(python, threads, &formats, &folder, scratch.path())?);
         }
         if let Some(python) = &self.transformers {
-            found.extend(self.ask(
-                python,
-                threads,
-                &["--peer", "transformers", "--folder", &folder.to_string_lossy()],
-            )?);
+            for dtype in self.dtypes(&formats) {
+                let folder = folder.to_string_lossy();
+                found.extend(self.ask_transformers(python, threads, &["--folder", &folder, "--dtype", dtype])?);
+            }
         }
         let mut rows: Vec<Row> = rows.into_iter().flat_map(|row| row.beside(&found)).collect();
         if self.episodes > 0 {
-            rows.extend(self.episodes(model, &name, &tasks, &folder, threads)?);
+            let holding = Holding { weights: formats[0], engine, ..LookingOn::Nobody.into() };
+            rows.extend(self.episodes(model, &name, holding, &tasks, &folder, threads)?);
         }
-        let report = Report { threads, memory, peak, rows };
+        let report = Report { device: self.device.to_string(), threads, ceilings, rows };
         if self.json {
             ui::print_json(&report)?;
         } else {
@@ -151,12 +172,50 @@ impl BenchMind {
         Ok(ExitCode::SUCCESS)
     }
 
+    /// How the matrices are to be held.
+    fn formats(&self) -> anyhow::Result<Vec<WeightFormat>> {
+        let is_on_cpu = self.device == Hardware::Cpu;
+        let default = || match is_on_cpu {
+            true => vec![WeightFormat::Exact, WeightFormat::F16, WeightFormat::Q8],
+            false => vec![WeightFormat::Exact, WeightFormat::Bf16],
+        };
+        let formats = self.weights.clone().unwrap_or_else(default);
+        match formats.iter().find(|format| !is_on_cpu && Precision::of(**format).is_none()) {
+            Some(format) => {
+                let text = format!("--weights {}: on {} there are exact and bf16", format.name(), self.device);
+                Err(ui::WrongUse(text).into())
+            }
+            None => Ok(formats),
+        }
+    }
+
+    /// What transformers holds its weights in: f32 on the CPU, on a GPU as we do.
+    fn dtypes(&self, formats: &[WeightFormat]) -> Vec<&'static str> {
+        let is_narrow = |format: &WeightFormat| self.device != Hardware::Cpu && *format == WeightFormat::Bf16;
+        let mut dtypes: Vec<&str> =
+            formats.iter().map(|format| if is_narrow(format) { "bfloat16" } else { "float32" }).collect();
+        dtypes.sort_unstable();
+        dtypes.dedup();
+        dtypes
+    }
+
     /// Reading and writing at every batch.
-    fn speeds(&self, model: &Model, name: &str, weights: WeightFormat, limits: &Limits) -> anyhow::Result<Vec<Row>> {
+    fn speeds(
+        &self,
+        model: &Model,
+        name: &str,
+        weights: WeightFormat,
+        engine: &Engine,
+        limits: &Limits,
+    ) -> anyhow::Result<Vec<Row>> {
         let mut policy = model.policy.clone();
-        let engine = PolicyEngine::from_weights(&model.config, &mut policy, weights).map_err(TrainerError::from)?;
+        let engine =
+            PolicyEngine::from_weights(&model.config, &mut policy, weights, engine).map_err(TrainerError::from)?;
         let mut rows = Vec::new();
         for &batch in &self.batches {
+            if !engine.trunk.is_on_host() {
+                self.reading(&engine, batch); // kernels are compiled and tuned in it
+            }
             let readings: Vec<[f64; 2]> =
                 (0..self.repetitions).map(|_| rayon::scope(|_| self.reading(&engine, batch))).collect();
             let median = |which: usize| {
@@ -188,7 +247,7 @@ impl BenchMind {
 
     /// Seconds to read every prompt, and to take every further token, with the logits of each sequence's last token.
     fn reading(&self, engine: &PolicyEngine, batch: usize) -> [f64; 2] {
-        let (vocab, width) = (engine.trunk.config().vocab_size, engine.trunk.config().hidden_size);
+        let vocab = engine.trunk.config().vocab_size;
         let token = |sequence: usize, place: usize| ((7919 * place + 104_729 * sequence + 11) % vocab) as u32;
         let prompts: Vec<Vec<u32>> =
             (0..batch).map(|sequence| (0..self.prompt).map(|place| token(sequence, place)).collect()).collect();
@@ -196,11 +255,7 @@ impl BenchMind {
         let mut pass = |tokens: &[Vec<u32>]| {
             let mut spans: Vec<Span<'_>> =
                 tokens.iter().zip(&mut caches).map(|(tokens, cache)| Span::new(tokens, cache)).collect();
-            let hidden = engine.trunk.extend(&mut spans);
-            let sequence = hidden.len() / batch;
-            let last: Vec<f32> =
-                hidden.chunks_exact(sequence).flat_map(|rows| &rows[sequence - width..]).copied().collect();
-            std::hint::black_box(engine.logprobs(&last));
+            std::hint::black_box(engine.logprobs(&engine.trunk.last_states(&mut spans)));
         };
         let started = Instant::now();
         pass(&prompts);
@@ -217,12 +272,12 @@ impl BenchMind {
         &self,
         model: Model,
         name: &str,
+        holding: Holding,
         tasks: &[&Task],
         folder: &Path,
         threads: usize,
     ) -> anyhow::Result<Vec<Row>> {
-        let weights = self.weights[0];
-        let holding = Holding { weights, ..Holding::from(LookingOn::Nobody) };
+        let weights = holding.weights;
         let player = ModelPlayer::new(model, holding).map_err(TrainerError::from)?;
         let protocol =
             Protocol { temperature: 1.0, turn_limit: 12, context_limit: player.context_limit(), ..Protocol::default() };
@@ -254,15 +309,21 @@ impl BenchMind {
             .with_context(|| format!("cannot use {}", file.display()))?;
         let batch = self.episodes.to_string();
         let (folder, file) = (folder.to_string_lossy(), file.to_string_lossy());
-        let asked = ["--peer", "transformers", "--folder", &folder, "--episodes", &file];
-        let found = self.ask(python, threads, &[&asked[..], &["--batches", &batch]].concat())?;
-        Ok(row.beside(&found))
+        let dtype = self.dtypes(&[weights])[0];
+        let asked = ["--folder", &folder, "--dtype", dtype, "--episodes", &file, "--batches", &batch];
+        Ok(row.beside(&self.ask_transformers(python, threads, &asked)?))
+    }
+
+    fn ask_transformers(&self, python: &Path, threads: usize, asked: &[&str]) -> anyhow::Result<Vec<PeerLine>> {
+        let device = self.device.to_string();
+        self.ask(python, threads, &[&["--peer", "transformers", "--device", &device], asked].concat())
     }
 
     fn ask_llama_cpp(
         &self,
         python: &Path,
         threads: usize,
+        formats: &[WeightFormat],
         folder: &Path,
         scratch: &Path,
     ) -> anyhow::Result<Vec<PeerLine>> {
@@ -270,7 +331,7 @@ impl BenchMind {
         let mut asked: Vec<String> = vec!["--peer".into(), "llama.cpp".into()];
         for (format, kind, flag) in [(WeightFormat::F16, "f16", "--gguf-f16"), (WeightFormat::Q8, "q8_0", "--gguf-q8")]
         {
-            if self.weights.contains(&format) {
+            if formats.contains(&format) {
                 let file = scratch.join(format!("model.{kind}.gguf")).to_string_lossy().into_owned();
                 self.ask(python, threads, &["--folder", &folder, "--make-gguf", &file, "--type", kind])?;
                 asked.extend([flag.to_string(), file]);
@@ -303,6 +364,22 @@ impl BenchMind {
     }
 }
 
+/// What could be had at most, for each way of holding the matrices.
+fn limits(engine: &Engine, formats: &[WeightFormat]) -> Vec<(WeightFormat, Limits)> {
+    match engine {
+        Engine::Cpu => {
+            let limits = Limits::measure();
+            formats.iter().map(|format| (*format, limits)).collect()
+        }
+        Engine::Burn(device) => {
+            let of = |format: &WeightFormat| {
+                (*format, Limits::of_device(device, Precision::of(*format).unwrap_or_default()))
+            };
+            formats.iter().map(of).collect()
+        }
+    }
+}
+
 /// What a pass reads from memory, and computes.
 struct Cost {
     bytes: f64,
@@ -330,10 +407,10 @@ impl Row {
     fn beside(self, found: &[PeerLine]) -> Vec<Self> {
         let is_peer = |line: &&PeerLine| {
             let same_numbers = match self.weights {
-                WeightFormat::F16 => line.dtype == "f16" || line.peer == "transformers",
+                WeightFormat::F16 => ["f16", "float32"].contains(&&*line.dtype),
                 WeightFormat::Q8 => line.dtype == "q8_0",
-                WeightFormat::Exact => line.peer == "transformers",
-                WeightFormat::Bf16 => false,
+                WeightFormat::Exact => line.dtype == "float32",
+                WeightFormat::Bf16 => line.dtype == "bfloat16",
             };
             same_numbers && line.what == self.what && line.batch == self.batch
         };

@@ -5,6 +5,7 @@ packages. One JSON object a line on stdout; everything else goes to stderr.
     peers.py --peer llama.cpp --gguf-f16 m.f16.gguf --gguf-q8 m.q8.gguf --threads 2  (needs: llama-cpp-python)
     peers.py --peer transformers --folder HF --dtype float32 --threads 2             (needs: torch, transformers)
     peers.py --peer transformers --folder HF --episodes FILE.json [--cached] --threads 2
+    peers.py --peer transformers --folder HF --dtype bfloat16 --device cuda:0        (on an NVIDIA GPU)
 
 Prefill: each sequence of a batch is given a prompt of its own, of --prompt tokens. Decode: then each is given --tokens
 more, one a pass, all sequences in one pass. Speeds count the tokens of all sequences. Both keep keys and values by
@@ -46,6 +47,7 @@ def main():
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--dtype", default="float32", help="of transformers' weights")
+    parser.add_argument("--device", default="cpu", help="where transformers computes, as torch names it")
     parser.add_argument("--episodes", metavar="FILE", help="measure model.generate on these episodes")
     parser.add_argument("--cached", action="store_true", help="keep keys and values from turn to turn in --episodes")
     options = parser.parse_args()
@@ -138,9 +140,18 @@ def transformers_model(options):
 
     torch.set_num_threads(options.threads)
     torch.manual_seed(1)
-    model = transformers.AutoModelForCausalLM.from_pretrained(options.folder, dtype=options.dtype).eval()
+    torch.set_default_device(options.device)
+    model = transformers.AutoModelForCausalLM.from_pretrained(options.folder, dtype=options.dtype)
     version = f"transformers {transformers.__version__}, torch {torch.__version__}"
-    return torch, model, {"dtype": options.dtype, "version": version}
+    names = {"dtype": options.dtype, "version": version, "device": options.device}
+    return torch, model.to(options.device).eval(), names
+
+
+def clock(torch, options):
+    """Seconds, read once all that was asked of the device is done."""
+    if options.device != "cpu":
+        torch.cuda.synchronize(options.device)
+    return time.perf_counter()
 
 
 def transformers_speed(options):
@@ -151,13 +162,13 @@ def transformers_speed(options):
 
         @torch.inference_mode()
         def play(count):
-            start = time.perf_counter()
+            start = clock(torch, options)
             out = model(prompts, use_cache=True, logits_to_keep=1)
-            middle = time.perf_counter()
+            middle = clock(torch, options)
             for _ in range(count):
                 likeliest = out.logits[:, -1:].argmax(-1)
                 out = model(likeliest, past_key_values=out.past_key_values, use_cache=True, logits_to_keep=1)
-            return middle - start, time.perf_counter() - middle
+            return middle - start, clock(torch, options) - middle
 
         measure(options, batch, play, **names)
 
@@ -210,10 +221,10 @@ def transformers_episodes(options):
     play = play_cached if options.cached else play
     for batch in options.batches:
         play([episode[:1] for episode in episodes[:batch]])
-        start = time.perf_counter()
+        start = clock(torch, options)
         for first in range(0, len(episodes), batch):
             play(episodes[first : first + batch])
-        seconds = time.perf_counter() - start
+        seconds = clock(torch, options) - start
         tokens = sum(length for episode in episodes for _, length in episode)
         report(options, what="episodes", batch=batch, tokens_per_s=tokens / seconds, tokens=tokens, seconds=seconds,
                cached=options.cached, **names)  # fmt: skip

@@ -20,7 +20,7 @@ use agent::chat;
 use agent::device::Hardware;
 use agent::episode::Pool;
 use agent::model::{Companions, Model};
-use agent::model_player::{LookingOn, ModelPlayer};
+use agent::model_player::{Holding, LookingOn, ModelPlayer};
 use agent::player::ExpertPolicy;
 use agent::tokenizer::Tokenizer;
 use agent::weights::Weights;
@@ -66,7 +66,7 @@ struct Course<'a> {
     suite: Suite,
 }
 
-/// Follows a recipe into `out`, or goes on with what stands there; learns on `hardware`, plays on the CPU.
+/// Follows a recipe into `out`, or goes on with what stands there; learns and plays on `hardware`.
 ///
 /// # Errors
 /// Any [`TrainerError`]; what was written stays, and the same call goes on from it.
@@ -245,13 +245,18 @@ impl Course<'_> {
         Ok(Model::open(&folder)?)
     }
 
+    fn player(&self, model: Model, looking_on: LookingOn) -> Result<ModelPlayer, TrainerError> {
+        let engine = self.hardware.engine()?;
+        Ok(ModelPlayer::new(model, Holding { engine, ..looking_on.into() })?)
+    }
+
     fn is_fresh(&self, name: &str) -> bool {
         self.recipe.lessons.iter().any(|lesson| lesson.name == name && lesson.from == Start::Fresh)
     }
 
     fn collect(&self, iteration: usize) -> Result<Vec<Trajectory>, TrainerError> {
         let recipe = &self.recipe.collect;
-        let player = ModelPlayer::new(self.collector(iteration)?, LookingOn::Nobody)?;
+        let player = self.player(self.collector(iteration)?, LookingOn::Nobody)?;
         let seed = self.recipe.seed + 1000 * iteration as u64;
         let tasks = chosen(&self.suite, Split::Train, recipe.games, self.recipe.seed);
         let round = Round { repetitions: recipe.repetitions, seed, pool: Pool::default() };
@@ -319,7 +324,7 @@ impl Course<'_> {
             if lesson.from == Start::Fresh && iteration > 1 {
                 continue;
             }
-            let player = ModelPlayer::new(Model::open(&self.folder(iteration, &lesson.name))?, LookingOn::Value)?;
+            let player = self.player(Model::open(&self.folder(iteration, &lesson.name))?, LookingOn::Value)?;
             for k in &recipe.best_of {
                 if *k > 1 && !player.has_value() {
                     continue;

@@ -1,10 +1,7 @@
-//! The transformer that plays: the decoder of [`crate::decoder`] over plain vectors, with a key-value cache for each
-//! episode that is kept from turn to turn, so that every token is read exactly once.
+//! The engine on the CPU: the decoder over plain vectors, with kernels of our own.
 //!
-//! Sequences of any lengths go through together as [`Span`]s without padding. A span may stand on caches that others
-//! share: the K candidates of a turn read the episode's cache and write only their own, and episodes that open with the
-//! same words share those. A row's numbers do not depend on which other spans travel with it, on how a sequence was
-//! cut, or on the number of threads. Knows nothing of text, only token ids.
+//! A row's numbers do not depend on which other spans travel with it, on how a sequence was cut, or on the number of
+//! threads.
 
 use crate::attention::{Attend, Keys, Seen, Widths, reserve};
 use crate::config::{DecoderConfig, OUTPUT, Scales};
@@ -12,7 +9,7 @@ use crate::error::AgentError;
 use crate::kernel;
 use crate::matrix::Matrix;
 use crate::rope::rotary_table;
-use crate::weights::{VALUE_HEAD, Weights};
+use crate::weights::Weights;
 use rayon::prelude::*;
 use scenarios::WeightFormat;
 
@@ -22,13 +19,13 @@ const WORTH_SHARING: usize = 1 << 17;
 const FIRST_TOKENS: usize = 64;
 
 /// Keys and values of the tokens read so far, layer by layer.
-#[derive(Debug, Clone, Default)]
-pub struct KvCache {
+#[derive(Debug, Default)]
+pub(super) struct KvCache {
     layers: Vec<LayerCache>,
     length: usize,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 struct LayerCache {
     keys: Keys,
     /// `[length, kv_dim]`.
@@ -44,19 +41,12 @@ impl LayerCache {
 
 impl KvCache {
     /// Tokens read so far.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.length
     }
 
-    /// Whether nothing was read yet.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.length == 0
-    }
-
     /// Appends what a candidate read on top of this cache.
-    pub fn append(&mut self, tail: KvCache) {
+    pub(super) fn append(&mut self, tail: KvCache) {
         if self.layers.is_empty() {
             self.layers.resize_with(tail.layers.len(), LayerCache::default);
         }
@@ -66,12 +56,6 @@ impl KvCache {
         }
         self.length += tail.length;
     }
-
-    /// The whole of it, to stand before a span.
-    #[must_use]
-    pub fn whole(&self) -> Part<'_> {
-        Part { cache: self, tokens: self.length }
-    }
 }
 
 fn extend(numbers: &mut Vec<f32>, more: &[f32], first: usize) {
@@ -80,31 +64,21 @@ fn extend(numbers: &mut Vec<f32>, more: &[f32], first: usize) {
 }
 
 /// The first tokens of a cache that stands before a span, and is only read.
-#[derive(Debug, Clone, Copy)]
-pub struct Part<'a> {
-    /// The cache.
-    pub cache: &'a KvCache,
-    /// How many of its tokens.
-    pub tokens: usize,
+#[derive(Clone, Copy)]
+pub(super) struct Part<'a> {
+    pub(super) cache: &'a KvCache,
+    pub(super) tokens: usize,
 }
 
 /// New tokens of one sequence.
-#[derive(Debug)]
-pub struct Span<'a> {
-    /// The tokens to read; at least one.
-    pub tokens: &'a [u32],
-    /// What stands before `cache`, in order.
-    pub before: Vec<Part<'a>>,
-    /// What the sequence read itself; grows by `tokens`.
-    pub cache: &'a mut KvCache,
+pub(super) struct Span<'a> {
+    pub(super) tokens: &'a [u32],
+    pub(super) before: Vec<Part<'a>>,
+    /// Grows by `tokens`.
+    pub(super) cache: &'a mut KvCache,
 }
 
-impl<'a> Span<'a> {
-    /// A span with nothing before its own cache.
-    pub fn new(tokens: &'a [u32], cache: &'a mut KvCache) -> Self {
-        Self { tokens, before: Vec::new(), cache }
-    }
-
+impl Span<'_> {
     /// Tokens before the new ones.
     fn start(&self) -> usize {
         self.before.iter().map(|part| part.tokens).sum::<usize>() + self.cache.length
@@ -124,11 +98,13 @@ struct LayerWeights {
     down: Matrix,
 }
 
-/// A decoder trunk for playing.
-pub struct Trunk {
+/// A decoder on the CPU.
+pub(super) struct Trunk {
     config: DecoderConfig,
     /// `[hidden, vocab]`.
     embedding: Matrix,
+    /// Of the logits where it is not the embedding, `[hidden, vocab]`.
+    output: Option<Matrix>,
     layers: Vec<LayerWeights>,
     norm: Vec<f32>,
     cosines: Vec<f32>,
@@ -246,7 +222,7 @@ impl Trunk {
     ///
     /// # Errors
     /// When a tensor is missing or has another shape than `config` says.
-    pub fn from_weights(
+    pub(super) fn from_weights(
         config: &DecoderConfig,
         weights: &mut Weights,
         format: WeightFormat,
@@ -260,30 +236,40 @@ impl Trunk {
             embedding: packer.matrix(hidden, &[("model.embed_tokens.weight".into(), config.vocab_size)])?,
             layers: (0..config.num_hidden_layers).map(|i| packer.layer(config, i)).collect::<Result<_, _>>()?,
             norm: packer.vector("model.norm.weight", hidden)?,
+            output: None,
             config: config.clone(),
             cosines,
             sines,
         })
     }
 
+    /// The same with the matrix of the logits, where that is not the embedding.
+    ///
+    /// # Errors
+    /// When it is missing or has another shape than the embedding.
+    pub(super) fn with_output(mut self, weights: &mut Weights, format: WeightFormat) -> Result<Self, AgentError> {
+        let DecoderConfig { hidden_size, vocab_size, tie_word_embeddings, .. } = self.config;
+        if !tie_word_embeddings {
+            self.output = Some(Packer { weights, format }.matrix(hidden_size, &[(OUTPUT.into(), vocab_size)])?);
+        }
+        Ok(self)
+    }
+
     /// The shape this trunk was built from.
-    #[must_use]
-    pub fn config(&self) -> &DecoderConfig {
+    pub(super) fn config(&self) -> &DecoderConfig {
         &self.config
     }
 
-    /// Bytes of the matrices that every token is multiplied by.
-    #[must_use]
-    pub fn layer_bytes(&self) -> usize {
+    /// Bytes of the matrices that a token and its logits are multiplied by.
+    pub(super) fn bytes(&self) -> usize {
         let of = |layer: &LayerWeights| -> usize {
             [&layer.qkv, &layer.o, &layer.gate_up, &layer.down].map(Matrix::bytes).iter().sum()
         };
-        self.layers.iter().map(of).sum()
+        self.layers.iter().map(of).sum::<usize>() + self.output.as_ref().unwrap_or(&self.embedding).bytes()
     }
 
     /// Bytes of a cache for each token.
-    #[must_use]
-    pub fn bytes_per_token(&self) -> usize {
+    pub(super) fn bytes_per_token(&self) -> usize {
         2 * size_of::<f32>() * self.config.kv_width() * self.layers.len()
     }
 
@@ -292,7 +278,7 @@ impl Trunk {
     ///
     /// # Panics
     /// When a sequence outgrows `max_position_embeddings` or a token id the vocabulary.
-    pub fn extend(&self, spans: &mut [Span<'_>]) -> Vec<f32> {
+    pub(super) fn extend(&self, spans: &mut [Span<'_>]) -> Vec<f32> {
         let config = &self.config;
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let (wide, kv) = (config.query_width(), config.kv_width());
@@ -342,6 +328,20 @@ impl Trunk {
         }
         self.normalize(&stream, &self.norm, epsilon, &mut normed);
         normed
+    }
+
+    /// Log-probabilities of the next token, nats: `hidden` `[rows, hidden]` → `[rows, vocab]`.
+    pub(super) fn logprobs(&self, hidden: &[f32]) -> Vec<f32> {
+        let (width, vocab) = (self.config.hidden_size, self.config.vocab_size);
+        let rows = hidden.len() / width;
+        let mut logits = vec![0.0; rows * vocab];
+        self.output.as_ref().unwrap_or(&self.embedding).product(hidden, &mut logits);
+        let scale = self.config.scales.logits as f32;
+        let share = share(rows, 16 * logits.len()).max(1);
+        logits.par_chunks_mut(share * vocab).for_each(|rows| {
+            kernel::widest(LogSoftmax { rows, width: vocab, scale });
+        });
+        logits
     }
 
     fn normalize(&self, stream: &[f32], weight: &[f32], epsilon: f32, normed: &mut [f32]) {
@@ -399,162 +399,15 @@ impl Trunk {
     }
 }
 
-/// The policy for playing.
-pub struct PolicyEngine {
-    /// The decoder.
-    pub trunk: Trunk,
-    /// The output's matrix where it is not the embedding, `[hidden, vocab]`.
-    output: Option<Matrix>,
-}
-
-impl PolicyEngine {
-    /// Takes the policy's tensors out of `weights`.
-    ///
-    /// # Errors
-    /// When a tensor is missing or has another shape than `config` says.
-    pub fn from_weights(
-        config: &DecoderConfig,
-        weights: &mut Weights,
-        format: WeightFormat,
-    ) -> Result<Self, AgentError> {
-        let trunk = Trunk::from_weights(config, weights, format)?;
-        let mut output =
-            || Packer { weights, format }.matrix(config.hidden_size, &[(OUTPUT.into(), config.vocab_size)]);
-        let output = if config.tie_word_embeddings { None } else { Some(output()?) };
-        Ok(Self { trunk, output })
-    }
-
-    /// Bytes that writing one token reads: every matrix once.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.trunk.layer_bytes() + self.output.as_ref().unwrap_or(&self.trunk.embedding).bytes()
-    }
-
-    /// Log-probabilities of the next token, nats.
-    ///
-    /// # Shapes
-    /// `hidden` `[rows, hidden]` → `[rows, vocab]`.
-    #[must_use]
-    pub fn logprobs(&self, hidden: &[f32]) -> Vec<f32> {
-        let (width, vocab) = (self.trunk.config.hidden_size, self.trunk.config.vocab_size);
-        let rows = hidden.len() / width;
-        let mut logits = vec![0.0; rows * vocab];
-        self.output.as_ref().unwrap_or(&self.trunk.embedding).product(hidden, &mut logits);
-        let scale = self.trunk.config.scales.logits as f32;
-        let share = share(rows, 16 * logits.len()).max(1);
-        logits.par_chunks_mut(share * vocab).for_each(|rows| {
-            kernel::widest(LogSoftmax { rows, width: vocab, scale });
-        });
-        logits
-    }
-}
-
-/// The value network for playing.
-pub struct ValueEngine {
-    /// The trunk.
-    pub trunk: Trunk,
-    head: Vec<f32>,
-}
-
-impl ValueEngine {
-    /// Takes the value network's tensors out of `weights`.
-    ///
-    /// # Errors
-    /// When a tensor is missing or has another shape than `config` says.
-    pub fn from_weights(
-        config: &DecoderConfig,
-        weights: &mut Weights,
-        format: WeightFormat,
-    ) -> Result<Self, AgentError> {
-        let head = weights.take(VALUE_HEAD, &[1, config.hidden_size])?;
-        Ok(Self { trunk: Trunk::from_weights(config, weights, format)?, head })
-    }
-
-    /// The value at one hidden state `[hidden]`, reward units.
-    #[must_use]
-    pub fn value(&self, hidden: &[f32]) -> f32 {
-        hidden.iter().zip(&self.head).fold(0.0, |sum, (x, w)| x.mul_add(*w, sum))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Family;
-    use crate::decoder::{Decoder, ValueNetwork};
-    use crate::rope::RopeScaling;
     use crate::weights::tests::tiny_config;
-    use burn::tensor::{Device, Int, Tensor, TensorData};
 
     const TOKENS: [u32; 9] = [3, 1, 4, 1, 5, 9, 2, 6, 36];
 
-    /// Every family, and every way in which one departs from the plain Llama.
-    fn configs() -> Vec<DecoderConfig> {
-        let llama = tiny_config();
-        let scales = Scales { embedding: 3.0, residual: 0.7, logits: 0.25 };
-        let rope_scaling = RopeScaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 16.0 };
-        vec![
-            DecoderConfig { family: Family::Qwen2, tie_word_embeddings: false, ..llama.clone() },
-            DecoderConfig { family: Family::MiniCpm, scales, ..llama.clone() },
-            DecoderConfig { head_dim: Some(10), rope_scaling, ..llama.clone() },
-            llama,
-        ]
-    }
-
-    /// Weights of which every one matters.
-    fn noise(config: &DecoderConfig) -> Weights {
-        let mut weights = Weights::random(config, 1);
-        for (name, tensor) in &mut weights.0 {
-            if name.ends_with("bias") || name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight") {
-                tensor.data.iter_mut().enumerate().for_each(|(i, w)| *w = (i as f32 * 1.7).sin() / 4.0);
-            }
-        }
-        weights
-    }
-
-    fn on_burn(tokens: &[u32]) -> Tensor<2, Int> {
-        let ids: Vec<i32> = tokens.iter().map(|t| *t as i32).collect();
-        Tensor::from_data(TensorData::new(ids, [1, tokens.len()]), &Device::flex())
-    }
-
-    fn close(a: &[f32], b: &[f32]) {
-        assert_eq!(a.len(), b.len());
-        for (x, y) in a.iter().zip(b) {
-            assert!((x - y).abs() < 2e-5, "{x} and {y}");
-        }
-    }
-
-    /// Playing and learning compute the same log-probabilities.
-    #[test]
-    fn the_engine_equals_the_decoder() {
-        for config in configs() {
-            let weights = noise(&config);
-            let engine =
-                PolicyEngine::from_weights(&config, &mut weights.clone(), WeightFormat::Exact).expect("builds");
-            let decoder = Decoder::from_weights(&config, &weights, &Device::flex()).expect("builds");
-            assert_eq!(decoder.to_weights(), weights);
-            let mut cache = KvCache::default();
-            let hidden = engine.trunk.extend(&mut [Span::new(&TOKENS, &mut cache)]);
-            let ours = engine.logprobs(&hidden);
-            let states = decoder.hidden(on_burn(&TOKENS)).reshape([TOKENS.len(), config.hidden_size]);
-            let theirs = burn::tensor::activation::log_softmax(decoder.logits(states), 1);
-            close(&ours, &theirs.into_data().try_to_vec::<f32>().expect("f32"));
-        }
-    }
-
-    #[test]
-    fn the_value_engine_equals_the_value_network() {
-        let config = tiny_config();
-        let mut weights = Weights::random(&config, 1).with_zero_value_head(&config);
-        let head = weights.0.get_mut(VALUE_HEAD).expect("a head");
-        head.data.iter_mut().enumerate().for_each(|(i, w)| *w = (i as f32).sin());
-        let engine = ValueEngine::from_weights(&config, &mut weights.clone(), WeightFormat::Exact).expect("builds");
-        let network = ValueNetwork::from_weights(&config, &weights, &Device::flex()).expect("builds");
-        assert_eq!(network.to_weights(), weights);
-        let mut cache = KvCache::default();
-        let hidden = engine.trunk.extend(&mut [Span::new(&TOKENS, &mut cache)]);
-        let ours: Vec<f32> = hidden.chunks_exact(config.hidden_size).map(|h| engine.value(h)).collect();
-        close(&ours, &network.values(on_burn(&TOKENS)).into_data().try_to_vec::<f32>().expect("f32"));
+    fn span<'a>(tokens: &'a [u32], cache: &'a mut KvCache) -> Span<'a> {
+        Span { tokens, before: Vec::new(), cache }
     }
 
     /// One call, token by token, on a shared prefix, or in company: the same bits.
@@ -564,20 +417,19 @@ mod tests {
         let trunk =
             Trunk::from_weights(&config, &mut Weights::random(&config, 1), WeightFormat::Exact).expect("builds");
         let mut whole_cache = KvCache::default();
-        let whole = trunk.extend(&mut [Span::new(&TOKENS, &mut whole_cache)]);
+        let whole = trunk.extend(&mut [span(&TOKENS, &mut whole_cache)]);
         let mut stepped = Vec::new();
         let mut cache = KvCache::default();
         for token in &TOKENS {
             let one = std::slice::from_ref(token);
-            stepped.extend(trunk.extend(&mut [Span::new(one, &mut cache)]));
+            stepped.extend(trunk.extend(&mut [span(one, &mut cache)]));
         }
         assert_eq!(whole, stepped);
         let (mut prefix, mut tail, mut other) = (KvCache::default(), KvCache::default(), KvCache::default());
-        trunk.extend(&mut [Span::new(&TOKENS[..4], &mut prefix)]);
-        let together = trunk.extend(&mut [
-            Span::new(&[7, 8, 9], &mut other),
-            Span { tokens: &TOKENS[4..], before: vec![prefix.whole()], cache: &mut tail },
-        ]);
+        trunk.extend(&mut [span(&TOKENS[..4], &mut prefix)]);
+        let before = vec![Part { cache: &prefix, tokens: 4 }];
+        let together =
+            trunk.extend(&mut [span(&[7, 8, 9], &mut other), Span { tokens: &TOKENS[4..], before, cache: &mut tail }]);
         assert_eq!(whole[4 * config.hidden_size..], together[3 * config.hidden_size..]);
         prefix.append(tail);
         assert_eq!(prefix.layers[1].keys, whole_cache.layers[1].keys);

@@ -1,0 +1,65 @@
+//! Playing on a GPU against the same on the CPU; says so where there is no GPU. Built with the feature `cuda` alone.
+
+#![cfg(feature = "cuda")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod corridor;
+
+use agent::device::{Engine, Hardware};
+use agent::episode::Pool;
+use agent::generate::{KvCache, PolicyEngine, Span};
+use agent::model_player::{Holding, LookingOn, ModelPlayer};
+use corridor::{babbler, jobs, play, protocol, task};
+use scenarios::{Protocol, WeightFormat};
+
+/// None, and a word about it, where there is no GPU.
+fn gpu() -> Option<Engine> {
+    Hardware::Cuda(0).engine().inspect_err(|error| eprintln!("skipped, nothing was compared: {error}")).ok()
+}
+
+/// Log-probabilities after prompts of many lengths read together, and after three more tokens of each, one by one.
+fn logprobs(engine: &Engine, format: WeightFormat) -> Vec<f32> {
+    let model = babbler(31);
+    let vocab = model.config.vocab_size;
+    let policy = PolicyEngine::from_weights(&model.config, &mut model.policy.clone(), format, engine).unwrap();
+    let prompt = |length: usize| (0..length).map(|at| ((at * 31 + length * 7) % vocab) as u32).collect::<Vec<u32>>();
+    let mut texts: Vec<Vec<u32>> = [1, 5, 33, 64, 200].map(prompt).into();
+    let mut caches: Vec<KvCache> = texts.iter().map(|_| KvCache::default()).collect();
+    let mut found = Vec::new();
+    for round in 0..4 {
+        let mut spans: Vec<Span<'_>> =
+            texts.iter().zip(&mut caches).map(|(tokens, cache)| Span::new(tokens, cache)).collect();
+        found.extend(policy.logprobs(&policy.trunk.last_states(&mut spans)));
+        texts = (0..texts.len()).map(|sequence| vec![((sequence * 11 + round * 3) % vocab) as u32]).collect();
+    }
+    found
+}
+
+/// Nats. On a GPU, f32 products may be taken in TF32, whose mantissa has ten bits; that of bf16 has seven.
+#[test]
+fn the_gpu_has_the_logprobs_of_the_cpu() {
+    let Some(gpu) = gpu() else { return };
+    for (format, tolerance) in [(WeightFormat::Exact, 1e-2), (WeightFormat::Bf16, 1e-1)] {
+        let (found, expected) = (logprobs(&gpu, format), logprobs(&Engine::Cpu, format));
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!((found - expected).abs() < tolerance, "{format:?}: {found}, on the CPU {expected}");
+        }
+    }
+}
+
+/// Rounding may turn a draw, so episodes are not compared; each is played to an end, and logs what it drew from.
+#[test]
+fn episodes_are_played_on_the_gpu() {
+    let Some(engine) = gpu() else { return };
+    let tasks = ["plain/1", "plain/2", "plain/9"].map(task);
+    let player = ModelPlayer::new(babbler(32), Holding { engine, ..LookingOn::Value.into() }).unwrap();
+    let protocol = Protocol { best_of: 3, ..protocol() };
+    let played = play(&player, &jobs(&tasks, 8), &protocol, Pool { workers: 2, episodes: 24 });
+    assert_eq!(played.len(), 24);
+    for turn in played.iter().flat_map(|trajectory| &trajectory.turns) {
+        assert_eq!(turn.logprobs.len(), turn.completion_tokens.len());
+        assert!(turn.logprobs.iter().all(|logprob| (-50.0..=0.0).contains(logprob)));
+        assert!(turn.value.is_some_and(f32::is_finite) && turn.after_value.is_some_and(f32::is_finite));
+    }
+}

@@ -25,6 +25,8 @@ pub(crate) trait Lanes: Copy {
     /// a · b + c, rounded once.
     fn mul_add(self, a: Self::Sixteen, b: Self::Sixteen, c: Self::Sixteen) -> Self::Sixteen;
     fn array(self, numbers: Self::Sixteen) -> [f32; WIDTH];
+    /// Asks for what will be read soon.
+    fn fetch<T>(self, soon: &T);
 }
 
 /// Rows whose sums fit into the registers together, with [`Lanes::TOGETHER`] panels.
@@ -85,6 +87,9 @@ impl Lanes for Portable {
     fn array(self, numbers: [f32; WIDTH]) -> [f32; WIDTH] {
         numbers
     }
+
+    #[inline(always)]
+    fn fetch<T>(self, _: &T) {}
 }
 
 /// A loop, which the compiler makes a vector of; `std::array::from_fn` it does not.
@@ -111,7 +116,10 @@ mod wide {
     use super::{Lanes, WIDTH};
     use pulp::cast;
     use pulp::x86::V4;
-    use std::arch::x86_64::__m512;
+    use std::arch::x86_64::{__m512, _MM_HINT_T1, _mm_prefetch};
+
+    /// Bytes of a line of the cache.
+    const LINE: usize = 64;
 
     impl Lanes for V4 {
         type Sixteen = __m512;
@@ -158,6 +166,15 @@ mod wide {
         #[inline(always)]
         fn array(self, numbers: __m512) -> [f32; WIDTH] {
             cast(numbers)
+        }
+
+        #[inline(always)]
+        #[allow(unsafe_code, reason = "a hint, which may name any address")]
+        fn fetch<T>(self, soon: &T) {
+            for line in 0..size_of::<T>().div_ceil(LINE) {
+                let line = std::ptr::from_ref(soon).cast::<i8>().wrapping_add(line * LINE);
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(line) };
+            }
         }
     }
 }

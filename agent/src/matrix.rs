@@ -15,6 +15,8 @@ use std::cell::Cell;
 const GROUP: usize = 32;
 /// Multiply-adds below which a product stays on its thread.
 const WORTH_SHARING: usize = 1 << 18;
+/// Numbers that are only moved from which threads share that too.
+const WORTH_MOVING_APART: usize = 1 << 14;
 /// Rows for each thread from which threads share rows, not columns.
 const MANY_ROWS: usize = 32;
 /// Rows at a time of a thread that shares rows.
@@ -171,7 +173,7 @@ impl Matrix {
             self.sum(&x, index * share, &mut room.wide, sums);
             ROOM.set(room);
         });
-        let rows = if y.len() < WORTH_SHARING { x.count } else { x.count.div_ceil(threads) };
+        let rows = if y.len() < WORTH_MOVING_APART { x.count } else { x.count.div_ceil(threads) };
         y.par_chunks_mut(rows * self.columns).enumerate().for_each(|(index, y)| {
             for (row, y) in y.chunks_exact_mut(self.columns).enumerate() {
                 write(y, &found[index * rows + row..], x.count);
@@ -369,39 +371,51 @@ impl Rows {
         if inputs < padded {
             tiles.fill(0.0);
         }
-        let mut rows = Self { count, inputs: padded, most: lanes::most_rows(), tiles };
-        rows.fill(x, inputs);
-        rows
-    }
-
-    fn fill(&mut self, x: &[f32], inputs: usize) {
-        let mut row = 0;
-        while row < self.count {
-            let (rows, padded) = (self.next(row), self.inputs);
-            let tile = &mut self.tiles[row * padded..][..rows * inputs];
-            for (r, values) in x[row * inputs..][..rows * inputs].chunks_exact(inputs).enumerate() {
-                for (side_by_side, value) in tile.chunks_exact_mut(rows).zip(values) {
-                    side_by_side[r] = *value;
-                }
-            }
-            row += rows;
+        let most = lanes::most_rows();
+        if count > most && x.len() >= WORTH_MOVING_APART {
+            (tiles.par_chunks_mut(most * padded).zip(x.par_chunks(most * inputs)))
+                .for_each(|(tiles, x)| fill(tiles, x, inputs, most));
+        } else {
+            fill(&mut tiles, x, inputs, most);
         }
+        Self { count, inputs: padded, most, tiles }
     }
 
     /// How many rows the tile has that begins with one.
     fn next(&self, row: usize) -> usize {
-        match (self.count - row).min(self.most) {
-            8.. => 8,
-            4..8 => 4,
-            2..4 => 2,
-            _ => 1,
-        }
+        tile_rows(self.count - row, self.most)
     }
 
     /// R rows from one on: by group and input.
     #[inline(always)]
     fn tile<const R: usize>(&self, row: usize) -> &[[[f32; R]; GROUP]] {
         self.tiles[row * self.inputs..][..R * self.inputs].as_chunks::<R>().0.as_chunks::<GROUP>().0
+    }
+}
+
+/// Rows of the next tile where so many are left, and so many fit.
+fn tile_rows(left: usize, most: usize) -> usize {
+    match left.min(most) {
+        8.. => 8,
+        4..8 => 4,
+        2..4 => 2,
+        _ => 1,
+    }
+}
+
+/// Puts rows into tiles on this thread.
+fn fill(tiles: &mut [f32], x: &[f32], inputs: usize, most: usize) {
+    let (count, padded) = (x.len() / inputs, inputs.next_multiple_of(GROUP));
+    let mut row = 0;
+    while row < count {
+        let rows = tile_rows(count - row, most);
+        let tile = &mut tiles[row * padded..][..rows * inputs];
+        for (r, values) in x[row * inputs..][..rows * inputs].chunks_exact(inputs).enumerate() {
+            for (side_by_side, value) in tile.chunks_exact_mut(rows).zip(values) {
+                side_by_side[r] = *value;
+            }
+        }
+        row += rows;
     }
 }
 
@@ -457,12 +471,13 @@ impl Product<'_> {
         let mut panel = 0;
         while panel < panels {
             let take = if panels - panel < step { 1 } else { step };
-            let groups = &groups[panel * count..][..take * count];
+            let (groups, soon) = groups[panel * count..].split_at(take * count);
+            let soon = &soon[..soon.len().min(take * count)];
             let sums = &mut self.sums[panel * rows..][..take * rows];
             match take {
                 ALONE => one_row(lanes, self.x, groups, sums),
-                3 => some_panels::<3, L, G>(lanes, self.x, groups, wide, sums),
-                _ => some_panels::<1, L, G>(lanes, self.x, groups, wide, sums),
+                3 => some_panels::<3, L, G>(lanes, self.x, groups, soon, wide, sums),
+                _ => some_panels::<1, L, G>(lanes, self.x, groups, soon, wide, sums),
             }
             panel += take;
         }
@@ -482,43 +497,48 @@ fn cut<const P: usize, G>(groups: &[G]) -> [&[G]; P] {
 /// The only row of `x` with a few panels.
 #[inline(always)]
 fn one_row<L: Lanes, G: Group>(lanes: L, x: &Rows, groups: &[G], sums: &mut [[f32; WIDTH]]) {
-    tile::<1, ALONE, L, G>(lanes, x.tile(0), cut(groups), None, sums, 0);
+    tile::<1, ALONE, L, G, G>(lanes, x.tile(0), cut(groups), &[], None, sums, 0);
 }
 
 /// All rows of `x` with P panels; `groups` is `[P, groups]`, `sums` `[P, rows]`. The first tile leaves the weights, wide,
-/// to the others.
+/// to the others, which ask for those of the panels to come.
 #[inline(always)]
 fn some_panels<const P: usize, L: Lanes, G: Group>(
     lanes: L,
     x: &Rows,
     groups: &[G],
+    soon: &[G],
     wide: &mut [F32Group],
     sums: &mut [[f32; WIDTH]],
 ) {
     let wide = &mut wide[..groups.len()];
     let several = x.next(0) < x.count;
-    let mut row = next_tile::<P, L, G>(lanes, x, 0, cut(groups), several.then_some(&mut *wide), sums);
+    let mut row = next_tile::<P, L, G, G>(lanes, x, 0, cut(groups), &[], several.then_some(&mut *wide), sums);
+    let share = soon.len().div_ceil((x.count - row).div_ceil(x.most).clamp(1, 3));
+    let mut soon = soon.chunks(share.max(1));
     while row < x.count {
-        row += next_tile::<P, L, F32Group>(lanes, x, row, cut(wide), None, sums);
+        let soon = soon.next().unwrap_or_default();
+        row += next_tile::<P, L, F32Group, G>(lanes, x, row, cut(wide), soon, None, sums);
     }
 }
 
 /// The tile that begins with a row; its number of rows.
 #[inline(always)]
-fn next_tile<const P: usize, L: Lanes, G: Group>(
+fn next_tile<const P: usize, L: Lanes, G: Group, S>(
     lanes: L,
     x: &Rows,
     row: usize,
     panels: [&[G]; P],
+    soon: &[S],
     wide: Option<&mut [F32Group]>,
     sums: &mut [[f32; WIDTH]],
 ) -> usize {
     let rows = x.next(row);
     match rows {
-        8 => tile::<8, P, L, G>(lanes, x.tile(row), panels, wide, sums, row),
-        4 => tile::<4, P, L, G>(lanes, x.tile(row), panels, wide, sums, row),
-        2 => tile::<2, P, L, G>(lanes, x.tile(row), panels, wide, sums, row),
-        _ => tile::<1, P, L, G>(lanes, x.tile(row), panels, wide, sums, row),
+        8 => tile::<8, P, L, G, S>(lanes, x.tile(row), panels, soon, wide, sums, row),
+        4 => tile::<4, P, L, G, S>(lanes, x.tile(row), panels, soon, wide, sums, row),
+        2 => tile::<2, P, L, G, S>(lanes, x.tile(row), panels, soon, wide, sums, row),
+        _ => tile::<1, P, L, G, S>(lanes, x.tile(row), panels, soon, wide, sums, row),
     }
     rows
 }
@@ -526,10 +546,11 @@ fn next_tile<const P: usize, L: Lanes, G: Group>(
 /// R rows from `row` on with P panels, all sums in registers; `wide`, where it is asked for, becomes the panels' weights.
 #[inline(always)]
 #[allow(clippy::needless_range_loop, reason = "every index is of several arrays")]
-fn tile<const R: usize, const P: usize, L: Lanes, G: Group>(
+fn tile<const R: usize, const P: usize, L: Lanes, G: Group, S>(
     lanes: L,
     x: &[[[f32; R]; GROUP]],
     panels: [&[G]; P],
+    soon: &[S],
     mut wide: Option<&mut [F32Group]>,
     sums: &mut [[f32; WIDTH]],
     row: usize,
@@ -537,7 +558,9 @@ fn tile<const R: usize, const P: usize, L: Lanes, G: Group>(
     let (rows, count) = (sums.len() / P, panels[0].len());
     let zero = lanes.splat(0.0);
     let mut held = [[zero; P]; R];
+    let mut soon = soon.chunks(soon.len().div_ceil(count).max(1));
     for (group, x) in (0..count).zip(x) {
+        soon.next().into_iter().flatten().for_each(|soon| lanes.fetch(soon));
         let mut scales = [zero; P];
         for p in 0..P {
             scales[p] = panels[p][group].scale(lanes);

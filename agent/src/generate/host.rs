@@ -356,12 +356,7 @@ impl Trunk {
         let config = &self.config;
         let (wide, kv) = (config.query_width(), config.kv_width());
         let width = wide + 2 * kv;
-        for (place, row) in rows.iter().zip(qkv.chunks_exact_mut(width)) {
-            self.rotate(&mut row[..wide + kv], place.position);
-            let own = &mut spans[place.span].cache.layers[layer];
-            own.keys.push(row[wide..wide + kv].iter().copied(), FIRST_TOKENS);
-            extend(&mut own.values, &row[wide + kv..], FIRST_TOKENS * kv);
-        }
+        self.remember(layer, spans, qkv);
         let seen: Vec<Vec<Seen<'_>>> = (spans.iter())
             .map(|span| {
                 let before = span.before.iter().filter(|part| part.tokens > 0);
@@ -379,6 +374,29 @@ impl Trunk {
                 pulp::Arch::new().dispatch(Attend { widths, qkv, seen, mixed });
             },
         );
+    }
+
+    /// Rotates queries and keys of all new tokens and appends keys and values to their spans' caches.
+    fn remember(&self, layer: usize, spans: &mut [Span<'_>], qkv: &mut [f32]) {
+        let (wide, kv) = (self.config.query_width(), self.config.kv_width());
+        let width = wide + 2 * kv;
+        let work = 4 * qkv.len();
+        let mut rest = qkv;
+        let mut parts = Vec::with_capacity(spans.len());
+        for span in spans.iter_mut() {
+            let (rows, after) = std::mem::take(&mut rest).split_at_mut(span.tokens.len() * width);
+            parts.push((span, rows));
+            rest = after;
+        }
+        let share = share(parts.len(), work);
+        parts.par_chunks_mut(share).flat_map_iter(|parts| parts).for_each(|(span, rows)| {
+            for (position, row) in (span.start()..).zip(rows.chunks_exact_mut(width)) {
+                self.rotate(&mut row[..wide + kv], position);
+                let own = &mut span.cache.layers[layer];
+                own.keys.push(row[wide..wide + kv].iter().copied(), FIRST_TOKENS);
+                extend(&mut own.values, &row[wide + kv..], FIRST_TOKENS * kv);
+            }
+        });
     }
 
     /// Rotary embedding of all heads of one row.

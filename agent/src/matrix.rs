@@ -546,7 +546,8 @@ fn next_tile<const P: usize, L: Lanes, G: Group, S>(
     rows
 }
 
-/// R rows from `row` on with P panels, all sums in registers; `wide`, where it is asked for, becomes the panels' weights.
+/// R rows from `row` on with P panels, all sums in registers. `wide`, where it is asked for, becomes the panels' weights;
+/// `soon` is what will be read soon.
 #[inline(always)]
 #[allow(clippy::needless_range_loop, reason = "every index is of several arrays")]
 fn tile<const R: usize, const P: usize, L: Lanes, G: Group, S>(

@@ -341,8 +341,11 @@ mod tests {
             .collect();
         let seen: Vec<Seen<'_>> =
             parts.iter().map(|(keys, values, tokens)| Seen { keys: keys.blocks(), values, tokens: *tokens }).collect();
-        let mut mixed = vec![f32::NAN; widths.queries];
+        let (mut mixed, mut arrays) = (vec![f32::NAN; widths.queries], vec![f32::NAN; widths.queries]);
         pulp::Arch::new().dispatch(Attend { widths, qkv, seen: |_| (&seen[..], count), mixed: &mut mixed });
+        // As where there is no AVX-512.
+        Attend { widths, qkv, seen: |_| (&seen[..], count), mixed: &mut arrays }.with_lanes(Portable);
+        assert_eq!(mixed, arrays);
         mixed
     }
 

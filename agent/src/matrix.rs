@@ -666,6 +666,31 @@ mod tests {
         }
     }
 
+    /// As where there is no AVX-512, in tiles of four rows and in those of this machine.
+    #[test]
+    fn arrays_give_the_bits_of_vectors() {
+        let (rows, inputs, columns) = (13, 70, 100);
+        let (x, w) = (numbers(rows * inputs, 6), numbers(inputs * columns, 7));
+        for format in ALL {
+            let matrix = Matrix::pack(w.clone(), columns, inputs, format);
+            let expected = product(&matrix, &x);
+            for most in [4, lanes::most_rows()] {
+                let mut packed = Rows::new(&x, inputs, Vec::new());
+                packed.most = most;
+                fill(&mut packed.tiles, &x, inputs, most);
+                let mut sums = vec![[f32::NAN; WIDTH]; matrix.panels() * rows];
+                let mut wide = vec![0.0; MOST_TOGETHER * packed.inputs * WIDTH + LINE];
+                let product = Product { matrix: &matrix, x: &packed, first: 0, wide: &mut wide, sums: &mut sums };
+                product.with_lanes(Portable);
+                for (row, expected) in expected.chunks_exact(columns).enumerate() {
+                    let mut y = vec![0.0; columns];
+                    write(&mut y, &sums[row..], rows);
+                    assert_eq!(y, expected, "{format:?} {most}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn exact_changes_no_number_and_takes_half_the_memory_where_it_can() {
         let w = numbers(64 * 48, 5);

@@ -13,6 +13,7 @@
 //! not. One mask for a whole pass comes from positions; queries of a group of heads stand below each other as rows of one
 //! product.
 
+use super::layer::Layer;
 use super::pool::{Free, PADDING, Rows};
 use crate::config::{DecoderConfig, OUTPUT, Scales};
 use crate::decoder::{Precision, scaled};
@@ -45,20 +46,6 @@ pub(super) struct Span<'a> {
     pub(super) own: &'a mut Rows,
 }
 
-/// Matrices `[inputs, outputs]` in the precision of products, vectors in f32.
-struct Layer {
-    input_norm: Tensor<1>,
-    /// Queries, keys and values side by side.
-    qkv: Tensor<2>,
-    /// Of these, where the family has them.
-    bias: Option<Tensor<1>>,
-    o: Tensor<2>,
-    post_norm: Tensor<1>,
-    /// Gate and up side by side.
-    gate_up: Tensor<2>,
-    down: Tensor<2>,
-}
-
 /// A decoder on a device.
 pub(super) struct Trunk {
     config: DecoderConfig,
@@ -68,7 +55,8 @@ pub(super) struct Trunk {
     embedding: Tensor<2>,
     /// Of the logits where it is not the embedding, `[vocab, hidden]`, f32.
     output: Option<Tensor<2>>,
-    layers: Vec<Layer>,
+    /// Matrices `[inputs, outputs]` in the precision of products, vectors in f32.
+    layers: Vec<Layer<Tensor<1>, Tensor<2>>>,
     norm: Tensor<1>,
     /// `[context, head / 2]`.
     cosines: Tensor<2>,
@@ -86,28 +74,6 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    fn vector(&mut self, name: &str, size: usize) -> Result<Tensor<1>, AgentError> {
-        let data = self.weights.take(name, &[size])?;
-        Ok(Tensor::from_data(TensorData::new(data, [size]), self.device))
-    }
-
-    /// Matrices of the same inputs, side by side.
-    fn matrix(&mut self, inputs: usize, parts: &[(String, usize)]) -> Result<Tensor<2>, AgentError> {
-        let mut data = Vec::new();
-        for (name, outputs) in parts {
-            data.extend(self.weights.take(name, &[*outputs, inputs])?);
-        }
-        let outputs = parts.iter().map(|(_, outputs)| outputs).sum();
-        let data = transposed(&data, outputs, inputs);
-        let data = match self.precision {
-            Precision::F32 => TensorData::new(data, [inputs, outputs]),
-            Precision::Bf16 => {
-                TensorData::new(data.into_iter().map(bf16::from_f32).collect::<Vec<bf16>>(), [inputs, outputs])
-            }
-        };
-        Ok(Tensor::from_data(data, (self.device, self.precision.dtype())))
-    }
-
     /// A row for each token, of numbers of the precision but in 32 bits: what logits are made of.
     fn table(&mut self, name: &str, config: &DecoderConfig) -> Result<Tensor<2>, AgentError> {
         let shape = [config.vocab_size, config.hidden_size];
@@ -118,24 +84,28 @@ impl Loader<'_> {
         Ok(Tensor::from_data(TensorData::new(data, shape), self.device))
     }
 
-    fn layer(&mut self, config: &DecoderConfig, index: usize) -> Result<Layer, AgentError> {
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let heads = [("q_proj", config.query_width()), ("k_proj", config.kv_width()), ("v_proj", config.kv_width())];
-        let name = |part: &str| format!("model.layers.{index}.{part}.weight");
-        let mut bias = Vec::new();
-        for (part, size) in heads.iter().filter(|_| config.has_biases()) {
-            bias.push(self.vector(&format!("model.layers.{index}.self_attn.{part}.bias"), *size)?);
-        }
-        Ok(Layer {
-            input_norm: self.vector(&name("input_layernorm"), hidden)?,
-            qkv: self.matrix(hidden, &heads.map(|(part, size)| (name(&format!("self_attn.{part}")), size)))?,
-            bias: config.has_biases().then(|| Tensor::cat(bias, 0)),
-            o: self.matrix(config.query_width(), &[(name("self_attn.o_proj"), hidden)])?,
-            post_norm: self.vector(&name("post_attention_layernorm"), hidden)?,
-            gate_up: self.matrix(hidden, &[(name("mlp.gate_proj"), inner), (name("mlp.up_proj"), inner)])?,
-            down: self.matrix(inner, &[(name("mlp.down_proj"), hidden)])?,
-        })
+    fn layer(&mut self, config: &DecoderConfig, index: usize) -> Result<Layer<Tensor<1>, Tensor<2>>, AgentError> {
+        let (precision, device) = (self.precision, self.device);
+        let matrix = |data, shape| matrix(data, shape, precision, device);
+        Layer::take(config, self.weights, index, |data| vector(data, device), matrix)
     }
+}
+
+fn vector(data: Vec<f32>, device: &Device) -> Tensor<1> {
+    let size = data.len();
+    Tensor::from_data(TensorData::new(data, [size]), device)
+}
+
+/// A matrix `[outputs, inputs]` as `[inputs, outputs]`.
+fn matrix(data: Vec<f32>, [outputs, inputs]: [usize; 2], precision: Precision, device: &Device) -> Tensor<2> {
+    let data = transposed(&data, outputs, inputs);
+    let data = match precision {
+        Precision::F32 => TensorData::new(data, [inputs, outputs]),
+        Precision::Bf16 => {
+            TensorData::new(data.into_iter().map(bf16::from_f32).collect::<Vec<bf16>>(), [inputs, outputs])
+        }
+    };
+    Tensor::from_data(data, (device, precision.dtype()))
 }
 
 impl Trunk {
@@ -166,7 +136,7 @@ impl Trunk {
             embedding: loader.table("model.embed_tokens.weight", config)?,
             output: None,
             layers: (0..config.num_hidden_layers).map(|i| loader.layer(config, i)).collect::<Result<_, _>>()?,
-            norm: loader.vector("model.norm.weight", config.hidden_size)?,
+            norm: vector(loader.weights.take("model.norm.weight", &[config.hidden_size])?, device),
             cosines: half(cosines),
             sines: half(sines),
             free: Arc::default(),
@@ -196,7 +166,9 @@ impl Trunk {
     /// Bytes of the matrices that a token and its logits are multiplied by.
     pub(super) fn bytes(&self) -> usize {
         let bytes = |matrix: &Tensor<2>| matrix.dims().iter().product::<usize>() * matrix.dtype().size();
-        let of = |layer: &Layer| [&layer.qkv, &layer.o, &layer.gate_up, &layer.down].map(bytes).iter().sum::<usize>();
+        let of = |layer: &Layer<Tensor<1>, Tensor<2>>| {
+            [&layer.qkv, &layer.o, &layer.gate_up, &layer.down].map(bytes).iter().sum::<usize>()
+        };
         self.layers.iter().map(of).sum::<usize>() + bytes(self.output.as_ref().unwrap_or(&self.embedding))
     }
 
@@ -378,7 +350,13 @@ impl Trunk {
     }
 
     /// One layer: the stream `[rows, hidden]` behind it, and its pool with the new keys and values.
-    fn through(&self, layer: &Layer, stream: Tensor<2>, pool: Tensor<2>, pass: &Pass) -> (Tensor<2>, Tensor<2>) {
+    fn through(
+        &self,
+        layer: &Layer<Tensor<1>, Tensor<2>>,
+        stream: Tensor<2>,
+        pool: Tensor<2>,
+        pass: &Pass,
+    ) -> (Tensor<2>, Tensor<2>) {
         let Scales { residual, .. } = self.config.scales;
         let projected = self.product(self.normalize(stream.clone(), &layer.input_norm), &layer.qkv);
         let projected = match &layer.bias {

@@ -3,6 +3,7 @@
 //! A row's numbers do not depend on which other spans travel with it, on how a sequence was cut, or on the number of
 //! threads.
 
+use super::layer::Layer;
 use crate::attention::{Attend, Keys, Seen, Widths, reserve};
 use crate::config::{DecoderConfig, OUTPUT, Scales};
 use crate::error::AgentError;
@@ -85,19 +86,6 @@ impl Span<'_> {
     }
 }
 
-struct LayerWeights {
-    input_norm: Vec<f32>,
-    /// Queries, keys and values side by side.
-    qkv: Matrix,
-    /// Of these; empty where the family has none.
-    bias: Vec<f32>,
-    o: Matrix,
-    post_norm: Vec<f32>,
-    /// Gate and up side by side.
-    gate_up: Matrix,
-    down: Matrix,
-}
-
 /// A decoder on the CPU.
 pub(super) struct Trunk {
     config: DecoderConfig,
@@ -105,52 +93,21 @@ pub(super) struct Trunk {
     embedding: Matrix,
     /// Of the logits where it is not the embedding, `[hidden, vocab]`.
     output: Option<Matrix>,
-    layers: Vec<LayerWeights>,
+    layers: Vec<Layer<Vec<f32>, Matrix>>,
     norm: Vec<f32>,
     cosines: Vec<f32>,
     sines: Vec<f32>,
 }
 
-/// Takes tensors out of weights, so that no number is held twice for longer than it takes to pack its matrix.
-struct Packer<'a> {
-    weights: &'a mut Weights,
+/// A row for each token, packed.
+fn table(
+    name: &str,
+    config: &DecoderConfig,
+    weights: &mut Weights,
     format: WeightFormat,
-}
-
-impl Packer<'_> {
-    fn vector(&mut self, name: &str, size: usize) -> Result<Vec<f32>, AgentError> {
-        self.weights.take(name, &[size])
-    }
-
-    /// Matrices of the same inputs, side by side.
-    fn matrix(&mut self, inputs: usize, parts: &[(String, usize)]) -> Result<Matrix, AgentError> {
-        let mut data = Vec::new();
-        for (name, columns) in parts {
-            let part = self.weights.take(name, &[*columns, inputs])?;
-            if data.is_empty() { data = part } else { data.extend_from_slice(&part) }
-        }
-        let columns = parts.iter().map(|(_, columns)| columns).sum();
-        Ok(Matrix::pack(data, columns, inputs, self.format))
-    }
-
-    fn layer(&mut self, config: &DecoderConfig, index: usize) -> Result<LayerWeights, AgentError> {
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let heads = [("q_proj", config.query_width()), ("k_proj", config.kv_width()), ("v_proj", config.kv_width())];
-        let name = |part: &str| format!("model.layers.{index}.{part}.weight");
-        let mut bias = Vec::new();
-        for (part, size) in heads.iter().filter(|_| config.has_biases()) {
-            bias.extend(self.vector(&format!("model.layers.{index}.self_attn.{part}.bias"), *size)?);
-        }
-        Ok(LayerWeights {
-            input_norm: self.vector(&name("input_layernorm"), hidden)?,
-            qkv: self.matrix(hidden, &heads.map(|(part, size)| (name(&format!("self_attn.{part}")), size)))?,
-            bias,
-            o: self.matrix(config.query_width(), &[(name("self_attn.o_proj"), hidden)])?,
-            post_norm: self.vector(&name("post_attention_layernorm"), hidden)?,
-            gate_up: self.matrix(hidden, &[(name("mlp.gate_proj"), inner), (name("mlp.up_proj"), inner)])?,
-            down: self.matrix(inner, &[(name("mlp.down_proj"), hidden)])?,
-        })
-    }
+) -> Result<Matrix, AgentError> {
+    let DecoderConfig { vocab_size, hidden_size, .. } = *config;
+    Ok(Matrix::pack(weights.take(name, &[vocab_size, hidden_size])?, vocab_size, hidden_size, format))
 }
 
 /// Where a row belongs.
@@ -228,14 +185,15 @@ impl Trunk {
         format: WeightFormat,
     ) -> Result<Self, AgentError> {
         config.check()?;
-        let hidden = config.hidden_size;
-        let mut packer = Packer { weights, format };
         let (width, context) = (config.head_width(), config.max_position_embeddings);
         let (cosines, sines) = rotary_table(context, width, config.rope_theta, &config.rope_scaling);
+        let embedding = table("model.embed_tokens.weight", config, weights, format)?;
+        let matrix = |data, [outputs, inputs]: [usize; 2]| Matrix::pack(data, outputs, inputs, format);
+        let layer = |index| Layer::take(config, weights, index, |data| data, matrix);
         Ok(Self {
-            embedding: packer.matrix(hidden, &[("model.embed_tokens.weight".into(), config.vocab_size)])?,
-            layers: (0..config.num_hidden_layers).map(|i| packer.layer(config, i)).collect::<Result<_, _>>()?,
-            norm: packer.vector("model.norm.weight", hidden)?,
+            embedding,
+            layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_, _>>()?,
+            norm: weights.take("model.norm.weight", &[config.hidden_size])?,
             output: None,
             config: config.clone(),
             cosines,
@@ -248,9 +206,8 @@ impl Trunk {
     /// # Errors
     /// When it is missing or has another shape than the embedding.
     pub(super) fn with_output(mut self, weights: &mut Weights, format: WeightFormat) -> Result<Self, AgentError> {
-        let DecoderConfig { hidden_size, vocab_size, tie_word_embeddings, .. } = self.config;
-        if !tie_word_embeddings {
-            self.output = Some(Packer { weights, format }.matrix(hidden_size, &[(OUTPUT.into(), vocab_size)])?);
+        if !self.config.tie_word_embeddings {
+            self.output = Some(table(OUTPUT, &self.config, weights, format)?);
         }
         Ok(self)
     }
@@ -262,7 +219,7 @@ impl Trunk {
 
     /// Bytes of the matrices that a token and its logits are multiplied by.
     pub(super) fn bytes(&self) -> usize {
-        let of = |layer: &LayerWeights| -> usize {
+        let of = |layer: &Layer<Vec<f32>, Matrix>| -> usize {
             [&layer.qkv, &layer.o, &layer.gate_up, &layer.down].map(Matrix::bytes).iter().sum()
         };
         self.layers.iter().map(of).sum::<usize>() + self.output.as_ref().unwrap_or(&self.embedding).bytes()
@@ -310,7 +267,7 @@ impl Trunk {
         for (index, layer) in self.layers.iter().enumerate() {
             self.normalize(&stream, &layer.input_norm, epsilon, &mut normed);
             layer.qkv.product(&normed, &mut qkv);
-            kernel::add_to_rows(&mut qkv, &layer.bias);
+            kernel::add_to_rows(&mut qkv, layer.bias.as_deref().unwrap_or_default());
             self.attend(index, spans, &places, &mut qkv, &mut mixed);
             layer.o.product(&mixed, &mut projected);
             write(&mut stream, &mut projected);

@@ -12,6 +12,7 @@
 
 mod device;
 mod host;
+mod layer;
 mod pool;
 
 use crate::config::DecoderConfig;

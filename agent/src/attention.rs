@@ -5,7 +5,7 @@
 //! multiply-adds over the head, a mixed value one over the tokens: where a sequence was cut changes no bit.
 
 use crate::kernel;
-use crate::lanes::{Lanes, Portable, WIDTH};
+use crate::lanes::{Lanes, WIDTH, Work};
 
 /// Query heads that go together.
 const HEADS: usize = 4;
@@ -92,22 +92,9 @@ pub(crate) struct Attend<'a, R> {
     pub(crate) mixed: &'a mut [f32],
 }
 
-impl<'a, R: Fn(usize) -> (&'a [Seen<'a>], usize)> pulp::WithSimd for Attend<'a, R> {
-    type Output = ();
-
+impl<'a, R: Fn(usize) -> (&'a [Seen<'a>], usize)> Work for Attend<'a, R> {
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) {
-        #[cfg(target_arch = "x86_64")]
-        if let (true, Some(lanes)) = (S::F32_LANES == WIDTH, pulp::x86::V4::try_new()) {
-            return self.with_lanes(lanes);
-        }
-        self.with_lanes(Portable);
-    }
-}
-
-impl<'a, R: Fn(usize) -> (&'a [Seen<'a>], usize)> Attend<'a, R> {
-    #[inline(always)]
-    fn with_lanes<L: Lanes>(self, lanes: L) {
+    fn with<L: Lanes>(self, lanes: L) {
         let Widths { head, queries, kv } = self.widths;
         let group = queries / kv;
         let mut scores = Vec::new();
@@ -303,6 +290,7 @@ fn vector(numbers: &[f32], from: usize) -> &[f32; WIDTH] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lanes::{self, Portable};
 
     fn numbers(n: usize, seed: usize) -> Vec<f32> {
         (0..n).map(|i| ((i * 7919 + seed * 104_729) % 1009) as f32 / 504.5 - 1.0).collect()
@@ -342,9 +330,9 @@ mod tests {
         let seen: Vec<Seen<'_>> =
             parts.iter().map(|(keys, values, tokens)| Seen { keys: keys.blocks(), values, tokens: *tokens }).collect();
         let (mut mixed, mut arrays) = (vec![f32::NAN; widths.queries], vec![f32::NAN; widths.queries]);
-        pulp::Arch::new().dispatch(Attend { widths, qkv, seen: |_| (&seen[..], count), mixed: &mut mixed });
+        lanes::widest(Attend { widths, qkv, seen: |_| (&seen[..], count), mixed: &mut mixed });
         // As where there is no AVX-512.
-        Attend { widths, qkv, seen: |_| (&seen[..], count), mixed: &mut arrays }.with_lanes(Portable);
+        Attend { widths, qkv, seen: |_| (&seen[..], count), mixed: &mut arrays }.with(Portable);
         assert_eq!(mixed, arrays);
         mixed
     }

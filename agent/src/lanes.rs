@@ -4,6 +4,32 @@
 /// Numbers side by side.
 pub(crate) const WIDTH: usize = 16;
 
+/// Work that is written once for all lanes. Its method, and all it calls, must be `#[inline(always)]`, or the compiler
+/// leaves it in the narrow form.
+pub(crate) trait Work {
+    fn with<L: Lanes>(self, lanes: L);
+}
+
+/// Does work in the widest vectors of this machine.
+pub(crate) fn widest(work: impl Work) {
+    struct Dispatched<W>(W);
+
+    impl<W: Work> pulp::WithSimd for Dispatched<W> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: pulp::Simd>(self, _: S) {
+            #[cfg(target_arch = "x86_64")]
+            if let (true, Some(lanes)) = (S::F32_LANES == WIDTH, pulp::x86::V4::try_new()) {
+                return self.0.with(lanes);
+            }
+            self.0.with(Portable);
+        }
+    }
+
+    pulp::Arch::new().dispatch(Dispatched(work));
+}
+
 /// Operations on sixteen numbers. Every method is for code that was dispatched to the vectors it names.
 pub(crate) trait Lanes: Copy {
     /// Sixteen f32.

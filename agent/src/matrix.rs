@@ -5,7 +5,7 @@
 //! vector width, and a weight becomes the same f32 in every path: a row's result depends on the row and the weights
 //! alone. That is what makes episodes independent of who they were batched with.
 
-use crate::lanes::{self, Lanes, Portable, WIDTH};
+use crate::lanes::{self, Lanes, Portable, WIDTH, Work};
 use half::{bf16, f16};
 use rayon::prelude::*;
 use scenarios::WeightFormat;
@@ -185,7 +185,7 @@ impl Matrix {
     /// Panels from one on: `sums` is `[panels, rows]`.
     fn sum(&self, x: &Rows, first: usize, wide: &mut Vec<f32>, sums: &mut [[f32; WIDTH]]) {
         let wide = at_least(wide, MOST_TOGETHER * x.inputs * WIDTH + LINE);
-        pulp::Arch::new().dispatch(Product { matrix: self, x, first, wide, sums });
+        lanes::widest(Product { matrix: self, x, first, wide, sums });
     }
 }
 
@@ -300,19 +300,17 @@ fn q8_group(group: &F32Group) -> Q8Group {
 
 /// A group in some format.
 trait Group {
-    /// What all its weights are multiplied by; nothing where the format has no scales.
-    fn scale<L: Lanes>(&self, lanes: L) -> L::Sixteen;
+    /// What all its weights are multiplied by; one where the format has no scales.
+    #[inline(always)]
+    fn scale<L: Lanes>(&self, lanes: L) -> L::Sixteen {
+        lanes.splat(1.0)
+    }
 
     /// The weights of the group's input `k`.
     fn weights<L: Lanes>(&self, lanes: L, k: usize, scale: L::Sixteen) -> L::Sixteen;
 }
 
 impl Group for F32Group {
-    #[inline(always)]
-    fn scale<L: Lanes>(&self, lanes: L) -> L::Sixteen {
-        lanes.splat(1.0)
-    }
-
     #[inline(always)]
     fn weights<L: Lanes>(&self, lanes: L, k: usize, _: L::Sixteen) -> L::Sixteen {
         lanes.f32(&self[k])
@@ -321,22 +319,12 @@ impl Group for F32Group {
 
 impl Group for F16Group {
     #[inline(always)]
-    fn scale<L: Lanes>(&self, lanes: L) -> L::Sixteen {
-        lanes.splat(1.0)
-    }
-
-    #[inline(always)]
     fn weights<L: Lanes>(&self, lanes: L, k: usize, _: L::Sixteen) -> L::Sixteen {
         lanes.f16(&self.0[k])
     }
 }
 
 impl Group for Bf16Group {
-    #[inline(always)]
-    fn scale<L: Lanes>(&self, lanes: L) -> L::Sixteen {
-        lanes.splat(1.0)
-    }
-
     #[inline(always)]
     fn weights<L: Lanes>(&self, lanes: L, k: usize, _: L::Sixteen) -> L::Sixteen {
         lanes.bf16(&self.0[k])
@@ -439,22 +427,9 @@ const ALONE: usize = 6;
 /// Most panels that go together with more.
 const MOST_TOGETHER: usize = 3;
 
-impl pulp::WithSimd for Product<'_> {
-    type Output = ();
-
+impl Work for Product<'_> {
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) {
-        #[cfg(target_arch = "x86_64")]
-        if let (true, Some(lanes)) = (S::F32_LANES == WIDTH, pulp::x86::V4::try_new()) {
-            return self.with_lanes(lanes);
-        }
-        self.with_lanes(Portable);
-    }
-}
-
-impl Product<'_> {
-    #[inline(always)]
-    fn with_lanes<L: Lanes>(self, lanes: L) {
+    fn with<L: Lanes>(self, lanes: L) {
         match &self.matrix.held {
             Held::F32(numbers) => self.with_groups(lanes, f32_groups(numbers)),
             Held::F16(groups) => self.with_groups(lanes, groups),
@@ -462,7 +437,9 @@ impl Product<'_> {
             Held::Q8(groups) => self.with_groups(lanes, groups),
         }
     }
+}
 
+impl Product<'_> {
     #[inline(always)]
     fn with_groups<L: Lanes, G: Group>(self, lanes: L, groups: &[G]) {
         let (rows, count) = (self.x.count, self.matrix.groups());
@@ -681,7 +658,7 @@ mod tests {
                 let mut sums = vec![[f32::NAN; WIDTH]; matrix.panels() * rows];
                 let mut wide = vec![0.0; MOST_TOGETHER * packed.inputs * WIDTH + LINE];
                 let product = Product { matrix: &matrix, x: &packed, first: 0, wide: &mut wide, sums: &mut sums };
-                product.with_lanes(Portable);
+                product.with(Portable);
                 for (row, expected) in expected.chunks_exact(columns).enumerate() {
                     let mut y = vec![0.0; columns];
                     write(&mut y, &sums[row..], rows);

@@ -8,6 +8,7 @@ use crate::attention::{Attend, Keys, Seen, Widths, reserve};
 use crate::config::{DecoderConfig, OUTPUT, Scales};
 use crate::error::AgentError;
 use crate::kernel;
+use crate::lanes;
 use crate::matrix::Matrix;
 use crate::rope::rotary_table;
 use crate::weights::Weights;
@@ -328,7 +329,7 @@ impl Trunk {
         (mixed.par_chunks_mut(share * wide).zip(qkv.par_chunks(share * width)).zip(rows.par_chunks(share))).for_each(
             |((mixed, qkv), rows)| {
                 let seen = |row: usize| (&seen[rows[row].span][..], rows[row].position + 1);
-                pulp::Arch::new().dispatch(Attend { widths, qkv, seen, mixed });
+                lanes::widest(Attend { widths, qkv, seen, mixed });
             },
         );
     }

@@ -10,7 +10,7 @@
 use crate::chat::{self, Place};
 use crate::device::Engine;
 use crate::error::AgentError;
-use crate::generate::{KvCache, Part, PolicyEngine, Span, ValueEngine};
+use crate::generate::{KvCache, Part, PolicyEngine, Span, ValueEngine, on_all_threads};
 use crate::model::Model;
 use crate::player::{Answer, Asked, Completion, Policy};
 use crate::sample::Sampling;
@@ -720,12 +720,6 @@ pub(crate) fn mixed_seed(seed: u64, turn: u64, candidate: u64) -> u64 {
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
     })
-}
-
-/// Runs a job that hands out work again and again on one of the threads that take it: from elsewhere each handing out would
-/// wake them anew.
-fn on_all_threads<R: Send>(job: impl FnOnce() -> R + Send) -> R {
-    rayon::scope(|_| job())
 }
 
 impl Policy for ModelPlayer {

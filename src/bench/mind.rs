@@ -6,7 +6,7 @@ use crate::ui;
 use agent::decoder::Precision;
 use agent::device::{Engine, Hardware};
 use agent::episode::{Job, Pool, play_episodes};
-use agent::generate::{KvCache, PolicyEngine, Span};
+use agent::generate::{KvCache, PolicyEngine, Span, on_all_threads};
 use agent::limits::Limits;
 use agent::model::Model;
 use agent::model_player::{Holding, LookingOn, ModelPlayer};
@@ -217,7 +217,7 @@ impl BenchMind {
                 self.reading(&engine, batch); // kernels are compiled and tuned in it
             }
             let readings: Vec<[f64; 2]> =
-                (0..self.repetitions).map(|_| rayon::scope(|_| self.reading(&engine, batch))).collect();
+                (0..self.repetitions).map(|_| on_all_threads(|| self.reading(&engine, batch))).collect();
             let median = |which: usize| {
                 let mut seconds: Vec<f64> = readings.iter().map(|reading| reading[which]).collect();
                 seconds.sort_unstable_by(f64::total_cmp);

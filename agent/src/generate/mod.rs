@@ -21,6 +21,12 @@ use crate::error::AgentError;
 use crate::weights::{VALUE_HEAD, Weights};
 use scenarios::WeightFormat;
 
+/// Runs a job that hands out work again and again, as passes do, on one of the threads that take it: from elsewhere each
+/// handing out would wake them anew.
+pub fn on_all_threads<R: Send>(job: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| job())
+}
+
 /// Keys and values of the tokens read so far. It belongs to the trunk that first writes to it; its memory is free again
 /// when it is dropped.
 #[derive(Debug, Default)]

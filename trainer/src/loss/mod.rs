@@ -58,6 +58,21 @@ pub fn suffix_sum(terms: Tensor<2>) -> Tensor<2> {
     terms.flip([1]).cumsum(1).flip([1])
 }
 
+/// k3, an estimate of D_KL(π_θ ‖ π_ref) from the sampled actions alone, nats, never negative: mean over a trajectory's
+/// actions, then over the batch, of e^{−ρ} − 1 + ρ, where ρ = ln π_θ − ln π_ref of the action.
+///
+/// Unbiased only where π_θ itself sampled the actions: E_π_θ\[e^{−ρ}\] = 1, so the mean is that of ρ. On the data of
+/// another policy it is a distance under that policy's distribution, not the KL. [`oreo::exact_kl`] needs no such care,
+/// but the whole vocabulary.
+///
+/// # Shapes
+/// `log_ratios` `[batch, actions]`, nats; `action_mask` `[batch, actions]`; the answer `[1]`.
+#[must_use]
+pub fn k3_kl(log_ratios: Tensor<2>, action_mask: &Tensor<2, Bool>) -> Tensor<1> {
+    let log_ratios = where_masked(log_ratios, action_mask);
+    mean_per_trajectory((-log_ratios.clone()).exp() - 1.0 + log_ratios, action_mask)
+}
+
 /// `terms` with exactly 0 wherever the mask is false, in the backward pass too.
 fn where_masked(terms: Tensor<2>, mask: &Tensor<2, Bool>) -> Tensor<2> {
     let [batch, actions] = terms.dims();
@@ -69,16 +84,47 @@ fn counts(mask: &Tensor<2, Bool>) -> Tensor<2, Int> {
     mask.clone().int()
 }
 
+/// What the tests of every loss write their cases with: double precision, gradients on.
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
-mod tests {
-    use super::*;
-    use burn::tensor::{DType, Device, TensorData};
+pub(crate) mod cases {
+    use burn::tensor::{Bool, DType, Device, Tensor, TensorData};
 
-    fn tensor<const D: usize>(values: &[f64], shape: [usize; D]) -> Tensor<D> {
+    pub(crate) fn tensor<const D: usize>(values: &[f64], shape: [usize; D]) -> Tensor<D> {
         let device = Device::flex().autodiff();
         Tensor::from_data(TensorData::new(values.to_vec(), shape), (&device, DType::F64))
     }
+
+    pub(crate) fn mask<const D: usize>(values: &[bool], shape: [usize; D]) -> Tensor<D, Bool> {
+        Tensor::from_data(TensorData::new(values.to_vec(), shape), &Device::flex().autodiff())
+    }
+
+    pub(crate) fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
+        tensor.into_data().try_to_vec().unwrap()
+    }
+
+    pub(crate) fn number(tensor: Tensor<1>) -> f64 {
+        tensor.into_scalar()
+    }
+
+    pub(crate) fn gradient<const D: usize>(loss: &Tensor<1>, of: &Tensor<D>) -> Vec<f64> {
+        numbers(of.grad(&loss.backward()).expect("the gradient reaches this tensor"))
+    }
+
+    #[track_caller]
+    pub(crate) fn assert_close(got: &[f64], expected: &[f64]) {
+        assert_eq!(got.len(), expected.len());
+        for (a, b) in got.iter().zip(expected) {
+            assert!((a - b).abs() <= 1e-14 * b.abs().max(1.0), "{got:?} is not {expected:?}");
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::cases::{assert_close, gradient, mask, number, tensor};
+    use super::*;
 
     /// logits [0, ln 3] normalise to [1/4, 3/4]; a common shift of 10⁴ changes nothing.
     #[test]
@@ -124,5 +170,68 @@ mod tests {
         let gradient = terms.grad(&gradients).unwrap();
         assert_eq!(sums.into_data().try_to_vec::<f64>().unwrap(), [7.0, 6.0, 4.0]);
         assert_eq!(gradient.into_data().try_to_vec::<f64>().unwrap(), [1.0, 11.0, 111.0]);
+    }
+
+    /// ρ = [ln 2, 0 | −ln 2]: ½ − 1 + ln 2 and 0 in the first row, 2 − 1 − ln 2 in the second; NaN under the mask.
+    /// ((ln 2 − ½)/2 + 1 − ln 2)/2 = 3/8 − ¼ ln 2.
+    #[test]
+    fn k3_by_hand() {
+        let two = 2f64.ln();
+        let action_mask = mask(&[true, true, true, false], [2, 2]);
+        let kl = number(k3_kl(tensor(&[two, 0.0, -two, f64::NAN], [2, 2]), &action_mask));
+        assert_close(&[kl], &[0.375 - 0.25 * two]);
+    }
+
+    /// Recorded from tests/oracle/losses.py, "k3": trajectories of three and two actions.
+    #[test]
+    fn k3_against_the_oracle() {
+        let log_ratios = tensor(&[0.4, -0.2, 0.1, -0.3, 0.5, f64::NAN], [2, 3]).require_grad();
+        let loss = k3_kl(log_ratios.clone(), &mask(&[true, true, true, true, true, false], [2, 3]));
+        assert_close(&[number(loss.clone())], &[0.055_190_737_194_120_61]);
+        let expected = [
+            0.054_946_658_994_060_11,
+            -0.036_900_459_693_361_64,
+            0.015_860_430_327_340_08,
+            -0.087_464_701_894_000_8,
+            0.098_367_335_071_841_64,
+        ];
+        let got = gradient(&loss, &log_ratios);
+        assert_close(&got[..5], &expected);
+        assert_eq!(got[5], 0.0);
+    }
+
+    /// ∂/∂ρ = 1 − e^{−ρ}: ½ and 0 by a quarter, 1 − 2 by a half, exactly 0 under the mask.
+    #[test]
+    fn k3_gradient_by_hand() {
+        let two = 2f64.ln();
+        let log_ratios = tensor(&[two, 0.0, -two, f64::NAN], [2, 2]).require_grad();
+        let loss = k3_kl(log_ratios.clone(), &mask(&[true, true, true, false], [2, 2]));
+        let got = gradient(&loss, &log_ratios);
+        assert_close(&got[..3], &[0.125, 0.0, -0.5]);
+        assert_eq!(got[3], 0.0);
+    }
+
+    /// Under its own samples k3 averages to the KL: π = [¾, ¼] against [½, ½], so three rows of the first action to one
+    /// of the second; ¾ ln 3/2 + ¼ ln 1/2, as [`oreo::exact_kl`] says. Under π_ref's, half and half, it does not.
+    #[test]
+    fn k3_is_the_kl_where_the_policy_sampled() {
+        let (first, second) = (1.5f64.ln(), 0.5f64.ln());
+        let kl = 0.75 * first + 0.25 * second;
+        let own = k3_kl(tensor(&[first, first, first, second], [4, 1]), &mask(&[true; 4], [4, 1]));
+        assert_close(&[number(own)], &[kl]);
+        let other = number(k3_kl(tensor(&[first, second], [2, 1]), &mask(&[true; 2], [2, 1])));
+        assert!((other - kl).abs() > 0.01);
+    }
+
+    /// Rows of two actions and of one: the mean over the batch is the mean of both alone.
+    #[test]
+    fn k3_of_a_batch_equals_its_singles() {
+        let log_ratios = || tensor(&[0.3, -0.2, 0.5, f64::NAN], [2, 2]);
+        let action_mask = mask(&[true, true, true, false], [2, 2]);
+        let single = |row: usize, actions: usize| {
+            let cut = action_mask.clone().narrow(0, row, 1).narrow(1, 0, actions);
+            number(k3_kl(log_ratios().narrow(0, row, 1).narrow(1, 0, actions), &cut))
+        };
+        assert_close(&[number(k3_kl(log_ratios(), &action_mask))], &[(single(0, 2) + single(1, 1)) / 2.0]);
     }
 }

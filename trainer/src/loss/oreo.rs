@@ -159,37 +159,13 @@ fn first_actions(action_mask: &Tensor<2, Bool>) -> Tensor<2, Bool> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
+    use super::super::cases::{assert_close, gradient, mask, number, numbers, tensor};
     use super::*;
-    use burn::tensor::{DType, Device, TensorData, activation::log_softmax};
+    use burn::tensor::activation::log_softmax;
 
     const BETA: f64 = 0.5;
     type Loss = fn(&OreoInputs, f64) -> Tensor<1>;
     type Field = fn(&OreoInputs) -> &Tensor<2>;
-
-    fn tensor<const D: usize>(values: &[f64], shape: [usize; D]) -> Tensor<D> {
-        let device = Device::flex().autodiff();
-        Tensor::from_data(TensorData::new(values.to_vec(), shape), (&device, DType::F64))
-    }
-
-    fn mask(values: &[bool], shape: [usize; 2]) -> Tensor<2, Bool> {
-        Tensor::from_data(TensorData::new(values.to_vec(), shape), &Device::flex().autodiff())
-    }
-
-    fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
-        tensor.into_data().try_to_vec().unwrap()
-    }
-
-    fn number(tensor: Tensor<1>) -> f64 {
-        tensor.into_scalar()
-    }
-
-    #[track_caller]
-    fn assert_close(got: &[f64], expected: &[f64]) {
-        assert_eq!(got.len(), expected.len());
-        for (a, b) in got.iter().zip(expected) {
-            assert!((a - b).abs() < 1e-14, "{got:?} is not {expected:?}");
-        }
-    }
 
     /// One trajectory of two actions: l = [2, −1], V = [1, 0], R = 1.
     fn by_hand() -> OreoInputs {
@@ -213,10 +189,6 @@ mod tests {
 
     fn ragged_after_values() -> Tensor<2> {
         tensor(&[0.3, 0.6, 0.8, 0.0, -0.1, f64::NAN], [2, 3]).require_grad()
-    }
-
-    fn gradient(loss: &Tensor<1>, of: &Tensor<2>) -> Vec<f64> {
-        numbers(of.grad(&loss.backward()).expect("the gradient reaches this tensor"))
     }
 
     /// t = 0: 1 − 1 + ½(2 − 1) = ½; t = 1: 0 − 1 − ½ = −3/2. (¼ + 9/4)/2 = 5/4.

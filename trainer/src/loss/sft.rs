@@ -36,6 +36,8 @@ pub fn transcript_loss(logprobs: Tensor<2>, target_mask: &Tensor<2, Bool>) -> Te
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
+    use super::super::cases::{assert_close, gradient, mask, number, tensor};
+    use super::super::target_logprobs;
     use super::*;
     use burn::tensor::{DType, Device, TensorData};
 
@@ -43,6 +45,31 @@ mod tests {
         let logprobs = TensorData::new(vec![-0.5, -1.0, -9.0, -3.0, -9.0, -9.0], [2, 3]);
         let mask = [[true, true, false], [true, false, false]];
         (Tensor::from_data(logprobs, (device, DType::F64)), Tensor::from_data(mask, device))
+    }
+
+    /// Recorded from tests/oracle/losses.py, "sft": logits of two trajectories of two tokens and of one, vocabulary 3;
+    /// the fourth position is masked and gets exactly no gradient.
+    #[test]
+    fn sft_against_the_oracle() {
+        let logits = [0.5, -0.2, 0.1, 0.0, 1.0, -1.0, 0.3, 0.3, -0.6, 9.0, -9.0, 0.0];
+        let logits = tensor(&logits, [2, 2, 3]).require_grad();
+        let targets = Tensor::from_data([[0, 2], [1, 0]], &logits.device());
+        let loss = sft_loss(target_logprobs(logits.clone(), targets), &mask(&[true, true, true, false], [2, 2]));
+        assert_close(&[number(loss.clone())], &[1.353_036_121_302_138_7]);
+        let expected = [
+            -0.179_504_125_537_091_4,
+            0.076_389_323_885_488_65,
+            0.103_114_801_651_602_8,
+            0.081_576_157_018_265_87,
+            0.221_746_985_258_273_97,
+            -0.303_323_142_276_539_84,
+            0.138_509_738_117_974_48,
+            -0.194_823_595_215_358_83,
+            0.056_313_857_097_383_54,
+        ];
+        let got = gradient(&loss, &logits);
+        assert_close(&got[..9], &expected);
+        assert_eq!(got[9..], [0.0; 3]);
     }
 
     /// (0.5 + 1 + 3)/3 = 1.5.

@@ -7,6 +7,7 @@
 pub mod dqo;
 pub mod dro;
 pub mod oreo;
+pub mod rejection_sampling;
 pub mod sft;
 
 use burn::tensor::{Bool, Int, Tensor, assert_shape};

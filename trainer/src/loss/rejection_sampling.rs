@@ -1,0 +1,86 @@
+//! Rejection sampling: imitate your own successes.
+//!
+//! ```text
+//! L_RS = − 1/N Σ_n log π_θ(y_n | before)        n runs over the N action tokens of the successful rollouts
+//! ```
+//!
+//! The baseline of OREO (arXiv 2412.16145, section 4.1); with several rollouts a task it is rejection sampling
+//! fine-tuning, Scaling Relationship on Learning Mathematical Reasoning with Large Language Models, arXiv 2308.01825.
+//! The loss is [`sft_loss`] on what [`is_imitated`] keeps: this file is the rule.
+//!
+//! Differs from the paper:
+//! - 2308.01825 keeps distinct correct reasonings only; here every success counts, as often as it happened.
+
+pub use super::sft::sft_loss;
+
+/// Whether a trajectory of this return R_0 is imitated: a won one, whose return is 1.
+///
+/// Part of a reward, as process scores give to failures, is no success, nor is a return that is not a number.
+#[must_use]
+pub fn is_imitated(return_: f64) -> bool {
+    return_ >= 1.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cases::{assert_close, gradient, mask, number, tensor};
+    use super::*;
+    use burn::tensor::{Bool, Tensor};
+
+    /// Log-probs of three rollouts, of which the first and the last are won; NaN where there is no action.
+    fn rollouts() -> (Tensor<2>, Tensor<2, Bool>) {
+        let logprobs = tensor(&[-0.5, -1.0, -9.0, -8.0, -3.0, f64::NAN], [3, 2]).require_grad();
+        (logprobs, mask(&[true, true, true, true, true, false], [3, 2]))
+    }
+
+    /// The mask of the rollouts that the rule keeps.
+    fn kept(action_mask: Tensor<2, Bool>) -> Tensor<2, Bool> {
+        let won = [1.0, 0.0, 1.0].map(is_imitated);
+        action_mask.bool_and(mask(&won, [3, 1]).expand([3, 2]))
+    }
+
+    #[test]
+    fn only_successes_are_imitated() {
+        assert_eq!([1.0, 0.0, 0.4, -1.0, f64::NAN].map(is_imitated), [true, false, false, false, false]);
+    }
+
+    /// (0.5 + 1 + 3)/3 = 1.5; the failure's 9 and 8 are not there.
+    #[test]
+    fn successes_by_hand() {
+        let (logprobs, action_mask) = rollouts();
+        assert_close(&[number(sft_loss(logprobs, &kept(action_mask)))], &[1.5]);
+    }
+
+    /// Recorded from tests/oracle/losses.py, "rejection sampling": three rollouts of three, two and two tokens.
+    #[test]
+    fn successes_against_the_oracle() {
+        let nan = f64::NAN;
+        let logprobs = tensor(&[-0.4, -1.1, -0.3, -2.0, -0.7, nan, -0.9, -1.6, nan], [3, 3]).require_grad();
+        let action_mask = mask(&[true, true, true, false, false, false, true, true, false], [3, 3]);
+        let loss = sft_loss(logprobs.clone(), &action_mask);
+        assert_close(&[number(loss.clone())], &[0.86]);
+        let got = gradient(&loss, &logprobs);
+        assert_close(&got, &[-0.2, -0.2, -0.2, 0.0, 0.0, 0.0, -0.2, -0.2, 0.0]);
+    }
+
+    /// −1/3 for each token of a success, exactly 0 for failures and padding.
+    #[test]
+    fn failures_get_exactly_no_gradient() {
+        let (logprobs, action_mask) = rollouts();
+        let loss = sft_loss(logprobs.clone(), &kept(action_mask));
+        let third = -1.0 / 3.0;
+        assert_eq!(gradient(&loss, &logprobs), [third, third, 0.0, 0.0, third, 0.0]);
+    }
+
+    /// Singles weigh by their tokens: (2·0.75 + 1·3)/3 = 1.5, and the failure's is 0 over none.
+    #[test]
+    fn a_batch_equals_its_singles_by_token_count() {
+        let single = |row: usize| {
+            let (logprobs, action_mask) = rollouts();
+            number(sft_loss(logprobs.narrow(0, row, 1), &kept(action_mask).narrow(0, row, 1)))
+        };
+        assert_close(&[single(0), single(1), single(2)], &[0.75, 0.0, 3.0]);
+        let (logprobs, action_mask) = rollouts();
+        assert_close(&[number(sft_loss(logprobs, &kept(action_mask)))], &[(2.0 * single(0) + single(2)) / 3.0]);
+    }
+}

@@ -4,6 +4,7 @@
 //! `[batch, actions]` where an action is a token or a turn. Masks are true where an entry counts; where a mask is
 //! false the entry, whatever it holds, changes neither the loss nor any gradient.
 
+pub mod dpo;
 pub mod dqo;
 pub mod dro;
 pub mod oreo;

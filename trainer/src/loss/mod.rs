@@ -7,6 +7,7 @@
 pub mod dpo;
 pub mod dqo;
 pub mod dro;
+pub mod gigpo;
 pub mod grpo;
 pub mod kto;
 pub mod oreo;

@@ -112,7 +112,7 @@ impl Play {
             played = Some(trajectory);
             Ok(())
         };
-        let jobs = [Job { task, repetition: 0, seed: self.seed }];
+        let jobs = [Job { task, repetition: 0, seed: self.seed, forced: &[] }];
         let player = match self.policy.as_str() {
             "person" => {
                 self.how.refuse_device("a person")?;

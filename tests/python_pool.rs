@@ -35,7 +35,7 @@ fn game(folder: &Path, number: usize, content: &str) -> Task {
 }
 
 fn play(world: &PythonWorld, tasks: &[Task], commands: &[&str]) -> Vec<Trajectory> {
-    let jobs: Vec<Job<'_>> = tasks.iter().map(|task| Job { task, repetition: 0, seed: 1 }).collect();
+    let jobs: Vec<Job<'_>> = tasks.iter().map(|task| Job { task, repetition: 0, seed: 1, forced: &[] }).collect();
     let script = Scripted(commands.iter().map(ToString::to_string).collect());
     let mut played = Vec::new();
     let Ok(()) = play_episodes(&script, world, &jobs, &Protocol::default(), Pool::default(), |trajectory| {

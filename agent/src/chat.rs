@@ -6,7 +6,7 @@
 //! Every turn only appends: nothing that stands is tokenized again. Knows nothing of models.
 
 use crate::tokenizer::Tokenizer;
-use scenarios::Trajectory;
+use scenarios::{Trajectory, Turn};
 
 /// What the world answers, in place of the game, to a completion without a command.
 pub const MALFORMED_ANSWER: &str = "That was no command. Write one command on one line.";
@@ -57,16 +57,22 @@ pub fn parse_command(completion: &str) -> Option<&str> {
 pub fn tokenize(tokenizer: &Tokenizer, trajectory: &mut Trajectory) {
     let mut place = Place::Opening;
     for turn in &mut trajectory.turns {
-        // A completion that reads as a command and was none did not end by itself.
-        let was_cut = turn.action.is_none() && parse_command(&turn.completion).is_some();
-        turn.observation_tokens = observation_tokens(tokenizer, &turn.observation, place);
-        turn.completion_tokens = completion_tokens(tokenizer, &turn.completion);
-        if was_cut {
-            turn.completion_tokens.pop();
-        }
+        (turn.observation_tokens, turn.completion_tokens, place) = turn_tokens(tokenizer, turn, place);
         turn.logprobs.clear();
-        place = if was_cut { Place::AfterCut } else { Place::AfterEnd };
     }
+}
+
+/// Token ids of a turn that was played in text, of its observation and of its completion, and where the next one stands.
+#[must_use]
+pub fn turn_tokens(tokenizer: &Tokenizer, turn: &Turn, place: Place) -> (Vec<u32>, Vec<u32>, Place) {
+    // A completion that reads as a command and was none did not end by itself.
+    let was_cut = turn.action.is_none() && parse_command(&turn.completion).is_some();
+    let observation = observation_tokens(tokenizer, &turn.observation, place);
+    let mut completion = completion_tokens(tokenizer, &turn.completion);
+    if was_cut {
+        completion.pop();
+    }
+    (observation, completion, if was_cut { Place::AfterCut } else { Place::AfterEnd })
 }
 
 /// Whether the ids of every completion spell its text in this tokenizer's vocabulary: not those of another's, and none

@@ -1,7 +1,8 @@
 //! The only rollout loop: episodes of many games at once, for every command that plays.
 //!
 //! Worlds run on a pool of worker threads and the policy answers whoever is ready, so a slow world makes no other
-//! episode wait. An episode's result depends on its game, seed and protocol alone, not on who it was played beside.
+//! episode wait. An episode's result depends on its game, its forced turns, seed and protocol alone, not on who it was
+//! played beside.
 
 use crate::chat;
 use crate::player::{Answer, Asked, Completion, Policy};
@@ -19,6 +20,9 @@ pub struct Job<'a> {
     pub repetition: usize,
     /// Seed of everything random in the episode.
     pub seed: u64,
+    /// The turns that it begins with, played before, in order: their commands go to the world again, and the policy goes
+    /// on from there. Usually none. Where the world does not say again what it said, the episode is lost.
+    pub forced: &'a [Turn],
 }
 
 /// How many at once.
@@ -52,6 +56,7 @@ struct Reply {
 struct Said {
     observation: Observation,
     admissible: Option<Vec<String>>,
+    state: Option<u64>,
 }
 
 /// An episode in flight.
@@ -60,6 +65,8 @@ struct Live<'a, S> {
     seat: S,
     environment: Option<Box<dyn Environment>>,
     observation: String,
+    /// [`Environment::state_hash`] after the world's last text.
+    state: Option<u64>,
     turns: Vec<Turn>,
     started: Instant,
 }
@@ -135,7 +142,8 @@ fn perform(
         }
     };
     let admissible = if admissible_shown { Some(environment.admissible_commands()?) } else { None };
-    Ok((environment, Said { observation, admissible }))
+    let state = environment.state_hash();
+    Ok((environment, Said { observation, admissible, state }))
 }
 
 impl Order<'_> {
@@ -185,7 +193,7 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
         self.live[slot] = self.waiting.next().map(|job| {
             self.order(Order::Open { slot, task: job.task });
             let (seat, started) = (self.policy.sit(job.seed), Instant::now());
-            Live { job, seat, environment: None, observation: String::new(), turns: Vec::new(), started }
+            Live { job, seat, environment: None, observation: String::new(), state: None, turns: Vec::new(), started }
         });
     }
 
@@ -207,6 +215,15 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
             Ok((environment, said)) => {
                 live.environment = Some(environment);
                 live.observation = said.observation.text;
+                live.state = said.state;
+                if said.observation.status != Status::Playing && live.turns.len() < live.job.forced.len() {
+                    let turn = live.turns.len();
+                    return self.end(
+                        slot,
+                        Outcome::EnvFailed,
+                        Some(format!("the game was over before turn {turn}, which was played before")),
+                    );
+                }
                 match said.observation.status {
                     Status::Won => return self.end(slot, Outcome::Success, None),
                     Status::Lost => return self.end(slot, Outcome::Failure, None),
@@ -218,16 +235,25 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
                 }
             }
         }
-        self.ready_or_out_of_turns(slot, ready)
+        self.go_on(slot, ready)
     }
 
-    fn ready_or_out_of_turns(&mut self, slot: usize, ready: &mut Vec<usize>) -> Result<(), E> {
-        let live = self.live[slot].as_ref().expect("asked about a live episode");
+    /// After an observation: the episode is out of turns, plays a forced turn again, or is ready for the policy.
+    fn go_on(&mut self, slot: usize, ready: &mut Vec<usize>) -> Result<(), E> {
+        let live = self.live[slot].as_mut().expect("asked about a live episode");
         if live.turns.len() >= self.protocol.turn_limit {
             return self.end(slot, Outcome::TurnLimit, None);
         }
-        ready.push(slot);
-        Ok(())
+        let Some(turn) = live.job.forced.get(live.turns.len()) else {
+            ready.push(slot);
+            return Ok(());
+        };
+        let replayed = same_again(live.turns.len(), turn, &live.observation)
+            .and_then(|()| self.policy.replay(&mut live.seat, turn));
+        match replayed {
+            Ok(()) => self.act(slot, Turn { process_score: None, ..turn.clone() }, ready),
+            Err(reason) => self.end(slot, Outcome::EnvFailed, Some(reason)),
+        }
     }
 
     /// Lets the policy answer the ready episodes; returns those that are ready again without their world, and whether
@@ -250,7 +276,7 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
                 Answer::Failed(reason) => self.end(slot, Outcome::EnvFailed, Some(reason))?,
                 Answer::Completion(completion) => {
                     let waiting = again.len();
-                    self.act(slot, completion, &mut again)?;
+                    self.write(slot, completion, &mut again)?;
                     is_idle &= again.len() == waiting;
                 }
                 Answer::Writing => {
@@ -263,14 +289,12 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
         Ok((again, is_idle))
     }
 
-    fn act(&mut self, slot: usize, completion: Completion, again: &mut Vec<usize>) -> Result<(), E> {
-        let live = self.live[slot].as_mut().expect("an answer belongs to a live episode");
+    fn write(&mut self, slot: usize, completion: Completion, again: &mut Vec<usize>) -> Result<(), E> {
         let command = if completion.ended { chat::parse_command(&completion.text) } else { None };
-        let action = command.map(str::to_string);
-        live.turns.push(Turn {
-            observation: std::mem::take(&mut live.observation),
+        let turn = Turn {
+            observation: String::new(), // `act` fills in what the world said
             observation_tokens: completion.observation_tokens,
-            action: action.clone(),
+            action: command.map(str::to_string),
             completion: completion.text,
             completion_tokens: completion.tokens,
             logprobs: completion.logprobs,
@@ -278,14 +302,25 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
             value: completion.value,
             after_value: completion.after_value,
             candidates: completion.candidates,
-        });
+            state: None,
+            process_score: None,
+        };
+        self.act(slot, turn, again)
+    }
+
+    /// Notes a turn and orders its command; without one the episode goes on at once.
+    fn act(&mut self, slot: usize, turn: Turn, again: &mut Vec<usize>) -> Result<(), E> {
+        let live = self.live[slot].as_mut().expect("an answer belongs to a live episode");
+        let observation = std::mem::take(&mut live.observation);
+        let action = turn.action.clone();
+        live.turns.push(Turn { observation, state: live.state, ..turn });
         if let Some(command) = action {
             let environment = live.environment.take().expect("the world has answered before the policy did");
             self.order(Order::Step { slot, environment, command });
             return Ok(());
         }
         live.observation = chat::MALFORMED_ANSWER.into();
-        self.ready_or_out_of_turns(slot, again)
+        self.go_on(slot, again)
     }
 
     fn end(&mut self, slot: usize, outcome: Outcome, failure: Option<String>) -> Result<(), E> {
@@ -313,4 +348,12 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
         self.open_next(slot);
         Ok(())
     }
+}
+
+/// Whether the world says again what it said before this turn.
+fn same_again(number: usize, turn: &Turn, said: &str) -> Result<(), String> {
+    if turn.observation == said {
+        return Ok(());
+    }
+    Err(format!("before turn {number}, played before, the world said {:?}, and now it says {said:?}", turn.observation))
 }

@@ -3,7 +3,7 @@
 //!
 //! [`ModelPlayer::answer`] writes one token of every episode that was asked and returns, so that an episode whose turn
 //! is over leaves the batch at once and one whose world has answered enters it. Episodes that open with the same words
-//! share what was read of them. Caches hold no more tokens than the budget says: an episode that does not
+//! share what was read of them; those that go on from the same turns, played before, open with these turns. Caches hold no more tokens than the budget says: an episode that does not
 //! fit waits, and where all wait, the last gives up its cache and reads its sequence again when its turn comes; that
 //! changes no number, since a sequence may be cut anywhere (on a GPU: but for rounding).
 
@@ -19,7 +19,7 @@ use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
 use rand::{SeedableRng, rngs::StdRng};
 use rayon::prelude::*;
-use scenarios::{Candidate, Protocol, TextVersion, WeightFormat};
+use scenarios::{Candidate, Protocol, TextVersion, Turn, WeightFormat};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -185,6 +185,10 @@ pub struct ModelSeat {
     place: Place,
     seed: u64,
     turn: u64,
+    /// The first turn that it writes itself; those before it were played before.
+    first_turn: u64,
+    /// Whether those were written in another vocabulary.
+    retells: bool,
     writing: Option<Writing>,
     lease: Lease,
 }
@@ -379,7 +383,7 @@ impl ModelPlayer {
             };
             let closest = openings.iter().map(|shared| (common(shared), shared)).max_by_key(|(common, _)| *common);
             let is_same = |(common, shared): &(usize, &Shared)| {
-                *common == seat.sequence.len() && shared.policy.tokens.len() == *common && seat.turn == 0
+                *common == seat.sequence.len() && shared.policy.tokens.len() == *common && seat.is_opening()
             };
             if let Some((tokens, shared)) = closest.filter(is_same) {
                 seat.stand_on(shared, tokens);
@@ -390,7 +394,7 @@ impl ModelPlayer {
             if leaders.contains(&seat.sequence) {
                 return Reads::Later;
             }
-            if seat.turn == 0 {
+            if seat.is_opening() {
                 leaders.push(seat.sequence.clone());
             }
             if let Some((common, shared)) = closest {
@@ -475,7 +479,7 @@ impl ModelPlayer {
                 continue;
             };
             let state = taken.next().expect("a row for each that reads");
-            if seat.turn > 0 {
+            if !seat.is_opening() {
                 continue;
             }
             let sequence = &seat.sequence;
@@ -659,6 +663,11 @@ impl ModelSeat {
         self.writing.as_ref().map_or(&[], |writing| &writing.branches)
     }
 
+    /// Whether the turn that it writes is its first.
+    fn is_opening(&self) -> bool {
+        self.turn == self.first_turn
+    }
+
     fn is_admitted(&self) -> bool {
         self.writing.as_ref().is_some_and(|writing| writing.admitted)
     }
@@ -741,9 +750,32 @@ impl Policy for ModelPlayer {
             place: Place::Opening,
             seed,
             turn: 0,
+            first_turn: 0,
+            retells: false,
             writing: None,
             lease: self.lease(0),
         }
+    }
+
+    /// The ids of the turn go into the sequence as they were sampled, and are read when the next completion is asked for.
+    /// Where the first observation's are not this tokenizer's, or ids were never told, the texts are tokenized.
+    fn replay(&self, seat: &mut ModelSeat, turn: &Turn) -> Result<(), String> {
+        if seat.turn == 0 {
+            let own = chat::observation_tokens(&self.tokenizer, &turn.observation, seat.place);
+            seat.retells = turn.observation_tokens != own;
+        }
+        if seat.retells || turn.completion_tokens.is_empty() {
+            let (observation, completion, place) = chat::turn_tokens(&self.tokenizer, turn, seat.place);
+            seat.sequence.extend(observation.into_iter().chain(completion));
+            seat.place = place;
+        } else {
+            seat.sequence.extend(turn.observation_tokens.iter().chain(&turn.completion_tokens));
+            let wrote_end = turn.completion_tokens.last() == Some(&self.tokenizer.end);
+            seat.place = if wrote_end { Place::AfterEnd } else { Place::AfterCut };
+        }
+        seat.turn += 1;
+        seat.first_turn = seat.turn;
+        Ok(())
     }
 
     fn answer(&self, asked: &mut [Asked<'_, ModelSeat>], protocol: &Protocol) -> Vec<Answer> {

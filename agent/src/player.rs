@@ -3,7 +3,7 @@
 
 use crate::model_player::mixed_seed;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use scenarios::{Candidate, Protocol, expert::Expert, household::catalog};
+use scenarios::{Candidate, Protocol, Turn, expert::Expert, household::catalog};
 
 /// Answers observations with completions, many episodes at once.
 pub trait Policy: Sync {
@@ -25,6 +25,15 @@ pub trait Policy: Sync {
 
     /// Begins an episode; everything random in it comes from `seed`.
     fn sit(&self, seed: u64) -> Self::Seat;
+
+    /// Takes in a turn that was played before: its observation and, as if it had written it itself, its completion. The
+    /// next question comes after it.
+    ///
+    /// # Errors
+    /// Why it cannot; the episode is then lost.
+    fn replay(&self, _seat: &mut Self::Seat, _turn: &Turn) -> Result<(), String> {
+        Err(format!("{} cannot go on from turns that were played before", self.name()))
+    }
 
     /// One answer for each question, in order. Who is not done says so, and is asked the same again, with others who are
     /// ready by then.
@@ -172,6 +181,12 @@ impl Policy for Scripted {
 
     fn sit(&self, _: u64) -> Self::Seat {
         self.0.clone().into_iter()
+    }
+
+    /// A turn that was played counts as the next command of the list.
+    fn replay(&self, seat: &mut Self::Seat, _: &Turn) -> Result<(), String> {
+        seat.next();
+        Ok(())
     }
 
     fn answer(&self, asked: &mut [Asked<'_, Self::Seat>], _: &Protocol) -> Vec<Answer> {

@@ -7,11 +7,11 @@ mod corridor;
 
 use agent::chat::{self, MALFORMED_ANSWER, Place};
 use agent::device::Engine;
-use agent::episode::{Pool, play_episodes};
+use agent::episode::{Job, Pool, play_episodes};
 use agent::generate::{KvCache, PolicyEngine, Span, ValueEngine};
 use agent::model::Model;
 use agent::model_player::{Holding, LookingOn, ModelPlayer};
-use agent::player::Scripted;
+use agent::player::{ExpertPolicy, Scripted};
 use agent::tokenizer::BEGIN;
 use corridor::{Corridors, babbler, jobs, play, protocol, task};
 use scenarios::{Outcome, Protocol, Task, Trajectory, WeightFormat};
@@ -395,6 +395,100 @@ fn samples_come_from_the_seed_alone() {
         assert!(blind.turns.iter().all(|turn| turn.value.is_none() && turn.after_value.is_none()));
         assert_eq!((blind.value_policy.is_some(), watched.value_policy.is_some()), (false, true));
     }
+}
+
+/// A malformed turn leaves the world where it was.
+#[test]
+fn a_turn_names_the_state_in_which_it_was_written() {
+    let policy = script(&["east", "", "look", "west", "east", "east"]);
+    let states = |id: &str| -> Vec<Option<u64>> {
+        let played = play(&policy, &jobs(&tasks(&[id]), 1), &protocol(), POOL).remove(0);
+        assert_eq!((played.outcome, played.turns.len()), (Outcome::Success, 6));
+        played.turns.iter().map(|turn| turn.state).collect()
+    };
+    assert_eq!(states("plain/2"), [0, 1, 1, 1, 0, 1].map(Some));
+    assert_eq!(states("dumb/2"), [None; 6]);
+}
+
+/// Continues an episode from its first turns.
+fn forced<'a>(task: &'a Task, played: &'a Trajectory, turns: usize) -> Job<'a> {
+    Job { task, repetition: played.repetition, seed: played.seed, forced: &played.turns[..turns] }
+}
+
+/// With the same seed an episode that begins with its own first turns is that episode again, log-probabilities, values
+/// and all: nothing that the policy reads differs.
+#[test]
+fn an_episode_goes_on_from_any_of_its_turns() {
+    let (tasks, model) = (tasks(&["plain/9"]), babbler(3));
+    let player = player(&model);
+    let mut malformed = 0;
+    for protocol in [best_of(1), best_of(3), Protocol { completion_limit: 1, ..protocol() }] {
+        let whole = play(&player, &jobs(&tasks, 6), &protocol, POOL);
+        malformed += whole.iter().map(Trajectory::malformed_turns).sum::<usize>();
+        for turns in [1, 3, 5] {
+            let jobs: Vec<Job<'_>> = whole.iter().map(|played| forced(&tasks[0], played, turns)).collect();
+            assert_eq!(play(&player, &jobs, &protocol, POOL), whole);
+        }
+    }
+    assert!(malformed > 10, "{malformed}");
+}
+
+/// Many that go on from one turn share what is read of it, whoever they are in flight with.
+#[test]
+fn those_that_go_on_from_one_turn_do_not_depend_on_each_other() {
+    let (tasks, player) = (tasks(&["plain/9"]), player(&babbler(6)));
+    let whole = play(&player, &jobs(&tasks, 2), &protocol(), POOL);
+    let jobs: Vec<Job<'_>> = (0..12)
+        .map(|index| Job { repetition: index, seed: 50 + index as u64, ..forced(&tasks[0], &whole[index % 2], 3) })
+        .collect();
+    let alone = play(&player, &jobs, &protocol(), Pool { workers: 1, episodes: 1 });
+    let among = play(&player, &jobs, &protocol(), Pool { workers: 2, episodes: 12 });
+    assert_eq!(among, alone);
+    assert!(alone.iter().all(|t| t.turns[..3] == whole[t.repetition % 2].turns[..3]));
+    assert!(alone.windows(3).any(|three| tokens(&three[0]) != tokens(&three[2])), "each from its own seed");
+}
+
+/// A demonstration has no ids; the model reads its texts, as a lesson does.
+#[test]
+fn a_model_goes_on_from_turns_that_were_written_in_text() {
+    let (tasks, model) = (tasks(&["plain/9"]), babbler(3));
+    let mut shown = play(&script(&["east", "look", "", "east"]), &jobs(&tasks, 1), &protocol(), POOL).remove(0);
+    let told = play(&player(&model), &[forced(&tasks[0], &shown, 4)], &protocol(), POOL).remove(0);
+    chat::tokenize(&model.tokenizer, &mut shown);
+    let read = play(&player(&model), &[forced(&tasks[0], &shown, 4)], &protocol(), POOL).remove(0);
+    assert_eq!((told.turns.len(), &told.turns[4..]), (6, &read.turns[4..]));
+    assert!(told.turns[0].completion_tokens.is_empty() && !read.turns[0].completion_tokens.is_empty());
+}
+
+#[test]
+fn a_world_that_does_not_say_again_what_it_said_loses_the_episode() {
+    let healthy = tasks(&["plain/5", "plain/1"]);
+    let policy = script(&["east", "look", "east"]);
+    let played = play(&policy, &jobs(&healthy[..1], 1), &protocol(), POOL).remove(0);
+    let failure = |job: Job<'_>| {
+        let again = play(&policy, &[job], &protocol(), POOL).remove(0);
+        assert_eq!(again.outcome, Outcome::EnvFailed);
+        (again.turns.len(), again.failure.unwrap())
+    };
+    let mut other = played.clone();
+    other.turns[2].observation = "You are in room 7.".into();
+    let expected =
+        "before turn 2, played before, the world said \"You are in room 7.\", and now it says \"You are in room 1.\"";
+    assert_eq!(failure(forced(&healthy[0], &other, 3)), (2, expected.into()));
+    let (turns, said) = failure(forced(&healthy[1], &played, 3));
+    assert!(
+        turns == 0 && said.starts_with("before turn 0, played before, the world said \"You are in room 0 of 5."),
+        "{said}"
+    );
+    let mut shorter = played.clone();
+    shorter.turns[0].observation = shorter.turns[0].observation.replace('5', "1");
+    assert_eq!(
+        failure(forced(&healthy[1], &shorter, 3)),
+        (1, "the game was over before turn 1, which was played before".into())
+    );
+    let whoever = play(&ExpertPolicy::default(), &[forced(&healthy[0], &played, 1)], &protocol(), POOL).remove(0);
+    assert_eq!(whoever.failure.unwrap(), "expert cannot go on from turns that were played before");
+    assert_eq!(play(&policy, &[forced(&healthy[0], &played, 2)], &protocol(), POOL)[0].turns, played.turns);
 }
 
 #[test]

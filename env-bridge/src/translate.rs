@@ -115,6 +115,10 @@ impl Environment for Translated {
     fn admissible_commands(&mut self) -> Result<Vec<String>, EnvironmentError> {
         Ok(self.words.commands(self.inner.admissible_commands()?))
     }
+
+    fn state_hash(&self) -> Option<u64> {
+        self.inner.state_hash()
+    }
 }
 
 /// By a receptacle's name, the name of its location.

@@ -3,6 +3,7 @@
 
 use env_bridge::{NativeEnvironment, NativeWorld};
 use scenarios::Environment;
+use std::collections::HashMap;
 use std::path::Path;
 
 const DOMAIN: &str = r#"
@@ -392,6 +393,97 @@ fn a_restored_state_has_the_same_continuation() {
     environment.restore(&here);
     assert_eq!(environment.game().state_hash(environment.state()), hash);
     assert_eq!(play(&mut environment), first);
+}
+
+/// The hash after these commands, from the start.
+fn hash_after(environment: &mut NativeEnvironment, commands: &[&str]) -> u64 {
+    environment.reset().expect("resets");
+    for command in commands {
+        assert_ne!(environment.step(command).expect("steps").text, "Nothing happens.", "{command}");
+    }
+    environment.state_hash().expect("a native world tells")
+}
+
+#[test]
+fn a_state_has_one_hash_whatever_led_to_it() {
+    let mut environment = kitchen();
+    let mut hash = |commands: &[&str]| hash_after(&mut environment, commands);
+    let start = hash(&[]);
+    assert_eq!(hash(&["look", "inventory", "help"]), start, "what only prints changes nothing");
+    let at_the_open_fridge = hash(&["go to fridge 1", "open fridge 1"]);
+    let roundabout =
+        ["look", "go to microwave 1", "close microwave 1", "go to fridge 1", "open fridge 1", "go to microwave 1"];
+    let back = ["open microwave 1", "go to shelf 2", "go to fridge 1", "examine fridge 1"];
+    assert_eq!(hash(&[&roundabout[..], &back].concat()), at_the_open_fridge);
+    let moved = ["go to shelf 1", "take egg 2 from shelf 1", "move egg 2 to shelf 2"];
+    let twice =
+        ["take egg 2 from shelf 2", "move egg 2 to shelf 1", "take egg 2 from shelf 1", "move egg 2 to shelf 2"];
+    assert_eq!(hash(&[&moved[..], &twice[..]].concat()), hash(&moved));
+    let used = ["go to shelf 1", "use desklamp 1", "use desklamp 1", "use desklamp 1"];
+    assert_eq!(hash(&used), hash(&used[..2]));
+}
+
+/// Each of these differs from the one before in a single fact that somebody can notice, and all from all.
+#[test]
+fn every_fact_that_matters_changes_the_hash() {
+    let walk = [
+        "go to fridge 1",
+        "open fridge 1",
+        "take egg 1 from fridge 1",
+        "cool egg 1 with fridge 1",
+        "close fridge 1",
+        "go to microwave 1",
+        "heat egg 1 with microwave 1",
+        "move egg 1 to microwave 1",
+        "close microwave 1",
+        "go to shelf 1",
+        "use desklamp 1",
+        "use desklamp 1", // turned on as it was, and off where no text looks
+        "take pan 1 from shelf 2",
+        "move pan 1 to shelf 1", // what it was taken from is told of
+    ];
+    let mut environment = kitchen();
+    let mut seen: Vec<u64> = (0..=walk.len()).map(|turns| hash_after(&mut environment, &walk[..turns])).collect();
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), walk.len() + 1);
+}
+
+/// All states of ten random walks: where two have one hash, every command is as admissible in both and is answered alike.
+#[test]
+fn states_with_one_hash_go_on_alike() {
+    let mut environment = kitchen();
+    let mut futures: HashMap<u64, Vec<(String, String, bool)>> = HashMap::new();
+    let (mut random, mut met_again) = (7u64, 0);
+    for _ in 0..10 {
+        environment.reset().expect("resets");
+        for _ in 0..200 {
+            let (here, hash) = (environment.snapshot(), environment.state_hash().expect("a native world tells"));
+            let commands = admissible(&mut environment);
+            let future = |command: &String| {
+                environment.restore(&here);
+                let said = environment.step(command).expect("steps");
+                let won = said.won();
+                (command.clone(), said.text, won)
+            };
+            let future: Vec<_> = commands.iter().map(future).collect();
+            environment.restore(&here);
+            met_again += usize::from(futures.contains_key(&hash));
+            assert_eq!(futures.entry(hash).or_insert_with(|| future.clone()), &future);
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            environment.step(&commands[(random >> 33) as usize % commands.len()]).expect("steps");
+        }
+    }
+    assert!(met_again > 500 && futures.len() > 100, "{met_again} met again, {} states", futures.len());
+}
+
+/// Logs hold hashes: the same facts give this number in every build (a script of twenty lines, over the text of the problem,
+/// came to it too). What never changes tells another game apart.
+#[test]
+fn a_hash_is_the_same_in_every_build() {
+    assert_eq!(kitchen().state_hash(), Some(0x39d0_26f7_952f_3d6d));
+    let elsewhere = PROBLEM.replace("(canContain ShelfType PanType)", "");
+    assert_ne!(load(&elsewhere, GRAMMAR).state_hash(), kitchen().state_hash());
 }
 
 #[test]

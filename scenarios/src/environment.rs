@@ -60,6 +60,12 @@ pub trait Environment: Send {
     /// # Errors
     /// When the world itself fails.
     fn admissible_commands(&mut self) -> Result<Vec<String>, EnvironmentError>;
+
+    /// A hash of the state that the game is in: of its facts alone, whatever led to them, in whichever process. `None`
+    /// where the world does not tell. States of different games are not to be compared.
+    fn state_hash(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// Opens games. Shared by the workers of a pool.

@@ -196,6 +196,8 @@ mod tests {
                 value: None,
                 after_value: None,
                 candidates: Vec::new(),
+                state: Some(5),
+                process_score: None,
             }],
             last_observation: "done".into(),
             outcome: Outcome::Success,

@@ -173,6 +173,8 @@ mod tests {
             value: None,
             after_value: None,
             candidates: Vec::new(),
+            state: None,
+            process_score: None,
         };
         Trajectory {
             format: Trajectory::FORMAT,

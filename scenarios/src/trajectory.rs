@@ -68,6 +68,34 @@ pub struct Turn {
     /// The distinct alternatives of a best-of-K turn; empty for K = 1.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub candidates: Vec<Candidate>,
+    /// [`crate::Environment::state_hash`] of the state in which the observation was made and the completion written; in
+    /// JSON 16 hex digits, since many readers of JSON lose the last bits of such numbers. `None` where the world does not
+    /// tell.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "hex_digits")]
+    pub state: Option<u64>,
+    /// The turn's share of the longest beginning of a failed episode that could still be won, reward units: see
+    /// `trainer::process`. `None` where nobody has looked, and in an episode that was won.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process_score: Option<f64>,
+}
+
+/// A 64-bit number as 16 hex digits.
+mod hex_digits {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(number: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+        match number {
+            Some(number) => serializer.collect_str(&format_args!("{number:016x}")),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+        let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+        let is_hex = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = u64::from_str_radix(&text, 16).ok().filter(|_| is_hex);
+        number.map(Some).ok_or_else(|| D::Error::custom(format!("state {text:?} is not 16 hex digits")))
+    }
 }
 
 /// How the matrices of a model are held while it plays.
@@ -253,6 +281,23 @@ impl Trajectory {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Logs from before there were states and scores are read, and a turn without them is written as it was then.
+    #[test]
+    fn a_turn_tells_its_state_in_sixteen_digits_or_not_at_all() {
+        let old = r#"{"observation":"o","observation_tokens":[],"completion":"look","completion_tokens":[],"logprobs":[],"action":"look"}"#;
+        let turn: Turn = serde_json::from_str(old).unwrap();
+        assert_eq!((turn.state, turn.process_score), (None, None));
+        assert_eq!(serde_json::to_string(&turn).unwrap(), old);
+        let told = Turn { state: Some(0xab_cdef_0123), process_score: Some(0.25), ..turn };
+        let text = serde_json::to_string(&told).unwrap();
+        assert!(text.ends_with(r#","state":"000000abcdef0123","process_score":0.25}"#), "{text}");
+        assert_eq!(serde_json::from_str::<Turn>(&text).unwrap(), told);
+        for wrong in ["\"abcdef0123\"", "\"000000abcdefg123\"", "\"+00000abcdef0123\"", "7"] {
+            let text = text.replace("\"000000abcdef0123\"", wrong);
+            assert!(serde_json::from_str::<Turn>(&text).is_err(), "{wrong}");
+        }
+    }
 
     /// Logs from before there were translations say nothing of one, and those without one are written as they were.
     #[test]

@@ -282,7 +282,12 @@ impl BenchMind {
         let protocol =
             Protocol { temperature: 1.0, turn_limit: 12, context_limit: player.context_limit(), ..Protocol::default() };
         let jobs: Vec<Job<'_>> = (0..self.episodes)
-            .map(|index| Job { task: tasks[index % tasks.len()], repetition: index / tasks.len(), seed: index as u64 })
+            .map(|index| Job {
+                task: tasks[index % tasks.len()],
+                repetition: index / tasks.len(),
+                seed: index as u64,
+                forced: &[],
+            })
             .collect();
         let started = Instant::now();
         let played = played(&player, &jobs, &protocol, Pool { episodes: self.episodes, ..Pool::default() });
@@ -427,7 +432,7 @@ impl Row {
 
 /// Demonstrations, for the vocabulary of a fresh decoder.
 fn expert_episodes(tasks: &[&Task]) -> Vec<Trajectory> {
-    let jobs: Vec<Job<'_>> = tasks.iter().map(|task| Job { task, repetition: 0, seed: 1 }).collect();
+    let jobs: Vec<Job<'_>> = tasks.iter().map(|task| Job { task, repetition: 0, seed: 1, forced: &[] }).collect();
     let mut episodes = played(&ExpertPolicy::default(), &jobs, &Protocol::default(), Pool::default());
     episodes.sort_by(|a, b| a.game.cmp(&b.game));
     episodes

@@ -144,7 +144,7 @@ pub fn play_round<P: Policy>(
 fn jobs<'a>(tasks: &[&'a Task], round: Round) -> Vec<Job<'a>> {
     let job = |(index, task): (usize, &&'a Task), repetition: usize| {
         let seed = round.seed.wrapping_mul(1_000_003).wrapping_add((index * round.repetitions + repetition) as u64);
-        Job { task, repetition, seed }
+        Job { task, repetition, seed, forced: &[] }
     };
     let repetitions = 0..round.repetitions;
     repetitions.flat_map(|repetition| tasks.iter().enumerate().map(move |place| job(place, repetition))).collect()

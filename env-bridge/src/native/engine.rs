@@ -5,6 +5,7 @@
 //! facts the texts speak of are kept apart, because TextWorld writes every conditional effect into its facts, whether
 //! it fired or not.
 
+use super::fingerprint::{self, Fingerprint, Readers};
 use super::grammar::{Piece, Program};
 use super::ground::{ALWAYS, Effect, Grounded, Lists, Setting, setting};
 use super::names;
@@ -12,8 +13,8 @@ use super::pddl::{Action, Domain, Problem, TypeId};
 use super::text::{FOREIGN, Narrator, ObjectText, Told, bit};
 use crate::error::Fault;
 use rustc_hash::FxHashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// What the world answers to anything that is not an admissible command.
 pub const NOTHING_HAPPENS: &str = "Nothing happens.";
@@ -55,6 +56,9 @@ pub struct NativeGame {
     layout: Layout,
     initial: State,
     walkthrough: Option<Vec<String>>,
+    readers: Vec<Readers>,
+    /// Made when the first hash is asked for.
+    fingerprint: OnceLock<Fingerprint>,
 }
 
 /// Texts, end to end.
@@ -101,6 +105,7 @@ impl NativeGame {
         let types_of = |action: &Action| action.slot_types[..action.parameters.len()].to_vec();
         let parameter_types = domain.actions.iter().map(types_of).collect();
         let narrator = Narrator::new(domain.clone(), program.clone(), &grounded, objects);
+        let readers = fingerprint::readers(&domain, problem, &program);
         let mut game = Self {
             number: GAMES.fetch_add(1, Ordering::Relaxed),
             domain,
@@ -115,6 +120,8 @@ impl NativeGame {
             layout: Layout::default(),
             initial: State { game: 0, words: Box::new([]), unmet: Box::new([]), counts: Box::new([]) },
             walkthrough,
+            readers,
+            fingerprint: OnceLock::new(),
         };
         game.name_commands()?;
         game.watch();
@@ -472,13 +479,28 @@ impl NativeGame {
         self.walkthrough.as_deref()
     }
 
-    /// A hash of everything that can still matter: equal states have equal hashes within one build of the program.
+    /// A hash of the facts that can still matter: those that some condition, the goal or some text asks for. Equal facts
+    /// give equal hashes whatever led to them, in every process and on every machine; states with equal hashes go on
+    /// equally, but for one in 2⁶⁴.
+    ///
+    /// What only some command wrote and nothing reads, such as that one has looked around, is no part of it. What an
+    /// effect has made false is where a text asks for it: ALFWorld's grammar lists what was put beside the place that it
+    /// was taken from.
+    ///
+    /// # Panics
+    /// When `state` is of another game.
     #[must_use]
     pub fn state_hash(&self, state: &State) -> u64 {
-        use std::hash::Hasher;
-        let mut hasher = rustc_hash::FxHasher::default();
-        state.words[..self.layout.commands].iter().for_each(|word| hasher.write_u64(*word));
-        hasher.finish()
+        self.assert_own(state);
+        let objects = &self.narrator.objects;
+        let new = || Fingerprint::new(&self.domain, &self.grounded, objects, &self.readers);
+        self.fingerprint.get_or_init(new).hash(self.facts(state), self.facts(&self.initial))
+    }
+
+    /// By fluent: whether it is true, told to hold, told to have been made false. Behind the first stand derived atoms.
+    fn facts<'a>(&self, state: &'a State) -> [&'a [u64]; 3] {
+        let Layout { holds, made_false, commands, .. } = self.layout;
+        [&state.words[..holds], &state.words[holds..made_false], &state.words[made_false..commands]]
     }
 
     /// The facts of a predicate, by its lower-case name, that hold at the start: the display names of their objects.
@@ -512,7 +534,7 @@ fn holds(words: &[u64], wanted: Setting) -> bool {
 }
 
 /// The set bits of a word, lowest first.
-struct Bits(u64);
+pub(crate) struct Bits(pub(crate) u64);
 
 impl Iterator for Bits {
     type Item = usize;

@@ -15,6 +15,7 @@
 //! first in the order of grounding is taken, where the planner's order is its own.
 
 mod engine;
+mod fingerprint;
 mod grammar;
 mod ground;
 mod names;
@@ -220,6 +221,11 @@ impl Environment for NativeEnvironment {
 
     fn admissible_commands(&mut self) -> Result<Vec<String>, EnvironmentError> {
         Ok(self.game.admissible_commands(&self.state).map(str::to_owned).collect())
+    }
+
+    /// [`NativeGame::state_hash`].
+    fn state_hash(&self) -> Option<u64> {
+        Some(self.game.state_hash(&self.state))
     }
 }
 

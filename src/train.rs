@@ -8,9 +8,10 @@ use serde::Serialize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use trainer::TrainerError;
-use trainer::course::{describe, fresh, tokenize_texts};
+use trainer::course::{fresh, tokenize_texts};
+use trainer::plan::Read;
 use trainer::recipe::{Recipe, Start, open_lesson};
-use trainer::train::{self, LeftOut, Lesson};
+use trainer::train::{self, Lesson};
 
 #[derive(Args)]
 pub(crate) struct Train {
@@ -44,8 +45,9 @@ pub(crate) struct Train {
 struct Trained {
     model: PathBuf,
     policy_hash: String,
-    read: usize,
-    left_out: LeftOut,
+    /// Trajectories in the stores.
+    given: usize,
+    read: Read,
 }
 
 impl Train {
@@ -83,13 +85,11 @@ impl Train {
             hardware: self.device,
         };
         let bar = ui::bar(&format!("train {}", recipe.name));
-        let (model, left_out) = train::train(&lesson, &bar)?;
+        let (model, read) = train::train(&lesson, &bar)?;
         bar.finish();
         model.save(&self.out).map_err(TrainerError::from)?;
-        if left_out != LeftOut::default() {
-            eprintln!("{}", describe(&recipe.name, left_out));
-        }
-        let trained = Trained { policy_hash: model.policy.hash(), model: self.out, read: trajectories.len(), left_out };
+        read.remarks().iter().for_each(|remark| eprintln!("{} {remark}", recipe.name));
+        let trained = Trained { policy_hash: model.policy.hash(), model: self.out, given: trajectories.len(), read };
         if self.json {
             ui::print_json(&trained)?;
         } else {

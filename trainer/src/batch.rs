@@ -6,9 +6,8 @@
 //! token `t + 1`, and a row's last token has no target. Rows are padded on the right; masks come from lengths, never
 //! from a token's id. This file knows nothing of text, only token ids.
 
-use crate::loss::oreo::{OreoInputs, turn_sums};
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData, assert_shape};
-use scenarios::{Outcome, Trajectory};
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use scenarios::{Outcome, Trajectory, Turn};
 
 /// Why trajectories cannot be learned from.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +51,34 @@ pub enum BatchError {
     },
 }
 
+/// A trajectory and what was found out about it before the lesson began.
+#[derive(Debug, Clone, Copy)]
+pub struct Example<'a> {
+    /// What is read.
+    pub trajectory: &'a Trajectory,
+    /// The advantage of each turn, where the algorithm compares episodes.
+    pub advantages: Option<&'a [f64]>,
+    /// ln π_ref of every token that the policy wrote, nats, where it is cached.
+    pub reference_logprobs: Option<&'a [f32]>,
+    /// Whether process scores are rewards.
+    pub rewards: Rewards,
+}
+
+/// What counts as a reward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rewards {
+    /// The outcome, at the last turn.
+    Terminal,
+    /// That, and the process scores of failed episodes.
+    WithProcessScores,
+}
+
+impl<'a> From<&'a Trajectory> for Example<'a> {
+    fn from(trajectory: &'a Trajectory) -> Self {
+        Self { trajectory, advantages: None, reference_logprobs: None, rewards: Rewards::Terminal }
+    }
+}
+
 /// A batch on the host: row-major arrays, `[batch, time]` or `[batch, turns]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
@@ -82,47 +109,104 @@ pub struct Batch {
     pub turn_mask: Vec<bool>,
     /// Terminal reward, which is R_t of every t, `[batch]`.
     pub returns: Vec<f32>,
+    /// r of each turn: the terminal reward at a trajectory's last one, and in a failed trajectory its process scores where
+    /// the example says so; else 0. `[batch, turns]`.
+    pub rewards: Vec<f32>,
+    /// Advantages, 0 where there are none. `[batch, turns]`.
+    pub advantages: Vec<f32>,
+    /// ln π(target) of the policy that sampled it, nats; 0 outside `action_mask` and where nobody told. `[batch, time]`.
+    pub behaviour_logprobs: Vec<f32>,
+    /// ln π_ref(target), nats, where every trajectory brought it; 0 outside `action_mask`. `[batch, time]`.
+    pub reference_logprobs: Option<Vec<f32>>,
 }
 
 impl Batch {
-    /// Lays `trajectories` out, the number of positions rounded up to a multiple of `time_multiple` (1 = as it is).
+    /// Lays trajectories out, the number of positions rounded up to a multiple of `time_multiple` (1 = as it is).
     ///
     /// # Errors
     /// Any [`BatchError`]: a trajectory that cannot be learned from is refused, never skipped.
     ///
     /// # Panics
     /// When `time_multiple` is 0.
-    pub fn new(trajectories: &[&Trajectory], time_multiple: usize) -> Result<Self, BatchError> {
-        for trajectory in trajectories {
-            check(trajectory)?;
+    pub fn new<'a, E: Into<Example<'a>> + Copy>(examples: &[E], time_multiple: usize) -> Result<Self, BatchError> {
+        let examples: Vec<Example<'a>> = examples.iter().map(|example| (*example).into()).collect();
+        for example in &examples {
+            check(example.trajectory)?;
         }
-        let longest = trajectories.iter().map(|trajectory| trajectory.tokens()).max().ok_or(BatchError::Empty)?;
-        let turns = trajectories.iter().map(|trajectory| trajectory.turns.len()).max().ok_or(BatchError::Empty)?;
-        let mut batch = Self::blank(trajectories.len(), longest.next_multiple_of(time_multiple), turns);
-        for (row, trajectory) in trajectories.iter().enumerate() {
-            batch.write(row, trajectory);
+        let trajectories = || examples.iter().map(|example| example.trajectory);
+        let longest = trajectories().map(Trajectory::tokens).max().ok_or(BatchError::Empty)?;
+        let turns = trajectories().map(|trajectory| trajectory.turns.len()).max().ok_or(BatchError::Empty)?;
+        let mut batch = Self::blank(examples.len(), longest.next_multiple_of(time_multiple), turns);
+        if examples.iter().all(|example| example.reference_logprobs.is_some()) {
+            batch.reference_logprobs = Some(vec![0.0; batch.tokens.len()]);
+        }
+        for (row, example) in examples.iter().enumerate() {
+            batch.write(row, example);
         }
         Ok(batch)
     }
 
-    /// The same arrays as tensors.
+    /// What networks and losses read, as tensors; the number of written positions rounded up to a multiple of
+    /// `written_multiple`.
+    ///
+    /// # Panics
+    /// When `written_multiple` is 0.
     #[must_use]
-    pub fn to_device(&self, device: &Device) -> BatchTensors {
+    pub fn to_device(&self, device: &Device, written_multiple: usize) -> BatchTensors {
         let by_time = [self.batch, self.time];
         let by_turn = [self.batch, self.turns];
         let ints = |values: &[i64], shape| Tensor::from_data(TensorData::new(values.to_vec(), shape), device);
         let bools = |values: &[bool], shape| Tensor::from_data(TensorData::new(values.to_vec(), shape), device);
+        let floats = |values: &[f32], shape| Tensor::from_data(TensorData::new(values.to_vec(), shape), device);
         BatchTensors {
             tokens: ints(&self.tokens, by_time),
             targets: ints(&self.targets, by_time),
-            valid_mask: bools(&self.valid_mask, by_time),
             target_mask: bools(&self.target_mask, by_time),
-            action_mask: bools(&self.action_mask, by_time),
-            turn_of_target: ints(&self.turn_of_target, by_time),
             before_positions: ints(&self.before_positions, by_turn),
             after_positions: ints(&self.after_positions, by_turn),
             turn_mask: bools(&self.turn_mask, by_turn),
-            returns: Tensor::from_data(TensorData::new(self.returns.clone(), [self.batch, 1]), device),
+            returns: floats(&self.returns, [self.batch, 1]),
+            rewards: floats(&self.rewards, by_turn),
+            advantages: floats(&self.advantages, by_turn),
+            written: self.written(device, written_multiple),
+        }
+    }
+
+    /// Only the positions before a token that the policy wrote: nobody needs other logits.
+    fn written(&self, device: &Device, multiple: usize) -> Written {
+        let row = |index: usize| (0..self.time).filter(move |t| self.action_mask[index * self.time + t]);
+        let width = (0..self.batch).map(|index| row(index).count()).max().unwrap_or(0).next_multiple_of(multiple);
+        let (shape, size) = ([self.batch, width], self.batch * width);
+        let [mut positions, mut rows, mut targets, mut turns] = [(); 4].map(|()| vec![0_i64; size]);
+        let [mut rewards, mut behaviour, mut reference] = [(); 3].map(|()| vec![0.0_f32; size]);
+        let mut mask = vec![false; size];
+        for index in 0..self.batch {
+            for (slot, t) in row(index).enumerate() {
+                let (at, from) = (index * width + slot, index * self.time + t);
+                positions[at] = position(t);
+                rows[at] = position(from);
+                targets[at] = self.targets[from];
+                turns[at] = self.turn_of_target[from];
+                let turn = index * self.turns + usize::try_from(self.turn_of_target[from]).expect("turns count from 0");
+                if self.after_positions[turn] == position(t + 1) {
+                    rewards[at] = self.rewards[turn];
+                }
+                behaviour[at] = self.behaviour_logprobs[from];
+                reference[at] = self.reference_logprobs.as_ref().map_or(0.0, |logprobs| logprobs[from]);
+                mask[at] = true;
+            }
+        }
+        let ints = |data: Vec<i64>| Tensor::<2, Int>::from_data(TensorData::new(data, shape), device);
+        let floats = |data: Vec<f32>| Tensor::<2>::from_data(TensorData::new(data, shape), device);
+        Written {
+            rows: Tensor::from_data(TensorData::new(rows, [size]), device),
+            positions: ints(positions),
+            targets: ints(targets),
+            turns: ints(turns),
+            rewards: floats(rewards),
+            behaviour_logprobs: floats(behaviour),
+            reference_logprobs: self.reference_logprobs.is_some().then(|| floats(reference)),
+            mask: Tensor::from_data(TensorData::new(mask, shape), device),
         }
     }
 
@@ -141,10 +225,16 @@ impl Batch {
             after_positions: vec![0; batch * turns],
             turn_mask: vec![false; batch * turns],
             returns: vec![0.0; batch],
+            rewards: vec![0.0; batch * turns],
+            advantages: vec![0.0; batch * turns],
+            behaviour_logprobs: vec![0.0; batch * time],
+            reference_logprobs: None,
         }
     }
 
-    fn write(&mut self, row: usize, trajectory: &Trajectory) {
+    fn write(&mut self, row: usize, example: &Example<'_>) {
+        let trajectory = example.trajectory;
+        let mut cached = example.reference_logprobs.into_iter().flatten();
         let start = row * self.time;
         let mut length = 0; // tokens of this row so far
         for (k, turn) in trajectory.turns.iter().enumerate() {
@@ -154,9 +244,23 @@ impl Batch {
             let slot = row * self.turns + k;
             self.turn_mask[slot] = true;
             self.before_positions[slot] = position(length - 1);
-            for &token in &turn.completion_tokens {
-                self.action_mask[start + length - 1] = true;
-                self.turn_of_target[start + length - 1] = position(k);
+            #[expect(clippy::cast_possible_truncation, reason = "an advantage needs few digits")]
+            let advantage = example.advantages.map_or(0.0, |advantages| advantages[k] as f32);
+            self.advantages[slot] = advantage;
+            if let (Rewards::WithProcessScores, Some(score)) = (example.rewards, turn.process_score) {
+                #[expect(clippy::cast_possible_truncation, reason = "a reward needs few digits")]
+                let score = score as f32;
+                self.rewards[slot] = score;
+            }
+            let behaviour = behaviour_logprobs(turn);
+            for (index, &token) in turn.completion_tokens.iter().enumerate() {
+                let here = start + length - 1;
+                self.action_mask[here] = true;
+                self.turn_of_target[here] = position(k);
+                self.behaviour_logprobs[here] = behaviour.get(index).copied().unwrap_or_default();
+                if let (Some(all), Some(logprob)) = (&mut self.reference_logprobs, cached.next()) {
+                    all[here] = *logprob;
+                }
                 self.push(start, &mut length, token);
             }
             self.after_positions[slot] = position(length - 1);
@@ -164,6 +268,7 @@ impl Batch {
         #[expect(clippy::cast_possible_truncation, reason = "rewards are 0 and 1")]
         let reward = trajectory.reward() as f32;
         self.returns[row] = reward;
+        self.rewards[row * self.turns + trajectory.turns.len() - 1] += reward;
     }
 
     fn push(&mut self, start: usize, length: &mut usize, token: u32) {
@@ -178,6 +283,13 @@ impl Batch {
     }
 }
 
+/// ln π of each completion token under the distribution that it was sampled from, nats; of none where nobody told.
+#[must_use]
+pub fn behaviour_logprobs(turn: &Turn) -> &[f32] {
+    let told = if turn.sampling_logprobs.is_empty() { &turn.logprobs } else { &turn.sampling_logprobs };
+    if told.len() == turn.completion_tokens.len() { told } else { &[] }
+}
+
 /// A [`Batch`] as tensors; every field means what its namesake means.
 #[derive(Debug, Clone)]
 pub struct BatchTensors {
@@ -186,13 +298,7 @@ pub struct BatchTensors {
     /// `[batch, time]`.
     pub targets: Tensor<2, Int>,
     /// `[batch, time]`.
-    pub valid_mask: Tensor<2, Bool>,
-    /// `[batch, time]`.
     pub target_mask: Tensor<2, Bool>,
-    /// `[batch, time]`.
-    pub action_mask: Tensor<2, Bool>,
-    /// `[batch, time]`.
-    pub turn_of_target: Tensor<2, Int>,
     /// `[batch, turns]`.
     pub before_positions: Tensor<2, Int>,
     /// `[batch, turns]`.
@@ -201,52 +307,53 @@ pub struct BatchTensors {
     pub turn_mask: Tensor<2, Bool>,
     /// `[batch, 1]`.
     pub returns: Tensor<2>,
+    /// `[batch, turns]`.
+    pub rewards: Tensor<2>,
+    /// `[batch, turns]`.
+    pub advantages: Tensor<2>,
+    /// What the policy wrote.
+    pub written: Written,
 }
 
-impl BatchTensors {
-    /// The token-level view: every token the policy wrote is an action.
+/// The tokens that the policy wrote, moved to the left of each row, `[batch, written]`.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// Where a written token is foretold, in `[0, time)`; 0 in the padding.
+    pub positions: Tensor<2, Int>,
+    /// The same in the flattened batch, `[batch · written]`.
+    pub rows: Tensor<1, Int>,
+    /// The written tokens.
+    pub targets: Tensor<2, Int>,
+    /// Their turns.
+    pub turns: Tensor<2, Int>,
+    /// A turn's reward, at its last token.
+    pub rewards: Tensor<2>,
+    /// ln π of the policy that sampled them, nats.
+    pub behaviour_logprobs: Tensor<2>,
+    /// ln π_ref, nats, where it is cached.
+    pub reference_logprobs: Option<Tensor<2>>,
+    /// False in the padding.
+    pub mask: Tensor<2, Bool>,
+}
+
+impl Written {
+    /// The states before the written tokens.
     ///
     /// # Shapes
-    /// `log_ratios` of the targets and `values` at every position, both `[batch, time]`.
+    /// `hidden` `[batch, time, width]`; the answer `[batch · written, width]`.
     #[must_use]
-    pub fn token_level(&self, log_ratios: Tensor<2>, values: Tensor<2>) -> OreoInputs {
-        let [batch, time] = self.tokens.dims();
-        assert_shape!(log_ratios, [batch, time]);
-        assert_shape!(values, [batch, time]);
-        let returns = self.returns.clone().cast(values.dtype());
-        OreoInputs { log_ratios, values, returns, action_mask: self.action_mask.clone() }
+    pub fn select(&self, hidden: Tensor<3>) -> Tensor<2> {
+        let [batch, time, width] = hidden.dims();
+        hidden.reshape([batch * time, width]).select(0, self.rows.clone())
     }
 
-    /// The turn-level view: every completion is one action, valued at the last position before it.
+    /// What is said of the written tokens, out of what is said of the whole vocabulary.
     ///
     /// # Shapes
-    /// `log_ratios` of the targets and `values` at every position, both `[batch, time]`.
+    /// `logprobs` `[batch, written, vocab]`; the answer `[batch, written]`.
     #[must_use]
-    pub fn turn_level(&self, log_ratios: Tensor<2>, values: Tensor<2>) -> OreoInputs {
-        let [batch, time] = self.tokens.dims();
-        assert_shape!(log_ratios, [batch, time]);
-        let [_, turns] = self.turn_mask.dims();
-        OreoInputs {
-            log_ratios: turn_sums(log_ratios, self.turn_of_target.clone(), &self.action_mask, turns),
-            returns: self.returns.clone().cast(values.dtype()),
-            values: self.at_positions(values, &self.before_positions),
-            action_mask: self.turn_mask.clone(),
-        }
-    }
-
-    /// U(s_t, a_t) of every turn, for `after_value_loss`.
-    ///
-    /// # Shapes
-    /// `after_values` at every position `[batch, time]`; the answer `[batch, turns]`.
-    #[must_use]
-    pub fn turn_after_values(&self, after_values: Tensor<2>) -> Tensor<2> {
-        self.at_positions(after_values, &self.after_positions)
-    }
-
-    fn at_positions(&self, values: Tensor<2>, positions: &Tensor<2, Int>) -> Tensor<2> {
-        let [batch, time] = self.tokens.dims();
-        assert_shape!(values, [batch, time]);
-        values.gather(1, positions.clone())
+    pub fn of_targets(&self, logprobs: Tensor<3>) -> Tensor<2> {
+        logprobs.gather(2, self.targets.clone().unsqueeze_dim(2)).squeeze_dim(2)
     }
 }
 
@@ -357,19 +464,43 @@ mod tests {
         assert_eq!(padded.after_positions, plain.after_positions);
     }
 
-    /// V = position, l = 1 a token: turn-level reads V at 2, 5, 10 and U at 4, 8, 11, and sums 2, 3 and 1 tokens.
+    /// The same picture moved to the left: nine written tokens of two rows, and one column of padding.
     #[test]
-    fn the_two_levels_read_the_right_places() {
-        let batch = Batch::new(&[&three_turns()], 1).unwrap().to_device(&Device::flex());
-        let positions: Tensor<2> = Tensor::<1, Int>::arange(0..12, &Device::flex()).float().unsqueeze();
-        let turns = batch.turn_level(positions.ones_like(), positions.clone());
-        let numbers = |tensor: Tensor<2>| tensor.into_data().try_to_vec::<f32>().unwrap();
-        assert_eq!(numbers(turns.values), [2.0, 5.0, 10.0]);
-        assert_eq!(numbers(turns.log_ratios), [2.0, 3.0, 1.0]);
-        assert_eq!(numbers(turns.returns), [1.0]);
-        assert_eq!(numbers(batch.turn_after_values(positions.clone())), [4.0, 8.0, 11.0]);
-        let tokens = batch.token_level(positions.ones_like(), positions.clone());
-        assert_eq!(numbers(tokens.values), numbers(positions));
+    #[rustfmt::skip]
+    fn what_was_written_stands_together() {
+        let (first, second) = (three_turns(), one_turn());
+        let cached = [-1.0, -2.0, -3.0, -4.0, -5.0, -6.0];
+        let example = |trajectory, tokens: usize| Example { reference_logprobs: Some(&cached[..tokens]), ..Example::from(trajectory) };
+        let batch = Batch::new(&[example(&first, 6), example(&second, 2)], 1).unwrap();
+        let written = batch.to_device(&Device::flex(), 7).written;
+        let ints = |tensor: Tensor<2, Int>| tensor.into_data().iter::<i64>().collect::<Vec<_>>();
+        assert_eq!(ints(written.positions), [2, 3, 5, 6, 7, 10, 0,  0, 1, 0, 0, 0, 0, 0]);
+        assert_eq!(ints(written.targets),   [21, 22, 23, 0, 24, 25, 0,  26, 27, 0, 0, 0, 0, 0]);
+        assert_eq!(ints(written.turns),     [0, 0, 1, 1, 1, 2, 0,  0, 0, 0, 0, 0, 0, 0]);
+        let mask: Vec<bool> = written.mask.into_data().iter::<bool>().collect();
+        assert_eq!(mask,            bits(&[1, 1, 1, 1, 1, 1, 0,  1, 1, 0, 0, 0, 0, 0]));
+        let rows: Vec<i64> = written.rows.into_data().iter::<i64>().collect();
+        assert_eq!(rows,                    [2, 3, 5, 6, 7, 10, 0,  12, 13, 0, 0, 0, 0, 0]);
+        let logprobs: Vec<f32> = written.reference_logprobs.unwrap().into_data().try_to_vec().unwrap();
+        assert_eq!(logprobs, [-1.0, -2.0, -3.0, -4.0, -5.0, -6.0, 0.0,  -1.0, -2.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+    }
+
+    /// Advantages stand at their turns; the log-probabilities that were sampled from go before the untempered ones.
+    #[test]
+    fn advantages_and_behaviour_stand_where_they_belong() {
+        let mut trajectory = three_turns();
+        trajectory.turns[0].logprobs = vec![-0.5, -0.25];
+        trajectory.turns[1].logprobs = vec![-9.0; 3];
+        trajectory.turns[1].sampling_logprobs = vec![-1.0, -2.0, -3.0];
+        trajectory.turns[2].logprobs = vec![-7.0; 2]; // not one a token: nobody told
+        let advantages = [0.5, -1.0, 2.0];
+        let example = Example { advantages: Some(&advantages), ..Example::from(&trajectory) };
+        let batch = Batch::new(&[example, Example::from(&one_turn())], 1).unwrap();
+        assert_eq!(batch.advantages, [0.5, -1.0, 2.0, 0.0, 0.0, 0.0]);
+        let behaviour: Vec<f32> =
+            (0..12).filter(|t| batch.action_mask[*t]).map(|t| batch.behaviour_logprobs[t]).collect();
+        assert_eq!(behaviour, [-0.5, -0.25, -1.0, -2.0, -3.0, 0.0]);
+        assert_eq!(batch.reference_logprobs, None);
     }
 
     #[test]
@@ -386,6 +517,6 @@ mod tests {
             said(&trajectory("failure", &[(&[1], &[2]), (&[3], &[])])),
             format!("{place}the completion of turn 1 has no tokens")
         );
-        assert_eq!(Batch::new(&[], 1).unwrap_err().to_string(), "a batch needs at least one trajectory");
+        assert_eq!(Batch::new::<&Trajectory>(&[], 1).unwrap_err().to_string(), "a batch needs at least one trajectory");
     }
 }

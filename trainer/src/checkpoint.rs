@@ -13,17 +13,31 @@ use std::path::{Path, PathBuf};
 pub struct Checkpoint {
     /// Updates done, and what they were done with.
     pub position: Position,
-    /// Named sets of tensors: `policy`, `policy-optimizer`, `value`, `value-optimizer`.
+    /// Named sets of tensors: `policy`, `policy-optimizer`, `value`, `value-optimizer`, `best-policy`, `best-value`.
     pub tensors: Vec<(String, Weights)>,
 }
 
 /// Updates done, and what they were done with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Position {
     /// Updates done.
     pub update: usize,
     /// Hash of lesson, data and starting weights; a checkpoint of another lesson is refused.
     pub lesson: String,
+    /// The best look at what is held out, where some of it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best: Option<Best>,
+}
+
+/// The best look at what is held out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// The lowest loss.
+    pub loss: f64,
+    /// Updates done when it was seen.
+    pub update: usize,
+    /// Looks since then.
+    pub looks_since: usize,
 }
 
 impl Checkpoint {
@@ -110,7 +124,7 @@ mod tests {
     fn checkpoint(update: usize) -> Checkpoint {
         let tensor = HostTensor { shape: vec![1], data: vec![update as f32] };
         let tensors = vec![("policy".to_string(), Weights([("w".to_string(), tensor)].into()))];
-        Checkpoint { position: Position { update, lesson: "a".into() }, tensors }
+        Checkpoint { position: Position { update, lesson: "a".into(), best: None }, tensors }
     }
 
     #[test]

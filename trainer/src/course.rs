@@ -15,7 +15,7 @@
 use crate::error::TrainerError;
 use crate::evaluate::{self, Round, Row, play_round};
 use crate::recipe::{Data, DemonstrationsRecipe, GamesRecipe, LessonRecipe, ModelRecipe, Recipe, Start};
-use crate::train::{self, LeftOut, Lesson};
+use crate::train::{self, Lesson};
 use agent::chat;
 use agent::device::Hardware;
 use agent::episode::Pool;
@@ -90,8 +90,9 @@ pub fn follow(
     let mut rollouts = Vec::new();
     for iteration in 1..=recipe.iterations {
         course.fresh_lessons(iteration, &demonstrations)?;
+        let before = rollouts.len();
         rollouts.extend(course.collect(iteration)?);
-        course.collector_lessons(iteration, &demonstrations, &rollouts)?;
+        course.collector_lessons(iteration, &demonstrations, &rollouts, before)?;
         rows.extend(course.evaluate(iteration)?);
         evaluate::write_csv(&out.join("eval.csv"), &rows)?;
     }
@@ -275,6 +276,7 @@ impl Course<'_> {
         iteration: usize,
         demonstrations: &[Trajectory],
         rollouts: &[Trajectory],
+        earlier_rollouts: usize,
     ) -> Result<(), TrainerError> {
         for lesson in self.recipe.lessons.iter().filter(|lesson| lesson.from == Start::Collector) {
             let folder = self.folder(iteration, &lesson.name);
@@ -286,6 +288,7 @@ impl Course<'_> {
                 data.extend_from_slice(match source {
                     Data::Demonstrations => demonstrations,
                     Data::Rollouts => rollouts,
+                    Data::LatestRollouts => &rollouts[earlier_rollouts..],
                 });
             }
             self.learn(lesson, &self.collector(iteration)?, data, &folder)?;
@@ -304,11 +307,9 @@ impl Course<'_> {
         let (seed, hardware) = (self.recipe.seed, self.hardware);
         let lesson = Lesson { recipe, start, trajectories: &trajectories, seed, out, hardware };
         let bar = self.reporter.stage(&format!("train {}", recipe.name));
-        let (model, left_out) = train::train(&lesson, &bar)?;
+        let (model, read) = train::train(&lesson, &bar)?;
         bar.finish();
-        if left_out != LeftOut::default() {
-            self.reporter.say(&describe(&recipe.name, left_out));
-        }
+        read.remarks().iter().for_each(|remark| self.reporter.say(&format!("{} {remark}", recipe.name)));
         Ok(model.save(out)?)
     }
 
@@ -369,13 +370,4 @@ fn vocabulary(trajectories: &[Trajectory], size: usize) -> Result<Tokenizer, Tra
     let turns = trajectories.iter().flat_map(|trajectory| &trajectory.turns);
     let texts = turns.flat_map(|turn| [turn.observation.as_str(), turn.completion.as_str()]);
     Ok(Tokenizer::train(texts, size)?)
-}
-
-/// What a lesson did not read, in words.
-#[must_use]
-pub fn describe(lesson: &str, left_out: LeftOut) -> String {
-    let LeftOut { env_failed, too_long, empty, failures } = left_out;
-    format!(
-        "{lesson} left out: {failures} failures, {env_failed} lost to the world, {too_long} longer than the context, {empty} without tokens"
-    )
 }

@@ -26,17 +26,19 @@ pub enum TrainerError {
     /// The data cannot teach what was asked for.
     #[error("nothing to learn from: {0}")]
     Data(String),
-    /// An update gave a number that is not one.
+    /// An update gave a number that is none, or a policy far from its reference.
     #[error(
-        "update {update}: {what} is {value}\nhint: a smaller learning rate, or a look at the last rows of metrics.csv"
+        "update {update}: {what} is {value}; the episodes of its batch stand in {}\nhint: a smaller learning rate, or a look at the last rows of metrics.csv", batch.display()
     )]
-    NotFinite {
+    Astray {
         /// The update.
         update: usize,
         /// Which number.
         what: String,
         /// What it was.
         value: f64,
+        /// A store of the trajectories that it read.
+        batch: PathBuf,
     },
     /// Whoever played answers no more.
     #[error("{0}\nhint: the episodes that were played stand in the store; the same command goes on with the others")]

@@ -9,8 +9,12 @@ pub mod course;
 pub mod error;
 pub mod evaluate;
 pub mod loss;
+pub mod metrics;
+pub mod objective;
 pub mod optimizer;
+pub mod plan;
 pub mod recipe;
+pub mod selftest;
 pub mod statistics;
 pub mod train;
 

@@ -30,6 +30,39 @@ pub struct OptimizerRecipe {
     pub weight_decay: f64,
     /// β₁ and β₂.
     pub betas: [f64; 2],
+    /// Tokens, padding included, that go through the networks together; 0 = what suits the device. A batch is cut into
+    /// parts of at most so many, or of one trajectory, whose gradients are added up.
+    pub token_budget: usize,
+    /// Largest sum of log-ratios of one trajectory, nats, either way; beyond it a lesson stops as gone astray.
+    pub log_ratio_limit: f64,
+}
+
+impl OptimizerRecipe {
+    /// Names the number that does not fit.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let not = |name: &str, value: f64, what: &str| Err(format!("{name} = {value} must be {what}"));
+        if self.batch == 0 || (self.epochs == 0 && self.updates == 0) {
+            return Err("batch, and epochs or updates, must be above 0".into());
+        }
+        if !(self.learning_rate.is_finite() && self.learning_rate >= 0.0) {
+            return not("learning_rate", self.learning_rate, "0 or more");
+        }
+        if !(0.0..=1.0).contains(&self.warmup) {
+            return not("warmup", self.warmup, "in [0, 1]");
+        }
+        for (name, value) in [("clip", self.clip), ("log_ratio_limit", self.log_ratio_limit)] {
+            if !(value.is_finite() && value > 0.0) {
+                return not(name, value, "above 0");
+            }
+        }
+        if !(self.weight_decay.is_finite() && self.weight_decay >= 0.0) {
+            return not("weight_decay", self.weight_decay, "0 or more");
+        }
+        match self.betas.iter().find(|beta| !(0.0..1.0).contains(*beta)) {
+            Some(beta) => not("betas", *beta, "in [0, 1)"),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Default for OptimizerRecipe {
@@ -44,6 +77,8 @@ impl Default for OptimizerRecipe {
             clip: 1.0,
             weight_decay: 0.0,
             betas: [0.9, 0.95],
+            token_budget: 0,
+            log_ratio_limit: 1000.0,
         }
     }
 }
@@ -69,6 +104,27 @@ pub struct Parameter {
     pub values: Vec<f32>,
     /// Number of axes; only matrices decay.
     pub axes: usize,
+}
+
+/// Parameters as named tensors, for a checkpoint.
+#[must_use]
+pub fn to_weights(parameters: &[Parameter]) -> Weights {
+    let tensor = |data: &Vec<f32>| HostTensor { shape: vec![data.len()], data: data.clone() };
+    let named = |(index, parameter): (usize, &Parameter)| (format!("{index:05}"), tensor(&parameter.values));
+    Weights(parameters.iter().enumerate().map(named).collect())
+}
+
+/// Parameters out of a checkpoint, of the shapes of others.
+///
+/// # Errors
+/// When there are more or fewer, or one has another size.
+pub fn from_weights(weights: &Weights, like: &[Parameter]) -> Result<Vec<Parameter>, TrainerError> {
+    let values: Vec<&Vec<f32>> = weights.0.values().map(|tensor| &tensor.data).collect();
+    if !values.iter().map(|values| values.len()).eq(like.iter().map(|parameter| parameter.values.len())) {
+        return Err(TrainerError::Data("a checkpoint's best parameters have other shapes than the networks".into()));
+    }
+    let parameter = |(like, values): (&Parameter, &Vec<f32>)| Parameter { values: values.clone(), axes: like.axes };
+    Ok(like.iter().zip(values).map(parameter).collect())
 }
 
 /// A network's gradient on the host, parameter by parameter; `None` where a parameter had no part in the loss.

@@ -186,8 +186,78 @@ pub struct LessonRecipe {
     /// Batches, rates and schedule.
     #[serde(default)]
     pub optimizer: OptimizerRecipe,
+    /// How the reference is asked.
+    #[serde(default)]
+    pub reference: ReferenceUse,
+    /// When it ends early; never without this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_stopping: Option<EarlyStopping>,
     /// What it minimises.
     pub algorithm: Algorithm,
+}
+
+impl LessonRecipe {
+    /// The lesson that only names its algorithm: from the collector, on its rollouts, with all defaults.
+    #[must_use]
+    pub fn of(algorithm: Algorithm) -> Self {
+        Self {
+            name: "lesson".into(),
+            from: Start::Collector,
+            data: vec![Data::Rollouts],
+            precision: Precision::default(),
+            optimizer: OptimizerRecipe::default(),
+            reference: ReferenceUse::default(),
+            early_stopping: None,
+            algorithm,
+        }
+    }
+
+    /// Refuses lessons that cannot be followed.
+    ///
+    /// # Errors
+    /// Says which key does not fit.
+    pub fn check(&self) -> Result<(), String> {
+        self.problem().map_or(Ok(()), |problem| Err(format!("lesson {:?}: {problem}", self.name)))
+    }
+
+    fn problem(&self) -> Option<String> {
+        let some = |text: &str| Some(text.to_string());
+        if self.name.contains(['/', '\\', '.']) || self.name.is_empty() {
+            return some("the name must do as a folder's");
+        }
+        if self.data.is_empty() {
+            return some("data is empty");
+        }
+        if let Err(problem) = self.optimizer.check() {
+            return Some(format!("optimizer: {problem}"));
+        }
+        let fresh = self.from == Start::Fresh;
+        if fresh && self.data.iter().any(|data| *data != Data::Demonstrations) {
+            return some("a fresh policy has no rollouts to learn from");
+        }
+        let (algorithm, kind) = (&self.algorithm, self.algorithm.kind());
+        if fresh && algorithm.has_reference() {
+            return Some(format!("{kind} needs a reference: from = \"collector\""));
+        }
+        if self.reference == ReferenceUse::Cached {
+            match algorithm {
+                Algorithm::Kto { .. } => {
+                    return some("reference = \"cached\": kto asks the reference about pairs made anew in every batch");
+                }
+                _ if !algorithm.has_reference() => return Some(format!("reference = \"cached\": {kind} has none")),
+                _ if algorithm.alpha().is_some_and(|alpha| alpha > 0.0) => {
+                    return some("reference = \"cached\": the exact KL needs it live; set alpha = 0");
+                }
+                _ => {}
+            }
+        }
+        if let Some(EarlyStopping { share, every, patience }) = self.early_stopping
+            && !(share > 0.0 && share < 1.0 && every > 0 && patience > 0)
+        {
+            return some("early_stopping: share must be in (0, 1), every and patience above 0");
+        }
+        algorithm.check().err()
+    }
 }
 
 /// The policy a lesson starts from.
@@ -208,9 +278,11 @@ pub enum Data {
     Demonstrations,
     /// The policy's own episodes of all iterations so far.
     Rollouts,
+    /// The policy's own episodes of this iteration: online learning.
+    LatestRollouts,
 }
 
-/// What a lesson minimises.
+/// What a lesson minimises; the equations stand in [`crate::loss`], one file an algorithm.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Algorithm {
@@ -237,6 +309,183 @@ pub enum Algorithm {
         /// Share of the updates during which only the value network learns.
         value_warmup: f64,
     },
+    /// Soft Q by λ-returns, trajectories weighed by how likely the policy makes them (arXiv 2410.09302).
+    Dqo {
+        /// What one action is: `turn` or `token`.
+        level: Level,
+        /// Reward per nat.
+        beta: f64,
+        /// λ of the returns, in [0, 1].
+        lambda: f64,
+        /// Whether the process scores of failed episodes are rewards; `hearth score` writes them.
+        #[serde(default)]
+        process_scores: bool,
+        /// Highest learning rate of the value network.
+        value_learning_rate: f64,
+        /// Share of the updates during which only the value network learns.
+        value_warmup: f64,
+    },
+    /// The whole episode as one action (arXiv 2405.19107).
+    Dro {
+        /// Reward per nat.
+        beta: f64,
+        /// Highest learning rate of the value network.
+        value_learning_rate: f64,
+        /// Share of the updates during which only the value network learns.
+        value_warmup: f64,
+    },
+    /// Preference of a won episode over a lost one of the same game (arXiv 2305.18290).
+    Dpo {
+        /// Reward per nat.
+        beta: f64,
+        /// Most pairs of one game.
+        #[serde(default = "five")]
+        pairs: usize,
+    },
+    /// Won and lost episodes against a reference point, without pairs (arXiv 2402.01306).
+    Kto {
+        /// Reward per nat.
+        beta: f64,
+        /// Weight of a won episode.
+        #[serde(default = "one")]
+        desirable: f64,
+        /// Weight of a lost episode.
+        #[serde(default = "one")]
+        undesirable: f64,
+    },
+    /// Advantages within the episodes of one game (arXiv 2402.03300).
+    Grpo {
+        /// What one action is: `turn` or `token`.
+        level: Level,
+        /// How far from 1 a ratio of probabilities counts.
+        clip: f64,
+        /// Weight of the exact KL to the reference.
+        alpha: f64,
+    },
+    /// The same, and advantages among turns that began in the same state (arXiv 2505.10978).
+    Gigpo {
+        /// What one action is: `turn` or `token`.
+        level: Level,
+        /// How far from 1 a ratio of probabilities counts.
+        clip: f64,
+        /// Weight of the exact KL to the reference.
+        alpha: f64,
+        /// γ of the returns that are compared within a state, in (0, 1].
+        discount: f64,
+        /// ω, weight of the advantage within a state.
+        omega: f64,
+    },
+}
+
+fn five() -> usize {
+    5
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+/// How a value network learns.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CriticRecipe {
+    /// Highest learning rate.
+    pub learning_rate: f64,
+    /// Share of the updates during which only the value network learns.
+    pub warmup: f64,
+}
+
+impl Algorithm {
+    /// Its value network's settings; `None` where it has none.
+    #[must_use]
+    pub fn critic(&self) -> Option<CriticRecipe> {
+        match *self {
+            Self::Oreo { value_learning_rate: learning_rate, value_warmup: warmup, .. }
+            | Self::Dqo { value_learning_rate: learning_rate, value_warmup: warmup, .. }
+            | Self::Dro { value_learning_rate: learning_rate, value_warmup: warmup, .. } => {
+                Some(CriticRecipe { learning_rate, warmup })
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether it looks at the reference.
+    #[must_use]
+    pub fn has_reference(&self) -> bool {
+        !matches!(self, Self::Sft { .. } | Self::RejectionSampling { .. })
+    }
+
+    /// Weight of the exact KL, which needs the reference's whole distribution; `None` where it has no such term.
+    #[must_use]
+    pub fn alpha(&self) -> Option<f64> {
+        match *self {
+            Self::Oreo { alpha, .. } | Self::Grpo { alpha, .. } | Self::Gigpo { alpha, .. } => Some(alpha),
+            _ => None,
+        }
+    }
+
+    /// As it is written in a recipe.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Sft { .. } => "sft",
+            Self::RejectionSampling { .. } => "rejection_sampling",
+            Self::Oreo { .. } => "oreo",
+            Self::Dqo { .. } => "dqo",
+            Self::Dro { .. } => "dro",
+            Self::Dpo { .. } => "dpo",
+            Self::Kto { .. } => "kto",
+            Self::Grpo { .. } => "grpo",
+            Self::Gigpo { .. } => "gigpo",
+        }
+    }
+
+    /// Names the number that does not fit.
+    fn check(&self) -> Result<(), String> {
+        let within = |name: &str, value: f64, fits: bool, range: &str| match fits && value.is_finite() {
+            true => Ok(()),
+            false => Err(format!("{name} = {value} must be {range}")),
+        };
+        let positive = |name: &str, value: f64| within(name, value, value > 0.0, "above 0");
+        let not_negative = |name: &str, value: f64| within(name, value, value >= 0.0, "0 or more");
+        if let Some(CriticRecipe { learning_rate, warmup }) = self.critic() {
+            not_negative("value_learning_rate", learning_rate)?;
+            within("value_warmup", warmup, (0.0..=1.0).contains(&warmup), "in [0, 1]")?;
+        }
+        if let Some(alpha) = self.alpha() {
+            not_negative("alpha", alpha)?;
+        }
+        match *self {
+            Self::Dqo { level, .. } | Self::Grpo { level, .. } | Self::Gigpo { level, .. }
+                if level == Level::Response =>
+            {
+                return Err(format!("level = \"response\": {} has turn and token", self.kind()));
+            }
+            _ => {}
+        }
+        match *self {
+            Self::Sft { .. } | Self::RejectionSampling { .. } => Ok(()),
+            Self::Oreo { beta, .. } | Self::Dro { beta, .. } => positive("beta", beta),
+            Self::Dqo { beta, lambda, .. } => {
+                positive("beta", beta)?;
+                within("lambda", lambda, (0.0..=1.0).contains(&lambda), "in [0, 1]")
+            }
+            Self::Dpo { beta, pairs } => {
+                positive("beta", beta)?;
+                positive("pairs", pairs as f64)
+            }
+            Self::Kto { beta, desirable, undesirable } => {
+                positive("beta", beta)?;
+                positive("desirable", desirable)?;
+                positive("undesirable", undesirable)
+            }
+            Self::Grpo { clip, .. } => positive("clip", clip),
+            Self::Gigpo { clip, discount, omega, .. } => {
+                positive("clip", clip)?;
+                within("discount", discount, discount > 0.0 && discount <= 1.0, "above 0, at most 1")?;
+                not_negative("omega", omega)
+            }
+        }
+    }
 }
 
 /// Which tokens of an episode an imitator learns to write.
@@ -257,6 +506,31 @@ pub enum Level {
     Turn,
     /// Every token.
     Token,
+    /// All that was written in an episode.
+    Response,
+}
+
+/// How the reference's log-probabilities are had.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReferenceUse {
+    /// Anew in every update: the exact KL can be had.
+    #[default]
+    Live,
+    /// Once, before the first update; then the reference leaves the memory. Without the exact KL.
+    Cached,
+}
+
+/// When a lesson ends before its last update: episodes of some games of `train` are held out of it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EarlyStopping {
+    /// Share of the games that are held out.
+    pub share: f64,
+    /// Updates between two looks at them.
+    pub every: usize,
+    /// Looks without a new best before the lesson ends. The weights of the best look are kept.
+    pub patience: usize,
 }
 
 /// What is measured.
@@ -331,26 +605,10 @@ impl Recipe {
             }
         }
         for (index, lesson) in self.lessons.iter().enumerate() {
-            let at = |problem: &str| Err(format!("lesson {:?}: {problem}", lesson.name));
             if names[..index].contains(&lesson.name.as_str()) {
-                return at("the name is taken");
+                return Err(format!("lesson {:?}: the name is taken", lesson.name));
             }
-            if lesson.name.contains(['/', '\\', '.']) || lesson.name.is_empty() {
-                return at("the name must do as a folder's");
-            }
-            if lesson.data.is_empty() {
-                return at("data is empty");
-            }
-            if lesson.optimizer.batch == 0 || (lesson.optimizer.epochs == 0 && lesson.optimizer.updates == 0) {
-                return at("batch, and epochs or updates, must be above 0");
-            }
-            let fresh = lesson.from == Start::Fresh;
-            if fresh && lesson.data.contains(&Data::Rollouts) {
-                return at("a fresh policy has no rollouts to learn from");
-            }
-            if fresh && matches!(lesson.algorithm, Algorithm::Oreo { .. }) {
-                return at("oreo needs a reference: from = \"collector\"");
-            }
+            lesson.check()?;
         }
         let collector = self.lessons.iter().find(|lesson| lesson.name == self.collect.policy);
         if collector.is_some_and(|lesson| lesson.from != Start::Fresh) {
@@ -369,7 +627,9 @@ impl Recipe {
 /// When the file is missing, or a key is unknown, missing, misplaced or of the wrong type.
 pub fn open_lesson(path: &Path) -> Result<LessonRecipe, TrainerError> {
     let text = std::fs::read_to_string(path).map_err(TrainerError::file(path))?;
-    toml::from_str(&text).map_err(|e| TrainerError::content(path, e))
+    let lesson: LessonRecipe = toml::from_str(&text).map_err(|e| TrainerError::content(path, e))?;
+    lesson.check().map_err(|reason| TrainerError::content(path, reason))?;
+    Ok(lesson)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! binomial form. Knows nothing of games, only counts.
 
 use statrs::distribution::{Binomial, ContinuousCDF, DiscreteCDF, Normal};
+use statrs::statistics::{Data, OrderStatistics};
 
 /// The Wilson score interval `(low, high)` of a success rate, in [0, 1]; `(0, 1)` when nothing was tried.
 ///
@@ -60,6 +61,32 @@ pub fn mean(values: &[f64]) -> Option<f64> {
     #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
     let n = values.len() as f64;
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / n)
+}
+
+/// The quantile of values at a rank in [0, 1], between neighbours by the median-unbiased rule; `None` of nothing or of
+/// what is not a number.
+#[must_use]
+pub fn quantile(values: &[f64], rank: f64) -> Option<f64> {
+    let finite = !values.is_empty() && values.iter().all(|value| value.is_finite());
+    finite.then(|| Data::new(values.to_vec()).quantile(rank))
+}
+
+/// Area under the ROC curve: how often a value of a won trajectory exceeds one of a lost trajectory, ties counting half
+/// (Mann & Whitney, Annals of Mathematical Statistics 18, 1947). `None` where one side is missing.
+#[must_use]
+pub fn area_under_curve(values: &[(f64, bool)]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let won = sorted.iter().filter(|(_, won)| *won).count() as f64;
+    let lost = sorted.len() as f64 - won;
+    let (mut below, mut pairs) = (0.0, 0.0);
+    for ties in sorted.chunk_by(|a, b| a.0 == b.0) {
+        let won_here = ties.iter().filter(|(_, won)| *won).count() as f64;
+        let lost_here = ties.len() as f64 - won_here;
+        pairs += won_here * (below + 0.5 * lost_here);
+        below += lost_here;
+    }
+    (won > 0.0 && lost > 0.0).then(|| pairs / (won * lost))
 }
 
 #[cfg(test)]
@@ -120,6 +147,22 @@ mod tests {
         let second = [true, false, true, false, false];
         assert_eq!(discordant(&first, &second), (2, 1));
         assert_eq!(discordant(&second, &first), (1, 2));
+    }
+
+    /// Won: 3, 2, 2; lost: 1, 2. Of six pairs 3>1, 3>2, 2>1, 2>1 and two ties: (4 + 2·½)/6 = 5/6.
+    #[test]
+    fn area_under_curve_by_hand() {
+        let values = [(3.0, true), (1.0, false), (2.0, true), (2.0, false), (2.0, true)];
+        assert_eq!(area_under_curve(&values), Some(5.0 / 6.0));
+        assert_eq!(area_under_curve(&values[..1]), None);
+        assert_eq!(area_under_curve(&[]), None);
+    }
+
+    #[test]
+    fn quantile_by_hand() {
+        assert_eq!(quantile(&[4.0, 1.0, 3.0], 0.5), Some(3.0));
+        assert_eq!((quantile(&[7.0], 0.05), quantile(&[7.0], 0.95)), (Some(7.0), Some(7.0)));
+        assert_eq!((quantile(&[], 0.5), quantile(&[1.0, f64::NAN], 0.5)), (None, None));
     }
 
     #[test]

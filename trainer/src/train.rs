@@ -3,25 +3,27 @@
 //! A lesson is a function of its recipe, data, starting policy and seed: which trajectories form update *n* does not
 //! depend on what was done before, so a run that resumes from a checkpoint equals one that never stopped.
 
-use crate::batch::{Batch, BatchTensors};
-use crate::checkpoint::{Checkpoint, Position};
+use crate::batch::{Batch, BatchTensors, Example};
+use crate::checkpoint::{Best, Checkpoint, Position};
 use crate::error::TrainerError;
-use crate::loss::oreo::{OreoInputs, after_value_loss, exact_kl, policy_loss, turn_sums, value_loss};
-use crate::loss::{mean_per_token, sft, target_logprobs};
+use crate::loss::kto;
+use crate::metrics::{Metrics, Row, Time};
+use crate::objective::{self, Losses, Moment, Watched, trajectory_log_ratios};
 use crate::optimizer::{
-    AdamW, HostGradients, Parameter, accumulate, gradients, parameters, scheduled, with_parameters,
+    AdamW, HostGradients, Parameter, accumulate, from_weights, gradients, parameters, scheduled, to_weights,
+    with_parameters,
 };
-use crate::recipe::{Algorithm, LessonRecipe, Level, Targets};
+use crate::plan::{Plan, Read, Unit};
+use crate::recipe::{Algorithm, LessonRecipe, ReferenceUse, Targets};
 use agent::decoder::{Decoder, ValueNetwork};
 use agent::device::Hardware;
 use agent::model::Model;
 use agent::weights::Weights;
 use burn::module::Module;
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation};
+use burn::tensor::{Device, Tensor};
 use indicatif::ProgressBar;
-use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
-use scenarios::{Outcome, TextVersion, Trajectory};
-use serde::{Deserialize, Serialize};
+use scenarios::store::Store;
+use scenarios::{TextVersion, Trajectory};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -41,124 +43,43 @@ pub struct Lesson<'a> {
     pub trajectories: &'a [Trajectory],
     /// Seed of the batches' order.
     pub seed: u64,
-    /// Folder for `metrics.csv` and the checkpoint.
+    /// Folder for `metrics.csv`, `tensorboard/` and the checkpoint.
     pub out: &'a Path,
     /// Where to learn; it changes how sums are rounded and how long they take.
     pub hardware: Hardware,
 }
 
-/// Which trajectories a lesson does not read, counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct LeftOut {
-    /// The world failed.
-    pub env_failed: usize,
-    /// Longer than the model's context.
-    pub too_long: usize,
-    /// No turn, or a turn without tokens.
-    pub empty: usize,
-    /// Failures, where only successes are imitated.
-    pub failures: usize,
-}
-
-/// A row of `metrics.csv`; losses that an algorithm does not have stay empty.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-struct Metrics {
-    update: usize,
-    epoch: usize,
-    learning_rate: f64,
-    trajectories: usize,
-    tokens: usize,
-    loss_policy: Option<f64>,
-    loss_value: Option<f64>,
-    loss_after_value: Option<f64>,
-    kl_exact: Option<f64>,
-    log_ratio_per_action: Option<f64>,
-    value_mean: Option<f64>,
-    success_rate: f64,
-    gradient_norm_policy: Option<f64>,
-    gradient_norm_value: Option<f64>,
-    seconds: f64,
-}
-
-/// Learns; returns the model and what was left out of the data.
+/// Learns; returns the model and what was read.
 ///
 /// # Errors
-/// When the device cannot be had, nothing is left to read, a number is not finite, or a file cannot be written.
-pub fn train(lesson: &Lesson<'_>, progress: &ProgressBar) -> Result<(Model, LeftOut), TrainerError> {
-    let place = Place { device: lesson.hardware.burn()?.autodiff(), cut: Cut::of(lesson.hardware) };
+/// When the device cannot be had, nothing is left to read, a number is not finite or a policy goes astray, or a file cannot
+/// be written.
+pub fn train(lesson: &Lesson<'_>, progress: &ProgressBar) -> Result<(Model, Read), TrainerError> {
+    let recipe = lesson.recipe;
+    let cut = Cut::of(lesson.hardware, recipe.optimizer.token_budget);
+    let place = Place { device: lesson.hardware.burn()?.autodiff(), cut };
     std::fs::create_dir_all(lesson.out).map_err(TrainerError::file(lesson.out))?;
-    let (data, left_out) = readable(lesson);
-    if data.is_empty() {
-        return Err(TrainerError::Data(format!(
-            "lesson {}: no trajectory remains of {}",
-            lesson.recipe.name,
-            lesson.trajectories.len()
-        )));
-    }
-    let plan = plan(lesson, &data);
+    let context = lesson.start.config.max_position_embeddings;
+    let mut plan = Plan::new(recipe, lesson.trajectories, context, lesson.seed)?;
     let mut student = Student::new(lesson, &plan, place)?;
-    let mut metrics = MetricsFile::open(&lesson.out.join("metrics.csv"), student.update)?;
-    progress.set_length(plan.len() as u64);
+    if recipe.reference == ReferenceUse::Cached {
+        plan.reference_logprobs = student.ask_the_reference(&plan)?;
+    }
+    let mut metrics = Metrics::open(lesson.out, student.update)?;
+    progress.set_length(plan.updates.len() as u64);
     progress.set_position(student.update as u64);
-    while student.update < plan.len() {
-        let (epoch, indices) = &plan[student.update];
-        let chosen: Vec<&Trajectory> = indices.iter().map(|index| data[*index]).collect();
-        let row = student.update(lesson.recipe, &chosen, *epoch, plan.len())?;
+    while student.update < plan.updates.len() && !student.has_peaked(recipe) {
+        let row = student.update(recipe, &plan, lesson.out)?;
         metrics.write(&row)?;
         progress.set_message(row.summary());
         progress.inc(1);
-        if student.update.is_multiple_of(CHECKPOINT_EVERY) && student.update < plan.len() {
+        if student.update.is_multiple_of(CHECKPOINT_EVERY) && student.update < plan.updates.len() {
             student.checkpoint().save(&lesson.out.join("checkpoint"))?;
         }
     }
-    let text_versions = text_versions(lesson.start, &plan, &data);
-    Ok((student.graduate(lesson.start, text_versions), left_out))
-}
-
-/// The trajectories that the lesson can and may read.
-fn readable<'a>(lesson: &Lesson<'a>) -> (Vec<&'a Trajectory>, LeftOut) {
-    let mut left_out = LeftOut::default();
-    let only_successes = matches!(lesson.recipe.algorithm, Algorithm::RejectionSampling { .. });
-    let mut may_read = |trajectory: &&Trajectory| {
-        let turns = &trajectory.turns;
-        let empty = turns.is_empty() || turns.iter().any(|turn| turn.completion_tokens.is_empty());
-        let count = if trajectory.outcome == Outcome::EnvFailed {
-            &mut left_out.env_failed
-        } else if empty {
-            &mut left_out.empty
-        } else if trajectory.tokens() > lesson.start.config.max_position_embeddings {
-            &mut left_out.too_long
-        } else if only_successes && trajectory.outcome != Outcome::Success {
-            &mut left_out.failures
-        } else {
-            return true;
-        };
-        *count += 1;
-        false
-    };
-    let data = lesson.trajectories.iter().filter(|trajectory| may_read(trajectory)).collect();
-    (data, left_out)
-}
-
-/// Which trajectories form which update: every epoch reads all of them in an order of its own. Batches are drawn
-/// without regard to length, because length tells the outcome: a batch of short episodes is a batch of successes.
-fn plan(lesson: &Lesson<'_>, data: &[&Trajectory]) -> Vec<(usize, Vec<usize>)> {
-    let recipe = &lesson.recipe.optimizer;
-    let epochs = if recipe.updates == 0 { recipe.epochs } else { usize::MAX };
-    let updates = if recipe.updates == 0 { usize::MAX } else { recipe.updates };
-    let epoch = |epoch: usize| {
-        let mut order: Vec<usize> = (0..data.len()).collect();
-        order.shuffle(&mut StdRng::seed_from_u64(lesson.seed.wrapping_add(epoch as u64)));
-        order.chunks(recipe.batch).map(|batch| (epoch, batch.to_vec())).collect::<Vec<_>>()
-    };
-    (0..epochs).flat_map(epoch).take(updates).collect()
-}
-
-/// What the start has learned to read, and what the trajectories of these updates show.
-fn text_versions(start: &Model, plan: &[(usize, Vec<usize>)], data: &[&Trajectory]) -> BTreeSet<TextVersion> {
-    let read: BTreeSet<usize> = plan.iter().flat_map(|(_, indices)| indices).copied().collect();
-    let shown = read.into_iter().filter_map(|index| TextVersion::of_trajectory(data[index]));
-    start.text_versions.iter().copied().chain(shown).collect()
+    student.go_back_to_the_best();
+    let text_versions = plan.text_versions(&lesson.start.text_versions);
+    Ok((student.graduate(lesson.start, text_versions), plan.read))
 }
 
 /// A device, and how batches are cut for it.
@@ -184,14 +105,16 @@ struct Cut {
 }
 
 impl Cut {
-    fn of(hardware: Hardware) -> Self {
-        match hardware {
+    /// What suits the hardware; a budget above 0 goes before its own.
+    fn of(hardware: Hardware, budget: usize) -> Self {
+        let cut = match hardware {
             // What fits into the caches of a core.
             Hardware::Cpu => Self { tokens: 640, lanes: 2, positions: 16, written: 1 },
             // What fills a GPU and fits into its memory. Its kernels are tuned once for each power of two of a dimension
             // and each alignment of rows; multiples of 64 leave few of the latter.
             Hardware::Cuda(_) => Self { tokens: 8192, lanes: 1, positions: 64, written: 64 },
-        }
+        };
+        Self { tokens: if budget > 0 { budget } else { cut.tokens }, ..cut }
     }
 }
 
@@ -205,6 +128,8 @@ struct Student {
     policy: Trained,
     value: Option<Trained>,
     update: usize,
+    /// The best look at what is held out, where some of it is, and what was learned by then.
+    best: Option<(Best, Learned)>,
     lesson: String,
 }
 
@@ -214,50 +139,45 @@ struct Trained {
     optimizer: AdamW,
 }
 
+/// What has been learned: the parameters that learn, of both networks.
+#[derive(Clone)]
+struct Learned {
+    policy: Vec<Parameter>,
+    value: Option<Vec<Parameter>>,
+}
+
 /// The networks on a device.
 struct Networks {
     place: Place,
     policy: Decoder,
-    critic: Option<Critic>,
+    /// Frozen; `None` where no algorithm asks it, or what it says is cached.
+    reference: Option<Decoder>,
+    value: Option<ValueNetwork>,
 }
 
-/// What only value-based algorithms have.
-struct Critic {
-    reference: Decoder,
-    value: ValueNetwork,
-}
-
-/// What one part of a batch says: gradients, and the numbers to log, each a mean over the part.
+/// What one part of a batch says, or all parts together.
 #[derive(Default)]
 struct Part {
     policy: Option<HostGradients>,
     value: Option<HostGradients>,
-    logged: Logged,
-}
-
-/// Losses and diagnostics of an update.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-struct Logged {
-    loss_policy: Option<f64>,
-    loss_value: Option<f64>,
-    loss_after_value: Option<f64>,
-    kl_exact: Option<f64>,
-    log_ratio_per_action: Option<f64>,
-    value_mean: Option<f64>,
+    watched: Watched,
+    forward_seconds: f64,
+    backward_seconds: f64,
 }
 
 impl Student {
-    fn new(lesson: &Lesson<'_>, plan: &[(usize, Vec<usize>)], place: Place) -> Result<Self, TrainerError> {
+    fn new(lesson: &Lesson<'_>, plan: &Plan<'_>, place: Place) -> Result<Self, TrainerError> {
         let identity = identity(lesson, plan);
         let mut found = Checkpoint::open(&lesson.out.join("checkpoint"), &identity)?;
-        let update = found.as_ref().map_or(0, |checkpoint| checkpoint.position.update);
+        let position = found.as_ref().map(|checkpoint| checkpoint.position.clone());
         let mut tensors = |name: &str| found.as_mut().map(|checkpoint| checkpoint.take(name)).transpose();
         let optimizer = |weights: Option<_>| weights.map_or(Ok(AdamW::default()), AdamW::from_weights);
         let policy_weights = tensors("policy")?.unwrap_or_else(|| lesson.start.policy.clone());
         let policy_optimizer = optimizer(tensors("policy-optimizer")?)?;
+        let has_critic = lesson.recipe.algorithm.critic().is_some();
         let mut value_weights = None;
         let mut value_optimizer = AdamW::default();
-        if let Algorithm::Oreo { .. } = lesson.recipe.algorithm {
+        if has_critic {
             let fresh = || lesson.start.policy.with_zero_value_head(&lesson.start.config);
             value_weights = Some(tensors("value")?.unwrap_or_else(fresh));
             value_optimizer = optimizer(tensors("value-optimizer")?)?;
@@ -265,13 +185,27 @@ impl Student {
         let replica = |_| Networks::new(lesson, &policy_weights, value_weights.as_ref(), &place);
         let replicas = (0..place.cut.lanes).map(replica).collect::<Result<Vec<_>, _>>()?;
         let policy = Trained { parameters: parameters(&replicas[0].policy), optimizer: policy_optimizer };
-        let critic = replicas[0].critic.as_ref();
-        let value = critic.map(|critic| Trained { parameters: parameters(&critic.value), optimizer: value_optimizer });
+        let value = replicas[0].value.as_ref();
+        let value = value.map(|value| Trained { parameters: parameters(value), optimizer: value_optimizer });
         let threads = (rayon::current_num_threads() / place.cut.lanes).max(1);
         let pool = |_| rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         let pools = (0..place.cut.lanes).map(pool).collect::<Result<_, _>>();
         let pools = pools.map_err(|e| TrainerError::Data(format!("no threads for training: {e}")))?;
-        Ok(Self { replicas, pools, place, policy, value, update, lesson: identity })
+        let best = match position.as_ref().and_then(|position| position.best.clone()) {
+            Some(best) => {
+                let mut of = |name: &str, like: &Trained| -> Result<Vec<Parameter>, TrainerError> {
+                    from_weights(&tensors(name)?.unwrap_or_default(), &like.parameters)
+                };
+                let learned = Learned {
+                    policy: of("best-policy", &policy)?,
+                    value: value.as_ref().map(|value| of("best-value", value)).transpose()?,
+                };
+                Some((best, learned))
+            }
+            None => None,
+        };
+        let update = position.map_or(0, |position| position.update);
+        Ok(Self { replicas, pools, place, policy, value, update, best, lesson: identity })
     }
 
     fn checkpoint(&self) -> Checkpoint {
@@ -280,11 +214,26 @@ impl Student {
             ("policy".to_string(), networks.policy.to_weights()),
             ("policy-optimizer".to_string(), self.policy.optimizer.to_weights()),
         ];
-        if let (Some(critic), Some(value)) = (&networks.critic, &self.value) {
-            tensors.push(("value".to_string(), critic.value.to_weights()));
+        if let (Some(network), Some(value)) = (&networks.value, &self.value) {
+            tensors.push(("value".to_string(), network.to_weights()));
             tensors.push(("value-optimizer".to_string(), value.optimizer.to_weights()));
         }
-        Checkpoint { position: Position { update: self.update, lesson: self.lesson.clone() }, tensors }
+        if let Some((_, Learned { policy, value })) = &self.best {
+            tensors.push(("best-policy".to_string(), to_weights(policy)));
+            tensors.extend(value.iter().map(|value| ("best-value".to_string(), to_weights(value))));
+        }
+        let best = self.best.as_ref().map(|(best, _)| best.clone());
+        Checkpoint { position: Position { update: self.update, lesson: self.lesson.clone(), best }, tensors }
+    }
+
+    /// Puts what was learned by the best look into the networks.
+    fn go_back_to_the_best(&mut self) {
+        if let Some((_, Learned { policy, value })) = self.best.take() {
+            self.policy.parameters = policy;
+            self.value.iter_mut().zip(value).for_each(|(trained, best)| trained.parameters = best);
+            let networks = std::mem::take(&mut self.replicas).into_iter();
+            self.replicas = networks.map(|networks| self.refresh(networks, (true, true))).collect();
+        }
     }
 
     fn graduate(self, start: &Model, text_versions: BTreeSet<TextVersion>) -> Model {
@@ -293,75 +242,113 @@ impl Student {
             config: start.config.clone(),
             tokenizer: start.tokenizer.clone(),
             policy: networks.policy.to_weights(),
-            value: networks.critic.as_ref().map(|critic| critic.value.to_weights()),
+            value: networks.value.as_ref().map(ValueNetwork::to_weights),
             text_versions,
             companions: start.companions.clone(),
         }
     }
 
     /// One update; the value network's and the policy's gradients are both taken before either moves.
-    fn update(
-        &mut self,
-        recipe: &LessonRecipe,
-        chosen: &[&Trajectory],
-        epoch: usize,
-        updates: usize,
-    ) -> Result<Metrics, TrainerError> {
+    fn update(&mut self, recipe: &LessonRecipe, plan: &Plan<'_>, out: &Path) -> Result<Row, TrainerError> {
         let started = Instant::now();
+        let updates = plan.updates.len();
+        let (epoch, units) = &plan.updates[self.update];
+        let chosen: Vec<&Trajectory> = units.iter().flatten().map(|index| plan.data[*index]).collect();
         let optimizer = &recipe.optimizer;
-        let rate = scheduled(optimizer.learning_rate, optimizer.warmup, self.update, updates);
-        let whole = self.whole(recipe, chosen, updates)?;
-        let mut row = Metrics {
+        let rate = |highest: f64| scheduled(highest, optimizer.warmup, self.update, updates);
+        let critic = recipe.algorithm.critic();
+        let progress = self.update as f64 / updates as f64;
+        let policy_learns = critic.is_none_or(|critic| progress >= critic.warmup);
+        let whole = self.whole(recipe, plan, units, Learns::Yes { policy: policy_learns })?;
+        let mut row = Row {
             update: self.update,
-            epoch,
-            learning_rate: rate,
+            epoch: *epoch,
+            learning_rate: rate(optimizer.learning_rate),
             trajectories: chosen.len(),
             tokens: chosen.iter().map(|trajectory| trajectory.tokens()).sum(),
             success_rate: chosen.iter().map(|trajectory| trajectory.reward()).sum::<f64>() / chosen.len() as f64,
-            loss_policy: whole.logged.loss_policy,
-            loss_value: whole.logged.loss_value,
-            loss_after_value: whole.logged.loss_after_value,
-            kl_exact: whole.logged.kl_exact,
-            log_ratio_per_action: whole.logged.log_ratio_per_action,
-            value_mean: whole.logged.value_mean,
-            ..Metrics::default()
+            watched: whole.watched,
+            ..Row::default()
         };
-        if let (Some(gradients), Some(value)) = (&whole.value, &mut self.value) {
-            let rate = match recipe.algorithm {
-                Algorithm::Oreo { value_learning_rate, .. } => {
-                    scheduled(value_learning_rate, optimizer.warmup, self.update, updates)
-                }
-                _ => rate,
-            };
+        let computed = Instant::now();
+        let value_rate = critic.map(|critic| rate(critic.learning_rate));
+        if let (Some(gradients), Some(value), Some(rate)) = (&whole.value, &mut self.value, value_rate) {
             row.gradient_norm_value = Some(value.optimizer.update(&mut value.parameters, gradients, rate, optimizer));
         }
         if let Some(gradients) = &whole.policy {
             let Trained { parameters, optimizer: adam } = &mut self.policy;
-            row.gradient_norm_policy = Some(adam.update(parameters, gradients, rate, optimizer));
+            row.gradient_norm_policy = Some(adam.update(parameters, gradients, row.learning_rate, optimizer));
         }
-        row.check()?;
+        if let Some((what, value)) = row.astray(optimizer.log_ratio_limit) {
+            let batch = out.join("stopped-batch.jsonl");
+            save(&batch, &chosen)?;
+            return Err(TrainerError::Astray { update: self.update, what: what.into(), value, batch });
+        }
         let moved = (whole.policy.is_some(), whole.value.is_some());
         self.replicas = std::mem::take(&mut self.replicas).into_iter().map(|n| self.refresh(n, moved)).collect();
+        let update_seconds = computed.elapsed().as_secs_f64();
         self.update += 1;
-        row.seconds = started.elapsed().as_secs_f64();
+        row.held_out = self.look(recipe, plan)?;
+        let lanes = self.place.cut.lanes as f64;
+        row.time = Time {
+            total: started.elapsed().as_secs_f64(),
+            forward: whole.forward_seconds / lanes,
+            backward: whole.backward_seconds / lanes,
+            update: update_seconds,
+        };
         Ok(row)
     }
 
-    /// Gradients and numbers of the whole batch, from its parts side by side.
-    fn whole(&self, recipe: &LessonRecipe, chosen: &[&Trajectory], updates: usize) -> Result<Part, TrainerError> {
-        let mut by_length = chosen.to_vec();
-        by_length.sort_by_key(|trajectory| std::cmp::Reverse(trajectory.tokens()));
-        let batch = |part: &[&Trajectory]| Batch::new(part, self.place.cut.positions);
-        let batches = parts(&by_length, self.place.cut.tokens).into_iter().map(batch).collect::<Result<Vec<_>, _>>()?;
+    /// Gradients and numbers of a whole batch, from its parts side by side.
+    fn whole(
+        &self,
+        recipe: &LessonRecipe,
+        plan: &Plan<'_>,
+        units: &[Unit],
+        learns: Learns,
+    ) -> Result<Part, TrainerError> {
+        let batches = self.batches(plan, units)?;
+        let reference_point = match recipe.algorithm {
+            Algorithm::Kto { .. } => self.reference_point(plan, units)?,
+            _ => 0.0,
+        };
         let weights: Vec<f64> = batches.iter().map(|batch| weight(batch, &recipe.algorithm)).collect();
         let total: f64 = weights.iter().sum();
-        let progress = self.update as f64 / updates as f64;
+        let moment = Moment { policy_learns: learns != Learns::Yes { policy: false }, reference_point };
+        let parts = self.in_lanes(&batches, |networks, batch| networks.part(batch, &recipe.algorithm, moment, learns));
+        let mut whole = Part::default();
+        for (part, weight) in parts.into_iter().zip(weights) {
+            whole.add(part, weight / total);
+        }
+        Ok(whole)
+    }
+
+    /// Units, longest first, cut into parts of at most so many tokens with their padding, or of one unit.
+    fn batches(&self, plan: &Plan<'_>, units: &[Unit]) -> Result<Vec<Batch>, TrainerError> {
+        let length = |unit: &Unit| unit.iter().map(|index| plan.data[*index].tokens()).max().unwrap_or(0);
+        let mut by_length: Vec<&Unit> = units.iter().collect();
+        by_length.sort_by_key(|unit| std::cmp::Reverse(length(unit)));
+        let mut rest = &by_length[..];
+        let mut batches = Vec::new();
+        while let Some(longest) = rest.first() {
+            let tokens = (length(longest) * longest.len()).max(1);
+            let (part, after) = rest.split_at((self.place.cut.tokens / tokens).clamp(1, rest.len()));
+            let examples: Vec<Example<'_>> =
+                part.iter().flat_map(|unit| unit.iter()).map(|index| plan.example(*index)).collect();
+            batches.push(Batch::new(&examples, self.place.cut.positions)?);
+            rest = after;
+        }
+        Ok(batches)
+    }
+
+    /// What is asked of every batch, by as many lanes as there are, in the order of the batches.
+    fn in_lanes<T: Send>(&self, batches: &[Batch], work: impl Fn(&Networks, &Batch) -> T + Sync) -> Vec<T> {
         let next = AtomicUsize::new(0);
-        let lane = |networks: &Networks| -> Vec<(usize, Part)> {
+        let lane = |networks: &Networks| -> Vec<(usize, T)> {
             let take = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|index| *index < batches.len());
-            std::iter::from_fn(take).map(|index| (index, networks.part(&batches[index], recipe, progress))).collect()
+            std::iter::from_fn(take).map(|index| (index, work(networks, &batches[index]))).collect()
         };
-        let mut parts: Vec<(usize, Part)> = match &self.replicas[..] {
+        let mut answers: Vec<(usize, T)> = match &self.replicas[..] {
             [alone] => lane(alone), // in this thread: a GPU gives every thread a queue and memory of its own
             _ => std::thread::scope(|scope| {
                 let lanes = self.replicas.iter().zip(&self.pools);
@@ -370,12 +357,68 @@ impl Student {
                 threads.into_iter().flat_map(|thread| thread.join().expect("a part does not panic")).collect()
             }),
         };
-        parts.sort_by_key(|(index, _)| *index);
-        let mut whole = Part::default();
-        for ((_, part), weight) in parts.into_iter().zip(weights) {
-            whole.add(part, weight / total);
+        answers.sort_by_key(|(index, _)| *index);
+        answers.into_iter().map(|(_, answer)| answer).collect()
+    }
+
+    /// KTO's z₀: log-ratios of what was said in one game, under the beginning of another.
+    fn reference_point(&self, plan: &Plan<'_>, units: &[Unit]) -> Result<f64, TrainerError> {
+        let indices: Vec<usize> = units.iter().flatten().copied().collect();
+        let context = plan.data.iter().map(|trajectory| trajectory.tokens()).max().unwrap_or(0);
+        let other = |place: usize| {
+            let after = (1..indices.len()).map(|next| plan.data[indices[(place + next) % indices.len()]]);
+            let mut others = after.filter(|other| other.game_hash != plan.data[indices[place]].game_hash);
+            others.next().map(|other| mismatched(plan.data[indices[place]], other))
+        };
+        let pairs: Vec<Trajectory> =
+            (0..indices.len()).filter_map(other).filter(|pair| pair.tokens() <= context).collect();
+        let batches: Result<Vec<Batch>, _> =
+            pairs.iter().map(|pair| Batch::new(&[pair], self.place.cut.positions)).collect();
+        let answers =
+            self.in_lanes(&batches?, |networks, batch| trajectory_log_ratios(networks, &networks.place.tensors(batch)));
+        Ok(kto::reference_point(&answers.concat()))
+    }
+
+    /// What the reference says of all that is read; it then leaves the memory.
+    fn ask_the_reference(&mut self, plan: &Plan<'_>) -> Result<Vec<Vec<f32>>, TrainerError> {
+        let indices: Vec<usize> = (0..plan.data.len()).collect();
+        let mut logprobs = vec![Vec::new(); indices.len()];
+        for some in indices.chunks(256) {
+            let batches: Result<Vec<Batch>, _> =
+                some.iter().map(|index| Batch::new(&[plan.data[*index]], self.place.cut.positions)).collect();
+            let answers = self.in_lanes(&batches?, |networks, batch| {
+                objective::reference_logprobs(networks, &networks.place.tensors(batch))
+            });
+            some.iter().zip(answers).for_each(|(index, answer)| logprobs[*index] = answer.concat());
         }
-        Ok(whole)
+        self.replicas.iter_mut().for_each(|networks| networks.reference = None);
+        Ok(logprobs)
+    }
+
+    /// The loss on what is held out, when it is time to look, and whether it is the best so far.
+    fn look(&mut self, recipe: &LessonRecipe, plan: &Plan<'_>) -> Result<Option<f64>, TrainerError> {
+        let Some(early_stopping) = recipe.early_stopping else { return Ok(None) };
+        if !self.update.is_multiple_of(early_stopping.every) && self.update < plan.updates.len() {
+            return Ok(None);
+        }
+        let Watched { loss_policy, loss_value, .. } = self.whole(recipe, plan, &plan.held_out, Learns::No)?.watched;
+        let loss = loss_policy.unwrap_or(0.0) + loss_value.unwrap_or(0.0);
+        match &mut self.best {
+            Some((best, _)) if best.loss <= loss => best.looks_since += 1,
+            _ => {
+                let value = self.value.as_ref().map(|value| value.parameters.clone());
+                let learned = Learned { policy: self.policy.parameters.clone(), value };
+                self.best = Some((Best { loss, update: self.update, looks_since: 0 }, learned));
+            }
+        }
+        Ok(Some(loss))
+    }
+
+    /// Whether the held-out loss has stopped falling.
+    fn has_peaked(&self, recipe: &LessonRecipe) -> bool {
+        let patience = recipe.early_stopping.map(|early_stopping| early_stopping.patience);
+        let looks = self.best.as_ref().map(|(best, _)| best.looks_since);
+        patience.zip(looks).is_some_and(|(patience, looks)| looks >= patience)
     }
 
     fn refresh(&self, mut networks: Networks, (policy_moved, value_moved): (bool, bool)) -> Networks {
@@ -383,24 +426,19 @@ impl Student {
             networks.policy = with_parameters(networks.policy, &self.policy.parameters);
         }
         if let (true, Some(value)) = (value_moved, &self.value) {
-            networks.critic = networks
-                .critic
-                .map(|critic| Critic { value: with_parameters(critic.value, &value.parameters), ..critic });
+            networks.value = networks.value.map(|network| with_parameters(network, &value.parameters));
         }
         networks
     }
 }
 
-/// Cuts trajectories, longest first, into parts of at most so many tokens with their padding, or of one trajectory.
-fn parts<'a, 'b>(by_length: &'b [&'a Trajectory], tokens: usize) -> Vec<&'b [&'a Trajectory]> {
-    let mut rest = by_length;
-    std::iter::from_fn(|| {
-        let longest = rest.first()?.tokens().max(1);
-        let (part, after) = rest.split_at((tokens / longest).clamp(1, rest.len()));
-        rest = after;
-        Some(part)
-    })
-    .collect()
+/// Whether a pass over data moves anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Learns {
+    /// The value network does, and the policy where it says so.
+    Yes { policy: bool },
+    /// Only numbers are wanted.
+    No,
 }
 
 /// How much a part counts: losses over tokens by its tokens, losses over trajectories by its trajectories.
@@ -411,8 +449,24 @@ fn weight(batch: &Batch, algorithm: &Algorithm) -> f64 {
             Targets::Actions => count(&batch.action_mask),
             Targets::Transcript => count(&batch.target_mask),
         },
-        Algorithm::Oreo { .. } => batch.batch as f64,
+        _ => batch.batch as f64,
     }
+}
+
+/// The beginning of one episode before what was done in another.
+fn mismatched(beginning: &Trajectory, deeds: &Trajectory) -> Trajectory {
+    let mut pair = deeds.clone();
+    pair.turns[0].observation_tokens.clone_from(&beginning.turns[0].observation_tokens);
+    pair
+}
+
+/// Writes trajectories into a store of their own.
+fn save(path: &Path, trajectories: &[&Trajectory]) -> Result<(), TrainerError> {
+    if path.exists() {
+        std::fs::remove_file(path).map_err(TrainerError::file(path))?;
+    }
+    let (mut store, _) = Store::open(path)?;
+    Ok(trajectories.iter().try_for_each(|trajectory| store.append(trajectory))?)
 }
 
 impl Part {
@@ -424,23 +478,15 @@ impl Part {
         };
         add(&mut self.policy, part.policy);
         add(&mut self.value, part.value);
-        self.logged.add(part.logged, share);
+        self.watched.add(part.watched, share);
+        self.forward_seconds += part.forward_seconds;
+        self.backward_seconds += part.backward_seconds;
     }
 }
 
-impl Logged {
-    fn add(&mut self, part: Self, share: f64) {
-        let add = |whole: &mut Option<f64>, part: Option<f64>| {
-            if let Some(part) = part {
-                *whole = Some(whole.unwrap_or(0.0) + share * part);
-            }
-        };
-        add(&mut self.loss_policy, part.loss_policy);
-        add(&mut self.loss_value, part.loss_value);
-        add(&mut self.loss_after_value, part.loss_after_value);
-        add(&mut self.kl_exact, part.kl_exact);
-        add(&mut self.log_ratio_per_action, part.log_ratio_per_action);
-        add(&mut self.value_mean, part.value_mean);
+impl Place {
+    fn tensors(&self, batch: &Batch) -> BatchTensors {
+        batch.to_device(&self.device, self.cut.written)
     }
 }
 
@@ -457,250 +503,78 @@ impl Networks {
             let decoder = Decoder::from_weights(&start.config, weights, device)?;
             Ok(decoder.with_precision(precision).learning_last(layers))
         };
-        let critic = |value: &Weights| -> Result<Critic, TrainerError> {
+        let network = |value: &Weights| -> Result<ValueNetwork, TrainerError> {
             let value = ValueNetwork::from_weights(&start.config, value, device)?;
-            let value = value.with_precision(precision).learning_last(layers);
-            Ok(Critic { reference: decoder(&start.policy)?.no_grad(), value })
+            Ok(value.with_precision(precision).learning_last(layers))
         };
-        let critic = value.map(critic).transpose()?;
-        Ok(Self { policy: decoder(policy)?, critic, place: place.clone() })
+        let has_reference = lesson.recipe.algorithm.has_reference();
+        Ok(Self {
+            policy: decoder(policy)?,
+            reference: has_reference.then(|| decoder(&start.policy)).transpose()?.map(Module::no_grad),
+            value: value.map(network).transpose()?,
+            place: place.clone(),
+        })
     }
 
-    /// Gradients and numbers of one part of a batch; `progress` in [0, 1) says how far the lesson is.
-    fn part(&self, batch: &Batch, recipe: &LessonRecipe, progress: f64) -> Part {
-        match &recipe.algorithm {
-            Algorithm::Sft { targets } | Algorithm::RejectionSampling { targets } => self.imitate(batch, *targets),
-            Algorithm::Oreo { level, beta, alpha, value_warmup, .. } => {
-                let policy_learns = progress >= *value_warmup;
-                self.oreo(batch, &Oreo { level: *level, beta: *beta, alpha: *alpha, policy_learns })
-            }
+    /// Gradients and numbers of one part of a batch.
+    fn part(&self, batch: &Batch, algorithm: &Algorithm, moment: Moment, learns: Learns) -> Part {
+        let started = Instant::now();
+        let tensors = self.place.tensors(batch);
+        let Losses { policy, value, watched } = objective::losses(algorithm, self, &tensors, moment);
+        let forward_seconds = started.elapsed().as_secs_f64();
+        if learns == Learns::No {
+            return Part { watched, forward_seconds, ..Part::default() };
         }
+        let started = Instant::now();
+        let value = self.value.as_ref().zip(value).map(|(network, loss)| gradients(network, &loss.backward()));
+        let policy = policy.map(|loss| gradients(&self.policy, &loss.backward()));
+        Part { policy, value, watched, forward_seconds, backward_seconds: started.elapsed().as_secs_f64() }
     }
 
-    /// SFT, and rejection sampling, which is SFT on successes.
-    fn imitate(&self, batch: &Batch, targets: Targets) -> Part {
-        let tensors = batch.to_device(&self.place.device);
-        let loss = match targets {
-            Targets::Actions => {
-                let written = Written::new(batch, &self.place);
-                let logprobs = written.logprobs(&self.policy, &tensors);
-                sft::sft_loss(written.of_targets(logprobs), &written.mask)
-            }
-            Targets::Transcript => {
-                let hidden = self.policy.hidden(tensors.tokens.clone());
-                let [rows, time, width] = hidden.dims();
-                let logits = self.policy.logits(hidden.reshape([rows * time, width]));
-                let logits = logits.reshape([rows as i64, time as i64, -1]);
-                sft::transcript_loss(target_logprobs(logits, tensors.targets.clone()), &tensors.target_mask)
-            }
-        };
-        let logged = Logged { loss_policy: Some(number(&loss)), ..Logged::default() };
-        Part { policy: Some(gradients(&self.policy, &loss.backward())), value: None, logged }
-    }
-
-    /// Log-ratios first, then both losses, neither of which reaches the other's network.
-    fn oreo(&self, batch: &Batch, science: &Oreo) -> Part {
-        let critic = self.critic.as_ref().expect("oreo lessons have a critic");
-        let tensors = batch.to_device(&self.place.device);
-        let written = Written::new(batch, &self.place);
-        let policy_logprobs = written.logprobs(&self.policy, &tensors);
-        let reference_logprobs = written.logprobs(&critic.reference, &tensors).detach();
-        let token_log_ratios =
-            written.of_targets(policy_logprobs.clone()) - written.of_targets(reference_logprobs.clone());
-        let values = critic.value.values(tensors.tokens.clone());
-        let inputs = science.inputs(&tensors, &written, token_log_ratios, values.clone());
-
-        let loss_value = value_loss(&inputs, science.beta);
-        let loss_after = after_value_loss(science.after_values(&tensors, &written, values), &inputs, science.beta);
-        let loss_policy = policy_loss(&inputs, science.beta);
-        let kl = exact_kl(policy_logprobs, reference_logprobs, &written.mask);
-        let logged = Logged {
-            loss_policy: Some(number(&loss_policy)),
-            loss_value: Some(number(&loss_value)),
-            loss_after_value: Some(number(&loss_after)),
-            kl_exact: Some(number(&kl)),
-            log_ratio_per_action: Some(number(&mean_per_token(inputs.log_ratios.clone(), &inputs.action_mask))),
-            value_mean: Some(number(&mean_per_token(inputs.values.clone(), &inputs.action_mask))),
-        };
-        let value = gradients(&critic.value, &(loss_value + loss_after).backward());
-        let policy = science.policy_learns.then(|| {
-            let loss = if science.alpha > 0.0 { loss_policy + kl * science.alpha } else { loss_policy };
-            gradients(&self.policy, &loss.backward())
-        });
-        Part { policy, value: Some(value), logged }
+    /// Logits before every written token.
+    fn logits(decoder: &Decoder, batch: &BatchTensors) -> Tensor<3> {
+        let [rows, written] = batch.written.targets.dims();
+        let logits = decoder.logits(batch.written.select(decoder.hidden(batch.tokens.clone())));
+        logits.reshape([rows as i64, written as i64, -1])
     }
 }
 
-/// The numbers of one OREO update.
-struct Oreo {
-    level: Level,
-    beta: f64,
-    alpha: f64,
-    /// False while only the value network learns.
-    policy_learns: bool,
-}
-
-impl Oreo {
-    /// Actions of the chosen level; `token_log_ratios` `[batch, written]`, `values` `[batch, time]`.
-    fn inputs(
-        &self,
-        tensors: &BatchTensors,
-        written: &Written,
-        token_log_ratios: Tensor<2>,
-        values: Tensor<2>,
-    ) -> OreoInputs {
-        let returns = tensors.returns.clone();
-        match self.level {
-            Level::Turn => OreoInputs {
-                log_ratios: turn_sums(
-                    token_log_ratios,
-                    written.turns.clone(),
-                    &written.mask,
-                    tensors.turn_mask.dims()[1],
-                ),
-                values: values.gather(1, tensors.before_positions.clone()),
-                returns,
-                action_mask: tensors.turn_mask.clone(),
-            },
-            Level::Token => OreoInputs {
-                log_ratios: token_log_ratios,
-                values: values.gather(1, written.positions.clone()),
-                returns,
-                action_mask: written.mask.clone(),
-            },
-        }
+impl objective::Networks for Networks {
+    fn policy_logits(&self, batch: &BatchTensors) -> Tensor<3> {
+        Self::logits(&self.policy, batch)
     }
 
-    /// U just after each action; `values` `[batch, time]`.
-    fn after_values(&self, tensors: &BatchTensors, written: &Written, values: Tensor<2>) -> Tensor<2> {
-        match self.level {
-            Level::Turn => tensors.turn_after_values(values),
-            Level::Token => values.gather(1, written.positions.clone() + 1),
-        }
-    }
-}
-
-/// Only the positions before a token that the policy wrote, `[batch, written]`: nobody needs other logits.
-struct Written {
-    /// Where a written token is foretold; 0 in the padding.
-    positions: Tensor<2, Int>,
-    /// The same in the flattened batch, `[batch · written]`.
-    rows: Tensor<1, Int>,
-    /// The written tokens.
-    targets: Tensor<2, Int>,
-    /// Their turns.
-    turns: Tensor<2, Int>,
-    /// False in the padding.
-    mask: Tensor<2, Bool>,
-}
-
-impl Written {
-    fn new(batch: &Batch, Place { device, cut }: &Place) -> Self {
-        let row = |index: usize| (0..batch.time).filter(move |t| batch.action_mask[index * batch.time + t]);
-        let width = (0..batch.batch).map(|index| row(index).count()).max().unwrap_or(0);
-        let width = width.next_multiple_of(cut.written);
-        let shape = [batch.batch, width];
-        let [mut positions, mut rows, mut targets, mut turns] = [(); 4].map(|()| vec![0_i64; batch.batch * width]);
-        let mut mask = vec![false; batch.batch * width];
-        for index in 0..batch.batch {
-            for (slot, t) in row(index).enumerate() {
-                let (at, from) = (index * width + slot, index * batch.time + t);
-                positions[at] = t as i64;
-                rows[at] = from as i64;
-                targets[at] = batch.targets[from];
-                turns[at] = batch.turn_of_target[from];
-                mask[at] = true;
-            }
-        }
-        let ints = |data: Vec<i64>| Tensor::<2, Int>::from_data(TensorData::new(data, shape), device);
-        Self {
-            rows: Tensor::from_data(TensorData::new(rows, [batch.batch * width]), device),
-            positions: ints(positions),
-            targets: ints(targets),
-            turns: ints(turns),
-            mask: Tensor::from_data(TensorData::new(mask, shape), device),
-        }
+    fn reference_logits(&self, batch: &BatchTensors) -> Tensor<3> {
+        let reference = self.reference.as_ref().expect("who asks for a reference has one");
+        Self::logits(reference, batch).detach()
     }
 
-    /// Log-probabilities of the whole vocabulary, `[batch, written, vocab]`.
-    fn logprobs(&self, policy: &Decoder, tensors: &BatchTensors) -> Tensor<3> {
-        let hidden = policy.hidden(tensors.tokens.clone());
-        let [batch, time, width] = hidden.dims();
-        let chosen = hidden.reshape([batch * time, width]).select(0, self.rows.clone());
-        let logprobs = activation::log_softmax(policy.logits(chosen), 1);
-        logprobs.reshape([batch as i64, self.targets.dims()[1] as i64, -1])
+    fn transcript_logits(&self, batch: &BatchTensors) -> Tensor<3> {
+        let hidden = self.policy.hidden(batch.tokens.clone());
+        let [rows, time, width] = hidden.dims();
+        let logits = self.policy.logits(hidden.reshape([rows * time, width]));
+        logits.reshape([rows as i64, time as i64, -1])
     }
 
-    /// Of those, the written tokens', `[batch, written]`.
-    fn of_targets(&self, logprobs: Tensor<3>) -> Tensor<2> {
-        logprobs.gather(2, self.targets.clone().unsqueeze_dim(2)).squeeze_dim(2)
+    fn values(&self, batch: &BatchTensors) -> Tensor<2> {
+        self.value.as_ref().expect("who asks for values has a value network").values(batch.tokens.clone())
     }
-}
-
-fn number(tensor: &Tensor<1>) -> f64 {
-    f64::from(tensor.clone().into_scalar::<f32>())
 }
 
 /// Hash of all that decides a lesson's numbers.
-fn identity(lesson: &Lesson<'_>, plan: &[(usize, Vec<usize>)]) -> String {
+fn identity(lesson: &Lesson<'_>, plan: &Plan<'_>) -> String {
     let mut digest = Sha256::new();
-    digest.update(format!("{:?} {} {:?}", lesson.recipe, lesson.seed, plan));
+    digest.update(format!("{:?} {} {:?} {:?}", lesson.recipe, lesson.seed, plan.updates, plan.held_out));
     digest.update(lesson.start.policy.hash());
     for trajectory in lesson.trajectories {
         digest.update(format!("{} {} {:?}", trajectory.game_hash, trajectory.repetition, trajectory.outcome));
         for turn in &trajectory.turns {
             turn.observation_tokens.iter().chain(&turn.completion_tokens).for_each(|t| digest.update(t.to_le_bytes()));
+            turn.process_score.iter().for_each(|score| digest.update(score.to_le_bytes()));
         }
     }
+    plan.advantages.iter().flatten().for_each(|advantage| digest.update(advantage.to_le_bytes()));
     digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
-}
-
-impl Metrics {
-    fn summary(&self) -> String {
-        let part = |name: &str, value: Option<f64>| value.map(|v| format!(" {name} {v:.4}")).unwrap_or_default();
-        let losses = part("policy", self.loss_policy) + &part("value", self.loss_value) + &part("kl", self.kl_exact);
-        format!("loss{losses}")
-    }
-
-    fn check(&self) -> Result<(), TrainerError> {
-        let numbers = [
-            ("the policy loss", self.loss_policy),
-            ("the value loss", self.loss_value),
-            ("the policy's gradient norm", self.gradient_norm_policy),
-            ("the value network's gradient norm", self.gradient_norm_value),
-        ];
-        for (what, value) in numbers {
-            if let Some(value) = value.filter(|value| !value.is_finite()) {
-                return Err(TrainerError::NotFinite { update: self.update, what: what.into(), value });
-            }
-        }
-        Ok(())
-    }
-}
-
-/// `metrics.csv`, one row an update; a resumed lesson drops the rows after its checkpoint.
-struct MetricsFile {
-    writer: csv::Writer<std::fs::File>,
-    path: std::path::PathBuf,
-}
-
-impl MetricsFile {
-    fn open(path: &Path, update: usize) -> Result<Self, TrainerError> {
-        let mut kept: Vec<Metrics> = Vec::new();
-        if update > 0 && path.exists() {
-            let mut reader = csv::Reader::from_path(path).map_err(|e| TrainerError::content(path, e))?;
-            kept = reader.deserialize().filter_map(Result::ok).filter(|row: &Metrics| row.update < update).collect();
-        }
-        let writer = csv::Writer::from_path(path).map_err(|e| TrainerError::content(path, e))?;
-        let mut file = Self { writer, path: path.into() };
-        kept.iter().try_for_each(|row| file.write(row))?;
-        Ok(file)
-    }
-
-    fn write(&mut self, row: &Metrics) -> Result<(), TrainerError> {
-        self.writer.serialize(row).map_err(|e| TrainerError::content(&self.path, e))?;
-        self.writer.flush().map_err(TrainerError::file(&self.path))
-    }
 }
 
 #[cfg(test)]
@@ -712,60 +586,94 @@ mod corridor;
 mod tests {
     use super::corridor::{babbler, jobs, play, protocol, task};
     use super::*;
-    use crate::optimizer::OptimizerRecipe;
-    use crate::recipe::{Data, Start};
-    use agent::decoder::Precision;
+    use crate::recipe::Level;
     use agent::episode::Pool;
     use agent::model_player::{LookingOn, ModelPlayer};
 
     /// As far apart as a part of the larger; gradients as vectors.
     #[track_caller]
-    fn close(a: &[f32], b: &[f32]) {
+    fn close(a: &[f32], b: &[f32], what: &str) {
         let square = |x: f32| f64::from(x) * f64::from(x);
         let size = a.iter().map(|a| square(*a)).sum::<f64>().sqrt();
         let off = a.iter().zip(b).map(|(a, b)| square(a - b)).sum::<f64>().sqrt();
-        assert!(a.len() == b.len() && off <= 1e-4 * size + 1e-7, "off by {off}, of {size}");
+        assert!(a.len() == b.len() && off <= 1e-4 * size + 1e-7, "{what}: off by {off}, of {size}");
     }
 
-    /// A GPU's parts, padding and single lane, on the CPU: losses and gradients differ from the CPU's in rounding alone.
+    /// Every algorithm, at every level that it has.
+    fn algorithms() -> Vec<Algorithm> {
+        let (beta, alpha, value_learning_rate, value_warmup) = (0.1, 0.1, 1e-3, 0.0);
+        let mut all = vec![
+            Algorithm::Sft { targets: Targets::Actions },
+            Algorithm::Sft { targets: Targets::Transcript },
+            Algorithm::RejectionSampling { targets: Targets::Actions },
+            Algorithm::Oreo { level: Level::Response, beta, alpha, value_learning_rate, value_warmup },
+            Algorithm::Dro { beta, value_learning_rate, value_warmup },
+            Algorithm::Dpo { beta, pairs: 5 },
+            Algorithm::Kto { beta, desirable: 1.0, undesirable: 1.5 },
+        ];
+        for level in [Level::Turn, Level::Token] {
+            all.extend([
+                Algorithm::Oreo { level, beta, alpha, value_learning_rate, value_warmup },
+                Algorithm::Dqo { level, beta, lambda: 0.9, process_scores: false, value_learning_rate, value_warmup },
+                Algorithm::Grpo { level, clip: 0.2, alpha },
+                Algorithm::Gigpo { level, clip: 0.2, alpha, discount: 0.9, omega: 1.0 },
+            ]);
+        }
+        all
+    }
+
+    /// The numbers of a part, and its gradients as vectors.
+    fn said(part: Part) -> Vec<Vec<f32>> {
+        let Watched { loss_policy, loss_value, loss_after_value, kl_exact, kl_k3, .. } = part.watched;
+        let losses = [loss_policy, loss_value, loss_after_value, kl_exact, kl_k3];
+        let flat = |gradients: HostGradients| gradients.into_iter().flatten().flatten().collect::<Vec<f32>>();
+        let losses = losses.into_iter().flatten().map(|loss| loss as f32).collect();
+        [Some(losses), part.policy.map(flat), part.value.map(flat)].into_iter().flatten().collect()
+    }
+
+    /// A batch cut for a CPU, for a GPU (other padding, one lane), into single units that are added up, and read backwards:
+    /// losses and gradients of every algorithm differ in rounding alone. The policy has moved away from its reference.
     #[test]
-    fn the_cut_is_invisible() {
+    fn neither_padding_nor_packing_nor_order_nor_accumulation_changes_anything() {
         let model = babbler(31);
         let player = ModelPlayer::new(model.clone(), LookingOn::Nobody).unwrap();
         let tasks = ["plain/1", "plain/2", "plain/9"].map(task);
-        let played = play(&player, &jobs(&tasks, 4), &protocol(), Pool { workers: 2, episodes: 8 });
-        let chosen: Vec<&Trajectory> = played.iter().collect();
-        let oreo =
-            |level| Algorithm::Oreo { level, beta: 0.1, alpha: 0.1, value_learning_rate: 1e-3, value_warmup: 0.0 };
-        for algorithm in [
-            Algorithm::Sft { targets: Targets::Actions },
-            Algorithm::Sft { targets: Targets::Transcript },
-            oreo(Level::Turn),
-            oreo(Level::Token),
-        ] {
-            let (name, data, optimizer) = ("lesson".into(), vec![Data::Rollouts], OptimizerRecipe::default());
-            let precision = Precision::F32;
-            let recipe = LessonRecipe { name, from: Start::Collector, data, precision, optimizer, algorithm };
+        let mut played = play(&player, &jobs(&tasks, 4), &protocol(), Pool { workers: 2, episodes: 8 });
+        for (index, turn) in played.iter_mut().flat_map(|trajectory| &mut trajectory.turns).enumerate() {
+            turn.state = Some(index as u64 % 4);
+        }
+        let mut moved = model.clone();
+        let norm = moved.policy.0.get_mut("model.norm.weight").unwrap();
+        norm.data.iter_mut().enumerate().for_each(|(index, x)| *x *= 1.0 + 0.1 * (index as f32).sin());
+        for algorithm in algorithms() {
+            let recipe = LessonRecipe::of(algorithm);
             let out = tempfile::tempdir().unwrap();
             let (out, hardware) = (out.path(), Hardware::Cpu);
             let lesson = Lesson { recipe: &recipe, start: &model, trajectories: &played, seed: 1, out, hardware };
-            let whole = |cut: Cut| {
+            let plan = Plan::new(&recipe, &played, 10_000, 1).unwrap();
+            let mut units: Vec<Unit> = plan.updates.iter().flat_map(|(_, units)| units.clone()).collect();
+            let whole = |cut: Cut, units: &[Unit]| {
                 let place = Place { device: Device::flex().autodiff(), cut };
-                let student = Student::new(&lesson, &[], place).unwrap();
-                student.whole(&recipe, &chosen, 1).unwrap()
+                let mut student = Student::new(&lesson, &plan, place).unwrap();
+                for networks in &mut student.replicas {
+                    networks.policy =
+                        Decoder::from_weights(&model.config, &moved.policy, &networks.place.device).unwrap();
+                }
+                said(student.whole(&recipe, &plan, units, Learns::Yes { policy: true }).unwrap())
             };
-            let (cpu, gpu) = (whole(Cut::of(Hardware::Cpu)), whole(Cut::of(Hardware::Cuda(0))));
-            let losses = |part: &Part| {
-                let Logged { loss_policy, loss_value, loss_after_value, kl_exact, value_mean, .. } = part.logged;
-                let all = [loss_policy, loss_value, loss_after_value, kl_exact, value_mean];
-                all.into_iter().flatten().map(|loss| loss as f32).collect::<Vec<_>>()
-            };
-            close(&losses(&cpu), &losses(&gpu));
-            for (cpu, gpu) in [(cpu.policy, gpu.policy), (cpu.value, gpu.value)] {
-                let flat = |gradients: Option<HostGradients>| -> Vec<f32> {
-                    gradients.into_iter().flatten().flatten().flatten().collect()
-                };
-                close(&flat(cpu), &flat(gpu));
+            let cut = Cut::of(Hardware::Cpu, 0);
+            let expected = whole(cut, &units);
+            assert!(expected[1].iter().any(|gradient| *gradient != 0.0), "{:?}", recipe.algorithm);
+            let mut others =
+                vec![whole(Cut::of(Hardware::Cuda(0), 0), &units), whole(Cut { tokens: 1, ..cut }, &units)];
+            if !matches!(recipe.algorithm, Algorithm::Kto { .. }) {
+                units.reverse(); // KTO's reference point depends on who stands beside whom
+                others.push(whole(cut, &units));
+            }
+            for (other, how) in others.iter().zip(["on a GPU", "added up", "backwards"]) {
+                let what = format!("{:?} {how}", recipe.algorithm);
+                assert_eq!(expected.len(), other.len(), "{what}");
+                expected.iter().zip(other).for_each(|(expected, other)| close(expected, other, &what));
             }
         }
     }

@@ -14,7 +14,7 @@ use corridor::{babbler, jobs, play, protocol, task};
 use indicatif::ProgressBar;
 use std::collections::BTreeMap;
 use trainer::optimizer::OptimizerRecipe;
-use trainer::recipe::{Algorithm, Data, LessonRecipe, Level, Start, Targets};
+use trainer::recipe::{Algorithm, LessonRecipe, Level, Targets};
 use trainer::train::{Lesson, train};
 
 const GPU: Hardware = Hardware::Cuda(0);
@@ -29,8 +29,7 @@ fn losses(algorithm: &Algorithm, precision: Precision, hardware: Hardware) -> BT
     let tasks = ["plain/1", "plain/2", "plain/9"].map(task);
     let played = play(&player, &jobs(&tasks, 4), &protocol(), Pool { workers: 2, episodes: 8 });
     let optimizer = OptimizerRecipe { batch: played.len(), updates: UPDATES, ..OptimizerRecipe::default() };
-    let (name, data, algorithm) = ("lesson".into(), vec![Data::Rollouts], algorithm.clone());
-    let recipe = LessonRecipe { name, from: Start::Collector, data, precision, optimizer, algorithm };
+    let recipe = LessonRecipe { precision, optimizer, ..LessonRecipe::of(algorithm.clone()) };
     let out = tempfile::tempdir().unwrap();
     let lesson = Lesson { recipe: &recipe, start: &model, trajectories: &played, seed: 7, out: out.path(), hardware };
     train(&lesson, &ProgressBar::hidden()).unwrap();

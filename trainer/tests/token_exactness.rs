@@ -51,7 +51,7 @@ fn the_learner_finds_the_logged_logprobs_and_values() {
 
     let device = Device::flex();
     let batch = Batch::new(&played.iter().collect::<Vec<_>>(), 16).unwrap();
-    let tensors = batch.to_device(&device);
+    let tensors = batch.to_device(&device, 1);
     let decoder = Decoder::from_weights(&model.config, &model.policy, &device).unwrap();
     let logits = decoder
         .logits(decoder.hidden(tensors.tokens.clone()).reshape([batch.batch * batch.time, model.config.hidden_size]));
@@ -60,7 +60,7 @@ fn the_learner_finds_the_logged_logprobs_and_values() {
     let network = ValueNetwork::from_weights(&model.config, model.value.as_ref().unwrap(), &device).unwrap();
     let values = network.values(tensors.tokens.clone());
     let before = numbers(values.clone().gather(1, tensors.before_positions.clone()));
-    let after = numbers(tensors.turn_after_values(values));
+    let after = numbers(values.gather(1, tensors.after_positions.clone()));
     for (row, trajectory) in played.iter().enumerate() {
         let logged = |of: fn(&scenarios::Turn) -> Vec<f32>| trajectory.turns.iter().flat_map(of).collect::<Vec<f32>>();
         assert_close(&kept(&logprobs, &batch.action_mask, row, batch.time), &logged(|turn| turn.logprobs.clone()));

@@ -20,8 +20,9 @@ use std::path::Path;
 use trainer::TrainerError;
 use trainer::course::tokenize_texts;
 use trainer::optimizer::OptimizerRecipe;
-use trainer::recipe::{Algorithm, Data, LessonRecipe, Level, Start, Targets};
-use trainer::train::{LeftOut, Lesson, train};
+use trainer::plan::{LeftOut, Read};
+use trainer::recipe::{Algorithm, LessonRecipe, Level, Targets};
+use trainer::train::{Lesson, train};
 
 /// Updates after which a checkpoint is written.
 const CHECKPOINT: usize = 100;
@@ -34,14 +35,7 @@ fn oreo(level: Level, value_warmup: f64) -> Algorithm {
 }
 
 fn recipe(algorithm: Algorithm, optimizer: OptimizerRecipe) -> LessonRecipe {
-    LessonRecipe {
-        name: "lesson".into(),
-        from: Start::Collector,
-        data: vec![Data::Rollouts],
-        precision: Precision::F32,
-        optimizer,
-        algorithm,
-    }
+    LessonRecipe { optimizer, ..LessonRecipe::of(algorithm) }
 }
 
 /// Every trajectory once, all in one update, at a rate.
@@ -54,12 +48,12 @@ fn learn(
     start: &Model,
     trajectories: &[Trajectory],
     out: &Path,
-) -> Result<(Model, LeftOut), TrainerError> {
+) -> Result<(Model, Read), TrainerError> {
     train(&Lesson { recipe, start, trajectories, seed: 7, out, hardware: Hardware::Cpu }, &ProgressBar::hidden())
 }
 
 /// Learns in a folder of its own; what came of it and the rows of metrics.csv.
-fn learned(recipe: &LessonRecipe, start: &Model, trajectories: &[Trajectory]) -> (Model, LeftOut, Vec<MetricsRow>) {
+fn learned(recipe: &LessonRecipe, start: &Model, trajectories: &[Trajectory]) -> (Model, Read, Vec<MetricsRow>) {
     let out = tempfile::tempdir().unwrap();
     let (model, left_out) = learn(recipe, start, trajectories, out.path()).unwrap();
     (model, left_out, metrics(out.path()))
@@ -110,13 +104,13 @@ fn the_first_value_loss_is_the_success_rate() {
     for level in [Level::Turn, Level::Token] {
         let (_, _, rows) = learned(&recipe(oreo(level, 0.0), one_update(&played, 1e-3)), &model, &played);
         let row = &rows[0];
-        for column in ["success_rate", "loss_value", "loss_after_value", "loss_policy"] {
+        for column in ["success_rate", "loss/value", "loss/after_value", "loss/policy"] {
             assert!((number(row, column) - wins).abs() < 1e-6, "{column} is {}, {wins} were won", row[column]);
         }
-        for column in ["value_mean", "log_ratio_per_action", "kl_exact"] {
+        for column in ["value/mean", "log_ratio/p95", "kl/exact"] {
             assert!(number(row, column).abs() < 1e-12, "{column} is {}", row[column]);
         }
-        assert!(number(row, "gradient_norm_policy") > 0.0 && number(row, "gradient_norm_value") > 0.0);
+        assert!(number(row, "gradient_norm/policy") > 0.0 && number(row, "gradient_norm/value") > 0.0);
     }
 }
 
@@ -126,7 +120,7 @@ fn failures_alone_teach_nothing_at_first() {
     let model = babbler(21);
     let lost = of(&rollouts(&model), |outcome| outcome != Outcome::Success);
     let (learned, _, rows) = learned(&recipe(oreo(Level::Turn, 0.0), one_update(&lost, 1e-2)), &model, &lost);
-    assert_eq!((number(&rows[0], "gradient_norm_policy"), number(&rows[0], "gradient_norm_value")), (0.0, 0.0));
+    assert_eq!((number(&rows[0], "gradient_norm/policy"), number(&rows[0], "gradient_norm/value")), (0.0, 0.0));
     assert_eq!(learned.policy, model.policy);
     assert_eq!(learned.value, Some(model.policy.with_zero_value_head(&model.config)));
 }
@@ -138,9 +132,9 @@ fn the_value_network_learns_first() {
     let played = rollouts(&model);
     let optimizer = OptimizerRecipe { updates: 4, ..one_update(&played, 1e-2) };
     let (learned_half, _, rows) = learned(&recipe(oreo(Level::Turn, 0.5), optimizer.clone()), &model, &played);
-    let policy_learned: Vec<bool> = rows.iter().map(|row| !row["gradient_norm_policy"].is_empty()).collect();
+    let policy_learned: Vec<bool> = rows.iter().map(|row| !row["gradient_norm/policy"].is_empty()).collect();
     assert_eq!(policy_learned, [false, false, true, true]);
-    assert!(rows.iter().all(|row| number(row, "gradient_norm_value") > 0.0));
+    assert!(rows.iter().all(|row| number(row, "gradient_norm/value") > 0.0));
     assert_ne!(learned_half.policy, model.policy);
     let (learned_none, _, _) = learned(&recipe(oreo(Level::Turn, 1.0), optimizer), &model, &played);
     assert_eq!(learned_none.policy, model.policy);
@@ -155,10 +149,10 @@ fn every_algorithm_lowers_its_loss() {
     let optimizer = OptimizerRecipe { updates: 6, ..one_update(&played, 1e-2) };
     let transcript = Algorithm::Sft { targets: Targets::Transcript };
     for (algorithm, column) in [
-        (SFT, "loss_policy"),
-        (transcript, "loss_policy"),
-        (oreo(Level::Turn, 0.0), "loss_value"),
-        (oreo(Level::Token, 0.0), "loss_value"),
+        (SFT, "loss/policy"),
+        (transcript, "loss/policy"),
+        (oreo(Level::Turn, 0.0), "loss/value"),
+        (oreo(Level::Token, 0.0), "loss/value"),
     ] {
         let (_, _, rows) = learned(&recipe(algorithm.clone(), optimizer.clone()), &model, &played);
         let (first, last) = (number(&rows[0], column), number(&rows[5], column));
@@ -173,7 +167,7 @@ fn half_precision_learns_too() {
     let model = babbler(22);
     let played = of(&rollouts(&model), |outcome| outcome == Outcome::Success);
     let optimizer = OptimizerRecipe { updates: 6, ..one_update(&played, 1e-2) };
-    for (algorithm, column) in [(SFT, "loss_policy"), (oreo(Level::Turn, 0.0), "loss_value")] {
+    for (algorithm, column) in [(SFT, "loss/policy"), (oreo(Level::Turn, 0.0), "loss/value")] {
         let wide = recipe(algorithm, optimizer.clone());
         let (_, _, wide_rows) = learned(&wide, &model, &played);
         let narrow = LessonRecipe { precision: Precision::Bf16, ..wide };
@@ -183,7 +177,7 @@ fn half_precision_learns_too() {
         assert!((first - expected).abs() < 0.02 * expected, "{first} in bf16, {expected} in f32");
         assert!(last < 0.95 * first, "{first} before, {last} after");
         let same = |column: &str| rows[0][column].is_empty() || number(&rows[0], column) == 0.0;
-        assert!(same("log_ratio_per_action") && same("kl_exact"));
+        assert!(same("log_ratio/p95") && same("kl/exact"));
         assert_ne!(rows[1][column], wide_rows[1][column], "the precision was used");
     }
 }
@@ -201,7 +195,7 @@ fn only_the_last_layers_learn_where_that_is_asked() {
         let (learned_some, _, rows) =
             learned(&LessonRecipe { optimizer: last_layer, ..everything.clone() }, &model, &played);
         let (_, _, all_rows) = learned(&everything, &model, &played);
-        assert_eq!(rows[0]["loss_policy"], all_rows[0]["loss_policy"]);
+        assert_eq!(rows[0]["loss/policy"], all_rows[0]["loss/policy"]);
         let value = learned_some.value.iter().flat_map(|value| &value.0).filter(|(name, _)| *name != VALUE_HEAD);
         for (name, tensor) in learned_some.policy.0.iter().chain(value) {
             let moves = name.starts_with(&format!("model.layers.{last}.")) || name == "model.norm.weight";
@@ -224,7 +218,7 @@ fn neither_padding_nor_order_nor_company_changes_a_loss() {
         let loss_of = |trajectories: &[Trajectory]| {
             let (_, _, rows) = learned(&recipe(algorithm.clone(), one_update(trajectories, 0.0)), &model, trajectories);
             assert_eq!(rows.len(), 1);
-            number(&rows[0], "loss_policy")
+            number(&rows[0], "loss/policy")
         };
         let total: usize = played.iter().map(count).sum();
         let singles: f64 = played.iter().map(|t| loss_of(std::slice::from_ref(t)) * count(t) as f64).sum();
@@ -246,12 +240,13 @@ fn rejection_sampling_reads_only_successes() {
     let played = rollouts(&model);
     let won = of(&played, |outcome| outcome == Outcome::Success);
     let optimizer = OptimizerRecipe { batch: 3, updates: 4, ..OptimizerRecipe::default() };
-    let (chosen, left_out, rows) = learned(&recipe(REJECTION_SAMPLING, optimizer.clone()), &model, &played);
+    let (chosen, read, rows) = learned(&recipe(REJECTION_SAMPLING, optimizer.clone()), &model, &played);
     let (imitated, nothing, _) = learned(&recipe(SFT, optimizer), &model, &won);
     assert_eq!(chosen.policy, imitated.policy);
     assert_ne!(chosen.policy, model.policy);
-    assert_eq!(left_out, LeftOut { failures: played.len() - won.len(), ..LeftOut::default() });
-    assert_eq!(nothing, LeftOut::default());
+    assert_eq!(read.left_out, LeftOut { failures: played.len() - won.len(), ..LeftOut::default() });
+    assert_eq!((read.trajectories, read.successes), (won.len(), won.len()));
+    assert_eq!(nothing.left_out, LeftOut::default());
     assert!(rows.iter().all(|row| number(row, "success_rate") == 1.0));
 }
 
@@ -268,16 +263,19 @@ fn what_is_left_out_is_counted_by_its_reason() {
     model.config.max_position_embeddings = long.tokens() - 1;
     let all = [good.clone(), lost.clone(), lost, failed, turnless, blank, long];
     let counted = |algorithm| {
-        let (_, left_out, rows) = learned(&recipe(algorithm, one_update(&all, 1e-3)), &model, &all);
-        (left_out, rows[0]["trajectories"].clone())
+        let (_, read, rows) = learned(&recipe(algorithm, one_update(&all, 1e-3)), &model, &all);
+        (read.left_out, rows[0]["trajectories"].clone())
     };
-    let left_out = LeftOut { env_failed: 2, too_long: 1, empty: 2, failures: 0 };
+    let left_out = LeftOut { env_failed: 2, too_long: 1, empty: 2, ..LeftOut::default() };
     assert_eq!(counted(SFT), (left_out, "2".into()));
     assert_eq!(counted(REJECTION_SAMPLING), (LeftOut { failures: 1, ..left_out }, "1".into()));
 
     let out = tempfile::tempdir().unwrap();
     let error = learn(&recipe(REJECTION_SAMPLING, one_update(&all, 1e-3)), &model, &all[1..], out.path()).unwrap_err();
-    assert_eq!(error.to_string(), "nothing to learn from: lesson lesson: no trajectory remains of 6");
+    assert_eq!(
+        error.to_string(),
+        "nothing to learn from: lesson lesson: no trajectory remains of 6 (left out: 1 failures, 2 lost to the world, 1 longer than the context, 2 without tokens)"
+    );
 }
 
 /// The versions of the start and of what the updates read; nothing of what was left out or not reached.
@@ -337,9 +335,14 @@ fn a_number_that_is_none_stops_the_lesson_and_is_named() {
     model.policy.0.get_mut("model.norm.weight").unwrap().data[3] = f32::NAN;
     let out = tempfile::tempdir().unwrap();
     let error = learn(&recipe(SFT, one_update(&played, 1e-3)), &model, &played, out.path()).unwrap_err();
-    let expected =
-        "update 0: the policy loss is NaN\nhint: a smaller learning rate, or a look at the last rows of metrics.csv";
+    let batch = out.path().join("stopped-batch.jsonl");
+    let expected = format!(
+        "update 0: the policy loss is NaN; the episodes of its batch stand in {}\nhint: a smaller learning rate, or a look at the last rows of metrics.csv",
+        batch.display()
+    );
     assert_eq!(error.to_string(), expected);
+    let saved = scenarios::store::Store::read(&batch).unwrap();
+    assert_eq!(saved.len(), played.len(), "the batch was saved");
     assert_eq!(metrics(out.path()).len(), 0, "only finite rows are written");
 }
 
@@ -374,8 +377,9 @@ fn resuming_equals_not_stopping(algorithm: Algorithm, after: impl Fn(&mut String
         "the others were learned again"
     );
     let timeless = |rows: &[MetricsRow]| {
+        let timed = |name: &str| name == "seconds" || name == "tokens_per_s" || name.starts_with("time/");
         let without = |row: &MetricsRow| {
-            row.iter().filter(|(name, _)| *name != "seconds").map(|(n, v)| (n.clone(), v.clone())).collect()
+            row.iter().filter(|(name, _)| !timed(name)).map(|(n, v)| (n.clone(), v.clone())).collect()
         };
         rows.iter().map(without).collect::<Vec<MetricsRow>>()
     };

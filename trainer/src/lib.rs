@@ -1,7 +1,8 @@
 //! The lesson: what an agent learns from its own episodes, and how well it then plays.
 //!
 //! [`batch`] lays trajectories out as tensors, [`loss`] holds one file an algorithm, [`train`] is the one training
-//! loop, [`evaluate`] plays every game once and counts, [`course`] runs collect → train → evaluate from one recipe.
+//! loop, [`evaluate`] plays every game once and counts, [`process`] scores the turns of failed episodes, [`course`] runs
+//! collect → train → evaluate from one recipe.
 
 pub mod batch;
 pub mod checkpoint;
@@ -10,6 +11,7 @@ pub mod error;
 pub mod evaluate;
 pub mod loss;
 pub mod optimizer;
+pub mod process;
 pub mod recipe;
 pub mod statistics;
 pub mod train;

@@ -17,11 +17,6 @@ use std::process::ExitCode;
 use trainer::TrainerError;
 use trainer::process::{Failed, Found, Scoring, completing, is_scored, score_episodes, with_scores};
 
-/// Score the turns of failed episodes by how far they could still be won
-///
-/// A failed episode of n turns is completed by the policy from the end of its first n-1 turns, its first n-2, and so on.
-/// The first of these beginnings from which one completion wins gets 1/n a turn, and the turns behind it 0. What was won,
-/// and what was lost to the world, is copied as it is.
 #[derive(Args)]
 pub(crate) struct Score {
     /// The store, JSONL, as `collect`, `eval` and `loop` write it

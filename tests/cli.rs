@@ -123,7 +123,7 @@ fn save_walker(folder: &Path) {
     let embedding = policy.0.get_mut("model.embed_tokens.weight").unwrap();
     embedding.data.chunks_exact_mut(config.hidden_size).for_each(|row| row[0] = 1.0);
     for (ids, fondness) in
-        [(tokenizer.encode("east"), 3.4), (tokenizer.encode("look"), 3.2), (vec![tokenizer.end], 3.5)]
+        [(tokenizer.encode("east"), 4.4), (tokenizer.encode("look"), 4.2), (vec![tokenizer.end], 4.5)]
     {
         assert_eq!(ids.len(), 1, "a command is one token");
         embedding.data[ids[0] as usize * config.hidden_size] = fondness;
@@ -200,13 +200,12 @@ fn a_device_is_for_models_alone() {
     }
 }
 
-/// Corridors of two rooms and of four, in which a walker that looks around in every other turn has six turns, and one that
-/// is too long.
+/// Corridors in which a walker that often loses its turn may come to the end in ten of them, and one that is too long.
 #[test]
 fn failed_episodes_are_scored_by_how_far_they_could_be_won() {
     let folder = folder();
     fs::create_dir_all(folder.path().join("corridors/train")).unwrap();
-    for rooms in [2, 4, 9] {
+    for rooms in [1, 3, 20] {
         fs::write(folder.path().join(format!("corridors/train/{rooms}.tw-pddl")), corridor(rooms)).unwrap();
     }
     save_walker(&folder.path().join("model"));
@@ -214,7 +213,7 @@ fn failed_episodes_are_scored_by_how_far_they_could_be_won() {
     let with_model = |command: &[&str], more: &[&str]| {
         run(&[command, &["--policy", "model", "--suite", "corridors", "--json"], more].concat())
     };
-    let collect = ["--repetitions", "6", "--turns", "6", "--completion", "4", "--out", "played.jsonl"];
+    let collect = ["--repetitions", "5", "--turns", "10", "--completion", "4", "--out", "played.jsonl"];
     let collected = with_model(&["collect"], &collect).json();
     let played = Store::read(folder.path().join("played.jsonl")).unwrap();
     let by_identity = |mut all: Vec<Trajectory>| {
@@ -230,29 +229,29 @@ fn failed_episodes_are_scored_by_how_far_they_could_be_won() {
         }
     }
     let states: BTreeSet<u64> = rooms.values().copied().collect();
-    assert!(states.len() == rooms.len() && states.len() > 8, "{rooms:?}");
+    assert!(states.len() == rooms.len() && states.len() > 5, "{rooms:?}");
     let line = fs::read_to_string(folder.path().join("played.jsonl")).unwrap();
     assert!(line.contains(&format!("\"state\":\"{:016x}\"", played[0].turns[0].state.unwrap())));
 
     let score = |store: &str, more: &[&str]| {
-        with_model(&["score", store], &[&["--completions", "8", "--out", "scored.jsonl"], more].concat())
+        with_model(&["score", store], &[&["--completions", "4", "--out", "scored.jsonl"], more].concat())
     };
     let counts = score("played.jsonl", &[]).json();
     let scored = Store::read(folder.path().join("scored.jsonl")).unwrap();
     let failures = scored.iter().filter(|t| t.reward == 0.0).count();
-    assert_eq!((&counts["episodes"], &counts["successes"]), (&json!(18), &collected["successes"]));
+    assert_eq!((&counts["episodes"], &counts["successes"]), (&json!(15), &collected["successes"]));
     assert_eq!((&counts["scored"], &counts["lost"], &counts["unscored"]), (&json!(failures), &json!(0), &json!(0)));
     let winnable = counts["winnable"].as_u64().unwrap() as usize;
-    assert!(0 < winnable && winnable < failures && failures < 18, "{counts}");
+    assert!(0 < winnable && winnable < failures && failures < 15, "{counts}");
     for t in &scored {
         let scores: Vec<Option<f64>> = t.turns.iter().map(|turn| turn.process_score).collect();
         let longest = scores.iter().filter(|score| **score > Some(0.0)).count();
-        let share = |turn: usize| if turn < longest { 1.0 / 6.0 } else { 0.0 };
+        let share = |turn: usize| if turn < longest { 0.1 } else { 0.0 };
         match t.outcome {
             Outcome::Success => assert!(scores.iter().all(Option::is_none)),
-            _ => assert_eq!(scores, (0..6).map(|turn| Some(share(turn))).collect::<Vec<_>>(), "{}", t.game),
+            _ => assert_eq!(scores, (0..10).map(|turn| Some(share(turn))).collect::<Vec<_>>(), "{}", t.game),
         }
-        assert!(longest < 6 && (longest == 0 || t.game != "train/9.tw-pddl"), "{longest} in {}", t.game);
+        assert!(longest < 10 && (longest == 0 || t.game != "train/20.tw-pddl"), "{longest} in {}", t.game);
     }
     let unscored = |t: &Trajectory| {
         let turns = t.turns.iter().map(|turn| Turn { process_score: None, ..turn.clone() }).collect();
@@ -283,7 +282,7 @@ fn failed_episodes_are_scored_by_how_far_they_could_be_won() {
     score("played.jsonl", &["--seed", "2"])
         .refused(2, &format!("error: scored.jsonl: holds scores by another policy, or with other settings\n{hint}"));
     with_model(&["collect"], &[&collect[..7], &["other.jsonl", "--seed", "9"]].concat()).done();
-    score("other.jsonl", &[]).refused(2, &format!("error: scored.jsonl: holds 18 episodes of another store\n{hint}"));
+    score("other.jsonl", &[]).refused(2, &format!("error: scored.jsonl: holds 15 episodes of another store\n{hint}"));
     with_model(&["score", "played.jsonl"], &["--out", "other.jsonl"])
         .refused(2, &format!("error: other.jsonl: holds episodes, and nothing says how they were scored\n{hint}"));
     let (_elsewhere, suite) = with_games();
@@ -544,7 +543,7 @@ fn a_loop_and_its_stages_by_hand() {
     assert!(reseeded.stderr.contains("recipe.toml: another recipe has run here"), "{}", reseeded.stderr);
 
     let (games, oreo) = ("runs/tiny/games", "runs/tiny/1/oreo");
-    let played = ["--suite", games, "--turns", "6", "--completion", "4"];
+    let played = ["--suite", games, "--turns", "10", "--completion", "4"];
     let collect = [
         &["collect", "--policy", oreo, "--games", "2", "--repetitions", "2", "--out", "store.jsonl", "--json"],
         &played[..],

@@ -50,10 +50,6 @@ enum Command {
     /// Play episodes into a trajectory store
     Collect(collect::Collect),
     /// Score the turns of failed episodes by how far they could still be won
-    ///
-    /// A failed episode of n turns is completed by the policy from the end of its first n-1 turns, of its first n-2, and
-    /// so on. The first of these beginnings from which a completion wins gets 1/n a turn, the turns behind it get 0. What
-    /// was won, and what was lost to the world, is copied as it is.
     Score(score::Score),
     /// Train one lesson on trajectory stores
     Train(train::Train),

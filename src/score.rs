@@ -1,4 +1,8 @@
-//! `hearth score`: a store with process scores at the turns of its failed episodes.
+//! `hearth score`: a store with process scores at the turns of its failed episodes; what was won, and what was lost to the
+//! world, is copied as it is.
+//!
+//! What is found is written at once. A call that is stopped goes on with the episodes that are not in OUT yet, to the same
+//! scores; OUT.settings.json beside it keeps scores that were found in another way out.
 
 use crate::policy::HoldingArgs;
 use crate::ui;

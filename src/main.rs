@@ -12,6 +12,7 @@ mod play;
 mod policy;
 mod remote;
 mod run;
+mod score;
 mod scratch;
 mod train;
 mod ui;
@@ -48,6 +49,8 @@ enum Command {
     Scenarios(games::Scenarios),
     /// Play episodes into a trajectory store
     Collect(collect::Collect),
+    /// Score the turns of failed episodes by how far they could still be won
+    Score(score::Score),
     /// Train one lesson on trajectory stores
     Train(train::Train),
     /// Play every game of the named splits once and print the table
@@ -82,6 +85,7 @@ fn main() -> ExitCode {
         Command::Play(command) => command.run(),
         Command::Scenarios(command) => command.run(),
         Command::Collect(command) => command.run(),
+        Command::Score(command) => command.run(),
         Command::Train(command) => command.run(),
         Command::Eval(command) => command.run(),
         Command::Model(command) => command.run(),

@@ -57,6 +57,21 @@ pub(crate) struct HoldingArgs {
     token_budget: Option<usize>,
 }
 
+impl HoldingArgs {
+    /// The model of a folder; for K above 1 there must be a value network.
+    pub(crate) fn open(self, folder: &Path, highest_k: usize, looking_on: LookingOn) -> anyhow::Result<ModelPlayer> {
+        let Self { weights, device, token_budget } = self;
+        let policy = folder.display();
+        let engine = device.engine().map_err(TrainerError::from)?;
+        let model = Model::open(folder).map_err(TrainerError::from).with_context(|| format!("--policy {policy}"))?;
+        if highest_k > 1 && model.value.is_none() {
+            return Err(ui::WrongUse(format!("--best-of {highest_k}: {policy} holds no value network (value/)")).into());
+        }
+        let holding = Holding { looking_on, weights, token_budget, engine };
+        Ok(ModelPlayer::new(model, holding).map_err(TrainerError::from)?)
+    }
+}
+
 /// How the player of `--policy` plays.
 #[derive(Args)]
 pub(crate) struct PolicyArgs {
@@ -127,14 +142,7 @@ impl Player {
             );
             return Err(ui::WrongUse(text).into());
         }
-        let HoldingArgs { weights, device, token_budget } = args.holding;
-        let engine = device.engine().map_err(TrainerError::from)?;
-        let model = Model::open(folder).map_err(TrainerError::from).with_context(|| format!("--policy {policy}"))?;
-        if highest_k > 1 && model.value.is_none() {
-            return Err(ui::WrongUse(format!("--best-of {highest_k}: {policy} holds no value network (value/)")).into());
-        }
-        let holding = Holding { looking_on: LookingOn::Value, weights, token_budget, engine };
-        Ok(Self::Model(Box::new(ModelPlayer::new(model, holding).map_err(TrainerError::from)?)))
+        Ok(Self::Model(Box::new(args.holding.open(folder, highest_k, LookingOn::Value)?)))
     }
 
     pub(crate) fn context(&self) -> usize {

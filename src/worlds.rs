@@ -7,14 +7,22 @@ use scenarios::{Task, TextVersion, World};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+/// Which world.
+#[derive(Args)]
+#[command(next_help_heading = "World")]
+pub(crate) struct WhichWorld {
+    /// `native`; `python`: ALFWorld's and TextWorld's own, from a venv; or `python:FILE.py:CLASS`: a class of yours with
+    /// reset, step and close
+    #[arg(long, default_value = "native")]
+    pub(crate) world: String,
+}
+
 /// The world, and how the processes of a Python world are run.
 #[derive(Args)]
 #[command(next_help_heading = "World")]
 pub(crate) struct WorldArgs {
-    /// `native`; `python`: ALFWorld's and TextWorld's own, from a venv; or `python:FILE.py:CLASS`: a class of yours with
-    /// reset, step and close
-    #[arg(long, default_value = "native")]
-    world: String,
+    #[command(flatten)]
+    which: WhichWorld,
     /// Have every household game speak one text version, 2.1.1 (`put X in/on Y`) or 2.1.3 (`move X to Y`): without a
     /// value, the one that the model learned from
     #[arg(long, value_name = "VERSION", num_args = 0..=1, require_equals = true)]
@@ -53,18 +61,25 @@ pub(crate) enum Opened {
     Python(env_bridge::python::PythonWorld),
 }
 
-impl WorldArgs {
+impl WhichWorld {
     /// Opens the world for at most `at_once` episodes at a time.
-    pub(crate) fn open(&self, at_once: usize) -> anyhow::Result<Opened> {
+    pub(crate) fn open(&self, python: &PythonArgs, at_once: usize) -> anyhow::Result<Opened> {
         match self.world.split_once(':').unwrap_or((&self.world, "")) {
             ("native", "") => Ok(Opened::Native(NativeWorld::new())),
-            ("python", place) => self.python.open(place, at_once),
+            ("python", place) => python.open(place, at_once),
             _ => Err(ui::WrongUse(format!(
                 "--world {}: unknown; known: native, python, python:FILE.py:CLASS, python:package.module:CLASS",
                 self.world
             ))
             .into()),
         }
+    }
+}
+
+impl WorldArgs {
+    /// [`WhichWorld::open`].
+    pub(crate) fn open(&self, at_once: usize) -> anyhow::Result<Opened> {
+        self.which.open(&self.python, at_once)
     }
 
     /// The text version that every game is to speak; `None` = each its own, with a warning where a model then meets

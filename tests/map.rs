@@ -135,7 +135,10 @@ fn there_is_one_rollout_loop() {
     assert_eq!(files_with(".reset(", &minds), set(&["agent/src/episode.rs"]));
     assert_eq!(files_with(".answer(", &["agent/src", "trainer/src", "src"]), set(&["agent/src/episode.rs"]));
     let callers = files_with("play_episodes(", &["agent/src", "trainer/src", "src"]);
-    assert_eq!(callers, set(&["src/bench/mind.rs", "src/play.rs", "trainer/src/evaluate.rs"]));
+    assert_eq!(
+        callers,
+        set(&["src/bench/mind.rs", "src/play.rs", "trainer/src/evaluate.rs", "trainer/src/process.rs"])
+    );
 }
 
 /// Tensors in, a scalar tensor out.

@@ -100,7 +100,24 @@ fn play(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// The same commands through `NativeGame`: the admissible list as numbers, no text.
+/// The same, with the hash of every state, as an episode asks for it.
+#[divan::bench]
+fn play_and_hash(bencher: Bencher<'_, '_>) {
+    let sample = &*SAMPLE;
+    let commands: usize = sample.walks.iter().map(Vec::len).sum();
+    bencher.counter(ItemsCount::new(commands)).bench_local(|| {
+        for (game, walk) in sample.games.iter().zip(&sample.walks) {
+            let mut environment = NativeEnvironment::new(game.clone());
+            for command in walk {
+                black_box(environment.step(command).expect("steps"));
+                black_box(environment.admissible_commands().expect("lists"));
+                black_box(environment.state_hash());
+            }
+        }
+    });
+}
+
+/// The commands of `play` through `NativeGame`: the admissible list as numbers, no text.
 #[divan::bench]
 fn search(bencher: Bencher<'_, '_>) {
     let sample = &*SAMPLE;

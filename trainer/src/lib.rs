@@ -1,7 +1,8 @@
 //! The lesson: what an agent learns from its own episodes, and how well it then plays.
 //!
 //! [`batch`] lays trajectories out as tensors, [`loss`] holds one file an algorithm, [`train`] is the one training
-//! loop, [`evaluate`] plays every game once and counts, [`course`] runs collect → train → evaluate from one recipe.
+//! loop, [`evaluate`] plays every game once and counts, [`process`] scores the turns of failed episodes, [`course`] runs
+//! collect → train → evaluate from one recipe.
 
 pub mod batch;
 pub mod checkpoint;
@@ -13,6 +14,7 @@ pub mod metrics;
 pub mod objective;
 pub mod optimizer;
 pub mod plan;
+pub mod process;
 pub mod recipe;
 pub mod selftest;
 pub mod statistics;

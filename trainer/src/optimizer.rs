@@ -74,13 +74,16 @@ pub struct Parameter {
 /// A network's gradient on the host, parameter by parameter; `None` where a parameter had no part in the loss.
 pub type HostGradients = Vec<Option<Vec<f32>>>;
 
-/// A network's parameters, in the order in which the module visits them.
+/// Those of a network's parameters that learn, in the order in which the module visits them. The matrix under an adapter
+/// is held still, so it is not among them, and its adapter's factors are.
 #[must_use]
 pub fn parameters<M: Module>(module: &M) -> Vec<Parameter> {
     struct Fetch(Vec<Parameter>);
     impl ModuleVisitor for Fetch {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.0.push(Parameter { values: host(param.val()), axes: D });
+            if param.is_require_grad() {
+                self.0.push(Parameter { values: host(param.val()), axes: D });
+            }
         }
     }
     let mut fetch = Fetch(Vec::new());
@@ -88,13 +91,15 @@ pub fn parameters<M: Module>(module: &M) -> Vec<Parameter> {
     fetch.0
 }
 
-/// A network's gradients, in the same order.
+/// Their gradients, in the same order.
 #[must_use]
 pub fn gradients<M: Module>(module: &M, gradients: &Gradients) -> HostGradients {
     struct Fetch<'a>(&'a Gradients, HostGradients);
     impl ModuleVisitor for Fetch<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.1.push(param.val().grad(self.0).map(host));
+            if param.is_require_grad() {
+                self.1.push(param.val().grad(self.0).map(host));
+            }
         }
     }
     let mut fetch = Fetch(gradients, Vec::new());
@@ -102,16 +107,16 @@ pub fn gradients<M: Module>(module: &M, gradients: &Gradients) -> HostGradients 
     fetch.1
 }
 
-/// The same network with other parameters.
+/// The same network with other values of those parameters.
 #[must_use]
 pub fn with_parameters<M: Module>(module: M, parameters: &[Parameter]) -> M {
     struct Put<'a>(std::slice::Iter<'a, Parameter>);
     impl ModuleMapper for Put<'_> {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            let values = &self.0.next().expect("a value for every parameter").values;
-            if !param.val().is_require_grad() {
+            if !param.is_require_grad() {
                 return param; // it is held still
             }
+            let values = &self.0.next().expect("a value for every parameter that learns").values;
             let (id, tensor, mapper) = param.consume();
             let data = TensorData::new(values.clone(), tensor.dims());
             Param::from_mapped_value(id, Tensor::from_data(data, &tensor.device()).require_grad(), mapper)

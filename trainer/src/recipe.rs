@@ -5,6 +5,7 @@ use crate::error::TrainerError;
 use crate::optimizer::OptimizerRecipe;
 use agent::config::DecoderConfig;
 use agent::decoder::Precision;
+use agent::lora::LoraRecipe;
 use scenarios::{Protocol, Split, household};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -186,8 +187,29 @@ pub struct LessonRecipe {
     /// Batches, rates and schedule.
     #[serde(default)]
     pub optimizer: OptimizerRecipe,
+    /// Adapters that learn in the networks' place; without it the networks do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraRecipe>,
     /// What it minimises.
     pub algorithm: Algorithm,
+}
+
+impl LessonRecipe {
+    /// Refuses adapters that cannot learn, and beside them keys that would mean nothing.
+    ///
+    /// # Errors
+    /// Says which key does not fit.
+    pub fn check_lora(&self) -> Result<(), String> {
+        let Some(lora) = &self.lora else { return Ok(()) };
+        lora.check()?;
+        match self.optimizer.last_layers {
+            0 => Ok(()),
+            _ => {
+                Err("lora and last_layers exclude each other: adapters learn in every layer, and nothing else does"
+                    .into())
+            }
+        }
+    }
 }
 
 /// The policy a lesson starts from.
@@ -344,6 +366,9 @@ impl Recipe {
             if lesson.optimizer.batch == 0 || (lesson.optimizer.epochs == 0 && lesson.optimizer.updates == 0) {
                 return at("batch, and epochs or updates, must be above 0");
             }
+            if let Err(problem) = lesson.check_lora() {
+                return at(&problem);
+            }
             let fresh = lesson.from == Start::Fresh;
             if fresh && lesson.data.contains(&Data::Rollouts) {
                 return at("a fresh policy has no rollouts to learn from");
@@ -369,7 +394,9 @@ impl Recipe {
 /// When the file is missing, or a key is unknown, missing, misplaced or of the wrong type.
 pub fn open_lesson(path: &Path) -> Result<LessonRecipe, TrainerError> {
     let text = std::fs::read_to_string(path).map_err(TrainerError::file(path))?;
-    toml::from_str(&text).map_err(|e| TrainerError::content(path, e))
+    let lesson: LessonRecipe = toml::from_str(&text).map_err(|e| TrainerError::content(path, e))?;
+    lesson.check_lora().map_err(|reason| TrainerError::content(path, reason))?;
+    Ok(lesson)
 }
 
 #[cfg(test)]

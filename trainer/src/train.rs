@@ -14,6 +14,7 @@ use crate::optimizer::{
 use crate::recipe::{Algorithm, LessonRecipe, Level, Targets};
 use agent::decoder::{Decoder, ValueNetwork};
 use agent::device::Hardware;
+use agent::lora::Adapter;
 use agent::model::Model;
 use agent::weights::Weights;
 use burn::module::Module;
@@ -111,6 +112,7 @@ pub fn train(lesson: &Lesson<'_>, progress: &ProgressBar) -> Result<(Model, Left
             student.checkpoint().save(&lesson.out.join("checkpoint"))?;
         }
     }
+    student.save_adapters(lesson)?;
     let text_versions = text_versions(lesson.start, &plan, &data);
     Ok((student.graduate(lesson.start, text_versions), left_out))
 }
@@ -253,13 +255,18 @@ impl Student {
         let update = found.as_ref().map_or(0, |checkpoint| checkpoint.position.update);
         let mut tensors = |name: &str| found.as_mut().map(|checkpoint| checkpoint.take(name)).transpose();
         let optimizer = |weights: Option<_>| weights.map_or(Ok(AdamW::default()), AdamW::from_weights);
-        let policy_weights = tensors("policy")?.unwrap_or_else(|| lesson.start.policy.clone());
+        // A checkpoint has what learns: everything, or the factors of adapters and the value network's head.
+        let resumed = |mut weights: Weights, learned: Option<Weights>| {
+            weights.0.extend(learned.into_iter().flat_map(|learned| learned.0));
+            weights
+        };
+        let policy_weights = resumed(lesson.start.policy.clone(), tensors("policy")?);
         let policy_optimizer = optimizer(tensors("policy-optimizer")?)?;
         let mut value_weights = None;
         let mut value_optimizer = AdamW::default();
         if let Algorithm::Oreo { .. } = lesson.recipe.algorithm {
-            let fresh = || lesson.start.policy.with_zero_value_head(&lesson.start.config);
-            value_weights = Some(tensors("value")?.unwrap_or_else(fresh));
+            let fresh = lesson.start.policy.with_zero_value_head(&lesson.start.config);
+            value_weights = Some(resumed(fresh, tensors("value")?));
             value_optimizer = optimizer(tensors("value-optimizer")?)?;
         }
         let replica = |_| Networks::new(lesson, &policy_weights, value_weights.as_ref(), &place);
@@ -277,14 +284,25 @@ impl Student {
     fn checkpoint(&self) -> Checkpoint {
         let networks = &self.replicas[0];
         let mut tensors = vec![
-            ("policy".to_string(), networks.policy.to_weights()),
+            ("policy".to_string(), networks.policy.to_learned()),
             ("policy-optimizer".to_string(), self.policy.optimizer.to_weights()),
         ];
         if let (Some(critic), Some(value)) = (&networks.critic, &self.value) {
-            tensors.push(("value".to_string(), critic.value.to_weights()));
+            tensors.push(("value".to_string(), critic.value.to_learned()));
             tensors.push(("value-optimizer".to_string(), value.optimizer.to_weights()));
         }
         Checkpoint { position: Position { update: self.update, lesson: self.lesson.clone() }, tensors }
+    }
+
+    /// Of a lesson with adapters: the adapters beside the model that has them merged, for PEFT.
+    fn save_adapters(&self, lesson: &Lesson<'_>) -> Result<(), TrainerError> {
+        let Some(lora) = &lesson.recipe.lora else { return Ok(()) };
+        let (networks, base) = (&self.replicas[0], lesson.start.policy.hash());
+        Adapter::new(lora, &base, networks.policy.to_learned()).save(&lesson.out.join("adapter"))?;
+        if let Some(critic) = &networks.critic {
+            Adapter::new(lora, &base, critic.value.to_learned()).save(&lesson.out.join("value/adapter"))?;
+        }
+        Ok(())
     }
 
     fn graduate(self, start: &Model, text_versions: BTreeSet<TextVersion>) -> Model {
@@ -452,18 +470,25 @@ impl Networks {
         place: &Place,
     ) -> Result<Self, TrainerError> {
         let (start, precision, layers) = (lesson.start, lesson.recipe.precision, lesson.recipe.optimizer.last_layers);
-        let device = &place.device;
+        let (device, lora) = (&place.device, lesson.recipe.lora.as_ref());
         let decoder = |weights: &Weights| -> Result<Decoder, TrainerError> {
-            let decoder = Decoder::from_weights(&start.config, weights, device)?;
-            Ok(decoder.with_precision(precision).learning_last(layers))
+            Ok(Decoder::from_weights(&start.config, weights, device)?.with_precision(precision))
         };
-        let critic = |value: &Weights| -> Result<Critic, TrainerError> {
-            let value = ValueNetwork::from_weights(&start.config, value, device)?;
-            let value = value.with_precision(precision).learning_last(layers);
+        let critic = |weights: &Weights| -> Result<Critic, TrainerError> {
+            let value = ValueNetwork::from_weights(&start.config, weights, device)?.with_precision(precision);
+            let value = match lora {
+                Some(lora) => value.with_lora(lora, lesson.seed)?.with_factors(weights)?,
+                None => value.learning_last(layers),
+            };
             Ok(Critic { reference: decoder(&start.policy)?.no_grad(), value })
         };
         let critic = value.map(critic).transpose()?;
-        Ok(Self { policy: decoder(policy)?, critic, place: place.clone() })
+        let weights = policy;
+        let policy = match lora {
+            Some(lora) => decoder(weights)?.with_lora(lora, lesson.seed)?.with_factors(weights)?,
+            None => decoder(weights)?.learning_last(layers),
+        };
+        Ok(Self { policy, critic, place: place.clone() })
     }
 
     /// Gradients and numbers of one part of a batch; `progress` in [0, 1) says how far the lesson is.
@@ -745,7 +770,8 @@ mod tests {
         ] {
             let (name, data, optimizer) = ("lesson".into(), vec![Data::Rollouts], OptimizerRecipe::default());
             let precision = Precision::F32;
-            let recipe = LessonRecipe { name, from: Start::Collector, data, precision, optimizer, algorithm };
+            let recipe =
+                LessonRecipe { name, from: Start::Collector, data, precision, optimizer, lora: None, algorithm };
             let out = tempfile::tempdir().unwrap();
             let (out, hardware) = (out.path(), Hardware::Cpu);
             let lesson = Lesson { recipe: &recipe, start: &model, trajectories: &played, seed: 1, out, hardware };

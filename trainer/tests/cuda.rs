@@ -30,7 +30,7 @@ fn losses(algorithm: &Algorithm, precision: Precision, hardware: Hardware) -> BT
     let played = play(&player, &jobs(&tasks, 4), &protocol(), Pool { workers: 2, episodes: 8 });
     let optimizer = OptimizerRecipe { batch: played.len(), updates: UPDATES, ..OptimizerRecipe::default() };
     let (name, data, algorithm) = ("lesson".into(), vec![Data::Rollouts], algorithm.clone());
-    let recipe = LessonRecipe { name, from: Start::Collector, data, precision, optimizer, algorithm };
+    let recipe = LessonRecipe { name, from: Start::Collector, data, precision, optimizer, lora: None, algorithm };
     let out = tempfile::tempdir().unwrap();
     let lesson = Lesson { recipe: &recipe, start: &model, trajectories: &played, seed: 7, out: out.path(), hardware };
     train(&lesson, &ProgressBar::hidden()).unwrap();

@@ -40,6 +40,7 @@ fn recipe(algorithm: Algorithm, optimizer: OptimizerRecipe) -> LessonRecipe {
         data: vec![Data::Rollouts],
         precision: Precision::F32,
         optimizer,
+        lora: None,
         algorithm,
     }
 }

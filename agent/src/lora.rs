@@ -528,3 +528,306 @@ fn understood(config: &Map<String, Value>) -> Result<(usize, f64), String> {
         other => Err(format!("use_rslora is {other}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::DecoderConfig;
+    use crate::decoder::Precision;
+    use crate::model::Companions;
+    use crate::tokenizer::Tokenizer;
+    use crate::weights::tests::tiny_config;
+    use burn::tensor::{Device, Int};
+    use std::collections::BTreeSet;
+    use std::fs;
+
+    fn recipe(targets: &[Target]) -> LoraRecipe {
+        LoraRecipe { rank: 3, alpha: 6.0, targets: targets.to_vec() }
+    }
+
+    /// No weight is 0.
+    fn base() -> Weights {
+        let config = tiny_config();
+        let mut weights = Weights::random(&config, 5).with_zero_value_head(&config);
+        for tensor in weights.0.values_mut() {
+            tensor.data.iter_mut().enumerate().for_each(|(i, w)| *w += (i as f32 * 1.7).sin() / 4.0);
+        }
+        weights
+    }
+
+    fn decoder(weights: &Weights) -> Decoder {
+        Decoder::from_weights(&tiny_config(), weights, &Device::flex().autodiff()).unwrap()
+    }
+
+    fn value(weights: &Weights) -> ValueNetwork {
+        ValueNetwork::from_weights(&tiny_config(), weights, &Device::flex().autodiff()).unwrap()
+    }
+
+    fn tokens() -> Tensor<2, Int> {
+        let tokens = TensorData::new((0..18).map(|i| i * 7 % 37).collect::<Vec<i64>>(), [2, 9]);
+        Tensor::from_data(tokens, &Device::flex().autodiff())
+    }
+
+    fn logits(decoder: &Decoder) -> Vec<f32> {
+        decoder.logits(decoder.hidden(tokens()).reshape([18, -1])).into_data().try_to_vec().unwrap()
+    }
+
+    /// The factors, no B 0 any more.
+    fn moved(mut learned: Weights) -> Weights {
+        for tensor in learned.0.values_mut() {
+            tensor.data.iter_mut().enumerate().for_each(|(i, w)| *w += (i as f32 * 0.9).cos() / 8.0);
+        }
+        learned
+    }
+
+    #[track_caller]
+    fn close(a: &[f32], b: &[f32], most: f32) {
+        let off = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(a.len() == b.len() && off < most, "off by {off}");
+    }
+
+    #[test]
+    fn a_network_begins_as_what_it_was_to_the_bit() {
+        let weights = base();
+        for precision in [Precision::F32, Precision::Bf16] {
+            let plain = decoder(&weights).with_precision(precision);
+            let adapted = plain.clone().with_lora(&recipe(&Target::all()), 1).unwrap();
+            assert_eq!(logits(&adapted), logits(&plain));
+            let plain = value(&weights).with_precision(precision);
+            let adapted = plain.clone().with_lora(&recipe(&Target::all()), 1).unwrap();
+            let values = |network: &ValueNetwork| network.values(tokens()).into_data().try_to_vec::<f32>().unwrap();
+            assert_eq!(values(&adapted), values(&plain));
+            assert_eq!(adapted.to_weights(), weights);
+        }
+    }
+
+    /// As PEFT names and shapes them: A `[r, in]`, B `[out, r]`. Only what the recipe names is there.
+    #[test]
+    fn the_factors_of_the_targets_are_what_learns() {
+        let adapted = decoder(&base()).with_lora(&recipe(&[Target::KProj, Target::DownProj]), 1).unwrap();
+        let learned = adapted.to_learned();
+        let found: Vec<(&str, &[usize])> = learned.0.iter().map(|(name, t)| (name.as_str(), &t.shape[..])).collect();
+        let expected: [(&str, &[usize]); 8] = [
+            ("base_model.model.model.layers.0.mlp.down_proj.lora_A.weight", &[3, 40]),
+            ("base_model.model.model.layers.0.mlp.down_proj.lora_B.weight", &[24, 3]),
+            ("base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight", &[3, 24]),
+            ("base_model.model.model.layers.0.self_attn.k_proj.lora_B.weight", &[12, 3]),
+            ("base_model.model.model.layers.1.mlp.down_proj.lora_A.weight", &[3, 40]),
+            ("base_model.model.model.layers.1.mlp.down_proj.lora_B.weight", &[24, 3]),
+            ("base_model.model.model.layers.1.self_attn.k_proj.lora_A.weight", &[3, 24]),
+            ("base_model.model.model.layers.1.self_attn.k_proj.lora_B.weight", &[12, 3]),
+        ];
+        assert_eq!(found, expected);
+        let all = value(&base()).with_lora(&recipe(&Target::all()), 1).unwrap().to_learned();
+        assert_eq!(all.0.len(), 2 * 7 * 2 + 1);
+        assert_eq!(all.0[VALUE_HEAD], base().0[VALUE_HEAD]);
+    }
+
+    /// Uniform within ±1/√in, so its variance is 1/(3·in).
+    #[test]
+    fn the_seed_alone_decides_the_factors() {
+        let learned =
+            |seed: u64, targets: &[Target]| decoder(&base()).with_lora(&recipe(targets), seed).unwrap().to_learned();
+        let all = learned(1, &Target::all());
+        assert_eq!(learned(1, &Target::all()), all);
+        let some = learned(1, &[Target::UpProj]);
+        assert!(some.0.iter().all(|(name, tensor)| all.0[name] == *tensor), "whatever else is adapted");
+        let other = learned(2, &Target::all());
+        let mut drawn = BTreeSet::new();
+        for (name, HostTensor { shape, data }) in &all.0 {
+            if name.ends_with(UP) {
+                assert!(data.iter().all(|b| *b == 0.0));
+                continue;
+            }
+            assert_ne!(other.0[name].data, *data);
+            assert!(drawn.insert(data[0].to_bits()), "every matrix has its own");
+            let inputs = shape[1] as f32;
+            assert!(data.iter().all(|a| a.abs() <= 1.0 / inputs.sqrt()));
+            let variance = data.iter().map(|a| a * a).sum::<f32>() / data.len() as f32;
+            assert!((variance * 3.0 * inputs - 1.0).abs() < 0.5, "{name}: {variance}");
+        }
+    }
+
+    /// Gradients reach the factors and the head, and nothing below an adapter.
+    #[test]
+    fn only_factors_and_the_head_get_gradients() {
+        struct Fetch<'a>(Place, &'a burn::tensor::Gradients, Vec<String>);
+        impl ModuleVisitor for Fetch<'_> {
+            fn enter_module(&mut self, name: &str, _: &str) {
+                self.0.enter(name);
+            }
+
+            fn exit_module(&mut self, _: &str, _: &str) {
+                self.0.exit();
+            }
+
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                let has = param.val().grad(self.1).is_some();
+                assert_eq!(has, param.is_require_grad(), "{}", self.0.path());
+                if has {
+                    self.2.push(self.0.path());
+                }
+            }
+        }
+        let network = value(&base()).with_lora(&recipe(&[Target::QProj]), 1).unwrap();
+        let gradients = network.values(tokens()).sum().backward();
+        let mut fetch = Fetch(Place::default(), &gradients, Vec::new());
+        network.visit(&mut fetch);
+        let factors = [0, 1].map(|layer| ["a", "b"].map(|f| format!("trunk.layers.{layer}.q_proj.lora.{f}"))).concat();
+        assert_eq!(fetch.2, [factors, vec!["value_head".to_string()]].concat());
+    }
+
+    /// What the network computes beside W it computes with W + α/r · B·A, here, on the host and after a file.
+    #[test]
+    fn merged_weights_compute_what_the_adapters_do() {
+        let weights = base();
+        let recipe = recipe(&Target::all());
+        let adapted = value(&weights).with_lora(&recipe, 1).unwrap();
+        let learned = moved(adapted.to_learned());
+        let mut all = weights.clone();
+        all.0.extend(learned.0.clone());
+        let adapted = value(&all).with_lora(&recipe, 2).unwrap().with_factors(&all).unwrap();
+        assert_eq!(adapted.to_learned(), learned);
+
+        let merged = adapted.to_weights();
+        let values = |network: &ValueNetwork| network.values(tokens()).into_data().try_to_vec::<f32>().unwrap();
+        close(&values(&adapted), &values(&value(&merged)), 1e-4);
+        let folder = tempfile::tempdir().unwrap();
+        let adapter = Adapter::new(&recipe, "0123456789abcdef", learned);
+        adapter.save(folder.path()).unwrap();
+        let again = Adapter::open(folder.path()).unwrap();
+        assert_eq!(again, adapter);
+        assert_eq!(again.base(), Some("0123456789abcdef"));
+        let by_hand = again.merge(weights.clone()).unwrap();
+        assert_eq!(by_hand.0.keys().collect::<Vec<_>>(), weights.0.keys().collect::<Vec<_>>());
+        for (name, tensor) in &merged.0 {
+            close(&tensor.data, &by_hand.0[name].data, 1e-6);
+            let stays = name.contains("norm") || name.contains("embed");
+            assert_eq!(*tensor == weights.0[name], stays, "{name}");
+        }
+    }
+
+    /// W = [[1, 2, 3], [4, 5, 6]], A = [[1, 0, −1]], B = [[2], [3]], α/r = ½ / 1:
+    /// W + ½·B·A = [[2, 2, 2], [5½, 5, 4½]].
+    #[test]
+    fn a_merge_by_hand() {
+        let tensor = |shape: &[usize], data: &[f32]| HostTensor { shape: shape.to_vec(), data: data.to_vec() };
+        let name = |end: &str| format!("{PREFIX}model.layers.0.mlp.up_proj{end}");
+        let learned = Weights(
+            [(name(DOWN), tensor(&[1, 3], &[1.0, 0.0, -1.0])), (name(UP), tensor(&[2, 1], &[2.0, 3.0]))].into(),
+        );
+        let adapter = Adapter::new(&LoraRecipe { rank: 1, alpha: 0.5, targets: Target::all() }, "", learned);
+        let matrix = "model.layers.0.mlp.up_proj.weight".to_string();
+        let base = Weights([(matrix.clone(), tensor(&[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]))].into());
+        assert_eq!(adapter.merge(base).unwrap().0[&matrix].data, [2.0, 2.0, 2.0, 5.5, 5.0, 4.5]);
+    }
+
+    #[test]
+    fn half_of_the_factors_are_not_taken_for_all() {
+        let (weights, recipe) = (base(), recipe(&[Target::OProj]));
+        let adapted = decoder(&weights).with_lora(&recipe, 1).unwrap();
+        let same = adapted.clone().with_factors(&weights).unwrap();
+        assert_eq!(same.to_learned(), adapted.to_learned(), "there are none in the base");
+        let mut learned = adapted.to_learned();
+        let name = "base_model.model.model.layers.1.self_attn.o_proj.lora_B.weight";
+        learned.0.get_mut(name).unwrap().shape = vec![3, 24];
+        let said = |learned: &Weights| adapted.clone().with_factors(learned).unwrap_err().to_string();
+        assert_eq!(said(&learned), format!("model configuration: tensor {name} has shape [3, 24], expected [24, 3]"));
+        learned.0.remove(name);
+        assert_eq!(said(&learned), format!("model configuration: tensor {name} is missing"));
+    }
+
+    #[test]
+    fn a_recipe_that_cannot_be_followed_is_refused() {
+        let said = |rank, alpha, targets: &[Target]| {
+            LoraRecipe { rank, alpha, targets: targets.to_vec() }.check().unwrap_err()
+        };
+        assert_eq!(said(0, 16.0, &Target::all()), "lora: rank starts at 1");
+        assert_eq!(said(8, f64::NAN, &Target::all()), "lora: alpha is NaN, and must be a number above 0");
+        assert_eq!(said(8, 16.0, &[]), "lora: targets is empty, so nothing would learn");
+        assert_eq!(
+            said(8, 16.0, &[Target::QProj, Target::UpProj, Target::QProj]),
+            "lora: q_proj stands twice among the targets"
+        );
+    }
+
+    /// A model over [`tiny_config`]'s shape.
+    fn model() -> Model {
+        let tokenizer = Tokenizer::train(["go to desk 1"].into_iter(), 300).unwrap();
+        let config = DecoderConfig { vocab_size: tokenizer.vocab_size(), ..tiny_config() };
+        let policy = Weights::random(&config, 7);
+        let (text_versions, companions) = (BTreeSet::new(), Companions::default());
+        Model { config, tokenizer, policy, value: None, text_versions, companions }
+    }
+
+    /// What PEFT 0.21.2 writes for a LoRA of rank 3.
+    const OF_PEFT: &str = r#"{"alora_invocation_tokens": null, "alpha_pattern": {}, "arrow_config": null,
+        "auto_mapping": null, "base_model_name_or_path": "some/base", "bias": "none", "corda_config": null,
+        "ensure_weight_tying": false, "eva_config": null, "exclude_modules": null, "fan_in_fan_out": false,
+        "inference_mode": true, "init_lora_weights": true, "kasa_config": null, "layer_replication": null,
+        "layers_pattern": null, "layers_to_transform": null, "loftq_config": {}, "lora_alpha": 6, "lora_bias": false,
+        "lora_dropout": 0.1, "lora_ga_config": null, "megatron_config": null, "megatron_core": "megatron.core",
+        "modules_to_save": null, "monteclora_config": null, "peft_type": "LORA", "peft_version": "0.21.2",
+        "qalora_group_size": 16, "r": 3, "rank_pattern": {}, "revision": null, "target_modules": "all-linear",
+        "target_parameters": null, "task_type": "CAUSAL_LM", "trainable_token_indices": null, "use_bdlora": null,
+        "use_dora": false, "use_qalora": false, "use_rslora": false, "velora_config": null}"#;
+
+    #[test]
+    fn an_adapter_from_elsewhere_is_merged_or_says_what_does_not_fit() {
+        let (folder, model) = (tempfile::tempdir().unwrap(), model());
+        let device = Device::flex().autodiff();
+        let decoder = Decoder::from_weights(&model.config, &model.policy, &device).unwrap();
+        let learned = moved(decoder.with_lora(&recipe(&[Target::VProj]), 1).unwrap().to_learned());
+        learned.save(&folder.path().join(ADAPTER_WEIGHTS)).unwrap();
+        let merged = |config: &str| {
+            fs::write(folder.path().join(ADAPTER_CONFIG), config).unwrap();
+            model.clone().with_adapter(folder.path())
+        };
+        let moved = |merged: &Model| {
+            let name = "model.layers.1.self_attn.v_proj.weight";
+            f64::from(merged.policy.0[name].data[5] - model.policy.0[name].data[5])
+        };
+        let plain = moved(&merged(OF_PEFT).unwrap());
+        let by_root = moved(&merged(&OF_PEFT.replace("\"use_rslora\": false", "\"use_rslora\": true")).unwrap());
+        assert!((by_root / plain - 3.0_f64.sqrt()).abs() < 1e-3, "{by_root} and {plain}");
+
+        let said = |from: &str, to: &str| {
+            assert!(OF_PEFT.contains(from));
+            merged(&OF_PEFT.replace(from, to)).unwrap_err().to_string()
+        };
+        for (from, to, words) in [
+            ("\"use_dora\": false", "\"use_dora\": true", "adapter_config.json: use_dora is true; only a plain LoRA"),
+            ("\"LORA\"", "\"IA3\"", "peft_type is \"IA3\"; only a plain LoRA can be merged"),
+            ("\"bias\": \"none\"", "\"bias\": \"all\"", "bias is \"all\""),
+            ("\"init_lora_weights\": true", "\"init_lora_weights\": \"pissa\"", "init_lora_weights is \"pissa\""),
+            ("\"rank_pattern\": {}", "\"rank_pattern\": {\"q_proj\": 8}", "rank_pattern is {\"q_proj\":8}"),
+            ("\"velora_config\"", "\"next_config\": {\"a\": 1}, \"velora_config\"", "next_config is {\"a\":1}"),
+            ("\"r\": 3", "\"r\": 0", "r must be a whole number above 0"),
+            (
+                "\"r\": 3",
+                "\"r\": 4",
+                "adapter_model.safetensors: tensor base_model.model.model.layers.0.self_attn.v_proj.lora_A.weight has shape [3, 24], expected [4, 24]",
+            ),
+            ("\"some/base\"", "\"policy:0123\"", "was learned over policy 0123, and this is policy"),
+        ] {
+            let said = said(from, to);
+            assert!(said.contains(words), "{said}");
+        }
+
+        let tensor = |name: &str, edit: &dyn Fn(&mut HostTensor) -> Option<String>| {
+            let mut learned = learned.clone();
+            let mut tensor = learned.0.remove(name).unwrap();
+            learned.0.extend(edit(&mut tensor).map(|name| (name, tensor)));
+            learned.save(&folder.path().join(ADAPTER_WEIGHTS)).unwrap();
+            merged(OF_PEFT).unwrap_err().to_string()
+        };
+        let name = |end: &str| format!("base_model.model.model.layers.1.self_attn.v_proj.{end}.weight");
+        assert!(tensor(&name("lora_B"), &|_| None).ends_with(&format!("tensor {} is missing", name("lora_B"))));
+        assert!(tensor(&name("lora_A"), &|_| None).ends_with(&format!("tensor {} is missing", name("lora_A"))));
+        let magnitude = name("lora_magnitude_vector");
+        let said = tensor(&name("lora_B"), &|_| Some(magnitude.clone()));
+        assert!(said.contains(&name("lora_B")) || said.contains(&magnitude), "{said}");
+        let head = format!("{PREFIX}{VALUE_HEAD}");
+        assert!(tensor(&name("lora_B"), &|_| Some(head.clone())).contains("is missing"));
+    }
+}

@@ -254,6 +254,23 @@ mod tests {
         }
     }
 
+    /// Of a `[1, 2]` matrix with an adapter of rank 1: A with one number and B with two.
+    #[test]
+    fn only_what_learns_is_seen() {
+        let adapted = one().apply_lora(burn::module::Lora::new(1, 1.0));
+        let mut host = parameters(&adapted);
+        assert_eq!(host.iter().map(|parameter| parameter.values.len()).collect::<Vec<_>>(), [1, 2]);
+        let found = gradients(&adapted, &adapted.weight.val().sum().backward());
+        assert_eq!(found.iter().flatten().map(Vec::len).collect::<Vec<_>>(), [1, 2]);
+        host[1].values = vec![4.0, 5.0];
+        let adapted = with_parameters(adapted, &host);
+        assert_eq!(parameters(&adapted), host);
+        let (base, unused) = (adapted.weight.base(), adapted.unused.val());
+        assert_eq!(base.into_data().try_to_vec::<f32>().expect("f32"), [1.0, -2.0]);
+        assert_eq!(unused.into_data().try_to_vec::<f32>().expect("f32"), [5.0]);
+        assert!(parameters(&one().no_grad()).is_empty());
+    }
+
     /// Adam's first update moves every weight by the rate against the sign of its gradient, whatever its size.
     #[test]
     fn the_first_update_moves_by_the_rate() {

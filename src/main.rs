@@ -14,6 +14,7 @@ mod remote;
 mod run;
 mod score;
 mod scratch;
+mod selftest;
 mod train;
 mod ui;
 mod world;
@@ -53,6 +54,8 @@ enum Command {
     Score(score::Score),
     /// Train one lesson on trajectory stores
     Train(train::Train),
+    /// Prove the losses on problems whose optimum is known; exit code 1 when one misses
+    Selftest(selftest::Selftest),
     /// Play every game of the named splits once and print the table
     Eval(eval::Eval),
     /// Import a checkpoint, or tell what one holds
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
         Command::Collect(command) => command.run(),
         Command::Score(command) => command.run(),
         Command::Train(command) => command.run(),
+        Command::Selftest(command) => command.run(),
         Command::Eval(command) => command.run(),
         Command::Model(command) => command.run(),
         Command::World(command) => command.run(),

@@ -28,6 +28,9 @@ pub(crate) struct Import {
     /// The model folder to write
     #[arg(value_hint = ValueHint::DirPath)]
     out: PathBuf,
+    /// A LoRA over this checkpoint in PEFT's layout, to be merged into the policy; a value network stays as it is
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    adapter: Option<PathBuf>,
     /// Print one JSON object instead of lines
     #[arg(long)]
     json: bool,
@@ -96,7 +99,10 @@ impl Import {
             let text = format!("{} holds a model already\nhint: name another folder", self.out.display());
             return Err(ui::WrongUse(text).into());
         }
-        let model = open(&self.source)?;
+        let mut model = open(&self.source)?;
+        if let Some(folder) = &self.adapter {
+            model = model.with_adapter(folder).map_err(TrainerError::from)?;
+        }
         model.save(&self.out).map_err(TrainerError::from)?;
         Card::of(&model).show(self.json)
     }

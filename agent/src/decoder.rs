@@ -63,9 +63,13 @@ impl Precision {
         }
     }
 
-    /// x·W of a narrowed x, wide again.
+    /// x·W of a narrowed x, wide again; with an adapter x·W + α/r · (x·A)·B, which unlike x·(W + α/r · A·B) asks for no
+    /// gradient of W's size and loses nothing of a small A·B to the rounding of a large W.
     fn product(self, x: Tensor<2>, weight: &Param<Tensor<2>>) -> Tensor<2> {
-        self.widen(x.matmul(self.narrow(weight.val())))
+        let Some(adapter) = weight.adapter() else { return self.widen(x.matmul(self.narrow(weight.val()))) };
+        let [down, up] = [&adapter.a, &adapter.b].map(|factor| self.narrow(factor.val()));
+        let added = self.widen(x.clone().matmul(down).matmul(up)) * adapter.scale;
+        self.widen(x.matmul(self.narrow(weight.base()))) + added
     }
 }
 

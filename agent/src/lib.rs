@@ -18,6 +18,7 @@ mod jinja;
 mod kernel;
 mod lanes;
 pub mod limits;
+pub mod lora;
 mod matrix;
 pub mod model;
 pub mod model_player;

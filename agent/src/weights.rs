@@ -5,6 +5,7 @@
 //! MODEL/config.json  model.safetensors  tokenizer.json      the policy; large ones in shards with an index
 //! MODEL/hearth.json                                         the text versions of the games that it learned from
 //! MODEL/value/config.json  model.safetensors                the value network, where one was trained
+//! MODEL/adapter/  value/adapter/                            what was merged into them last ([`crate::lora`]); never read
 //! ```
 
 use crate::config::DecoderConfig;

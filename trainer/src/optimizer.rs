@@ -130,13 +130,16 @@ pub fn from_weights(weights: &Weights, like: &[Parameter]) -> Result<Vec<Paramet
 /// A network's gradient on the host, parameter by parameter; `None` where a parameter had no part in the loss.
 pub type HostGradients = Vec<Option<Vec<f32>>>;
 
-/// A network's parameters, in the order in which the module visits them.
+/// Those of a network's parameters that learn, in the order in which the module visits them. The matrix under an adapter
+/// is held still, so it is not among them, and its adapter's factors are.
 #[must_use]
 pub fn parameters<M: Module>(module: &M) -> Vec<Parameter> {
     struct Fetch(Vec<Parameter>);
     impl ModuleVisitor for Fetch {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.0.push(Parameter { values: host(param.val()), axes: D });
+            if param.is_require_grad() {
+                self.0.push(Parameter { values: host(param.val()), axes: D });
+            }
         }
     }
     let mut fetch = Fetch(Vec::new());
@@ -144,13 +147,15 @@ pub fn parameters<M: Module>(module: &M) -> Vec<Parameter> {
     fetch.0
 }
 
-/// A network's gradients, in the same order.
+/// Their gradients, in the same order.
 #[must_use]
 pub fn gradients<M: Module>(module: &M, gradients: &Gradients) -> HostGradients {
     struct Fetch<'a>(&'a Gradients, HostGradients);
     impl ModuleVisitor for Fetch<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.1.push(param.val().grad(self.0).map(host));
+            if param.is_require_grad() {
+                self.1.push(param.val().grad(self.0).map(host));
+            }
         }
     }
     let mut fetch = Fetch(gradients, Vec::new());
@@ -158,16 +163,16 @@ pub fn gradients<M: Module>(module: &M, gradients: &Gradients) -> HostGradients 
     fetch.1
 }
 
-/// The same network with other parameters.
+/// The same network with other values of those parameters.
 #[must_use]
 pub fn with_parameters<M: Module>(module: M, parameters: &[Parameter]) -> M {
     struct Put<'a>(std::slice::Iter<'a, Parameter>);
     impl ModuleMapper for Put<'_> {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            let values = &self.0.next().expect("a value for every parameter").values;
-            if !param.val().is_require_grad() {
+            if !param.is_require_grad() {
                 return param; // it is held still
             }
+            let values = &self.0.next().expect("a value for every parameter that learns").values;
             let (id, tensor, mapper) = param.consume();
             let data = TensorData::new(values.clone(), tensor.dims());
             Param::from_mapped_value(id, Tensor::from_data(data, &tensor.device()).require_grad(), mapper)
@@ -303,6 +308,23 @@ mod tests {
             weight: Param::from_data(TensorData::new(vec![1.0_f32, -2.0], [1, 2]), &device),
             unused: Param::from_data(TensorData::new(vec![5.0_f32], [1]), &device),
         }
+    }
+
+    /// Of a `[1, 2]` matrix with an adapter of rank 1: A with one number and B with two.
+    #[test]
+    fn only_what_learns_is_seen() {
+        let adapted = one().apply_lora(burn::module::Lora::new(1, 1.0));
+        let mut host = parameters(&adapted);
+        assert_eq!(host.iter().map(|parameter| parameter.values.len()).collect::<Vec<_>>(), [1, 2]);
+        let found = gradients(&adapted, &adapted.weight.val().sum().backward());
+        assert_eq!(found.iter().flatten().map(Vec::len).collect::<Vec<_>>(), [1, 2]);
+        host[1].values = vec![4.0, 5.0];
+        let adapted = with_parameters(adapted, &host);
+        assert_eq!(parameters(&adapted), host);
+        let (base, unused) = (adapted.weight.base(), adapted.unused.val());
+        assert_eq!(base.into_data().try_to_vec::<f32>().expect("f32"), [1.0, -2.0]);
+        assert_eq!(unused.into_data().try_to_vec::<f32>().expect("f32"), [5.0]);
+        assert!(parameters(&one().no_grad()).is_empty());
     }
 
     /// Adam's first update moves every weight by the rate against the sign of its gradient, whatever its size.

@@ -5,6 +5,7 @@ use crate::error::TrainerError;
 use crate::optimizer::OptimizerRecipe;
 use agent::config::DecoderConfig;
 use agent::decoder::Precision;
+use agent::lora::LoraRecipe;
 use scenarios::{Protocol, Split, household};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -186,6 +187,9 @@ pub struct LessonRecipe {
     /// Batches, rates and schedule.
     #[serde(default)]
     pub optimizer: OptimizerRecipe,
+    /// Adapters that learn in the networks' place; without it the networks do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraRecipe>,
     /// How the reference is asked.
     #[serde(default)]
     pub reference: ReferenceUse,
@@ -206,6 +210,7 @@ impl LessonRecipe {
             data: vec![Data::Rollouts],
             precision: Precision::default(),
             optimizer: OptimizerRecipe::default(),
+            lora: None,
             reference: ReferenceUse::default(),
             early_stopping: None,
             algorithm,
@@ -230,6 +235,16 @@ impl LessonRecipe {
         }
         if let Err(problem) = self.optimizer.check() {
             return Some(format!("optimizer: {problem}"));
+        }
+        if let Some(lora) = &self.lora {
+            if let Err(problem) = lora.check() {
+                return Some(problem);
+            }
+            if self.optimizer.last_layers > 0 {
+                return some(
+                    "lora and last_layers exclude each other: adapters learn in every layer, and nothing else does",
+                );
+            }
         }
         let fresh = self.from == Start::Fresh;
         if fresh && self.data.iter().any(|data| *data != Data::Demonstrations) {

@@ -17,6 +17,7 @@ use crate::plan::{Plan, Read, Unit};
 use crate::recipe::{Algorithm, LessonRecipe, ReferenceUse, Targets};
 use agent::decoder::{Decoder, ValueNetwork};
 use agent::device::Hardware;
+use agent::lora::Adapter;
 use agent::model::Model;
 use agent::weights::Weights;
 use burn::module::Module;
@@ -78,6 +79,7 @@ pub fn train(lesson: &Lesson<'_>, progress: &ProgressBar) -> Result<(Model, Read
         }
     }
     student.go_back_to_the_best();
+    student.save_adapters(lesson)?;
     let text_versions = plan.text_versions(&lesson.start.text_versions);
     Ok((student.graduate(lesson.start, text_versions), plan.read))
 }
@@ -172,14 +174,19 @@ impl Student {
         let position = found.as_ref().map(|checkpoint| checkpoint.position.clone());
         let mut tensors = |name: &str| found.as_mut().map(|checkpoint| checkpoint.take(name)).transpose();
         let optimizer = |weights: Option<_>| weights.map_or(Ok(AdamW::default()), AdamW::from_weights);
-        let policy_weights = tensors("policy")?.unwrap_or_else(|| lesson.start.policy.clone());
+        // A checkpoint has what learns: everything, or the factors of adapters and the value network's head.
+        let resumed = |mut weights: Weights, learned: Option<Weights>| {
+            weights.0.extend(learned.into_iter().flat_map(|learned| learned.0));
+            weights
+        };
+        let policy_weights = resumed(lesson.start.policy.clone(), tensors("policy")?);
         let policy_optimizer = optimizer(tensors("policy-optimizer")?)?;
         let has_critic = lesson.recipe.algorithm.critic().is_some();
         let mut value_weights = None;
         let mut value_optimizer = AdamW::default();
         if has_critic {
-            let fresh = || lesson.start.policy.with_zero_value_head(&lesson.start.config);
-            value_weights = Some(tensors("value")?.unwrap_or_else(fresh));
+            let fresh = lesson.start.policy.with_zero_value_head(&lesson.start.config);
+            value_weights = Some(resumed(fresh, tensors("value")?));
             value_optimizer = optimizer(tensors("value-optimizer")?)?;
         }
         let replica = |_| Networks::new(lesson, &policy_weights, value_weights.as_ref(), &place);
@@ -211,11 +218,11 @@ impl Student {
     fn checkpoint(&self) -> Checkpoint {
         let networks = &self.replicas[0];
         let mut tensors = vec![
-            ("policy".to_string(), networks.policy.to_weights()),
+            ("policy".to_string(), networks.policy.to_learned()),
             ("policy-optimizer".to_string(), self.policy.optimizer.to_weights()),
         ];
         if let (Some(network), Some(value)) = (&networks.value, &self.value) {
-            tensors.push(("value".to_string(), network.to_weights()));
+            tensors.push(("value".to_string(), network.to_learned()));
             tensors.push(("value-optimizer".to_string(), value.optimizer.to_weights()));
         }
         if let Some((_, Learned { policy, value })) = &self.best {
@@ -224,6 +231,17 @@ impl Student {
         }
         let best = self.best.as_ref().map(|(best, _)| best.clone());
         Checkpoint { position: Position { update: self.update, lesson: self.lesson.clone(), best }, tensors }
+    }
+
+    /// Of a lesson with adapters: the adapters beside the model that has them merged, for PEFT.
+    fn save_adapters(&self, lesson: &Lesson<'_>) -> Result<(), TrainerError> {
+        let Some(lora) = &lesson.recipe.lora else { return Ok(()) };
+        let (networks, base) = (&self.replicas[0], lesson.start.policy.hash());
+        Adapter::new(lora, &base, networks.policy.to_learned()).save(&lesson.out.join("adapter"))?;
+        if let Some(value) = &networks.value {
+            Adapter::new(lora, &base, value.to_learned()).save(&lesson.out.join("value/adapter"))?;
+        }
+        Ok(())
     }
 
     /// Puts what was learned by the best look into the networks.
@@ -498,18 +516,26 @@ impl Networks {
         place: &Place,
     ) -> Result<Self, TrainerError> {
         let (start, precision, layers) = (lesson.start, lesson.recipe.precision, lesson.recipe.optimizer.last_layers);
-        let device = &place.device;
+        let (device, lora) = (&place.device, lesson.recipe.lora.as_ref());
         let decoder = |weights: &Weights| -> Result<Decoder, TrainerError> {
-            let decoder = Decoder::from_weights(&start.config, weights, device)?;
-            Ok(decoder.with_precision(precision).learning_last(layers))
+            Ok(Decoder::from_weights(&start.config, weights, device)?.with_precision(precision))
         };
-        let network = |value: &Weights| -> Result<ValueNetwork, TrainerError> {
-            let value = ValueNetwork::from_weights(&start.config, value, device)?;
-            Ok(value.with_precision(precision).learning_last(layers))
+        let network = |weights: &Weights| -> Result<ValueNetwork, TrainerError> {
+            let value = ValueNetwork::from_weights(&start.config, weights, device)?.with_precision(precision);
+            Ok(match lora {
+                Some(lora) => value.with_lora(lora, lesson.seed)?.with_factors(weights)?,
+                None => value.learning_last(layers),
+            })
+        };
+        let learning = |weights: &Weights| -> Result<Decoder, TrainerError> {
+            Ok(match lora {
+                Some(lora) => decoder(weights)?.with_lora(lora, lesson.seed)?.with_factors(weights)?,
+                None => decoder(weights)?.learning_last(layers),
+            })
         };
         let has_reference = lesson.recipe.algorithm.has_reference();
         Ok(Self {
-            policy: decoder(policy)?,
+            policy: learning(policy)?,
             reference: has_reference.then(|| decoder(&start.policy)).transpose()?.map(Module::no_grad),
             value: value.map(network).transpose()?,
             place: place.clone(),

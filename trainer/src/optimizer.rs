@@ -5,6 +5,7 @@ use crate::error::TrainerError;
 use agent::weights::{HostTensor, Weights};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor, TensorData};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 /// Settings of the optimizer and its schedule.
@@ -59,6 +60,9 @@ pub fn scheduled(highest: f64, warmup: f64, update: usize, updates: usize) -> f6
 }
 
 const EPSILON: f32 = 1e-8;
+/// Numbers of a parameter that a thread works on at a time. Sums are made piece by piece and added in order, so that they
+/// do not depend on the number of threads.
+const PIECE: usize = 1 << 16;
 /// Name of the count of updates in a checkpoint; it may lag behind the lesson's while a network is held still.
 const UPDATES: &str = "updates";
 
@@ -89,35 +93,47 @@ pub fn parameters<M: Module>(module: &M) -> Vec<Parameter> {
 }
 
 /// A network's gradients, in the same order.
+///
+/// # Panics
+/// When a network is not f32.
 #[must_use]
-pub fn gradients<M: Module>(module: &M, gradients: &Gradients) -> HostGradients {
-    struct Fetch<'a>(&'a Gradients, HostGradients);
-    impl ModuleVisitor for Fetch<'_> {
+pub fn gradients<M: Module>(module: &M, gradients: Gradients) -> HostGradients {
+    struct Fetch(Gradients, Vec<Option<TensorData>>);
+    impl ModuleVisitor for Fetch {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.1.push(param.val().grad(self.0).map(host));
+            self.1.push(param.val().grad_remove(&mut self.0).map(Tensor::into_data));
         }
     }
     let mut fetch = Fetch(gradients, Vec::new());
     module.visit(&mut fetch);
-    fetch.1
+    let vector = |data: TensorData| data.try_into_vec::<f32>().expect("networks are f32");
+    fetch.1.into_par_iter().map(|data| data.map(vector)).collect()
 }
 
 /// The same network with other parameters.
 #[must_use]
 pub fn with_parameters<M: Module>(module: M, parameters: &[Parameter]) -> M {
-    struct Put<'a>(std::slice::Iter<'a, Parameter>);
-    impl ModuleMapper for Put<'_> {
+    struct Ask(Vec<bool>);
+    impl ModuleVisitor for Ask {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.0.push(param.val().is_require_grad());
+        }
+    }
+    struct Put(std::vec::IntoIter<Option<Vec<f32>>>);
+    impl ModuleMapper for Put {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            let values = &self.0.next().expect("a value for every parameter").values;
-            if !param.val().is_require_grad() {
+            let Some(values) = self.0.next().expect("an answer for every parameter") else {
                 return param; // it is held still
-            }
+            };
             let (id, tensor, mapper) = param.consume();
-            let data = TensorData::new(values.clone(), tensor.dims());
+            let data = TensorData::new(values, tensor.dims());
             Param::from_mapped_value(id, Tensor::from_data(data, &tensor.device()).require_grad(), mapper)
         }
     }
-    module.map(&mut Put(parameters.iter()))
+    let mut ask = Ask(Vec::new());
+    module.visit(&mut ask);
+    let copies = parameters.par_iter().zip(ask.0).map(|(parameter, learns)| learns.then(|| parameter.values.clone()));
+    module.map(&mut Put(copies.collect::<Vec<_>>().into_iter()))
 }
 
 fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
@@ -128,9 +144,17 @@ fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 pub fn accumulate(whole: &mut HostGradients, part: HostGradients, share: f64) {
     whole.resize(part.len(), None);
     for (sum, part) in whole.iter_mut().zip(part) {
-        let Some(part) = part else { continue };
-        let sum = sum.get_or_insert_with(|| vec![0.0; part.len()]);
-        sum.iter_mut().zip(part).for_each(|(sum, value)| *sum += share as f32 * value);
+        let Some(mut part) = part else { continue };
+        let share = share as f32;
+        if let Some(sum) = sum {
+            let pieces = sum.par_chunks_mut(PIECE).zip(part.par_chunks(PIECE));
+            pieces.for_each(|(sum, part)| sum.iter_mut().zip(part).for_each(|(sum, value)| *sum += share * value));
+        } else {
+            if share != 1.0 {
+                part.par_chunks_mut(PIECE).for_each(|part| part.iter_mut().for_each(|value| *value *= share));
+            }
+            *sum = Some(part);
+        }
     }
 }
 
@@ -150,8 +174,7 @@ impl AdamW {
         rate: f64,
         recipe: &OptimizerRecipe,
     ) -> f64 {
-        let squares = gradients.iter().flatten().flatten().map(|g| f64::from(*g) * f64::from(*g));
-        let norm = squares.sum::<f64>().sqrt();
+        let norm = gradients.iter().flatten().map(|gradient| squares(gradient)).sum::<f64>().sqrt();
         self.moments.resize_with(parameters.len(), Default::default);
         self.updates += 1;
         let [beta1, beta2] = recipe.betas.map(|beta| beta as f32);
@@ -204,6 +227,21 @@ impl AdamW {
     }
 }
 
+/// Σ g².
+fn squares(gradient: &[f32]) -> f64 {
+    let of_piece = |piece: &[f32]| {
+        let (blocks, rest) = piece.as_chunks::<8>();
+        let mut sums = [0.0_f64; 8];
+        for block in blocks {
+            for (sum, g) in sums.iter_mut().zip(block) {
+                *sum += f64::from(*g) * f64::from(*g);
+            }
+        }
+        sums.into_iter().chain(rest.iter().map(|g| f64::from(*g) * f64::from(*g))).sum::<f64>()
+    };
+    gradient.par_chunks(PIECE).map(of_piece).collect::<Vec<_>>().into_iter().sum()
+}
+
 /// The numbers of one update that all parameters share.
 #[derive(Clone, Copy)]
 struct Step {
@@ -220,13 +258,17 @@ impl Step {
         second.resize(values.len(), 0.0);
         let [beta1, beta2] = self.betas;
         let [correction1, correction2] = self.corrections.map(f32::recip);
-        for (((value, raw), m), v) in values.iter_mut().zip(gradient).zip(first).zip(second) {
-            let g = raw * self.scale;
-            *m = beta1 * *m + (1.0 - beta1) * g;
-            *v = beta2 * *v + (1.0 - beta2) * g * g;
-            let move_by = *m * correction1 / ((*v * correction2).sqrt() + EPSILON) + decay * *value;
-            *value -= self.rate * move_by;
-        }
+        let values = values.par_chunks_mut(PIECE).zip(gradient.par_chunks(PIECE));
+        let moments = first.par_chunks_mut(PIECE).zip(second.par_chunks_mut(PIECE));
+        values.zip(moments).for_each(|((values, gradient), (first, second))| {
+            for (((value, raw), m), v) in values.iter_mut().zip(gradient).zip(first).zip(second) {
+                let g = raw * self.scale;
+                *m = beta1 * *m + (1.0 - beta1) * g;
+                *v = beta2 * *v + (1.0 - beta2) * g * g;
+                let move_by = *m * correction1 / ((*v * correction2).sqrt() + EPSILON) + decay * *value;
+                *value -= self.rate * move_by;
+            }
+        });
     }
 }
 
@@ -253,7 +295,7 @@ mod tests {
     #[test]
     fn the_first_update_moves_by_the_rate() {
         let (model, mut optimizer) = (one(), AdamW::default());
-        let found = gradients(&model, &(model.weight.val() * 3.0).sum().backward());
+        let found = gradients(&model, (model.weight.val() * 3.0).sum().backward());
         let recipe = OptimizerRecipe { clip: 1e9, ..OptimizerRecipe::default() };
         let mut host = parameters(&model);
         let norm = optimizer.update(&mut host, &found, 0.1, &recipe);
@@ -271,7 +313,7 @@ mod tests {
         let (mut model, mut optimizer) = (one(), AdamW::default());
         let recipe = OptimizerRecipe { clip: 1e9, betas: [0.5, 0.5], ..OptimizerRecipe::default() };
         for factor in [3.0, 1.0] {
-            let found = gradients(&model, &(model.weight.val() * factor).sum().backward());
+            let found = gradients(&model, (model.weight.val() * factor).sum().backward());
             let mut host = parameters(&model);
             optimizer.update(&mut host, &found, 1.0, &recipe);
             model = with_parameters(model, &host);
@@ -298,7 +340,7 @@ mod tests {
     #[test]
     fn a_checkpoint_brings_the_moments_back() {
         let (model, mut optimizer) = (one(), AdamW::default());
-        let found = gradients(&model, &(model.weight.val() * 3.0).sum().backward());
+        let found = gradients(&model, (model.weight.val() * 3.0).sum().backward());
         optimizer.update(&mut parameters(&model), &found, 0.1, &OptimizerRecipe::default());
         let again = AdamW::from_weights(optimizer.to_weights()).expect("whole");
         assert_eq!((again.moments, again.updates), (optimizer.moments, 1));

@@ -14,6 +14,7 @@ use crate::optimizer::{
 use crate::recipe::{Algorithm, LessonRecipe, Level, Targets};
 use agent::decoder::{Decoder, ValueNetwork};
 use agent::device::Hardware;
+use agent::fused;
 use agent::model::Model;
 use agent::weights::Weights;
 use burn::module::Module;
@@ -30,6 +31,9 @@ use std::time::Instant;
 
 /// Updates between two checkpoints.
 const CHECKPOINT_EVERY: usize = 100;
+
+/// Numbers of a network from which its weights fit into no cache.
+const LARGE: usize = 1 << 24;
 
 /// What a lesson needs besides its recipe.
 pub struct Lesson<'a> {
@@ -85,7 +89,7 @@ struct Metrics {
 /// # Errors
 /// When the device cannot be had, nothing is left to read, a number is not finite, or a file cannot be written.
 pub fn train(lesson: &Lesson<'_>, progress: &ProgressBar) -> Result<(Model, LeftOut), TrainerError> {
-    let place = Place { device: lesson.hardware.burn()?.autodiff(), cut: Cut::of(lesson.hardware) };
+    let place = Place { device: lesson.hardware.burn()?.autodiff(), cut: Cut::of(lesson.hardware).for_weights(&lesson.start.policy) };
     std::fs::create_dir_all(lesson.out).map_err(TrainerError::file(lesson.out))?;
     let (data, left_out) = readable(lesson);
     if data.is_empty() {
@@ -192,6 +196,13 @@ impl Cut {
             // and each alignment of rows; multiples of 64 leave few of the latter.
             Hardware::Cuda(_) => Self { tokens: 8192, lanes: 1, positions: 64, written: 64 },
         }
+    }
+
+    /// The same where products are small; where each fills all threads by itself, what saves passes over the weights.
+    fn for_weights(self, weights: &Weights) -> Self {
+        let numbers: usize = weights.0.values().map(|tensor| tensor.data.len()).sum();
+        let is_large = self.lanes > 1 && numbers >= LARGE;
+        if is_large { Self { tokens: 1024, lanes: 1, ..self } } else { self }
     }
 }
 
@@ -352,7 +363,7 @@ impl Student {
         let mut by_length = chosen.to_vec();
         by_length.sort_by_key(|trajectory| std::cmp::Reverse(trajectory.tokens()));
         let batch = |part: &[&Trajectory]| Batch::new(part, self.place.cut.positions);
-        let batches = parts(&by_length, self.place.cut.tokens).into_iter().map(batch).collect::<Result<Vec<_>, _>>()?;
+        let batches = parts(&by_length, self.place.cut).into_iter().map(batch).collect::<Result<Vec<_>, _>>()?;
         let weights: Vec<f64> = batches.iter().map(|batch| weight(batch, &recipe.algorithm)).collect();
         let total: f64 = weights.iter().sum();
         let progress = self.update as f64 / updates as f64;
@@ -391,8 +402,17 @@ impl Student {
     }
 }
 
-/// Cuts trajectories, longest first, into parts of at most so many tokens with their padding, or of one trajectory.
-fn parts<'a, 'b>(by_length: &'b [&'a Trajectory], tokens: usize) -> Vec<&'b [&'a Trajectory]> {
+/// Cuts trajectories, longest first, into parts of at most so many tokens with their padding, or of one trajectory: as few
+/// as keep all lanes busy, and those as even as may be.
+fn parts<'a, 'b>(by_length: &'b [&'a Trajectory], cut: Cut) -> Vec<&'b [&'a Trajectory]> {
+    let fewest = parts_within(by_length, cut.tokens).len().next_multiple_of(cut.lanes);
+    let all: usize = by_length.iter().map(|trajectory| trajectory.tokens()).sum();
+    let limits = (all / fewest..cut.tokens).step_by(16);
+    let even = limits.map(|tokens| parts_within(by_length, tokens)).find(|parts| parts.len() <= fewest);
+    even.unwrap_or_else(|| parts_within(by_length, cut.tokens))
+}
+
+fn parts_within<'a, 'b>(by_length: &'b [&'a Trajectory], tokens: usize) -> Vec<&'b [&'a Trajectory]> {
     let mut rest = by_length;
     std::iter::from_fn(|| {
         let longest = rest.first()?.tokens().max(1);
@@ -495,7 +515,7 @@ impl Networks {
             }
         };
         let logged = Logged { loss_policy: Some(number(&loss)), ..Logged::default() };
-        Part { policy: Some(gradients(&self.policy, &loss.backward())), value: None, logged }
+        Part { policy: Some(gradients(&self.policy, loss.backward())), value: None, logged }
     }
 
     /// Log-ratios first, then both losses, neither of which reaches the other's network.
@@ -522,10 +542,10 @@ impl Networks {
             log_ratio_per_action: Some(number(&mean_per_token(inputs.log_ratios.clone(), &inputs.action_mask))),
             value_mean: Some(number(&mean_per_token(inputs.values.clone(), &inputs.action_mask))),
         };
-        let value = gradients(&critic.value, &(loss_value + loss_after).backward());
+        let value = gradients(&critic.value, (loss_value + loss_after).backward());
         let policy = science.policy_learns.then(|| {
             let loss = if science.alpha > 0.0 { loss_policy + kl * science.alpha } else { loss_policy };
-            gradients(&self.policy, &loss.backward())
+            gradients(&self.policy, loss.backward())
         });
         Part { policy, value: Some(value), logged }
     }
@@ -627,13 +647,20 @@ impl Written {
         let hidden = policy.hidden(tensors.tokens.clone());
         let [batch, time, width] = hidden.dims();
         let chosen = hidden.reshape([batch * time, width]).select(0, self.rows.clone());
-        let logprobs = activation::log_softmax(policy.logits(chosen), 1);
+        let logprobs = log_softmax(policy.logits(chosen));
         logprobs.reshape([batch as i64, self.targets.dims()[1] as i64, -1])
     }
 
     /// Of those, the written tokens', `[batch, written]`.
     fn of_targets(&self, logprobs: Tensor<3>) -> Tensor<2> {
         logprobs.gather(2, self.targets.clone().unsqueeze_dim(2)).squeeze_dim(2)
+    }
+}
+
+fn log_softmax(logits: Tensor<2>) -> Tensor<2> {
+    match fused::work_on(&logits.device(), logits.dtype()) {
+        true => fused::log_softmax(logits),
+        false => activation::log_softmax(logits, 1),
     }
 }
 

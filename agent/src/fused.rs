@@ -506,7 +506,9 @@ impl pulp::NullaryFnOnce for LogSoftmax<'_> {
 
     #[inline(always)]
     fn call(self) {
-        self.out.chunks_exact_mut(self.width).for_each(|row| crate::kernel::log_softmax(row, 1.0));
+        for row in self.out.chunks_exact_mut(self.width) {
+            crate::kernel::log_softmax(row, 1.0);
+        }
     }
 }
 

@@ -150,7 +150,9 @@ pub(crate) fn log_softmax(row: &mut [f32], scale: f32) {
     self::scale(row, scale);
     let highest = highest(row);
     let normalizer = highest + sum_of_exp(row, highest).ln() as f32;
-    row.iter_mut().for_each(|logit| *logit -= normalizer);
+    for logit in row.iter_mut() {
+        *logit -= normalizer;
+    }
 }
 
 /// Σ exp(x − highest).

@@ -6,8 +6,8 @@ in plain torch. One JSON object on stdout; everything else goes to stderr.
 JOB.json holds `lesson` ("sft" or "oreo"), `batch` (trajectories: a list of turns [observation ids, completion ids]),
 `returns`, and the recipe's numbers. Eager f32, attention by scaled_dot_product_attention, AdamW fused, logits only where a
 loss looks at them. The batch is sorted by length and cut into parts of at most so many tokens, padding included, whose
-gradients are added, as hearth does. With several `part_tokens` in the job each is tried, and the fastest is the answer;
-with one, the answer is seconds an update (median after the first two), losses and peak memory.
+gradients are added, as hearth does. With several `part_tokens` in the job each is tried, and the seconds and the
+name of the fastest are the answer; with one, the answer is seconds an update (median after the first two), losses and peak memory.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import sys
 import time
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin would steal from whoever shares the machine
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # the caller tries both
 parser = argparse.ArgumentParser(prog="train_peer.py", description=__doc__.split("\n\n")[0])
 parser.add_argument("--folder", type=Path, required=True, help="model folder")
 parser.add_argument("--job", type=Path, required=True)
@@ -261,7 +261,7 @@ if len(sizes) > 1:
         # The first update warms up; the least of the others tells what could be had.
         tried[size] = min(learn(job, config, weights, parts(job["batch"], job["returns"], size), 4)[0][1:])
         print(f"torch: parts of {size} tokens: {tried[size]:.3f} s an update", file=sys.stderr)
-    print(json.dumps(min(tried, key=tried.get)))
+    print(json.dumps(min((seconds, size) for size, seconds in tried.items())))
     sys.exit()
 seconds, losses = learn(job, config, weights, parts(job["batch"], job["returns"], sizes[0]), job["updates"])
 print(json.dumps({

@@ -2,9 +2,10 @@
 //! vectors, which on a CPU is several times faster than a chain of tensor operations.
 
 use crate::error::TrainerError;
+use agent::fused;
 use agent::weights::{HostTensor, Weights};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Gradients, Tensor, TensorData};
+use burn::tensor::{DType, Gradients, Tensor, TensorData};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -75,8 +76,34 @@ pub struct Parameter {
     pub axes: usize,
 }
 
+/// One parameter's gradient on the host, in the memory in which it was computed where that is the host's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gradient(TensorData);
+
+impl Gradient {
+    /// Row-major values.
+    ///
+    /// # Panics
+    /// Never: it is f32, which is looked at when it is made.
+    #[must_use]
+    pub fn values(&self) -> &[f32] {
+        self.0.as_slice().expect("a gradient is f32")
+    }
+
+    fn values_mut(&mut self) -> &mut [f32] {
+        self.0.as_mut_slice().expect("a gradient is f32")
+    }
+}
+
+impl From<Vec<f32>> for Gradient {
+    fn from(values: Vec<f32>) -> Self {
+        let length = values.len();
+        Self(TensorData::new(values, [length]))
+    }
+}
+
 /// A network's gradient on the host, parameter by parameter; `None` where a parameter had no part in the loss.
-pub type HostGradients = Vec<Option<Vec<f32>>>;
+pub type HostGradients = Vec<Option<Gradient>>;
 
 /// A network's parameters, in the order in which the module visits them.
 #[must_use]
@@ -98,42 +125,45 @@ pub fn parameters<M: Module>(module: &M) -> Vec<Parameter> {
 /// When a network is not f32.
 #[must_use]
 pub fn gradients<M: Module>(module: &M, gradients: Gradients) -> HostGradients {
-    struct Fetch(Gradients, Vec<Option<TensorData>>);
+    struct Fetch(Gradients, HostGradients);
     impl ModuleVisitor for Fetch {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.1.push(param.val().grad_remove(&mut self.0).map(Tensor::into_data));
+            let gradient = |gradient: Tensor<D>| {
+                assert_eq!(gradient.dtype(), DType::F32, "networks are f32");
+                Gradient(gradient.into_data())
+            };
+            self.1.push(param.val().grad_remove(&mut self.0).map(gradient));
         }
     }
     let mut fetch = Fetch(gradients, Vec::new());
     module.visit(&mut fetch);
-    let vector = |data: TensorData| data.try_into_vec::<f32>().expect("networks are f32");
-    fetch.1.into_par_iter().map(|data| data.map(vector)).collect()
+    fetch.1
 }
 
 /// The same network with other parameters.
 #[must_use]
 pub fn with_parameters<M: Module>(module: M, parameters: &[Parameter]) -> M {
-    struct Ask(Vec<bool>);
-    impl ModuleVisitor for Ask {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.0.push(param.val().is_require_grad());
-        }
-    }
-    struct Put(std::vec::IntoIter<Option<Vec<f32>>>);
-    impl ModuleMapper for Put {
+    struct Put<'a>(std::slice::Iter<'a, Parameter>);
+    impl ModuleMapper for Put<'_> {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            let Some(values) = self.0.next().expect("an answer for every parameter") else {
+            let values = &self.0.next().expect("a value for every parameter").values;
+            if !param.val().is_require_grad() {
                 return param; // it is held still
-            };
+            }
             let (id, tensor, mapper) = param.consume();
-            let data = TensorData::new(values, tensor.dims());
-            Param::from_mapped_value(id, Tensor::from_data(data, &tensor.device()).require_grad(), mapper)
+            let (shape, device) = (tensor.dims(), tensor.device());
+            let data = if fused::work_on(&device, tensor.dtype()) {
+                let mut data = tensor.into_data(); // its own memory again, which need not be asked for anew
+                let old: &mut [f32] = data.as_mut_slice().expect("networks are f32");
+                old.par_chunks_mut(PIECE).zip(values.par_chunks(PIECE)).for_each(|(old, new)| old.copy_from_slice(new));
+                data
+            } else {
+                TensorData::new(values.clone(), shape)
+            };
+            Param::from_mapped_value(id, Tensor::from_data(data, &device).require_grad(), mapper)
         }
     }
-    let mut ask = Ask(Vec::new());
-    module.visit(&mut ask);
-    let copies = parameters.par_iter().zip(ask.0).map(|(parameter, learns)| learns.then(|| parameter.values.clone()));
-    module.map(&mut Put(copies.collect::<Vec<_>>().into_iter()))
+    module.map(&mut Put(parameters.iter()))
 }
 
 fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
@@ -147,11 +177,12 @@ pub fn accumulate(whole: &mut HostGradients, part: HostGradients, share: f64) {
         let Some(mut part) = part else { continue };
         let share = share as f32;
         if let Some(sum) = sum {
-            let pieces = sum.par_chunks_mut(PIECE).zip(part.par_chunks(PIECE));
+            let pieces = sum.values_mut().par_chunks_mut(PIECE).zip(part.values().par_chunks(PIECE));
             pieces.for_each(|(sum, part)| sum.iter_mut().zip(part).for_each(|(sum, value)| *sum += share * value));
         } else {
             if share != 1.0 {
-                part.par_chunks_mut(PIECE).for_each(|part| part.iter_mut().for_each(|value| *value *= share));
+                let pieces = part.values_mut().par_chunks_mut(PIECE);
+                pieces.for_each(|part| part.iter_mut().for_each(|value| *value *= share));
             }
             *sum = Some(part);
         }
@@ -174,7 +205,7 @@ impl AdamW {
         rate: f64,
         recipe: &OptimizerRecipe,
     ) -> f64 {
-        let norm = gradients.iter().flatten().map(|gradient| squares(gradient)).sum::<f64>().sqrt();
+        let norm = gradients.iter().flatten().map(|gradient| squares(gradient.values())).sum::<f64>().sqrt();
         self.moments.resize_with(parameters.len(), Default::default);
         self.updates += 1;
         let [beta1, beta2] = recipe.betas.map(|beta| beta as f32);
@@ -188,7 +219,7 @@ impl AdamW {
         for ((parameter, gradient), moments) in parameters.iter_mut().zip(gradients).zip(&mut self.moments) {
             let decay = if parameter.axes > 1 { recipe.weight_decay as f32 } else { 0.0 };
             if let Some(gradient) = gradient {
-                step.apply(&mut parameter.values, gradient, moments, decay);
+                step.apply(&mut parameter.values, gradient.values(), moments, decay);
             }
         }
         norm
@@ -350,8 +381,8 @@ mod tests {
     #[test]
     fn parts_add_up_to_the_whole() {
         let mut whole = HostGradients::new();
-        accumulate(&mut whole, vec![Some(vec![4.0, 0.0]), None], 0.25);
-        accumulate(&mut whole, vec![Some(vec![0.0, 8.0]), None], 0.75);
-        assert_eq!(whole, [Some(vec![1.0, 6.0]), None]);
+        accumulate(&mut whole, vec![Some(vec![4.0, 0.0].into()), None], 0.25);
+        accumulate(&mut whole, vec![Some(vec![0.0, 8.0].into()), None], 0.75);
+        assert_eq!(whole, [Some(vec![1.0, 6.0].into()), None]);
     }
 }

@@ -790,7 +790,7 @@ mod tests {
             close(&losses(&cpu), &losses(&gpu));
             for (cpu, gpu) in [(cpu.policy, gpu.policy), (cpu.value, gpu.value)] {
                 let flat = |gradients: Option<HostGradients>| -> Vec<f32> {
-                    gradients.into_iter().flatten().flatten().flatten().collect()
+                    gradients.iter().flatten().flatten().flat_map(|gradient| gradient.values()).copied().collect()
                 };
                 close(&flat(cpu), &flat(gpu));
             }

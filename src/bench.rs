@@ -1,6 +1,7 @@
 //! `hearth bench`: speed, always as a ratio against a named peer in the same run.
 
 mod mind;
+mod train;
 
 use crate::scratch::Scratch;
 use crate::ui;
@@ -21,6 +22,8 @@ pub(crate) enum Bench {
     World(BenchWorld),
     /// Reading, writing and whole episodes of a model, against llama.cpp and transformers on the same weights
     Mind(mind::BenchMind),
+    /// Learning on the CPU: speed and memory of lessons, against PyTorch with the same weights, batch and optimizer
+    Train(train::BenchTrain),
     /// Memory, processes and files of a pool of Python workers over many resets
     Pool(BenchPool),
 }
@@ -120,6 +123,7 @@ impl Bench {
         match self {
             Self::World(command) => command.run(),
             Self::Mind(command) => command.run(),
+            Self::Train(command) => command.run(),
             Self::Pool(command) => command.run(),
         }
     }

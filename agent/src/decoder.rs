@@ -9,12 +9,14 @@
 
 use crate::config::{DecoderConfig, OUTPUT, Scales};
 use crate::error::AgentError;
+use crate::fused;
 use crate::rope::{RopeScaling, rotary_table};
 use crate::weights::{HostTensor, VALUE_HEAD, Weights, transposed};
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation};
 use scenarios::WeightFormat;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// What the linear layers multiply in. Parameters and their gradients, norms, rotations, attention scores, softmax,
 /// logits and values are f32 whatever it is.
@@ -116,8 +118,15 @@ pub struct Layer {
     down_proj: Param<Tensor<2>>,
 }
 
-/// Cosines and sines `[1, 1, time, head_dim]` and the causal bias `[1, 1, time, time]` of one forward pass.
-struct Positions {
+/// What attention knows of positions in one forward pass.
+enum Positions {
+    /// Cosines and sines `[time, head_dim]`, for [`fused::attention`].
+    OnHost(Arc<[Vec<f32>; 2]>),
+    OnDevice(Tables),
+}
+
+/// Cosines and sines `[1, 1, time, head_dim]` and the causal bias `[1, 1, time, time]`.
+struct Tables {
     cosines: Tensor<4>,
     sines: Tensor<4>,
     causal: Tensor<4>,
@@ -263,7 +272,12 @@ impl Decoder {
     #[must_use]
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
         let output = self.lm_head.as_ref().unwrap_or(&self.embed_tokens);
-        scaled(hidden.matmul(output.val().transpose()), self.shape.scales.logits)
+        let table = output.val();
+        let logits = match fused::work_on(&table.device(), table.dtype()) {
+            true => fused::by_table(hidden, table),
+            false => hidden.matmul(table.transpose()),
+        };
+        scaled(logits, self.shape.scales.logits)
     }
 
     fn attention(&self, layer: &Layer, stream: Tensor<3>, positions: &Positions) -> Tensor<3> {
@@ -271,21 +285,33 @@ impl Decoder {
         let Shape { heads, kv_heads, head_width, epsilon, precision, .. } = self.shape;
         let normed = rms_norm(stream, &layer.input_layernorm, epsilon).reshape([batch * time, hidden]);
         let normed = precision.narrow(normed);
-        let split = |projection: &Param<Tensor<2>>, bias: &Option<Param<Tensor<1>>>, heads: usize| {
+        let project = |projection: &Param<Tensor<2>>, bias: &Option<Param<Tensor<1>>>| {
             let projected = precision.product(normed.clone(), projection);
-            let projected = match bias {
+            match bias {
                 Some(bias) => projected + bias.val().unsqueeze::<2>(),
                 None => projected,
-            };
-            projected.reshape([batch, time, heads, head_width]).swap_dims(1, 2)
+            }
         };
-        let scale = 1.0 / (head_width as f64).sqrt();
-        let queries = positions.rotate(split(&layer.q_proj, &layer.q_bias, heads)) * scale;
-        let keys = self.share_heads(positions.rotate(split(&layer.k_proj, &layer.k_bias, kv_heads)));
-        let values = self.share_heads(split(&layer.v_proj, &layer.v_bias, kv_heads));
-        let scores = queries.matmul(keys.swap_dims(2, 3)) + positions.causal.clone();
-        let mixed = activation::softmax(scores, 3).matmul(values);
-        let joined = mixed.swap_dims(1, 2).reshape([batch * time, heads * head_width]);
+        let queries = project(&layer.q_proj, &layer.q_bias);
+        let keys = project(&layer.k_proj, &layer.k_bias);
+        let values = project(&layer.v_proj, &layer.v_bias);
+        let joined = match positions {
+            Positions::OnHost(rotary) => {
+                let rotary = rotary.clone();
+                let heads = fused::Heads { batch, heads, kv_heads, width: head_width, rotary };
+                fused::attention(queries, keys, values, heads)
+            }
+            Positions::OnDevice(positions) => {
+                let split = |x: Tensor<2>, heads: usize| x.reshape([batch, time, heads, head_width]).swap_dims(1, 2);
+                let scale = 1.0 / (head_width as f64).sqrt();
+                let queries = positions.rotate(split(queries, heads)) * scale;
+                let keys = self.share_heads(positions.rotate(split(keys, kv_heads)));
+                let values = self.share_heads(split(values, kv_heads));
+                let scores = queries.matmul(keys.swap_dims(2, 3)) + positions.causal.clone();
+                let mixed = activation::softmax(scores, 3).matmul(values);
+                mixed.swap_dims(1, 2).reshape([batch * time, heads * head_width])
+            }
+        };
         precision.product(precision.narrow(joined), &layer.o_proj).reshape([batch, time, hidden])
     }
 
@@ -304,8 +330,12 @@ impl Decoder {
         let Shape { epsilon, precision, .. } = self.shape;
         let normed = rms_norm(stream, &layer.post_attention_layernorm, epsilon).reshape([batch * time, hidden]);
         let normed = precision.narrow(normed);
-        let gate = activation::silu(precision.product(normed.clone(), &layer.gate_proj));
-        let inner = gate * precision.product(normed, &layer.up_proj);
+        let gate = precision.product(normed.clone(), &layer.gate_proj);
+        let up = precision.product(normed, &layer.up_proj);
+        let inner = match fused::work_on(&gate.device(), gate.dtype()) {
+            true => fused::swiglu(gate, up),
+            false => activation::silu(gate) * up,
+        };
         precision.product(precision.narrow(inner), &layer.down_proj).reshape([batch, time, hidden])
     }
 
@@ -313,13 +343,16 @@ impl Decoder {
         let Shape { head_width: head_dim, rope_theta, rope_scaling, .. } = &self.shape;
         let head_dim = *head_dim;
         let (cosines, sines) = rotary_table(time, head_dim, *rope_theta, rope_scaling);
+        if fused::work_on(device, DType::F32) {
+            return Positions::OnHost(Arc::new([cosines, sines]));
+        }
         let causal = (0..time * time).map(|i| if i % time > i / time { -1e9 } else { 0.0f32 }).collect::<Vec<_>>();
         let tensor = |data: Vec<f32>, shape: [usize; 4]| Tensor::<4>::from_data(TensorData::new(data, shape), device);
-        Positions {
+        Positions::OnDevice(Tables {
             cosines: tensor(cosines, [1, 1, time, head_dim]),
             sines: tensor(sines, [1, 1, time, head_dim]),
             causal: tensor(causal, [1, 1, time, time]),
-        }
+        })
     }
 }
 
@@ -337,7 +370,7 @@ impl Layer {
     }
 }
 
-impl Positions {
+impl Tables {
     /// x·cos + rotate_half(x)·sin.
     fn rotate(&self, x: Tensor<4>) -> Tensor<4> {
         let half = x.dims()[3] / 2;
@@ -352,6 +385,9 @@ pub(crate) fn scaled<const D: usize>(x: Tensor<D>, factor: f64) -> Tensor<D> {
 }
 
 fn rms_norm(x: Tensor<3>, weight: &Param<Tensor<1>>, epsilon: f64) -> Tensor<3> {
+    if fused::work_on(&x.device(), x.dtype()) {
+        return fused::rms_norm(x, weight.val(), epsilon);
+    }
     let mean_square = x.clone().square().mean_dim(2);
     x * (mean_square + epsilon).sqrt().recip() * weight.val().unsqueeze::<3>()
 }

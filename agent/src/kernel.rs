@@ -106,7 +106,7 @@ pub(crate) fn softmax(scores: &mut [f32]) {
 
 /// The greatest of some numbers.
 #[inline(always)]
-fn highest(numbers: &[f32]) -> f32 {
+pub(crate) fn highest(numbers: &[f32]) -> f32 {
     let (blocks, rest) = numbers.as_chunks::<LANES>();
     let mut most = [f32::NEG_INFINITY; LANES];
     for block in blocks {
@@ -116,6 +116,19 @@ fn highest(numbers: &[f32]) -> f32 {
     }
     let greater = |a: f32, b: &f32| if *b > a { *b } else { a };
     most.iter().chain(rest).fold(f32::NEG_INFINITY, greater)
+}
+
+/// The sum of some numbers.
+#[inline(always)]
+pub(crate) fn total(numbers: &[f32]) -> f32 {
+    let (blocks, rest) = numbers.as_chunks::<LANES>();
+    let mut sums = [0.0f32; LANES];
+    for block in blocks {
+        for lane in 0..LANES {
+            sums[lane] += block[lane];
+        }
+    }
+    rest.iter().fold(sum(sums), |total, number| total + number)
 }
 
 /// The sum of a block, in a tree.
@@ -137,12 +150,14 @@ pub(crate) fn log_softmax(row: &mut [f32], scale: f32) {
     self::scale(row, scale);
     let highest = highest(row);
     let normalizer = highest + sum_of_exp(row, highest).ln() as f32;
-    row.iter_mut().for_each(|logit| *logit -= normalizer);
+    for logit in row.iter_mut() {
+        *logit -= normalizer;
+    }
 }
 
 /// Σ exp(x − highest).
 #[inline(always)]
-fn sum_of_exp(row: &[f32], highest: f32) -> f64 {
+pub(crate) fn sum_of_exp(row: &[f32], highest: f32) -> f64 {
     let mut total = 0.0;
     for stretch in row.chunks(64 * LANES) {
         let (blocks, rest) = stretch.as_chunks::<LANES>();
@@ -184,7 +199,7 @@ impl pulp::NullaryFnOnce for Tempered<'_> {
 /// x = n·ln 2 + r, 2ⁿ put together from its bits, eʳ by its Taylor polynomial (|r| ≤ ½ ln 2, so seven terms leave 1e-8).
 /// Adding 1.5·2²³ rounds to a whole number and leaves it in the low bits.
 #[inline(always)]
-fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     const HIGH: f32 = 0.693_359_4;
     const LOW: f32 = -2.121_944_4e-4;
     const ROUND: f32 = 12_582_912.0;

@@ -12,6 +12,7 @@ pub mod device;
 pub mod episode;
 pub mod error;
 mod files;
+pub mod fused;
 pub mod generate;
 pub mod gguf;
 mod jinja;

@@ -126,7 +126,10 @@ impl BenchMind {
         let tasks = suite.split(Split::Train);
         let model = match &self.model {
             Some(folder) => Model::open(folder).map_err(TrainerError::from)?,
-            None => fresh(&Recipe::quickstart().model, &expert_episodes(&tasks), 1)?,
+            None => {
+                let demonstrations = demonstrations(&ExpertPolicy::default(), &tasks, &Protocol::default());
+                fresh(&Recipe::quickstart().model, &demonstrations, 1)?
+            }
         };
         let room = model.config.max_position_embeddings;
         if self.prompt + self.tokens > room {
@@ -430,10 +433,10 @@ impl Row {
     }
 }
 
-/// Demonstrations, for the vocabulary of a fresh decoder.
-fn expert_episodes(tasks: &[&Task]) -> Vec<Trajectory> {
+/// Demonstrations of each task, for the vocabulary of a fresh decoder, or to learn from.
+pub(super) fn demonstrations(expert: &ExpertPolicy, tasks: &[&Task], protocol: &Protocol) -> Vec<Trajectory> {
     let jobs: Vec<Job<'_>> = tasks.iter().map(|task| Job { task, repetition: 0, seed: 1, forced: &[] }).collect();
-    let mut episodes = played(&ExpertPolicy::default(), &jobs, &Protocol::default(), Pool::default());
+    let mut episodes = played(expert, &jobs, protocol, Pool::default());
     episodes.sort_by(|a, b| a.game.cmp(&b.game));
     episodes
 }

@@ -12,7 +12,8 @@ use crate::loss::kto::{KtoInputs, KtoWeights, kto_loss};
 use crate::loss::oreo::{self, OreoInputs, after_value_loss, exact_kl, turn_sums};
 use crate::loss::{k3_kl, sft, suffix_sum, target_logprobs};
 use crate::recipe::{Algorithm, Level, Targets};
-use burn::tensor::{Tensor, activation::log_softmax};
+use agent::fused;
+use burn::tensor::{Tensor, activation};
 
 /// What a lesson asks its networks.
 pub trait Networks {
@@ -220,8 +221,8 @@ impl Spoken {
             let log_ratios = logprobs.clone() - reference.clone().cast(logprobs.dtype());
             return Self { logprobs, log_ratios, kl: None, alpha };
         }
-        let policy = log_softmax(logits, 2);
-        let reference = log_softmax(networks.reference_logits(batch), 2).detach();
+        let policy = log_softmax(logits);
+        let reference = log_softmax(networks.reference_logits(batch)).detach();
         let logprobs = written.of_targets(policy.clone());
         let log_ratios = logprobs.clone() - written.of_targets(reference.clone());
         let policy = if alpha > 0.0 { policy } else { policy.detach() };
@@ -342,6 +343,15 @@ fn values_and_outcomes(inputs: &OreoInputs, batch: &BatchTensors) -> Vec<(f64, b
     let won: Vec<bool> = numbers(batch.returns.clone()).into_iter().map(|reward| reward > 0.5).collect();
     let counted = values.into_iter().zip(mask).enumerate().filter(|(_, (_, mask))| *mask);
     counted.map(|(index, (value, _))| (value, won[index / actions])).collect()
+}
+
+/// ln π of the whole vocabulary, nats, `[batch, written, vocab]`.
+fn log_softmax(logits: Tensor<3>) -> Tensor<3> {
+    let [batch, written, vocab] = logits.dims();
+    match fused::work_on(&logits.device(), logits.dtype()) {
+        true => fused::log_softmax(logits.reshape([batch * written, vocab])).reshape([batch, written, vocab]),
+        false => activation::log_softmax(logits, 2),
+    }
 }
 
 fn number(tensor: &Tensor<1>) -> f64 {

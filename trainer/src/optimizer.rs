@@ -2,9 +2,11 @@
 //! vectors, which on a CPU is several times faster than a chain of tensor operations.
 
 use crate::error::TrainerError;
+use agent::fused;
 use agent::weights::{HostTensor, Weights};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Gradients, Tensor, TensorData};
+use burn::tensor::{DType, Gradients, Tensor, TensorData};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 /// Settings of the optimizer and its schedule.
@@ -94,6 +96,9 @@ pub fn scheduled(highest: f64, warmup: f64, update: usize, updates: usize) -> f6
 }
 
 const EPSILON: f32 = 1e-8;
+/// Numbers of a parameter that a thread works on at a time. Sums are made piece by piece and added in order, so that they
+/// do not depend on the number of threads.
+const PIECE: usize = 1 << 16;
 /// Name of the count of updates in a checkpoint; it may lag behind the lesson's while a network is held still.
 const UPDATES: &str = "updates";
 
@@ -127,8 +132,34 @@ pub fn from_weights(weights: &Weights, like: &[Parameter]) -> Result<Vec<Paramet
     Ok(like.iter().zip(values).map(parameter).collect())
 }
 
+/// One parameter's gradient on the host, in the memory in which it was computed where that is the host's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gradient(TensorData);
+
+impl Gradient {
+    /// Row-major values.
+    ///
+    /// # Panics
+    /// Never: it is f32, which is looked at when it is made.
+    #[must_use]
+    pub fn values(&self) -> &[f32] {
+        self.0.as_slice().expect("a gradient is f32")
+    }
+
+    fn values_mut(&mut self) -> &mut [f32] {
+        self.0.as_mut_slice().expect("a gradient is f32")
+    }
+}
+
+impl From<Vec<f32>> for Gradient {
+    fn from(values: Vec<f32>) -> Self {
+        let length = values.len();
+        Self(TensorData::new(values, [length]))
+    }
+}
+
 /// A network's gradient on the host, parameter by parameter; `None` where a parameter had no part in the loss.
-pub type HostGradients = Vec<Option<Vec<f32>>>;
+pub type HostGradients = Vec<Option<Gradient>>;
 
 /// Those of a network's parameters that learn, in the order in which the module visits them. The matrix under an adapter
 /// is held still, so it is not among them, and its adapter's factors are.
@@ -148,13 +179,20 @@ pub fn parameters<M: Module>(module: &M) -> Vec<Parameter> {
 }
 
 /// Their gradients, in the same order.
+///
+/// # Panics
+/// When a network is not f32.
 #[must_use]
-pub fn gradients<M: Module>(module: &M, gradients: &Gradients) -> HostGradients {
-    struct Fetch<'a>(&'a Gradients, HostGradients);
-    impl ModuleVisitor for Fetch<'_> {
+pub fn gradients<M: Module>(module: &M, gradients: Gradients) -> HostGradients {
+    struct Fetch(Gradients, HostGradients);
+    impl ModuleVisitor for Fetch {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let gradient = |gradient: Tensor<D>| {
+                assert_eq!(gradient.dtype(), DType::F32, "networks are f32");
+                Gradient(gradient.into_data())
+            };
             if param.is_require_grad() {
-                self.1.push(param.val().grad(self.0).map(host));
+                self.1.push(param.val().grad_remove(&mut self.0).map(gradient));
             }
         }
     }
@@ -174,8 +212,16 @@ pub fn with_parameters<M: Module>(module: M, parameters: &[Parameter]) -> M {
             }
             let values = &self.0.next().expect("a value for every parameter that learns").values;
             let (id, tensor, mapper) = param.consume();
-            let data = TensorData::new(values.clone(), tensor.dims());
-            Param::from_mapped_value(id, Tensor::from_data(data, &tensor.device()).require_grad(), mapper)
+            let (shape, device) = (tensor.dims(), tensor.device());
+            let data = if fused::work_on(&device, tensor.dtype()) {
+                let mut data = tensor.into_data(); // its own memory again, which need not be asked for anew
+                let old: &mut [f32] = data.as_mut_slice().expect("networks are f32");
+                old.par_chunks_mut(PIECE).zip(values.par_chunks(PIECE)).for_each(|(old, new)| old.copy_from_slice(new));
+                data
+            } else {
+                TensorData::new(values.clone(), shape)
+            };
+            Param::from_mapped_value(id, Tensor::from_data(data, &device).require_grad(), mapper)
         }
     }
     module.map(&mut Put(parameters.iter()))
@@ -189,9 +235,18 @@ fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 pub fn accumulate(whole: &mut HostGradients, part: HostGradients, share: f64) {
     whole.resize(part.len(), None);
     for (sum, part) in whole.iter_mut().zip(part) {
-        let Some(part) = part else { continue };
-        let sum = sum.get_or_insert_with(|| vec![0.0; part.len()]);
-        sum.iter_mut().zip(part).for_each(|(sum, value)| *sum += share as f32 * value);
+        let Some(mut part) = part else { continue };
+        let share = share as f32;
+        if let Some(sum) = sum {
+            let pieces = sum.values_mut().par_chunks_mut(PIECE).zip(part.values().par_chunks(PIECE));
+            pieces.for_each(|(sum, part)| sum.iter_mut().zip(part).for_each(|(sum, value)| *sum += share * value));
+        } else {
+            if share != 1.0 {
+                let pieces = part.values_mut().par_chunks_mut(PIECE);
+                pieces.for_each(|part| part.iter_mut().for_each(|value| *value *= share));
+            }
+            *sum = Some(part);
+        }
     }
 }
 
@@ -211,8 +266,7 @@ impl AdamW {
         rate: f64,
         recipe: &OptimizerRecipe,
     ) -> f64 {
-        let squares = gradients.iter().flatten().flatten().map(|g| f64::from(*g) * f64::from(*g));
-        let norm = squares.sum::<f64>().sqrt();
+        let norm = gradients.iter().flatten().map(|gradient| squares(gradient.values())).sum::<f64>().sqrt();
         self.moments.resize_with(parameters.len(), Default::default);
         self.updates += 1;
         let [beta1, beta2] = recipe.betas.map(|beta| beta as f32);
@@ -226,7 +280,7 @@ impl AdamW {
         for ((parameter, gradient), moments) in parameters.iter_mut().zip(gradients).zip(&mut self.moments) {
             let decay = if parameter.axes > 1 { recipe.weight_decay as f32 } else { 0.0 };
             if let Some(gradient) = gradient {
-                step.apply(&mut parameter.values, gradient, moments, decay);
+                step.apply(&mut parameter.values, gradient.values(), moments, decay);
             }
         }
         norm
@@ -265,6 +319,21 @@ impl AdamW {
     }
 }
 
+/// Σ g².
+fn squares(gradient: &[f32]) -> f64 {
+    let of_piece = |piece: &[f32]| {
+        let (blocks, rest) = piece.as_chunks::<8>();
+        let mut sums = [0.0_f64; 8];
+        for block in blocks {
+            for (sum, g) in sums.iter_mut().zip(block) {
+                *sum += f64::from(*g) * f64::from(*g);
+            }
+        }
+        sums.into_iter().chain(rest.iter().map(|g| f64::from(*g) * f64::from(*g))).sum::<f64>()
+    };
+    gradient.par_chunks(PIECE).map(of_piece).collect::<Vec<_>>().into_iter().sum()
+}
+
 /// The numbers of one update that all parameters share.
 #[derive(Clone, Copy)]
 struct Step {
@@ -281,13 +350,17 @@ impl Step {
         second.resize(values.len(), 0.0);
         let [beta1, beta2] = self.betas;
         let [correction1, correction2] = self.corrections.map(f32::recip);
-        for (((value, raw), m), v) in values.iter_mut().zip(gradient).zip(first).zip(second) {
-            let g = raw * self.scale;
-            *m = beta1 * *m + (1.0 - beta1) * g;
-            *v = beta2 * *v + (1.0 - beta2) * g * g;
-            let move_by = *m * correction1 / ((*v * correction2).sqrt() + EPSILON) + decay * *value;
-            *value -= self.rate * move_by;
-        }
+        let values = values.par_chunks_mut(PIECE).zip(gradient.par_chunks(PIECE));
+        let moments = first.par_chunks_mut(PIECE).zip(second.par_chunks_mut(PIECE));
+        values.zip(moments).for_each(|((values, gradient), (first, second))| {
+            for (((value, raw), m), v) in values.iter_mut().zip(gradient).zip(first).zip(second) {
+                let g = raw * self.scale;
+                *m = beta1 * *m + (1.0 - beta1) * g;
+                *v = beta2 * *v + (1.0 - beta2) * g * g;
+                let move_by = *m * correction1 / ((*v * correction2).sqrt() + EPSILON) + decay * *value;
+                *value -= self.rate * move_by;
+            }
+        });
     }
 }
 
@@ -316,8 +389,8 @@ mod tests {
         let adapted = one().apply_lora(burn::module::Lora::new(1, 1.0));
         let mut host = parameters(&adapted);
         assert_eq!(host.iter().map(|parameter| parameter.values.len()).collect::<Vec<_>>(), [1, 2]);
-        let found = gradients(&adapted, &adapted.weight.val().sum().backward());
-        assert_eq!(found.iter().flatten().map(Vec::len).collect::<Vec<_>>(), [1, 2]);
+        let found = gradients(&adapted, adapted.weight.val().sum().backward());
+        assert_eq!(found.iter().flatten().map(|gradient| gradient.values().len()).collect::<Vec<_>>(), [1, 2]);
         host[1].values = vec![4.0, 5.0];
         let adapted = with_parameters(adapted, &host);
         assert_eq!(parameters(&adapted), host);
@@ -331,7 +404,7 @@ mod tests {
     #[test]
     fn the_first_update_moves_by_the_rate() {
         let (model, mut optimizer) = (one(), AdamW::default());
-        let found = gradients(&model, &(model.weight.val() * 3.0).sum().backward());
+        let found = gradients(&model, (model.weight.val() * 3.0).sum().backward());
         let recipe = OptimizerRecipe { clip: 1e9, ..OptimizerRecipe::default() };
         let mut host = parameters(&model);
         let norm = optimizer.update(&mut host, &found, 0.1, &recipe);
@@ -349,7 +422,7 @@ mod tests {
         let (mut model, mut optimizer) = (one(), AdamW::default());
         let recipe = OptimizerRecipe { clip: 1e9, betas: [0.5, 0.5], ..OptimizerRecipe::default() };
         for factor in [3.0, 1.0] {
-            let found = gradients(&model, &(model.weight.val() * factor).sum().backward());
+            let found = gradients(&model, (model.weight.val() * factor).sum().backward());
             let mut host = parameters(&model);
             optimizer.update(&mut host, &found, 1.0, &recipe);
             model = with_parameters(model, &host);
@@ -376,7 +449,7 @@ mod tests {
     #[test]
     fn a_checkpoint_brings_the_moments_back() {
         let (model, mut optimizer) = (one(), AdamW::default());
-        let found = gradients(&model, &(model.weight.val() * 3.0).sum().backward());
+        let found = gradients(&model, (model.weight.val() * 3.0).sum().backward());
         optimizer.update(&mut parameters(&model), &found, 0.1, &OptimizerRecipe::default());
         let again = AdamW::from_weights(optimizer.to_weights()).expect("whole");
         assert_eq!((again.moments, again.updates), (optimizer.moments, 1));
@@ -386,8 +459,8 @@ mod tests {
     #[test]
     fn parts_add_up_to_the_whole() {
         let mut whole = HostGradients::new();
-        accumulate(&mut whole, vec![Some(vec![4.0, 0.0]), None], 0.25);
-        accumulate(&mut whole, vec![Some(vec![0.0, 8.0]), None], 0.75);
-        assert_eq!(whole, [Some(vec![1.0, 6.0]), None]);
+        accumulate(&mut whole, vec![Some(vec![4.0, 0.0].into()), None], 0.25);
+        accumulate(&mut whole, vec![Some(vec![0.0, 8.0].into()), None], 0.75);
+        assert_eq!(whole, [Some(vec![1.0, 6.0].into()), None]);
     }
 }

@@ -34,6 +34,9 @@ use std::time::Instant;
 /// Updates between two checkpoints.
 const CHECKPOINT_EVERY: usize = 100;
 
+/// Numbers of a network from which its weights fit into no cache.
+const LARGE: usize = 1 << 24;
+
 /// What a lesson needs besides its recipe.
 pub struct Lesson<'a> {
     /// How to learn.
@@ -57,7 +60,7 @@ pub struct Lesson<'a> {
 /// be written.
 pub fn train(lesson: &Lesson<'_>, progress: &ProgressBar) -> Result<(Model, Read), TrainerError> {
     let recipe = lesson.recipe;
-    let cut = Cut::of(lesson.hardware, recipe.optimizer.token_budget);
+    let cut = Cut::of(lesson.hardware).for_weights(&lesson.start.policy).within(recipe.optimizer.token_budget);
     let place = Place { device: lesson.hardware.burn()?.autodiff(), cut };
     std::fs::create_dir_all(lesson.out).map_err(TrainerError::file(lesson.out))?;
     let context = lesson.start.config.max_position_embeddings;
@@ -107,16 +110,26 @@ struct Cut {
 }
 
 impl Cut {
-    /// What suits the hardware; a budget above 0 goes before its own.
-    fn of(hardware: Hardware, budget: usize) -> Self {
-        let cut = match hardware {
+    fn of(hardware: Hardware) -> Self {
+        match hardware {
             // What fits into the caches of a core.
             Hardware::Cpu => Self { tokens: 640, lanes: 2, positions: 16, written: 1 },
             // What fills a GPU and fits into its memory. Its kernels are tuned once for each power of two of a dimension
             // and each alignment of rows; multiples of 64 leave few of the latter.
             Hardware::Cuda(_) => Self { tokens: 8192, lanes: 1, positions: 64, written: 64 },
-        };
-        Self { tokens: if budget > 0 { budget } else { cut.tokens }, ..cut }
+        }
+    }
+
+    /// The same where products are small; where each fills all threads by itself, what saves passes over the weights.
+    fn for_weights(self, weights: &Weights) -> Self {
+        let numbers: usize = weights.0.values().map(|tensor| tensor.data.len()).sum();
+        let is_large = self.lanes > 1 && numbers >= LARGE;
+        if is_large { Self { tokens: 1024, lanes: 1, ..self } } else { self }
+    }
+
+    /// The same within a recipe's budget; 0 = its own.
+    fn within(self, budget: usize) -> Self {
+        Self { tokens: if budget > 0 { budget } else { self.tokens }, ..self }
     }
 }
 
@@ -341,22 +354,17 @@ impl Student {
         Ok(whole)
     }
 
-    /// Units, longest first, cut into parts of at most so many tokens with their padding, or of one unit.
+    /// Units cut into parts that go through the networks together.
     fn batches(&self, plan: &Plan<'_>, units: &[Unit]) -> Result<Vec<Batch>, TrainerError> {
-        let length = |unit: &Unit| unit.iter().map(|index| plan.data[*index].tokens()).max().unwrap_or(0);
-        let mut by_length: Vec<&Unit> = units.iter().collect();
-        by_length.sort_by_key(|unit| std::cmp::Reverse(length(unit)));
-        let mut rest = &by_length[..];
-        let mut batches = Vec::new();
-        while let Some(longest) = rest.first() {
-            let tokens = (length(longest) * longest.len()).max(1);
-            let (part, after) = rest.split_at((self.place.cut.tokens / tokens).clamp(1, rest.len()));
-            let examples: Vec<Example<'_>> =
-                part.iter().flat_map(|unit| unit.iter()).map(|index| plan.example(*index)).collect();
-            batches.push(Batch::new(&examples, self.place.cut.positions)?);
-            rest = after;
-        }
-        Ok(batches)
+        let size = |unit: &Unit| unit.len() * unit.iter().map(|index| plan.data[*index].tokens()).max().unwrap_or(0);
+        let mut by_size: Vec<(usize, &Unit)> = units.iter().map(|unit| (size(unit), unit)).collect();
+        by_size.sort_by_key(|(size, _)| std::cmp::Reverse(*size));
+        let batch = |part: &[(usize, &Unit)]| {
+            let indices = part.iter().flat_map(|(_, unit)| unit.iter());
+            let examples: Vec<Example<'_>> = indices.map(|index| plan.example(*index)).collect();
+            Ok(Batch::new(&examples, self.place.cut.positions)?)
+        };
+        parts(&by_size, self.place.cut).into_iter().map(batch).collect()
     }
 
     /// What is asked of every batch, by as many lanes as there are, in the order of the batches.
@@ -448,6 +456,27 @@ impl Student {
         }
         networks
     }
+}
+
+/// Cuts units, largest first, into parts of at most so many tokens with their padding, or of one unit: as few as keep all
+/// lanes busy, and those as even as may be.
+fn parts<'a, 'b>(by_size: &'b [(usize, &'a Unit)], cut: Cut) -> Vec<&'b [(usize, &'a Unit)]> {
+    let fewest = parts_within(by_size, cut.tokens).len().next_multiple_of(cut.lanes);
+    let all: usize = by_size.iter().map(|(size, _)| size).sum();
+    let limits = (all / fewest..cut.tokens).step_by(16);
+    let even = limits.map(|tokens| parts_within(by_size, tokens)).find(|parts| parts.len() <= fewest);
+    even.unwrap_or_else(|| parts_within(by_size, cut.tokens))
+}
+
+fn parts_within<'a, 'b>(by_size: &'b [(usize, &'a Unit)], tokens: usize) -> Vec<&'b [(usize, &'a Unit)]> {
+    let mut rest = by_size;
+    std::iter::from_fn(|| {
+        let largest = rest.first()?.0.max(1);
+        let (part, after) = rest.split_at((tokens / largest).clamp(1, rest.len()));
+        rest = after;
+        Some(part)
+    })
+    .collect()
 }
 
 /// Whether a pass over data moves anything.
@@ -552,8 +581,8 @@ impl Networks {
             return Part { watched, forward_seconds, ..Part::default() };
         }
         let started = Instant::now();
-        let value = self.value.as_ref().zip(value).map(|(network, loss)| gradients(network, &loss.backward()));
-        let policy = policy.map(|loss| gradients(&self.policy, &loss.backward()));
+        let value = self.value.as_ref().zip(value).map(|(network, loss)| gradients(network, loss.backward()));
+        let policy = policy.map(|loss| gradients(&self.policy, loss.backward()));
         Part { policy, value, watched, forward_seconds, backward_seconds: started.elapsed().as_secs_f64() }
     }
 
@@ -652,7 +681,9 @@ mod tests {
     fn said(part: Part) -> Vec<Vec<f32>> {
         let Watched { loss_policy, loss_value, loss_after_value, kl_exact, kl_k3, .. } = part.watched;
         let losses = [loss_policy, loss_value, loss_after_value, kl_exact, kl_k3];
-        let flat = |gradients: HostGradients| gradients.into_iter().flatten().flatten().collect::<Vec<f32>>();
+        let flat = |gradients: HostGradients| {
+            gradients.iter().flatten().flat_map(|gradient| gradient.values()).copied().collect::<Vec<f32>>()
+        };
         let losses = losses.into_iter().flatten().map(|loss| loss as f32).collect();
         [Some(losses), part.policy.map(flat), part.value.map(flat)].into_iter().flatten().collect()
     }
@@ -687,11 +718,10 @@ mod tests {
                 }
                 said(student.whole(&recipe, &plan, units, Learns::Yes { policy: true }).unwrap())
             };
-            let cut = Cut::of(Hardware::Cpu, 0);
+            let cut = Cut::of(Hardware::Cpu);
             let expected = whole(cut, &units);
             assert!(expected[1].iter().any(|gradient| *gradient != 0.0), "{:?}", recipe.algorithm);
-            let mut others =
-                vec![whole(Cut::of(Hardware::Cuda(0), 0), &units), whole(Cut { tokens: 1, ..cut }, &units)];
+            let mut others = vec![whole(Cut::of(Hardware::Cuda(0)), &units), whole(Cut { tokens: 1, ..cut }, &units)];
             if !matches!(recipe.algorithm, Algorithm::Kto { .. }) {
                 units.reverse(); // KTO's reference point depends on who stands beside whom
                 others.push(whole(cut, &units));

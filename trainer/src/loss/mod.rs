@@ -14,6 +14,7 @@ pub mod oreo;
 pub mod rejection_sampling;
 pub mod sft;
 
+use agent::fused;
 use burn::tensor::{Bool, Int, Tensor, assert_shape};
 
 /// ln π(target | before) of each position, nats: logit of the target minus the log-sum-exp over the vocabulary.
@@ -26,8 +27,12 @@ use burn::tensor::{Bool, Int, Tensor, assert_shape};
 /// `logits` `[batch, time, vocab]`, `targets` `[batch, time]`; the answer `[batch, time]`.
 #[must_use]
 pub fn target_logprobs(logits: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<2> {
-    let [batch, time, _] = logits.dims();
+    let [batch, time, vocab] = logits.dims();
     assert_shape!(targets, [batch, time]);
+    if fused::work_on(&logits.device(), logits.dtype()) {
+        let (logits, targets) = (logits.reshape([batch * time, vocab]), targets.reshape([batch * time]));
+        return fused::target_logprobs(logits, targets).reshape([batch, time]);
+    }
     let maxima = logits.clone().detach().max_dim(2);
     let sums = (logits.clone() - maxima.clone()).exp().sum_dim(2);
     let target_logits = logits.gather(2, targets.unsqueeze_dim(2));

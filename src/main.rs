@@ -4,6 +4,7 @@
 
 mod bench;
 mod collect;
+mod compare;
 mod doctor;
 mod eval;
 mod games;
@@ -58,6 +59,8 @@ enum Command {
     Selftest(selftest::Selftest),
     /// Play every game of the named splits once and print the table
     Eval(eval::Eval),
+    /// Add up the tables of runs of one recipe, one a seed, with intervals and paired tests
+    Compare(compare::Compare),
     /// Import a checkpoint, or tell what one holds
     #[command(subcommand)]
     Model(model::ModelCommand),
@@ -104,6 +107,7 @@ fn main() -> ExitCode {
         Command::Train(command) => command.run(),
         Command::Selftest(command) => command.run(),
         Command::Eval(command) => command.run(),
+        Command::Compare(command) => command.run(),
         Command::Model(command) => command.run(),
         Command::World(command) => command.run(),
         Command::Doctor(command) => command.run(),

@@ -401,6 +401,43 @@ fn a_bad_recipe_is_refused_with_its_file_and_key() {
     assert!(!folder.path().join("runs").exists(), "nothing was begun");
 }
 
+/// Every algorithm's own file, on episodes of generated games that were won and, cut short, lost. Who needs to know how
+/// likely a policy found what it did cannot learn from the expert, and says so.
+#[test]
+fn every_algorithm_learns_from_its_recipe() {
+    let (folder, _) = with_games();
+    let run = |arguments: &[&str]| hearth(folder.path(), arguments);
+    fs::write(folder.path().join("tiny.toml"), tiny::RECIPE).unwrap();
+    let collect = |turns: &str, out: &str| {
+        let arguments = ["collect", "--policy", "expert", "--suite", "games", "--repetitions", "1", "--turns", turns];
+        run(&[&arguments[..], &["--out", out]].concat()).done();
+    };
+    collect("30", "won.jsonl");
+    collect("2", "lost.jsonl");
+    let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("trainer/recipes");
+    let train = |name: &str, more: &[&str]| {
+        let recipe = recipes.join(format!("{name}.toml"));
+        let data = ["--data", "won.jsonl", "lost.jsonl", "--out", name, "--json"];
+        run(&[&["train", recipe.to_str().unwrap()], &data[..], more].concat())
+    };
+    let quick = fs::read_to_string(recipes.join("sft.toml")).unwrap().replace("updates = 1000", "updates = 2");
+    fs::write(folder.path().join("sft.toml"), quick).unwrap();
+    let sft = ["train", "sft.toml", "--data", "won.jsonl", "--model", "tiny.toml", "--out", "sft", "--json"];
+    let start = run(&sft).json()["policy_hash"].clone();
+    for name in ["rejection-sampling", "oreo-turn", "oreo-token", "oreo-response", "dqo", "dro", "dpo", "kto"] {
+        let trained = train(name, &["--from", "sft"]).json();
+        assert_ne!(trained["policy_hash"], start, "{name}");
+        let has_value = ["oreo", "dqo", "dro"].iter().any(|kind| name.starts_with(kind));
+        assert_eq!(folder.path().join(name).join("value/model.safetensors").exists(), has_value, "{name}");
+        assert!(folder.path().join(name).join("tensorboard/events.out.tfevents.hearth").exists());
+    }
+    for name in ["grpo", "gigpo"] {
+        let refused = train(name, &["--from", "sft"]);
+        let why = "without the log-probabilities that they were sampled with)";
+        assert!(refused.code == 1 && refused.stderr.contains(why), "{name}: {}", refused.stderr);
+    }
+}
+
 #[test]
 fn a_damaged_game_is_named_and_counted() {
     let (folder, suite) = with_games();
@@ -542,6 +579,17 @@ fn a_loop_and_its_stages_by_hand() {
     assert_eq!(reseeded.code, 2);
     assert!(reseeded.stderr.contains("recipe.toml: another recipe has run here"), "{}", reseeded.stderr);
 
+    let pooled = run(&["compare", "runs/tiny", "runs/tiny", "--json"]).json();
+    let rows = pooled["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 8, "three policies greedily and one by value, on two splits");
+    let (first, second) = (&rows[0], &rows[2]);
+    assert_eq!((&first["n"], &first["against"], &first["p_value"]), (&json!(4), &Value::Null, &Value::Null));
+    assert_eq!((&second["against"], &second["runs"].as_array().unwrap().len()), (&json!("sft"), &2));
+    assert!(second["p_value"].as_f64().is_some_and(|p| p > 0.0 && p <= 1.0), "{second}");
+    let table = run(&["compare", "runs/tiny"]).done();
+    assert!(table.contains("alone : sft alone") && table.contains("rejection-sampling"), "{table}");
+    run(&["compare", "nowhere"]).refused(2, "error: nowhere/eval.csv: No such file or directory (os error 2)\n");
+
     let (games, oreo) = ("runs/tiny/games", "runs/tiny/1/oreo");
     let played = ["--suite", games, "--turns", "10", "--completion", "4"];
     let collect = [
@@ -559,8 +607,12 @@ fn a_loop_and_its_stages_by_hand() {
     let train = ["train", "more.toml", "--data", "store.jsonl", "--out", "more"];
     run(&train).refused(2, "error: --from MODEL is missing: the lesson says from = \"collector\"\n");
     let trained = run(&[&train[..], &["--from", oreo, "--json"]].concat()).json();
-    assert_eq!((&trained["read"], &trained["model"]), (&json!(4), &json!("more")));
-    assert_eq!(trained["left_out"], json!({"env_failed": 0, "too_long": 0, "empty": 0, "failures": 0}));
+    assert_eq!((&trained["given"], &trained["model"]), (&json!(4), &json!("more")));
+    let read = &trained["read"];
+    assert_eq!(
+        (&read["trajectories"], &read["held_out"], &read["left_out"]["too_long"]),
+        (&json!(4), &json!(0), &json!(0))
+    );
     let notes = fs::read_to_string(folder.path().join("more/hearth.json")).unwrap();
     assert_eq!(notes, "{\"text_versions\":[\"2.1.3\"]}\n", "the start's, at least");
     let metrics = fs::read_to_string(folder.path().join("more/metrics.csv")).unwrap();

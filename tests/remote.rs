@@ -95,7 +95,7 @@ fn a_server_plays_collects_and_is_measured() {
     fs::write(folder.path().join("tiny.toml"), tiny::RECIPE).unwrap();
     let train = ["train", "lesson.toml", "--data", "store.jsonl", "--model", "tiny.toml", "--out", "student", "--json"];
     let trained = json_of(&hearth(folder.path(), &train, ("MY_KEY", "")));
-    assert_eq!((&trained["read"], &trained["left_out"]["empty"]), (&json!(6), &json!(0)), "read as texts");
+    assert_eq!((&trained["given"], &trained["read"]["left_out"]["empty"]), (&json!(6), &json!(0)), "read as texts");
 
     let measured =
         json_of(&run(&[&["eval", "--suite", "games", "--split", "valid_seen", "--out", "out"], &keyed[..]].concat()));

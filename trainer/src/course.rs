@@ -13,7 +13,7 @@
 //! Every stage is finished by a file that is written last, so a killed run goes on where it stopped.
 
 use crate::error::TrainerError;
-use crate::evaluate::{self, Round, Row, play_round};
+use crate::evaluate::{self, Baseline, Round, Row, play_round};
 use crate::recipe::{Data, DemonstrationsRecipe, GamesRecipe, LessonRecipe, ModelRecipe, Recipe, Start};
 use crate::train::{self, Lesson};
 use agent::chat;
@@ -87,13 +87,14 @@ pub fn follow(
     course.write_run_json(code)?;
     let demonstrations = course.demonstrations()?;
     let mut rows = Vec::new();
+    let mut baseline = None;
     let mut rollouts = Vec::new();
     for iteration in 1..=recipe.iterations {
         course.fresh_lessons(iteration, &demonstrations)?;
         let before = rollouts.len();
         rollouts.extend(course.collect(iteration)?);
         course.collector_lessons(iteration, &demonstrations, &rollouts, before)?;
-        rows.extend(course.evaluate(iteration)?);
+        rows.extend(course.evaluate(iteration, &mut baseline)?);
         evaluate::write_csv(&out.join("eval.csv"), &rows)?;
     }
     Ok(Report {
@@ -313,7 +314,8 @@ impl Course<'_> {
         Ok(model.save(out)?)
     }
 
-    fn evaluate(&self, iteration: usize) -> Result<Vec<Row>, TrainerError> {
+    /// Plays every lesson's model; the first that is played greedily is what all others are paired with.
+    fn evaluate(&self, iteration: usize, baseline: &mut Option<Baseline>) -> Result<Vec<Row>, TrainerError> {
         let recipe = &self.recipe.evaluate;
         let splits = recipe.splits.iter();
         let tasks: Vec<&Task> =
@@ -337,7 +339,13 @@ impl Course<'_> {
                 let played = play_round(&player, self.world, &tasks, &protocol, round, &path, &bar)?;
                 bar.finish();
                 let name = if iteration == 1 { lesson.name.clone() } else { format!("{}-{iteration}", lesson.name) };
-                rows.extend(evaluate::table(&name, *k, &played));
+                let mut table = evaluate::table(&name, *k, &played);
+                match baseline {
+                    Some(baseline) => baseline.pair(&mut table, &played),
+                    None if *k == 1 => *baseline = Some(Baseline::new(&name, &played)),
+                    None => {}
+                }
+                rows.extend(table);
             }
         }
         Ok(rows)

@@ -2,7 +2,7 @@
 //! intervals, the protocol beside the number.
 
 use crate::error::TrainerError;
-use crate::statistics::wilson_interval;
+use crate::statistics::{discordant, mcnemar_exact, wilson_interval};
 use agent::episode::{Job, Pool, play_episodes};
 use agent::player::Policy;
 use indicatif::ProgressBar;
@@ -39,6 +39,52 @@ pub struct Row {
     pub malformed_share: f64,
     /// Games lost to the world, or to a server that was to play; they count in no other column.
     pub env_failed: usize,
+    /// The policy that this one is paired with, greedy, on the games that both played to an end; empty where there is none.
+    #[serde(default)]
+    pub against: Option<String>,
+    /// Games that only this one won.
+    #[serde(default)]
+    pub won_alone: Option<u32>,
+    /// Games that only the other won.
+    #[serde(default)]
+    pub lost_alone: Option<u32>,
+    /// Exact McNemar test of the two, two-sided.
+    #[serde(default)]
+    pub p_value: Option<f64>,
+}
+
+/// What a policy did on each game, for others to be paired with: by split and game.
+#[derive(Debug, Clone)]
+pub struct Baseline {
+    policy: String,
+    won: BTreeMap<(Split, String), (bool, Option<TaskType>)>,
+}
+
+impl Baseline {
+    /// Of episodes, one a game; those lost to the world stand for nothing.
+    #[must_use]
+    pub fn new(policy: &str, trajectories: &[Trajectory]) -> Self {
+        let ended = trajectories.iter().filter(|t| t.outcome != Outcome::EnvFailed);
+        let place = |t: &Trajectory| ((t.split, t.game_hash.clone()), (t.outcome == Outcome::Success, t.task_type));
+        Self { policy: policy.into(), won: ended.map(place).collect() }
+    }
+
+    /// Pairs another policy's rows with this one.
+    pub fn pair(&self, rows: &mut [Row], trajectories: &[Trajectory]) {
+        let other = Self::new("", trajectories);
+        for row in rows {
+            let counts = |((split, game), (won, task_type)): (&(Split, String), &(bool, Option<TaskType>))| {
+                let is_of_row = *split == row.split && (row.task_type.is_none() || *task_type == row.task_type);
+                let (this, _) = other.won.get(&(*split, game.clone())).filter(|_| is_of_row)?;
+                Some((*this, *won))
+            };
+            let (this, that): (Vec<bool>, Vec<bool>) = self.won.iter().filter_map(counts).unzip();
+            let (won_alone, lost_alone) = discordant(&this, &that);
+            row.against = Some(self.policy.clone());
+            (row.won_alone, row.lost_alone) = (Some(won_alone), Some(lost_alone));
+            row.p_value = Some(mcnemar_exact(won_alone, lost_alone));
+        }
+    }
 }
 
 /// Counts trajectories into rows: for each split all task types together, then each on its own.
@@ -76,6 +122,10 @@ fn row(policy: &str, k: usize, split: Split, task_type: Option<TaskType>, group:
         mean_turns: turns as f64 / n.max(1) as f64,
         malformed_share: malformed as f64 / turns.max(1) as f64,
         env_failed: lost.len(),
+        against: None,
+        won_alone: None,
+        lost_alone: None,
+        p_value: None,
     }
 }
 
@@ -160,6 +210,15 @@ pub fn write_csv(path: &Path, rows: &[Row]) -> Result<(), TrainerError> {
         writer.serialize(row).map_err(|e| TrainerError::content(path, e))?;
     }
     writer.flush().map_err(TrainerError::file(path))
+}
+
+/// Reads rows back.
+///
+/// # Errors
+/// When the file is missing or a row is damaged.
+pub fn read_csv(path: &Path) -> Result<Vec<Row>, TrainerError> {
+    let mut reader = csv::Reader::from_path(path).map_err(|e| TrainerError::content(path, e))?;
+    reader.deserialize().map(|row| row.map_err(|e| TrainerError::content(path, e))).collect()
 }
 
 /// The protocol in one line, to stand beside a number.

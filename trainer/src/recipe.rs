@@ -689,6 +689,66 @@ mod tests {
         }
     }
 
+    /// Every file of the folder can be followed, and a lesson in a file of its own is the one that was compared.
+    #[test]
+    fn the_recipes_beside_the_code_can_be_followed() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes");
+        let compared = Recipe::open(&folder.join("compare.toml")).expect("reads").lessons;
+        let mut kinds: Vec<&str> = Vec::new();
+        for entry in std::fs::read_dir(&folder).expect("the folder").map(|entry| entry.expect("an entry").path()) {
+            let name = entry.file_stem().and_then(|name| name.to_str()).expect("a name");
+            if let Some(lesson) = compared.iter().find(|lesson| lesson.name == name) {
+                assert_eq!(open_lesson(&entry).expect("reads"), *lesson, "{name}");
+                kinds.push(lesson.algorithm.kind());
+            } else {
+                assert_eq!(Recipe::open(&entry).expect("reads").name, name);
+            }
+        }
+        kinds.sort_unstable();
+        kinds.dedup();
+        assert_eq!(kinds, ["dpo", "dqo", "dro", "gigpo", "grpo", "kto", "oreo", "rejection_sampling", "sft"]);
+    }
+
+    /// A lesson's table with one line in the place of another.
+    fn refused_lesson(file: &str, from: &str, to: &str) -> String {
+        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes").join(file));
+        let text = text.expect("a recipe");
+        assert!(text.contains(from), "{from} is not in {file}");
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("lesson.toml");
+        std::fs::write(&path, text.replacen(from, to, 1)).expect("writes");
+        let error = open_lesson(&path).expect_err("refused").to_string();
+        assert!(error.starts_with(&path.display().to_string()), "{error} does not name the file");
+        error
+    }
+
+    #[test]
+    fn a_lesson_that_cannot_be_followed_is_refused_by_name() {
+        let oreo = |from: &str, to: &str| refused_lesson("oreo-turn.toml", from, to);
+        assert!(oreo("beta = 0.1, ", "").contains("missing field `beta`"));
+        assert!(oreo("beta = 0.1", "beta = \"0.1\"").contains("invalid type: string \"0.1\", expected f64"));
+        assert!(oreo("beta = 0.1", "beta = 0.0").contains("beta = 0 must be above 0"));
+        assert!(oreo("beta = 0.1", "beta = 0.1, gamma = 1").contains("unknown field `gamma`"));
+        assert!(oreo("level = \"turn\"", "level = \"word\"").contains("unknown variant `word`"));
+        assert!(oreo("value_warmup = 0.15", "value_warmup = 1.5").contains("value_warmup = 1.5 must be in [0, 1]"));
+        assert!(oreo("batch = 16", "batch = 0").contains("batch, and epochs or updates, must be above 0"));
+        assert!(oreo("learning_rate = 1e-4", "learning_rate = nan").contains("learning_rate = NaN must be 0 or more"));
+        assert!(oreo("\"collector\"", "\"fresh\"").contains("a fresh policy has no rollouts"));
+        assert!(oreo("optimizer", "reference = \"cached\"\noptimizer").contains("the exact KL needs it live"));
+        let early = "early_stopping = { share = 1.0, every = 5, patience = 2 }\noptimizer";
+        assert!(oreo("optimizer", early).contains("early_stopping: share must be in (0, 1)"));
+        let lora = "lora = { rank = 4, alpha = 8.0 }\noptimizer = { last_layers = 1, ";
+        assert!(oreo("optimizer = { ", lora).contains("lora and last_layers exclude each other"));
+        assert!(refused_lesson("dqo.toml", "\"turn\"", "\"response\"").contains("dqo has turn and token"));
+        assert!(refused_lesson("dqo.toml", "lambda = 0.95", "lambda = 1.5").contains("lambda = 1.5 must be in [0, 1]"));
+        assert!(
+            refused_lesson("gigpo.toml", "discount = 0.95", "discount = 0.0").contains("discount = 0 must be above 0")
+        );
+        let cached = |file: &str| refused_lesson(file, "optimizer", "reference = \"cached\"\noptimizer");
+        assert!(cached("kto.toml").contains("kto asks the reference about pairs"));
+        assert!(cached("rejection-sampling.toml").contains("rejection_sampling has none"));
+    }
+
     #[test]
     fn a_key_stands_only_where_it_means_something() {
         assert!(refused("kind = \"sft\"", "kind = \"sft\"\nbeta = 0.1").contains("beta"));

@@ -21,7 +21,7 @@ use trainer::TrainerError;
 use trainer::course::tokenize_texts;
 use trainer::optimizer::OptimizerRecipe;
 use trainer::plan::{LeftOut, Read};
-use trainer::recipe::{Algorithm, LessonRecipe, Level, Targets};
+use trainer::recipe::{Algorithm, EarlyStopping, LessonRecipe, Level, ReferenceUse, Targets};
 use trainer::train::{Lesson, train};
 
 /// Updates after which a checkpoint is written.
@@ -139,6 +139,154 @@ fn the_value_network_learns_first() {
     let (learned_none, _, _) = learned(&recipe(oreo(Level::Turn, 1.0), optimizer), &model, &played);
     assert_eq!(learned_none.policy, model.policy);
     assert_ne!(learned_none.value, Some(model.policy.with_zero_value_head(&model.config)));
+}
+
+/// Whoever needs episodes to compare learns from those that can be, and counts the others; without any it says so.
+#[test]
+fn comparing_needs_games_that_were_both_won_and_lost() {
+    let model = babbler(21);
+    let played = rollouts(&model);
+    let lost = of(&played, |outcome| outcome != Outcome::Success);
+    let won = of(&played, |outcome| outcome == Outcome::Success);
+    let compared = |trajectory: &&Trajectory| {
+        let same = played.iter().filter(|other| other.game_hash == trajectory.game_hash);
+        same.map(Trajectory::reward).any(|reward| reward != trajectory.reward())
+    };
+    let contrasted = played.iter().filter(compared).count();
+    assert!(contrasted > 2, "the test needs a game that was both won and lost");
+    let grpo = Algorithm::Grpo { level: Level::Token, clip: 0.2, alpha: 0.0 };
+    let dpo = Algorithm::Dpo { beta: 0.1, pairs: 100 };
+    let kto = Algorithm::Kto { beta: 0.1, desirable: 1.0, undesirable: 1.0 };
+    for algorithm in [grpo, dpo, kto] {
+        let lesson = recipe(algorithm.clone(), one_update(&played, 1e-3));
+        let (learned_all, read, _) = learned(&lesson, &model, &played);
+        assert_ne!(learned_all.policy, model.policy, "{algorithm:?}");
+        let is_pairless = matches!(algorithm, Algorithm::Kto { .. });
+        let expected = if is_pairless { played.len() } else { contrasted };
+        assert_eq!(read.trajectories, expected, "{algorithm:?}");
+        assert_eq!(read.left_out.uncompared, played.len() - expected);
+        for (one_sided, side) in [(&lost, "lost"), (&won, "won")] {
+            let out = tempfile::tempdir().unwrap();
+            let error = learn(&lesson, &model, one_sided, out.path()).unwrap_err().to_string();
+            let said = if is_pairless { side } else { "no game was both won and lost" };
+            assert!(error.starts_with("nothing to learn from: lesson lesson: ") && error.contains(said), "{error}");
+        }
+    }
+    let (_, read, _) = learned(&recipe(oreo(Level::Turn, 0.0), one_update(&lost, 1e-3)), &model, &lost);
+    assert_eq!(read.remarks(), [format!("all {} episodes were lost: there is nothing to reinforce", lost.len())]);
+}
+
+/// GRPO needs the log-probabilities of who sampled, GiGPO the states, DQO with process scores the scores.
+#[test]
+fn what_an_algorithm_needs_and_the_log_lacks_is_counted() {
+    let model = babbler(21);
+    let mut played = rollouts(&model);
+    played[0].turns[0].logprobs.clear();
+    let grpo = Algorithm::Grpo { level: Level::Turn, clip: 0.2, alpha: 0.0 };
+    let gigpo = Algorithm::Gigpo { level: Level::Turn, clip: 0.2, alpha: 0.0, discount: 0.9, omega: 1.0 };
+    let scored = Algorithm::Dqo {
+        level: Level::Turn,
+        beta: 0.1,
+        lambda: 0.9,
+        process_scores: true,
+        value_learning_rate: 1e-3,
+        value_warmup: 0.0,
+    };
+    let read = |algorithm: &Algorithm, played: &[Trajectory]| {
+        learned(&recipe(algorithm.clone(), one_update(played, 1e-3)), &model, played).1.left_out
+    };
+    assert_eq!(read(&grpo, &played).unlogged, 1);
+    played[1].turns[0].state = None;
+    assert_eq!((read(&gigpo, &played).unlogged, read(&gigpo, &played).stateless), (1, 1));
+    let lost = played.iter().filter(|trajectory| trajectory.outcome != Outcome::Success).count();
+    assert_eq!(read(&scored, &played).unscored, lost);
+    for trajectory in played.iter_mut().filter(|trajectory| trajectory.outcome != Outcome::Success) {
+        trajectory.turns.iter_mut().for_each(|turn| turn.process_score = Some(0.125));
+    }
+    assert_eq!(read(&scored, &played), LeftOut::default());
+    // At V = 0 and π = π_ref, λ-returns are what is still to come: scores raise those of the lost above 0.
+    let loss = |process_scores| {
+        let Algorithm::Dqo { level, beta, lambda, value_learning_rate, value_warmup, .. } = scored else {
+            unreachable!()
+        };
+        let algorithm = Algorithm::Dqo { level, beta, lambda, process_scores, value_learning_rate, value_warmup };
+        number(&learned(&recipe(algorithm, one_update(&played, 1e-3)), &model, &played).2[0], "loss/value")
+    };
+    assert!(loss(true) > loss(false) + 1e-4, "{} with scores, {} without", loss(true), loss(false));
+}
+
+/// What the reference said once is what it says in every update, to rounding; and without it the exact KL is not known.
+#[test]
+fn a_cached_reference_teaches_the_same() {
+    let model = babbler(22);
+    let played = rollouts(&model);
+    let optimizer = OptimizerRecipe { batch: 5, epochs: 2, ..one_update(&played, 1e-3) };
+    for algorithm in [oreo(Level::Turn, 0.0), Algorithm::Dpo { beta: 0.1, pairs: 5 }] {
+        let live = recipe(algorithm.clone(), optimizer.clone());
+        let cached = LessonRecipe { reference: ReferenceUse::Cached, ..live.clone() };
+        let (_, _, live) = learned(&live, &model, &played);
+        let (_, _, cached) = learned(&cached, &model, &played);
+        assert_eq!(live.len(), cached.len());
+        for (live, cached) in live.iter().zip(&cached) {
+            for column in ["loss/policy", "kl/k3", "log_ratio/p50"] {
+                let (live, cached) = (number(live, column), number(cached, column));
+                assert!(
+                    (live - cached).abs() < 1e-4 * (1.0 + live.abs()),
+                    "{algorithm:?}, {column}: {live} and {cached}"
+                );
+            }
+            assert!(!live["kl/exact"].is_empty() && cached["kl/exact"].is_empty());
+        }
+    }
+}
+
+/// Games that are held out are read by no update, decide when to stop, and the best weights are kept.
+#[test]
+fn a_lesson_stops_where_held_out_games_say_so() {
+    let model = babbler(23);
+    let played = rollouts(&model);
+    let early_stopping = Some(EarlyStopping { share: 0.3, every: 2, patience: 2 });
+    // So high a rate that the held-out loss soon rises.
+    let optimizer =
+        OptimizerRecipe { batch: 4, updates: 60, learning_rate: 0.3, warmup: 0.5, ..OptimizerRecipe::default() };
+    let lesson = LessonRecipe { early_stopping, ..recipe(SFT, optimizer) };
+    let (stopped, read, rows) = learned(&lesson, &model, &played);
+    assert_eq!(read.held_out + read.trajectories, played.len());
+    assert!(read.held_out >= 4, "a game's four episodes");
+    let looks: Vec<f64> =
+        rows.iter().filter(|row| !row["loss/held_out"].is_empty()).map(|row| number(row, "loss/held_out")).collect();
+    assert_eq!(looks.len(), rows.len() / 2);
+    assert!(rows.len() < 60, "it went on to the end");
+    let best = looks.iter().copied().fold(f64::INFINITY, f64::min);
+    assert_eq!(looks[looks.len() - 3], best, "two looks after the best it stopped: {looks:?}");
+    let until_best = 2 * (looks.len() - 2);
+    let never = EarlyStopping { patience: 1000, ..early_stopping.unwrap() };
+    let mut shorter = LessonRecipe { early_stopping: Some(never), ..lesson };
+    shorter.optimizer.log_ratio_limit = 1e9;
+    let out = tempfile::tempdir().unwrap();
+    let (whole, _) = learn(&shorter, &model, &played, out.path()).unwrap();
+    let all = metrics(out.path());
+    assert_eq!(all.len(), 60);
+    assert_eq!(all[until_best - 1]["loss/held_out"], rows[until_best - 1]["loss/held_out"]);
+    if number(&all[59], "loss/held_out") > best {
+        assert_eq!(whole.policy, stopped.policy, "both kept the best");
+    }
+}
+
+/// A policy that leaves its reference further behind than allowed stops the lesson, and its batch can be read.
+#[test]
+fn a_policy_that_runs_away_is_stopped() {
+    let model = babbler(24);
+    let played = rollouts(&model);
+    let optimizer = OptimizerRecipe { updates: 50, log_ratio_limit: 5.0, ..one_update(&played, 0.1) };
+    let out = tempfile::tempdir().unwrap();
+    let error = learn(&recipe(oreo(Level::Turn, 0.0), optimizer), &model, &played, out.path()).unwrap_err().to_string();
+    assert!(error.contains(": a trajectory's sum of log-ratios is "), "{error}");
+    let batch = scenarios::store::Store::read(&out.path().join("stopped-batch.jsonl")).unwrap();
+    assert_eq!(batch.len(), played.len());
+    assert!(!metrics(out.path()).is_empty(), "rows before it stay");
+    let events = std::fs::metadata(out.path().join("tensorboard/events.out.tfevents.hearth")).unwrap();
+    assert!(events.len() > 1000, "TensorBoard has them too");
 }
 
 /// On one batch that is read again and again, a loss that is descended goes down.
@@ -406,6 +554,26 @@ fn resuming_an_imitation_equals_not_stopping() {
 #[test]
 fn resuming_oreo_with_a_value_warmup_equals_not_stopping() {
     resuming_equals_not_stopping(oreo(Level::Token, 0.9), |_| {});
+}
+
+/// Early stopping, a cached reference and a batch of pairs; the best look lies before the checkpoint.
+#[test]
+fn resuming_with_everything_else_equals_not_stopping() {
+    let model = babbler(28);
+    let mut played = rollouts(&model);
+    played.retain(|trajectory| trajectory.game != "plain/9");
+    let optimizer =
+        OptimizerRecipe { batch: 2, updates: CHECKPOINT + 3, learning_rate: 2e-3, ..OptimizerRecipe::default() };
+    let lesson = LessonRecipe {
+        reference: ReferenceUse::Cached,
+        early_stopping: Some(EarlyStopping { share: 0.4, every: 10, patience: 100 }),
+        ..recipe(oreo(Level::Token, 0.1), optimizer)
+    };
+    let out = tempfile::tempdir().unwrap();
+    let (whole, read) = learn(&lesson, &model, &played, out.path()).unwrap();
+    assert!(read.held_out > 0);
+    let (resumed, _) = learn(&lesson, &model, &played, out.path()).unwrap();
+    assert_eq!((resumed.policy, resumed.value), (whole.policy, whole.value));
 }
 
 /// The policy has had no update at all when the checkpoint is written.

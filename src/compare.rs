@@ -1,0 +1,127 @@
+//! `hearth compare`: the tables of several runs of one recipe as one: counts added up over seeds, intervals and paired tests
+//! of the sums.
+
+use crate::ui;
+use clap::{Args, ValueHint};
+use scenarios::Split;
+use serde::Serialize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use trainer::evaluate::{Row, read_csv};
+use trainer::statistics::{mcnemar_exact, wilson_interval};
+
+#[derive(Args)]
+pub(crate) struct Compare {
+    /// Run folders with an eval.csv, one a seed
+    #[arg(required = true, value_hint = ValueHint::DirPath)]
+    runs: Vec<PathBuf>,
+    /// Print one JSON object instead of the table
+    #[arg(long)]
+    json: bool,
+}
+
+/// A policy at one K on one split, all runs together.
+#[derive(Serialize)]
+struct Pooled {
+    policy: String,
+    k: usize,
+    split: Split,
+    n: usize,
+    successes: usize,
+    success_rate: f64,
+    /// Wilson 95 %.
+    low: f64,
+    high: f64,
+    /// Success rate of each run.
+    runs: Vec<f64>,
+    mean_turns: f64,
+    malformed_share: f64,
+    /// The policy that it is paired with, run by run and game by game.
+    against: Option<String>,
+    won_alone: Option<u32>,
+    lost_alone: Option<u32>,
+    /// Exact McNemar test over all pairs.
+    p_value: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    rows: Vec<Pooled>,
+}
+
+impl Compare {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let tables: Vec<Vec<Row>> =
+            self.runs.iter().map(|run| read_csv(&run.join("eval.csv"))).collect::<Result<_, _>>()?;
+        let mut rows = Vec::new();
+        for row in tables[0].iter().filter(|row| row.task_type.is_none()) {
+            let same = |other: &&Row| {
+                (&other.policy, other.k, other.split, other.task_type) == (&row.policy, row.k, row.split, None)
+            };
+            let mut found: Vec<&Row> = Vec::new();
+            for (table, run) in tables.iter().zip(&self.runs) {
+                let Some(other) = table.iter().find(same) else {
+                    let text = format!("{} has no row of {}, K = {}, {}", run.display(), row.policy, row.k, row.split);
+                    return Err(ui::WrongUse(format!("{text}\nhint: compare runs of one recipe")).into());
+                };
+                found.push(other);
+            }
+            rows.push(pooled(&found));
+        }
+        if self.json {
+            ui::print_json(&Report { rows })?;
+        } else {
+            print(&rows);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn pooled(rows: &[&Row]) -> Pooled {
+    let first = rows[0];
+    let (n, successes) = (rows.iter().map(|row| row.n).sum(), rows.iter().map(|row| row.successes).sum());
+    let count = |number: usize| u32::try_from(number).expect("fewer than four billion games");
+    let (low, high) = wilson_interval(count(successes), count(n), 0.95);
+    let mean = |of: fn(&Row) -> f64| rows.iter().map(|row| of(row) * row.n as f64).sum::<f64>() / n as f64;
+    let sum = |of: fn(&Row) -> Option<u32>| rows.iter().map(|row| of(row)).sum::<Option<u32>>();
+    let (won_alone, lost_alone) = (sum(|row| row.won_alone), sum(|row| row.lost_alone));
+    Pooled {
+        policy: first.policy.clone(),
+        k: first.k,
+        split: first.split,
+        n,
+        successes,
+        success_rate: successes as f64 / n as f64,
+        low,
+        high,
+        runs: rows.iter().map(|row| row.success_rate).collect(),
+        mean_turns: mean(|row| row.mean_turns),
+        malformed_share: mean(|row| row.malformed_share),
+        against: first.against.clone(),
+        won_alone,
+        lost_alone,
+        p_value: won_alone.zip(lost_alone).map(|(won, lost)| mcnemar_exact(won, lost)),
+    }
+}
+
+fn print(rows: &[Pooled]) {
+    let percent = |rate: f64| format!("{:.1}", 100.0 * rate);
+    let cells = |row: &Pooled| {
+        let paired = row.won_alone.zip(row.lost_alone).map(|(won, lost)| format!("{won} : {lost}"));
+        vec![
+            row.policy.clone(),
+            row.k.to_string(),
+            row.split.to_string(),
+            row.n.to_string(),
+            format!("{} [{}, {}]", percent(row.success_rate), percent(row.low), percent(row.high)),
+            row.runs.iter().map(|rate| percent(*rate)).collect::<Vec<_>>().join(" "),
+            paired.unwrap_or_else(|| "-".into()),
+            row.p_value.map_or_else(|| "-".into(), |p| if p < 1e-3 { format!("{p:.0e}") } else { format!("{p:.3}") }),
+            format!("{:.1}", row.mean_turns),
+        ]
+    };
+    let against = rows.iter().find_map(|row| row.against.as_deref()).unwrap_or("-");
+    let alone = format!("alone : {against} alone");
+    let header = ["policy", "K", "split", "n", "success %, Wilson 95 %", "by run", &alone, "McNemar p", "mean turns"];
+    ui::print_table(&header, &rows.iter().map(cells).collect::<Vec<_>>());
+}

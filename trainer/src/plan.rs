@@ -63,6 +63,9 @@ pub struct Read {
     pub held_out: usize,
     /// All others, by reason.
     pub left_out: LeftOut,
+    /// Whether the algorithm tells won episodes from lost ones.
+    #[serde(skip)]
+    pub(crate) needs_both: bool,
 }
 
 impl Read {
@@ -71,6 +74,7 @@ impl Read {
     pub fn remarks(&self) -> Vec<String> {
         let Self { trajectories, successes, left_out, .. } = *self;
         let one_sided = match successes {
+            _ if !self.needs_both => None,
             0 => Some(format!("all {trajectories} episodes were lost: there is nothing to reinforce")),
             all if all == trajectories => {
                 Some(format!("all {trajectories} episodes were won: there is nothing to tell them from"))
@@ -141,7 +145,13 @@ impl<'a> Plan<'a> {
         let learned: BTreeSet<usize> = units.iter().flatten().copied().collect();
         let held: BTreeSet<usize> = held_out.iter().flatten().copied().collect();
         let successes = learned.iter().filter(|index| data[**index].outcome == Outcome::Success).count();
-        let read = Read { trajectories: learned.len(), successes, held_out: held.len(), left_out };
+        let read = Read {
+            trajectories: learned.len(),
+            successes,
+            held_out: held.len(),
+            left_out,
+            needs_both: recipe.algorithm.has_reference(),
+        };
         let rewards = match recipe.algorithm {
             Algorithm::Dqo { process_scores: true, .. } => Rewards::WithProcessScores,
             _ => Rewards::Terminal,

@@ -409,7 +409,7 @@ fn every_algorithm_learns_from_its_recipe() {
     let run = |arguments: &[&str]| hearth(folder.path(), arguments);
     fs::write(folder.path().join("tiny.toml"), tiny::RECIPE).unwrap();
     let collect = |turns: &str, out: &str| {
-        let arguments = ["collect", "--policy", "expert", "--suite", "games", "--repetitions", "1", "--turns", turns];
+        let arguments = ["collect", "--policy", "expert", "--suite", "games", "--repetitions", "3", "--turns", turns];
         run(&[&arguments[..], &["--out", out]].concat()).done();
     };
     collect("30", "won.jsonl");

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Updates, of which every hundredth leaves a checkpoint.
-const UPDATES: usize = 250;
+const UPDATES: usize = 210;
 
 fn hearth(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));

@@ -298,8 +298,7 @@ impl Decoder {
                 fused::attention(queries, keys, values, heads)
             }
             Positions::OnDevice(positions) => {
-                let split =
-                    |x: Tensor<2>, heads: usize| x.reshape([batch, time, heads, head_width]).swap_dims(1, 2);
+                let split = |x: Tensor<2>, heads: usize| x.reshape([batch, time, heads, head_width]).swap_dims(1, 2);
                 let scale = 1.0 / (head_width as f64).sqrt();
                 let queries = positions.rotate(split(queries, heads)) * scale;
                 let keys = self.share_heads(positions.rotate(split(keys, kv_heads)));

@@ -89,7 +89,10 @@ struct Metrics {
 /// # Errors
 /// When the device cannot be had, nothing is left to read, a number is not finite, or a file cannot be written.
 pub fn train(lesson: &Lesson<'_>, progress: &ProgressBar) -> Result<(Model, LeftOut), TrainerError> {
-    let place = Place { device: lesson.hardware.burn()?.autodiff(), cut: Cut::of(lesson.hardware).for_weights(&lesson.start.policy) };
+    let place = Place {
+        device: lesson.hardware.burn()?.autodiff(),
+        cut: Cut::of(lesson.hardware).for_weights(&lesson.start.policy),
+    };
     std::fs::create_dir_all(lesson.out).map_err(TrainerError::file(lesson.out))?;
     let (data, left_out) = readable(lesson);
     if data.is_empty() {

@@ -122,7 +122,7 @@ pub struct Layer {
 enum Positions {
     /// Cosines and sines `[time, head_dim]`, for [`fused::attention`].
     OnHost(Arc<[Vec<f32>; 2]>),
-    OnDevice(Tables),
+    OnDevice(Box<Tables>),
 }
 
 /// Cosines and sines `[1, 1, time, head_dim]` and the causal bias `[1, 1, time, time]`.
@@ -348,11 +348,11 @@ impl Decoder {
         }
         let causal = (0..time * time).map(|i| if i % time > i / time { -1e9 } else { 0.0f32 }).collect::<Vec<_>>();
         let tensor = |data: Vec<f32>, shape: [usize; 4]| Tensor::<4>::from_data(TensorData::new(data, shape), device);
-        Positions::OnDevice(Tables {
+        Positions::OnDevice(Box::new(Tables {
             cosines: tensor(cosines, [1, 1, time, head_dim]),
             sines: tensor(sines, [1, 1, time, head_dim]),
             causal: tensor(causal, [1, 1, time, time]),
-        })
+        }))
     }
 }
 

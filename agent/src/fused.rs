@@ -1050,3 +1050,130 @@ fn tile<const R: usize, const C: usize, L: Lanes>(
 fn vector(numbers: &[f32], from: usize) -> &[f32; WIDTH] {
     numbers[from..][..WIDTH].try_into().expect("a vector's length")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::activation;
+
+    fn device() -> Device {
+        Device::flex().autodiff()
+    }
+
+    fn numbers<const D: usize>(shape: [usize; D], seed: usize) -> Tensor<D> {
+        let count: usize = shape.iter().product();
+        let data: Vec<f32> = (0..count).map(|i| ((i * 7919 + seed * 104_729) % 1009) as f32 / 504.5 - 1.0).collect();
+        Tensor::from_data(TensorData::new(data, shape), &device()).require_grad()
+    }
+
+    fn vector<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+        tensor.into_data().try_into_vec().expect("f32")
+    }
+
+    /// |a − b| ≤ 1e-5 |a|, as vectors.
+    #[track_caller]
+    fn close(what: &str, a: &[f32], b: &[f32]) {
+        let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+        let off = norm(&mut a.iter().zip(b).map(|(a, b)| a - b)) / norm(&mut a.iter().copied()).max(1e-9);
+        assert!(a.len() == b.len() && off < 1e-5, "{what} is off by {off}");
+    }
+
+    /// Values, and the gradients of a weighted sum of them by each input, of two ways to compute the same.
+    #[track_caller]
+    fn same<const D: usize, const N: usize>(
+        inputs: impl Fn() -> [Tensor<2>; N],
+        written_out: impl Fn([Tensor<2>; N]) -> Tensor<D>,
+        fused: impl Fn([Tensor<2>; N]) -> Tensor<D>,
+    ) {
+        let run = |compute: &dyn Fn([Tensor<2>; N]) -> Tensor<D>| {
+            let inputs = inputs();
+            let out = compute(inputs.clone());
+            let grads = (out.clone() * numbers(out.dims(), 77).detach()).sum().backward();
+            let gradients = inputs.map(|input| vector(input.grad(&grads).expect("a part in the sum")));
+            (vector(out), gradients)
+        };
+        let ((out, gradients), (ours, our_gradients)) = (run(&written_out), run(&fused));
+        close("the value", &out, &ours);
+        for (index, (a, b)) in gradients.iter().zip(&our_gradients).enumerate() {
+            close(&format!("gradient {index}"), a, b);
+        }
+    }
+
+    #[test]
+    fn norms_equal_the_written_out_ones() {
+        for [rows, width] in [[3, 7], [130, 48]] {
+            let written_out = |[x, weight]: [Tensor<2>; 2]| {
+                let mean_square = x.clone().square().mean_dim(1);
+                x * (mean_square + 1e-5).sqrt().recip() * weight
+            };
+            let fused = |[x, weight]: [Tensor<2>; 2]| rms_norm(x, weight.squeeze_dim(0), 1e-5);
+            same(|| [numbers([rows, width], 1), numbers([1, width], 2)], written_out, fused);
+        }
+    }
+
+    #[test]
+    fn swiglu_equals_the_written_out_one() {
+        let inputs = || [numbers([70, 21], 1) * 4.0, numbers([70, 21], 2)].map(|x| x.detach().require_grad());
+        same(inputs, |[gate, up]| activation::silu(gate) * up, |[gate, up]| swiglu(gate, up));
+    }
+
+    #[test]
+    fn logarithms_of_softmaxes_equal_the_written_out_ones() {
+        let inputs = || [numbers([67, 37], 1).mul_scalar(9.0).detach().require_grad()];
+        same(inputs, |[x]| activation::log_softmax(x, 1), |[x]| log_softmax(x));
+        let ids: Vec<i64> = (0..67).map(|row| row * 11 % 37).collect();
+        let targets = || Tensor::<1, Int>::from_data(TensorData::new(ids.clone(), [67]), &device());
+        let gathered = |[x]: [Tensor<2>; 1]| {
+            activation::log_softmax(x, 1).gather(1, targets().unsqueeze_dim(1)).squeeze_dim::<1>(1)
+        };
+        same(inputs, gathered, |[x]| target_logprobs(x, targets()));
+    }
+
+    #[test]
+    fn a_table_read_backwards_equals_the_product() {
+        let inputs = || [numbers([5, 12], 1), numbers([30, 12], 2)];
+        same(inputs, |[hidden, table]| hidden.matmul(table.transpose()), |[hidden, table]| by_table(hidden, table));
+    }
+
+    /// Lengths around a block of queries and a vector of keys, heads that fill vectors and heads that do not, shared keys
+    /// and keys of one's own.
+    #[test]
+    fn attention_equals_the_written_out_one() {
+        for (batch, time, heads, kv_heads, width) in
+            [(2, 2, 2, 1, 6), (1, 33, 4, 2, 32), (2, 48, 3, 3, 20), (1, 70, 9, 3, 64)]
+        {
+            let angles = |at: usize| ((at / width) as f32) * 0.7_f32.powi((at % width % (width / 2)) as i32);
+            let table = |f: fn(f32) -> f32| (0..time * width).map(|at| f(angles(at))).collect::<Vec<f32>>();
+            let rotary = Arc::new([table(f32::cos), table(f32::sin)]);
+            let inputs = || {
+                let of = |heads: usize, seed| numbers([batch * time, heads * width], seed);
+                [of(heads, 1), of(kv_heads, 2), of(kv_heads, 3)]
+            };
+            let written_out = |[queries, keys, values]: [Tensor<2>; 3]| {
+                let split = |x: Tensor<2>, heads: usize| x.reshape([batch, time, heads, width]).swap_dims(1, 2);
+                let table = |index: usize| {
+                    Tensor::<4>::from_data(TensorData::new(rotary[index].clone(), [1, 1, time, width]), &device())
+                };
+                let turn = |x: Tensor<4>| {
+                    let half = width / 2;
+                    let turned = Tensor::cat(vec![-x.clone().narrow(3, half, half), x.clone().narrow(3, 0, half)], 3);
+                    x * table(0) + turned * table(1)
+                };
+                let share = |x: Tensor<4>| {
+                    let group = heads / kv_heads;
+                    x.unsqueeze_dim::<5>(2).repeat_dim(2, group).reshape([batch, heads, time, width])
+                };
+                let causal = (0..time * time).map(|i| if i % time > i / time { -1e9 } else { 0.0 }).collect();
+                let causal = Tensor::<4>::from_data(TensorData::new::<f32, _>(causal, [1, 1, time, time]), &device());
+                let queries = turn(split(queries, heads)) / (width as f64).sqrt();
+                let scores = queries.matmul(share(turn(split(keys, kv_heads))).swap_dims(2, 3)) + causal;
+                let mixed = activation::softmax(scores, 3).matmul(share(split(values, kv_heads)));
+                mixed.swap_dims(1, 2).reshape([batch * time, heads * width])
+            };
+            let fused = |[queries, keys, values]: [Tensor<2>; 3]| {
+                attention(queries, keys, values, Heads { batch, heads, kv_heads, width, rotary: rotary.clone() })
+            };
+            same(inputs, written_out, fused);
+        }
+    }
+}

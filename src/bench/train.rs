@@ -49,6 +49,9 @@ pub(crate) struct BenchTrain {
     /// Updates, all of the same batch; the median of those after the first two counts
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(3..))]
     updates: u64,
+    /// Readings of either side, in turn, of which the fastest counts
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    repetitions: u64,
     /// Python with torch and safetensors, to measure beside
     #[arg(long, value_name = "PYTHON", value_hint = ValueHint::FilePath)]
     torch: Option<PathBuf>,
@@ -156,11 +159,16 @@ impl BenchTrain {
         eprintln!("{name}: {} trajectories, {tokens} tokens an update", batch.len());
         let folder = scratch.path().join("model");
         model.save(&folder).map_err(TrainerError::from)?;
-        let ours = ours(&lesson, &batch, scratch.path())?;
-        let peer = match &self.torch {
-            Some(python) => Some(theirs(python, &lesson, &batch, scratch.path(), limits.threads)?),
-            None => None,
-        };
+        let material = Material { lesson: &lesson, batch: &batch, scratch: scratch.path(), threads: limits.threads };
+        let way = self.torch.as_ref().map(|python| Way::fastest(python, &material)).transpose()?;
+        let mut ours = material.ours()?;
+        let mut peer = way.as_ref().map(|way| way.take(&material)).transpose()?;
+        for _ in 1..self.repetitions {
+            ours.seconds = ours.seconds.min(material.ours()?.seconds);
+            if let (Some(way), Some(peer)) = (&way, &mut peer) {
+                peer.seconds = peer.seconds.min(way.take(&material)?.seconds);
+            }
+        }
         let offs = peer.as_ref().map(|peer| differences(&ours.losses, &peer.losses)).transpose()?;
         let speed = |seconds: f64| tokens as f64 / seconds;
         let memory = peer.as_ref().zip(ours.memory_mib).map(|(peer, ours)| ours as f64 / peer.memory_mib as f64);
@@ -281,24 +289,39 @@ fn operations(config: &DecoderConfig, batch: &[Trajectory], algorithm: &Algorith
     }
 }
 
-/// `hearth train` on one batch.
-fn ours(lesson: &LessonRecipe, batch: &[Trajectory], scratch: &Path) -> anyhow::Result<Ours> {
-    let [file, data, model, out] = ["lesson.toml", "batch.jsonl", "model", "out"].map(|name| scratch.join(name));
-    std::fs::write(&file, toml::to_string(lesson)?).with_context(|| format!("cannot write {}", file.display()))?;
-    let (mut store, _) = Store::open(&data)?;
-    batch.iter().try_for_each(|trajectory| store.append(trajectory))?;
-    drop(store);
-    let mut command = Command::new(std::env::current_exe()?);
-    command.arg("train").arg(&file).arg("--data").arg(&data).arg("--from").arg(&model).arg("--out").arg(&out);
-    let mut child = command.stdout(Stdio::null()).spawn().context("cannot start hearth")?;
-    let memory_mib = highest_memory(&mut child)?;
-    let status = child.wait()?;
-    ensure!(status.success(), "hearth train could not learn ({status}); its words stand above");
-    let path = out.join("metrics.csv");
-    let mut reader = csv::Reader::from_path(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let updates = reader.deserialize().collect::<Result<Vec<Update>, _>>()?;
-    let seconds = super::median(updates.iter().skip(2).map(|update| update.seconds).collect());
-    Ok(Ours { seconds, losses: updates.iter().map(Update::losses).collect(), memory_mib })
+/// What both sides are given; the model lies in the scratch folder.
+struct Material<'a> {
+    lesson: &'a LessonRecipe,
+    batch: &'a [Trajectory],
+    scratch: &'a Path,
+    threads: usize,
+}
+
+impl Material<'_> {
+    /// `hearth train` on the batch.
+    fn ours(&self) -> anyhow::Result<Ours> {
+        let [file, data, model, out] =
+            ["lesson.toml", "batch.jsonl", "model", "out"].map(|name| self.scratch.join(name));
+        if out.exists() {
+            std::fs::remove_dir_all(&out).with_context(|| format!("cannot remove {}", out.display()))?;
+        } else {
+            let lesson = toml::to_string(self.lesson)?;
+            std::fs::write(&file, lesson).with_context(|| format!("cannot write {}", file.display()))?;
+            let (mut store, _) = Store::open(&data)?;
+            self.batch.iter().try_for_each(|trajectory| store.append(trajectory))?;
+        }
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("train").arg(&file).arg("--data").arg(&data).arg("--from").arg(&model).arg("--out").arg(&out);
+        let mut child = command.stdout(Stdio::null()).spawn().context("cannot start hearth")?;
+        let memory_mib = highest_memory(&mut child)?;
+        let status = child.wait()?;
+        ensure!(status.success(), "hearth train could not learn ({status}); its words stand above");
+        let path = out.join("metrics.csv");
+        let mut reader = csv::Reader::from_path(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let updates = reader.deserialize().collect::<Result<Vec<Update>, _>>()?;
+        let seconds = super::median(updates.iter().skip(2).map(|update| update.seconds).collect());
+        Ok(Ours { seconds, losses: updates.iter().map(Update::losses).collect(), memory_mib })
+    }
 }
 
 /// The most memory that a process held until it ended, read while it runs; Linux tells.
@@ -327,14 +350,34 @@ impl Update {
     }
 }
 
-/// The peer on the same batch, cut as it is fastest.
-fn theirs(
-    python: &Path,
-    lesson: &LessonRecipe,
-    batch: &[Trajectory],
-    scratch: &Path,
-    threads: usize,
-) -> anyhow::Result<Peer> {
+/// How the peer is fastest: into parts of how many tokens the batch is cut, and how its threads wait.
+struct Way<'a> {
+    python: &'a Path,
+    part_tokens: usize,
+    waiting: &'static str,
+}
+
+impl<'a> Way<'a> {
+    fn fastest(python: &'a Path, material: &Material<'_>) -> anyhow::Result<Self> {
+        let mut best: Option<(f64, Self)> = None;
+        for waiting in PEER_WAITING {
+            let answer = ask(python, material, &PEER_PARTS, waiting)?;
+            let (seconds, part_tokens): (f64, usize) = serde_json::from_str(&answer)?;
+            if best.as_ref().is_none_or(|(least, _)| seconds < *least) {
+                best = Some((seconds, Self { python, part_tokens, waiting }));
+            }
+        }
+        Ok(best.context("the peer was tried")?.1)
+    }
+
+    fn take(&self, material: &Material<'_>) -> anyhow::Result<Peer> {
+        Ok(serde_json::from_str(&ask(self.python, material, &[self.part_tokens], self.waiting)?)?)
+    }
+}
+
+/// What the peer's script says; its words go to stderr.
+fn ask(python: &Path, material: &Material<'_>, part_tokens: &[usize], waiting: &str) -> anyhow::Result<String> {
+    let Material { lesson, batch, scratch, threads } = material;
     let turns: Vec<Vec<_>> = (batch.iter())
         .map(|trajectory| trajectory.turns.iter().map(|t| (&t.observation_tokens, &t.completion_tokens)).collect())
         .collect();
@@ -343,6 +386,7 @@ fn theirs(
         "lesson": lesson.name, "batch": turns, "returns": batch.iter().map(Trajectory::reward).collect::<Vec<_>>(),
         "updates": optimizer.updates, "learning_rate": optimizer.learning_rate, "warmup": optimizer.warmup,
         "clip": optimizer.clip, "weight_decay": optimizer.weight_decay, "betas": optimizer.betas,
+        "part_tokens": part_tokens,
     });
     if let Algorithm::Oreo { beta, alpha, value_learning_rate, .. } = lesson.algorithm {
         job["beta"] = beta.into();
@@ -350,31 +394,19 @@ fn theirs(
         job["value_learning_rate"] = value_learning_rate.into();
     }
     let file = scratch.join("job.json");
-    let mut ask = |part_tokens: &[usize], waiting: &str| -> anyhow::Result<String> {
-        job["part_tokens"] = part_tokens.into();
-        std::fs::write(&file, job.to_string()).with_context(|| format!("cannot write {}", file.display()))?;
-        let mut command = Command::new(python);
-        command.arg("-").arg("--folder").arg(scratch.join("model")).arg("--job").arg(&file);
-        command.args(["--threads", &threads.to_string()]).env("OMP_WAIT_POLICY", waiting);
-        let name = python.display();
-        let mut child = (command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn())
-            .map_err(|error| ui::WrongUse(format!("{name}: {error}\nhint: name a Python interpreter")))?;
-        child.stdin.take().context("a pipe to the peer")?.write_all(PEER.as_bytes())?;
-        let output = child.wait_with_output()?;
-        if !output.status.success() {
-            bail!("{name} could not measure ({}); its words stand above", output.status);
-        }
-        Ok(String::from_utf8(output.stdout)?)
-    };
-    let mut best: Option<(f64, usize, &str)> = None;
-    for waiting in PEER_WAITING {
-        let (seconds, part_tokens): (f64, usize) = serde_json::from_str(&ask(&PEER_PARTS, waiting)?)?;
-        if best.is_none_or(|(least, ..)| seconds < least) {
-            best = Some((seconds, part_tokens, waiting));
-        }
+    std::fs::write(&file, job.to_string()).with_context(|| format!("cannot write {}", file.display()))?;
+    let mut command = Command::new(python);
+    command.arg("-").arg("--folder").arg(scratch.join("model")).arg("--job").arg(&file);
+    command.args(["--threads", &threads.to_string()]).env("OMP_WAIT_POLICY", waiting);
+    let name = python.display();
+    let mut child = (command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn())
+        .map_err(|error| ui::WrongUse(format!("{name}: {error}\nhint: name a Python interpreter")))?;
+    child.stdin.take().context("a pipe to the peer")?.write_all(PEER.as_bytes())?;
+    let output = child.wait_with_output()?;
+    if !output.status.success() {
+        bail!("{name} could not measure ({}); its words stand above", output.status);
     }
-    let (_, part_tokens, waiting) = best.context("the peer was tried")?;
-    Ok(serde_json::from_str(&ask(&[part_tokens], waiting)?)?)
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 /// The largest difference of a loss at the first update, and at any; refuses sides that do not begin alike.

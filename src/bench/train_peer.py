@@ -257,9 +257,10 @@ weights = load_file(options.folder / "model.safetensors")
 sizes = job["part_tokens"]
 if len(sizes) > 1:
     tried = {}
-    for size in sizes:
+    cuts = {len(parts(job["batch"], job["returns"], size)): size for size in sizes}
+    for size in cuts.values():
         # The first update warms up; the least of the others tells what could be had.
-        tried[size] = min(learn(job, config, weights, parts(job["batch"], job["returns"], size), 4)[0][1:])
+        tried[size] = min(learn(job, config, weights, parts(job["batch"], job["returns"], size), 3)[0][1:])
         print(f"torch: parts of {size} tokens: {tried[size]:.3f} s an update", file=sys.stderr)
     print(json.dumps(min((seconds, size) for size, seconds in tried.items())))
     sys.exit()

@@ -12,8 +12,8 @@ use crate::error::AgentError;
 use crate::fused;
 use crate::rope::{RopeScaling, rotary_table};
 use crate::weights::{HostTensor, VALUE_HEAD, Weights, transposed};
-use burn::module::{Module, Param};
-use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation};
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{DType, Device, Gradients, Int, Tensor, TensorData, activation};
 use scenarios::WeightFormat;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -85,6 +85,29 @@ pub struct Decoder {
     lm_head: Option<Param<Tensor<2>>>,
     #[module(skip)]
     shape: Shape,
+}
+
+/// The way through a decoder: what it takes to go back.
+#[derive(Debug, Clone)]
+pub struct Trail {
+    tokens: Tensor<2, Int>,
+    /// What entered each layer, and the norm behind them.
+    entered: Vec<Tensor<3>>,
+    /// Hidden states after the last norm, `[batch, time, hidden]`: where backward passes end.
+    pub hidden: Tensor<3>,
+}
+
+/// Whether anything in a layer does.
+fn learns(layer: &Layer) -> bool {
+    struct Look(bool);
+    impl ModuleVisitor for Look {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.0 |= param.is_require_grad();
+        }
+    }
+    let mut look = Look(false);
+    layer.visit(&mut look);
+    look.0
 }
 
 /// What the decoder needs of its configuration.
@@ -251,18 +274,77 @@ impl Decoder {
     /// `tokens` `[batch, time]` → `[batch, time, hidden]`; right padding is invisible to what stands before it.
     #[must_use]
     pub fn hidden(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+        let positions = self.positions(tokens.dims()[1], &self.embed_tokens.val().device());
+        let embedded = self.embedded(tokens);
+        let stream = self.layers.iter().fold(embedded, |stream, layer| self.through(layer, stream, &positions));
+        rms_norm(stream, &self.norm, self.shape.epsilon)
+    }
+
+    /// The same without a way back through the layers: only what enters each of them is kept, and
+    /// [`Decoder::retrace`] computes the rest anew.
+    #[must_use]
+    pub fn trail(&self, tokens: Tensor<2, Int>) -> Trail {
+        let positions = self.positions(tokens.dims()[1], &self.embed_tokens.val().device());
+        let mut stream = self.embedded(tokens.clone()).detach();
+        let mut entered = Vec::with_capacity(self.layers.len() + 1);
+        for layer in &self.layers {
+            entered.push(stream.clone());
+            stream = self.through(layer, stream, &positions).detach();
+        }
+        let hidden = rms_norm(stream.clone(), &self.norm, self.shape.epsilon).detach().require_grad();
+        entered.push(stream);
+        Trail { tokens, entered, hidden }
+    }
+
+    /// The gradients of all that learns in the layers, the norm behind them and the embedding, from that of the hidden
+    /// states of a trail, layer by layer from the last; each parameter's is the sum over what is returned.
+    ///
+    /// # Shapes
+    /// `gradient` `[batch, time, hidden]`, of [`Trail::hidden`], without autodiff.
+    ///
+    /// # Panics
+    /// Never: whatever entered a layer has a gradient behind it.
+    #[must_use]
+    pub fn retrace(&self, trail: Trail, gradient: Tensor<3>) -> Vec<Gradients> {
+        let Trail { tokens, mut entered, hidden } = trail;
+        drop(hidden);
+        let positions = self.positions(tokens.dims()[1], &self.embed_tokens.val().device());
+        let mut found = Vec::with_capacity(entered.len() + 1);
+        let mut gradient = gradient;
+        let mut back = |entered: Tensor<3>, step: &dyn Fn(Tensor<3>) -> Tensor<3>, gradient: Tensor<3>| {
+            let entered = entered.require_grad();
+            let mut gradients = (step(entered.clone()) * gradient.autodiff()).sum().backward();
+            let behind = entered.grad_remove(&mut gradients).expect("it is a part of the sum");
+            found.push(gradients);
+            behind
+        };
+        let mut enters = || entered.pop().expect("something entered every layer");
+        gradient = back(enters(), &|stream| rms_norm(stream, &self.norm, self.shape.epsilon), gradient);
+        let embedding_learns = self.embed_tokens.is_require_grad();
+        let lowest =
+            if embedding_learns { 0 } else { self.layers.iter().position(learns).unwrap_or(self.layers.len()) };
+        for layer in self.layers[lowest..].iter().rev() {
+            gradient = back(enters(), &|stream| self.through(layer, stream, &positions), gradient);
+        }
+        if embedding_learns {
+            found.push((self.embedded(tokens) * gradient.autodiff()).sum().backward());
+        }
+        found
+    }
+
+    fn embedded(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
         let [batch, time] = tokens.dims();
         let table = self.embed_tokens.val();
         let hidden = table.dims()[1];
-        let positions = self.positions(time, &table.device());
         let embedded = table.select(0, tokens.reshape([batch * time])).reshape([batch, time, hidden]);
-        let Scales { embedding, residual, .. } = self.shape.scales;
-        let mut stream = scaled(embedded, embedding);
-        for layer in &self.layers {
-            stream = stream.clone() + scaled(self.attention(layer, stream, &positions), residual);
-            stream = stream.clone() + scaled(self.mlp(layer, stream), residual);
-        }
-        rms_norm(stream, &self.norm, self.shape.epsilon)
+        scaled(embedded, self.shape.scales.embedding)
+    }
+
+    /// The residual stream after a layer.
+    fn through(&self, layer: &Layer, stream: Tensor<3>, positions: &Positions) -> Tensor<3> {
+        let residual = self.shape.scales.residual;
+        let stream = stream.clone() + scaled(self.attention(layer, stream, positions), residual);
+        stream.clone() + scaled(self.mlp(layer, stream), residual)
     }
 
     /// Logits of hidden states: by the output matrix, or by the embedding read backwards.
@@ -444,9 +526,20 @@ impl ValueNetwork {
     /// `tokens` `[batch, time]` → `[batch, time]`.
     #[must_use]
     pub fn values(&self, tokens: Tensor<2, Int>) -> Tensor<2> {
-        let hidden = self.trunk.hidden(tokens);
+        self.of_hidden(self.trunk.hidden(tokens))
+    }
+
+    /// The value of hidden states, `[batch, time, hidden]` → `[batch, time]`.
+    #[must_use]
+    pub fn of_hidden(&self, hidden: Tensor<3>) -> Tensor<2> {
         let [batch, time, width] = hidden.dims();
         hidden.reshape([batch * time, width]).matmul(self.value_head.val()).reshape([batch, time])
+    }
+
+    /// What makes hidden states.
+    #[must_use]
+    pub fn trunk(&self) -> &Decoder {
+        &self.trunk
     }
 }
 

@@ -37,6 +37,20 @@ pub struct OptimizerRecipe {
     pub token_budget: usize,
     /// Largest sum of log-ratios of one trajectory, nats, either way; beyond it a lesson stops as gone astray.
     pub log_ratio_limit: f64,
+    /// What is kept of a forward pass for the backward one.
+    pub activations: Activations,
+}
+
+/// What is kept of a forward pass for the backward one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activations {
+    /// Everything.
+    #[default]
+    Kept,
+    /// What enters each layer; the layer is computed again when the backward pass comes to it (gradient checkpointing):
+    /// less memory, a third more work.
+    Recomputed,
 }
 
 impl OptimizerRecipe {
@@ -81,6 +95,7 @@ impl Default for OptimizerRecipe {
             betas: [0.9, 0.95],
             token_budget: 0,
             log_ratio_limit: 1000.0,
+            activations: Activations::default(),
         }
     }
 }

@@ -10,12 +10,12 @@ use crate::loss::kto;
 use crate::metrics::{Metrics, Row, Time};
 use crate::objective::{self, Losses, Moment, Watched, trajectory_log_ratios};
 use crate::optimizer::{
-    AdamW, HostGradients, Parameter, accumulate, from_weights, gradients, parameters, scheduled, to_weights,
-    with_parameters,
+    Activations, AdamW, HostGradients, Parameter, accumulate, from_weights, gradients, parameters, scheduled,
+    to_weights, with_parameters,
 };
 use crate::plan::{Plan, Read, Unit};
 use crate::recipe::{Algorithm, LessonRecipe, ReferenceUse, Targets};
-use agent::decoder::{Decoder, ValueNetwork};
+use agent::decoder::{Decoder, Trail, ValueNetwork};
 use agent::device::Hardware;
 use agent::lora::Adapter;
 use agent::model::Model;
@@ -26,6 +26,7 @@ use indicatif::ProgressBar;
 use scenarios::store::Store;
 use scenarios::{TextVersion, Trajectory};
 use sha2::{Digest, Sha256};
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -338,7 +339,9 @@ impl Student {
         units: &[Unit],
         learns: Learns,
     ) -> Result<Part, TrainerError> {
-        let batches = self.batches(plan, units)?;
+        let examples: Vec<Vec<Example<'_>>> =
+            units.iter().map(|unit| unit.iter().map(|index| plan.example(*index)).collect()).collect();
+        let (batches, _) = self.pack(&examples)?;
         let reference_point = match recipe.algorithm {
             Algorithm::Kto { .. } => self.reference_point(plan, units)?,
             _ => 0.0,
@@ -346,7 +349,7 @@ impl Student {
         let weights: Vec<f64> = batches.iter().map(|batch| weight(batch, &recipe.algorithm)).collect();
         let total: f64 = weights.iter().sum();
         let moment = Moment { policy_learns: learns != Learns::Yes { policy: false }, reference_point };
-        let parts = self.in_lanes(&batches, |networks, batch| networks.part(batch, &recipe.algorithm, moment, learns));
+        let parts = self.in_lanes(&batches, |networks, batch| networks.part(batch, recipe, moment, learns));
         let mut whole = Part::default();
         for (part, weight) in parts.into_iter().zip(weights) {
             whole.add(part, weight / total);
@@ -354,17 +357,18 @@ impl Student {
         Ok(whole)
     }
 
-    /// Units cut into parts that go through the networks together.
-    fn batches(&self, plan: &Plan<'_>, units: &[Unit]) -> Result<Vec<Batch>, TrainerError> {
-        let size = |unit: &Unit| unit.len() * unit.iter().map(|index| plan.data[*index].tokens()).max().unwrap_or(0);
-        let mut by_size: Vec<(usize, &Unit)> = units.iter().map(|unit| (size(unit), unit)).collect();
+    /// Units cut into parts that go through the networks together, and the units of each, by their places in `units`.
+    fn pack(&self, units: &[Vec<Example<'_>>]) -> Result<(Vec<Batch>, Vec<usize>), TrainerError> {
+        let size = |unit: &Vec<Example<'_>>| unit.len() * unit.iter().map(|e| e.trajectory.tokens()).max().unwrap_or(0);
+        let mut by_size: Vec<(usize, usize)> =
+            units.iter().enumerate().map(|(place, unit)| (size(unit), place)).collect();
         by_size.sort_by_key(|(size, _)| std::cmp::Reverse(*size));
-        let batch = |part: &[(usize, &Unit)]| {
-            let indices = part.iter().flat_map(|(_, unit)| unit.iter());
-            let examples: Vec<Example<'_>> = indices.map(|index| plan.example(*index)).collect();
+        let batch = |part: &[(usize, usize)]| {
+            let examples: Vec<Example<'_>> = part.iter().flat_map(|(_, place)| units[*place].clone()).collect();
             Ok(Batch::new(&examples, self.place.cut.positions)?)
         };
-        parts(&by_size, self.place.cut).into_iter().map(batch).collect()
+        let batches = parts(&by_size, self.place.cut).into_iter().map(batch).collect::<Result<_, TrainerError>>()?;
+        Ok((batches, by_size.into_iter().map(|(_, place)| place).collect()))
     }
 
     /// What is asked of every batch, by as many lanes as there are, in the order of the batches.
@@ -398,24 +402,27 @@ impl Student {
         };
         let pairs: Vec<Trajectory> =
             (0..indices.len()).filter_map(other).filter(|pair| pair.tokens() <= context).collect();
-        let batches: Result<Vec<Batch>, _> =
-            pairs.iter().map(|pair| Batch::new(&[pair], self.place.cut.positions)).collect();
-        let answers =
-            self.in_lanes(&batches?, |networks, batch| trajectory_log_ratios(networks, &networks.place.tensors(batch)));
+        if pairs.is_empty() {
+            return Ok(0.0);
+        }
+        let (batches, _) = self.pack(&pairs.iter().map(|pair| vec![pair.into()]).collect::<Vec<_>>())?;
+        let answers = self.in_lanes(&batches, |networks, batch| {
+            trajectory_log_ratios(&networks.asked(), &networks.place.tensors(batch))
+        });
         Ok(kto::reference_point(&answers.concat()))
     }
 
     /// What the reference says of all that is read; it then leaves the memory.
     fn ask_the_reference(&mut self, plan: &Plan<'_>) -> Result<Vec<Vec<f32>>, TrainerError> {
-        let indices: Vec<usize> = (0..plan.data.len()).collect();
-        let mut logprobs = vec![Vec::new(); indices.len()];
-        for some in indices.chunks(256) {
-            let batches: Result<Vec<Batch>, _> =
-                some.iter().map(|index| Batch::new(&[plan.data[*index]], self.place.cut.positions)).collect();
-            let answers = self.in_lanes(&batches?, |networks, batch| {
-                objective::reference_logprobs(networks, &networks.place.tensors(batch))
+        let mut logprobs = Vec::with_capacity(plan.data.len());
+        for some in plan.data.chunks(256) {
+            let (batches, order) = self.pack(&some.iter().map(|t| vec![(*t).into()]).collect::<Vec<_>>())?;
+            let answers = self.in_lanes(&batches, |networks, batch| {
+                objective::reference_logprobs(&networks.asked(), &networks.place.tensors(batch))
             });
-            some.iter().zip(answers).for_each(|(index, answer)| logprobs[*index] = answer.concat());
+            let mut in_place: Vec<(usize, Vec<f32>)> = order.into_iter().zip(answers.into_iter().flatten()).collect();
+            in_place.sort_by_key(|(place, _)| *place);
+            logprobs.extend(in_place.into_iter().map(|(_, logprobs)| logprobs));
         }
         self.replicas.iter_mut().for_each(|networks| networks.reference = None);
         Ok(logprobs)
@@ -458,9 +465,9 @@ impl Student {
     }
 }
 
-/// Cuts units, largest first, into parts of at most so many tokens with their padding, or of one unit: as few as keep all
+/// Cuts units, given by their sizes, largest first, into parts of at most so many tokens with their padding, or of one unit: as few as keep all
 /// lanes busy, and those as even as may be.
-fn parts<'a, 'b>(by_size: &'b [(usize, &'a Unit)], cut: Cut) -> Vec<&'b [(usize, &'a Unit)]> {
+fn parts(by_size: &[(usize, usize)], cut: Cut) -> Vec<&[(usize, usize)]> {
     let fewest = parts_within(by_size, cut.tokens).len().next_multiple_of(cut.lanes);
     let all: usize = by_size.iter().map(|(size, _)| size).sum();
     let limits = (all / fewest..cut.tokens).step_by(16);
@@ -468,7 +475,7 @@ fn parts<'a, 'b>(by_size: &'b [(usize, &'a Unit)], cut: Cut) -> Vec<&'b [(usize,
     even.unwrap_or_else(|| parts_within(by_size, cut.tokens))
 }
 
-fn parts_within<'a, 'b>(by_size: &'b [(usize, &'a Unit)], tokens: usize) -> Vec<&'b [(usize, &'a Unit)]> {
+fn parts_within(by_size: &[(usize, usize)], tokens: usize) -> Vec<&[(usize, usize)]> {
     let mut rest = by_size;
     std::iter::from_fn(|| {
         let largest = rest.first()?.0.max(1);
@@ -572,47 +579,92 @@ impl Networks {
     }
 
     /// Gradients and numbers of one part of a batch.
-    fn part(&self, batch: &Batch, algorithm: &Algorithm, moment: Moment, learns: Learns) -> Part {
+    fn part(&self, batch: &Batch, recipe: &LessonRecipe, moment: Moment, learns: Learns) -> Part {
         let started = Instant::now();
         let tensors = self.place.tensors(batch);
-        let Losses { policy, value, watched } = objective::losses(algorithm, self, &tensors, moment);
+        let walk = Walk { networks: self, activations: recipe.optimizer.activations, trails: RefCell::default() };
+        let Losses { policy, value, watched } = objective::losses(&recipe.algorithm, &walk, &tensors, moment);
         let forward_seconds = started.elapsed().as_secs_f64();
         if learns == Learns::No {
             return Part { watched, forward_seconds, ..Part::default() };
         }
         let started = Instant::now();
-        let value = self.value.as_ref().zip(value).map(|(network, loss)| gradients(network, loss.backward()));
-        let policy = policy.map(|loss| gradients(&self.policy, loss.backward()));
+        let [policy_trail, value_trail] = walk.trails.into_inner();
+        let value = self.value.as_ref().zip(value);
+        let value = value.map(|(network, loss)| all_the_way(network, network.trunk(), value_trail, loss));
+        let policy = policy.map(|loss| all_the_way(&self.policy, &self.policy, policy_trail, loss));
         Part { policy, value, watched, forward_seconds, backward_seconds: started.elapsed().as_secs_f64() }
-    }
-
-    /// Logits before every written token.
-    fn logits(decoder: &Decoder, batch: &BatchTensors) -> Tensor<3> {
-        let [rows, written] = batch.written.targets.dims();
-        let logits = decoder.logits(batch.written.select(decoder.hidden(batch.tokens.clone())));
-        logits.reshape([rows as i64, written as i64, -1])
     }
 }
 
-impl objective::Networks for Networks {
+/// A backward pass; where a trail was laid it goes on along that.
+fn all_the_way<M: Module>(network: &M, trunk: &Decoder, trail: Option<Trail>, loss: Tensor<1>) -> HostGradients {
+    let mut found = loss.backward();
+    let Some(trail) = trail else { return gradients(network, found) };
+    let of_hidden = trail.hidden.grad_remove(&mut found);
+    let mut all = gradients(network, found);
+    for found in of_hidden.into_iter().flat_map(|gradient| trunk.retrace(trail.clone(), gradient)) {
+        accumulate(&mut all, gradients(network, found), 1.0);
+    }
+    all
+}
+
+/// The networks during one pass forward, and the trails of policy and value network where they are laid.
+struct Walk<'a> {
+    networks: &'a Networks,
+    activations: Activations,
+    trails: RefCell<[Option<Trail>; 2]>,
+}
+
+impl Walk<'_> {
+    /// Hidden states of a trunk, its trail put into a place.
+    fn hidden(&self, trunk: &Decoder, place: usize, batch: &BatchTensors) -> Tensor<3> {
+        match self.activations {
+            Activations::Kept => trunk.hidden(batch.tokens.clone()),
+            Activations::Recomputed => {
+                let trail = trunk.trail(batch.tokens.clone());
+                let hidden = trail.hidden.clone();
+                self.trails.borrow_mut()[place] = Some(trail);
+                hidden
+            }
+        }
+    }
+}
+
+/// Logits before every written token.
+fn written_logits(decoder: &Decoder, hidden: Tensor<3>, batch: &BatchTensors) -> Tensor<3> {
+    let [rows, written] = batch.written.targets.dims();
+    decoder.logits(batch.written.select(hidden)).reshape([rows as i64, written as i64, -1])
+}
+
+impl objective::Networks for Walk<'_> {
     fn policy_logits(&self, batch: &BatchTensors) -> Tensor<3> {
-        Self::logits(&self.policy, batch)
+        let policy = &self.networks.policy;
+        written_logits(policy, self.hidden(policy, 0, batch), batch)
     }
 
     fn reference_logits(&self, batch: &BatchTensors) -> Tensor<3> {
-        let reference = self.reference.as_ref().expect("who asks for a reference has one");
-        Self::logits(reference, batch).detach()
+        let reference = self.networks.reference.as_ref().expect("who asks for a reference has one");
+        written_logits(reference, reference.hidden(batch.tokens.clone()), batch).detach()
     }
 
     fn transcript_logits(&self, batch: &BatchTensors) -> Tensor<3> {
-        let hidden = self.policy.hidden(batch.tokens.clone());
+        let policy = &self.networks.policy;
+        let hidden = self.hidden(policy, 0, batch);
         let [rows, time, width] = hidden.dims();
-        let logits = self.policy.logits(hidden.reshape([rows * time, width]));
-        logits.reshape([rows as i64, time as i64, -1])
+        policy.logits(hidden.reshape([rows * time, width])).reshape([rows as i64, time as i64, -1])
     }
 
     fn values(&self, batch: &BatchTensors) -> Tensor<2> {
-        self.value.as_ref().expect("who asks for values has a value network").values(batch.tokens.clone())
+        let network = self.networks.value.as_ref().expect("who asks for values has a value network");
+        network.of_hidden(self.hidden(network.trunk(), 1, batch))
+    }
+}
+
+impl Networks {
+    /// Only numbers are wanted.
+    fn asked(&self) -> Walk<'_> {
+        Walk { networks: self, activations: Activations::Kept, trails: RefCell::default() }
     }
 }
 
@@ -688,7 +740,8 @@ mod tests {
         [Some(losses), part.policy.map(flat), part.value.map(flat)].into_iter().flatten().collect()
     }
 
-    /// A batch cut for a CPU, for a GPU (other padding, one lane), into single units that are added up, and read backwards:
+    /// A batch cut for a CPU, for a GPU (other padding, one lane), into single units that are added up, with activations
+    /// recomputed, and read backwards:
     /// losses and gradients of every algorithm differ in rounding alone. The policy has moved away from its reference.
     #[test]
     fn neither_padding_nor_packing_nor_order_nor_accumulation_changes_anything() {
@@ -709,24 +762,31 @@ mod tests {
             let lesson = Lesson { recipe: &recipe, start: &model, trajectories: &played, seed: 1, out, hardware };
             let plan = Plan::new(&recipe, &played, 10_000, 1).unwrap();
             let mut units: Vec<Unit> = plan.updates.iter().flat_map(|(_, units)| units.clone()).collect();
-            let whole = |cut: Cut, units: &[Unit]| {
+            let mut recomputing = recipe.clone();
+            recomputing.optimizer.activations = Activations::Recomputed;
+            let whole_of = |recipe: &LessonRecipe, cut: Cut, units: &[Unit]| {
                 let place = Place { device: Device::flex().autodiff(), cut };
                 let mut student = Student::new(&lesson, &plan, place).unwrap();
                 for networks in &mut student.replicas {
                     networks.policy =
                         Decoder::from_weights(&model.config, &moved.policy, &networks.place.device).unwrap();
                 }
-                said(student.whole(&recipe, &plan, units, Learns::Yes { policy: true }).unwrap())
+                said(student.whole(recipe, &plan, units, Learns::Yes { policy: true }).unwrap())
             };
+            let whole = |cut: Cut, units: &[Unit]| whole_of(&recipe, cut, units);
             let cut = Cut::of(Hardware::Cpu);
             let expected = whole(cut, &units);
             assert!(expected[1].iter().any(|gradient| *gradient != 0.0), "{:?}", recipe.algorithm);
-            let mut others = vec![whole(Cut::of(Hardware::Cuda(0)), &units), whole(Cut { tokens: 1, ..cut }, &units)];
+            let mut others = vec![
+                whole(Cut::of(Hardware::Cuda(0)), &units),
+                whole(Cut { tokens: 1, ..cut }, &units),
+                whole_of(&recomputing, cut, &units),
+            ];
             if !matches!(recipe.algorithm, Algorithm::Kto { .. }) {
                 units.reverse(); // KTO's reference point depends on who stands beside whom
                 others.push(whole(cut, &units));
             }
-            for (other, how) in others.iter().zip(["on a GPU", "added up", "backwards"]) {
+            for (other, how) in others.iter().zip(["on a GPU", "added up", "recomputed", "backwards"]) {
                 let what = format!("{:?} {how}", recipe.algorithm);
                 assert_eq!(expected.len(), other.len(), "{what}");
                 expected.iter().zip(other).for_each(|(expected, other)| close(expected, other, &what));

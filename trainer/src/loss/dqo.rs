@@ -36,7 +36,7 @@ pub struct DqoInputs {
     pub log_ratios: Tensor<2>,
     /// V_φ(s_h) just before each action, reward units, `[batch, actions]`.
     pub values: Tensor<2>,
-    /// r_h, reward units, `[batch, actions]`; without process scores [`terminal_rewards`].
+    /// r_h, reward units, `[batch, actions]`; without process scores all at the last action.
     pub rewards: Tensor<2>,
     /// True where there is an action, `[batch, actions]`.
     pub action_mask: Tensor<2, Bool>,
@@ -47,19 +47,6 @@ impl DqoInputs {
     fn masked(&self, terms: &Tensor<2>) -> Tensor<2> {
         where_masked(terms.clone(), &self.action_mask)
     }
-}
-
-/// r_h of a game that pays only at its end: the return on each trajectory's last action, 0 elsewhere.
-///
-/// # Shapes
-/// `returns` `[batch, 1]`, reward units; `action_mask` and the answer `[batch, actions]`.
-#[must_use]
-pub fn terminal_rewards(returns: Tensor<2>, action_mask: &Tensor<2, Bool>) -> Tensor<2> {
-    let [batch, actions] = action_mask.dims();
-    assert_shape!(returns, [batch, 1]);
-    let left = action_mask.clone().int().flip([1]).cumsum(1).flip([1]);
-    let last = left.equal_scalar(1).bool_and(action_mask.clone());
-    where_masked(returns.expand([batch, actions]), &last)
 }
 
 /// G^λ(s_h), 0 where there is no action; no gradient passes.
@@ -137,6 +124,15 @@ mod tests {
     use super::super::cases::{assert_close, gradient, mask, number, numbers, tensor};
     use super::super::{dro, oreo};
     use super::*;
+
+    /// The return on each trajectory's last action, 0 elsewhere.
+    fn terminal_rewards(returns: Tensor<2>, action_mask: &Tensor<2, Bool>) -> Tensor<2> {
+        let [batch, actions] = action_mask.dims();
+        assert_shape!(returns, [batch, 1]);
+        let left = action_mask.clone().int().flip([1]).cumsum(1).flip([1]);
+        let last = left.equal_scalar(1).bool_and(action_mask.clone());
+        where_masked(returns.expand([batch, actions]), &last)
+    }
 
     const BETA: f64 = 0.5;
     type Loss = fn(&DqoInputs, &Tensor<2>, f64, f64) -> Tensor<1>;

@@ -140,7 +140,7 @@ impl Row {
             ("the value network's gradient norm", self.gradient_norm_value),
         ];
         let found = numbers.into_iter().find_map(|(what, value)| value.filter(|v| !v.is_finite()).map(|v| (what, v)));
-        let far = |sum: &&f64| !(sum.abs() <= log_ratio_limit);
+        let far = |sum: &&f64| sum.is_nan() || sum.abs() > log_ratio_limit;
         found.or_else(|| log_ratios.iter().find(far).map(|sum| ("a trajectory's sum of log-ratios", *sum)))
     }
 }

@@ -245,11 +245,11 @@ fn a_cached_reference_teaches_the_same() {
 fn a_lesson_stops_where_held_out_games_say_so() {
     let model = babbler(23);
     let played = rollouts(&model);
-    let early_stopping = Some(EarlyStopping { share: 0.3, every: 2, patience: 2 });
+    let early = EarlyStopping { share: 0.3, every: 2, patience: 2 };
     // So high a rate that the held-out loss soon rises.
     let optimizer =
         OptimizerRecipe { batch: 4, updates: 60, learning_rate: 0.3, warmup: 0.5, ..OptimizerRecipe::default() };
-    let lesson = LessonRecipe { early_stopping, ..recipe(SFT, optimizer) };
+    let lesson = LessonRecipe { early_stopping: Some(early), ..recipe(SFT, optimizer) };
     let (stopped, read, rows) = learned(&lesson, &model, &played);
     assert_eq!(read.held_out + read.trajectories, played.len());
     assert!(read.held_out >= 4, "a game's four episodes");
@@ -260,7 +260,7 @@ fn a_lesson_stops_where_held_out_games_say_so() {
     let best = looks.iter().copied().fold(f64::INFINITY, f64::min);
     assert_eq!(looks[looks.len() - 3], best, "two looks after the best it stopped: {looks:?}");
     let until_best = 2 * (looks.len() - 2);
-    let never = EarlyStopping { patience: 1000, ..early_stopping.unwrap() };
+    let never = EarlyStopping { patience: 1000, ..early };
     let mut shorter = LessonRecipe { early_stopping: Some(never), ..lesson };
     shorter.optimizer.log_ratio_limit = 1e9;
     let out = tempfile::tempdir().unwrap();
@@ -282,7 +282,7 @@ fn a_policy_that_runs_away_is_stopped() {
     let out = tempfile::tempdir().unwrap();
     let error = learn(&recipe(oreo(Level::Turn, 0.0), optimizer), &model, &played, out.path()).unwrap_err().to_string();
     assert!(error.contains(": a trajectory's sum of log-ratios is "), "{error}");
-    let batch = scenarios::store::Store::read(&out.path().join("stopped-batch.jsonl")).unwrap();
+    let batch = scenarios::store::Store::read(out.path().join("stopped-batch.jsonl")).unwrap();
     assert_eq!(batch.len(), played.len());
     assert!(!metrics(out.path()).is_empty(), "rows before it stay");
     let events = std::fs::metadata(out.path().join("tensorboard/events.out.tfevents.hearth")).unwrap();

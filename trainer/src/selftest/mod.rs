@@ -29,10 +29,13 @@ pub struct Fact {
 /// A fact that holds, in words, or what is wrong.
 type Found = Result<String, String>;
 
+/// A fact's name, and what checks it.
+type Check = (&'static str, fn() -> Found);
+
 /// Checks every fact.
 #[must_use]
 pub fn facts() -> Vec<Fact> {
-    let all: [(&str, fn() -> Found); 23] = [
+    let all: [Check; 23] = [
         ("A", golden_a),
         ("B", golden_b),
         ("T1", the_optimum_is_a_zero),
@@ -57,7 +60,7 @@ pub fn facts() -> Vec<Fact> {
         ("grpo", the_first_slope_is_the_policy_gradient),
         ("gigpo", equal_states_are_compared),
     ];
-    let fact = |(id, check): (&str, fn() -> Found)| {
+    let fact = |(id, check): Check| {
         let found = check();
         let (passed, detail) = (found.is_ok(), found.unwrap_or_else(|wrong| wrong));
         Fact { id: id.into(), passed, detail }

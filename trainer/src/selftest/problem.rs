@@ -74,22 +74,35 @@ impl Walk {
     }
 }
 
+/// All that was said so far.
+pub(super) type State = Vec<u32>;
+/// Tokens and how likely they are.
+pub(super) type Chances = Vec<(u32, f64)>;
+
+/// A walk as backward induction reads it.
+struct Told {
+    /// Every token, and whether the policy wrote it.
+    tokens: Vec<(u32, bool)>,
+    rows: usize,
+    reward: f64,
+}
+
 /// A problem with all its walks; how often the world answers so or so is how often the data say so.
 #[derive(Debug, Clone)]
 pub(super) struct Problem {
     pub(super) beta: f64,
     pub(super) walks: Vec<Walk>,
     /// By state: π_ref of every token that may be written there.
-    pub(super) reference: Vec<(Vec<u32>, Vec<(u32, f64)>)>,
+    pub(super) reference: Vec<(State, Chances)>,
 }
 
 /// What backward induction finds, by state.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Optimum {
     /// V* before a token, and U* = Q* after one.
-    pub(super) values: BTreeMap<Vec<u32>, f64>,
+    pub(super) values: BTreeMap<State, f64>,
     /// π*.
-    pub(super) policy: BTreeMap<Vec<u32>, Vec<(u32, f64)>>,
+    pub(super) policy: BTreeMap<State, Chances>,
 }
 
 impl Problem {
@@ -100,19 +113,19 @@ impl Problem {
 
     /// V*(s) = β log Σ π_ref e^{Q*/β}, π* = π_ref e^{(Q* − V*)/β}, from the ends of the walks back to their beginning.
     pub(super) fn solve(&self) -> Optimum {
-        let walks: Vec<(Vec<(u32, bool)>, usize, f64)> =
-            self.walks.iter().map(|walk| (walk.tokens(), walk.rows, walk.reward)).collect();
+        let told = |walk: &Walk| Told { tokens: walk.tokens(), rows: walk.rows, reward: walk.reward };
+        let walks: Vec<Told> = self.walks.iter().map(told).collect();
         let mut optimum = Optimum::default();
         self.value(&[], &walks.iter().collect::<Vec<_>>(), &mut optimum);
         optimum
     }
 
-    fn value(&self, state: &[u32], walks: &[&(Vec<(u32, bool)>, usize, f64)], optimum: &mut Optimum) -> f64 {
-        let value = match walks[0].0.get(state.len()) {
-            None => walks[0].2,
+    fn value(&self, state: &[u32], walks: &[&Told], optimum: &mut Optimum) -> f64 {
+        let value = match walks[0].tokens.get(state.len()) {
+            None => walks[0].reward,
             Some((_, is_written)) => {
-                let mut next: BTreeMap<u32, Vec<&(Vec<(u32, bool)>, usize, f64)>> = BTreeMap::new();
-                walks.iter().for_each(|walk| next.entry(walk.0[state.len()].0).or_default().push(walk));
+                let mut next: BTreeMap<u32, Vec<&Told>> = BTreeMap::new();
+                walks.iter().for_each(|walk| next.entry(walk.tokens[state.len()].0).or_default().push(walk));
                 let mut after = BTreeMap::new();
                 for (token, walks) in &next {
                     after.insert(*token, self.value(&[state, &[*token]].concat(), walks, optimum));
@@ -126,9 +139,7 @@ impl Problem {
                     optimum.policy.insert(state.to_vec(), reference.iter().map(best).collect());
                     value
                 } else {
-                    let rows = |walks: &[&(Vec<(u32, bool)>, usize, f64)]| {
-                        walks.iter().map(|walk| walk.1).sum::<usize>() as f64
-                    };
+                    let rows = |walks: &[&Told]| walks.iter().map(|walk| walk.rows).sum::<usize>() as f64;
                     next.iter().map(|(token, some)| rows(some) / rows(walks) * after[token]).sum()
                 }
             }
@@ -150,11 +161,7 @@ impl Problem {
     }
 
     /// Tables of a policy and of values; what `values` lacks is 0.
-    pub(super) fn tables(
-        &self,
-        policy: &BTreeMap<Vec<u32>, Vec<(u32, f64)>>,
-        values: &BTreeMap<Vec<u32>, f64>,
-    ) -> Tables {
+    pub(super) fn tables(&self, policy: &BTreeMap<State, Chances>, values: &BTreeMap<State, f64>) -> Tables {
         let states = self.states();
         let mut logits = vec![NEVER; states.len() * VOCAB];
         for (index, state) in states.iter().enumerate() {

@@ -242,6 +242,21 @@ pub fn with_parameters<M: Module>(module: M, parameters: &[Parameter]) -> M {
     module.map(&mut Put(parameters.iter()))
 }
 
+/// The same network over the same memory, its backward passes a matter of its own: for another thread.
+#[must_use]
+pub fn sharing<M: Module>(module: &M) -> M {
+    struct Share;
+    impl ModuleMapper for Share {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let learns = param.is_require_grad();
+            let (id, tensor, mapper) = param.consume();
+            let tensor = tensor.inner().autodiff();
+            Param::from_mapped_value(id, if learns { tensor.require_grad() } else { tensor }, mapper)
+        }
+    }
+    module.clone().map(&mut Share)
+}
+
 fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().try_to_vec::<f32>().expect("networks are f32")
 }
@@ -428,6 +443,20 @@ mod tests {
         assert!((values[0] - 0.9).abs() < 1e-6 && (values[1] + 2.1).abs() < 1e-6, "{values:?}");
         assert!((norm - 18.0_f64.sqrt()).abs() < 1e-6);
         assert_eq!(model.unused.val().into_data().try_to_vec::<f32>().expect("f32"), [5.0]);
+    }
+
+    /// Two networks over one memory: what one finds of its gradient the other knows nothing of, and what is held still stays so.
+    #[test]
+    fn sharing_networks_share_numbers_alone() {
+        let held = One { unused: one().unused.no_grad(), ..one() };
+        let other = sharing(&held);
+        assert!(other.weight.is_require_grad() && !other.unused.is_require_grad());
+        let sum = (other.weight.val() * 3.0).sum() + other.unused.val().sum();
+        let found = gradients(&other, sum.backward());
+        assert_eq!(found, [Some(vec![3.0, 3.0].into())]);
+        let moved = with_parameters(other, &[Parameter { values: vec![7.0, 8.0], axes: 2 }]);
+        assert_eq!(parameters(&held)[0].values, [1.0, -2.0], "the first keeps its numbers");
+        assert_eq!(parameters(&moved)[0].values, [7.0, 8.0]);
     }
 
     /// Two updates by hand: gradients 3 then 1 (unclipped), β = (½, ½), rate 1, no decay.

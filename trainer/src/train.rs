@@ -10,7 +10,7 @@ use crate::loss::kto;
 use crate::metrics::{Metrics, Row, Time};
 use crate::objective::{self, Losses, Moment, Watched, trajectory_log_ratios};
 use crate::optimizer::{
-    Activations, AdamW, HostGradients, Parameter, accumulate, from_weights, gradients, parameters, scheduled,
+    Activations, AdamW, HostGradients, Parameter, accumulate, from_weights, gradients, parameters, scheduled, sharing,
     to_weights, with_parameters,
 };
 use crate::plan::{Plan, Read, Unit};
@@ -30,10 +30,13 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Updates between two checkpoints.
+/// Updates between two checkpoints at most.
 const CHECKPOINT_EVERY: usize = 100;
+
+/// So is the time, where updates take long.
+const CHECKPOINT_AFTER: Duration = Duration::from_secs(120);
 
 /// Numbers of a network from which its weights fit into no cache.
 const LARGE: usize = 1 << 24;
@@ -71,6 +74,7 @@ pub fn train(lesson: &Lesson<'_>, progress: &ProgressBar) -> Result<(Model, Read
         plan.reference_logprobs = student.ask_the_reference(&plan)?;
     }
     let mut metrics = Metrics::open(lesson.out, student.update)?;
+    let mut saved = Instant::now();
     progress.set_length(plan.updates.len() as u64);
     progress.set_position(student.update as u64);
     while student.update < plan.updates.len() && !student.has_peaked(recipe) {
@@ -78,8 +82,10 @@ pub fn train(lesson: &Lesson<'_>, progress: &ProgressBar) -> Result<(Model, Read
         metrics.write(&row)?;
         progress.set_message(row.summary());
         progress.inc(1);
-        if student.update.is_multiple_of(CHECKPOINT_EVERY) && student.update < plan.updates.len() {
+        let is_time = student.update.is_multiple_of(CHECKPOINT_EVERY) || saved.elapsed() > CHECKPOINT_AFTER;
+        if is_time && student.update < plan.updates.len() {
             student.checkpoint().save(&lesson.out.join("checkpoint"))?;
+            saved = Instant::now();
         }
     }
     student.go_back_to_the_best();
@@ -203,8 +209,7 @@ impl Student {
             value_weights = Some(resumed(fresh, tensors("value")?));
             value_optimizer = optimizer(tensors("value-optimizer")?)?;
         }
-        let replica = |_| Networks::new(lesson, &policy_weights, value_weights.as_ref(), &place);
-        let replicas = (0..place.cut.lanes).map(replica).collect::<Result<Vec<_>, _>>()?;
+        let replicas = Networks::new(lesson, &policy_weights, value_weights.as_ref(), &place)?.in_lanes();
         let policy = Trained { parameters: parameters(&replicas[0].policy), optimizer: policy_optimizer };
         let value = replicas[0].value.as_ref();
         let value = value.map(|value| Trained { parameters: parameters(value), optimizer: value_optimizer });
@@ -263,8 +268,7 @@ impl Student {
         if let Some((_, Learned { policy, value })) = self.best.take() {
             self.policy.parameters = policy;
             self.value.iter_mut().zip(value).for_each(|(trained, best)| trained.parameters = best);
-            let networks = std::mem::take(&mut self.replicas).into_iter();
-            self.replicas = networks.map(|networks| self.refresh(networks, (true, true))).collect();
+            self.refresh((true, true));
         }
     }
 
@@ -317,7 +321,7 @@ impl Student {
             return Err(TrainerError::Astray { update: self.update, what: what.into(), value, batch });
         }
         let moved = (whole.policy.is_some(), whole.value.is_some());
-        self.replicas = std::mem::take(&mut self.replicas).into_iter().map(|n| self.refresh(n, moved)).collect();
+        self.refresh(moved);
         let update_seconds = computed.elapsed().as_secs_f64();
         self.update += 1;
         row.held_out = self.look(recipe, plan)?;
@@ -454,14 +458,17 @@ impl Student {
         patience.zip(looks).is_some_and(|(patience, looks)| looks >= patience)
     }
 
-    fn refresh(&self, mut networks: Networks, (policy_moved, value_moved): (bool, bool)) -> Networks {
+    /// Brings what was learned into the networks of all lanes.
+    fn refresh(&mut self, (policy_moved, value_moved): (bool, bool)) {
+        self.replicas.truncate(1); // the first then has its memory for itself, and need not ask for more
+        let Some(mut networks) = self.replicas.pop() else { return };
         if policy_moved {
             networks.policy = with_parameters(networks.policy, &self.policy.parameters);
         }
         if let (true, Some(value)) = (value_moved, &self.value) {
             networks.value = networks.value.map(|network| with_parameters(network, &value.parameters));
         }
-        networks
+        self.replicas = networks.in_lanes();
     }
 }
 
@@ -576,6 +583,19 @@ impl Networks {
             value: value.map(network).transpose()?,
             place: place.clone(),
         })
+    }
+
+    /// The same for every lane, over the same memory.
+    fn in_lanes(self) -> Vec<Self> {
+        let other = |_| Self {
+            place: self.place.clone(),
+            policy: sharing(&self.policy),
+            reference: self.reference.as_ref().map(sharing),
+            value: self.value.as_ref().map(sharing),
+        };
+        let mut all: Vec<Self> = (1..self.place.cut.lanes).map(other).collect();
+        all.push(self);
+        all
     }
 
     /// Gradients and numbers of one part of a batch.

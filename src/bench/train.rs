@@ -413,7 +413,7 @@ fn ask(python: &Path, material: &Material<'_>, part_tokens: &[usize], waiting: &
 fn differences(ours: &[Losses], theirs: &[Losses]) -> anyhow::Result<[f64; 2]> {
     ensure!(ours.len() == theirs.len(), "{} updates of ours, {} of the peer's", ours.len(), theirs.len());
     let off = |(ours, theirs): (&Losses, &Losses)| {
-        let size = theirs.values().fold(0.0_f64, |size, loss| size.max(loss.abs()));
+        let size = theirs.values().fold(f64::MIN_POSITIVE, |size, loss| size.max(loss.abs())); // all may be 0
         let each = theirs.iter().map(|(name, loss)| (ours.get(name).copied().unwrap_or(f64::NAN) - loss).abs() / size);
         each.fold(0.0, |most, off| if off.is_nan() { off } else { most.max(off) })
     };

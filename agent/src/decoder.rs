@@ -284,14 +284,16 @@ impl Decoder {
     /// [`Decoder::retrace`] computes the rest anew.
     #[must_use]
     pub fn trail(&self, tokens: Tensor<2, Int>) -> Trail {
-        let positions = self.positions(tokens.dims()[1], &self.embed_tokens.val().device());
-        let mut stream = self.embedded(tokens.clone()).detach();
+        // Off the record altogether: what is only detached stays in the graph's memory until a backward pass.
+        let unrecorded = self.valid();
+        let positions = unrecorded.positions(tokens.dims()[1], &unrecorded.embed_tokens.val().device());
+        let mut stream = unrecorded.embedded(tokens.clone().inner());
         let mut entered = Vec::with_capacity(self.layers.len() + 1);
-        for layer in &self.layers {
+        for layer in &unrecorded.layers {
             entered.push(stream.clone());
-            stream = self.through(layer, stream, &positions).detach();
+            stream = unrecorded.through(layer, stream, &positions);
         }
-        let hidden = rms_norm(stream.clone(), &self.norm, self.shape.epsilon).detach().require_grad();
+        let hidden = rms_norm(stream.clone(), &unrecorded.norm, self.shape.epsilon).autodiff().require_grad();
         entered.push(stream);
         Trail { tokens, entered, hidden }
     }
@@ -312,7 +314,7 @@ impl Decoder {
         let mut found = Vec::with_capacity(entered.len() + 1);
         let mut gradient = gradient;
         let mut back = |entered: Tensor<3>, step: &dyn Fn(Tensor<3>) -> Tensor<3>, gradient: Tensor<3>| {
-            let entered = entered.require_grad();
+            let entered = entered.autodiff().require_grad();
             let mut gradients = (step(entered.clone()) * gradient.autodiff()).sum().backward();
             let behind = entered.grad_remove(&mut gradients).expect("it is a part of the sum");
             found.push(gradients);

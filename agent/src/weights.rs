@@ -14,10 +14,12 @@ use crate::files;
 use half::{bf16, f16};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use safetensors::Dtype;
-use safetensors::tensor::{Metadata, TensorInfo, TensorView};
+use safetensors::View;
+use safetensors::tensor::{Metadata, TensorInfo};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Formatter;
 use std::io::{BufReader, Read, Seek, SeekFrom};
@@ -43,6 +45,27 @@ pub struct HostTensor {
     pub shape: Vec<usize>,
     /// Row-major.
     pub data: Vec<f32>,
+}
+
+/// One after the other becomes bytes while a file is written.
+impl View for &HostTensor {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let mut bytes = Vec::with_capacity(self.data_len());
+        self.data.iter().for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
+        bytes.into()
+    }
+
+    fn data_len(&self) -> usize {
+        4 * self.data.len()
+    }
 }
 
 /// Named tensors on the host, in name order.
@@ -203,20 +226,10 @@ impl Weights {
     /// When the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), AgentError> {
         let content = |reason: String| AgentError::Content { path: path.into(), reason };
-        let bytes: Vec<(&String, &Vec<usize>, Vec<u8>)> = (self.0.iter())
-            .map(|(name, tensor)| (name, &tensor.shape, tensor.data.iter().flat_map(|v| v.to_le_bytes()).collect()))
-            .collect();
-        let mut views = Vec::with_capacity(bytes.len());
-        for (name, shape, data) in &bytes {
-            let view = TensorView::new(Dtype::F32, (*shape).clone(), data).map_err(|e| content(e.to_string()))?;
-            views.push((name.as_str(), view));
-        }
         let metadata = Some([("format".to_string(), "pt".to_string())].into());
-        let whole = safetensors::serialize(views, metadata).map_err(|e| content(e.to_string()))?;
         let beside = path.with_extension("safetensors.new");
-        let file_error = |source| AgentError::File { path: path.into(), source };
-        std::fs::write(&beside, whole).map_err(file_error)?;
-        std::fs::rename(&beside, path).map_err(file_error)
+        safetensors::serialize_to_file(&self.0, metadata, &beside).map_err(|e| content(e.to_string()))?;
+        std::fs::rename(&beside, path).map_err(|source| AgentError::File { path: path.into(), source })
     }
 }
 
@@ -305,6 +318,7 @@ pub fn transposed(data: &[f32], rows: usize, columns: usize) -> Vec<f32> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use safetensors::tensor::TensorView;
 
     pub(crate) fn tiny_config() -> DecoderConfig {
         DecoderConfig {

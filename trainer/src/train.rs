@@ -273,7 +273,9 @@ impl Student {
     }
 
     fn graduate(self, start: &Model, text_versions: BTreeSet<TextVersion>) -> Model {
-        let networks = &self.replicas[0];
+        let Self { replicas, policy, value, .. } = self;
+        drop((policy, value)); // moments and parameters are twice what is to come
+        let networks = &replicas[0];
         Model {
             config: start.config.clone(),
             tokenizer: start.tokenizer.clone(),

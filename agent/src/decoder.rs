@@ -3,8 +3,9 @@
 //! RMSNorm, rotary position embedding (rotate-half), grouped-query attention, SwiGLU (Touvron et al., arXiv 2302.13971;
 //! Ainslie et al., arXiv 2305.13245); biases and scales where the family has them ([`crate::config`]). Knows nothing of
 //! text, only token ids.
-//! Attention is written out: burn's own `attention` has no backward pass here but the written-out one, and the reference of
-//! OREO, which needs none, must give the policy's numbers to the bit while the two are the same.
+//! On the CPU in f32 attention, norms and SwiGLU are operations of our own ([`crate::fused`]); elsewhere they are written out, for
+//! burn's own `attention` has no other backward pass. Policy and reference go the same way: while the two are the same, so are
+//! their numbers, to the bit.
 //! The same computation for playing, with a cache, is [`crate::generate`]; a test holds the two together.
 
 use crate::config::{DecoderConfig, OUTPUT, Scales};

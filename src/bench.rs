@@ -6,14 +6,16 @@ mod train;
 use crate::scratch::Scratch;
 use crate::ui;
 use crate::worlds::PythonArgs;
+use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueHint};
 use env_bridge::NativeWorld;
 use scenarios::household::{self, GenerateOptions, Size};
 use scenarios::{Environment, Suite, Task, World};
 use serde::Serialize;
 use std::hint::black_box;
+use std::io::Write;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 #[derive(Subcommand)]
@@ -194,6 +196,19 @@ fn walk<'a>(world: &NativeWorld, task: &'a Task, turns: usize) -> anyhow::Result
         commands.push(command);
     }
     Ok(Walk { task, commands })
+}
+
+/// What a script says under the Python of `command`, which reads it from its stdin; its talk goes to stderr.
+fn peer_says(command: &mut Command, script: &str) -> anyhow::Result<String> {
+    let name = command.get_program().display().to_string();
+    let mut child = (command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn())
+        .map_err(|error| ui::WrongUse(format!("{name}: {error}\nhint: name a Python interpreter")))?;
+    child.stdin.take().context("a pipe to the peer")?.write_all(script.as_bytes())?;
+    let output = child.wait_with_output()?;
+    if !output.status.success() {
+        bail!("{name} could not measure ({}); its words stand above", output.status);
+    }
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

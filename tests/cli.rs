@@ -85,10 +85,9 @@ fn save_model(folder: &Path) {
     save_model_of(folder, &[]);
 }
 
-/// The same, with the text versions it learned from.
-fn save_model_of(folder: &Path, text_versions: &[TextVersion]) {
-    let tokenizer = Tokenizer::train(["go to desk 1\nYou arrive at desk 1."; 4].into_iter(), 300).unwrap();
-    let config = DecoderConfig {
+/// The smallest decoder there is.
+fn smallest(tokenizer: &Tokenizer) -> DecoderConfig {
+    DecoderConfig {
         vocab_size: tokenizer.vocab_size(),
         hidden_size: 8,
         intermediate_size: 8,
@@ -97,7 +96,13 @@ fn save_model_of(folder: &Path, text_versions: &[TextVersion]) {
         num_key_value_heads: 1,
         max_position_embeddings: 600,
         ..DecoderConfig::default()
-    };
+    }
+}
+
+/// A random model, with the text versions it learned from.
+fn save_model_of(folder: &Path, text_versions: &[TextVersion]) {
+    let tokenizer = Tokenizer::train(["go to desk 1\nYou arrive at desk 1."; 4].into_iter(), 300).unwrap();
+    let config = smallest(&tokenizer);
     let policy = Weights::random(&config, 1);
     let text_versions = text_versions.iter().copied().collect();
     Model { config, tokenizer, policy, value: None, text_versions, companions: Companions::default() }
@@ -109,16 +114,7 @@ fn save_model_of(folder: &Path, text_versions: &[TextVersion]) {
 fn save_walker(folder: &Path) {
     let words = "You are in room 1 of 3.\nYour task is to walk east.\nNothing happens.\neast\nlook";
     let tokenizer = Tokenizer::train([words; 8].into_iter(), 300).unwrap();
-    let config = DecoderConfig {
-        vocab_size: tokenizer.vocab_size(),
-        hidden_size: 8,
-        intermediate_size: 8,
-        num_hidden_layers: 1,
-        num_attention_heads: 2,
-        num_key_value_heads: 1,
-        max_position_embeddings: 600,
-        ..DecoderConfig::default()
-    };
+    let config = smallest(&tokenizer);
     let mut policy = Weights::random(&config, 1);
     let embedding = policy.0.get_mut("model.embed_tokens.weight").unwrap();
     embedding.data.chunks_exact_mut(config.hidden_size).for_each(|row| row[0] = 1.0);

@@ -5,7 +5,7 @@
 //! multiply-adds over the head, a mixed value one over the tokens: where a sequence was cut changes no bit.
 
 use crate::kernel;
-use crate::lanes::{Lanes, WIDTH, Work};
+use crate::lanes::{Lanes, WIDTH, Work, vector};
 
 /// Query heads that go together.
 const HEADS: usize = 4;
@@ -280,11 +280,6 @@ fn mix_rest<const H: usize>(
             }
         }
     }
-}
-
-#[inline(always)]
-fn vector(numbers: &[f32], from: usize) -> &[f32; WIDTH] {
-    numbers[from..][..WIDTH].try_into().expect("a vector's length")
 }
 
 #[cfg(test)]

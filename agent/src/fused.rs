@@ -5,7 +5,7 @@
 //! who was done first changes a bit.
 
 use crate::kernel::{add, dot, exp, highest, sum_of_exp, widest};
-use crate::lanes::{self, Lanes, WIDTH, Work};
+use crate::lanes::{self, Lanes, WIDTH, Work, vector};
 use burn::backend::autodiff::Autodiff;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
@@ -937,48 +937,49 @@ fn product<L: Lanes>(
     out_apart: usize,
     sum: Sum,
 ) {
-    let right = Right { numbers: right, apart: right_apart };
+    let factors = Factors { left, m, k, right, right_apart, out_apart, sum };
     let mut column = 0;
     while column < n {
         let vectors = (n - column) / WIDTH;
         let out = &mut out[column..];
         column += WIDTH
             * match vectors {
-                4.. if L::REGISTERS > 16 => rows::<4, 4, L>(lanes, left, m, k, right, column, out, out_apart, sum),
-                2.. if L::REGISTERS > 16 => rows::<8, 2, L>(lanes, left, m, k, right, column, out, out_apart, sum),
-                1.. if L::REGISTERS > 16 => rows::<8, 1, L>(lanes, left, m, k, right, column, out, out_apart, sum),
-                _ => rows::<4, 1, L>(lanes, left, m, k, right, column, out, out_apart, sum),
+                4.. if L::REGISTERS > 16 => rows::<4, 4, L>(lanes, factors, column, out),
+                2.. if L::REGISTERS > 16 => rows::<8, 2, L>(lanes, factors, column, out),
+                1.. if L::REGISTERS > 16 => rows::<8, 1, L>(lanes, factors, column, out),
+                _ => rows::<4, 1, L>(lanes, factors, column, out),
             };
     }
 }
 
+/// What all tiles of a product share.
 #[derive(Clone, Copy)]
-struct Right<'a> {
-    numbers: &'a [f32],
-    apart: usize,
+struct Factors<'a> {
+    left: Left<'a>,
+    m: usize,
+    k: usize,
+    right: &'a [f32],
+    right_apart: usize,
+    out_apart: usize,
+    sum: Sum,
 }
 
 /// C vectors of all rows, R rows at a time; tells C.
 #[inline(always)]
-#[allow(clippy::too_many_arguments, reason = "a product is what it is")]
 fn rows<const R: usize, const C: usize, L: Lanes>(
     lanes: L,
-    left: Left<'_>,
-    m: usize,
-    k: usize,
-    right: Right<'_>,
+    factors: Factors<'_>,
     column: usize,
     out: &mut [f32],
-    out_apart: usize,
-    sum: Sum,
 ) -> usize {
+    let Factors { m, out_apart, .. } = factors;
     let mut row = 0;
     while row + R <= m {
-        tile::<R, C, L>(lanes, left, row, k, right, column, &mut out[row * out_apart..], out_apart, sum);
+        tile::<R, C, L>(lanes, factors, row, column, &mut out[row * out_apart..]);
         row += R;
     }
     while row < m {
-        tile::<1, C, L>(lanes, left, row, k, right, column, &mut out[row * out_apart..], out_apart, sum);
+        tile::<1, C, L>(lanes, factors, row, column, &mut out[row * out_apart..]);
         row += 1;
     }
     C
@@ -986,19 +987,15 @@ fn rows<const R: usize, const C: usize, L: Lanes>(
 
 /// R rows by C vectors, whose sums stay in registers.
 #[inline(always)]
-#[allow(clippy::too_many_arguments, reason = "a product is what it is")]
 #[allow(clippy::needless_range_loop, reason = "every index is of several arrays")]
 fn tile<const R: usize, const C: usize, L: Lanes>(
     lanes: L,
-    left: Left<'_>,
+    factors: Factors<'_>,
     row: usize,
-    k: usize,
-    right: Right<'_>,
     column: usize,
     out: &mut [f32],
-    out_apart: usize,
-    sum: Sum,
 ) {
+    let Factors { left, k, right, right_apart, out_apart, sum, .. } = factors;
     let zero = lanes.splat(0.0);
     let mut held = [[zero; C]; R];
     if sum == Sum::Added {
@@ -1008,7 +1005,7 @@ fn tile<const R: usize, const C: usize, L: Lanes>(
             }
         }
     }
-    let rights = right.numbers.chunks(right.apart).take(k);
+    let rights = right.chunks(right_apart).take(k);
     if left.is_by_columns {
         for (left, right) in left.numbers.chunks(left.apart).zip(rights) {
             let left: &[f32; R] = left[row..][..R].try_into().expect("as many");
@@ -1044,11 +1041,6 @@ fn tile<const R: usize, const C: usize, L: Lanes>(
             out[r * out_apart + c * WIDTH..][..WIDTH].copy_from_slice(&lanes.array(held[r][c]));
         }
     }
-}
-
-#[inline(always)]
-fn vector(numbers: &[f32], from: usize) -> &[f32; WIDTH] {
-    numbers[from..][..WIDTH].try_into().expect("a vector's length")
 }
 
 #[cfg(test)]

@@ -55,6 +55,12 @@ pub(crate) trait Lanes: Copy {
     fn fetch<T>(self, soon: &T);
 }
 
+/// Sixteen numbers of many.
+#[inline(always)]
+pub(crate) fn vector(numbers: &[f32], from: usize) -> &[f32; WIDTH] {
+    numbers[from..][..WIDTH].try_into().expect("a vector's length")
+}
+
 /// Rows whose sums fit into the registers together, with [`Lanes::TOGETHER`] panels.
 pub(crate) fn most_rows() -> usize {
     #[cfg(target_arch = "x86_64")]

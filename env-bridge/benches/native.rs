@@ -87,22 +87,19 @@ fn main() {
 /// Commands through `trait Environment`: the observation and the admissible list of every turn, as owned strings.
 #[divan::bench]
 fn play(bencher: Bencher<'_, '_>) {
-    let sample = &*SAMPLE;
-    let commands: usize = sample.walks.iter().map(Vec::len).sum();
-    bencher.counter(ItemsCount::new(commands)).bench_local(|| {
-        for (game, walk) in sample.games.iter().zip(&sample.walks) {
-            let mut environment = NativeEnvironment::new(game.clone());
-            for command in walk {
-                black_box(environment.step(command).expect("steps"));
-                black_box(environment.admissible_commands().expect("lists"));
-            }
-        }
-    });
+    play_and(bencher, |_| {});
 }
 
 /// The same, with the hash of every state, as an episode asks for it.
 #[divan::bench]
 fn play_and_hash(bencher: Bencher<'_, '_>) {
+    play_and(bencher, |environment| {
+        black_box(environment.state_hash());
+    });
+}
+
+/// Plays, and looks at the environment after every turn.
+fn play_and(bencher: Bencher<'_, '_>, look: impl Fn(&NativeEnvironment)) {
     let sample = &*SAMPLE;
     let commands: usize = sample.walks.iter().map(Vec::len).sum();
     bencher.counter(ItemsCount::new(commands)).bench_local(|| {
@@ -111,7 +108,7 @@ fn play_and_hash(bencher: Bencher<'_, '_>) {
             for command in walk {
                 black_box(environment.step(command).expect("steps"));
                 black_box(environment.admissible_commands().expect("lists"));
-                black_box(environment.state_hash());
+                look(&environment);
             }
         }
     });

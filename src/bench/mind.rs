@@ -17,9 +17,8 @@ use env_bridge::NativeWorld;
 use scenarios::{Protocol, Split, Task, Trajectory, WeightFormat};
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 use trainer::TrainerError;
 use trainer::course::fresh;
@@ -360,14 +359,7 @@ impl BenchMind {
         command.arg("-").args(["--batches", &batches, "--prompt", &self.prompt.to_string()]);
         command.args(["--tokens", &self.tokens.to_string(), "--repetitions", &self.repetitions.to_string()]);
         command.args(["--threads", &threads.to_string()]).args(arguments);
-        let mut child = (command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn())
-            .map_err(|error| ui::WrongUse(format!("{name}: {error}\nhint: name a Python interpreter")))?;
-        child.stdin.take().context("a pipe to the peer")?.write_all(PEERS.as_bytes())?;
-        let output = child.wait_with_output()?;
-        if !output.status.success() {
-            bail!("{name} could not measure ({}); its words stand above", output.status);
-        }
-        let lines = String::from_utf8_lossy(&output.stdout);
+        let lines = super::peer_says(&mut command, PEERS)?;
         lines.lines().map(|line| serde_json::from_str(line).with_context(|| format!("{name} said {line:?}"))).collect()
     }
 }

@@ -10,14 +10,13 @@ use agent::limits::Limits;
 use agent::model::Model;
 use agent::player::ExpertPolicy;
 use agent::weights::Weights;
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum, ValueHint};
 use scenarios::household::{self, GenerateOptions, Size};
 use scenarios::store::Store;
 use scenarios::{Protocol, Split, Task, Trajectory};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
@@ -398,15 +397,7 @@ fn ask(python: &Path, material: &Material<'_>, part_tokens: &[usize], waiting: &
     let mut command = Command::new(python);
     command.arg("-").arg("--folder").arg(scratch.join("model")).arg("--job").arg(&file);
     command.args(["--threads", &threads.to_string()]).env("OMP_WAIT_POLICY", waiting);
-    let name = python.display();
-    let mut child = (command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn())
-        .map_err(|error| ui::WrongUse(format!("{name}: {error}\nhint: name a Python interpreter")))?;
-    child.stdin.take().context("a pipe to the peer")?.write_all(PEER.as_bytes())?;
-    let output = child.wait_with_output()?;
-    if !output.status.success() {
-        bail!("{name} could not measure ({}); its words stand above", output.status);
-    }
-    Ok(String::from_utf8(output.stdout)?)
+    super::peer_says(&mut command, PEER)
 }
 
 /// The largest difference of a loss at the first update, and at any; refuses sides that do not begin alike.

@@ -92,6 +92,8 @@ pub(crate) type Unit = Vec<usize>;
 pub(crate) struct Plan<'a> {
     /// What may be read.
     pub(crate) data: Vec<&'a Trajectory>,
+    /// Tokens of the longest of them.
+    pub(crate) longest: usize,
     /// By trajectory, the advantage of each turn; empty where the algorithm has none.
     pub(crate) advantages: Vec<Vec<f64>>,
     /// By trajectory, ln π_ref of its tokens; empty unless it is cached.
@@ -156,7 +158,8 @@ impl<'a> Plan<'a> {
             Algorithm::Dqo { process_scores: true, .. } => Rewards::WithProcessScores,
             _ => Rewards::Terminal,
         };
-        Ok(Self { data, advantages, reference_logprobs: Vec::new(), updates, held_out, rewards, read })
+        let longest = data.iter().map(|trajectory| trajectory.tokens()).max().unwrap_or(0);
+        Ok(Self { data, longest, advantages, reference_logprobs: Vec::new(), updates, held_out, rewards, read })
     }
 
     /// A trajectory with all that is known of it.

@@ -400,14 +400,13 @@ impl Student {
     /// KTO's z₀: log-ratios of what was said in one game, under the beginning of another.
     fn reference_point(&self, plan: &Plan<'_>, units: &[Unit]) -> Result<f64, TrainerError> {
         let indices: Vec<usize> = units.iter().flatten().copied().collect();
-        let context = plan.data.iter().map(|trajectory| trajectory.tokens()).max().unwrap_or(0);
         let other = |place: usize| {
             let after = (1..indices.len()).map(|next| plan.data[indices[(place + next) % indices.len()]]);
             let mut others = after.filter(|other| other.game_hash != plan.data[indices[place]].game_hash);
             others.next().map(|other| mismatched(plan.data[indices[place]], other))
         };
         let pairs: Vec<Trajectory> =
-            (0..indices.len()).filter_map(other).filter(|pair| pair.tokens() <= context).collect();
+            (0..indices.len()).filter_map(other).filter(|pair| pair.tokens() <= plan.longest).collect();
         if pairs.is_empty() {
             return Ok(0.0);
         }
@@ -474,8 +473,8 @@ impl Student {
     }
 }
 
-/// Cuts units, given by their sizes, largest first, into parts of at most so many tokens with their padding, or of one unit: as few as keep all
-/// lanes busy, and those as even as may be.
+/// Cuts units, given by their sizes, largest first, into parts of at most so many tokens with their padding, or of one
+/// unit: as few as keep all lanes busy, and those as even as may be.
 fn parts(by_size: &[(usize, usize)], cut: Cut) -> Vec<&[(usize, usize)]> {
     let fewest = parts_within(by_size, cut.tokens).len().next_multiple_of(cut.lanes);
     let all: usize = by_size.iter().map(|(size, _)| size).sum();
@@ -625,8 +624,10 @@ fn all_the_way<M: Module>(network: &M, trunk: &Decoder, trail: Option<Trail>, lo
     let Some(trail) = trail else { return gradients(network, found) };
     let of_hidden = trail.hidden.grad_remove(&mut found);
     let mut all = gradients(network, found);
-    for found in of_hidden.into_iter().flat_map(|gradient| trunk.retrace(trail.clone(), gradient)) {
-        accumulate(&mut all, gradients(network, found), 1.0);
+    if let Some(of_hidden) = of_hidden {
+        for found in trunk.retrace(trail, of_hidden) {
+            accumulate(&mut all, gradients(network, found), 1.0);
+        }
     }
     all
 }

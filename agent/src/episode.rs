@@ -7,7 +7,9 @@
 use crate::chat;
 use crate::player::{Answer, Asked, Completion, Policy};
 use crossbeam::channel::{Receiver, Sender, unbounded};
-use scenarios::{Environment, EnvironmentError, Observation, Outcome, Protocol, Status, Task, Trajectory, Turn, World};
+use scenarios::{
+    Environment, EnvironmentError, Observation, Outcome, Protocol, Spent, Status, Task, Trajectory, Turn, World,
+};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
@@ -69,6 +71,7 @@ struct Live<'a, S> {
     state: Option<u64>,
     turns: Vec<Turn>,
     started: Instant,
+    spent: Spent,
 }
 
 /// Plays every job and hands each finished trajectory to `record`, in the order in which they end.
@@ -193,7 +196,16 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
         self.live[slot] = self.waiting.next().map(|job| {
             self.order(Order::Open { slot, task: job.task });
             let (seat, started) = (self.policy.sit(job.seed), Instant::now());
-            Live { job, seat, environment: None, observation: String::new(), state: None, turns: Vec::new(), started }
+            Live {
+                job,
+                seat,
+                environment: None,
+                observation: String::new(),
+                state: None,
+                turns: Vec::new(),
+                started,
+                spent: Spent::default(),
+            }
         });
     }
 
@@ -304,7 +316,11 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
             candidates: completion.candidates,
             state: None,
             process_score: None,
+            log_ratio: completion.log_ratio,
         };
+        let live = self.live[slot].as_mut().expect("an answer belongs to a live episode");
+        live.spent.completions += completion.written;
+        live.spent.tokens += completion.written_tokens;
         self.act(slot, turn, again)
     }
 
@@ -315,6 +331,7 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
         let action = turn.action.clone();
         live.turns.push(Turn { observation, state: live.state, ..turn });
         if let Some(command) = action {
+            live.spent.commands += 1;
             let environment = live.environment.take().expect("the world has answered before the policy did");
             self.order(Order::Step { slot, environment, command });
             return Ok(());
@@ -344,6 +361,7 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
             reward: outcome.reward(),
             failure,
             seconds: live.started.elapsed().as_secs_f64(),
+            spent: live.spent,
         })?;
         self.open_next(slot);
         Ok(())

@@ -572,10 +572,22 @@ impl ModelPlayer {
         let scores: Vec<f32> = distinct.iter().map(|candidate| candidate.score).collect();
         let best = if is_scored { select::best(&scores) } else { 0 };
         let candidates = if is_scored && branches.len() > 1 {
-            (distinct.iter()).map(|c| Candidate { completion: self.text(&branches[c.index]), score: c.score }).collect()
+            let candidate = |candidate: &Distinct| {
+                let branch = &branches[candidate.index];
+                Candidate {
+                    completion: self.text(branch),
+                    score: candidate.score,
+                    count: candidate.count,
+                    logprob: Some(branch.logprobs.iter().sum()),
+                    log_ratio: None,
+                    after_value: Some(candidate.score),
+                }
+            };
+            distinct.iter().map(candidate).collect()
         } else {
             Vec::new()
         };
+        let (written, written_tokens) = (branches.len(), branches.iter().map(|branch| branch.tokens.len()).sum());
         let chosen = distinct.swap_remove(best);
         let branch = branches.swap_remove(chosen.index);
         let text = self.text(&branch);
@@ -598,6 +610,9 @@ impl ModelPlayer {
             value: writing.value,
             after_value: is_scored.then(|| scores[best]),
             candidates,
+            log_ratio: None,
+            written,
+            written_tokens,
         }
     }
 
@@ -645,6 +660,8 @@ struct Candidates {
 /// A candidate that is no repetition.
 struct Distinct {
     index: usize,
+    /// How many of the K it stands for.
+    count: usize,
     /// What the value network read of it.
     tail: KvCache,
     score: f32,
@@ -685,7 +702,10 @@ impl ModelSeat {
         let tokens: Vec<&[u32]> = branches.iter().map(|branch| &branch.tokens[..]).collect();
         let first = select::first_equals(&tokens);
         let distinct = (0..first.len()).filter(|index| first[*index] == *index);
-        let distinct = distinct.map(|index| Distinct { index, tail: KvCache::default(), score: 0.0 }).collect();
+        let count = |index| first.iter().filter(|of| **of == index).count();
+        let distinct = distinct
+            .map(|index| Distinct { index, count: count(index), tail: KvCache::default(), score: 0.0 })
+            .collect();
         Some(Candidates { writing, branches, distinct })
     }
 }

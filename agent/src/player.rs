@@ -87,6 +87,12 @@ pub struct Completion {
     pub after_value: Option<f32>,
     /// The distinct alternatives of a best-of-K turn.
     pub candidates: Vec<Candidate>,
+    /// ln π − ln π_ref of all of it, nats.
+    pub log_ratio: Option<f32>,
+    /// Completions written for this turn, this one included.
+    pub written: usize,
+    /// Tokens of them.
+    pub written_tokens: usize,
 }
 
 /// The expert of [`scenarios::expert`], as a policy.
@@ -197,7 +203,7 @@ impl Policy for Scripted {
 /// A completion by somebody who writes text, not tokens.
 #[must_use]
 pub fn written(text: String) -> Answer {
-    Answer::Completion(Completion { text, ended: true, ..Completion::default() })
+    Answer::Completion(Completion { text, ended: true, written: 1, ..Completion::default() })
 }
 
 #[cfg(test)]

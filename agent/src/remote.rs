@@ -577,6 +577,7 @@ impl RemoteSeat {
         let logprobs: Vec<f32> = (logprobs.and_then(|all| all.content).unwrap_or_default().iter())
             .map(|token| token.logprob.min(0.0)) // rounding in half precision can end above
             .collect();
+        let written_tokens = tokens.len().max(logprobs.len());
         let fits = tokens.is_empty() || tokens.len() == logprobs.len();
         Completion {
             text,
@@ -584,6 +585,8 @@ impl RemoteSeat {
             observation_tokens: observation_tokens.unwrap_or_default(),
             tokens,
             logprobs: if fits { logprobs } else { Vec::new() },
+            written: 1,
+            written_tokens,
             ..Completion::default()
         }
     }

@@ -171,7 +171,7 @@ fn torn_path(path: &Path) -> PathBuf {
 mod tests {
     use super::*;
     use crate::task::{Split, TaskType};
-    use crate::trajectory::{Outcome, Protocol, Turn};
+    use crate::trajectory::{Outcome, Protocol, Spent, Turn};
 
     fn trajectory(repetition: usize) -> Trajectory {
         Trajectory {
@@ -198,12 +198,14 @@ mod tests {
                 candidates: Vec::new(),
                 state: Some(5),
                 process_score: None,
+                log_ratio: None,
             }],
             last_observation: "done".into(),
             outcome: Outcome::Success,
             reward: 1.0,
             failure: None,
             seconds: 0.25,
+            spent: Spent { completions: 1, tokens: 1, commands: 1 },
         }
     }
 

@@ -153,7 +153,7 @@ mod tests {
     use super::*;
     use crate::household::{GenerateOptions, games, generate};
     use crate::task::Split;
-    use crate::trajectory::{Outcome, Protocol, Turn};
+    use crate::trajectory::{Outcome, Protocol, Spent, Turn};
 
     fn few(text: TextVersion) -> GenerateOptions {
         GenerateOptions { train: 6, valid_train: 0, seen: 0, unseen: 6, text, ..GenerateOptions::default() }
@@ -164,17 +164,9 @@ mod tests {
         let before = std::iter::once("opening").chain(said.iter().map(|(_, answer)| *answer));
         let turn = |(observation, (action, _)): (&str, &(Option<&str>, &str))| Turn {
             observation: observation.into(),
-            observation_tokens: Vec::new(),
             completion: action.unwrap_or("?").into(),
-            completion_tokens: Vec::new(),
-            logprobs: Vec::new(),
-            sampling_logprobs: Vec::new(),
             action: action.map(str::to_owned),
-            value: None,
-            after_value: None,
-            candidates: Vec::new(),
-            state: None,
-            process_score: None,
+            ..Turn::default()
         };
         Trajectory {
             format: Trajectory::FORMAT,
@@ -193,6 +185,7 @@ mod tests {
             reward: 0.0,
             failure: None,
             seconds: 0.0,
+            spent: Spent::default(),
         }
     }
 

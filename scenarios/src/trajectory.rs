@@ -29,17 +29,90 @@ impl Outcome {
     }
 }
 
-/// One alternative of a best-of-K turn.
+/// One alternative of a turn with several.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
     /// What was sampled, without the end-of-turn token.
     pub completion: String,
-    /// After-state value U, reward units.
+    /// What it was chosen by, higher is better: see [`Chooser`].
     pub score: f32,
+    /// How many of the K samples said this.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub count: usize,
+    /// ln π of the whole completion, its end included, under the untempered policy, nats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logprob: Option<f32>,
+    /// ln π − ln π_ref of the whole completion, nats, when a reference looked on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_ratio: Option<f32>,
+    /// U just after it, reward units, when a value network looked on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_value: Option<f32>,
+}
+
+/// What the best of K candidates is chosen by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Chooser {
+    /// U: the value network just after the candidate.
+    #[default]
+    AfterValue,
+    /// The implicit advantage ln π − ln π_ref, which β would only scale.
+    LogRatio,
+    /// ln π of the whole candidate.
+    Logprob,
+    /// A draw that looks at nothing: what more samples alone are worth.
+    Random,
+    /// How near to the goal the candidate leads, by the world's own state: what the best chooser could reach. It cheats.
+    Oracle,
+}
+
+impl Chooser {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::AfterValue, Self::LogRatio, Self::Logprob, Self::Random, Self::Oracle];
+
+    /// As it is written in flags and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AfterValue => "after_value",
+            Self::LogRatio => "log_ratio",
+            Self::Logprob => "logprob",
+            Self::Random => "random",
+            Self::Oracle => "oracle",
+        }
+    }
+}
+
+impl FromStr for Chooser {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|chooser| chooser.name() == name);
+        found.ok_or_else(|| format!("`{name}` is none of after_value, log_ratio, logprob, random and oracle"))
+    }
+}
+
+/// A search over turns with copies of the world: it sees what its candidates lead to before it acts, which no agent in a
+/// real world can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Search {
+    /// Keeps `width` episodes; each turn every one of them writes K candidates, and the best `width` of what these lead to
+    /// are kept.
+    Beam {
+        /// B.
+        width: usize,
+    },
+    /// Goes on from the best state found so far, wherever it stands, until it wins or has written its budget.
+    BestFirst {
+        /// Most completions in a game.
+        budget: usize,
+    },
 }
 
 /// An observation and the completion that answered it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Turn {
     /// Text from the world.
     pub observation: String,
@@ -77,6 +150,9 @@ pub struct Turn {
     /// `trainer::process`. `None` where nobody has looked, and in an episode that was won.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process_score: Option<f64>,
+    /// ln π − ln π_ref of the whole completion, nats, when a reference looked on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_ratio: Option<f32>,
 }
 
 /// A 64-bit number as 16 hex digits.
@@ -142,6 +218,14 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
+fn one() -> usize {
+    1
+}
+
+fn is_one(count: &usize) -> bool {
+    *count == 1
+}
+
 fn whole() -> f32 {
     1.0
 }
@@ -176,8 +260,14 @@ pub struct Protocol {
     /// How the model's matrices were held.
     #[serde(default, skip_serializing_if = "is_default")]
     pub weights: WeightFormat,
-    /// K: candidates a turn, the best by after-state value acted on.
+    /// K: candidates a turn, the best acted on.
     pub best_of: usize,
+    /// What the best of K is chosen by; says nothing where K is 1.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub chosen_by: Chooser,
+    /// Whether and how it searches with copies of the world; K is then what each state is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<Search>,
     /// Whether the admissible commands were shown to the policy.
     pub admissible_shown: bool,
     /// How much of the episode the policy sees; always `full` today.
@@ -206,6 +296,8 @@ impl Default for Protocol {
             stop: Vec::new(),
             weights: WeightFormat::Exact,
             best_of: 1,
+            chosen_by: Chooser::default(),
+            search: None,
             admissible_shown: false,
             history: "full".into(),
             malformed: "wasted_turn".into(),
@@ -253,6 +345,20 @@ pub struct Trajectory {
     pub failure: Option<String>,
     /// Wall-clock seconds from reset to end.
     pub seconds: f64,
+    /// What was spent on it, candidates that were not acted on included.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub spent: Spent,
+}
+
+/// What an episode cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Spent {
+    /// Completions written.
+    pub completions: usize,
+    /// Tokens of them.
+    pub tokens: usize,
+    /// Commands that the world, or a copy of it, performed.
+    pub commands: usize,
 }
 
 impl Trajectory {

@@ -7,7 +7,7 @@ use crate::loss::target_logprobs;
 use crate::objective::{self, Losses, Moment};
 use crate::recipe::{Algorithm, Level};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation::log_softmax};
-use scenarios::{Outcome, Protocol, Split, Trajectory, Turn};
+use scenarios::{Outcome, Protocol, Spent, Split, Trajectory, Turn};
 use std::collections::BTreeMap;
 
 /// Token ids: the policy writes those below [`OBSERVATIONS`], the world the others.
@@ -40,18 +40,9 @@ impl Walk {
 
     fn trajectory(&self) -> Trajectory {
         let turn = |(observation, completion): &Exchange| Turn {
-            observation: String::new(),
             observation_tokens: observation.to_vec(),
-            completion: String::new(),
             completion_tokens: completion.to_vec(),
-            logprobs: Vec::new(),
-            sampling_logprobs: Vec::new(),
-            action: None,
-            value: None,
-            after_value: None,
-            candidates: Vec::new(),
-            state: None,
-            process_score: None,
+            ..Turn::default()
         };
         Trajectory {
             format: Trajectory::FORMAT,
@@ -70,6 +61,7 @@ impl Walk {
             reward: self.reward,
             failure: None,
             seconds: 0.0,
+            spent: Spent::default(),
         }
     }
 }

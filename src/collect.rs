@@ -32,7 +32,8 @@ pub(crate) struct Collect {
     /// Sampling temperature of a model; 0 is greedy
     #[arg(long, default_value_t = 1.0)]
     temperature: f32,
-    /// Share of turns in which the expert first writes a command that fails, so that imitators see how to go on
+    /// Share of turns in which the expert begins to go astray, so that imitators see the way back; these turns are marked
+    /// and not imitated
     #[arg(long, default_value_t = 0.0)]
     slips: f64,
     #[command(flatten)]

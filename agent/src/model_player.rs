@@ -607,6 +607,7 @@ impl ModelPlayer {
             tokens: branch.tokens,
             logprobs: branch.logprobs,
             sampling_logprobs: branch.sampling_logprobs,
+            astray: false,
             value: writing.value,
             after_value: is_scored.then(|| scores[best]),
             candidates,

@@ -2,7 +2,7 @@
 //! tests. The language model behind it is [`crate::model_player`].
 
 use crate::model_player::mixed_seed;
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use scenarios::{Candidate, Protocol, Turn, expert::Expert, household::catalog};
 
 /// Answers observations with completions, many episodes at once.
@@ -81,6 +81,8 @@ pub struct Completion {
     pub logprobs: Vec<f32>,
     /// Under the distribution sampled from, where that is another.
     pub sampling_logprobs: Vec<f32>,
+    /// Whether it was written to go astray.
+    pub astray: bool,
     /// V before the completion.
     pub value: Option<f32>,
     /// U after the completion.
@@ -97,12 +99,12 @@ pub struct Completion {
 
 /// The expert of [`scenarios::expert`], as a policy.
 ///
-/// With slips it is a better teacher: now and then it first writes a command that fails, sees "Nothing happens.", and
-/// goes on as it meant to. Whoever imitates only perfect play never sees how to go on after a mistake
-/// (Laskey et al., DART, arXiv 1703.09327).
+/// With slips it is a better teacher: now and then it writes a command that fails or leads nowhere, sometimes several in a
+/// row, and goes on from there. Whoever imitates only perfect play never sees how to go on after a mistake (Laskey et
+/// al., DART, arXiv 1703.09327). The log marks these turns ([`Turn::astray`]), and imitation leaves them out.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ExpertPolicy {
-    /// Share of turns that begin with a slip; 0 = perfect play.
+    /// Share of turns in which it begins to go astray; 0 = perfect play.
     pub slips: f64,
 }
 
@@ -113,39 +115,48 @@ pub struct ExpertSeat {
     rng: StdRng,
     /// The numbered names read so far: what a slip is made of.
     names: Vec<String>,
-    /// What the expert meant to write when it slipped.
-    meant: Option<String>,
+    /// The last command, where it was a slip.
+    slip: Option<String>,
 }
 
+/// Chance that a slip follows a slip.
+const ANOTHER_SLIP: f64 = 0.3;
+
 impl ExpertSeat {
-    fn act(&mut self, observation: &str, slips: f64) -> String {
-        if let Some(meant) = self.meant.take() {
-            return meant;
-        }
+    fn act(&mut self, observation: &str, slips: f64) -> Completion {
         let command = self.expert.act(observation);
-        if slips <= 0.0 {
-            return command;
-        }
         self.names.extend(numbered_names(observation));
-        if !self.rng.random_bool(slips.min(1.0)) || self.names.is_empty() {
-            return command;
+        let chance = if self.slip.is_some() { slips.max(ANOTHER_SLIP) } else { slips };
+        let last = self.slip.take();
+        if slips > 0.0 && self.rng.random_bool(chance.min(1.0)) {
+            self.slip = self.go_astray(last);
         }
-        self.meant = Some(command);
-        self.slip()
+        match &self.slip {
+            None => text(command),
+            Some(slip) => {
+                self.expert.instead(slip);
+                Completion { astray: true, ..text(slip.clone()) }
+            }
+        }
     }
 
-    /// A command that very likely changes nothing: a thing taken from where it is not, or a way to where nothing is.
-    fn slip(&mut self) -> String {
-        let mut name = || self.names[self.rng.random_range(0..self.names.len())].clone();
-        let (object, place) = (name(), name());
-        let receptacles = catalog::RECEPTACLES;
-        let elsewhere = receptacles[self.rng.random_range(0..receptacles.len())].name.to_lowercase();
-        match self.rng.random_range(0..4) {
-            0 => format!("go to {elsewhere} {}", self.rng.random_range(1..4)),
-            1 => format!("open {object}"),
-            2 => "use desklamp 1".into(),
-            _ => format!("take {object} from {place}"),
+    /// The same slip again, one that works and leads nowhere, or one that very likely changes nothing: a thing taken from
+    /// where it is not, or a way to where nothing is.
+    fn go_astray(&mut self, last: Option<String>) -> Option<String> {
+        if last.is_some() && self.rng.random_bool(0.3) {
+            return last;
         }
+        if self.rng.random_bool(0.5) {
+            return self.expert.stray(self.rng.random());
+        }
+        let [object, place] = [(); 2].map(|()| self.names.choose(&mut self.rng).cloned());
+        let elsewhere = catalog::RECEPTACLES.choose(&mut self.rng)?.name.to_lowercase();
+        Some(match self.rng.random_range(0..4) {
+            0 => format!("go to {elsewhere} {}", self.rng.random_range(1..4)),
+            1 => format!("open {}", object?),
+            2 => "use desklamp 1".into(),
+            _ => format!("take {} from {}", object?, place?),
+        })
     }
 }
 
@@ -161,16 +172,21 @@ impl Policy for ExpertPolicy {
     type Seat = ExpertSeat;
 
     fn name(&self) -> String {
-        if self.slips > 0.0 { format!("expert with {} slips a turn", self.slips) } else { "expert".into() }
+        if self.slips > 0.0 {
+            format!("expert that goes astray in {} of its turns", self.slips)
+        } else {
+            "expert".into()
+        }
     }
 
     fn sit(&self, seed: u64) -> ExpertSeat {
         let rng = StdRng::seed_from_u64(mixed_seed(seed, 0, 0));
-        ExpertSeat { expert: Expert::new(seed), rng, names: Vec::new(), meant: None }
+        ExpertSeat { expert: Expert::new(seed), rng, names: Vec::new(), slip: None }
     }
 
     fn answer(&self, asked: &mut [Asked<'_, ExpertSeat>], _: &Protocol) -> Vec<Answer> {
-        asked.iter_mut().map(|question| written(question.seat.act(question.observation, self.slips))).collect()
+        let answer = |question: &mut Asked<'_, ExpertSeat>| question.seat.act(question.observation, self.slips);
+        asked.iter_mut().map(answer).map(Answer::Completion).collect()
     }
 }
 
@@ -203,7 +219,11 @@ impl Policy for Scripted {
 /// A completion by somebody who writes text, not tokens.
 #[must_use]
 pub fn written(text: String) -> Answer {
-    Answer::Completion(Completion { text, ended: true, written: 1, ..Completion::default() })
+    Answer::Completion(self::text(text))
+}
+
+fn text(text: String) -> Completion {
+    Completion { text, ended: true, written: 1, ..Completion::default() }
 }
 
 #[cfg(test)]
@@ -216,15 +236,37 @@ mod tests {
         assert_eq!(numbered_names(text), ["desk 1", "mug 2", "pen 14"]);
     }
 
-    /// The command that was meant follows every slip, so a seat without its slips is the perfect expert.
+    /// The world's answers to a slip and to what follows it are understood: after one that fails the expert means what it
+    /// meant before, after one that leads elsewhere it stands there.
     #[test]
-    fn a_slip_only_delays_what_was_meant() {
+    fn the_expert_goes_on_from_its_slips() {
         let opening = "You are in the middle of a room. Looking quickly around you, you see a desk 1, and a shelf 1.\n\n\
                        Your task is to: put a mug in desk.";
-        let perfect = ExpertPolicy::default().sit(3).act(opening, 0.0);
-        let mut seat = ExpertPolicy::default().sit(3);
-        let slip = seat.act(opening, 1.0);
-        assert_ne!(slip, perfect);
-        assert_eq!(seat.act("Nothing happens.", 1.0), perfect);
+        let sit = |seed| ExpertPolicy { slips: 1.0 }.sit(seed);
+        let perfect = sit(3).act(opening, 0.0);
+        assert!(!perfect.astray);
+        let (mut failed, mut walked) = (0, 0);
+        for seed in 0..200 {
+            let mut seat = sit(seed);
+            let meant = sit(seed).act(opening, 0.0).text;
+            let slip = seat.act(opening, 1.0);
+            assert!(slip.astray);
+            match slip.text.as_str() {
+                "go to desk 1" | "go to shelf 1" => {
+                    let place = &slip.text[6..];
+                    let arrival = format!("You arrive at {place}. On the {place}, you see a mug 1.");
+                    let next = seat.act(&arrival, 0.0);
+                    let there = if place == "shelf 1" { "take mug 1 from shelf 1" } else { "go to shelf 1" };
+                    assert_eq!((next.text.as_str(), next.astray), (there, false));
+                    walked += 1;
+                }
+                _ => {
+                    let next = seat.act("Nothing happens.", 0.0);
+                    assert_eq!((next.text, next.astray), (meant, false), "after {:?}", slip.text);
+                    failed += 1;
+                }
+            }
+        }
+        assert!(failed > 50 && walked > 50, "{failed} {walked}");
     }
 }

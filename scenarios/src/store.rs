@@ -193,6 +193,7 @@ mod tests {
                 logprobs: vec![-0.5],
                 sampling_logprobs: Vec::new(),
                 action: Some("look".into()),
+                astray: false,
                 value: None,
                 after_value: None,
                 candidates: Vec::new(),

@@ -132,6 +132,9 @@ pub struct Turn {
     pub sampling_logprobs: Vec<f32>,
     /// The command in the completion; `None` when it was malformed.
     pub action: Option<String>,
+    /// Whether the expert wrote it to go astray, so as to show the way back: nobody is to imitate it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub astray: bool,
     /// V just before the completion, reward units, when a value network looked on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<f32>,

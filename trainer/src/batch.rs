@@ -96,6 +96,8 @@ pub struct Batch {
     pub valid_mask: Vec<bool>,
     /// True where there is a target, `[batch, time]`.
     pub target_mask: Vec<bool>,
+    /// True where an imitator may learn the target: not in turns that went astray. `[batch, time]`.
+    pub imitated_mask: Vec<bool>,
     /// True where the policy wrote the target, `[batch, time]`. Token-level V is read at these same positions.
     pub action_mask: Vec<bool>,
     /// The turn, from 0, whose completion the target belongs to; 0 outside `action_mask`. `[batch, time]`.
@@ -161,7 +163,7 @@ impl Batch {
         BatchTensors {
             tokens: ints(&self.tokens, by_time),
             targets: ints(&self.targets, by_time),
-            target_mask: bools(&self.target_mask, by_time),
+            imitated_mask: bools(&self.imitated_mask, by_time),
             before_positions: ints(&self.before_positions, by_turn),
             after_positions: ints(&self.after_positions, by_turn),
             turn_mask: bools(&self.turn_mask, by_turn),
@@ -179,7 +181,7 @@ impl Batch {
         let (shape, size) = ([self.batch, width], self.batch * width);
         let [mut positions, mut rows, mut targets, mut turns] = [(); 4].map(|()| vec![0_i64; size]);
         let [mut rewards, mut behaviour, mut reference] = [(); 3].map(|()| vec![0.0_f32; size]);
-        let mut mask = vec![false; size];
+        let [mut mask, mut imitated] = [(); 2].map(|()| vec![false; size]);
         for index in 0..self.batch {
             for (slot, t) in row(index).enumerate() {
                 let (at, from) = (index * width + slot, index * self.time + t);
@@ -194,10 +196,12 @@ impl Batch {
                 behaviour[at] = self.behaviour_logprobs[from];
                 reference[at] = self.reference_logprobs.as_ref().map_or(0.0, |logprobs| logprobs[from]);
                 mask[at] = true;
+                imitated[at] = self.imitated_mask[from];
             }
         }
         let ints = |data: Vec<i64>| Tensor::<2, Int>::from_data(TensorData::new(data, shape), device);
         let floats = |data: Vec<f32>| Tensor::<2>::from_data(TensorData::new(data, shape), device);
+        let bools = |data: Vec<bool>| Tensor::<2, Bool>::from_data(TensorData::new(data, shape), device);
         Written {
             rows: Tensor::from_data(TensorData::new(rows, [size]), device),
             positions: ints(positions),
@@ -206,7 +210,8 @@ impl Batch {
             rewards: floats(rewards),
             behaviour_logprobs: floats(behaviour),
             reference_logprobs: self.reference_logprobs.is_some().then(|| floats(reference)),
-            mask: Tensor::from_data(TensorData::new(mask, shape), device),
+            mask: bools(mask),
+            imitated_mask: bools(imitated),
         }
     }
 
@@ -219,6 +224,7 @@ impl Batch {
             targets: vec![0; batch * time],
             valid_mask: vec![false; batch * time],
             target_mask: vec![false; batch * time],
+            imitated_mask: vec![false; batch * time],
             action_mask: vec![false; batch * time],
             turn_of_target: vec![0; batch * time],
             before_positions: vec![0; batch * turns],
@@ -262,6 +268,7 @@ impl Batch {
                     all[here] = *logprob;
                 }
                 self.push(start, &mut length, token);
+                self.imitated_mask[here] &= !turn.astray;
             }
             self.after_positions[slot] = position(length - 1);
         }
@@ -278,6 +285,7 @@ impl Batch {
         if *length > 0 {
             self.targets[here - 1] = i64::from(token);
             self.target_mask[here - 1] = true;
+            self.imitated_mask[here - 1] = true;
         }
         *length += 1;
     }
@@ -298,7 +306,7 @@ pub struct BatchTensors {
     /// `[batch, time]`.
     pub targets: Tensor<2, Int>,
     /// `[batch, time]`.
-    pub target_mask: Tensor<2, Bool>,
+    pub imitated_mask: Tensor<2, Bool>,
     /// `[batch, turns]`.
     pub before_positions: Tensor<2, Int>,
     /// `[batch, turns]`.
@@ -334,6 +342,8 @@ pub struct Written {
     pub reference_logprobs: Option<Tensor<2>>,
     /// False in the padding.
     pub mask: Tensor<2, Bool>,
+    /// The same, without turns that went astray.
+    pub imitated_mask: Tensor<2, Bool>,
 }
 
 impl Written {
@@ -447,6 +457,23 @@ mod tests {
         assert_eq!(batch.after_positions,  [4, 8, 11,   2, 0, 0]);
         assert_eq!(batch.turn_mask, bits(&[1, 1, 1,     1, 0, 0]));
         assert_eq!(batch.returns, [1.0, 0.0]);
+    }
+
+    /// Turn 1 went astray: its three targets are context, and nothing else changes.
+    #[test]
+    #[rustfmt::skip]
+    fn who_went_astray_is_not_imitated() {
+        let mut strayed = three_turns();
+        strayed.turns[1].astray = true;
+        let (batch, straight) = (Batch::new(&[&strayed], 1).unwrap(), Batch::new(&[&three_turns()], 1).unwrap());
+        //           t =              0   1   2   3   4   5   6   7   8   9  10  11
+        assert_eq!(batch.imitated_mask,
+                           bits(&[   1,  1,  1,  1,  1,  0,  0,  0,  1,  1,  1,  0]));
+        assert_eq!(straight.imitated_mask, straight.target_mask);
+        assert_eq!(Batch { imitated_mask: straight.target_mask.clone(), ..batch.clone() }, straight);
+        let written = batch.to_device(&Device::flex(), 1).written;
+        assert_eq!(written.imitated_mask.into_data().iter::<bool>().collect::<Vec<_>>(), bits(&[1, 1, 0, 0, 0, 1]));
+        assert_eq!(written.mask.into_data().iter::<bool>().collect::<Vec<_>>(), bits(&[1; 6]));
     }
 
     /// Twelve tokens rounded up to a multiple of 8 make 16 positions; without the last four columns nothing differs.

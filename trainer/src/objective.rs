@@ -189,11 +189,11 @@ fn imitation(targets: Targets, networks: &impl Networks, batch: &BatchTensors) -
     let loss = match targets {
         Targets::Actions => {
             let logprobs = target_logprobs(networks.policy_logits(batch), batch.written.targets.clone());
-            sft::sft_loss(logprobs, &batch.written.mask)
+            sft::sft_loss(logprobs, &batch.written.imitated_mask)
         }
         Targets::Transcript => {
             let logprobs = target_logprobs(networks.transcript_logits(batch), batch.targets.clone());
-            sft::transcript_loss(logprobs, &batch.target_mask)
+            sft::transcript_loss(logprobs, &batch.imitated_mask)
         }
     };
     let watched = Watched { loss_policy: Some(number(&loss)), ..Watched::default() };

@@ -150,7 +150,8 @@ pub struct DemonstrationsRecipe {
     pub games: usize,
     /// Episodes a game, each with its own seed.
     pub repetitions: usize,
-    /// Share of turns in which the expert first writes a command that fails; 0 = perfect play.
+    /// Share of turns in which the expert begins to go astray, so that imitators see the way back; these turns are marked
+    /// and not imitated. 0 = perfect play.
     #[serde(default)]
     pub slips: f64,
 }

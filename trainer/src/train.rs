@@ -505,11 +505,11 @@ enum Learns {
 
 /// How much a part counts: losses over tokens by its tokens, losses over trajectories by its trajectories.
 fn weight(batch: &Batch, algorithm: &Algorithm) -> f64 {
-    let count = |mask: &[bool]| mask.iter().filter(|m| **m).count() as f64;
+    let imitated = || batch.imitated_mask.iter().zip(&batch.action_mask).filter(|(imitated, _)| **imitated);
     match algorithm {
         Algorithm::Sft { targets } | Algorithm::RejectionSampling { targets } => match targets {
-            Targets::Actions => count(&batch.action_mask),
-            Targets::Transcript => count(&batch.target_mask),
+            Targets::Actions => imitated().filter(|(_, written)| **written).count() as f64,
+            Targets::Transcript => imitated().count() as f64,
         },
         _ => batch.batch as f64,
     }

@@ -37,6 +37,8 @@ pub struct Expert {
     failed_takes: usize,
     put_form: PutForm,
     last: Option<Command>,
+    /// Whether the last command was not its own: nothing follows from a refusal.
+    strayed: bool,
 }
 
 /// How a version says "put".
@@ -76,6 +78,7 @@ impl Expert {
             failed_takes: 0,
             put_form: PutForm::Move,
             last: None,
+            strayed: false,
         }
     }
 
@@ -86,7 +89,51 @@ impl Expert {
         let command = self.decide();
         let words = self.say(&command);
         self.last = Some(command);
+        self.strayed = false;
         words
+    }
+
+    /// Takes note that not what [`Expert::act`] said was written, but these words; it goes on from what they lead to.
+    pub fn instead(&mut self, words: &str) {
+        self.last = self.understand(words);
+        self.strayed = true;
+    }
+
+    /// A command that very likely works and leads nowhere: to another place, with a thing that nobody wants, or the held
+    /// thing put down where one stands; which of them, the draw decides. `None` before it has seen a room.
+    #[must_use]
+    pub fn stray(&self, draw: u64) -> Option<String> {
+        let (here, away): (Vec<usize>, Vec<usize>) = self.all().partition(|place| self.room.is_here(*place));
+        let open = here.into_iter().filter(|place| self.room.places[*place].door != Door::Closed);
+        let handled: Vec<Command> = match &self.held {
+            Some(thing) => open.map(|place| Command::Put(thing.clone(), place)).collect(),
+            None => open
+                .flat_map(|place| self.room.places[place].things.iter().map(move |thing| (thing, place)))
+                .map(|(thing, place)| Command::Take(thing.clone(), place))
+                .collect(),
+        };
+        let walks = away.into_iter().map(Command::GoTo).collect();
+        let [rarely, mostly]: [Vec<Command>; 2] = [handled, walks];
+        let commands = if mix(draw, "hands") % 10 < 3 && !rarely.is_empty() { rarely } else { mostly };
+        let place = mix(draw, "place").checked_rem(commands.len() as u64)?;
+        commands.get(usize::try_from(place).ok()?).map(|command| self.say(command))
+    }
+
+    /// What words mean of what it writes itself, where it knows the places in them.
+    fn understand(&self, words: &str) -> Option<Command> {
+        let place = |name: &str| self.all().find(|place| self.room.places[*place].name == name);
+        if let Some(name) = words.strip_prefix("go to ") {
+            return place(name).map(Command::GoTo);
+        }
+        if let Some(name) = words.strip_prefix("open ") {
+            return place(name).map(Command::Open);
+        }
+        if let Some((thing, name)) = words.strip_prefix("take ").and_then(|rest| rest.split_once(" from ")) {
+            return place(name).map(|place| Command::Take(thing.to_owned(), place));
+        }
+        let put = (words.strip_prefix("move ").and_then(|rest| rest.split_once(" to ")))
+            .or_else(|| words.strip_prefix("put ").and_then(|rest| rest.split_once(" in/on ")));
+        put.and_then(|(thing, name)| Some(Command::Put(thing.to_owned(), place(name)?)))
     }
 
     fn learn(&mut self, observation: &str) {
@@ -100,9 +147,8 @@ impl Expert {
             self.put_form = PutForm::Put;
         }
         match self.last.take() {
-            Some(command) if observation.trim() == "Nothing happens." => {
-                self.learn_from_refusal(command);
-            }
+            Some(_) if observation.trim() == "Nothing happens." && self.strayed => {}
+            Some(command) if observation.trim() == "Nothing happens." => self.learn_from_refusal(command),
             Some(command) => self.learn_from_success(command, observation),
             None => {}
         }

@@ -27,10 +27,10 @@ pub fn sft_loss(logprobs: Tensor<2>, action_mask: &Tensor<2, Bool>) -> Tensor<1>
 /// from scratch, which must learn the world's words, and to copy names out of the context, from these very pages.
 ///
 /// # Shapes
-/// `logprobs` `[batch, time]` of the target tokens, nats; `target_mask` `[batch, time]`; the answer `[1]`.
+/// `logprobs` `[batch, time]` of the target tokens, nats; `imitated_mask` `[batch, time]`; the answer `[1]`.
 #[must_use]
-pub fn transcript_loss(logprobs: Tensor<2>, target_mask: &Tensor<2, Bool>) -> Tensor<1> {
-    mean_per_token(-logprobs, target_mask)
+pub fn transcript_loss(logprobs: Tensor<2>, imitated_mask: &Tensor<2, Bool>) -> Tensor<1> {
+    mean_per_token(-logprobs, imitated_mask)
 }
 
 #[cfg(test)]

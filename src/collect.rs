@@ -36,6 +36,10 @@ pub(crate) struct Collect {
     /// and not imitated
     #[arg(long, default_value_t = 0.0)]
     slips: f64,
+    /// A model folder whose player takes turns with the expert, which shows the way back from where it goes astray; its own
+    /// turns are marked and not imitated
+    #[arg(long, value_hint = ValueHint::DirPath)]
+    student: Option<PathBuf>,
     #[command(flatten)]
     played: Played,
     /// Seed of the episodes
@@ -74,9 +78,11 @@ impl Collect {
         if !(0.0..1.0).contains(&self.slips) {
             return Err(ui::WrongUse(format!("--slips {}: a share from 0 to below 1", self.slips)).into());
         }
-        let player = match Player::open(&self.policy, 1, &self.played.policy)? {
-            Player::Expert(_) => Player::Expert(ExpertPolicy { slips: self.slips }),
-            model => model,
+        let player = match (Player::open(&self.policy, 1, &self.played.policy)?, &self.student) {
+            (Player::Expert(_), Some(student)) => Player::guided(student, &self.played.policy)?,
+            (Player::Expert(_), None) => Player::Expert(ExpertPolicy { slips: self.slips }),
+            (_, Some(_)) => return Err(ui::WrongUse("--student: only the expert guides one".into()).into()),
+            (model, None) => model,
         };
         let round = Round { repetitions: self.repetitions, seed: self.seed, pool: self.played.pool() };
         let translated_to = self.world.translation(&self.policy, &player.learned(), &tasks)?;

@@ -142,6 +142,9 @@ impl Play {
             Some(Player::Model(player)) => {
                 play_episodes(&*player, world, &jobs, &protocol(player.context_limit()), pool, &mut keep)
             }
+            Some(Player::Guided(guided)) => {
+                play_episodes(&*guided, world, &jobs, &protocol(guided.student.context_limit()), pool, &mut keep)
+            }
             Some(Player::Remote(policy)) => {
                 play_episodes(&*policy, world, &jobs, &policy.protocol(protocol(0)), pool, &mut keep)
             }

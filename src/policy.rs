@@ -3,6 +3,7 @@
 use crate::remote::RemoteArgs;
 use crate::ui;
 use agent::device::Hardware;
+use agent::guided::Guided;
 use agent::model::Model;
 use agent::model_player::{Holding, LookingOn, ModelPlayer};
 use agent::player::ExpertPolicy;
@@ -109,6 +110,7 @@ pub(crate) enum Player {
     Expert(ExpertPolicy),
     Model(Box<ModelPlayer>),
     Remote(Box<RemotePolicy>),
+    Guided(Box<Guided>),
 }
 
 impl Player {
@@ -145,17 +147,23 @@ impl Player {
         Ok(Self::Model(Box::new(args.holding.open(folder, highest_k, LookingOn::Value)?)))
     }
 
+    /// The expert, and the model of a folder that it guides.
+    pub(crate) fn guided(student: &Path, args: &PolicyArgs) -> anyhow::Result<Self> {
+        Ok(Self::Guided(Box::new(Guided { student: args.holding.open(student, 1, LookingOn::Nobody)? })))
+    }
+
     pub(crate) fn context(&self) -> usize {
         match self {
             Self::Expert(_) | Self::Remote(_) => 0,
             Self::Model(player) => player.context_limit(),
+            Self::Guided(guided) => guided.student.context_limit(),
         }
     }
 
     /// The protocol with what only this player has.
     pub(crate) fn protocol(&self, protocol: Protocol) -> Protocol {
         match self {
-            Self::Expert(_) | Self::Model(_) => protocol,
+            Self::Expert(_) | Self::Model(_) | Self::Guided(_) => protocol,
             Self::Remote(policy) => policy.protocol(protocol),
         }
     }
@@ -165,6 +173,7 @@ impl Player {
         match self {
             Self::Expert(_) | Self::Remote(_) => BTreeSet::new(),
             Self::Model(player) => player.text_versions.clone(),
+            Self::Guided(guided) => guided.student.text_versions.clone(),
         }
     }
 
@@ -173,6 +182,7 @@ impl Player {
         match self {
             Self::Expert(expert) => expert.name(),
             Self::Model(player) => player.name(),
+            Self::Guided(guided) => guided.name(),
             Self::Remote(policy) => policy.name(),
         }
     }
@@ -189,6 +199,7 @@ impl Player {
         match self {
             Self::Expert(expert) => play_round(expert, world, tasks, protocol, round, store, bar),
             Self::Model(player) => play_round(&**player, world, tasks, protocol, round, store, bar),
+            Self::Guided(guided) => play_round(&**guided, world, tasks, protocol, round, store, bar),
             Self::Remote(policy) => play_round(&**policy, world, tasks, protocol, round, store, bar),
         }
     }

@@ -103,11 +103,13 @@ fn smallest(tokenizer: &Tokenizer) -> DecoderConfig {
 fn save_model_of(folder: &Path, text_versions: &[TextVersion]) {
     let tokenizer = Tokenizer::train(["go to desk 1\nYou arrive at desk 1."; 4].into_iter(), 300).unwrap();
     let config = smallest(&tokenizer);
+    save(folder, tokenizer, config, text_versions.iter().copied().collect());
+}
+
+fn save(folder: &Path, tokenizer: Tokenizer, config: DecoderConfig, text_versions: BTreeSet<TextVersion>) {
     let policy = Weights::random(&config, 1);
-    let text_versions = text_versions.iter().copied().collect();
-    Model { config, tokenizer, policy, value: None, text_versions, companions: Companions::default() }
-        .save(folder)
-        .unwrap();
+    let model = Model { config, tokenizer, policy, value: None, text_versions, companions: Companions::default() };
+    model.save(folder).unwrap();
 }
 
 /// A random model that is fond of `east`, `look` and of ending its turn.
@@ -163,6 +165,41 @@ fn has_keys(object: &Value, keys: &[&str]) {
 }
 
 /// Before anything is read or written. In a build with CUDA, a hundredth GPU would be there as little.
+/// The expert takes turns with a random model and wins all the same; only what the expert would not have written is marked,
+/// and an episode does not depend on who is in flight beside it.
+#[test]
+fn the_expert_guides_a_student() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    let counts = GenerateOptions { train: 4, valid_train: 0, seen: 1, unseen: 1, ..GenerateOptions::default() };
+    generate(&path("games"), &counts).unwrap();
+    let tokenizer = Tokenizer::train(["go to desk 1\nYou arrive at desk 1."; 4].into_iter(), 300).unwrap();
+    let config = DecoderConfig { max_position_embeddings: 20_000, ..smallest(&tokenizer) };
+    save(&path("model"), tokenizer, config, BTreeSet::new());
+    let own = ["collect", "--policy", "expert", "--student", "model", "--suite", "games", "--repetitions", "3"];
+    let collect = |out: &str, episodes: &str| {
+        hearth(folder.path(), &[&own[..], &["--completion", "4", "--out", out, "--episodes", episodes]].concat())
+            .done();
+        let mut played = Store::read(path(out)).unwrap();
+        played.sort_by_key(|trajectory| (trajectory.game.clone(), trajectory.repetition));
+        played.iter_mut().for_each(|trajectory| trajectory.seconds = 0.0);
+        played
+    };
+    let played = collect("guided.jsonl", "12");
+    assert_eq!(collect("alone.jsonl", "1"), played);
+    assert_eq!(played.len(), 12);
+    assert!(played.iter().filter(|trajectory| trajectory.reward() > 0.0).count() > 6, "the expert finds its way");
+    let turns: Vec<_> = played.iter().flat_map(|trajectory| &trajectory.turns).collect();
+    let astray = turns.iter().filter(|turn| turn.astray).count();
+    assert!(astray > 20 && turns.len() - astray > 20, "{astray} of {}", turns.len());
+    assert!(turns.iter().all(|turn| turn.astray || turn.action.is_some()), "the expert is never malformed");
+    hearth(
+        folder.path(),
+        &["collect", "--policy", "model", "--student", "model", "--suite", "games", "--out", "x.jsonl"],
+    )
+    .refused(2, "error: --student: only the expert guides one\n");
+}
+
 #[test]
 fn a_device_that_cannot_be_had_is_refused_at_once() {
     let folder = folder();

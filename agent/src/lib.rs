@@ -15,6 +15,7 @@ mod files;
 pub mod fused;
 pub mod generate;
 pub mod gguf;
+pub mod guided;
 mod jinja;
 mod kernel;
 mod lanes;

@@ -127,9 +127,9 @@ impl ExpertSeat {
         let command = self.expert.act(observation);
         self.names.extend(numbered_names(observation));
         let chance = if self.slip.is_some() { slips.max(ANOTHER_SLIP) } else { slips };
-        let last = self.slip.take();
+        self.slip = None;
         if slips > 0.0 && self.rng.random_bool(chance.min(1.0)) {
-            self.slip = self.go_astray(last);
+            self.slip = self.go_astray();
         }
         match &self.slip {
             None => text(command),
@@ -140,12 +140,9 @@ impl ExpertSeat {
         }
     }
 
-    /// The same slip again, one that works and leads nowhere, or one that very likely changes nothing: a thing taken from
-    /// where it is not, or a way to where nothing is.
-    fn go_astray(&mut self, last: Option<String>) -> Option<String> {
-        if last.is_some() && self.rng.random_bool(0.3) {
-            return last;
-        }
+    /// A command that works and leads nowhere, or one that very likely changes nothing: a thing taken from where it is not,
+    /// or a way to where nothing is.
+    fn go_astray(&mut self) -> Option<String> {
         if self.rng.random_bool(0.5) {
             return self.expert.stray(self.rng.random());
         }

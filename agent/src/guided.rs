@@ -1,0 +1,111 @@
+//! Demonstrations on the student's own ground: a model and the expert take turns at one game, and only what the expert
+//! writes is to be imitated.
+//!
+//! Whoever imitates an expert's own games alone meets, after its first mistake, states that the expert never showed a way
+//! out of (Ross, Gordon & Bagnell, DAgger, arXiv 1011.0686). Here it shows one. Differs from the paper: the expert is not
+//! asked about every state of the student, but writes some of the turns itself, because a transcript holds one action a
+//! turn; who holds the pen changes by chance from turn to turn, so that mistakes come in runs, as they do at play.
+
+use crate::chat;
+use crate::model_player::{ModelPlayer, ModelSeat, mixed_seed};
+use crate::player::{Answer, Asked, Completion, Policy};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use scenarios::{Protocol, Turn, expert::Expert};
+
+/// Chance that the student begins.
+const STUDENT_BEGINS: f64 = 0.7;
+/// Chance that the pen changes hands at a turn.
+const HANDOVER: f64 = 0.15;
+
+/// A student and the expert, turn about.
+pub struct Guided {
+    /// Who goes astray.
+    pub student: ModelPlayer,
+}
+
+/// What [`Guided`] keeps of an episode.
+#[derive(Debug)]
+pub struct GuidedSeat {
+    expert: Expert,
+    student: ModelSeat,
+    rng: StdRng,
+    writer: Writer,
+    /// What the expert would write now; `None` until it has read the observation.
+    meant: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writer {
+    Expert,
+    Student,
+}
+
+impl GuidedSeat {
+    /// The expert reads the observation; now and then the pen changes hands.
+    fn read(&mut self, observation: &str) {
+        if self.meant.is_some() {
+            return;
+        }
+        self.meant = Some(self.expert.act(observation));
+        if self.rng.random_bool(HANDOVER) {
+            self.writer = match self.writer {
+                Writer::Expert => Writer::Student,
+                Writer::Student => Writer::Expert,
+            };
+        }
+    }
+
+    /// The expert learns what was written in its place. Ids are left out: half of the turns have none.
+    fn wrote(&mut self, completion: Completion) -> Completion {
+        let meant = self.meant.take();
+        let command = if completion.ended { chat::parse_command(&completion.text) } else { None };
+        self.expert.instead(command.unwrap_or_default());
+        let astray = meant.as_deref() != command;
+        let Completion { text, ended, written, written_tokens, .. } = completion;
+        Completion { text, ended, astray, written, written_tokens, ..Completion::default() }
+    }
+}
+
+impl Guided {
+    /// The expert's turn, which the student reads along.
+    fn expert_writes(&self, seat: &mut GuidedSeat, observation: &str) -> Answer {
+        let Some(text) = seat.meant.take() else { return Answer::GaveUp };
+        let turn = Turn { observation: observation.into(), completion: text.clone(), ..Turn::default() };
+        let turn = Turn { action: Some(text.clone()), ..turn };
+        match self.student.replay(&mut seat.student, &turn) {
+            Ok(()) => Answer::Completion(Completion { text, ended: true, written: 1, ..Completion::default() }),
+            Err(reason) => Answer::Failed(reason),
+        }
+    }
+}
+
+impl Policy for Guided {
+    type Seat = GuidedSeat;
+
+    fn name(&self) -> String {
+        format!("expert guiding {}", self.student.name())
+    }
+
+    fn sit(&self, seed: u64) -> GuidedSeat {
+        let mut rng = StdRng::seed_from_u64(mixed_seed(seed, 1, 0));
+        let writer = if rng.random_bool(STUDENT_BEGINS) { Writer::Student } else { Writer::Expert };
+        GuidedSeat { expert: Expert::new(seed), student: self.student.sit(seed), rng, writer, meant: None }
+    }
+
+    fn answer(&self, asked: &mut [Asked<'_, GuidedSeat>], protocol: &Protocol) -> Vec<Answer> {
+        asked.iter_mut().for_each(|question| question.seat.read(question.observation));
+        let mut of_student: Vec<Asked<'_, ModelSeat>> = (asked.iter_mut())
+            .filter(|question| question.seat.writer == Writer::Student)
+            .map(|question| Asked { seat: &mut question.seat.student, observation: question.observation })
+            .collect();
+        let mut answers = self.student.answer(&mut of_student, protocol).into_iter();
+        let answer = |question: &mut Asked<'_, GuidedSeat>| match question.seat.writer {
+            Writer::Expert => self.expert_writes(question.seat, question.observation),
+            Writer::Student => match answers.next().expect("a policy answers every question") {
+                Answer::Completion(completion) => Answer::Completion(question.seat.wrote(completion)),
+                other => other,
+            },
+        };
+        asked.iter_mut().map(answer).collect()
+    }
+}

@@ -80,7 +80,7 @@ impl Report {
 fn summary(found: &Found) -> Written {
     let stores = found.packed.stores();
     let mut policies: Vec<String> = stores.iter().map(|store| store.played.title.clone()).collect();
-    policies.extend(found.rows.iter().map(|row| gather::title(&row.policy, &gather::how_many(row.k))));
+    policies.extend(found.rows.iter().map(|row| found.row_title(row)));
     let mut seen = std::collections::BTreeSet::new();
     policies.retain(|policy| seen.insert(policy.clone()));
     Written {

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use scenarios::store::Store;
-use scenarios::{Candidate, Outcome, Protocol, Spent, Split, TaskType, Trajectory, Turn};
+use scenarios::{Candidate, Outcome, Protocol, Search, Spent, Split, TaskType, Trajectory, Turn};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
@@ -115,7 +115,7 @@ fn run() -> TempDir {
         let text = format!("update,loss/policy,loss/value,kl/exact\n{}", (0..9).map(line).collect::<String>());
         fs::write(run.join("1").join(lesson).join("metrics.csv"), text).unwrap();
     }
-    let lab = "score,k,split,n,successes,success_rate,low,high,more\n\
+    let lab = "chosen_by,k,split,n,successes,success_rate,low,high,more\n\
                after_value,1,valid_seen,3,1,0.333,0.06,0.79,x\nafter_value,2,valid_seen,3,2,0.667,0.2,0.94,x\n\
                oracle,1,valid_seen,3,1,0.333,0.06,0.79,x\noracle,2,valid_seen,3,3,1.0,0.44,1.0,x\n";
     fs::write(run.join("lab.csv"), lab).unwrap();
@@ -227,8 +227,8 @@ fn hostile(run: &Path) {
         &run.join("1/eval/<img src=x onerror=alert(1)>-k3.jsonl"),
         &[trajectory.clone(), Trajectory { repetition: 1, ..won.clone() }],
     );
-    write_store(&run.join("episodes-k3.jsonl"), &[won.clone()]);
-    evaluate::write_csv(&run.join("eval.csv"), &evaluate::table(HOSTILE, 3, &[won])).unwrap();
+    write_store(&run.join("episodes-k3.jsonl"), std::slice::from_ref(&won));
+    evaluate::write_csv(&run.join("eval.csv"), &evaluate::table(HOSTILE, 3, std::slice::from_ref(&won))).unwrap();
     fs::write(run.join("recipe.toml"), format!("# {HOSTILE}\n")).unwrap();
     fs::write(run.join("run.json"), json!({ "name": HOSTILE, "seed": 1, "code": HOSTILE }).to_string()).unwrap();
     let lab = format!(
@@ -259,7 +259,9 @@ fn an_evaluation_is_reported_under_the_name_of_its_table() {
     let out = folder.path();
     let played = games("0123456789abcdef", 1, "x", 0);
     write_store(&out.join("episodes-k1.jsonl"), &played);
-    write_store(&out.join("episodes-beam3-k3.jsonl"), &games("0123456789abcdef", 3, "x", 1));
+    let mut searched = games("0123456789abcdef", 3, "x", 1);
+    searched.iter_mut().for_each(|trajectory| trajectory.protocol.search = Some(Search::Beam { width: 3 }));
+    write_store(&out.join("episodes-beam3-k3.jsonl"), &searched);
     evaluate::write_csv(&out.join("eval.csv"), &evaluate::table("runs/sft", 1, &played)).unwrap();
     fs::write(
         out.join("eval.json"),
@@ -267,7 +269,7 @@ fn an_evaluation_is_reported_under_the_name_of_its_table() {
     )
     .unwrap();
     let (told, page) = written(out, &["--out", out.join("page.html").to_str().unwrap()]);
-    assert_eq!(told["policies"], json!(["runs/sft", "beam3, best of 3"]));
+    assert_eq!(told["policies"], json!(["runs/sft", "runs/sft, beam 3, best of 3"]));
     assert!(page.contains("#episodes?store=episodes-k1.jsonl&amp;split=valid_seen"), "a rate leads to its episodes");
 }
 

@@ -355,3 +355,48 @@ fn short(number: f64) -> String {
         if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').into() } else { text }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dark_pixels(svg: &str) -> usize {
+        let pixels = tiny_skia::Pixmap::decode_png(&png(svg).unwrap()).unwrap();
+        pixels.pixels().iter().filter(|pixel| pixel.red() < 128).count()
+    }
+
+    /// Half of the systems that run this have no font of their own.
+    #[test]
+    fn text_is_drawn_without_a_font_of_the_system() {
+        let label = |words: &str| {
+            let name =
+                |root: &Area<'_>| root.draw(&Text::new(words.to_string(), (4, 4), text(13.0, &INK))).map_err(drawing);
+            draw((120, 30), name).unwrap()
+        };
+        assert_eq!(dark_pixels(&label("")), 0);
+        assert!(dark_pixels(&label("best of 5, KL")) > 100);
+        assert!(label("</text><script>").contains("&lt;/text&gt;&lt;script&gt;"));
+    }
+
+    #[test]
+    fn marks_are_short() {
+        for (number, expected) in
+            [(0.0, "0"), (0.05, "0.05"), (62.5, "62.5"), (-1.25, "-1.25"), (1000.0, "1000"), (3e-5, "3e-5")]
+        {
+            assert_eq!(short(number), expected);
+        }
+    }
+
+    #[test]
+    fn a_legend_wraps_where_the_panel_ends() {
+        let names = ["sft", "oreo", "dqo"].map(String::from);
+        assert_eq!(legend_places(&names, 120), (vec![(0, 0), (52, 0), (0, LEGEND_ROW)], 2));
+    }
+
+    #[test]
+    fn an_axis_is_never_of_no_length() {
+        assert_eq!(range([].into_iter()), (0.0, 1.0));
+        assert_eq!(range([2.0].into_iter()), (1.0, 3.0));
+        assert_eq!(range([0.0, 1.0].into_iter()), (-0.04, 1.04));
+    }
+}

@@ -1,7 +1,7 @@
 //! What a folder holds, read into one value: the recipe, tables, curves and stores of a run or of an evaluation. Whatever is
 //! not there is left out; whatever is damaged is an error that names its file and line.
 
-use super::pack::{Packed, Played};
+use super::pack::{Packed, PackedStore, Played};
 use crate::ui::WrongUse;
 use anyhow::Context;
 use scenarios::store::Store;
@@ -25,6 +25,8 @@ pub(super) struct Found {
     pub(super) rows: Vec<Row>,
     /// Where the table stands; `None` when it was counted from the stores.
     pub(super) table: Option<String>,
+    /// How the episodes of the table were played, where `eval.json` tells.
+    table_protocols: Vec<String>,
     /// How each kind of episode was played, each line once.
     pub(super) protocols: Vec<(String, String)>,
     pub(super) lessons: Vec<Lesson>,
@@ -53,7 +55,8 @@ pub(super) struct Lab {
 pub(super) struct LabRow {
     #[serde(default)]
     pub(super) policy: Option<String>,
-    pub(super) score: String,
+    #[serde(alias = "score")]
+    pub(super) chosen_by: String,
     pub(super) k: usize,
     pub(super) split: Split,
     pub(super) n: usize,
@@ -67,7 +70,7 @@ pub(super) fn gather(run: &Path, with_rollouts: bool, games: Option<usize>) -> a
     let files = files(run)?;
     let named = |name: &str| files.iter().find(|file| file.parent() == Some(Path::new("")) && is_named(file, name));
     let (table, recipe) = (named("eval.csv"), named("recipe.toml"));
-    let rows = table.map(|file| read_csv(&run.join(file))).transpose()?.unwrap_or_default();
+    let rows: Vec<Row> = table.map(|file| read_csv(&run.join(file))).transpose()?.unwrap_or_default();
     let mut stores = stores(run, &files, with_rollouts)?;
     if rows.is_empty() && stores.is_empty() && recipe.is_none() {
         let hint = "hint: name a folder written by `hearth loop`, `hearth quickstart` or `hearth eval --out`";
@@ -79,6 +82,7 @@ pub(super) fn gather(run: &Path, with_rollouts: bool, games: Option<usize>) -> a
         facts: Vec::new(),
         rows,
         table: table.map(|file| shown(file)),
+        table_protocols: Vec::new(),
         protocols: Vec::new(),
         lessons: lessons(run, &files, recipe.as_deref())?,
         recipe,
@@ -95,7 +99,6 @@ pub(super) fn gather(run: &Path, with_rollouts: bool, games: Option<usize>) -> a
     for store in &stores {
         found.read_store(run, store, games)?;
     }
-    found.protocols.dedup_by(|later, earlier| later == earlier);
     if let (Some(games), true) = (games, found.packed.stores().iter().any(|store| store.kept < store.episodes)) {
         found.notes.push(format!("--episodes: of each store the {games} games with the smallest hashes"));
     }
@@ -110,6 +113,9 @@ impl Found {
             Value::Number(number) => Some(number.to_string()),
             _ => None,
         };
+        let protocols = facts.get("protocols").cloned().and_then(|list| serde_json::from_value(list).ok());
+        let protocols: Vec<Protocol> = protocols.unwrap_or_default();
+        self.table_protocols.extend(protocols.iter().map(evaluate::protocol_line));
         if let Some(name) = facts.get("name").and_then(plain) {
             self.name = name;
         }
@@ -135,24 +141,26 @@ impl Found {
             self.notes.push(format!("{}: left out a torn last line of {} bytes", shown(&store.file), contents.torn));
         }
         let Some(first) = contents.trajectories.first() else { return Ok(()) };
-        let policy = self.policy_of(store, first);
-        let (how, is_measured) = (how(&first.protocol), store.kind == Kind::Measured);
+        let mut policy = self.policy_of(store, first);
+        let (search, how) = (search(&first.protocol), how(&first.protocol));
+        let name = title(&policy, &search);
+        let (protocol, is_measured) = (evaluate::protocol_line(&first.protocol), store.kind == Kind::Measured);
         if is_measured && self.table.is_none() {
+            policy.clone_from(&name);
             self.rows.extend(evaluate::table(&policy, first.protocol.best_of, &contents.trajectories));
         }
-        let line = (how.clone(), evaluate::protocol_line(&first.protocol));
+        let words = [search, how.clone()].into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(", ");
+        let line = (words, protocol.clone());
         if is_measured && !self.protocols.contains(&line) {
             self.protocols.push(line);
         }
         let played = Played {
-            title: title(&policy, &how),
+            title: title(&name, &how),
             policy,
-            how,
             k: first.protocol.best_of,
             score: score(first.protocol.chosen_by),
-            iteration: store.iteration,
             file: shown(&store.file),
-            protocol: evaluate::protocol_line(&first.protocol),
+            protocol,
         };
         self.packed.add(played, &contents.trajectories, games);
         Ok(())
@@ -160,12 +168,26 @@ impl Found {
 
     /// What the table calls the policy of a store.
     fn policy_of(&self, store: &StoreFile, first: &Trajectory) -> String {
-        if store.stem != "episodes" {
-            return store.policy();
-        }
+        let Some(tag) = &store.of_eval else { return store.policy() };
         let mut named: Vec<&String> = self.rows.iter().map(|row| &row.policy).collect();
         named.dedup();
-        if let [only] = named[..] { only.clone() } else { first.policy.clone() }
+        let policy = if let [only] = named[..] { only } else { &first.policy };
+        let says_more = first.protocol.search.is_none() && !tag.is_empty();
+        if says_more { format!("{policy} ({tag})") } else { policy.clone() }
+    }
+
+    /// The store behind a row of the table: where several are of one policy and K, the one that was played as `eval.json`
+    /// says.
+    pub(super) fn store_of(&self, row: &Row) -> Option<&PackedStore> {
+        let is_of = |store: &&PackedStore| store.played.policy == row.policy && store.played.k == row.k;
+        let mut stores = self.packed.stores().iter().filter(is_of);
+        let is_told = |store: &&PackedStore| self.table_protocols.contains(&store.played.protocol);
+        stores.clone().find(is_told).or_else(|| stores.next())
+    }
+
+    /// What the page calls the policy of a row.
+    pub(super) fn row_title(&self, row: &Row) -> String {
+        self.store_of(row).map_or_else(|| title(&row.policy, &how_many(row.k)), |store| store.played.title.clone())
     }
 }
 
@@ -183,10 +205,12 @@ struct StoreFile {
     file: PathBuf,
     kind: Kind,
     iteration: Option<usize>,
-    /// Its name without K, and without `episodes-` before a name of its own.
+    /// Its name without K.
     stem: String,
     /// K, where the name tells.
     k: Option<usize>,
+    /// What `hearth eval` says in the name beside K, such as `beam3`; `None` for others' stores.
+    of_eval: Option<String>,
 }
 
 impl StoreFile {
@@ -243,17 +267,18 @@ fn stores(run: &Path, files: &[PathBuf], with_rollouts: bool) -> anyhow::Result<
         let is_store = is_in_eval || name.starts_with("episodes-") || begins_with_a_trajectory(&run.join(file))?;
         if is_store && (kind == Kind::Measured || with_rollouts) {
             let (stem, k) = stem_and_k(&name);
-            found.push(StoreFile { file: file.clone(), kind, iteration: iteration(file), stem: stem.into(), k });
+            let of_eval = stem.strip_prefix("episodes").map(|tag| tag.trim_start_matches('-').to_string());
+            let iteration = iteration(file);
+            found.push(StoreFile { file: file.clone(), kind, iteration, stem: stem.into(), k, of_eval });
         }
     }
     Ok(found)
 }
 
-/// `oreo-k5` → `oreo` and 5, `episodes-beam3-k3` → `beam3` and 3, `episodes-k1` → `episodes` and 1.
+/// `oreo-k5` → `oreo` and 5, `episodes-beam3-k3` → `episodes-beam3` and 3, `greedy` → `greedy`.
 fn stem_and_k(name: &str) -> (&str, Option<usize>) {
     let parts = name.rsplit_once("-k").and_then(|(stem, k)| Some((stem, k.parse().ok()?)));
-    let (stem, k) = parts.map_or((name, None), |(stem, k)| (stem, Some(k)));
-    (stem.strip_prefix("episodes-").unwrap_or(stem), k)
+    parts.map_or((name, None), |(stem, k)| (stem, Some(k)))
 }
 
 fn begins_with_a_trajectory(path: &Path) -> anyhow::Result<bool> {
@@ -314,20 +339,23 @@ fn labs(run: &Path, files: &[PathBuf]) -> anyhow::Result<Vec<Lab>> {
     files.iter().filter(|file| is_named(file, "lab.csv")).map(read).collect()
 }
 
-/// How the completions of a protocol come about, in a few words; nothing for a greedy policy.
-pub(super) fn how(protocol: &Protocol) -> String {
-    let candidates = match (protocol.best_of, protocol.temperature) {
+/// How the completions of a protocol come about, in a few words; none for a greedy policy.
+fn how(protocol: &Protocol) -> String {
+    match (protocol.best_of, protocol.temperature) {
         (1, 0.0) => String::new(),
         (1, temperature) => format!("temperature {temperature}"),
         (k, _) if protocol.chosen_by == Chooser::default() => how_many(k),
         (k, _) => format!("{} by {}", how_many(k), protocol.chosen_by.name()),
-    };
-    let search = match protocol.search {
-        None => return candidates,
+    }
+}
+
+/// How a protocol searches, in a few words; none where it does not.
+fn search(protocol: &Protocol) -> String {
+    match protocol.search {
+        None => String::new(),
         Some(Search::Beam { width }) => format!("beam {width}"),
         Some(Search::BestFirst { budget }) => format!("best first, {budget} completions"),
-    };
-    [search, candidates].into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// What candidates are chosen by, as the page calls it.
@@ -341,7 +369,7 @@ fn score(chooser: Chooser) -> &'static str {
     }
 }
 
-/// As [`how`], where only K is known.
+/// How completions come about, where only K is known.
 pub(super) fn how_many(k: usize) -> String {
     if k == 1 { String::new() } else { format!("best of {k}") }
 }
@@ -386,4 +414,32 @@ fn unreadable(path: &Path, error: &std::io::Error) -> anyhow::Error {
 
 fn damaged(path: &Path, error: impl Display) -> anyhow::Error {
     WrongUse(format!("{}: {error}", path.display())).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_store_tells_policy_and_k() {
+        for (name, expected) in [
+            ("oreo-turn-k5", ("oreo-turn", Some(5))),
+            ("episodes-beam3-k3", ("episodes-beam3", Some(3))),
+            ("greedy", ("greedy", None)),
+            ("oreo-kto", ("oreo-kto", None)),
+        ] {
+            assert_eq!(stem_and_k(name), expected);
+        }
+    }
+
+    #[test]
+    fn how_a_policy_was_played_is_said_where_it_is_not_greedy() {
+        let greedy = Protocol::default();
+        let sampled = Protocol { temperature: 0.5, ..greedy.clone() };
+        let best = Protocol { best_of: 4, ..sampled.clone() };
+        let by_logprob = Protocol { chosen_by: Chooser::Logprob, ..best.clone() };
+        let said = [&greedy, &sampled, &best, &by_logprob].map(|protocol| title("p", &how(protocol)));
+        assert_eq!(said, ["p", "p, temperature 0.5", "p, best of 4", "p, best of 4 by logprob"]);
+        assert_eq!(search(&Protocol { search: Some(Search::Beam { width: 3 }), ..best }), "beam 3");
+    }
 }

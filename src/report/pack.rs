@@ -36,11 +36,9 @@ pub(super) struct Played {
     /// The policy with how it was played.
     pub(super) title: String,
     pub(super) policy: String,
-    pub(super) how: String,
     pub(super) k: usize,
     /// What a candidate's score is.
     pub(super) score: &'static str,
-    pub(super) iteration: Option<usize>,
     pub(super) file: String,
     pub(super) protocol: String,
 }
@@ -241,16 +239,7 @@ mod tests {
     }
 
     fn played() -> Played {
-        Played {
-            title: "p".into(),
-            policy: "p".into(),
-            how: String::new(),
-            k: 1,
-            score: "U",
-            iteration: None,
-            file: "f".into(),
-            protocol: String::new(),
-        }
+        Played { title: "p".into(), policy: "p".into(), k: 1, score: "U", file: "f".into(), protocol: String::new() }
     }
 
     fn packed(trajectories: &[Trajectory], games: Option<usize>) -> Packed {

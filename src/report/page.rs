@@ -3,7 +3,7 @@
 //! Everything that a run tells goes through the template, which escapes it; a policy of the page itself forbids the browser
 //! to load anything or to run any script but `report.js`.
 
-use super::gather::{Found, how_many, title};
+use super::gather::Found;
 use super::plots::{About, Figure, in_order};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use minijinja::{Environment, UndefinedBehavior, Value, context};
@@ -89,40 +89,41 @@ pub(super) fn page(found: &Found, figures: &[Figure]) -> anyhow::Result<String> 
 fn lines(found: &Found) -> Vec<Line> {
     let rows: Vec<&Row> = found.rows.iter().filter(|row| row.task_type.is_none()).collect();
     let splits = in_order(rows.iter().map(|row| row.split));
-    let line = |(policy, k): (&String, usize)| {
-        let of = |split| rows.iter().find(|row| (&row.policy, row.k, row.split) == (policy, k, split));
-        Line {
-            title: title(policy, &how_many(k)),
-            cells: splits.iter().map(|split| of(*split).map(|row| cell(found, row))).collect(),
-        }
-    };
-    in_order(rows.iter().map(|row| (&row.policy, row.k))).into_iter().map(line).collect()
+    lines_of(found, &rows, |row| splits.iter().position(|split| *split == row.split), splits.len())
 }
 
 fn kinds(found: &Found) -> Vec<Kinds> {
     let rows: Vec<&Row> = found.rows.iter().filter(|row| row.task_type.is_some()).collect();
     let table = |split| {
-        let rows: Vec<&&Row> = rows.iter().filter(|row| row.split == split).collect();
-        let kinds: Vec<TaskType> =
-            TaskType::ALL.into_iter().filter(|kind| rows.iter().any(|row| row.task_type == Some(*kind))).collect();
-        let line = |(policy, k): (&String, usize)| {
-            let of = |kind| rows.iter().find(|row| (&row.policy, row.k, row.task_type) == (policy, k, Some(kind)));
-            Line {
-                title: title(policy, &how_many(k)),
-                cells: kinds.iter().map(|kind| of(*kind).map(|row| cell(found, row))).collect(),
-            }
-        };
-        let lines = in_order(rows.iter().map(|row| (&row.policy, row.k))).into_iter().map(line).collect();
+        let rows: Vec<&Row> = rows.iter().filter(|row| row.split == split).copied().collect();
+        let is_there = |kind: &TaskType| rows.iter().any(|row| row.task_type == Some(*kind));
+        let kinds: Vec<TaskType> = TaskType::ALL.into_iter().filter(is_there).collect();
+        let column = |row: &Row| kinds.iter().position(|kind| Some(*kind) == row.task_type);
+        let lines = lines_of(found, &rows, column, kinds.len());
         Kinds { split: split.to_string(), kinds: kinds.iter().map(|kind| kind.short_name()).collect(), lines }
     };
     in_order(rows.iter().map(|row| row.split)).into_iter().map(table).collect()
 }
 
+/// A line for each policy at each K; a row whose place is taken begins another line.
+fn lines_of(found: &Found, rows: &[&Row], column: impl Fn(&Row) -> Option<usize>, columns: usize) -> Vec<Line> {
+    let mut lines: Vec<((&str, usize), Line)> = Vec::new();
+    for row in rows {
+        let (key, Some(column)) = ((row.policy.as_str(), row.k), column(row)) else { continue };
+        let place = lines.iter().position(|(other, line)| *other == key && line.cells[column].is_none());
+        let place = place.unwrap_or_else(|| {
+            let cells = (0..columns).map(|_| None).collect();
+            lines.push((key, Line { title: found.row_title(row), cells }));
+            lines.len() - 1
+        });
+        lines[place].1.cells[column] = Some(cell(found, row));
+    }
+    lines.into_iter().map(|(_, line)| line).collect()
+}
+
 fn cell(found: &Found, row: &Row) -> Cell {
     let percent = |rate: f64| format!("{:.1}", 100.0 * rate);
     let paired = row.against.as_ref().zip(row.won_alone.zip(row.lost_alone));
-    let stores = found.packed.stores();
-    let store = stores.iter().position(|store| store.played.policy == row.policy && store.played.k == row.k);
     let kind = row.task_type.map_or(String::new(), |kind| format!("&type={kind}"));
     Cell {
         rate: percent(row.success_rate),
@@ -141,9 +142,8 @@ fn cell(found: &Found, row: &Row) -> Cell {
             .zip(row.lost_alone)
             .zip(row.p_value)
             .map(|((won, lost), p)| format!("{won} : {lost}, p {}", p_value(p))),
-        link: store.map_or(String::new(), |store| {
-            let name = &stores[store].played.file;
-            format!("#episodes?store={}&split={}{kind}", encoded(name), row.split)
+        link: found.store_of(row).map_or(String::new(), |store| {
+            format!("#episodes?store={}&split={}{kind}", encoded(&store.played.file), row.split)
         }),
     }
 }

@@ -1,7 +1,7 @@
 //! Which plots a run has: success with intervals, learning curves of each lesson, best-of-K curves, success by iteration.
 
 use super::chart::{self, Across, DotRow, Panel, Point, Series};
-use super::gather::{Found, Lab, Lesson, how_many};
+use super::gather::{Found, Lab, LabRow, Lesson};
 use scenarios::Split;
 use trainer::evaluate::Row;
 
@@ -41,10 +41,12 @@ pub(super) fn figures(found: &Found) -> anyhow::Result<Vec<Figure>> {
     let mut figures = Vec::new();
     let all: Vec<&Row> = found.rows.iter().filter(|row| row.task_type.is_none()).collect();
     if !all.is_empty() {
-        figures.push(success(&all)?);
+        figures.push(success(found, &all)?);
     }
     figures.extend(by_iteration(&all)?);
-    figures.extend(best_of_k(&all)?);
+    if found.table.is_some() || found.labs.is_empty() {
+        figures.extend(best_of_k(&all)?); // a lab's own curves tell it all
+    }
     for (index, lab) in found.labs.iter().enumerate() {
         figures.push(lab_curves(lab, index, found.labs.len())?);
     }
@@ -54,7 +56,7 @@ pub(super) fn figures(found: &Found) -> anyhow::Result<Vec<Figure>> {
     Ok(figures)
 }
 
-fn success(rows: &[&Row]) -> anyhow::Result<Figure> {
+fn success(found: &Found, rows: &[&Row]) -> anyhow::Result<Figure> {
     let splits = in_order(rows.iter().map(|row| row.split));
     let mut ks = in_order(rows.iter().map(|row| row.k));
     ks.sort_unstable();
@@ -62,8 +64,9 @@ fn success(rows: &[&Row]) -> anyhow::Result<Figure> {
     let percent = |row: &&Row| (100.0 * row.success_rate, 100.0 * row.low, 100.0 * row.high);
     let dot_row = |(policy, k): &(&String, usize)| {
         let of = |split: &Split| rows.iter().find(|row| (&row.policy, row.k, row.split) == (policy, *k, *split));
+        let first = rows.iter().find(|row| (&row.policy, row.k) == (policy, *k));
         DotRow {
-            name: super::gather::title(policy, &how_many(*k)),
+            name: first.map_or(String::new(), |row| found.row_title(row)),
             group: ks.iter().position(|other| other == k).unwrap_or(0),
             dots: splits.iter().map(|split| of(split).map(percent)).collect(),
         }
@@ -148,14 +151,14 @@ fn best_of_k(rows: &[&Row]) -> anyhow::Result<Option<Figure>> {
 
 fn lab_curves(lab: &Lab, index: usize, labs: usize) -> anyhow::Result<Figure> {
     let (ks, splits) = (sorted(lab.rows.iter().map(|row| row.k)), in_order(lab.rows.iter().map(|row| row.split)));
-    let name = |row: &super::gather::LabRow| match &row.policy {
-        Some(policy) => format!("{policy}, {}", row.score),
-        None => row.score.clone(),
+    let name = |row: &LabRow| match &row.policy {
+        Some(policy) => format!("{policy}, {}", row.chosen_by),
+        None => row.chosen_by.clone(),
     };
     let names = in_order(lab.rows.iter().map(name));
     let curve = |name_of: &String, split: Split| {
         let of = lab.rows.iter().filter(|row| name(row) == *name_of && row.split == split);
-        let point = |row: &super::gather::LabRow| Some(rate(place(row.k, &ks)?, row.success_rate, row.low, row.high));
+        let point = |row: &LabRow| Some(rate(place(row.k, &ks)?, row.success_rate, row.low, row.high));
         Series { name: name_of.clone(), points: of.filter_map(point).collect() }
     };
     let places = ks.iter().map(ToString::to_string).collect();

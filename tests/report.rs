@@ -277,13 +277,16 @@ fn an_evaluation_is_reported_under_the_name_of_its_table() {
 fn damage_is_named_by_file_and_line() {
     let run = run();
     let path = run.path().join("1/eval/oreo-k1.jsonl");
-    let text = fs::read_to_string(&path).unwrap().replacen("\"outcome\":\"turn_limit\"", "\"outcome\":\"turn", 1);
-    fs::write(&path, &text).unwrap();
-    let line = 1 + text.lines().position(|line| line.contains("\"outcome\":\"turn\"")).unwrap_or(0);
+    let text = fs::read_to_string(&path).unwrap();
+    let damage = |(index, line): (usize, &str)| match index {
+        3 => line.replace("\"outcome\":\"", "\"outcome\":\"no "),
+        _ => line.to_string(),
+    };
+    fs::write(&path, text.lines().enumerate().map(damage).map(|line| line + "\n").collect::<String>()).unwrap();
     let output = report(&[run.path().to_str().unwrap()]);
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{stderr}");
-    assert!(stderr.starts_with(&format!("error: {}:{line}: ", path.display())), "{stderr}");
+    assert!(stderr.starts_with(&format!("error: {}:4: ", path.display())), "{stderr}");
     assert!(!run.path().join("report.html").exists());
 
     fs::remove_file(&path).unwrap();

@@ -5,7 +5,8 @@
 
 use super::gather::Found;
 use super::plots::{About, Figure, in_order};
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use base64::display::Base64Display;
+use base64::engine::general_purpose::STANDARD;
 use minijinja::{Environment, UndefinedBehavior, Value, context};
 use scenarios::TaskType;
 use serde::Serialize;
@@ -80,7 +81,7 @@ pub(super) fn page(found: &Found, figures: &[Figure]) -> anyhow::Result<String> 
         code => crate::run::CODE,
         style => Value::from_safe_string(STYLE.into()),
         script => Value::from_safe_string(SCRIPT.into()),
-        script_hash => STANDARD.encode(Sha256::digest(SCRIPT)),
+        script_hash => Base64Display::new(&Sha256::digest(SCRIPT), &STANDARD).to_string(),
         data => Value::from_safe_string(found.packed.json()?),
     })?;
     Ok(page)

@@ -78,7 +78,7 @@
   function readAddress() {
     const [view, query] = location.hash.slice(1).split('?');
     const given = new URLSearchParams(query ?? '');
-    state = { view: view === 'episodes' && episodes.length > 0 ? 'episodes' : 'summary' };
+    state = { view: view === 'episodes' ? 'episodes' : 'summary' };
     for (const field of FIELDS) state[field] = given.get(field) ?? '';
     state.turn = Math.max(0, (Number.parseInt(state.turn, 10) || 1) - 1);
   }
@@ -444,6 +444,7 @@
   // ---- views and keys
 
   function show() {
+    if (episodes.length === 0) state.view = 'summary';
     const isEpisodes = state.view === 'episodes';
     byId('view-summary').hidden = isEpisodes;
     byId('view-episodes').hidden = !isEpisodes;

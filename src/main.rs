@@ -12,6 +12,7 @@ mod model;
 mod play;
 mod policy;
 mod remote;
+mod report;
 mod run;
 mod score;
 mod scratch;
@@ -61,6 +62,8 @@ enum Command {
     Eval(eval::Eval),
     /// Add up the tables of runs of one recipe, one a seed, with intervals and paired tests
     Compare(compare::Compare),
+    /// Write a run or an evaluation as one HTML file: tables, curves and every episode turn by turn
+    Report(report::Report),
     /// Import a checkpoint, or tell what one holds
     #[command(subcommand)]
     Model(model::ModelCommand),
@@ -108,6 +111,7 @@ fn main() -> ExitCode {
         Command::Selftest(command) => command.run(),
         Command::Eval(command) => command.run(),
         Command::Compare(command) => command.run(),
+        Command::Report(command) => command.run(),
         Command::Model(command) => command.run(),
         Command::World(command) => command.run(),
         Command::Doctor(command) => command.run(),

@@ -1,0 +1,302 @@
+//! Episodes as the page reads them: texts once each, numbers with four decimals, token ids left out.
+//!
+//! ```text
+//! texts     ["You are in …", "go to desk 1", …]
+//! stores    what a file holds: policy, how it was played, how many episodes
+//! games     [hash, id, split, task type or null, task sentence]
+//! episodes  [store, game, outcome, repetition, seconds, last observation, failure or null, [completions, tokens, commands], turns]
+//! turn      [observation, completion, action, ln π, V, U, candidates, log-ratio, process score]
+//! candidate [completion, score, count, ln π, log-ratio, U]
+//! ```
+//!
+//! Whole numbers among these name a text, a store or a game by its place; an action is −1 where it is the completion
+//! itself and null where the completion held none. Nulls at the end of a list are left out.
+
+use super::gather::outcome_name;
+use scenarios::{Candidate, Outcome, Split, TaskType, Trajectory, Turn};
+use serde::Serialize;
+use std::collections::{BTreeSet, HashMap};
+
+/// Everything that the page's script reads.
+#[derive(Default, Serialize)]
+pub(super) struct Packed {
+    texts: Vec<String>,
+    stores: Vec<PackedStore>,
+    games: Vec<Game>,
+    episodes: Vec<Vec<Cell>>,
+    #[serde(skip)]
+    text_places: HashMap<String, usize>,
+    #[serde(skip)]
+    game_places: HashMap<(Split, String), usize>,
+}
+
+/// What the episodes of one store have in common.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Played {
+    /// The policy with how it was played.
+    pub(super) title: String,
+    pub(super) policy: String,
+    pub(super) k: usize,
+    /// What a candidate's score is.
+    pub(super) score: &'static str,
+    pub(super) file: String,
+    pub(super) protocol: String,
+}
+
+/// A store with its counts.
+#[derive(Serialize)]
+pub(super) struct PackedStore {
+    #[serde(flatten)]
+    pub(super) played: Played,
+    pub(super) episodes: usize,
+    /// Those that can be looked at.
+    pub(super) kept: usize,
+}
+
+#[derive(Serialize)]
+struct Game(String, String, Split, Option<TaskType>, String);
+
+/// An entry of a packed list.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Cell {
+    Nothing,
+    Whole(i64),
+    Real(f64),
+    Word(&'static str),
+    List(Vec<Cell>),
+}
+
+impl Packed {
+    pub(super) fn stores(&self) -> &[PackedStore] {
+        &self.stores
+    }
+
+    /// Adds a store; where only so many of its games shall be shown, those with the smallest hashes.
+    pub(super) fn add(&mut self, played: Played, trajectories: &[Trajectory], games: Option<usize>) {
+        let hashes: BTreeSet<&str> = trajectories.iter().map(|t| t.game_hash.as_str()).collect();
+        let last = games.and_then(|games| hashes.into_iter().nth(games - 1)).map(str::to_string);
+        let store = self.stores.len();
+        let is_kept = |t: &&Trajectory| last.as_ref().is_none_or(|last| t.game_hash <= *last);
+        let before = self.episodes.len();
+        for trajectory in trajectories.iter().filter(is_kept) {
+            let episode = self.episode(store, trajectory);
+            self.episodes.push(episode);
+        }
+        let kept = self.episodes.len() - before;
+        self.stores.push(PackedStore { played, episodes: trajectories.len(), kept });
+    }
+
+    /// As JSON that may stand in a `script` element: no markup begins in it, whatever a world or a server has said.
+    pub(super) fn json(&self) -> serde_json::Result<String> {
+        let text = serde_json::to_string(self)?;
+        Ok(text.replace('<', "\\u003c").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029"))
+    }
+
+    fn episode(&mut self, store: usize, trajectory: &Trajectory) -> Vec<Cell> {
+        let spent = trajectory.spent;
+        let game = self.game(trajectory);
+        let turns = trajectory.turns.iter().map(|turn| Cell::List(self.turn(turn))).collect();
+        vec![
+            place(store),
+            place(game),
+            Cell::Word(outcome_name(trajectory.outcome)),
+            place(trajectory.repetition),
+            real(trajectory.seconds),
+            self.text(&trajectory.last_observation),
+            trajectory
+                .failure
+                .as_ref()
+                .filter(|_| trajectory.outcome == Outcome::EnvFailed)
+                .map_or(Cell::Nothing, |f| self.text(f)),
+            Cell::List(vec![place(spent.completions), place(spent.tokens), place(spent.commands)]),
+            Cell::List(turns),
+        ]
+    }
+
+    fn turn(&mut self, turn: &Turn) -> Vec<Cell> {
+        let action = match &turn.action {
+            None => Cell::Nothing,
+            Some(action) if *action == turn.completion => Cell::Whole(-1),
+            Some(action) => self.text(action),
+        };
+        let logprob = (!turn.logprobs.is_empty()).then(|| turn.logprobs.iter().sum());
+        let candidates = match &turn.candidates[..] {
+            [] => Cell::Nothing,
+            candidates => {
+                Cell::List(candidates.iter().map(|candidate| Cell::List(self.candidate(candidate))).collect())
+            }
+        };
+        trimmed(vec![
+            self.text(&turn.observation),
+            self.text(&turn.completion),
+            action,
+            number(logprob),
+            number(turn.value),
+            number(turn.after_value),
+            candidates,
+            number(turn.log_ratio),
+            turn.process_score.map_or(Cell::Nothing, real),
+        ])
+    }
+
+    fn candidate(&mut self, candidate: &Candidate) -> Vec<Cell> {
+        trimmed(vec![
+            self.text(&candidate.completion),
+            number(Some(candidate.score)),
+            place(candidate.count),
+            number(candidate.logprob),
+            number(candidate.log_ratio),
+            number(candidate.after_value),
+        ])
+    }
+
+    fn game(&mut self, trajectory: &Trajectory) -> usize {
+        let key = (trajectory.split, trajectory.game_hash.clone());
+        if let Some(place) = self.game_places.get(&key) {
+            return *place;
+        }
+        let opening = trajectory.turns.first().map_or("", |turn| &turn.observation);
+        let sentence = task_sentence(opening).unwrap_or(&trajectory.game).to_string();
+        let Trajectory { game_hash, game, split, task_type, .. } = trajectory.clone();
+        self.games.push(Game(game_hash, game, split, task_type, sentence));
+        self.game_places.insert(key, self.games.len() - 1);
+        self.games.len() - 1
+    }
+
+    fn text(&mut self, text: &str) -> Cell {
+        if let Some(found) = self.text_places.get(text) {
+            return place(*found);
+        }
+        self.texts.push(text.into());
+        self.text_places.insert(text.into(), self.texts.len() - 1);
+        place(self.texts.len() - 1)
+    }
+}
+
+/// What the first observation of a game asks for.
+fn task_sentence(opening: &str) -> Option<&str> {
+    let (_, rest) = opening.split_once("Your task is to")?;
+    let sentence = rest.trim_start_matches(':').lines().next()?.trim();
+    (!sentence.is_empty()).then_some(sentence)
+}
+
+fn place(number: usize) -> Cell {
+    Cell::Whole(i64::try_from(number).expect("fewer texts than 2^63"))
+}
+
+fn number(number: Option<f32>) -> Cell {
+    number.map_or(Cell::Nothing, |number| real(number.into()))
+}
+
+/// Four decimals; a number that is none is left out, as JSON has no word for it.
+fn real(number: f64) -> Cell {
+    if number.is_finite() { Cell::Real((number * 1e4).round() / 1e4) } else { Cell::Nothing }
+}
+
+fn trimmed(mut cells: Vec<Cell>) -> Vec<Cell> {
+    while let Some(Cell::Nothing) = cells.last() {
+        cells.pop();
+    }
+    cells
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use scenarios::{Protocol, Spent};
+    use serde_json::{Value, json};
+
+    fn turn(observation: &str, completion: &str) -> Turn {
+        Turn {
+            observation: observation.into(),
+            completion: completion.into(),
+            action: Some(completion.into()),
+            ..Turn::default()
+        }
+    }
+
+    fn trajectory(hash: &str, turns: Vec<Turn>) -> Trajectory {
+        Trajectory {
+            format: Trajectory::FORMAT,
+            game: format!("valid_seen/{hash}"),
+            game_hash: hash.into(),
+            split: Split::ValidSeen,
+            task_type: None,
+            repetition: 0,
+            seed: 1,
+            policy: "p".into(),
+            value_policy: None,
+            protocol: Protocol::default(),
+            turns,
+            last_observation: "You won.".into(),
+            outcome: Outcome::Success,
+            reward: 1.0,
+            failure: None,
+            seconds: 0.5,
+            spent: Spent::default(),
+        }
+    }
+
+    fn played() -> Played {
+        Played { title: "p".into(), policy: "p".into(), k: 1, score: "U", file: "f".into(), protocol: String::new() }
+    }
+
+    fn packed(trajectories: &[Trajectory], games: Option<usize>) -> Packed {
+        let mut packed = Packed::default();
+        packed.add(played(), trajectories, games);
+        packed
+    }
+
+    /// ln π of the tokens −1 and −½ is −1.5 together; V has four decimals; what is not known at the end is left out.
+    #[test]
+    fn a_turn_is_packed_as_the_header_says() {
+        let told =
+            Turn { logprobs: vec![-1.0, -0.5], value: Some(0.123_456), ..turn("Your task is to: look.", "look") };
+        let malformed = Turn { action: None, ..turn("What?", "l o o k") };
+        let candidate = Candidate {
+            completion: "look".into(),
+            score: 0.5,
+            count: 2,
+            logprob: None,
+            log_ratio: None,
+            after_value: Some(0.5),
+        };
+        let chosen = Turn { action: Some("look".into()), candidates: vec![candidate], ..turn("What?", " look") };
+        let packed = packed(&[trajectory("aa", vec![told, malformed, chosen])], None);
+        let value: Value = serde_json::from_str(&packed.json().unwrap()).unwrap();
+        assert_eq!(value["texts"], json!(["Your task is to: look.", "look", "What?", "l o o k", " look", "You won."]));
+        assert_eq!(value["games"], json!([["aa", "valid_seen/aa", "valid_seen", null, "look."]]));
+        let turns =
+            json!([[0, 1, -1, -1.5, 0.1235], [2, 3], [2, 4, 1, null, null, null, [[1, 0.5, 2, null, null, 0.5]]]]);
+        assert_eq!(value["episodes"], json!([[0, 0, "success", 0, 0.5, 5, null, [0, 0, 0], turns]]));
+    }
+
+    #[test]
+    fn the_games_that_are_kept_do_not_depend_on_the_order_of_the_store() {
+        let game = |hash| trajectory(hash, vec![turn("o", "look")]);
+        let [forth, back] = [["b", "c", "a", "a"], ["a", "a", "c", "b"]].map(|order| packed(&order.map(game), Some(2)));
+        for packed in [forth, back] {
+            let store = &packed.stores()[0];
+            assert_eq!((store.episodes, store.kept), (4, 3));
+            let hashes: BTreeSet<&str> = packed.games.iter().map(|game| game.0.as_str()).collect();
+            assert_eq!(hashes, ["a", "b"].into());
+        }
+    }
+
+    #[test]
+    fn no_markup_begins_in_the_data() {
+        let hostile = "</script><img src=x onerror=alert(1)><!-- \u{2028} \u{2029}";
+        let json = packed(&[trajectory("a", vec![turn(hostile, hostile)])], None).json().unwrap();
+        assert!(!json.contains('<') && !json.contains(['\u{2028}', '\u{2029}']), "{json}");
+        let value: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(value["texts"][0], hostile);
+    }
+
+    #[test]
+    fn a_number_that_is_none_is_left_out() {
+        let turn = Turn { value: Some(f32::NAN), after_value: Some(f32::INFINITY), ..turn("o", "look") };
+        let value: Value = serde_json::from_str(&packed(&[trajectory("a", vec![turn])], None).json().unwrap()).unwrap();
+        assert_eq!(value["episodes"][0][8], json!([[0, 1, -1]]));
+    }
+}

@@ -7,7 +7,9 @@ mod collect;
 mod compare;
 mod doctor;
 mod eval;
+mod export;
 mod games;
+mod import;
 mod model;
 mod play;
 mod policy;
@@ -16,8 +18,10 @@ mod run;
 mod score;
 mod scratch;
 mod selftest;
+mod stores;
 mod train;
 mod ui;
+mod verify;
 mod world;
 mod worlds;
 
@@ -61,6 +65,12 @@ enum Command {
     Eval(eval::Eval),
     /// Add up the tables of runs of one recipe, one a seed, with intervals and paired tests
     Compare(compare::Compare),
+    /// Replay every logged episode in a fresh world; exit code 1 when a log does not say what happens there
+    Verify(verify::Verify),
+    /// Write logged episodes as other trainers load them: ShareGPT, OpenAI, TRL, verl
+    Export(export::Export),
+    /// Read demonstrations that others have published, and play them again where the games are at hand
+    Import(import::Import),
     /// Import a checkpoint, or tell what one holds
     #[command(subcommand)]
     Model(model::ModelCommand),
@@ -108,6 +118,9 @@ fn main() -> ExitCode {
         Command::Selftest(command) => command.run(),
         Command::Eval(command) => command.run(),
         Command::Compare(command) => command.run(),
+        Command::Verify(command) => command.run(),
+        Command::Export(command) => command.run(),
+        Command::Import(command) => command.run(),
         Command::Model(command) => command.run(),
         Command::World(command) => command.run(),
         Command::Doctor(command) => command.run(),

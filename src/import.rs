@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use trainer::formats::Sink;
 use trainer::formats::import::{GameName, Origin, Recorded, Thoughts, read, said_otherwise};
-use trainer::verify::{Logged, by_protocol, replay_episodes};
+use trainer::verify::{Logged, by_protocol, replay_all};
 
 /// Records that are named on the screen; all are counted.
 const SHOWN: usize = 10;
@@ -102,7 +102,10 @@ impl Import {
             ui::print_json(&report)?;
         } else {
             let Report { imported, records, won, store, .. } = report;
-            ui::print(&format!("{imported} of {records} records imported, {won} of them won, in {}\n", store.display()));
+            ui::print(&format!(
+                "{imported} of {records} records imported, {won} of them won, in {}\n",
+                store.display()
+            ));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -149,18 +152,15 @@ impl Import {
             let draft = self.draft(one, game, &mut repetitions);
             drafts.push((one, game, draft));
         }
-        let logged: Vec<Logged<'_>> = drafts
-            .iter()
-            .enumerate()
-            .map(|(place, (_, task, episode))| Logged { place, task, episode })
-            .collect();
+        let logged: Vec<Logged<'_>> =
+            drafts.iter().enumerate().map(|(place, (_, task, episode))| Logged { place, task, episode }).collect();
         let mut played: Vec<Option<Trajectory>> = vec![None; drafts.len()];
         let opened = self.which.open(&self.python, usize::MAX)?;
         let bar = ui::bar("play again");
         bar.set_length(drafts.len() as u64);
         for (protocol, group) in by_protocol(&logged) {
             let speaking = opened.speaking(protocol.translated_to);
-            let Ok(()) = replay_episodes(speaking.world(), &group, &protocol, Pool::default(), |one, episode| {
+            let Ok(()) = replay_all(speaking.world(), &group, &protocol, Pool::default(), |one, episode| {
                 bar.inc(1);
                 played[one.place] = Some(episode);
                 Ok::<(), Infallible>(())
@@ -175,7 +175,10 @@ impl Import {
                 Some(difference) => {
                     report.differing += 1;
                     let Placed { file, number, recorded } = one;
-                    name(report.differing, &format!("{}, record {number} ({}), {difference}", file.display(), recorded.id));
+                    name(
+                        report.differing,
+                        &format!("{}, record {number} ({}), {difference}", file.display(), recorded.id),
+                    );
                 }
             }
         }

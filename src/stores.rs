@@ -38,7 +38,8 @@ fn of_folder(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         name == "demonstrations.jsonl" || name.starts_with("episodes-")
     };
-    let mut found: Vec<PathBuf> = entries(folder)?.into_iter().filter(|path| is_store(path) && is_played(path)).collect();
+    let mut found: Vec<PathBuf> =
+        entries(folder)?.into_iter().filter(|path| is_store(path) && is_played(path)).collect();
     let iteration = |path: &PathBuf| path.file_name()?.to_str()?.parse::<usize>().ok();
     let mut iterations: Vec<(usize, PathBuf)> =
         entries(folder)?.into_iter().filter_map(|path| Some((iteration(&path)?, path))).collect();
@@ -86,7 +87,9 @@ pub(crate) fn suite_of_run(folder: &Path) -> anyhow::Result<Suite> {
     let text = std::fs::read_to_string(&recipe).ok();
     match text.and_then(|text| toml::from_str::<Games>(&text).ok()) {
         Some(Games { games: GamesRecipe::Folder { path } }) => Ok(Suite::open(path)?),
-        _ => Err(ui::WrongUse(format!("{}: nothing here says which games were played\nhint: --suite", folder.display()))
-            .into()),
+        _ => {
+            Err(ui::WrongUse(format!("{}: nothing here says which games were played\nhint: --suite", folder.display()))
+                .into())
+        }
     }
 }

@@ -16,9 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 use trainer::TrainerError;
-use trainer::verify::{
-    Difference, Logged, by_protocol, first_difference, is_checkable, replay_episodes, token_difference,
-};
+use trainer::verify::{Difference, Logged, by_protocol, first_difference, is_checkable, replay_all, token_difference};
 
 /// Differences that are printed; all are counted.
 const SHOWN: usize = 10;
@@ -112,7 +110,8 @@ impl Verify {
         suites: &'s mut HashMap<PathBuf, Suite>,
     ) -> anyhow::Result<(PathBuf, &'s Suite)> {
         let Some(place) = self.suite.clone().or_else(|| source.folder.clone()) else {
-            let text = format!("{}: whose games are these?\nhint: --suite, or name the run folder", source.store.display());
+            let text =
+                format!("{}: whose games are these?\nhint: --suite, or name the run folder", source.store.display());
             return Err(ui::WrongUse(text).into());
         };
         if !suites.contains_key(&place) {
@@ -140,7 +139,7 @@ impl Verify {
         let mut found = Vec::new();
         for (protocol, group) in by_protocol(logged) {
             let speaking = opened.speaking(protocol.translated_to);
-            let Ok(()) = replay_episodes(speaking.world(), &group, &protocol, pool, |logged, played| {
+            let Ok(()) = replay_all(speaking.world(), &group, &protocol, pool, |logged, played| {
                 tick();
                 let difference = first_difference(logged.episode, &played)
                     .or_else(|| tokenizer.and_then(|tokenizer| token_difference(tokenizer, logged.episode)));
@@ -178,11 +177,8 @@ fn logged_of<'a>(
         );
         return Err(ui::WrongUse(text).into());
     }
-    let logged = |(place, episode): (usize, &'a Trajectory)| Logged {
-        place,
-        task: tasks[episode.game_hash.as_str()],
-        episode,
-    };
+    let logged =
+        |(place, episode): (usize, &'a Trajectory)| Logged { place, task: tasks[episode.game_hash.as_str()], episode };
     Ok(checkable().map(logged).collect())
 }
 

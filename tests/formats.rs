@@ -40,7 +40,8 @@ fn write(path: &Path, episodes: &[Trajectory]) {
 
 /// A suite of generated games in `games`.
 fn suite(folder: &Path, text: TextVersion, train: usize) -> Suite {
-    let options = GenerateOptions { seed: 5, text, train, valid_train: 0, seen: 3, unseen: 0, ..GenerateOptions::default() };
+    let options =
+        GenerateOptions { seed: 5, text, train, valid_train: 0, seen: 3, unseen: 0, ..GenerateOptions::default() };
     generate(&folder.join("games"), &options).unwrap()
 }
 
@@ -170,7 +171,9 @@ fn what_is_left_out_is_said_and_what_is_there_is_kept() {
     let won = episodes[2..].iter().filter(|episode| episode.outcome == Outcome::Success).count();
     assert!(won > 0 && won < 34, "{won}");
 
-    let export = |more: &[&str]| hearth(folder.path(), &[&["export", "log.jsonl", "--out", "out.json", "--format"], more].concat());
+    let export = |more: &[&str]| {
+        hearth(folder.path(), &[&["export", "log.jsonl", "--out", "out.json", "--format"], more].concat())
+    };
     let output = export(&["openai", "--won-only"]);
     assert!(output.status.success());
     let lines = said(&output);
@@ -279,7 +282,10 @@ fn a_record_becomes_the_episode_that_it_was_recorded_from() {
             assert_eq!((&imported.game, &imported.game_hash), (&episode.game, &episode.game_hash));
             assert_eq!((&imported.last_observation, imported.outcome), (&episode.last_observation, episode.outcome));
             assert_eq!(imported.turns[1].state, episode.turns[1].state);
-            assert_eq!((imported.policy.as_str(), imported.protocol.turn_limit), (format, 50.max(imported.turns.len())));
+            assert_eq!(
+                (imported.policy.as_str(), imported.protocol.turn_limit),
+                (format, 50.max(imported.turns.len()))
+            );
         }
         json_of(&hearth(folder.path(), &["verify", &out, "--suite", "games", "--json"]));
     }
@@ -311,7 +317,10 @@ fn old_grammar_is_translated_and_the_episodes_are_true() {
     let thinking = import("thinking.jsonl", "newer/games", &["--thoughts", "keep"]);
     for (thinking, new) in thinking.iter().zip(&new) {
         assert_eq!(thinking.turns.len(), 2 * new.turns.len());
-        assert_eq!((&*thinking.turns[2].completion, &*thinking.turns[3].observation), ("think: This is turn 1.", "Nothing happens."));
+        assert_eq!(
+            (&*thinking.turns[2].completion, &*thinking.turns[3].observation),
+            ("think: This is turn 1.", "Nothing happens.")
+        );
         assert_eq!(thinking.last_observation, new.last_observation);
     }
 }
@@ -326,17 +335,25 @@ fn records_that_are_not_true_are_left_out_and_named() {
     let length = records[4]["conversations"].as_array().unwrap().len();
     records[4]["conversations"].as_array_mut().unwrap().truncate(length - 2);
     let won = records[5]["conversations"].as_array_mut().unwrap();
-    won.extend([json!({"from": "human", "value": "Observation: Done."}), json!({"from": "gpt", "value": "Action: look"})]);
+    won.extend([
+        json!({"from": "human", "value": "Observation: Done."}),
+        json!({"from": "gpt", "value": "Action: look"}),
+    ]);
     fs::write(folder.path().join("eto.json"), json!(records).to_string()).unwrap();
 
     let arguments = ["import", "eto.json", "--format", "eto", "--out", "out.jsonl", "--suite", "games", "--json"];
     let output = hearth(folder.path(), &arguments);
-    refused(&output, 2, "eto.json, record 4: message 4: no line begins with `Action:`\nhint: --skip-bad leaves such records out");
+    refused(
+        &output,
+        2,
+        "eto.json, record 4: message 4: no line begins with `Action:`\nhint: --skip-bad leaves such records out",
+    );
     assert!(!folder.path().join("out.jsonl").exists());
 
     let output = hearth(folder.path(), &[&arguments[..], &["--skip-bad"]].concat());
     let report = json_of(&output);
-    let counts = ["records", "imported", "won", "bad", "unmatched", "differing"].map(|key| report[key].as_u64().unwrap());
+    let counts =
+        ["records", "imported", "won", "bad", "unmatched", "differing"].map(|key| report[key].as_u64().unwrap());
     assert_eq!(counts, [12, 8, 7, 1, 1, 2], "{report}");
     let text = said(&output);
     for line in [
@@ -378,7 +395,8 @@ fn each_export_loads_with_the_library_it_is_for() {
     let mut expected = BTreeMap::new();
     for format in ["sharegpt", "openai", "trl-sft", "trl-dpo", "trl-kto", "verl-sft", "verl-rl"] {
         let file = format!("{format}.{}", if format.starts_with("verl") { "parquet" } else { "jsonl" });
-        let arguments = ["export", "log.jsonl", "--format", format, "--out", &file, "--instructions", "above.txt", "--json"];
+        let arguments =
+            ["export", "log.jsonl", "--format", format, "--out", &file, "--instructions", "above.txt", "--json"];
         let counts = json_of(&hearth(folder.path(), &arguments));
         assert!(counts["rows"].as_u64().unwrap() > 1, "{format}: {counts}");
         expected.insert(format, counts["rows"].clone());

@@ -56,9 +56,16 @@ fn a_log_as_it_was_written_is_true() {
         let episodes = Store::read(&log).unwrap();
         assert!(episodes.iter().any(|episode| episode.outcome == outcome), "{more:?}");
         let (code, report) = verified(folder.path(), &["log.jsonl", "--suite", "games"]);
-        assert_eq!((code, &report["differences"], &report["shown"]), (0, &0.into(), &serde_json::json!([])), "{more:?}");
+        assert_eq!(
+            (code, &report["differences"], &report["shown"]),
+            (0, &0.into(), &serde_json::json!([])),
+            "{more:?}"
+        );
         let turns: usize = episodes.iter().map(|episode| episode.turns.len()).sum();
-        assert_eq!((report["checked"].as_u64(), report["turns"].as_u64()), (Some(episodes.len() as u64), Some(turns as u64)));
+        assert_eq!(
+            (report["checked"].as_u64(), report["turns"].as_u64()),
+            (Some(episodes.len() as u64), Some(turns as u64))
+        );
     }
 }
 
@@ -84,7 +91,11 @@ fn malformed_turns_and_episodes_that_were_ended_are_true_too() {
     episodes[4].game_hash = "of no game here".into();
     write(&log, &episodes);
     let (code, report) = verified(folder.path(), &["log.jsonl", "--suite", "games"]);
-    assert_eq!((code, report["differences"].as_u64(), report["not_checkable"].as_u64()), (0, Some(0), Some(1)), "{report}");
+    assert_eq!(
+        (code, report["differences"].as_u64(), report["not_checkable"].as_u64()),
+        (0, Some(0), Some(1)),
+        "{report}"
+    );
 }
 
 /// A log, what is done to its third episode, and what is then said of it: the turn, the field, the expected and the found.
@@ -95,12 +106,23 @@ fn every_forgery_is_caught_and_named() {
     let (folder, log) = played(&["--repetitions", "1"]);
     let episodes = Store::read(&log).unwrap();
     assert!(episodes[2].outcome == Outcome::Success && episodes[2].turns.len() > 3, "{:?}", episodes[2].turns.len());
-    let after_all = |episode: &Trajectory| episode.turns.len() + 1;
     let forgeries: &[Forgery<'_>] = &[
         ("a changed observation", &|e| e.turns[1].observation.push('!'), |_| (2, "observation"), "!\"", "\""),
-        ("another opening", &|e| e.turns[0].observation = "Hello.".into(), |_| (1, "observation"), "\"Hello.\"", "-= Welcome"),
+        (
+            "another opening",
+            &|e| e.turns[0].observation = "Hello.".into(),
+            |_| (1, "observation"),
+            "\"Hello.\"",
+            "-= Welcome",
+        ),
         ("another state", &|e| e.turns[2].state = Some(7), |_| (3, "state"), "0000000000000007", ""),
-        ("another last text", &|e| e.last_observation = "Bye.".into(), |e| (e.turns.len() + 1, "observation"), "\"Bye.\"", ""),
+        (
+            "another last text",
+            &|e| e.last_observation = "Bye.".into(),
+            |e| (e.turns.len() + 1, "observation"),
+            "\"Bye.\"",
+            "",
+        ),
         ("another action", &|e| e.turns[1].action = Some("look".into()), |_| (2, "action"), "\"look\"", ""),
         (
             "a flipped outcome",
@@ -110,7 +132,13 @@ fn every_forgery_is_caught_and_named() {
             "success after",
         ),
         ("a dropped turn", &|e| drop(e.turns.remove(1)), |_| (2, "observation"), "", ""),
-        ("a dropped last turn", &|e| drop(e.turns.pop()), |e| (e.turns.len() + 1, "outcome"), "success after", "it goes on"),
+        (
+            "a dropped last turn",
+            &|e| drop(e.turns.pop()),
+            |e| (e.turns.len() + 1, "outcome"),
+            "success after",
+            "it goes on",
+        ),
         (
             "turns after the win",
             &|e| {
@@ -132,7 +160,13 @@ fn every_forgery_is_caught_and_named() {
             "turn_limit after",
             "it goes on",
         ),
-        ("a wrong reward", &|e| e.reward = 0.5, |e| (e.turns.len() + 1, "reward"), "0.5", "1, which is what success gives"),
+        (
+            "a wrong reward",
+            &|e| e.reward = 0.5,
+            |e| (e.turns.len() + 1, "reward"),
+            "0.5",
+            "1, which is what success gives",
+        ),
     ];
     for (what, forge, place, expected, found) in forgeries {
         let mut forged = episodes.clone();
@@ -143,11 +177,14 @@ fn every_forgery_is_caught_and_named() {
         let shown = &report["shown"][0];
         assert_eq!((code, report["differences"].as_u64()), (1, Some(1)), "{what}: {report}");
         assert_eq!((shown["line"].as_u64(), shown["store"].as_str()), (Some(3), Some("log.jsonl")), "{what}");
-        assert_eq!((shown["game"].as_str(), shown["turn"].as_u64()), (Some(&*forged[2].game), Some(turn as u64)), "{what}: {shown}");
+        assert_eq!(
+            (shown["game"].as_str(), shown["turn"].as_u64()),
+            (Some(&*forged[2].game), Some(turn as u64)),
+            "{what}: {shown}"
+        );
         assert_eq!(shown["field"].as_str(), Some(field), "{what}: {shown}");
         assert!(shown["expected"].as_str().unwrap().contains(expected), "{what}: {shown}");
         assert!(shown["found"].as_str().unwrap().contains(found), "{what}: {shown}");
-        assert!(turn <= after_all(&forged[2]));
     }
 }
 
@@ -170,7 +207,8 @@ fn a_difference_is_printed_with_its_place() {
 #[test]
 fn a_suite_without_the_games_is_wrong_use() {
     let (folder, log) = played(&["--repetitions", "1"]);
-    let options = GenerateOptions { seed: 99, train: 6, valid_train: 0, seen: 0, unseen: 0, ..GenerateOptions::default() };
+    let options =
+        GenerateOptions { seed: 99, train: 6, valid_train: 0, seen: 0, unseen: 0, ..GenerateOptions::default() };
     generate(&folder.path().join("others"), &options).unwrap();
     let refused = |arguments: &[&str]| {
         let output = hearth(folder.path(), &[&["verify"], arguments].concat());
@@ -204,7 +242,8 @@ fn a_run_folder_is_true_with_its_own_games() {
     let mut episodes = Store::read(&rollouts).unwrap();
     episodes[1].turns[0].completion_tokens[0] ^= 1;
     write(&rollouts, &episodes);
-    let (code, report) = verified(folder.path(), &["run/1/rollouts.jsonl", "--suite", "run/games", "--policy", "run/1/sft"]);
+    let (code, report) =
+        verified(folder.path(), &["run/1/rollouts.jsonl", "--suite", "run/games", "--policy", "run/1/sft"]);
     assert_eq!((code, &report["shown"][0]["field"], &report["shown"][0]["line"]), (1, &"tokens".into(), &2.into()));
     assert_eq!(verified(folder.path(), &["run/1/rollouts.jsonl", "--suite", "run/games"]).0, 0, "nobody spells");
 }

@@ -4,8 +4,8 @@
 
 Packages: datasets 5.2.0, pyarrow 26.0.1, pandas 3.1.1, torch 2.9.1, transformers 5.17.0, trl 1.16.0 (with accelerate
 1.15.0); verl 0.9.1 (with omegaconf, tensordict 0.15.3, ray, installed with --no-deps: it asks for an older transformers).
-FOLDER holds FORMAT.jsonl and FORMAT.parquet, all of the same episodes with a system message. There is no model and no GPU:
-a tokenizer of single words is made here, and the datasets' and trainers' own preparation is run on the rows.
+FOLDER holds FORMAT.jsonl and FORMAT.parquet, all of the same episodes with a system message. It needs no model and no GPU:
+a tokenizer of single words and a network of chance are made here; TRL's trainers prepare the rows and make an update.
 """
 
 import json
@@ -17,7 +17,7 @@ import datasets
 import pyarrow.parquet
 from datasets import load_dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 from trl.data_utils import apply_chat_template, extract_prompt, is_conversational, maybe_apply_chat_template
 from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
@@ -34,14 +34,14 @@ TEMPLATE = (
 
 def words(texts):
     """A tokenizer that knows the words of these texts."""
-    splitter = pre_tokenizers.Split("\n", "isolated"), pre_tokenizers.Split(" ", "isolated")
-    splitter = pre_tokenizers.Sequence(list(splitter))
+    splitter = pre_tokenizers.Sequence([pre_tokenizers.Split(character, "isolated") for character in "\n "])
     known = {"<unk>", "system", "user", "assistant", "\n"}
     for text in texts:
         known.update(piece for piece, _ in splitter.pre_tokenize_str(text))
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(sorted(known))}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = splitter
-    made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="</s>")
+    special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
+    made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
     made.chat_template = TEMPLATE
     return made
 
@@ -58,11 +58,21 @@ def alternate(roles, system, user, assistant):
     assert all(role == (assistant if i % 2 else user) for i, role in enumerate(roles[1:])), roles
 
 
-def prepared(trainer, rows, tokenizer, config):
-    """The rows as a trainer's own preparation leaves them, on a trainer that has nothing else."""
-    stub = types.SimpleNamespace(_tokenizer=tokenizer, processing_class=tokenizer, completion_only_loss=False, args=config,
-                                 padding_free=False, _is_vlm=False)
-    return stub, trainer._prepare_dataset
+def learned(trainer, config, rows, tokenizer, **options):
+    """The rows as the trainer prepares them, after it has made an update with them on a model of chance."""
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    shape = LlamaConfig(vocab_size=len(tokenizer), num_key_value_heads=2, **sizes)
+    networks = ["model"] if trainer is SFTTrainer else ["model", "ref_model"]
+    options |= {"max_length": None, "report_to": "none", "use_cpu": True, "bf16": False, "save_strategy": "no"}
+    options |= {"max_steps": 1, "per_device_train_batch_size": 2, "disable_tqdm": True}
+    made = trainer(
+        **{network: LlamaForCausalLM(shape) for network in networks},
+        args=config(output_dir=str(FOLDER / "trainer"), **options),
+        train_dataset=rows,
+        processing_class=tokenizer,
+    )
+    made.train()
+    return made.train_dataset
 
 
 def chats():
@@ -79,13 +89,11 @@ def sft(tokenizer):
     rows = rows_of("trl-sft")
     assert rows.column_names == ["messages"] and all(is_conversational(row) for row in rows)
     assert maybe_apply_chat_template(rows[0], tokenizer)["text"].startswith("<s>system\n")
-    config = SFTConfig(output_dir=str(FOLDER / "x"), assistant_only_loss=True, max_length=None, report_to="none", use_cpu=True)
-    stub, prepare = prepared(SFTTrainer, rows, tokenizer, config)
-    ready = prepare(stub, rows, tokenizer, config, False, None, "train")
+    ready = learned(SFTTrainer, SFTConfig, rows, tokenizer, assistant_only_loss=True)
     for row, done in zip(rows, ready, strict=True):
-        learned = [i for i, mask in zip(done["input_ids"], done["assistant_masks"], strict=True) if mask]
+        counted = [label for label in done["labels"] if label != -100]
         completions = "".join(said["content"] + "</s>" for said in row["messages"] if said["role"] == "assistant")
-        assert tokenizer.decode(learned).replace(" ", "") == completions.replace(" ", "")
+        assert tokenizer.decode(counted).replace(" ", "") == completions.replace(" ", "")
     return len(ready)
 
 
@@ -97,9 +105,7 @@ def dpo(tokenizer):
         sides = {side: row["prompt"] + row[side] for side in ("chosen", "rejected")}
         assert extract_prompt(sides) == row, "TRL parts the pair at the same place"
         assert apply_chat_template(row, tokenizer)["chosen"] != apply_chat_template(row, tokenizer)["rejected"]
-    config = DPOConfig(output_dir=str(FOLDER / "x"), max_length=None, report_to="none", use_cpu=True)
-    stub, prepare = prepared(DPOTrainer, rows, tokenizer, config)
-    ready = prepare(stub, rows, tokenizer, config, "train")
+    ready = learned(DPOTrainer, DPOConfig, rows, tokenizer)
     assert all(row["prompt_ids"] and row["chosen_ids"] and row["rejected_ids"] for row in ready)
     return len(ready)
 
@@ -110,9 +116,7 @@ def kto(tokenizer):
     for row in rows:
         assert is_conversational(row) and [said["role"] for said in row["prompt"]] == ["system", "user"]
         assert row["completion"][0]["role"] == row["completion"][-1]["role"] == "assistant"
-    config = KTOConfig(output_dir=str(FOLDER / "x"), max_length=None, report_to="none", use_cpu=True)
-    stub, prepare = prepared(KTOTrainer, rows, tokenizer, config)
-    ready = prepare(stub, rows, tokenizer, config, "train")
+    ready = learned(KTOTrainer, KTOConfig, rows, tokenizer)
     assert all(row["prompt_ids"] and row["completion_ids"] for row in ready)
     return len(ready)
 
@@ -125,9 +129,9 @@ def verl_sft(tokenizer):
     data = MultiTurnSFTDataset(str(path), tokenizer, {"max_length": 4096, "truncation": "error"})
     for i, row in enumerate(table["messages"].to_pylist()):
         item = data[i]
-        learned = tokenizer.decode(item["input_ids"][item["loss_mask"].bool()])
+        counted = tokenizer.decode(item["input_ids"][item["loss_mask"].bool()])
         completions = "".join(said["content"] + "</s>" for said in row if said["role"] == "assistant")
-        assert learned.replace(" ", "") == completions.replace(" ", "")
+        assert counted.replace(" ", "") == completions.replace(" ", "")
     return len(data)
 
 

@@ -136,7 +136,7 @@ impl Replay<'_> {
 ///
 /// # Errors
 /// The first error of `record`.
-pub fn replay_episodes<E>(
+pub fn replay_all<E>(
     world: &dyn World,
     logged: &[Logged<'_>],
     protocol: &Protocol,
@@ -226,8 +226,7 @@ fn of_the_reward(logged: &Trajectory) -> Option<Difference> {
 pub fn token_difference(tokenizer: &Tokenizer, logged: &Trajectory) -> Option<Difference> {
     let mut place = Place::Opening;
     for (index, turn) in logged.turns.iter().enumerate().filter(|(_, turn)| !turn.completion_tokens.is_empty()) {
-        let differs =
-            |expected, found| Some(Difference { turn: index + 1, field: Field::Tokens, expected, found });
+        let differs = |expected, found| Some(Difference { turn: index + 1, field: Field::Tokens, expected, found });
         let due = chat::observation_tokens(tokenizer, &turn.observation, place);
         if due != turn.observation_tokens {
             return differs(format!("{:?}", turn.observation_tokens), format!("{due:?}, which is the observation"));

@@ -186,10 +186,7 @@ mod tests {
     fn a_kept_thought_is_a_turn_and_old_grammar_is_translated() {
         let episode = agentgym(record()).unwrap().episode("x", Thoughts::Keep, Some(TextVersion::V2_1_3), 0);
         let expected = [
-            (
-                "You see a desk 1.\nYour task is to: put a mug on desk.",
-                "think: I need a mug. The Action: is to look.",
-            ),
+            ("You see a desk 1.\nYour task is to: put a mug on desk.", "think: I need a mug. The Action: is to look."),
             ("Nothing happens.", "take mug 1 from shelf 1"),
             ("You pick up the mug 1 from the shelf 1.", "move mug 1 to desk 1"),
             ("You move the mug 1 to the desk 1.", "look"),
@@ -211,10 +208,14 @@ mod tests {
             record["conversations"][index][key] = value;
         };
         assert!(broken(&|r| r["item_id"] = json!("babyai_3")).contains("\"babyai_3\" is no TASK_trial_"));
-        assert!(broken(&|r| messages(r, 5, "value", json!("look"))).contains("message 6: no line begins with `Action:`"));
+        assert!(
+            broken(&|r| messages(r, 5, "value", json!("look"))).contains("message 6: no line begins with `Action:`")
+        );
         assert!(broken(&|r| messages(r, 5, "loss", json!(false))).contains("message 6: an answer that is not"));
         assert!(broken(&|r| messages(r, 4, "from", json!("gpt"))).contains("message 5 is from \"gpt\""));
-        assert!(broken(&|r| messages(r, 7, "value", json!("Action: look\nlook"))).contains("message 8: \"look\\nlook\""));
+        assert!(
+            broken(&|r| messages(r, 7, "value", json!("Action: look\nlook"))).contains("message 8: \"look\\nlook\"")
+        );
         assert!(broken(&|r| r["conversations"] = json!([])).contains("no answer holds an `Action:`"));
         assert!(broken(&|r| r["conversations"][3] = json!({"from": "gpt"})).contains("missing field `value`"));
     }
@@ -223,7 +224,10 @@ mod tests {
     fn a_path_of_alfworld_names_its_game() {
         for path in ["data/json_2.1.1/train/a-b/trial_1", "/x/train/a-b/trial_1/game.tw-pddl", "train/a-b/trial_1/"] {
             let game = GameName::of_path(path).unwrap();
-            assert_eq!(game, GameName { split: Some(scenarios::Split::Train), task: "a-b".into(), trial: "trial_1".into() });
+            assert_eq!(
+                game,
+                GameName { split: Some(scenarios::Split::Train), task: "a-b".into(), trial: "trial_1".into() }
+            );
         }
         assert_eq!(GameName::of_path("trial_1"), None);
     }
@@ -232,7 +236,10 @@ mod tests {
     fn a_world_and_a_record_are_compared_without_what_recorders_drop() {
         let opening = "-= Welcome to TextWorld, ALFRED! =-\n\nYou are here.\n\nYour task is to: look.";
         assert_eq!(plain(opening), plain("You are here.\nYour task is to: look."));
-        for arrival in ["You arrive at loc 14. On the desk 1, you see a mug 1.", "You arrive at desk 1. On the desk 1, you see a mug 1."] {
+        for arrival in [
+            "You arrive at loc 14. On the desk 1, you see a mug 1.",
+            "You arrive at desk 1. On the desk 1, you see a mug 1.",
+        ] {
             assert_eq!(plain(arrival), "On the desk 1, you see a mug 1.");
         }
     }

@@ -134,7 +134,13 @@ impl Recorded {
     /// The record as an episode that was won, as those who publish demonstrations say it was, in the words of `text`. Its
     /// texts are those of the record, its game has no hash, and no command was performed.
     #[must_use]
-    pub fn episode(&self, policy: &str, thoughts: Thoughts, text: Option<TextVersion>, repetition: usize) -> Trajectory {
+    pub fn episode(
+        &self,
+        policy: &str,
+        thoughts: Thoughts,
+        text: Option<TextVersion>,
+        repetition: usize,
+    ) -> Trajectory {
         let words = self.text().zip(text).filter(|(from, to)| from != to);
         let mut turns: Vec<Turn> = Vec::new();
         let mut before: Option<&str> = None;

@@ -39,7 +39,10 @@ enum Form {
     Lines(BufWriter<File>),
     /// The same between brackets, with commas.
     Array(BufWriter<File>),
-    Parquet { decoder: Box<Decoder>, writer: Box<ArrowWriter<File>> },
+    Parquet {
+        decoder: Box<Decoder>,
+        writer: Box<ArrowWriter<File>>,
+    },
 }
 
 impl Sink {
@@ -63,7 +66,8 @@ impl Sink {
         let schema = Arc::new(schema);
         Self::create(path, |file| {
             let refused = |reason: String| TrainerError::content(path, reason);
-            let decoder = ReaderBuilder::new(Arc::clone(&schema)).build_decoder().map_err(|e| refused(e.to_string()))?;
+            let decoder =
+                ReaderBuilder::new(Arc::clone(&schema)).build_decoder().map_err(|e| refused(e.to_string()))?;
             let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
             let writer = ArrowWriter::try_new(file, schema, Some(properties)).map_err(|e| refused(e.to_string()))?;
             Ok(Form::Parquet { decoder: Box::new(decoder), writer: Box::new(writer) })

@@ -7,9 +7,9 @@
 //! | `KTOTrainer` | unpaired preference | `prompt`, `completion`, `label` |
 //!
 //! A prompt, a choice and a completion are each a list of messages, and the two last may go on for several turns. TRL then
-//! counts every token after the prompt, the world's too: it has masks for the assistant's tokens only with `messages`
-//! (`assistant_only_loss`). Of a pair this matters little: the world's tokens are in both networks' log-probabilities, and
-//! the beginning that two episodes share is the prompt, as TRL's own `extract_prompt` has it, where it cancels.
+//! counts every token after the prompt, the world's words too: it has a mask for the assistant's alone with `messages` only
+//! (`assistant_only_loss`). So a pair's prompt is all that its two episodes share, as TRL's own `extract_prompt` has it;
+//! beyond that, whoever trains there learns from the world's words as well.
 
 use super::chat::{Message, Role};
 use serde::Serialize;

@@ -7,7 +7,9 @@ mod collect;
 mod compare;
 mod doctor;
 mod eval;
+mod export;
 mod games;
+mod import;
 mod model;
 mod play;
 mod policy;
@@ -17,8 +19,10 @@ mod run;
 mod score;
 mod scratch;
 mod selftest;
+mod stores;
 mod train;
 mod ui;
+mod verify;
 mod world;
 mod worlds;
 
@@ -64,6 +68,12 @@ enum Command {
     Compare(compare::Compare),
     /// Write a run or an evaluation as one HTML file: tables, curves and every episode turn by turn
     Report(report::Report),
+    /// Replay every logged episode in a fresh world; exit code 1 when a log does not say what happens there
+    Verify(verify::Verify),
+    /// Write logged episodes as other trainers load them: ShareGPT, OpenAI, TRL, verl
+    Export(export::Export),
+    /// Read demonstrations that others have published, and play them again where the games are at hand
+    Import(import::Import),
     /// Import a checkpoint, or tell what one holds
     #[command(subcommand)]
     Model(model::ModelCommand),
@@ -112,6 +122,9 @@ fn main() -> ExitCode {
         Command::Eval(command) => command.run(),
         Command::Compare(command) => command.run(),
         Command::Report(command) => command.run(),
+        Command::Verify(command) => command.run(),
+        Command::Export(command) => command.run(),
+        Command::Import(command) => command.run(),
         Command::Model(command) => command.run(),
         Command::World(command) => command.run(),
         Command::Doctor(command) => command.run(),

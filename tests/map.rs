@@ -137,7 +137,13 @@ fn there_is_one_rollout_loop() {
     let callers = files_with("play_episodes(", &["agent/src", "trainer/src", "src"]);
     assert_eq!(
         callers,
-        set(&["src/bench/mind.rs", "src/play.rs", "trainer/src/evaluate.rs", "trainer/src/process.rs"])
+        set(&[
+            "src/bench/mind.rs",
+            "src/play.rs",
+            "trainer/src/evaluate.rs",
+            "trainer/src/process.rs",
+            "trainer/src/verify.rs"
+        ])
     );
 }
 

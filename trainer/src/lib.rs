@@ -2,13 +2,15 @@
 //!
 //! [`batch`] lays trajectories out as tensors, [`loss`] holds one file an algorithm, [`train`] is the one training
 //! loop, [`evaluate`] plays every game once and counts, [`process`] scores the turns of failed episodes, [`course`] runs
-//! collect → train → evaluate from one recipe.
+//! collect → train → evaluate from one recipe. [`verify`] replays what was logged, and [`formats`] writes and reads it as
+//! other tools do.
 
 pub mod batch;
 pub mod checkpoint;
 pub mod course;
 pub mod error;
 pub mod evaluate;
+pub mod formats;
 pub mod loss;
 pub mod metrics;
 pub mod objective;
@@ -19,5 +21,6 @@ pub mod recipe;
 pub mod selftest;
 pub mod statistics;
 pub mod train;
+pub mod verify;
 
 pub use error::TrainerError;

@@ -8,6 +8,7 @@ mod compare;
 mod doctor;
 mod eval;
 mod games;
+mod merge;
 mod model;
 mod play;
 mod policy;
@@ -16,6 +17,7 @@ mod run;
 mod score;
 mod scratch;
 mod selftest;
+mod shard;
 mod train;
 mod ui;
 mod world;
@@ -51,6 +53,8 @@ enum Command {
     Scenarios(games::Scenarios),
     /// Play episodes into a trajectory store
     Collect(collect::Collect),
+    /// Make whole stores of what shards have played (`--shard`)
+    Merge(merge::Merge),
     /// Score the turns of failed episodes by how far they could still be won
     Score(score::Score),
     /// Train one lesson on trajectory stores
@@ -103,6 +107,7 @@ fn main() -> ExitCode {
         Command::Play(command) => command.run(),
         Command::Scenarios(command) => command.run(),
         Command::Collect(command) => command.run(),
+        Command::Merge(command) => command.run(),
         Command::Score(command) => command.run(),
         Command::Train(command) => command.run(),
         Command::Selftest(command) => command.run(),

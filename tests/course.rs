@@ -17,7 +17,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tiny::{RECIPE, files};
 use trainer::TrainerError;
-use trainer::course::{Report, Reporter, follow};
+use trainer::course::{Means, Report, Reporter, follow};
 use trainer::evaluate::Row;
 use trainer::recipe::Recipe;
 
@@ -58,7 +58,7 @@ struct Followed {
 
 fn go(recipe: &Recipe, out: &Path) -> Result<Followed, TrainerError> {
     let (world, notes) = (Counting::default(), Notes::default());
-    let report = follow(recipe, out, &world, &notes, Hardware::Cpu, "test")?;
+    let report = follow(recipe, out, &world, &notes, &Means::alone(Hardware::Cpu, "test"))?;
     Ok(Followed { report, opened: world.opened.into_inner(), notes: notes.0.into_inner().unwrap() })
 }
 
@@ -227,7 +227,7 @@ fn a_run_on_a_folder_of_games_is_bound_to_these_games() {
     let damaged = &suite.split(Split::ValidSeen)[0].path;
     fs::write(damaged, "{").unwrap();
     let notes = Notes::default();
-    let Err(error) = follow(&recipe, &out, &NativeWorld::new(), &notes, Hardware::Cpu, "test") else {
+    let Err(error) = follow(&recipe, &out, &NativeWorld::new(), &notes, &Means::alone(Hardware::Cpu, "test")) else {
         panic!("a game less")
     };
     assert!(error.to_string().contains("run.json: the games are not those that this run began with"), "{error}");

@@ -411,7 +411,7 @@ impl Course<'_> {
             take_in(&path, &jobs)?;
             self.play(step, place, &bar)?
         };
-        remove_parts(&path)?;
+        remove_parts(&path, &episodes)?;
         let won = episodes.iter().filter(|episode| episode.reward() > 0.0).count();
         match step {
             Step::Evaluate { .. } => bar.finish(),
@@ -659,9 +659,12 @@ fn take_in(whole: &Path, jobs: &[Job<'_>]) -> Result<(), TrainerError> {
 }
 
 /// Removes shards' stores whose episodes all stand in the whole store.
-fn remove_parts(whole: &Path) -> Result<(), TrainerError> {
+fn remove_parts(whole: &Path, episodes: &[Trajectory]) -> Result<(), TrainerError> {
+    let there: HashSet<(&str, u64)> = episodes.iter().map(|e| (e.game_hash.as_str(), e.seed)).collect();
     for part in parts_of(whole)? {
-        std::fs::remove_file(&part).map_err(TrainerError::file(&part))?;
+        if Store::read(&part)?.iter().all(|e| there.contains(&(e.game_hash.as_str(), e.seed))) {
+            std::fs::remove_file(&part).map_err(TrainerError::file(&part))?;
+        }
     }
     Ok(())
 }

@@ -378,6 +378,9 @@ impl Place {
                 parts.retain(|part| part.file_name().is_some_and(|name| !folder.join(name).exists()));
                 move_into(&parts, folder)?;
                 let _ = fs::remove_dir(&aside); // where it is empty now
+                if parts.is_empty() {
+                    return Ok(());
+                }
             }
             _ => return Ok(()),
         }
@@ -463,4 +466,99 @@ fn make_parent(path: &Path) -> Result<(), TrainerError> {
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::cell::RefCell;
+
+    /// A stage of files, claimed with one number as its input; says what was said.
+    fn claim(place: &Place, number: usize) -> (Found, Vec<String>) {
+        let said = RefCell::new(Vec::new());
+        let inputs = Inputs::default().with("number", &number);
+        let found = place.claim(inputs, "code", &|text| said.borrow_mut().push(text.to_string())).expect("claims");
+        (found, said.into_inner())
+    }
+
+    fn finish(place: &Place, number: usize) {
+        let (Found::Begun(manifest), _) = claim(place, number) else { panic!("nothing is done") };
+        fs::write(place.file("jsonl"), format!("episodes of {number}")).expect("writes");
+        let outcome = BTreeMap::from([("episodes".to_string(), "hash".to_string())]);
+        place.finish(manifest, outcome, &["jsonl"]).expect("finishes");
+    }
+
+    fn text(place: &Place) -> String {
+        fs::read_to_string(place.file("jsonl")).expect("reads")
+    }
+
+    #[test]
+    fn inputs_are_flat_and_name_what_differs() {
+        let table = json!({"rate": 0.5, "data": ["a", {"last": 2}], "none": null});
+        let inputs = Inputs::default().with("lesson", &table).with("temperature", &0.3_f32);
+        let written = serde_json::to_string(&inputs).expect("JSON");
+        let expected =
+            r#"{"lesson.data[0]":"a","lesson.data[1].last":2,"lesson.none":null,"lesson.rate":0.5,"temperature":0.3}"#;
+        assert_eq!(written, expected);
+        let other = inputs.clone().with("lesson.rate", &0.25).with("policy", &"0".repeat(64));
+        assert_ne!(inputs.hash(), other.hash());
+        let said = sentence(&other.differences(&inputs));
+        assert_eq!(said, "`lesson.rate` is 0.25 and was 0.5, `policy` is 00000000000… and was not there");
+        assert_eq!(sentence(&inputs.differences(&inputs)), "");
+    }
+
+    #[test]
+    fn other_inputs_move_the_output_aside_and_the_same_bring_it_back() {
+        let run = tempfile::tempdir().expect("a folder");
+        let place = Place::new(run.path(), "1/rollouts", Form::Files);
+        finish(&place, 1);
+        assert!(matches!(claim(&place, 1), (Found::Done(_), said) if said.is_empty()));
+        let label = place.manifest().expect("reads").expect("there").inputs_hash[..12].to_string();
+        let (found, said) = claim(&place, 2);
+        assert!(matches!(found, Found::Begun(_)) && !place.file("jsonl").exists());
+        let why = "1/rollouts is out of date, as `number` is 2 and was 1; it is kept in aside/1/rollouts.";
+        assert_eq!(said, [format!("{why}{label}")]);
+        finish(&place, 2);
+        assert!(matches!(claim(&place, 1), (Found::Done(_), said) if said.len() == 2));
+        assert_eq!(text(&place), "episodes of 1");
+        assert!(matches!(claim(&place, 2), (Found::Done(_), _)));
+        assert_eq!(text(&place), "episodes of 2");
+    }
+
+    /// Of three files some are moved when the process is killed: either way goes on to its end.
+    #[test]
+    fn a_move_that_was_cut_short_goes_on() {
+        for goes_back in [false, true] {
+            let run = tempfile::tempdir().expect("a folder");
+            let place = Place::new(run.path(), "demonstrations", Form::Files);
+            finish(&place, 1);
+            let label = place.manifest().expect("reads").expect("there").inputs_hash;
+            let aside = place.aside(&label);
+            fs::create_dir_all(&aside).expect("makes");
+            fs::rename(place.file("jsonl"), aside.join("demonstrations.jsonl")).expect("as if killed after the first");
+            if goes_back {
+                assert!(matches!(claim(&place, 1), (Found::Done(_), _)));
+                assert!(!aside.exists() && text(&place) == "episodes of 1");
+            } else {
+                assert!(matches!(claim(&place, 2), (Found::Begun(_), _)));
+                assert_eq!(beginning_with(&aside, "").expect("reads").len(), 2, "store and manifest");
+            }
+        }
+    }
+
+    #[test]
+    fn an_output_that_is_not_whole_goes_on() {
+        let run = tempfile::tempdir().expect("a folder");
+        let place = Place::new(run.path(), "demonstrations", Form::Files);
+        fs::write(place.file("stage.json.new"), "{").expect("as if killed at the first write");
+        assert!(!place.is_unsigned().expect("reads"));
+        finish(&place, 1);
+        fs::write(place.file("jsonl"), "episodes").expect("as if torn");
+        let (Found::Begun(manifest), said) = claim(&place, 1) else { panic!("a file is shorter") };
+        assert_eq!((manifest.state, manifest.ended, said.len()), (State::Running, None, 0));
+        fs::write(place.file("stage.json"), "{}").expect("damages");
+        let error = place.manifest().expect_err("damaged").to_string();
+        assert!(error.contains("demonstrations.stage.json: missing field") && error.contains("hint: "), "{error}");
+    }
 }

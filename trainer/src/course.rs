@@ -153,14 +153,14 @@ fn claim(recipe: &Recipe, out: &Path, reporter: &dyn Reporter) -> Result<(), Tra
     let text = toml::to_string(recipe).map_err(|e| TrainerError::content(&path, e))?;
     if path.exists() {
         let before = std::fs::read_to_string(&path).map_err(TrainerError::file(&path))?;
-        if before == text {
-            return Ok(());
-        }
         let refused = |why: &str| {
             let text = format!("another recipe has run here: {why}\nhint: choose another --out, or remove this folder");
             TrainerError::content(&path, text)
         };
         let other: Recipe = toml::from_str(&before).map_err(|e| refused(&format!("it cannot be read: {e}")))?;
+        if other == *recipe {
+            return Ok(());
+        }
         let start = |of: &Recipe| Inputs::default().with("games", &of.games).with("seed", &of.seed);
         let differences = start(recipe).differences(&start(&other));
         if !differences.is_empty() {

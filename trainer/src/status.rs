@@ -96,16 +96,22 @@ fn look(
         _ => "episodes",
     };
     let (place, mut status) = (step.place(recipe, run), plain(step.name(recipe), unit));
-    let Some(manifest) = place.manifest()? else {
-        status.awaits = step.inputs(recipe, outcomes).err();
-        return Ok(status);
-    };
-    status.of = manifest.expected;
     status.done = match step {
-        Step::Games => manifest.expected,
+        Step::Games => 0,
         Step::Lesson { .. } => updates(&place),
         _ => episodes(&place)?,
     };
+    let Some(manifest) = place.manifest()? else {
+        status.awaits = step.inputs(recipe, outcomes).err();
+        if place.is_unsigned()? {
+            status.state = State::Partial; // of a run that an earlier hearth began
+        }
+        return Ok(status);
+    };
+    status.of = manifest.expected;
+    if *step == Step::Games {
+        status.done = manifest.expected;
+    }
     status.state = match step.inputs(recipe, outcomes) {
         Ok(inputs) if inputs.hash() == manifest.inputs_hash => state(&place, &manifest),
         Ok(inputs) => {

@@ -283,6 +283,8 @@ fn a_run_of_an_earlier_version_is_taken_as_it_is() {
     let Err(error) = go(&recipe(|text| one(text).replace("beta = 0.1", "beta = 0.2")), out) else { panic!("refused") };
     assert!(error.to_string().contains("another recipe has run here: demonstrations does not say"), "{error}");
     assert_eq!(changed(&before, &files(out)), [""; 0]);
+    let unsigned = &states(&recipe(one), out)[1];
+    assert_eq!(*unsigned, ("demonstrations".to_string(), State::Partial, 12, 0));
     let again = go(&recipe(one), out).unwrap();
     assert_eq!((again.opened, again.report.rows), (0, first.report.rows));
     assert_eq!(changed(&before, &files(out)), [""; 0]);

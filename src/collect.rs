@@ -2,6 +2,7 @@
 
 use crate::eval::Played;
 use crate::policy::Player;
+use crate::shard::ShardArgs;
 use crate::ui;
 use crate::worlds::WorldArgs;
 use agent::player::ExpertPolicy;
@@ -52,6 +53,8 @@ pub(crate) struct Collect {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    shard: ShardArgs,
+    #[command(flatten)]
     world: WorldArgs,
 }
 
@@ -84,13 +87,15 @@ impl Collect {
             (_, Some(_)) => return Err(ui::WrongUse("--student: only the expert guides one".into()).into()),
             (model, None) => model,
         };
-        let round = Round { repetitions: self.repetitions, seed: self.seed, pool: self.played.pool() };
+        let shard = self.shard.resolve()?;
+        let (store, pool) = (shard.store(&self.out), self.played.pool());
+        let round = Round { repetitions: self.repetitions, seed: self.seed, pool, shard };
         let translated_to = self.world.translation(&self.policy, &player.learned(), &tasks)?;
         let protocol = player.protocol(self.played.protocol(player.context(), self.temperature, 1));
         let protocol = Protocol { translated_to, ..protocol };
         let bar = ui::bar("collect");
         let opened = self.world.open(tasks.len() * self.repetitions)?;
-        let all = player.play(opened.speaking(translated_to).world(), &tasks, &protocol, round, &self.out, &bar)?;
+        let all = player.play(opened.speaking(translated_to).world(), &tasks, &protocol, round, &store, &bar)?;
         bar.finish();
         opened.say_losses();
         let lost = ui::say_lost(&all);
@@ -99,7 +104,7 @@ impl Collect {
             successes: all.iter().filter(|t| t.reward() > 0.0).count(),
             lost,
             tokens: all.iter().map(scenarios::Trajectory::tokens).sum(),
-            store: self.out,
+            store,
         };
         if self.json {
             ui::print_json(&collected)?;

@@ -1,6 +1,7 @@
 //! `hearth eval`: every game of the named splits once, the table with intervals, the protocol beside the number.
 
 use crate::policy::{Player, PolicyArgs};
+use crate::shard::ShardArgs;
 use crate::ui;
 use crate::worlds::WorldArgs;
 use agent::episode::Pool;
@@ -8,10 +9,11 @@ use anyhow::Context;
 use clap::{Args, ValueHint};
 use scenarios::{Protocol, Split, Suite, Task};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 use trainer::evaluate::{self, Round, Row};
+use trainer::shard::Shard;
 
 #[derive(Args)]
 pub(crate) struct Eval {
@@ -41,6 +43,8 @@ pub(crate) struct Eval {
     /// Print one JSON object instead of the table
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    shard: ShardArgs,
     #[command(flatten)]
     world: WorldArgs,
 }
@@ -111,6 +115,7 @@ impl Eval {
             }
             tasks.extend(games);
         }
+        let shard = self.shard.resolve()?;
         let player = Player::open(&self.policy, highest, &self.played.policy)?;
         let translated_to = self.world.translation(&self.policy, &player.learned(), &tasks)?;
         std::fs::create_dir_all(&self.out).with_context(|| format!("cannot use {}", self.out.display()))?;
@@ -121,9 +126,9 @@ impl Eval {
             let temperature = if *k == 1 { 0.0 } else { self.temperature };
             let protocol = player.protocol(self.played.protocol(player.context(), temperature, *k));
             let protocol = Protocol { translated_to, ..protocol };
-            let round = Round { repetitions: 1, seed: self.seed, pool: self.played.pool() };
+            let round = Round { repetitions: 1, seed: self.seed, pool: self.played.pool(), shard };
             let bar = ui::bar(&format!("evaluate, K = {k}"));
-            let store = self.out.join(format!("episodes-k{k}.jsonl"));
+            let store = shard.store(&self.out.join(format!("episodes-k{k}.jsonl")));
             let played = player.play(speaking.world(), &tasks, &protocol, round, &store, &bar)?;
             bar.finish();
             ui::say_lost(&played);
@@ -131,6 +136,9 @@ impl Eval {
             protocols.push(protocol);
         }
         opened.say_losses();
+        if shard.is_part() {
+            return say_part(&self.out, shard, &rows, self.json);
+        }
         evaluate::write_csv(&self.out.join("eval.csv"), &rows)?;
         let measured = Measured {
             rows,
@@ -142,8 +150,8 @@ impl Eval {
             run: self.out,
         };
         let path = measured.run.join("eval.json");
-        let text = serde_json::to_string_pretty(&measured)?;
-        std::fs::write(&path, text + "\n").with_context(|| format!("cannot use {}", path.display()))?;
+        let text = serde_json::to_string_pretty(&measured)? + "\n";
+        scenarios::files::replace(&path, text.as_bytes()).with_context(|| format!("cannot use {}", path.display()))?;
         if self.json {
             ui::print_json(&measured)?;
         } else {
@@ -160,4 +168,18 @@ impl Eval {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// What a shard has to tell: its episodes, which are no table yet.
+fn say_part(out: &Path, shard: Shard, rows: &[Row], json: bool) -> anyhow::Result<ExitCode> {
+    let of_all = || rows.iter().filter(|row| row.task_type.is_none());
+    let (n, successes): (usize, usize) = (of_all().map(|row| row.n).sum(), of_all().map(|row| row.successes).sum());
+    if json {
+        ui::print_json(&serde_json::json!({ "shard": shard, "n": n, "successes": successes, "run": out }))?;
+    } else {
+        ui::print(&format!("shard {shard}: {successes} won of {n} episodes\n"));
+        let out = out.display();
+        eprintln!("when all shards are done: hearth merge {out}, then this command with --shard 0/1 for the table");
+    }
+    Ok(ExitCode::SUCCESS)
 }

@@ -10,6 +10,7 @@ mod eval;
 mod export;
 mod games;
 mod import;
+mod merge;
 mod model;
 mod play;
 mod policy;
@@ -19,6 +20,7 @@ mod run;
 mod score;
 mod scratch;
 mod selftest;
+mod shard;
 mod stores;
 mod train;
 mod ui;
@@ -56,6 +58,8 @@ enum Command {
     Scenarios(games::Scenarios),
     /// Play episodes into a trajectory store
     Collect(collect::Collect),
+    /// Make whole stores of what shards have played (`--shard`)
+    Merge(merge::Merge),
     /// Score the turns of failed episodes by how far they could still be won
     Score(score::Score),
     /// Train one lesson on trajectory stores
@@ -116,6 +120,7 @@ fn main() -> ExitCode {
         Command::Play(command) => command.run(),
         Command::Scenarios(command) => command.run(),
         Command::Collect(command) => command.run(),
+        Command::Merge(command) => command.run(),
         Command::Score(command) => command.run(),
         Command::Train(command) => command.run(),
         Command::Selftest(command) => command.run(),

@@ -10,16 +10,18 @@ use env_bridge::NativeWorld;
 use indicatif::ProgressBar;
 use scenarios::store::Store;
 use scenarios::{Environment, EnvironmentError, Split, Task, Trajectory, World};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tiny::{RECIPE, files};
 use trainer::TrainerError;
-use trainer::course::{Report, Reporter, follow};
+use trainer::course::{Means, Report, Reporter, follow};
 use trainer::evaluate::Row;
 use trainer::recipe::Recipe;
+use trainer::status::{State, status};
 
 /// The native world, counting the games that are opened.
 #[derive(Default)]
@@ -58,7 +60,7 @@ struct Followed {
 
 fn go(recipe: &Recipe, out: &Path) -> Result<Followed, TrainerError> {
     let (world, notes) = (Counting::default(), Notes::default());
-    let report = follow(recipe, out, &world, &notes, Hardware::Cpu, "test")?;
+    let report = follow(recipe, out, &world, &notes, &Means::alone(Hardware::Cpu, "test"))?;
     Ok(Followed { report, opened: world.opened.into_inner(), notes: notes.0.into_inner().unwrap() })
 }
 
@@ -197,19 +199,234 @@ fn a_run_that_was_killed_anywhere_ends_in_the_same_table() {
     }
 }
 
+/// With other games or another seed nothing could be reused: it is another run.
 #[test]
-fn another_recipe_in_the_same_folder_is_refused() {
+fn a_recipe_of_other_games_or_another_seed_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let few = |text: &str| -> String { text.replace("iterations = 2", "iterations = 0") };
     go(&recipe(few), folder.path()).unwrap();
     let before = files(folder.path());
-    let other = recipe(|text| few(text).replace("beta = 0.1", "beta = 0.2"));
-    let Err(error) = go(&other, folder.path()) else { panic!("another beta") };
-    let path = folder.path().join("recipe.toml");
-    let expected =
-        format!("{}: another recipe has run here\nhint: choose another --out, or remove this folder", path.display());
-    assert_eq!(error.to_string(), expected);
-    assert!(files(folder.path()) == before, "the run that was there is untouched");
+    for (from, to, why) in [
+        ("seed = 3", "seed = 4", "`seed` is 4 and was 3"),
+        ("train = 12", "train = 13", "`games.train` is 13 and was 12"),
+    ] {
+        let other = recipe(|text| few(text).replacen(from, to, 1));
+        let Err(error) = go(&other, folder.path()) else { panic!("{why}") };
+        let path = folder.path().join("recipe.toml").display().to_string();
+        let expected = format!(
+            "{path}: another recipe has run here: {why}, and every stage follows from that\nhint: choose another --out, or remove this folder"
+        );
+        assert_eq!(error.to_string(), expected);
+        assert!(files(folder.path()) == before, "the run that was there is untouched");
+    }
+}
+
+/// The files of `before` that are not the same in `after`, but for those that say who ran last.
+fn changed(before: &BTreeMap<PathBuf, Vec<u8>>, after: &BTreeMap<PathBuf, Vec<u8>>) -> Vec<String> {
+    let differ = before.iter().filter(|(path, bytes)| after.get(*path) != Some(bytes));
+    differ.map(|(path, _)| path.display().to_string()).collect()
+}
+
+/// What is earlier than a change stays as it is, byte for byte; what depends on it is done anew beside what was there; and
+/// with the old recipe all of that comes back without an episode played.
+#[test]
+fn a_changed_recipe_costs_what_depends_on_the_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path();
+    let one = |text: &str| -> String { text.replace("iterations = 2", "iterations = 1") };
+    let first = go(&recipe(one), out).unwrap();
+    let before = files(out);
+
+    let more = go(&recipe(|text| one(text).replace("best_of = [1, 2]", "best_of = [1, 2, 3]")), out).unwrap();
+    assert_eq!(more.opened, 4, "the new K");
+    assert_eq!(changed(&before, &files(out)), ["eval.csv", "recipe.toml"]);
+    assert!(more.notes[0].starts_with("the recipe has changed; the one before is kept in "), "{:?}", more.notes);
+
+    let beta = |text: &str| one(text).replace("beta = 0.1", "beta = 0.2").replace("[1, 2]", "[1]");
+    let other = go(&recipe(beta), out).unwrap();
+    assert_eq!(other.opened, 4, "OREO's model, greedily");
+    let notes = other.notes.join("\n");
+    for said in [
+        "1/eval/oreo-k2 is not asked for by the recipe any more; it is kept in aside/1/eval/oreo-k2.",
+        "1/oreo is out of date, as `lesson.algorithm.beta` is 0.2 and was 0.1; it is kept in aside/1/oreo.",
+        "1/eval/oreo-k1 is out of date, as `policy` is \"",
+    ] {
+        assert!(notes.contains(said), "{notes}");
+    }
+    let now = files(out);
+    let (oreo, kept) = ("1/oreo/model.safetensors", |path: &Path| path.starts_with("aside/1"));
+    assert_ne!(now[Path::new(oreo)], before[Path::new(oreo)]);
+    assert!(now.iter().any(|(path, bytes)| kept(path) && *bytes == before[Path::new(oreo)]), "it is kept");
+    assert!(changed(&before, &now).iter().all(|path| path.contains("oreo") || !path.starts_with("1/")));
+
+    let back = go(&recipe(one), out).unwrap();
+    assert_eq!((back.opened, back.report.rows), (0, first.report.rows));
+    assert_eq!(changed(&before, &files(out)), [""; 0]);
+    assert!(
+        back.notes.iter().any(|note| note == "1/oreo is taken again from what was moved aside"),
+        "{:?}",
+        back.notes
+    );
+}
+
+/// A folder without manifests, as before there were any: with its own recipe it goes on, with another it is left alone.
+#[test]
+fn a_run_of_an_earlier_version_is_taken_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path();
+    let one = |text: &str| -> String { text.replace("iterations = 2", "iterations = 1") };
+    let first = go(&recipe(one), out).unwrap();
+    for path in files(out).into_keys().filter(|path| path.to_string_lossy().ends_with("stage.json")) {
+        fs::remove_file(out.join(path)).unwrap();
+    }
+    let before = files(out);
+    let Err(error) = go(&recipe(|text| one(text).replace("beta = 0.1", "beta = 0.2")), out) else { panic!("refused") };
+    assert!(error.to_string().contains("another recipe has run here: demonstrations does not say"), "{error}");
+    assert_eq!(changed(&before, &files(out)), [""; 0]);
+    let unsigned = &states(&recipe(one), out)[1];
+    assert_eq!(*unsigned, ("demonstrations".to_string(), State::Partial, 12, 0));
+    let again = go(&recipe(one), out).unwrap();
+    assert_eq!((again.opened, again.report.rows), (0, first.report.rows));
+    assert_eq!(changed(&before, &files(out)), [""; 0]);
+    assert!(status(&recipe(one), out).unwrap().iter().all(|stage| stage.state == State::Done));
+}
+
+/// Whoever tampers with what a finished stage made is told so by those who read it.
+#[test]
+fn a_finished_stage_that_was_changed_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path();
+    let one = |text: &str| -> String { text.replace("iterations = 2", "iterations = 1") };
+    go(&recipe(one), out).unwrap();
+    let path = out.join("1/rollouts.jsonl");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replacen("\"repetition\":0", "\"repetition\":1", 1)).unwrap();
+    let other = recipe(|text| one(text).replace("beta = 0.1", "beta = 0.2"));
+    let Err(error) = go(&other, out) else { panic!("other episodes") };
+    assert!(
+        error.to_string().contains("rollouts.jsonl: does not hold the episodes that its stage ended with"),
+        "{error}"
+    );
+}
+
+/// How many rows the table has whenever a stage begins.
+struct Watching<'a>(&'a Path, Mutex<Vec<usize>>);
+
+impl Reporter for Watching<'_> {
+    fn stage(&self, _: &str) -> ProgressBar {
+        let rows = trainer::evaluate::read_csv(&self.0.join("eval.csv")).map_or(0, |rows| rows.len());
+        self.1.lock().unwrap().push(rows);
+        ProgressBar::hidden()
+    }
+
+    fn say(&self, _: &str) {}
+}
+
+#[test]
+fn the_table_grows_with_each_evaluation() {
+    let folder = tempfile::tempdir().unwrap();
+    let watching = Watching(folder.path(), Mutex::default());
+    let means = Means::alone(Hardware::Cpu, "test");
+    let one = recipe(|text| text.replace("iterations = 2", "iterations = 1"));
+    let report = follow(&one, folder.path(), &NativeWorld::new(), &watching, &means).unwrap();
+    let mut seen = watching.1.into_inner().unwrap();
+    seen.push(report.rows.len());
+    assert!(seen.is_sorted(), "{seen:?}");
+    seen.dedup();
+    assert_eq!(seen.len(), 1 + 4, "empty, then longer after each of four evaluations: {seen:?}");
+}
+
+fn go_as(shard: &str, wait: u64, recipe: &Recipe, out: &Path) -> Result<Followed, TrainerError> {
+    let (world, notes) = (Counting::default(), Notes::default());
+    let shard = shard.parse().unwrap();
+    let means = Means { shard, wait: Duration::from_secs(wait), ..Means::alone(Hardware::Cpu, "test") };
+    let report = follow(recipe, out, &world, &notes, &means)?;
+    Ok(Followed { report, opened: world.opened.into_inner(), notes: notes.0.into_inner().unwrap() })
+}
+
+/// Two shards at the same time, and then three of which one never comes: the same run as without shards.
+#[test]
+fn shards_of_a_loop_make_the_run_of_one_process() {
+    let (recipe, folder) =
+        (recipe(|text| text.replace("iterations = 2", "iterations = 1")), tempfile::tempdir().unwrap());
+    let [whole, shared, left] = ["whole", "shared", "left"].map(|name| folder.path().join(name));
+    let first = go(&recipe, &whole).unwrap();
+    let same = |out: &Path, rows: &[Row]| {
+        assert_eq!(rows, first.report.rows);
+        assert_eq!(stores(out), stores(&whole), "shards' stores are merged and gone");
+        for store in stores(&whole) {
+            assert_eq!(episodes(&out.join(&store)), episodes(&whole.join(&store)), "{}", store.display());
+        }
+        for (path, bytes) in
+            files(&whole).iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "safetensors"))
+        {
+            assert!(fs::read(out.join(path)).unwrap() == *bytes, "{}", path.display());
+        }
+    };
+    let (leader, follower) = std::thread::scope(|scope| {
+        let follower = scope.spawn(|| go_as("1/2", 120, &recipe, &shared));
+        (go_as("0/2", 120, &recipe, &shared).unwrap(), follower.join().unwrap().unwrap())
+    });
+    assert_eq!(leader.opened + follower.opened, first.opened, "each episode once");
+    assert!(follower.opened >= first.opened / 3, "{} of {}", follower.opened, first.opened);
+    same(&shared, &leader.report.rows);
+    assert_eq!(follower.report.rows, first.report.rows);
+    let merged = Store::read(shared.join("1/eval/oreo-k1.jsonl")).unwrap();
+    assert!(merged.is_sorted_by_key(|episode| (episode.repetition, episode.seed)), "in the order of play");
+
+    let awaits = |shard: &str| match go_as(shard, 0, &recipe, &left) {
+        Err(TrainerError::Awaiting(what)) => what,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("{shard} is done"),
+    };
+    assert_eq!(awaits("1/3"), "games: awaits shard 0, which begins and finishes it");
+    assert_eq!(awaits("0/3"), "demonstrations: awaits the other shards; 4 of 12 episodes are there");
+    assert_eq!(awaits("1/3"), "demonstrations: awaits shard 0, which begins and finishes it");
+    assert_eq!(awaits("0/3"), "demonstrations: awaits the other shards; 8 of 12 episodes are there");
+    let rest = go(&recipe, &left).unwrap();
+    assert_eq!(rest.opened, first.opened - 8, "what shards have played is taken in");
+    same(&left, &rest.report.rows);
+}
+
+/// By stage: its state and how far it is.
+fn states(recipe: &Recipe, out: &Path) -> Vec<(String, State, usize, usize)> {
+    status(recipe, out).unwrap().into_iter().map(|s| (s.stage, s.state, s.done, s.of)).collect()
+}
+
+#[test]
+fn status_tells_how_far_each_stage_is_and_touches_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = recipe(|text| text.replace("iterations = 2", "iterations = 1"));
+    let out = folder.path().join("run");
+    assert!(status(&one, &out).unwrap().iter().all(|stage| (stage.state, stage.done) == (State::Missing, 0)));
+    assert!(!out.exists());
+    go(&one, &out).unwrap();
+    let of = |all: &[(String, State, usize, usize)], stage: &str| {
+        let (_, state, done, of) = all.iter().find(|(name, ..)| name == stage).unwrap();
+        (*state, *done, *of)
+    };
+    let all = states(&one, &out);
+    assert!(all.iter().all(|(_, state, done, of)| *state == State::Done && done == of && *of > 0), "{all:?}");
+    let updates = [of(&all, "1/sft"), of(&all, "1/oreo"), of(&all, "1/rollouts")];
+    assert_eq!(updates, [(State::Done, 3, 3), (State::Done, 2, 2), (State::Done, 3, 3)]);
+
+    let mut other = one.clone();
+    other.lessons[2].optimizer.updates = 5;
+    other.evaluate.best_of = vec![1];
+    let before = files(&out);
+    let told = status(&other, &out).unwrap();
+    let oreo = told.iter().find(|stage| stage.stage == "1/oreo").unwrap();
+    assert_eq!((oreo.state, oreo.differs.len()), (State::OutOfDate, 1));
+    assert_eq!(oreo.differs[0].to_string(), "`lesson.optimizer.updates` is 5 and was 2");
+    let after = told.iter().find(|stage| stage.stage == "1/eval/oreo-k1").unwrap();
+    assert_eq!((after.state, after.awaits.as_deref()), (State::OutOfDate, Some("1/oreo")));
+    let all = states(&other, &out);
+    assert_eq!(of(&all, "1/eval/oreo-k2"), (State::NotAsked, 4, 4));
+    assert_eq!(of(&all, "1/eval/sft-k1"), (State::Done, 4, 4));
+    assert!(files(&out) == before);
+
+    cut_last_lines(&out.join("1/eval/oreo-k2.jsonl"));
+    assert_eq!(of(&states(&one, &out), "1/eval/oreo-k2"), (State::Partial, 2, 4));
 }
 
 /// Games that lie elsewhere are named by their hash; when they change, the run does not go on with the others.
@@ -227,7 +444,7 @@ fn a_run_on_a_folder_of_games_is_bound_to_these_games() {
     let damaged = &suite.split(Split::ValidSeen)[0].path;
     fs::write(damaged, "{").unwrap();
     let notes = Notes::default();
-    let Err(error) = follow(&recipe, &out, &NativeWorld::new(), &notes, Hardware::Cpu, "test") else {
+    let Err(error) = follow(&recipe, &out, &NativeWorld::new(), &notes, &Means::alone(Hardware::Cpu, "test")) else {
         panic!("a game less")
     };
     assert!(error.to_string().contains("run.json: the games are not those that this run began with"), "{error}");

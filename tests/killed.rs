@@ -1,13 +1,17 @@
-//! A lesson that is killed again and again, for real, ends in the weights of one that never was.
+//! A lesson, and a whole loop, that are killed again and again, for real, end in the weights, the episodes and the table of
+//! those that never were.
 //!
-//! `HEARTH_KILLS=20 cargo test --release --test killed` kills as often as that; twice without it.
+//! `HEARTH_KILLS=50 cargo test --release --test killed` kills each as often as that; a few times without it.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod tiny;
 
+use scenarios::Trajectory;
+use scenarios::store::Store;
 use serde_json::Value;
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -24,6 +28,15 @@ fn run(folder: &Path, arguments: &[&str]) -> Value {
     let output = hearth(folder, arguments).output().unwrap();
     assert!(output.status.success(), "{arguments:?}");
     serde_json::from_slice(&output.stdout).unwrap_or_default()
+}
+
+fn kills(without: usize) -> usize {
+    std::env::var("HEARTH_KILLS").map_or(without, |text| text.parse().expect("HEARTH_KILLS is a number"))
+}
+
+/// A number in [0, 1), far from those before it.
+fn share(kill: usize) -> f64 {
+    (kill as f64 * 0.618_033_988_749_895 + 0.37).fract()
 }
 
 /// Kills fall anywhere between the first moment and the last, wherever a fixed sequence puts them.
@@ -50,11 +63,11 @@ fn killed_lessons_end_in_the_same_weights() {
     let started = Instant::now();
     let whole = run(path, &train("whole"));
     let whole_seconds = started.elapsed().as_secs_f64();
-    let kills: usize = std::env::var("HEARTH_KILLS").map_or(2, |text| text.parse().expect("HEARTH_KILLS is a number"));
+    let kills = kills(2);
     let mut alive_at_the_kill = 0;
     for kill in 0..kills {
         let mut child = hearth(path, &train("killed")).spawn().unwrap();
-        let share = (kill as f64 * 0.618_033_988_749_895 + 0.37).fract();
+        let share = share(kill);
         std::thread::sleep(Duration::from_secs_f64(whole_seconds * share));
         alive_at_the_kill += usize::from(child.try_wait().unwrap().is_none());
         child.kill().unwrap(); // SIGKILL on Unix
@@ -68,11 +81,86 @@ fn killed_lessons_end_in_the_same_weights() {
         let [whole, killed] = ["whole", "killed"].map(|out| std::fs::read(path.join(out).join(file)).unwrap());
         assert!(whole == killed, "{file} differs");
     }
-    let rows = |out: &str| {
-        let text = std::fs::read_to_string(path.join(out).join("metrics.csv")).unwrap();
-        let losses = |line: &str| line.split(',').take(12).map(String::from).collect::<Vec<_>>();
-        text.lines().map(losses).collect::<Vec<_>>()
-    };
-    assert_eq!(rows("whole").len(), UPDATES + 1);
-    assert_eq!(rows("killed"), rows("whole"));
+    assert_eq!(losses(&path.join("whole/metrics.csv")).len(), UPDATES + 1);
+    assert_eq!(losses(&path.join("killed/metrics.csv")), losses(&path.join("whole/metrics.csv")));
+}
+
+/// The columns of metrics that are no times.
+fn losses(path: &Path) -> Vec<Vec<String>> {
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines().map(|line| line.split(',').take(12).map(String::from).collect()).collect()
+}
+
+/// What a run must have in common with any other of its recipe: the table, the weights, the losses, each store's episodes
+/// without their seconds, in the order of seeds, none twice, and what each stage was made from and what came out.
+fn essence(run: &Path) -> BTreeMap<PathBuf, Vec<String>> {
+    let mut essence = BTreeMap::new();
+    for (path, bytes) in tiny::files(run) {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let text = || String::from_utf8(bytes.clone()).unwrap();
+        let said = if name == "eval.csv" {
+            text().lines().map(String::from).collect()
+        } else if name == "model.safetensors" {
+            vec![scenarios::suite::hex_sha256(&bytes)]
+        } else if name == "metrics.csv" {
+            losses(&run.join(&path)).into_iter().map(|row| row.join(",")).collect()
+        } else if name.ends_with("stage.json") {
+            let manifest: Value = serde_json::from_str(&text()).unwrap();
+            ["state", "inputs", "expected", "outcome"].iter().map(|key| manifest[key].to_string()).collect()
+        } else if name.ends_with(".jsonl") && name != "suite.jsonl" {
+            let mut episodes = Store::read(run.join(&path)).unwrap();
+            let count = episodes.len();
+            episodes.iter_mut().for_each(|episode| episode.seconds = 0.0);
+            episodes.sort_by(|a, b| (&a.game, a.seed).cmp(&(&b.game, b.seed)));
+            episodes.dedup_by(|a, b| (&a.game, a.seed) == (&b.game, b.seed));
+            assert_eq!(episodes.len(), count, "{} holds an episode twice", path.display());
+            episodes.iter().map(|episode: &Trajectory| serde_json::to_string(episode).unwrap()).collect()
+        } else {
+            continue;
+        };
+        essence.insert(path, said);
+    }
+    essence
+}
+
+/// Run after run in a folder of its own, each killed wherever it happens to be and started again until it is done, until
+/// as many kills have struck as there shall be.
+#[test]
+fn killed_loops_end_in_the_same_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    std::fs::write(path.join("tiny.toml"), tiny::RECIPE).unwrap();
+    let arguments = |out: &str| ["loop", "tiny.toml", "--json", "--out", out].map(String::from);
+    let start = |out: &str| hearth(path, &arguments(out).each_ref().map(String::as_str));
+
+    let started = Instant::now();
+    assert!(start("whole").output().unwrap().status.success());
+    let whole_seconds = started.elapsed().as_secs_f64();
+    let whole = essence(&path.join("whole"));
+    assert_eq!(whole.keys().filter(|path| path.ends_with("model.safetensors")).count(), 7, "five policies, two values");
+    let (kills, mut struck, mut rounds) = (kills(3), 0, 0);
+    while struck < kills {
+        let out = format!("killed-{rounds}");
+        loop {
+            let mut child = start(&out).stdout(Stdio::null()).spawn().unwrap();
+            if struck < kills {
+                std::thread::sleep(Duration::from_secs_f64(whole_seconds * share(struck + rounds) * 0.5));
+                if child.try_wait().unwrap().is_none() {
+                    child.kill().unwrap(); // SIGKILL on Unix
+                    child.wait().unwrap();
+                    struck += 1;
+                    continue;
+                }
+            }
+            assert!(child.wait().unwrap().success(), "{out}");
+            break;
+        }
+        let killed = essence(&path.join(&out));
+        assert!(killed.keys().eq(whole.keys()), "{:?}", killed.keys());
+        for (file, said) in &whole {
+            assert!(killed[file] == *said, "{} differs in {out}", file.display());
+        }
+        rounds += 1;
+    }
+    eprintln!("{struck} kills struck in {rounds} runs of {whole_seconds:.1} s");
 }

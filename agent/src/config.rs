@@ -363,7 +363,8 @@ impl DecoderConfig {
     pub fn save(&self, path: &Path) -> Result<(), AgentError> {
         let text =
             serde_json::to_string_pretty(&self.to_hugging_face()).map_err(|e| AgentError::Config(e.to_string()))?;
-        std::fs::write(path, text + "\n").map_err(|source| AgentError::File { path: path.into(), source })
+        scenarios::files::replace(path, (text + "\n").as_bytes())
+            .map_err(|source| AgentError::File { path: path.into(), source })
     }
 }
 

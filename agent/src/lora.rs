@@ -401,7 +401,7 @@ impl Adapter {
         std::fs::create_dir_all(folder).map_err(|source| file_error(folder, source))?;
         let path = folder.join(ADAPTER_CONFIG);
         let text = serde_json::to_string_pretty(&self.config).map_err(|e| AgentError::Config(e.to_string()))?;
-        std::fs::write(&path, text + "\n").map_err(|source| file_error(&path, source))?;
+        scenarios::files::replace(&path, (text + "\n").as_bytes()).map_err(|source| file_error(&path, source))?;
         self.tensors.save(&folder.join(ADAPTER_WEIGHTS))
     }
 

@@ -121,7 +121,7 @@ impl Model {
         self.tokenizer.save(&folder.join("tokenizer.json"))?;
         for (name, bytes) in &self.companions.files {
             let path = folder.join(name);
-            std::fs::write(&path, bytes).map_err(|source| AgentError::File { path, source })?;
+            scenarios::files::replace(&path, bytes).map_err(|source| AgentError::File { path, source })?;
         }
         Notes { text_versions: self.text_versions.clone() }.save(&folder.join("hearth.json"))?;
         if let Some(value) = &self.value {
@@ -211,7 +211,8 @@ impl Notes {
 
     fn save(&self, path: &Path) -> Result<(), AgentError> {
         let text = serde_json::to_string(self).map_err(|e| AgentError::Config(e.to_string()))?;
-        std::fs::write(path, text + "\n").map_err(|source| AgentError::File { path: path.into(), source })
+        scenarios::files::replace(path, (text + "\n").as_bytes())
+            .map_err(|source| AgentError::File { path: path.into(), source })
     }
 }
 

@@ -163,7 +163,7 @@ impl Tokenizer {
     /// # Errors
     /// When the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), AgentError> {
-        std::fs::write(path, &self.json).map_err(|source| AgentError::File { path: path.into(), source })
+        scenarios::files::replace(path, &self.json).map_err(|source| AgentError::File { path: path.into(), source })
     }
 
     /// Token ids of a text; special tokens spelled out in the text stay text.

@@ -13,15 +13,16 @@ use crate::error::AgentError;
 use crate::files;
 use half::{bf16, f16};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
-use safetensors::Dtype;
-use safetensors::View;
 use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::{Dtype, SafeTensorError, View};
+use scenarios::files::sync_folder;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Formatter;
+use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Component, Path};
 
@@ -228,8 +229,20 @@ impl Weights {
         let content = |reason: String| AgentError::Content { path: path.into(), reason };
         let metadata = Some([("format".to_string(), "pt".to_string())].into());
         let beside = path.with_extension("safetensors.new");
-        safetensors::serialize_to_file(&self.0, metadata, &beside).map_err(|e| content(e.to_string()))?;
-        std::fs::rename(&beside, path).map_err(|source| AgentError::File { path: path.into(), source })
+        let failed = |source| AgentError::File { path: path.into(), source };
+        let write = || {
+            safetensors::serialize_to_file(&self.0, metadata, &beside).map_err(|error| match error {
+                SafeTensorError::IoError(source) => failed(source),
+                other => content(other.to_string()),
+            })?;
+            File::open(&beside).and_then(|file| file.sync_all()).map_err(failed)?;
+            std::fs::rename(&beside, path).map_err(failed)
+        };
+        write().inspect_err(|_| {
+            let _ = std::fs::remove_file(&beside); // half of it may fill the disk
+        })?;
+        sync_folder(path);
+        Ok(())
     }
 }
 

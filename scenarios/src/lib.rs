@@ -6,6 +6,7 @@
 
 pub mod environment;
 pub mod expert;
+pub mod files;
 pub mod household;
 pub mod store;
 pub mod suite;

@@ -3,6 +3,7 @@
 //! A line is whole when it ends in a newline and parses. Only the last line can be torn (a crash while it was written); it
 //! is moved aside to `PATH.torn`. A bad line anywhere else is damage, and an error. One process writes a store at a time.
 
+use crate::files::{lock_holder, sync_folder};
 use crate::trajectory::Trajectory;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
@@ -42,10 +43,12 @@ pub enum StoreError {
         source: io::Error,
     },
     /// Another process appends to this store.
-    #[error("{} is in use by another process\nhint: wait for it, or choose another file", path.display())]
+    #[error("{} is in use by {}\nhint: wait for it, or choose another file", path.display(), named(*process))]
     Locked {
         /// The file.
         path: PathBuf,
+        /// Its number, where the system tells.
+        process: Option<u32>,
     },
     /// A line that is not the last one is no trajectory.
     #[error("{}:{line}: {reason}\nhint: the file was changed or damaged; remove the line to keep the others", path.display())]
@@ -69,13 +72,16 @@ impl Store {
         let io = |verb, source| StoreError::Io { verb, path: path.into(), source };
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(|e| io("open", e))?;
         file.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => StoreError::Locked { path: path.into() },
+            TryLockError::WouldBlock => StoreError::Locked { path: path.into(), process: lock_holder(path) },
             TryLockError::Error(source) => io("open", source),
         })?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(|e| io("read", e))?;
         let Contents { trajectories, torn } = parse(path, &bytes)?;
         let end = bytes.len() - torn;
+        if bytes.is_empty() {
+            sync_folder(path);
+        }
         if torn > 0 {
             move_aside(&file, path, &bytes[end..], end).map_err(|e| io("mend", e))?;
         }
@@ -125,6 +131,11 @@ impl Store {
     fn append_failed(&self, source: io::Error) -> StoreError {
         StoreError::Io { verb: "append to", path: self.path.clone(), source }
     }
+}
+
+/// A process in words.
+fn named(process: Option<u32>) -> String {
+    process.map_or_else(|| "another process".into(), |process| format!("process {process}"))
 }
 
 fn parse(path: &Path, bytes: &[u8]) -> Result<Contents, StoreError> {
@@ -287,7 +298,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = three(folder.path());
         let first = Store::open(&path).unwrap();
-        assert!(matches!(Store::open(&path), Err(StoreError::Locked { .. })));
+        let error = Store::open(&path).unwrap_err();
+        assert!(matches!(error, StoreError::Locked { .. }));
+        if Path::new("/proc/locks").exists() {
+            assert!(error.to_string().contains(&format!("in use by process {}", std::process::id())), "{error}");
+        }
         assert_eq!(Store::read(&path).unwrap().len(), 3);
         drop(first);
         assert!(Store::open(&path).is_ok());

@@ -11,6 +11,7 @@
 //!
 //! Knows nothing of what is inside a game, except whether ALFWorld itself calls it unsolvable.
 
+use crate::files;
 use crate::task::{Split, Task, TaskType};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -170,8 +171,7 @@ impl Suite {
                 hash: task.hash.clone(),
             }));
         }
-        let draft = path.with_extension("jsonl.tmp");
-        fs::write(&draft, text).and_then(|()| fs::rename(&draft, path)).map_err(|source| cannot_write(path, source))
+        files::replace(path, text.as_bytes()).map_err(|source| cannot_write(path, source))
     }
 }
 

@@ -4,6 +4,7 @@
 
 use crate::error::TrainerError;
 use agent::weights::Weights;
+use scenarios::files;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -49,19 +50,26 @@ impl Checkpoint {
         let beside = sibling(folder, "new");
         let old = sibling(folder, "old");
         remove(&beside)?;
-        fs::create_dir_all(&beside).map_err(TrainerError::file(&beside))?;
-        for (name, weights) in &self.tensors {
-            weights.save(&beside.join(format!("{name}.safetensors")))?;
-        }
-        let path = beside.join("position.json");
-        let text = serde_json::to_string(&self.position).map_err(|e| TrainerError::content(&path, e))?;
-        fs::write(&path, text).map_err(TrainerError::file(&path))?;
+        self.write(&beside).inspect_err(|_| {
+            let _ = remove(&beside); // half of it may fill the disk
+        })?;
         remove(&old)?;
         if folder.exists() {
             fs::rename(folder, &old).map_err(TrainerError::file(folder))?;
         }
         fs::rename(&beside, folder).map_err(TrainerError::file(folder))?;
+        files::sync_folder(folder);
         remove(&old)
+    }
+
+    fn write(&self, folder: &Path) -> Result<(), TrainerError> {
+        fs::create_dir_all(folder).map_err(TrainerError::file(folder))?;
+        for (name, weights) in &self.tensors {
+            weights.save(&folder.join(format!("{name}.safetensors")))?;
+        }
+        let path = folder.join("position.json");
+        let text = serde_json::to_string(&self.position).map_err(|e| TrainerError::content(&path, e))?;
+        files::replace(&path, text.as_bytes()).map_err(TrainerError::file(&path))
     }
 
     /// Reads the checkpoint of `lesson` in `folder`; `None` when there is none.

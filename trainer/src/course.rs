@@ -8,30 +8,48 @@
 //! RUN/1/LESSON/                        a model folder, with metrics.csv and the last checkpoint
 //! RUN/1/eval/LESSON-k1.jsonl           the episodes behind each row
 //! RUN/eval.csv                         the table
+//! RUN/…stage.json                      beside each output: what it was made from (see [`crate::stage`])
+//! RUN/aside/                           what fits the recipe no more
+//! RUN/run.lock                         who works here (see [`crate::lock`])
 //! ```
 //!
-//! Every stage is finished by a file that is written last, so a killed run goes on where it stopped.
+//! [`crate::steps`] says what is to be done and what decides it; here it is done, one step after the other. A step whose
+//! output is whole and has the same inputs is skipped, one that was begun goes on, and what has other inputs is moved
+//! aside and done anew, so a changed recipe costs what depends on the change. A killed run goes on where it stopped.
+//!
+//! **Shards.** Several processes on one folder share the played steps: each plays its games into a store of its own. All
+//! else is done by the leader, shard 0: it begins every step, merges the stores when all have played, generates games,
+//! learns and writes the table. The others do nothing but play what is begun, and wait. A run without shards takes in what
+//! shards have played and plays the rest itself.
 
 use crate::error::TrainerError;
-use crate::evaluate::{self, Baseline, Round, Row, play_round};
-use crate::recipe::{Data, DemonstrationsRecipe, GamesRecipe, LessonRecipe, ModelRecipe, Recipe, Start};
+use crate::evaluate::{self, Baseline, Round, Row, in_order, jobs, play_jobs};
+use crate::lock::RunLock;
+use crate::mixture::mix;
+use crate::plan::Plan;
+use crate::recipe::{GamesRecipe, LessonRecipe, ModelRecipe, Recipe, Start};
+use crate::shard::{self, Shard, episodes_hash, parts_of, write_store};
+use crate::stage::{self, Found, Inputs, Manifest, Place, State, sentence};
+use crate::steps::{Outcomes, Step, collector, steps};
 use crate::train::{self, Lesson};
 use agent::chat;
 use agent::device::Hardware;
-use agent::episode::Pool;
+use agent::episode::{Job, Pool};
 use agent::model::{Companions, Model};
 use agent::model_player::{Holding, LookingOn, ModelPlayer};
-use agent::player::ExpertPolicy;
+use agent::player::{ExpertPolicy, Policy};
 use agent::tokenizer::Tokenizer;
 use agent::weights::Weights;
 use indicatif::ProgressBar;
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 use scenarios::household::{self, GenerateOptions};
-use scenarios::{Protocol, Split, Suite, Task, TextVersion, Trajectory, World};
+use scenarios::store::Store;
+use scenarios::suite::hex_sha256;
+use scenarios::{Split, Suite, Task, TextVersion, Trajectory, World, files};
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Shows what is going on; the command line draws bars, tests draw nothing.
 pub trait Reporter {
@@ -39,6 +57,27 @@ pub trait Reporter {
     fn stage(&self, title: &str) -> ProgressBar;
     /// Something the user should read.
     fn say(&self, text: &str);
+}
+
+/// What a recipe is followed with; none of it decides a number.
+#[derive(Debug, Clone, Copy)]
+pub struct Means<'a> {
+    /// Where to learn and play.
+    pub hardware: Hardware,
+    /// Which code this is.
+    pub code: &'a str,
+    /// Which share of the games this process plays.
+    pub shard: Shard,
+    /// How long a shard waits for others.
+    pub wait: Duration,
+}
+
+impl<'a> Means<'a> {
+    /// One process alone.
+    #[must_use]
+    pub fn alone(hardware: Hardware, code: &'a str) -> Self {
+        Self { hardware, code, shard: Shard::WHOLE, wait: Duration::ZERO }
+    }
 }
 
 /// What a run found out.
@@ -62,87 +101,103 @@ struct Course<'a> {
     out: &'a Path,
     world: &'a dyn World,
     reporter: &'a dyn Reporter,
-    hardware: Hardware,
+    means: &'a Means<'a>,
     suite: Suite,
+    outcomes: Outcomes,
+    /// Episodes that lessons have asked for, by step.
+    episodes: BTreeMap<String, Vec<Trajectory>>,
+    /// What all evaluations are paired with: the first that is played greedily.
+    baseline: Option<Baseline>,
+    rows: Vec<Row>,
 }
 
-/// Follows a recipe into `out`, or goes on with what stands there; learns and plays on `hardware`.
+/// Follows a recipe into `out`, or goes on with what stands there.
 ///
 /// # Errors
-/// Any [`TrainerError`]; what was written stays, and the same call goes on from it.
+/// [`TrainerError::Busy`] when another process works in `out`, [`TrainerError::Awaiting`] when this shard can go on only
+/// after another; any other [`TrainerError`]. What was written stays, and the same call goes on from it.
 pub fn follow(
     recipe: &Recipe,
     out: &Path,
     world: &dyn World,
     reporter: &dyn Reporter,
-    hardware: Hardware,
-    code: &str,
+    means: &Means<'_>,
 ) -> Result<Report, TrainerError> {
     let started = Instant::now();
-    hardware.burn()?; // what it lacks is said before an hour of playing
+    means.hardware.burn()?; // what it lacks is said before an hour of playing
     std::fs::create_dir_all(out).map_err(TrainerError::file(out))?;
-    claim(recipe, out)?;
-    let suite = games(recipe, out, reporter)?;
-    let course = Course { recipe, out, world, reporter, hardware, suite };
-    course.write_run_json(code)?;
-    let demonstrations = course.demonstrations()?;
-    let mut rows = Vec::new();
-    let mut baseline = None;
-    let mut rollouts = Vec::new();
-    for iteration in 1..=recipe.iterations {
-        course.fresh_lessons(iteration, &demonstrations)?;
-        let before = rollouts.len();
-        rollouts.extend(course.collect(iteration)?);
-        course.collector_lessons(iteration, &demonstrations, &rollouts, before)?;
-        rows.extend(course.evaluate(iteration, &mut baseline)?);
-        evaluate::write_csv(&out.join("eval.csv"), &rows)?;
+    let _lock = RunLock::take(out, means.shard)?;
+    if means.shard.leads() {
+        claim(recipe, out, reporter)?;
     }
-    Ok(Report {
-        rows,
-        seconds: started.elapsed().as_secs_f64(),
-        run: out.into(),
-        suite: course.suite.hash(),
-        protocols: course.protocols(),
-    })
+    let mut outcomes = Outcomes::new();
+    let suite = games(recipe, out, reporter, means, &mut outcomes)?;
+    let (episodes, baseline, rows) = (BTreeMap::new(), None, Vec::new());
+    let mut course = Course { recipe, out, world, reporter, means, suite, outcomes, episodes, baseline, rows };
+    if means.shard.leads() {
+        course.write_run_json()?;
+        move_what_nobody_asks_for(recipe, out, reporter)?;
+    }
+    for step in steps(recipe).into_iter().skip(1) {
+        course.take(&step)?;
+    }
+    course.write_table()?;
+    let (suite, protocols) = (course.suite.hash(), course.protocols());
+    Ok(Report { rows: course.rows, seconds: started.elapsed().as_secs_f64(), run: out.into(), suite, protocols })
 }
 
-/// Writes the recipe into the folder, or makes sure that the one there is the same.
-fn claim(recipe: &Recipe, out: &Path) -> Result<(), TrainerError> {
+/// Writes the recipe into the folder. Another one that is there is kept aside, where it began with the same games and
+/// seed; else nothing of its run could be used, and it is another run.
+fn claim(recipe: &Recipe, out: &Path, reporter: &dyn Reporter) -> Result<(), TrainerError> {
     let path = out.join("recipe.toml");
     let text = toml::to_string(recipe).map_err(|e| TrainerError::content(&path, e))?;
-    if !path.exists() {
-        return std::fs::write(&path, text).map_err(TrainerError::file(&path));
-    }
-    if std::fs::read_to_string(&path).map_err(TrainerError::file(&path))? == text {
-        return Ok(());
-    }
-    Err(TrainerError::content(&path, "another recipe has run here\nhint: choose another --out, or remove this folder"))
-}
-
-fn games(recipe: &Recipe, out: &Path, reporter: &dyn Reporter) -> Result<Suite, TrainerError> {
-    let suite = match &recipe.games {
-        GamesRecipe::Folder { path } => Suite::open(path)?,
-        GamesRecipe::Household { size, train, valid_train, seen, unseen } => {
-            let folder = out.join("games");
-            if folder.join("suite.jsonl").exists() {
-                Suite::open(&folder)?
-            } else {
-                crate::checkpoint::remove(&folder)?;
-                let options = GenerateOptions {
-                    seed: recipe.seed,
-                    size: (*size).into(),
-                    train: *train,
-                    valid_train: *valid_train,
-                    seen: *seen,
-                    unseen: *unseen,
-                    text: TextVersion::V2_1_3,
-                };
-                let bar = reporter.stage("generate games");
-                let suite = household::generate(&folder, &options)?;
-                bar.finish_with_message(format!("{} games", suite.tasks.len()));
-                suite
+    if path.exists() {
+        let before = std::fs::read_to_string(&path).map_err(TrainerError::file(&path))?;
+        let refused = |why: &str| {
+            let text = format!("another recipe has run here: {why}\nhint: choose another --out, or remove this folder");
+            TrainerError::content(&path, text)
+        };
+        let other: Recipe = toml::from_str(&before).map_err(|e| refused(&format!("it cannot be read: {e}")))?;
+        if other == *recipe {
+            return Ok(());
+        }
+        let start = |of: &Recipe| Inputs::default().with("games", &of.games).with("seed", &of.seed);
+        let differences = start(recipe).differences(&start(&other));
+        if !differences.is_empty() {
+            return Err(refused(&format!("{}, and every stage follows from that", sentence(&differences))));
+        }
+        for step in steps(recipe) {
+            if step.place(recipe, out).is_unsigned()? {
+                let name = step.name(recipe);
+                return Err(refused(&format!(
+                    "{name} does not say what it was made from, as runs of earlier versions"
+                )));
             }
         }
+        let kept = out.join(stage::ASIDE).join(format!("recipe.{}.toml", &hex_sha256(before.as_bytes())[..12]));
+        let folder = out.join(stage::ASIDE);
+        std::fs::create_dir_all(&folder).map_err(TrainerError::file(&folder))?;
+        files::replace(&kept, before.as_bytes()).map_err(TrainerError::file(&kept))?;
+        reporter.say(&format!("the recipe has changed; the one before is kept in {}", kept.display()));
+    }
+    files::replace(&path, text.as_bytes()).map_err(TrainerError::file(&path))
+}
+
+fn games(
+    recipe: &Recipe,
+    out: &Path,
+    reporter: &dyn Reporter,
+    means: &Means<'_>,
+    outcomes: &mut Outcomes,
+) -> Result<Suite, TrainerError> {
+    let (step, place) = (Step::Games, Step::Games.place(recipe, out));
+    let inputs = step.inputs(recipe, outcomes).map_err(TrainerError::Data)?;
+    if !means.shard.leads() {
+        wait_for_leader(&place, &inputs, means, reporter, |_| Ok(false))?;
+    }
+    let suite = match &recipe.games {
+        GamesRecipe::Folder { path } => Suite::open(path)?,
+        GamesRecipe::Household { .. } => household_games(recipe, out, reporter)?,
     };
     for fault in &suite.faults {
         reporter.say(&format!("left out: {}: {}", fault.path.display(), fault.reason));
@@ -150,10 +205,62 @@ fn games(recipe: &Recipe, out: &Path, reporter: &dyn Reporter) -> Result<Suite, 
     if !suite.faults.is_empty() {
         reporter.say(&format!("{} games of {} are left out", suite.faults.len(), suite.name));
     }
-    if let GamesRecipe::Household { .. } = recipe.games {
-        suite.write_manifest(out.join("suite.jsonl"))?; // games elsewhere cannot be named by a manifest in this folder
+    let outcome = BTreeMap::from([("suite".to_string(), suite.hash())]);
+    if means.shard.leads() {
+        check_games(out, &suite)?;
+        if let GamesRecipe::Household { .. } = recipe.games {
+            suite.write_manifest(out.join("suite.jsonl"))?; // games elsewhere cannot be named by a manifest in this folder
+        }
+        if let Found::Begun(mut manifest) = place.claim(inputs, means.code, &|text| reporter.say(text))? {
+            manifest.expected = suite.tasks.len();
+            place.finish(manifest, outcome.clone(), &[])?;
+        }
     }
+    outcomes.insert(step.name(recipe), outcome);
     Ok(suite)
+}
+
+fn household_games(recipe: &Recipe, out: &Path, reporter: &dyn Reporter) -> Result<Suite, TrainerError> {
+    let GamesRecipe::Household { size, train, valid_train, seen, unseen } = recipe.games else {
+        return Err(TrainerError::Data("the recipe generates no games".into()));
+    };
+    let folder = out.join("games");
+    if folder.join("suite.jsonl").exists() {
+        return Ok(Suite::open(&folder)?);
+    }
+    crate::checkpoint::remove(&folder)?; // what a killed process has generated, which its seed makes again
+    let (seed, size, text) = (recipe.seed, size.into(), TextVersion::V2_1_3);
+    let bar = reporter.stage("generate games");
+    let suite = household::generate(&folder, &GenerateOptions { seed, size, train, valid_train, seen, unseen, text })?;
+    bar.finish_with_message(format!("{} games", suite.tasks.len()));
+    Ok(suite)
+}
+
+/// Refuses to go on with other games than those that the run began with.
+fn check_games(out: &Path, suite: &Suite) -> Result<(), TrainerError> {
+    let path = out.join("run.json");
+    if !path.exists() {
+        return Ok(());
+    }
+    let text = std::fs::read_to_string(&path).map_err(TrainerError::file(&path))?;
+    let before: serde_json::Value = serde_json::from_str(&text).map_err(|e| TrainerError::content(&path, e))?;
+    if before["suite"] == suite.hash().as_str() {
+        return Ok(());
+    }
+    let reason = "the games are not those that this run began with\nhint: choose another --out, or bring them back";
+    Err(TrainerError::content(&path, reason))
+}
+
+/// Moves aside what an earlier recipe made and this one does not name.
+fn move_what_nobody_asks_for(recipe: &Recipe, out: &Path, reporter: &dyn Reporter) -> Result<(), TrainerError> {
+    let asked: BTreeSet<String> = steps(recipe).iter().map(|step| step.name(recipe)).collect();
+    for place in stage::all(out)?.into_iter().filter(|place| !asked.contains(place.stage())) {
+        if let Some(manifest) = place.manifest()? {
+            let why = "is not asked for by the recipe any more";
+            place.move_aside(&manifest.inputs_hash, why, &|text| reporter.say(text))?;
+        }
+    }
+    Ok(())
 }
 
 /// Games of a split in an order that the seed decides; 0 = all.
@@ -166,190 +273,405 @@ fn chosen(suite: &Suite, split: Split, count: usize, seed: u64) -> Vec<&Task> {
     tasks
 }
 
-impl Course<'_> {
-    /// Says what runs here; refuses to go on with other games than those that the run began with.
-    fn write_run_json(&self, code: &str) -> Result<(), TrainerError> {
-        let path = self.out.join("run.json");
-        if path.exists() {
-            let text = std::fs::read_to_string(&path).map_err(TrainerError::file(&path))?;
-            let before: serde_json::Value = serde_json::from_str(&text).map_err(|e| TrainerError::content(&path, e))?;
-            if before["suite"] != self.suite.hash().as_str() {
-                let reason =
-                    "the games are not those that this run began with\nhint: choose another --out, or bring them back";
-                return Err(TrainerError::content(&path, reason));
-            }
+/// Waits until the leader has finished a stage, and lets `work` do what it can when it is begun, once.
+fn wait_for_leader(
+    place: &Place,
+    inputs: &Inputs,
+    means: &Means<'_>,
+    reporter: &dyn Reporter,
+    work: impl FnMut(&Manifest) -> Result<bool, TrainerError>,
+) -> Result<Manifest, TrainerError> {
+    let (mut work, mut has_worked) = (work, false);
+    let ready = || -> Result<Option<Manifest>, TrainerError> {
+        let Some(manifest) = place.manifest()?.filter(|manifest| manifest.inputs_hash == inputs.hash()) else {
+            return Ok(None);
+        };
+        if manifest.state == State::Done {
+            return Ok(Some(manifest));
         }
+        if !has_worked {
+            has_worked = work(&manifest)?;
+        }
+        Ok(None)
+    };
+    wait(means, reporter, || format!("{}: awaits shard 0, which begins and finishes it", place.stage()), ready)
+}
+
+/// Asks again and again, ever more rarely, until there is something or it has waited long enough.
+fn wait<T>(
+    means: &Means<'_>,
+    reporter: &dyn Reporter,
+    what: impl Fn() -> String,
+    mut ready: impl FnMut() -> Result<Option<T>, TrainerError>,
+) -> Result<T, TrainerError> {
+    let (mut since, mut pause) = (None, Duration::from_millis(100));
+    loop {
+        if let Some(found) = ready()? {
+            return Ok(found);
+        }
+        let since = since.get_or_insert_with(|| {
+            if !means.wait.is_zero() {
+                reporter.say(&format!("{}; waiting, for {} s at most", what(), means.wait.as_secs()));
+            }
+            Instant::now()
+        });
+        if since.elapsed() >= means.wait {
+            return Err(TrainerError::Awaiting(what()));
+        }
+        std::thread::sleep(pause.min(means.wait.saturating_sub(since.elapsed())));
+        pause = (pause * 3 / 2).min(Duration::from_secs(5));
+    }
+}
+
+impl Course<'_> {
+    /// Says what runs here.
+    fn write_run_json(&self) -> Result<(), TrainerError> {
+        let path = self.out.join("run.json");
         let run = serde_json::json!({
             "name": self.recipe.name, "seed": self.recipe.seed, "suite": self.suite.hash(),
-            "games": self.suite.tasks.len(), "faults": self.suite.faults.len(), "code": code,
-            "device": self.hardware.to_string(),
+            "games": self.suite.tasks.len(), "faults": self.suite.faults.len(), "code": self.means.code,
+            "device": self.means.hardware.to_string(),
         });
-        std::fs::write(&path, format!("{run:#}\n")).map_err(TrainerError::file(&path))
+        files::replace(&path, format!("{run:#}\n").as_bytes()).map_err(TrainerError::file(&path))
     }
 
-    fn folder(&self, iteration: usize, name: &str) -> PathBuf {
-        self.out.join(iteration.to_string()).join(name)
-    }
-
-    fn protocol(&self, temperature: f32, best_of: usize) -> Protocol {
-        self.recipe.protocol.protocol(self.recipe.model.context, temperature, best_of)
+    fn write_table(&self) -> Result<(), TrainerError> {
+        if !self.means.shard.leads() || self.rows.is_empty() {
+            return Ok(());
+        }
+        evaluate::write_csv(&self.out.join("eval.csv"), &self.rows)
     }
 
     fn protocols(&self) -> Vec<(usize, String)> {
-        let line = |k: &usize| (*k, evaluate::protocol_line(&self.evaluation_protocol(*k)));
+        let of = |k: usize| Step::Evaluate { iteration: 1, lesson: 0, k }.protocol(self.recipe);
+        let line = |k: &usize| (*k, evaluate::protocol_line(&of(*k)));
         self.recipe.evaluate.best_of.iter().map(line).collect()
     }
 
-    fn evaluation_protocol(&self, k: usize) -> Protocol {
-        self.protocol(if k == 1 { 0.0 } else { self.recipe.evaluate.temperature }, k)
-    }
-
-    fn demonstrations(&self) -> Result<Vec<Trajectory>, TrainerError> {
-        let DemonstrationsRecipe { games, repetitions, slips } = self.recipe.demonstrations;
-        let tasks = chosen(&self.suite, Split::Train, games, self.recipe.seed);
-        let round = Round { repetitions, seed: self.recipe.seed, pool: Pool::default() };
-        let bar = self.reporter.stage("expert demonstrations");
-        let path = self.out.join("demonstrations.jsonl");
-        let mut all =
-            play_round(&ExpertPolicy { slips }, self.world, &tasks, &self.protocol(0.0, 1), round, &path, &bar)?;
-        let played = all.len();
-        all.retain(|trajectory| trajectory.reward() > 0.0);
-        bar.finish_with_message(format!("{} won of {played}", all.len()));
-        if all.is_empty() {
-            return Err(TrainerError::Data(format!("the expert won none of {played} games of train")));
+    /// Does a step, or takes what stands there.
+    fn take(&mut self, step: &Step) -> Result<(), TrainerError> {
+        if let Step::Collect { iteration } = step
+            && self.recipe.iterations > 1
+        {
+            self.reporter.say(&format!("iteration {iteration} of {}", self.recipe.iterations));
         }
-        Ok(all)
-    }
-
-    /// Lessons that begin with random weights: once, before anything is collected.
-    fn fresh_lessons(&self, iteration: usize, demonstrations: &[Trajectory]) -> Result<(), TrainerError> {
-        if iteration > 1 {
-            return Ok(());
-        }
-        for lesson in self.recipe.lessons.iter().filter(|lesson| lesson.from == Start::Fresh) {
-            let folder = self.folder(iteration, &lesson.name);
-            if folder.join("model.safetensors").exists() {
-                continue;
+        let (place, name) = (step.place(self.recipe, self.out), step.name(self.recipe));
+        let awaited = |earlier: String| TrainerError::Data(format!("{name} needs {earlier} first"));
+        let inputs = step.inputs(self.recipe, &self.outcomes).map_err(awaited)?;
+        let say = |text: &str| self.reporter.say(text);
+        let mut is_new = false;
+        let outcome = if self.means.shard.leads() {
+            match place.claim(inputs, self.means.code, &say)? {
+                Found::Done(manifest) => manifest.outcome,
+                Found::Begun(manifest) => {
+                    is_new = true;
+                    self.lead(step, &place, manifest)?
+                }
             }
-            let start = fresh(&self.recipe.model, demonstrations, self.recipe.seed)?;
-            self.learn(lesson, &start, demonstrations.to_vec(), &folder)?;
+        } else {
+            let play = |_: &Manifest| {
+                if step.is_played() {
+                    self.play_part(step, &place)?;
+                }
+                Ok(true)
+            };
+            wait_for_leader(&place, &inputs, self.means, self.reporter, play)?.outcome
+        };
+        self.outcomes.insert(name, outcome);
+        if let Step::Evaluate { iteration, lesson, k } = *step {
+            self.count(step, &place, iteration, lesson, k)?;
+            if is_new {
+                self.write_table()?; // all rows so far: those of finished evaluations were counted before
+            }
         }
         Ok(())
     }
 
-    /// The model whose policy collects in an iteration.
-    fn collector(&self, iteration: usize) -> Result<Model, TrainerError> {
-        let folder = match iteration {
-            1 => self.folder(1, &self.recipe.collect.policy),
-            _ if self.is_fresh(&self.recipe.collect.then) => self.folder(1, &self.recipe.collect.then),
-            later => self.folder(later - 1, &self.recipe.collect.then),
+    /// Does a step to its end.
+    fn lead(
+        &mut self,
+        step: &Step,
+        place: &Place,
+        mut manifest: Manifest,
+    ) -> Result<BTreeMap<String, String>, TrainerError> {
+        if let Step::Lesson { iteration, lesson } = *step {
+            return self.learn(place, manifest, iteration, lesson);
+        }
+        let tasks = self.tasks(step);
+        let jobs = jobs(&tasks, self.round(step, Shard::WHOLE));
+        place.expect(&mut manifest, jobs.len())?;
+        let path = place.file("jsonl");
+        let bar = self.bar(step);
+        let episodes = if self.means.shard.is_part() {
+            self.play(step, place, &bar)?;
+            let episodes = self.collect_parts(place, &jobs)?;
+            write_store(&path, &episodes)?;
+            episodes
+        } else {
+            take_in(&path, &jobs)?;
+            self.play(step, place, &bar)?
         };
-        Ok(Model::open(&folder)?)
+        remove_parts(&path, &episodes)?;
+        let won = episodes.iter().filter(|episode| episode.reward() > 0.0).count();
+        match step {
+            Step::Evaluate { .. } => bar.finish(),
+            _ => bar.finish_with_message(format!("{won} won of {}", episodes.len())),
+        }
+        let outcome = BTreeMap::from([("episodes".to_string(), episodes_hash(&episodes))]);
+        Ok(place.finish(manifest, outcome, &["jsonl"])?.outcome)
+    }
+
+    /// Plays a follower's part.
+    fn play_part(&self, step: &Step, place: &Place) -> Result<(), TrainerError> {
+        let bar = self.bar(step);
+        let played = self.play(step, place, &bar)?;
+        bar.finish_with_message(format!("shard {} has played its {} episodes", self.means.shard, played.len()));
+        Ok(())
+    }
+
+    fn bar(&self, step: &Step) -> ProgressBar {
+        self.reporter.stage(&match *step {
+            Step::Collect { iteration } => format!("collect, iteration {iteration}"),
+            Step::Evaluate { lesson, k, .. } => format!("evaluate {}, K = {k}", self.recipe.lessons[lesson].name),
+            _ => "expert demonstrations".into(),
+        })
+    }
+
+    /// The games of a played step.
+    fn tasks(&self, step: &Step) -> Vec<&Task> {
+        let chosen = |split: Split, count: usize| chosen(&self.suite, split, count, self.recipe.seed);
+        match step {
+            Step::Collect { .. } => chosen(Split::Train, self.recipe.collect.games),
+            Step::Evaluate { .. } => {
+                let about = &self.recipe.evaluate;
+                about.splits.iter().flat_map(|split| chosen(*split, about.games)).collect()
+            }
+            _ => chosen(Split::Train, self.recipe.demonstrations.games),
+        }
+    }
+
+    fn round(&self, step: &Step, shard: Shard) -> Round {
+        let repetitions = match step {
+            Step::Collect { .. } => self.recipe.collect.repetitions,
+            Step::Demonstrations => self.recipe.demonstrations.repetitions,
+            _ => 1,
+        };
+        Round { repetitions, seed: step.seed(self.recipe), pool: Pool::default(), shard }
+    }
+
+    /// Plays this process's share of a step, without what others have played.
+    fn play(&self, step: &Step, place: &Place, bar: &ProgressBar) -> Result<Vec<Trajectory>, TrainerError> {
+        match *step {
+            Step::Collect { iteration } => {
+                let player = self.player(self.model(&collector(self.recipe, iteration))?, LookingOn::Nobody)?;
+                self.play_as(&player, step, place, bar)
+            }
+            Step::Evaluate { iteration, lesson, .. } => {
+                let name = Step::Lesson { iteration, lesson }.name(self.recipe);
+                self.play_as(&self.player(self.model(&name)?, LookingOn::Value)?, step, place, bar)
+            }
+            _ => {
+                let slips = self.recipe.demonstrations.slips;
+                self.play_as(&ExpertPolicy { slips }, step, place, bar)
+            }
+        }
+    }
+
+    fn play_as<P: Policy>(
+        &self,
+        policy: &P,
+        step: &Step,
+        place: &Place,
+        bar: &ProgressBar,
+    ) -> Result<Vec<Trajectory>, TrainerError> {
+        let (whole, shard) = (place.file("jsonl"), self.means.shard);
+        let (tasks, store) = (self.tasks(step), shard.store(&whole));
+        let mut jobs = jobs(&tasks, self.round(step, shard));
+        if shard.is_part() {
+            let others = parts_of(&whole)?.into_iter().chain([whole]).filter(|other| *other != store);
+            let mut played = HashSet::new();
+            for other in others.filter(|other| other.exists()) {
+                played.extend(Store::read(&other)?.into_iter().map(|episode| (episode.game_hash, episode.seed)));
+            }
+            jobs.retain(|job| !played.contains(&(job.task.hash.clone(), job.seed)));
+        }
+        play_jobs(policy, self.world, &jobs, &step.protocol(self.recipe), Pool::default(), &store, bar)
+    }
+
+    /// The episodes of all shards, once they have played them all.
+    fn collect_parts(&self, place: &Place, jobs: &[Job<'_>]) -> Result<Vec<Trajectory>, TrainerError> {
+        let whole = place.file("jsonl");
+        let read = || -> Result<Vec<Trajectory>, TrainerError> {
+            let stores = [whole.clone()].into_iter().chain(parts_of(&whole)?).filter(|store| store.exists());
+            let all = stores.map(Store::read).collect::<Result<Vec<_>, _>>()?;
+            Ok(in_order(all.concat(), jobs))
+        };
+        let what = || {
+            let there = read().map_or(0, |episodes| episodes.len());
+            format!("{}: awaits the other shards; {there} of {} episodes are there", place.stage(), jobs.len())
+        };
+        let mut seen = None;
+        wait(self.means, self.reporter, what, || {
+            let sizes: Vec<(PathBuf, u64)> = sizes(&parts_of(&whole)?);
+            if seen.as_ref() == Some(&sizes) {
+                return Ok(None); // nobody has written since
+            }
+            seen = Some(sizes);
+            let episodes = read()?;
+            Ok((episodes.len() == jobs.len()).then_some(episodes))
+        })
+    }
+
+    /// A lesson's model, as it was when its stage ended.
+    fn model(&self, stage: &str) -> Result<Model, TrainerError> {
+        let folder = self.out.join(stage);
+        let model = Model::open(&folder)?;
+        if self.outcomes.get(stage).and_then(|made| made.get("policy")) == Some(&model.policy.hash()) {
+            return Ok(model);
+        }
+        let reason = "is not the model that this stage ended with\nhint: bring that back, or remove the folder to learn it again";
+        Err(TrainerError::content(&folder, reason))
     }
 
     fn player(&self, model: Model, looking_on: LookingOn) -> Result<ModelPlayer, TrainerError> {
-        let engine = self.hardware.engine()?;
+        let engine = self.means.hardware.engine()?;
         Ok(ModelPlayer::new(model, Holding { engine, ..looking_on.into() })?)
     }
 
-    fn is_fresh(&self, name: &str) -> bool {
-        self.recipe.lessons.iter().any(|lesson| lesson.name == name && lesson.from == Start::Fresh)
-    }
-
-    fn collect(&self, iteration: usize) -> Result<Vec<Trajectory>, TrainerError> {
-        let recipe = &self.recipe.collect;
-        let player = self.player(self.collector(iteration)?, LookingOn::Nobody)?;
-        let seed = self.recipe.seed + 1000 * iteration as u64;
-        let tasks = chosen(&self.suite, Split::Train, recipe.games, self.recipe.seed);
-        let round = Round { repetitions: recipe.repetitions, seed, pool: Pool::default() };
-        let bar = self.reporter.stage(&format!("collect, iteration {iteration}"));
-        let path = self.folder(iteration, "rollouts.jsonl");
-        std::fs::create_dir_all(self.out.join(iteration.to_string())).map_err(TrainerError::file(&path))?;
-        let rollouts =
-            play_round(&player, self.world, &tasks, &self.protocol(recipe.temperature, 1), round, &path, &bar)?;
-        let won = rollouts.iter().filter(|t| t.reward() > 0.0).count();
-        bar.finish_with_message(format!("{won} won of {}", rollouts.len()));
-        Ok(rollouts)
-    }
-
-    fn collector_lessons(
-        &self,
-        iteration: usize,
-        demonstrations: &[Trajectory],
-        rollouts: &[Trajectory],
-        earlier_rollouts: usize,
-    ) -> Result<(), TrainerError> {
-        for lesson in self.recipe.lessons.iter().filter(|lesson| lesson.from == Start::Collector) {
-            let folder = self.folder(iteration, &lesson.name);
-            if folder.join("model.safetensors").exists() {
-                continue;
-            }
-            let mut data = Vec::new();
-            for source in &lesson.data {
-                data.extend_from_slice(match source {
-                    Data::Demonstrations => demonstrations,
-                    Data::Rollouts => rollouts,
-                    Data::LatestRollouts => &rollouts[earlier_rollouts..],
-                });
-            }
-            self.learn(lesson, &self.collector(iteration)?, data, &folder)?;
+    /// Reads the episodes of a finished step in the order of play, as they were when it ended.
+    fn load(&mut self, stage: &str) -> Result<(), TrainerError> {
+        if self.episodes.contains_key(stage) {
+            return Ok(());
         }
+        let path = self.out.join(format!("{stage}.jsonl"));
+        let mut episodes = Store::read(&path)?;
+        if self.outcomes.get(stage).and_then(|made| made.get("episodes")) != Some(&episodes_hash(&episodes)) {
+            let reason = "does not hold the episodes that its stage ended with\nhint: bring them back, or move the file away to have them played again";
+            return Err(TrainerError::content(&path, reason));
+        }
+        shard::sort(&mut episodes);
+        if stage == "demonstrations" {
+            let played = episodes.len();
+            episodes.retain(|episode| episode.reward() > 0.0);
+            if episodes.is_empty() {
+                return Err(TrainerError::Data(format!("the expert won none of {played} games of train")));
+            }
+        }
+        self.episodes.insert(stage.into(), episodes);
         Ok(())
     }
 
     fn learn(
-        &self,
-        recipe: &LessonRecipe,
-        start: &Model,
-        mut trajectories: Vec<Trajectory>,
-        out: &Path,
-    ) -> Result<(), TrainerError> {
-        tokenize_texts(&start.tokenizer, &mut trajectories);
-        let (seed, hardware) = (self.recipe.seed, self.hardware);
-        let lesson = Lesson { recipe, start, trajectories: &trajectories, seed, out, hardware };
-        let bar = self.reporter.stage(&format!("train {}", recipe.name));
-        let (model, read) = train::train(&lesson, &bar)?;
-        bar.finish();
-        read.remarks().iter().for_each(|remark| self.reporter.say(&format!("{} {remark}", recipe.name)));
-        Ok(model.save(out)?)
+        &mut self,
+        place: &Place,
+        mut manifest: Manifest,
+        iteration: usize,
+        lesson: usize,
+    ) -> Result<BTreeMap<String, String>, TrainerError> {
+        let (about, out) = (&self.recipe.lessons[lesson], place.path());
+        let names = ["model.safetensors", "value/model.safetensors"];
+        let names = if about.algorithm.critic().is_some() { &names[..] } else { &names[..1] };
+        if !names.iter().all(|name| place.file(name).exists()) {
+            let (start, mut data) = self.lesson_data(about, iteration)?;
+            tokenize_texts(&start.tokenizer, &mut data);
+            let (seed, hardware, context) =
+                (self.recipe.seed, self.means.hardware, start.config.max_position_embeddings);
+            place.expect(&mut manifest, Plan::new(about, &data, context, seed)?.updates.len())?;
+            let lesson = Lesson { recipe: about, start: &start, trajectories: &data, seed, out: &out, hardware };
+            let bar = self.reporter.stage(&format!("train {}", about.name));
+            let (model, read) = train::train(&lesson, &bar)?;
+            bar.finish();
+            read.remarks().iter().for_each(|remark| self.reporter.say(&format!("{} {remark}", about.name)));
+            model.save(&out)?;
+        }
+        let model = Model::open(&out)?;
+        let mut outcome = BTreeMap::from([("policy".to_string(), model.policy.hash())]);
+        outcome.extend(model.value.map(|value| ("value".to_string(), value.hash())));
+        Ok(place.finish(manifest, outcome, names)?.outcome)
     }
 
-    /// Plays every lesson's model; the first that is played greedily is what all others are paired with.
-    fn evaluate(&self, iteration: usize, baseline: &mut Option<Baseline>) -> Result<Vec<Row>, TrainerError> {
-        let recipe = &self.recipe.evaluate;
-        let splits = recipe.splits.iter();
-        let tasks: Vec<&Task> =
-            splits.flat_map(|split| chosen(&self.suite, *split, recipe.games, self.recipe.seed)).collect();
-        let folder = self.folder(iteration, "eval");
-        std::fs::create_dir_all(&folder).map_err(TrainerError::file(&folder))?;
-        let mut rows = Vec::new();
-        for lesson in &self.recipe.lessons {
-            if lesson.from == Start::Fresh && iteration > 1 {
-                continue;
-            }
-            let player = self.player(Model::open(&self.folder(iteration, &lesson.name))?, LookingOn::Value)?;
-            for k in &recipe.best_of {
-                if *k > 1 && !player.has_value() {
-                    continue;
-                }
-                let bar = self.reporter.stage(&format!("evaluate {}, K = {k}", lesson.name));
-                let round = Round { repetitions: 1, seed: self.recipe.seed, pool: Pool::default() };
-                let path = folder.join(format!("{}-k{k}.jsonl", lesson.name));
-                let protocol = self.evaluation_protocol(*k);
-                let played = play_round(&player, self.world, &tasks, &protocol, round, &path, &bar)?;
-                bar.finish();
-                let name = if iteration == 1 { lesson.name.clone() } else { format!("{}-{iteration}", lesson.name) };
-                let mut table = evaluate::table(&name, *k, &played);
-                match baseline {
-                    Some(baseline) => baseline.pair(&mut table, &played),
-                    None if *k == 1 => *baseline = Some(Baseline::new(&name, &played)),
-                    None => {}
-                }
-                rows.extend(table);
+    /// What a lesson starts from, and what it reads.
+    fn lesson_data(
+        &mut self,
+        about: &LessonRecipe,
+        iteration: usize,
+    ) -> Result<(Model, Vec<Trajectory>), TrainerError> {
+        for stage in crate::steps::read(about, iteration) {
+            self.load(&stage)?;
+        }
+        let none = Vec::new();
+        let shown = self.episodes.get("demonstrations").unwrap_or(&none);
+        let start = match about.from {
+            Start::Fresh => fresh(&self.recipe.model, shown, self.recipe.seed)?,
+            Start::Collector => self.model(&collector(self.recipe, iteration))?,
+        };
+        let rollouts = |iteration| Some((iteration, self.episodes.get(&format!("{iteration}/rollouts"))?.as_slice()));
+        let rollouts = (1..=iteration).filter_map(rollouts).collect();
+        Ok((start, mix(&about.data, shown, &rollouts, iteration, self.recipe.seed)))
+    }
+
+    /// Adds an evaluation's rows to the table.
+    fn count(
+        &mut self,
+        step: &Step,
+        place: &Place,
+        iteration: usize,
+        lesson: usize,
+        k: usize,
+    ) -> Result<(), TrainerError> {
+        let tasks = self.tasks(step);
+        let played = in_order(Store::read(place.file("jsonl"))?, &jobs(&tasks, self.round(step, Shard::WHOLE)));
+        let lesson = &self.recipe.lessons[lesson].name;
+        let name = if iteration == 1 { lesson.clone() } else { format!("{lesson}-{iteration}") };
+        let mut table = evaluate::table(&name, k, &played);
+        match &self.baseline {
+            Some(baseline) => baseline.pair(&mut table, &played),
+            None if k == 1 => self.baseline = Some(Baseline::new(&name, &played)),
+            None => {}
+        }
+        if self.recipe.iterations > 1 {
+            let totals = table.iter().filter(|row| row.task_type.is_none());
+            let rates: Vec<String> =
+                totals.map(|row| format!("{} won of {} {}", row.successes, row.n, row.split)).collect();
+            self.reporter.say(&format!("{name}, K = {k}: {}", rates.join(", ")));
+        }
+        self.rows.extend(table);
+        Ok(())
+    }
+}
+
+/// Takes in what shards have played of these jobs, for a run without shards.
+fn take_in(whole: &Path, jobs: &[Job<'_>]) -> Result<(), TrainerError> {
+    let parts = parts_of(whole)?;
+    if parts.is_empty() {
+        return Ok(());
+    }
+    let (mut store, mut there) = Store::open(whole)?;
+    let mut known: HashSet<(String, u64)> = there.drain(..).map(|episode| (episode.game_hash, episode.seed)).collect();
+    for part in parts {
+        for episode in in_order(Store::read(&part)?, jobs) {
+            if known.insert((episode.game_hash.clone(), episode.seed)) {
+                store.append(&episode)?;
             }
         }
-        Ok(rows)
     }
+    Ok(())
+}
+
+/// Removes shards' stores whose episodes all stand in the whole store.
+fn remove_parts(whole: &Path, episodes: &[Trajectory]) -> Result<(), TrainerError> {
+    let there: HashSet<(&str, u64)> = episodes.iter().map(|e| (e.game_hash.as_str(), e.seed)).collect();
+    for part in parts_of(whole)? {
+        if Store::read(&part)?.iter().all(|e| there.contains(&(e.game_hash.as_str(), e.seed))) {
+            std::fs::remove_file(&part).map_err(TrainerError::file(&part))?;
+        }
+    }
+    Ok(())
+}
+
+fn sizes(paths: &[PathBuf]) -> Vec<(PathBuf, u64)> {
+    let size = |path: &PathBuf| Some((path.clone(), std::fs::metadata(path).ok()?.len()));
+    paths.iter().filter_map(size).collect()
 }
 
 /// Fills in the token ids of episodes that were played in text, or by a policy with another tokenizer.

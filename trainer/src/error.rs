@@ -40,6 +40,25 @@ pub enum TrainerError {
         /// A store of the trajectories that it read.
         batch: PathBuf,
     },
+    /// Another process works in this folder.
+    #[error("{} is in use by {holder}\nhint: wait for it, or choose another --out; `--status` shows how far it is", folder.display())]
+    Busy {
+        /// The run's folder.
+        folder: PathBuf,
+        /// Which process, where it tells.
+        holder: String,
+    },
+    /// Shards have not played all that they have to.
+    #[error("{} cannot be merged yet\n{}\nhint: the same command with the shard's --shard goes on with it", store.display(), missing.join("\n"))]
+    Incomplete {
+        /// The whole store.
+        store: PathBuf,
+        /// What each shard lacks.
+        missing: Vec<String>,
+    },
+    /// This shard can do nothing more before another has done something.
+    #[error("{0}")]
+    Awaiting(String),
     /// Whoever played answers no more.
     #[error("{0}\nhint: the episodes that were played stand in the store; the same command goes on with the others")]
     Gone(String),

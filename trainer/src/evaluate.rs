@@ -2,10 +2,12 @@
 //! intervals, the protocol beside the number.
 
 use crate::error::TrainerError;
+use crate::shard::{Assignment, Shard};
 use crate::statistics::{discordant, mcnemar_exact, wilson_interval};
 use agent::episode::{Job, Pool, play_episodes};
 use agent::player::Policy;
 use indicatif::ProgressBar;
+use scenarios::files;
 use scenarios::store::Store;
 use scenarios::{Outcome, Protocol, Split, Task, TaskType, Trajectory, World};
 use serde::{Deserialize, Serialize};
@@ -138,10 +140,13 @@ pub struct Round {
     pub seed: u64,
     /// How many at once.
     pub pool: Pool,
+    /// Which share of the games.
+    pub shard: Shard,
 }
 
-/// Plays `round.repetitions` episodes of every task into the store at `path`, leaves out those that stand there
-/// already, and returns all of them in the order of tasks and repetitions.
+/// Plays `round.repetitions` episodes of every task of the round's shard into the store at `path`, leaves out those that
+/// stand there already, and returns all of them in the order of repetitions and tasks. A shard that is not the whole also
+/// writes down beside the store what it has to play, for [`crate::shard::merge`].
 ///
 /// # Errors
 /// When the store cannot be read or written, or holds episodes of another round; [`TrainerError::Gone`] when the policy
@@ -155,8 +160,23 @@ pub fn play_round<P: Policy>(
     path: &Path,
     progress: &ProgressBar,
 ) -> Result<Vec<Trajectory>, TrainerError> {
+    if round.shard.is_part() {
+        Assignment::new(policy, tasks, protocol, round).claim(path)?;
+    }
+    play_jobs(policy, world, &jobs(tasks, round), protocol, round.pool, path, progress)
+}
+
+/// Plays what stands not in the store at `path` yet; returns the jobs' episodes in their order.
+pub(crate) fn play_jobs<P: Policy>(
+    policy: &P,
+    world: &dyn World,
+    jobs: &[Job<'_>],
+    protocol: &Protocol,
+    pool: Pool,
+    path: &Path,
+    progress: &ProgressBar,
+) -> Result<Vec<Trajectory>, TrainerError> {
     let (mut store, mut finished) = Store::open(path)?;
-    let jobs = jobs(tasks, round);
     let foreign =
         |t: &Trajectory| t.policy != policy.name() || t.value_policy != policy.value_name() || t.protocol != *protocol;
     if let Some(other) = finished.iter().find(|trajectory| foreign(trajectory)) {
@@ -173,7 +193,7 @@ pub fn play_round<P: Policy>(
     progress.set_length(jobs.len() as u64);
     progress.set_position((jobs.len() - open.len()) as u64);
     let mut wins = finished.iter().filter(|t| t.reward() > 0.0).count();
-    play_episodes(policy, world, &open, protocol, round.pool, |trajectory| {
+    play_episodes(policy, world, &open, protocol, pool, |trajectory| {
         if let Some(reason) = policy.gone().filter(|_| trajectory.outcome == Outcome::EnvFailed) {
             return Err(TrainerError::Gone(reason));
         }
@@ -184,32 +204,48 @@ pub fn play_round<P: Policy>(
         progress.set_message(format!("won {wins} of {}", finished.len()));
         Ok::<(), TrainerError>(())
     })?;
+    Ok(in_order(finished, jobs))
+}
+
+/// The episodes of jobs, in their order; others, and a second one of the same job, are left out.
+pub(crate) fn in_order(mut episodes: Vec<Trajectory>, jobs: &[Job<'_>]) -> Vec<Trajectory> {
     let place: BTreeMap<(&str, u64), usize> =
         jobs.iter().enumerate().map(|(index, job)| ((job.task.hash.as_str(), job.seed), index)).collect();
-    finished.retain(|t| place.contains_key(&(t.game_hash.as_str(), t.seed)));
-    finished.sort_by_key(|t| place[&(t.game_hash.as_str(), t.seed)]);
-    Ok(finished)
+    let of = |t: &Trajectory| place.get(&(t.game_hash.as_str(), t.seed)).copied();
+    episodes.retain(|t| of(t).is_some());
+    episodes.sort_by_key(of);
+    episodes.dedup_by_key(|t| of(t));
+    episodes
 }
 
-fn jobs<'a>(tasks: &[&'a Task], round: Round) -> Vec<Job<'a>> {
-    let job = |(index, task): (usize, &&'a Task), repetition: usize| {
-        let seed = round.seed.wrapping_mul(1_000_003).wrapping_add((index * round.repetitions + repetition) as u64);
-        Job { task, repetition, seed, forced: &[] }
+/// The episodes of a round's shard: all games once, then all again.
+pub(crate) fn jobs<'a>(tasks: &[&'a Task], round: Round) -> Vec<Job<'a>> {
+    let job = |(index, task): (usize, &&'a Task), repetition: usize| Job {
+        task,
+        repetition,
+        seed: episode_seed(&round, index, repetition),
+        forced: &[],
     };
-    let repetitions = 0..round.repetitions;
-    repetitions.flat_map(|repetition| tasks.iter().enumerate().map(move |place| job(place, repetition))).collect()
+    let mine = || tasks.iter().enumerate().filter(|(index, _)| round.shard.holds(*index));
+    (0..round.repetitions).flat_map(|repetition| mine().map(move |place| job(place, repetition))).collect()
 }
 
-/// Writes rows as CSV.
+/// The seed of an episode, from the round's, the place of its game and the repetition.
+pub(crate) fn episode_seed(round: &Round, place: usize, repetition: usize) -> u64 {
+    round.seed.wrapping_mul(1_000_003).wrapping_add((place * round.repetitions + repetition) as u64)
+}
+
+/// Writes rows as CSV, at once or not at all.
 ///
 /// # Errors
 /// When the file cannot be written.
 pub fn write_csv(path: &Path, rows: &[Row]) -> Result<(), TrainerError> {
-    let mut writer = csv::Writer::from_path(path).map_err(|e| TrainerError::content(path, e))?;
+    let mut writer = csv::Writer::from_writer(Vec::new());
     for row in rows {
         writer.serialize(row).map_err(|e| TrainerError::content(path, e))?;
     }
-    writer.flush().map_err(TrainerError::file(path))
+    let bytes = writer.into_inner().map_err(|e| TrainerError::content(path, e))?;
+    files::replace(path, &bytes).map_err(TrainerError::file(path))
 }
 
 /// Reads rows back.

@@ -5,6 +5,7 @@
 use crate::error::TrainerError;
 use crate::objective::Watched;
 use crate::statistics::{area_under_curve, mean, quantile};
+use scenarios::files;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use syntaxdot_summary::SummaryWriter;
@@ -166,11 +167,10 @@ impl Metrics {
         std::fs::create_dir_all(&events_folder).map_err(TrainerError::file(&events_folder))?;
         let events = File::create(&events_path).map_err(TrainerError::file(&events_path))?;
         let events = SummaryWriter::new(events).map_err(TrainerError::file(&events_path))?;
-        let csv = csv::Writer::from_path(&csv_path).map_err(|e| TrainerError::content(&csv_path, e))?;
-        let mut metrics = Self { csv, events, csv_path, events_path };
-        metrics.record(COLUMNS.map(String::from).as_slice())?;
+        rewrite(&csv_path, &kept)?;
+        let csv = File::options().append(true).open(&csv_path).map_err(TrainerError::file(&csv_path))?;
+        let mut metrics = Self { csv: csv::Writer::from_writer(csv), events, csv_path, events_path };
         for row in kept {
-            metrics.record(&row)?;
             metrics.scalars(row.iter().map(|text| text.parse().ok()))?;
         }
         Ok(metrics)
@@ -204,6 +204,17 @@ impl Metrics {
         }
         Ok(())
     }
+}
+
+/// Writes the columns and these rows, at once or not at all: a kill here loses no row.
+fn rewrite(path: &Path, rows: &[Vec<String>]) -> Result<(), TrainerError> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let columns = COLUMNS.map(String::from);
+    for row in std::iter::once(columns.as_slice()).chain(rows.iter().map(Vec::as_slice)) {
+        writer.write_record(row).map_err(|e| TrainerError::content(path, e))?;
+    }
+    let bytes = writer.into_inner().map_err(|e| TrainerError::content(path, e))?;
+    files::replace(path, &bytes).map_err(TrainerError::file(path))
 }
 
 /// The whole rows of the updates before `update`, as they stand.

@@ -231,8 +231,20 @@ impl LessonRecipe {
         if self.name.contains(['/', '\\', '.']) || self.name.is_empty() {
             return some("the name must do as a folder's");
         }
+        if ["eval", "rollouts"].contains(&self.name.as_str()) {
+            return some("the name is taken: evaluations and rollouts stand beside the lesson's folder");
+        }
         if self.data.is_empty() {
             return some("data is empty");
+        }
+        if self
+            .data
+            .iter()
+            .any(|data| matches!(data, Data::ChosenRollouts { last: 0, won_per_game: 0, lost: Lost::Kept, .. }))
+        {
+            return some(
+                "chosen_rollouts: say last, won_per_game or lost = \"left_out\"; \"rollouts\" are all of them",
+            );
         }
         if let Err(problem) = self.optimizer.check() {
             return Some(format!("optimizer: {problem}"));
@@ -286,9 +298,10 @@ pub enum Start {
     Collector,
 }
 
-/// What a lesson reads.
+/// What a lesson reads; an episode that several sources name is read once. A name alone, or a table:
+/// `data = ["demonstrations", { chosen_rollouts = { last = 2, won_per_game = 3 } }]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Data {
     /// The expert's episodes.
     Demonstrations,
@@ -296,6 +309,43 @@ pub enum Data {
     Rollouts,
     /// The policy's own episodes of this iteration: online learning.
     LatestRollouts,
+    /// Some of the policy's own episodes.
+    ChosenRollouts {
+        /// Of the last so many iterations, this one included; 0 = all so far.
+        #[serde(default)]
+        last: usize,
+        /// At most so many won episodes of a game, over all these iterations; 0 = all.
+        #[serde(default)]
+        won_per_game: usize,
+        /// Which of the won episodes of a game.
+        #[serde(default)]
+        prefer: Prefer,
+        /// What becomes of the others.
+        #[serde(default)]
+        lost: Lost,
+    },
+}
+
+/// Which of a game's won episodes are read where not all are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Prefer {
+    /// Those of the fewest turns; of two of one length the later.
+    #[default]
+    Shortest,
+    /// Those that a draw by the recipe's seed names.
+    Random,
+}
+
+/// What becomes of episodes that were not won.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lost {
+    /// All are read.
+    #[default]
+    Kept,
+    /// None is.
+    LeftOut,
 }
 
 /// What a lesson minimises; the equations stand in [`crate::loss`], one file an algorithm.
@@ -748,6 +798,30 @@ mod tests {
         let cached = |file: &str| refused_lesson(file, "optimizer", "reference = \"cached\"\noptimizer");
         assert!(cached("kto.toml").contains("kto asks the reference about pairs"));
         assert!(cached("rejection-sampling.toml").contains("rejection_sampling has none"));
+    }
+
+    #[test]
+    fn rollouts_are_chosen_by_a_table_that_survives_its_file() {
+        let mut recipe = Recipe::quickstart();
+        let text =
+            "data = [\"demonstrations\", { chosen_rollouts = { last = 2, won_per_game = 3, prefer = \"random\" } }]";
+        let table: toml::Table = text.parse().expect("TOML");
+        recipe.lessons[1].data = table["data"].clone().try_into().expect("sources");
+        let expected = Data::ChosenRollouts { last: 2, won_per_game: 3, prefer: Prefer::Random, lost: Lost::Kept };
+        assert_eq!(recipe.lessons[1].data, [Data::Demonstrations, expected]);
+        let written = toml::to_string(&recipe).expect("writes");
+        assert_eq!(toml::from_str::<Recipe>(&written).expect("reads"), recipe);
+        assert_eq!(recipe.check(), Ok(()));
+        let from = "data = [\"rollouts\"]";
+        let chosen = |table: &str| refused(from, &format!("data = [{{ chosen_rollouts = {table} }}]"));
+        let said = chosen("{ last = 2, most = 3 }");
+        assert!(said.contains("unexpected keys in table: most"), "{said}");
+        assert!(chosen("{ prefer = \"longest\" }").contains("unknown variant `longest`"));
+        assert!(chosen("{}").contains("chosen_rollouts: say last, won_per_game or lost"));
+        assert!(
+            refused("name = \"rejection-sampling\"", "name = \"eval\"").contains("the name is taken"),
+            "a folder of that name"
+        );
     }
 
     #[test]

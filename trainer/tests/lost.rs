@@ -21,6 +21,7 @@ use std::time::Duration;
 use trainer::TrainerError;
 use trainer::course::tokenize_texts;
 use trainer::evaluate::{Round, play_round, table};
+use trainer::shard::Shard;
 
 fn connect(server: &Server) -> RemotePolicy {
     let options = RemoteOptions {
@@ -55,7 +56,7 @@ fn a_lost_episode_counts_neither_way() {
 }
 
 fn round(policy: &RemotePolicy, tasks: &[Task], store: &Path) -> Result<usize, TrainerError> {
-    let round = Round { repetitions: 1, seed: 1, pool: Pool { workers: 1, episodes: 1 } };
+    let round = Round { repetitions: 1, seed: 1, pool: Pool { workers: 1, episodes: 1 }, shard: Shard::WHOLE };
     let tasks: Vec<&Task> = tasks.iter().collect();
     let all = play_round(policy, &Corridors::default(), &tasks, &protocol(), round, store, &ProgressBar::hidden())?;
     Ok(all.len())

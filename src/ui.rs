@@ -156,6 +156,7 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
         || error.downcast_ref().is_some_and(is_unusable_store)
         || match error.downcast_ref() {
             Some(TrainerError::Suite(_) | TrainerError::Content { .. } | TrainerError::File { .. }) => true,
+            Some(TrainerError::Protocol(_)) => true,
             Some(TrainerError::Agent(AgentError::File { .. } | AgentError::Content { .. })) => true,
             Some(TrainerError::Agent(AgentError::Device { .. })) => true,
             Some(TrainerError::Store(error)) => is_unusable_store(error),

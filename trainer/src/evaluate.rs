@@ -144,8 +144,8 @@ pub struct Round {
 /// already, and returns all of them in the order of tasks and repetitions.
 ///
 /// # Errors
-/// When the store cannot be read or written, or holds episodes of another round; [`TrainerError::Gone`] when the policy
-/// answers no more.
+/// When the store cannot be read or written, or holds episodes of another round; [`TrainerError::Protocol`] when the
+/// policy cannot play so; [`TrainerError::Gone`] when it answers no more.
 pub fn play_round<P: Policy>(
     policy: &P,
     world: &dyn World,
@@ -155,6 +155,7 @@ pub fn play_round<P: Policy>(
     path: &Path,
     progress: &ProgressBar,
 ) -> Result<Vec<Trajectory>, TrainerError> {
+    policy.can_play(protocol).map_err(TrainerError::Protocol)?;
     let (mut store, mut finished) = Store::open(path)?;
     let jobs = jobs(tasks, round);
     let foreign =

@@ -7,11 +7,12 @@
 //! RUN/1/rollouts.jsonl                 the collector's episodes of iteration 1
 //! RUN/1/LESSON/                        a model folder, with metrics.csv and the last checkpoint
 //! RUN/1/eval/LESSON-k1.jsonl           the episodes behind each row
-//! RUN/eval.csv                         the table
+//! RUN/eval.csv                         the table; beside it what [`crate::card`] says of it
 //! ```
 //!
 //! Every stage is finished by a file that is written last, so a killed run goes on where it stopped.
 
+use crate::card;
 use crate::error::TrainerError;
 use crate::evaluate::{self, Baseline, Round, Row, play_round};
 use crate::recipe::{Data, DemonstrationsRecipe, GamesRecipe, LessonRecipe, ModelRecipe, Recipe, Start};
@@ -96,6 +97,7 @@ pub fn follow(
         course.collector_lessons(iteration, &demonstrations, &rollouts, before)?;
         rows.extend(course.evaluate(iteration, &mut baseline)?);
         evaluate::write_csv(&out.join("eval.csv"), &rows)?;
+        card::record_iteration(out, iteration, &course.suite, recipe, code)?;
     }
     Ok(Report {
         rows,

@@ -30,9 +30,13 @@ pub fn wilson_interval(successes: u32, n: u32, confidence: f64) -> (f64, f64) {
     if n == 0 {
         return (0.0, 1.0);
     }
+    wilson_of_rate(f64::from(successes) / f64::from(n), f64::from(n), confidence)
+}
+
+/// The same of a rate in [0, 1] over `n` > 0 independent trials, whose successes need not be whole.
+#[must_use]
+pub fn wilson_of_rate(rate: f64, n: f64, confidence: f64) -> (f64, f64) {
     let z = Normal::standard().inverse_cdf(f64::midpoint(1.0, confidence));
-    let n = f64::from(n);
-    let rate = f64::from(successes) / n;
     let scale = 1.0 + z * z / n;
     let centre = (rate + z * z / (2.0 * n)) / scale;
     let half = z / scale * (rate * (1.0 - rate) / n + z * z / (4.0 * n * n)).sqrt();
@@ -49,17 +53,6 @@ pub fn mcnemar_exact(b: u32, c: u32) -> f64 {
     }
     let coin = Binomial::new(0.5, discordant).expect("a fair coin is a distribution");
     (2.0 * coin.cdf(u64::from(b.min(c)))).min(1.0)
-}
-
-/// How many games only the first policy won, and how many only the second: the `(b, c)` of [`mcnemar_exact`].
-///
-/// # Panics
-/// When the two did not play the same number of games.
-#[must_use]
-pub fn discordant(first: &[bool], second: &[bool]) -> (u32, u32) {
-    assert_eq!(first.len(), second.len(), "paired counts need the same games");
-    let count = |won: bool| first.iter().zip(second).map(|(&a, &b)| u32::from(a == won && b != won)).sum();
-    (count(true), count(false))
 }
 
 /// The episodes of one game.
@@ -416,14 +409,6 @@ mod tests {
         let found = minimum_detectable_mean(&differences, 0.8, 0.05).unwrap();
         assert!((found - 0.635_094_645_364_544_9).abs() < 1e-9, "{found}");
         assert_eq!(minimum_detectable_mean(&[0.5], 0.8, 0.05), None);
-    }
-
-    #[test]
-    fn discordant_counts_each_side() {
-        let first = [true, true, false, false, true];
-        let second = [true, false, true, false, false];
-        assert_eq!(discordant(&first, &second), (2, 1));
-        assert_eq!(discordant(&second, &first), (1, 2));
     }
 
     /// Won: 3, 2, 2; lost: 1, 2. Of six pairs 3>1, 3>2, 2>1, 2>1 and two ties: (4 + 2·½)/6 = 5/6.

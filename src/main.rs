@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 the run failed, 2 wrong use or a broken world.
 
+mod audit;
 mod bench;
 mod collect;
 mod compare;
@@ -57,10 +58,12 @@ enum Command {
     Train(train::Train),
     /// Prove the losses on problems whose optimum is known; exit code 1 when one misses
     Selftest(selftest::Selftest),
-    /// Play every game of the named splits once and print the table
+    /// Play every game of the named splits and print the table, with all that its numbers need beside them
     Eval(eval::Eval),
-    /// Add up the tables of runs of one recipe, one a seed, with intervals and paired tests
+    /// Compare two policies game by game, or add up the tables of runs of one recipe
     Compare(compare::Compare),
+    /// Look for leaks and cheats in what was measured
+    Audit(audit::Audit),
     /// Import a checkpoint, or tell what one holds
     #[command(subcommand)]
     Model(model::ModelCommand),
@@ -108,6 +111,7 @@ fn main() -> ExitCode {
         Command::Selftest(command) => command.run(),
         Command::Eval(command) => command.run(),
         Command::Compare(command) => command.run(),
+        Command::Audit(command) => command.run(),
         Command::Model(command) => command.run(),
         Command::World(command) => command.run(),
         Command::Doctor(command) => command.run(),

@@ -395,6 +395,28 @@ pub fn chosen_by(lesson: &LessonRecipe) -> &'static str {
     }
 }
 
+/// The run in whose `RUN/ITERATION/LESSON` a model lies.
+#[must_use]
+pub fn run_of(model: &Path) -> Option<PathBuf> {
+    let run = model.parent()?.parent()?;
+    run.join("recipe.toml").exists().then(|| run.to_path_buf())
+}
+
+/// How the checkpoint in a model's folder was chosen, as the folder tells or the recipe of its run; [`UNKNOWN`].
+///
+/// # Errors
+/// When a file is damaged.
+pub fn checkpoint_of(model: &Path) -> Result<String, TrainerError> {
+    if let Some(lineage) = Lineage::open(model)? {
+        return Ok(lineage.checkpoint);
+    }
+    let Some(run) = run_of(model) else { return Ok(UNKNOWN.into()) };
+    let recipe = Recipe::open(&run.join("recipe.toml"))?;
+    let lesson =
+        recipe.lessons.iter().find(|lesson| model.file_name().is_some_and(|name| name == lesson.name.as_str()));
+    Ok(lesson.map_or(UNKNOWN, chosen_by).into())
+}
+
 /// What a model was made from, in its folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lineage {

@@ -9,6 +9,7 @@ use crate::statistics::{
 use scenarios::{Split, TaskType};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// Chance of finding the minimum detectable difference.
 pub const POWER: f64 = 0.8;
@@ -63,6 +64,28 @@ pub fn pairs(first: &[GameRow], second: &[GameRow], split: Split, task_type: Opt
     let second = by_hash(second);
     let pair = |(hash, first)| second.get(&hash).map(|second| Pair { first, second: *second });
     by_hash(first).into_iter().filter_map(pair).collect()
+}
+
+/// The rows of several measures as one: games with the same file are one game.
+#[must_use]
+pub fn merge(rows: impl IntoIterator<Item = GameRow>) -> Vec<GameRow> {
+    let mut games: BTreeMap<(Split, String), GameRow> = BTreeMap::new();
+    for row in rows {
+        match games.entry((row.split, row.game_hash.clone())) {
+            Entry::Vacant(place) => {
+                place.insert(row);
+            }
+            Entry::Occupied(mut place) => {
+                let merged = place.get_mut();
+                let turns = |row: &GameRow| row.mean_turns * f64::from(row.played);
+                let played = merged.played + row.played;
+                merged.mean_turns = (turns(merged) + turns(&row)) / f64::from(played.max(1));
+                (merged.played, merged.won) = (played, merged.won + row.won);
+                merged.env_failed += row.env_failed;
+            }
+        }
+    }
+    games.into_values().collect()
 }
 
 /// How many games the first won more often than the second, and how many the other way round: of games played once those
@@ -186,5 +209,8 @@ mod tests {
         assert!((all.difference - 0.25).abs() < 1e-12, "7/12 − 4/12");
         assert_eq!((all.newcombe, all.p_value), (None, 1.0));
         assert!(all.minimum_detectable.is_some_and(|found| found > 0.5));
+        let merged = merge([games(&[(1, 1), (0, 1)]), games(&[(0, 2), (1, 0)])].concat());
+        let counts: Vec<_> = merged.iter().map(|row| (row.won, row.played, row.env_failed, row.mean_turns)).collect();
+        assert_eq!(counts, [(1, 3, 0, 1.0), (1, 1, 1, 1.0)]);
     }
 }

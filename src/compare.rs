@@ -1,19 +1,22 @@
-//! `hearth compare`: the tables of several runs of one recipe as one: counts added up over seeds, intervals and paired tests
-//! of the sums.
+//! `hearth compare`: two policies on the same games, or the tables of several runs of one recipe as one: counts added up
+//! over seeds, intervals and paired tests of the sums.
+
+mod direct;
 
 use crate::ui;
 use clap::{Args, ValueHint};
 use scenarios::Split;
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use trainer::evaluate::{Row, read_csv};
 use trainer::statistics::{mcnemar_exact, wilson_interval};
 
 #[derive(Args)]
 pub(crate) struct Compare {
-    /// Run folders with an eval.csv, one a seed
-    #[arg(required = true, value_hint = ValueHint::DirPath)]
+    /// Two policies: eval folders, with `@K` where there are several K, or `RUN:POLICY` or `RUN:POLICY@K` of a loop, with
+    /// commas between runs of several seeds. Or the folders of runs of one recipe, one a seed, whose tables are added up
+    #[arg(required = true, value_name = "POLICY_OR_RUN", value_hint = ValueHint::DirPath)]
     runs: Vec<PathBuf>,
     /// Print one JSON object instead of the table
     #[arg(long)]
@@ -51,6 +54,24 @@ struct Report {
 
 impl Compare {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        if let [first, second] = self.runs.as_slice()
+            && !(is_run(first) && is_run(second))
+        {
+            let text = |path: &PathBuf| path.to_string_lossy().into_owned();
+            let direct = direct::direct(&text(first), &text(second))?;
+            if self.json {
+                ui::print_json(&direct)?;
+            } else {
+                direct.print();
+            }
+            direct.say_warnings();
+            return Ok(ExitCode::SUCCESS);
+        }
+        self.add_up()
+    }
+
+    /// The tables of several runs of one recipe as one.
+    fn add_up(self) -> anyhow::Result<ExitCode> {
         let tables: Vec<Vec<Row>> =
             self.runs.iter().map(|run| read_csv(&run.join("eval.csv"))).collect::<Result<_, _>>()?;
         let mut rows = Vec::new();
@@ -75,6 +96,11 @@ impl Compare {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// The folder of a loop, no policy named.
+fn is_run(folder: &Path) -> bool {
+    folder.join("recipe.toml").exists()
 }
 
 fn pooled(rows: &[&Row]) -> Pooled {
@@ -116,7 +142,7 @@ fn print(rows: &[Pooled]) {
             format!("{} [{}, {}]", percent(row.success_rate), percent(row.low), percent(row.high)),
             row.runs.iter().map(|rate| percent(*rate)).collect::<Vec<_>>().join(" "),
             paired.unwrap_or_else(|| "-".into()),
-            row.p_value.map_or_else(|| "-".into(), |p| if p < 1e-3 { format!("{p:.0e}") } else { format!("{p:.3}") }),
+            row.p_value.map_or_else(|| "-".into(), ui::p_value),
             format!("{:.1}", row.mean_turns),
         ]
     };

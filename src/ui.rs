@@ -96,6 +96,11 @@ pub(crate) fn print_summary(rows: &[Row], title: impl Fn(&Row) -> String) {
     print_table(&header.iter().map(String::as_str).collect::<Vec<_>>(), &table);
 }
 
+/// A p-value for the eye.
+pub(crate) fn p_value(p: f64) -> String {
+    if p < 1e-3 { format!("{p:.0e}") } else { format!("{p:.3}") }
+}
+
 /// Every row with all its columns.
 pub(crate) fn print_rows(rows: &[Row]) {
     let cells = |row: &Row| {

@@ -103,6 +103,14 @@ impl Audit {
     fn found(&mut self, id: Kind, text: String) {
         self.findings.push(Finding { id, severity: id.severity(), text });
     }
+
+    fn did_not_check(&mut self, what: &str, stores: &[&str]) {
+        match stores {
+            [] => {}
+            [store] => self.not_checked.push(format!("{store}: {what}")),
+            [store, ..] => self.not_checked.push(format!("{} stores, {store} for one: {what}", stores.len())),
+        }
+    }
 }
 
 /// The episodes behind a number.
@@ -151,6 +159,18 @@ pub fn audit(evidence: &Evidence<'_>) -> Audit {
         look_at_checkpoint(measured, &mut audit);
     }
     look_at_learning(evidence, &mut audit);
+    let stores = |is: &dyn Fn(&&Measured<'_>) -> bool| -> Vec<&str> {
+        evidence.measured.iter().filter(is).map(|measured| measured.name).collect()
+    };
+    let unknown = stores(&|measured| measured.card.is_none_or(|card| card.checkpoint == UNKNOWN));
+    audit.did_not_check("how the checkpoint was chosen, since no card says", &unknown);
+    match evidence.suite.map(Suite::hash) {
+        None => audit.did_not_check("whether games are missing, for want of the suite", &stores(&|_| true)),
+        Some(hash) => {
+            let other = stores(&|measured| measured.card.is_some_and(|card| card.suite_hash != hash));
+            audit.did_not_check("whether games are missing, since the suite is not the card's", &other);
+        }
+    }
     audit
 }
 
@@ -241,17 +261,8 @@ fn look_at_counts(measured: &Measured<'_>, suite: Option<&Suite>, audit: &mut Au
             format!("{name}: {lost} of {n} episodes were lost to the world and count nowhere"),
         );
     }
-    let Some(suite) = suite else {
-        return audit.not_checked.push(format!("{name}: whether games are missing, for want of the suite"));
-    };
-    if let Some(card) = card.filter(|card| card.suite_hash != suite.hash()) {
-        let (this, that) = (&card.suite, &suite.name);
-        return audit.not_checked.push(format!(
-            "{name}: whether games are missing, for want of its suite {this} {:.16}; {that} {:.16} is another",
-            card.suite_hash,
-            suite.hash()
-        ));
-    }
+    let is_its = |suite: &&Suite| card.is_none_or(|card| card.suite_hash == suite.hash());
+    let Some(suite) = suite.filter(is_its) else { return };
     let splits: BTreeSet<Split> = match card {
         Some(card) => card.splits.iter().copied().collect(),
         None => counts.keys().map(|(split, _)| *split).collect(),
@@ -280,9 +291,7 @@ fn look_at_counts(measured: &Measured<'_>, suite: Option<&Suite>, audit: &mut Au
 
 fn look_at_checkpoint(measured: &Measured<'_>, audit: &mut Audit) {
     let Measured { name, card, .. } = measured;
-    let Some(Card { checkpoint, .. }) = card.filter(|card| card.checkpoint != UNKNOWN) else {
-        return audit.not_checked.push(format!("{name}: how the checkpoint was chosen, since nobody says"));
-    };
+    let Some(Card { checkpoint, .. }) = card else { return };
     let names_test = |word: &str| ["valid_seen", "valid_unseen", "test"].contains(&word);
     if checkpoint.split(|c: char| !c.is_alphanumeric() && c != '_').any(names_test) {
         audit.found(
@@ -530,4 +539,289 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
         .unwrap_or_default();
     found.sort();
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use scenarios::{Search, Spent, Task, Turn};
+
+    const ROOM: &str = "pick_and_place_simple-Mug-None-Desk";
+
+    fn suite() -> Suite {
+        let task = |split: Split, room: &str| Task {
+            id: format!("{split}/{ROOM}-{room}/trial_1"),
+            split,
+            task_type: Some(TaskType::PickAndPlaceSimple),
+            path: PathBuf::new(),
+            hash: format!("{split} {room}"),
+        };
+        let tasks = vec![
+            task(Split::Train, "301"),
+            task(Split::Train, "L302"),
+            task(Split::ValidSeen, "301"),
+            task(Split::ValidUnseen, "308"),
+        ];
+        Suite { name: "s".into(), root: PathBuf::new(), tasks, faults: Vec::new(), left_out: Vec::new() }
+    }
+
+    /// A won episode of a game.
+    fn won(task: &Task) -> Trajectory {
+        let turn = Turn { observation: "o".into(), action: Some("look".into()), ..Turn::default() };
+        Trajectory {
+            format: Trajectory::FORMAT,
+            game: task.id.clone(),
+            game_hash: task.hash.clone(),
+            split: task.split,
+            task_type: task.task_type,
+            repetition: 0,
+            seed: 1,
+            policy: "p".into(),
+            value_policy: None,
+            protocol: Protocol::default(),
+            turns: vec![turn],
+            last_observation: "You move the mug 1 to the desk 1.".into(),
+            outcome: Outcome::Success,
+            reward: 1.0,
+            failure: None,
+            seconds: 0.0,
+            spent: Spent::default(),
+        }
+    }
+
+    /// What a clean run leaves: the two test games once each, learned from the two games of train.
+    struct Run {
+        suite: Suite,
+        episodes: Vec<Trajectory>,
+        learned: Vec<Learned>,
+        lineages: Vec<(String, Lineage)>,
+        checkpoint: &'static str,
+    }
+
+    fn clean() -> Run {
+        let suite = suite();
+        let learned = suite.tasks[..2].iter().map(|task| Learned {
+            game: task.id.clone(),
+            game_hash: task.hash.clone(),
+            split: task.split,
+        });
+        let lineage = Lineage { checkpoint: "last update".into(), games: [(Split::Train, 2)].into() };
+        Run {
+            episodes: suite.tasks[2..].iter().map(won).collect(),
+            learned: learned.collect(),
+            lineages: vec![("m".into(), lineage)],
+            checkpoint: "lowest loss on held-out games of its data",
+            suite,
+        }
+    }
+
+    impl Run {
+        fn audit(&self) -> Audit {
+            let made = crate::card::Made {
+                suite: &self.suite,
+                seeds: &[1],
+                repetitions: 1,
+                checkpoint: self.checkpoint,
+                code: "test",
+                store: Path::new("store.jsonl"),
+            };
+            let card =
+                Card { splits: vec![Split::ValidSeen, Split::ValidUnseen], ..Card::new("p", &made, &self.episodes) };
+            let measured = Measured { name: "store.jsonl", episodes: &self.episodes, card: Some(&card) };
+            audit(&Evidence {
+                measured: vec![measured],
+                learned: &self.learned,
+                lineages: &self.lineages,
+                suite: Some(&self.suite),
+            })
+        }
+    }
+
+    /// The findings after something was planted in a clean run.
+    #[track_caller]
+    fn planted(plant: impl FnOnce(&mut Run), expected: &[(Kind, &str)]) {
+        let mut run = clean();
+        plant(&mut run);
+        let found = run.audit().findings;
+        let found: Vec<_> = found.iter().map(|finding| (finding.id, finding.text.as_str())).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_clean_run_gives_no_finding() {
+        assert_eq!(clean().audit(), Audit::default());
+    }
+
+    #[test]
+    fn cheating_protocols_are_found() {
+        planted(
+            |run| run.episodes.iter_mut().for_each(|t| t.protocol.admissible_shown = true),
+            &[(Kind::AdmissibleShown, "store.jsonl: the admissible commands were shown in 2 of 2 episodes")],
+        );
+        planted(
+            |run| {
+                for episode in &mut run.episodes {
+                    (episode.protocol.best_of, episode.protocol.chosen_by) = (4, Chooser::Oracle);
+                    episode.protocol.search = Some(Search::Beam { width: 2 });
+                }
+            },
+            &[
+                (
+                    Kind::OracleChooser,
+                    "store.jsonl: an oracle that reads the world's state chose among the candidates in 2 of 2 episodes",
+                ),
+                (
+                    Kind::WorldCopies,
+                    "store.jsonl: a search looked into copies of the world before it acted in 2 of 2 episodes",
+                ),
+            ],
+        );
+        planted(|run| run.episodes.iter_mut().for_each(|t| t.protocol.chosen_by = Chooser::Oracle), &[]); // K is 1
+    }
+
+    #[test]
+    fn test_games_and_rooms_that_were_learned_from_are_found() {
+        let (seen, unseen) = (format!("valid_seen/{ROOM}-301/trial_1"), format!("valid_unseen/{ROOM}-308/trial_1"));
+        planted(
+            |run| run.learned[0].game_hash = "valid_seen 301".into(),
+            &[(
+                Kind::TrainedOnTestGame,
+                &format!("1 of 2 test games stand in the episodes that were learned from, {seen} for one"),
+            )],
+        );
+        planted(
+            |run| run.learned[0].game = format!("train/{ROOM}-308/trial_9"),
+            &[(
+                Kind::TrainedOnUnseenRoom,
+                "1 of 1 games of valid_unseen lie in rooms of the episodes that were learned from: 308",
+            )],
+        );
+        planted(
+            |run| {
+                run.learned.clear();
+                run.suite.tasks[0].hash = "valid_unseen 308".into();
+                run.suite.tasks[1].id = format!("train/{ROOM}-308/trial_9");
+            },
+            &[
+                (
+                    Kind::TrainedOnTestGame,
+                    &format!("1 of 2 test games stand in the suite's train split, {unseen} for one"),
+                ),
+                (
+                    Kind::TrainedOnUnseenRoom,
+                    "1 of 1 games of valid_unseen lie in rooms of the suite's train split: 308",
+                ),
+            ],
+        );
+        planted(
+            |run| run.lineages[0].1.games = [(Split::Train, 2), (Split::ValidSeen, 1)].into(),
+            &[(Kind::TrainedOnTestSplit, "m: it learned from episodes of 1 games of valid_seen")],
+        );
+        planted(
+            |run| run.learned[0].split = Split::ValidUnseen,
+            &[(Kind::TrainedOnTestSplit, "1 games of the test splits are among those that were learned from")],
+        );
+    }
+
+    #[test]
+    fn a_checkpoint_chosen_on_a_test_split_is_found() {
+        planted(
+            |run| run.checkpoint = "best success rate on valid_seen",
+            &[(
+                Kind::CheckpointChosenOnTest,
+                "store.jsonl: the checkpoint was chosen on a test split: best success rate on valid_seen",
+            )],
+        );
+        let unknown = Run { checkpoint: UNKNOWN, ..clean() }.audit();
+        assert_eq!(unknown.not_checked, ["store.jsonl: how the checkpoint was chosen, since no card says"]);
+    }
+
+    #[test]
+    fn games_that_repeat_or_are_missing_or_foreign_are_found() {
+        planted(
+            |run| run.episodes.push(run.episodes[0].clone()),
+            &[(Kind::GamesRepeated, "store.jsonl: 1 of 2 games were played more than 1 times, one of them 2 times")],
+        );
+        planted(
+            |run| run.episodes.truncate(1),
+            &[(Kind::GamesMissing, "store.jsonl: 1 of 1 games of valid_unseen were not played")],
+        );
+        planted(
+            |run| run.episodes.push(Trajectory { game_hash: "other".into(), ..run.episodes[0].clone() }),
+            &[(Kind::GamesForeign, "store.jsonl: 1 games of valid_seen were played that the suite s does not have")],
+        );
+        planted(
+            |run| run.episodes[0].outcome = Outcome::EnvFailed,
+            &[
+                (
+                    Kind::SuccessDoubtful,
+                    "store.jsonl: 1 of 2 episodes, 1 of them won, have another reward than their outcome gives",
+                ),
+                (Kind::EpisodesLost, "store.jsonl: 1 of 2 episodes were lost to the world and count nowhere"),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_success_that_its_episode_contradicts_is_found() {
+        let doubt = |what: &str| format!("store.jsonl: 1 of 2 episodes, 2 of them won, {what}");
+        planted(
+            |run| run.episodes[0].reward = 0.0,
+            &[(Kind::SuccessDoubtful, &doubt("have another reward than their outcome gives"))],
+        );
+        planted(
+            |run| run.episodes[0].failure = Some("gone".into()),
+            &[(Kind::SuccessDoubtful, &doubt("are won and tell why their world failed"))],
+        );
+        planted(
+            |run| run.episodes[0].turns[0].action = None,
+            &[(Kind::SuccessDoubtful, &doubt("are won without a last command"))],
+        );
+        planted(
+            |run| run.episodes[0].last_observation = "Nothing happens.".into(),
+            &[(Kind::SuccessDoubtful, &doubt("are won by a command to which the world said \"Nothing happens.\""))],
+        );
+    }
+
+    #[test]
+    fn mixed_stores_are_found() {
+        let disagrees = "store.jsonl: of 2 episodes 1 are of the card's policy and protocol, and it counts 2";
+        planted(
+            |run| run.episodes[1].policy = "q".into(),
+            &[
+                (Kind::MixedStore, "store.jsonl: 2 episodes are of 2 policies and 1 protocols, not of one each"),
+                (Kind::CardDisagrees, disagrees),
+            ],
+        );
+        planted(
+            |run| run.episodes[1].protocol.turn_limit = 50,
+            &[
+                (Kind::MixedStore, "store.jsonl: 2 episodes are of 1 policies and 2 protocols, not of one each"),
+                (Kind::CardDisagrees, disagrees),
+            ],
+        );
+    }
+
+    #[test]
+    fn what_could_not_be_looked_for_is_told() {
+        let run = clean();
+        let measured = Measured { name: "store.jsonl", episodes: &run.episodes, card: None };
+        let alone = audit(&Evidence { measured: vec![measured], ..Evidence::default() });
+        assert_eq!(alone.findings, []);
+        let expected = [
+            "whether test games or rooms were learned from, for want of training stores and suite",
+            "store.jsonl: how the checkpoint was chosen, since no card says",
+            "store.jsonl: whether games are missing, for want of the suite",
+        ];
+        assert_eq!(alone.not_checked, expected);
+    }
+
+    #[test]
+    fn a_room_is_read_from_the_name_of_its_game() {
+        assert_eq!(room("train/pick_and_place_simple-Mug-None-Desk-308/trial_T2019"), Some("308"));
+        assert_eq!(room("train/look_at_obj_in_light-CD-None-DeskLamp-L303/trial_S1_0"), Some("L303"));
+        for other in ["train/coin-5.z8", "train/a-b-c-d-5/t", "plain/3", "train/pick_and_place_simple-a-b-c-x/t"] {
+            assert_eq!(room(other), None, "{other}");
+        }
+    }
 }

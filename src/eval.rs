@@ -146,7 +146,6 @@ impl Eval {
         let tasks = self.tasks(&suite)?;
         let highest = self.best_of.iter().copied().max().unwrap_or(1);
         let player = Player::open(&self.policy, highest, &self.played.policy)?;
-        std::fs::create_dir_all(&self.out).with_context(|| format!("cannot use {}", self.out.display()))?;
         let played = self.play(&player, &suite, &tasks)?;
         let mut rows = Vec::new();
         let mut sheets = Sheets::default();
@@ -230,6 +229,7 @@ impl Eval {
     fn play(&self, player: &Player, suite: &Suite, tasks: &[&Task]) -> anyhow::Result<Vec<(Card, Vec<Trajectory>)>> {
         let translated_to = self.world.translation(&self.policy, &player.learned(), tasks)?;
         let checkpoint = self.checkpoint()?;
+        std::fs::create_dir_all(&self.out).with_context(|| format!("cannot use {}", self.out.display()))?;
         let opened = self.world.open(tasks.len())?;
         let speaking = opened.speaking(translated_to);
         let seeds = self.seeds();

@@ -165,7 +165,10 @@ impl Eval {
             seed: self.seeds()[0],
             seeds: self.seeds(),
             repetitions: self.repetitions,
-            audit: self.audit(&suite, &played)?,
+            audit: self.audit(&suite, &played).unwrap_or_else(|error| Audit {
+                not_checked: vec![format!("all of it: {error}")], // what was measured is not lost for that
+                ..Audit::default()
+            }),
             seconds: started.elapsed().as_secs_f64(),
             run: self.out,
         };

@@ -68,7 +68,7 @@ fn a_card_sets_the_protocol_and_refuses_what_contradicts_it() {
     assert!(table.contains("success = won; nearest to card oreo: turn_limit is 20, not 40\n"), "{table}");
 
     eval("no --card oreo --turns 20").refused("error: --card oreo: turn_limit is 20, not 40\nhint: leave out either");
-    eval("no --card oreo --show-admissible").refused("the admissible list is shown, not not shown");
+    eval("no --card oreo --show-admissible").refused("the admissible list is shown, not hidden");
     eval("no --card verl --history full").refused("--card verl: history is full, not last_2\n");
     eval("no --card verl --best-of 1,2").refused("--card verl: best_of is 2, not 1\n");
     eval("no --card paper").refused("`paper` is neither oreo nor verl");

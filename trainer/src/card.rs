@@ -101,7 +101,7 @@ impl NamedCard {
                 differences.push(format!("{what} is {is}, not {should_be}"));
             }
         };
-        let shown = |shown: bool| if shown { "shown" } else { "not shown" }.to_string();
+        let shown = |shown: bool| if shown { "shown" } else { "hidden" }.to_string();
         hold("turn_limit", protocol.turn_limit.to_string(), self.turn_limit().to_string());
         hold("history", protocol.history.to_string(), self.history().to_string());
         hold("the admissible list", shown(protocol.admissible_shown), shown(self.admissible_shown()));

@@ -105,7 +105,7 @@ def main():
         show(f"mcnemar {b} : {c}", p)
 
     low, high = newcombe(36, 12, 2, 0, 0.95)
-    assert (round(low, 4), round(high, 4)) == (0.0569, 0.3404), "as printed in the paper's table II"
+    assert (round(low, 4), round(high, 4)) == (0.0569, 0.3404), "the example that the paper prints"
     for table in [(36, 12, 2, 0), (80, 26, 11, 17), (0, 0, 0, 20), (20, 0, 0, 0), (5, 9, 3, 3), (1, 9, 9, 1)]:
         show(f"newcombe {table}", *newcombe(*table, 0.95))
 

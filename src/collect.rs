@@ -91,7 +91,7 @@ impl Collect {
         let (store, pool) = (shard.store(&self.out), self.played.pool());
         let round = Round { repetitions: self.repetitions, seed: self.seed, pool, shard };
         let translated_to = self.world.translation(&self.policy, &player.learned(), &tasks)?;
-        let protocol = player.protocol(self.played.protocol(player.context(), self.temperature, 1));
+        let protocol = player.protocol(self.played.protocol(None, player.context(), self.temperature, 1));
         let protocol = Protocol { translated_to, ..protocol };
         let bar = ui::bar("collect");
         let opened = self.world.open(tasks.len() * self.repetitions)?;

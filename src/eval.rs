@@ -1,18 +1,25 @@
-//! `hearth eval`: every game of the named splits once, the table with intervals, the protocol beside the number.
+//! `hearth eval`: every game of the named splits, once or so many times: the table with intervals, why games were lost, the
+//! protocol card beside the number, and what the audit finds.
 
+use crate::audit;
 use crate::policy::{Player, PolicyArgs};
+use crate::run::CODE;
 use crate::shard::ShardArgs;
 use crate::ui;
 use crate::worlds::WorldArgs;
 use agent::episode::Pool;
 use anyhow::Context;
 use clap::{Args, ValueHint};
-use scenarios::{Protocol, Split, Suite, Task};
+use scenarios::{History, Protocol, Split, Suite, Task, Trajectory};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
+use trainer::audit::{Audit, Evidence, Measured, audit, learned_in_run};
+use trainer::card::{Card, Lineage, Made, NamedCard, Sheets, checkpoint_of, run_of};
 use trainer::evaluate::{self, Round, Row};
+use trainer::failures::FailureRow;
 use trainer::shard::Shard;
 
 #[derive(Args)]
@@ -29,38 +36,59 @@ pub(crate) struct Eval {
     /// K, with commas between: 1 is greedy, above 1 the best of K sampled completions by the model's value network
     #[arg(long, value_delimiter = ',', default_value = "1")]
     best_of: Vec<usize>,
-    /// Sampling temperature for K above 1
-    #[arg(long, default_value_t = 1.0)]
-    temperature: f32,
+    /// Sampling temperature for K above 1 [default: 1]
+    #[arg(long)]
+    temperature: Option<f32>,
+    /// Sample for K = 1 too, at the same temperature, instead of greedily
+    #[arg(long)]
+    sample: bool,
+    /// Protocol that others measure by: `oreo` (40 turns, full history, no admissible list, K = 1 greedy) or `verl` (50
+    /// turns, the last 2 in sight, admissible list, temperature 0.4); flags that contradict it are refused
+    #[arg(long)]
+    card: Option<NamedCard>,
     #[command(flatten)]
     played: Played,
-    /// Seed of the episodes
+    /// Episodes of each game
     #[arg(long, default_value_t = 1)]
+    repetitions: usize,
+    /// Seed of the episodes
+    #[arg(long, default_value_t = 1, conflicts_with = "seeds")]
     seed: u64,
-    /// Folder for eval.csv and the episodes; episodes that stand there already are not played again
+    /// Seeds, with commas between: each game is played with each
+    #[arg(long, value_delimiter = ',')]
+    seeds: Vec<u64>,
+    /// How the model's checkpoint was chosen, for the card [default: what its folder says]
+    #[arg(long, value_name = "TEXT")]
+    checkpoint: Option<String>,
+    /// Folder for eval.csv, games.csv, failures.csv, eval-card.json and the episodes, one store a K with all seeds;
+    /// episodes that stand there already are not played again
     #[arg(long, value_hint = ValueHint::DirPath)]
     out: PathBuf,
     /// Print one JSON object instead of the table
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    shard: ShardArgs,
-    #[command(flatten)]
     world: WorldArgs,
+    #[command(flatten)]
+    shard: ShardArgs,
 }
 
 /// How episodes are played, for `eval` and `collect`.
 #[derive(Args)]
 pub(crate) struct Played {
-    /// Most turns in an episode
-    #[arg(long, default_value_t = 40)]
-    turns: usize,
+    /// Most turns in an episode [default: 40]
+    #[arg(long)]
+    turns: Option<usize>,
     /// Most tokens in one completion
     #[arg(long, default_value_t = 24)]
     completion: usize,
     /// Show the admissible commands to the policy: a different protocol
     #[arg(long)]
     show_admissible: bool,
+    /// How much of the episode the policy sees: `full`, or `last_N` for the first observation and N turns before its own
+    /// [default: full]
+    #[arg(long)]
+    history: Option<History>,
     /// Episodes at once; changes the speed, not the result [default: 32 a core]
     #[arg(long)]
     episodes: Option<usize>,
@@ -69,12 +97,18 @@ pub(crate) struct Played {
 }
 
 #[derive(Serialize)]
-struct Measured {
+struct Report {
     rows: Vec<Row>,
+    failures: Vec<FailureRow>,
+    cards: Vec<Card>,
     protocols: Vec<Protocol>,
     suite: String,
     policy_hash: String,
+    /// The first of them.
     seed: u64,
+    seeds: Vec<u64>,
+    repetitions: usize,
+    audit: Audit,
     seconds: f64,
     run: PathBuf,
 }
@@ -85,15 +119,24 @@ impl Played {
         Pool { episodes: self.episodes.unwrap_or(pool.episodes), ..pool }
     }
 
-    pub(crate) fn protocol(&self, context_limit: usize, temperature: f32, best_of: usize) -> Protocol {
+    /// What the flags say, then the card, then the default.
+    pub(crate) fn protocol(
+        &self,
+        card: Option<NamedCard>,
+        context_limit: usize,
+        temperature: f32,
+        best_of: usize,
+    ) -> Protocol {
+        let default = Protocol::default();
         self.policy.onto(Protocol {
-            turn_limit: self.turns,
+            turn_limit: self.turns.or(card.map(NamedCard::turn_limit)).unwrap_or(default.turn_limit),
             context_limit,
             completion_limit: self.completion,
             temperature,
             best_of,
-            admissible_shown: self.show_admissible,
-            ..Protocol::default()
+            admissible_shown: self.show_admissible || card.is_some_and(NamedCard::admissible_shown),
+            history: self.history.or(card.map(NamedCard::history)).unwrap_or(default.history),
+            ..default
         })
     }
 }
@@ -101,13 +144,91 @@ impl Played {
 impl Eval {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let started = Instant::now();
-        let highest = self.best_of.iter().copied().max().unwrap_or(1);
-        if self.best_of.contains(&0) {
-            return Err(ui::WrongUse("--best-of: K starts at 1".into()).into());
-        }
+        self.check()?;
         let suite = Suite::open(&self.suite)?;
         crate::games::say_faults(&suite);
-        let mut tasks: Vec<&Task> = Vec::new();
+        let tasks = self.tasks(&suite)?;
+        let highest = self.best_of.iter().copied().max().unwrap_or(1);
+        let player = Player::open(&self.policy, highest, &self.played.policy)?;
+        let shard = self.shard.resolve()?;
+        if shard.is_part() && self.seeds().len() > 1 {
+            return Err(ui::WrongUse("--shard: one seed at a time, each into a folder of its own".into()).into());
+        }
+        let played = self.play(&player, &suite, &tasks, shard)?;
+        let mut rows = Vec::new();
+        let mut sheets = Sheets::default();
+        for (card, episodes) in &played {
+            rows.extend(evaluate::table(&self.policy, card.k, episodes));
+            sheets.set(card.clone(), episodes);
+        }
+        if shard.is_part() {
+            return say_part(&self.out, shard, &rows, self.json);
+        }
+        evaluate::write_csv(&self.out.join("eval.csv"), &rows)?;
+        sheets.save(&self.out)?;
+        let report = Report {
+            rows,
+            failures: sheets.failures,
+            protocols: sheets.cards.iter().map(|card| card.protocol.clone()).collect(),
+            cards: sheets.cards,
+            suite: suite.hash(),
+            policy_hash: player.name(),
+            seed: self.seeds()[0],
+            seeds: self.seeds(),
+            repetitions: self.repetitions,
+            audit: self.audit(&suite, &played).unwrap_or_else(|error| Audit {
+                not_checked: vec![format!("all of it: {error}")], // what was measured is not lost for that
+                ..Audit::default()
+            }),
+            seconds: started.elapsed().as_secs_f64(),
+            run: self.out,
+        };
+        report.save()?;
+        if self.json {
+            ui::print_json(&report)?;
+        } else {
+            report.print();
+        }
+        audit::say(&report.audit);
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Refuses flags that make no sense, or contradict the card.
+    fn check(&self) -> anyhow::Result<()> {
+        let refuse = |text: String| Err(ui::WrongUse(text).into());
+        if self.best_of.contains(&0) {
+            return refuse("--best-of: K starts at 1".into());
+        }
+        if self.repetitions == 0 {
+            return refuse("--repetitions 0: each game is played at least once".into());
+        }
+        let seeds = self.seeds();
+        if seeds.iter().collect::<BTreeSet<_>>().len() < seeds.len() {
+            return refuse("--seeds: one of them stands there twice".into());
+        }
+        let Some(card) = self.card else { return Ok(()) };
+        for k in &self.best_of {
+            let protocol = self.played.protocol(self.card, 0, self.temperature(*k), *k);
+            let differences = card.differences(&protocol, 1);
+            if !differences.is_empty() {
+                let hint = "leave out either the flags or --card: the result's card then says what makes it another";
+                return refuse(format!("--card {card}: {}\nhint: {hint}", differences.join("; ")));
+            }
+        }
+        Ok(())
+    }
+
+    fn seeds(&self) -> Vec<u64> {
+        if self.seeds.is_empty() { vec![self.seed] } else { self.seeds.clone() }
+    }
+
+    fn temperature(&self, k: usize) -> f32 {
+        let is_greedy = k == 1 && !self.sample && self.card.is_none_or(|card| card.temperature(1) == 0.0);
+        if is_greedy { 0.0 } else { self.temperature.or(self.card.map(|card| card.temperature(k))).unwrap_or(1.0) }
+    }
+
+    fn tasks<'a>(&self, suite: &'a Suite) -> anyhow::Result<Vec<&'a Task>> {
+        let mut tasks = Vec::new();
         for split in &self.split {
             let games = suite.split(*split);
             if games.is_empty() {
@@ -115,58 +236,99 @@ impl Eval {
             }
             tasks.extend(games);
         }
-        let shard = self.shard.resolve()?;
-        let player = Player::open(&self.policy, highest, &self.played.policy)?;
-        let translated_to = self.world.translation(&self.policy, &player.learned(), &tasks)?;
+        Ok(tasks)
+    }
+
+    /// Plays every K with every seed, with the card of each K.
+    fn play(
+        &self,
+        player: &Player,
+        suite: &Suite,
+        tasks: &[&Task],
+        shard: Shard,
+    ) -> anyhow::Result<Vec<(Card, Vec<Trajectory>)>> {
+        let translated_to = self.world.translation(&self.policy, &player.learned(), tasks)?;
+        let checkpoint = self.checkpoint()?;
         std::fs::create_dir_all(&self.out).with_context(|| format!("cannot use {}", self.out.display()))?;
         let opened = self.world.open(tasks.len())?;
         let speaking = opened.speaking(translated_to);
-        let (mut rows, mut protocols) = (Vec::new(), Vec::new());
+        let seeds = self.seeds();
+        let mut all = Vec::new();
         for k in &self.best_of {
-            let temperature = if *k == 1 { 0.0 } else { self.temperature };
-            let protocol = player.protocol(self.played.protocol(player.context(), temperature, *k));
+            let temperature = self.temperature(*k);
+            let protocol = player.protocol(self.played.protocol(self.card, player.context(), temperature, *k));
             let protocol = Protocol { translated_to, ..protocol };
-            let round = Round { repetitions: 1, seed: self.seed, pool: self.played.pool(), shard };
-            let bar = ui::bar(&format!("evaluate, K = {k}"));
-            let store = shard.store(&self.out.join(format!("episodes-k{k}.jsonl")));
-            let played = player.play(speaking.world(), &tasks, &protocol, round, &store, &bar)?;
-            bar.finish();
-            ui::say_lost(&played);
-            rows.extend(evaluate::table(&self.policy, *k, &played));
-            protocols.push(protocol);
+            if matches!(player, Player::Model(_)) && temperature == 0.0 && self.repetitions * seeds.len() > 1 {
+                eprintln!("warning: a model that plays greedily does the same again in every repetition; see --sample");
+            }
+            let store = PathBuf::from(format!("episodes-k{k}.jsonl"));
+            let mut episodes = Vec::new();
+            for seed in &seeds {
+                let title = if seeds.len() > 1 { format!(", seed {seed}") } else { String::new() };
+                let bar = ui::bar(&format!("evaluate, K = {k}{title}"));
+                let round = Round { repetitions: self.repetitions, seed: *seed, pool: self.played.pool(), shard };
+                let path = shard.store(&self.out.join(&store));
+                episodes.extend(player.play(speaking.world(), tasks, &protocol, round, &path, &bar)?);
+                bar.finish();
+            }
+            ui::say_lost(&episodes);
+            let made = Made {
+                suite,
+                seeds: &seeds,
+                repetitions: self.repetitions,
+                checkpoint: &checkpoint,
+                code: CODE,
+                store: &store,
+            };
+            all.push((Card::new(&self.policy, &made, &episodes), episodes));
         }
         opened.say_losses();
-        if shard.is_part() {
-            return say_part(&self.out, shard, &rows, self.json);
+        Ok(all)
+    }
+
+    /// How the checkpoint was chosen.
+    fn checkpoint(&self) -> anyhow::Result<String> {
+        match &self.checkpoint {
+            Some(text) => Ok(text.clone()),
+            None if self.policy == "expert" => Ok("the expert learns nothing".into()),
+            None => Ok(checkpoint_of(Path::new(&self.policy))?),
         }
-        evaluate::write_csv(&self.out.join("eval.csv"), &rows)?;
-        let measured = Measured {
-            rows,
-            protocols,
-            suite: suite.hash(),
-            policy_hash: player.name(),
-            seed: self.seed,
-            seconds: started.elapsed().as_secs_f64(),
-            run: self.out,
-        };
-        let path = measured.run.join("eval.json");
-        let text = serde_json::to_string_pretty(&measured)? + "\n";
-        scenarios::files::replace(&path, text.as_bytes()).with_context(|| format!("cannot use {}", path.display()))?;
-        if self.json {
-            ui::print_json(&measured)?;
-        } else {
-            ui::print_rows(&measured.rows);
-            for protocol in &measured.protocols {
-                ui::print(&format!("K = {}: {}\n", protocol.best_of, evaluate::protocol_line(protocol)));
-            }
-            ui::print(&format!(
-                "suite {}, policy {}, seed {}\n",
-                &measured.suite[..16],
-                measured.policy_hash,
-                measured.seed
-            ));
+    }
+
+    fn audit(&self, suite: &Suite, played: &[(Card, Vec<Trajectory>)]) -> anyhow::Result<Audit> {
+        let model = Path::new(&self.policy);
+        let learned = run_of(model).map(|run| learned_in_run(&run)).transpose()?.unwrap_or_default();
+        let lineages: Vec<_> =
+            Lineage::open(model)?.map(|lineage| (self.policy.clone(), lineage)).into_iter().collect();
+        let names: Vec<String> = played.iter().map(|(card, _)| card.store.display().to_string()).collect();
+        let measured = played.iter().zip(&names);
+        let measured = measured.map(|((card, episodes), name)| Measured { name, episodes, card: Some(card) }).collect();
+        Ok(audit(&Evidence { measured, learned: &learned, lineages: &lineages, suite: Some(suite) }))
+    }
+}
+
+impl Report {
+    fn save(&self) -> anyhow::Result<()> {
+        let path = self.run.join("eval.json");
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        scenarios::files::replace(&path, text.as_bytes()).with_context(|| format!("cannot use {}", path.display()))
+    }
+
+    fn print(&self) {
+        ui::print_rows(&self.rows);
+        ui::print_failures(&self.failures);
+        for card in &self.cards {
+            let line = evaluate::played_line(&card.protocol, card.times());
+            ui::print(&format!("K = {}: {line}; {}\n", card.k, card.likeness()));
         }
-        Ok(ExitCode::SUCCESS)
+        let seeds: Vec<String> = self.seeds.iter().map(ToString::to_string).collect();
+        let checkpoint = self.cards.first().map_or("", |card| card.checkpoint.as_str());
+        ui::print(&format!(
+            "suite {}, policy {}, checkpoint: {checkpoint}, seed {}; rows by game in games.csv\n",
+            &self.suite[..16],
+            self.policy_hash,
+            seeds.join(", ")
+        ));
     }
 }
 

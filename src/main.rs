@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 the run failed, 2 wrong use or a broken world.
 
+mod audit;
 mod bench;
 mod collect;
 mod compare;
@@ -66,9 +67,9 @@ enum Command {
     Train(train::Train),
     /// Prove the losses on problems whose optimum is known; exit code 1 when one misses
     Selftest(selftest::Selftest),
-    /// Play every game of the named splits once and print the table
+    /// Play every game of the named splits and print the table, with all that its numbers need beside them
     Eval(eval::Eval),
-    /// Add up the tables of runs of one recipe, one a seed, with intervals and paired tests
+    /// Compare two policies game by game, or add up the tables of runs of one recipe
     Compare(compare::Compare),
     /// Write a run or an evaluation as one HTML file: tables, curves and every episode turn by turn
     Report(report::Report),
@@ -78,6 +79,8 @@ enum Command {
     Export(export::Export),
     /// Read demonstrations that others have published, and play them again where the games are at hand
     Import(import::Import),
+    /// Look for leaks and cheats in what was measured
+    Audit(audit::Audit),
     /// Import a checkpoint, or tell what one holds
     #[command(subcommand)]
     Model(model::ModelCommand),
@@ -130,6 +133,7 @@ fn main() -> ExitCode {
         Command::Verify(command) => command.run(),
         Command::Export(command) => command.run(),
         Command::Import(command) => command.run(),
+        Command::Audit(command) => command.run(),
         Command::Model(command) => command.run(),
         Command::World(command) => command.run(),
         Command::Doctor(command) => command.run(),

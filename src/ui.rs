@@ -11,7 +11,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 use trainer::TrainerError;
 use trainer::course::Reporter;
-use trainer::evaluate::Row;
+use trainer::evaluate::{Interval, Row};
+use trainer::failures::{Failure, FailureRow};
 
 /// Draws progress bars on stderr, or prints one line a stage where stderr is no terminal.
 pub(crate) struct Terminal;
@@ -95,6 +96,11 @@ pub(crate) fn print_summary(rows: &[Row], title: impl Fn(&Row) -> String) {
     print_table(&header.iter().map(String::as_str).collect::<Vec<_>>(), &table);
 }
 
+/// A p-value for the eye.
+pub(crate) fn p_value(p: f64) -> String {
+    if p < 1e-3 { format!("{p:.0e}") } else { format!("{p:.3}") }
+}
+
 /// Every row with all its columns.
 pub(crate) fn print_rows(rows: &[Row]) {
     let cells = |row: &Row| {
@@ -111,7 +117,41 @@ pub(crate) fn print_rows(rows: &[Row]) {
         ]
     };
     let header = ["policy", "split", "task type", "K", "n", "success %, Wilson 95 %", "mean turns", "malformed %"];
-    print_table(&header, &rows.iter().map(cells).collect::<Vec<_>>());
+    if rows.iter().all(|row| row.interval == Interval::Wilson) {
+        return print_table(&header, &rows.iter().map(cells).collect::<Vec<_>>());
+    }
+    let header =
+        ["policy", "split", "task type", "K", "n", "games", "success %, 95 %", "by", "mean turns", "malformed %"];
+    let with_interval = |row: &Row| {
+        let mut cells = cells(row);
+        cells.insert(5, row.games.to_string());
+        cells.insert(7, row.interval.name().into());
+        cells
+    };
+    print_table(&header, &rows.iter().map(with_interval).collect::<Vec<_>>());
+}
+
+/// Lost episodes by class, one line a split and K; nothing where none was lost.
+pub(crate) fn print_failures(rows: &[FailureRow]) {
+    let all: Vec<&FailureRow> = rows.iter().filter(|row| row.task_type.is_none()).collect();
+    if all.is_empty() {
+        return;
+    }
+    let mut lines: Vec<(&str, Split, usize)> = all.iter().map(|row| (row.policy.as_str(), row.split, row.k)).collect();
+    lines.dedup();
+    let line = |(policy, split, k): &(&str, Split, usize)| {
+        let of = |failure: &Failure| {
+            let is_it = |row: &&&FailureRow| {
+                (row.policy.as_str(), row.split, row.k, row.failure) == (*policy, *split, *k, *failure)
+            };
+            all.iter().find(is_it).map_or_else(|| "-".into(), |row| row.episodes.to_string())
+        };
+        let names = [(*policy).to_string(), split.to_string(), k.to_string()];
+        names.into_iter().chain(Failure::ALL.iter().map(of)).collect()
+    };
+    let header: Vec<&str> =
+        ["lost episodes of", "split", "K"].into_iter().chain(Failure::ALL.map(Failure::name)).collect();
+    print_table(&header, &lines.iter().map(line).collect::<Vec<Vec<String>>>());
 }
 
 /// Tells how many episodes were lost to a world or a server, and what the last of them said.
@@ -156,7 +196,7 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
         || error.downcast_ref().is_some_and(is_unusable_store)
         || match error.downcast_ref() {
             Some(TrainerError::Suite(_) | TrainerError::Content { .. } | TrainerError::File { .. }) => true,
-            Some(TrainerError::Busy { .. }) => true,
+            Some(TrainerError::Busy { .. } | TrainerError::Protocol(_)) => true,
             Some(TrainerError::Agent(AgentError::File { .. } | AgentError::Content { .. })) => true,
             Some(TrainerError::Agent(AgentError::Device { .. })) => true,
             Some(TrainerError::Store(error)) => is_unusable_store(error),

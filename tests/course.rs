@@ -314,7 +314,7 @@ struct Watching<'a>(&'a Path, Mutex<Vec<usize>>);
 
 impl Reporter for Watching<'_> {
     fn stage(&self, _: &str) -> ProgressBar {
-        let rows = trainer::evaluate::read_csv(&self.0.join("eval.csv")).map_or(0, |rows| rows.len());
+        let rows = trainer::evaluate::read_csv::<Row>(&self.0.join("eval.csv")).map_or(0, |rows| rows.len());
         self.1.lock().unwrap().push(rows);
         ProgressBar::hidden()
     }

@@ -301,6 +301,9 @@ impl ModelPlayer {
         if seat.writing.is_some() {
             return None;
         }
+        if let Err(reason) = self.can_play(protocol) {
+            return Some(Answer::Failed(reason));
+        }
         let observation = chat::observation_tokens(&self.tokenizer, question.observation, seat.place);
         let context = self.context_limit().min(protocol.context_limit);
         if seat.sequence.len() + observation.len() + protocol.completion_limit > context {

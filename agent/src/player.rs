@@ -3,7 +3,7 @@
 
 use crate::model_player::mixed_seed;
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
-use scenarios::{Candidate, Protocol, Turn, expert::Expert, household::catalog};
+use scenarios::{Candidate, History, Protocol, Turn, expert::Expert, household::catalog};
 
 /// Answers observations with completions, many episodes at once.
 pub trait Policy: Sync {
@@ -21,6 +21,19 @@ pub trait Policy: Sync {
     /// Why it will answer no more, when it will not: a run then stops instead of losing every episode that is left.
     fn gone(&self) -> Option<String> {
         None
+    }
+
+    /// Whether it can play by this protocol.
+    ///
+    /// # Errors
+    /// What it cannot do.
+    fn can_play(&self, protocol: &Protocol) -> Result<(), String> {
+        match protocol.history {
+            History::Full => Ok(()),
+            window @ History::Last(_) => {
+                Err(format!("{} sees the full history and cannot play with {window} of it", self.name()))
+            }
+        }
     }
 
     /// Begins an episode; everything random in it comes from `seed`.

@@ -331,6 +331,9 @@ impl RemotePolicy {
     }
 
     fn answer_one(&self, seat: &mut RemoteSeat, observation: &str, protocol: &Protocol) -> Answer {
+        if let Err(reason) = self.can_play(protocol) {
+            return Answer::Failed(reason);
+        }
         seat.hear(observation, protocol);
         let request = self.request(&seat.messages, protocol, mixed_seed(seat.seed, seat.turn, 0));
         match self.complete(&request) {

@@ -3,6 +3,7 @@
 use crate::task::{Split, TaskType};
 use crate::text_version::TextVersion;
 use serde::{Deserialize, Serialize};
+use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 
 /// Why an episode ended.
@@ -217,6 +218,53 @@ impl FromStr for WeightFormat {
     }
 }
 
+/// How much of an episode the policy sees when it writes. In text `full`, or `last_2` for [`History::Last`] of 2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum History {
+    /// All of it.
+    #[default]
+    Full,
+    /// The first observation, which states the task, this many turns before the one that is written, at least 1, and the
+    /// observation to answer.
+    Last(usize),
+}
+
+impl Display for History {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("full"),
+            Self::Last(turns) => write!(f, "last_{turns}"),
+        }
+    }
+}
+
+impl FromStr for History {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let last = || name.strip_prefix("last_")?.parse().ok().filter(|turns| *turns > 0);
+        match name {
+            "full" => Ok(Self::Full),
+            _ => last().map(Self::Last).ok_or_else(|| format!("`{name}` is neither full nor last_N, N above 0")),
+        }
+    }
+}
+
+impl From<History> for String {
+    fn from(history: History) -> Self {
+        history.to_string()
+    }
+}
+
+impl TryFrom<String> for History {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        name.parse()
+    }
+}
+
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
@@ -273,8 +321,8 @@ pub struct Protocol {
     pub search: Option<Search>,
     /// Whether the admissible commands were shown to the policy.
     pub admissible_shown: bool,
-    /// How much of the episode the policy sees; always `full` today.
-    pub history: String,
+    /// How much of the episode the policy sees.
+    pub history: History,
     /// What a malformed completion costs: `wasted_turn`.
     pub malformed: String,
     /// The text version that every household game spoke, whichever it is written in; `None` = each its own.
@@ -302,7 +350,7 @@ impl Default for Protocol {
             chosen_by: Chooser::default(),
             search: None,
             admissible_shown: false,
-            history: "full".into(),
+            history: History::Full,
             malformed: "wasted_turn".into(),
             translated_to: None,
             instructions: None,
@@ -418,5 +466,17 @@ mod tests {
         let text = serde_json::to_string(&translated).unwrap();
         assert!(text.ends_with(",\"translated_to\":\"2.1.1\"}"), "{text}");
         assert_eq!(serde_json::from_str::<Protocol>(&text).unwrap(), translated);
+    }
+
+    /// Logs from before there were windows say `full`, and an episode that saw everything is still written so.
+    #[test]
+    fn a_history_is_full_or_a_number_of_turns() {
+        for (text, history) in [("\"full\"", History::Full), ("\"last_2\"", History::Last(2))] {
+            assert_eq!(serde_json::from_str::<History>(text).unwrap(), history);
+            assert_eq!(serde_json::to_string(&history).unwrap(), text);
+        }
+        for wrong in ["\"none\"", "\"last_0\"", "\"last_\"", "\"last_-1\"", "2"] {
+            assert!(serde_json::from_str::<History>(wrong).is_err(), "{wrong}");
+        }
     }
 }

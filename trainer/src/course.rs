@@ -7,7 +7,7 @@
 //! RUN/1/rollouts.jsonl                 the collector's episodes of iteration 1
 //! RUN/1/LESSON/                        a model folder, with metrics.csv and the last checkpoint
 //! RUN/1/eval/LESSON-k1.jsonl           the episodes behind each row
-//! RUN/eval.csv                         the table
+//! RUN/eval.csv                         the table; beside it what [`crate::card`] says of it
 //! RUN/…stage.json                      beside each output: what it was made from (see [`crate::stage`])
 //! RUN/aside/                           what fits the recipe no more
 //! RUN/run.lock                         who works here (see [`crate::lock`])
@@ -22,6 +22,7 @@
 //! learns and writes the table. The others do nothing but play what is begun, and wait. A run without shards takes in what
 //! shards have played and plays the rest itself.
 
+use crate::card;
 use crate::error::TrainerError;
 use crate::evaluate::{self, Baseline, Round, Row, in_order, jobs, play_jobs};
 use crate::lock::RunLock;
@@ -342,6 +343,13 @@ impl Course<'_> {
         evaluate::write_csv(&self.out.join("eval.csv"), &self.rows)
     }
 
+    fn write_cards(&self, iteration: usize) -> Result<(), TrainerError> {
+        if !self.means.shard.leads() {
+            return Ok(());
+        }
+        card::record_iteration(self.out, iteration, &self.suite, self.recipe, self.means.code)
+    }
+
     fn protocols(&self) -> Vec<(usize, String)> {
         let of = |k: usize| Step::Evaluate { iteration: 1, lesson: 0, k }.protocol(self.recipe);
         let line = |k: &usize| (*k, evaluate::protocol_line(&of(*k)));
@@ -382,6 +390,7 @@ impl Course<'_> {
             self.count(step, &place, iteration, lesson, k)?;
             if is_new {
                 self.write_table()?; // all rows so far: those of finished evaluations were counted before
+                self.write_cards(iteration)?;
             }
         }
         Ok(())

@@ -26,6 +26,9 @@ pub enum TrainerError {
     /// The data cannot teach what was asked for.
     #[error("nothing to learn from: {0}")]
     Data(String),
+    /// Who plays cannot play by this protocol.
+    #[error("{0}")]
+    Protocol(String),
     /// An update gave a number that is none, or a policy far from its reference.
     #[error(
         "update {update}: {what} is {value}; the episodes of its batch stand in {}\nhint: a smaller learning rate, or a look at the last rows of metrics.csv", batch.display()

@@ -1,18 +1,67 @@
-//! The measure: every game of the named splits exactly once, success counted by split and task type with Wilson 95 %
-//! intervals, the protocol beside the number.
+//! The measure: every game of the named splits, once or so many times, success counted by game, split and task type with
+//! 95 % intervals, the protocol beside the number.
 
+use crate::compare;
 use crate::error::TrainerError;
 use crate::shard::{Assignment, Shard};
-use crate::statistics::{discordant, mcnemar_exact, wilson_interval};
+use crate::statistics::{Resampling, Tally, bootstrap_interval, mcnemar_exact, wilson_interval, wilson_of_rate};
 use agent::episode::{Job, Pool, play_episodes};
 use agent::player::Policy;
 use indicatif::ProgressBar;
 use scenarios::files;
 use scenarios::store::Store;
-use scenarios::{Outcome, Protocol, Split, Task, TaskType, Trajectory, World};
+use scenarios::{Chooser, Outcome, Protocol, Search, Split, Task, TaskType, Trajectory, World};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
+
+/// How the interval of a success rate was found. 95 % all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Interval {
+    /// Wilson's, of games that were each played once.
+    #[default]
+    Wilson,
+    /// The percentile bootstrap over games, where one was played several times: Wilson's would take episodes of one game
+    /// for games of their own.
+    BootstrapOverGames,
+    /// Wilson's with the number of games as n, where games were played several times and all have the same share of wins,
+    /// of which a bootstrap can tell nothing.
+    WilsonOverGames,
+}
+
+impl Interval {
+    /// For the eye.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Wilson => "Wilson",
+            Self::BootstrapOverGames => "bootstrap over games",
+            Self::WilsonOverGames => "Wilson over games",
+        }
+    }
+
+    /// The interval `(low, high)` of the success rate over games that were played to an end.
+    #[must_use]
+    pub fn of(games: &[Tally]) -> (Self, f64, f64) {
+        let count = |number: usize| u32::try_from(number).expect("fewer than four billion games");
+        let (kind, (low, high)) = match games.first() {
+            _ if games.iter().all(|game| game.played == 1) => {
+                let won = games.iter().map(|game| game.won).sum();
+                (Self::Wilson, wilson_interval(won, count(games.len()), 0.95))
+            }
+            Some(first) if games.iter().all(|game| game.won * first.played == first.won * game.played) => {
+                (Self::WilsonOverGames, wilson_of_rate(first.rate(), games.len() as f64, 0.95))
+            }
+            _ => {
+                let interval = bootstrap_interval(games, 0.95, Resampling::default());
+                (Self::BootstrapOverGames, interval.expect("there are games"))
+            }
+        };
+        (kind, low, high)
+    }
+}
 
 /// One line of the table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,29 +74,35 @@ pub struct Row {
     pub task_type: Option<TaskType>,
     /// Candidates a turn.
     pub k: usize,
-    /// Games that were played to an end.
+    /// Episodes that were played to an end: one a game, but where games were repeated.
     pub n: usize,
-    /// Games won.
+    /// Episodes won.
     pub successes: usize,
     /// Share of them won; 0 where there are none.
     pub success_rate: f64,
-    /// Lower end of the Wilson 95 % interval.
+    /// Lower end of the 95 % interval.
     pub low: f64,
-    /// Upper end of the Wilson 95 % interval.
+    /// Upper end of the 95 % interval.
     pub high: f64,
     /// Mean turns of an episode.
     pub mean_turns: f64,
     /// Share of turns that held no command.
     pub malformed_share: f64,
-    /// Games lost to the world, or to a server that was to play; they count in no other column.
+    /// Episodes lost to the world, or to a server that was to play; they count in no other column.
     pub env_failed: usize,
+    /// Games of which an episode was played to an end; 0 in tables from before it was counted.
+    #[serde(default)]
+    pub games: usize,
+    /// How the interval was found.
+    #[serde(default)]
+    pub interval: Interval,
     /// The policy that this one is paired with, greedy, on the games that both played to an end; empty where there is none.
     #[serde(default)]
     pub against: Option<String>,
-    /// Games that only this one won.
+    /// Games that only this one won; where games were repeated, that it won the more often.
     #[serde(default)]
     pub won_alone: Option<u32>,
-    /// Games that only the other won.
+    /// Games that only the other won, or won the more often.
     #[serde(default)]
     pub lost_alone: Option<u32>,
     /// Exact McNemar test of the two, two-sided.
@@ -55,33 +110,88 @@ pub struct Row {
     pub p_value: Option<f64>,
 }
 
-/// What a policy did on each game, for others to be paired with: by split and game.
+/// What a policy did on one game.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GameRow {
+    /// What the policy is called in the table.
+    pub policy: String,
+    /// Candidates a turn.
+    pub k: usize,
+    /// The split.
+    pub split: Split,
+    /// The kind of task, where known.
+    pub task_type: Option<TaskType>,
+    /// [`Task::id`].
+    pub game: String,
+    /// SHA-256 of the game file.
+    pub game_hash: String,
+    /// Episodes that were played to an end.
+    pub played: u32,
+    /// Episodes won.
+    pub won: u32,
+    /// Episodes lost to the world, or to a server that was to play.
+    pub env_failed: u32,
+    /// Mean turns of the episodes that were played to an end; 0 where there are none.
+    pub mean_turns: f64,
+}
+
+impl GameRow {
+    /// Its episodes, where one was played to an end.
+    #[must_use]
+    pub fn tally(&self) -> Option<Tally> {
+        (self.played > 0).then_some(Tally { won: self.won, played: self.played })
+    }
+}
+
+/// Counts trajectories by game, in the order of splits and games.
+#[must_use]
+pub fn games(policy: &str, k: usize, trajectories: &[Trajectory]) -> Vec<GameRow> {
+    let mut games: BTreeMap<(Split, &str, &str), GameRow> = BTreeMap::new();
+    for trajectory in trajectories {
+        let place = (trajectory.split, trajectory.game.as_str(), trajectory.game_hash.as_str());
+        let row = games.entry(place).or_insert_with(|| GameRow {
+            policy: policy.into(),
+            k,
+            split: trajectory.split,
+            task_type: trajectory.task_type,
+            game: trajectory.game.clone(),
+            game_hash: trajectory.game_hash.clone(),
+            played: 0,
+            won: 0,
+            env_failed: 0,
+            mean_turns: 0.0,
+        });
+        if trajectory.outcome == Outcome::EnvFailed {
+            row.env_failed += 1;
+            continue;
+        }
+        row.played += 1;
+        row.won += u32::from(trajectory.outcome == Outcome::Success);
+        row.mean_turns += (trajectory.turns.len() as f64 - row.mean_turns) / f64::from(row.played);
+    }
+    games.into_values().collect()
+}
+
+/// What a policy did on each game, for others to be paired with.
 #[derive(Debug, Clone)]
 pub struct Baseline {
     policy: String,
-    won: BTreeMap<(Split, String), (bool, Option<TaskType>)>,
+    games: Vec<GameRow>,
 }
 
 impl Baseline {
-    /// Of episodes, one a game; those lost to the world stand for nothing.
+    /// Of a policy's episodes; those lost to the world stand for nothing.
     #[must_use]
     pub fn new(policy: &str, trajectories: &[Trajectory]) -> Self {
-        let ended = trajectories.iter().filter(|t| t.outcome != Outcome::EnvFailed);
-        let place = |t: &Trajectory| ((t.split, t.game_hash.clone()), (t.outcome == Outcome::Success, t.task_type));
-        Self { policy: policy.into(), won: ended.map(place).collect() }
+        Self { policy: policy.into(), games: games(policy, 1, trajectories) }
     }
 
     /// Pairs another policy's rows with this one.
     pub fn pair(&self, rows: &mut [Row], trajectories: &[Trajectory]) {
-        let other = Self::new("", trajectories);
+        let others = games("", 1, trajectories);
         for row in rows {
-            let counts = |((split, game), (won, task_type)): (&(Split, String), &(bool, Option<TaskType>))| {
-                let is_of_row = *split == row.split && (row.task_type.is_none() || *task_type == row.task_type);
-                let (this, _) = other.won.get(&(*split, game.clone())).filter(|_| is_of_row)?;
-                Some((*this, *won))
-            };
-            let (this, that): (Vec<bool>, Vec<bool>) = self.won.iter().filter_map(counts).unzip();
-            let (won_alone, lost_alone) = discordant(&this, &that);
+            let pairs = compare::pairs(&others, &self.games, row.split, row.task_type);
+            let (won_alone, lost_alone) = compare::won_more_often(&pairs);
             row.against = Some(self.policy.clone());
             (row.won_alone, row.lost_alone) = (Some(won_alone), Some(lost_alone));
             row.p_value = Some(mcnemar_exact(won_alone, lost_alone));
@@ -109,8 +219,13 @@ fn row(policy: &str, k: usize, split: Split, task_type: Option<TaskType>, group:
     let successes = ended.iter().filter(|t| t.outcome == Outcome::Success).count();
     let turns: usize = ended.iter().map(|t| t.turns.len()).sum();
     let malformed: usize = ended.iter().map(|t| t.malformed_turns()).sum();
-    let count = |number: usize| u32::try_from(number).expect("fewer than four billion games");
-    let (low, high) = wilson_interval(count(successes), count(n), 0.95);
+    let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
+    for trajectory in &ended {
+        let tally = tallies.entry(&trajectory.game_hash).or_default();
+        tally.played += 1;
+        tally.won += u32::from(trajectory.outcome == Outcome::Success);
+    }
+    let (interval, low, high) = Interval::of(&tallies.values().copied().collect::<Vec<_>>());
     Row {
         policy: policy.into(),
         split,
@@ -124,6 +239,8 @@ fn row(policy: &str, k: usize, split: Split, task_type: Option<TaskType>, group:
         mean_turns: turns as f64 / n.max(1) as f64,
         malformed_share: malformed as f64 / turns.max(1) as f64,
         env_failed: lost.len(),
+        games: tallies.len(),
+        interval,
         against: None,
         won_alone: None,
         lost_alone: None,
@@ -149,8 +266,8 @@ pub struct Round {
 /// writes down beside the store what it has to play, for [`crate::shard::merge`].
 ///
 /// # Errors
-/// When the store cannot be read or written, or holds episodes of another round; [`TrainerError::Gone`] when the policy
-/// answers no more.
+/// When the store cannot be read or written, or holds episodes of another round; [`TrainerError::Protocol`] when the
+/// policy cannot play so; [`TrainerError::Gone`] when it answers no more.
 pub fn play_round<P: Policy>(
     policy: &P,
     world: &dyn World,
@@ -160,6 +277,7 @@ pub fn play_round<P: Policy>(
     path: &Path,
     progress: &ProgressBar,
 ) -> Result<Vec<Trajectory>, TrainerError> {
+    policy.can_play(protocol).map_err(TrainerError::Protocol)?;
     if round.shard.is_part() {
         Assignment::new(policy, tasks, protocol, round).claim(path)?;
     }
@@ -235,11 +353,11 @@ pub(crate) fn episode_seed(round: &Round, place: usize, repetition: usize) -> u6
     round.seed.wrapping_mul(1_000_003).wrapping_add((place * round.repetitions + repetition) as u64)
 }
 
-/// Writes rows as CSV, at once or not at all.
+/// Writes rows as CSV, whatever they are, at once or not at all.
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write_csv(path: &Path, rows: &[Row]) -> Result<(), TrainerError> {
+pub fn write_csv(path: &Path, rows: &[impl Serialize]) -> Result<(), TrainerError> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     for row in rows {
         writer.serialize(row).map_err(|e| TrainerError::content(path, e))?;
@@ -252,25 +370,44 @@ pub fn write_csv(path: &Path, rows: &[Row]) -> Result<(), TrainerError> {
 ///
 /// # Errors
 /// When the file is missing or a row is damaged.
-pub fn read_csv(path: &Path) -> Result<Vec<Row>, TrainerError> {
+pub fn read_csv<R: DeserializeOwned>(path: &Path) -> Result<Vec<R>, TrainerError> {
     let mut reader = csv::Reader::from_path(path).map_err(|e| TrainerError::content(path, e))?;
     reader.deserialize().map(|row| row.map_err(|e| TrainerError::content(path, e))).collect()
 }
 
-/// The protocol in one line, to stand beside a number.
+/// The protocol in one line, to stand beside a number of games that were each played once.
 #[must_use]
 pub fn protocol_line(protocol: &Protocol) -> String {
+    played_line(protocol, 1)
+}
+
+/// The protocol in one line, to stand beside a number of games that were each played so many times.
+#[must_use]
+pub fn played_line(protocol: &Protocol, times: usize) -> String {
+    let often = if times == 1 { "each game once".to_string() } else { format!("each game {times} times") };
+    let chosen = match protocol.chosen_by {
+        Chooser::AfterValue => "value",
+        Chooser::LogRatio => "log-ratio",
+        Chooser::Logprob => "log-probability",
+        Chooser::Random => "chance",
+        Chooser::Oracle => "an oracle, which cheats,",
+    };
     let decoding = match (protocol.best_of, protocol.temperature) {
         (1, 0.0) => "greedy".to_string(),
         (1, temperature) => format!("temperature {temperature}"),
-        (k, temperature) => format!("best of {k} by value at temperature {temperature}"),
+        (k, temperature) => format!("best of {k} by {chosen} at temperature {temperature}"),
+    };
+    let search = match protocol.search {
+        None => String::new(),
+        Some(Search::Beam { width }) => format!(", beam of {width} over copies of the world"),
+        Some(Search::BestFirst { budget }) => format!(", best first over copies of the world, {budget} completions"),
     };
     let shown = if protocol.admissible_shown { "admissible commands shown" } else { "no admissible list" };
     let translated = protocol.translated_to.map(|text| format!(", translated to text {text}")).unwrap_or_default();
     let told = if protocol.instructions.is_some() { ", with instructions" } else { "" };
     let stop = if protocol.stop.is_empty() { String::new() } else { format!(", stopped at {:?}", protocol.stop) };
     format!(
-        "each game once, {} turns, {} history, {shown}{translated}{told}, {decoding}{stop}, malformed = {}, success = won",
+        "{often}, {} turns, {} history, {shown}{translated}{told}, {decoding}{search}{stop}, malformed = {}, success = won",
         protocol.turn_limit, protocol.history, protocol.malformed
     )
 }

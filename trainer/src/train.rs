@@ -4,6 +4,7 @@
 //! depend on what was done before, so a run that resumes from a checkpoint equals one that never stopped.
 
 use crate::batch::{Batch, BatchTensors, Example};
+use crate::card::Lineage;
 use crate::checkpoint::{Best, Checkpoint, Position};
 use crate::error::TrainerError;
 use crate::loss::kto;
@@ -51,7 +52,7 @@ pub struct Lesson<'a> {
     pub trajectories: &'a [Trajectory],
     /// Seed of the batches' order.
     pub seed: u64,
-    /// Folder for `metrics.csv`, `tensorboard/` and the checkpoint.
+    /// Folder for `metrics.csv`, `tensorboard/`, `lineage.json` and the checkpoint.
     pub out: &'a Path,
     /// Where to learn; it changes how sums are rounded and how long they take.
     pub hardware: Hardware,
@@ -90,6 +91,7 @@ pub fn train(lesson: &Lesson<'_>, progress: &ProgressBar) -> Result<(Model, Read
     }
     student.go_back_to_the_best();
     student.save_adapters(lesson)?;
+    Lineage::new(recipe, plan.data.iter().copied()).save(lesson.out)?;
     let text_versions = plan.text_versions(&lesson.start.text_versions);
     Ok((student.graduate(lesson.start, text_versions), plan.read))
 }

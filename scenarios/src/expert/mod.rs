@@ -41,6 +41,12 @@ pub struct Expert {
     strayed: bool,
 }
 
+/// The object type that a game's opening asks for, such as `mug`; `None` when its task sentence is none that is known.
+#[must_use]
+pub fn goal_object(opening: &str) -> Option<String> {
+    text::goal(opening).map(|goal| goal.object)
+}
+
 /// How a version says "put".
 #[derive(Debug, Clone, Copy)]
 enum PutForm {

@@ -1,6 +1,7 @@
 //! `hearth eval`: every game of the named splits once, the table with intervals, the protocol beside the number.
 
 use crate::policy::{Player, PolicyArgs};
+use crate::search::SearchArgs;
 use crate::ui;
 use crate::worlds::WorldArgs;
 use agent::episode::Pool;
@@ -30,6 +31,8 @@ pub(crate) struct Eval {
     /// Sampling temperature for K above 1
     #[arg(long, default_value_t = 1.0)]
     temperature: f32,
+    #[command(flatten)]
+    search: SearchArgs,
     #[command(flatten)]
     played: Played,
     /// Seed of the episodes
@@ -115,15 +118,16 @@ impl Eval {
         let translated_to = self.world.translation(&self.policy, &player.learned(), &tasks)?;
         std::fs::create_dir_all(&self.out).with_context(|| format!("cannot use {}", self.out.display()))?;
         let opened = self.world.open(tasks.len())?;
+        self.search.check(&self.policy, Some(&player), highest, &opened)?;
         let speaking = opened.speaking(translated_to);
         let (mut rows, mut protocols) = (Vec::new(), Vec::new());
         for k in &self.best_of {
             let temperature = if *k == 1 { 0.0 } else { self.temperature };
             let protocol = player.protocol(self.played.protocol(player.context(), temperature, *k));
-            let protocol = Protocol { translated_to, ..protocol };
+            let protocol = Protocol { translated_to, search: self.search.search, ..protocol };
             let round = Round { repetitions: 1, seed: self.seed, pool: self.played.pool() };
             let bar = ui::bar(&format!("evaluate, K = {k}"));
-            let store = self.out.join(format!("episodes-k{k}.jsonl"));
+            let store = self.out.join(self.search.store_name(*k));
             let played = player.play(speaking.world(), &tasks, &protocol, round, &store, &bar)?;
             bar.finish();
             ui::say_lost(&played);

@@ -15,6 +15,7 @@ mod remote;
 mod run;
 mod score;
 mod scratch;
+mod search;
 mod selftest;
 mod train;
 mod ui;

@@ -6,14 +6,15 @@
 //! state is its text, and not for `ALFWorld`, whose world it could not copy. [`Search::BestFirst`] goes on from the best
 //! state found so far, however early it is (Koh et al., Tree Search for Language Model Agents, arXiv 2407.01476).
 //!
-//! Differs from the papers: states with one hash are one ([`scenarios::Environment::state_hash`]), though a policy that
-//! came another way may go on otherwise. A beam keeps the better-scored of those it reaches in one turn; best-first drops
-//! a state that it has reached in as few turns before, so that what changes nothing leads nowhere.
+//! Differs from the papers: states with one hash ([`scenarios::Environment::state_hash`]) that are reached in as many
+//! turns are one, though a policy that came another way may go on otherwise: of those found at once the better-scored is
+//! kept, and one that was found before is not gone on from again. With more turns behind it a state is another, since the
+//! policy has seen more: best-first would else soon have nowhere to go.
 //!
 //! Knows no model and no world, only scores.
 
 use scenarios::{Outcome, Search};
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 /// A state that was found, with whatever is kept of it.
 #[derive(Debug)]
@@ -52,23 +53,15 @@ pub struct Frontier<N> {
     ended: Option<Found<N>>,
     /// The best of those that are lost or nothing new: the result where nothing else is left.
     rejected: Option<Found<N>>,
-    /// The fewest turns that led to a state.
-    fewest_turns: HashMap<u64, usize>,
+    /// The states found, each with the turns that led to it.
+    known: HashSet<(u64, usize)>,
 }
 
 impl<N> Frontier<N> {
     /// A search that gives each state `candidates` completions.
     #[must_use]
     pub fn new(search: Search, candidates: usize) -> Self {
-        Self {
-            search,
-            candidates,
-            written: 0,
-            waiting: Vec::new(),
-            ended: None,
-            rejected: None,
-            fewest_turns: HashMap::new(),
-        }
+        Self { search, candidates, written: 0, waiting: Vec::new(), ended: None, rejected: None, known: HashSet::new() }
     }
 
     /// Takes in all that the last states led to, in their order and each with its candidates in order, and says what to do
@@ -81,9 +74,6 @@ impl<N> Frontier<N> {
             return Next::End(found.swap_remove(won).node, Outcome::Success);
         }
         found.sort_by(Found::ranked); // stable: of equals the first stays first
-        if let Search::Beam { .. } = self.search {
-            self.fewest_turns.clear(); // a state of an earlier turn has more turns left
-        }
         for found in found {
             match found.end {
                 Some(Outcome::TurnLimit | Outcome::ContextLimit) => keep_better(&mut self.ended, found),
@@ -104,13 +94,9 @@ impl<N> Frontier<N> {
         self.waiting.iter_mut().chain(others).map(|found| &mut found.node)
     }
 
-    /// Whether its state was not reached in as few turns before.
+    /// Whether its state was not found after as many turns before.
     fn is_new(&mut self, found: &Found<N>) -> bool {
-        let Some(state) = found.state else { return true };
-        let fewest = self.fewest_turns.entry(state).or_insert(usize::MAX);
-        let is_new = found.turns < *fewest;
-        *fewest = found.turns.min(*fewest);
-        is_new
+        found.state.is_none_or(|state| self.known.insert((state, found.turns)))
     }
 
     fn go_on_from(&mut self, most: usize, forgets_others: bool) -> Next<N> {
@@ -223,17 +209,17 @@ mod tests {
         assert_eq!(queue.next(vec![]), Next::GoOn(vec!["ba"]), "what is no number comes last");
     }
 
-    /// A state reached again is dropped, unless it has more turns left now.
+    /// A state reached again after as many turns is dropped, and what is lost as well.
     #[test]
     fn best_first_ends_when_nothing_new_is_found() {
         let mut queue = Frontier::new(Search::BestFirst { budget: 100 }, 2);
         queue.next(vec![open("", 0, 0.3)]);
-        assert_eq!(queue.next(vec![open("a", 0, 0.8), open("b", 1, 0.2)]), Next::GoOn(vec!["b"]));
-        assert_eq!(queue.next(vec![open("ba", 2, 0.5), open("bbbb", 3, 0.1)]), Next::GoOn(vec!["ba"]));
-        assert_eq!(queue.next(vec![open("baa", 3, 0.1), open("bab", 1, 0.9)]), Next::GoOn(vec!["baa"]), "sooner there");
-        assert_eq!(queue.next(vec![]), Next::GoOn(vec!["bbbb"]));
-        let result = queue.next(vec![open("bbbba", 0, 0.7)]);
-        assert_eq!(result, Next::End("bab", Outcome::TurnLimit), "nothing else is left to show");
+        assert_eq!(queue.next(vec![open("a", 1, 0.8), open("b", 2, 0.2)]), Next::GoOn(vec!["a"]));
+        assert_eq!(queue.next(vec![open("aa", 1, 0.5), open("ab", 3, 0.1)]), Next::GoOn(vec!["aa"]), "a turn later");
+        assert_eq!(queue.next(vec![]), Next::GoOn(vec!["b"]));
+        assert_eq!(queue.next(vec![open("ba", 3, 0.9), open("bb", 1, 0.4)]), Next::GoOn(vec!["ab"]));
+        let result = queue.next(vec![ended("aba", f32::NEG_INFINITY, Outcome::Failure)]);
+        assert_eq!(result, Next::End("ba", Outcome::TurnLimit), "nothing else is left to show");
     }
 
     /// Three a state and a budget of 8: two states are gone on from, and the best of what is left is the result.

@@ -6,6 +6,9 @@
 //! share what was read of them; those that go on from the same turns, played before, open with these turns. Caches hold no more tokens than the budget says: an episode that does not
 //! fit waits, and where all wait, the last gives up its cache and reads its sequence again when its turn comes; that
 //! changes no number, since a sequence may be cut anywhere (on a GPU: but for rounding).
+//!
+//! In a search all candidates of a turn are gone on with: what stands before them becomes one that they share, as an opening
+//! is shared, so that the caches of a game are a tree.
 
 use crate::chat::{self, Place};
 use crate::device::Engine;

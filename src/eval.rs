@@ -4,6 +4,7 @@
 use crate::audit;
 use crate::policy::{Player, PolicyArgs};
 use crate::run::CODE;
+use crate::search::SearchArgs;
 use crate::shard::ShardArgs;
 use crate::ui;
 use crate::worlds::WorldArgs;
@@ -46,6 +47,8 @@ pub(crate) struct Eval {
     /// turns, the last 2 in sight, admissible list, temperature 0.4); flags that contradict it are refused
     #[arg(long)]
     card: Option<NamedCard>,
+    #[command(flatten)]
+    search: SearchArgs,
     #[command(flatten)]
     played: Played,
     /// Episodes of each game
@@ -251,17 +254,19 @@ impl Eval {
         let checkpoint = self.checkpoint()?;
         std::fs::create_dir_all(&self.out).with_context(|| format!("cannot use {}", self.out.display()))?;
         let opened = self.world.open(tasks.len())?;
+        let highest = self.best_of.iter().copied().max().unwrap_or(1);
+        self.search.check(&self.policy, Some(player), highest, &opened)?;
         let speaking = opened.speaking(translated_to);
         let seeds = self.seeds();
         let mut all = Vec::new();
         for k in &self.best_of {
             let temperature = self.temperature(*k);
             let protocol = player.protocol(self.played.protocol(self.card, player.context(), temperature, *k));
-            let protocol = Protocol { translated_to, ..protocol };
+            let protocol = Protocol { translated_to, search: self.search.search, ..protocol };
             if matches!(player, Player::Model(_)) && temperature == 0.0 && self.repetitions * seeds.len() > 1 {
                 eprintln!("warning: a model that plays greedily does the same again in every repetition; see --sample");
             }
-            let store = PathBuf::from(format!("episodes-k{k}.jsonl"));
+            let store = PathBuf::from(self.search.store_name(*k));
             let mut episodes = Vec::new();
             for seed in &seeds {
                 let title = if seeds.len() > 1 { format!(", seed {seed}") } else { String::new() };

@@ -20,6 +20,7 @@ mod report;
 mod run;
 mod score;
 mod scratch;
+mod search;
 mod selftest;
 mod shard;
 mod stores;

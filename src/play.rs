@@ -2,6 +2,7 @@
 
 use crate::policy::{Player, PolicyArgs};
 use crate::scratch::Scratch;
+use crate::search::SearchArgs;
 use crate::ui;
 use crate::worlds::WorldArgs;
 use agent::episode::{Job, Pool, play_episodes};
@@ -36,6 +37,8 @@ pub(crate) struct Play {
     /// Candidates a turn, the best by the model's value network played
     #[arg(long, default_value_t = 1)]
     best_of: usize,
+    #[command(flatten)]
+    search: SearchArgs,
     /// Sampling temperature; 0 is greedy
     #[arg(long, default_value_t = 0.0)]
     temperature: f32,
@@ -123,6 +126,7 @@ impl Play {
         let learned = player.as_ref().map(Player::learned).unwrap_or_default();
         let translated_to = self.world.translation(&self.policy, &learned, &[task])?;
         let (opened, pool) = (self.world.open(1)?, Pool { workers: 1, episodes: 1 });
+        self.search.check(&self.policy, player.as_ref(), self.best_of, &opened)?;
         let speaking = opened.speaking(translated_to);
         let world = speaking.world();
         let protocol = |context_limit: usize| {
@@ -132,6 +136,7 @@ impl Play {
                 completion_limit: self.completion,
                 temperature: self.temperature,
                 best_of: self.best_of,
+                search: self.search.search,
                 translated_to,
                 ..Protocol::default()
             })

@@ -216,6 +216,15 @@ impl Opened {
         }
     }
 
+    /// Whether its games can be copied.
+    pub(crate) fn can_be_copied(&self) -> bool {
+        match self {
+            Self::Native(_) => true,
+            #[cfg(feature = "python")]
+            Self::Python(_) => false,
+        }
+    }
+
     /// The world with every game in the words of `text`; `None` = each in its own.
     pub(crate) fn speaking(&self, text: Option<TextVersion>) -> Speaking<'_> {
         match text {

@@ -2,7 +2,7 @@
 //!
 //! [`decoder`] is the transformer that learns (on burn), [`generate`] the same transformer that plays (plain vectors,
 //! or burn for a GPU; a cache for each episode), [`chat`] and [`tokenizer`] turn text into token ids, [`select`] chooses among candidates
-//! by value, [`remote`] asks a server instead, and [`episode`] is the only rollout loop. Worlds are known here through [`scenarios::Environment`] alone.
+//! by value, [`search`] among what they lead to, [`remote`] asks a server instead, and [`episode`] is the only rollout loop. Worlds are known here through [`scenarios::Environment`] alone.
 
 mod attention;
 pub mod chat;
@@ -28,6 +28,7 @@ pub mod player;
 pub mod remote;
 pub mod rope;
 pub mod sample;
+pub mod search;
 pub mod select;
 pub mod template;
 pub mod tokenizer;

@@ -6,13 +6,16 @@
 //! share what was read of them; those that go on from the same turns, played before, open with these turns. Caches hold no more tokens than the budget says: an episode that does not
 //! fit waits, and where all wait, the last gives up its cache and reads its sequence again when its turn comes; that
 //! changes no number, since a sequence may be cut anywhere (on a GPU: but for rounding).
+//!
+//! In a search all candidates of a turn are gone on with: what stands before them becomes one that they share, as an opening
+//! is shared, so that the caches of a game are a tree.
 
 use crate::chat::{self, Place};
 use crate::device::Engine;
 use crate::error::AgentError;
 use crate::generate::{KvCache, Part, PolicyEngine, Span, ValueEngine, on_all_threads};
 use crate::model::Model;
-use crate::player::{Answer, Asked, Completion, Policy};
+use crate::player::{Answer, Asked, Completion, Foresight, Policy};
 use crate::sample::Sampling;
 use crate::select;
 use crate::tokenizer::Tokenizer;
@@ -159,7 +162,11 @@ struct Line {
 
 impl Line {
     fn len(&self) -> usize {
-        self.shared.as_ref().map_or(0, |(_, tokens)| *tokens) + self.cache.len()
+        self.shared_tokens() + self.cache.len()
+    }
+
+    fn shared_tokens(&self) -> usize {
+        self.shared.as_ref().map_or(0, |(_, tokens)| *tokens)
     }
 
     fn before(&self) -> Vec<Part<'_>> {
@@ -190,7 +197,17 @@ pub struct ModelSeat {
     /// Whether those were written in another vocabulary.
     retells: bool,
     writing: Option<Writing>,
+    /// In a search: the candidates of its last turn, until each is gone on with.
+    candidates: Vec<Option<Rest>>,
     lease: Lease,
+}
+
+/// What a search needs to go on with a candidate, beside what all candidates of its turn stand on.
+#[derive(Debug)]
+struct Rest {
+    tokens: Vec<u32>,
+    policy: KvCache,
+    value: KvCache,
 }
 
 /// A turn that is being written.
@@ -317,8 +334,10 @@ impl ModelPlayer {
     /// Lets the turns in that the budget has room for, in order. Where no turn is being written and the first does not
     /// fit, those behind it give up their caches, the last first.
     fn admit(&self, seats: &mut [&mut ModelSeat], protocol: &Protocol) {
-        let after =
-            |seat: &ModelSeat| (seat.sequence.len() + protocol.best_of * protocol.completion_limit) * self.networks();
+        let after = |seat: &ModelSeat| {
+            let shared = seat.policy.shared_tokens() + seat.value.shared_tokens();
+            (seat.sequence.len() + protocol.best_of * protocol.completion_limit) * self.networks() - shared
+        };
         let fits = |seat: &ModelSeat| self.tokens_held() - seat.lease.tokens + after(seat) <= self.budget.most;
         let admit = |seat: &mut ModelSeat| {
             seat.lease.set(after(seat));
@@ -349,23 +368,47 @@ impl ModelPlayer {
     }
 
     /// Writes one token of every seat, all of them admitted, after reading what it has not read; the turns that are over.
-    fn advance(&self, seats: &mut [&mut ModelSeat], protocol: &Protocol) -> Vec<Option<Completion>> {
+    /// In a search, those that nobody has looked at are looked at first.
+    fn advance(&self, seats: &mut [&mut ModelSeat], protocol: &Protocol) -> Vec<Option<Answer>> {
+        if protocol.search.is_some() && self.value.is_some() {
+            let seen = self.look(seats);
+            if seen.iter().any(Option::is_some) {
+                return seen;
+            }
+        }
         let mut states = self.join_openings(seats);
         self.read_values(seats, &mut states);
         let hidden = self.read_policy(seats, &states);
         self.remember_openings(seats, &states, &hidden);
         self.draw(seats, &states, &hidden, protocol);
-        self.choose(seats)
+        self.choose(seats, protocol)
     }
 
     /// Advances until a turn is over: handing every token out to the threads anew would cost more than it gives.
-    fn advance_to_an_end(&self, seats: &mut [&mut ModelSeat], protocol: &Protocol) -> Vec<Option<Completion>> {
+    fn advance_to_an_end(&self, seats: &mut [&mut ModelSeat], protocol: &Protocol) -> Vec<Option<Answer>> {
         loop {
             let over = self.advance(seats, protocol);
             if over.iter().any(Option::is_some) {
                 return over;
             }
         }
+    }
+
+    /// The value network alone reads the observations that it has not read: V of each, and nothing is written.
+    fn look(&self, seats: &mut [&mut ModelSeat]) -> Vec<Option<Answer>> {
+        let is_unseen = |seat: &ModelSeat| seat.writing.as_ref().is_some_and(|writing| writing.value.is_none());
+        let mut reads: Vec<Reads> =
+            seats.iter().map(|seat| if is_unseen(seat) { Reads::Own(None) } else { Reads::Later }).collect();
+        self.read_values(seats, &mut reads);
+        let seen = |(seat, reads): (&mut &mut ModelSeat, Reads)| {
+            let Reads::Own(_) = reads else { return None };
+            let writing = seat.writing.as_mut()?;
+            writing.admitted = false;
+            let value = writing.value?;
+            seat.lease.set(seat.policy.cache.len() + seat.value.cache.len());
+            Some(Answer::Seen(value))
+        };
+        seats.iter_mut().zip(reads).map(seen).collect()
     }
 
     /// Lets fresh seats stand on openings that are remembered. Of several that open alike and stand on none, the first
@@ -426,6 +469,9 @@ impl ModelPlayer {
             else {
                 continue;
             };
+            if line.len() == sequence.len() {
+                continue; // a search has looked already
+            }
             spans.push(line.span(sequence));
             found.push((state, &mut writing.value));
         }
@@ -482,18 +528,12 @@ impl ModelPlayer {
                 continue;
             };
             let state = taken.next().expect("a row for each that reads");
-            if !seat.is_opening() {
+            let knows_both = value_state.is_some() == self.value.is_some(); // a search looked before, and kept V alone
+            if !seat.is_opening() || !knows_both {
                 continue;
             }
             let sequence = &seat.sequence;
-            let publish = |line: &mut Line, state: &[f32]| {
-                let cache = std::mem::take(&mut line.cache);
-                let lease = self.lease(cache.len());
-                let (tokens, parent) = (sequence.clone(), line.shared.take());
-                let opening = Arc::new(Opening { tokens, parent, cache, last_state: state.to_vec(), _lease: lease });
-                line.shared = Some((Arc::clone(&opening), sequence.len()));
-                opening
-            };
+            let publish = |line: &mut Line, state: &[f32]| self.share(line, sequence.clone(), state.to_vec());
             let read = seat.policy.cache.len() + seat.value.cache.len();
             let policy = publish(&mut seat.policy, state);
             let value = value_state.as_ref().map(|state| publish(&mut seat.value, state));
@@ -504,6 +544,16 @@ impl ModelPlayer {
             }
             openings.push(Shared { policy, value });
         }
+    }
+
+    /// Makes what a line has read one that others can stand on as it does.
+    fn share(&self, line: &mut Line, tokens: Vec<u32>, last_state: Vec<f32>) -> Arc<Opening> {
+        let read = line.len();
+        let cache = std::mem::take(&mut line.cache);
+        let lease = self.lease(cache.len());
+        let opening = Arc::new(Opening { tokens, parent: line.shared.take(), cache, last_state, _lease: lease });
+        line.shared = Some((Arc::clone(&opening), read));
+        opening
     }
 
     /// Draws the next token of every candidate; the K candidates of a seat that has just read begin.
@@ -537,11 +587,17 @@ impl ModelPlayer {
     }
 
     /// Where all candidates of a seat are written, scores them by U if a value network looks on, takes the best, and
-    /// lets the seat remember it.
-    fn choose(&self, seats: &mut [&mut ModelSeat]) -> Vec<Option<Completion>> {
+    /// lets the seat remember it. A search takes all of them.
+    fn choose(&self, seats: &mut [&mut ModelSeat], protocol: &Protocol) -> Vec<Option<Answer>> {
         let mut over: Vec<Option<Candidates>> = seats.iter_mut().map(|seat| seat.written()).collect();
         self.score(seats, &mut over);
-        let choose = |(seat, over): (&mut &mut ModelSeat, Option<Candidates>)| Some(self.take_best(seat, over?));
+        let choose = |(seat, over): (&mut &mut ModelSeat, Option<Candidates>)| {
+            let over = over?;
+            Some(match protocol.search {
+                Some(_) if self.value.is_some() => Answer::Candidates(self.take_all(seat, over)),
+                _ => Answer::Completion(self.take_best(seat, over)),
+            })
+        };
         seats.iter_mut().zip(over).map(choose).collect()
     }
 
@@ -620,6 +676,40 @@ impl ModelPlayer {
         }
     }
 
+    /// Keeps what was read of every distinct candidate; what stands before them they share.
+    fn take_all(&self, seat: &mut ModelSeat, over: Candidates) -> Vec<Completion> {
+        let Candidates { writing, branches, distinct } = over;
+        for line in [&mut seat.policy, &mut seat.value] {
+            if !line.cache.is_empty() {
+                self.share(line, Vec::new(), Vec::new());
+            }
+        }
+        let mut branches: Vec<Option<Branch>> = branches.into_iter().map(Some).collect();
+        let mut take = |candidate: Distinct| {
+            let branch = branches[candidate.index].take().expect("each is taken once");
+            let wrote_end = branch.tokens.last() == Some(&self.tokenizer.end);
+            let completion = Completion {
+                text: self.text(&branch),
+                ended: wrote_end || branch.stopped.is_some(),
+                observation_tokens: writing.observation.clone(),
+                tokens: branch.tokens.clone(),
+                logprobs: branch.logprobs,
+                sampling_logprobs: branch.sampling_logprobs,
+                value: writing.value,
+                after_value: Some(candidate.score),
+                written: candidate.count,
+                written_tokens: candidate.count * branch.tokens.len(),
+                ..Completion::default()
+            };
+            let rest = Rest { tokens: branch.tokens, policy: branch.tail, value: candidate.tail };
+            (completion, Some(rest))
+        };
+        let (completions, candidates): (Vec<_>, Vec<_>) = distinct.into_iter().map(&mut take).unzip();
+        seat.candidates = candidates;
+        seat.lease.set(seat.candidates.iter().flatten().map(Rest::tokens_held).sum());
+        completions
+    }
+
     fn text(&self, branch: &Branch) -> String {
         let tokens = branch.tokens.strip_suffix(&[self.tokenizer.end]).unwrap_or(&branch.tokens);
         branch.stopped.clone().unwrap_or_else(|| self.tokenizer.decode(tokens))
@@ -671,7 +761,18 @@ struct Distinct {
     score: f32,
 }
 
+impl Rest {
+    fn tokens_held(&self) -> usize {
+        self.policy.len() + self.value.len()
+    }
+}
+
 impl Line {
+    /// One that stands where this one does, which has nothing of its own, and has read this beyond.
+    fn beside(&self, cache: KvCache) -> Self {
+        Self { shared: self.shared.clone(), cache }
+    }
+
     /// The tokens of a sequence that it has not read.
     fn span<'a>(&'a mut self, sequence: &'a [u32]) -> Span<'a> {
         let tokens = &sequence[self.len()..];
@@ -777,6 +878,7 @@ impl Policy for ModelPlayer {
             first_turn: 0,
             retells: false,
             writing: None,
+            candidates: Vec::new(),
             lease: self.lease(0),
         }
     }
@@ -812,15 +914,48 @@ impl Policy for ModelPlayer {
         let places: Vec<usize> = places.filter(|(_, seat)| seat.is_admitted()).map(|(place, _)| place).collect();
         seats.retain(|seat| seat.is_admitted());
         let apart = self.policy.trunk.is_on_host() && self.policy.bytes() <= OWN_EPISODES;
-        let over: Vec<Option<Completion>> = if apart {
+        let over: Vec<Option<Answer>> = if apart {
             let share = seats.len().div_ceil(rayon::current_num_threads()).max(1);
             seats.par_chunks_mut(share).flat_map_iter(|seats| self.advance_to_an_end(seats, protocol)).collect()
         } else {
             on_all_threads(|| self.advance(&mut seats, protocol))
         };
         for (place, over) in places.into_iter().zip(over) {
-            answers[place] = over.map_or(Answer::Writing, Answer::Completion);
+            answers[place] = over.unwrap_or(Answer::Writing);
         }
         answers
+    }
+
+    fn foresight(&self) -> Option<&dyn Foresight<Seat = ModelSeat>> {
+        self.value.as_ref().map(|_| self as _)
+    }
+}
+
+impl Foresight for ModelPlayer {
+    type Seat = ModelSeat;
+
+    fn branch(&self, seat: &mut ModelSeat, candidate: usize) -> ModelSeat {
+        let rest = seat.candidates[candidate].take().expect("each candidate is gone on with once");
+        let held = rest.tokens_held();
+        seat.lease.set(seat.lease.tokens - held);
+        let seed = if candidate == 0 { seat.seed } else { mixed_seed(seat.seed, seat.turn, candidate as u64) };
+        let wrote_end = rest.tokens.last() == Some(&self.tokenizer.end);
+        ModelSeat {
+            sequence: [&seat.sequence[..], &rest.tokens].concat(),
+            policy: seat.policy.beside(rest.policy),
+            value: seat.value.beside(rest.value),
+            place: if wrote_end { Place::AfterEnd } else { Place::AfterCut },
+            seed,
+            turn: seat.turn + 1,
+            first_turn: seat.first_turn,
+            retells: seat.retells,
+            writing: None,
+            candidates: Vec::new(),
+            lease: self.lease(held),
+        }
+    }
+
+    fn make_room(&self, seat: &mut ModelSeat) {
+        seat.forget();
     }
 }

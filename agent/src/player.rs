@@ -51,6 +51,26 @@ pub trait Policy: Sync {
     /// One answer for each question, in order. Who is not done says so, and is asked the same again, with others who are
     /// ready by then.
     fn answer(&self, asked: &mut [Asked<'_, Self::Seat>], protocol: &Protocol) -> Vec<Answer>;
+
+    /// What a search needs of it; `None` = it cannot search.
+    fn foresight(&self) -> Option<&dyn Foresight<Seat = Self::Seat>> {
+        None
+    }
+}
+
+/// A policy that a search can be guided by. Under a protocol with a search it first answers [`Answer::Seen`] to an
+/// observation, and [`Answer::Candidates`] when it is asked the same again.
+pub trait Foresight {
+    /// [`Policy::Seat`].
+    type Seat;
+
+    /// The seat of an episode that goes on with one of the candidates that `seat` has just written, by its place among
+    /// them; each can be asked for once. The first candidate's draws on as `seat` would have, every other from a seed of
+    /// its own.
+    fn branch(&self, seat: &mut Self::Seat, candidate: usize) -> Self::Seat;
+
+    /// Gives up the room that a seat holds and is not using now; no answer of it changes.
+    fn make_room(&self, _seat: &mut Self::Seat) {}
 }
 
 /// An episode that waits for its next completion.
@@ -67,6 +87,10 @@ pub struct Asked<'a, S> {
 pub enum Answer {
     /// It writes.
     Completion(Completion),
+    /// In a search: V of the observation, reward units, before anything is written.
+    Seen(f32),
+    /// In a search: the distinct ones of the K that it writes, each with how many of them it stands for as `written`.
+    Candidates(Vec<Completion>),
     /// The observation and a whole completion would not fit into the context.
     ContextFull,
     /// It ends the episode.

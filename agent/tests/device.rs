@@ -10,7 +10,7 @@ use agent::model::Model;
 use agent::model_player::{Holding, LookingOn, ModelPlayer};
 use burn::tensor::Device;
 use corridor::{Corridors, babbler, jobs, play, protocol, task};
-use scenarios::{Protocol, Task, Trajectory};
+use scenarios::{Protocol, Search, Task, Trajectory};
 
 const POOL: Pool = Pool { workers: 2, episodes: 8 };
 const CORRIDORS: [&str; 4] = ["plain/9", "plain/2", "plain/5", "plain/7"];
@@ -51,7 +51,8 @@ fn a_device_plays_the_same_episodes() {
     let watched = |engine| player(&model, engine, LookingOn::Value, None);
     let (own, device) = (watched(Engine::Cpu), watched(on_burn()));
     let greedy = Protocol { temperature: 0.0, ..protocol() };
-    for protocol in [greedy, protocol(), Protocol { best_of: 3, ..protocol() }] {
+    let beam = Protocol { search: Some(Search::Beam { width: 2 }), best_of: 3, ..protocol() };
+    for protocol in [greedy, protocol(), Protocol { best_of: 3, ..protocol() }, beam] {
         alike(&play(&device, &jobs, &protocol, POOL), &play(&own, &jobs, &protocol, POOL));
     }
     let alone = |engine| player(&model, engine, LookingOn::Nobody, None);

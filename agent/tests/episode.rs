@@ -14,7 +14,7 @@ use agent::model_player::{Holding, LookingOn, ModelPlayer};
 use agent::player::{ExpertPolicy, Scripted};
 use agent::tokenizer::BEGIN;
 use corridor::{Corridors, babbler, jobs, play, protocol, task};
-use scenarios::{Outcome, Protocol, Task, Trajectory, WeightFormat};
+use scenarios::{Outcome, Protocol, Search, Task, Trajectory, WeightFormat};
 
 const POOL: Pool = Pool { workers: 2, episodes: 8 };
 
@@ -259,6 +259,8 @@ fn the_logged_tokens_are_what_the_policy_read() {
         best_of(3),
         Protocol { temperature: 2.5, ..best_of(2) },
         Protocol { temperature: 0.0, ..best_of(1) },
+        Protocol { search: Some(Search::Beam { width: 3 }), ..best_of(2) },
+        Protocol { search: Some(Search::BestFirst { budget: 24 }), ..best_of(3) },
     ] {
         for played in play(&player(&model), &jobs(&tasks, 2), &protocol, POOL) {
             let tokens = tokens(&played);

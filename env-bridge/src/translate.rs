@@ -15,6 +15,7 @@ use crate::native::{NOTHING_HAPPENS, NativeWorld, is_blank};
 use scenarios::{Environment, EnvironmentError, Observation, Status, Task, TextVersion, World};
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 /// What `help` says in text 2.1.3.
 pub const HELP: &str = "\
@@ -71,7 +72,7 @@ impl World for Translating<'_> {
         let inner = self.world.open(task)?;
         match TextVersion::of_game(&task.path) {
             Some(from) if from != self.to => {
-                let words = Words { from, to: self.to, locations: self.locations(&task.path)? };
+                let words = Arc::new(Words { from, to: self.to, locations: self.locations(&task.path)? });
                 Ok(Box::new(Translated { inner, words, status: Status::Playing }))
             }
             _ => Ok(inner),
@@ -86,7 +87,7 @@ impl World for Translating<'_> {
 /// One running game in the words of the other version.
 struct Translated {
     inner: Box<dyn Environment>,
-    words: Words,
+    words: Arc<Words>,
     /// How the game stood when the inner world last spoke.
     status: Status,
 }
@@ -118,6 +119,11 @@ impl Environment for Translated {
 
     fn state_hash(&self) -> Option<u64> {
         self.inner.state_hash()
+    }
+
+    fn fork(&self) -> Option<Box<dyn Environment>> {
+        let (words, status) = (Arc::clone(&self.words), self.status);
+        Some(Box::new(Self { inner: self.inner.fork()?, words, status }))
     }
 }
 
@@ -313,7 +319,7 @@ mod tests {
         ] {
             let asked = std::sync::Arc::default();
             let inner = Box::new(Scribe(std::sync::Arc::clone(&asked)));
-            let mut game = Translated { inner, words: words(to), status: Status::Playing };
+            let mut game = Translated { inner, words: Arc::new(words(to)), status: Status::Playing };
             let mut says = |command: &str, text: &str, status| {
                 let expected = Observation { text: text.to_owned(), status };
                 assert_eq!(game.step(command).unwrap(), expected, "{command:?} in text {to}");

@@ -95,10 +95,13 @@ impl Pair {
         self.list("reset");
     }
 
-    /// What the world says to a command, once both have said the same.
+    /// What the world says to a command, once both have said the same, and a copy of the translated one too.
     fn step(&mut self, command: &str) -> String {
+        let mut copy = self.translated.fork().unwrap();
         let (real, translated) = (self.real.step(command).unwrap(), self.translated.step(command).unwrap());
         assert_eq!(translated, real, "{}, {command:?}", self.name);
+        assert_eq!(copy.step(command).unwrap(), real, "{}, {command:?} in a copy", self.name);
+        assert_eq!(copy.state_hash(), self.translated.state_hash(), "{}, {command:?} in a copy", self.name);
         self.won = real.won();
         self.list(command);
         real.text

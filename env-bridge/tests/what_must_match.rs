@@ -395,6 +395,27 @@ fn a_restored_state_has_the_same_continuation() {
     assert_eq!(play(&mut environment), first);
 }
 
+/// A copy says what the original would have said, and neither notices what the other does.
+#[test]
+fn a_copy_goes_on_by_itself() {
+    let mut environment = kitchen();
+    environment.reset().expect("resets");
+    let commands = admissible(&mut environment);
+    let before = environment.state_hash();
+    for command in &commands {
+        let (mut copy, mut original) = (environment.fork().expect("copies"), environment.clone());
+        assert_eq!(copy.step(command).expect("steps"), original.step(command).expect("steps"));
+        assert_eq!(copy.state_hash(), original.state_hash());
+        assert_eq!(copy.admissible_commands().expect("tells"), admissible(&mut original));
+        assert_eq!(environment.state_hash(), before, "{command:?} in a copy");
+    }
+    let walked = commands.iter().find(|command| command.starts_with("go to ")).expect("a way");
+    let mut stayed = environment.fork().expect("copies");
+    environment.step(walked).expect("steps");
+    assert_eq!(stayed.state_hash(), before, "{walked:?} in the original");
+    assert_eq!(stayed.admissible_commands().expect("tells"), commands);
+}
+
 /// The hash after these commands, from the start.
 fn hash_after(environment: &mut NativeEnvironment, commands: &[&str]) -> u64 {
     environment.reset().expect("resets");

@@ -66,6 +66,12 @@ pub trait Environment: Send {
     fn state_hash(&self) -> Option<u64> {
         None
     }
+
+    /// A copy that goes on from here by itself, and says to any commands what this one would say; the two know nothing of
+    /// each other. `None` where a world cannot be copied.
+    fn fork(&self) -> Option<Box<dyn Environment>> {
+        None
+    }
 }
 
 /// Opens games. Shared by the workers of a pool.

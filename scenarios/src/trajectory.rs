@@ -112,6 +112,30 @@ pub enum Search {
     },
 }
 
+impl fmt::Display for Search {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Beam { width } => write!(f, "beam:{width}"),
+            Self::BestFirst { budget } => write!(f, "best-first:{budget}"),
+        }
+    }
+}
+
+impl FromStr for Search {
+    type Err = String;
+
+    /// As it is displayed; the number is at least 1.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split_once(':');
+        let number = parts.and_then(|(_, number)| number.parse().ok()).filter(|number| *number > 0);
+        match (parts.map(|(kind, _)| kind), number) {
+            (Some("beam"), Some(width)) => Ok(Self::Beam { width }),
+            (Some("best-first"), Some(budget)) => Ok(Self::BestFirst { budget }),
+            _ => Err(format!("`{text}` is neither beam:B nor best-first:N, with a number from 1")),
+        }
+    }
+}
+
 /// An observation and the completion that answered it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Turn {
@@ -478,5 +502,19 @@ mod tests {
         for wrong in ["\"none\"", "\"last_0\"", "\"last_\"", "\"last_-1\"", "2"] {
             assert!(serde_json::from_str::<History>(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_search_is_read_as_it_is_written() {
+        for search in [Search::Beam { width: 3 }, Search::BestFirst { budget: 120 }] {
+            assert_eq!(search.to_string().parse(), Ok(search));
+        }
+        for wrong in ["beam", "beam:0", "beam:-1", "best-first:", "best_first:3", "greedy:2", ""] {
+            assert!(wrong.parse::<Search>().unwrap_err().contains("beam:B"), "{wrong}");
+        }
+        let searched = Protocol { search: Some(Search::Beam { width: 3 }), ..Protocol::default() };
+        let text = serde_json::to_string(&searched).unwrap();
+        assert!(text.contains(r#""search":{"kind":"beam","width":3}"#), "{text}");
+        assert_eq!(serde_json::from_str::<Protocol>(&text).unwrap(), searched);
     }
 }

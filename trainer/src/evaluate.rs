@@ -10,7 +10,7 @@ use agent::player::Policy;
 use indicatif::ProgressBar;
 use scenarios::files;
 use scenarios::store::Store;
-use scenarios::{Chooser, Outcome, Protocol, Search, Split, Task, TaskType, Trajectory, World};
+use scenarios::{Chooser, Outcome, Protocol, Search, Spent, Split, Task, TaskType, Trajectory, World};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
@@ -108,6 +108,18 @@ pub struct Row {
     /// Exact McNemar test of the two, two-sided.
     #[serde(default)]
     pub p_value: Option<f64>,
+    /// The search with copies of the world, where there was one.
+    #[serde(default)]
+    pub search: Option<String>,
+    /// Mean completions written a game, those that were not acted on included; empty where the episodes do not tell.
+    #[serde(default)]
+    pub mean_completions: Option<f64>,
+    /// Mean tokens of them.
+    #[serde(default)]
+    pub mean_tokens: Option<f64>,
+    /// Mean commands a game that the world, or a copy of it, performed.
+    #[serde(default)]
+    pub mean_commands: Option<f64>,
 }
 
 /// What a policy did on one game.
@@ -245,7 +257,18 @@ fn row(policy: &str, k: usize, split: Split, task_type: Option<TaskType>, group:
         won_alone: None,
         lost_alone: None,
         p_value: None,
+        search: group[0].protocol.search.map(|search| search.to_string()),
+        mean_completions: mean_spent(&ended, |spent| spent.completions),
+        mean_tokens: mean_spent(&ended, |spent| spent.tokens),
+        mean_commands: mean_spent(&ended, |spent| spent.commands),
     }
+}
+
+/// What was spent on a game in the mean; `None` where the episodes are from before anybody counted.
+fn mean_spent(ended: &[&Trajectory], part: impl Fn(&Spent) -> usize) -> Option<f64> {
+    let told = ended.iter().all(|t| t.spent != Spent::default() || t.turns.is_empty());
+    let total: usize = ended.iter().map(|t| part(&t.spent)).sum();
+    (told && !ended.is_empty()).then(|| total as f64 / ended.len() as f64)
 }
 
 /// Seeds and repetitions of a round of episodes.
@@ -381,10 +404,8 @@ pub fn protocol_line(protocol: &Protocol) -> String {
     played_line(protocol, 1)
 }
 
-/// The protocol in one line, to stand beside a number of games that were each played so many times.
-#[must_use]
-pub fn played_line(protocol: &Protocol, times: usize) -> String {
-    let often = if times == 1 { "each game once".to_string() } else { format!("each game {times} times") };
+fn decoding(protocol: &Protocol) -> String {
+    let (k, temperature) = (protocol.best_of, protocol.temperature);
     let chosen = match protocol.chosen_by {
         Chooser::AfterValue => "value",
         Chooser::LogRatio => "log-ratio",
@@ -392,22 +413,30 @@ pub fn played_line(protocol: &Protocol, times: usize) -> String {
         Chooser::Random => "chance",
         Chooser::Oracle => "an oracle, which cheats,",
     };
-    let decoding = match (protocol.best_of, protocol.temperature) {
-        (1, 0.0) => "greedy".to_string(),
-        (1, temperature) => format!("temperature {temperature}"),
-        (k, temperature) => format!("best of {k} by {chosen} at temperature {temperature}"),
+    let kind = match protocol.search {
+        None if (k, temperature) == (1, 0.0) => return "greedy".to_string(),
+        None if k == 1 => return format!("temperature {temperature}"),
+        None => return format!("best of {k} by {chosen} at temperature {temperature}"),
+        Some(Search::Beam { width }) => format!("a beam of {width}"),
+        Some(Search::BestFirst { budget }) => format!("best first, at most {budget} completions"),
     };
-    let search = match protocol.search {
-        None => String::new(),
-        Some(Search::Beam { width }) => format!(", beam of {width} over copies of the world"),
-        Some(Search::BestFirst { budget }) => format!(", best first over copies of the world, {budget} completions"),
-    };
+    format!(
+        "searched with copies of the world ({kind}, by value after the observation), {k} candidates a state at \
+         temperature {temperature}"
+    )
+}
+
+/// The protocol in one line, to stand beside a number of games that were each played so many times.
+#[must_use]
+pub fn played_line(protocol: &Protocol, times: usize) -> String {
+    let often = if times == 1 { "each game once".to_string() } else { format!("each game {times} times") };
+    let decoding = decoding(protocol);
     let shown = if protocol.admissible_shown { "admissible commands shown" } else { "no admissible list" };
     let translated = protocol.translated_to.map(|text| format!(", translated to text {text}")).unwrap_or_default();
     let told = if protocol.instructions.is_some() { ", with instructions" } else { "" };
     let stop = if protocol.stop.is_empty() { String::new() } else { format!(", stopped at {:?}", protocol.stop) };
     format!(
-        "{often}, {} turns, {} history, {shown}{translated}{told}, {decoding}{search}{stop}, malformed = {}, success = won",
+        "{often}, {} turns, {} history, {shown}{translated}{told}, {decoding}{stop}, malformed = {}, success = won",
         protocol.turn_limit, protocol.history, protocol.malformed
     )
 }

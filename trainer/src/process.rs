@@ -53,13 +53,14 @@ pub fn with_scores(episode: &Trajectory, scores: &[f64]) -> Trajectory {
     Trajectory { turns: episode.turns.iter().zip(scores).map(scored).collect(), ..episode.clone() }
 }
 
-/// How an episode is completed that was played under `protocol`: in the same way, but never greedily, since all
-/// completions would be the same one; and in the player's context of `context_limit` tokens where it was played in text.
+/// How an episode is completed that was played under `protocol`: in the same way, but never searched, and never greedily,
+/// since all completions would be the same one; and in the player's context of `context_limit` tokens where it was played in text.
 #[must_use]
 pub fn completing(protocol: &Protocol, context_limit: usize) -> Protocol {
     Protocol {
         temperature: if protocol.temperature == 0.0 { 1.0 } else { protocol.temperature },
         context_limit: if protocol.context_limit == 0 { context_limit } else { protocol.context_limit },
+        search: None,
         ..protocol.clone()
     }
 }

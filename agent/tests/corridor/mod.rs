@@ -123,6 +123,16 @@ impl Environment for Corridor {
     fn state_hash(&self) -> Option<u64> {
         (self.kind != "dumb").then_some(self.at as u64)
     }
+
+    /// A `single` corridor cannot be copied.
+    fn fork(&self) -> Option<Box<dyn Environment>> {
+        if self.kind == "single" {
+            return None;
+        }
+        let mut open = self.open.lock().unwrap();
+        *open = (open.0 + 1, open.1.max(open.0 + 1));
+        Some(Box::new(Self { kind: self.kind.clone(), open: Arc::clone(&self.open), ..*self }))
+    }
 }
 
 /// The task of that id.

@@ -227,6 +227,10 @@ impl Environment for NativeEnvironment {
     fn state_hash(&self) -> Option<u64> {
         Some(self.game.state_hash(&self.state))
     }
+
+    fn fork(&self) -> Option<Box<dyn Environment>> {
+        Some(Box::new(self.clone()))
+    }
 }
 
 /// What Python's `strip` strips.

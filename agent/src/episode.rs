@@ -8,7 +8,7 @@
 //! of it is the way that the search ends with, as if nothing else had been tried; only `spent` and the candidates tell.
 
 use crate::chat;
-use crate::player::{Answer, Asked, Completion, Policy};
+use crate::player::{Answer, Asked, Completion, Offer, Policy};
 use crate::search::{Found, Frontier, Next};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use scenarios::{
@@ -336,13 +336,14 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
         let mut is_idle = true;
         for (place, answer) in places.into_iter().zip(answers) {
             let waiting = again.len();
-            match answer {
+            match self.decided(place, answer) {
                 Answer::ContextFull => self.conclude(place, Outcome::ContextLimit, None, &mut again)?,
                 Answer::GaveUp => self.conclude(place, Outcome::Failure, None, &mut again)?,
                 Answer::Failed(reason) => self.conclude(place, Outcome::EnvFailed, Some(reason), &mut again)?,
                 Answer::Completion(completion) => self.write(place, completion, &mut again)?,
                 Answer::Seen(value) => self.see(place, value, &mut again)?,
                 Answer::Candidates(candidates) => self.branch(place, candidates, &mut again)?,
+                Answer::Offers(_) => unreachable!("a copy of the world has been asked"),
                 Answer::Writing => again.push(place),
                 Answer::Waiting => {
                     again.push(place);
@@ -362,6 +363,21 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
         for search in self.live.iter_mut().flatten().filter_map(|live| live.search.as_mut()) {
             let judged = search.judged.iter_mut().map(|(node, _)| node);
             search.frontier.waiting().chain(judged).for_each(|node| foresight.make_room(&mut node.seat));
+        }
+    }
+
+    /// The answer, after a copy of the world has told what each offer leads to.
+    fn decided(&mut self, place: Place, answer: Answer) -> Answer {
+        let Answer::Offers(offers) = answer else { return answer };
+        let policy = self.policy;
+        let live = self.live(place.slot);
+        let node = live.nodes[place.node].as_mut().expect("an answer belongs to a live episode");
+        match look_ahead(node, &offers) {
+            Ok((scores, commands)) => {
+                live.spent.commands += commands;
+                Answer::Completion(policy.take(&mut node.seat, &scores))
+            }
+            Err(reason) => Answer::Failed(reason),
         }
     }
 
@@ -532,7 +548,7 @@ fn nodes<'l, S>(live: &'l mut [Option<Live<'_, S>>]) -> impl Iterator<Item = (Pl
 }
 
 fn turn_of(completion: Completion) -> Turn {
-    let command = if completion.ended { chat::parse_command(&completion.text) } else { None };
+    let command = command(&completion.text, completion.ended);
     Turn {
         observation: String::new(), // `act` fills in what the world said
         observation_tokens: completion.observation_tokens,
@@ -578,6 +594,31 @@ fn candidate<S>(node: &Node<S>, verdict: &Verdict) -> Candidate {
         log_ratio: turn.log_ratio,
         after_value: turn.after_value,
     }
+}
+
+/// For each offer, how near a copy of the world then is to the goal: minus [`Environment::remaining`]; and how many commands
+/// the copies performed.
+fn look_ahead<S>(node: &Node<S>, offers: &[Offer]) -> Result<(Vec<f32>, usize), String> {
+    let world = node.environment.as_ref().expect("the world has answered before the policy did");
+    let (mut scores, mut commands) = (Vec::new(), 0);
+    for offer in offers {
+        let mut copy = world.fork().ok_or(NO_LOOK_AHEAD)?;
+        if let Some(command) = command(&offer.text, offer.ended) {
+            commands += 1;
+            copy.step(command).map_err(|error| error.to_string())?;
+        }
+        scores.push(-(copy.remaining().ok_or(NO_LOOK_AHEAD)? as f32));
+    }
+    Ok((scores, commands))
+}
+
+/// What an oracle says of a world that keeps its state to itself.
+pub const NO_LOOK_AHEAD: &str = "an oracle chooses by copies of the world that tell how far the goal is, and this world \
+                                 has none\nhint: --world native, or another chooser";
+
+/// The command of a completion; none in one that was cut off.
+fn command(text: &str, ended: bool) -> Option<&str> {
+    if ended { chat::parse_command(text) } else { None }
 }
 
 /// Whether the world says again what it said before this turn.

@@ -1,5 +1,14 @@
 //! The language model at play: one growing sequence of tokens an episode, read once, K candidates a turn, the best by
-//! after-state value.
+//! what the protocol says ([`Chooser`]).
+//!
+//! Who looks on reads every episode and all its candidates once: a value network, and a reference policy, which costs
+//! what a second policy's reading costs, but writes nothing. The value network has one head. Read before a completion it
+//! says V, read just after a candidate U; that is one function of the tokens so far, so that U and "V after the
+//! candidate, before the world answers" are the same number and no two choosers.
+//!
+//! Under a history of the last n turns the sequence is not append-only: once turns fall out, it is made anew each turn
+//! and all but a shared opening is read again. Ids and log-probabilities of such an episode are not logged: put together
+//! they are not what was read.
 //!
 //! [`ModelPlayer::answer`] writes one token of every episode that was asked and returns, so that an episode whose turn
 //! is over leaves the batch at once and one whose world has answered enters it. Episodes that open with the same words
@@ -15,14 +24,14 @@ use crate::device::Engine;
 use crate::error::AgentError;
 use crate::generate::{KvCache, Part, PolicyEngine, Span, ValueEngine, on_all_threads};
 use crate::model::Model;
-use crate::player::{Answer, Asked, Completion, Foresight, Policy};
+use crate::player::{Answer, Asked, Completion, Foresight, Offer, Policy};
 use crate::sample::Sampling;
 use crate::select;
 use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
 use rand::{SeedableRng, rngs::StdRng};
 use rayon::prelude::*;
-use scenarios::{Candidate, Protocol, TextVersion, Turn, WeightFormat};
+use scenarios::{Candidate, Chooser, History, Protocol, TextVersion, Turn, WeightFormat};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -76,8 +85,10 @@ pub struct ModelPlayer {
     pub text_versions: BTreeSet<TextVersion>,
     policy: PolicyEngine,
     value: Option<ValueEngine>,
+    reference: Option<PolicyEngine>,
     name: String,
     value_name: Option<String>,
+    reference_name: Option<String>,
     weights: WeightFormat,
     budget: Budget,
     openings: Mutex<Vec<Shared>>,
@@ -189,6 +200,9 @@ pub struct ModelSeat {
     sequence: Vec<u32>,
     policy: Line,
     value: Line,
+    reference: Line,
+    /// The turns so far, for a window over them.
+    past: Vec<Past>,
     place: Place,
     seed: u64,
     turn: u64,
@@ -199,7 +213,18 @@ pub struct ModelSeat {
     writing: Option<Writing>,
     /// In a search: the candidates of its last turn, until each is gone on with.
     candidates: Vec<Option<Rest>>,
+    /// The turn whose candidates the world looks at.
+    offered: Option<Candidates>,
     lease: Lease,
+}
+
+/// A turn that is over.
+#[derive(Debug)]
+struct Past {
+    observation: String,
+    completion: Vec<u32>,
+    /// Where the next observation stands.
+    place: Place,
 }
 
 /// What a search needs to go on with a candidate, beside what all candidates of its turn stand on.
@@ -213,7 +238,12 @@ struct Rest {
 /// A turn that is being written.
 #[derive(Debug)]
 struct Writing {
+    /// The observation.
+    text: String,
+    /// Its ids.
     observation: Vec<u32>,
+    /// Whether it is read under a window, which its ids would not tell.
+    is_windowed: bool,
     value: Option<f32>,
     /// Empty until the observation was read.
     branches: Vec<Branch>,
@@ -238,7 +268,24 @@ impl ModelSeat {
     fn forget(&mut self) {
         self.policy = Line::default();
         self.value = Line::default();
+        self.reference = Line::default();
         self.lease.set(0);
+    }
+
+    /// The first observation, and the last `turns` turns behind it. Its text and that of the first turn that is left
+    /// stand in one frame, an empty line between them, since nobody answered the first.
+    fn window(&self, turns: usize, tokenizer: &Tokenizer) -> Vec<u32> {
+        let left = &self.past[self.past.len() - turns..];
+        let mut sequence = Vec::new();
+        let mut place = Place::Opening;
+        for past in left {
+            let joined = format!("{}\n\n{}", self.past[0].observation, past.observation);
+            let text = if place == Place::Opening { &joined } else { &past.observation };
+            sequence.extend(chat::observation_tokens(tokenizer, text, place));
+            sequence.extend_from_slice(&past.completion);
+            place = past.place;
+        }
+        sequence
     }
 }
 
@@ -249,7 +296,25 @@ impl ModelPlayer {
     /// When a tensor does not fit the configuration, the vocabulary does not fit the embedding, the token budget not one
     /// episode, or the engine has no such weights.
     pub fn new(model: Model, holding: impl Into<Holding>) -> Result<Self, AgentError> {
+        Self::with_reference(model, None, holding)
+    }
+
+    /// The same with a policy that looks on, of any shape, for log-ratios against it. It reads every token of every
+    /// episode and candidate, which takes the memory and about the time of one more network.
+    ///
+    /// # Errors
+    /// As [`Self::new`], and when the reference spells texts otherwise.
+    pub fn with_reference(
+        model: Model,
+        reference: Option<Model>,
+        holding: impl Into<Holding>,
+    ) -> Result<Self, AgentError> {
         let Holding { looking_on, weights, token_budget, engine } = holding.into();
+        if reference.as_ref().is_some_and(|reference| !reference.tokenizer.is_same(&model.tokenizer)) {
+            let reason = "the reference has another tokenizer than the policy, and the two cannot be held against each \
+                          other\nhint: take the model that the policy was trained from";
+            return Err(AgentError::Config(reason.into()));
+        }
         let Model { config, tokenizer, mut policy, value, text_versions, .. } = model;
         if tokenizer.vocab_size() > config.vocab_size {
             let (has, fits) = (tokenizer.vocab_size(), config.vocab_size);
@@ -260,7 +325,13 @@ impl ModelPlayer {
             LookingOn::Nobody => None,
         };
         let (name, value_name) = (policy.hash(), value.as_ref().map(Weights::hash));
-        let networks = 1 + usize::from(value.is_some());
+        let reference_name = reference.as_ref().map(|reference| reference.policy.hash());
+        let reference = reference.map(|mut model| {
+            let Model { config, policy, .. } = &mut model;
+            PolicyEngine::from_weights(config, policy, weights, &engine)
+        });
+        let reference = reference.transpose()?;
+        let networks = 1 + usize::from(value.is_some()) + usize::from(reference.is_some());
         let value =
             value.map(|mut value| ValueEngine::from_weights(&config, &mut value, weights, &engine)).transpose()?;
         let policy = PolicyEngine::from_weights(&config, &mut policy, weights, &engine)?;
@@ -276,7 +347,19 @@ impl ModelPlayer {
         }
         let budget = Budget { most: most.max(least), held: Arc::default() };
         let openings = Mutex::default();
-        Ok(Self { tokenizer, text_versions, policy, value, name, value_name, weights, budget, openings })
+        Ok(Self {
+            tokenizer,
+            text_versions,
+            policy,
+            value,
+            reference,
+            name,
+            value_name,
+            reference_name,
+            weights,
+            budget,
+            openings,
+        })
     }
 
     /// Whether a value network looks on.
@@ -285,16 +368,34 @@ impl ModelPlayer {
         self.value.is_some()
     }
 
+    /// Hash of the reference's weights, when one looks on.
+    #[must_use]
+    pub fn reference_name(&self) -> Option<&str> {
+        self.reference_name.as_deref()
+    }
+
+    /// What the best of K can be chosen by: what looks on, and whatever needs nobody.
+    #[must_use]
+    pub fn choosers(&self) -> Vec<Chooser> {
+        let can = |chooser: &Chooser| match chooser {
+            Chooser::AfterValue => self.value.is_some(),
+            Chooser::LogRatio => self.reference.is_some(),
+            Chooser::Logprob | Chooser::Random | Chooser::Oracle => true,
+        };
+        Chooser::ALL.into_iter().filter(can).collect()
+    }
+
     /// How its matrices are held.
     #[must_use]
     pub fn weights(&self) -> WeightFormat {
         self.weights
     }
 
-    /// Most tokens the model can hold.
+    /// Most tokens the model can hold, and the reference that looks on.
     #[must_use]
     pub fn context_limit(&self) -> usize {
-        self.policy.trunk.config().max_position_embeddings
+        let of = |policy: &PolicyEngine| policy.trunk.config().max_position_embeddings;
+        of(&self.policy).min(self.reference.as_ref().map_or(usize::MAX, of))
     }
 
     /// Tokens in the caches of all its episodes now.
@@ -304,7 +405,7 @@ impl ModelPlayer {
     }
 
     fn networks(&self) -> usize {
-        1 + usize::from(self.value.is_some())
+        1 + usize::from(self.value.is_some()) + usize::from(self.reference.is_some())
     }
 
     fn lease(&self, tokens: usize) -> Lease {
@@ -321,13 +422,26 @@ impl ModelPlayer {
         if let Err(reason) = self.can_play(protocol) {
             return Some(Answer::Failed(reason));
         }
+        if let History::Last(turns) = protocol.history
+            && seat.past.len() > turns
+        {
+            seat.forget();
+            seat.sequence = seat.window(turns, &self.tokenizer);
+        }
         let observation = chat::observation_tokens(&self.tokenizer, question.observation, seat.place);
         let context = self.context_limit().min(protocol.context_limit);
         if seat.sequence.len() + observation.len() + protocol.completion_limit > context {
             return Some(Answer::ContextFull);
         }
         seat.sequence.extend_from_slice(&observation);
-        seat.writing = Some(Writing { observation, value: None, branches: Vec::new(), admitted: false });
+        seat.writing = Some(Writing {
+            text: question.observation.to_string(),
+            observation,
+            is_windowed: protocol.history != History::Full,
+            value: None,
+            branches: Vec::new(),
+            admitted: false,
+        });
         None
     }
 
@@ -586,26 +700,33 @@ impl ModelPlayer {
         }
     }
 
-    /// Where all candidates of a seat are written, scores them by U if a value network looks on, takes the best, and
-    /// lets the seat remember it. A search takes all of them.
+    /// Where all candidates of a seat are written, lets those who look on read them, takes the best, and lets the seat
+    /// remember it. What only the world can tell it is asked for; a search takes all of them.
     fn choose(&self, seats: &mut [&mut ModelSeat], protocol: &Protocol) -> Vec<Option<Answer>> {
         let mut over: Vec<Option<Candidates>> = seats.iter_mut().map(|seat| seat.written()).collect();
-        self.score(seats, &mut over);
-        let choose = |(seat, over): (&mut &mut ModelSeat, Option<Candidates>)| {
+        self.read_after_values(seats, &mut over);
+        self.read_reference(seats, &mut over);
+        let answer = |(seat, over): (&mut &mut ModelSeat, Option<Candidates>)| {
             let over = over?;
-            Some(match protocol.search {
-                Some(_) if self.value.is_some() => Answer::Candidates(self.take_all(seat, over)),
-                _ => Answer::Completion(self.take_best(seat, over)),
-            })
+            if protocol.search.is_some() && self.value.is_some() {
+                return Some(Answer::Candidates(self.take_all(seat, over)));
+            }
+            if protocol.chosen_by == Chooser::Oracle && over.branches.len() > 1 {
+                let offers = over.distinct.iter().map(|of| self.offer(&over.branches[of.index])).collect();
+                seat.offered = Some(over);
+                return Some(Answer::Offers(offers));
+            }
+            let scores: Vec<f32> = over.distinct.iter().map(|of| of.score(protocol.chosen_by, seat, &over)).collect();
+            Some(Answer::Completion(self.take_best(seat, over, &scores)))
         };
-        seats.iter_mut().zip(over).map(choose).collect()
+        seats.iter_mut().zip(over).map(answer).collect()
     }
 
     /// The value network reads the distinct candidates of all turns that are over.
-    fn score(&self, seats: &[&mut ModelSeat], over: &mut [Option<Candidates>]) {
+    fn read_after_values(&self, seats: &[&mut ModelSeat], over: &mut [Option<Candidates>]) {
         let Some(value) = &self.value else { return };
         let mut spans = Vec::new();
-        let mut scores = Vec::new();
+        let mut found = Vec::new();
         for (seat, over) in seats.iter().zip(over) {
             let Some(Candidates { branches, distinct, .. }) = over else { continue };
             for candidate in distinct {
@@ -613,66 +734,106 @@ impl ModelPlayer {
                 before.push(seat.value.cache.whole());
                 let tokens = &branches[candidate.index].tokens[..];
                 spans.push(Span { tokens, before, cache: &mut candidate.tail });
-                scores.push(&mut candidate.score);
+                found.push(&mut candidate.after_value);
             }
         }
         if spans.is_empty() {
             return;
         }
         let states = value.trunk.last_states(&mut spans);
-        for (score, state) in scores.into_iter().zip(states.chunks_exact(self.width())) {
-            *score = value.value(state);
+        for (after_value, state) in found.into_iter().zip(states.chunks_exact(self.width())) {
+            *after_value = Some(value.value(state));
         }
     }
 
-    fn take_best(&self, seat: &mut ModelSeat, over: Candidates) -> Completion {
-        let Candidates { writing, mut branches, mut distinct } = over;
-        let is_scored = self.value.is_some();
-        let scores: Vec<f32> = distinct.iter().map(|candidate| candidate.score).collect();
-        let best = if is_scored { select::best(&scores) } else { 0 };
-        let candidates = if is_scored && branches.len() > 1 {
-            let candidate = |candidate: &Distinct| {
-                let branch = &branches[candidate.index];
-                Candidate {
-                    completion: self.text(branch),
-                    score: candidate.score,
-                    count: candidate.count,
-                    logprob: Some(branch.logprobs.iter().sum()),
-                    log_ratio: None,
-                    after_value: Some(candidate.score),
-                }
-            };
-            distinct.iter().map(candidate).collect()
-        } else {
-            Vec::new()
-        };
-        let (written, written_tokens) = (branches.len(), branches.iter().map(|branch| branch.tokens.len()).sum());
-        let chosen = distinct.swap_remove(best);
-        let branch = branches.swap_remove(chosen.index);
-        let text = self.text(&branch);
-        if is_scored {
-            seat.value.cache.append(chosen.tail);
+    /// The reference reads what it has not read of the sequences whose turn is over, and then their distinct candidates.
+    fn read_reference(&self, seats: &mut [&mut ModelSeat], over: &mut [Option<Candidates>]) {
+        let Some(reference) = &self.reference else { return };
+        let mut turns: Vec<(&mut ModelSeat, &mut Candidates)> =
+            seats.iter_mut().zip(over).filter_map(|(seat, over)| Some((&mut **seat, over.as_mut()?))).collect();
+        if turns.is_empty() {
+            return;
         }
+        let mut spans: Vec<Span<'_>> =
+            (turns.iter_mut()).map(|(ModelSeat { sequence, reference: line, .. }, _)| line.span(sequence)).collect();
+        let firsts = reference.trunk.last_states(&mut spans);
+        let width = reference.trunk.config().hidden_size;
+        let mut spans = Vec::new();
+        let mut found = Vec::new();
+        for ((seat, over), first) in turns.iter_mut().zip(firsts.chunks_exact(width)) {
+            let Candidates { branches, distinct, .. } = &mut **over;
+            for candidate in distinct {
+                let tokens = &branches[candidate.index].tokens[..];
+                let read = &tokens[..tokens.len() - 1]; // what follows the last token nobody asks
+                if !read.is_empty() {
+                    let mut before = seat.reference.before();
+                    before.push(seat.reference.cache.whole());
+                    spans.push(Span { tokens: read, before, cache: &mut candidate.reference_tail });
+                }
+                found.push((first, tokens, &mut candidate.reference_logprob));
+            }
+        }
+        let states = if spans.is_empty() { Vec::new() } else { reference.trunk.extend(&mut spans) };
+        let mut left = &states[..];
+        for (first, tokens, logprob) in found {
+            let own;
+            (own, left) = left.split_at((tokens.len() - 1) * width);
+            let logprobs = reference.logprobs(&[first, own].concat());
+            let rows = logprobs.chunks_exact(reference.trunk.config().vocab_size);
+            *logprob = Some(rows.zip(tokens).map(|(row, token)| row[*token as usize]).sum());
+        }
+    }
+
+    /// What a candidate says.
+    fn offer(&self, branch: &Branch) -> Offer {
+        Offer { text: self.text(branch), ended: self.ended(branch) }
+    }
+
+    fn wrote_end(&self, branch: &Branch) -> bool {
+        branch.tokens.last() == Some(&self.tokenizer.end)
+    }
+
+    fn ended(&self, branch: &Branch) -> bool {
+        self.wrote_end(branch) || branch.stopped.is_some()
+    }
+
+    /// Takes the candidate with the highest score, one score for each distinct one.
+    fn take_best(&self, seat: &mut ModelSeat, over: Candidates, scores: &[f32]) -> Completion {
+        let candidates = if over.branches.len() > 1 { self.candidates(&over, scores) } else { Vec::new() };
+        let Candidates { writing, mut branches, mut distinct } = over;
+        let (written, written_tokens) = (branches.len(), branches.iter().map(|branch| branch.tokens.len()).sum());
+        let chosen = distinct.swap_remove(select::best(scores));
+        let (after_value, log_ratio) = (chosen.after_value, chosen.log_ratio(&branches));
+        let branch = branches.swap_remove(chosen.index);
+        let (text, ended) = (self.text(&branch), self.ended(&branch));
+        seat.value.cache.append(chosen.tail);
+        seat.reference.cache.append(chosen.reference_tail);
+        seat.place = if self.wrote_end(&branch) { Place::AfterEnd } else { Place::AfterCut };
         seat.policy.cache.append(branch.tail);
         seat.sequence.extend_from_slice(&branch.tokens);
-        seat.lease.set(seat.policy.cache.len() + seat.value.cache.len());
-        let wrote_end = branch.tokens.last() == Some(&self.tokenizer.end);
-        seat.place = if wrote_end { Place::AfterEnd } else { Place::AfterCut };
+        seat.lease.set(seat.policy.cache.len() + seat.value.cache.len() + seat.reference.cache.len());
+        seat.past.push(Past { observation: writing.text, completion: branch.tokens.clone(), place: seat.place });
         seat.turn += 1;
-        Completion {
+        let completion = Completion {
             text,
-            ended: wrote_end || branch.stopped.is_some(),
+            ended,
+            value: writing.value,
+            after_value,
+            candidates,
+            log_ratio,
+            written,
+            written_tokens,
+            ..Completion::default()
+        };
+        if writing.is_windowed {
+            return completion;
+        }
+        Completion {
             observation_tokens: writing.observation,
             tokens: branch.tokens,
             logprobs: branch.logprobs,
             sampling_logprobs: branch.sampling_logprobs,
-            astray: false,
-            value: writing.value,
-            after_value: is_scored.then(|| scores[best]),
-            candidates,
-            log_ratio: None,
-            written,
-            written_tokens,
+            ..completion
         }
     }
 
@@ -696,9 +857,9 @@ impl ModelPlayer {
                 logprobs: branch.logprobs,
                 sampling_logprobs: branch.sampling_logprobs,
                 value: writing.value,
-                after_value: Some(candidate.score),
-                written: candidate.count,
-                written_tokens: candidate.count * branch.tokens.len(),
+                after_value: candidate.after_value,
+                written: candidate.same.len(),
+                written_tokens: candidate.same.len() * branch.tokens.len(),
                 ..Completion::default()
             };
             let rest = Rest { tokens: branch.tokens, policy: branch.tail, value: candidate.tail };
@@ -708,6 +869,19 @@ impl ModelPlayer {
         seat.candidates = candidates;
         seat.lease.set(seat.candidates.iter().flatten().map(Rest::tokens_held).sum());
         completions
+    }
+
+    /// The distinct candidates for the log, with all that is known of them.
+    fn candidates(&self, over: &Candidates, scores: &[f32]) -> Vec<Candidate> {
+        let candidate = |(of, score): (&Distinct, &f32)| Candidate {
+            completion: self.text(&over.branches[of.index]),
+            score: *score,
+            count: of.same.len(),
+            logprob: Some(over.branches[of.index].logprob()),
+            log_ratio: of.log_ratio(&over.branches),
+            after_value: of.after_value,
+        };
+        over.distinct.iter().zip(scores).map(candidate).collect()
     }
 
     fn text(&self, branch: &Branch) -> String {
@@ -745,6 +919,7 @@ impl Reads {
 }
 
 /// The candidates of a turn that is over.
+#[derive(Debug)]
 struct Candidates {
     writing: Writing,
     branches: Vec<Branch>,
@@ -752,13 +927,39 @@ struct Candidates {
 }
 
 /// A candidate that is no repetition.
+#[derive(Debug)]
 struct Distinct {
     index: usize,
-    /// How many of the K it stands for.
-    count: usize,
+    /// Those of the K that say this, itself included.
+    same: Vec<usize>,
     /// What the value network read of it.
     tail: KvCache,
-    score: f32,
+    after_value: Option<f32>,
+    /// What the reference read of it.
+    reference_tail: KvCache,
+    /// ln π_ref of it, nats.
+    reference_logprob: Option<f32>,
+}
+
+impl Distinct {
+    fn log_ratio(&self, branches: &[Branch]) -> Option<f32> {
+        self.reference_logprob.map(|reference| branches[self.index].logprob() - reference)
+    }
+
+    /// What it is chosen by, higher is better. Where there is nothing to choose between, 0 stands for what nobody knows.
+    fn score(&self, by: Chooser, seat: &ModelSeat, over: &Candidates) -> f32 {
+        let known = match by {
+            Chooser::AfterValue => self.after_value,
+            Chooser::LogRatio => self.log_ratio(&over.branches),
+            Chooser::Logprob => Some(over.branches[self.index].logprob()),
+            Chooser::Random => {
+                let draws = self.same.iter().map(|index| select::draw(seat.seed, seat.turn, *index as u64));
+                draws.reduce(f32::max)
+            }
+            Chooser::Oracle => None, // the world is asked
+        };
+        known.unwrap_or_default()
+    }
 }
 
 impl Rest {
@@ -806,11 +1007,16 @@ impl ModelSeat {
         let branches = std::mem::take(&mut writing.branches);
         let tokens: Vec<&[u32]> = branches.iter().map(|branch| &branch.tokens[..]).collect();
         let first = select::first_equals(&tokens);
-        let distinct = (0..first.len()).filter(|index| first[*index] == *index);
-        let count = |index| first.iter().filter(|of| **of == index).count();
-        let distinct = distinct
-            .map(|index| Distinct { index, count: count(index), tail: KvCache::default(), score: 0.0 })
-            .collect();
+        let same = |index| (0..first.len()).filter(|other| first[*other] == index).collect();
+        let distinct = |index| Distinct {
+            index,
+            same: same(index),
+            tail: KvCache::default(),
+            after_value: None,
+            reference_tail: KvCache::default(),
+            reference_logprob: None,
+        };
+        let distinct = (0..first.len()).filter(|index| first[*index] == *index).map(distinct).collect();
         Some(Candidates { writing, branches, distinct })
     }
 }
@@ -826,6 +1032,11 @@ impl Branch {
             stopped: None,
             done: false,
         }
+    }
+
+    /// ln π of all that it wrote, nats.
+    fn logprob(&self) -> f32 {
+        self.logprobs.iter().sum()
     }
 
     fn write(&mut self, logprobs: &[f32], protocol: &Protocol, tokenizer: &Tokenizer) {
@@ -867,11 +1078,36 @@ impl Policy for ModelPlayer {
         self.value_name.clone()
     }
 
+    /// The best of K wants whoever it is chosen by to look on.
+    fn can_play(&self, protocol: &Protocol) -> Result<(), String> {
+        let (k, by) = (protocol.best_of, protocol.chosen_by);
+        if protocol.search.is_some() {
+            let refused = |what: &str| Err(format!("a search {what}"));
+            return match protocol.history {
+                _ if self.reference.is_some() => refused("takes no reference along\nhint: leave --reference out"),
+                History::Last(_) => refused("reads the full history\nhint: leave --history out"),
+                History::Full => Ok(()),
+            };
+        }
+        let can = self.choosers();
+        if k < 2 || can.contains(&by) {
+            return Ok(());
+        }
+        let lacks = match by {
+            Chooser::LogRatio => "no reference looks on",
+            _ => "no value network looks on",
+        };
+        let others: Vec<&str> = can.into_iter().map(Chooser::name).collect();
+        Err(format!("the best of {k} by {}: {lacks}\nhint: it can be chosen by {}", by.name(), others.join(", ")))
+    }
+
     fn sit(&self, seed: u64) -> ModelSeat {
         ModelSeat {
             sequence: Vec::new(),
             policy: Line::default(),
             value: Line::default(),
+            reference: Line::default(),
+            past: Vec::new(),
             place: Place::Opening,
             seed,
             turn: 0,
@@ -879,6 +1115,7 @@ impl Policy for ModelPlayer {
             retells: false,
             writing: None,
             candidates: Vec::new(),
+            offered: None,
             lease: self.lease(0),
         }
     }
@@ -890,15 +1127,16 @@ impl Policy for ModelPlayer {
             let own = chat::observation_tokens(&self.tokenizer, &turn.observation, seat.place);
             seat.retells = turn.observation_tokens != own;
         }
-        if seat.retells || turn.completion_tokens.is_empty() {
-            let (observation, completion, place) = chat::turn_tokens(&self.tokenizer, turn, seat.place);
-            seat.sequence.extend(observation.into_iter().chain(completion));
-            seat.place = place;
+        let (observation, completion, place) = if seat.retells || turn.completion_tokens.is_empty() {
+            chat::turn_tokens(&self.tokenizer, turn, seat.place)
         } else {
-            seat.sequence.extend(turn.observation_tokens.iter().chain(&turn.completion_tokens));
             let wrote_end = turn.completion_tokens.last() == Some(&self.tokenizer.end);
-            seat.place = if wrote_end { Place::AfterEnd } else { Place::AfterCut };
-        }
+            let place = if wrote_end { Place::AfterEnd } else { Place::AfterCut };
+            (turn.observation_tokens.clone(), turn.completion_tokens.clone(), place)
+        };
+        seat.sequence.extend(observation.iter().chain(&completion));
+        seat.past.push(Past { observation: turn.observation.clone(), completion, place });
+        seat.place = place;
         seat.turn += 1;
         seat.first_turn = seat.turn;
         Ok(())
@@ -926,6 +1164,11 @@ impl Policy for ModelPlayer {
         answers
     }
 
+    fn take(&self, seat: &mut ModelSeat, scores: &[f32]) -> Completion {
+        let over = seat.offered.take().expect("a seat that offered candidates has them");
+        self.take_best(seat, over, scores)
+    }
+
     fn foresight(&self) -> Option<&dyn Foresight<Seat = ModelSeat>> {
         self.value.as_ref().map(|_| self as _)
     }
@@ -950,7 +1193,10 @@ impl Foresight for ModelPlayer {
             first_turn: seat.first_turn,
             retells: seat.retells,
             writing: None,
+            reference: Line::default(), // none looks on: see `can_play`
+            past: Vec::new(),
             candidates: Vec::new(),
+            offered: None,
             lease: self.lease(held),
         }
     }

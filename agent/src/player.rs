@@ -48,6 +48,14 @@ pub trait Policy: Sync {
         Err(format!("{} cannot go on from turns that were played before", self.name()))
     }
 
+    /// Takes the best of what it has offered in this seat, by one score for each offer, higher is better.
+    ///
+    /// # Panics
+    /// When it has offered nothing.
+    fn take(&self, _seat: &mut Self::Seat, _scores: &[f32]) -> Completion {
+        panic!("{} offers nothing to choose from", self.name())
+    }
+
     /// One answer for each question, in order. Who is not done says so, and is asked the same again, with others who are
     /// ready by then.
     fn answer(&self, asked: &mut [Asked<'_, Self::Seat>], protocol: &Protocol) -> Vec<Answer>;
@@ -91,6 +99,8 @@ pub enum Answer {
     Seen(f32),
     /// In a search: the distinct ones of the K that it writes, each with how many of them it stands for as `written`.
     Candidates(Vec<Completion>),
+    /// It has written several, without doubles, and asks what they lead to: see [`Policy::take`].
+    Offers(Vec<Offer>),
     /// The observation and a whole completion would not fit into the context.
     ContextFull,
     /// It ends the episode.
@@ -101,6 +111,15 @@ pub enum Answer {
     Waiting,
     /// It could not be asked, for this reason; says nothing about the policy.
     Failed(String),
+}
+
+/// What a policy could say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// All it wrote, without the end-of-turn token.
+    pub text: String,
+    /// Whether it ended its turn itself; a cut completion is malformed.
+    pub ended: bool,
 }
 
 /// What a policy wrote in a turn. Fields as in [`scenarios::Turn`].

@@ -112,6 +112,12 @@ impl Tokenizer {
         Self::from_json(json.as_bytes(), Frames::default())
     }
 
+    /// Whether the same ids stand for the same texts in both, and frame turns in the same way.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.frames == other.frames && self.inner.get_vocab(true) == other.inner.get_vocab(true)
+    }
+
     /// Reads a `tokenizer.json` whose turns are framed so.
     ///
     /// # Errors

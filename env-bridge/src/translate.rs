@@ -121,6 +121,10 @@ impl Environment for Translated {
         self.inner.state_hash()
     }
 
+    fn remaining(&self) -> Option<usize> {
+        self.inner.remaining()
+    }
+
     fn fork(&self) -> Option<Box<dyn Environment>> {
         let (words, status) = (Arc::clone(&self.words), self.status);
         Some(Box::new(Self { inner: self.inner.fork()?, words, status }))

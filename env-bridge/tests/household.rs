@@ -15,7 +15,7 @@ struct Played {
 }
 
 /// Opens every game of a small suite and hands it to `play`.
-fn with_games(size: Size, play: impl Fn(Played)) {
+fn with_games(size: Size, mut play: impl FnMut(Played)) {
     let options = GenerateOptions {
         seed: 11,
         size,
@@ -189,4 +189,47 @@ fn is_list(text: &str) -> bool {
         }
         [] => false,
     }
+}
+
+/// The commands of whoever always takes the one after which least remains.
+fn taken_by_what_remains(environment: &mut dyn Environment) -> Vec<String> {
+    let mut taken = Vec::new();
+    while environment.remaining().unwrap() > 0 && taken.len() < 30 {
+        let commands = environment.admissible_commands().unwrap();
+        let after = |command: String| {
+            let mut copy = environment.fork().unwrap();
+            copy.step(&command).unwrap();
+            (copy.remaining().unwrap(), command)
+        };
+        let (_, best) = commands.into_iter().map(after).min().unwrap();
+        environment.step(&best).unwrap();
+        taken.push(best);
+    }
+    taken
+}
+
+/// Whoever follows what remains wins, never later than by the walkthrough; along the walkthrough it is what is left of
+/// it, or one more.
+#[test]
+fn what_remains_leads_to_the_goal() {
+    let mut exact = 0;
+    with_games(Size::Small, |Played { task, game, mut environment }| {
+        environment.reset().unwrap();
+        let commands = taken_by_what_remains(&mut *environment);
+        assert_eq!(environment.remaining(), Some(0), "{}: {commands:?}", task.id);
+        assert!(commands.len() <= game.walkthrough.len(), "{}: {commands:?}", task.id);
+        environment.reset().unwrap();
+        for (done, command) in game.walkthrough.iter().enumerate() {
+            let (left, remaining) = (game.walkthrough.len() - done, environment.remaining().unwrap());
+            assert!(
+                (1..=left + 1).contains(&remaining),
+                "{}: {remaining} remain before {command}, not {left}",
+                task.id
+            );
+            exact += usize::from(remaining == left);
+            environment.step(command).unwrap();
+        }
+        assert_eq!(environment.remaining(), Some(0), "{}", task.id);
+    });
+    assert!(exact > 350, "{exact}");
 }

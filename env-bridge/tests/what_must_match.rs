@@ -151,7 +151,11 @@ Commands:
 "##;
 
 fn load(problem: &str, grammar: &str) -> NativeEnvironment {
-    let file = serde_json::json!({ "pddl_domain": DOMAIN, "grammar": grammar, "pddl_problem": problem });
+    load_in(DOMAIN, problem, grammar)
+}
+
+fn load_in(domain: &str, problem: &str, grammar: &str) -> NativeEnvironment {
+    let file = serde_json::json!({ "pddl_domain": domain, "grammar": grammar, "pddl_problem": problem });
     let game = NativeWorld::new().game_from_bytes(Path::new("kitchen"), file.to_string().as_bytes());
     NativeEnvironment::new(game.expect("the kitchen loads"))
 }
@@ -414,6 +418,85 @@ fn a_copy_goes_on_by_itself() {
     environment.step(walked).expect("steps");
     assert_eq!(stayed.state_hash(), before, "{walked:?} in the original");
     assert_eq!(stayed.admissible_commands().expect("tells"), commands);
+}
+
+/// All states of the kitchen, by hash: what each leads to.
+fn states_of(start: NativeEnvironment) -> HashMap<u64, (NativeEnvironment, Vec<u64>)> {
+    let mut states = HashMap::new();
+    let mut open = vec![start];
+    while let Some(mut state) = open.pop() {
+        let hash = state.state_hash().expect("tells");
+        if states.contains_key(&hash) {
+            continue;
+        }
+        let mut leads_to = Vec::new();
+        for command in admissible(&mut state) {
+            let mut next = state.clone();
+            next.step(&command).expect("steps");
+            leads_to.push(next.state_hash().expect("tells"));
+            open.push(next);
+        }
+        states.insert(hash, (state, leads_to));
+    }
+    states
+}
+
+/// The kitchen with one egg alone, that lies in the fridge and on a shelf.
+fn one_egg() -> String {
+    let others = [
+        "(inReceptacle Pan_bar_1 Shelf_bar_1) (inReceptacle Pan_bar_1 Shelf_bar_2)",
+        "(inReceptacle Egg_bar_b Fridge_bar_1)",
+        "(inReceptacle DeskLamp_bar_1 Shelf_bar_1)",
+    ];
+    others.iter().fold(PROBLEM.to_owned(), |problem, fact| problem.replace(fact, ""))
+}
+
+/// From every state that one egg can come to, held against their whole graph: what is said to remain is never less than
+/// what does, which is 0 where the goal holds and there alone, and mostly just that.
+#[test]
+fn what_remains_is_the_length_of_a_plan() {
+    let mut start = load(&one_egg(), GRAMMAR);
+    start.reset().expect("resets");
+    assert_eq!(start.remaining(), Some(5), "go to shelf, take egg, go to microwave, heat egg, put egg");
+    let states = states_of(start);
+    let mut fewest: HashMap<u64, usize> = HashMap::new();
+    for commands in 0.. {
+        let reached = |(hash, (state, leads_to)): (&u64, &(NativeEnvironment, Vec<u64>))| {
+            let won = commands == 0 && state.game().won(state.state());
+            let is_next = won || commands > 0 && leads_to.iter().any(|next| fewest.contains_key(next));
+            (is_next && !fewest.contains_key(hash)).then_some(*hash)
+        };
+        let found: Vec<u64> = states.iter().filter_map(reached).collect();
+        if found.is_empty() {
+            break;
+        }
+        fewest.extend(found.into_iter().map(|hash| (hash, commands)));
+    }
+    let mut exact = 0;
+    for (hash, (state, _)) in &states {
+        let (remaining, fewest) = (state.remaining().expect("tells"), fewest[hash]);
+        assert!(remaining >= fewest && (remaining == 0) == (fewest == 0), "{remaining}, not {fewest}");
+        exact += usize::from(remaining == fewest);
+    }
+    assert!(states.len() > 500 && exact > states.len() * 9 / 10, "{exact} of {}", states.len());
+}
+
+/// Where an egg that is put down breaks: the goal is then out of reach, which is no number that some state could have.
+#[test]
+fn what_is_out_of_reach_is_not_near() {
+    let fragile =
+        DOMAIN.replace("(inReceptacle ?o ?r) (objectAtLocation ?o ?l) (not (holds", "(checked ?o) (not (holds");
+    let problem = one_egg().replace("(inReceptacle Egg_bar_a Fridge_bar_1)", "");
+    let problem = problem.replace("(inReceptacle ?o ?r) (objectType ?o", "(holds agent1 ?o) (objectType ?o");
+    let mut environment = load_in(&fragile, &problem, GRAMMAR);
+    environment.reset().expect("resets");
+    assert_eq!(environment.remaining(), Some(4), "go to shelf, take egg, go to microwave, heat egg");
+    let puts = ["go to shelf 1", "take egg 2 from shelf 1", "move egg 2 to shelf 1"];
+    let mut remaining = |command: &&str| {
+        environment.step(command).expect("steps");
+        environment.remaining()
+    };
+    assert_eq!(puts.iter().map(&mut remaining).collect::<Vec<_>>(), [Some(3), Some(2), Some(usize::MAX)]);
 }
 
 /// The hash after these commands, from the start.

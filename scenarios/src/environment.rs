@@ -67,6 +67,13 @@ pub trait Environment: Send {
         None
     }
 
+    /// An estimate of the fewest commands that still lead to the goal, by what the world knows and no text may tell: 0
+    /// exactly when the goal holds, `usize::MAX` when it is out of reach. It depends on the state alone. `None` where the
+    /// world does not tell.
+    fn remaining(&self) -> Option<usize> {
+        None
+    }
+
     /// A copy that goes on from here by itself, and says to any commands what this one would say; the two know nothing of
     /// each other. `None` where a world cannot be copied.
     fn fork(&self) -> Option<Box<dyn Environment>> {

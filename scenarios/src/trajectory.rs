@@ -340,6 +340,9 @@ pub struct Protocol {
     /// What the best of K is chosen by; says nothing where K is 1.
     #[serde(default, skip_serializing_if = "is_default")]
     pub chosen_by: Chooser,
+    /// Hash of the weights of the reference policy that looks on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
     /// Whether and how it searches with copies of the world; K is then what each state is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub search: Option<Search>,
@@ -372,6 +375,7 @@ impl Default for Protocol {
             weights: WeightFormat::Exact,
             best_of: 1,
             chosen_by: Chooser::default(),
+            reference: None,
             search: None,
             admissible_shown: false,
             history: History::Full,

@@ -5,6 +5,7 @@
 //! facts the texts speak of are kept apart, because TextWorld writes every conditional effect into its facts, whether
 //! it fired or not.
 
+use super::distance::{self, Relaxed};
 use super::fingerprint::{self, Fingerprint, Readers};
 use super::grammar::{Piece, Program};
 use super::ground::{ALWAYS, Effect, Grounded, Lists, Setting, setting};
@@ -59,6 +60,8 @@ pub struct NativeGame {
     readers: Vec<Readers>,
     /// Made when the first hash is asked for.
     fingerprint: OnceLock<Fingerprint>,
+    /// Made when the first distance is asked for.
+    relaxed: OnceLock<Relaxed>,
 }
 
 /// Texts, end to end.
@@ -122,6 +125,7 @@ impl NativeGame {
             walkthrough,
             readers,
             fingerprint: OnceLock::new(),
+            relaxed: OnceLock::new(),
         };
         game.name_commands()?;
         game.watch();
@@ -495,6 +499,31 @@ impl NativeGame {
         let objects = &self.narrator.objects;
         let new = || Fingerprint::new(&self.domain, &self.grounded, objects, &self.readers);
         self.fingerprint.get_or_init(new).hash(self.facts(state), self.facts(&self.initial))
+    }
+
+    /// An estimate of the fewest commands from a state to the goal: the length of a plan that leads there, so that there
+    /// is no shorter way to overlook but a lucky one. 0 exactly when the goal holds; `usize::MAX` when it is out of reach
+    /// even where nothing that was true ever becomes false. See `distance` for how the plan is found.
+    ///
+    /// # Panics
+    /// When `state` is of another game.
+    #[must_use]
+    pub fn remaining(&self, state: &State) -> usize {
+        self.assert_own(state);
+        if self.won(state) {
+            return 0;
+        }
+        distance::to_goal(self, self.relaxed.get_or_init(|| Relaxed::new(&self.grounded)), state)
+    }
+
+    /// The truth of fluents and derived atoms.
+    pub(crate) fn truth<'a>(&self, state: &'a State) -> &'a [u64] {
+        &state.words[..self.layout.holds]
+    }
+
+    /// The command that an operator is performed by, where it is applicable.
+    pub(crate) fn command_of(&self, state: &State, operator: u32) -> Option<usize> {
+        (state.unmet[operator as usize] == 0).then(|| self.targets[operator as usize] as usize)
     }
 
     /// By fluent: whether it is true, told to hold, told to have been made false. Behind the first stand derived atoms.

@@ -14,6 +14,7 @@
 //! a command template may not look at facts that change; and when two applicable operators share one command, the
 //! first in the order of grounding is taken, where the planner's order is its own.
 
+mod distance;
 mod engine;
 mod fingerprint;
 mod grammar;
@@ -226,6 +227,11 @@ impl Environment for NativeEnvironment {
     /// [`NativeGame::state_hash`].
     fn state_hash(&self) -> Option<u64> {
         Some(self.game.state_hash(&self.state))
+    }
+
+    /// [`NativeGame::remaining`].
+    fn remaining(&self) -> Option<usize> {
+        Some(self.game.remaining(&self.state))
     }
 
     fn fork(&self) -> Option<Box<dyn Environment>> {

@@ -384,7 +384,6 @@ fn the_sampling_distribution_is_logged_where_it_is_not_the_policys() {
     }
 }
 
-/// Without a value network there is nothing to choose by: the first sample is taken, the same one as with K = 1.
 #[test]
 fn samples_come_from_the_seed_alone() {
     let (tasks, model) = (tasks(&["plain/9"]), babbler(5));

@@ -124,6 +124,11 @@ impl Environment for Corridor {
         (self.kind != "dumb").then_some(self.at as u64)
     }
 
+    /// Rooms to go; a `dumb` corridor does not tell.
+    fn remaining(&self) -> Option<usize> {
+        (self.kind != "dumb").then_some(self.length.saturating_sub(self.at))
+    }
+
     /// A `single` corridor cannot be copied.
     fn fork(&self) -> Option<Box<dyn Environment>> {
         if self.kind == "single" {

@@ -1,7 +1,7 @@
 //! `hearth collect`: play episodes into a trajectory store.
 
 use crate::eval::Played;
-use crate::policy::Player;
+use crate::policy::{ChoosingArgs, Player};
 use crate::shard::ShardArgs;
 use crate::ui;
 use crate::worlds::WorldArgs;
@@ -81,12 +81,13 @@ impl Collect {
         if !(0.0..1.0).contains(&self.slips) {
             return Err(ui::WrongUse(format!("--slips {}: a share from 0 to below 1", self.slips)).into());
         }
-        let player = match (Player::open(&self.policy, 1, &self.played.policy)?, &self.student) {
-            (Player::Expert(_), Some(student)) => Player::guided(student, &self.played.policy)?,
-            (Player::Expert(_), None) => Player::Expert(ExpertPolicy { slips: self.slips }),
-            (_, Some(_)) => return Err(ui::WrongUse("--student: only the expert guides one".into()).into()),
-            (model, None) => model,
-        };
+        let player =
+            match (Player::open(&self.policy, 1, &ChoosingArgs::default(), &self.played.policy)?, &self.student) {
+                (Player::Expert(_), Some(student)) => Player::guided(student, &self.played.policy)?,
+                (Player::Expert(_), None) => Player::Expert(ExpertPolicy { slips: self.slips }),
+                (_, Some(_)) => return Err(ui::WrongUse("--student: only the expert guides one".into()).into()),
+                (model, None) => model,
+            };
         let shard = self.shard.resolve()?;
         let (store, pool) = (shard.store(&self.out), self.played.pool());
         let round = Round { repetitions: self.repetitions, seed: self.seed, pool, shard };

@@ -2,7 +2,7 @@
 //! protocol card beside the number, and what the audit finds.
 
 use crate::audit;
-use crate::policy::{Player, PolicyArgs};
+use crate::policy::{ChoosingArgs, Player, PolicyArgs};
 use crate::run::CODE;
 use crate::search::SearchArgs;
 use crate::shard::ShardArgs;
@@ -34,7 +34,7 @@ pub(crate) struct Eval {
     /// Splits, with commas between
     #[arg(long, value_delimiter = ',', default_value = "valid_seen,valid_unseen")]
     split: Vec<Split>,
-    /// K, with commas between: 1 is greedy, above 1 the best of K sampled completions by the model's value network
+    /// K, with commas between: 1 is greedy, above 1 the best of K sampled completions by `--choose-by`
     #[arg(long, value_delimiter = ',', default_value = "1")]
     best_of: Vec<usize>,
     /// Sampling temperature for K above 1 [default: 1]
@@ -49,6 +49,8 @@ pub(crate) struct Eval {
     card: Option<NamedCard>,
     #[command(flatten)]
     search: SearchArgs,
+    #[command(flatten)]
+    choosing: ChoosingArgs,
     #[command(flatten)]
     played: Played,
     /// Episodes of each game
@@ -152,7 +154,7 @@ impl Eval {
         crate::games::say_faults(&suite);
         let tasks = self.tasks(&suite)?;
         let highest = self.best_of.iter().copied().max().unwrap_or(1);
-        let player = Player::open(&self.policy, highest, &self.played.policy)?;
+        let player = Player::open(&self.policy, highest, &self.choosing, &self.played.policy)?;
         let shard = self.shard.resolve()?;
         if shard.is_part() && self.seeds().len() > 1 {
             return Err(ui::WrongUse("--shard: one seed at a time, each into a folder of its own".into()).into());
@@ -258,11 +260,13 @@ impl Eval {
         self.search.check(&self.policy, Some(player), highest, &opened)?;
         let speaking = opened.speaking(translated_to);
         let seeds = self.seeds();
+        let highest = self.best_of.iter().copied().max().unwrap_or(1);
+        self.choosing.check_world(highest, speaking.world(), tasks[0])?;
         let mut all = Vec::new();
         for k in &self.best_of {
             let temperature = self.temperature(*k);
             let protocol = player.protocol(self.played.protocol(self.card, player.context(), temperature, *k));
-            let protocol = Protocol { translated_to, search: self.search.search, ..protocol };
+            let protocol = self.choosing.onto(Protocol { translated_to, search: self.search.search, ..protocol });
             if matches!(player, Player::Model(_)) && temperature == 0.0 && self.repetitions * seeds.len() > 1 {
                 eprintln!("warning: a model that plays greedily does the same again in every repetition; see --sample");
             }

@@ -11,6 +11,7 @@ mod eval;
 mod export;
 mod games;
 mod import;
+mod lab;
 mod merge;
 mod model;
 mod play;
@@ -70,6 +71,8 @@ enum Command {
     Selftest(selftest::Selftest),
     /// Play every game of the named splits and print the table, with all that its numbers need beside them
     Eval(eval::Eval),
+    /// Play the best of K for every K and chooser: success against cost, and what the value network's numbers are worth
+    Lab(lab::Lab),
     /// Compare two policies game by game, or add up the tables of runs of one recipe
     Compare(compare::Compare),
     /// Write a run or an evaluation as one HTML file: tables, curves and every episode turn by turn
@@ -129,6 +132,7 @@ fn main() -> ExitCode {
         Command::Train(command) => command.run(),
         Command::Selftest(command) => command.run(),
         Command::Eval(command) => command.run(),
+        Command::Lab(command) => command.run(),
         Command::Compare(command) => command.run(),
         Command::Report(command) => command.run(),
         Command::Verify(command) => command.run(),

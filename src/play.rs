@@ -1,6 +1,6 @@
 //! `hearth play`: one game in the terminal, by a person, the expert or a model.
 
-use crate::policy::{Player, PolicyArgs};
+use crate::policy::{ChoosingArgs, Player, PolicyArgs};
 use crate::scratch::Scratch;
 use crate::search::SearchArgs;
 use crate::ui;
@@ -34,7 +34,7 @@ pub(crate) struct Play {
     /// Most tokens in one completion
     #[arg(long, default_value_t = 24)]
     completion: usize,
-    /// Candidates a turn, the best by the model's value network played
+    /// Candidates a turn, the best by `--choose-by` played
     #[arg(long, default_value_t = 1)]
     best_of: usize,
     #[command(flatten)]
@@ -50,6 +50,8 @@ pub(crate) struct Play {
     json: bool,
     #[command(flatten)]
     world: WorldArgs,
+    #[command(flatten)]
+    choosing: ChoosingArgs,
     #[command(flatten)]
     how: PolicyArgs,
 }
@@ -119,9 +121,10 @@ impl Play {
         let player = match self.policy.as_str() {
             "person" => {
                 self.how.refuse_device("a person")?;
+                self.choosing.looking_on.refuse("a person")?;
                 None
             }
-            policy => Some(Player::open(policy, self.best_of, &self.how)?),
+            policy => Some(Player::open(policy, self.best_of, &self.choosing, &self.how)?),
         };
         let learned = player.as_ref().map(Player::learned).unwrap_or_default();
         let translated_to = self.world.translation(&self.policy, &learned, &[task])?;
@@ -129,30 +132,24 @@ impl Play {
         self.search.check(&self.policy, player.as_ref(), self.best_of, &opened)?;
         let speaking = opened.speaking(translated_to);
         let world = speaking.world();
-        let protocol = |context_limit: usize| {
-            self.how.onto(Protocol {
-                turn_limit: self.turns,
-                context_limit,
-                completion_limit: self.completion,
-                temperature: self.temperature,
-                best_of: self.best_of,
-                search: self.search.search,
-                translated_to,
-                ..Protocol::default()
-            })
-        };
+        self.choosing.check_world(self.best_of, world, task)?;
+        let protocol = self.how.onto(self.choosing.onto(Protocol {
+            turn_limit: self.turns,
+            context_limit: player.as_ref().map_or(0, Player::context),
+            completion_limit: self.completion,
+            temperature: self.temperature,
+            best_of: self.best_of,
+            search: self.search.search,
+            translated_to,
+            ..Protocol::default()
+        }));
+        let protocol = player.as_ref().map_or(protocol.clone(), |player| player.protocol(protocol));
         let Ok(()) = match player {
-            None => play_episodes(&Person, world, &jobs, &protocol(0), pool, &mut keep),
-            Some(Player::Expert(expert)) => play_episodes(&expert, world, &jobs, &protocol(0), pool, &mut keep),
-            Some(Player::Model(player)) => {
-                play_episodes(&*player, world, &jobs, &protocol(player.context_limit()), pool, &mut keep)
-            }
-            Some(Player::Guided(guided)) => {
-                play_episodes(&*guided, world, &jobs, &protocol(guided.student.context_limit()), pool, &mut keep)
-            }
-            Some(Player::Remote(policy)) => {
-                play_episodes(&*policy, world, &jobs, &policy.protocol(protocol(0)), pool, &mut keep)
-            }
+            None => play_episodes(&Person, world, &jobs, &protocol, pool, &mut keep),
+            Some(Player::Expert(expert)) => play_episodes(&expert, world, &jobs, &protocol, pool, &mut keep),
+            Some(Player::Model(player)) => play_episodes(&*player, world, &jobs, &protocol, pool, &mut keep),
+            Some(Player::Guided(guided)) => play_episodes(&*guided, world, &jobs, &protocol, pool, &mut keep),
+            Some(Player::Remote(policy)) => play_episodes(&*policy, world, &jobs, &protocol, pool, &mut keep),
         };
         let trajectory = played.expect("every job ends with a trajectory");
         if let Some(reason) = &trajectory.failure {

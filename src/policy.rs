@@ -3,17 +3,18 @@
 use crate::remote::RemoteArgs;
 use crate::ui;
 use agent::device::Hardware;
+use agent::episode::NO_LOOK_AHEAD;
 use agent::guided::Guided;
 use agent::model::Model;
 use agent::model_player::{Holding, LookingOn, ModelPlayer};
 use agent::player::ExpertPolicy;
 use agent::remote::{Address, RemotePolicy};
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, ValueHint};
 use indicatif::ProgressBar;
-use scenarios::{Protocol, Task, TextVersion, Trajectory, WeightFormat, World};
+use scenarios::{Chooser, Protocol, Task, TextVersion, Trajectory, WeightFormat, World};
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use trainer::TrainerError;
 use trainer::evaluate::{Round, play_round};
 
@@ -58,18 +59,100 @@ pub(crate) struct HoldingArgs {
     token_budget: Option<usize>,
 }
 
+/// Who looks on while a model plays, beside its value network.
+#[derive(Args, Clone, Default)]
+pub(crate) struct ReferenceArgs {
+    /// A model folder with the same tokenizer, the one that the policy was trained from for instance: log-ratios against
+    /// it are logged. It reads all that is read and written, about the time and memory of one more network
+    #[arg(long, value_name = "MODEL", help_heading = "Best of K", value_hint = ValueHint::DirPath)]
+    pub(crate) reference: Option<PathBuf>,
+}
+
+/// What the best of K is chosen by.
+#[derive(Args, Clone, Default)]
+pub(crate) struct ChoosingArgs {
+    /// What the best of K is chosen by: `after_value`, the model's value network just after a candidate; `log_ratio`,
+    /// the implicit advantage over `--reference`; `logprob`; `random`; or `oracle`, how near to the goal the world's own
+    /// state then is, which cheats
+    #[arg(long, value_name = "CHOOSER", default_value = "after_value", help_heading = "Best of K")]
+    pub(crate) choose_by: Chooser,
+    #[command(flatten)]
+    pub(crate) looking_on: ReferenceArgs,
+}
+
+impl ReferenceArgs {
+    fn open(&self) -> anyhow::Result<Option<Model>> {
+        let open = |folder: &PathBuf| {
+            let opened = Model::open(folder).map_err(TrainerError::from);
+            opened.with_context(|| format!("--reference {}", folder.display()))
+        };
+        self.reference.as_ref().map(open).transpose()
+    }
+
+    /// Refuses a reference for who writes no tokens here.
+    pub(crate) fn refuse(&self, policy: &str) -> anyhow::Result<()> {
+        match &self.reference {
+            None => Ok(()),
+            Some(_) => {
+                Err(ui::WrongUse(format!("--reference: a model folder is held against it, not {policy}")).into())
+            }
+        }
+    }
+}
+
+impl ChoosingArgs {
+    /// This protocol with K and what the best of it is chosen by.
+    pub(crate) fn onto(&self, protocol: Protocol) -> Protocol {
+        let chosen_by = if protocol.best_of > 1 { self.choose_by } else { Chooser::default() };
+        Protocol { chosen_by, ..protocol }
+    }
+
+    /// Refuses, before the first episode, what this model cannot choose by.
+    fn check(&self, policy: &str, highest_k: usize, player: &ModelPlayer) -> anyhow::Result<()> {
+        if highest_k < 2 || player.choosers().contains(&self.choose_by) {
+            return Ok(());
+        }
+        Err(ui::WrongUse(match self.choose_by {
+            Chooser::LogRatio => "--choose-by log_ratio: the advantage is held against a model\n\
+                                  hint: --reference MODEL, the one that the policy was trained from"
+                .into(),
+            _ => format!(
+                "--best-of {highest_k}: {policy} holds no value network (value/)\n\
+                 hint: --choose-by logprob or random needs none"
+            ),
+        })
+        .into())
+    }
+
+    /// [`check_oracle`], where one is asked for.
+    pub(crate) fn check_world(&self, highest_k: usize, world: &dyn World, task: &Task) -> anyhow::Result<()> {
+        if highest_k > 1 && self.choose_by == Chooser::Oracle && !tells_what_remains(world, task)? {
+            return Err(ui::WrongUse(format!("--choose-by oracle: {NO_LOOK_AHEAD}")).into());
+        }
+        Ok(())
+    }
+}
+
+/// Whether an oracle can look at this game.
+pub(crate) fn tells_what_remains(world: &dyn World, task: &Task) -> anyhow::Result<bool> {
+    let copy = world.open(task)?.fork();
+    Ok(copy.is_some_and(|copy| copy.remaining().is_some()))
+}
+
 impl HoldingArgs {
-    /// The model of a folder; for K above 1 there must be a value network.
-    pub(crate) fn open(self, folder: &Path, highest_k: usize, looking_on: LookingOn) -> anyhow::Result<ModelPlayer> {
+    /// The model of a folder, and who looks on.
+    pub(crate) fn open(
+        self,
+        folder: &Path,
+        looking_on: LookingOn,
+        reference: &ReferenceArgs,
+    ) -> anyhow::Result<ModelPlayer> {
         let Self { weights, device, token_budget } = self;
         let policy = folder.display();
         let engine = device.engine().map_err(TrainerError::from)?;
         let model = Model::open(folder).map_err(TrainerError::from).with_context(|| format!("--policy {policy}"))?;
-        if highest_k > 1 && model.value.is_none() {
-            return Err(ui::WrongUse(format!("--best-of {highest_k}: {policy} holds no value network (value/)")).into());
-        }
         let holding = Holding { looking_on, weights, token_budget, engine };
-        Ok(ModelPlayer::new(model, holding).map_err(TrainerError::from)?)
+        Ok(ModelPlayer::with_reference(model, reference.open()?, holding).map_err(TrainerError::from)?)
     }
 }
 
@@ -114,8 +197,16 @@ pub(crate) enum Player {
 }
 
 impl Player {
-    /// `expert`, a model folder, or `openai:URL#MODEL`; for K above 1 there must be a value network.
-    pub(crate) fn open(policy: &str, highest_k: usize, args: &PolicyArgs) -> anyhow::Result<Self> {
+    /// `expert`, a model folder, or `openai:URL#MODEL`; for K above 1 whoever it is chosen by must look on.
+    pub(crate) fn open(
+        policy: &str,
+        highest_k: usize,
+        choosing: &ChoosingArgs,
+        args: &PolicyArgs,
+    ) -> anyhow::Result<Self> {
+        if policy.starts_with(Address::SCHEME) || policy == "expert" {
+            choosing.looking_on.refuse(policy)?;
+        }
         if policy.starts_with(Address::SCHEME) {
             args.refuse_device(policy)?;
             if highest_k > 1 {
@@ -144,12 +235,16 @@ impl Player {
             );
             return Err(ui::WrongUse(text).into());
         }
-        Ok(Self::Model(Box::new(args.holding.open(folder, highest_k, LookingOn::Value)?)))
+        let player = args.holding.open(folder, LookingOn::Value, &choosing.looking_on)?;
+        choosing.check(policy, highest_k, &player)?;
+        Ok(Self::Model(Box::new(player)))
     }
 
     /// The expert, and the model of a folder that it guides.
     pub(crate) fn guided(student: &Path, args: &PolicyArgs) -> anyhow::Result<Self> {
-        Ok(Self::Guided(Box::new(Guided { student: args.holding.open(student, 1, LookingOn::Nobody)? })))
+        Ok(Self::Guided(Box::new(Guided {
+            student: args.holding.open(student, LookingOn::Nobody, &ReferenceArgs::default())?,
+        })))
     }
 
     pub(crate) fn context(&self) -> usize {
@@ -163,7 +258,8 @@ impl Player {
     /// The protocol with what only this player has.
     pub(crate) fn protocol(&self, protocol: Protocol) -> Protocol {
         match self {
-            Self::Expert(_) | Self::Model(_) | Self::Guided(_) => protocol,
+            Self::Expert(_) | Self::Guided(_) => protocol,
+            Self::Model(player) => Protocol { reference: player.reference_name().map(str::to_owned), ..protocol },
             Self::Remote(policy) => policy.protocol(protocol),
         }
     }

@@ -4,7 +4,7 @@
 //! What is found is written at once. A call that is stopped goes on with the episodes that are not in OUT yet, to the same
 //! scores; OUT.settings.json beside it keeps scores that were found in another way out.
 
-use crate::policy::HoldingArgs;
+use crate::policy::{HoldingArgs, ReferenceArgs};
 use crate::ui;
 use crate::worlds::{PythonArgs, WhichWorld};
 use agent::episode::Pool;
@@ -127,6 +127,7 @@ impl Score {
                 group.into_iter().map(|episode| Failed { task: tasks[episode.game_hash.as_str()], episode }).collect();
             let speaking = opened.speaking(protocol.translated_to);
             let protocol = completing(protocol, player.context_limit());
+            player.can_play(&protocol).map_err(ui::WrongUse)?;
             let spent = score_episodes(&player, speaking.world(), &failed, &protocol, scoring, |episode, found| {
                 bar.inc(1);
                 match found {
@@ -158,7 +159,7 @@ impl Score {
         let failed = episodes.iter().filter(|episode| is_scored(episode.outcome));
         let highest_k = failed.map(|episode| episode.protocol.best_of).max().unwrap_or(1);
         let looking_on = if highest_k > 1 { LookingOn::Value } else { LookingOn::Nobody };
-        self.holding.open(&self.policy, highest_k, looking_on)
+        self.holding.open(&self.policy, looking_on, &ReferenceArgs::default())
     }
 
     /// The store with scores; what stands in it was scored in the same way.

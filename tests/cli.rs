@@ -570,7 +570,27 @@ fn a_damaged_model_is_refused_by_its_file() {
     eval().done();
     let lacking =
         hearth(folder.path(), &["eval", "--policy", "model", "--suite", "games", "--out", "out", "--best-of", "1,3"]);
-    lacking.refused(2, "error: --best-of 3: model holds no value network (value/)\n");
+    lacking.refused(
+        2,
+        "error: --best-of 3: model holds no value network (value/)\nhint: --choose-by logprob or random needs none\n",
+    );
+    let by = |more: &[&str]| {
+        let eval =
+            ["eval", "--policy", "model", "--suite", "games", "--out", "likely", "--best-of", "2", "--turns", "2"];
+        hearth(folder.path(), &[&eval[..], more].concat())
+    };
+    assert!(by(&["--choose-by", "logprob"]).done().contains("best of 2 by log-probability at temperature 1"));
+    by(&["--choose-by", "log_ratio"]).refused(
+        2,
+        "error: --choose-by log_ratio: the advantage is held against a model\n\
+         hint: --reference MODEL, the one that the policy was trained from\n",
+    );
+    let unknown = by(&["--choose-by", "luck"]);
+    assert!(
+        unknown.code == 2 && unknown.stderr.contains("`luck` is none of after_value, log_ratio"),
+        "{}",
+        unknown.stderr
+    );
     let refused = |file: &str, text: &[u8], part: &str| {
         let path = model.join(file);
         let whole = fs::read(&path).unwrap();
@@ -646,6 +666,10 @@ fn the_expert_is_measured_in_one_json_object() {
     assert!(table.contains("K = 1: each game once, 40 turns, full history, no admissible list, greedy"), "{table}");
 }
 
+fn lab_row(row: &Value) -> (&str, u64) {
+    (row["chosen_by"].as_str().unwrap(), row["k"].as_u64().unwrap())
+}
+
 /// The loop, and each of its stages by hand with the models that it made.
 #[test]
 fn a_loop_and_its_stages_by_hand() {
@@ -709,6 +733,24 @@ fn a_loop_and_its_stages_by_hand() {
     let ks: Vec<&Value> = measured["rows"].as_array().unwrap().iter().map(|row| &row["k"]).collect();
     assert!(ks.contains(&&json!(1)) && ks.contains(&&json!(2)), "{ks:?}");
     assert_ne!(measured["policy_hash"], trained["policy_hash"], "the lesson made another policy");
+    let lab = ["lab", "--policy", oreo, "--reference", "runs/tiny/1/sft", "--split", "valid_unseen", "--games", "1"];
+    let lab = [&lab[..], &["--best-of", "2", "--out", "lab"], &played[..]].concat();
+    let tables = run(&lab).done();
+    assert!(tables.contains("oracle") && tables.contains("calibration error"), "{tables}");
+    let report = run(&[&lab[..], &["--json"]].concat()).json();
+    let rows: Vec<(&str, u64)> = report["rows"].as_array().unwrap().iter().map(lab_row).collect();
+    let choosers = ["after_value", "log_ratio", "logprob", "random", "oracle"].map(|chooser| (chooser, 2));
+    assert_eq!(rows, [&[("greedy", 1), ("sampled", 1)], &choosers[..]].concat());
+    let stores = fs::read_dir(folder.path().join("lab")).unwrap().filter(|entry| {
+        let path = entry.as_ref().unwrap().path();
+        path.extension().is_some_and(|e| e == "jsonl") && fs::read_to_string(path).unwrap().lines().count() == 1
+    });
+    assert_eq!(stores.count(), 7, "one episode each, played once");
+    let table = fs::read_to_string(folder.path().join("lab/lab.csv")).unwrap();
+    assert_eq!(table.lines().count(), 8);
+    run(&["lab", "--policy", "expert", "--suite", games, "--out", "lab2"])
+        .refused(2, "error: --policy expert: the laboratory wants a model folder\n");
+
     let again = run(&[
         &["eval", "--policy", "more", "--split", "valid_unseen", "--out", "out2", "--episodes", "1", "--json"],
         &played[..],

@@ -16,6 +16,7 @@ pub mod error;
 pub mod evaluate;
 pub mod failures;
 pub mod formats;
+pub mod lab;
 pub mod lock;
 pub mod loss;
 pub mod metrics;

@@ -1,0 +1,261 @@
+//! `hearth lab`: the best of K by every chooser and for every K, with what it cost and how far the value network's numbers
+//! can be believed.
+
+use crate::eval::Played;
+use crate::policy::{ChoosingArgs, Player, ReferenceArgs, tells_what_remains};
+use crate::ui;
+use crate::worlds::WorldArgs;
+use agent::episode::NO_LOOK_AHEAD;
+use agent::model_player::ModelPlayer;
+use agent::player::Policy;
+use anyhow::Context;
+use clap::{Args, ValueHint};
+use scenarios::{Chooser, Protocol, Split, Suite, Task, World};
+use serde::Serialize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use trainer::evaluate::{self, Baseline, Round, play_round};
+use trainer::lab::{self, CalibrationRow, LabRow, Part, Setting};
+use trainer::shard::Shard;
+
+#[derive(Args)]
+pub(crate) struct Lab {
+    /// A model folder
+    #[arg(long, value_hint = ValueHint::DirPath)]
+    policy: String,
+    /// Folder of games (ALFWorld's layout, or SPLIT/NAME.z8) or manifest
+    #[arg(long, value_hint = ValueHint::AnyPath)]
+    suite: PathBuf,
+    /// Splits, with commas between
+    #[arg(long, value_delimiter = ',', default_value = "valid_seen,valid_unseen")]
+    split: Vec<Split>,
+    /// Games to play, the first of each split; 0 = all
+    #[arg(long, default_value_t = 0)]
+    games: usize,
+    /// K, with commas between; greedy play and one sample are always measured
+    #[arg(long, value_delimiter = ',', default_value = "1,2,3,4,5,6,7,8")]
+    best_of: Vec<usize>,
+    /// What the best of K is chosen by, with commas between: `after_value`, `log_ratio`, `logprob`, `random`, `oracle`
+    /// [default: all that the model, `--reference` and the world have]
+    #[arg(long, value_name = "CHOOSERS", value_delimiter = ',')]
+    choose_by: Vec<Chooser>,
+    #[command(flatten)]
+    looking_on: ReferenceArgs,
+    /// Sampling temperature
+    #[arg(long, default_value_t = 1.0)]
+    temperature: f32,
+    #[command(flatten)]
+    played: Played,
+    /// Seed of the episodes
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Folder for lab.csv, calibration.csv and the episodes, one store a chooser and K; episodes that stand there already
+    /// are not played again
+    #[arg(long, value_hint = ValueHint::DirPath)]
+    out: PathBuf,
+    /// Print one JSON object instead of the tables
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    world: WorldArgs,
+}
+
+#[derive(Serialize)]
+struct Report {
+    rows: Vec<LabRow>,
+    calibration: Vec<CalibrationRow>,
+    /// That of one sample.
+    protocol: Protocol,
+    suite: String,
+    policy_hash: String,
+    seed: u64,
+    run: PathBuf,
+}
+
+impl Lab {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        if self.best_of.contains(&0) {
+            return Err(ui::WrongUse("--best-of: K starts at 1".into()).into());
+        }
+        if self.temperature <= 0.0 {
+            let text = "--temperature: above 0, or all candidates of a turn are the same";
+            return Err(ui::WrongUse(text.into()).into());
+        }
+        let suite = Suite::open(&self.suite)?;
+        crate::games::say_faults(&suite);
+        let tasks = self.tasks(&suite)?;
+        let choosing = ChoosingArgs { looking_on: self.looking_on.clone(), ..ChoosingArgs::default() };
+        let player = Player::open(&self.policy, 1, &choosing, &self.played.policy)?;
+        let translated_to = self.world.translation(&self.policy, &player.learned(), &tasks)?;
+        let protocol = self.played.protocol(None, player.context(), self.temperature, 1);
+        let protocol = Protocol { translated_to, ..player.protocol(protocol) };
+        let Player::Model(player) = player else {
+            let text = format!("--policy {}: the laboratory wants a model folder", self.policy);
+            return Err(ui::WrongUse(text).into());
+        };
+        let opened = self.world.open(tasks.len())?;
+        let speaking = opened.speaking(translated_to);
+        let choosers = self.choosers(&player, speaking.world(), tasks[0])?;
+        std::fs::create_dir_all(&self.out).with_context(|| format!("cannot use {}", self.out.display()))?;
+        let mut report = Report {
+            rows: Vec::new(),
+            calibration: Vec::new(),
+            protocol,
+            suite: suite.hash(),
+            policy_hash: player.name(),
+            seed: self.seed,
+            run: self.out.clone(),
+        };
+        self.play(&player, speaking.world(), &tasks, &Setting::all(&self.best_of, &choosers), &mut report)?;
+        opened.say_losses();
+        if self.json {
+            ui::print_json(&report)?;
+        } else {
+            report.print();
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn tasks<'a>(&self, suite: &'a Suite) -> anyhow::Result<Vec<&'a Task>> {
+        let mut tasks = Vec::new();
+        for split in &self.split {
+            let mut games = suite.split(*split);
+            if games.is_empty() {
+                return Err(ui::WrongUse(format!("{} has no games in {split}", self.suite.display())).into());
+            }
+            if self.games > 0 {
+                games.truncate(self.games);
+            }
+            tasks.extend(games);
+        }
+        Ok(tasks)
+    }
+
+    /// Those that were asked for, else all that can be had.
+    fn choosers(&self, player: &ModelPlayer, world: &dyn World, task: &Task) -> anyhow::Result<Vec<Chooser>> {
+        let asked = if self.choose_by.is_empty() { player.choosers() } else { self.choose_by.clone() };
+        let mut choosers = Vec::new();
+        for chosen_by in asked {
+            player.can_play(&Protocol { best_of: 2, chosen_by, ..Protocol::default() }).map_err(ui::WrongUse)?;
+            if chosen_by == Chooser::Oracle && !tells_what_remains(world, task)? {
+                if !self.choose_by.is_empty() {
+                    return Err(ui::WrongUse(format!("--choose-by oracle: {NO_LOOK_AHEAD}")).into());
+                }
+                eprintln!("the oracle is left out: this world does not tell how far the goal is");
+                continue;
+            }
+            choosers.push(chosen_by);
+        }
+        Ok(choosers)
+    }
+
+    /// Plays every setting, and writes both tables anew after each.
+    fn play(
+        &self,
+        player: &ModelPlayer,
+        world: &dyn World,
+        tasks: &[&Task],
+        settings: &[Setting],
+        report: &mut Report,
+    ) -> anyhow::Result<()> {
+        let mut greedy = Baseline::new("greedy", &[]);
+        for setting in settings {
+            let protocol = setting.protocol(report.protocol.clone());
+            let round = Round { repetitions: 1, seed: self.seed, pool: self.played.pool(), shard: Shard::WHOLE };
+            let bar = ui::bar(&format!("{}, K = {}", setting.chosen_by(), setting.k()));
+            let store = self.out.join(format!("{}.jsonl", setting.store()));
+            let played = play_round(player, world, tasks, &protocol, round, &store, &bar)?;
+            bar.finish();
+            ui::say_lost(&played);
+            if *setting == Setting::Greedy {
+                greedy = Baseline::new("greedy", &played);
+            }
+            report.rows.extend(lab::rows(*setting, &played, &greedy));
+            report.calibration.extend(lab::calibration(*setting, &played));
+            evaluate::write_csv(&self.out.join("lab.csv"), &report.rows)?;
+            evaluate::write_csv(&self.out.join("calibration.csv"), &report.calibration)?;
+        }
+        Ok(())
+    }
+}
+
+impl Report {
+    fn print(&self) {
+        let header = [
+            "chosen by",
+            "K",
+            "split",
+            "n",
+            "success %, Wilson 95 %",
+            "won/lost alone",
+            "p",
+            "turns",
+            "distinct %",
+            "completions",
+            "tokens",
+            "seconds",
+        ];
+        ui::print_table(&header, &self.rows.iter().map(cells).collect::<Vec<_>>());
+        self.print_calibration();
+        let line = evaluate::protocol_line(&self.protocol);
+        let (suite, policy) = (&self.suite[..16], &self.policy_hash);
+        ui::print(&format!(
+            "K = 1: {line}; above it the best of K; greedy at temperature 0. Completions, tokens and seconds are those of a \
+             game, won/lost alone and p against greedy play\nsuite {suite}, policy {policy}, seed {}; more in {}\n",
+            self.seed,
+            self.run.join("calibration.csv").display()
+        ));
+    }
+
+    /// Of every run the whole, and of one sample a turn, whose policy no chooser has changed, the parts.
+    fn print_calibration(&self) {
+        let shown: Vec<&CalibrationRow> =
+            self.calibration.iter().filter(|row| row.part == Part::All || row.chosen_by == "sampled").collect();
+        if shown.is_empty() {
+            return;
+        }
+        let header =
+            ["calibration", "K", "of", "turns", "n", "mean", "won %", "Brier", "calibration error", "AUC (won or not)"];
+        ui::print_table(&header, &shown.into_iter().map(calibration_cells).collect::<Vec<_>>());
+    }
+}
+
+fn cells(row: &LabRow) -> Vec<String> {
+    let against = row.won_alone.zip(row.lost_alone).map(|(won, lost)| format!("{won}/{lost}"));
+    vec![
+        row.chosen_by.to_string(),
+        row.k.to_string(),
+        row.split.to_string(),
+        row.n.to_string(),
+        format!("{:.1} [{:.1}, {:.1}]", 100.0 * row.success_rate, 100.0 * row.low, 100.0 * row.high),
+        against.unwrap_or_else(|| "-".into()),
+        row.p_value.map_or_else(|| "-".into(), |p| format!("{p:.3}")),
+        format!("{:.1}", row.mean_turns),
+        format!("{:.0}", 100.0 * row.distinct_share),
+        format!("{:.0}", row.completions),
+        format!("{:.0}", row.tokens),
+        format!("{:.1}", row.seconds),
+    ]
+}
+
+fn calibration_cells(row: &CalibrationRow) -> Vec<String> {
+    let number = |value: Option<f64>| value.map_or_else(|| "-".into(), |value| format!("{value:.3}"));
+    let turns = match (row.part, row.from, row.to) {
+        (Part::Turns, Some(from), Some(to)) => format!("{from} to {to}"),
+        (Part::Turns, Some(from), None) => format!("from {from}"),
+        (Part::Bin, Some(from), Some(to)) => format!("value {from:.2} to {to:.2}"),
+        _ => "all".into(),
+    };
+    vec![
+        row.chosen_by.to_string(),
+        row.k.to_string(),
+        format!("{:?}", row.reading),
+        turns,
+        row.n.to_string(),
+        format!("{:.3}", row.mean_prediction),
+        format!("{:.1}", 100.0 * row.success_rate),
+        format!("{:.3}", row.brier),
+        number(row.calibration_error),
+        number(row.auc),
+    ]
+}

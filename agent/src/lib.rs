@@ -2,7 +2,9 @@
 //!
 //! [`decoder`] is the transformer that learns (on burn), [`generate`] the same transformer that plays (plain vectors,
 //! or burn for a GPU; a cache for each episode), [`chat`] and [`tokenizer`] turn text into token ids, [`select`] chooses among candidates
-//! by value, [`search`] among what they lead to, [`remote`] asks a server instead, and [`episode`] is the only rollout loop. Worlds are known here through [`scenarios::Environment`] alone.
+//! by what a protocol says, [`search`] among what they lead to, [`guided`] lets the expert show a model the way back,
+//! [`remote`] asks a server instead, and [`episode`] is the only rollout loop. Worlds are known here through
+//! [`scenarios::Environment`] alone.
 
 mod attention;
 pub mod chat;

@@ -319,8 +319,8 @@ mod tests {
         (0.75, true),
     ];
 
-    /// Recorded from scikit-learn 1.9.1: `brier_score_loss`, `roc_auc_score`, and `calibration_curve` with `strategy="quantile"` and 5
-    /// bins: predicted 0.08, 0.28, 0.525, 0.705, 0.87; won 0, 0.5, 0.5, 0.5, 1.
+    /// Recorded from scikit-learn 1.9.1: `brier_score_loss`, `roc_auc_score`, and `calibration_curve` with
+    /// `strategy="quantile"` and 5 bins: predicted 0.08, 0.28, 0.525, 0.705, 0.87; won 0, 0.5, 0.5, 0.5, 1.
     #[test]
     fn calibration_against_scikit_learn() {
         let bins = reliability(&PREDICTIONS, 5);
@@ -409,7 +409,8 @@ mod tests {
         let rows = rows(setting, &played, &Baseline::new("greedy", &greedy));
         let [row] = &rows[..] else { panic!("one split: {rows:?}") };
         assert_eq!((row.chosen_by, row.k, row.n, row.successes, row.env_failed), ("random", 4, 2, 1, 1));
-        assert_eq!((row.won_alone, row.lost_alone, row.p_value), (Some(1), Some(0), Some(1.0)));
+        assert_eq!((row.won_alone, row.lost_alone), (Some(1), Some(0)));
+        assert!(row.p_value.is_some_and(|p| (p - 1.0).abs() < 1e-9), "{:?}", row.p_value);
         assert_eq!((row.mean_turns, row.distinct_share), (1.5, 0.5));
         assert_eq!((row.completions, row.tokens, row.commands, row.seconds), (6.0, 20.0, 1.5, 2.0));
 

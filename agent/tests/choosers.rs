@@ -215,8 +215,7 @@ fn an_oracle_needs_a_world_that_tells() {
 fn a_window_shows_the_task_and_the_last_turns() {
     let (tasks, model) = (tasks(), babbler(3));
     let player = watched(&model);
-    let playing =
-        |history| play(&player, &jobs(&tasks, 20), &Protocol { history, temperature: 0.3, ..protocol() }, POOL);
+    let playing = |history| play(&player, &jobs(&tasks, 8), &Protocol { history, ..best_of(6, Chooser::Oracle) }, POOL);
     let value =
         ValueEngine::from_weights(&model.config, &mut model.value.clone().unwrap(), WeightFormat::Exact, &Engine::Cpu)
             .unwrap();

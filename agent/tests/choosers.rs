@@ -215,13 +215,15 @@ fn an_oracle_needs_a_world_that_tells() {
 fn a_window_shows_the_task_and_the_last_turns() {
     let (tasks, model) = (tasks(), babbler(3));
     let player = watched(&model);
-    let playing = |history| play(&player, &jobs(&tasks, 8), &Protocol { history, ..best_of(6, Chooser::Oracle) }, POOL);
+    let playing = |history, times| {
+        play(&player, &jobs(&tasks, times), &Protocol { history, ..best_of(6, Chooser::Oracle) }, POOL)
+    };
     let value =
         ValueEngine::from_weights(&model.config, &mut model.value.clone().unwrap(), WeightFormat::Exact, &Engine::Cpu)
             .unwrap();
     let (tokenizer, width) = (&model.tokenizer, model.config.hidden_size);
     let mut moved = 0;
-    for played in playing(History::Last(2)) {
+    for played in playing(History::Last(2), 24) {
         for (now, turn) in played.turns.iter().enumerate() {
             let first = now.saturating_sub(2);
             let mut window = played.turns[first..=now].to_vec();
@@ -250,6 +252,6 @@ fn a_window_shows_the_task_and_the_last_turns() {
     assert!(moved > 5, "{moved}");
     let texts =
         |played: &[Trajectory]| turns(played).map(|turn| (turn.completion.clone(), turn.value)).collect::<Vec<_>>();
-    assert_eq!(texts(&playing(History::Last(50))), texts(&playing(History::Full)));
-    assert_ne!(texts(&playing(History::Last(1))), texts(&playing(History::Full)));
+    assert_eq!(texts(&playing(History::Last(50), 4)), texts(&playing(History::Full, 4)));
+    assert_ne!(texts(&playing(History::Last(1), 4)), texts(&playing(History::Full, 4)));
 }

@@ -250,7 +250,10 @@ fn a_search_is_a_protocol_of_its_own() {
         hearth(folder.path(), &[&["eval"], &played[..], &more].concat())
     };
 
-    eval("blind", "beam:2").refused(2, "error: --best-of 3: blind holds no value network (value/)\n");
+    eval("blind", "beam:2").refused(
+        2,
+        "error: --best-of 3: blind holds no value network (value/)\nhint: --choose-by logprob or random needs none\n",
+    );
     eval("model", "best-first:2").refused(
         2,
         "error: --search best-first:2: fewer completions than the 3 of --best-of that one state is given\n",

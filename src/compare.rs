@@ -34,7 +34,7 @@ struct Pooled {
     n: usize,
     successes: usize,
     success_rate: f64,
-    /// 95 %; over games where runs share games, as far as their games.csv tells.
+    /// 95 %; over games where runs share games, as far as their eval-games.csv tells.
     low: f64,
     high: f64,
     interval: Interval,

@@ -65,7 +65,7 @@ pub(crate) struct Eval {
     /// How the model's checkpoint was chosen, for the card [default: what its folder says]
     #[arg(long, value_name = "TEXT")]
     checkpoint: Option<String>,
-    /// Folder for eval.csv, games.csv, failures.csv, eval-card.json and the episodes, one store a K with all seeds;
+    /// Folder for eval.csv, eval-card.json, eval-games.csv, eval-failures.csv and the episodes, one store a K with all seeds;
     /// episodes that stand there already are not played again
     #[arg(long, value_hint = ValueHint::DirPath)]
     out: PathBuf,
@@ -333,7 +333,7 @@ impl Report {
         let seeds: Vec<String> = self.seeds.iter().map(ToString::to_string).collect();
         let checkpoint = self.cards.first().map_or("", |card| card.checkpoint.as_str());
         ui::print(&format!(
-            "suite {}, policy {}, checkpoint: {checkpoint}, seed {}; rows by game in games.csv\n",
+            "suite {}, policy {}, checkpoint: {checkpoint}, seed {}; rows by game in eval-games.csv\n",
             &self.suite[..16],
             self.policy_hash,
             seeds.join(", ")

@@ -13,8 +13,8 @@ pub(crate) struct Source {
     pub(crate) folder: Option<PathBuf>,
 }
 
-/// The files among `paths`, and the stores of the folders: `demonstrations.jsonl`, `episodes-*.jsonl`, and by iteration
-/// `N/rollouts.jsonl` and `N/eval/*.jsonl`.
+/// The files among `paths`, and the stores of the folders: `demonstrations.jsonl`, `guided-*.jsonl`, `episodes-*.jsonl`, and
+/// by iteration `N/rollouts.jsonl` and `N/eval/*.jsonl`.
 pub(crate) fn find(paths: &[PathBuf]) -> anyhow::Result<Vec<Source>> {
     let mut sources = Vec::new();
     for path in paths {
@@ -36,7 +36,7 @@ fn of_folder(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let is_store = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "jsonl");
     let is_played = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name == "demonstrations.jsonl" || name.starts_with("episodes-")
+        name == "demonstrations.jsonl" || name.starts_with("guided-") || name.starts_with("episodes-")
     };
     let mut found: Vec<PathBuf> =
         entries(folder)?.into_iter().filter(|path| is_store(path) && is_played(path)).collect();

@@ -239,7 +239,8 @@ fn a_changed_recipe_costs_what_depends_on_the_change() {
 
     let more = go(&recipe(|text| one(text).replace("best_of = [1, 2]", "best_of = [1, 2, 3]")), out).unwrap();
     assert_eq!(more.opened, 4, "the new K");
-    assert_eq!(changed(&before, &files(out)), ["eval.csv", "recipe.toml"]);
+    let sheets = ["eval-card.json", "eval-failures.csv", "eval-games.csv", "eval.csv", "recipe.toml"];
+    assert_eq!(changed(&before, &files(out)), sheets);
     assert!(more.notes[0].starts_with("the recipe has changed; the one before is kept in "), "{:?}", more.notes);
 
     let beta = |text: &str| one(text).replace("beta = 0.1", "beta = 0.2").replace("[1, 2]", "[1]");
@@ -451,4 +452,32 @@ fn a_run_on_a_folder_of_games_is_bound_to_these_games() {
     let notes = notes.0.into_inner().unwrap();
     assert!(notes[0].starts_with(&format!("left out: {}: not a game: ", damaged.display())), "{notes:?}");
     assert_eq!(notes[1], "1 games of games are left out");
+}
+
+/// A student is guided between two lessons, and who reads that learns something else; the log marks what is not imitated.
+#[test]
+fn a_student_is_guided_in_a_loop() {
+    let (folder, plain) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let one = |text: &str| text.replace("iterations = 2", "iterations = 0").replace("context = 400", "context = 900");
+    let beside = |text: &str| {
+        let again = "[[lesson]]\nname = \"again\"\nfrom = \"fresh\"\ndata = [\"demonstrations\", \"guided\"]\n\
+                     optimizer = { batch = 2, updates = 3, learning_rate = 2e-3 }\n\
+                     algorithm = { kind = \"sft\", targets = \"transcript\" }\n";
+        let guided = "[[guided]]\nstudent = \"sft\"\ngames = 6\nrepetitions = 2\ntemperature = 1.0\n\n";
+        let rejection = text.find("[[lesson]]\nname = \"rejection-sampling\"").unwrap();
+        format!("{}{again}\n{guided}{}", &text[..rejection], &text[rejection..])
+            .replace("iterations = 0", "iterations = 1")
+    };
+    go(&recipe(|text| one(text).replace("iterations = 0", "iterations = 1")), plain.path()).unwrap();
+    let guided = recipe(|text| beside(&one(text)));
+    let first = go(&guided, folder.path()).unwrap();
+    let shown = episodes(&folder.path().join("guided-sft.jsonl"));
+    assert_eq!(shown.len(), 12);
+    let turns = || shown.iter().flat_map(|episode| &episode.turns);
+    assert!(turns().any(|turn| turn.astray) && turns().any(|turn| !turn.astray), "both have written");
+    let policy = |out: &Path, name: &str| fs::read(out.join(format!("1/{name}/model.safetensors"))).unwrap();
+    assert_eq!(policy(folder.path(), "sft"), policy(plain.path(), "sft"), "what stands before it is as it was");
+    assert_ne!(policy(folder.path(), "again"), policy(folder.path(), "sft"));
+    let again = go(&guided, folder.path()).unwrap();
+    assert_eq!((again.opened, again.report.rows), (0, first.report.rows));
 }

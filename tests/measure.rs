@@ -97,14 +97,14 @@ fn each_game_is_played_once_a_repetition_and_seed() {
     assert_eq!(measured["seeds"], json!([1, 2]));
     assert_eq!(measured["cards"][0]["differences"][1], json!("repetitions is 4, not 1"));
     let text = |name: &str| fs::read_to_string(folder.path().join("out").join(name)).unwrap();
-    let games = text("games.csv");
+    let games = text("eval-games.csv");
     assert_eq!(games.lines().count(), 6, "{games}");
     assert!(games.lines().skip(1).all(|line| line.split(',').nth(6) == Some("4")), "{games}");
     let lost = all.iter().map(|row| row["n"].as_u64().unwrap() - row["successes"].as_u64().unwrap()).sum::<u64>();
     let failures = measured["failures"].as_array().unwrap();
     let told = failures.iter().filter(|row| row["task_type"].is_null()).map(|row| row["episodes"].as_u64().unwrap());
     assert_eq!(told.sum::<u64>(), lost);
-    assert!(lost > 0 && text("failures.csv").contains("turn_limit"), "some games are longer than seven turns");
+    assert!(lost > 0 && text("eval-failures.csv").contains("turn_limit"), "some games are longer than seven turns");
 
     let store = text("episodes-k1.jsonl");
     assert_eq!(store.lines().count(), 20);

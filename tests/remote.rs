@@ -123,7 +123,7 @@ fn lost_episodes_are_counted_on_the_screen() {
         "1 of 3 episodes were lost and count neither as won nor as not won; the last: openai:{}#m: HTTP 400: too rude\n",
         server.address
     );
-    assert!(output.status.success() && said.ends_with(&line), "{said}");
+    assert!(output.status.success() && said.contains(&line), "{said}");
     let line = "2 turns, full history, no admissible list, with instructions, greedy, stopped at [\"\\n\"], malformed";
     assert!(table.contains(line), "{table}");
     let play =

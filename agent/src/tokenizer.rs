@@ -23,8 +23,7 @@ use tokenizers::{
 
 /// A numbered name | the words that lead up to one | a word with its leading blank | what remains. At every word a name is
 /// looked for, so how far away it may be is bounded: a line without names would take time by the square of its length.
-const PIECES: &str =
-    r"[a-z]+(?= [0-9])| [0-9]+|[^0-9\n:]{1,200}?(?=[a-z]+ [0-9])|\n+|[A-Za-z]+|[0-9]| ?[^A-Za-z0-9\s]+|\s";
+const PIECES: &str = r"[a-z]+ [0-9]+|[^0-9\n:]{1,200}?(?=[a-z]+ [0-9])|\n+| ?[A-Za-z]+|[0-9]| ?[^A-Za-z0-9\s]+|\s";
 
 /// A `tokenizer.json` may have this many bytes; the largest in use have a third of it.
 const FILE_LIMIT: u64 = 100 << 20;

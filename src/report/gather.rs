@@ -262,6 +262,7 @@ fn stores(run: &Path, files: &[PathBuf], with_rollouts: bool) -> anyhow::Result<
         let is_in_eval = file.parent().is_some_and(|folder| folder.file_name().is_some_and(|name| name == "eval"));
         let kind = match name.as_str() {
             "demonstrations" | "rollouts" => Kind::Learned,
+            guided if guided.starts_with("guided-") => Kind::Learned,
             _ => Kind::Measured,
         };
         let is_store = is_in_eval || name.starts_with("episodes-") || begins_with_a_trajectory(&run.join(file))?;

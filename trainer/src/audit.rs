@@ -471,6 +471,11 @@ impl Folder {
 /// When one cannot be read.
 pub fn learned_in_run(run: &Path) -> Result<Vec<Learned>, TrainerError> {
     let mut paths = vec![run.join("demonstrations.jsonl")];
+    let is_guided = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("guided-") && name.ends_with(".jsonl")
+    };
+    paths.extend(entries(run).into_iter().filter(is_guided));
     paths.extend(iterations(run).map(|iteration| iteration.join("rollouts.jsonl")));
     let mut games = BTreeSet::new();
     for path in paths.iter().filter(|path| path.exists()) {

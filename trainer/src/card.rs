@@ -1,9 +1,9 @@
 //! The protocol card: all that a number needs beside it, so that nobody compares it with one made otherwise.
 //!
 //! ```text
-//! eval-card.json   for each policy and K: suite, splits, seeds, protocol, hashes, code, how the checkpoint was chosen
-//! games.csv        for each policy, K and game: episodes and wins
-//! failures.csv     for each policy, K, split and task type: lost episodes by [`crate::failures::Failure`]
+//! eval-card.json      for each policy and K: suite, splits, seeds, protocol, hashes, code, how the checkpoint was chosen
+//! eval-games.csv      for each policy, K and game: episodes and wins
+//! eval-failures.csv   for each policy, K, split and task type: lost episodes by [`crate::failures::Failure`]
 //! ```
 //!
 //! They stand beside `eval.csv`, whose rows have the same policies and K.
@@ -12,6 +12,7 @@ use crate::error::TrainerError;
 use crate::evaluate::{self, GameRow};
 use crate::failures::{self, FailureRow};
 use crate::recipe::{LessonRecipe, Recipe};
+use crate::steps::{Step, steps};
 use scenarios::files;
 use scenarios::store::Store;
 use scenarios::{Chooser, History, Protocol, Split, Suite, Trajectory};
@@ -24,9 +25,9 @@ use std::str::FromStr;
 /// The cards' file.
 pub const CARDS: &str = "eval-card.json";
 /// The games' file.
-pub const GAMES: &str = "games.csv";
+pub const GAMES: &str = "eval-games.csv";
 /// The failures' file.
-pub const FAILURES: &str = "failures.csv";
+pub const FAILURES: &str = "eval-failures.csv";
 /// The file of a model folder that says what was learned from.
 pub const LINEAGE: &str = "lineage.json";
 /// How a checkpoint was chosen, where nobody tells.
@@ -349,32 +350,25 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<(), TrainerError> {
     files::replace(path, text.as_bytes()).map_err(TrainerError::file(path))
 }
 
-/// Adds to a run's sheets what an iteration of its loop measured, as its stores say it.
+/// Writes the sheets of a run: what stands behind each row of its table, from the stores of its finished evaluations.
 ///
 /// # Errors
-/// When a store or a sheet cannot be read or written.
-pub fn record_iteration(
-    run: &Path,
-    iteration: usize,
-    suite: &Suite,
-    recipe: &Recipe,
-    code: &str,
-) -> Result<(), TrainerError> {
-    let mut sheets = Sheets::open(run)?;
-    for lesson in &recipe.lessons {
-        for k in &recipe.evaluate.best_of {
-            let store = PathBuf::from(format!("{iteration}/eval/{}-k{k}.jsonl", lesson.name));
-            if !run.join(&store).exists() {
-                continue;
-            }
-            let episodes = Store::read(run.join(&store))?;
-            let name = run_policy(&lesson.name, iteration);
-            let checkpoint = chosen_by(lesson);
-            let made = Made { suite, seeds: &[recipe.seed], repetitions: 1, checkpoint, code, store: &store };
-            if !episodes.is_empty() {
-                sheets.set(Card::new(&name, &made, &episodes), &episodes);
-            }
+/// When a store cannot be read or a sheet not written.
+pub fn record_run(run: &Path, suite: &Suite, recipe: &Recipe) -> Result<(), TrainerError> {
+    let mut sheets = Sheets::default();
+    for step in steps(recipe) {
+        let Step::Evaluate { iteration, lesson, .. } = step else { continue };
+        let (place, lesson) = (step.place(recipe, run), &recipe.lessons[lesson]);
+        let Some(manifest) = place.manifest()?.filter(|manifest| place.is_whole(manifest)) else { continue };
+        let episodes = Store::read(place.file("jsonl"))?;
+        if episodes.is_empty() {
+            continue;
         }
+        let store = PathBuf::from(format!("{}.jsonl", place.stage()));
+        let (name, checkpoint) = (run_policy(&lesson.name, iteration), chosen_by(lesson));
+        let made =
+            Made { suite, seeds: &[recipe.seed], repetitions: 1, checkpoint, code: &manifest.code, store: &store };
+        sheets.set(Card::new(&name, &made, &episodes), &episodes);
     }
     sheets.save(run)
 }

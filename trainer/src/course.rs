@@ -4,6 +4,7 @@
 //! RUN/recipe.toml  run.json            what decides the numbers, and what ran
 //! RUN/games/  suite.jsonl              the games, by hash, where they are generated
 //! RUN/demonstrations.jsonl             the expert's episodes
+//! RUN/guided-LESSON.jsonl              the expert's beside a student
 //! RUN/1/rollouts.jsonl                 the collector's episodes of iteration 1
 //! RUN/1/LESSON/                        a model folder, with metrics.csv and the last checkpoint
 //! RUN/1/eval/LESSON-k1.jsonl           the episodes behind each row
@@ -28,14 +29,15 @@ use crate::evaluate::{self, Baseline, Round, Row, in_order, jobs, play_jobs};
 use crate::lock::RunLock;
 use crate::mixture::mix;
 use crate::plan::Plan;
-use crate::recipe::{GamesRecipe, LessonRecipe, ModelRecipe, Recipe, Start};
+use crate::recipe::{GamesRecipe, ModelRecipe, Recipe, Start};
 use crate::shard::{self, Shard, episodes_hash, parts_of, write_store};
 use crate::stage::{self, Found, Inputs, Manifest, Place, State, sentence};
-use crate::steps::{Outcomes, Step, collector, steps};
+use crate::steps::{Outcomes, Step, collector, guided, steps};
 use crate::train::{self, Lesson};
 use agent::chat;
 use agent::device::Hardware;
 use agent::episode::{Job, Pool};
+use agent::guided::Guided;
 use agent::model::{Companions, Model};
 use agent::model_player::{Holding, LookingOn, ModelPlayer};
 use agent::player::{ExpertPolicy, Policy};
@@ -340,14 +342,8 @@ impl Course<'_> {
         if !self.means.shard.leads() || self.rows.is_empty() {
             return Ok(());
         }
-        evaluate::write_csv(&self.out.join("eval.csv"), &self.rows)
-    }
-
-    fn write_cards(&self, iteration: usize) -> Result<(), TrainerError> {
-        if !self.means.shard.leads() {
-            return Ok(());
-        }
-        card::record_iteration(self.out, iteration, &self.suite, self.recipe, self.means.code)
+        evaluate::write_csv(&self.out.join("eval.csv"), &self.rows)?;
+        card::record_run(self.out, &self.suite, self.recipe)
     }
 
     fn protocols(&self) -> Vec<(usize, String)> {
@@ -390,7 +386,6 @@ impl Course<'_> {
             self.count(step, &place, iteration, lesson, k)?;
             if is_new {
                 self.write_table()?; // all rows so far: those of finished evaluations were counted before
-                self.write_cards(iteration)?;
             }
         }
         Ok(())
@@ -442,6 +437,7 @@ impl Course<'_> {
         self.reporter.stage(&match *step {
             Step::Collect { iteration } => format!("collect, iteration {iteration}"),
             Step::Evaluate { lesson, k, .. } => format!("evaluate {}, K = {k}", self.recipe.lessons[lesson].name),
+            Step::Guided { guided } => format!("guide {}", self.recipe.guided[guided].student),
             _ => "expert demonstrations".into(),
         })
     }
@@ -455,6 +451,7 @@ impl Course<'_> {
                 let about = &self.recipe.evaluate;
                 about.splits.iter().flat_map(|split| chosen(*split, about.games)).collect()
             }
+            Step::Guided { guided } => chosen(Split::Train, self.recipe.guided[*guided].games),
             _ => chosen(Split::Train, self.recipe.demonstrations.games),
         }
     }
@@ -463,6 +460,7 @@ impl Course<'_> {
         let repetitions = match step {
             Step::Collect { .. } => self.recipe.collect.repetitions,
             Step::Demonstrations => self.recipe.demonstrations.repetitions,
+            Step::Guided { guided } => self.recipe.guided[*guided].repetitions,
             _ => 1,
         };
         Round { repetitions, seed: step.seed(self.recipe), pool: Pool::default(), shard }
@@ -474,6 +472,11 @@ impl Course<'_> {
             Step::Collect { iteration } => {
                 let player = self.player(self.model(&collector(self.recipe, iteration))?, LookingOn::Nobody)?;
                 self.play_as(&player, step, place, bar)
+            }
+            Step::Guided { guided } => {
+                let student = self.model(&format!("1/{}", self.recipe.guided[guided].student))?;
+                let student = self.player(student, LookingOn::Nobody)?;
+                self.play_as(&Guided { student }, step, place, bar)
             }
             Step::Evaluate { iteration, lesson, .. } => {
                 let name = Step::Lesson { iteration, lesson }.name(self.recipe);
@@ -559,7 +562,7 @@ impl Course<'_> {
             return Err(TrainerError::content(&path, reason));
         }
         shard::sort(&mut episodes);
-        if stage == "demonstrations" {
+        if stage == "demonstrations" || stage.starts_with("guided-") {
             let played = episodes.len();
             episodes.retain(|episode| episode.reward() > 0.0);
             if episodes.is_empty() {
@@ -581,7 +584,7 @@ impl Course<'_> {
         let names = ["model.safetensors", "value/model.safetensors"];
         let names = if about.algorithm.critic().is_some() { &names[..] } else { &names[..1] };
         if !names.iter().all(|name| place.file(name).exists()) {
-            let (start, mut data) = self.lesson_data(about, iteration)?;
+            let (start, mut data) = self.lesson_data(lesson, iteration)?;
             tokenize_texts(&start.tokenizer, &mut data);
             let (seed, hardware, context) =
                 (self.recipe.seed, self.means.hardware, start.config.max_position_embeddings);
@@ -600,12 +603,9 @@ impl Course<'_> {
     }
 
     /// What a lesson starts from, and what it reads.
-    fn lesson_data(
-        &mut self,
-        about: &LessonRecipe,
-        iteration: usize,
-    ) -> Result<(Model, Vec<Trajectory>), TrainerError> {
-        for stage in crate::steps::read(about, iteration) {
+    fn lesson_data(&mut self, lesson: usize, iteration: usize) -> Result<(Model, Vec<Trajectory>), TrainerError> {
+        let about = &self.recipe.lessons[lesson];
+        for stage in crate::steps::read(self.recipe, lesson, iteration) {
             self.load(&stage)?;
         }
         let none = Vec::new();
@@ -616,7 +616,10 @@ impl Course<'_> {
         };
         let rollouts = |iteration| Some((iteration, self.episodes.get(&format!("{iteration}/rollouts"))?.as_slice()));
         let rollouts = (1..=iteration).filter_map(rollouts).collect();
-        Ok((start, mix(&about.data, shown, &rollouts, iteration, self.recipe.seed)))
+        let guided = guided(self.recipe, lesson);
+        let guided: Vec<&[Trajectory]> =
+            guided.iter().filter_map(|stage| self.episodes.get(stage)).map(Vec::as_slice).collect();
+        Ok((start, mix(&about.data, shown, &guided, &rollouts, iteration, self.recipe.seed)))
     }
 
     /// Adds an evaluation's rows to the table.

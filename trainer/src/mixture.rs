@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 #[must_use]
 pub fn iterations(source: &Data, iteration: usize) -> Option<RangeInclusive<usize>> {
     match *source {
-        Data::Demonstrations => None,
+        Data::Demonstrations | Data::Guided => None,
         Data::Rollouts => Some(1..=iteration),
         Data::LatestRollouts => Some(iteration..=iteration),
         Data::ChosenRollouts { last: 0, .. } => Some(1..=iteration),
@@ -19,11 +19,12 @@ pub fn iterations(source: &Data, iteration: usize) -> Option<RangeInclusive<usiz
 }
 
 /// What a lesson reads in an iteration: source after source, each in the order of iterations and play, and no episode
-/// twice. `rollouts` holds those of every iteration that a source reads.
+/// twice. `guided` holds what the expert showed beside students, `rollouts` those of every iteration that a source reads.
 #[must_use]
 pub fn mix(
     sources: &[Data],
     demonstrations: &[Trajectory],
+    guided: &[&[Trajectory]],
     rollouts: &BTreeMap<usize, &[Trajectory]>,
     iteration: usize,
     seed: u64,
@@ -35,6 +36,7 @@ pub fn mix(
             range.into_iter().flatten().filter_map(|iteration| rollouts.get(&iteration)).copied().flatten().collect();
         let some: Vec<&Trajectory> = match source {
             Data::Demonstrations => demonstrations.iter().collect(),
+            Data::Guided => guided.iter().copied().flatten().collect(),
             Data::ChosenRollouts { won_per_game, prefer, lost, .. } => {
                 choose(within, *won_per_game, *prefer, *lost, seed)
             }
@@ -91,17 +93,17 @@ mod tests {
         }
     }
 
-    /// Seeds tell who is who: 0 was shown, 11 to 13 are of iteration 1, 21 to 23 of 2, 31 and 32 of 3.
+    /// Seeds tell who is who: 0 was shown, 1 beside a student, 11 to 13 are of iteration 1, 21 to 23 of 2, 31 and 32 of 3.
     fn seeds(data: &[Data], iteration: usize) -> Vec<u64> {
         use Outcome::{Success, TurnLimit};
-        let shown = [episode("a", 0, 9, Success)];
+        let (shown, beside) = ([episode("a", 0, 9, Success)], [episode("a", 1, 9, Success)]);
         let rollouts: BTreeMap<usize, Vec<Trajectory>> = BTreeMap::from([
             (1, vec![episode("a", 11, 5, Success), episode("b", 12, 3, Success), episode("a", 13, 9, TurnLimit)]),
             (2, vec![episode("a", 21, 4, Success), episode("b", 22, 9, TurnLimit), episode("a", 23, 6, Success)]),
             (3, vec![episode("a", 31, 4, Success), episode("b", 32, 7, Success)]),
         ]);
         let rollouts = rollouts.iter().map(|(iteration, episodes)| (*iteration, episodes.as_slice())).collect();
-        mix(data, &shown, &rollouts, iteration, 7).iter().map(|episode| episode.seed).collect()
+        mix(data, &shown, &[&beside], &rollouts, iteration, 7).iter().map(|episode| episode.seed).collect()
     }
 
     fn chosen(last: usize, won_per_game: usize, prefer: Prefer, lost: Lost) -> Data {
@@ -112,6 +114,7 @@ mod tests {
     fn a_window_moves_with_the_iterations() {
         assert_eq!(seeds(&[Data::Demonstrations, Data::Rollouts], 2), [0, 11, 12, 13, 21, 22, 23]);
         assert_eq!(seeds(&[Data::LatestRollouts], 3), [31, 32]);
+        assert_eq!(seeds(&[Data::Demonstrations, Data::Guided], 1), [0, 1]);
         let last_two = chosen(2, 0, Prefer::Shortest, Lost::Kept);
         assert_eq!(seeds(&[last_two], 1), [11, 12, 13]);
         assert_eq!(seeds(&[last_two], 3), [21, 22, 23, 31, 32]);

@@ -28,6 +28,9 @@ pub struct Recipe {
     pub protocol: ProtocolRecipe,
     /// What the expert shows.
     pub demonstrations: DemonstrationsRecipe,
+    /// What it shows beside students.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guided: Vec<GuidedRecipe>,
     /// What the policy plays to learn from.
     pub collect: CollectRecipe,
     /// What is learned, in this order.
@@ -156,6 +159,21 @@ pub struct DemonstrationsRecipe {
     pub slips: f64,
 }
 
+/// What the expert shows beside a student, games of `train`: they take turns, and what the expert would not have written is
+/// marked and not imitated ([`agent::guided`]).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuidedRecipe {
+    /// The lesson whose policy is the student; a fresh one.
+    pub student: String,
+    /// How many games; 0 = all.
+    pub games: usize,
+    /// Episodes a game.
+    pub repetitions: usize,
+    /// The student's sampling temperature.
+    pub temperature: f32,
+}
+
 /// What the policy plays to learn from: games of `train`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -260,7 +278,7 @@ impl LessonRecipe {
             }
         }
         let fresh = self.from == Start::Fresh;
-        if fresh && self.data.iter().any(|data| *data != Data::Demonstrations) {
+        if fresh && self.data.iter().any(|data| !matches!(data, Data::Demonstrations | Data::Guided)) {
             return some("a fresh policy has no rollouts to learn from");
         }
         let (algorithm, kind) = (&self.algorithm, self.algorithm.kind());
@@ -305,6 +323,8 @@ pub enum Start {
 pub enum Data {
     /// The expert's episodes.
     Demonstrations,
+    /// The expert's beside all students that stand before this lesson.
+    Guided,
     /// The policy's own episodes of all iterations so far.
     Rollouts,
     /// The policy's own episodes of this iteration: online learning.
@@ -649,14 +669,22 @@ impl Recipe {
             (*train, *valid_train, *seen, *unseen) = (24, 6, 6, 6);
         }
         (self.demonstrations.games, self.collect.games, self.collect.repetitions) = (24, 12, 2);
+        for guided in &mut self.guided {
+            (guided.games, guided.repetitions) = (12, 1);
+        }
         for lesson in &mut self.lessons {
             lesson.optimizer.updates = 8;
-            lesson.data = match lesson.from {
-                Start::Fresh => vec![Data::Demonstrations],
-                Start::Collector => vec![Data::Demonstrations, Data::Rollouts],
-            };
+            if lesson.from == Start::Collector {
+                lesson.data = vec![Data::Demonstrations, Data::Rollouts];
+            }
         }
         self.evaluate.games = 6;
+    }
+
+    /// Those who are guided before a lesson, by its place.
+    pub fn students_before(&self, lesson: usize) -> impl Iterator<Item = &GuidedRecipe> {
+        let stands_before = move |student: &str| self.lessons[..lesson].iter().any(|before| before.name == student);
+        self.guided.iter().filter(move |guided| stands_before(&guided.student))
     }
 
     /// Refuses recipes that cannot be followed.
@@ -675,6 +703,19 @@ impl Recipe {
                 return Err(format!("lesson {:?}: the name is taken", lesson.name));
             }
             lesson.check()?;
+            if lesson.data.contains(&Data::Guided) && self.students_before(index).next().is_none() {
+                let hint = "[[guided]] student = NAME, a fresh lesson that stands before it";
+                return Err(format!("lesson {:?}: nobody was guided before it\nhint: {hint}", lesson.name));
+            }
+        }
+        for (index, guided) in self.guided.iter().enumerate() {
+            let student = &guided.student;
+            if !self.lessons.iter().any(|lesson| lesson.name == *student && lesson.from == Start::Fresh) {
+                return Err(format!("guided: there is no fresh lesson {student:?}; lessons are {names:?}"));
+            }
+            if self.guided[..index].iter().any(|other| other.student == *student) {
+                return Err(format!("guided: {student:?} stands there twice"));
+            }
         }
         let collector = self.lessons.iter().find(|lesson| lesson.name == self.collect.policy);
         if collector.is_some_and(|lesson| lesson.from != Start::Fresh) {

@@ -3,7 +3,7 @@
 //! it runs (device, cores, shards) changes how long it takes and how sums are rounded, and is no input.
 
 use crate::mixture;
-use crate::recipe::{Data, GamesRecipe, LessonRecipe, Recipe, Start};
+use crate::recipe::{Data, GamesRecipe, Recipe, Start};
 use crate::stage::{Form, Inputs, Place, VERSION};
 use scenarios::Protocol;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +16,11 @@ pub enum Step {
     Games,
     /// The expert's episodes.
     Demonstrations,
+    /// The expert's episodes beside a student.
+    Guided {
+        /// Its place in the recipe.
+        guided: usize,
+    },
     /// A lesson of an iteration, by its place in the recipe.
     Lesson {
         /// From 1.
@@ -54,7 +59,13 @@ pub fn steps(recipe: &Recipe) -> Vec<Step> {
                 .map(move |(lesson, _)| Step::Lesson { iteration, lesson })
         };
         if iteration == 1 {
-            steps.extend(of(Start::Fresh));
+            for step in of(Start::Fresh) {
+                let Step::Lesson { lesson, .. } = step else { continue };
+                let student = &recipe.lessons[lesson].name;
+                steps.push(step);
+                let guided = recipe.guided.iter().position(|guided| guided.student == *student);
+                steps.extend(guided.map(|guided| Step::Guided { guided }));
+            }
         }
         steps.push(Step::Collect { iteration });
         steps.extend(of(Start::Collector));
@@ -75,6 +86,7 @@ impl Step {
         match *self {
             Self::Games => "games".into(),
             Self::Demonstrations => "demonstrations".into(),
+            Self::Guided { guided } => guided_by(&recipe.guided[guided].student),
             Self::Lesson { iteration, lesson } => format!("{iteration}/{}", recipe.lessons[lesson].name),
             Self::Collect { iteration } => format!("{iteration}/rollouts"),
             Self::Evaluate { iteration, lesson, k } => {
@@ -93,7 +105,7 @@ impl Step {
     /// Whether it plays episodes, and shards share it.
     #[must_use]
     pub fn is_played(&self) -> bool {
-        matches!(self, Self::Demonstrations | Self::Collect { .. } | Self::Evaluate { .. })
+        matches!(self, Self::Demonstrations | Self::Guided { .. } | Self::Collect { .. } | Self::Evaluate { .. })
     }
 
     /// What decides it.
@@ -115,6 +127,11 @@ impl Step {
             |inputs: Inputs| Ok(inputs.with("suite", made("games", "suite")?).with("protocol", &self.protocol(recipe)));
         match *self {
             Self::Games | Self::Demonstrations => played(inputs.with("demonstrations", &recipe.demonstrations)),
+            Self::Guided { guided } => {
+                let about = &recipe.guided[guided];
+                let inputs = inputs.with("games", &about.games).with("repetitions", &about.repetitions);
+                played(inputs.with("student", made(&format!("1/{}", about.student), "policy")?))
+            }
             Self::Collect { iteration } => {
                 let inputs =
                     inputs.with("games", &recipe.collect.games).with("repetitions", &recipe.collect.repetitions);
@@ -137,7 +154,7 @@ impl Step {
                 } else {
                     inputs.with("start", made(&collector(recipe, iteration), "policy")?)
                 };
-                read(about, iteration).into_iter().try_fold(inputs, |inputs, step| {
+                read(recipe, lesson, iteration).into_iter().try_fold(inputs, |inputs, step| {
                     let hash = made(&step, "episodes")?;
                     Ok(inputs.with(&format!("data.{step}"), hash))
                 })
@@ -150,6 +167,7 @@ impl Step {
     pub fn seed(&self, recipe: &Recipe) -> u64 {
         match *self {
             Self::Collect { iteration } => recipe.seed + 1000 * iteration as u64,
+            Self::Guided { guided } => recipe.seed + 1_000_000 * (guided as u64 + 1), // not the demonstrations' episodes
             _ => recipe.seed,
         }
     }
@@ -159,6 +177,7 @@ impl Step {
     pub fn protocol(&self, recipe: &Recipe) -> Protocol {
         let (temperature, k) = match *self {
             Self::Collect { .. } => (recipe.collect.temperature, 1),
+            Self::Guided { guided } => (recipe.guided[guided].temperature, 1),
             Self::Evaluate { k, .. } if k > 1 => (recipe.evaluate.temperature, k),
             _ => (0.0, 1),
         };
@@ -178,19 +197,37 @@ pub fn collector(recipe: &Recipe, iteration: usize) -> String {
     }
 }
 
-/// The steps whose episodes a lesson reads; a fresh one's vocabulary comes from the demonstrations.
+fn guided_by(student: &str) -> String {
+    format!("guided-{student}")
+}
+
+/// The steps of the guided students that a lesson reads.
 #[must_use]
-pub fn read(lesson: &LessonRecipe, iteration: usize) -> BTreeSet<String> {
+pub fn guided(recipe: &Recipe, lesson: usize) -> Vec<String> {
+    if !recipe.lessons[lesson].data.contains(&Data::Guided) {
+        return Vec::new();
+    }
+    recipe.students_before(lesson).map(|guided| guided_by(&guided.student)).collect()
+}
+
+/// The steps whose episodes a lesson reads, by its place; a fresh one's vocabulary comes from the demonstrations.
+#[must_use]
+pub fn read(recipe: &Recipe, place: usize, iteration: usize) -> BTreeSet<String> {
+    let lesson = &recipe.lessons[place];
     let shown = lesson.from == Start::Fresh || lesson.data.contains(&Data::Demonstrations);
     let rollouts = lesson.data.iter().filter_map(|source| mixture::iterations(source, iteration)).flatten();
     let shown = shown.then(|| "demonstrations".to_string());
-    shown.into_iter().chain(rollouts.map(|iteration| format!("{iteration}/rollouts"))).collect()
+    shown
+        .into_iter()
+        .chain(guided(recipe, place))
+        .chain(rollouts.map(|iteration| format!("{iteration}/rollouts")))
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::{Lost, Prefer};
+    use crate::recipe::{GuidedRecipe, LessonRecipe, Lost, Prefer};
 
     fn compare() -> Recipe {
         let text = include_str!("../recipes/gigpo-online.toml");
@@ -242,6 +279,41 @@ mod tests {
             ["1/rollouts", "2/rollouts", "3/rollouts", "4/rollouts"]
         );
         assert_eq!(touched(|recipe| recipe.demonstrations.slips = 0.5), ["demonstrations"]);
+    }
+
+    /// Two students, one after the other; the second lesson reads what was shown beside the first, the third beside both.
+    #[test]
+    fn students_are_guided_before_the_lessons_that_read_it() {
+        let mut recipe = compare();
+        let fresh = recipe.lessons[0].clone();
+        let data = vec![Data::Demonstrations, Data::Guided];
+        let again = |name: &str| LessonRecipe { name: name.into(), data: data.clone(), ..fresh.clone() };
+        recipe.lessons.splice(1..1, [again("second"), again("third")]);
+        let guided =
+            |student: &str| GuidedRecipe { student: student.into(), games: 4, repetitions: 1, temperature: 0.5 };
+        recipe.guided = vec![guided("second"), guided("sft")];
+        recipe.check().expect("it can be followed");
+        let names: Vec<String> = steps(&recipe).iter().map(|step| step.name(&recipe)).collect();
+        assert_eq!(
+            names[1..8],
+            ["demonstrations", "1/sft", "guided-sft", "1/second", "guided-second", "1/third", "1/rollouts"]
+        );
+        let reads = |lesson| read(&recipe, lesson, 1).into_iter().collect::<Vec<_>>();
+        assert_eq!(reads(0), ["demonstrations"]);
+        assert_eq!(reads(1), ["demonstrations", "guided-sft"]);
+        assert_eq!(reads(2), ["demonstrations", "guided-second", "guided-sft"]);
+        let seeds: BTreeSet<u64> = steps(&recipe)[1..6].iter().map(|step| step.seed(&recipe)).collect();
+        assert_eq!(seeds.len(), 3, "no episode is shown twice");
+
+        let refused = |change: &dyn Fn(&mut Recipe)| {
+            let mut other = recipe.clone();
+            change(&mut other);
+            other.check().expect_err("it cannot be followed")
+        };
+        let text = refused(&|recipe| recipe.guided.clear());
+        assert!(text.starts_with("lesson \"second\": nobody was guided before it\nhint: "), "{text}");
+        assert!(refused(&|recipe| recipe.guided[0].student = "gigpo".into()).contains("no fresh lesson \"gigpo\""));
+        assert!(refused(&|recipe| recipe.guided[0].student = "sft".into()).contains("stands there twice"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use corridor::{Corridors, jobs, play, protocol, task};
 use indicatif::ProgressBar;
 use scenarios::{History, Outcome, Protocol, Task, Trajectory};
 use trainer::evaluate::{Baseline, Interval, Round, Row, games, play_round, read_csv, table, write_csv};
+use trainer::shard::Shard;
 
 /// So many steps to the east, in corridors of 1 to 5 rooms and one that is lost to the world.
 fn walked(steps: usize) -> Vec<Trajectory> {
@@ -54,7 +55,7 @@ fn repeated_games_have_an_interval_over_games() {
     let tasks = ["plain/1", "plain/2", "plain/3", "plain/4"].map(task);
     let play_all = |repetitions| {
         let folder = tempfile::tempdir().unwrap();
-        let round = Round { repetitions, seed: 1, pool: Pool { workers: 1, episodes: 2 } };
+        let round = Round { repetitions, seed: 1, pool: Pool { workers: 1, episodes: 2 }, shard: Shard::WHOLE };
         let policy = Scripted(vec!["east".to_string(); 2]);
         let tasks: Vec<&Task> = tasks.iter().collect();
         let store = folder.path().join("store.jsonl");
@@ -84,7 +85,7 @@ fn repeated_games_have_an_interval_over_games() {
 #[test]
 fn a_window_that_the_policy_cannot_keep_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let round = Round { repetitions: 1, seed: 1, pool: Pool::default() };
+    let round = Round { repetitions: 1, seed: 1, pool: Pool::default(), shard: Shard::WHOLE };
     let (task, store) = (task("plain/1"), folder.path().join("store.jsonl"));
     let windowed = Protocol { history: History::Last(2), ..protocol() };
     let bar = ProgressBar::hidden();

@@ -124,7 +124,7 @@ impl ChoosingArgs {
         .into())
     }
 
-    /// [`check_oracle`], where one is asked for.
+    /// Refuses, before the first episode, an oracle in a world that does not tell what remains.
     pub(crate) fn check_world(&self, highest_k: usize, world: &dyn World, task: &Task) -> anyhow::Result<()> {
         if highest_k > 1 && self.choose_by == Chooser::Oracle && !tells_what_remains(world, task)? {
             return Err(ui::WrongUse(format!("--choose-by oracle: {NO_LOOK_AHEAD}")).into());

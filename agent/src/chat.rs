@@ -62,6 +62,12 @@ pub fn tokenize(tokenizer: &Tokenizer, trajectory: &mut Trajectory) {
     }
 }
 
+/// The command of a completion; `None` in one that was cut off too.
+#[must_use]
+pub fn command(completion: &str, ended: bool) -> Option<&str> {
+    if ended { parse_command(completion) } else { None }
+}
+
 /// Token ids of a turn that was played in text, of its observation and of its completion, and where the next one stands.
 #[must_use]
 pub fn turn_tokens(tokenizer: &Tokenizer, turn: &Turn, place: Place) -> (Vec<u32>, Vec<u32>, Place) {

@@ -228,7 +228,7 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
             let asked = ready.len();
             (ready, is_idle) = self.ask(std::mem::take(&mut ready))?;
             if is_idle && self.ordered == 0 && ready.len() == asked {
-                self.make_room(&ready);
+                self.make_room();
             }
         }
         Ok(())
@@ -356,10 +356,8 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
     }
 
     /// All who were asked wait for room, and no world is to answer: what else a search holds gives it up.
-    fn make_room(&mut self, ready: &[Place]) {
+    fn make_room(&mut self) {
         let Some(foresight) = self.policy.foresight() else { return };
-        let resting = nodes(&mut self.live).filter(|(place, _)| !ready.contains(place));
-        resting.for_each(|(_, node)| foresight.make_room(&mut node.seat));
         for search in self.live.iter_mut().flatten().filter_map(|live| live.search.as_mut()) {
             let judged = search.judged.iter_mut().map(|(node, _)| node);
             search.frontier.waiting().chain(judged).for_each(|node| foresight.make_room(&mut node.seat));
@@ -548,7 +546,7 @@ fn nodes<'l, S>(live: &'l mut [Option<Live<'_, S>>]) -> impl Iterator<Item = (Pl
 }
 
 fn turn_of(completion: Completion) -> Turn {
-    let command = command(&completion.text, completion.ended);
+    let command = chat::command(&completion.text, completion.ended);
     Turn {
         observation: String::new(), // `act` fills in what the world said
         observation_tokens: completion.observation_tokens,
@@ -603,7 +601,7 @@ fn look_ahead<S>(node: &Node<S>, offers: &[Offer]) -> Result<(Vec<f32>, usize), 
     let (mut scores, mut commands) = (Vec::new(), 0);
     for offer in offers {
         let mut copy = world.fork().ok_or(NO_LOOK_AHEAD)?;
-        if let Some(command) = command(&offer.text, offer.ended) {
+        if let Some(command) = chat::command(&offer.text, offer.ended) {
             commands += 1;
             copy.step(command).map_err(|error| error.to_string())?;
         }
@@ -615,11 +613,6 @@ fn look_ahead<S>(node: &Node<S>, offers: &[Offer]) -> Result<(Vec<f32>, usize), 
 /// What an oracle says of a world that keeps its state to itself.
 pub const NO_LOOK_AHEAD: &str = "an oracle chooses by copies of the world that tell how far the goal is, and this world \
                                  has none\nhint: --world native, or another chooser";
-
-/// The command of a completion; none in one that was cut off.
-fn command(text: &str, ended: bool) -> Option<&str> {
-    if ended { chat::parse_command(text) } else { None }
-}
 
 /// Whether the world says again what it said before this turn.
 fn same_again(number: usize, turn: &Turn, said: &str) -> Result<(), String> {

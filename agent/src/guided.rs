@@ -8,12 +8,14 @@
 
 use crate::chat;
 use crate::model_player::{ModelPlayer, ModelSeat, mixed_seed};
-use crate::player::{Answer, Asked, Completion, Policy};
+use crate::player::{Answer, Asked, Completion, Policy, written};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use scenarios::{Protocol, Turn, expert::Expert};
 
 /// Chance that the student begins.
 const STUDENT_BEGINS: f64 = 0.7;
+/// In the place of a turn, which none has: who holds the pen says nothing of what the student draws.
+const PEN: u64 = u64::MAX - 1;
 /// Chance that the pen changes hands at a turn.
 const HANDOVER: f64 = 0.15;
 
@@ -55,12 +57,14 @@ impl GuidedSeat {
         }
     }
 
-    /// The expert learns what was written in its place. Ids are left out: half of the turns have none.
+    /// The expert learns what was written in its place, where it is something else. Ids are left out: half of the turns
+    /// have none.
     fn wrote(&mut self, completion: Completion) -> Completion {
-        let meant = self.meant.take();
-        let command = if completion.ended { chat::parse_command(&completion.text) } else { None };
-        self.expert.instead(command.unwrap_or_default());
-        let astray = meant.as_deref() != command;
+        let command = chat::command(&completion.text, completion.ended);
+        let astray = self.meant.take().as_deref() != command;
+        if astray {
+            self.expert.instead(command.unwrap_or_default());
+        }
         let Completion { text, ended, written, written_tokens, .. } = completion;
         Completion { text, ended, astray, written, written_tokens, ..Completion::default() }
     }
@@ -69,13 +73,10 @@ impl GuidedSeat {
 impl Guided {
     /// The expert's turn, which the student reads along.
     fn expert_writes(&self, seat: &mut GuidedSeat, observation: &str) -> Answer {
-        let Some(text) = seat.meant.take() else { return Answer::GaveUp };
-        let turn = Turn { observation: observation.into(), completion: text.clone(), ..Turn::default() };
-        let turn = Turn { action: Some(text.clone()), ..turn };
-        match self.student.replay(&mut seat.student, &turn) {
-            Ok(()) => Answer::Completion(Completion { text, ended: true, written: 1, ..Completion::default() }),
-            Err(reason) => Answer::Failed(reason),
-        }
+        let text = seat.meant.take().expect("it has read the observation");
+        let (observation, completion, action) = (observation.into(), text.clone(), Some(text.clone()));
+        let turn = Turn { observation, completion, action, ..Turn::default() };
+        self.student.replay(&mut seat.student, &turn).map_or_else(Answer::Failed, |()| written(text))
     }
 }
 
@@ -87,7 +88,7 @@ impl Policy for Guided {
     }
 
     fn sit(&self, seed: u64) -> GuidedSeat {
-        let mut rng = StdRng::seed_from_u64(mixed_seed(seed, 1, 0));
+        let mut rng = StdRng::seed_from_u64(mixed_seed(seed, PEN, 0));
         let writer = if rng.random_bool(STUDENT_BEGINS) { Writer::Student } else { Writer::Expert };
         GuidedSeat { expert: Expert::new(seed), student: self.student.sit(seed), rng, writer, meant: None }
     }

@@ -89,7 +89,6 @@ pub struct ModelPlayer {
     name: String,
     value_name: Option<String>,
     reference_name: Option<String>,
-    weights: WeightFormat,
     budget: Budget,
     openings: Mutex<Vec<Shared>>,
 }
@@ -238,12 +237,10 @@ struct Rest {
 /// A turn that is being written.
 #[derive(Debug)]
 struct Writing {
-    /// The observation.
-    text: String,
-    /// Its ids.
+    /// Ids of the observation.
     observation: Vec<u32>,
-    /// Whether it is read under a window, which its ids would not tell.
-    is_windowed: bool,
+    /// Its text, where it is read under a window, which its ids would not tell.
+    windowed: Option<String>,
     value: Option<f32>,
     /// Empty until the observation was read.
     branches: Vec<Branch>,
@@ -279,8 +276,10 @@ impl ModelSeat {
         let mut sequence = Vec::new();
         let mut place = Place::Opening;
         for past in left {
-            let joined = format!("{}\n\n{}", self.past[0].observation, past.observation);
-            let text = if place == Place::Opening { &joined } else { &past.observation };
+            let text = match place {
+                Place::Opening => &format!("{}\n\n{}", self.past[0].observation, past.observation),
+                _ => &past.observation,
+            };
             sequence.extend(chat::observation_tokens(tokenizer, text, place));
             sequence.extend_from_slice(&past.completion);
             place = past.place;
@@ -356,7 +355,6 @@ impl ModelPlayer {
             name,
             value_name,
             reference_name,
-            weights,
             budget,
             openings,
         })
@@ -383,12 +381,6 @@ impl ModelPlayer {
             Chooser::Logprob | Chooser::Random | Chooser::Oracle => true,
         };
         Chooser::ALL.into_iter().filter(can).collect()
-    }
-
-    /// How its matrices are held.
-    #[must_use]
-    pub fn weights(&self) -> WeightFormat {
-        self.weights
     }
 
     /// Most tokens the model can hold, and the reference that looks on.
@@ -435,9 +427,8 @@ impl ModelPlayer {
         }
         seat.sequence.extend_from_slice(&observation);
         seat.writing = Some(Writing {
-            text: question.observation.to_string(),
             observation,
-            is_windowed: protocol.history != History::Full,
+            windowed: (protocol.history != History::Full).then(|| question.observation.to_string()),
             value: None,
             branches: Vec::new(),
             admitted: false,
@@ -812,7 +803,6 @@ impl ModelPlayer {
         seat.policy.cache.append(branch.tail);
         seat.sequence.extend_from_slice(&branch.tokens);
         seat.lease.set(seat.policy.cache.len() + seat.value.cache.len() + seat.reference.cache.len());
-        seat.past.push(Past { observation: writing.text, completion: branch.tokens.clone(), place: seat.place });
         seat.turn += 1;
         let completion = Completion {
             text,
@@ -825,7 +815,8 @@ impl ModelPlayer {
             written_tokens,
             ..Completion::default()
         };
-        if writing.is_windowed {
+        if let Some(observation) = writing.windowed {
+            seat.past.push(Past { observation, completion: branch.tokens, place: seat.place });
             return completion;
         }
         Completion {
@@ -848,10 +839,9 @@ impl ModelPlayer {
         let mut branches: Vec<Option<Branch>> = branches.into_iter().map(Some).collect();
         let mut take = |candidate: Distinct| {
             let branch = branches[candidate.index].take().expect("each is taken once");
-            let wrote_end = branch.tokens.last() == Some(&self.tokenizer.end);
             let completion = Completion {
                 text: self.text(&branch),
-                ended: wrote_end || branch.stopped.is_some(),
+                ended: self.ended(&branch),
                 observation_tokens: writing.observation.clone(),
                 tokens: branch.tokens.clone(),
                 logprobs: branch.logprobs,
@@ -1084,6 +1074,7 @@ impl Policy for ModelPlayer {
         if protocol.search.is_some() {
             let refused = |what: &str| Err(format!("a search {what}"));
             return match protocol.history {
+                _ if by != Chooser::AfterValue => refused("is guided by V\nhint: leave --choose-by out"),
                 _ if self.reference.is_some() => refused("takes no reference along\nhint: leave --reference out"),
                 History::Last(_) => refused("reads the full history\nhint: leave --history out"),
                 History::Full => Ok(()),
@@ -1137,8 +1128,8 @@ impl Policy for ModelPlayer {
         seat.sequence.extend(observation.iter().chain(&completion));
         seat.past.push(Past { observation: turn.observation.clone(), completion, place });
         seat.place = place;
+        seat.first_turn += u64::from(seat.is_opening()); // not where it has written itself in between
         seat.turn += 1;
-        seat.first_turn = seat.turn;
         Ok(())
     }
 

@@ -713,6 +713,9 @@ impl Recipe {
             if !self.lessons.iter().any(|lesson| lesson.name == *student && lesson.from == Start::Fresh) {
                 return Err(format!("guided: there is no fresh lesson {student:?}; lessons are {names:?}"));
             }
+            if guided.repetitions == 0 {
+                return Err(format!("guided: {student:?}: repetitions must be above 0"));
+            }
             if self.guided[..index].iter().any(|other| other.student == *student) {
                 return Err(format!("guided: {student:?} stands there twice"));
             }

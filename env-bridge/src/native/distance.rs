@@ -205,11 +205,14 @@ pub(crate) fn to_goal(game: &NativeGame, relaxed: &Relaxed, state: &State) -> us
             return nodes[index].commands;
         }
         for operator in std::mem::take(&mut nodes[index].relaxed) {
+            if nodes.len() >= STATE_LIMIT {
+                break;
+            }
             let Node { state, commands, .. } = &nodes[index];
             let Some(command) = game.command_of(state, operator) else { continue };
             let (mut next, commands) = (state.clone(), commands + 1);
             game.apply(&mut next, command);
-            if nodes.len() >= STATE_LIMIT || !seen.insert(game.truth(&next).into()) {
+            if !seen.insert(game.truth(&next).into()) {
                 continue;
             }
             let plan = if game.won(&next) { Some(Vec::new()) } else { relaxed.plan(game.truth(&next)) };

@@ -137,6 +137,14 @@ impl Expert {
         if let Some((thing, name)) = words.strip_prefix("take ").and_then(|rest| rest.split_once(" from ")) {
             return place(name).map(|place| Command::Take(thing.to_owned(), place));
         }
+        if words == "inventory" {
+            return Some(Command::Inventory);
+        }
+        let treats = |verb: &str| words.strip_prefix(verb)?.strip_prefix(' ')?.split_once(" with ");
+        let treatment = self.goal.as_ref().and_then(|goal| goal.treatment);
+        if let Some((thing, name)) = treatment.and_then(|treatment| treats(treatment.verb())) {
+            return place(name).map(|place| Command::Treat(thing.to_owned(), place));
+        }
         let put = (words.strip_prefix("move ").and_then(|rest| rest.split_once(" to ")))
             .or_else(|| words.strip_prefix("put ").and_then(|rest| rest.split_once(" in/on ")));
         put.and_then(|(thing, name)| Some(Command::Put(thing.to_owned(), place(name)?)))
@@ -443,6 +451,25 @@ mod tests {
                 ("You arrive at loc 3. On the shelf 1, you see nothing.", "put mug 1 in/on shelf 1"),
             ],
         );
+    }
+
+    /// What another wrote in its place counts as done: it neither heats twice nor looks for what it holds.
+    #[test]
+    fn it_goes_on_from_what_another_did() {
+        let mut expert = Expert::new(0);
+        let room = "a coffeemachine 1, and a microwave 1";
+        assert_eq!(expert.act(&opening("put a hot mug in coffeemachine", room)), "go to coffeemachine 1");
+        let does = |expert: &mut Expert, words: &str, said: &str| {
+            expert.instead(words);
+            expert.act(said)
+        };
+        let said = "You arrive at microwave 1. The microwave 1 is open. In it, you see a mug 3.";
+        assert_eq!(does(&mut expert, "go to microwave 1", said), "take mug 3 from microwave 1");
+        assert_eq!(expert.act("You pick up the mug 3 from the microwave 1."), "heat mug 3 with microwave 1");
+        assert_eq!(does(&mut expert, "inventory", "You are carrying: a mug 3."), "heat mug 3 with microwave 1");
+        let said = "You heat the mug 3 using the microwave 1.";
+        assert_eq!(does(&mut expert, "heat mug 3 with microwave 1", said), "go to coffeemachine 1");
+        assert_eq!(does(&mut expert, "heat mug 3 with the sun", "Nothing happens."), "go to coffeemachine 1");
     }
 
     #[test]

@@ -81,13 +81,19 @@ impl Collect {
         if !(0.0..1.0).contains(&self.slips) {
             return Err(ui::WrongUse(format!("--slips {}: a share from 0 to below 1", self.slips)).into());
         }
-        let player =
-            match (Player::open(&self.policy, 1, &ChoosingArgs::default(), &self.played.policy)?, &self.student) {
-                (Player::Expert(_), Some(student)) => Player::guided(student, &self.played.policy)?,
-                (Player::Expert(_), None) => Player::Expert(ExpertPolicy { slips: self.slips }),
-                (_, Some(_)) => return Err(ui::WrongUse("--student: only the expert guides one".into()).into()),
-                (model, None) => model,
-            };
+        let refuse = |text: &str| Err(ui::WrongUse(text.into()).into());
+        let player = match &self.student {
+            Some(_) if self.policy != "expert" => return refuse("--student: only the expert guides one"),
+            Some(_) if self.slips > 0.0 => {
+                return refuse("--slips: beside a --student the student goes astray, and the expert does not");
+            }
+            Some(student) => Player::guided(student, &self.played.policy)?,
+            None => match Player::open(&self.policy, 1, &ChoosingArgs::default(), &self.played.policy)? {
+                Player::Expert(_) => Player::Expert(ExpertPolicy { slips: self.slips }),
+                _ if self.slips > 0.0 => return refuse("--slips: only the expert goes astray when it is told to"),
+                model => model,
+            },
+        };
         let shard = self.shard.resolve()?;
         let (store, pool) = (shard.store(&self.out), self.played.pool());
         let round = Round { repetitions: self.repetitions, seed: self.seed, pool, shard };

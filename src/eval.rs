@@ -11,9 +11,8 @@ use crate::worlds::WorldArgs;
 use agent::episode::Pool;
 use anyhow::Context;
 use clap::{Args, ValueHint};
-use scenarios::{History, Protocol, Split, Suite, Task, Trajectory};
+use scenarios::{History, Outcome, Protocol, Split, Suite, Task, Trajectory};
 use serde::Serialize;
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -153,21 +152,21 @@ impl Eval {
         let suite = Suite::open(&self.suite)?;
         crate::games::say_faults(&suite);
         let tasks = self.tasks(&suite)?;
-        let highest = self.best_of.iter().copied().max().unwrap_or(1);
-        let player = Player::open(&self.policy, highest, &self.choosing, &self.played.policy)?;
+        let player = Player::open(&self.policy, self.highest_k(), &self.choosing, &self.played.policy)?;
         let shard = self.shard.resolve()?;
         if shard.is_part() && self.seeds().len() > 1 {
             return Err(ui::WrongUse("--shard: one seed at a time, each into a folder of its own".into()).into());
         }
-        let played = self.play(&player, &suite, &tasks, shard)?;
+        let played = self.play(&player, &tasks, shard)?;
+        if shard.is_part() {
+            return say_part(&self.out, shard, &played, self.json);
+        }
+        let played = self.with_cards(&suite, played)?;
         let mut rows = Vec::new();
         let mut sheets = Sheets::default();
         for (card, episodes) in &played {
             rows.extend(evaluate::table(&self.policy, card.k, episodes));
-            sheets.set(card.clone(), episodes);
-        }
-        if shard.is_part() {
-            return say_part(&self.out, shard, &rows, self.json);
+            sheets.add(card.clone(), episodes);
         }
         evaluate::write_csv(&self.out.join("eval.csv"), &rows)?;
         sheets.save(&self.out)?;
@@ -207,14 +206,12 @@ impl Eval {
         if self.repetitions == 0 {
             return refuse("--repetitions 0: each game is played at least once".into());
         }
-        let seeds = self.seeds();
-        if seeds.iter().collect::<BTreeSet<_>>().len() < seeds.len() {
-            return refuse("--seeds: one of them stands there twice".into());
-        }
+        ui::refuse_twice("--best-of", &self.best_of)?;
+        ui::refuse_twice("--split", &self.split)?;
+        ui::refuse_twice("--seeds", &self.seeds)?;
         let Some(card) = self.card else { return Ok(()) };
         for k in &self.best_of {
-            let protocol = self.played.protocol(self.card, 0, self.temperature(*k), *k);
-            let differences = card.differences(&protocol, 1);
+            let differences = card.differences(&self.protocol(0, *k), self.repetitions * self.seeds().len());
             if !differences.is_empty() {
                 let hint = "leave out either the flags or --card: the result's card then says what makes it another";
                 return refuse(format!("--card {card}: {}\nhint: {hint}", differences.join("; ")));
@@ -228,8 +225,19 @@ impl Eval {
     }
 
     fn temperature(&self, k: usize) -> f32 {
-        let is_greedy = k == 1 && !self.sample && self.card.is_none_or(|card| card.temperature(1) == 0.0);
-        if is_greedy { 0.0 } else { self.temperature.or(self.card.map(|card| card.temperature(k))).unwrap_or(1.0) }
+        let of_card = self.card.map(|card| card.temperature(k)).filter(|of_card| *of_card > 0.0);
+        let is_greedy = k == 1 && !self.sample && of_card.is_none();
+        if is_greedy { 0.0 } else { self.temperature.or(of_card).unwrap_or(1.0) }
+    }
+
+    /// What the flags say of how K is played.
+    fn protocol(&self, context: usize, k: usize) -> Protocol {
+        let protocol = self.played.protocol(self.card, context, self.temperature(k), k);
+        self.choosing.onto(Protocol { search: self.search.search, ..protocol })
+    }
+
+    fn highest_k(&self) -> usize {
+        self.best_of.iter().copied().max().unwrap_or(1)
     }
 
     fn tasks<'a>(&self, suite: &'a Suite) -> anyhow::Result<Vec<&'a Task>> {
@@ -244,30 +252,19 @@ impl Eval {
         Ok(tasks)
     }
 
-    /// Plays every K with every seed, with the card of each K.
-    fn play(
-        &self,
-        player: &Player,
-        suite: &Suite,
-        tasks: &[&Task],
-        shard: Shard,
-    ) -> anyhow::Result<Vec<(Card, Vec<Trajectory>)>> {
+    /// Plays every K with every seed; the episodes' file, from the folder, beside them.
+    fn play(&self, player: &Player, tasks: &[&Task], shard: Shard) -> anyhow::Result<Vec<(PathBuf, Vec<Trajectory>)>> {
         let translated_to = self.world.translation(&self.policy, &player.learned(), tasks)?;
-        let checkpoint = self.checkpoint()?;
         std::fs::create_dir_all(&self.out).with_context(|| format!("cannot use {}", self.out.display()))?;
         let opened = self.world.open(tasks.len())?;
-        let highest = self.best_of.iter().copied().max().unwrap_or(1);
-        self.search.check(&self.policy, Some(player), highest, &opened)?;
+        self.search.check(&self.policy, Some(player), self.highest_k(), &opened)?;
         let speaking = opened.speaking(translated_to);
         let seeds = self.seeds();
-        let highest = self.best_of.iter().copied().max().unwrap_or(1);
-        self.choosing.check_world(highest, speaking.world(), tasks[0])?;
+        self.choosing.check_world(self.highest_k(), speaking.world(), tasks[0])?;
         let mut all = Vec::new();
         for k in &self.best_of {
-            let temperature = self.temperature(*k);
-            let protocol = player.protocol(self.played.protocol(self.card, player.context(), temperature, *k));
-            let protocol = self.choosing.onto(Protocol { translated_to, search: self.search.search, ..protocol });
-            if matches!(player, Player::Model(_)) && temperature == 0.0 && self.repetitions * seeds.len() > 1 {
+            let protocol = Protocol { translated_to, ..player.protocol(self.protocol(player.context(), *k)) };
+            if matches!(player, Player::Model(_)) && protocol.temperature == 0.0 && self.repetitions * seeds.len() > 1 {
                 eprintln!("warning: a model that plays greedily does the same again in every repetition; see --sample");
             }
             let store = PathBuf::from(self.search.store_name(*k));
@@ -281,6 +278,20 @@ impl Eval {
                 bar.finish();
             }
             ui::say_lost(&episodes);
+            all.push((store, episodes));
+        }
+        opened.say_losses();
+        Ok(all)
+    }
+
+    /// Lays its card beside the episodes of each K.
+    fn with_cards(
+        &self,
+        suite: &Suite,
+        played: Vec<(PathBuf, Vec<Trajectory>)>,
+    ) -> anyhow::Result<Vec<(Card, Vec<Trajectory>)>> {
+        let (seeds, checkpoint) = (self.seeds(), self.checkpoint()?);
+        let card = |(store, episodes): (PathBuf, Vec<Trajectory>)| {
             let made = Made {
                 suite,
                 seeds: &seeds,
@@ -289,10 +300,9 @@ impl Eval {
                 code: CODE,
                 store: &store,
             };
-            all.push((Card::new(&self.policy, &made, &episodes), episodes));
-        }
-        opened.say_losses();
-        Ok(all)
+            (Card::new(&self.policy, &made, &episodes), episodes)
+        };
+        Ok(played.into_iter().map(card).collect())
     }
 
     /// How the checkpoint was chosen.
@@ -342,9 +352,9 @@ impl Report {
 }
 
 /// What a shard has to tell: its episodes, which are no table yet.
-fn say_part(out: &Path, shard: Shard, rows: &[Row], json: bool) -> anyhow::Result<ExitCode> {
-    let of_all = || rows.iter().filter(|row| row.task_type.is_none());
-    let (n, successes): (usize, usize) = (of_all().map(|row| row.n).sum(), of_all().map(|row| row.successes).sum());
+fn say_part(out: &Path, shard: Shard, played: &[(PathBuf, Vec<Trajectory>)], json: bool) -> anyhow::Result<ExitCode> {
+    let ended = || played.iter().flat_map(|(_, all)| all).filter(|episode| episode.outcome != Outcome::EnvFailed);
+    let (n, successes) = (ended().count(), ended().filter(|episode| episode.reward() > 0.0).count());
     if json {
         ui::print_json(&serde_json::json!({ "shard": shard, "n": n, "successes": successes, "run": out }))?;
     } else {

@@ -2,7 +2,7 @@
 //! played again, and what is written is what the world said.
 
 use crate::ui;
-use crate::worlds::{PythonArgs, WhichWorld};
+use crate::worlds::OwnWorldArgs;
 use agent::episode::Pool;
 use clap::{Args, ValueHint};
 use scenarios::{Outcome, Protocol, Suite, Task, TextVersion, Trajectory};
@@ -48,10 +48,7 @@ pub(crate) struct Import {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    which: WhichWorld,
-    #[command(flatten)]
-    #[command(next_help_heading = "World")]
-    python: PythonArgs,
+    world: OwnWorldArgs,
 }
 
 #[derive(Default, Serialize)]
@@ -155,7 +152,7 @@ impl Import {
         let logged: Vec<Logged<'_>> =
             drafts.iter().enumerate().map(|(place, (_, task, episode))| Logged { place, task, episode }).collect();
         let mut played: Vec<Option<Trajectory>> = vec![None; drafts.len()];
-        let opened = self.which.open(&self.python, usize::MAX)?;
+        let opened = self.world.open(usize::MAX)?;
         let bar = ui::bar("play again");
         bar.set_length(drafts.len() as u64);
         for (protocol, group) in by_protocol(&logged) {

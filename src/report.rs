@@ -11,7 +11,6 @@ use anyhow::Context;
 use clap::{Args, ValueHint};
 use gather::Found;
 use serde::Serialize;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -62,7 +61,7 @@ impl Report {
         let figures = plots::figures(&found)?;
         let html = page::page(&found, &figures)?;
         let path = self.out.unwrap_or_else(|| self.run.join("report.html"));
-        replace(&path, html.as_bytes())?;
+        write(&path, html.as_bytes())?;
         let plots = match &self.plots {
             Some(folder) => write_plots(folder, &figures)?,
             None => Vec::new(),
@@ -114,22 +113,13 @@ fn write_plots(folder: &Path, figures: &[plots::Figure]) -> anyhow::Result<Vec<P
     for figure in figures {
         for (extension, bytes) in [("svg", figure.svg.clone().into_bytes()), ("png", chart::png(&figure.svg)?)] {
             let path = folder.join(format!("{}.{extension}", figure.file));
-            replace(&path, &bytes)?;
+            write(&path, &bytes)?;
             paths.push(path);
         }
     }
     Ok(paths)
 }
 
-/// Writes beside the file first: one that stands there already is lost only to a whole one.
-fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let place = || format!("cannot write {}", path.display());
-    let name = path.file_name().with_context(place)?.to_string_lossy();
-    let beside = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    let write = || {
-        let mut file = std::fs::File::create(&beside)?;
-        file.write_all(bytes)?;
-        std::fs::rename(&beside, path)
-    };
-    write().inspect_err(|_| drop(std::fs::remove_file(&beside))).with_context(place)
+fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    scenarios::files::replace(path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -6,7 +6,7 @@
 
 use crate::policy::{HoldingArgs, ReferenceArgs};
 use crate::ui;
-use crate::worlds::{PythonArgs, WhichWorld};
+use crate::worlds::OwnWorldArgs;
 use agent::episode::Pool;
 use agent::model_player::{LookingOn, ModelPlayer};
 use agent::player::Policy;
@@ -53,10 +53,7 @@ pub(crate) struct Score {
     #[command(flatten)]
     holding: HoldingArgs,
     #[command(flatten)]
-    which: WhichWorld,
-    #[command(flatten)]
-    #[command(next_help_heading = "World")]
-    python: PythonArgs,
+    world: OwnWorldArgs,
 }
 
 /// What the scores of a store depend on beside its episodes; kept beside it, in OUT.settings.json.
@@ -118,7 +115,7 @@ impl Score {
         let pool = Pool { episodes: self.episodes.unwrap_or(pool.episodes), ..pool };
         let Self { completions, stride, seed, .. } = self;
         let scoring = Scoring { completions, stride, seed, pool };
-        let opened = self.which.open(&self.python, failed.len() * completions)?;
+        let opened = self.world.open(failed.len() * completions)?;
         let bar = ui::bar("score");
         bar.set_length(failed.len() as u64);
         let (mut cost, mut lost) = ((0, 0), Vec::new());
@@ -170,7 +167,7 @@ impl Score {
             completions: self.completions,
             stride: self.stride,
             seed: self.seed,
-            world: self.which.world.clone(),
+            world: self.world.which.world.clone(),
         };
         let mut path = self.out.clone().into_os_string();
         path.push(".settings.json");

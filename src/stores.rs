@@ -6,6 +6,7 @@ use scenarios::{Suite, Trajectory};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use trainer::recipe::GamesRecipe;
+use trainer::shard::whole_of;
 
 /// A store to read, and the folder that was named where it was found in one.
 pub(crate) struct Source {
@@ -33,7 +34,7 @@ pub(crate) fn find(paths: &[PathBuf]) -> anyhow::Result<Vec<Source>> {
 }
 
 fn of_folder(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let is_store = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "jsonl");
+    let is_store = |path: &PathBuf| path.extension().is_some_and(|of| of == "jsonl") && whole_of(path).is_none();
     let is_played = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         name == "demonstrations.jsonl" || name.starts_with("guided-") || name.starts_with("episodes-")

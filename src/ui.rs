@@ -188,6 +188,12 @@ pub(crate) fn print_error(error: &anyhow::Error) {
 #[error("{0}")]
 pub(crate) struct WrongUse(pub(crate) String);
 
+/// Refuses a list in which something stands twice: what is played twice would be counted twice.
+pub(crate) fn refuse_twice<T: PartialEq>(flag: &str, list: &[T]) -> Result<(), WrongUse> {
+    let stands_twice = list.iter().enumerate().any(|(index, item)| list[..index].contains(item));
+    if stands_twice { Err(WrongUse(format!("{flag}: one of them stands there twice"))) } else { Ok(()) }
+}
+
 /// 2 for wrong use, an unusable file or a broken world, else 1.
 pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
     let wrong_use = error.is::<WrongUse>()

@@ -2,7 +2,7 @@
 
 use crate::stores::{self, Source};
 use crate::ui;
-use crate::worlds::{Opened, PythonArgs, WhichWorld};
+use crate::worlds::{Opened, OwnWorldArgs};
 use agent::episode::Pool;
 use agent::model::Model;
 use agent::tokenizer::Tokenizer;
@@ -39,10 +39,7 @@ pub(crate) struct Verify {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    which: WhichWorld,
-    #[command(flatten)]
-    #[command(next_help_heading = "World")]
-    python: PythonArgs,
+    world: OwnWorldArgs,
 }
 
 /// A difference and the episode it is in.
@@ -79,7 +76,7 @@ impl Verify {
         let started = Instant::now();
         let tokenizer = self.policy.as_deref().map(tokenizer).transpose()?;
         let sources = stores::find(&self.stores)?;
-        let opened = self.which.open(&self.python, usize::MAX)?;
+        let opened = self.world.open(usize::MAX)?;
         let mut suites: HashMap<PathBuf, Suite> = HashMap::new();
         let mut report = Report::default();
         let bar = ui::bar("verify");

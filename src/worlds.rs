@@ -31,6 +31,16 @@ pub(crate) struct WorldArgs {
     pub(crate) python: PythonArgs,
 }
 
+/// The world in which episodes are replayed, in the words that they were played in.
+#[derive(Args)]
+#[command(next_help_heading = "World")]
+pub(crate) struct OwnWorldArgs {
+    #[command(flatten)]
+    pub(crate) which: WhichWorld,
+    #[command(flatten)]
+    python: PythonArgs,
+}
+
 /// How the processes of a Python world are run.
 #[derive(Args)]
 pub(crate) struct PythonArgs {
@@ -73,6 +83,13 @@ impl WhichWorld {
             ))
             .into()),
         }
+    }
+}
+
+impl OwnWorldArgs {
+    /// [`WhichWorld::open`].
+    pub(crate) fn open(&self, at_once: usize) -> anyhow::Result<Opened> {
+        self.which.open(&self.python, at_once)
     }
 }
 

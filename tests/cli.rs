@@ -196,6 +196,8 @@ fn the_expert_guides_a_student() {
         &["collect", "--policy", "model", "--student", "model", "--suite", "games", "--out", "x.jsonl"],
     )
     .refused(2, "error: --student: only the expert guides one\n");
+    hearth(folder.path(), &[&own[..], &["--slips", "0.1", "--out", "x.jsonl"]].concat())
+        .refused(2, "error: --slips: beside a --student the student goes astray, and the expert does not\n");
 }
 
 #[test]

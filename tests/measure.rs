@@ -71,6 +71,7 @@ fn a_card_sets_the_protocol_and_refuses_what_contradicts_it() {
     eval("no --card oreo --show-admissible").refused("the admissible list is shown, not hidden");
     eval("no --card verl --history full").refused("--card verl: history is full, not last_2\n");
     eval("no --card verl --best-of 1,2").refused("--card verl: best_of is 2, not 1\n");
+    eval("no --card oreo --best-of 2 --search beam:2").refused("--card oreo: search is done, not none\n");
     eval("no --card paper").refused("`paper` is neither oreo nor verl");
     eval("no --history last_0").refused("`last_0` is neither full nor last_N");
     eval("no --card verl").refused("error: expert sees the full history and cannot play with last_2 of it\n");

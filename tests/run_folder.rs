@@ -360,6 +360,8 @@ fn an_evaluation_in_shards_has_the_table_of_one_process() {
         command
     };
     done(&mut eval("whole", &[]));
+    let nothing = output(&mut eval("none", &["--split", "valid_seen", "--shard", "7/9"]));
+    assert_eq!(nothing.0, 0, "a shard without games has done its part: {}", nothing.2);
     for shard in ["1/2", "0/2"] {
         let told = json_of(&mut eval("shared", &["--json", "--shard", shard]));
         assert!(told["n"] == 2 || told["n"] == 3, "{told}");
@@ -367,6 +369,8 @@ fn an_evaluation_in_shards_has_the_table_of_one_process() {
     }
     let merged = done(&mut hearth(path, &["merge", "shared"]));
     assert!(merged.ends_with("of 5 episodes of 2 shards, in shared/episodes-k1.jsonl\n"), "{merged}");
+    let verified = json_of(&mut hearth(path, &["verify", "shared", "--json", "--suite", "games"]));
+    assert_eq!((&verified["stores"], &verified["checked"]), (&json!(1), &json!(5)), "parts are read no more");
     done(&mut eval("shared", &[]));
     let [whole, shared] = ["whole", "shared"].map(|run| fs::read_to_string(path.join(run).join("eval.csv")).unwrap());
     assert_eq!(shared, whole);

@@ -23,6 +23,18 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// As it is written in logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::TurnLimit => "turn_limit",
+            Self::ContextLimit => "context_limit",
+            Self::EnvFailed => "env_failed",
+        }
+    }
+
     /// The terminal reward: 1 for success, else 0.
     #[must_use]
     pub fn reward(self) -> f64 {
@@ -466,6 +478,14 @@ impl Trajectory {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_outcome_is_named_as_it_is_logged() {
+        use Outcome::{ContextLimit, EnvFailed, Failure, Success, TurnLimit};
+        for outcome in [Success, Failure, TurnLimit, ContextLimit, EnvFailed] {
+            assert_eq!(serde_json::to_string(&outcome).unwrap(), format!("{:?}", outcome.name()));
+        }
+    }
 
     /// Logs from before there were states and scores are read, and a turn without them is written as it was then.
     #[test]

@@ -5,7 +5,7 @@ use super::pack::{Packed, PackedStore, Played};
 use crate::ui::WrongUse;
 use anyhow::Context;
 use scenarios::store::Store;
-use scenarios::{Chooser, Outcome, Protocol, Search, Split, Trajectory};
+use scenarios::{Chooser, Protocol, Search, Split, Trajectory};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -13,6 +13,8 @@ use std::fmt::Display;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use trainer::evaluate::{self, Row, read_csv};
+use trainer::shard::whole_of;
+use trainer::stage::ASIDE;
 
 /// A run or an evaluation, read.
 pub(super) struct Found {
@@ -234,10 +236,14 @@ fn files(run: &Path) -> anyhow::Result<Vec<PathBuf>> {
         for entry in entries {
             let entry = entry.map_err(|e| unreadable(&place, &e))?;
             let (name, is_folder) = (entry.file_name(), entry.path().is_dir());
-            let skipped = ["games", "checkpoint", "tensorboard", "value", "adapter"].iter().any(|other| name == *other);
+            let skipped = [ASIDE, "games", "checkpoint", "tensorboard", "value", "adapter"];
+            let is_skipped = skipped.iter().any(|other| name == *other) || whole_of(Path::new(&name)).is_some();
+            if is_skipped {
+                continue;
+            }
             if !is_folder {
                 found.push(folder.join(name));
-            } else if !skipped && folder.components().count() < DEEPEST {
+            } else if folder.components().count() < DEEPEST {
                 open.push(folder.join(name));
             }
         }
@@ -378,17 +384,6 @@ pub(super) fn how_many(k: usize) -> String {
 /// A policy with how it was played.
 pub(super) fn title(policy: &str, how: &str) -> String {
     if how.is_empty() { policy.into() } else { format!("{policy}, {how}") }
-}
-
-/// Why an episode ended, as logs write it.
-pub(super) fn outcome_name(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Success => "success",
-        Outcome::Failure => "failure",
-        Outcome::TurnLimit => "turn_limit",
-        Outcome::ContextLimit => "context_limit",
-        Outcome::EnvFailed => "env_failed",
-    }
 }
 
 fn is_named(file: &Path, name: &str) -> bool {

@@ -4,7 +4,7 @@
 //! texts     ["You are in …", "go to desk 1", …]
 //! stores    what a file holds: policy, how it was played, how many episodes
 //! games     [hash, id, split, task type or null, task sentence]
-//! episodes  [store, game, outcome, repetition, seconds, last observation, failure or null, [completions, tokens, commands], turns]
+//! episodes  [store, game, outcome, seconds, last observation, failure or null, [completions, tokens, commands], turns]
 //! turn      [observation, completion, action, ln π, V, U, candidates, log-ratio, process score]
 //! candidate [completion, score, count, ln π, log-ratio, U]
 //! ```
@@ -12,7 +12,6 @@
 //! Whole numbers among these name a text, a store or a game by its place; an action is −1 where it is the completion
 //! itself and null where the completion held none. Nulls at the end of a list are left out.
 
-use super::gather::outcome_name;
 use scenarios::{Candidate, Outcome, Split, TaskType, Trajectory, Turn};
 use serde::Serialize;
 use std::collections::{BTreeSet, HashMap};
@@ -100,8 +99,7 @@ impl Packed {
         vec![
             place(store),
             place(game),
-            Cell::Word(outcome_name(trajectory.outcome)),
-            place(trajectory.repetition),
+            Cell::Word(trajectory.outcome.name()),
             real(trajectory.seconds),
             self.text(&trajectory.last_observation),
             trajectory
@@ -269,7 +267,7 @@ mod tests {
         assert_eq!(value["games"], json!([["aa", "valid_seen/aa", "valid_seen", null, "look."]]));
         let turns =
             json!([[0, 1, -1, -1.5, 0.1235], [2, 3], [2, 4, 1, null, null, null, [[1, 0.5, 2, null, null, 0.5]]]]);
-        assert_eq!(value["episodes"], json!([[0, 0, "success", 0, 0.5, 5, null, [0, 0, 0], turns]]));
+        assert_eq!(value["episodes"], json!([[0, 0, "success", 0.5, 5, null, [0, 0, 0], turns]]));
     }
 
     #[test]
@@ -297,6 +295,6 @@ mod tests {
     fn a_number_that_is_none_is_left_out() {
         let turn = Turn { value: Some(f32::NAN), after_value: Some(f32::INFINITY), ..turn("o", "look") };
         let value: Value = serde_json::from_str(&packed(&[trajectory("a", vec![turn])], None).json().unwrap()).unwrap();
-        assert_eq!(value["episodes"][0][8], json!([[0, 1, -1]]));
+        assert_eq!(value["episodes"][0][7], json!([[0, 1, -1]]));
     }
 }

@@ -20,8 +20,9 @@
   const games = data.games.map(([hash, id, split, type, sentence]) => ({
     hash, id, split, type, sentence, episodes: [], words: `${sentence}\n${id}`.toLowerCase(),
   }));
-  const episodes = data.episodes.map(([store, game, outcome, repetition, seconds, last, failure, spent, turns]) => {
-    const name = `${stores[store].file}~${games[game].hash.slice(0, 16)}~${repetition}`;
+  const episodes = data.episodes.map(([store, game, outcome, seconds, last, failure, spent, turns]) => {
+    const before = games[game].episodes.filter((other) => other.store === stores[store]).length;
+    const name = `${stores[store].file}~${games[game].hash.slice(0, 16)}~${before}`;
     const episode = { name, store: stores[store], game: games[game], outcome, seconds, last, failure, spent, turns };
     games[game].episodes.push(episode);
     return episode;

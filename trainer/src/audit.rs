@@ -7,6 +7,7 @@
 use crate::card::{CARDS, Card, LINEAGE, Lineage, Sheets, UNKNOWN, run_of};
 use crate::error::TrainerError;
 use crate::recipe::{GamesRecipe, Recipe};
+use crate::shard::whole_of;
 use scenarios::store::Store;
 use scenarios::{Chooser, Outcome, Protocol, Split, Suite, TaskType, Trajectory};
 use serde::{Deserialize, Serialize};
@@ -532,7 +533,8 @@ pub fn measured_stores(folder: &Path) -> Result<Vec<String>, TrainerError> {
         path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("episodes-"))
     });
     let of_run = iterations(folder).flat_map(|iteration| entries(&iteration.join("eval")));
-    let stores = of_eval.chain(of_run).filter(|path| path.extension().is_some_and(|ending| ending == "jsonl"));
+    let is_store = |path: &PathBuf| path.extension().is_some_and(|of| of == "jsonl") && whole_of(path).is_none();
+    let stores = of_eval.chain(of_run).filter(is_store);
     let from_folder = |path: PathBuf| Some(path.strip_prefix(folder).ok()?.to_str()?.to_string());
     Ok(stores.filter_map(from_folder).collect())
 }

@@ -12,9 +12,7 @@ use crate::error::TrainerError;
 use crate::evaluate::{self, GameRow};
 use crate::failures::{self, FailureRow};
 use crate::recipe::{LessonRecipe, Recipe};
-use crate::steps::{Step, steps};
 use scenarios::files;
-use scenarios::store::Store;
 use scenarios::{Chooser, History, Protocol, Split, Suite, Trajectory};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -322,15 +320,11 @@ impl Sheets {
         Ok(Self { cards: file.cards, games, failures: evaluate::read_csv(&folder.join(FAILURES))? })
     }
 
-    /// Counts a policy's episodes, in the place of what was known of it at that K.
-    pub fn set(&mut self, card: Card, episodes: &[Trajectory]) {
-        let (policy, k) = (card.policy.clone(), card.k);
-        self.cards.retain(|other| (&other.policy, other.k) != (&policy, k));
-        self.games.retain(|other| (&other.policy, other.k) != (&policy, k));
-        self.failures.retain(|other| (&other.policy, other.k) != (&policy, k));
+    /// Counts a policy's episodes.
+    pub fn add(&mut self, card: Card, episodes: &[Trajectory]) {
+        self.games.extend(evaluate::games(&card.policy, card.k, episodes));
+        self.failures.extend(failures::failures(&card.policy, card.k, episodes));
         self.cards.push(card);
-        self.games.extend(evaluate::games(&policy, k, episodes));
-        self.failures.extend(failures::failures(&policy, k, episodes));
     }
 
     /// Writes the three files; the cards last.
@@ -348,29 +342,6 @@ impl Sheets {
 fn write_json(path: &Path, value: &impl Serialize) -> Result<(), TrainerError> {
     let text = serde_json::to_string_pretty(value).map_err(|e| TrainerError::content(path, e))? + "\n";
     files::replace(path, text.as_bytes()).map_err(TrainerError::file(path))
-}
-
-/// Writes the sheets of a run: what stands behind each row of its table, from the stores of its finished evaluations.
-///
-/// # Errors
-/// When a store cannot be read or a sheet not written.
-pub fn record_run(run: &Path, suite: &Suite, recipe: &Recipe) -> Result<(), TrainerError> {
-    let mut sheets = Sheets::default();
-    for step in steps(recipe) {
-        let Step::Evaluate { iteration, lesson, .. } = step else { continue };
-        let (place, lesson) = (step.place(recipe, run), &recipe.lessons[lesson]);
-        let Some(manifest) = place.manifest()?.filter(|manifest| place.is_whole(manifest)) else { continue };
-        let episodes = Store::read(place.file("jsonl"))?;
-        if episodes.is_empty() {
-            continue;
-        }
-        let store = PathBuf::from(format!("{}.jsonl", place.stage()));
-        let (name, checkpoint) = (run_policy(&lesson.name, iteration), chosen_by(lesson));
-        let made =
-            Made { suite, seeds: &[recipe.seed], repetitions: 1, checkpoint, code: &manifest.code, store: &store };
-        sheets.set(Card::new(&name, &made, &episodes), &episodes);
-    }
-    sheets.save(run)
 }
 
 /// What tables call a lesson's model of an iteration.

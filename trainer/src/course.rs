@@ -23,7 +23,7 @@
 //! learns and writes the table. The others do nothing but play what is begun, and wait. A run without shards takes in what
 //! shards have played and plays the rest itself.
 
-use crate::card;
+use crate::card::{self, Card, Made, Sheets};
 use crate::error::TrainerError;
 use crate::evaluate::{self, Baseline, Round, Row, in_order, jobs, play_jobs};
 use crate::lock::RunLock;
@@ -112,6 +112,8 @@ struct Course<'a> {
     /// What all evaluations are paired with: the first that is played greedily.
     baseline: Option<Baseline>,
     rows: Vec<Row>,
+    /// What stands beside them.
+    sheets: Sheets,
 }
 
 /// Follows a recipe into `out`, or goes on with what stands there.
@@ -135,8 +137,8 @@ pub fn follow(
     }
     let mut outcomes = Outcomes::new();
     let suite = games(recipe, out, reporter, means, &mut outcomes)?;
-    let (episodes, baseline, rows) = (BTreeMap::new(), None, Vec::new());
-    let mut course = Course { recipe, out, world, reporter, means, suite, outcomes, episodes, baseline, rows };
+    let (episodes, baseline, rows, sheets) = (BTreeMap::new(), None, Vec::new(), Sheets::default());
+    let mut course = Course { recipe, out, world, reporter, means, suite, outcomes, episodes, baseline, rows, sheets };
     if means.shard.leads() {
         course.write_run_json()?;
         move_what_nobody_asks_for(recipe, out, reporter)?;
@@ -343,7 +345,7 @@ impl Course<'_> {
             return Ok(());
         }
         evaluate::write_csv(&self.out.join("eval.csv"), &self.rows)?;
-        card::record_run(self.out, &self.suite, self.recipe)
+        self.sheets.save(self.out)
     }
 
     fn protocols(&self) -> Vec<(usize, String)> {
@@ -633,8 +635,8 @@ impl Course<'_> {
     ) -> Result<(), TrainerError> {
         let tasks = self.tasks(step);
         let played = in_order(Store::read(place.file("jsonl"))?, &jobs(&tasks, self.round(step, Shard::WHOLE)));
-        let lesson = &self.recipe.lessons[lesson].name;
-        let name = if iteration == 1 { lesson.clone() } else { format!("{lesson}-{iteration}") };
+        let lesson = &self.recipe.lessons[lesson];
+        let name = card::run_policy(&lesson.name, iteration);
         let mut table = evaluate::table(&name, k, &played);
         match &self.baseline {
             Some(baseline) => baseline.pair(&mut table, &played),
@@ -648,6 +650,13 @@ impl Course<'_> {
             self.reporter.say(&format!("{name}, K = {k}: {}", rates.join(", ")));
         }
         self.rows.extend(table);
+        if let Some(manifest) = place.manifest()?.filter(|_| !played.is_empty()) {
+            let store = PathBuf::from(format!("{}.jsonl", place.stage()));
+            let (seeds, checkpoint) = ([self.recipe.seed], card::chosen_by(lesson));
+            let (suite, code) = (&self.suite, manifest.code.as_str());
+            let made = Made { suite, seeds: &seeds, repetitions: 1, checkpoint, code, store: &store };
+            self.sheets.add(Card::new(&name, &made, &played), &played);
+        }
         Ok(())
     }
 }

@@ -59,7 +59,7 @@ pub fn holders(folder: &Path) -> Result<Vec<u32>, TrainerError> {
 }
 
 fn shard_path(folder: &Path, shard: Shard) -> PathBuf {
-    folder.join(format!("run.shard-{}.lock", shard.to_string().replace('/', "-of-")))
+    folder.join(format!("run.shard-{}.lock", shard.index())) // of however many: there is one leader
 }
 
 fn open(path: &Path) -> Result<File, TrainerError> {
@@ -107,6 +107,7 @@ mod tests {
         }
         drop(whole);
         let (first, second) = (take("0/2").expect("free again"), take("1/2").expect("beside the other"));
+        assert!(matches!(take("0/3").expect_err("two would lead"), TrainerError::Busy { .. }));
         assert!(take("1/2").expect_err("that shard plays").to_string().contains("in use by process"));
         assert!(matches!(take("0/1").expect_err("shards play"), TrainerError::Busy { .. }));
         drop((first, second));

@@ -43,6 +43,12 @@ impl Shard {
         }
     }
 
+    /// Which one, from 0.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.index
+    }
+
     /// Whether there are others.
     #[must_use]
     pub fn is_part(self) -> bool {

@@ -195,11 +195,11 @@ fn of_the_end(logged: &Trajectory, played: &Trajectory) -> Option<Difference> {
     let [expected_turns, found_turns] = [logged, played].map(|episode| episode.turns.len());
     if (logged.outcome, expected_turns) != (played.outcome, found_turns) {
         // Its own world, or the log's end, ended it; a replay writes no turns beyond the logged ones.
-        let found = played.failure.clone().unwrap_or_else(|| name_of(played.outcome));
+        let found = played.failure.clone().unwrap_or_else(|| played.outcome.name().into());
         return Some(Difference {
             turn: found_turns.min(expected_turns) + 1,
             field: Field::Outcome,
-            expected: format!("{} after {expected_turns} turns", name_of(logged.outcome)),
+            expected: format!("{} after {expected_turns} turns", logged.outcome.name()),
             found: format!("{found} after {found_turns} turns"),
         });
     }
@@ -217,7 +217,7 @@ fn of_the_reward(logged: &Trajectory) -> Option<Difference> {
         turn: logged.turns.len() + 1,
         field: Field::Reward,
         expected: logged.reward.to_string(),
-        found: format!("{due}, which is what {} gives", name_of(logged.outcome)),
+        found: format!("{due}, which is what {} gives", logged.outcome.name()),
     })
 }
 
@@ -246,16 +246,4 @@ pub fn token_difference(tokenizer: &Tokenizer, logged: &Trajectory) -> Option<Di
 
 fn quoted(text: &str) -> String {
     format!("{text:?}")
-}
-
-/// As it is written in a log.
-fn name_of(outcome: Outcome) -> String {
-    match outcome {
-        Outcome::Success => "success",
-        Outcome::Failure => "failure",
-        Outcome::TurnLimit => "turn_limit",
-        Outcome::ContextLimit => "context_limit",
-        Outcome::EnvFailed => "env_failed",
-    }
-    .into()
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use trainer::TrainerError;
+use trainer::card::Lineage;
 use trainer::course::{fresh, tokenize_texts};
 use trainer::plan::Read;
 use trainer::recipe::{Recipe, Start, open_lesson};
@@ -59,8 +60,8 @@ impl Train {
             trajectories.extend(scenarios::store::Store::read(path)?);
         }
         trajectories.sort_by(|a, b| (&a.game, a.repetition, a.seed).cmp(&(&b.game, b.repetition, b.seed)));
-        let start = match (&self.from, recipe.from) {
-            (Some(folder), Start::Collector) => Model::open(folder).map_err(TrainerError::from)?,
+        let start = match (&self.from, &recipe.from) {
+            (Some(folder), Start::Collector | Start::Lesson(_)) => Model::open(folder).map_err(TrainerError::from)?,
             (None, Start::Fresh) => {
                 let shape = match &self.model {
                     Some(path) => Recipe::open(path)?.model,
@@ -71,14 +72,16 @@ impl Train {
             (Some(_), Start::Fresh) => {
                 return Err(ui::WrongUse("--from: the lesson says from = \"fresh\"".into()).into());
             }
-            (None, Start::Collector) => {
-                return Err(ui::WrongUse("--from MODEL is missing: the lesson says from = \"collector\"".into()).into());
+            (None, Start::Collector | Start::Lesson(_)) => {
+                return Err(ui::WrongUse("--from MODEL is missing: the lesson is not from = \"fresh\"".into()).into());
             }
         };
         tokenize_texts(&start.tokenizer, &mut trajectories);
+        let lineage = self.from.as_deref().map(Lineage::open).transpose()?.flatten();
         let lesson = Lesson {
             recipe: &recipe,
             start: &start,
+            lineage: lineage.as_ref(),
             trajectories: &trajectories,
             seed: self.seed,
             out: &self.out,

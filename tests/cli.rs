@@ -716,7 +716,7 @@ fn a_loop_and_its_stages_by_hand() {
     let lesson = "name = \"more\"\nfrom = \"collector\"\ndata = [\"rollouts\"]\noptimizer = { batch = 2, updates = 1 }\nalgorithm = { kind = \"sft\", targets = \"actions\" }\n";
     fs::write(folder.path().join("more.toml"), lesson).unwrap();
     let train = ["train", "more.toml", "--data", "store.jsonl", "--out", "more"];
-    run(&train).refused(2, "error: --from MODEL is missing: the lesson says from = \"collector\"\n");
+    run(&train).refused(2, "error: --from MODEL is missing: the lesson is not from = \"fresh\"\n");
     let trained = run(&[&train[..], &["--from", oreo, "--json"]].concat()).json();
     assert_eq!((&trained["given"], &trained["model"]), (&json!(4), &json!("more")));
     let read = &trained["read"];

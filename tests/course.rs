@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tiny::{RECIPE, files};
 use trainer::TrainerError;
+use trainer::card::Lineage;
 use trainer::course::{Means, Report, Reporter, follow};
 use trainer::evaluate::Row;
 use trainer::recipe::Recipe;
@@ -460,7 +461,7 @@ fn a_student_is_guided_in_a_loop() {
     let (folder, plain) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let one = |text: &str| text.replace("iterations = 2", "iterations = 0").replace("context = 400", "context = 900");
     let beside = |text: &str| {
-        let again = "[[lesson]]\nname = \"again\"\nfrom = \"fresh\"\ndata = [\"demonstrations\", \"guided\"]\n\
+        let again = "[[lesson]]\nname = \"again\"\nfrom = { lesson = \"sft\" }\ndata = [\"demonstrations\", \"guided\"]\n\
                      optimizer = { batch = 2, updates = 3, learning_rate = 2e-3 }\n\
                      algorithm = { kind = \"sft\", targets = \"transcript\" }\n";
         let guided = "[[guided]]\nstudent = \"sft\"\ngames = 6\nrepetitions = 2\ntemperature = 1.0\n\n";
@@ -478,6 +479,8 @@ fn a_student_is_guided_in_a_loop() {
     let policy = |out: &Path, name: &str| fs::read(out.join(format!("1/{name}/model.safetensors"))).unwrap();
     assert_eq!(policy(folder.path(), "sft"), policy(plain.path(), "sft"), "what stands before it is as it was");
     assert_ne!(policy(folder.path(), "again"), policy(folder.path(), "sft"));
+    let lineage = Lineage::open(&folder.path().join("1/again")).unwrap().expect("a lesson leaves it");
+    assert_eq!(lineage.start.as_deref(), Lineage::open(&folder.path().join("1/sft")).unwrap().as_ref());
     let again = go(&guided, folder.path()).unwrap();
     assert_eq!((again.opened, again.report.rows), (0, first.report.rows));
 }

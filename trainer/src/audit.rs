@@ -309,7 +309,8 @@ fn is_test(split: Split) -> bool {
 /// What was learned from against what was measured.
 fn look_at_learning(evidence: &Evidence<'_>, audit: &mut Audit) {
     for (model, lineage) in evidence.lineages {
-        for (split, games) in lineage.games.iter().filter(|(split, games)| is_test(**split) && **games > 0) {
+        let learned = [Split::ValidSeen, Split::ValidUnseen].map(|split| (split, lineage.learned_from(split)));
+        for (split, games) in learned.into_iter().filter(|(_, games)| *games > 0) {
             let text = format!("{model}: it learned from episodes of {games} games of {split}");
             audit.found(Kind::TrainedOnTestSplit, text);
         }
@@ -612,7 +613,7 @@ mod tests {
             game_hash: task.hash.clone(),
             split: task.split,
         });
-        let lineage = Lineage { checkpoint: "last update".into(), games: [(Split::Train, 2)].into() };
+        let lineage = Lineage { checkpoint: "last update".into(), games: [(Split::Train, 2)].into(), start: None };
         Run {
             episodes: suite.tasks[2..].iter().map(won).collect(),
             learned: learned.collect(),
@@ -723,6 +724,15 @@ mod tests {
         planted(
             |run| run.lineages[0].1.games = [(Split::Train, 2), (Split::ValidSeen, 1)].into(),
             &[(Kind::TrainedOnTestSplit, "m: it learned from episodes of 1 games of valid_seen")],
+        );
+        let before = Lineage {
+            checkpoint: "last update".into(),
+            games: [(Split::Train, 2), (Split::ValidUnseen, 3)].into(),
+            start: None,
+        };
+        planted(
+            |run| run.lineages[0].1.start = Some(Box::new(before.clone())),
+            &[(Kind::TrainedOnTestSplit, "m: it learned from episodes of 3 games of valid_unseen")],
         );
         planted(
             |run| run.learned[0].split = Split::ValidUnseen,

@@ -388,16 +388,31 @@ pub struct Lineage {
     pub checkpoint: String,
     /// Games by split whose episodes were learned from, those included that were held out to choose the checkpoint.
     pub games: BTreeMap<Split, usize>,
+    /// That of the model it started from, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<Box<Lineage>>,
 }
 
 impl Lineage {
-    /// Of a lesson that read these episodes.
+    /// Of a lesson that read these episodes, started from a model of that lineage.
     #[must_use]
-    pub fn new<'a>(lesson: &LessonRecipe, read: impl IntoIterator<Item = &'a Trajectory>) -> Self {
+    pub fn new<'a>(
+        lesson: &LessonRecipe,
+        read: impl IntoIterator<Item = &'a Trajectory>,
+        start: Option<&Self>,
+    ) -> Self {
         let games: BTreeSet<(Split, &str)> = read.into_iter().map(|t| (t.split, t.game_hash.as_str())).collect();
         let mut counts = BTreeMap::new();
         games.into_iter().for_each(|(split, _)| *counts.entry(split).or_default() += 1);
-        Self { checkpoint: chosen_by(lesson).into(), games: counts }
+        let start = start.map(|start| Box::new(start.clone()));
+        Self { checkpoint: chosen_by(lesson).into(), games: counts, start }
+    }
+
+    /// At least so many games of a split were learned from: the most that one lesson read, of those that led here.
+    #[must_use]
+    pub fn learned_from(&self, split: Split) -> usize {
+        let own = self.games.get(&split).copied().unwrap_or(0);
+        own.max(self.start.as_ref().map_or(0, |start| start.learned_from(split)))
     }
 
     /// Writes it into a model's folder.
@@ -478,7 +493,10 @@ mod tests {
     fn a_lineage_is_read_as_it_was_written() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(Lineage::open(folder.path()).unwrap(), None);
-        let lineage = Lineage { checkpoint: "last update".into(), games: [(Split::Train, 12)].into() };
+        let before = Lineage { checkpoint: "last update".into(), games: [(Split::ValidSeen, 2)].into(), start: None };
+        let start = Some(Box::new(before.clone()));
+        let lineage = Lineage { games: [(Split::Train, 12)].into(), start, ..before };
+        assert_eq!([Split::Train, Split::ValidSeen].map(|split| lineage.learned_from(split)), [12, 2]);
         lineage.save(folder.path()).unwrap();
         assert_eq!(Lineage::open(folder.path()).unwrap(), Some(lineage));
         std::fs::write(folder.path().join(LINEAGE), "{}").unwrap();

@@ -23,13 +23,13 @@
 //! learns and writes the table. The others do nothing but play what is begun, and wait. A run without shards takes in what
 //! shards have played and plays the rest itself.
 
-use crate::card::{self, Card, Made, Sheets};
+use crate::card::{self, Card, Lineage, Made, Sheets};
 use crate::error::TrainerError;
 use crate::evaluate::{self, Baseline, Round, Row, in_order, jobs, play_jobs};
 use crate::lock::RunLock;
 use crate::mixture::mix;
 use crate::plan::Plan;
-use crate::recipe::{GamesRecipe, ModelRecipe, Recipe, Start};
+use crate::recipe::{GamesRecipe, ModelRecipe, Recipe};
 use crate::shard::{self, Shard, episodes_hash, parts_of, write_store};
 use crate::stage::{self, Found, Inputs, Manifest, Place, State, sentence};
 use crate::steps::{Outcomes, Step, collector, guided, steps};
@@ -591,7 +591,11 @@ impl Course<'_> {
             let (seed, hardware, context) =
                 (self.recipe.seed, self.means.hardware, start.config.max_position_embeddings);
             place.expect(&mut manifest, Plan::new(about, &data, context, seed)?.updates.len())?;
-            let lesson = Lesson { recipe: about, start: &start, trajectories: &data, seed, out: &out, hardware };
+            let from = crate::steps::start(self.recipe, lesson, iteration).map(|name| self.out.join(name));
+            let lineage = from.as_deref().map(Lineage::open).transpose()?.flatten();
+            let lineage = lineage.as_ref();
+            let lesson =
+                Lesson { recipe: about, start: &start, lineage, trajectories: &data, seed, out: &out, hardware };
             let bar = self.reporter.stage(&format!("train {}", about.name));
             let (model, read) = train::train(&lesson, &bar)?;
             bar.finish();
@@ -612,9 +616,9 @@ impl Course<'_> {
         }
         let none = Vec::new();
         let shown = self.episodes.get("demonstrations").unwrap_or(&none);
-        let start = match about.from {
-            Start::Fresh => fresh(&self.recipe.model, shown, self.recipe.seed)?,
-            Start::Collector => self.model(&collector(self.recipe, iteration))?,
+        let start = match crate::steps::start(self.recipe, lesson, iteration) {
+            None => fresh(&self.recipe.model, shown, self.recipe.seed)?,
+            Some(start) => self.model(&start)?,
         };
         let rollouts = |iteration| Some((iteration, self.episodes.get(&format!("{iteration}/rollouts"))?.as_slice()));
         let rollouts = (1..=iteration).filter_map(rollouts).collect();

@@ -236,6 +236,12 @@ impl LessonRecipe {
         }
     }
 
+    /// Whether it is learned once, before the first rollouts, and not in every iteration from their collector.
+    #[must_use]
+    pub fn is_learned_once(&self) -> bool {
+        self.from != Start::Collector
+    }
+
     /// Refuses lessons that cannot be followed.
     ///
     /// # Errors
@@ -278,12 +284,12 @@ impl LessonRecipe {
             }
         }
         let fresh = self.from == Start::Fresh;
-        if fresh && self.data.iter().any(|data| !matches!(data, Data::Demonstrations | Data::Guided)) {
-            return some("a fresh policy has no rollouts to learn from");
+        if self.is_learned_once() && self.data.iter().any(|data| !matches!(data, Data::Demonstrations | Data::Guided)) {
+            return some("it is learned before the first rollouts, so it has none to learn from");
         }
         let (algorithm, kind) = (&self.algorithm, self.algorithm.kind());
         if fresh && algorithm.has_reference() {
-            return Some(format!("{kind} needs a reference: from = \"collector\""));
+            return Some(format!("{kind} needs a reference: from = \"collector\", or a lesson"));
         }
         if self.reference == ReferenceUse::Cached {
             match algorithm {
@@ -307,11 +313,13 @@ impl LessonRecipe {
 }
 
 /// The policy a lesson starts from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Start {
-    /// Random weights and a new vocabulary: learned once, in the first iteration.
+    /// Random weights and a new vocabulary: learned once, before the first rollouts.
     Fresh,
+    /// A lesson that stands before it, `from = { lesson = NAME }`; learned once, before the first rollouts, like that one.
+    Lesson(String),
     /// The policy that collected this iteration's rollouts.
     Collector,
 }
@@ -674,7 +682,7 @@ impl Recipe {
         }
         for lesson in &mut self.lessons {
             lesson.optimizer.updates = 8;
-            if lesson.from == Start::Collector {
+            if !lesson.is_learned_once() {
                 lesson.data = vec![Data::Demonstrations, Data::Rollouts];
             }
         }
@@ -703,15 +711,23 @@ impl Recipe {
                 return Err(format!("lesson {:?}: the name is taken", lesson.name));
             }
             lesson.check()?;
+            if let Start::Lesson(start) = &lesson.from
+                && !self.lessons[..index].iter().any(|before| before.name == *start && before.is_learned_once())
+            {
+                let hint = "a lesson that stands before it and is not from = \"collector\"";
+                return Err(format!("lesson {:?}: it cannot start from {start:?}\nhint: {hint}", lesson.name));
+            }
             if lesson.data.contains(&Data::Guided) && self.students_before(index).next().is_none() {
-                let hint = "[[guided]] student = NAME, a fresh lesson that stands before it";
+                let hint = "[[guided]] student = NAME, a lesson that stands before it and is not from = \"collector\"";
                 return Err(format!("lesson {:?}: nobody was guided before it\nhint: {hint}", lesson.name));
             }
         }
         for (index, guided) in self.guided.iter().enumerate() {
             let student = &guided.student;
-            if !self.lessons.iter().any(|lesson| lesson.name == *student && lesson.from == Start::Fresh) {
-                return Err(format!("guided: there is no fresh lesson {student:?}; lessons are {names:?}"));
+            if !self.lessons.iter().any(|lesson| lesson.name == *student && lesson.is_learned_once()) {
+                return Err(format!(
+                    "guided: no lesson {student:?} is learned before the first rollouts; lessons are {names:?}"
+                ));
             }
             if guided.repetitions == 0 {
                 return Err(format!("guided: {student:?}: repetitions must be above 0"));
@@ -721,8 +737,8 @@ impl Recipe {
             }
         }
         let collector = self.lessons.iter().find(|lesson| lesson.name == self.collect.policy);
-        if collector.is_some_and(|lesson| lesson.from != Start::Fresh) {
-            return Err("collect.policy must be a lesson with from = \"fresh\"".into());
+        if collector.is_some_and(|lesson| !lesson.is_learned_once()) {
+            return Err("collect.policy must be a lesson that is not from = \"collector\"".into());
         }
         if self.evaluate.best_of.contains(&0) || self.evaluate.best_of.is_empty() {
             return Err("evaluate.best_of: K starts at 1".into());
@@ -828,7 +844,7 @@ mod tests {
         assert!(oreo("value_warmup = 0.15", "value_warmup = 1.5").contains("value_warmup = 1.5 must be in [0, 1]"));
         assert!(oreo("batch = 16", "batch = 0").contains("batch, and epochs or updates, must be above 0"));
         assert!(oreo("learning_rate = 1e-4", "learning_rate = nan").contains("learning_rate = NaN must be 0 or more"));
-        assert!(oreo("\"collector\"", "\"fresh\"").contains("a fresh policy has no rollouts"));
+        assert!(oreo("\"collector\"", "\"fresh\"").contains("learned before the first rollouts, so it has none"));
         assert!(oreo("optimizer", "reference = \"cached\"\noptimizer").contains("the exact KL needs it live"));
         let early = "early_stopping = { share = 1.0, every = 5, patience = 2 }\noptimizer";
         assert!(oreo("optimizer", early).contains("early_stopping: share must be in (0, 1)"));

@@ -52,14 +52,14 @@ pub type Outcomes = BTreeMap<String, BTreeMap<String, String>>;
 pub fn steps(recipe: &Recipe) -> Vec<Step> {
     let mut steps = vec![Step::Games, Step::Demonstrations];
     for iteration in 1..=recipe.iterations {
-        let of = |start: Start| {
+        let of = |once: bool| {
             let lessons = recipe.lessons.iter().enumerate();
             lessons
-                .filter(move |(_, lesson)| lesson.from == start)
+                .filter(move |(_, lesson)| lesson.is_learned_once() == once)
                 .map(move |(lesson, _)| Step::Lesson { iteration, lesson })
         };
         if iteration == 1 {
-            for step in of(Start::Fresh) {
+            for step in of(true) {
                 let Step::Lesson { lesson, .. } = step else { continue };
                 let student = &recipe.lessons[lesson].name;
                 steps.push(step);
@@ -68,9 +68,9 @@ pub fn steps(recipe: &Recipe) -> Vec<Step> {
             }
         }
         steps.push(Step::Collect { iteration });
-        steps.extend(of(Start::Collector));
+        steps.extend(of(false));
         for (lesson, about) in recipe.lessons.iter().enumerate() {
-            let is_learned = about.from == Start::Collector || iteration == 1;
+            let is_learned = !about.is_learned_once() || iteration == 1;
             let can_choose = about.algorithm.critic().is_some();
             let ks = recipe.evaluate.best_of.iter().filter(|k| is_learned && (**k == 1 || can_choose));
             steps.extend(ks.map(|k| Step::Evaluate { iteration, lesson, k: *k }));
@@ -149,10 +149,9 @@ impl Step {
             Self::Lesson { iteration, lesson } => {
                 let about = &recipe.lessons[lesson];
                 let inputs = inputs.with("lesson", about).with("context", &recipe.model.context);
-                let inputs = if about.from == Start::Fresh {
-                    inputs.with("model", &recipe.model)
-                } else {
-                    inputs.with("start", made(&collector(recipe, iteration), "policy")?)
+                let inputs = match start(recipe, lesson, iteration) {
+                    None => inputs.with("model", &recipe.model),
+                    Some(start) => inputs.with("start", made(&start, "policy")?),
                 };
                 read(recipe, lesson, iteration).into_iter().try_fold(inputs, |inputs, step| {
                     let hash = made(&step, "episodes")?;
@@ -188,12 +187,22 @@ impl Step {
 /// The lesson whose model collects in an iteration, and from which that iteration's lessons start.
 #[must_use]
 pub fn collector(recipe: &Recipe, iteration: usize) -> String {
-    let is_fresh = |name: &str| recipe.lessons.iter().any(|l| l.name == name && l.from == Start::Fresh);
+    let is_learned_once = |name: &str| recipe.lessons.iter().any(|l| l.name == name && l.is_learned_once());
     let then = &recipe.collect.then;
     match iteration {
         1 => format!("1/{}", recipe.collect.policy),
-        _ if is_fresh(then) => format!("1/{then}"),
+        _ if is_learned_once(then) => format!("1/{then}"),
         later => format!("{}/{then}", later - 1),
+    }
+}
+
+/// The step whose model a lesson starts from; `None` for a fresh one.
+#[must_use]
+pub fn start(recipe: &Recipe, lesson: usize, iteration: usize) -> Option<String> {
+    match &recipe.lessons[lesson].from {
+        Start::Fresh => None,
+        Start::Lesson(name) => Some(format!("1/{name}")),
+        Start::Collector => Some(collector(recipe, iteration)),
     }
 }
 
@@ -298,6 +307,11 @@ mod tests {
             names[1..8],
             ["demonstrations", "1/sft", "guided-sft", "1/second", "guided-second", "1/third", "1/rollouts"]
         );
+        recipe.lessons[2].from = Start::Lesson("second".into());
+        let starts: Vec<Option<String>> = (1..4).map(|lesson| start(&recipe, lesson, 3)).collect();
+        assert_eq!(starts, [None, Some("1/second".into()), Some("2/gigpo".into())]);
+        recipe.collect.policy = "third".into();
+        recipe.check().expect("it can be followed");
         let reads = |lesson| read(&recipe, lesson, 1).into_iter().collect::<Vec<_>>();
         assert_eq!(reads(0), ["demonstrations"]);
         assert_eq!(reads(1), ["demonstrations", "guided-sft"]);
@@ -312,8 +326,20 @@ mod tests {
         };
         let text = refused(&|recipe| recipe.guided.clear());
         assert!(text.starts_with("lesson \"second\": nobody was guided before it\nhint: "), "{text}");
-        assert!(refused(&|recipe| recipe.guided[0].student = "gigpo".into()).contains("no fresh lesson \"gigpo\""));
+        assert!(
+            refused(&|recipe| recipe.guided[0].student = "gigpo".into())
+                .contains("no lesson \"gigpo\" is learned before")
+        );
         assert!(refused(&|recipe| recipe.guided[0].student = "sft".into()).contains("stands there twice"));
+        for start in ["third", "gigpo", "nobody"] {
+            let text = refused(&|recipe| recipe.lessons[1].from = Start::Lesson(start.into()));
+            assert!(
+                text.starts_with(&format!("lesson \"second\": it cannot start from \"{start}\"\nhint: ")),
+                "{text}"
+            );
+        }
+        let of_rollouts = |recipe: &mut Recipe| recipe.lessons[2].data.push(Data::Rollouts);
+        assert!(refused(&of_rollouts).contains("learned before the first rollouts, so it has none"));
     }
 
     #[test]

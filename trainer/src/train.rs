@@ -48,6 +48,8 @@ pub struct Lesson<'a> {
     pub recipe: &'a LessonRecipe,
     /// The policy to start from, also the reference.
     pub start: &'a Model,
+    /// What that was made from, where it is known.
+    pub lineage: Option<&'a Lineage>,
     /// What to read, in an order that does not depend on who finished first.
     pub trajectories: &'a [Trajectory],
     /// Seed of the batches' order.
@@ -91,7 +93,7 @@ pub fn train(lesson: &Lesson<'_>, progress: &ProgressBar) -> Result<(Model, Read
     }
     student.go_back_to_the_best();
     student.save_adapters(lesson)?;
-    Lineage::new(recipe, plan.data.iter().copied()).save(lesson.out)?;
+    Lineage::new(recipe, plan.data.iter().copied(), lesson.lineage).save(lesson.out)?;
     let text_versions = plan.text_versions(&lesson.start.text_versions);
     Ok((student.graduate(lesson.start, text_versions), plan.read))
 }
@@ -784,7 +786,8 @@ mod tests {
             let recipe = LessonRecipe::of(algorithm);
             let out = tempfile::tempdir().unwrap();
             let (out, hardware) = (out.path(), Hardware::Cpu);
-            let lesson = Lesson { recipe: &recipe, start: &model, trajectories: &played, seed: 1, out, hardware };
+            let lesson =
+                Lesson { recipe: &recipe, start: &model, lineage: None, trajectories: &played, seed: 1, out, hardware };
             let plan = Plan::new(&recipe, &played, 10_000, 1).unwrap();
             let mut units: Vec<Unit> = plan.updates.iter().flat_map(|(_, units)| units.clone()).collect();
             let mut recomputing = recipe.clone();

@@ -31,7 +31,15 @@ fn losses(algorithm: &Algorithm, precision: Precision, hardware: Hardware) -> BT
     let optimizer = OptimizerRecipe { batch: played.len(), updates: UPDATES, ..OptimizerRecipe::default() };
     let recipe = LessonRecipe { precision, optimizer, ..LessonRecipe::of(algorithm.clone()) };
     let out = tempfile::tempdir().unwrap();
-    let lesson = Lesson { recipe: &recipe, start: &model, trajectories: &played, seed: 7, out: out.path(), hardware };
+    let lesson = Lesson {
+        recipe: &recipe,
+        start: &model,
+        lineage: None,
+        trajectories: &played,
+        seed: 7,
+        out: out.path(),
+        hardware,
+    };
     train(&lesson, &ProgressBar::hidden()).unwrap();
     let mut losses = BTreeMap::<String, Vec<f64>>::new();
     let mut reader = csv::Reader::from_path(out.path().join("metrics.csv")).unwrap();

@@ -40,7 +40,7 @@ fn updates(trajectories: &[Trajectory], updates: usize) -> OptimizerRecipe {
 }
 
 fn learn(recipe: &LessonRecipe, start: &Model, trajectories: &[Trajectory], out: &Path) -> Model {
-    let lesson = Lesson { recipe, start, trajectories, seed: 7, out, hardware: Hardware::Cpu };
+    let lesson = Lesson { recipe, start, lineage: None, trajectories, seed: 7, out, hardware: Hardware::Cpu };
     train(&lesson, &ProgressBar::hidden()).unwrap().0
 }
 

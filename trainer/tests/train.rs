@@ -49,7 +49,10 @@ fn learn(
     trajectories: &[Trajectory],
     out: &Path,
 ) -> Result<(Model, Read), TrainerError> {
-    train(&Lesson { recipe, start, trajectories, seed: 7, out, hardware: Hardware::Cpu }, &ProgressBar::hidden())
+    train(
+        &Lesson { recipe, start, lineage: None, trajectories, seed: 7, out, hardware: Hardware::Cpu },
+        &ProgressBar::hidden(),
+    )
 }
 
 /// Learns in a folder of its own; what came of it and the rows of metrics.csv.

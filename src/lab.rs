@@ -4,16 +4,18 @@
 use crate::eval::Played;
 use crate::policy::{ChoosingArgs, Player, ReferenceArgs, tells_what_remains};
 use crate::ui;
-use crate::worlds::WorldArgs;
+use crate::worlds::{Opened, WorldArgs};
 use agent::episode::NO_LOOK_AHEAD;
 use agent::model_player::ModelPlayer;
 use agent::player::Policy;
 use anyhow::Context;
 use clap::{Args, ValueHint};
-use scenarios::{Chooser, Protocol, Split, Suite, Task, World};
+use scenarios::{Chooser, History, Protocol, Split, Suite, Task, Trajectory, World};
 use serde::Serialize;
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use trainer::TrainerError;
 use trainer::evaluate::{self, Baseline, Round, play_round};
 use trainer::lab::{self, CalibrationRow, LabRow, Part, Setting};
 use trainer::shard::Shard;
@@ -35,10 +37,13 @@ pub(crate) struct Lab {
     /// K, with commas between; greedy play and one sample are always measured
     #[arg(long, value_delimiter = ',', default_value = "1,2,3,4,5,6,7,8")]
     best_of: Vec<usize>,
-    /// What the best of K is chosen by, with commas between: `after_value`, `log_ratio`, `logprob`, `random`, `oracle`
+    /// What the best of K is chosen by, with commas between: `after_value`, `soft_value`, `log_ratio`, `logprob`, `random`, `oracle`
     /// [default: all that the model, `--reference` and the world have]
     #[arg(long, value_name = "CHOOSERS", value_delimiter = ',')]
     choose_by: Vec<Chooser>,
+    /// Also search with a beam of B = K for each K, in copies of the world: a protocol of its own
+    #[arg(long)]
+    beam: bool,
     #[command(flatten)]
     looking_on: ReferenceArgs,
     /// Sampling temperature
@@ -58,6 +63,12 @@ pub(crate) struct Lab {
     json: bool,
     #[command(flatten)]
     world: WorldArgs,
+}
+
+/// Who plays.
+struct Players<'a> {
+    best_of: &'a ModelPlayer,
+    search: &'a ModelPlayer,
 }
 
 #[derive(Serialize)]
@@ -96,6 +107,7 @@ impl Lab {
         let opened = self.world.open(tasks.len())?;
         let speaking = opened.speaking(translated_to);
         let choosers = self.choosers(&player, speaking.world(), tasks[0])?;
+        let searcher = self.searcher(&player, &opened, protocol.history)?;
         std::fs::create_dir_all(&self.out).with_context(|| format!("cannot use {}", self.out.display()))?;
         let mut report = Report {
             rows: Vec::new(),
@@ -106,7 +118,9 @@ impl Lab {
             seed: self.seed,
             run: self.out.clone(),
         };
-        self.play(&player, speaking.world(), &tasks, &Setting::all(&self.best_of, &choosers), &mut report)?;
+        let settings = Setting::all(&self.best_of, &choosers, searcher.is_some());
+        let players = Players { best_of: &player, search: searcher.as_ref().unwrap_or(&player) };
+        self.play(&players, speaking.world(), &tasks, &settings, &mut report)?;
         opened.say_losses();
         if self.json {
             ui::print_json(&report)?;
@@ -149,34 +163,87 @@ impl Lab {
         Ok(choosers)
     }
 
+    /// Who searches: the model without a reference, of which a search takes none along; `None` where it cannot.
+    fn searcher(&self, player: &ModelPlayer, opened: &Opened, history: History) -> anyhow::Result<Option<ModelPlayer>> {
+        if !self.beam {
+            return Ok(None);
+        }
+        if !player.has_value() || !opened.can_be_copied() || history != History::Full {
+            let text = "--beam: a search wants a value network (value/), a world that can be copied (--world native) and \
+                        the full history";
+            return Err(ui::WrongUse(text.into()).into());
+        }
+        match Player::open(&self.policy, 1, &ChoosingArgs::default(), &self.played.policy)? {
+            Player::Model(alone) => Ok(Some(*alone)),
+            _ => unreachable!("it was a model folder before"),
+        }
+    }
+
     /// Plays every setting, and writes both tables anew after each.
     fn play(
         &self,
-        player: &ModelPlayer,
+        players: &Players<'_>,
         world: &dyn World,
         tasks: &[&Task],
         settings: &[Setting],
         report: &mut Report,
     ) -> anyhow::Result<()> {
         let mut greedy = Baseline::new("greedy", &[]);
+        let (mut last, mut times) = (Vec::new(), 1); // of the games that are repeated
         for setting in settings {
             let protocol = setting.protocol(report.protocol.clone());
-            let round = Round { repetitions: 1, seed: self.seed, pool: self.played.pool(), shard: Shard::WHOLE };
             let bar = ui::bar(&format!("{}, K = {}", setting.chosen_by(), setting.k()));
-            let store = self.out.join(format!("{}.jsonl", setting.store()));
-            let played = play_round(player, world, tasks, &protocol, round, &store, &bar)?;
+            let play = |tasks: &[&Task], store: &str, seed: u64| {
+                let round = Round { repetitions: 1, seed, pool: self.played.pool(), shard: Shard::WHOLE };
+                let player = if protocol.search.is_some() { players.search } else { players.best_of };
+                play_round(player, world, tasks, &protocol, round, &self.out.join(format!("{store}.jsonl")), &bar)
+            };
+            let played = if let Setting::Repeated(k) = *setting {
+                for time in times + 1..=k {
+                    repeat(
+                        &mut last,
+                        |tasks| play(tasks, &Setting::Repeated(time).store(), self.seed + time as u64),
+                        tasks,
+                    )?;
+                }
+                times = k;
+                last.clone()
+            } else {
+                play(tasks, &setting.store(), self.seed)?
+            };
             bar.finish();
             ui::say_lost(&played);
-            if *setting == Setting::Greedy {
-                greedy = Baseline::new("greedy", &played);
+            match setting {
+                Setting::Greedy => greedy = Baseline::new("greedy", &played),
+                Setting::Sampled => last.clone_from(&played),
+                _ => {}
             }
             report.rows.extend(lab::rows(*setting, &played, &greedy));
-            report.calibration.extend(lab::calibration(*setting, &played));
+            if !matches!(setting, Setting::Repeated(_)) {
+                report.calibration.extend(lab::calibration(*setting, &played));
+            }
             evaluate::write_csv(&self.out.join("lab.csv"), &report.rows)?;
             evaluate::write_csv(&self.out.join("calibration.csv"), &report.calibration)?;
         }
         Ok(())
     }
+}
+
+/// Plays the games again that are not won yet.
+fn repeat(
+    last: &mut [Trajectory],
+    play: impl Fn(&[&Task]) -> Result<Vec<Trajectory>, TrainerError>,
+    tasks: &[&Task],
+) -> Result<(), TrainerError> {
+    let open: Vec<&Trajectory> = last.iter().filter(|played| played.reward() <= 0.0).collect();
+    let hashes: HashSet<&str> = open.iter().map(|played| played.game_hash.as_str()).collect();
+    let tasks: Vec<&Task> = tasks.iter().copied().filter(|task| hashes.contains(task.hash.as_str())).collect();
+    for after in play(&tasks)? {
+        let before = last.iter_mut().find(|played| played.game_hash == after.game_hash);
+        let before = before.expect("it was played before");
+        *before = lab::again(before, after);
+    }
+    Ok(())
 }
 
 impl Report {
@@ -200,7 +267,8 @@ impl Report {
         let line = evaluate::protocol_line(&self.protocol);
         let (suite, policy) = (&self.suite[..16], &self.policy_hash);
         ui::print(&format!(
-            "K = 1: {line}; above it the best of K; greedy at temperature 0. Completions, tokens and seconds are those of a \
+            "K = 1: {line}; above it the best of K, and `repeated` up to K such episodes until one is won, which the reward tells; greedy at \
+             temperature 0. Completions, tokens and seconds are those of a \
              game, won/lost alone and p against greedy play\nsuite {suite}, policy {policy}, seed {}; more in {}\n",
             self.seed,
             self.run.join("calibration.csv").display()

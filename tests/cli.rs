@@ -592,7 +592,7 @@ fn a_damaged_model_is_refused_by_its_file() {
     );
     let unknown = by(&["--choose-by", "luck"]);
     assert!(
-        unknown.code == 2 && unknown.stderr.contains("`luck` is none of after_value, log_ratio"),
+        unknown.code == 2 && unknown.stderr.contains("`luck` is none of after_value, soft_value"),
         "{}",
         unknown.stderr
     );
@@ -739,20 +739,24 @@ fn a_loop_and_its_stages_by_hand() {
     assert!(ks.contains(&&json!(1)) && ks.contains(&&json!(2)), "{ks:?}");
     assert_ne!(measured["policy_hash"], trained["policy_hash"], "the lesson made another policy");
     let lab = ["lab", "--policy", oreo, "--reference", "runs/tiny/1/sft", "--split", "valid_unseen", "--games", "1"];
-    let lab = [&lab[..], &["--best-of", "2", "--out", "lab"], &played[..]].concat();
+    let lab = [&lab[..], &["--best-of", "2", "--beam", "--out", "lab"], &played[..]].concat();
     let tables = run(&lab).done();
     assert!(tables.contains("oracle") && tables.contains("calibration error"), "{tables}");
     let report = run(&[&lab[..], &["--json"]].concat()).json();
     let rows: Vec<(&str, u64)> = report["rows"].as_array().unwrap().iter().map(lab_row).collect();
-    let choosers = ["after_value", "log_ratio", "logprob", "random", "oracle"].map(|chooser| (chooser, 2));
-    assert_eq!(rows, [&[("greedy", 1), ("sampled", 1)], &choosers[..]].concat());
+    let choosers =
+        ["after_value", "soft_value", "log_ratio", "logprob", "random", "oracle"].map(|chooser| (chooser, 2));
+    let before = [("greedy", 1), ("sampled", 1), ("repeated", 2)];
+    assert_eq!(rows, [&before[..], &choosers, &[("beam", 2)]].concat());
+    let completions = |row: usize| report["rows"][row]["completions"].as_f64().unwrap();
+    assert!(completions(2) > completions(1), "what was lost was played again");
     let stores = fs::read_dir(folder.path().join("lab")).unwrap().filter(|entry| {
         let path = entry.as_ref().unwrap().path();
         path.extension().is_some_and(|e| e == "jsonl") && fs::read_to_string(path).unwrap().lines().count() == 1
     });
-    assert_eq!(stores.count(), 7, "one episode each, played once");
+    assert_eq!(stores.count(), 10, "one episode each, played once");
     let table = fs::read_to_string(folder.path().join("lab/lab.csv")).unwrap();
-    assert_eq!(table.lines().count(), 8);
+    assert_eq!(table.lines().count(), 11);
     run(&["lab", "--policy", "expert", "--suite", games, "--out", "lab2"])
         .refused(2, "error: --policy expert: the laboratory wants a model folder\n");
 

@@ -376,7 +376,7 @@ impl ModelPlayer {
     #[must_use]
     pub fn choosers(&self) -> Vec<Chooser> {
         let can = |chooser: &Chooser| match chooser {
-            Chooser::AfterValue => self.value.is_some(),
+            Chooser::AfterValue | Chooser::SoftValue => self.value.is_some(),
             Chooser::LogRatio => self.reference.is_some(),
             Chooser::Logprob | Chooser::Random | Chooser::Oracle => true,
         };
@@ -940,6 +940,9 @@ impl Distinct {
     fn score(&self, by: Chooser, seat: &ModelSeat, over: &Candidates) -> f32 {
         let known = match by {
             Chooser::AfterValue => self.after_value,
+            Chooser::SoftValue => {
+                self.after_value.map(|value| value + Chooser::BETA * over.branches[self.index].logprob())
+            }
             Chooser::LogRatio => self.log_ratio(&over.branches),
             Chooser::Logprob => Some(over.branches[self.index].logprob()),
             Chooser::Random => {

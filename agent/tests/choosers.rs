@@ -79,13 +79,14 @@ fn the_chooser_decides_and_the_others_are_logged() {
     let (tasks, model) = (tasks(), babbler(2));
     let player = ModelPlayer::with_reference(model.clone(), Some(babbler(9)), LookingOn::Value).unwrap();
     assert_eq!(player.choosers(), Chooser::ALL);
-    for by in [Chooser::AfterValue, Chooser::LogRatio, Chooser::Logprob, Chooser::Random] {
+    for by in Chooser::ALL.into_iter().filter(|by| *by != Chooser::Oracle) {
         let played = play(&player, &jobs(&tasks, 4), &best_of(4, by), POOL);
         assert_the_best_was_taken(&played, 4);
         for candidate in turns(&played).flat_map(|turn| &turn.candidates) {
             let known = [candidate.after_value, candidate.log_ratio, candidate.logprob].map(Option::unwrap);
             match by {
                 Chooser::AfterValue => assert_eq!(candidate.score, known[0]),
+                Chooser::SoftValue => assert_eq!(candidate.score, known[0] + 0.1 * known[2]),
                 Chooser::LogRatio => assert_eq!(candidate.score, known[1]),
                 Chooser::Logprob => assert_eq!(candidate.score, known[2]),
                 _ => assert!((0.0..1.0).contains(&candidate.score)),
@@ -162,7 +163,7 @@ fn who_cannot_choose_so_says_what_would_help() {
     );
     assert_eq!(
         reason(&watched(&model), Chooser::LogRatio),
-        "the best of 3 by log_ratio: no reference looks on\nhint: it can be chosen by after_value, logprob, random, oracle"
+        "the best of 3 by log_ratio: no reference looks on\nhint: it can be chosen by after_value, soft_value, logprob, random, oracle"
     );
     assert_eq!(alone.can_play(&best_of(1, Chooser::LogRatio)), Ok(()), "one candidate is no choice");
     let failed = play(&alone, &jobs(&tasks(), 1), &best_of(2, Chooser::AfterValue), POOL);

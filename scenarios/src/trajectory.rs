@@ -70,6 +70,9 @@ pub enum Chooser {
     /// U: the value network just after the candidate.
     #[default]
     AfterValue,
+    /// U + β ln π with β = [`Chooser::BETA`]: the likeliest command of the policy improved by U, π exp(U/β). A value network
+    /// whose errors are larger than what tells candidates apart is led to rare ones by U alone.
+    SoftValue,
     /// The implicit advantage ln π − ln π_ref, which β would only scale.
     LogRatio,
     /// ln π of the whole candidate.
@@ -82,13 +85,17 @@ pub enum Chooser {
 
 impl Chooser {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::AfterValue, Self::LogRatio, Self::Logprob, Self::Random, Self::Oracle];
+    pub const ALL: [Self; 6] =
+        [Self::AfterValue, Self::SoftValue, Self::LogRatio, Self::Logprob, Self::Random, Self::Oracle];
+    /// Reward per nat of [`Chooser::SoftValue`]: that of the lessons' recipes.
+    pub const BETA: f32 = 0.1;
 
     /// As it is written in flags and logs.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::AfterValue => "after_value",
+            Self::SoftValue => "soft_value",
             Self::LogRatio => "log_ratio",
             Self::Logprob => "logprob",
             Self::Random => "random",
@@ -102,7 +109,9 @@ impl FromStr for Chooser {
 
     fn from_str(name: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|chooser| chooser.name() == name);
-        found.ok_or_else(|| format!("`{name}` is none of after_value, log_ratio, logprob, random and oracle"))
+        found.ok_or_else(|| {
+            format!("`{name}` is none of after_value, soft_value, log_ratio, logprob, random and oracle")
+        })
     }
 }
 

@@ -369,6 +369,7 @@ fn search(protocol: &Protocol) -> String {
 fn score(chooser: Chooser) -> &'static str {
     match chooser {
         Chooser::AfterValue => "U",
+        Chooser::SoftValue => "U + β ln π",
         Chooser::LogRatio => "ρ",
         Chooser::Logprob => "ln π",
         Chooser::Random => "random",

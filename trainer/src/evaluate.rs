@@ -408,6 +408,7 @@ fn decoding(protocol: &Protocol) -> String {
     let (k, temperature) = (protocol.best_of, protocol.temperature);
     let chosen = match protocol.chosen_by {
         Chooser::AfterValue => "value",
+        Chooser::SoftValue => "value and log-probability",
         Chooser::LogRatio => "log-ratio",
         Chooser::Logprob => "log-probability",
         Chooser::Random => "chance",

@@ -10,7 +10,7 @@
 
 use crate::evaluate::{self, Baseline};
 use crate::statistics::area_under_curve;
-use scenarios::{Chooser, Outcome, Protocol, Split, Trajectory, Turn};
+use scenarios::{Chooser, Outcome, Protocol, Search, Spent, Split, Trajectory, Turn};
 use serde::Serialize;
 
 /// Bins of a reliability table.
@@ -25,29 +25,41 @@ pub enum Setting {
     Greedy,
     /// K = 1 at the laboratory's temperature: the first candidate of every other run's first turn.
     Sampled,
+    /// Up to K above 1 episodes of one sample a turn, until one is won: what K is held against, and a search with it. The
+    /// reward tells when to end, as it tells a search.
+    Repeated(usize),
     /// The best of K above 1.
     BestOf(usize, Chooser),
+    /// A beam of K above 1 states, each given K candidates, in copies of the world.
+    Beam(usize),
 }
 
 impl Setting {
-    /// Every run of a laboratory, the cheap ones first: greedy play, one sample, then each K by each chooser.
+    /// Every run of a laboratory, the cheap ones first: greedy play, one sample, that repeated, then each K by each
+    /// chooser and, with beams, in one.
     #[must_use]
-    pub fn all(ks: &[usize], choosers: &[Chooser]) -> Vec<Self> {
+    pub fn all(ks: &[usize], choosers: &[Chooser], with_beams: bool) -> Vec<Self> {
         let mut ks = ks.to_vec();
         ks.sort_unstable();
         ks.dedup();
-        let best = ks.into_iter().filter(|k| *k > 1);
-        let best = best.flat_map(|k| choosers.iter().map(move |chooser| Self::BestOf(k, *chooser)));
-        [Self::Greedy, Self::Sampled].into_iter().chain(best).collect()
+        ks.retain(|k| *k > 1);
+        let repeated = ks.iter().map(|k| Self::Repeated(*k));
+        let best = ks.iter().flat_map(|k| {
+            let beam = with_beams.then_some(Self::Beam(*k));
+            choosers.iter().map(|chooser| Self::BestOf(*k, *chooser)).chain(beam)
+        });
+        [Self::Greedy, Self::Sampled].into_iter().chain(repeated).chain(best).collect()
     }
 
-    /// What is chosen by; `greedy` or `sampled` where nothing is.
+    /// What is chosen by; where nothing is, how it is played.
     #[must_use]
     pub fn chosen_by(self) -> &'static str {
         match self {
             Self::Greedy => "greedy",
             Self::Sampled => "sampled",
+            Self::Repeated(_) => "repeated",
             Self::BestOf(_, chooser) => chooser.name(),
+            Self::Beam(_) => "beam",
         }
     }
 
@@ -56,16 +68,17 @@ impl Setting {
     pub fn k(self) -> usize {
         match self {
             Self::Greedy | Self::Sampled => 1,
-            Self::BestOf(k, _) => k,
+            Self::Repeated(k) | Self::BestOf(k, _) | Self::Beam(k) => k,
         }
     }
 
-    /// The name of its store, without an extension.
+    /// The name of its store, without an extension; that of the last episode of a game that is repeated.
     #[must_use]
     pub fn store(self) -> String {
         match self {
             Self::Greedy | Self::Sampled => self.chosen_by().into(),
-            Self::BestOf(k, chooser) => format!("{}-k{k}", chooser.name()),
+            Self::Repeated(k) => format!("sampled-{k}"),
+            Self::BestOf(..) | Self::Beam(_) => format!("{}-k{}", self.chosen_by(), self.k()),
         }
     }
 
@@ -74,10 +87,24 @@ impl Setting {
     pub fn protocol(self, protocol: Protocol) -> Protocol {
         match self {
             Self::Greedy => Protocol { temperature: 0.0, best_of: 1, ..protocol },
-            Self::Sampled => Protocol { best_of: 1, ..protocol },
+            Self::Sampled | Self::Repeated(_) => Protocol { best_of: 1, ..protocol },
             Self::BestOf(best_of, chosen_by) => Protocol { best_of, chosen_by, ..protocol },
+            Self::Beam(best_of) => Protocol { best_of, search: Some(Search::Beam { width: best_of }), ..protocol },
         }
     }
+}
+
+/// What stands for a game that is played again: the later episode, unless the world lost it, with what both have cost.
+#[must_use]
+pub fn again(before: &Trajectory, after: Trajectory) -> Trajectory {
+    let spent = Spent {
+        completions: before.spent.completions + after.spent.completions,
+        tokens: before.spent.tokens + after.spent.tokens,
+        commands: before.spent.commands + after.spent.commands,
+    };
+    let seconds = before.seconds + after.seconds;
+    let stands = if after.outcome == Outcome::EnvFailed { before.clone() } else { after };
+    Trajectory { spent, seconds, ..stands }
 }
 
 /// A line of `lab.csv`: a setting on a split.
@@ -303,7 +330,7 @@ pub fn expected_calibration_error(predictions: &[(f64, bool)], bins: usize) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
-    use scenarios::{Candidate, Spent};
+    use scenarios::Candidate;
 
     /// Values and outcomes of ten turns: in five bins of two.
     const PREDICTIONS: [(f64, bool); 10] = [
@@ -355,9 +382,27 @@ mod tests {
     #[test]
     fn one_candidate_is_played_once_for_all_choosers() {
         let choosers = [Chooser::AfterValue, Chooser::Random];
-        let stores: Vec<String> =
-            Setting::all(&[2, 1, 3, 2], &choosers).into_iter().map(|setting| setting.store()).collect();
-        assert_eq!(stores, ["greedy", "sampled", "after_value-k2", "random-k2", "after_value-k3", "random-k3"]);
+        let stores = |with_beams: bool| {
+            let all = Setting::all(&[2, 1, 3, 2], &choosers, with_beams);
+            all.into_iter().map(Setting::store).collect::<Vec<_>>().join(" ")
+        };
+        let first = "greedy sampled sampled-2 sampled-3 after_value-k2 random-k2 ";
+        assert_eq!(stores(false), format!("{first}after_value-k3 random-k3"));
+        assert_eq!(stores(true), format!("{first}beam-k2 after_value-k3 random-k3 beam-k3"));
+        let beam = Setting::Beam(3).protocol(Protocol::default());
+        assert_eq!((beam.best_of, beam.search), (3, Some(Search::Beam { width: 3 })));
+    }
+
+    /// A game that the world lost was played before all the same.
+    #[test]
+    fn a_game_that_is_played_again_has_cost_both() {
+        let before = episode("a", Outcome::TurnLimit, &[(0.5, 0.25), (0.25, 0.0)]);
+        let won = again(&before, episode("a", Outcome::Success, &[(0.75, 0.75)]));
+        assert_eq!((won.outcome, won.turns.len()), (Outcome::Success, 1));
+        assert_eq!(won.spent.completions, before.spent.completions + 4);
+        assert_eq!(won.seconds, 2.0 * before.seconds);
+        let lost = again(&before, episode("a", Outcome::EnvFailed, &[(0.75, 0.75)]));
+        assert_eq!((lost.outcome, lost.turns.len(), lost.spent), (Outcome::TurnLimit, 2, won.spent));
     }
 
     fn episode(game: &str, outcome: Outcome, turns: &[(f32, f32)]) -> Trajectory {

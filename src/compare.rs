@@ -9,7 +9,7 @@ use scenarios::Split;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use trainer::card::Sheets;
+use trainer::card::{GAMES, Sheets};
 use trainer::compare::{merge, pairs, won_more_often};
 use trainer::evaluate::{GameRow, Interval, Row, read_csv};
 use trainer::statistics::{mcnemar_exact, wilson_interval};
@@ -58,7 +58,7 @@ struct Report {
 impl Compare {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         if let [first, second] = self.runs.as_slice()
-            && !(is_run(first) && is_run(second))
+            && !(is_table(first) && is_table(second))
         {
             let text = |path: &PathBuf| path.to_string_lossy().into_owned();
             let direct = direct::direct(&text(first), &text(second))?;
@@ -103,9 +103,11 @@ impl Compare {
     }
 }
 
-/// The folder of a loop, no policy named.
-fn is_run(folder: &Path) -> bool {
-    folder.join("recipe.toml").exists()
+/// The folder of a loop, no policy named, or a table with no games beside it.
+fn is_table(folder: &Path) -> bool {
+    let mut paths = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let tells_games = |path: PathBuf| path.ends_with(GAMES) || path.extension().is_some_and(|of| of == "jsonl");
+    folder.join("recipe.toml").exists() || (folder.join("eval.csv").exists() && !paths.any(tells_games))
 }
 
 fn pooled(rows: &[&Row], games: &[GameRow]) -> Pooled {

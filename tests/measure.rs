@@ -147,6 +147,17 @@ fn two_policies_are_compared_with_every_difference_named() {
 
     run("compare a train").refused("a and train have no game in common");
     run("compare a@5 b").refused("error: a@5: nothing there is meant?\nhint: there are :expert@1\n");
+    for name in ["c", "d"] {
+        fs::create_dir(folder.path().join(name)).unwrap();
+        fs::copy(folder.path().join("a/eval.csv"), folder.path().join(name).join("eval.csv")).unwrap();
+    }
+    let added = run("compare c d --json").json();
+    assert_eq!(
+        (&added["rows"][0]["n"], &added["rows"][0]["successes"]),
+        (&json!(6), &json!(6)),
+        "tables alone: {added}"
+    );
+    run("compare c a").refused("error: c: no games are told of there\nhint: ");
     run("compare a nowhere:oreo").refused("error: nowhere: no such folder\n");
 
     fs::remove_file(folder.path().join("b/eval-card.json")).unwrap();

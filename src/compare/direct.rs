@@ -114,6 +114,10 @@ fn choose(selector: &Selector, places: &[(&str, usize)]) -> Result<usize, ui::Wr
     let greedy: Vec<usize> = meant.iter().copied().filter(|index| places[*index].1 == 1).collect();
     match (meant.as_slice(), greedy.as_slice()) {
         ([only], _) | (_, [only]) => Ok(*only),
+        _ if places.is_empty() => {
+            let hint = "what is compared game by game has eval-games.csv, or the episodes, beside its table";
+            Err(ui::WrongUse(format!("{selector}: no games are told of there\nhint: {hint}")))
+        }
         _ => {
             let names = places.iter().map(|(policy, k)| match *policy {
                 "" => format!("@{k}"),

@@ -4,7 +4,7 @@
 //! to load anything or to run any script but `report.js`.
 
 use super::gather::Found;
-use super::plots::{About, Figure, in_order};
+use super::plots::{About, Figure, in_order, intervals};
 use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
 use minijinja::{Environment, UndefinedBehavior, Value, context};
@@ -70,6 +70,7 @@ pub(super) fn page(found: &Found, figures: &[Figure]) -> anyhow::Result<String> 
         recipe => found.recipe,
         table => found.table,
         against => found.rows.iter().find_map(|row| row.against.as_deref()),
+        intervals => intervals(&found.rows.iter().collect::<Vec<_>>()),
         splits => in_order(found.rows.iter().map(|row| row.split)).iter().map(ToString::to_string).collect::<Vec<_>>(),
         lines => lines(found),
         kinds => kinds(found),

@@ -3,7 +3,7 @@
 use super::chart::{self, Across, DotRow, Panel, Point, Series};
 use super::gather::{Found, Lab, LabRow, Lesson};
 use scenarios::Split;
-use trainer::evaluate::Row;
+use trainer::evaluate::{Interval, Row};
 
 /// A plot with the words around it.
 pub(super) struct Figure {
@@ -77,10 +77,16 @@ fn success(found: &Found, rows: &[&Row]) -> anyhow::Result<Figure> {
     Ok(Figure {
         file: "success".into(),
         title: "Success by policy".into(),
-        caption: "share of games won, Wilson 95 % intervals".into(),
+        caption: format!("share of games won, {}", intervals(rows)),
         about: About::Success,
         svg: chart::dots(&columns, &groups, &lines.iter().map(dot_row).collect::<Vec<_>>())?,
     })
+}
+
+/// How the intervals of these rows were found.
+pub(super) fn intervals(rows: &[&Row]) -> String {
+    let names: Vec<&str> = in_order(rows.iter().map(|row| row.interval)).into_iter().map(Interval::name).collect();
+    format!("{} 95 % intervals", names.join(" or "))
 }
 
 /// A lesson of iteration i > 1 is called NAME-i in the table.
@@ -115,7 +121,7 @@ fn by_iteration(rows: &[&Row]) -> anyhow::Result<Option<Figure>> {
     Ok(Some(Figure {
         file: "iterations".into(),
         title: "By iteration".into(),
-        caption: "greedy success of each lesson, Wilson 95 % intervals".into(),
+        caption: format!("success of each lesson at K = 1, {}", intervals(rows)),
         about: About::Success,
         svg: chart::lines(&panels, 2, (560, 300))?,
     }))
@@ -143,7 +149,7 @@ fn best_of_k(rows: &[&Row]) -> anyhow::Result<Option<Figure>> {
     Ok(Some(Figure {
         file: "best-of-k".into(),
         title: "Best of K".into(),
-        caption: "success by candidates a turn, Wilson 95 % intervals; K = 1 is greedy".into(),
+        caption: format!("success by candidates a turn, {}", intervals(rows)),
         about: About::Success,
         svg: chart::lines(&panels, 2, (560, 320))?,
     }))

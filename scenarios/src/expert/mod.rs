@@ -365,11 +365,10 @@ impl Expert {
         0..self.room.places.len()
     }
 
-    /// The seed's order among equals of one type: by number, from one end or the other.
+    /// The order among equals of one type: by number. Always from the first on, so that an imitator sees what comes next
+    /// from where it stands, and need not look back to the end at which the search began.
     fn order(&self, place: usize) -> u64 {
-        let place = &self.room.places[place];
-        let number = text::number(&place.name);
-        if mix(self.seed, place.kind()) & 1024 == 0 { u64::MAX - number } else { number }
+        text::number(&self.room.places[place].name)
     }
 
     fn say(&self, command: &Command) -> String {

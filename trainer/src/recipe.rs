@@ -164,7 +164,7 @@ pub struct DemonstrationsRecipe {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GuidedRecipe {
-    /// The lesson whose policy is the student; a fresh one.
+    /// The lesson whose policy is the student; one that is learned before the first rollouts.
     pub student: String,
     /// How many games; 0 = all.
     pub games: usize,

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use trainer::TrainerError;
 use trainer::card::Lineage;
-use trainer::course::{fresh, tokenize_texts};
+use trainer::course::{fresh, prepare};
 use trainer::plan::Read;
 use trainer::recipe::{Recipe, Start, open_lesson};
 use trainer::train::{self, Lesson};
@@ -76,7 +76,7 @@ impl Train {
                 return Err(ui::WrongUse("--from MODEL is missing: the lesson is not from = \"fresh\"".into()).into());
             }
         };
-        tokenize_texts(&start.tokenizer, &mut trajectories);
+        prepare(&recipe, &start.tokenizer, &mut trajectories, self.seed);
         let lineage = self.from.as_deref().map(Lineage::open).transpose()?.flatten();
         let lesson = Lesson {
             recipe: &recipe,

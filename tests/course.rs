@@ -461,7 +461,7 @@ fn a_student_is_guided_in_a_loop() {
     let (folder, plain) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let one = |text: &str| text.replace("iterations = 2", "iterations = 0").replace("context = 400", "context = 900");
     let beside = |text: &str| {
-        let again = "[[lesson]]\nname = \"again\"\nfrom = { lesson = \"sft\" }\ndata = [\"demonstrations\", \"guided\"]\n\
+        let again = "[[lesson]]\nname = \"again\"\nthinned = 0.9\nfrom = { lesson = \"sft\" }\ndata = [\"demonstrations\", \"guided\"]\n\
                      optimizer = { batch = 2, updates = 3, learning_rate = 2e-3 }\n\
                      algorithm = { kind = \"sft\", targets = \"transcript\" }\n";
         let guided = "[[guided]]\nstudent = \"sft\"\ngames = 6\nrepetitions = 2\ntemperature = 1.0\n\n";

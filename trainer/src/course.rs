@@ -29,10 +29,11 @@ use crate::evaluate::{self, Baseline, Round, Row, in_order, jobs, play_jobs};
 use crate::lock::RunLock;
 use crate::mixture::mix;
 use crate::plan::Plan;
-use crate::recipe::{GamesRecipe, ModelRecipe, Recipe};
+use crate::recipe::{GamesRecipe, LessonRecipe, ModelRecipe, Recipe};
 use crate::shard::{self, Shard, episodes_hash, parts_of, write_store};
 use crate::stage::{self, Found, Inputs, Manifest, Place, State, sentence};
 use crate::steps::{Outcomes, Step, collector, guided, steps};
+use crate::thinning::thin;
 use crate::train::{self, Lesson};
 use agent::chat;
 use agent::device::Hardware;
@@ -587,7 +588,7 @@ impl Course<'_> {
         let names = if about.algorithm.critic().is_some() { &names[..] } else { &names[..1] };
         if !names.iter().all(|name| place.file(name).exists()) {
             let (start, mut data) = self.lesson_data(lesson, iteration)?;
-            tokenize_texts(&start.tokenizer, &mut data);
+            prepare(about, &start.tokenizer, &mut data, self.recipe.seed);
             let (seed, hardware, context) =
                 (self.recipe.seed, self.means.hardware, start.config.max_position_embeddings);
             place.expect(&mut manifest, Plan::new(about, &data, context, seed)?.updates.len())?;
@@ -697,6 +698,15 @@ fn remove_parts(whole: &Path, episodes: &[Trajectory]) -> Result<(), TrainerErro
 fn sizes(paths: &[PathBuf]) -> Vec<(PathBuf, u64)> {
     let size = |path: &PathBuf| Some((path.clone(), std::fs::metadata(path).ok()?.len()));
     paths.iter().filter_map(size).collect()
+}
+
+/// Makes episodes what a lesson reads: thins their openings where it asks for that, and fills in token ids that are not
+/// there.
+pub fn prepare(lesson: &LessonRecipe, tokenizer: &Tokenizer, trajectories: &mut [Trajectory], seed: u64) {
+    if let Some(most) = lesson.thinned {
+        trajectories.iter_mut().for_each(|trajectory| thin(trajectory, most, seed));
+    }
+    tokenize_texts(tokenizer, trajectories);
 }
 
 /// Fills in the token ids of episodes that were played in text, or by a policy with another tokenizer.

@@ -32,6 +32,7 @@ pub mod stage;
 pub mod statistics;
 pub mod status;
 pub mod steps;
+pub mod thinning;
 pub mod train;
 pub mod verify;
 

@@ -212,6 +212,10 @@ pub struct LessonRecipe {
     /// How the reference is asked.
     #[serde(default)]
     pub reference: ReferenceUse,
+    /// Highest chance that a receptacle which an episode never names is left out of its opening: [`crate::thinning`]. For
+    /// imitation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thinned: Option<f64>,
     /// When it ends early; never without this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_stopping: Option<EarlyStopping>,
@@ -231,6 +235,7 @@ impl LessonRecipe {
             optimizer: OptimizerRecipe::default(),
             lora: None,
             reference: ReferenceUse::default(),
+            thinned: None,
             early_stopping: None,
             algorithm,
         }
@@ -307,6 +312,14 @@ impl LessonRecipe {
             && !(share > 0.0 && share < 1.0 && every > 0 && patience > 0)
         {
             return some("early_stopping: share must be in (0, 1), every and patience above 0");
+        }
+        if let Some(share) = self.thinned {
+            if !(share > 0.0 && share <= 1.0) {
+                return some("thinned must be in (0, 1]");
+            }
+            if !matches!(algorithm, Algorithm::Sft { .. } | Algorithm::RejectionSampling { .. }) {
+                return Some(format!("thinned: {kind} learns from what was played as it was played"));
+            }
         }
         algorithm.check().err()
     }
@@ -848,6 +861,10 @@ mod tests {
         assert!(oreo("optimizer", "reference = \"cached\"\noptimizer").contains("the exact KL needs it live"));
         let early = "early_stopping = { share = 1.0, every = 5, patience = 2 }\noptimizer";
         assert!(oreo("optimizer", early).contains("early_stopping: share must be in (0, 1)"));
+        assert!(oreo("optimizer", "thinned = 0.5\noptimizer").contains("thinned: oreo learns from what was played"));
+        assert!(
+            refused_lesson("sft.toml", "optimizer", "thinned = 1.5\noptimizer").contains("thinned must be in (0, 1]")
+        );
         let lora = "lora = { rank = 4, alpha = 8.0 }\noptimizer = { last_layers = 1, ";
         assert!(oreo("optimizer = { ", lora).contains("lora and last_layers exclude each other"));
         assert!(refused_lesson("dqo.toml", "\"turn\"", "\"response\"").contains("dqo has turn and token"));

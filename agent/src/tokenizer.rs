@@ -1,8 +1,8 @@
 //! Text to token ids and back: a byte-level BPE tokenizer trained on a suite's own texts, kept as `tokenizer.json`.
 //!
 //! Household texts are templates around numbered names ("On the desk 1, you see a mug 2."). The pre-tokenizer keeps a
-//! name, its number, and the words that lead up to a name each in one piece, so that frequent pieces become one token; the
-//! rest splits by words. Any bytes round-trip, seen in training or not.
+//! numbered name in one piece, and the words that lead up to one in another, so that frequent pieces become one token
+//! each; the rest splits by words. Any bytes round-trip, seen in training or not.
 
 mod file;
 
@@ -21,12 +21,9 @@ use tokenizers::{
     },
 };
 
-/// A name that is numbered | its number | the words that lead up to one | a word | what remains. A thing is one and the same
-/// token in the task, in a list and in a command, whatever its number: the decoder finds it by looking for what is equal,
-/// and need not learn that `mug 1` to `mug 5` are mugs. At every word a name is looked for, so how far away it may be is
-/// bounded: a line without names would take time by the square of its length.
-const PIECES: &str =
-    r"[a-z]+(?= [0-9])| [0-9]+|[^0-9\n:]{1,200}?(?=[a-z]+ [0-9])|\n+|[A-Za-z]+|[0-9]| ?[^A-Za-z0-9\s]+|\s";
+/// A numbered name | the words that lead up to one | a word with its leading blank | what remains. At every word a name is
+/// looked for, so how far away it may be is bounded: a line without names would take time by the square of its length.
+const PIECES: &str = r"[a-z]+ [0-9]+|[^0-9\n:]{1,200}?(?=[a-z]+ [0-9])|\n+| ?[A-Za-z]+|[0-9]| ?[^A-Za-z0-9\s]+|\s";
 
 /// A `tokenizer.json` may have this many bytes; the largest in use have a third of it.
 const FILE_LIMIT: u64 = 100 << 20;
@@ -237,18 +234,11 @@ mod tests {
     }
 
     #[test]
-    fn a_thing_is_the_same_token_wherever_it_stands() {
+    fn a_numbered_name_is_one_token() {
         let tokenizer = small();
-        let pieces = |text: &str| {
-            let ids = tokenizer.encode(text);
-            ids.iter().map(|id| tokenizer.decode(&[*id])).collect::<Vec<_>>()
-        };
-        assert_eq!(pieces("go to desk 1"), ["go to ", "desk", " 1"]);
-        assert_eq!(pieces("take mug 2 from desk 1")[1..3], ["mug", " 2"]);
-        assert_eq!(
-            pieces("put a mug in desk").iter().filter(|piece| ["mug", "desk"].contains(&piece.as_str())).count(),
-            2
-        );
+        let ids = tokenizer.encode("go to desk 1");
+        let texts: Vec<String> = ids.iter().map(|id| tokenizer.decode(&[*id])).collect();
+        assert_eq!(texts, ["go to ", "desk 1"]);
     }
 
     #[test]

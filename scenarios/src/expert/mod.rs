@@ -365,10 +365,12 @@ impl Expert {
         0..self.room.places.len()
     }
 
-    /// The order among equals of one type: by number. Always from the first on, so that an imitator sees what comes next
-    /// from where it stands, and need not look back to the end at which the search began.
+    /// The seed's order among equals of one type: by number, from one end or the other. One order for all would be easier to
+    /// imitate, and teaches less: who knows the way by heart does not look at what lies there (results/LOG.md).
     fn order(&self, place: usize) -> u64 {
-        text::number(&self.room.places[place].name)
+        let place = &self.room.places[place];
+        let number = text::number(&place.name);
+        if mix(self.seed, place.kind()) & 1024 == 0 { u64::MAX - number } else { number }
     }
 
     fn say(&self, command: &Command) -> String {

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use trainer::recipe::GamesRecipe;
 use trainer::shard::whole_of;
+use trainer::steps::is_shown;
 
 /// A store to read, and the folder that was named where it was found in one.
 pub(crate) struct Source {
@@ -36,8 +37,8 @@ pub(crate) fn find(paths: &[PathBuf]) -> anyhow::Result<Vec<Source>> {
 fn of_folder(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let is_store = |path: &PathBuf| path.extension().is_some_and(|of| of == "jsonl") && whole_of(path).is_none();
     let is_played = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name == "demonstrations.jsonl" || name.starts_with("guided-") || name.starts_with("episodes-")
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        is_shown(&name) || name.starts_with("episodes-")
     };
     let mut found: Vec<PathBuf> =
         entries(folder)?.into_iter().filter(|path| is_store(path) && is_played(path)).collect();

@@ -1,13 +1,14 @@
 //! Text to token ids and back: a byte-level BPE tokenizer trained on a suite's own texts, kept as `tokenizer.json`.
 //!
 //! Household texts are templates around numbered names ("On the desk 1, you see a mug 2."). The pre-tokenizer keeps a
-//! numbered name in one piece, and the words that lead up to one in another, so that frequent pieces become one token
-//! each; the rest splits by words. Any bytes round-trip, seen in training or not.
+//! numbered name in one piece, or its name and its number in two ([`Names`]), and the words that lead up to one in another,
+//! so that frequent pieces become one token each; the rest splits by words. Any bytes round-trip, seen in training or not.
 
 mod file;
 
 use crate::error::AgentError;
 use crate::files;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;
 use tokenizers::{
@@ -21,9 +22,32 @@ use tokenizers::{
     },
 };
 
-/// A numbered name | the words that lead up to one | a word with its leading blank | what remains. At every word a name is
-/// looked for, so how far away it may be is bounded: a line without names would take time by the square of its length.
-const PIECES: &str = r"[a-z]+ [0-9]+|[^0-9\n:]{1,200}?(?=[a-z]+ [0-9])|\n+| ?[A-Za-z]+|[0-9]| ?[^A-Za-z0-9\s]+|\s";
+/// How a numbered name stands in a vocabulary.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Names {
+    /// `mug 2` is one token: short episodes, and the better from little training.
+    #[default]
+    Whole,
+    /// `mug` and ` 2` are two: a mug is the same token in the task, in a list and in a command, whatever its number. A third
+    /// more tokens, and the better from long training (results/LOG.md).
+    Apart,
+}
+
+impl Names {
+    /// A numbered name, or a name and its number | the words that lead up to one | a word | what remains. At every word a name
+    /// is looked for, so how far away it may be is bounded: a line without names would take time by the square of its length.
+    fn pieces(self) -> &'static str {
+        match self {
+            Self::Whole => {
+                r"[a-z]+ [0-9]+|[^0-9\n:]{1,200}?(?=[a-z]+ [0-9])|\n+| ?[A-Za-z]+|[0-9]| ?[^A-Za-z0-9\s]+|\s"
+            }
+            Self::Apart => {
+                r"[a-z]+(?= [0-9])| [0-9]+|[^0-9\n:]{1,200}?(?=[a-z]+ [0-9])|\n+|[A-Za-z]+|[0-9]| ?[^A-Za-z0-9\s]+|\s"
+            }
+        }
+    }
+}
 
 /// A `tokenizer.json` may have this many bytes; the largest in use have a third of it.
 const FILE_LIMIT: u64 = 100 << 20;
@@ -79,13 +103,25 @@ fn refused(error: impl std::fmt::Display) -> AgentError {
 }
 
 impl Tokenizer {
-    /// Trains a tokenizer of at most `vocab_size` tokens (256 of them bytes, 3 special) on `texts`.
+    /// Trains a tokenizer of at most `vocab_size` tokens (256 of them bytes, 3 special) on `texts`, numbered names whole.
     ///
     /// # Errors
     /// When the library refuses the settings.
     pub fn train<'a>(texts: impl Iterator<Item = &'a str> + Send, vocab_size: usize) -> Result<Self, AgentError> {
-        let split =
-            Split::new(SplitPattern::Regex(PIECES.into()), SplitDelimiterBehavior::Isolated, false).map_err(refused)?;
+        Self::train_with(texts, vocab_size, Names::Whole)
+    }
+
+    /// The same with numbered names that way.
+    ///
+    /// # Errors
+    /// When the library refuses the settings.
+    pub fn train_with<'a>(
+        texts: impl Iterator<Item = &'a str> + Send,
+        vocab_size: usize,
+        names: Names,
+    ) -> Result<Self, AgentError> {
+        let pieces = SplitPattern::Regex(names.pieces().into());
+        let split = Split::new(pieces, SplitDelimiterBehavior::Isolated, false).map_err(refused)?;
         let bytes = ByteLevel::new(false, false, false);
         let mut inner: Inner = TokenizerBuilder::new()
             .with_model(ModelWrapper::BPE(BPE::default()))
@@ -220,33 +256,51 @@ impl Tokenizer {
 mod tests {
     use super::*;
 
+    fn small_with(names: Names) -> Tokenizer {
+        let texts = ["You arrive at desk 1. On the desk 1, you see a mug 2, and a pen 1.\ngo to desk 1\ntake mug 2 from desk 1\n\
+            put a mug in desk"; 8];
+        Tokenizer::train_with(texts.into_iter(), 400, names).expect("trains")
+    }
+
     fn small() -> Tokenizer {
-        let texts = ["You arrive at desk 1. On the desk 1, you see a mug 2, and a pen 1.\ngo to desk 1\ntake mug 2 from desk 1";
-            8];
-        Tokenizer::train(texts.into_iter(), 400).expect("trains")
+        small_with(Names::Whole)
+    }
+
+    fn pieces(tokenizer: &Tokenizer, text: &str) -> Vec<String> {
+        tokenizer.encode(text).iter().map(|id| tokenizer.decode(&[*id])).collect()
     }
 
     /// Found by fuzzing: eight thousand letters without a name took seconds, and these would take hours.
     #[test]
     fn a_long_line_without_names_is_read_in_passing() {
-        let (tokenizer, line) = (small(), "the desk ".repeat(4_000));
-        assert_eq!(tokenizer.decode(&tokenizer.encode(&line)), line);
+        for names in [Names::Whole, Names::Apart] {
+            let (tokenizer, line) = (small_with(names), "the desk ".repeat(4_000));
+            assert_eq!(tokenizer.decode(&tokenizer.encode(&line)), line);
+        }
     }
 
     #[test]
     fn a_numbered_name_is_one_token() {
-        let tokenizer = small();
-        let ids = tokenizer.encode("go to desk 1");
-        let texts: Vec<String> = ids.iter().map(|id| tokenizer.decode(&[*id])).collect();
-        assert_eq!(texts, ["go to ", "desk 1"]);
+        assert_eq!(pieces(&small(), "go to desk 1"), ["go to ", "desk 1"]);
+    }
+
+    #[test]
+    fn a_name_apart_from_its_number_is_the_same_token_everywhere() {
+        let tokenizer = small_with(Names::Apart);
+        assert_eq!(pieces(&tokenizer, "go to desk 1"), ["go to ", "desk", " 1"]);
+        assert_eq!(pieces(&tokenizer, "take mug 2 from desk 1")[1..3], ["mug", " 2"]);
+        let unnumbered = pieces(&tokenizer, "put a mug in desk");
+        assert_eq!(unnumbered.iter().filter(|piece| ["mug", "desk"].contains(&piece.as_str())).count(), 2);
     }
 
     #[test]
     fn any_text_comes_back() {
-        let tokenizer = small();
-        for text in ["", "\n\n -= Ünïcode 漢字 =- \t\r\n", "mug 12345", "On the desk 1, you see nothing.", ": a: b 2"]
-        {
-            assert_eq!(tokenizer.decode(&tokenizer.encode(text)), text);
+        for tokenizer in [Names::Whole, Names::Apart].map(small_with) {
+            for text in
+                ["", "\n\n -= Ünïcode 漢字 =- \t\r\n", "mug 12345", "On the desk 1, you see nothing.", ": a: b 2"]
+            {
+                assert_eq!(tokenizer.decode(&tokenizer.encode(text)), text);
+            }
         }
     }
 

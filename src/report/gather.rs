@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use trainer::evaluate::{self, Row, read_csv};
 use trainer::shard::whole_of;
 use trainer::stage::ASIDE;
+use trainer::steps::is_shown;
 
 /// A run or an evaluation, read.
 pub(super) struct Found {
@@ -266,11 +267,8 @@ fn stores(run: &Path, files: &[PathBuf], with_rollouts: bool) -> anyhow::Result<
     for file in files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "jsonl")) {
         let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let is_in_eval = file.parent().is_some_and(|folder| folder.file_name().is_some_and(|name| name == "eval"));
-        let kind = match name.as_str() {
-            "demonstrations" | "rollouts" => Kind::Learned,
-            guided if guided.starts_with("guided-") => Kind::Learned,
-            _ => Kind::Measured,
-        };
+        let is_learned = !is_in_eval && (name == "rollouts" || is_shown(&name)); // a lesson may be called `guided`
+        let kind = if is_learned { Kind::Learned } else { Kind::Measured };
         let is_store = is_in_eval || name.starts_with("episodes-") || begins_with_a_trajectory(&run.join(file))?;
         if is_store && (kind == Kind::Measured || with_rollouts) {
             let (stem, k) = stem_and_k(&name);

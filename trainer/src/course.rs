@@ -32,7 +32,7 @@ use crate::plan::Plan;
 use crate::recipe::{GamesRecipe, LessonRecipe, ModelRecipe, Recipe};
 use crate::shard::{self, Shard, episodes_hash, parts_of, write_store};
 use crate::stage::{self, Found, Inputs, Manifest, Place, State, sentence};
-use crate::steps::{Outcomes, Step, collector, guided, steps};
+use crate::steps::{Outcomes, Step, collector, guided, is_shown, steps};
 use crate::thinning::thin;
 use crate::train::{self, Lesson};
 use agent::chat;
@@ -565,7 +565,7 @@ impl Course<'_> {
             return Err(TrainerError::content(&path, reason));
         }
         shard::sort(&mut episodes);
-        if stage == "demonstrations" || stage.starts_with("guided-") {
+        if is_shown(stage) {
             let played = episodes.len();
             episodes.retain(|episode| episode.reward() > 0.0);
             if episodes.is_empty() {
@@ -587,13 +587,11 @@ impl Course<'_> {
         let names = ["model.safetensors", "value/model.safetensors"];
         let names = if about.algorithm.critic().is_some() { &names[..] } else { &names[..1] };
         if !names.iter().all(|name| place.file(name).exists()) {
-            let (start, mut data) = self.lesson_data(lesson, iteration)?;
+            let (start, lineage, mut data) = self.lesson_data(lesson, iteration)?;
             prepare(about, &start.tokenizer, &mut data, self.recipe.seed);
             let (seed, hardware, context) =
                 (self.recipe.seed, self.means.hardware, start.config.max_position_embeddings);
             place.expect(&mut manifest, Plan::new(about, &data, context, seed)?.updates.len())?;
-            let from = crate::steps::start(self.recipe, lesson, iteration).map(|name| self.out.join(name));
-            let lineage = from.as_deref().map(Lineage::open).transpose()?.flatten();
             let lineage = lineage.as_ref();
             let lesson =
                 Lesson { recipe: about, start: &start, lineage, trajectories: &data, seed, out: &out, hardware };
@@ -609,24 +607,28 @@ impl Course<'_> {
         Ok(place.finish(manifest, outcome, names)?.outcome)
     }
 
-    /// What a lesson starts from, and what it reads.
-    fn lesson_data(&mut self, lesson: usize, iteration: usize) -> Result<(Model, Vec<Trajectory>), TrainerError> {
+    /// What a lesson starts from, what that was made from, and what the lesson reads.
+    fn lesson_data(
+        &mut self,
+        lesson: usize,
+        iteration: usize,
+    ) -> Result<(Model, Option<Lineage>, Vec<Trajectory>), TrainerError> {
         let about = &self.recipe.lessons[lesson];
         for stage in crate::steps::read(self.recipe, lesson, iteration) {
             self.load(&stage)?;
         }
         let none = Vec::new();
         let shown = self.episodes.get("demonstrations").unwrap_or(&none);
-        let start = match crate::steps::start(self.recipe, lesson, iteration) {
-            None => fresh(&self.recipe.model, shown, self.recipe.seed)?,
-            Some(start) => self.model(&start)?,
+        let (start, lineage) = match crate::steps::start(self.recipe, lesson, iteration) {
+            None => (fresh(&self.recipe.model, shown, self.recipe.seed)?, None),
+            Some(start) => (self.model(&start)?, Lineage::open(&self.out.join(start))?),
         };
         let rollouts = |iteration| Some((iteration, self.episodes.get(&format!("{iteration}/rollouts"))?.as_slice()));
         let rollouts = (1..=iteration).filter_map(rollouts).collect();
         let guided = guided(self.recipe, lesson);
         let guided: Vec<&[Trajectory]> =
             guided.iter().filter_map(|stage| self.episodes.get(stage)).map(Vec::as_slice).collect();
-        Ok((start, mix(&about.data, shown, &guided, &rollouts, iteration, self.recipe.seed)))
+        Ok((start, lineage, mix(&about.data, shown, &guided, &rollouts, iteration, self.recipe.seed)))
     }
 
     /// Adds an evaluation's rows to the table.
@@ -723,7 +725,7 @@ pub fn tokenize_texts(tokenizer: &Tokenizer, trajectories: &mut [Trajectory]) {
 /// # Errors
 /// When the tokenizer library refuses.
 pub fn fresh(shape: &ModelRecipe, trajectories: &[Trajectory], seed: u64) -> Result<Model, TrainerError> {
-    let tokenizer = vocabulary(trajectories, shape.vocabulary)?;
+    let tokenizer = vocabulary(trajectories, shape)?;
     let config = shape.config(tokenizer.vocab_size());
     let policy = Weights::random(&config, seed);
     let (text_versions, companions) = (BTreeSet::new(), Companions::default());
@@ -731,8 +733,8 @@ pub fn fresh(shape: &ModelRecipe, trajectories: &[Trajectory], seed: u64) -> Res
 }
 
 /// A vocabulary from the texts of episodes.
-fn vocabulary(trajectories: &[Trajectory], size: usize) -> Result<Tokenizer, TrainerError> {
+fn vocabulary(trajectories: &[Trajectory], shape: &ModelRecipe) -> Result<Tokenizer, TrainerError> {
     let turns = trajectories.iter().flat_map(|trajectory| &trajectory.turns);
     let texts = turns.flat_map(|turn| [turn.observation.as_str(), turn.completion.as_str()]);
-    Ok(Tokenizer::train(texts, size)?)
+    Ok(Tokenizer::train_with(texts, shape.vocabulary, shape.names)?)
 }

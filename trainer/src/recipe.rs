@@ -6,6 +6,7 @@ use crate::optimizer::OptimizerRecipe;
 use agent::config::DecoderConfig;
 use agent::decoder::Precision;
 use agent::lora::LoraRecipe;
+use agent::tokenizer::Names;
 use scenarios::{Protocol, Split, household};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -99,8 +100,17 @@ pub struct ModelRecipe {
     pub kv_heads: usize,
     /// Most tokens of the vocabulary.
     pub vocabulary: usize,
+    /// How numbered names stand in it: `whole` or `apart`.
+    #[serde(default, skip_serializing_if = "are_whole")]
+    pub names: Names,
     /// Most tokens of an episode.
     pub context: usize,
+}
+
+/// A recipe that does not say how names stand is the same as before it could.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
+fn are_whole(names: &Names) -> bool {
+    *names == Names::Whole
 }
 
 impl ModelRecipe {
@@ -831,6 +841,29 @@ mod tests {
         kinds.sort_unstable();
         kinds.dedup();
         assert_eq!(kinds, ["dpo", "dqo", "dro", "gigpo", "grpo", "kto", "oreo", "rejection_sampling", "sft"]);
+    }
+
+    /// What real ALFWorld is measured with: the recipes of more seeds and of the loop are the first with fewer lessons.
+    #[test]
+    fn the_recipes_for_real_alfworld_are_one() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results/alfworld");
+        let open = |name: &str| Recipe::open(&folder.join(name)).expect("reads");
+        let mut every = open("recipe.toml");
+        every.lessons.retain(|lesson| !["rejection-sampling", "dpo", "oreo-token"].contains(&lesson.name.as_str()));
+        assert_eq!(open("seeds.toml"), every);
+        assert_eq!(open("loop.toml"), Recipe { iterations: 3, ..every });
+    }
+
+    /// Without the key, a recipe is written and hashed as it was before there was one.
+    #[test]
+    fn how_names_stand_is_written_down_where_it_is_not_the_default() {
+        let mut recipe = Recipe::quickstart();
+        assert!(!toml::to_string(&recipe).expect("writes").contains("names"));
+        recipe.model.names = Names::Apart;
+        let text = toml::to_string(&recipe).expect("writes");
+        assert!(text.contains("names = \"apart\""), "{text}");
+        assert_eq!(toml::from_str::<Recipe>(&text).expect("reads"), recipe);
+        assert!(refused("context", "names = \"joined\"\ncontext").contains("unknown variant `joined`"));
     }
 
     /// A lesson's table with one line in the place of another.

@@ -54,21 +54,17 @@ pub fn steps(recipe: &Recipe) -> Vec<Step> {
     for iteration in 1..=recipe.iterations {
         let of = |once: bool| {
             let lessons = recipe.lessons.iter().enumerate();
-            lessons
-                .filter(move |(_, lesson)| lesson.is_learned_once() == once)
-                .map(move |(lesson, _)| Step::Lesson { iteration, lesson })
+            lessons.filter(move |(_, about)| about.is_learned_once() == once)
         };
         if iteration == 1 {
-            for step in of(true) {
-                let Step::Lesson { lesson, .. } = step else { continue };
-                let student = &recipe.lessons[lesson].name;
-                steps.push(step);
-                let guided = recipe.guided.iter().position(|guided| guided.student == *student);
+            for (lesson, about) in of(true) {
+                steps.push(Step::Lesson { iteration, lesson });
+                let guided = recipe.guided.iter().position(|guided| guided.student == about.name);
                 steps.extend(guided.map(|guided| Step::Guided { guided }));
             }
         }
         steps.push(Step::Collect { iteration });
-        steps.extend(of(false));
+        steps.extend(of(false).map(|(lesson, _)| Step::Lesson { iteration, lesson }));
         for (lesson, about) in recipe.lessons.iter().enumerate() {
             let is_learned = !about.is_learned_once() || iteration == 1;
             let can_choose = about.algorithm.critic().is_some();
@@ -85,7 +81,7 @@ impl Step {
     pub fn name(&self, recipe: &Recipe) -> String {
         match *self {
             Self::Games => "games".into(),
-            Self::Demonstrations => "demonstrations".into(),
+            Self::Demonstrations => DEMONSTRATIONS.into(),
             Self::Guided { guided } => guided_by(&recipe.guided[guided].student),
             Self::Lesson { iteration, lesson } => format!("{iteration}/{}", recipe.lessons[lesson].name),
             Self::Collect { iteration } => format!("{iteration}/rollouts"),
@@ -206,8 +202,17 @@ pub fn start(recipe: &Recipe, lesson: usize, iteration: usize) -> Option<String>
     }
 }
 
+const DEMONSTRATIONS: &str = "demonstrations";
+const GUIDED: &str = "guided-";
+
 fn guided_by(student: &str) -> String {
-    format!("guided-{student}")
+    format!("{GUIDED}{student}")
+}
+
+/// Whether a step of this name holds what the expert showed, alone or beside a student.
+#[must_use]
+pub fn is_shown(step: &str) -> bool {
+    step == DEMONSTRATIONS || step.starts_with(GUIDED)
 }
 
 /// The steps of the guided students that a lesson reads.
@@ -225,7 +230,7 @@ pub fn read(recipe: &Recipe, place: usize, iteration: usize) -> BTreeSet<String>
     let lesson = &recipe.lessons[place];
     let shown = lesson.from == Start::Fresh || lesson.data.contains(&Data::Demonstrations);
     let rollouts = lesson.data.iter().filter_map(|source| mixture::iterations(source, iteration)).flatten();
-    let shown = shown.then(|| "demonstrations".to_string());
+    let shown = shown.then(|| DEMONSTRATIONS.to_string());
     shown
         .into_iter()
         .chain(guided(recipe, place))

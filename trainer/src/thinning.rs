@@ -6,16 +6,15 @@
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use scenarios::Trajectory;
-
-/// What stands before the receptacles of a room.
-const BEFORE: &str = "Looking quickly around you, you see ";
+use scenarios::expert::receptacles;
 
 /// Leaves each receptacle that no later turn names out of the opening, with one chance for all, drawn between 0 and `most`
-/// anew for every game, repetition and seed: some openings stay as full as those that will be met. What is changed is an episode in text again, without token ids. Texts that list no
-/// receptacles, and lists of which nothing would be left, stay as they are.
+/// anew for every game, repetition and seed: some openings stay as full as those that will be met. What is changed is an
+/// episode in text again, without token ids. Texts that list no receptacles, and lists of which nothing would be left, stay
+/// as they are.
 pub fn thin(trajectory: &mut Trajectory, most: f64, seed: u64) {
     let Some((opening, later)) = trajectory.turns.split_first_mut() else { return };
-    let Some((before, list, after)) = parts(&opening.observation) else { return };
+    let list = receptacles(&opening.observation);
     let told: Vec<&str> = std::iter::once(opening.completion.as_str())
         .chain(later.iter().flat_map(|turn| [turn.observation.as_str(), turn.completion.as_str()]))
         .chain([trajectory.last_observation.as_str()])
@@ -23,27 +22,19 @@ pub fn thin(trajectory: &mut Trajectory, most: f64, seed: u64) {
     let hash = trajectory.game_hash.get(..16).and_then(|hash| u64::from_str_radix(hash, 16).ok()).unwrap_or_default();
     let mut random = StdRng::seed_from_u64(seed ^ hash ^ trajectory.seed.rotate_left(32));
     let chance = random.random_range(0.0..=most);
+    let list: Vec<&str> = list.iter().map(String::as_str).collect();
     let kept: Vec<&str> = (list.iter().copied())
         .filter(|name| !random.random_bool(chance) || told.iter().any(|text| names(text, name)))
         .collect();
     if kept.is_empty() || kept.len() == list.len() {
         return;
     }
-    opening.observation = format!("{before}{BEFORE}{}{after}", listed(&kept));
+    opening.observation = opening.observation.replacen(&listed(&list), &listed(&kept), 1);
     for turn in &mut trajectory.turns {
         turn.observation_tokens.clear();
         turn.completion_tokens.clear();
         turn.logprobs.clear();
     }
-}
-
-/// What stands before the list of receptacles, their names, and what stands after them.
-fn parts(opening: &str) -> Option<(&str, Vec<&str>, &str)> {
-    let (before, rest) = opening.split_once(BEFORE)?;
-    let end = rest.find('.')?;
-    let item = |item| str::strip_prefix(str::strip_prefix(item, "and ").unwrap_or(item), "a ");
-    let list: Option<Vec<&str>> = rest[..end].split(", ").map(item).collect();
-    Some((before, list?, &rest[end..]))
 }
 
 /// `a x 1, a y 2, and a z 3`, as the world says it.
@@ -87,7 +78,12 @@ mod tests {
             value_policy: None,
             protocol: Protocol::default(),
             turns: vec![
-                turn(format!("Hello.\n\n{BEFORE}{list}.\n\nYour task is to: put a pen in safe."), "go to desk 12"),
+                turn(
+                    format!(
+                        "Hello.\n\nLooking quickly around you, you see {list}.\n\nYour task is to: put a pen in safe."
+                    ),
+                    "go to desk 12",
+                ),
                 turn("You arrive at desk 12. On the desk 12, you see a pen 1.".into(), "take pen 1 from desk 12"),
             ],
             last_observation: "You stand beside safe 1.".into(),

@@ -273,6 +273,36 @@ fn an_evaluation_is_reported_under_the_name_of_its_table() {
     assert!(page.contains("#episodes?store=episodes-k1.jsonl&amp;split=valid_seen"), "a rate leads to its episodes");
 }
 
+/// What the expert showed stands in `guided-STUDENT.jsonl`, what a lesson of that name played in `eval/guided-k1.jsonl`.
+#[test]
+fn a_lesson_called_guided_is_measured_like_others() {
+    let run = run();
+    write_store(&run.path().join("guided-sft.jsonl"), &games("expert", 1, "from bed 1", 0)[..2]);
+    write_store(&run.path().join("1/eval/guided-k1.jsonl"), &games("guided", 1, "from bed 1", 0));
+    let (_, page) = written(run.path(), &[]);
+    let titles = |page| titles(&parts(page).1).into_iter().map(String::from).collect::<Vec<_>>();
+    assert_eq!(titles(&page).iter().filter(|title| *title == "guided").count(), 1);
+    let (_, page) = written(run.path(), &["--with-rollouts"]);
+    assert_eq!(titles(&page).iter().filter(|title| title.starts_with("guided")).count(), 2);
+}
+
+/// A laboratory plays in dozens of ways: the first few stand on top, the others are there to be unfolded.
+#[test]
+fn many_protocols_are_folded() {
+    let folder = tempfile::tempdir().unwrap();
+    for k in 1..=6 {
+        write_store(&folder.path().join(format!("episodes-k{k}.jsonl")), &games("sft", k, "x", 0));
+    }
+    let (_, page) = written(folder.path(), &["--out", folder.path().join("page.html").to_str().unwrap()]);
+    let (shown, folded) = page.split_once("<summary>2 more protocols</summary>").unwrap();
+    let (folded, _) = folded.split_once("</details>").unwrap();
+    let lines = |part: &str| part.matches("by value at temperature 0.5, malformed").count();
+    assert_eq!((lines(shown), lines(folded)), (3, 2)); // and the greedy one
+
+    let (_, page) = written(run().path(), &[]);
+    assert!(!page.contains("more protocols"));
+}
+
 #[test]
 fn damage_is_named_by_file_and_line() {
     let run = run();

@@ -15,7 +15,8 @@ use std::sync::Arc;
 const INK: RGBColor = RGBColor(0x1c, 0x23, 0x2b);
 const FAINT: RGBColor = RGBColor(0x5f, 0x6b, 0x78);
 const GRID: RGBColor = RGBColor(0xe4, 0xe7, 0xeb);
-const SERIES: [RGBColor; 8] = [
+/// As many as a laboratory has curves.
+const SERIES: [RGBColor; 10] = [
     RGBColor(0x1f, 0x6f, 0xc4),
     RGBColor(0xc4, 0x56, 0x0b),
     RGBColor(0x1a, 0x85, 0x4f),
@@ -24,6 +25,8 @@ const SERIES: [RGBColor; 8] = [
     RGBColor(0x0c, 0x87, 0x96),
     RGBColor(0xc2, 0x33, 0x67),
     RGBColor(0x6b, 0x75, 0x80),
+    RGBColor(0x7a, 0x4a, 0x2b),
+    RGBColor(0x33, 0x3f, 0x9e),
 ];
 
 /// plotters writes a text's size divided by this.

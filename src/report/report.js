@@ -243,6 +243,8 @@
       if (!episode) pane.replaceChildren(el('p', { class: 'note', text: 'No episode matches.' }));
       else pane.replaceChildren(heading(episode, beside), ...(beside ? sideBySide(episode, beside) : alone(episode)));
       pane.scrollTop = 0;
+      const chip = pane.querySelector('.strip [aria-pressed="true"]'); // of a laboratory's dozens, in the middle of what is seen
+      if (chip) chip.parentElement.scrollTop = chip.offsetTop - chip.parentElement.clientHeight / 2;
     }
     showTurn();
   }

@@ -37,8 +37,8 @@ pub(crate) struct Lab {
     /// K, with commas between; greedy play and one sample are always measured
     #[arg(long, value_delimiter = ',', default_value = "1,2,3,4,5,6,7,8")]
     best_of: Vec<usize>,
-    /// What the best of K is chosen by, with commas between: `after_value`, `soft_value`, `log_ratio`, `logprob`, `random`, `oracle`
-    /// [default: all that the model, `--reference` and the world have]
+    /// What the best of K is chosen by, with commas between: `after_value`, `soft_value`, `log_ratio`, `logprob`, `random`,
+    /// `oracle` [default: all that the model, `--reference` and the world have]
     #[arg(long, value_name = "CHOOSERS", value_delimiter = ',')]
     choose_by: Vec<Chooser>,
     /// Also search with a beam of B = K for each K, in copies of the world: a protocol of its own
@@ -107,7 +107,8 @@ impl Lab {
         let opened = self.world.open(tasks.len())?;
         let speaking = opened.speaking(translated_to);
         let choosers = self.choosers(&player, speaking.world(), tasks[0])?;
-        let searcher = self.searcher(&player, &opened, protocol.history)?;
+        self.check_beam(&player, &opened, protocol.history)?;
+        let alone = self.alone()?;
         std::fs::create_dir_all(&self.out).with_context(|| format!("cannot use {}", self.out.display()))?;
         let mut report = Report {
             rows: Vec::new(),
@@ -118,8 +119,8 @@ impl Lab {
             seed: self.seed,
             run: self.out.clone(),
         };
-        let settings = Setting::all(&self.best_of, &choosers, searcher.is_some());
-        let players = Players { best_of: &player, search: searcher.as_ref().unwrap_or(&player) };
+        let settings = Setting::all(&self.best_of, &choosers, self.beam);
+        let players = Players { best_of: &player, search: alone.as_deref().unwrap_or(&player) };
         self.play(&players, speaking.world(), &tasks, &settings, &mut report)?;
         opened.say_losses();
         if self.json {
@@ -163,18 +164,24 @@ impl Lab {
         Ok(choosers)
     }
 
-    /// Who searches: the model without a reference, of which a search takes none along; `None` where it cannot.
-    fn searcher(&self, player: &ModelPlayer, opened: &Opened, history: History) -> anyhow::Result<Option<ModelPlayer>> {
-        if !self.beam {
-            return Ok(None);
-        }
-        if !player.has_value() || !opened.can_be_copied() || history != History::Full {
+    /// Refuses a search that cannot be done.
+    fn check_beam(&self, player: &ModelPlayer, opened: &Opened, history: History) -> anyhow::Result<()> {
+        let can_search = player.has_value() && opened.can_be_copied() && history == History::Full;
+        if self.beam && !can_search {
             let text = "--beam: a search wants a value network (value/), a world that can be copied (--world native) and \
                         the full history";
             return Err(ui::WrongUse(text.into()).into());
         }
+        Ok(())
+    }
+
+    /// The model without the reference, of which a search takes none along; `None` where nobody asks for that.
+    fn alone(&self) -> anyhow::Result<Option<Box<ModelPlayer>>> {
+        if !self.beam || self.looking_on.reference.is_none() {
+            return Ok(None);
+        }
         match Player::open(&self.policy, 1, &ChoosingArgs::default(), &self.played.policy)? {
-            Player::Model(alone) => Ok(Some(*alone)),
+            Player::Model(alone) => Ok(Some(alone)),
             _ => unreachable!("it was a model folder before"),
         }
     }
@@ -200,11 +207,8 @@ impl Lab {
             };
             let played = if let Setting::Repeated(k) = *setting {
                 for time in times + 1..=k {
-                    repeat(
-                        &mut last,
-                        |tasks| play(tasks, &Setting::Repeated(time).store(), self.seed + time as u64),
-                        tasks,
-                    )?;
+                    let (store, seed) = (Setting::Repeated(time).store(), self.seed.wrapping_add(time as u64));
+                    repeat(&mut last, tasks, |open| play(open, &store, seed))?;
                 }
                 times = k;
                 last.clone()
@@ -232,13 +236,13 @@ impl Lab {
 /// Plays the games again that are not won yet.
 fn repeat(
     last: &mut [Trajectory],
-    play: impl Fn(&[&Task]) -> Result<Vec<Trajectory>, TrainerError>,
     tasks: &[&Task],
+    play: impl Fn(&[&Task]) -> Result<Vec<Trajectory>, TrainerError>,
 ) -> Result<(), TrainerError> {
-    let open: Vec<&Trajectory> = last.iter().filter(|played| played.reward() <= 0.0).collect();
-    let hashes: HashSet<&str> = open.iter().map(|played| played.game_hash.as_str()).collect();
-    let tasks: Vec<&Task> = tasks.iter().copied().filter(|task| hashes.contains(task.hash.as_str())).collect();
-    for after in play(&tasks)? {
+    let lost = last.iter().filter(|played| played.reward() <= 0.0).map(|played| played.game_hash.as_str());
+    let lost: HashSet<&str> = lost.collect();
+    let open: Vec<&Task> = tasks.iter().copied().filter(|task| lost.contains(task.hash.as_str())).collect();
+    for after in play(&open)? {
         let before = last.iter_mut().find(|played| played.game_hash == after.game_hash);
         let before = before.expect("it was played before");
         *before = lab::again(before, after);
@@ -267,9 +271,9 @@ impl Report {
         let line = evaluate::protocol_line(&self.protocol);
         let (suite, policy) = (&self.suite[..16], &self.policy_hash);
         ui::print(&format!(
-            "K = 1: {line}; above it the best of K, and `repeated` up to K such episodes until one is won, which the reward tells; greedy at \
-             temperature 0. Completions, tokens and seconds are those of a \
-             game, won/lost alone and p against greedy play\nsuite {suite}, policy {policy}, seed {}; more in {}\n",
+            "K = 1: {line}; above it the best of K, and `repeated` up to K such episodes until one is won, which the reward \
+             tells; greedy at temperature 0. Completions, tokens and seconds are those of a game, won/lost alone and p \
+             against greedy play\nsuite {suite}, policy {policy}, seed {}; more in {}\n",
             self.seed,
             self.run.join("calibration.csv").display()
         ));

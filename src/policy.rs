@@ -72,8 +72,8 @@ pub(crate) struct ReferenceArgs {
 #[derive(Args, Clone, Default)]
 pub(crate) struct ChoosingArgs {
     /// What the best of K is chosen by: `after_value`, the model's value network just after a candidate; `soft_value`,
-    /// that and 0.1 ln π; `log_ratio`, the implicit advantage over `--reference`; `logprob`; `random`; or `oracle`, how near to the goal the world's own
-    /// state then is, which cheats
+    /// that and 0.1 ln π; `log_ratio`, the implicit advantage over `--reference`; `logprob`; `random`; or `oracle`, how near
+    /// to the goal the world's own state then is, which cheats
     #[arg(long, value_name = "CHOOSER", default_value = "after_value", help_heading = "Best of K")]
     pub(crate) choose_by: Chooser,
     #[command(flatten)]

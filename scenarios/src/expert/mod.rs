@@ -47,6 +47,12 @@ pub fn goal_object(opening: &str) -> Option<String> {
     text::goal(opening).map(|goal| goal.object)
 }
 
+/// The receptacles that a game's opening lists, such as `desk 1`, in its order; none where it lists none.
+#[must_use]
+pub fn receptacles(opening: &str) -> Vec<String> {
+    text::receptacles(opening)
+}
+
 /// How a version says "put".
 #[derive(Debug, Clone, Copy)]
 enum PutForm {

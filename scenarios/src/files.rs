@@ -2,7 +2,7 @@
 //! holds a file's lock.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 /// Writes `bytes` to `path`, replacing what was there at once or not at all: after a kill, a full disk or a power cut
@@ -36,8 +36,17 @@ pub fn sync_folder(path: &Path) {
 #[must_use]
 pub fn lock_holder(path: &Path) -> Option<u32> {
     let inode = inode(&fs::metadata(path).ok()?)?;
-    let locks = fs::read_to_string("/proc/locks").ok()?;
-    locks.lines().find_map(|line| holder(line, inode))
+    (0..LOOKS).find_map(|_| locks().ok()?.lines().find_map(|line| holder(line, inode)))
+}
+
+/// The system's list goes on by the number of the line from one read to the next, so it lacks a lock when an earlier one
+/// ended in between: it is read in few pieces, and more than once before a lock is said to have no holder.
+const LOOKS: usize = 4;
+
+fn locks() -> io::Result<String> {
+    let mut text = String::with_capacity(1 << 16);
+    File::open("/proc/locks")?.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 #[cfg(unix)]
@@ -67,6 +76,7 @@ fn beside(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
     #[test]
     fn a_file_that_cannot_be_replaced_is_as_it_was() {
@@ -96,5 +106,27 @@ mod tests {
         file.as_file().lock().unwrap();
         let is_told = Path::new("/proc/locks").exists();
         assert_eq!(lock_holder(file.path()), is_told.then(std::process::id));
+    }
+
+    #[test]
+    fn a_holder_is_found_while_other_locks_come_and_go() {
+        let is_done = AtomicBool::new(!Path::new("/proc/locks").exists());
+        let takes_and_leaves = || {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            while !is_done.load(Relaxed) {
+                file.as_file().lock().unwrap();
+                file.as_file().unlock().unwrap();
+            }
+        };
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().lock().unwrap();
+        let is_found = |_| is_done.load(Relaxed) || lock_holder(file.path()) == Some(std::process::id());
+        std::thread::scope(|scope| {
+            scope.spawn(takes_and_leaves);
+            scope.spawn(takes_and_leaves);
+            let found = (0..5_000).filter(|look| is_found(*look)).count();
+            is_done.store(true, Relaxed);
+            assert_eq!(found, 5_000);
+        });
     }
 }

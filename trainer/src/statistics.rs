@@ -314,7 +314,7 @@ mod tests {
         }
     }
 
-    /// The first case is printed in Newcombe's paper, the others recorded from `tests/oracle/statistics.py`.
+    /// The first case is printed in Newcombe's paper, the others recorded from `tests/oracle/measures.py`.
     #[test]
     fn newcombe_interval_against_the_oracle() {
         let recorded = [
@@ -342,7 +342,7 @@ mod tests {
         games.iter().map(pair).collect()
     }
 
-    /// 11/17 − 7/18. The ends are those of the exact distribution, all 6⁶ resamples of `tests/oracle/statistics.py`, at
+    /// 11/17 − 7/18. The ends are those of the exact distribution, all 6⁶ resamples of `tests/oracle/measures.py`, at
     /// levels where its steps are wide beside the noise of so many draws.
     #[test]
     fn the_bootstrap_against_every_resample() {

@@ -1,7 +1,7 @@
 """Intervals, tests and powers of trainer/src/statistics.rs as scipy and statsmodels have them: the numbers that its tests
 record.
 
-    python3 tests/oracle/statistics.py      (Python 3.11.7, numpy 2.4.6, scipy 1.17.1, statsmodels 0.15.0)
+    python3 tests/oracle/measures.py      (Python 3.11.7, numpy 2.4.6, scipy 1.17.1, statsmodels 0.15.0)
 
 Newcombe's interval is in neither library: it is written here from his paper and held to the example that he prints.
 The bootstrap is held to the exact distribution, by going through every resample, and to scipy's; the smallest

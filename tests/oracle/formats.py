@@ -3,7 +3,8 @@
     python3 tests/oracle/formats.py FOLDER      (Python 3.11.7)
 
 Packages: datasets 5.2.0, pyarrow 26.0.1, pandas 3.1.1, torch 2.9.1, transformers 5.17.0, trl 1.16.0 (with accelerate
-1.15.0); verl 0.9.1 (with omegaconf, tensordict 0.15.3, ray, installed with --no-deps: it asks for an older transformers).
+1.15.0); verl 0.9.1 and tensordict 0.15.3, which ask for other versions of these, with --no-deps, and beside them omegaconf,
+hydra-core, ray, torchdata, pillow, codetiming, cloudpickle, orjson, importlib_metadata and pyvers.
 FOLDER holds FORMAT.jsonl and FORMAT.parquet, all of the same episodes with a system message. It needs no model and no GPU:
 a tokenizer of single words and a network of chance are made here; TRL's trainers prepare the rows and make an update.
 """

@@ -191,8 +191,8 @@ fn a_users_world_is_won_lost_and_tells_its_commands() {
     assert_eq!(environment.admissible_commands().unwrap(), ["forward", "lose"]);
 }
 
-/// One after the other, the oldest first: of two, the older may be playing while its time comes, so how many are replaced depends on
-/// how fast each starts.
+/// One after the other, the oldest first: of two, the older may be playing while its time comes, so how many are replaced
+/// depends on how fast each starts.
 #[test]
 fn workers_serve_many_games_and_are_recycled() {
     for (workers, replaced) in [(1, 4..=4), (2, 1..=4)] {

@@ -8,6 +8,7 @@ use crate::card::{CARDS, Card, LINEAGE, Lineage, Sheets, UNKNOWN, run_of};
 use crate::error::TrainerError;
 use crate::recipe::{GamesRecipe, Recipe};
 use crate::shard::whole_of;
+use crate::steps::is_shown;
 use scenarios::store::Store;
 use scenarios::{Chooser, Outcome, Protocol, Split, Suite, TaskType, Trajectory};
 use serde::{Deserialize, Serialize};
@@ -472,12 +473,9 @@ impl Folder {
 /// # Errors
 /// When one cannot be read.
 pub fn learned_in_run(run: &Path) -> Result<Vec<Learned>, TrainerError> {
-    let mut paths = vec![run.join("demonstrations.jsonl")];
-    let is_guided = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with("guided-") && name.ends_with(".jsonl")
-    };
-    paths.extend(entries(run).into_iter().filter(is_guided));
+    let is_store = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "jsonl");
+    let is_shown = |path: &PathBuf| is_shown(&path.file_stem().unwrap_or_default().to_string_lossy());
+    let mut paths: Vec<PathBuf> = entries(run).into_iter().filter(|path| is_store(path) && is_shown(path)).collect();
     paths.extend(iterations(run).map(|iteration| iteration.join("rollouts.jsonl")));
     let mut games = BTreeSet::new();
     for path in paths.iter().filter(|path| path.exists()) {

@@ -618,7 +618,7 @@ impl Course<'_> {
             self.load(&stage)?;
         }
         let none = Vec::new();
-        let shown = self.episodes.get("demonstrations").unwrap_or(&none);
+        let shown = self.episodes.get(&Step::Demonstrations.name(self.recipe)).unwrap_or(&none);
         let (start, lineage) = match crate::steps::start(self.recipe, lesson, iteration) {
             None => (fresh(&self.recipe.model, shown, self.recipe.seed)?, None),
             Some(start) => (self.model(&start)?, Lineage::open(&self.out.join(start))?),

@@ -15,10 +15,22 @@ fn main() {
             );
             return;
         }
-        println!("cargo:rustc-env=HEARTH_PYTHON_MAJOR={}", python.version().major);
-        println!("cargo:rustc-env=HEARTH_PYTHON_MINOR={}", python.version().minor);
-        println!("cargo:rustc-env=HEARTH_PYTHON_EXECUTABLE={}", python.executable().unwrap_or(""));
-        println!("cargo:rustc-env=HEARTH_PYTHON_LIBRARY={}", python.lib_dir().unwrap_or(""));
+        println!(
+            "cargo:rustc-env=HEARTH_PYTHON_MAJOR={}",
+            python.version().major
+        );
+        println!(
+            "cargo:rustc-env=HEARTH_PYTHON_MINOR={}",
+            python.version().minor
+        );
+        println!(
+            "cargo:rustc-env=HEARTH_PYTHON_EXECUTABLE={}",
+            python.executable().unwrap_or("")
+        );
+        println!(
+            "cargo:rustc-env=HEARTH_PYTHON_LIBRARY={}",
+            python.lib_dir().unwrap_or("")
+        );
         println!("cargo::metadata=library={}", python.lib_dir().unwrap_or(""));
     }
 }

@@ -45,9 +45,15 @@ impl Audit {
         let mut folders = Vec::new();
         for folder in self.folders {
             let opened = Folder::open(&folder, self.suite.as_deref(), &self.training)?;
-            folders.push(Audited { folder, audit: audit(&opened.evidence()) });
+            folders.push(Audited {
+                folder,
+                audit: audit(&opened.evidence()),
+            });
         }
-        let findings = folders.iter().map(|audited| audited.audit.findings.len()).sum();
+        let findings = folders
+            .iter()
+            .map(|audited| audited.audit.findings.len())
+            .sum();
         let report = Report { folders, findings };
         if self.json {
             ui::print_json(&report)?;

@@ -140,19 +140,33 @@ struct Games {
 impl Games {
     fn open(suite: Option<&PathBuf>) -> anyhow::Result<Self> {
         if let Some(path) = suite {
-            return Ok(Self { suite: crate::games::open(path)?, _scratch: None });
+            return Ok(Self {
+                suite: crate::games::open(path)?,
+                _scratch: None,
+            });
         }
         let scratch = Scratch::new();
-        let options =
-            GenerateOptions { size: Size::Full, train: 24, valid_train: 6, seen: 6, unseen: 6, ..Default::default() };
-        Ok(Self { suite: household::generate(scratch.path(), &options)?, _scratch: Some(scratch) })
+        let options = GenerateOptions {
+            size: Size::Full,
+            train: 24,
+            valid_train: 6,
+            seen: 6,
+            unseen: 6,
+            ..Default::default()
+        };
+        Ok(Self {
+            suite: household::generate(scratch.path(), &options)?,
+            _scratch: Some(scratch),
+        })
     }
 
     /// As many tasks, spread evenly.
     fn tasks(&self, games: usize) -> Vec<&Task> {
         let all: Vec<&Task> = self.suite.tasks.iter().collect();
         let games = games.min(all.len());
-        (0..games).map(|index| all[index * all.len() / games]).collect()
+        (0..games)
+            .map(|index| all[index * all.len() / games])
+            .collect()
     }
 }
 
@@ -161,7 +175,10 @@ impl BenchWorld {
         let games = Games::open(self.suite.as_ref())?;
         let world = NativeWorld::new();
         let tasks = games.tasks(self.games);
-        let walks = tasks.into_iter().map(|task| walk(&world, task, self.turns)).collect::<anyhow::Result<Vec<_>>>()?;
+        let walks = tasks
+            .into_iter()
+            .map(|task| walk(&world, task, self.turns))
+            .collect::<anyhow::Result<Vec<_>>>()?;
         if walks.is_empty() {
             return Err(ui::WrongUse("there are no games to play".into()).into());
         }
@@ -169,7 +186,14 @@ impl BenchWorld {
         let (python, bridge) = python::measure(&self.python, &walks)?;
         let ratio = python.map(|python| native.commands_per_s / python.commands_per_s);
         let commands = walks.iter().map(|walk| walk.commands.len()).sum();
-        let report = Report { games: walks.len(), commands, native, python, ratio, bridge };
+        let report = Report {
+            games: walks.len(),
+            commands,
+            native,
+            python,
+            ratio,
+            bridge,
+        };
         if self.json {
             ui::print_json(&report)?;
         } else {
@@ -201,12 +225,21 @@ fn walk<'a>(world: &NativeWorld, task: &'a Task, turns: usize) -> anyhow::Result
 /// What a script says under the Python of `command`, which reads it from its stdin; its talk goes to stderr.
 fn peer_says(command: &mut Command, script: &str) -> anyhow::Result<String> {
     let name = command.get_program().display().to_string();
-    let mut child = (command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn())
-        .map_err(|error| ui::WrongUse(format!("{name}: {error}\nhint: name a Python interpreter")))?;
-    child.stdin.take().context("a pipe to the peer")?.write_all(script.as_bytes())?;
+    let mut child =
+        (command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()).map_err(|error| {
+            ui::WrongUse(format!("{name}: {error}\nhint: name a Python interpreter"))
+        })?;
+    child
+        .stdin
+        .take()
+        .context("a pipe to the peer")?
+        .write_all(script.as_bytes())?;
     let output = child.wait_with_output()?;
     if !output.status.success() {
-        bail!("{name} could not measure ({}); its words stand above", output.status);
+        bail!(
+            "{name} could not measure ({}); its words stand above",
+            output.status
+        );
     }
     Ok(String::from_utf8(output.stdout)?)
 }
@@ -277,11 +310,25 @@ fn print(report: &Report) {
     };
     let mut rows = vec![row("native", &report.native)];
     rows.extend(report.python.as_ref().map(|python| row("python", python)));
-    ui::print_table(&["world", "commands/s", "load ms", "reset ms", "clone ns", "memory MiB"], &rows);
+    ui::print_table(
+        &[
+            "world",
+            "commands/s",
+            "load ms",
+            "reset ms",
+            "clone ns",
+            "memory MiB",
+        ],
+        &rows,
+    );
     let (games, commands) = (report.games, report.commands);
-    ui::print(&format!("{games} games, {commands} commands, each with observation, admissible list and status\n"));
+    ui::print(&format!(
+        "{games} games, {commands} commands, each with observation, admissible list and status\n"
+    ));
     if let Some(ratio) = report.ratio {
-        ui::print(&format!("native against python: {ratio:.0}x in commands/s\n"));
+        ui::print(&format!(
+            "native against python: {ratio:.0}x in commands/s\n"
+        ));
     }
     if let Some(bridge) = &report.bridge {
         ui::print(&format!(
@@ -290,8 +337,14 @@ fn print(report: &Report) {
             bridge.bridge_seconds,
             bridge.bare_seconds
         ));
-        for Scaling { processes, commands_per_s } in &bridge.scaling {
-            ui::print(&format!("{processes} processes: {commands_per_s:.1} commands/s, loads and resets included\n"));
+        for Scaling {
+            processes,
+            commands_per_s,
+        } in &bridge.scaling
+        {
+            ui::print(&format!(
+                "{processes} processes: {commands_per_s:.1} commands/s, loads and resets included\n"
+            ));
         }
     }
 }
@@ -301,7 +354,10 @@ mod python {
     use super::{BenchPool, Bridge, ExitCode, PythonArgs, Speed, Walk, ui};
     use crate::worlds::WITHOUT_PYTHON;
 
-    pub(super) fn measure(_: &PythonArgs, _: &[Walk<'_>]) -> anyhow::Result<(Option<Speed>, Option<Bridge>)> {
+    pub(super) fn measure(
+        _: &PythonArgs,
+        _: &[Walk<'_>],
+    ) -> anyhow::Result<(Option<Speed>, Option<Bridge>)> {
         eprintln!("only the native world is measured: {WITHOUT_PYTHON}");
         Ok((None, None))
     }
@@ -317,8 +373,8 @@ mod python {
 #[cfg(feature = "python")]
 mod python {
     use super::{
-        BenchPool, Bridge, Duration, ExitCode, Games, Instant, PythonArgs, Scaling, Serialize, Speed, Walk, World,
-        median, milliseconds, ui,
+        BenchPool, Bridge, Duration, ExitCode, Games, Instant, PythonArgs, Scaling, Serialize,
+        Speed, Walk, World, median, milliseconds, ui,
     };
     use anyhow::Context;
     use env_bridge::python::{BARE_LOOP, PYTHON_EXECUTABLE, PythonWorld, Venv};
@@ -346,8 +402,12 @@ mod python {
         arguments: &PythonArgs,
         walks: &[Walk<'_>],
     ) -> anyhow::Result<(Option<Speed>, Option<Bridge>)> {
-        let world = PythonWorld::start(arguments.options(1)?).map_err(|e| ui::WrongUse(e.to_string()))?;
-        let python = arguments.venv()?.as_ref().map_or_else(|| PathBuf::from(PYTHON_EXECUTABLE), Venv::python);
+        let world =
+            PythonWorld::start(arguments.options(1)?).map_err(|e| ui::WrongUse(e.to_string()))?;
+        let python = arguments
+            .venv()?
+            .as_ref()
+            .map_or_else(|| PathBuf::from(PYTHON_EXECUTABLE), Venv::python);
         let mut bare = Bare::start(&python)?;
         // Once unmeasured: the first game imports the planner.
         bare.play(&walks[0])?;
@@ -379,10 +439,19 @@ mod python {
         let total = |times: &[Times]| times.iter().map(|times| times.all()).sum::<f64>();
         let (bridge_seconds, bare_seconds) = (total(&ours), total(&theirs));
         let most = arguments.processes(walks.len());
-        let scaling =
-            (1..=most).map(|processes| scaling(arguments, walks, processes)).collect::<anyhow::Result<_>>()?;
+        let scaling = (1..=most)
+            .map(|processes| scaling(arguments, walks, processes))
+            .collect::<anyhow::Result<_>>()?;
         let overhead = bridge_seconds / bare_seconds - 1.0;
-        Ok((Some(speed), Some(Bridge { bare_seconds, bridge_seconds, overhead, scaling })))
+        Ok((
+            Some(speed),
+            Some(Bridge {
+                bare_seconds,
+                bridge_seconds,
+                overhead,
+                scaling,
+            }),
+        ))
     }
 
     fn through_bridge(world: &PythonWorld, walk: &Walk<'_>) -> anyhow::Result<Times> {
@@ -397,7 +466,11 @@ mod python {
             environment.step(command)?;
             environment.admissible_commands()?;
         }
-        Ok(Times { load, reset, steps: start.elapsed().as_secs_f64() })
+        Ok(Times {
+            load,
+            reset,
+            steps: start.elapsed().as_secs_f64(),
+        })
     }
 
     /// The loop without hearth, in a Python process of its own.
@@ -408,12 +481,20 @@ mod python {
     impl Bare {
         fn start(python: &std::path::Path) -> anyhow::Result<Self> {
             let mut command = Command::new(python);
-            command.args(["-c", BARE_LOOP]).env("PYTHONHASHSEED", "0").env("OMP_NUM_THREADS", "1");
+            command
+                .args(["-c", BARE_LOOP])
+                .env("PYTHONHASHSEED", "0")
+                .env("OMP_NUM_THREADS", "1");
             command.stdin(Stdio::piped()).stdout(Stdio::piped());
-            let child = command.spawn().with_context(|| format!("cannot start {}", python.display()))?;
+            let child = command
+                .spawn()
+                .with_context(|| format!("cannot start {}", python.display()))?;
             let mut bare = Self { child };
             let ready = bare.read()?;
-            anyhow::ensure!(ready.trim() == "ready", "the plain Python loop says {ready:?}");
+            anyhow::ensure!(
+                ready.trim() == "ready",
+                "the plain Python loop says {ready:?}"
+            );
             Ok(bare)
         }
 
@@ -423,13 +504,15 @@ mod python {
             writeln!(pipe, "{job}")?;
             pipe.flush()?;
             let line = self.read()?;
-            serde_json::from_str(&line).with_context(|| format!("the plain Python loop says {line:?}"))
+            serde_json::from_str(&line)
+                .with_context(|| format!("the plain Python loop says {line:?}"))
         }
 
         /// One line; the process writes no further before it is asked again, so nothing is left in the buffer.
         fn read(&mut self) -> anyhow::Result<String> {
             let mut line = String::new();
-            BufReader::new(self.child.stdout.as_mut().context("the pipe is open")?).read_line(&mut line)?;
+            BufReader::new(self.child.stdout.as_mut().context("the pipe is open")?)
+                .read_line(&mut line)?;
             Ok(line)
         }
     }
@@ -442,19 +525,34 @@ mod python {
     }
 
     /// All games by as many processes at once.
-    fn scaling(arguments: &PythonArgs, walks: &[Walk<'_>], processes: usize) -> anyhow::Result<Scaling> {
+    fn scaling(
+        arguments: &PythonArgs,
+        walks: &[Walk<'_>],
+        processes: usize,
+    ) -> anyhow::Result<Scaling> {
         let mut options = arguments.options(processes)?;
         options.workers = processes;
         let world = PythonWorld::start(options).map_err(|e| ui::WrongUse(e.to_string()))?;
         let commands: usize = walks.iter().map(|walk| walk.commands.len()).sum();
-        each(processes, processes, |index| through_bridge(&world, &walks[index % walks.len()]).map(drop))?;
+        each(processes, processes, |index| {
+            through_bridge(&world, &walks[index % walks.len()]).map(drop)
+        })?;
         let start = Instant::now();
-        each(walks.len(), processes, |index| through_bridge(&world, &walks[index]).map(drop))?;
-        Ok(Scaling { processes, commands_per_s: commands as f64 / start.elapsed().as_secs_f64() })
+        each(walks.len(), processes, |index| {
+            through_bridge(&world, &walks[index]).map(drop)
+        })?;
+        Ok(Scaling {
+            processes,
+            commands_per_s: commands as f64 / start.elapsed().as_secs_f64(),
+        })
     }
 
     /// Does the work of each index, in as many threads.
-    fn each(count: usize, threads: usize, work: impl Fn(usize) -> anyhow::Result<()> + Sync) -> anyhow::Result<()> {
+    fn each(
+        count: usize,
+        threads: usize,
+        work: impl Fn(usize) -> anyhow::Result<()> + Sync,
+    ) -> anyhow::Result<()> {
         let next = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             let one = || -> anyhow::Result<()> {
@@ -467,8 +565,11 @@ mod python {
                 }
             };
             let all: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
-            all.into_iter()
-                .try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            all.into_iter().try_for_each(|thread| {
+                thread
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
         })
     }
 
@@ -541,10 +642,17 @@ mod python {
             bar.finish();
             drop(world);
             std::thread::sleep(Duration::from_millis(200));
-            let later = readings.iter().filter(|reading| reading.resets > 50).map(|reading| reading.memory_mib);
-            let (sum, count) = later.clone().fold((0.0, 0.0), |(sum, count), memory| (sum + memory, count + 1.0));
+            let later = readings
+                .iter()
+                .filter(|reading| reading.resets > 50)
+                .map(|reading| reading.memory_mib);
+            let (sum, count) = later.clone().fold((0.0, 0.0), |(sum, count), memory| {
+                (sum + memory, count + 1.0)
+            });
             let mean: f64 = sum / f64::max(count, 1.0);
-            let largest_deviation = later.map(|memory| (memory / mean - 1.0).abs()).fold(0.0, f64::max);
+            let largest_deviation = later
+                .map(|memory| (memory / mean - 1.0).abs())
+                .fold(0.0, f64::max);
             let report = PoolReport {
                 processes,
                 mean_memory_mib: mean,
@@ -558,8 +666,8 @@ mod python {
 
         fn show(&self, report: &PoolReport) -> anyhow::Result<ExitCode> {
             if let Some(path) = &self.out {
-                let mut writer =
-                    csv::Writer::from_path(path).with_context(|| format!("cannot write {}", path.display()))?;
+                let mut writer = csv::Writer::from_path(path)
+                    .with_context(|| format!("cannot write {}", path.display()))?;
                 for reading in &report.readings {
                     writer.serialize(reading)?;
                 }
@@ -579,7 +687,9 @@ mod python {
                     report.files_left
                 ));
             }
-            Ok(ExitCode::from(u8::from(report.processes_left + report.files_left > 0)))
+            Ok(ExitCode::from(u8::from(
+                report.processes_left + report.files_left > 0,
+            )))
         }
     }
 
@@ -599,7 +709,9 @@ mod python {
             });
             let worked = work();
             done.store(true, Ordering::Relaxed);
-            let readings = watch.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let readings = watch
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             worked.map(|()| readings)
         })
     }
@@ -625,8 +737,19 @@ mod python {
 
     /// Processes that this one has started and that still run.
     fn children() -> Vec<u32> {
-        let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-        let lists = threads.map(|thread| std::fs::read_to_string(thread.path().join("children")).unwrap_or_default());
-        lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
+        let threads = std::fs::read_dir("/proc/self/task")
+            .into_iter()
+            .flatten()
+            .flatten();
+        let lists = threads.map(|thread| {
+            std::fs::read_to_string(thread.path().join("children")).unwrap_or_default()
+        });
+        lists
+            .flat_map(|list| {
+                list.split_whitespace()
+                    .filter_map(|pid| pid.parse().ok())
+                    .collect::<Vec<_>>()
+            })
+            .collect()
     }
 }

@@ -73,36 +73,75 @@ impl Collect {
         crate::games::say_faults(&suite);
         let mut tasks: Vec<&Task> = suite.split(self.split);
         if tasks.is_empty() {
-            return Err(ui::WrongUse(format!("{} has no games in {}", self.suite.display(), self.split)).into());
+            return Err(ui::WrongUse(format!(
+                "{} has no games in {}",
+                self.suite.display(),
+                self.split
+            ))
+            .into());
         }
         if self.games > 0 {
             tasks.truncate(self.games);
         }
         if !(0.0..1.0).contains(&self.slips) {
-            return Err(ui::WrongUse(format!("--slips {}: a share from 0 to below 1", self.slips)).into());
+            return Err(
+                ui::WrongUse(format!("--slips {}: a share from 0 to below 1", self.slips)).into(),
+            );
         }
         let refuse = |text: &str| Err(ui::WrongUse(text.into()).into());
         let player = match &self.student {
-            Some(_) if self.policy != "expert" => return refuse("--student: only the expert guides one"),
+            Some(_) if self.policy != "expert" => {
+                return refuse("--student: only the expert guides one");
+            }
             Some(_) if self.slips > 0.0 => {
-                return refuse("--slips: beside a --student the student goes astray, and the expert does not");
+                return refuse(
+                    "--slips: beside a --student the student goes astray, and the expert does not",
+                );
             }
             Some(student) => Player::guided(student, &self.played.policy)?,
-            None => match Player::open(&self.policy, 1, &ChoosingArgs::default(), &self.played.policy)? {
+            None => match Player::open(
+                &self.policy,
+                1,
+                &ChoosingArgs::default(),
+                &self.played.policy,
+            )? {
                 Player::Expert(_) => Player::Expert(ExpertPolicy { slips: self.slips }),
-                _ if self.slips > 0.0 => return refuse("--slips: only the expert goes astray when it is told to"),
+                _ if self.slips > 0.0 => {
+                    return refuse("--slips: only the expert goes astray when it is told to");
+                }
                 model => model,
             },
         };
         let shard = self.shard.resolve()?;
         let (store, pool) = (shard.store(&self.out), self.played.pool());
-        let round = Round { repetitions: self.repetitions, seed: self.seed, pool, shard };
-        let translated_to = self.world.translation(&self.policy, &player.learned(), &tasks)?;
-        let protocol = player.protocol(self.played.protocol(None, player.context(), self.temperature, 1));
-        let protocol = Protocol { translated_to, ..protocol };
+        let round = Round {
+            repetitions: self.repetitions,
+            seed: self.seed,
+            pool,
+            shard,
+        };
+        let translated_to = self
+            .world
+            .translation(&self.policy, &player.learned(), &tasks)?;
+        let protocol =
+            player.protocol(
+                self.played
+                    .protocol(None, player.context(), self.temperature, 1),
+            );
+        let protocol = Protocol {
+            translated_to,
+            ..protocol
+        };
         let bar = ui::bar("collect");
         let opened = self.world.open(tasks.len() * self.repetitions)?;
-        let all = player.play(opened.speaking(translated_to).world(), &tasks, &protocol, round, &store, &bar)?;
+        let all = player.play(
+            opened.speaking(translated_to).world(),
+            &tasks,
+            &protocol,
+            round,
+            &store,
+            &bar,
+        )?;
         bar.finish();
         opened.say_losses();
         let lost = ui::say_lost(&all);
@@ -116,8 +155,17 @@ impl Collect {
         if self.json {
             ui::print_json(&collected)?;
         } else {
-            let Collected { episodes, successes, tokens, store, .. } = collected;
-            ui::print(&format!("{successes} won of {episodes} episodes, {tokens} tokens, in {}\n", store.display()));
+            let Collected {
+                episodes,
+                successes,
+                tokens,
+                store,
+                ..
+            } = collected;
+            ui::print(&format!(
+                "{successes} won of {episodes} episodes, {tokens} tokens, in {}\n",
+                store.display()
+            ));
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -75,20 +75,36 @@ impl Compare {
 
     /// The tables of several runs of one recipe as one.
     fn add_up(self) -> anyhow::Result<ExitCode> {
-        let tables: Vec<Vec<Row>> =
-            self.runs.iter().map(|run| read_csv(&run.join("eval.csv"))).collect::<Result<_, _>>()?;
-        let sheets: Vec<Sheets> = self.runs.iter().map(|run| Sheets::open(run)).collect::<Result<_, _>>()?;
+        let tables: Vec<Vec<Row>> = self
+            .runs
+            .iter()
+            .map(|run| read_csv(&run.join("eval.csv")))
+            .collect::<Result<_, _>>()?;
+        let sheets: Vec<Sheets> = self
+            .runs
+            .iter()
+            .map(|run| Sheets::open(run))
+            .collect::<Result<_, _>>()?;
         let games: Vec<GameRow> = sheets.into_iter().flat_map(|sheets| sheets.games).collect();
         let mut rows = Vec::new();
         for row in tables[0].iter().filter(|row| row.task_type.is_none()) {
             let same = |other: &&Row| {
-                (&other.policy, other.k, other.split, other.task_type) == (&row.policy, row.k, row.split, None)
+                (&other.policy, other.k, other.split, other.task_type)
+                    == (&row.policy, row.k, row.split, None)
             };
             let mut found: Vec<&Row> = Vec::new();
             for (table, run) in tables.iter().zip(&self.runs) {
                 let Some(other) = table.iter().find(same) else {
-                    let text = format!("{} has no row of {}, K = {}, {}", run.display(), row.policy, row.k, row.split);
-                    return Err(ui::WrongUse(format!("{text}\nhint: compare runs of one recipe")).into());
+                    let text = format!(
+                        "{} has no row of {}, K = {}, {}",
+                        run.display(),
+                        row.policy,
+                        row.k,
+                        row.split
+                    );
+                    return Err(
+                        ui::WrongUse(format!("{text}\nhint: compare runs of one recipe")).into(),
+                    );
                 };
                 found.push(other);
             }
@@ -105,22 +121,37 @@ impl Compare {
 
 /// The folder of a loop, no policy named, or a table with no games beside it.
 fn is_table(folder: &Path) -> bool {
-    let mut paths = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let tells_games = |path: PathBuf| path.ends_with(GAMES) || path.extension().is_some_and(|of| of == "jsonl");
-    folder.join("recipe.toml").exists() || (folder.join("eval.csv").exists() && !paths.any(tells_games))
+    let mut paths = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    let tells_games =
+        |path: PathBuf| path.ends_with(GAMES) || path.extension().is_some_and(|of| of == "jsonl");
+    folder.join("recipe.toml").exists()
+        || (folder.join("eval.csv").exists() && !paths.any(tells_games))
 }
 
 fn pooled(rows: &[&Row], games: &[GameRow]) -> Pooled {
     let first = rows[0];
-    let (n, successes) = (rows.iter().map(|row| row.n).sum(), rows.iter().map(|row| row.successes).sum());
+    let (n, successes) = (
+        rows.iter().map(|row| row.n).sum(),
+        rows.iter().map(|row| row.successes).sum(),
+    );
     let count = |number: usize| u32::try_from(number).expect("fewer than four billion games");
-    let mean = |of: fn(&Row) -> f64| rows.iter().map(|row| of(row) * row.n as f64).sum::<f64>() / n as f64;
+    let mean =
+        |of: fn(&Row) -> f64| rows.iter().map(|row| of(row) * row.n as f64).sum::<f64>() / n as f64;
     let sum = |of: fn(&Row) -> Option<u32>| rows.iter().map(|row| of(row)).sum::<Option<u32>>();
     let (mut won_alone, mut lost_alone) = (sum(|row| row.won_alone), sum(|row| row.lost_alone));
     let (low, high) = wilson_interval(count(successes), count(n), 0.95);
     let mut interval = (Interval::Wilson, low, high);
     let of = |policy: &str, k: usize| {
-        merge(games.iter().filter(|row| (row.policy.as_str(), row.k, row.split) == (policy, k, first.split)).cloned())
+        merge(
+            games
+                .iter()
+                .filter(|row| (row.policy.as_str(), row.k, row.split) == (policy, k, first.split))
+                .cloned(),
+        )
     };
     let own = of(&first.policy, first.k);
     if own.iter().any(|row| row.played > 1) {
@@ -146,30 +177,61 @@ fn pooled(rows: &[&Row], games: &[GameRow]) -> Pooled {
         against: first.against.clone(),
         won_alone,
         lost_alone,
-        p_value: won_alone.zip(lost_alone).map(|(won, lost)| mcnemar_exact(won, lost)),
+        p_value: won_alone
+            .zip(lost_alone)
+            .map(|(won, lost)| mcnemar_exact(won, lost)),
     }
 }
 
 fn print(rows: &[Pooled]) {
     let percent = |rate: f64| format!("{:.1}", 100.0 * rate);
     let cells = |row: &Pooled| {
-        let paired = row.won_alone.zip(row.lost_alone).map(|(won, lost)| format!("{won} : {lost}"));
+        let paired = row
+            .won_alone
+            .zip(row.lost_alone)
+            .map(|(won, lost)| format!("{won} : {lost}"));
         vec![
             row.policy.clone(),
             row.k.to_string(),
             row.split.to_string(),
             row.n.to_string(),
-            format!("{} [{}, {}]", percent(row.success_rate), percent(row.low), percent(row.high)),
-            row.runs.iter().map(|rate| percent(*rate)).collect::<Vec<_>>().join(" "),
+            format!(
+                "{} [{}, {}]",
+                percent(row.success_rate),
+                percent(row.low),
+                percent(row.high)
+            ),
+            row.runs
+                .iter()
+                .map(|rate| percent(*rate))
+                .collect::<Vec<_>>()
+                .join(" "),
             paired.unwrap_or_else(|| "-".into()),
             row.p_value.map_or_else(|| "-".into(), ui::p_value),
             format!("{:.1}", row.mean_turns),
         ]
     };
-    let against = rows.iter().find_map(|row| row.against.as_deref()).unwrap_or("-");
+    let against = rows
+        .iter()
+        .find_map(|row| row.against.as_deref())
+        .unwrap_or("-");
     let alone = format!("alone : {against} alone");
     let is_wilson = rows.iter().all(|row| row.interval == Interval::Wilson);
-    let success = if is_wilson { "success %, Wilson 95 %" } else { "success %, 95 % over games" };
-    let header = ["policy", "K", "split", "n", success, "by run", &alone, "McNemar p", "mean turns"];
+    let success = if is_wilson {
+        "success %, Wilson 95 %"
+    } else {
+        "success %, 95 % over games"
+    };
+    let header = [
+        "policy",
+        "K",
+        "split",
+        "n",
+        success,
+        "by run",
+        &alone,
+        "McNemar p",
+        "mean turns",
+    ];
     ui::print_table(&header, &rows.iter().map(cells).collect::<Vec<_>>());
 }

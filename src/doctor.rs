@@ -41,11 +41,21 @@ struct Findings {
 
 impl Check {
     fn fine(name: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { name: name.into(), ok: true, detail: detail.into(), fix: None }
+        Self {
+            name: name.into(),
+            ok: true,
+            detail: detail.into(),
+            fix: None,
+        }
     }
 
     fn missing(name: impl Into<String>, detail: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { name: name.into(), ok: false, detail: detail.into(), fix: Some(fix.into()) }
+        Self {
+            name: name.into(),
+            ok: false,
+            detail: detail.into(),
+            fix: Some(fix.into()),
+        }
     }
 }
 
@@ -56,7 +66,10 @@ impl Doctor {
             self.python.python = Some(folder);
         }
         let checks = self.checks(Scratch::new().path());
-        let findings = Findings { ok: checks.iter().all(|check| check.ok), checks };
+        let findings = Findings {
+            ok: checks.iter().all(|check| check.ok),
+            checks,
+        };
         if self.json {
             ui::print_json(&findings)?;
         } else {
@@ -83,17 +96,38 @@ impl Doctor {
     }
 
     fn print(&self, findings: &Findings) {
-        let width = findings.checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
-        for Check { name, ok, detail, fix } in &findings.checks {
-            ui::print(&format!("{}  {name:width$}  {}\n", if *ok { "ok     " } else { "MISSING" }, detail.trim_end()));
+        let width = findings
+            .checks
+            .iter()
+            .map(|check| check.name.len())
+            .max()
+            .unwrap_or(0);
+        for Check {
+            name,
+            ok,
+            detail,
+            fix,
+        } in &findings.checks
+        {
+            ui::print(&format!(
+                "{}  {name:width$}  {}\n",
+                if *ok { "ok     " } else { "MISSING" },
+                detail.trim_end()
+            ));
             if let Some(fix) = fix {
                 ui::print(&format!("         {:width$}  mend: {fix}\n", ""));
             }
         }
         if findings.ok {
-            let venv = self.python.python.as_ref().map(|folder| format!(" --python {}", folder.display()));
+            let venv = self
+                .python
+                .python
+                .as_ref()
+                .map(|folder| format!(" --python {}", folder.display()));
             let venv = venv.unwrap_or_default();
-            ui::print(&format!("everything is there; play with: hearth play --policy expert --world python{venv}\n"));
+            ui::print(&format!(
+                "everything is there; play with: hearth play --policy expert --world python{venv}\n"
+            ));
         }
     }
 }
@@ -115,7 +149,11 @@ fn native_world(suite: &Suite) -> Check {
     };
     match play() {
         Ok(commands) => Check::fine("native world", format!("won a game in {commands} commands")),
-        Err(error) => Check::missing("native world", format!("{error:#}"), "report this: it needs nothing but hearth"),
+        Err(error) => Check::missing(
+            "native world",
+            format!("{error:#}"),
+            "report this: it needs nothing but hearth",
+        ),
     }
 }
 
@@ -129,7 +167,9 @@ mod python {
     }
 
     pub(super) fn checks(_: &PythonArgs, _: &Suite) -> Vec<Check> {
-        let (detail, fix) = WITHOUT_PYTHON.split_once("\nhint: ").unwrap_or((WITHOUT_PYTHON, ""));
+        let (detail, fix) = WITHOUT_PYTHON
+            .split_once("\nhint: ")
+            .unwrap_or((WITHOUT_PYTHON, ""));
         vec![Check::missing("python support", detail, fix)]
     }
 }
@@ -138,7 +178,9 @@ mod python {
 mod python {
     use super::{Check, NativeWorld, Path, PathBuf, PythonArgs, Suite, ui};
     use env_bridge::diff::{self, Commands, Plan};
-    use env_bridge::python::{self, PYTHON_EXECUTABLE, PYTHON_LIBRARY, PYTHON_VERSION, Pin, PythonWorld, Venv};
+    use env_bridge::python::{
+        self, PYTHON_EXECUTABLE, PYTHON_LIBRARY, PYTHON_VERSION, Pin, PythonWorld, Venv,
+    };
     use std::process::Command;
 
     pub(super) fn install(folder: &Path) -> anyhow::Result<()> {
@@ -148,29 +190,40 @@ mod python {
     }
 
     pub(super) fn checks(arguments: &PythonArgs, suite: &Suite) -> Vec<Check> {
-        let mut checks =
-            vec![Check::fine("python support", format!("built for Python {PYTHON_VERSION} in {PYTHON_LIBRARY}"))];
+        let mut checks = vec![Check::fine(
+            "python support",
+            format!("built for Python {PYTHON_VERSION} in {PYTHON_LIBRARY}"),
+        )];
         let venv = match arguments.venv() {
             Ok(venv) => venv,
             Err(error) => {
                 let text = error.to_string();
-                let (detail, hint) = text.split_once("\nhint: ").unwrap_or((&text, "hearth doctor --install DIR"));
+                let (detail, hint) = text
+                    .split_once("\nhint: ")
+                    .unwrap_or((&text, "hearth doctor --install DIR"));
                 checks.push(Check::missing("venv", detail, hint));
                 return checks;
             }
         };
         checks.push(match &venv {
             Some(venv) => Check::fine("venv", venv.folder.display().to_string()),
-            None => {
-                Check::fine("venv", format!("none named (--python, HEARTH_PYTHON); using {PYTHON_EXECUTABLE}'s own"))
-            }
+            None => Check::fine(
+                "venv",
+                format!("none named (--python, HEARTH_PYTHON); using {PYTHON_EXECUTABLE}'s own"),
+            ),
         });
-        let python = venv.as_ref().map_or_else(|| PathBuf::from(PYTHON_EXECUTABLE), Venv::python);
+        let python = venv
+            .as_ref()
+            .map_or_else(|| PathBuf::from(PYTHON_EXECUTABLE), Venv::python);
         match installed(&python) {
             Ok(found) => checks.extend(packages(&found, venv.as_ref())),
             Err(reason) => {
                 let fix = "name a venv that works: hearth doctor --install DIR".to_string();
-                checks.push(Check::missing("interpreter", format!("{}: {reason}", python.display()), fix));
+                checks.push(Check::missing(
+                    "interpreter",
+                    format!("{}: {reason}", python.display()),
+                    fix,
+                ));
                 return checks;
             }
         }
@@ -186,12 +239,27 @@ mod python {
                            print(metadata.version(name))\n    except metadata.PackageNotFoundError:\n        print()\n";
         let pins = python::pinned();
         let names = pins.iter().map(|pin| pin.name);
-        let output = Command::new(python).args(["-c", ASK]).args(names).output().map_err(|error| error.to_string())?;
+        let output = Command::new(python)
+            .args(["-c", ASK])
+            .args(names)
+            .output()
+            .map_err(|error| error.to_string())?;
         if !output.status.success() {
-            return Err(format!("{}\n{}", output.status, String::from_utf8_lossy(&output.stderr)));
+            return Err(format!(
+                "{}\n{}",
+                output.status,
+                String::from_utf8_lossy(&output.stderr)
+            ));
         }
-        let found: Vec<String> = String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
-        if found.len() == pins.len() { Ok(found) } else { Err("it does not tell its packages".into()) }
+        let found: Vec<String> = String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .map(str::to_owned)
+            .collect();
+        if found.len() == pins.len() {
+            Ok(found)
+        } else {
+            Err("it does not tell its packages".into())
+        }
     }
 
     fn packages(found: &[String], venv: Option<&Venv>) -> Vec<Check> {
@@ -199,7 +267,12 @@ mod python {
         let absent = found.iter().filter(|version| version.is_empty()).count();
         let mend = |pin: &Pin| match venv {
             Some(venv) if absent <= 3 => {
-                format!("{} -m pip install --no-deps {}=={}", venv.python().display(), pin.name, pin.version)
+                format!(
+                    "{} -m pip install --no-deps {}=={}",
+                    venv.python().display(),
+                    pin.name,
+                    pin.version
+                )
             }
             Some(venv) => format!("hearth doctor --install {}", venv.folder.display()),
             None => "hearth doctor --install DIR, then export HEARTH_PYTHON=DIR".into(),
@@ -207,9 +280,14 @@ mod python {
         let check = |(pin, version): (&Pin, &String)| match version.as_str() {
             "" => Check::missing(pin.name, "not installed", mend(pin)),
             version if version == pin.version => Check::fine(pin.name, version),
-            version if !pin.matters => Check::fine(pin.name, format!("{version} (tested: {})", pin.version)),
+            version if !pin.matters => {
+                Check::fine(pin.name, format!("{version} (tested: {})", pin.version))
+            }
             version => {
-                let detail = format!("{version}: games may say something else than under {}", pin.version);
+                let detail = format!(
+                    "{version}: games may say something else than under {}",
+                    pin.version
+                );
                 Check::missing(pin.name, detail, mend(pin))
             }
         };
@@ -228,16 +306,40 @@ mod python {
             Ok(world) => world,
             Err(reason) => return Check::missing(name, reason, mend),
         };
-        let plan = Plan { commands: vec![Commands::Walkthrough], turns: 8, seed: 1 };
-        let report = diff::diff(&NativeWorld::new(), &world, &[&suite.tasks[0]], &plan, 1, &|_| {});
+        let plan = Plan {
+            commands: vec![Commands::Walkthrough],
+            turns: 8,
+            seed: 1,
+        };
+        let report = diff::diff(
+            &NativeWorld::new(),
+            &world,
+            &[&suite.tasks[0]],
+            &plan,
+            1,
+            &|_| {},
+        );
         if let Some(failure) = &report.first_failure {
             return Check::missing(name, failure.message.clone(), mend);
         }
         match &report.first {
-            None => Check::fine(name, format!("played a game, {} commands as in the native world", report.commands)),
+            None => Check::fine(
+                name,
+                format!(
+                    "played a game, {} commands as in the native world",
+                    report.commands
+                ),
+            ),
             Some(first) => {
-                let detail = format!("not as the native world: {} and {}", first.other, first.ours);
-                Check::missing(name, detail, "hearth world diff --suite GAMES, and report what it prints")
+                let detail = format!(
+                    "not as the native world: {} and {}",
+                    first.other, first.ours
+                );
+                Check::missing(
+                    name,
+                    detail,
+                    "hearth world diff --suite GAMES, and report what it prints",
+                )
             }
         }
     }

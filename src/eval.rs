@@ -120,7 +120,10 @@ struct Report {
 impl Played {
     pub(crate) fn pool(&self) -> Pool {
         let pool = Pool::default();
-        Pool { episodes: self.episodes.unwrap_or(pool.episodes), ..pool }
+        Pool {
+            episodes: self.episodes.unwrap_or(pool.episodes),
+            ..pool
+        }
     }
 
     /// What the flags say, then the card, then the default.
@@ -133,13 +136,19 @@ impl Played {
     ) -> Protocol {
         let default = Protocol::default();
         self.policy.onto(Protocol {
-            turn_limit: self.turns.or(card.map(NamedCard::turn_limit)).unwrap_or(default.turn_limit),
+            turn_limit: self
+                .turns
+                .or(card.map(NamedCard::turn_limit))
+                .unwrap_or(default.turn_limit),
             context_limit,
             completion_limit: self.completion,
             temperature,
             best_of,
             admissible_shown: self.show_admissible || card.is_some_and(NamedCard::admissible_shown),
-            history: self.history.or(card.map(NamedCard::history)).unwrap_or(default.history),
+            history: self
+                .history
+                .or(card.map(NamedCard::history))
+                .unwrap_or(default.history),
             ..default
         })
     }
@@ -152,10 +161,18 @@ impl Eval {
         let suite = Suite::open(&self.suite)?;
         crate::games::say_faults(&suite);
         let tasks = self.tasks(&suite)?;
-        let player = Player::open(&self.policy, self.highest_k(), &self.choosing, &self.played.policy)?;
+        let player = Player::open(
+            &self.policy,
+            self.highest_k(),
+            &self.choosing,
+            &self.played.policy,
+        )?;
         let shard = self.shard.resolve()?;
         if shard.is_part() && self.seeds().len() > 1 {
-            return Err(ui::WrongUse("--shard: one seed at a time, each into a folder of its own".into()).into());
+            return Err(ui::WrongUse(
+                "--shard: one seed at a time, each into a folder of its own".into(),
+            )
+            .into());
         }
         let played = self.play(&player, &tasks, shard)?;
         if shard.is_part() {
@@ -173,7 +190,11 @@ impl Eval {
         let report = Report {
             rows,
             failures: sheets.failures,
-            protocols: sheets.cards.iter().map(|card| card.protocol.clone()).collect(),
+            protocols: sheets
+                .cards
+                .iter()
+                .map(|card| card.protocol.clone())
+                .collect(),
             cards: sheets.cards,
             suite: suite.hash(),
             policy_hash: player.name(),
@@ -211,29 +232,49 @@ impl Eval {
         ui::refuse_twice("--seeds", &self.seeds)?;
         let Some(card) = self.card else { return Ok(()) };
         for k in &self.best_of {
-            let differences = card.differences(&self.protocol(0, *k), self.repetitions * self.seeds().len());
+            let differences =
+                card.differences(&self.protocol(0, *k), self.repetitions * self.seeds().len());
             if !differences.is_empty() {
                 let hint = "leave out either the flags or --card: the result's card then says what makes it another";
-                return refuse(format!("--card {card}: {}\nhint: {hint}", differences.join("; ")));
+                return refuse(format!(
+                    "--card {card}: {}\nhint: {hint}",
+                    differences.join("; ")
+                ));
             }
         }
         Ok(())
     }
 
     fn seeds(&self) -> Vec<u64> {
-        if self.seeds.is_empty() { vec![self.seed] } else { self.seeds.clone() }
+        if self.seeds.is_empty() {
+            vec![self.seed]
+        } else {
+            self.seeds.clone()
+        }
     }
 
     fn temperature(&self, k: usize) -> f32 {
-        let of_card = self.card.map(|card| card.temperature(k)).filter(|of_card| *of_card > 0.0);
+        let of_card = self
+            .card
+            .map(|card| card.temperature(k))
+            .filter(|of_card| *of_card > 0.0);
         let is_greedy = k == 1 && !self.sample && of_card.is_none();
-        if is_greedy { 0.0 } else { self.temperature.or(of_card).unwrap_or(1.0) }
+        if is_greedy {
+            0.0
+        } else {
+            self.temperature.or(of_card).unwrap_or(1.0)
+        }
     }
 
     /// What the flags say of how K is played.
     fn protocol(&self, context: usize, k: usize) -> Protocol {
-        let protocol = self.played.protocol(self.card, context, self.temperature(k), k);
-        self.choosing.onto(Protocol { search: self.search.search, ..protocol })
+        let protocol = self
+            .played
+            .protocol(self.card, context, self.temperature(k), k);
+        self.choosing.onto(Protocol {
+            search: self.search.search,
+            ..protocol
+        })
     }
 
     fn highest_k(&self) -> usize {
@@ -245,7 +286,11 @@ impl Eval {
         for split in &self.split {
             let games = suite.split(*split);
             if games.is_empty() {
-                return Err(ui::WrongUse(format!("{} has no games in {split}", self.suite.display())).into());
+                return Err(ui::WrongUse(format!(
+                    "{} has no games in {split}",
+                    self.suite.display()
+                ))
+                .into());
             }
             tasks.extend(games);
         }
@@ -253,28 +298,62 @@ impl Eval {
     }
 
     /// Plays every K with every seed; the episodes' file, from the folder, beside them.
-    fn play(&self, player: &Player, tasks: &[&Task], shard: Shard) -> anyhow::Result<Vec<(PathBuf, Vec<Trajectory>)>> {
-        let translated_to = self.world.translation(&self.policy, &player.learned(), tasks)?;
-        std::fs::create_dir_all(&self.out).with_context(|| format!("cannot use {}", self.out.display()))?;
+    fn play(
+        &self,
+        player: &Player,
+        tasks: &[&Task],
+        shard: Shard,
+    ) -> anyhow::Result<Vec<(PathBuf, Vec<Trajectory>)>> {
+        let translated_to = self
+            .world
+            .translation(&self.policy, &player.learned(), tasks)?;
+        std::fs::create_dir_all(&self.out)
+            .with_context(|| format!("cannot use {}", self.out.display()))?;
         let opened = self.world.open(tasks.len())?;
-        self.search.check(&self.policy, Some(player), self.highest_k(), &opened)?;
+        self.search
+            .check(&self.policy, Some(player), self.highest_k(), &opened)?;
         let speaking = opened.speaking(translated_to);
         let seeds = self.seeds();
-        self.choosing.check_world(self.highest_k(), speaking.world(), tasks[0])?;
+        self.choosing
+            .check_world(self.highest_k(), speaking.world(), tasks[0])?;
         let mut all = Vec::new();
         for k in &self.best_of {
-            let protocol = Protocol { translated_to, ..player.protocol(self.protocol(player.context(), *k)) };
-            if matches!(player, Player::Model(_)) && protocol.temperature == 0.0 && self.repetitions * seeds.len() > 1 {
-                eprintln!("warning: a model that plays greedily does the same again in every repetition; see --sample");
+            let protocol = Protocol {
+                translated_to,
+                ..player.protocol(self.protocol(player.context(), *k))
+            };
+            if matches!(player, Player::Model(_))
+                && protocol.temperature == 0.0
+                && self.repetitions * seeds.len() > 1
+            {
+                eprintln!(
+                    "warning: a model that plays greedily does the same again in every repetition; see --sample"
+                );
             }
             let store = PathBuf::from(self.search.store_name(*k));
             let mut episodes = Vec::new();
             for seed in &seeds {
-                let title = if seeds.len() > 1 { format!(", seed {seed}") } else { String::new() };
+                let title = if seeds.len() > 1 {
+                    format!(", seed {seed}")
+                } else {
+                    String::new()
+                };
                 let bar = ui::bar(&format!("evaluate, K = {k}{title}"));
-                let round = Round { repetitions: self.repetitions, seed: *seed, pool: self.played.pool(), shard };
+                let round = Round {
+                    repetitions: self.repetitions,
+                    seed: *seed,
+                    pool: self.played.pool(),
+                    shard,
+                };
                 let path = shard.store(&self.out.join(&store));
-                episodes.extend(player.play(speaking.world(), tasks, &protocol, round, &path, &bar)?);
+                episodes.extend(player.play(
+                    speaking.world(),
+                    tasks,
+                    &protocol,
+                    round,
+                    &path,
+                    &bar,
+                )?);
                 bar.finish();
             }
             ui::say_lost(&episodes);
@@ -316,13 +395,32 @@ impl Eval {
 
     fn audit(&self, suite: &Suite, played: &[(Card, Vec<Trajectory>)]) -> anyhow::Result<Audit> {
         let model = Path::new(&self.policy);
-        let learned = run_of(model).map(|run| learned_in_run(&run)).transpose()?.unwrap_or_default();
-        let lineages: Vec<_> =
-            Lineage::open(model)?.map(|lineage| (self.policy.clone(), lineage)).into_iter().collect();
-        let names: Vec<String> = played.iter().map(|(card, _)| card.store.display().to_string()).collect();
+        let learned = run_of(model)
+            .map(|run| learned_in_run(&run))
+            .transpose()?
+            .unwrap_or_default();
+        let lineages: Vec<_> = Lineage::open(model)?
+            .map(|lineage| (self.policy.clone(), lineage))
+            .into_iter()
+            .collect();
+        let names: Vec<String> = played
+            .iter()
+            .map(|(card, _)| card.store.display().to_string())
+            .collect();
         let measured = played.iter().zip(&names);
-        let measured = measured.map(|((card, episodes), name)| Measured { name, episodes, card: Some(card) }).collect();
-        Ok(audit(&Evidence { measured, learned: &learned, lineages: &lineages, suite: Some(suite) }))
+        let measured = measured
+            .map(|((card, episodes), name)| Measured {
+                name,
+                episodes,
+                card: Some(card),
+            })
+            .collect();
+        Ok(audit(&Evidence {
+            measured,
+            learned: &learned,
+            lineages: &lineages,
+            suite: Some(suite),
+        }))
     }
 }
 
@@ -330,7 +428,8 @@ impl Report {
     fn save(&self) -> anyhow::Result<()> {
         let path = self.run.join("eval.json");
         let text = serde_json::to_string_pretty(self)? + "\n";
-        scenarios::files::replace(&path, text.as_bytes()).with_context(|| format!("cannot use {}", path.display()))
+        scenarios::files::replace(&path, text.as_bytes())
+            .with_context(|| format!("cannot use {}", path.display()))
     }
 
     fn print(&self) {
@@ -341,7 +440,10 @@ impl Report {
             ui::print(&format!("K = {}: {line}; {}\n", card.k, card.likeness()));
         }
         let seeds: Vec<String> = self.seeds.iter().map(ToString::to_string).collect();
-        let checkpoint = self.cards.first().map_or("", |card| card.checkpoint.as_str());
+        let checkpoint = self
+            .cards
+            .first()
+            .map_or("", |card| card.checkpoint.as_str());
         ui::print(&format!(
             "suite {}, policy {}, checkpoint: {checkpoint}, seed {}; rows by game in eval-games.csv\n",
             &self.suite[..16],
@@ -352,15 +454,32 @@ impl Report {
 }
 
 /// What a shard has to tell: its episodes, which are no table yet.
-fn say_part(out: &Path, shard: Shard, played: &[(PathBuf, Vec<Trajectory>)], json: bool) -> anyhow::Result<ExitCode> {
-    let ended = || played.iter().flat_map(|(_, all)| all).filter(|episode| episode.outcome != Outcome::EnvFailed);
-    let (n, successes) = (ended().count(), ended().filter(|episode| episode.reward() > 0.0).count());
+fn say_part(
+    out: &Path,
+    shard: Shard,
+    played: &[(PathBuf, Vec<Trajectory>)],
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let ended = || {
+        played
+            .iter()
+            .flat_map(|(_, all)| all)
+            .filter(|episode| episode.outcome != Outcome::EnvFailed)
+    };
+    let (n, successes) = (
+        ended().count(),
+        ended().filter(|episode| episode.reward() > 0.0).count(),
+    );
     if json {
-        ui::print_json(&serde_json::json!({ "shard": shard, "n": n, "successes": successes, "run": out }))?;
+        ui::print_json(
+            &serde_json::json!({ "shard": shard, "n": n, "successes": successes, "run": out }),
+        )?;
     } else {
         ui::print(&format!("shard {shard}: {successes} won of {n} episodes\n"));
         let out = out.display();
-        eprintln!("when all shards are done: hearth merge {out}, then this command with --shard 0/1 for the table");
+        eprintln!(
+            "when all shards are done: hearth merge {out}, then this command with --shard 0/1 for the table"
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -59,19 +59,32 @@ impl Export {
         let instructions = match &self.instructions {
             Some(path) => {
                 let text = std::fs::read_to_string(path);
-                let text = text.map_err(|e| ui::WrongUse(format!("--instructions {}: {e}", path.display())))?;
+                let text = text
+                    .map_err(|e| ui::WrongUse(format!("--instructions {}: {e}", path.display())))?;
                 Some(text.trim_end().to_owned())
             }
             None => None,
         };
-        let Self { won_only, pairs, seed, .. } = self;
-        let options = Options { won_only, splits: self.split, instructions, pairs, seed };
+        let Self {
+            won_only,
+            pairs,
+            seed,
+            ..
+        } = self;
+        let options = Options {
+            won_only,
+            splits: self.split,
+            instructions,
+            pairs,
+            seed,
+        };
         let mut file = File::create(self.format, options, &self.out)?;
         let bar = ui::bar("export");
         bar.set_length(sources.len() as u64);
         for source in &sources {
             for episode in stores::read(&source.store)? {
-                file.add(&episode).with_context(|| format!("in {}", source.store.display()))?;
+                file.add(&episode)
+                    .with_context(|| format!("in {}", source.store.display()))?;
             }
             bar.inc(1);
         }
@@ -79,11 +92,17 @@ impl Export {
         bar.finish();
         say(self.format, &counts);
         if self.json {
-            ui::print_json(&Exported { counts, file: self.out })?;
+            ui::print_json(&Exported {
+                counts,
+                file: self.out,
+            })?;
         } else {
             let Counts { rows, episodes, .. } = counts;
             let format = self.format.name();
-            ui::print(&format!("{rows} rows of {format} from {episodes} episodes, in {}\n", self.out.display()));
+            ui::print(&format!(
+                "{rows} rows of {format} from {episodes} episodes, in {}\n",
+                self.out.display()
+            ));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -91,19 +110,31 @@ impl Export {
 
 /// Tells what is not in the file, and what perhaps should not be.
 fn say(format: Format, counts: &Counts) {
-    let LeftOut { lost, empty, other_split, not_won, unpaired } = counts.left_out;
+    let LeftOut {
+        lost,
+        empty,
+        other_split,
+        not_won,
+        unpaired,
+    } = counts.left_out;
     for (count, why) in [
         (lost, "were lost to their world or server"),
         (empty, "have no turn"),
         (other_split, "are of other splits"),
         (not_won, "were not won"),
-        (unpaired, "are in no pair: their game was only won or only lost, or has its pairs"),
+        (
+            unpaired,
+            "are in no pair: their game was only won or only lost, or has its pairs",
+        ),
     ] {
         if count > 0 {
             eprintln!("left out: {count} episodes that {why}");
         }
     }
     if format.is_imitated() && counts.not_won > 0 {
-        eprintln!("warning: {} of the rows were not won, and will be imitated\nhint: --won-only", counts.not_won);
+        eprintln!(
+            "warning: {} of the rows were not won, and will be imitated\nhint: --won-only",
+            counts.not_won
+        );
     }
 }

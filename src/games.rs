@@ -149,15 +149,34 @@ fn show(suite: &Suite, json: bool) -> anyhow::Result<ExitCode> {
     let mut splits: BTreeMap<Split, BTreeMap<&'static str, usize>> = BTreeMap::new();
     for task in &suite.tasks {
         let kind = task.task_type.map_or("unknown", TaskType::short_name);
-        *splits.entry(task.split).or_default().entry(kind).or_default() += 1;
+        *splits
+            .entry(task.split)
+            .or_default()
+            .entry(kind)
+            .or_default() += 1;
     }
     let tasks: Vec<&Task> = suite.tasks.iter().collect();
     let name = |text: Option<TextVersion>| text.map_or("unknown", TextVersion::name);
-    let texts = text_versions(&tasks).into_iter().map(|(text, games)| (name(text), games)).collect();
+    let texts = text_versions(&tasks)
+        .into_iter()
+        .map(|(text, games)| (name(text), games))
+        .collect();
     if json {
-        let faults = suite.faults.iter().map(|f| (f.path.display().to_string(), f.reason.as_str())).collect();
+        let faults = suite
+            .faults
+            .iter()
+            .map(|f| (f.path.display().to_string(), f.reason.as_str()))
+            .collect();
         let (games, left_out) = (suite.tasks.len(), suite.left_out.len());
-        ui::print_json(&Listed { suite: &suite.name, hash: suite.hash(), games, splits, texts, faults, left_out })?;
+        ui::print_json(&Listed {
+            suite: &suite.name,
+            hash: suite.hash(),
+            games,
+            splits,
+            texts,
+            faults,
+            left_out,
+        })?;
     } else {
         print_counts(suite, &splits, &texts);
     }
@@ -174,16 +193,27 @@ fn print_counts(
     header.extend(kinds);
     let row = |(split, counts): (&Split, &BTreeMap<&'static str, usize>)| {
         let total: usize = counts.values().sum();
-        let of_kind = kinds.iter().map(|kind| counts.get(kind).copied().unwrap_or(0).to_string());
-        [split.to_string(), total.to_string()].into_iter().chain(of_kind).collect()
+        let of_kind = kinds
+            .iter()
+            .map(|kind| counts.get(kind).copied().unwrap_or(0).to_string());
+        [split.to_string(), total.to_string()]
+            .into_iter()
+            .chain(of_kind)
+            .collect()
     };
-    ui::print_table(&header, &splits.iter().map(row).collect::<Vec<Vec<String>>>());
+    ui::print_table(
+        &header,
+        &splits.iter().map(row).collect::<Vec<Vec<String>>>(),
+    );
     let left_out = match suite.left_out.len() {
         0 => String::new(),
         n => format!(", {n} folders or files hold no game to play"),
     };
     if !texts.is_empty() {
-        let counts: Vec<String> = texts.iter().map(|(text, games)| format!("{text} ({games} games)")).collect();
+        let counts: Vec<String> = texts
+            .iter()
+            .map(|(text, games)| format!("{text} ({games} games)"))
+            .collect();
         ui::print(&format!("text {}\n", counts.join(", ")));
     }
     ui::print(&format!(
@@ -201,29 +231,57 @@ pub(crate) fn say_faults(suite: &Suite) {
         eprintln!("left out: {}: {}", fault.path.display(), fault.reason);
     }
     if !suite.faults.is_empty() {
-        eprintln!("{} games of {} are left out", suite.faults.len(), suite.name);
+        eprintln!(
+            "{} games of {} are left out",
+            suite.faults.len(),
+            suite.name
+        );
     }
 }
 
 /// A suite, or a single game file as a suite of one.
 pub(crate) fn open(path: &Path) -> anyhow::Result<Suite> {
-    if path.is_file() && path.extension().is_none_or(|extension| extension != "jsonl") {
+    if path.is_file()
+        && path
+            .extension()
+            .is_none_or(|extension| extension != "jsonl")
+    {
         let task = single(path)?;
         let root = path.parent().unwrap_or(Path::new("")).into();
-        return Ok(Suite { name: task.id.clone(), root, tasks: vec![task], faults: Vec::new(), left_out: Vec::new() });
+        return Ok(Suite {
+            name: task.id.clone(),
+            root,
+            tasks: vec![task],
+            faults: Vec::new(),
+            left_out: Vec::new(),
+        });
     }
     Ok(Suite::open(path)?)
 }
 
 /// One game file as a task of its own.
 pub(crate) fn single(path: &Path) -> anyhow::Result<Task> {
-    let bytes = std::fs::read(path).map_err(|e| ui::WrongUse(format!("cannot read {}: {e}", path.display())))?;
+    let bytes = std::fs::read(path)
+        .map_err(|e| ui::WrongUse(format!("cannot read {}: {e}", path.display())))?;
     let hash = scenarios::suite::hex_sha256(&bytes);
-    Ok(Task { id: path.display().to_string(), split: Split::ValidUnseen, task_type: None, path: path.into(), hash })
+    Ok(Task {
+        id: path.display().to_string(),
+        split: Split::ValidUnseen,
+        task_type: None,
+        path: path.into(),
+        hash,
+    })
 }
 
 /// A handful of generated games, for a look.
 pub(crate) fn one_of_each(folder: &Path, seed: u64) -> anyhow::Result<Suite> {
-    let options = GenerateOptions { seed, train: 6, valid_train: 6, seen: 6, unseen: 6, ..GenerateOptions::default() };
+    let options = GenerateOptions {
+        seed,
+        train: 6,
+        valid_train: 6,
+        seen: 6,
+        unseen: 6,
+        ..GenerateOptions::default()
+    };
     Ok(household::generate(folder, &options)?)
 }

@@ -76,7 +76,10 @@ struct Placed {
 
 impl Import {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        let mut report = Report { store: self.out.clone(), ..Report::default() };
+        let mut report = Report {
+            store: self.out.clone(),
+            ..Report::default()
+        };
         let placed = self.read(&mut report)?;
         let mut out = Sink::json(&self.out)?;
         let episodes = match &self.suite {
@@ -88,9 +91,16 @@ impl Import {
             }
         };
         say_left_out(&report);
-        anyhow::ensure!(!episodes.is_empty(), "nothing was imported of {} records", report.records);
+        anyhow::ensure!(
+            !episodes.is_empty(),
+            "nothing was imported of {} records",
+            report.records
+        );
         report.imported = episodes.len();
-        report.won = episodes.iter().filter(|episode| episode.outcome == Outcome::Success).count();
+        report.won = episodes
+            .iter()
+            .filter(|episode| episode.outcome == Outcome::Success)
+            .count();
         for episode in &episodes {
             out.write(episode)?;
         }
@@ -98,7 +108,13 @@ impl Import {
         if self.json {
             ui::print_json(&report)?;
         } else {
-            let Report { imported, records, won, store, .. } = report;
+            let Report {
+                imported,
+                records,
+                won,
+                store,
+                ..
+            } = report;
             ui::print(&format!(
                 "{imported} of {records} records imported, {won} of them won, in {}\n",
                 store.display()
@@ -114,13 +130,22 @@ impl Import {
                 report.records += 1;
                 let bad = match record {
                     Ok(recorded) => {
-                        placed.push(Placed { file: file.clone(), number: index + 1, recorded });
+                        placed.push(Placed {
+                            file: file.clone(),
+                            number: index + 1,
+                            recorded,
+                        });
                         continue;
                     }
-                    Err(bad) => format!("{}, record {}: {}", file.display(), bad.number, bad.reason),
+                    Err(bad) => {
+                        format!("{}, record {}: {}", file.display(), bad.number, bad.reason)
+                    }
                 };
                 if !self.skip_bad {
-                    return Err(ui::WrongUse(format!("{bad}\nhint: --skip-bad leaves such records out")).into());
+                    return Err(ui::WrongUse(format!(
+                        "{bad}\nhint: --skip-bad leaves such records out"
+                    ))
+                    .into());
                 }
                 report.bad += 1;
                 name(report.bad, &bad);
@@ -129,12 +154,27 @@ impl Import {
         Ok(placed)
     }
 
-    fn episode(&self, one: &Placed, text: Option<TextVersion>, repetitions: &mut Repetitions) -> Trajectory {
-        one.recorded.episode(self.format.name(), self.thoughts, text, repetitions.next(&one.recorded.game))
+    fn episode(
+        &self,
+        one: &Placed,
+        text: Option<TextVersion>,
+        repetitions: &mut Repetitions,
+    ) -> Trajectory {
+        one.recorded.episode(
+            self.format.name(),
+            self.thoughts,
+            text,
+            repetitions.next(&one.recorded.game),
+        )
     }
 
     /// What the world says to the commands of the records whose games are there, in their order.
-    fn play(&self, path: &Path, placed: &[Placed], report: &mut Report) -> anyhow::Result<Vec<Trajectory>> {
+    fn play(
+        &self,
+        path: &Path,
+        placed: &[Placed],
+        report: &mut Report,
+    ) -> anyhow::Result<Vec<Trajectory>> {
         let suite = Suite::open(path)?;
         crate::games::say_faults(&suite);
         let games = by_folders(&suite);
@@ -149,19 +189,32 @@ impl Import {
             let draft = self.draft(one, game, &mut repetitions);
             drafts.push((one, game, draft));
         }
-        let logged: Vec<Logged<'_>> =
-            drafts.iter().enumerate().map(|(place, (_, task, episode))| Logged { place, task, episode }).collect();
+        let logged: Vec<Logged<'_>> = drafts
+            .iter()
+            .enumerate()
+            .map(|(place, (_, task, episode))| Logged {
+                place,
+                task,
+                episode,
+            })
+            .collect();
         let mut played: Vec<Option<Trajectory>> = vec![None; drafts.len()];
         let opened = self.world.open(usize::MAX)?;
         let bar = ui::bar("play again");
         bar.set_length(drafts.len() as u64);
         for (protocol, group) in by_protocol(&logged) {
             let speaking = opened.speaking(protocol.translated_to);
-            let Ok(()) = replay_all(speaking.world(), &group, &protocol, Pool::default(), |one, episode| {
-                bar.inc(1);
-                played[one.place] = Some(episode);
-                Ok::<(), Infallible>(())
-            });
+            let Ok(()) = replay_all(
+                speaking.world(),
+                &group,
+                &protocol,
+                Pool::default(),
+                |one, episode| {
+                    bar.inc(1);
+                    played[one.place] = Some(episode);
+                    Ok::<(), Infallible>(())
+                },
+            );
         }
         bar.finish();
         opened.say_losses();
@@ -171,10 +224,18 @@ impl Import {
                 None => kept.push(as_imported(draft, played)),
                 Some(difference) => {
                     report.differing += 1;
-                    let Placed { file, number, recorded } = one;
+                    let Placed {
+                        file,
+                        number,
+                        recorded,
+                    } = one;
                     name(
                         report.differing,
-                        &format!("{}, record {number} ({}), {difference}", file.display(), recorded.id),
+                        &format!(
+                            "{}, record {number} ({}), {difference}",
+                            file.display(),
+                            recorded.id
+                        ),
                     );
                 }
             }
@@ -187,8 +248,15 @@ impl Import {
         let own = TextVersion::of_game(&game.path);
         let text = self.text.or(own);
         let draft = self.episode(one, text, repetitions);
-        let protocol = Protocol { translated_to: text.filter(|_| text != own), ..draft.protocol };
-        Trajectory { protocol, outcome: Outcome::Failure, ..draft }
+        let protocol = Protocol {
+            translated_to: text.filter(|_| text != own),
+            ..draft.protocol
+        };
+        Trajectory {
+            protocol,
+            outcome: Outcome::Failure,
+            ..draft
+        }
     }
 }
 
@@ -198,7 +266,10 @@ struct Repetitions(HashMap<(String, String), usize>);
 
 impl Repetitions {
     fn next(&mut self, game: &GameName) -> usize {
-        let count = self.0.entry((game.task.clone(), game.trial.clone())).or_default();
+        let count = self
+            .0
+            .entry((game.task.clone(), game.trial.clone()))
+            .or_default();
         *count += 1;
         *count - 1
     }
@@ -216,8 +287,23 @@ fn by_folders(suite: &Suite) -> HashMap<(&str, &str), &Task> {
 
 /// What was played again, as the record's own episode.
 fn as_imported(draft: Trajectory, played: Trajectory) -> Trajectory {
-    let Trajectory { repetition, seed, policy, protocol, spent, .. } = draft;
-    Trajectory { repetition, seed, policy, protocol, seconds: 0.0, spent, ..played }
+    let Trajectory {
+        repetition,
+        seed,
+        policy,
+        protocol,
+        spent,
+        ..
+    } = draft;
+    Trajectory {
+        repetition,
+        seed,
+        policy,
+        protocol,
+        seconds: 0.0,
+        spent,
+        ..played
+    }
 }
 
 /// Tells of a record that is left out, unless many were told of before.
@@ -232,9 +318,15 @@ fn say_left_out(report: &Report) {
         eprintln!("{} records could not be read", report.bad);
     }
     if report.unmatched > 0 {
-        eprintln!("{} records are of games that the suite does not hold", report.unmatched);
+        eprintln!(
+            "{} records are of games that the suite does not hold",
+            report.unmatched
+        );
     }
     if report.differing > 0 {
-        eprintln!("in {} records the world says something else", report.differing);
+        eprintln!(
+            "in {} records the world says something else",
+            report.differing
+        );
     }
 }

@@ -95,13 +95,26 @@ impl Lab {
         let suite = Suite::open(&self.suite)?;
         crate::games::say_faults(&suite);
         let tasks = self.tasks(&suite)?;
-        let choosing = ChoosingArgs { looking_on: self.looking_on.clone(), ..ChoosingArgs::default() };
+        let choosing = ChoosingArgs {
+            looking_on: self.looking_on.clone(),
+            ..ChoosingArgs::default()
+        };
         let player = Player::open(&self.policy, 1, &choosing, &self.played.policy)?;
-        let translated_to = self.world.translation(&self.policy, &player.learned(), &tasks)?;
-        let protocol = self.played.protocol(None, player.context(), self.temperature, 1);
-        let protocol = Protocol { translated_to, ..player.protocol(protocol) };
+        let translated_to = self
+            .world
+            .translation(&self.policy, &player.learned(), &tasks)?;
+        let protocol = self
+            .played
+            .protocol(None, player.context(), self.temperature, 1);
+        let protocol = Protocol {
+            translated_to,
+            ..player.protocol(protocol)
+        };
         let Player::Model(player) = player else {
-            let text = format!("--policy {}: the laboratory wants a model folder", self.policy);
+            let text = format!(
+                "--policy {}: the laboratory wants a model folder",
+                self.policy
+            );
             return Err(ui::WrongUse(text).into());
         };
         let opened = self.world.open(tasks.len())?;
@@ -109,7 +122,8 @@ impl Lab {
         let choosers = self.choosers(&player, speaking.world(), tasks[0])?;
         self.check_beam(&player, &opened, protocol.history)?;
         let alone = self.alone()?;
-        std::fs::create_dir_all(&self.out).with_context(|| format!("cannot use {}", self.out.display()))?;
+        std::fs::create_dir_all(&self.out)
+            .with_context(|| format!("cannot use {}", self.out.display()))?;
         let mut report = Report {
             rows: Vec::new(),
             calibration: Vec::new(),
@@ -120,7 +134,10 @@ impl Lab {
             run: self.out.clone(),
         };
         let settings = Setting::all(&self.best_of, &choosers, self.beam);
-        let players = Players { best_of: &player, search: alone.as_deref().unwrap_or(&player) };
+        let players = Players {
+            best_of: &player,
+            search: alone.as_deref().unwrap_or(&player),
+        };
         self.play(&players, speaking.world(), &tasks, &settings, &mut report)?;
         opened.say_losses();
         if self.json {
@@ -136,7 +153,11 @@ impl Lab {
         for split in &self.split {
             let mut games = suite.split(*split);
             if games.is_empty() {
-                return Err(ui::WrongUse(format!("{} has no games in {split}", self.suite.display())).into());
+                return Err(ui::WrongUse(format!(
+                    "{} has no games in {split}",
+                    self.suite.display()
+                ))
+                .into());
             }
             if self.games > 0 {
                 games.truncate(self.games);
@@ -147,11 +168,26 @@ impl Lab {
     }
 
     /// Those that were asked for, else all that can be had.
-    fn choosers(&self, player: &ModelPlayer, world: &dyn World, task: &Task) -> anyhow::Result<Vec<Chooser>> {
-        let asked = if self.choose_by.is_empty() { player.choosers() } else { self.choose_by.clone() };
+    fn choosers(
+        &self,
+        player: &ModelPlayer,
+        world: &dyn World,
+        task: &Task,
+    ) -> anyhow::Result<Vec<Chooser>> {
+        let asked = if self.choose_by.is_empty() {
+            player.choosers()
+        } else {
+            self.choose_by.clone()
+        };
         let mut choosers = Vec::new();
         for chosen_by in asked {
-            player.can_play(&Protocol { best_of: 2, chosen_by, ..Protocol::default() }).map_err(ui::WrongUse)?;
+            player
+                .can_play(&Protocol {
+                    best_of: 2,
+                    chosen_by,
+                    ..Protocol::default()
+                })
+                .map_err(ui::WrongUse)?;
             if chosen_by == Chooser::Oracle && !tells_what_remains(world, task)? {
                 if !self.choose_by.is_empty() {
                     return Err(ui::WrongUse(format!("--choose-by oracle: {NO_LOOK_AHEAD}")).into());
@@ -165,7 +201,12 @@ impl Lab {
     }
 
     /// Refuses a search that cannot be done.
-    fn check_beam(&self, player: &ModelPlayer, opened: &Opened, history: History) -> anyhow::Result<()> {
+    fn check_beam(
+        &self,
+        player: &ModelPlayer,
+        opened: &Opened,
+        history: History,
+    ) -> anyhow::Result<()> {
         let can_search = player.has_value() && opened.can_be_copied() && history == History::Full;
         if self.beam && !can_search {
             let text = "--beam: a search wants a value network (value/), a world that can be copied (--world native) and \
@@ -180,7 +221,12 @@ impl Lab {
         if !self.beam || self.looking_on.reference.is_none() {
             return Ok(None);
         }
-        match Player::open(&self.policy, 1, &ChoosingArgs::default(), &self.played.policy)? {
+        match Player::open(
+            &self.policy,
+            1,
+            &ChoosingArgs::default(),
+            &self.played.policy,
+        )? {
             Player::Model(alone) => Ok(Some(alone)),
             _ => unreachable!("it was a model folder before"),
         }
@@ -201,13 +247,33 @@ impl Lab {
             let protocol = setting.protocol(report.protocol.clone());
             let bar = ui::bar(&format!("{}, K = {}", setting.chosen_by(), setting.k()));
             let play = |tasks: &[&Task], store: &str, seed: u64| {
-                let round = Round { repetitions: 1, seed, pool: self.played.pool(), shard: Shard::WHOLE };
-                let player = if protocol.search.is_some() { players.search } else { players.best_of };
-                play_round(player, world, tasks, &protocol, round, &self.out.join(format!("{store}.jsonl")), &bar)
+                let round = Round {
+                    repetitions: 1,
+                    seed,
+                    pool: self.played.pool(),
+                    shard: Shard::WHOLE,
+                };
+                let player = if protocol.search.is_some() {
+                    players.search
+                } else {
+                    players.best_of
+                };
+                play_round(
+                    player,
+                    world,
+                    tasks,
+                    &protocol,
+                    round,
+                    &self.out.join(format!("{store}.jsonl")),
+                    &bar,
+                )
             };
             let played = if let Setting::Repeated(k) = *setting {
                 for time in times + 1..=k {
-                    let (store, seed) = (Setting::Repeated(time).store(), self.seed.wrapping_add(time as u64));
+                    let (store, seed) = (
+                        Setting::Repeated(time).store(),
+                        self.seed.wrapping_add(time as u64),
+                    );
                     repeat(&mut last, tasks, |open| play(open, &store, seed))?;
                 }
                 times = k;
@@ -224,7 +290,9 @@ impl Lab {
             }
             report.rows.extend(lab::rows(*setting, &played, &greedy));
             if !matches!(setting, Setting::Repeated(_)) {
-                report.calibration.extend(lab::calibration(*setting, &played));
+                report
+                    .calibration
+                    .extend(lab::calibration(*setting, &played));
             }
             evaluate::write_csv(&self.out.join("lab.csv"), &report.rows)?;
             evaluate::write_csv(&self.out.join("calibration.csv"), &report.calibration)?;
@@ -239,11 +307,20 @@ fn repeat(
     tasks: &[&Task],
     play: impl Fn(&[&Task]) -> Result<Vec<Trajectory>, TrainerError>,
 ) -> Result<(), TrainerError> {
-    let lost = last.iter().filter(|played| played.reward() <= 0.0).map(|played| played.game_hash.as_str());
+    let lost = last
+        .iter()
+        .filter(|played| played.reward() <= 0.0)
+        .map(|played| played.game_hash.as_str());
     let lost: HashSet<&str> = lost.collect();
-    let open: Vec<&Task> = tasks.iter().copied().filter(|task| lost.contains(task.hash.as_str())).collect();
+    let open: Vec<&Task> = tasks
+        .iter()
+        .copied()
+        .filter(|task| lost.contains(task.hash.as_str()))
+        .collect();
     for after in play(&open)? {
-        let before = last.iter_mut().find(|played| played.game_hash == after.game_hash);
+        let before = last
+            .iter_mut()
+            .find(|played| played.game_hash == after.game_hash);
         let before = before.expect("it was played before");
         *before = lab::again(before, after);
     }
@@ -281,27 +358,52 @@ impl Report {
 
     /// Of every run the whole, and of one sample a turn, whose policy no chooser has changed, the parts.
     fn print_calibration(&self) {
-        let shown: Vec<&CalibrationRow> =
-            self.calibration.iter().filter(|row| row.part == Part::All || row.chosen_by == "sampled").collect();
+        let shown: Vec<&CalibrationRow> = self
+            .calibration
+            .iter()
+            .filter(|row| row.part == Part::All || row.chosen_by == "sampled")
+            .collect();
         if shown.is_empty() {
             return;
         }
-        let header =
-            ["calibration", "K", "of", "turns", "n", "mean", "won %", "Brier", "calibration error", "AUC (won or not)"];
-        ui::print_table(&header, &shown.into_iter().map(calibration_cells).collect::<Vec<_>>());
+        let header = [
+            "calibration",
+            "K",
+            "of",
+            "turns",
+            "n",
+            "mean",
+            "won %",
+            "Brier",
+            "calibration error",
+            "AUC (won or not)",
+        ];
+        ui::print_table(
+            &header,
+            &shown.into_iter().map(calibration_cells).collect::<Vec<_>>(),
+        );
     }
 }
 
 fn cells(row: &LabRow) -> Vec<String> {
-    let against = row.won_alone.zip(row.lost_alone).map(|(won, lost)| format!("{won}/{lost}"));
+    let against = row
+        .won_alone
+        .zip(row.lost_alone)
+        .map(|(won, lost)| format!("{won}/{lost}"));
     vec![
         row.chosen_by.to_string(),
         row.k.to_string(),
         row.split.to_string(),
         row.n.to_string(),
-        format!("{:.1} [{:.1}, {:.1}]", 100.0 * row.success_rate, 100.0 * row.low, 100.0 * row.high),
+        format!(
+            "{:.1} [{:.1}, {:.1}]",
+            100.0 * row.success_rate,
+            100.0 * row.low,
+            100.0 * row.high
+        ),
         against.unwrap_or_else(|| "-".into()),
-        row.p_value.map_or_else(|| "-".into(), |p| format!("{p:.3}")),
+        row.p_value
+            .map_or_else(|| "-".into(), |p| format!("{p:.3}")),
         format!("{:.1}", row.mean_turns),
         format!("{:.0}", 100.0 * row.distinct_share),
         format!("{:.0}", row.completions),
@@ -311,7 +413,8 @@ fn cells(row: &LabRow) -> Vec<String> {
 }
 
 fn calibration_cells(row: &CalibrationRow) -> Vec<String> {
-    let number = |value: Option<f64>| value.map_or_else(|| "-".into(), |value| format!("{value:.3}"));
+    let number =
+        |value: Option<f64>| value.map_or_else(|| "-".into(), |value| format!("{value:.3}"));
     let turns = match (row.part, row.from, row.to) {
         (Part::Turns, Some(from), Some(to)) => format!("{from} to {to}"),
         (Part::Turns, Some(from), None) => format!("from {from}"),

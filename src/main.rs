@@ -42,7 +42,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// A policy plays household games turn by turn, learns offline from its own episodes with OREO, and is measured on
 /// seen and unseen games with best-of-K actions chosen by its value network.
 #[derive(Parser)]
-#[command(name = "hearth", version, propagate_version = true, max_term_width = 110)]
+#[command(
+    name = "hearth",
+    version,
+    propagate_version = true,
+    max_term_width = 110
+)]
 struct Hearth {
     #[command(subcommand)]
     command: Command,
@@ -144,9 +149,16 @@ fn main() -> ExitCode {
         Command::Doctor(command) => command.run(),
         Command::Bench(command) => command.run(),
         #[cfg(feature = "python")]
-        Command::EnvWorker => env_bridge::python::serve().map_err(|e| ui::WrongUse(e.to_string()).into()),
+        Command::EnvWorker => {
+            env_bridge::python::serve().map_err(|e| ui::WrongUse(e.to_string()).into())
+        }
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Hearth::command(), "hearth", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Hearth::command(),
+                "hearth",
+                &mut std::io::stdout(),
+            );
             Ok(ExitCode::SUCCESS)
         }
     };

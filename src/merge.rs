@@ -26,10 +26,16 @@ impl Merge {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let mut stores = Vec::new();
         for path in &self.stores {
-            let found = if path.is_dir() { parts_in(path)? } else { vec![path.clone()] };
+            let found = if path.is_dir() {
+                parts_in(path)?
+            } else {
+                vec![path.clone()]
+            };
             if found.is_empty() {
-                let text =
-                    format!("no shard's store in {}\nhint: they are named NAME.shard-I-of-N.jsonl", path.display());
+                let text = format!(
+                    "no shard's store in {}\nhint: they are named NAME.shard-I-of-N.jsonl",
+                    path.display()
+                );
                 return Err(ui::WrongUse(text).into());
             }
             stores.extend(found);
@@ -38,9 +44,17 @@ impl Merge {
         if self.json {
             ui::print_json(&Report { merged })?;
         } else {
-            for Merged { store, episodes, successes, shards } in merged {
+            for Merged {
+                store,
+                episodes,
+                successes,
+                shards,
+            } in merged
+            {
                 let (store, shards) = (store.display(), shards.len());
-                ui::print(&format!("{successes} won of {episodes} episodes of {shards} shards, in {store}\n"));
+                ui::print(&format!(
+                    "{successes} won of {episodes} episodes of {shards} shards, in {store}\n"
+                ));
             }
         }
         Ok(ExitCode::SUCCESS)

@@ -89,14 +89,24 @@ impl ModelCommand {
 }
 
 fn open(path: &Path) -> anyhow::Result<Model> {
-    let is_gguf = path.extension().is_some_and(|extension| extension == "gguf");
-    Ok(if is_gguf { Model::open_gguf(path) } else { Model::open(path) }.map_err(TrainerError::from)?)
+    let is_gguf = path
+        .extension()
+        .is_some_and(|extension| extension == "gguf");
+    Ok(if is_gguf {
+        Model::open_gguf(path)
+    } else {
+        Model::open(path)
+    }
+    .map_err(TrainerError::from)?)
 }
 
 impl Import {
     fn run(self) -> anyhow::Result<ExitCode> {
         if self.out.join("config.json").exists() {
-            let text = format!("{} holds a model already\nhint: name another folder", self.out.display());
+            let text = format!(
+                "{} holds a model already\nhint: name another folder",
+                self.out.display()
+            );
             return Err(ui::WrongUse(text).into());
         }
         let mut model = open(&self.source)?;
@@ -113,7 +123,12 @@ impl Card {
         let (config, frames) = (&model.config, model.tokenizer.frames());
         Self {
             family: config.family.name(),
-            parameters: model.policy.0.values().map(|tensor| tensor.data.len()).sum(),
+            parameters: model
+                .policy
+                .0
+                .values()
+                .map(|tensor| tensor.data.len())
+                .sum(),
             layers: config.num_hidden_layers,
             hidden: config.hidden_size,
             heads: config.num_attention_heads,
@@ -122,7 +137,11 @@ impl Card {
             context: config.max_position_embeddings,
             tied: config.tie_word_embeddings,
             value_network: model.value.is_some(),
-            text_versions: model.text_versions.iter().map(|version| version.name()).collect(),
+            text_versions: model
+                .text_versions
+                .iter()
+                .map(|version| version.name())
+                .collect(),
             policy_hash: model.policy.hash(),
             frames: FramesCard {
                 opening: frames.opening.clone(),
@@ -139,9 +158,27 @@ impl Card {
             ui::print_json(self)?;
             return Ok(ExitCode::SUCCESS);
         }
-        let Self { family, parameters, layers, hidden, heads, kv_heads, vocabulary, context, .. } = self;
-        let output = if self.tied { "tied to the embedding" } else { "a matrix of its own" };
-        let value = if self.value_network { ", with a value network" } else { "" };
+        let Self {
+            family,
+            parameters,
+            layers,
+            hidden,
+            heads,
+            kv_heads,
+            vocabulary,
+            context,
+            ..
+        } = self;
+        let output = if self.tied {
+            "tied to the embedding"
+        } else {
+            "a matrix of its own"
+        };
+        let value = if self.value_network {
+            ", with a value network"
+        } else {
+            ""
+        };
         ui::print(&format!(
             "{family}, {:.1} M parameters{value}, policy {}\n",
             *parameters as f64 / 1e6,
@@ -152,9 +189,17 @@ impl Card {
              {context}, output {output}\n"
         ));
         if !self.text_versions.is_empty() {
-            ui::print(&format!("learned from games of text {}\n", self.text_versions.join(", ")));
+            ui::print(&format!(
+                "learned from games of text {}\n",
+                self.text_versions.join(", ")
+            ));
         }
-        let FramesCard { opening, answer, end, between } = &self.frames;
+        let FramesCard {
+            opening,
+            answer,
+            end,
+            between,
+        } = &self.frames;
         ui::print(&format!(
             "a turn: {opening:?} observation {answer:?} completion {end:?} {between:?} observation ...\n"
         ));

@@ -69,7 +69,10 @@ impl Policy for Person {
     fn sit(&self, _: u64) {}
 
     fn answer(&self, asked: &mut [Asked<'_, ()>], _: &Protocol) -> Vec<Answer> {
-        asked.iter().map(|question| ask(question.observation)).collect()
+        asked
+            .iter()
+            .map(|question| ask(question.observation))
+            .collect()
     }
 }
 
@@ -86,7 +89,9 @@ fn ask(observation: &str) -> Answer {
 impl Play {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let scratch = Scratch::new();
-        let trajectory = self.task(scratch.path()).and_then(|task| self.play(&task))?;
+        let trajectory = self
+            .task(scratch.path())
+            .and_then(|task| self.play(&task))?;
         if self.json {
             ui::print_json(&trajectory)?;
         } else {
@@ -106,7 +111,12 @@ impl Play {
         let games = suite.split(self.split);
         let index = self.game;
         let task = games.get(index).ok_or_else(|| {
-            ui::WrongUse(format!("--game {index}: {} has {} games in {}", suite.name, games.len(), self.split))
+            ui::WrongUse(format!(
+                "--game {index}: {} has {} games in {}",
+                suite.name,
+                games.len(),
+                self.split
+            ))
         })?;
         Ok((*task).clone())
     }
@@ -117,19 +127,36 @@ impl Play {
             played = Some(trajectory);
             Ok(())
         };
-        let jobs = [Job { task, repetition: 0, seed: self.seed, forced: &[] }];
+        let jobs = [Job {
+            task,
+            repetition: 0,
+            seed: self.seed,
+            forced: &[],
+        }];
         let player = match self.policy.as_str() {
             "person" => {
                 self.how.refuse_device("a person")?;
                 self.choosing.looking_on.refuse("a person")?;
                 None
             }
-            policy => Some(Player::open(policy, self.best_of, &self.choosing, &self.how)?),
+            policy => Some(Player::open(
+                policy,
+                self.best_of,
+                &self.choosing,
+                &self.how,
+            )?),
         };
         let learned = player.as_ref().map(Player::learned).unwrap_or_default();
         let translated_to = self.world.translation(&self.policy, &learned, &[task])?;
-        let (opened, pool) = (self.world.open(1)?, Pool { workers: 1, episodes: 1 });
-        self.search.check(&self.policy, player.as_ref(), self.best_of, &opened)?;
+        let (opened, pool) = (
+            self.world.open(1)?,
+            Pool {
+                workers: 1,
+                episodes: 1,
+            },
+        );
+        self.search
+            .check(&self.policy, player.as_ref(), self.best_of, &opened)?;
         let speaking = opened.speaking(translated_to);
         let world = speaking.world();
         self.choosing.check_world(self.best_of, world, task)?;
@@ -143,13 +170,23 @@ impl Play {
             translated_to,
             ..Protocol::default()
         }));
-        let protocol = player.as_ref().map_or(protocol.clone(), |player| player.protocol(protocol));
+        let protocol = player
+            .as_ref()
+            .map_or(protocol.clone(), |player| player.protocol(protocol));
         let Ok(()) = match player {
             None => play_episodes(&Person, world, &jobs, &protocol, pool, &mut keep),
-            Some(Player::Expert(expert)) => play_episodes(&expert, world, &jobs, &protocol, pool, &mut keep),
-            Some(Player::Model(player)) => play_episodes(&*player, world, &jobs, &protocol, pool, &mut keep),
-            Some(Player::Guided(guided)) => play_episodes(&*guided, world, &jobs, &protocol, pool, &mut keep),
-            Some(Player::Remote(policy)) => play_episodes(&*policy, world, &jobs, &protocol, pool, &mut keep),
+            Some(Player::Expert(expert)) => {
+                play_episodes(&expert, world, &jobs, &protocol, pool, &mut keep)
+            }
+            Some(Player::Model(player)) => {
+                play_episodes(&*player, world, &jobs, &protocol, pool, &mut keep)
+            }
+            Some(Player::Guided(guided)) => {
+                play_episodes(&*guided, world, &jobs, &protocol, pool, &mut keep)
+            }
+            Some(Player::Remote(policy)) => {
+                play_episodes(&*policy, world, &jobs, &protocol, pool, &mut keep)
+            }
         };
         let trajectory = played.expect("every job ends with a trajectory");
         if let Some(reason) = &trajectory.failure {
@@ -163,12 +200,24 @@ impl Play {
             eprintln!("\n{}", trajectory.last_observation);
         } else {
             for turn in &trajectory.turns {
-                let value = turn.value.map(|v| format!("   [V {v:.2}]")).unwrap_or_default();
-                ui::print(&format!("{}\n\n> {}{value}\n", turn.observation, turn.completion));
+                let value = turn
+                    .value
+                    .map(|v| format!("   [V {v:.2}]"))
+                    .unwrap_or_default();
+                ui::print(&format!(
+                    "{}\n\n> {}{value}\n",
+                    turn.observation, turn.completion
+                ));
             }
             ui::print(&format!("{}\n", trajectory.last_observation));
         }
-        let outcome = serde_json::to_value(trajectory.outcome).ok().and_then(|v| v.as_str().map(str::to_string));
-        ui::print(&format!("\n{} after {} turns\n", outcome.unwrap_or_default(), trajectory.turns.len()));
+        let outcome = serde_json::to_value(trajectory.outcome)
+            .ok()
+            .and_then(|v| v.as_str().map(str::to_string));
+        ui::print(&format!(
+            "\n{} after {} turns\n",
+            outcome.unwrap_or_default(),
+            trajectory.turns.len()
+        ));
     }
 }

@@ -39,7 +39,11 @@ pub(crate) struct SamplingArgs {
 /// A number from 0 to 1.
 fn share(text: &str) -> Result<f32, String> {
     let number: f32 = text.parse().map_err(|_| "not a number".to_string())?;
-    if (0.0..=1.0).contains(&number) { Ok(number) } else { Err("not between 0 and 1".into()) }
+    if (0.0..=1.0).contains(&number) {
+        Ok(number)
+    } else {
+        Err("not between 0 and 1".into())
+    }
 }
 
 /// How a model is held while it plays.
@@ -74,7 +78,12 @@ pub(crate) struct ChoosingArgs {
     /// What the best of K is chosen by: `after_value`, the model's value network just after a candidate; `soft_value`,
     /// that and 0.1 ln π; `log_ratio`, the implicit advantage over `--reference`; `logprob`; `random`; or `oracle`, how near
     /// to the goal the world's own state then is, which cheats
-    #[arg(long, value_name = "CHOOSER", default_value = "after_value", help_heading = "Best of K")]
+    #[arg(
+        long,
+        value_name = "CHOOSER",
+        default_value = "after_value",
+        help_heading = "Best of K"
+    )]
     pub(crate) choose_by: Chooser,
     #[command(flatten)]
     pub(crate) looking_on: ReferenceArgs,
@@ -93,9 +102,10 @@ impl ReferenceArgs {
     pub(crate) fn refuse(&self, policy: &str) -> anyhow::Result<()> {
         match &self.reference {
             None => Ok(()),
-            Some(_) => {
-                Err(ui::WrongUse(format!("--reference: a model folder is held against it, not {policy}")).into())
-            }
+            Some(_) => Err(ui::WrongUse(format!(
+                "--reference: a model folder is held against it, not {policy}"
+            ))
+            .into()),
         }
     }
 }
@@ -103,8 +113,15 @@ impl ReferenceArgs {
 impl ChoosingArgs {
     /// This protocol with K and what the best of it is chosen by.
     pub(crate) fn onto(&self, protocol: Protocol) -> Protocol {
-        let chosen_by = if protocol.best_of > 1 { self.choose_by } else { Chooser::default() };
-        Protocol { chosen_by, ..protocol }
+        let chosen_by = if protocol.best_of > 1 {
+            self.choose_by
+        } else {
+            Chooser::default()
+        };
+        Protocol {
+            chosen_by,
+            ..protocol
+        }
     }
 
     /// Refuses, before the first episode, what this model cannot choose by.
@@ -125,7 +142,12 @@ impl ChoosingArgs {
     }
 
     /// Refuses, before the first episode, an oracle in a world that does not tell what remains.
-    pub(crate) fn check_world(&self, highest_k: usize, world: &dyn World, task: &Task) -> anyhow::Result<()> {
+    pub(crate) fn check_world(
+        &self,
+        highest_k: usize,
+        world: &dyn World,
+        task: &Task,
+    ) -> anyhow::Result<()> {
         if highest_k > 1 && self.choose_by == Chooser::Oracle && !tells_what_remains(world, task)? {
             return Err(ui::WrongUse(format!("--choose-by oracle: {NO_LOOK_AHEAD}")).into());
         }
@@ -147,12 +169,26 @@ impl HoldingArgs {
         looking_on: LookingOn,
         reference: &ReferenceArgs,
     ) -> anyhow::Result<ModelPlayer> {
-        let Self { weights, device, token_budget } = self;
+        let Self {
+            weights,
+            device,
+            token_budget,
+        } = self;
         let policy = folder.display();
         let engine = device.engine().map_err(TrainerError::from)?;
-        let model = Model::open(folder).map_err(TrainerError::from).with_context(|| format!("--policy {policy}"))?;
-        let holding = Holding { looking_on, weights, token_budget, engine };
-        Ok(ModelPlayer::with_reference(model, reference.open()?, holding).map_err(TrainerError::from)?)
+        let model = Model::open(folder)
+            .map_err(TrainerError::from)
+            .with_context(|| format!("--policy {policy}"))?;
+        let holding = Holding {
+            looking_on,
+            weights,
+            token_budget,
+            engine,
+        };
+        Ok(
+            ModelPlayer::with_reference(model, reference.open()?, holding)
+                .map_err(TrainerError::from)?,
+        )
     }
 }
 
@@ -172,19 +208,40 @@ impl PolicyArgs {
     pub(crate) fn refuse_device(&self, policy: &str) -> anyhow::Result<()> {
         match self.holding.device {
             Hardware::Cpu => Ok(()),
-            gpu => Err(ui::WrongUse(format!("--device {gpu}: a model folder plays there, not {policy}")).into()),
+            gpu => Err(ui::WrongUse(format!(
+                "--device {gpu}: a model folder plays there, not {policy}"
+            ))
+            .into()),
         }
     }
 
     /// The protocol with what these flags say of it.
     pub(crate) fn onto(&self, protocol: Protocol) -> Protocol {
-        let SamplingArgs { top_k, top_p, min_p, .. } = self.sampling;
-        Protocol { top_k, top_p, min_p, stop: self.stop(&[]), weights: self.holding.weights, ..protocol }
+        let SamplingArgs {
+            top_k,
+            top_p,
+            min_p,
+            ..
+        } = self.sampling;
+        Protocol {
+            top_k,
+            top_p,
+            min_p,
+            stop: self.stop(&[]),
+            weights: self.holding.weights,
+            ..protocol
+        }
     }
 
     fn stop(&self, default: &[&str]) -> Vec<String> {
-        let Some(texts) = &self.sampling.stop else { return default.iter().map(ToString::to_string).collect() };
-        texts.iter().filter(|text| !text.is_empty()).map(|text| text.replace("\\n", "\n")).collect()
+        let Some(texts) = &self.sampling.stop else {
+            return default.iter().map(ToString::to_string).collect();
+        };
+        texts
+            .iter()
+            .filter(|text| !text.is_empty())
+            .map(|text| text.replace("\\n", "\n"))
+            .collect()
     }
 }
 
@@ -215,16 +272,20 @@ impl Player {
             }
             let remote = args.remote.connect(policy, args.stop(&["\n"]))?;
             if !remote.takes_filters() && (args.sampling.top_k > 0 || args.sampling.min_p > 0.0) {
-                return Err(ui::WrongUse("--top-k, --min-p: the server takes neither; --top-p it does".into()).into());
+                return Err(ui::WrongUse(
+                    "--top-k, --min-p: the server takes neither; --top-p it does".into(),
+                )
+                .into());
             }
             return Ok(Self::Remote(Box::new(remote)));
         }
         if policy == "expert" {
             args.refuse_device(policy)?;
             if highest_k > 1 {
-                return Err(
-                    ui::WrongUse("--best-of: the expert writes one completion; only K = 1 makes sense".into()).into()
-                );
+                return Err(ui::WrongUse(
+                    "--best-of: the expert writes one completion; only K = 1 makes sense".into(),
+                )
+                .into());
             }
             return Ok(Self::Expert(ExpertPolicy::default()));
         }
@@ -235,7 +296,9 @@ impl Player {
             );
             return Err(ui::WrongUse(text).into());
         }
-        let player = args.holding.open(folder, LookingOn::Value, &choosing.looking_on)?;
+        let player = args
+            .holding
+            .open(folder, LookingOn::Value, &choosing.looking_on)?;
         choosing.check(policy, highest_k, &player)?;
         Ok(Self::Model(Box::new(player)))
     }
@@ -243,7 +306,9 @@ impl Player {
     /// The expert, and the model of a folder that it guides.
     pub(crate) fn guided(student: &Path, args: &PolicyArgs) -> anyhow::Result<Self> {
         Ok(Self::Guided(Box::new(Guided {
-            student: args.holding.open(student, LookingOn::Nobody, &ReferenceArgs::default())?,
+            student: args
+                .holding
+                .open(student, LookingOn::Nobody, &ReferenceArgs::default())?,
         })))
     }
 
@@ -259,7 +324,10 @@ impl Player {
     pub(crate) fn protocol(&self, protocol: Protocol) -> Protocol {
         match self {
             Self::Expert(_) | Self::Guided(_) => protocol,
-            Self::Model(player) => Protocol { reference: player.reference_name().map(str::to_owned), ..protocol },
+            Self::Model(player) => Protocol {
+                reference: player.reference_name().map(str::to_owned),
+                ..protocol
+            },
             Self::Remote(policy) => policy.protocol(protocol),
         }
     }
@@ -295,8 +363,12 @@ impl Player {
         match self {
             Self::Expert(expert) => play_round(expert, world, tasks, protocol, round, store, bar),
             Self::Model(player) => play_round(&**player, world, tasks, protocol, round, store, bar),
-            Self::Guided(guided) => play_round(&**guided, world, tasks, protocol, round, store, bar),
-            Self::Remote(policy) => play_round(&**policy, world, tasks, protocol, round, store, bar),
+            Self::Guided(guided) => {
+                play_round(&**guided, world, tasks, protocol, round, store, bar)
+            }
+            Self::Remote(policy) => {
+                play_round(&**policy, world, tasks, protocol, round, store, bar)
+            }
         }
     }
 }

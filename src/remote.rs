@@ -39,8 +39,12 @@ impl RemoteArgs {
     pub(crate) fn connect(&self, policy: &str, stop: Vec<String>) -> anyhow::Result<RemotePolicy> {
         let wrong = |error: agent::AgentError| ui::WrongUse(error.to_string());
         let remote =
-            RemotePolicy::connect(Address::parse(policy).map_err(wrong)?, self.options(stop)?).map_err(wrong)?;
-        remote.notes().iter().for_each(|note| eprintln!("note: {note}"));
+            RemotePolicy::connect(Address::parse(policy).map_err(wrong)?, self.options(stop)?)
+                .map_err(wrong)?;
+        remote
+            .notes()
+            .iter()
+            .for_each(|note| eprintln!("note: {note}"));
         Ok(remote)
     }
 
@@ -48,15 +52,26 @@ impl RemoteArgs {
         if self.concurrency == 0 {
             return Err(ui::WrongUse("--concurrency: N starts at 1".into()).into());
         }
-        let timeout = Duration::try_from_secs_f64(self.request_timeout).ok().filter(|duration| !duration.is_zero());
-        let timeout = timeout
-            .ok_or_else(|| ui::WrongUse(format!("--request-timeout {}: seconds above 0", self.request_timeout)))?;
+        let timeout = Duration::try_from_secs_f64(self.request_timeout)
+            .ok()
+            .filter(|duration| !duration.is_zero());
+        let timeout = timeout.ok_or_else(|| {
+            ui::WrongUse(format!(
+                "--request-timeout {}: seconds above 0",
+                self.request_timeout
+            ))
+        })?;
         let instructions = match &self.instructions {
             _ if self.no_instructions => None,
             None => Some(INSTRUCTIONS.to_string()),
             Some(path) => {
-                let text = std::fs::read_to_string(path).with_context(|| format!("cannot use {}", path.display()));
-                Some(text.map_err(|error| ui::WrongUse(format!("{error:#}")))?.trim().to_string())
+                let text = std::fs::read_to_string(path)
+                    .with_context(|| format!("cannot use {}", path.display()));
+                Some(
+                    text.map_err(|error| ui::WrongUse(format!("{error:#}")))?
+                        .trim()
+                        .to_string(),
+                )
             }
         };
         Ok(RemoteOptions {
@@ -76,7 +91,11 @@ impl RemoteArgs {
         let unusable = |why: &str| ui::WrongUse(format!("the environment variable {name} {why}"));
         match std::env::var(name) {
             Ok(text) if text.trim().is_empty() && self.api_key_env.is_none() => Ok(None),
-            Ok(text) => Ok(Some(Key::new(&text).ok_or_else(|| unusable("holds no key that a header could carry"))?)),
+            Ok(text) => {
+                Ok(Some(Key::new(&text).ok_or_else(|| {
+                    unusable("holds no key that a header could carry")
+                })?))
+            }
             Err(std::env::VarError::NotPresent) if self.api_key_env.is_none() => Ok(None),
             Err(std::env::VarError::NotPresent) => {
                 Err(unusable("is not set\nhint: export it, or leave --api-key-env away").into())

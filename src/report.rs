@@ -54,7 +54,10 @@ struct Written {
 impl Report {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         if self.episodes == Some(0) {
-            return Err(ui::WrongUse("--episodes: at least one game\nhint: leave it out to show all".into()).into());
+            return Err(ui::WrongUse(
+                "--episodes: at least one game\nhint: leave it out to show all".into(),
+            )
+            .into());
         }
         let found = gather::gather(&self.run, self.with_rollouts, self.episodes)?;
         found.notes.iter().for_each(|note| eprintln!("{note}"));
@@ -66,7 +69,12 @@ impl Report {
             Some(folder) => write_plots(folder, &figures)?,
             None => Vec::new(),
         };
-        let written = Written { path, bytes: html.len(), plots, ..summary(&found) };
+        let written = Written {
+            path,
+            bytes: html.len(),
+            plots,
+            ..summary(&found)
+        };
         if self.json {
             ui::print_json(&written)?;
         } else {
@@ -78,7 +86,10 @@ impl Report {
 
 fn summary(found: &Found) -> Written {
     let stores = found.packed.stores();
-    let mut policies: Vec<String> = stores.iter().map(|store| store.played.title.clone()).collect();
+    let mut policies: Vec<String> = stores
+        .iter()
+        .map(|store| store.played.title.clone())
+        .collect();
     policies.extend(found.rows.iter().map(|row| found.row_title(row)));
     let mut seen = std::collections::BTreeSet::new();
     policies.retain(|policy| seen.insert(policy.clone()));
@@ -104,14 +115,20 @@ fn print(written: &Written) {
         written.policies.len(),
         written.bytes as f64 / 1e6
     ));
-    written.plots.iter().for_each(|path| ui::print(&format!("{}\n", path.display())));
+    written
+        .plots
+        .iter()
+        .for_each(|path| ui::print(&format!("{}\n", path.display())));
 }
 
 fn write_plots(folder: &Path, figures: &[plots::Figure]) -> anyhow::Result<Vec<PathBuf>> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot use {}", folder.display()))?;
     let mut paths = Vec::new();
     for figure in figures {
-        for (extension, bytes) in [("svg", figure.svg.clone().into_bytes()), ("png", chart::png(&figure.svg)?)] {
+        for (extension, bytes) in [
+            ("svg", figure.svg.clone().into_bytes()),
+            ("png", chart::png(&figure.svg)?),
+        ] {
             let path = folder.join(format!("{}.{extension}", figure.file));
             write(&path, &bytes)?;
             paths.push(path);
@@ -121,5 +138,6 @@ fn write_plots(folder: &Path, figures: &[plots::Figure]) -> anyhow::Result<Vec<P
 }
 
 fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    scenarios::files::replace(path, bytes).with_context(|| format!("cannot write {}", path.display()))
+    scenarios::files::replace(path, bytes)
+        .with_context(|| format!("cannot write {}", path.display()))
 }

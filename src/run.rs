@@ -64,7 +64,12 @@ pub(crate) struct Loop {
     shard: ShardArgs,
     /// Seconds that a shard waits for others before it stops, to be started again; shard 0 merges what all have played
     /// and learns, the others wait for it
-    #[arg(long, value_name = "SECONDS", default_value_t = 0, help_heading = "Sharing")]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 0,
+        help_heading = "Sharing"
+    )]
     wait: u64,
 }
 
@@ -75,7 +80,9 @@ impl Quickstart {
         if self.quick {
             recipe.shrink();
         }
-        let out = self.out.unwrap_or_else(|| format!("runs/{}-{}", recipe.name, recipe.seed).into());
+        let out = self
+            .out
+            .unwrap_or_else(|| format!("runs/{}-{}", recipe.name, recipe.seed).into());
         follow(&recipe, &out, &Means::alone(self.device, CODE), self.json)
     }
 }
@@ -84,12 +91,18 @@ impl Loop {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let mut recipe = Recipe::open(&self.recipe)?;
         recipe.seed = self.seed.unwrap_or(recipe.seed);
-        let out = self.out.unwrap_or_else(|| PathBuf::from("runs").join(&recipe.name));
+        let out = self
+            .out
+            .unwrap_or_else(|| PathBuf::from("runs").join(&recipe.name));
         if self.status {
             return show_status(&recipe, &out, self.json);
         }
         let shard = self.shard.resolve()?;
-        let means = Means { shard, wait: Duration::from_secs(self.wait), ..Means::alone(self.device, CODE) };
+        let means = Means {
+            shard,
+            wait: Duration::from_secs(self.wait),
+            ..Means::alone(self.device, CODE)
+        };
         follow(&recipe, &out, &means, self.json)
     }
 }
@@ -97,7 +110,9 @@ impl Loop {
 fn follow(recipe: &Recipe, out: &Path, means: &Means<'_>, json: bool) -> anyhow::Result<ExitCode> {
     let report = match course::follow(recipe, out, &NativeWorld::new(), &ui::Terminal, means) {
         // Who does not wait has done what it could.
-        Err(TrainerError::Awaiting(what)) if means.wait.is_zero() => return say_awaited(out, means.shard, &what, json),
+        Err(TrainerError::Awaiting(what)) if means.wait.is_zero() => {
+            return say_awaited(out, means.shard, &what, json);
+        }
         report => report?,
     };
     if json {
@@ -112,7 +127,9 @@ fn say_awaited(out: &Path, shard: Shard, what: &str, json: bool) -> anyhow::Resu
     if json {
         ui::print_json(&serde_json::json!({ "run": out, "shard": shard, "awaits": what }))?;
     } else {
-        ui::print(&format!("shard {shard} has done its part of what could be done; {what}\n"));
+        ui::print(&format!(
+            "shard {shard} has done its part of what could be done; {what}\n"
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -128,13 +145,29 @@ fn show_status(recipe: &Recipe, run: &Path, json: bool) -> anyhow::Result<ExitCo
     let stages = status(recipe, run)?;
     let counts = counts(&stages);
     if json {
-        ui::print_json(&Status { run: run.into(), counts, stages })?;
+        ui::print_json(&Status {
+            run: run.into(),
+            counts,
+            stages,
+        })?;
         return Ok(ExitCode::SUCCESS);
     }
-    let cells =
-        |stage: &StageStatus| vec![stage.stage.clone(), stage.state.name().into(), progress(stage), remark(stage)];
-    ui::print_table(&["stage", "state", "progress", "remark"], &stages.iter().map(cells).collect::<Vec<_>>());
-    let counts: Vec<String> = counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    let cells = |stage: &StageStatus| {
+        vec![
+            stage.stage.clone(),
+            stage.state.name().into(),
+            progress(stage),
+            remark(stage),
+        ]
+    };
+    ui::print_table(
+        &["stage", "state", "progress", "remark"],
+        &stages.iter().map(cells).collect::<Vec<_>>(),
+    );
+    let counts: Vec<String> = counts
+        .iter()
+        .map(|(state, count)| format!("{count} {state}"))
+        .collect();
     ui::print(&format!("{}: {}\n", run.display(), counts.join(", ")));
     Ok(ExitCode::SUCCESS)
 }
@@ -150,10 +183,17 @@ fn progress(stage: &StageStatus) -> String {
 
 fn remark(stage: &StageStatus) -> String {
     let processes: Vec<String> = stage.processes.iter().map(ToString::to_string).collect();
-    let awaits = stage.awaits.as_ref().map(|earlier| format!("after {earlier}"));
+    let awaits = stage
+        .awaits
+        .as_ref()
+        .map(|earlier| format!("after {earlier}"));
     let by = (!processes.is_empty()).then(|| format!("by process {}", processes.join(", ")));
     let differs = (!stage.differs.is_empty()).then(|| sentence(&stage.differs));
-    [by, awaits, differs].into_iter().flatten().collect::<Vec<_>>().join("; ")
+    [by, awaits, differs]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 fn print_report(report: &Report) {

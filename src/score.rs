@@ -19,7 +19,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use trainer::TrainerError;
-use trainer::process::{Failed, Found, Scoring, completing, is_scored, score_episodes, with_scores};
+use trainer::process::{
+    Failed, Found, Scoring, completing, is_scored, score_episodes, with_scores,
+};
 
 #[derive(Args)]
 pub(crate) struct Score {
@@ -93,7 +95,11 @@ impl Score {
         }
         let contents = Store::contents(&self.store)?;
         if contents.torn > 0 {
-            eprintln!("{}: {} bytes of a torn last line are left out", self.store.display(), contents.torn);
+            eprintln!(
+                "{}: {} bytes of a torn last line are left out",
+                self.store.display(),
+                contents.torn
+            );
         }
         let episodes = contents.trajectories;
         let suite = Suite::open(&self.suite)?;
@@ -108,40 +114,71 @@ impl Score {
             all.push(scored);
             Ok(())
         };
-        let (failed, others): (Vec<&Trajectory>, Vec<&Trajectory>) = left.iter().partition(|t| is_scored(t.outcome));
-        others.into_iter().try_for_each(|episode| keep(episode.clone()))?;
+        let (failed, others): (Vec<&Trajectory>, Vec<&Trajectory>) =
+            left.iter().partition(|t| is_scored(t.outcome));
+        others
+            .into_iter()
+            .try_for_each(|episode| keep(episode.clone()))?;
 
         let pool = Pool::default();
-        let pool = Pool { episodes: self.episodes.unwrap_or(pool.episodes), ..pool };
-        let Self { completions, stride, seed, .. } = self;
-        let scoring = Scoring { completions, stride, seed, pool };
+        let pool = Pool {
+            episodes: self.episodes.unwrap_or(pool.episodes),
+            ..pool
+        };
+        let Self {
+            completions,
+            stride,
+            seed,
+            ..
+        } = self;
+        let scoring = Scoring {
+            completions,
+            stride,
+            seed,
+            pool,
+        };
         let opened = self.world.open(failed.len() * completions)?;
         let bar = ui::bar("score");
         bar.set_length(failed.len() as u64);
         let (mut cost, mut lost) = ((0, 0), Vec::new());
         for (protocol, group) in by_protocol(&failed) {
-            let failed: Vec<Failed<'_>> =
-                group.into_iter().map(|episode| Failed { task: tasks[episode.game_hash.as_str()], episode }).collect();
+            let failed: Vec<Failed<'_>> = group
+                .into_iter()
+                .map(|episode| Failed {
+                    task: tasks[episode.game_hash.as_str()],
+                    episode,
+                })
+                .collect();
             let speaking = opened.speaking(protocol.translated_to);
             let protocol = completing(protocol, player.context_limit());
             player.can_play(&protocol).map_err(ui::WrongUse)?;
-            let spent = score_episodes(&player, speaking.world(), &failed, &protocol, scoring, |episode, found| {
-                bar.inc(1);
-                match found {
-                    Found::Scores(scores) => keep(with_scores(episode, &scores)),
-                    Found::Lost(reason) => {
-                        lost.push(reason);
-                        Ok(())
+            let spent = score_episodes(
+                &player,
+                speaking.world(),
+                &failed,
+                &protocol,
+                scoring,
+                |episode, found| {
+                    bar.inc(1);
+                    match found {
+                        Found::Scores(scores) => keep(with_scores(episode, &scores)),
+                        Found::Lost(reason) => {
+                            lost.push(reason);
+                            Ok(())
+                        }
                     }
-                }
-            })?;
+                },
+            )?;
             cost = (cost.0 + spent.completions, cost.1 + spent.turns);
         }
         bar.finish();
         opened.say_losses();
         if let Some(reason) = lost.last() {
             let out = self.out.display();
-            eprintln!("{} episodes could not be completed and are not in {out}; the last: {reason}", lost.len());
+            eprintln!(
+                "{} episodes could not be completed and are not in {out}; the last: {reason}",
+                lost.len()
+            );
         }
         self.report(&all, lost.len(), cost)
     }
@@ -150,13 +187,24 @@ impl Score {
     fn open_policy(&self, episodes: &[Trajectory]) -> anyhow::Result<ModelPlayer> {
         if !self.policy.is_dir() {
             let hint = "a model folder holds config.json, tokenizer.json and model.safetensors";
-            let text = format!("--policy {}: no model folder\nhint: {hint}", self.policy.display());
+            let text = format!(
+                "--policy {}: no model folder\nhint: {hint}",
+                self.policy.display()
+            );
             return Err(ui::WrongUse(text).into());
         }
         let failed = episodes.iter().filter(|episode| is_scored(episode.outcome));
-        let highest_k = failed.map(|episode| episode.protocol.best_of).max().unwrap_or(1);
-        let looking_on = if highest_k > 1 { LookingOn::Value } else { LookingOn::Nobody };
-        self.holding.open(&self.policy, looking_on, &ReferenceArgs::default())
+        let highest_k = failed
+            .map(|episode| episode.protocol.best_of)
+            .max()
+            .unwrap_or(1);
+        let looking_on = if highest_k > 1 {
+            LookingOn::Value
+        } else {
+            LookingOn::Nobody
+        };
+        self.holding
+            .open(&self.policy, looking_on, &ReferenceArgs::default())
     }
 
     /// The store with scores; what stands in it was scored in the same way.
@@ -175,14 +223,21 @@ impl Score {
         let (out, finished) = Store::open(&self.out)?;
         if finished.is_empty() {
             let text = serde_json::to_string_pretty(&settings)? + "\n";
-            std::fs::write(&path, text).with_context(|| format!("cannot use {}", path.display()))?;
+            std::fs::write(&path, text)
+                .with_context(|| format!("cannot use {}", path.display()))?;
             return Ok((out, finished));
         }
         let other = |reason: &str| {
-            let text = format!("{}: {reason}\nhint: choose another --out, or remove it", self.out.display());
+            let text = format!(
+                "{}: {reason}\nhint: choose another --out, or remove it",
+                self.out.display()
+            );
             Err(ui::WrongUse(text).into())
         };
-        match std::fs::read_to_string(&path).ok().and_then(|text| serde_json::from_str::<Settings>(&text).ok()) {
+        match std::fs::read_to_string(&path)
+            .ok()
+            .and_then(|text| serde_json::from_str::<Settings>(&text).ok())
+        {
             Some(before) if before == settings => Ok((out, finished)),
             Some(_) => other("holds scores by another policy, or with other settings"),
             None => other("holds episodes, and nothing says how they were scored"),
@@ -195,12 +250,18 @@ impl Score {
         unscored: usize,
         (completions, completed_turns): (usize, usize),
     ) -> anyhow::Result<ExitCode> {
-        let count = |is: &dyn Fn(&Trajectory) -> bool| all.iter().filter(|episode| is(episode)).count();
+        let count =
+            |is: &dyn Fn(&Trajectory) -> bool| all.iter().filter(|episode| is(episode)).count();
         let counts = Counts {
             episodes: all.len(),
             successes: count(&|episode| episode.outcome == Outcome::Success),
             scored: count(&|episode| is_scored(episode.outcome)),
-            winnable: count(&|episode| episode.turns.iter().any(|turn| turn.process_score > Some(0.0))),
+            winnable: count(&|episode| {
+                episode
+                    .turns
+                    .iter()
+                    .any(|turn| turn.process_score > Some(0.0))
+            }),
             lost: count(&|episode| episode.outcome == Outcome::EnvFailed),
             unscored,
             completions,
@@ -210,7 +271,13 @@ impl Score {
         if self.json {
             ui::print_json(&counts)?;
         } else {
-            let Counts { episodes, scored, winnable, store, .. } = counts;
+            let Counts {
+                episodes,
+                scored,
+                winnable,
+                store,
+                ..
+            } = counts;
             ui::print(&format!(
                 "{scored} failed of {episodes} episodes scored, {winnable} of them above 0, by {completions} completions \
                  ({completed_turns} turns), in {}\n",
@@ -222,9 +289,18 @@ impl Score {
 }
 
 /// The game of every failed episode, by its hash.
-fn tasks_of<'s>(suite: &'s Suite, episodes: &[Trajectory], path: &Path) -> anyhow::Result<HashMap<&'s str, &'s Task>> {
-    let tasks: HashMap<&str, &Task> = suite.tasks.iter().map(|task| (task.hash.as_str(), task)).collect();
-    let is_missing = |t: &&Trajectory| is_scored(t.outcome) && !tasks.contains_key(t.game_hash.as_str());
+fn tasks_of<'s>(
+    suite: &'s Suite,
+    episodes: &[Trajectory],
+    path: &Path,
+) -> anyhow::Result<HashMap<&'s str, &'s Task>> {
+    let tasks: HashMap<&str, &Task> = suite
+        .tasks
+        .iter()
+        .map(|task| (task.hash.as_str(), task))
+        .collect();
+    let is_missing =
+        |t: &&Trajectory| is_scored(t.outcome) && !tasks.contains_key(t.game_hash.as_str());
     let missing: Vec<&Trajectory> = episodes.iter().filter(is_missing).collect();
     if let Some(first) = missing.first() {
         let text = format!(
@@ -240,12 +316,29 @@ fn tasks_of<'s>(suite: &'s Suite, episodes: &[Trajectory], path: &Path) -> anyho
 
 /// What an episode is known by in both stores.
 fn key(episode: &Trajectory) -> anyhow::Result<(&str, u64, usize, &str, String)> {
-    let Trajectory { game_hash, seed, repetition, policy, protocol, .. } = episode;
-    Ok((game_hash, *seed, *repetition, policy, serde_json::to_string(protocol)?))
+    let Trajectory {
+        game_hash,
+        seed,
+        repetition,
+        policy,
+        protocol,
+        ..
+    } = episode;
+    Ok((
+        game_hash,
+        *seed,
+        *repetition,
+        policy,
+        serde_json::to_string(protocol)?,
+    ))
 }
 
 /// The episodes that do not stand among the finished ones.
-fn not_yet<'a>(episodes: &'a [Trajectory], finished: &[Trajectory], out: &Path) -> anyhow::Result<Vec<&'a Trajectory>> {
+fn not_yet<'a>(
+    episodes: &'a [Trajectory],
+    finished: &[Trajectory],
+    out: &Path,
+) -> anyhow::Result<Vec<&'a Trajectory>> {
     let mut done: HashMap<_, usize> = HashMap::new();
     for episode in finished {
         *done.entry(key(episode)?).or_default() += 1;
@@ -272,7 +365,10 @@ fn not_yet<'a>(episodes: &'a [Trajectory], finished: &[Trajectory], out: &Path) 
 fn by_protocol<'a>(episodes: &[&'a Trajectory]) -> Vec<(&'a Protocol, Vec<&'a Trajectory>)> {
     let mut groups: Vec<(&Protocol, Vec<&Trajectory>)> = Vec::new();
     for episode in episodes {
-        match groups.iter_mut().find(|(protocol, _)| **protocol == episode.protocol) {
+        match groups
+            .iter_mut()
+            .find(|(protocol, _)| **protocol == episode.protocol)
+        {
             Some((_, group)) => group.push(episode),
             None => groups.push((&episode.protocol, vec![episode])),
         }

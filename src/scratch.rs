@@ -38,7 +38,9 @@ fn sweep(root: &Path, processes: &Path) {
     }
     for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let process = name.to_str().and_then(|name| name.strip_prefix(NAME)?.parse::<u32>().ok());
+        let process = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(NAME)?.parse::<u32>().ok());
         if process.is_some_and(|process| !processes.join(process.to_string()).exists()) {
             let _ = std::fs::remove_dir_all(entry.path());
         }
@@ -55,11 +57,18 @@ mod tests {
         let make = |folder: &Path, name: &str| std::fs::create_dir(folder.join(name)).unwrap();
         make(processes.path(), &std::process::id().to_string());
         make(processes.path(), "8");
-        for name in ["hearth-scratch-7", "hearth-scratch-8", "hearth-scratch-mine"] {
+        for name in [
+            "hearth-scratch-7",
+            "hearth-scratch-8",
+            "hearth-scratch-mine",
+        ] {
             make(root.path(), name);
         }
         sweep(root.path(), processes.path());
         assert!(!root.path().join("hearth-scratch-7").exists());
-        assert!(root.path().join("hearth-scratch-8").exists() && root.path().join("hearth-scratch-mine").exists());
+        assert!(
+            root.path().join("hearth-scratch-8").exists()
+                && root.path().join("hearth-scratch-mine").exists()
+        );
     }
 }

@@ -26,7 +26,9 @@ impl SearchArgs {
         highest_k: usize,
         opened: &Opened,
     ) -> Result<(), WrongUse> {
-        let Some(search) = self.search else { return Ok(()) };
+        let Some(search) = self.search else {
+            return Ok(());
+        };
         let has_value = matches!(player, Some(Player::Model(model)) if model.has_value());
         let text = match search {
             _ if !has_value => format!(
@@ -47,7 +49,10 @@ impl SearchArgs {
 
     /// A name for the file of the episodes, such as `episodes-beam3-k5`.
     pub(crate) fn store_name(self, k: usize) -> String {
-        let kind = self.search.map(|search| format!("{}-", search.to_string().replace(':', ""))).unwrap_or_default();
+        let kind = self
+            .search
+            .map(|search| format!("{}-", search.to_string().replace(':', "")))
+            .unwrap_or_default();
         format!("episodes-{kind}k{k}.jsonl")
     }
 }
@@ -58,9 +63,17 @@ mod tests {
 
     #[test]
     fn every_way_to_play_has_a_file_of_its_own() {
-        let name = |search: Option<&str>, k| SearchArgs { search: search.map(|s| s.parse().unwrap()) }.store_name(k);
+        let name = |search: Option<&str>, k| {
+            SearchArgs {
+                search: search.map(|s| s.parse().unwrap()),
+            }
+            .store_name(k)
+        };
         assert_eq!(name(None, 5), "episodes-k5.jsonl");
         assert_eq!(name(Some("beam:3"), 3), "episodes-beam3-k3.jsonl");
-        assert_eq!(name(Some("best-first:60"), 2), "episodes-best-first60-k2.jsonl");
+        assert_eq!(
+            name(Some("best-first:60"), 2),
+            "episodes-best-first60-k2.jsonl"
+        );
     }
 }

@@ -23,15 +23,29 @@ impl Selftest {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let facts = facts();
         let missed = facts.iter().filter(|fact| !fact.passed).count();
-        let report = Report { passed: missed == 0, facts };
+        let report = Report {
+            passed: missed == 0,
+            facts,
+        };
         if self.json {
             ui::print_json(&report)?;
         } else {
             for Fact { id, passed, detail } in &report.facts {
-                ui::print(&format!("{:<20} {:<7} {detail}\n", id, if *passed { "holds" } else { "MISSED" }));
+                ui::print(&format!(
+                    "{:<20} {:<7} {detail}\n",
+                    id,
+                    if *passed { "holds" } else { "MISSED" }
+                ));
             }
-            ui::print(&format!("{} facts in double precision, {missed} missed\n", report.facts.len()));
+            ui::print(&format!(
+                "{} facts in double precision, {missed} missed\n",
+                report.facts.len()
+            ));
         }
-        Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if report.passed {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
 }

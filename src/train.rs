@@ -59,9 +59,12 @@ impl Train {
         for path in &self.data {
             trajectories.extend(scenarios::store::Store::read(path)?);
         }
-        trajectories.sort_by(|a, b| (&a.game, a.repetition, a.seed).cmp(&(&b.game, b.repetition, b.seed)));
+        trajectories
+            .sort_by(|a, b| (&a.game, a.repetition, a.seed).cmp(&(&b.game, b.repetition, b.seed)));
         let start = match (&self.from, &recipe.from) {
-            (Some(folder), Start::Collector | Start::Lesson(_)) => Model::open(folder).map_err(TrainerError::from)?,
+            (Some(folder), Start::Collector | Start::Lesson(_)) => {
+                Model::open(folder).map_err(TrainerError::from)?
+            }
             (None, Start::Fresh) => {
                 let shape = match &self.model {
                     Some(path) => Recipe::open(path)?.model,
@@ -73,11 +76,19 @@ impl Train {
                 return Err(ui::WrongUse("--from: the lesson says from = \"fresh\"".into()).into());
             }
             (None, Start::Collector | Start::Lesson(_)) => {
-                return Err(ui::WrongUse("--from MODEL is missing: the lesson is not from = \"fresh\"".into()).into());
+                return Err(ui::WrongUse(
+                    "--from MODEL is missing: the lesson is not from = \"fresh\"".into(),
+                )
+                .into());
             }
         };
         prepare(&recipe, &start.tokenizer, &mut trajectories, self.seed);
-        let lineage = self.from.as_deref().map(Lineage::open).transpose()?.flatten();
+        let lineage = self
+            .from
+            .as_deref()
+            .map(Lineage::open)
+            .transpose()?
+            .flatten();
         let lesson = Lesson {
             recipe: &recipe,
             start: &start,
@@ -91,12 +102,23 @@ impl Train {
         let (model, read) = train::train(&lesson, &bar)?;
         bar.finish();
         model.save(&self.out).map_err(TrainerError::from)?;
-        read.remarks().iter().for_each(|remark| eprintln!("{} {remark}", recipe.name));
-        let trained = Trained { policy_hash: model.policy.hash(), model: self.out, given: trajectories.len(), read };
+        read.remarks()
+            .iter()
+            .for_each(|remark| eprintln!("{} {remark}", recipe.name));
+        let trained = Trained {
+            policy_hash: model.policy.hash(),
+            model: self.out,
+            given: trajectories.len(),
+            read,
+        };
         if self.json {
             ui::print_json(&trained)?;
         } else {
-            ui::print(&format!("policy {} in {}\n", trained.policy_hash, trained.model.display()));
+            ui::print(&format!(
+                "policy {} in {}\n",
+                trained.policy_hash,
+                trained.model.display()
+            ));
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -33,9 +33,12 @@ pub(crate) fn bar(title: &str) -> ProgressBar {
         eprintln!("{title}");
         return ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
     }
-    let style = ProgressStyle::with_template("{prefix:32} {bar:24} {pos:>5}/{len:<5} {elapsed:>4}  {wide_msg}");
-    let bar =
-        ProgressBar::new(0).with_style(style.expect("the template is written here")).with_prefix(title.to_string());
+    let style = ProgressStyle::with_template(
+        "{prefix:32} {bar:24} {pos:>5}/{len:<5} {elapsed:>4}  {wide_msg}",
+    );
+    let bar = ProgressBar::new(0)
+        .with_style(style.expect("the template is written here"))
+        .with_prefix(title.to_string());
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
 }
@@ -46,7 +49,11 @@ pub(crate) fn print_table(header: &[&str], rows: &[Vec<String>]) {
     table.load_preset(presets::NOTHING).set_header(header);
     table.add_rows(rows);
     for (index, column) in table.column_iter_mut().enumerate() {
-        column.set_cell_alignment(if index == 0 { CellAlignment::Left } else { CellAlignment::Right });
+        column.set_cell_alignment(if index == 0 {
+            CellAlignment::Left
+        } else {
+            CellAlignment::Right
+        });
     }
     print(&format!("{}\n", table.trim_fmt()));
 }
@@ -80,25 +87,42 @@ pub(crate) fn print_summary(rows: &[Row], title: impl Fn(&Row) -> String) {
         .iter()
         .map(|(policy, k)| {
             let of = |split: &Split| {
-                rows.iter().find(|r| r.policy == *policy && r.k == *k && r.split == *split && r.task_type.is_none())
+                rows.iter().find(|r| {
+                    r.policy == *policy && r.k == *k && r.split == *split && r.task_type.is_none()
+                })
             };
-            let name = splits.iter().find_map(&of).map_or_else(|| policy.clone(), &title);
-            let cells = splits.iter().map(|split| of(split).map_or_else(|| "-".into(), percent));
+            let name = splits
+                .iter()
+                .find_map(&of)
+                .map_or_else(|| policy.clone(), &title);
+            let cells = splits
+                .iter()
+                .map(|split| of(split).map_or_else(|| "-".into(), percent));
             std::iter::once(name).chain(cells).collect()
         })
         .collect();
     let header: Vec<String> = std::iter::once("success %, Wilson 95 %".to_string())
         .chain(splits.iter().map(|split| {
-            let n = rows.iter().find(|row| row.split == *split && row.task_type.is_none()).map_or(0, |row| row.n);
+            let n = rows
+                .iter()
+                .find(|row| row.split == *split && row.task_type.is_none())
+                .map_or(0, |row| row.n);
             format!("{split} (n = {n})")
         }))
         .collect();
-    print_table(&header.iter().map(String::as_str).collect::<Vec<_>>(), &table);
+    print_table(
+        &header.iter().map(String::as_str).collect::<Vec<_>>(),
+        &table,
+    );
 }
 
 /// A p-value for the eye.
 pub(crate) fn p_value(p: f64) -> String {
-    if p < 1e-3 { format!("{p:.0e}") } else { format!("{p:.3}") }
+    if p < 1e-3 {
+        format!("{p:.0e}")
+    } else {
+        format!("{p:.3}")
+    }
 }
 
 /// Every row with all its columns.
@@ -116,12 +140,31 @@ pub(crate) fn print_rows(rows: &[Row]) {
             format!("{:.1}", 100.0 * row.malformed_share),
         ]
     };
-    let header = ["policy", "split", "task type", "K", "n", "success %, Wilson 95 %", "mean turns", "malformed %"];
+    let header = [
+        "policy",
+        "split",
+        "task type",
+        "K",
+        "n",
+        "success %, Wilson 95 %",
+        "mean turns",
+        "malformed %",
+    ];
     if rows.iter().all(|row| row.interval == Interval::Wilson) {
         return print_table(&header, &rows.iter().map(cells).collect::<Vec<_>>());
     }
-    let header =
-        ["policy", "split", "task type", "K", "n", "games", "success %, 95 %", "by", "mean turns", "malformed %"];
+    let header = [
+        "policy",
+        "split",
+        "task type",
+        "K",
+        "n",
+        "games",
+        "success %, 95 %",
+        "by",
+        "mean turns",
+        "malformed %",
+    ];
     let with_interval = |row: &Row| {
         let mut cells = cells(row);
         cells.insert(5, row.games.to_string());
@@ -137,27 +180,47 @@ pub(crate) fn print_failures(rows: &[FailureRow]) {
     if all.is_empty() {
         return;
     }
-    let mut lines: Vec<(&str, Split, usize)> = all.iter().map(|row| (row.policy.as_str(), row.split, row.k)).collect();
+    let mut lines: Vec<(&str, Split, usize)> = all
+        .iter()
+        .map(|row| (row.policy.as_str(), row.split, row.k))
+        .collect();
     lines.dedup();
     let line = |(policy, split, k): &(&str, Split, usize)| {
         let of = |failure: &Failure| {
             let is_it = |row: &&&FailureRow| {
-                (row.policy.as_str(), row.split, row.k, row.failure) == (*policy, *split, *k, *failure)
+                (row.policy.as_str(), row.split, row.k, row.failure)
+                    == (*policy, *split, *k, *failure)
             };
-            all.iter().find(is_it).map_or_else(|| "-".into(), |row| row.episodes.to_string())
+            all.iter()
+                .find(is_it)
+                .map_or_else(|| "-".into(), |row| row.episodes.to_string())
         };
         let names = [(*policy).to_string(), split.to_string(), k.to_string()];
-        names.into_iter().chain(Failure::ALL.iter().map(of)).collect()
+        names
+            .into_iter()
+            .chain(Failure::ALL.iter().map(of))
+            .collect()
     };
-    let header: Vec<&str> =
-        ["lost episodes of", "split", "K"].into_iter().chain(Failure::ALL.map(Failure::name)).collect();
-    print_table(&header, &lines.iter().map(line).collect::<Vec<Vec<String>>>());
+    let header: Vec<&str> = ["lost episodes of", "split", "K"]
+        .into_iter()
+        .chain(Failure::ALL.map(Failure::name))
+        .collect();
+    print_table(
+        &header,
+        &lines.iter().map(line).collect::<Vec<Vec<String>>>(),
+    );
 }
 
 /// Tells how many episodes were lost to a world or a server, and what the last of them said.
 pub(crate) fn say_lost(played: &[Trajectory]) -> usize {
-    let lost = played.iter().filter(|trajectory| trajectory.outcome == Outcome::EnvFailed);
-    let failure = lost.clone().filter_map(|trajectory| trajectory.failure.as_deref()).next_back().unwrap_or_default();
+    let lost = played
+        .iter()
+        .filter(|trajectory| trajectory.outcome == Outcome::EnvFailed);
+    let failure = lost
+        .clone()
+        .filter_map(|trajectory| trajectory.failure.as_deref())
+        .next_back()
+        .unwrap_or_default();
     let count = lost.count();
     if count > 0 {
         eprintln!(
@@ -169,7 +232,12 @@ pub(crate) fn say_lost(played: &[Trajectory]) -> usize {
 }
 
 fn percent(row: &Row) -> String {
-    format!("{:.1} [{:.1}, {:.1}]", 100.0 * row.success_rate, 100.0 * row.low, 100.0 * row.high)
+    format!(
+        "{:.1} [{:.1}, {:.1}]",
+        100.0 * row.success_rate,
+        100.0 * row.low,
+        100.0 * row.high
+    )
 }
 
 /// Prints an error and its causes, each once; hints stand on their own lines.
@@ -190,8 +258,15 @@ pub(crate) struct WrongUse(pub(crate) String);
 
 /// Refuses a list in which something stands twice: what is played twice would be counted twice.
 pub(crate) fn refuse_twice<T: PartialEq>(flag: &str, list: &[T]) -> Result<(), WrongUse> {
-    let stands_twice = list.iter().enumerate().any(|(index, item)| list[..index].contains(item));
-    if stands_twice { Err(WrongUse(format!("{flag}: one of them stands there twice"))) } else { Ok(()) }
+    let stands_twice = list
+        .iter()
+        .enumerate()
+        .any(|(index, item)| list[..index].contains(item));
+    if stands_twice {
+        Err(WrongUse(format!("{flag}: one of them stands there twice")))
+    } else {
+        Ok(())
+    }
 }
 
 /// 2 for wrong use, an unusable file or a broken world, else 1.
@@ -201,7 +276,9 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
         || error.is::<scenarios::SuiteError>()
         || error.downcast_ref().is_some_and(is_unusable_store)
         || match error.downcast_ref() {
-            Some(TrainerError::Suite(_) | TrainerError::Content { .. } | TrainerError::File { .. }) => true,
+            Some(
+                TrainerError::Suite(_) | TrainerError::Content { .. } | TrainerError::File { .. },
+            ) => true,
             Some(TrainerError::Busy { .. } | TrainerError::Protocol(_)) => true,
             Some(TrainerError::Agent(AgentError::File { .. } | AgentError::Content { .. })) => true,
             Some(TrainerError::Agent(AgentError::Device { .. })) => true,
@@ -213,5 +290,11 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
 
 /// Everything but a store that could be read and then no longer written.
 fn is_unusable_store(error: &StoreError) -> bool {
-    !matches!(error, StoreError::Io { verb: "append to" | "mend", .. })
+    !matches!(
+        error,
+        StoreError::Io {
+            verb: "append to" | "mend",
+            ..
+        }
+    )
 }

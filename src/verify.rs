@@ -16,7 +16,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 use trainer::TrainerError;
-use trainer::verify::{Difference, Logged, by_protocol, first_difference, is_checkable, replay_all, token_difference};
+use trainer::verify::{
+    Difference, Logged, by_protocol, first_difference, is_checkable, replay_all, token_difference,
+};
 
 /// Differences that are printed; all are counted.
 const SHOWN: usize = 10;
@@ -107,8 +109,10 @@ impl Verify {
         suites: &'s mut HashMap<PathBuf, Suite>,
     ) -> anyhow::Result<(PathBuf, &'s Suite)> {
         let Some(place) = self.suite.clone().or_else(|| source.folder.clone()) else {
-            let text =
-                format!("{}: whose games are these?\nhint: --suite, or name the run folder", source.store.display());
+            let text = format!(
+                "{}: whose games are these?\nhint: --suite, or name the run folder",
+                source.store.display()
+            );
             return Err(ui::WrongUse(text).into());
         };
         if !suites.contains_key(&place) {
@@ -132,17 +136,27 @@ impl Verify {
         mut tick: impl FnMut(),
     ) -> Vec<(usize, Difference)> {
         let pool = Pool::default();
-        let pool = Pool { episodes: self.episodes.unwrap_or(pool.episodes), ..pool };
+        let pool = Pool {
+            episodes: self.episodes.unwrap_or(pool.episodes),
+            ..pool
+        };
         let mut found = Vec::new();
         for (protocol, group) in by_protocol(logged) {
             let speaking = opened.speaking(protocol.translated_to);
-            let Ok(()) = replay_all(speaking.world(), &group, &protocol, pool, |logged, played| {
-                tick();
-                let difference = first_difference(logged.episode, &played)
-                    .or_else(|| tokenizer.and_then(|tokenizer| token_difference(tokenizer, logged.episode)));
-                found.extend(difference.map(|difference| (logged.place, difference)));
-                Ok::<(), Infallible>(())
-            });
+            let Ok(()) = replay_all(
+                speaking.world(),
+                &group,
+                &protocol,
+                pool,
+                |logged, played| {
+                    tick();
+                    let difference = first_difference(logged.episode, &played).or_else(|| {
+                        tokenizer.and_then(|tokenizer| token_difference(tokenizer, logged.episode))
+                    });
+                    found.extend(difference.map(|difference| (logged.place, difference)));
+                    Ok::<(), Infallible>(())
+                },
+            );
         }
         found.sort_by_key(|(place, _)| *place);
         found
@@ -151,7 +165,9 @@ impl Verify {
 
 fn tokenizer(folder: &Path) -> anyhow::Result<Tokenizer> {
     let model = Model::open(folder).map_err(TrainerError::from);
-    Ok(model.with_context(|| format!("--policy {}", folder.display()))?.tokenizer)
+    Ok(model
+        .with_context(|| format!("--policy {}", folder.display()))?
+        .tokenizer)
 }
 
 /// The episodes that can be checked, with their games.
@@ -161,12 +177,23 @@ fn logged_of<'a>(
     store: &Path,
     games: &Path,
 ) -> anyhow::Result<Vec<Logged<'a>>> {
-    let tasks: HashMap<&str, &Task> = suite.tasks.iter().map(|task| (task.hash.as_str(), task)).collect();
-    let checkable = || episodes.iter().enumerate().filter(|(_, episode)| is_checkable(episode));
-    let missing: Vec<(usize, &Trajectory)> =
-        checkable().filter(|(_, episode)| !tasks.contains_key(episode.game_hash.as_str())).collect();
+    let tasks: HashMap<&str, &Task> = suite
+        .tasks
+        .iter()
+        .map(|task| (task.hash.as_str(), task))
+        .collect();
+    let checkable = || {
+        episodes
+            .iter()
+            .enumerate()
+            .filter(|(_, episode)| is_checkable(episode))
+    };
+    let missing: Vec<(usize, &Trajectory)> = checkable()
+        .filter(|(_, episode)| !tasks.contains_key(episode.game_hash.as_str()))
+        .collect();
     if let Some((index, first)) = missing.first() {
-        let (count, store, games, line) = (missing.len(), store.display(), games.display(), index + 1);
+        let (count, store, games, line) =
+            (missing.len(), store.display(), games.display(), index + 1);
         let text = format!(
             "{count} episodes of {store} are of games that {games} does not hold; the first, line {line}: {}\n\
              hint: --suite names the games that were played",
@@ -174,8 +201,11 @@ fn logged_of<'a>(
         );
         return Err(ui::WrongUse(text).into());
     }
-    let logged =
-        |(place, episode): (usize, &'a Trajectory)| Logged { place, task: tasks[episode.game_hash.as_str()], episode };
+    let logged = |(place, episode): (usize, &'a Trajectory)| Logged {
+        place,
+        task: tasks[episode.game_hash.as_str()],
+        episode,
+    };
     Ok(checkable().map(logged).collect())
 }
 
@@ -186,21 +216,47 @@ impl Report {
         self.episodes += episodes.len();
         self.checked += checkable().count();
         self.not_checkable += episodes.len() - checkable().count();
-        self.turns += checkable().map(|episode| episode.turns.len()).sum::<usize>();
+        self.turns += checkable()
+            .map(|episode| episode.turns.len())
+            .sum::<usize>();
         self.differences += found.len();
-        for (index, difference) in found.into_iter().take(SHOWN.saturating_sub(self.shown.len())) {
-            let Trajectory { game, repetition, .. } = &episodes[index];
+        for (index, difference) in found
+            .into_iter()
+            .take(SHOWN.saturating_sub(self.shown.len()))
+        {
+            let Trajectory {
+                game, repetition, ..
+            } = &episodes[index];
             let (game, repetition) = (game.clone(), *repetition);
-            self.shown.push(Named { store: store.into(), line: index + 1, game, repetition, difference });
+            self.shown.push(Named {
+                store: store.into(),
+                line: index + 1,
+                game,
+                repetition,
+                difference,
+            });
         }
     }
 
     fn print(&self) {
-        for Named { store, line, game, repetition, difference } in &self.shown {
-            ui::print(&format!("{}:{line}: {game}, repetition {repetition}, {difference}\n", store.display()));
+        for Named {
+            store,
+            line,
+            game,
+            repetition,
+            difference,
+        } in &self.shown
+        {
+            ui::print(&format!(
+                "{}:{line}: {game}, repetition {repetition}, {difference}\n",
+                store.display()
+            ));
         }
         if self.differences > self.shown.len() {
-            ui::print(&format!("… and {} more\n", self.differences - self.shown.len()));
+            ui::print(&format!(
+                "… and {} more\n",
+                self.differences - self.shown.len()
+            ));
         }
         let lost = match self.not_checkable {
             0 => String::new(),

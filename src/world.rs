@@ -32,7 +32,11 @@ pub(crate) struct Diff {
     #[arg(long, default_value_t = 30)]
     turns: usize,
     /// Kinds of commands, with commas between, game by game in turn: walkthrough, random, mixed, adversarial
-    #[arg(long, value_delimiter = ',', default_value = "walkthrough,random,mixed,adversarial")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "walkthrough,random,mixed,adversarial"
+    )]
     commands: Vec<Commands>,
     /// Seed of the commands
     #[arg(long, default_value_t = 1)]
@@ -70,20 +74,48 @@ impl Diff {
     fn run(self) -> anyhow::Result<ExitCode> {
         let suite = crate::games::open(&self.suite)?;
         crate::games::say_faults(&suite);
-        let splits = if self.split.is_empty() { &Split::ALL[..] } else { &self.split };
-        let tasks = spread(splits.iter().flat_map(|split| suite.split(*split)).collect(), self.games);
+        let splits = if self.split.is_empty() {
+            &Split::ALL[..]
+        } else {
+            &self.split
+        };
+        let tasks = spread(
+            splits
+                .iter()
+                .flat_map(|split| suite.split(*split))
+                .collect(),
+            self.games,
+        );
         if tasks.is_empty() {
-            return Err(ui::WrongUse(format!("{} has no games in these splits", self.suite.display())).into());
+            return Err(ui::WrongUse(format!(
+                "{} has no games in these splits",
+                self.suite.display()
+            ))
+            .into());
         }
-        let plan = Plan { commands: self.commands, turns: self.turns, seed: self.seed };
+        let plan = Plan {
+            commands: self.commands,
+            turns: self.turns,
+            seed: self.seed,
+        };
         let opened = self.python.open("", tasks.len())?;
         let workers = opened.world().capacity().unwrap_or(1);
         let bar = ui::bar("play in both worlds");
-        let report = diff::diff(&NativeWorld::new(), opened.world(), &tasks, &plan, workers, &|progress| {
-            bar.set_length(progress.games as u64);
-            bar.set_position(progress.done as u64);
-            bar.set_message(format!("{} commands, {} differences", progress.commands, progress.differences));
-        });
+        let report = diff::diff(
+            &NativeWorld::new(),
+            opened.world(),
+            &tasks,
+            &plan,
+            workers,
+            &|progress| {
+                bar.set_length(progress.games as u64);
+                bar.set_position(progress.done as u64);
+                bar.set_message(format!(
+                    "{} commands, {} differences",
+                    progress.commands, progress.differences
+                ));
+            },
+        );
         bar.finish();
         if self.json {
             ui::print_json(&report)?
@@ -99,14 +131,27 @@ fn spread(tasks: Vec<&Task>, games: usize) -> Vec<&Task> {
     if games == 0 || games >= tasks.len() {
         return tasks;
     }
-    (0..games).map(|index| tasks[index * tasks.len() / games]).collect()
+    (0..games)
+        .map(|index| tasks[index * tasks.len() / games])
+        .collect()
 }
 
 fn print(report: &Report) {
-    let Report { games, commands, differences, failures, retried, .. } = report;
-    ui::print(&format!("{games} games, {commands} commands, {differences} differences, {failures} games failed\n"));
+    let Report {
+        games,
+        commands,
+        differences,
+        failures,
+        retried,
+        ..
+    } = report;
+    ui::print(&format!(
+        "{games} games, {commands} commands, {differences} differences, {failures} games failed\n"
+    ));
     if *retried > 0 {
-        ui::print(&format!("{retried} games were played again because the Python world failed once\n"));
+        ui::print(&format!(
+            "{retried} games were played again because the Python world failed once\n"
+        ));
     }
     if let Some(first) = &report.first {
         ui::print(&format!("first difference: {}\n", place(&first.place)));
@@ -114,13 +159,22 @@ fn print(report: &Report) {
         ui::print(&format!("  {} python {}\n", first.field, first.other));
     }
     if let Some(first) = &report.first_failure {
-        ui::print(&format!("first failure: {}\n  {:?}: {}\n", place(&first.place), first.world, first.message));
+        ui::print(&format!(
+            "first failure: {}\n  {:?}: {}\n",
+            place(&first.place),
+            first.world,
+            first.message
+        ));
     }
 }
 
 fn place(place: &Place) -> String {
     let before = place.before.iter().map(|exchange| {
-        format!("\n  before  {:?} -> {:?}", exchange.command.as_deref().unwrap_or("(reset)"), exchange.observation)
+        format!(
+            "\n  before  {:?} -> {:?}",
+            exchange.command.as_deref().unwrap_or("(reset)"),
+            exchange.observation
+        )
     });
     format!(
         "{} ({} commands, seed {}), turn {}, {:?}{}",
@@ -135,19 +189,26 @@ fn place(place: &Place) -> String {
 
 impl Replay {
     fn run(self) -> anyhow::Result<ExitCode> {
-        let report = replay::replay(&self.traces, &self.games).map_err(|e| ui::WrongUse(e.to_string()))?;
+        let report =
+            replay::replay(&self.traces, &self.games).map_err(|e| ui::WrongUse(e.to_string()))?;
         if self.json {
             ui::print_json(&report)?;
         } else {
-            let (walks, commands, differences) = (report.walks, report.commands, report.differences);
-            ui::print(&format!("{walks} walks, {commands} commands, {differences} differences\n"));
+            let (walks, commands, differences) =
+                (report.walks, report.commands, report.differences);
+            ui::print(&format!(
+                "{walks} walks, {commands} commands, {differences} differences\n"
+            ));
             if let Some(first) = &report.first {
                 let command = first.command.as_deref().unwrap_or("(reset)");
                 ui::print(&format!(
                     "first: {} in text {}, turn {}, {command:?}: {}\n",
                     first.game, first.version, first.turn, first.field
                 ));
-                ui::print(&format!("  recorded {}\n  here     {}\n", first.expected, first.found));
+                ui::print(&format!(
+                    "  recorded {}\n  here     {}\n",
+                    first.expected, first.found
+                ));
             }
         }
         Ok(ExitCode::from(u8::from(report.differences > 0)))

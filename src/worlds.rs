@@ -127,7 +127,9 @@ fn no_version(policy: &str, learned: &BTreeSet<TextVersion>) -> ui::WrongUse {
         _ => "learned from both text versions",
     };
     let hint = "name the version: --translate-commands=2.1.1 or --translate-commands=2.1.3";
-    ui::WrongUse(format!("--translate-commands: {policy} {why}\nhint: {hint}"))
+    ui::WrongUse(format!(
+        "--translate-commands: {policy} {why}\nhint: {hint}"
+    ))
 }
 
 fn warn_of_other_words(policy: &str, learned: TextVersion, tasks: &[&Task]) {
@@ -147,7 +149,9 @@ fn warn_of_other_words(policy: &str, learned: TextVersion, tasks: &[&Task]) {
 /// How many games are of which text version; `None` = of neither. A fifth of a second for ALFWorld's 4026.
 pub(crate) fn text_versions(tasks: &[&Task]) -> BTreeMap<Option<TextVersion>, usize> {
     let mut counts = BTreeMap::new();
-    tasks.iter().for_each(|task| *counts.entry(TextVersion::of_game(&task.path)).or_default() += 1);
+    tasks
+        .iter()
+        .for_each(|task| *counts.entry(TextVersion::of_game(&task.path)).or_default() += 1);
     counts
 }
 
@@ -181,21 +185,36 @@ mod python {
 
         /// The venv of the flag, of `HEARTH_PYTHON` or of the shell.
         pub(crate) fn venv(&self) -> anyhow::Result<Option<Venv>> {
-            let of = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+            let of = |name: &str| {
+                std::env::var_os(name)
+                    .filter(|value| !value.is_empty())
+                    .map(PathBuf::from)
+            };
             let shell = || of("VIRTUAL_ENV").or_else(|| of("CONDA_PREFIX"));
-            let named = self.python.clone().filter(|folder| !folder.as_os_str().is_empty());
+            let named = self
+                .python
+                .clone()
+                .filter(|folder| !folder.as_os_str().is_empty());
             let folder = named.or_else(shell);
-            folder.map(|folder| Venv::open(&folder)).transpose().map_err(|e| ui::WrongUse(e.to_string()).into())
+            folder
+                .map(|folder| Venv::open(&folder))
+                .transpose()
+                .map_err(|e| ui::WrongUse(e.to_string()).into())
         }
 
         /// Options for ALFWorld's and TextWorld's games.
         pub(crate) fn options(&self, at_once: usize) -> anyhow::Result<PythonOptions> {
             // On Linux by the name that stays this very program though its file be replaced by a newer one.
             let own = PathBuf::from("/proc/self/exe");
-            let program =
-                if own.exists() { own } else { std::env::current_exe().context("cannot find hearth's own program")? };
+            let program = if own.exists() {
+                own
+            } else {
+                std::env::current_exe().context("cannot find hearth's own program")?
+            };
             let seconds = |flag: &str, seconds: f64| {
-                let duration = Duration::try_from_secs_f64(seconds).ok().filter(|duration| !duration.is_zero());
+                let duration = Duration::try_from_secs_f64(seconds)
+                    .ok()
+                    .filter(|duration| !duration.is_zero());
                 duration.ok_or_else(|| ui::WrongUse(format!("{flag} {seconds}: seconds above 0")))
             };
             Ok(PythonOptions {
@@ -213,13 +232,16 @@ mod python {
             let mut options = self.options(at_once)?;
             if !place.is_empty() {
                 if !place.contains(':') {
-                    let text =
-                        format!("--world python:{place}: a class is named as FILE.py:CLASS or package.module:CLASS");
+                    let text = format!(
+                        "--world python:{place}: a class is named as FILE.py:CLASS or package.module:CLASS"
+                    );
                     return Err(ui::WrongUse(text).into());
                 }
                 options.world = PythonKind::Users(place.into());
             }
-            Ok(Opened::Python(PythonWorld::start(options).map_err(|e| ui::WrongUse(e.to_string()))?))
+            Ok(Opened::Python(
+                PythonWorld::start(options).map_err(|e| ui::WrongUse(e.to_string()))?,
+            ))
         }
     }
 }

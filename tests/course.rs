@@ -61,8 +61,18 @@ struct Followed {
 
 fn go(recipe: &Recipe, out: &Path) -> Result<Followed, TrainerError> {
     let (world, notes) = (Counting::default(), Notes::default());
-    let report = follow(recipe, out, &world, &notes, &Means::alone(Hardware::Cpu, "test"))?;
-    Ok(Followed { report, opened: world.opened.into_inner(), notes: notes.0.into_inner().unwrap() })
+    let report = follow(
+        recipe,
+        out,
+        &world,
+        &notes,
+        &Means::alone(Hardware::Cpu, "test"),
+    )?;
+    Ok(Followed {
+        report,
+        opened: world.opened.into_inner(),
+        notes: notes.0.into_inner().unwrap(),
+    })
 }
 
 fn recipe(change: impl Fn(&str) -> String) -> Recipe {
@@ -82,13 +92,19 @@ fn episodes(path: &Path) -> Vec<Trajectory> {
 fn stores(out: &Path) -> Vec<PathBuf> {
     files(out)
         .into_keys()
-        .filter(|path| path.extension().is_some_and(|e| e == "jsonl") && !path.ends_with("suite.jsonl"))
+        .filter(|path| {
+            path.extension().is_some_and(|e| e == "jsonl") && !path.ends_with("suite.jsonl")
+        })
         .collect()
 }
 
 fn remove(out: &Path, parts: &[&str]) {
     for path in parts.iter().map(|part| out.join(part)) {
-        if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
+        if path.is_dir() {
+            fs::remove_dir_all(path).unwrap()
+        } else {
+            fs::remove_file(path).unwrap()
+        }
     }
 }
 
@@ -100,13 +116,21 @@ fn cut(path: &Path, bytes: usize) {
 /// One line and a half: an episode that was lost and one that was being written.
 fn cut_last_lines(path: &Path) {
     let whole = fs::read(path).unwrap();
-    let ends: Vec<usize> = whole.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at).collect();
+    let ends: Vec<usize> = whole
+        .iter()
+        .enumerate()
+        .filter(|(_, byte)| **byte == b'\n')
+        .map(|(at, _)| at)
+        .collect();
     cut(path, whole.len() - (ends[ends.len() - 3] + 200));
 }
 
 #[track_caller]
 fn check_table(rows: &[Row]) {
-    let lines: BTreeSet<(&str, usize)> = rows.iter().map(|row| (row.policy.as_str(), row.k)).collect();
+    let lines: BTreeSet<(&str, usize)> = rows
+        .iter()
+        .map(|row| (row.policy.as_str(), row.k))
+        .collect();
     let expected = [
         ("oreo", 1),
         ("oreo", 2),
@@ -124,10 +148,23 @@ fn check_table(rows: &[Row]) {
     for (policy, k) in lines {
         for split in [Split::ValidSeen, Split::ValidUnseen] {
             let of = |row: &&Row| row.policy == policy && row.k == k && row.split == split;
-            let total: Vec<usize> =
-                rows.iter().filter(of).filter(|row| row.task_type.is_none()).map(|row| row.n).collect();
-            let by_type: usize = rows.iter().filter(of).filter(|row| row.task_type.is_some()).map(|row| row.n).sum();
-            assert_eq!((total, by_type), (vec![2], 2), "{policy}, K = {k}, {split}: each of two games once");
+            let total: Vec<usize> = rows
+                .iter()
+                .filter(of)
+                .filter(|row| row.task_type.is_none())
+                .map(|row| row.n)
+                .collect();
+            let by_type: usize = rows
+                .iter()
+                .filter(of)
+                .filter(|row| row.task_type.is_some())
+                .map(|row| row.n)
+                .sum();
+            assert_eq!(
+                (total, by_type),
+                (vec![2], 2),
+                "{policy}, K = {k}, {split}: each of two games once"
+            );
         }
     }
 }
@@ -139,22 +176,55 @@ fn a_run_that_was_killed_anywhere_ends_in_the_same_table() {
     let whole = folder.path().join("whole");
     let first = go(&recipe, &whole).unwrap();
     check_table(&first.report.rows);
-    let table: Vec<Row> =
-        csv::Reader::from_path(whole.join("eval.csv")).unwrap().deserialize().map(Result::unwrap).collect();
+    let table: Vec<Row> = csv::Reader::from_path(whole.join("eval.csv"))
+        .unwrap()
+        .deserialize()
+        .map(Result::unwrap)
+        .collect();
     assert_eq!(table, first.report.rows, "eval.csv is the table");
-    assert_eq!(fs::read_to_string(whole.join("recipe.toml")).unwrap(), toml::to_string(&recipe).unwrap());
-    assert_eq!(first.opened, 12 + 2 * 3 + 7 * 4, "demonstrations, rollouts and evaluations, each once");
-    assert!(first.notes.iter().any(|note| note == "collect, iteration 2"), "{:?}", first.notes);
-    let notes: Vec<_> = files(&whole).into_iter().filter(|(path, _)| path.ends_with("hearth.json")).collect();
-    assert_eq!(notes.len(), 5, "each lesson's model says what it learned from");
-    assert!(notes.iter().all(|(_, bytes)| bytes == b"{\"text_versions\":[\"2.1.3\"]}\n"), "{notes:?}");
+    assert_eq!(
+        fs::read_to_string(whole.join("recipe.toml")).unwrap(),
+        toml::to_string(&recipe).unwrap()
+    );
+    assert_eq!(
+        first.opened,
+        12 + 2 * 3 + 7 * 4,
+        "demonstrations, rollouts and evaluations, each once"
+    );
+    assert!(
+        first
+            .notes
+            .iter()
+            .any(|note| note == "collect, iteration 2"),
+        "{:?}",
+        first.notes
+    );
+    let notes: Vec<_> = files(&whole)
+        .into_iter()
+        .filter(|(path, _)| path.ends_with("hearth.json"))
+        .collect();
+    assert_eq!(
+        notes.len(),
+        5,
+        "each lesson's model says what it learned from"
+    );
+    assert!(
+        notes
+            .iter()
+            .all(|(_, bytes)| bytes == b"{\"text_versions\":[\"2.1.3\"]}\n"),
+        "{notes:?}"
+    );
     let all_stores = stores(&whole);
     assert_eq!(all_stores.len(), 1 + 2 + 7, "{all_stores:?}");
 
     type Damage<'a> = (&'a str, usize, Box<dyn Fn(&Path) + 'a>);
     let damages: [Damage<'_>; 5] = [
         ("nothing", 0, Box::new(|_| {})),
-        ("the last line of an evaluation is torn", 1, Box::new(|out| cut(&out.join("2/eval/oreo-k2.jsonl"), 30))),
+        (
+            "the last line of an evaluation is torn",
+            1,
+            Box::new(|out| cut(&out.join("2/eval/oreo-k2.jsonl"), 30)),
+        ),
         (
             "killed while the second rollouts were collected",
             2 + 3 * 4,
@@ -167,14 +237,31 @@ fn a_run_that_was_killed_anywhere_ends_in_the_same_table() {
             "killed while a model was saved",
             2 * 4,
             Box::new(|out| {
-                remove(out, &["2/oreo/model.safetensors", "2/eval/oreo-k1.jsonl", "2/eval/oreo-k2.jsonl"]);
+                remove(
+                    out,
+                    &[
+                        "2/oreo/model.safetensors",
+                        "2/eval/oreo-k1.jsonl",
+                        "2/eval/oreo-k2.jsonl",
+                    ],
+                );
             }),
         ),
         (
             "killed while games were generated",
             first.opened,
             Box::new(|out| {
-                remove(out, &["1", "2", "demonstrations.jsonl", "eval.csv", "run.json", "suite.jsonl"]);
+                remove(
+                    out,
+                    &[
+                        "1",
+                        "2",
+                        "demonstrations.jsonl",
+                        "eval.csv",
+                        "run.json",
+                        "suite.jsonl",
+                    ],
+                );
                 remove(out, &["games/suite.jsonl", "games/train"]);
             }),
         ),
@@ -190,11 +277,20 @@ fn a_run_that_was_killed_anywhere_ends_in_the_same_table() {
         assert_eq!(again.report.rows, first.report.rows, "{damage}");
         assert_eq!(again.opened, opened, "episodes played again where {damage}");
         for store in &all_stores {
-            assert_eq!(episodes(&out.join(store)), episodes(&whole.join(store)), "{} where {damage}", store.display());
+            assert_eq!(
+                episodes(&out.join(store)),
+                episodes(&whole.join(store)),
+                "{} where {damage}",
+                store.display()
+            );
         }
         for (path, bytes) in files(&whole) {
             if path.extension().is_some_and(|e| e == "safetensors") || opened == 0 {
-                assert!(fs::read(out.join(&path)).unwrap() == bytes, "{} changed where {damage}", path.display());
+                assert!(
+                    fs::read(out.join(&path)).unwrap() == bytes,
+                    "{} changed where {damage}",
+                    path.display()
+                );
             }
         }
     }
@@ -212,19 +308,26 @@ fn a_recipe_of_other_games_or_another_seed_is_refused() {
         ("train = 12", "train = 13", "`games.train` is 13 and was 12"),
     ] {
         let other = recipe(|text| few(text).replacen(from, to, 1));
-        let Err(error) = go(&other, folder.path()) else { panic!("{why}") };
+        let Err(error) = go(&other, folder.path()) else {
+            panic!("{why}")
+        };
         let path = folder.path().join("recipe.toml").display().to_string();
         let expected = format!(
             "{path}: another recipe has run here: {why}, and every stage follows from that\nhint: choose another --out, or remove this folder"
         );
         assert_eq!(error.to_string(), expected);
-        assert!(files(folder.path()) == before, "the run that was there is untouched");
+        assert!(
+            files(folder.path()) == before,
+            "the run that was there is untouched"
+        );
     }
 }
 
 /// The files of `before` that are not the same in `after`, but for those that say who ran last.
 fn changed(before: &BTreeMap<PathBuf, Vec<u8>>, after: &BTreeMap<PathBuf, Vec<u8>>) -> Vec<String> {
-    let differ = before.iter().filter(|(path, bytes)| after.get(*path) != Some(bytes));
+    let differ = before
+        .iter()
+        .filter(|(path, bytes)| after.get(*path) != Some(bytes));
     differ.map(|(path, _)| path.display().to_string()).collect()
 }
 
@@ -238,13 +341,31 @@ fn a_changed_recipe_costs_what_depends_on_the_change() {
     let first = go(&recipe(one), out).unwrap();
     let before = files(out);
 
-    let more = go(&recipe(|text| one(text).replace("best_of = [1, 2]", "best_of = [1, 2, 3]")), out).unwrap();
+    let more = go(
+        &recipe(|text| one(text).replace("best_of = [1, 2]", "best_of = [1, 2, 3]")),
+        out,
+    )
+    .unwrap();
     assert_eq!(more.opened, 4, "the new K");
-    let sheets = ["eval-card.json", "eval-failures.csv", "eval-games.csv", "eval.csv", "recipe.toml"];
+    let sheets = [
+        "eval-card.json",
+        "eval-failures.csv",
+        "eval-games.csv",
+        "eval.csv",
+        "recipe.toml",
+    ];
     assert_eq!(changed(&before, &files(out)), sheets);
-    assert!(more.notes[0].starts_with("the recipe has changed; the one before is kept in "), "{:?}", more.notes);
+    assert!(
+        more.notes[0].starts_with("the recipe has changed; the one before is kept in "),
+        "{:?}",
+        more.notes
+    );
 
-    let beta = |text: &str| one(text).replace("beta = 0.1", "beta = 0.2").replace("[1, 2]", "[1]");
+    let beta = |text: &str| {
+        one(text)
+            .replace("beta = 0.1", "beta = 0.2")
+            .replace("[1, 2]", "[1]")
+    };
     let other = go(&recipe(beta), out).unwrap();
     assert_eq!(other.opened, 4, "OREO's model, greedily");
     let notes = other.notes.join("\n");
@@ -256,16 +377,28 @@ fn a_changed_recipe_costs_what_depends_on_the_change() {
         assert!(notes.contains(said), "{notes}");
     }
     let now = files(out);
-    let (oreo, kept) = ("1/oreo/model.safetensors", |path: &Path| path.starts_with("aside/1"));
+    let (oreo, kept) = ("1/oreo/model.safetensors", |path: &Path| {
+        path.starts_with("aside/1")
+    });
     assert_ne!(now[Path::new(oreo)], before[Path::new(oreo)]);
-    assert!(now.iter().any(|(path, bytes)| kept(path) && *bytes == before[Path::new(oreo)]), "it is kept");
-    assert!(changed(&before, &now).iter().all(|path| path.contains("oreo") || !path.starts_with("1/")));
+    assert!(
+        now.iter()
+            .any(|(path, bytes)| kept(path) && *bytes == before[Path::new(oreo)]),
+        "it is kept"
+    );
+    assert!(
+        changed(&before, &now)
+            .iter()
+            .all(|path| path.contains("oreo") || !path.starts_with("1/"))
+    );
 
     let back = go(&recipe(one), out).unwrap();
     assert_eq!((back.opened, back.report.rows), (0, first.report.rows));
     assert_eq!(changed(&before, &files(out)), [""; 0]);
     assert!(
-        back.notes.iter().any(|note| note == "1/oreo is taken again from what was moved aside"),
+        back.notes
+            .iter()
+            .any(|note| note == "1/oreo is taken again from what was moved aside"),
         "{:?}",
         back.notes
     );
@@ -278,19 +411,40 @@ fn a_run_of_an_earlier_version_is_taken_as_it_is() {
     let out = folder.path();
     let one = |text: &str| -> String { text.replace("iterations = 2", "iterations = 1") };
     let first = go(&recipe(one), out).unwrap();
-    for path in files(out).into_keys().filter(|path| path.to_string_lossy().ends_with("stage.json")) {
+    for path in files(out)
+        .into_keys()
+        .filter(|path| path.to_string_lossy().ends_with("stage.json"))
+    {
         fs::remove_file(out.join(path)).unwrap();
     }
     let before = files(out);
-    let Err(error) = go(&recipe(|text| one(text).replace("beta = 0.1", "beta = 0.2")), out) else { panic!("refused") };
-    assert!(error.to_string().contains("another recipe has run here: demonstrations does not say"), "{error}");
+    let Err(error) = go(
+        &recipe(|text| one(text).replace("beta = 0.1", "beta = 0.2")),
+        out,
+    ) else {
+        panic!("refused")
+    };
+    assert!(
+        error
+            .to_string()
+            .contains("another recipe has run here: demonstrations does not say"),
+        "{error}"
+    );
     assert_eq!(changed(&before, &files(out)), [""; 0]);
     let unsigned = &states(&recipe(one), out)[1];
-    assert_eq!(*unsigned, ("demonstrations".to_string(), State::Partial, 12, 0));
+    assert_eq!(
+        *unsigned,
+        ("demonstrations".to_string(), State::Partial, 12, 0)
+    );
     let again = go(&recipe(one), out).unwrap();
     assert_eq!((again.opened, again.report.rows), (0, first.report.rows));
     assert_eq!(changed(&before, &files(out)), [""; 0]);
-    assert!(status(&recipe(one), out).unwrap().iter().all(|stage| stage.state == State::Done));
+    assert!(
+        status(&recipe(one), out)
+            .unwrap()
+            .iter()
+            .all(|stage| stage.state == State::Done)
+    );
 }
 
 /// Whoever tampers with what a finished stage made is told so by those who read it.
@@ -302,11 +456,19 @@ fn a_finished_stage_that_was_changed_is_named() {
     go(&recipe(one), out).unwrap();
     let path = out.join("1/rollouts.jsonl");
     let text = fs::read_to_string(&path).unwrap();
-    fs::write(&path, text.replacen("\"repetition\":0", "\"repetition\":1", 1)).unwrap();
+    fs::write(
+        &path,
+        text.replacen("\"repetition\":0", "\"repetition\":1", 1),
+    )
+    .unwrap();
     let other = recipe(|text| one(text).replace("beta = 0.1", "beta = 0.2"));
-    let Err(error) = go(&other, out) else { panic!("other episodes") };
+    let Err(error) = go(&other, out) else {
+        panic!("other episodes")
+    };
     assert!(
-        error.to_string().contains("rollouts.jsonl: does not hold the episodes that its stage ended with"),
+        error
+            .to_string()
+            .contains("rollouts.jsonl: does not hold the episodes that its stage ended with"),
         "{error}"
     );
 }
@@ -316,7 +478,8 @@ struct Watching<'a>(&'a Path, Mutex<Vec<usize>>);
 
 impl Reporter for Watching<'_> {
     fn stage(&self, _: &str) -> ProgressBar {
-        let rows = trainer::evaluate::read_csv::<Row>(&self.0.join("eval.csv")).map_or(0, |rows| rows.len());
+        let rows = trainer::evaluate::read_csv::<Row>(&self.0.join("eval.csv"))
+            .map_or(0, |rows| rows.len());
         self.1.lock().unwrap().push(rows);
         ProgressBar::hidden()
     }
@@ -335,64 +498,127 @@ fn the_table_grows_with_each_evaluation() {
     seen.push(report.rows.len());
     assert!(seen.is_sorted(), "{seen:?}");
     seen.dedup();
-    assert_eq!(seen.len(), 1 + 4, "empty, then longer after each of four evaluations: {seen:?}");
+    assert_eq!(
+        seen.len(),
+        1 + 4,
+        "empty, then longer after each of four evaluations: {seen:?}"
+    );
 }
 
 fn go_as(shard: &str, wait: u64, recipe: &Recipe, out: &Path) -> Result<Followed, TrainerError> {
     let (world, notes) = (Counting::default(), Notes::default());
     let shard = shard.parse().unwrap();
-    let means = Means { shard, wait: Duration::from_secs(wait), ..Means::alone(Hardware::Cpu, "test") };
+    let means = Means {
+        shard,
+        wait: Duration::from_secs(wait),
+        ..Means::alone(Hardware::Cpu, "test")
+    };
     let report = follow(recipe, out, &world, &notes, &means)?;
-    Ok(Followed { report, opened: world.opened.into_inner(), notes: notes.0.into_inner().unwrap() })
+    Ok(Followed {
+        report,
+        opened: world.opened.into_inner(),
+        notes: notes.0.into_inner().unwrap(),
+    })
 }
 
 /// Two shards at the same time, and then three of which one never comes: the same run as without shards.
 #[test]
 fn shards_of_a_loop_make_the_run_of_one_process() {
-    let (recipe, folder) =
-        (recipe(|text| text.replace("iterations = 2", "iterations = 1")), tempfile::tempdir().unwrap());
+    let (recipe, folder) = (
+        recipe(|text| text.replace("iterations = 2", "iterations = 1")),
+        tempfile::tempdir().unwrap(),
+    );
     let [whole, shared, left] = ["whole", "shared", "left"].map(|name| folder.path().join(name));
     let first = go(&recipe, &whole).unwrap();
     let same = |out: &Path, rows: &[Row]| {
         assert_eq!(rows, first.report.rows);
-        assert_eq!(stores(out), stores(&whole), "shards' stores are merged and gone");
+        assert_eq!(
+            stores(out),
+            stores(&whole),
+            "shards' stores are merged and gone"
+        );
         for store in stores(&whole) {
-            assert_eq!(episodes(&out.join(&store)), episodes(&whole.join(&store)), "{}", store.display());
+            assert_eq!(
+                episodes(&out.join(&store)),
+                episodes(&whole.join(&store)),
+                "{}",
+                store.display()
+            );
         }
-        for (path, bytes) in
-            files(&whole).iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "safetensors"))
+        for (path, bytes) in files(&whole)
+            .iter()
+            .filter(|(path, _)| path.extension().is_some_and(|e| e == "safetensors"))
         {
-            assert!(fs::read(out.join(path)).unwrap() == *bytes, "{}", path.display());
+            assert!(
+                fs::read(out.join(path)).unwrap() == *bytes,
+                "{}",
+                path.display()
+            );
         }
     };
     let (leader, follower) = std::thread::scope(|scope| {
         let follower = scope.spawn(|| go_as("1/2", 120, &recipe, &shared));
-        (go_as("0/2", 120, &recipe, &shared).unwrap(), follower.join().unwrap().unwrap())
+        (
+            go_as("0/2", 120, &recipe, &shared).unwrap(),
+            follower.join().unwrap().unwrap(),
+        )
     });
-    assert_eq!(leader.opened + follower.opened, first.opened, "each episode once");
-    assert!(follower.opened >= first.opened / 3, "{} of {}", follower.opened, first.opened);
+    assert_eq!(
+        leader.opened + follower.opened,
+        first.opened,
+        "each episode once"
+    );
+    assert!(
+        follower.opened >= first.opened / 3,
+        "{} of {}",
+        follower.opened,
+        first.opened
+    );
     same(&shared, &leader.report.rows);
     assert_eq!(follower.report.rows, first.report.rows);
     let merged = Store::read(shared.join("1/eval/oreo-k1.jsonl")).unwrap();
-    assert!(merged.is_sorted_by_key(|episode| (episode.repetition, episode.seed)), "in the order of play");
+    assert!(
+        merged.is_sorted_by_key(|episode| (episode.repetition, episode.seed)),
+        "in the order of play"
+    );
 
     let awaits = |shard: &str| match go_as(shard, 0, &recipe, &left) {
         Err(TrainerError::Awaiting(what)) => what,
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("{shard} is done"),
     };
-    assert_eq!(awaits("1/3"), "games: awaits shard 0, which begins and finishes it");
-    assert_eq!(awaits("0/3"), "demonstrations: awaits the other shards; 4 of 12 episodes are there");
-    assert_eq!(awaits("1/3"), "demonstrations: awaits shard 0, which begins and finishes it");
-    assert_eq!(awaits("0/3"), "demonstrations: awaits the other shards; 8 of 12 episodes are there");
+    assert_eq!(
+        awaits("1/3"),
+        "games: awaits shard 0, which begins and finishes it"
+    );
+    assert_eq!(
+        awaits("0/3"),
+        "demonstrations: awaits the other shards; 4 of 12 episodes are there"
+    );
+    assert_eq!(
+        awaits("1/3"),
+        "demonstrations: awaits shard 0, which begins and finishes it"
+    );
+    assert_eq!(
+        awaits("0/3"),
+        "demonstrations: awaits the other shards; 8 of 12 episodes are there"
+    );
     let rest = go(&recipe, &left).unwrap();
-    assert_eq!(rest.opened, first.opened - 8, "what shards have played is taken in");
+    assert_eq!(
+        rest.opened,
+        first.opened - 8,
+        "what shards have played is taken in"
+    );
     same(&left, &rest.report.rows);
 }
 
 /// By stage: its state and how far it is.
 fn states(recipe: &Recipe, out: &Path) -> Vec<(String, State, usize, usize)> {
-    status(recipe, out).unwrap().into_iter().map(|s| (s.stage, s.state, s.done, s.of)).collect()
+    status(recipe, out)
+        .unwrap()
+        .into_iter()
+        .map(|s| (s.stage, s.state, s.done, s.of))
+        .collect()
 }
 
 #[test]
@@ -400,7 +626,12 @@ fn status_tells_how_far_each_stage_is_and_touches_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let one = recipe(|text| text.replace("iterations = 2", "iterations = 1"));
     let out = folder.path().join("run");
-    assert!(status(&one, &out).unwrap().iter().all(|stage| (stage.state, stage.done) == (State::Missing, 0)));
+    assert!(
+        status(&one, &out)
+            .unwrap()
+            .iter()
+            .all(|stage| (stage.state, stage.done) == (State::Missing, 0))
+    );
     assert!(!out.exists());
     go(&one, &out).unwrap();
     let of = |all: &[(String, State, usize, usize)], stage: &str| {
@@ -408,9 +639,24 @@ fn status_tells_how_far_each_stage_is_and_touches_nothing() {
         (*state, *done, *of)
     };
     let all = states(&one, &out);
-    assert!(all.iter().all(|(_, state, done, of)| *state == State::Done && done == of && *of > 0), "{all:?}");
-    let updates = [of(&all, "1/sft"), of(&all, "1/oreo"), of(&all, "1/rollouts")];
-    assert_eq!(updates, [(State::Done, 3, 3), (State::Done, 2, 2), (State::Done, 3, 3)]);
+    assert!(
+        all.iter()
+            .all(|(_, state, done, of)| *state == State::Done && done == of && *of > 0),
+        "{all:?}"
+    );
+    let updates = [
+        of(&all, "1/sft"),
+        of(&all, "1/oreo"),
+        of(&all, "1/rollouts"),
+    ];
+    assert_eq!(
+        updates,
+        [
+            (State::Done, 3, 3),
+            (State::Done, 2, 2),
+            (State::Done, 3, 3)
+        ]
+    );
 
     let mut other = one.clone();
     other.lessons[2].optimizer.updates = 5;
@@ -419,16 +665,28 @@ fn status_tells_how_far_each_stage_is_and_touches_nothing() {
     let told = status(&other, &out).unwrap();
     let oreo = told.iter().find(|stage| stage.stage == "1/oreo").unwrap();
     assert_eq!((oreo.state, oreo.differs.len()), (State::OutOfDate, 1));
-    assert_eq!(oreo.differs[0].to_string(), "`lesson.optimizer.updates` is 5 and was 2");
-    let after = told.iter().find(|stage| stage.stage == "1/eval/oreo-k1").unwrap();
-    assert_eq!((after.state, after.awaits.as_deref()), (State::OutOfDate, Some("1/oreo")));
+    assert_eq!(
+        oreo.differs[0].to_string(),
+        "`lesson.optimizer.updates` is 5 and was 2"
+    );
+    let after = told
+        .iter()
+        .find(|stage| stage.stage == "1/eval/oreo-k1")
+        .unwrap();
+    assert_eq!(
+        (after.state, after.awaits.as_deref()),
+        (State::OutOfDate, Some("1/oreo"))
+    );
     let all = states(&other, &out);
     assert_eq!(of(&all, "1/eval/oreo-k2"), (State::NotAsked, 4, 4));
     assert_eq!(of(&all, "1/eval/sft-k1"), (State::Done, 4, 4));
     assert!(files(&out) == before);
 
     cut_last_lines(&out.join("1/eval/oreo-k2.jsonl"));
-    assert_eq!(of(&states(&one, &out), "1/eval/oreo-k2"), (State::Partial, 2, 4));
+    assert_eq!(
+        of(&states(&one, &out), "1/eval/oreo-k2"),
+        (State::Partial, 2, 4)
+    );
 }
 
 /// Games that lie elsewhere are named by their hash; when they change, the run does not go on with the others.
@@ -439,19 +697,35 @@ fn a_run_on_a_folder_of_games_is_bound_to_these_games() {
     let suite = tiny::suite(&games);
     fs::remove_file(games.join("suite.jsonl")).unwrap();
     let mut recipe = recipe(|text| text.replace("iterations = 2", "iterations = 0"));
-    recipe.games = trainer::recipe::GamesRecipe::Folder { path: games.clone() };
+    recipe.games = trainer::recipe::GamesRecipe::Folder {
+        path: games.clone(),
+    };
     let followed = go(&recipe, &out).unwrap();
     assert_eq!(followed.report.suite, suite.hash());
     assert_eq!(go(&recipe, &out).unwrap().opened, 0);
     let damaged = &suite.split(Split::ValidSeen)[0].path;
     fs::write(damaged, "{").unwrap();
     let notes = Notes::default();
-    let Err(error) = follow(&recipe, &out, &NativeWorld::new(), &notes, &Means::alone(Hardware::Cpu, "test")) else {
+    let Err(error) = follow(
+        &recipe,
+        &out,
+        &NativeWorld::new(),
+        &notes,
+        &Means::alone(Hardware::Cpu, "test"),
+    ) else {
         panic!("a game less")
     };
-    assert!(error.to_string().contains("run.json: the games are not those that this run began with"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("run.json: the games are not those that this run began with"),
+        "{error}"
+    );
     let notes = notes.0.into_inner().unwrap();
-    assert!(notes[0].starts_with(&format!("left out: {}: not a game: ", damaged.display())), "{notes:?}");
+    assert!(
+        notes[0].starts_with(&format!("left out: {}: not a game: ", damaged.display())),
+        "{notes:?}"
+    );
     assert_eq!(notes[1], "1 games of games are left out");
 }
 
@@ -459,28 +733,57 @@ fn a_run_on_a_folder_of_games_is_bound_to_these_games() {
 #[test]
 fn a_student_is_guided_in_a_loop() {
     let (folder, plain) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let one = |text: &str| text.replace("iterations = 2", "iterations = 0").replace("context = 400", "context = 900");
+    let one = |text: &str| {
+        text.replace("iterations = 2", "iterations = 0")
+            .replace("context = 400", "context = 900")
+    };
     let beside = |text: &str| {
         let again = "[[lesson]]\nname = \"again\"\nthinned = 0.9\nfrom = { lesson = \"sft\" }\ndata = [\"demonstrations\", \"guided\"]\n\
                      optimizer = { batch = 2, updates = 3, learning_rate = 2e-3 }\n\
                      algorithm = { kind = \"sft\", targets = \"transcript\" }\n";
-        let guided = "[[guided]]\nstudent = \"sft\"\ngames = 6\nrepetitions = 2\ntemperature = 1.0\n\n";
-        let rejection = text.find("[[lesson]]\nname = \"rejection-sampling\"").unwrap();
-        format!("{}{again}\n{guided}{}", &text[..rejection], &text[rejection..])
-            .replace("iterations = 0", "iterations = 1")
+        let guided =
+            "[[guided]]\nstudent = \"sft\"\ngames = 6\nrepetitions = 2\ntemperature = 1.0\n\n";
+        let rejection = text
+            .find("[[lesson]]\nname = \"rejection-sampling\"")
+            .unwrap();
+        format!(
+            "{}{again}\n{guided}{}",
+            &text[..rejection],
+            &text[rejection..]
+        )
+        .replace("iterations = 0", "iterations = 1")
     };
-    go(&recipe(|text| one(text).replace("iterations = 0", "iterations = 1")), plain.path()).unwrap();
+    go(
+        &recipe(|text| one(text).replace("iterations = 0", "iterations = 1")),
+        plain.path(),
+    )
+    .unwrap();
     let guided = recipe(|text| beside(&one(text)));
     let first = go(&guided, folder.path()).unwrap();
     let shown = episodes(&folder.path().join("guided-sft.jsonl"));
     assert_eq!(shown.len(), 12);
     let turns = || shown.iter().flat_map(|episode| &episode.turns);
-    assert!(turns().any(|turn| turn.astray) && turns().any(|turn| !turn.astray), "both have written");
-    let policy = |out: &Path, name: &str| fs::read(out.join(format!("1/{name}/model.safetensors"))).unwrap();
-    assert_eq!(policy(folder.path(), "sft"), policy(plain.path(), "sft"), "what stands before it is as it was");
+    assert!(
+        turns().any(|turn| turn.astray) && turns().any(|turn| !turn.astray),
+        "both have written"
+    );
+    let policy =
+        |out: &Path, name: &str| fs::read(out.join(format!("1/{name}/model.safetensors"))).unwrap();
+    assert_eq!(
+        policy(folder.path(), "sft"),
+        policy(plain.path(), "sft"),
+        "what stands before it is as it was"
+    );
     assert_ne!(policy(folder.path(), "again"), policy(folder.path(), "sft"));
-    let lineage = Lineage::open(&folder.path().join("1/again")).unwrap().expect("a lesson leaves it");
-    assert_eq!(lineage.start.as_deref(), Lineage::open(&folder.path().join("1/sft")).unwrap().as_ref());
+    let lineage = Lineage::open(&folder.path().join("1/again"))
+        .unwrap()
+        .expect("a lesson leaves it");
+    assert_eq!(
+        lineage.start.as_deref(),
+        Lineage::open(&folder.path().join("1/sft"))
+            .unwrap()
+            .as_ref()
+    );
     let again = go(&guided, folder.path()).unwrap();
     assert_eq!((again.opened, again.report.rows), (0, first.report.rows));
 }

@@ -20,7 +20,11 @@ const UPDATES: usize = 130;
 
 fn hearth(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
-    command.args(arguments).current_dir(folder).stderr(Stdio::null()).stdout(Stdio::piped());
+    command
+        .args(arguments)
+        .current_dir(folder)
+        .stderr(Stdio::null())
+        .stdout(Stdio::piped());
     command
 }
 
@@ -31,7 +35,9 @@ fn run(folder: &Path, arguments: &[&str]) -> Value {
 }
 
 fn kills(without: usize) -> usize {
-    std::env::var("HEARTH_KILLS").map_or(without, |text| text.parse().expect("HEARTH_KILLS is a number"))
+    std::env::var("HEARTH_KILLS").map_or(without, |text| {
+        text.parse().expect("HEARTH_KILLS is a number")
+    })
 }
 
 /// A number in [0, 1), far from those before it.
@@ -47,18 +53,59 @@ fn killed_lessons_end_in_the_same_weights() {
     tiny::suite(&path.join("games"));
     std::fs::write(path.join("tiny.toml"), tiny::RECIPE).unwrap();
     let recipe: toml::Table = tiny::RECIPE.parse().unwrap();
-    let mut lessons = recipe["lesson"].as_array().unwrap().iter().map(|lesson| lesson.as_table().unwrap().clone());
+    let mut lessons = recipe["lesson"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|lesson| lesson.as_table().unwrap().clone());
     let sft = lessons.next().unwrap();
     let mut oreo = lessons.next_back().unwrap();
     oreo["optimizer"].as_table_mut().unwrap()["updates"] = toml::Value::Integer(UPDATES as i64);
     oreo["data"] = toml::Value::Array(vec!["rollouts".into()]);
     std::fs::write(path.join("sft.toml"), toml::to_string(&sft).unwrap()).unwrap();
     std::fs::write(path.join("oreo.toml"), toml::to_string(&oreo).unwrap()).unwrap();
-    let collect = ["--suite", "games", "--repetitions", "1", "--turns", "4", "--out", "play.jsonl", "--json"];
-    run(path, &[&["collect", "--policy", "expert"], &collect[..]].concat());
-    run(path, &["train", "sft.toml", "--data", "play.jsonl", "--model", "tiny.toml", "--out", "sft", "--json"]);
-    let train =
-        |out: &'static str| ["train", "oreo.toml", "--data", "play.jsonl", "--from", "sft", "--out", out, "--json"];
+    let collect = [
+        "--suite",
+        "games",
+        "--repetitions",
+        "1",
+        "--turns",
+        "4",
+        "--out",
+        "play.jsonl",
+        "--json",
+    ];
+    run(
+        path,
+        &[&["collect", "--policy", "expert"], &collect[..]].concat(),
+    );
+    run(
+        path,
+        &[
+            "train",
+            "sft.toml",
+            "--data",
+            "play.jsonl",
+            "--model",
+            "tiny.toml",
+            "--out",
+            "sft",
+            "--json",
+        ],
+    );
+    let train = |out: &'static str| {
+        [
+            "train",
+            "oreo.toml",
+            "--data",
+            "play.jsonl",
+            "--from",
+            "sft",
+            "--out",
+            out,
+            "--json",
+        ]
+    };
 
     let started = Instant::now();
     let whole = run(path, &train("whole"));
@@ -78,17 +125,23 @@ fn killed_lessons_end_in_the_same_weights() {
     let killed = run(path, &train("killed"));
     assert_eq!(killed["policy_hash"], whole["policy_hash"]);
     for file in ["model.safetensors", "value/model.safetensors"] {
-        let [whole, killed] = ["whole", "killed"].map(|out| std::fs::read(path.join(out).join(file)).unwrap());
+        let [whole, killed] =
+            ["whole", "killed"].map(|out| std::fs::read(path.join(out).join(file)).unwrap());
         assert!(whole == killed, "{file} differs");
     }
     assert_eq!(losses(&path.join("whole/metrics.csv")).len(), UPDATES + 1);
-    assert_eq!(losses(&path.join("killed/metrics.csv")), losses(&path.join("whole/metrics.csv")));
+    assert_eq!(
+        losses(&path.join("killed/metrics.csv")),
+        losses(&path.join("whole/metrics.csv"))
+    );
 }
 
 /// The columns of metrics that are no times.
 fn losses(path: &Path) -> Vec<Vec<String>> {
     let text = std::fs::read_to_string(path).unwrap();
-    text.lines().map(|line| line.split(',').take(12).map(String::from).collect()).collect()
+    text.lines()
+        .map(|line| line.split(',').take(12).map(String::from).collect())
+        .collect()
 }
 
 /// What a run must have in common with any other of its recipe: the table, the weights, the losses, each store's episodes
@@ -103,18 +156,34 @@ fn essence(run: &Path) -> BTreeMap<PathBuf, Vec<String>> {
         } else if name == "model.safetensors" {
             vec![scenarios::suite::hex_sha256(&bytes)]
         } else if name == "metrics.csv" {
-            losses(&run.join(&path)).into_iter().map(|row| row.join(",")).collect()
+            losses(&run.join(&path))
+                .into_iter()
+                .map(|row| row.join(","))
+                .collect()
         } else if name.ends_with("stage.json") {
             let manifest: Value = serde_json::from_str(&text()).unwrap();
-            ["state", "inputs", "expected", "outcome"].iter().map(|key| manifest[key].to_string()).collect()
+            ["state", "inputs", "expected", "outcome"]
+                .iter()
+                .map(|key| manifest[key].to_string())
+                .collect()
         } else if name.ends_with(".jsonl") && name != "suite.jsonl" {
             let mut episodes = Store::read(run.join(&path)).unwrap();
             let count = episodes.len();
-            episodes.iter_mut().for_each(|episode| episode.seconds = 0.0);
+            episodes
+                .iter_mut()
+                .for_each(|episode| episode.seconds = 0.0);
             episodes.sort_by(|a, b| (&a.game, a.seed).cmp(&(&b.game, b.seed)));
             episodes.dedup_by(|a, b| (&a.game, a.seed) == (&b.game, b.seed));
-            assert_eq!(episodes.len(), count, "{} holds an episode twice", path.display());
-            episodes.iter().map(|episode: &Trajectory| serde_json::to_string(episode).unwrap()).collect()
+            assert_eq!(
+                episodes.len(),
+                count,
+                "{} holds an episode twice",
+                path.display()
+            );
+            episodes
+                .iter()
+                .map(|episode: &Trajectory| serde_json::to_string(episode).unwrap())
+                .collect()
         } else {
             continue;
         };
@@ -137,14 +206,23 @@ fn killed_loops_end_in_the_same_table() {
     assert!(start("whole").output().unwrap().status.success());
     let whole_seconds = started.elapsed().as_secs_f64();
     let whole = essence(&path.join("whole"));
-    assert_eq!(whole.keys().filter(|path| path.ends_with("model.safetensors")).count(), 7, "five policies, two values");
+    assert_eq!(
+        whole
+            .keys()
+            .filter(|path| path.ends_with("model.safetensors"))
+            .count(),
+        7,
+        "five policies, two values"
+    );
     let (kills, mut struck, mut rounds) = (kills(3), 0, 0);
     while struck < kills {
         let out = format!("killed-{rounds}");
         loop {
             let mut child = start(&out).stdout(Stdio::null()).spawn().unwrap();
             if struck < kills {
-                std::thread::sleep(Duration::from_secs_f64(whole_seconds * share(struck + rounds) * 0.5));
+                std::thread::sleep(Duration::from_secs_f64(
+                    whole_seconds * share(struck + rounds) * 0.5,
+                ));
                 if child.try_wait().unwrap().is_none() {
                     child.kill().unwrap(); // SIGKILL on Unix
                     child.wait().unwrap();

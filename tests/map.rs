@@ -20,11 +20,23 @@ fn toml_of(file: &str) -> toml::Table {
 /// The packages that a manifest names under any of these tables, those of targets and renamed ones included.
 fn dependencies(package: &str, tables: &[&str]) -> BTreeSet<String> {
     let manifest = toml_of(&format!("{package}/Cargo.toml"));
-    let targets = manifest.get("target").and_then(toml::Value::as_table).into_iter().flat_map(toml::Table::values);
+    let targets = manifest
+        .get("target")
+        .and_then(toml::Value::as_table)
+        .into_iter()
+        .flat_map(toml::Table::values);
     let owners = targets.filter_map(toml::Value::as_table).chain([&manifest]);
-    let lists = owners.flat_map(|owner| tables.iter().filter_map(|table| owner.get(*table)?.as_table()));
+    let lists = owners.flat_map(|owner| {
+        tables
+            .iter()
+            .filter_map(|table| owner.get(*table)?.as_table())
+    });
     let name = |(key, value): (&String, &toml::Value)| {
-        value.get("package").and_then(toml::Value::as_str).unwrap_or(key).replace('_', "-")
+        value
+            .get("package")
+            .and_then(toml::Value::as_str)
+            .unwrap_or(key)
+            .replace('_', "-")
     };
     lists.flatten().map(name).collect()
 }
@@ -42,7 +54,10 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = fs::read_to_string(&path).unwrap();
-                let code: Vec<&str> = text.lines().map(|line| line.split("//").next().unwrap_or("")).collect();
+                let code: Vec<&str> = text
+                    .lines()
+                    .map(|line| line.split("//").next().unwrap_or(""))
+                    .collect();
                 found.push((path.strip_prefix(root()).unwrap().into(), code.join("\n")));
             }
         }
@@ -54,7 +69,9 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
 /// The files of these folders in which a piece of code occurs.
 fn files_with(piece: &str, folders: &[&str]) -> BTreeSet<String> {
     let all = folders.iter().flat_map(|folder| sources(folder));
-    all.filter(|(_, code)| code.contains(piece)).map(|(path, _)| path.to_string_lossy().replace('\\', "/")).collect()
+    all.filter(|(_, code)| code.contains(piece))
+        .map(|(path, _)| path.to_string_lossy().replace('\\', "/"))
+        .collect()
 }
 
 fn set(items: &[&str]) -> BTreeSet<String> {
@@ -65,7 +82,12 @@ fn set(items: &[&str]) -> BTreeSet<String> {
 #[test]
 fn the_arrows_between_crates_are_those_of_the_map() {
     let crates = set(&CRATES);
-    let arrows = |package: &str| dependencies(package, &ALL).intersection(&crates).cloned().collect::<BTreeSet<_>>();
+    let arrows = |package: &str| {
+        dependencies(package, &ALL)
+            .intersection(&crates)
+            .cloned()
+            .collect::<BTreeSet<_>>()
+    };
     assert_eq!(arrows("scenarios"), set(&[]));
     assert_eq!(arrows("env-bridge"), set(&["scenarios"]));
     assert_eq!(arrows("agent"), set(&["scenarios"]));
@@ -76,23 +98,46 @@ fn the_arrows_between_crates_are_those_of_the_map() {
 #[test]
 fn every_member_is_on_the_map() {
     let manifest = toml_of("Cargo.toml");
-    let members: BTreeSet<String> =
-        manifest["workspace"]["members"].as_array().unwrap().iter().map(|m| m.as_str().unwrap().to_string()).collect();
+    let members: BTreeSet<String> = manifest["workspace"]["members"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| m.as_str().unwrap().to_string())
+        .collect();
     assert_eq!(members, set(&CRATES));
 }
 
 #[test]
 fn tensors_and_python_stay_in_their_rooms() {
     let users = |library: &str| -> BTreeSet<String> {
-        let uses = |package: &&&str| dependencies(package, &ALL).iter().any(|name| name.starts_with(library));
-        [".", "scenarios", "env-bridge", "agent", "trainer"].iter().filter(uses).map(ToString::to_string).collect()
+        let uses = |package: &&&str| {
+            dependencies(package, &ALL)
+                .iter()
+                .any(|name| name.starts_with(library))
+        };
+        [".", "scenarios", "env-bridge", "agent", "trainer"]
+            .iter()
+            .filter(uses)
+            .map(ToString::to_string)
+            .collect()
     };
     assert_eq!(users("burn"), set(&["agent", "trainer"]));
-    assert!(users("pyo3").is_subset(&set(&["env-bridge"])), "pyo3 is used by {:?}", users("pyo3"));
+    assert!(
+        users("pyo3").is_subset(&set(&["env-bridge"])),
+        "pyo3 is used by {:?}",
+        users("pyo3")
+    );
     for library in ["tokenizers", "safetensors"] {
-        assert!(users(library).is_subset(&set(&["agent", "trainer"])), "{library} is used by {:?}", users(library));
+        assert!(
+            users(library).is_subset(&set(&["agent", "trainer"])),
+            "{library} is used by {:?}",
+            users(library)
+        );
     }
-    assert!(users("anyhow").is_subset(&set(&["."])), "a library has errors of its own, not anyhow");
+    assert!(
+        users("anyhow").is_subset(&set(&["."])),
+        "a library has errors of its own, not anyhow"
+    );
 }
 
 /// The default build has nothing of CUDA, and no build has the kernel compiler whose build script downloads LLVM.
@@ -100,7 +145,9 @@ fn tensors_and_python_stay_in_their_rooms() {
 fn cuda_is_there_only_when_asked_for() {
     for package in [".", "scenarios", "env-bridge", "agent", "trainer"] {
         let manifest = toml_of(&format!("{package}/Cargo.toml"));
-        let default = manifest.get("features").and_then(|features| features.get("default"));
+        let default = manifest
+            .get("features")
+            .and_then(|features| features.get("default"));
         assert_eq!(default, None, "{package} has default features");
     }
     let workspace = toml_of("Cargo.toml");
@@ -110,21 +157,48 @@ fn cuda_is_there_only_when_asked_for() {
         .iter()
         .filter_map(toml::Value::as_str)
         .collect();
-    assert!(!burn.iter().any(|feature| ["cuda", "autotune", "fusion", "default"].contains(feature)), "{burn:?}");
-    assert_eq!(toml_of("agent/Cargo.toml")["dependencies"]["cubecl"]["optional"].as_bool(), Some(true));
+    assert!(
+        !burn
+            .iter()
+            .any(|feature| ["cuda", "autotune", "fusion", "default"].contains(feature)),
+        "{burn:?}"
+    );
+    assert_eq!(
+        toml_of("agent/Cargo.toml")["dependencies"]["cubecl"]["optional"].as_bool(),
+        Some(true)
+    );
     let lock = toml_of("Cargo.lock");
     let locked = lock["package"].as_array().unwrap();
-    let of = |name: &str| locked.iter().find(|package| package["name"].as_str() == Some(name));
-    assert!(of("cubecl-llvm").is_some_and(|package| package.get("source").is_none()), "cubecl-llvm is the stand-in");
+    let of = |name: &str| {
+        locked
+            .iter()
+            .find(|package| package["name"].as_str() == Some(name))
+    };
+    assert!(
+        of("cubecl-llvm").is_some_and(|package| package.get("source").is_none()),
+        "cubecl-llvm is the stand-in"
+    );
     assert!(of("llvm-sys").is_none() && of("tracel-llvm-bundler").is_none());
 }
 
 /// Python is embedded by worker processes alone: hearth's own process never starts an interpreter.
 #[test]
 fn only_a_worker_process_runs_python() {
-    let folders = ["src", "scenarios/src", "env-bridge/src", "agent/src", "trainer/src"];
-    assert_eq!(files_with("pyo3", &folders), set(&["env-bridge/src/python/interpreter.rs"]));
-    assert_eq!(files_with("Interpreter::start(", &folders), set(&["env-bridge/src/python/worker.rs"]));
+    let folders = [
+        "src",
+        "scenarios/src",
+        "env-bridge/src",
+        "agent/src",
+        "trainer/src",
+    ];
+    assert_eq!(
+        files_with("pyo3", &folders),
+        set(&["env-bridge/src/python/interpreter.rs"])
+    );
+    assert_eq!(
+        files_with("Interpreter::start(", &folders),
+        set(&["env-bridge/src/python/worker.rs"])
+    );
 }
 
 /// Whoever plays calls `play_episodes`: there alone worlds are stepped and policies are asked.
@@ -132,10 +206,16 @@ fn only_a_worker_process_runs_python() {
 fn there_is_one_rollout_loop() {
     let minds = ["agent/src", "trainer/src"];
     assert_eq!(files_with(".step(", &minds), set(&["agent/src/episode.rs"]));
-    assert_eq!(files_with(".reset(", &minds), set(&["agent/src/episode.rs"]));
+    assert_eq!(
+        files_with(".reset(", &minds),
+        set(&["agent/src/episode.rs"])
+    );
     // The second is a policy that asks another one.
     let asks = set(&["agent/src/episode.rs", "agent/src/guided.rs"]);
-    assert_eq!(files_with(".answer(", &["agent/src", "trainer/src", "src"]), asks);
+    assert_eq!(
+        files_with(".answer(", &["agent/src", "trainer/src", "src"]),
+        asks
+    );
     let callers = files_with("play_episodes(", &["agent/src", "trainer/src", "src"]);
     assert_eq!(
         callers,
@@ -152,10 +232,22 @@ fn there_is_one_rollout_loop() {
 /// Tensors in, a scalar tensor out.
 #[test]
 fn a_loss_neither_reads_nor_writes_nor_draws_nor_updates() {
-    for piece in
-        ["std::fs", "std::io", "std::env", "rand::", "print!", "println!", "::recipe", "::optimizer", "Instant"]
-    {
-        assert_eq!(files_with(piece, &["trainer/src/loss"]), set(&[]), "{piece} in a loss");
+    for piece in [
+        "std::fs",
+        "std::io",
+        "std::env",
+        "rand::",
+        "print!",
+        "println!",
+        "::recipe",
+        "::optimizer",
+        "Instant",
+    ] {
+        assert_eq!(
+            files_with(piece, &["trainer/src/loss"]),
+            set(&[]),
+            "{piece} in a loss"
+        );
     }
 }
 
@@ -173,7 +265,11 @@ fn texts_are_tokenized_in_one_place() {
     assert_eq!(
         files_with(".encode(", &["agent/src", "trainer/src", "src"]),
         // The last tests the tokenizers that it has made.
-        set(&["agent/src/chat.rs", "agent/src/tokenizer.rs", "agent/src/gguf/vocabulary.rs"])
+        set(&[
+            "agent/src/chat.rs",
+            "agent/src/tokenizer.rs",
+            "agent/src/gguf/vocabulary.rs"
+        ])
     );
 }
 
@@ -182,7 +278,15 @@ fn texts_are_tokenized_in_one_place() {
 fn only_the_hand_prints() {
     let folders = CRATES.map(|name| format!("{name}/src"));
     for piece in ["println!", "eprintln!", "dbg!", "print!("] {
-        assert_eq!(files_with(piece, &folders.each_ref().map(String::as_str)), set(&[]), "{piece} in a library");
+        assert_eq!(
+            files_with(piece, &folders.each_ref().map(String::as_str)),
+            set(&[]),
+            "{piece} in a library"
+        );
     }
-    assert_eq!(files_with(" println!", &["src"]), set(&[]), "src prints results through ui::print");
+    assert_eq!(
+        files_with(" println!", &["src"]),
+        set(&[]),
+        "src prints results through ui::print"
+    );
 }

@@ -31,17 +31,38 @@ fn game(folder: &Path, number: usize, content: &str) -> Task {
     let path = folder.join(format!("{number}.game"));
     fs::write(&path, content).unwrap();
     let hash = scenarios::suite::hex_sha256(format!("{number}{content}").as_bytes());
-    Task { id: number.to_string(), split: Split::Train, task_type: None, path, hash }
+    Task {
+        id: number.to_string(),
+        split: Split::Train,
+        task_type: None,
+        path,
+        hash,
+    }
 }
 
 fn play(world: &PythonWorld, tasks: &[Task], commands: &[&str]) -> Vec<Trajectory> {
-    let jobs: Vec<Job<'_>> = tasks.iter().map(|task| Job { task, repetition: 0, seed: 1, forced: &[] }).collect();
+    let jobs: Vec<Job<'_>> = tasks
+        .iter()
+        .map(|task| Job {
+            task,
+            repetition: 0,
+            seed: 1,
+            forced: &[],
+        })
+        .collect();
     let script = Scripted(commands.iter().map(ToString::to_string).collect());
     let mut played = Vec::new();
-    let Ok(()) = play_episodes(&script, world, &jobs, &Protocol::default(), Pool::default(), |trajectory| {
-        played.push(trajectory);
-        Ok::<(), Infallible>(())
-    });
+    let Ok(()) = play_episodes(
+        &script,
+        world,
+        &jobs,
+        &Protocol::default(),
+        Pool::default(),
+        |trajectory| {
+            played.push(trajectory);
+            Ok::<(), Infallible>(())
+        },
+    );
     played
 }
 
@@ -51,16 +72,30 @@ fn processes_of(folder: &Path) -> Vec<String> {
         let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).ok();
         let (environment, line) = (read("environ")?, read("cmdline")?);
         let wanted = folder.to_str().unwrap().as_bytes();
-        let named = environment.windows(wanted.len()).any(|window| window == wanted);
-        (named && !line.is_empty()).then(|| format!("{pid} {}", String::from_utf8_lossy(&line).replace('\0', " ")))
+        let named = environment
+            .windows(wanted.len())
+            .any(|window| window == wanted);
+        (named && !line.is_empty()).then(|| {
+            format!(
+                "{pid} {}",
+                String::from_utf8_lossy(&line).replace('\0', " ")
+            )
+        })
     };
-    let all = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().file_name());
+    let all = fs::read_dir("/proc")
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
     all.filter_map(|name| of(name.to_str()?)).collect()
 }
 
 /// What is under a folder after at most ten seconds of waiting for it to become empty.
 fn left_in(folder: &Path) -> Vec<PathBuf> {
-    let list = || fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    let list = || {
+        fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect::<Vec<_>>()
+    };
     wait_until(|| list().is_empty());
     list()
 }
@@ -68,7 +103,10 @@ fn left_in(folder: &Path) -> Vec<PathBuf> {
 /// Whether SIGINT (2) is ignored by this process, and so by those that it starts: shells do so for background jobs.
 fn ignores_interrupts() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    let ignored = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .unwrap();
     u64::from_str_radix(ignored.trim(), 16).unwrap() & 1 << (2 - 1) != 0
 }
 
@@ -105,8 +143,14 @@ fn faulty_games(folder: &Path) -> (Vec<Task>, BTreeMap<String, &'static str>) {
         for index in 0..count {
             let at = 1 + index % 3;
             contents.push(match fault {
-                "at the reset" => (r#"{"length": 3, "fault": "raises", "at": "reset"}"#.into(), Some(expected)),
-                _ => (format!(r#"{{"length": 3, "fault": "{fault}", "at": {at}}}"#), Some(expected)),
+                "at the reset" => (
+                    r#"{"length": 3, "fault": "raises", "at": "reset"}"#.into(),
+                    Some(expected),
+                ),
+                _ => (
+                    format!(r#"{{"length": 3, "fault": "{fault}", "at": {at}}}"#),
+                    Some(expected),
+                ),
             });
         }
     }
@@ -114,8 +158,15 @@ fn faulty_games(folder: &Path) -> (Vec<Task>, BTreeMap<String, &'static str>) {
     contents.sort_by_key(|(content, _)| scenarios::suite::hex_sha256(content.as_bytes()));
     let order = (0..200).map(|index| index * 77 % 200);
     let chosen: Vec<_> = order.map(|index| contents[index].clone()).collect();
-    let tasks: Vec<Task> = chosen.iter().enumerate().map(|(n, (content, _))| game(folder, n, content)).collect();
-    let expected = chosen.iter().enumerate().filter_map(|(n, (_, expected))| Some((n.to_string(), (*expected)?)));
+    let tasks: Vec<Task> = chosen
+        .iter()
+        .enumerate()
+        .map(|(n, (content, _))| game(folder, n, content))
+        .collect();
+    let expected = chosen
+        .iter()
+        .enumerate()
+        .filter_map(|(n, (_, expected))| Some((n.to_string(), (*expected)?)));
     let expected = expected.collect();
     (tasks, expected)
 }
@@ -136,7 +187,10 @@ fn every_fault_costs_its_own_episode_and_nothing_else() {
     assert_eq!(names.len(), 200, "none is doubled");
     for trajectory in &played {
         match expected.get(&trajectory.game) {
-            None => assert_eq!((trajectory.outcome, &trajectory.failure), (Outcome::Success, &None)),
+            None => assert_eq!(
+                (trajectory.outcome, &trajectory.failure),
+                (Outcome::Success, &None)
+            ),
             Some(words) => {
                 assert_eq!(trajectory.outcome, Outcome::EnvFailed, "{words}");
                 let failure = trajectory.failure.as_ref().unwrap();
@@ -146,18 +200,41 @@ fn every_fault_costs_its_own_episode_and_nothing_else() {
     }
     let counts = world.counts();
     let (hung, corrupt) = (10, 20);
-    assert_eq!((counts.failed(), counts.hung, counts.corrupt, counts.over_memory), (100, hung, corrupt, 3));
+    assert_eq!(
+        (
+            counts.failed(),
+            counts.hung,
+            counts.corrupt,
+            counts.over_memory
+        ),
+        (100, hung, corrupt, 3)
+    );
     assert_eq!(counts.raised, 27);
     let idle = world.idle();
     assert_eq!(idle.len(), 4, "the pool ends at full size: {counts:?}");
-    assert_eq!(play(&world, &tasks[..1], &["forward"; 3]).len(), 1, "and can be used again");
+    assert_eq!(
+        play(&world, &tasks[..1], &["forward"; 3]).len(),
+        1,
+        "and can be used again"
+    );
 
     drop(world);
-    assert_eq!(left_in(temporary.path()), Vec::<PathBuf>::new(), "no temporary file is left");
+    assert_eq!(
+        left_in(temporary.path()),
+        Vec::<PathBuf>::new(),
+        "no temporary file is left"
+    );
     let left: Vec<String> = processes_of(temporary.path());
     assert_eq!(left, Vec::<String>::new(), "no process is left");
-    let sleeping = Command::new("pgrep").args(["-f", "^sleep 3600$"]).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&sleeping.stdout), "", "nor one that a worker had started");
+    let sleeping = Command::new("pgrep")
+        .args(["-f", "^sleep 3600$"])
+        .output()
+        .unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&sleeping.stdout),
+        "",
+        "nor one that a worker had started"
+    );
 }
 
 #[test]
@@ -166,12 +243,25 @@ fn a_failure_says_where_python_was() {
     let mut options = options("Faulty", 1, temporary.path());
     options.step_limit = Duration::from_secs(2);
     let world = PythonWorld::start(options).unwrap();
-    for (number, (fault, place)) in [("raises", "in raises"), ("hangs", "in hangs")].into_iter().enumerate() {
+    for (number, (fault, place)) in [("raises", "in raises"), ("hangs", "in hangs")]
+        .into_iter()
+        .enumerate()
+    {
         let content = format!(r#"{{"length": 3, "fault": "{fault}", "at": 3}}"#);
-        let played = play(&world, &[game(games.path(), number, &content)], &["forward"]);
+        let played = play(
+            &world,
+            &[game(games.path(), number, &content)],
+            &["forward"],
+        );
         let failure = played[0].failure.as_ref().unwrap();
-        assert!(failure.contains("worlds.py") && failure.contains(place), "{failure}");
-        assert!(failure.starts_with("the world failed at command \"forward\""), "{failure}");
+        assert!(
+            failure.contains("worlds.py") && failure.contains(place),
+            "{failure}"
+        );
+        assert!(
+            failure.starts_with("the world failed at command \"forward\""),
+            "{failure}"
+        );
     }
 }
 
@@ -182,13 +272,22 @@ fn a_users_world_is_won_lost_and_tells_its_commands() {
     let tasks = [game(games.path(), 0, r#"{"length": 2}"#)];
     let won = &play(&world, &tasks, &["forward", "wait", "forward"])[0];
     assert_eq!((won.outcome, won.turns.len()), (Outcome::Success, 3));
-    assert_eq!(won.turns[0].observation, "You are in a corridor, 2 doors from the end.");
+    assert_eq!(
+        won.turns[0].observation,
+        "You are in a corridor, 2 doors from the end."
+    );
     assert_eq!(won.last_observation, "0 doors are left. \u{e9}\u{1F525}");
     let lost = &play(&world, &tasks, &["forward", "lose", "forward"])[0];
-    assert_eq!((lost.outcome, lost.turns.len(), lost.reward), (Outcome::Failure, 2, 0.0));
+    assert_eq!(
+        (lost.outcome, lost.turns.len(), lost.reward),
+        (Outcome::Failure, 2, 0.0)
+    );
     let mut environment = world.open(&tasks[0]).unwrap();
     environment.reset().unwrap();
-    assert_eq!(environment.admissible_commands().unwrap(), ["forward", "lose"]);
+    assert_eq!(
+        environment.admissible_commands().unwrap(),
+        ["forward", "lose"]
+    );
 }
 
 /// One after the other, the oldest first: of two, the older may be playing while its time comes, so how many are replaced
@@ -200,11 +299,23 @@ fn workers_serve_many_games_and_are_recycled() {
         let mut options = options("Corridor", workers, temporary.path());
         options.recycle_after = 5;
         let world = PythonWorld::start(options).unwrap();
-        let tasks: Vec<Task> = (0..24).map(|number| game(games.path(), number, r#"{"length": 1}"#)).collect();
-        assert!(play(&world, &tasks, &["forward"]).iter().all(|t| t.outcome == Outcome::Success));
+        let tasks: Vec<Task> = (0..24)
+            .map(|number| game(games.path(), number, r#"{"length": 1}"#))
+            .collect();
+        assert!(
+            play(&world, &tasks, &["forward"])
+                .iter()
+                .all(|t| t.outcome == Outcome::Success)
+        );
         let counts = world.counts();
-        assert!(replaced.contains(&counts.recycled), "24 games, one replaced every 5: {counts:?}");
-        assert_eq!((counts.started, counts.failed()), (workers + counts.recycled, 0));
+        assert!(
+            replaced.contains(&counts.recycled),
+            "24 games, one replaced every 5: {counts:?}"
+        );
+        assert_eq!(
+            (counts.started, counts.failed()),
+            (workers + counts.recycled, 0)
+        );
     }
 }
 
@@ -214,12 +325,18 @@ fn a_world_that_cannot_be_made_says_why() {
     let said = |place: &str| {
         let mut options = options("", 1, temporary.path());
         options.world = PythonKind::Users(place.into());
-        PythonWorld::start(options).map(drop).unwrap_err().to_string()
+        PythonWorld::start(options)
+            .map(drop)
+            .unwrap_err()
+            .to_string()
     };
     let no_class = said(&format!("{WORLDS}:Absent"));
     assert!(no_class.contains("has no class Absent"), "{no_class}");
     let no_method = said(&format!("{WORLDS}:Misnamed"));
-    assert!(no_method.contains("Misnamed") && no_method.contains("has no method close"), "{no_method}");
+    assert!(
+        no_method.contains("Misnamed") && no_method.contains("has no method close"),
+        "{no_method}"
+    );
     assert!(said("no_such_module:World").contains("ModuleNotFoundError"));
     assert!(said("/nowhere/world.py:World").contains("FileNotFoundError"));
 }
@@ -228,10 +345,20 @@ fn a_world_that_cannot_be_made_says_why() {
 fn an_answer_of_another_form_is_explained() {
     let (games, temporary) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let world = PythonWorld::start(options("Nonsense", 1, temporary.path())).unwrap();
-    let played = play(&world, &[game(games.path(), 0, r#"{"length": 1}"#)], &["forward"]);
+    let played = play(
+        &world,
+        &[game(games.path(), 0, r#"{"length": 1}"#)],
+        &["forward"],
+    );
     let failure = played[0].failure.as_ref().unwrap();
-    assert!(failure.contains("Nonsense.step must return (observation,"), "{failure}");
-    assert!(failure.contains("returned {'observation': 'forward'}"), "{failure}");
+    assert!(
+        failure.contains("Nonsense.step must return (observation,"),
+        "{failure}"
+    );
+    assert!(
+        failure.contains("returned {'observation': 'forward'}"),
+        "{failure}"
+    );
 }
 
 /// What a suite of corridors for the command line looks like.
@@ -260,13 +387,35 @@ fn a_killed_run_leaves_no_process_and_no_file_and_can_go_on() {
             continue;
         }
         let (games, temporary) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let suite = corridor_suite(games.path(), 3, r#"{"length": 2, "fault": "hangs", "at": 2}"#);
+        let suite = corridor_suite(
+            games.path(),
+            3,
+            r#"{"length": 2, "fault": "hangs", "at": 2}"#,
+        );
         let store = games.path().join("store.jsonl");
         let collect = |timeout: &str| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
-            command.args(["collect", "--policy", "expert", "--repetitions", "1", "--step-timeout", timeout]);
-            command.args(["--world", &format!("python:{WORLDS}:Faulty"), "--processes", "2", "--suite"]);
-            command.arg(&suite).arg("--out").arg(&store).env("TMPDIR", temporary.path());
+            command.args([
+                "collect",
+                "--policy",
+                "expert",
+                "--repetitions",
+                "1",
+                "--step-timeout",
+                timeout,
+            ]);
+            command.args([
+                "--world",
+                &format!("python:{WORLDS}:Faulty"),
+                "--processes",
+                "2",
+                "--suite",
+            ]);
+            command
+                .arg(&suite)
+                .arg("--out")
+                .arg(&store)
+                .env("TMPDIR", temporary.path());
             command.stdout(Stdio::null()).stderr(Stdio::null());
             command
         };
@@ -278,15 +427,39 @@ fn a_killed_run_leaves_no_process_and_no_file_and_can_go_on() {
                 .any(|e| fs::read_dir(e.path()).is_ok_and(|mut files| files.next().is_some()))
         };
         assert!(wait_until(worked), "a worker has made a temporary file");
-        assert!(processes_of(temporary.path()).len() >= 3, "hearth and two workers");
-        assert!(Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap().success());
-        assert!(wait_until(|| child.try_wait().unwrap().is_some()), "SIG{signal} ends hearth");
-        assert!(wait_until(|| processes_of(temporary.path()).is_empty()), "{:?}", processes_of(temporary.path()));
-        assert_eq!(left_in(temporary.path()), Vec::<PathBuf>::new(), "after SIG{signal}");
+        assert!(
+            processes_of(temporary.path()).len() >= 3,
+            "hearth and two workers"
+        );
+        assert!(
+            Command::new("kill")
+                .args(["-s", signal, &child.id().to_string()])
+                .status()
+                .unwrap()
+                .success()
+        );
+        assert!(
+            wait_until(|| child.try_wait().unwrap().is_some()),
+            "SIG{signal} ends hearth"
+        );
+        assert!(
+            wait_until(|| processes_of(temporary.path()).is_empty()),
+            "{:?}",
+            processes_of(temporary.path())
+        );
+        assert_eq!(
+            left_in(temporary.path()),
+            Vec::<PathBuf>::new(),
+            "after SIG{signal}"
+        );
         if signal == "KILL" {
             assert!(collect("1").status().unwrap().success());
             let episodes = fs::read_to_string(&store).unwrap();
-            assert_eq!(episodes.lines().count(), 3, "every episode has an outcome: {episodes}");
+            assert_eq!(
+                episodes.lines().count(),
+                3,
+                "every episode has an outcome: {episodes}"
+            );
             assert!(episodes.lines().all(|line| line.contains("\"env_failed\"")));
         }
     }
@@ -298,8 +471,12 @@ fn files_of_the_dead_are_swept() {
     let temporary = tempfile::tempdir().unwrap();
     let mut gone = Command::new("true").spawn().unwrap();
     gone.wait().unwrap();
-    let stale = temporary.path().join(format!("hearth-worker-{}-0", gone.id()));
-    let living = temporary.path().join(format!("hearth-worker-{}-999", std::process::id()));
+    let stale = temporary
+        .path()
+        .join(format!("hearth-worker-{}-0", gone.id()));
+    let living = temporary
+        .path()
+        .join(format!("hearth-worker-{}-999", std::process::id()));
     let foreign = temporary.path().join("hearth-worker-of-mine");
     for folder in [&stale, &living, &foreign] {
         fs::create_dir(folder).unwrap();

@@ -29,8 +29,16 @@ fn hearth(folder: &Path, arguments: &[&str]) -> Command {
 }
 
 fn output(command: &mut Command) -> (i32, String, String) {
-    let Output { status, stdout, stderr } = command.output().unwrap();
-    (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().unwrap();
+    (
+        status.code().unwrap(),
+        String::from_utf8(stdout).unwrap(),
+        String::from_utf8(stderr).unwrap(),
+    )
 }
 
 #[track_caller]
@@ -65,16 +73,30 @@ fn in_order(mut episodes: Vec<Trajectory>) -> Vec<Trajectory> {
 
 /// The stages of a run that are done.
 fn finished(folder: &Path) -> Vec<String> {
-    let status = json_of(&mut hearth(folder, &["loop", "tiny.toml", "--status", "--json"]));
-    let stages = status["stages"].as_array().unwrap().iter().filter(|stage| stage["state"] == "done");
-    stages.map(|stage| stage["stage"].as_str().unwrap().to_string()).collect()
+    let status = json_of(&mut hearth(
+        folder,
+        &["loop", "tiny.toml", "--status", "--json"],
+    ));
+    let stages = status["stages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|stage| stage["state"] == "done");
+    stages
+        .map(|stage| stage["stage"].as_str().unwrap().to_string())
+        .collect()
 }
 
 /// A command that can write no file of more than so many blocks of 512 bytes, as on a disk that is full.
 fn limited(folder: &Path, blocks: usize, arguments: &[&str]) -> Command {
     let mut command = Command::new("sh");
     let script = format!("ulimit -f {blocks}; trap '' XFSZ; exec \"$0\" \"$@\"");
-    command.arg("-c").arg(script).arg(HEARTH).args(arguments).current_dir(folder);
+    command
+        .arg("-c")
+        .arg(script)
+        .arg(HEARTH)
+        .args(arguments)
+        .current_dir(folder);
     command
 }
 
@@ -83,17 +105,43 @@ fn a_store_on_a_full_disk_keeps_its_episodes_and_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     tiny::suite(&path.join("games"));
-    let collect = |out| ["collect", "--policy", "expert", "--suite", "games", "--repetitions", "1", "--out", out];
+    let collect = |out| {
+        [
+            "collect",
+            "--policy",
+            "expert",
+            "--suite",
+            "games",
+            "--repetitions",
+            "1",
+            "--out",
+            out,
+        ]
+    };
     done(&mut hearth(path, &collect("whole.jsonl")));
     let whole = fs::metadata(path.join("whole.jsonl")).unwrap().len();
-    let (code, _, stderr) = output(&mut limited(path, usize::try_from(whole / 1024).unwrap(), &collect("full.jsonl")));
+    let (code, _, stderr) = output(&mut limited(
+        path,
+        usize::try_from(whole / 1024).unwrap(),
+        &collect("full.jsonl"),
+    ));
     assert_eq!(code, 1, "{stderr}");
-    assert!(stderr.contains("error: cannot append to full.jsonl: File too large"), "{stderr}");
+    assert!(
+        stderr.contains("error: cannot append to full.jsonl: File too large"),
+        "{stderr}"
+    );
     let kept = episodes(&path.join("full.jsonl"));
     assert!(!kept.is_empty() && kept.len() < 6, "{}", kept.len());
     done(&mut hearth(path, &collect("full.jsonl")));
-    assert_eq!(episodes(&path.join("full.jsonl"))[..kept.len()], kept, "what was there stays where it was");
-    assert_eq!(in_order(episodes(&path.join("full.jsonl"))), in_order(episodes(&path.join("whole.jsonl"))));
+    assert_eq!(
+        episodes(&path.join("full.jsonl"))[..kept.len()],
+        kept,
+        "what was there stays where it was"
+    );
+    assert_eq!(
+        in_order(episodes(&path.join("full.jsonl"))),
+        in_order(episodes(&path.join("whole.jsonl")))
+    );
 }
 
 /// Files may grow larger and larger, so that a loop stops at one writer after the other.
@@ -104,27 +152,52 @@ fn a_loop_on_a_full_disk_loses_no_stage_and_ends_in_the_same_table() {
     done(&mut hearth(path, &["loop", "tiny.toml", "--out", "whole"]));
     let largest = |name: &str| {
         let files = tiny::files(&path.join("whole")).into_iter();
-        files.filter(|(path, _)| path.ends_with(name)).map(|(_, bytes)| bytes.len()).max().unwrap() / 512
+        files
+            .filter(|(path, _)| path.ends_with(name))
+            .map(|(_, bytes)| bytes.len())
+            .max()
+            .unwrap()
+            / 512
     };
     let (games, weights) = (largest("game.tw-pddl"), largest("model.safetensors"));
     let mut before: Vec<String> = Vec::new();
     let mut stopped = Vec::new();
-    for blocks in [1, games / 2, games + 2, weights / 2, weights + 2, weights * 2, weights * 3] {
+    for blocks in [
+        1,
+        games / 2,
+        games + 2,
+        weights / 2,
+        weights + 2,
+        weights * 2,
+        weights * 3,
+    ] {
         let (code, _, stderr) = output(&mut limited(path, blocks, &["loop", "tiny.toml"]));
         if code == 0 {
             break;
         }
-        let error = stderr[stderr.find("error: ").unwrap_or_else(|| panic!("{stderr}"))..].to_string();
-        assert!(error.contains("File too large") && error.contains("runs/tiny"), "{error}");
+        let error =
+            stderr[stderr.find("error: ").unwrap_or_else(|| panic!("{stderr}"))..].to_string();
+        assert!(
+            error.contains("File too large") && error.contains("runs/tiny"),
+            "{error}"
+        );
         stopped.push(error);
         let now = finished(path);
-        assert!(before.iter().all(|stage| now.contains(stage)), "{before:?}, then {now:?}");
+        assert!(
+            before.iter().all(|stage| now.contains(stage)),
+            "{before:?}, then {now:?}"
+        );
         before = now;
     }
     assert!(stopped.len() > 2, "{stopped:?}");
     done(&mut hearth(path, &["loop", "tiny.toml"]));
-    for file in ["eval.csv", "1/oreo/model.safetensors", "1/oreo/value/model.safetensors"] {
-        let [whole, full] = ["whole", "runs/tiny"].map(|run| fs::read(path.join(run).join(file)).unwrap());
+    for file in [
+        "eval.csv",
+        "1/oreo/model.safetensors",
+        "1/oreo/value/model.safetensors",
+    ] {
+        let [whole, full] =
+            ["whole", "runs/tiny"].map(|run| fs::read(path.join(run).join(file)).unwrap());
         assert!(whole == full, "{file}");
     }
     let drafts: Vec<PathBuf> = tiny::files(&path.join("runs/tiny"))
@@ -140,7 +213,10 @@ struct Mounted(PathBuf);
 impl Mounted {
     fn new(folder: &Path, size: &str) -> Option<Self> {
         fs::create_dir_all(folder).unwrap();
-        let mounted = Self::mount(&["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"], folder);
+        let mounted = Self::mount(
+            &["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"],
+            folder,
+        );
         if !mounted {
             eprintln!("skipped: this test mounts a small file system, which only root may");
         }
@@ -148,7 +224,10 @@ impl Mounted {
     }
 
     fn remount(&self, options: &str) {
-        assert!(Self::mount(&["-o", &format!("remount,{options}")], &self.0), "{options}");
+        assert!(
+            Self::mount(&["-o", &format!("remount,{options}")], &self.0),
+            "{options}"
+        );
     }
 
     fn mount(arguments: &[&str], folder: &Path) -> bool {
@@ -168,7 +247,9 @@ impl Drop for Mounted {
 fn a_run_goes_on_when_its_disk_has_room_again_and_may_be_written_again() {
     let folder = with_recipe(1);
     let path = folder.path();
-    let Some(disk) = Mounted::new(&path.join("runs"), "1m") else { return };
+    let Some(disk) = Mounted::new(&path.join("runs"), "1m") else {
+        return;
+    };
     let (mut before, mut failures) = (Vec::new(), 0);
     for size in ["1m", "1200k", "1400k"] {
         disk.remount(&format!("size={size}"));
@@ -179,7 +260,10 @@ fn a_run_goes_on_when_its_disk_has_room_again_and_may_be_written_again() {
         assert!(stderr.contains("No space left on device"), "{stderr}");
         failures += 1;
         let now = finished(path);
-        assert!(before.iter().all(|stage| now.contains(stage)), "{before:?}, then {now:?}");
+        assert!(
+            before.iter().all(|stage| now.contains(stage)),
+            "{before:?}, then {now:?}"
+        );
         before = now;
     }
     assert!(failures > 0, "the disk is too large for this test");
@@ -188,12 +272,23 @@ fn a_run_goes_on_when_its_disk_has_room_again_and_may_be_written_again() {
     let held = tiny::files(&path.join("runs"));
     let (code, _, stderr) = output(&mut hearth(path, &["loop", "tiny.toml"]));
     assert_eq!(code, 2, "{stderr}");
-    assert_eq!(stderr, "error: cannot use runs/tiny/run.lock: Read-only file system (os error 30)\n");
-    assert_eq!(finished(path), before, "what is there can still be looked at");
+    assert_eq!(
+        stderr,
+        "error: cannot use runs/tiny/run.lock: Read-only file system (os error 30)\n"
+    );
+    assert_eq!(
+        finished(path),
+        before,
+        "what is there can still be looked at"
+    );
     disk.remount("size=64m,rw");
     assert!(tiny::files(&path.join("runs")) == held);
     done(&mut hearth(path, &["loop", "tiny.toml"]));
-    assert_eq!(finished(path).len(), 10, "games, demonstrations, rollouts, three lessons, four evaluations");
+    assert_eq!(
+        finished(path).len(),
+        10,
+        "games, demonstrations, rollouts, three lessons, four evaluations"
+    );
 }
 
 /// Root may write what nobody may; a file where a folder should be stops it too.
@@ -201,9 +296,21 @@ fn a_run_goes_on_when_its_disk_has_room_again_and_may_be_written_again() {
 fn a_folder_that_cannot_be_made_is_named() {
     let folder = with_recipe(1);
     fs::write(folder.path().join("file"), "mine").unwrap();
-    let (code, _, stderr) = output(&mut hearth(folder.path(), &["loop", "tiny.toml", "--out", "file/run"]));
-    assert_eq!((code, stderr.as_str()), (2, "error: cannot use file/run: Not a directory (os error 20)\n"));
-    assert_eq!(fs::read_to_string(folder.path().join("file")).unwrap(), "mine");
+    let (code, _, stderr) = output(&mut hearth(
+        folder.path(),
+        &["loop", "tiny.toml", "--out", "file/run"],
+    ));
+    assert_eq!(
+        (code, stderr.as_str()),
+        (
+            2,
+            "error: cannot use file/run: Not a directory (os error 20)\n"
+        )
+    );
+    assert_eq!(
+        fs::read_to_string(folder.path().join("file")).unwrap(),
+        "mine"
+    );
 }
 
 fn wait_for(what: &str, mut there: impl FnMut() -> bool) {
@@ -223,20 +330,35 @@ fn kill(mut child: Child) {
 fn two_processes_in_one_folder_are_one_too_many_and_status_is_none() {
     let folder = with_recipe(2);
     let path = folder.path();
-    let status = || json_of(&mut hearth(path, &["loop", "tiny.toml", "--status", "--json"]));
+    let status = || {
+        json_of(&mut hearth(
+            path,
+            &["loop", "tiny.toml", "--status", "--json"],
+        ))
+    };
     let running = |status: &Value| {
         let stages = status["stages"].as_array().unwrap().iter();
-        stages.filter(|stage| stage["state"] == "running").cloned().collect::<Vec<_>>()
+        stages
+            .filter(|stage| stage["state"] == "running")
+            .cloned()
+            .collect::<Vec<_>>()
     };
     assert_eq!(status()["counts"], json!({"missing": 16}));
-    let first = hearth(path, &["loop", "tiny.toml"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let first = hearth(path, &["loop", "tiny.toml"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     wait_for("the first process signs", || {
         fs::read_to_string(path.join("runs/tiny/run.lock")).is_ok_and(|text| text.ends_with('\n'))
     });
     let (code, _, stderr) = output(&mut hearth(path, &["loop", "tiny.toml"]));
     assert_eq!(code, 2, "{stderr}");
     let expected = format!("error: runs/tiny is in use by process {}", first.id());
-    assert!(stderr.starts_with(&expected) && stderr.contains("hint: wait for it"), "{stderr}");
+    assert!(
+        stderr.starts_with(&expected) && stderr.contains("hint: wait for it"),
+        "{stderr}"
+    );
     let (code, _, stderr) = output(&mut hearth(path, &["loop", "tiny.toml", "--shard", "1/2"]));
     assert!(code == 2 && stderr.contains(&expected), "{stderr}");
     if Path::new("/proc/locks").exists() {
@@ -245,7 +367,10 @@ fn two_processes_in_one_folder_are_one_too_many_and_status_is_none() {
         assert_eq!(running[0]["processes"], json!([first.id()]));
     }
     kill(first);
-    assert!(running(&status()).is_empty(), "the lock went with its process");
+    assert!(
+        running(&status()).is_empty(),
+        "the lock went with its process"
+    );
     done(&mut hearth(path, &["loop", "tiny.toml"]));
     assert_eq!(status()["counts"], json!({"done": 16}));
 }
@@ -256,12 +381,26 @@ fn a_store_is_written_by_one_process() {
     let path = folder.path();
     tiny::suite(&path.join("games"));
     let (held, _) = Store::open(path.join("store.jsonl")).unwrap();
-    let collect = ["collect", "--policy", "expert", "--suite", "games", "--out", "store.jsonl"];
+    let collect = [
+        "collect",
+        "--policy",
+        "expert",
+        "--suite",
+        "games",
+        "--out",
+        "store.jsonl",
+    ];
     let (code, _, stderr) = output(&mut hearth(path, &collect));
     assert_eq!(code, 2);
-    assert!(stderr.contains("error: store.jsonl is in use by"), "{stderr}");
+    assert!(
+        stderr.contains("error: store.jsonl is in use by"),
+        "{stderr}"
+    );
     if Path::new("/proc/locks").exists() {
-        assert!(stderr.contains(&format!("in use by process {}", std::process::id())), "{stderr}");
+        assert!(
+            stderr.contains(&format!("in use by process {}", std::process::id())),
+            "{stderr}"
+        );
     }
     drop(held);
     done(&mut hearth(path, &collect));
@@ -272,12 +411,30 @@ fn shards_are_merged_once_nothing_is_missing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     tiny::suite(&path.join("games"));
-    let collect =
-        ["collect", "--policy", "expert", "--suite", "games", "--repetitions", "2", "--slips", "0.2", "--out"];
+    let collect = [
+        "collect",
+        "--policy",
+        "expert",
+        "--suite",
+        "games",
+        "--repetitions",
+        "2",
+        "--slips",
+        "0.2",
+        "--out",
+    ];
     done(hearth(path, &collect).arg("whole.jsonl"));
-    let shard = |i: &str| json_of(hearth(path, &collect).args(["some.jsonl", "--json", "--shard"]).arg(i));
+    let shard = |i: &str| {
+        json_of(
+            hearth(path, &collect)
+                .args(["some.jsonl", "--json", "--shard"])
+                .arg(i),
+        )
+    };
     assert_eq!(shard("0/3")["store"], json!("some.shard-0-of-3.jsonl"));
-    let merge = || output(hearth(path, &["merge", "some.shard-0-of-3.jsonl"]).arg("some.shard-1-of-3.jsonl"));
+    let merge = || {
+        output(hearth(path, &["merge", "some.shard-0-of-3.jsonl"]).arg("some.shard-1-of-3.jsonl"))
+    };
     let slurm = |i: &str| {
         let mut command = hearth(path, &collect);
         output(command.arg("some.jsonl").envs([
@@ -288,36 +445,64 @@ fn shards_are_merged_once_nothing_is_missing() {
         ]))
     };
     let (code, _, stderr) = slurm("1");
-    assert!(code == 0 && stderr.contains("shard 1/3 (SLURM_PROCID, SLURM_NTASKS)"), "{stderr}");
+    assert!(
+        code == 0 && stderr.contains("shard 1/3 (SLURM_PROCID, SLURM_NTASKS)"),
+        "{stderr}"
+    );
 
     let (code, _, stderr) = merge();
     assert_eq!(code, 1, "{stderr}");
     assert!(
-        stderr.contains("some.jsonl cannot be merged yet\nsome.shard-2-of-3.jsonl is not there\nhint: "),
+        stderr.contains(
+            "some.jsonl cannot be merged yet\nsome.shard-2-of-3.jsonl is not there\nhint: "
+        ),
         "{stderr}"
     );
     assert_eq!(shard("2/3")["episodes"], json!(4), "two games, twice");
     let third = path.join("some.shard-2-of-3.jsonl");
     let text = fs::read_to_string(&third).unwrap();
-    fs::write(&third, text.lines().take(3).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    fs::write(
+        &third,
+        text.lines()
+            .take(3)
+            .map(|line| format!("{line}\n"))
+            .collect::<String>(),
+    )
+    .unwrap();
     let folder_merge = || output(&mut hearth(path, &["merge", ".", "--json"]));
     let (code, _, stderr) = folder_merge();
-    assert!(code == 1 && stderr.contains("some.shard-2-of-3.jsonl lacks 1 of 4 episodes: train/"), "{stderr}");
+    assert!(
+        code == 1 && stderr.contains("some.shard-2-of-3.jsonl lacks 1 of 4 episodes: train/"),
+        "{stderr}"
+    );
     assert!(stderr.contains(" repetition "), "{stderr}");
     let first = text.lines().next().unwrap();
     fs::write(&third, format!("{text}{first}\n")).unwrap();
     let (code, _, stderr) = folder_merge();
-    assert!(code == 2 && stderr.contains("stands there twice, or is not in its plan"), "{stderr}");
-    fs::write(&third, text.replacen("\"policy\":\"expert", "\"policy\":\"other", 1)).unwrap();
+    assert!(
+        code == 2 && stderr.contains("stands there twice, or is not in its plan"),
+        "{stderr}"
+    );
+    fs::write(
+        &third,
+        text.replacen("\"policy\":\"expert", "\"policy\":\"other", 1),
+    )
+    .unwrap();
     let (code, _, stderr) = folder_merge();
-    assert!(code == 2 && stderr.contains("was played by another policy or protocol than its plan says"), "{stderr}");
+    assert!(
+        code == 2 && stderr.contains("was played by another policy or protocol than its plan says"),
+        "{stderr}"
+    );
     assert!(!path.join("some.jsonl").exists(), "nothing was merged");
     fs::write(&third, &text).unwrap();
     let (code, stdout, stderr) = folder_merge();
     assert_eq!(code, 0, "{stderr}");
     let merged: Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(
-        (&merged["merged"][0]["episodes"], &merged["merged"][0]["shards"][2]),
+        (
+            &merged["merged"][0]["episodes"],
+            &merged["merged"][0]["shards"][2]
+        ),
         (&json!(12), &json!("./some.shard-2-of-3.jsonl"))
     );
     assert_eq!(
@@ -329,23 +514,39 @@ fn shards_are_merged_once_nothing_is_missing() {
     let other = episodes(&path.join("some.jsonl"))[0].clone();
     shard_of_other(path, &other);
     let (code, _, stderr) = folder_merge();
-    assert!(code == 2 && stderr.contains("some.jsonl: holds another episode of train/"), "{stderr}");
-
-    let other_seed = output(hearth(path, &collect).args(["some.jsonl", "--shard", "0/3", "--seed", "2"]));
     assert!(
-        other_seed.0 == 2 && other_seed.2.contains("begun otherwise: `plan.seed` is 2 and was 1"),
+        code == 2 && stderr.contains("some.jsonl: holds another episode of train/"),
+        "{stderr}"
+    );
+
+    let other_seed =
+        output(hearth(path, &collect).args(["some.jsonl", "--shard", "0/3", "--seed", "2"]));
+    assert!(
+        other_seed.0 == 2
+            && other_seed
+                .2
+                .contains("begun otherwise: `plan.seed` is 2 and was 1"),
         "{}",
         other_seed.2
     );
     let none = output(&mut hearth(path, &["merge", "games"]));
-    assert!(none.0 == 2 && none.2.contains("no shard's store in games"), "{}", none.2);
+    assert!(
+        none.0 == 2 && none.2.contains("no shard's store in games"),
+        "{}",
+        none.2
+    );
 }
 
 /// Puts one episode with another end into the whole store.
 fn shard_of_other(path: &Path, episode: &Trajectory) {
     fs::remove_file(path.join("some.jsonl")).unwrap();
     let (mut store, _) = Store::open(path.join("some.jsonl")).unwrap();
-    store.append(&Trajectory { last_observation: "another end".into(), ..episode.clone() }).unwrap();
+    store
+        .append(&Trajectory {
+            last_observation: "another end".into(),
+            ..episode.clone()
+        })
+        .unwrap();
 }
 
 #[test]
@@ -354,25 +555,47 @@ fn an_evaluation_in_shards_has_the_table_of_one_process() {
     let path = folder.path();
     tiny::suite(&path.join("games"));
     let eval = |out: &str, more: &[&str]| {
-        let mut command =
-            hearth(path, &["eval", "--policy", "expert", "--suite", "games", "--out", out, "--turns", "9"]);
+        let mut command = hearth(
+            path,
+            &[
+                "eval", "--policy", "expert", "--suite", "games", "--out", out, "--turns", "9",
+            ],
+        );
         command.args(more);
         command
     };
     done(&mut eval("whole", &[]));
-    let nothing = output(&mut eval("none", &["--split", "valid_seen", "--shard", "7/9"]));
-    assert_eq!(nothing.0, 0, "a shard without games has done its part: {}", nothing.2);
+    let nothing = output(&mut eval(
+        "none",
+        &["--split", "valid_seen", "--shard", "7/9"],
+    ));
+    assert_eq!(
+        nothing.0, 0,
+        "a shard without games has done its part: {}",
+        nothing.2
+    );
     for shard in ["1/2", "0/2"] {
         let told = json_of(&mut eval("shared", &["--json", "--shard", shard]));
         assert!(told["n"] == 2 || told["n"] == 3, "{told}");
         assert!(!path.join("shared/eval.csv").exists(), "a part is no table");
     }
     let merged = done(&mut hearth(path, &["merge", "shared"]));
-    assert!(merged.ends_with("of 5 episodes of 2 shards, in shared/episodes-k1.jsonl\n"), "{merged}");
-    let verified = json_of(&mut hearth(path, &["verify", "shared", "--json", "--suite", "games"]));
-    assert_eq!((&verified["stores"], &verified["checked"]), (&json!(1), &json!(5)), "parts are read no more");
+    assert!(
+        merged.ends_with("of 5 episodes of 2 shards, in shared/episodes-k1.jsonl\n"),
+        "{merged}"
+    );
+    let verified = json_of(&mut hearth(
+        path,
+        &["verify", "shared", "--json", "--suite", "games"],
+    ));
+    assert_eq!(
+        (&verified["stores"], &verified["checked"]),
+        (&json!(1), &json!(5)),
+        "parts are read no more"
+    );
     done(&mut eval("shared", &[]));
-    let [whole, shared] = ["whole", "shared"].map(|run| fs::read_to_string(path.join(run).join("eval.csv")).unwrap());
+    let [whole, shared] =
+        ["whole", "shared"].map(|run| fs::read_to_string(path.join(run).join("eval.csv")).unwrap());
     assert_eq!(shared, whole);
 }
 
@@ -383,15 +606,32 @@ fn a_shard_of_a_loop_says_what_it_awaits() {
     let path = folder.path();
     let awaited = "games: awaits shard 0, which begins and finishes it";
     let told = done(&mut hearth(path, &["loop", "tiny.toml", "--shard", "1/2"]));
-    assert_eq!(told, format!("shard 1/2 has done its part of what could be done; {awaited}\n"));
-    let (code, _, stderr) = output(&mut hearth(path, &["loop", "tiny.toml", "--shard", "1/2", "--wait", "1"]));
+    assert_eq!(
+        told,
+        format!("shard 1/2 has done its part of what could be done; {awaited}\n")
+    );
+    let (code, _, stderr) = output(&mut hearth(
+        path,
+        &["loop", "tiny.toml", "--shard", "1/2", "--wait", "1"],
+    ));
     assert_eq!(
         (code, stderr),
-        (1, format!("shard 1/2 (--shard)\n{awaited}; waiting, for 1 s at most\nerror: {awaited}\n"))
+        (
+            1,
+            format!("shard 1/2 (--shard)\n{awaited}; waiting, for 1 s at most\nerror: {awaited}\n")
+        )
     );
-    let leader = json_of(hearth(path, &["loop", "tiny.toml", "--json"]).envs([("RANK", "0"), ("WORLD_SIZE", "2")]));
+    let leader = json_of(
+        hearth(path, &["loop", "tiny.toml", "--json"]).envs([("RANK", "0"), ("WORLD_SIZE", "2")]),
+    );
     let awaits = "demonstrations: awaits the other shards; 6 of 12 episodes are there";
-    assert_eq!(leader, json!({"run": "runs/tiny", "shard": {"index": 0, "of": 2}, "awaits": awaits}));
+    assert_eq!(
+        leader,
+        json!({"run": "runs/tiny", "shard": {"index": 0, "of": 2}, "awaits": awaits})
+    );
     let (code, _, stderr) = output(&mut hearth(path, &["loop", "tiny.toml", "--shard", "2/2"]));
-    assert!(code == 2 && stderr.contains("shard 2 of 2: shards count from 0 to n - 1"), "{stderr}");
+    assert!(
+        code == 2 && stderr.contains("shard 2 of 2: shards count from 0 to n - 1"),
+        "{stderr}"
+    );
 }

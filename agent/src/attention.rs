@@ -48,7 +48,11 @@ impl Keys {
     pub(crate) fn push(&mut self, keys: impl ExactSizeIterator<Item = f32>, first: usize) {
         let (block, lane) = (self.tokens / WIDTH * keys.len(), self.tokens % WIDTH);
         if lane == 0 {
-            reserve(&mut self.blocks, keys.len(), first.div_ceil(WIDTH) * keys.len());
+            reserve(
+                &mut self.blocks,
+                keys.len(),
+                first.div_ceil(WIDTH) * keys.len(),
+            );
             self.blocks.resize(block + keys.len(), [0.0; WIDTH]);
         }
         for (out, key) in self.blocks[block..].iter_mut().zip(keys) {
@@ -61,7 +65,9 @@ impl Keys {
     pub(crate) fn append(&mut self, more: &Self) {
         let kv = more.blocks.len() / more.tokens.div_ceil(WIDTH).max(1);
         for token in 0..more.tokens {
-            let keys = more.blocks[token / WIDTH * kv..][..kv].iter().map(|lanes| lanes[token % WIDTH]);
+            let keys = more.blocks[token / WIDTH * kv..][..kv]
+                .iter()
+                .map(|lanes| lanes[token % WIDTH]);
             self.push(keys, more.tokens);
         }
     }
@@ -98,12 +104,21 @@ impl<'a, R: Fn(usize) -> (&'a [Seen<'a>], usize)> Work for Attend<'a, R> {
         let Widths { head, queries, kv } = self.widths;
         let group = queries / kv;
         let mut scores = Vec::new();
-        let rows = self.qkv.chunks_exact(queries + 2 * kv).zip(self.mixed.chunks_exact_mut(queries)).enumerate();
+        let rows = self
+            .qkv
+            .chunks_exact(queries + 2 * kv)
+            .zip(self.mixed.chunks_exact_mut(queries))
+            .enumerate();
         for (row, (qkv, mixed)) in rows {
             let (seen, count) = (self.seen)(row);
             scores.resize(scores.len().max(HEADS * (count + WIDTH)), 0.0);
             for shared in 0..kv / head {
-                let place = Place { head, kv, column: shared * head, count };
+                let place = Place {
+                    head,
+                    kv,
+                    column: shared * head,
+                    count,
+                };
                 for first in (0..group).step_by(HEADS) {
                     let heads = HEADS.min(group - first);
                     let (at, numbers) = ((shared * group + first) * head, heads * head);
@@ -148,12 +163,32 @@ fn some_heads<const H: usize, L: Lanes>(
     let mut start = 0;
     for part in seen {
         let blocks = part.tokens.min(count - start).div_ceil(WIDTH);
-        let together = if L::REGISTERS > HEADS * BLOCKS { blocks / BLOCKS * BLOCKS } else { 0 };
+        let together = if L::REGISTERS > HEADS * BLOCKS {
+            blocks / BLOCKS * BLOCKS
+        } else {
+            0
+        };
         for block in (0..together).step_by(BLOCKS) {
-            score::<H, BLOCKS, L>(lanes, place, queries, part.keys, block, scale, &mut scores[start..]);
+            score::<H, BLOCKS, L>(
+                lanes,
+                place,
+                queries,
+                part.keys,
+                block,
+                scale,
+                &mut scores[start..],
+            );
         }
         for block in together..blocks {
-            score::<H, 1, L>(lanes, place, queries, part.keys, block, scale, &mut scores[start..]);
+            score::<H, 1, L>(
+                lanes,
+                place,
+                queries,
+                part.keys,
+                block,
+                scale,
+                &mut scores[start..],
+            );
         }
         start += part.tokens.min(count - start);
     }
@@ -167,22 +202,53 @@ fn some_heads<const H: usize, L: Lanes>(
         let whole = head / WIDTH;
         let together = whole / CHUNKS * CHUNKS;
         for chunk in (0..together).step_by(CHUNKS) {
-            mix::<H, CHUNKS, L>(lanes, place, &scores[start..], part.values, tokens, chunk * WIDTH, mixed);
+            mix::<H, CHUNKS, L>(
+                lanes,
+                place,
+                &scores[start..],
+                part.values,
+                tokens,
+                chunk * WIDTH,
+                mixed,
+            );
         }
         for chunk in together..whole {
-            mix::<H, 1, L>(lanes, place, &scores[start..], part.values, tokens, chunk * WIDTH, mixed);
+            mix::<H, 1, L>(
+                lanes,
+                place,
+                &scores[start..],
+                part.values,
+                tokens,
+                chunk * WIDTH,
+                mixed,
+            );
         }
-        mix_rest::<H>(place, &scores[start..], part.values, tokens, whole * WIDTH, mixed);
+        mix_rest::<H>(
+            place,
+            &scores[start..],
+            part.values,
+            tokens,
+            whole * WIDTH,
+            mixed,
+        );
         start += tokens;
     }
 }
 
 /// Scores of B blocks of keys; a head's begin `count` and a vector after the one's before.
 #[inline(always)]
-#[allow(clippy::needless_range_loop, reason = "every index is of several arrays")]
+#[allow(
+    clippy::needless_range_loop,
+    reason = "every index is of several arrays"
+)]
 fn score<const H: usize, const B: usize, L: Lanes>(
     lanes: L,
-    Place { head, kv, column, count }: Place,
+    Place {
+        head,
+        kv,
+        column,
+        count,
+    }: Place,
     queries: &[f32],
     keys: &[[f32; WIDTH]],
     block: usize,
@@ -222,10 +288,18 @@ fn score<const H: usize, const B: usize, L: Lanes>(
 
 /// `mixed += Σ weight · value` over tokens, in C vectors of each head from one of its numbers on.
 #[inline(always)]
-#[allow(clippy::needless_range_loop, reason = "every index is of several arrays")]
+#[allow(
+    clippy::needless_range_loop,
+    reason = "every index is of several arrays"
+)]
 fn mix<const H: usize, const C: usize, L: Lanes>(
     lanes: L,
-    Place { head, kv, column, count }: Place,
+    Place {
+        head,
+        kv,
+        column,
+        count,
+    }: Place,
     weights: &[f32],
     values: &[f32],
     tokens: usize,
@@ -265,7 +339,12 @@ fn mix<const H: usize, const C: usize, L: Lanes>(
 /// [`mix`] of the numbers that fill no vector.
 #[inline(always)]
 fn mix_rest<const H: usize>(
-    Place { head, kv, column, count }: Place,
+    Place {
+        head,
+        kv,
+        column,
+        count,
+    }: Place,
     weights: &[f32],
     values: &[f32],
     tokens: usize,
@@ -288,11 +367,19 @@ mod tests {
     use crate::lanes::{self, Portable};
 
     fn numbers(n: usize, seed: usize) -> Vec<f32> {
-        (0..n).map(|i| ((i * 7919 + seed * 104_729) % 1009) as f32 / 504.5 - 1.0).collect()
+        (0..n)
+            .map(|i| ((i * 7919 + seed * 104_729) % 1009) as f32 / 504.5 - 1.0)
+            .collect()
     }
 
     /// softmax(q · k / √d) · v in f64.
-    fn written_out(widths: Widths, queries: &[f32], keys: &[f32], values: &[f32], count: usize) -> Vec<f64> {
+    fn written_out(
+        widths: Widths,
+        queries: &[f32],
+        keys: &[f32],
+        values: &[f32],
+        count: usize,
+    ) -> Vec<f64> {
         let Widths { head, kv, .. } = widths;
         let group = widths.queries / kv;
         let mut mixed = Vec::new();
@@ -300,34 +387,74 @@ mod tests {
             let column = index / group * head;
             let dot = |token: usize| -> f64 {
                 let key = &keys[token * kv + column..][..head];
-                query.iter().zip(key).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum()
+                query
+                    .iter()
+                    .zip(key)
+                    .map(|(q, k)| f64::from(*q) * f64::from(*k))
+                    .sum()
             };
-            let scores: Vec<f64> = (0..count).map(|token| (dot(token) / (head as f64).sqrt()).exp()).collect();
+            let scores: Vec<f64> = (0..count)
+                .map(|token| (dot(token) / (head as f64).sqrt()).exp())
+                .collect();
             let total: f64 = scores.iter().sum();
             mixed.extend((0..head).map(|d| -> f64 {
                 let value = |token: usize| f64::from(values[token * kv + column + d]);
-                scores.iter().enumerate().map(|(token, score)| score * value(token)).sum::<f64>() / total
+                scores
+                    .iter()
+                    .enumerate()
+                    .map(|(token, score)| score * value(token))
+                    .sum::<f64>()
+                    / total
             }));
         }
         mixed
     }
 
     /// The row with all keys in one part or in several.
-    fn attend(widths: Widths, qkv: &[f32], keys: &[f32], values: &[f32], cuts: &[usize], count: usize) -> Vec<f32> {
+    fn attend(
+        widths: Widths,
+        qkv: &[f32],
+        keys: &[f32],
+        values: &[f32],
+        cuts: &[usize],
+        count: usize,
+    ) -> Vec<f32> {
         let kv = widths.kv;
         let parts: Vec<(Keys, &[f32], usize)> = (cuts.windows(2))
             .map(|cut| {
                 let mut part = Keys::default();
-                keys[cut[0] * kv..cut[1] * kv].chunks_exact(kv).for_each(|key| part.push(key.iter().copied(), 1));
+                keys[cut[0] * kv..cut[1] * kv]
+                    .chunks_exact(kv)
+                    .for_each(|key| part.push(key.iter().copied(), 1));
                 (part, &values[cut[0] * kv..cut[1] * kv], cut[1] - cut[0])
             })
             .collect();
-        let seen: Vec<Seen<'_>> =
-            parts.iter().map(|(keys, values, tokens)| Seen { keys: keys.blocks(), values, tokens: *tokens }).collect();
-        let (mut mixed, mut arrays) = (vec![f32::NAN; widths.queries], vec![f32::NAN; widths.queries]);
-        lanes::widest(Attend { widths, qkv, seen: |_| (&seen[..], count), mixed: &mut mixed });
+        let seen: Vec<Seen<'_>> = parts
+            .iter()
+            .map(|(keys, values, tokens)| Seen {
+                keys: keys.blocks(),
+                values,
+                tokens: *tokens,
+            })
+            .collect();
+        let (mut mixed, mut arrays) = (
+            vec![f32::NAN; widths.queries],
+            vec![f32::NAN; widths.queries],
+        );
+        lanes::widest(Attend {
+            widths,
+            qkv,
+            seen: |_| (&seen[..], count),
+            mixed: &mut mixed,
+        });
         // As where there is no AVX-512.
-        Attend { widths, qkv, seen: |_| (&seen[..], count), mixed: &mut arrays }.with(Portable);
+        Attend {
+            widths,
+            qkv,
+            seen: |_| (&seen[..], count),
+            mixed: &mut arrays,
+        }
+        .with(Portable);
         assert_eq!(mixed, arrays);
         mixed
     }
@@ -336,20 +463,39 @@ mod tests {
     /// not seen, parts of any length.
     #[test]
     fn attention_equals_the_written_out_one_however_it_is_cut() {
-        for (head, group, kv_heads) in [(64, 3, 2), (10, 1, 3), (16, 2, 1), (80, 7, 1), (128, 4, 2)] {
-            let widths = Widths { head, queries: head * group * kv_heads, kv: head * kv_heads };
+        for (head, group, kv_heads) in [(64, 3, 2), (10, 1, 3), (16, 2, 1), (80, 7, 1), (128, 4, 2)]
+        {
+            let widths = Widths {
+                head,
+                queries: head * group * kv_heads,
+                kv: head * kv_heads,
+            };
             let tokens = 150;
             let qkv = numbers(widths.queries + 2 * widths.kv, 1);
-            let (keys, values) = (numbers(tokens * widths.kv, 2), numbers(tokens * widths.kv, 3));
+            let (keys, values) = (
+                numbers(tokens * widths.kv, 2),
+                numbers(tokens * widths.kv, 3),
+            );
             for count in [1, 16, 17, 150] {
                 let whole = attend(widths, &qkv, &keys, &values, &[0, tokens], count);
                 let exact = written_out(widths, &qkv[..widths.queries], &keys, &values, count);
                 assert!(
-                    whole.iter().zip(&exact).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-5),
+                    whole
+                        .iter()
+                        .zip(&exact)
+                        .all(|(a, b)| (f64::from(*a) - b).abs() < 1e-5),
                     "{head} {group} {count}"
                 );
-                for cuts in [&[0, 1, 150][..], &[0, 16, 33, 149, 150], &[0, 100, 100, 150]] {
-                    assert_eq!(attend(widths, &qkv, &keys, &values, cuts, count), whole, "{head} {group} {cuts:?}");
+                for cuts in [
+                    &[0, 1, 150][..],
+                    &[0, 16, 33, 149, 150],
+                    &[0, 100, 100, 150],
+                ] {
+                    assert_eq!(
+                        attend(widths, &qkv, &keys, &values, cuts, count),
+                        whole,
+                        "{head} {group} {cuts:?}"
+                    );
                 }
             }
         }
@@ -360,7 +506,9 @@ mod tests {
         let numbers = numbers(40 * 6, 5);
         let push = |from: usize, to: usize| {
             let mut keys = Keys::default();
-            numbers[from * 6..to * 6].chunks_exact(6).for_each(|key| keys.push(key.iter().copied(), 3));
+            numbers[from * 6..to * 6]
+                .chunks_exact(6)
+                .for_each(|key| keys.push(key.iter().copied(), 3));
             keys
         };
         for cut in [0, 1, 16, 31, 40] {

@@ -31,7 +31,11 @@ pub fn observation_tokens(tokenizer: &Tokenizer, observation: &str, place: Place
         Place::AfterEnd => frames.between.clone(),
         Place::AfterCut => format!("{}{}", frames.end, frames.between),
     };
-    let observation = if frames.strips { observation.trim() } else { observation };
+    let observation = if frames.strips {
+        observation.trim()
+    } else {
+        observation
+    };
     tokenizer.encode_framed(&before, observation, &frames.answer)
 }
 
@@ -48,7 +52,9 @@ pub fn completion_tokens(tokenizer: &Tokenizer, completion: &str) -> Vec<u32> {
 #[must_use]
 pub fn parse_command(completion: &str) -> Option<&str> {
     let command = completion.trim();
-    let framed = ["<|", "<s>", "</s>"].iter().any(|token| command.contains(token));
+    let framed = ["<|", "<s>", "</s>"]
+        .iter()
+        .any(|token| command.contains(token));
     (!command.is_empty() && !command.contains('\n') && !framed).then_some(command)
 }
 
@@ -57,7 +63,8 @@ pub fn parse_command(completion: &str) -> Option<&str> {
 pub fn tokenize(tokenizer: &Tokenizer, trajectory: &mut Trajectory) {
     let mut place = Place::Opening;
     for turn in &mut trajectory.turns {
-        (turn.observation_tokens, turn.completion_tokens, place) = turn_tokens(tokenizer, turn, place);
+        (turn.observation_tokens, turn.completion_tokens, place) =
+            turn_tokens(tokenizer, turn, place);
         turn.logprobs.clear();
     }
 }
@@ -65,12 +72,20 @@ pub fn tokenize(tokenizer: &Tokenizer, trajectory: &mut Trajectory) {
 /// The command of a completion; `None` in one that was cut off too.
 #[must_use]
 pub fn command(completion: &str, ended: bool) -> Option<&str> {
-    if ended { parse_command(completion) } else { None }
+    if ended {
+        parse_command(completion)
+    } else {
+        None
+    }
 }
 
 /// Token ids of a turn that was played in text, of its observation and of its completion, and where the next one stands.
 #[must_use]
-pub fn turn_tokens(tokenizer: &Tokenizer, turn: &Turn, place: Place) -> (Vec<u32>, Vec<u32>, Place) {
+pub fn turn_tokens(
+    tokenizer: &Tokenizer,
+    turn: &Turn,
+    place: Place,
+) -> (Vec<u32>, Vec<u32>, Place) {
     // A completion that reads as a command and was none did not end by itself.
     let was_cut = turn.action.is_none() && parse_command(&turn.completion).is_some();
     let observation = observation_tokens(tokenizer, &turn.observation, place);
@@ -78,18 +93,26 @@ pub fn turn_tokens(tokenizer: &Tokenizer, turn: &Turn, place: Place) -> (Vec<u32
     if was_cut {
         completion.pop();
     }
-    (observation, completion, if was_cut { Place::AfterCut } else { Place::AfterEnd })
+    (
+        observation,
+        completion,
+        if was_cut {
+            Place::AfterCut
+        } else {
+            Place::AfterEnd
+        },
+    )
 }
 
 /// Whether the ids of every completion spell its text in this tokenizer's vocabulary: not those of another's, and none
 /// missing.
 #[must_use]
 pub fn is_tokenized_by(tokenizer: &Tokenizer, trajectory: &Trajectory) -> bool {
-    let spelled = |tokens: &[u32]| tokenizer.decode(tokens.strip_suffix(&[tokenizer.end]).unwrap_or(tokens));
-    trajectory
-        .turns
-        .iter()
-        .all(|turn| !turn.completion_tokens.is_empty() && spelled(&turn.completion_tokens) == turn.completion)
+    let spelled =
+        |tokens: &[u32]| tokenizer.decode(tokens.strip_suffix(&[tokenizer.end]).unwrap_or(tokens));
+    trajectory.turns.iter().all(|turn| {
+        !turn.completion_tokens.is_empty() && spelled(&turn.completion_tokens) == turn.completion
+    })
 }
 
 #[cfg(test)]
@@ -108,6 +131,9 @@ mod tests {
     fn a_cut_completion_is_closed_by_the_world() {
         let tokenizer = Tokenizer::train(["go to desk 1"].into_iter(), 300).expect("trains");
         let tokens = observation_tokens(&tokenizer, "x", Place::AfterCut);
-        assert_eq!((tokens[0], tokens[tokens.len() - 1]), (tokenizer.end, tokenizer.id("<|agent|>").expect("known")));
+        assert_eq!(
+            (tokens[0], tokens[tokens.len() - 1]),
+            (tokenizer.end, tokenizer.id("<|agent|>").expect("known"))
+        );
     }
 }

@@ -72,7 +72,11 @@ pub struct Scales {
 
 impl Default for Scales {
     fn default() -> Self {
-        Self { embedding: 1.0, residual: 1.0, logits: 1.0 }
+        Self {
+            embedding: 1.0,
+            residual: 1.0,
+            logits: 1.0,
+        }
     }
 }
 
@@ -169,7 +173,8 @@ impl DecoderConfig {
     /// Width of one head.
     #[must_use]
     pub fn head_width(&self) -> usize {
-        self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
+        self.head_dim
+            .unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
     }
 
     /// Width of all query heads together.
@@ -206,37 +211,72 @@ impl DecoderConfig {
             ("max_position_embeddings", self.max_position_embeddings),
             ("head_dim", self.head_width()),
         ];
-        if let Some((name, size)) = sizes.into_iter().find(|(_, size)| !(1..=SIZE_LIMIT).contains(size)) {
-            return refuse(format!("{name} is {size}, and must be from 1 to {SIZE_LIMIT}"));
+        if let Some((name, size)) = sizes
+            .into_iter()
+            .find(|(_, size)| !(1..=SIZE_LIMIT).contains(size))
+        {
+            return refuse(format!(
+                "{name} is {size}, and must be from 1 to {SIZE_LIMIT}"
+            ));
         }
         if self.num_hidden_layers > LAYER_LIMIT {
-            return refuse(format!("num_hidden_layers is {}, and may be {LAYER_LIMIT}", self.num_hidden_layers));
+            return refuse(format!(
+                "num_hidden_layers is {}, and may be {LAYER_LIMIT}",
+                self.num_hidden_layers
+            ));
         }
         let (context, width) = (self.max_position_embeddings, self.head_width());
         if context * width > TABLE_LIMIT {
-            return refuse(format!("max_position_embeddings {context} times head_dim {width} is above {TABLE_LIMIT}"));
+            return refuse(format!(
+                "max_position_embeddings {context} times head_dim {width} is above {TABLE_LIMIT}"
+            ));
         }
-        let splits = self.head_dim.is_some() || self.hidden_size.is_multiple_of(self.num_attention_heads);
+        let splits =
+            self.head_dim.is_some() || self.hidden_size.is_multiple_of(self.num_attention_heads);
         if !splits || !self.head_width().is_multiple_of(2) {
             let (hidden, heads) = (self.hidden_size, self.num_attention_heads);
-            return refuse(format!("hidden_size {hidden} must split into {heads} heads of even width"));
+            return refuse(format!(
+                "hidden_size {hidden} must split into {heads} heads of even width"
+            ));
         }
-        if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
+        if !self
+            .num_attention_heads
+            .is_multiple_of(self.num_key_value_heads)
+        {
             let (heads, kv_heads) = (self.num_attention_heads, self.num_key_value_heads);
-            return refuse(format!("num_key_value_heads {kv_heads} must divide num_attention_heads {heads}"));
+            return refuse(format!(
+                "num_key_value_heads {kv_heads} must divide num_attention_heads {heads}"
+            ));
         }
-        let Scales { embedding, residual, logits } = self.scales;
-        let positive = [self.rope_theta, self.rms_norm_eps, embedding, residual, logits];
-        if !positive.iter().all(|number| number.is_finite() && *number > 0.0) {
-            return refuse("rope_theta, rms_norm_eps and the scales must be numbers above 0".into());
+        let Scales {
+            embedding,
+            residual,
+            logits,
+        } = self.scales;
+        let positive = [
+            self.rope_theta,
+            self.rms_norm_eps,
+            embedding,
+            residual,
+            logits,
+        ];
+        if !positive
+            .iter()
+            .all(|number| number.is_finite() && *number > 0.0)
+        {
+            return refuse(
+                "rope_theta, rms_norm_eps and the scales must be numbers above 0".into(),
+            );
         }
         match &self.rope_scaling {
-            RopeScaling::LongRope { short, .. } if short.len() != self.head_width() / 2 => refuse(format!(
-                "rope_scaling: short_factor has {} numbers, and a head of width {} needs {}",
-                short.len(),
-                self.head_width(),
-                self.head_width() / 2
-            )),
+            RopeScaling::LongRope { short, .. } if short.len() != self.head_width() / 2 => {
+                refuse(format!(
+                    "rope_scaling: short_factor has {} numbers, and a head of width {} needs {}",
+                    short.len(),
+                    self.head_width(),
+                    self.head_width() / 2
+                ))
+            }
             _ => Ok(()),
         }
     }
@@ -246,10 +286,14 @@ impl DecoderConfig {
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
         let (hidden, inner) = (self.hidden_size, self.intermediate_size);
         let (queries, kv) = (self.query_width(), self.kv_width());
-        let mut list = vec![("model.embed_tokens.weight".into(), vec![self.vocab_size, hidden])];
+        let mut list = vec![(
+            "model.embed_tokens.weight".into(),
+            vec![self.vocab_size, hidden],
+        )];
         for layer in 0..self.num_hidden_layers {
-            let mut add =
-                |name: &str, shape: &[usize]| list.push((format!("model.layers.{layer}.{name}"), shape.into()));
+            let mut add = |name: &str, shape: &[usize]| {
+                list.push((format!("model.layers.{layer}.{name}"), shape.into()))
+            };
             add("input_layernorm.weight", &[hidden]);
             add("self_attn.q_proj.weight", &[queries, hidden]);
             add("self_attn.k_proj.weight", &[kv, hidden]);
@@ -277,9 +321,13 @@ impl DecoderConfig {
     /// # Errors
     /// When the file is missing, not JSON, or describes a decoder that is not built here.
     pub fn open(path: &Path) -> Result<Self, AgentError> {
-        let content = |reason: String| AgentError::Content { path: path.into(), reason };
+        let content = |reason: String| AgentError::Content {
+            path: path.into(),
+            reason,
+        };
         let bytes = files::read(path, FILE_LIMIT)?;
-        let keys: Map<String, Value> = serde_json::from_slice(&bytes).map_err(|e| content(e.to_string()))?;
+        let keys: Map<String, Value> =
+            serde_json::from_slice(&bytes).map_err(|e| content(e.to_string()))?;
         Self::from_hugging_face(keys).map_err(|error| match error {
             AgentError::Config(reason) => content(reason),
             other => other,
@@ -292,20 +340,31 @@ impl DecoderConfig {
     /// When they describe a decoder that is not built here.
     pub fn from_hugging_face(source: Map<String, Value>) -> Result<Self, AgentError> {
         let refused = AgentError::Config;
-        let keys: Keys = serde_json::from_value(Value::Object(source.clone())).map_err(|e| refused(e.to_string()))?;
-        let family = Family::ALL.into_iter().find(|family| family.name() == keys.model_type);
+        let keys: Keys = serde_json::from_value(Value::Object(source.clone()))
+            .map_err(|e| refused(e.to_string()))?;
+        let family = Family::ALL
+            .into_iter()
+            .find(|family| family.name() == keys.model_type);
         let family = family.ok_or_else(|| {
-            refused(format!("model_type {:?} is not known; known: llama, qwen2, minicpm", keys.model_type))
+            refused(format!(
+                "model_type {:?} is not known; known: llama, qwen2, minicpm",
+                keys.model_type
+            ))
         })?;
         keys.refuse_what_is_not_built().map_err(refused)?;
         let mut context = keys.max_position_embeddings.unwrap_or(2048);
         let rope = keys.rope_scaling.as_ref().or(keys.rope_parameters.as_ref());
-        let rope_scaling = rope.map_or(Ok(RopeScaling::None), |rope| RopeScaling::from_hugging_face(rope, context));
+        let rope_scaling = rope.map_or(Ok(RopeScaling::None), |rope| {
+            RopeScaling::from_hugging_face(rope, context)
+        });
         let rope_scaling = rope_scaling.map_err(refused)?;
         if let RopeScaling::LongRope { original, .. } = &rope_scaling {
             context = context.min(*original as usize);
         }
-        let theta_inside = keys.rope_parameters.as_ref().and_then(|rope| rope.get("rope_theta")?.as_f64());
+        let theta_inside = keys
+            .rope_parameters
+            .as_ref()
+            .and_then(|rope| rope.get("rope_theta")?.as_f64());
         let config = Self {
             family,
             vocab_size: keys.vocab_size,
@@ -348,7 +407,10 @@ impl DecoderConfig {
         let mut set = |key: &str, value: Value| keys.insert(key.into(), value);
         if self.source.is_empty() {
             set("rope_theta", json!(self.rope_theta));
-            set("max_position_embeddings", json!(self.max_position_embeddings));
+            set(
+                "max_position_embeddings",
+                json!(self.max_position_embeddings),
+            );
             if let Some(width) = self.head_dim {
                 set("head_dim", json!(width));
             }
@@ -361,10 +423,14 @@ impl DecoderConfig {
     /// # Errors
     /// When the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), AgentError> {
-        let text =
-            serde_json::to_string_pretty(&self.to_hugging_face()).map_err(|e| AgentError::Config(e.to_string()))?;
-        scenarios::files::replace(path, (text + "\n").as_bytes())
-            .map_err(|source| AgentError::File { path: path.into(), source })
+        let text = serde_json::to_string_pretty(&self.to_hugging_face())
+            .map_err(|e| AgentError::Config(e.to_string()))?;
+        scenarios::files::replace(path, (text + "\n").as_bytes()).map_err(|source| {
+            AgentError::File {
+                path: path.into(),
+                source,
+            }
+        })
     }
 }
 
@@ -378,7 +444,10 @@ impl Keys {
             (self.attention_bias, "attention_bias"),
             (self.mlp_bias, "mlp_bias"),
             (self.use_sliding_window, "use_sliding_window"),
-            (self.num_experts.is_some_and(|experts| experts > 0), "num_experts"),
+            (
+                self.num_experts.is_some_and(|experts| experts > 0),
+                "num_experts",
+            ),
             (self.quantization_config.is_some(), "quantization_config"),
         ];
         if let Some((_, key)) = not_built.into_iter().find(|(asked, _)| *asked) {
@@ -386,7 +455,9 @@ impl Keys {
         }
         match self.hidden_act.as_deref() {
             None | Some("silu" | "swish") => Ok(()),
-            Some(other) => Err(format!("hidden_act {other:?} is not supported; only \"silu\"")),
+            Some(other) => Err(format!(
+                "hidden_act {other:?} is not supported; only \"silu\""
+            )),
         }
     }
 
@@ -399,7 +470,9 @@ impl Keys {
         Scales {
             embedding: self.scale_emb.unwrap_or(1.0),
             residual: self.scale_depth.map_or(1.0, |depth| depth / layers.sqrt()),
-            logits: self.dim_model_base.map_or(1.0, |base| base / self.hidden_size as f64),
+            logits: self
+                .dim_model_base
+                .map_or(1.0, |base| base / self.hidden_size as f64),
         }
     }
 }
@@ -426,9 +499,19 @@ mod tests {
     #[test]
     fn what_a_file_leaves_out_is_what_transformers_takes() {
         let config = DecoderConfig::from_hugging_face(keys("llama")).expect("fits");
-        assert_eq!((config.rope_theta, config.rms_norm_eps, config.max_position_embeddings), (1e4, 1e-6, 2048));
+        assert_eq!(
+            (
+                config.rope_theta,
+                config.rms_norm_eps,
+                config.max_position_embeddings
+            ),
+            (1e4, 1e-6, 2048)
+        );
         assert!(!config.tie_word_embeddings && !config.has_biases());
-        assert_eq!((config.head_width(), config.kv_width(), config.scales), (6, 12, Scales::default()));
+        assert_eq!(
+            (config.head_width(), config.kv_width(), config.scales),
+            (6, 12, Scales::default())
+        );
         let shapes: Vec<String> = config.tensors().into_iter().map(|(name, _)| name).collect();
         assert_eq!(shapes.len(), 1 + 4 * 9 + 2);
         assert_eq!(shapes.last().map(String::as_str), Some("lm_head.weight"));
@@ -439,7 +522,14 @@ mod tests {
         let qwen2 = with("qwen2", "tie_word_embeddings", json!(true)).expect("fits");
         assert_eq!(qwen2.tensors().len(), 1 + 4 * 12 + 1);
         let minicpm = with("minicpm", "scale_depth", json!(1.4)).expect("fits");
-        assert_eq!(minicpm.scales, Scales { embedding: 1.0, residual: 0.7, logits: 1.0 });
+        assert_eq!(
+            minicpm.scales,
+            Scales {
+                embedding: 1.0,
+                residual: 0.7,
+                logits: 1.0
+            }
+        );
     }
 
     #[test]
@@ -449,12 +539,24 @@ mod tests {
             ("hidden_act", json!("gelu"), "\"gelu\" is not supported"),
             ("attention_bias", json!(true), "attention_bias is asked for"),
             ("use_sliding_window", json!(true), "use_sliding_window"),
-            ("num_key_value_heads", json!(3), "num_key_value_heads 3 must divide"),
+            (
+                "num_key_value_heads",
+                json!(3),
+                "num_key_value_heads 3 must divide",
+            ),
             ("num_attention_heads", json!(5), "must split into 5 heads"),
             ("hidden_size", json!(0), "hidden_size is 0"),
-            ("vocab_size", json!(1_u64 << 40), "vocab_size is 1099511627776"),
+            (
+                "vocab_size",
+                json!(1_u64 << 40),
+                "vocab_size is 1099511627776",
+            ),
             ("rms_norm_eps", json!(-1.0), "must be numbers above 0"),
-            ("rope_scaling", json!({"rope_type": "spiral"}), "\"spiral\" is not known"),
+            (
+                "rope_scaling",
+                json!({"rope_type": "spiral"}),
+                "\"spiral\" is not known",
+            ),
             ("hidden_size", json!("wide"), "invalid type"),
         ] {
             let said = with("llama", key, value).expect_err("refused").to_string();
@@ -466,15 +568,33 @@ mod tests {
     fn keys_that_are_not_ours_are_written_again() {
         let config = with("qwen2", "bos_token_id", json!(7)).expect("fits");
         let written = config.to_hugging_face();
-        assert_eq!((&written["bos_token_id"], &written["architectures"]), (&json!(7), &json!(["Qwen2ForCausalLM"])));
+        assert_eq!(
+            (&written["bos_token_id"], &written["architectures"]),
+            (&json!(7), &json!(["Qwen2ForCausalLM"]))
+        );
         let again = DecoderConfig::from_hugging_face(written).expect("fits");
-        assert_eq!(DecoderConfig { source: Map::new(), ..again }, DecoderConfig { source: Map::new(), ..config });
+        assert_eq!(
+            DecoderConfig {
+                source: Map::new(),
+                ..again
+            },
+            DecoderConfig {
+                source: Map::new(),
+                ..config
+            }
+        );
     }
 
     #[test]
     fn a_decoder_made_here_comes_back() {
         let made = tiny_config();
         let again = DecoderConfig::from_hugging_face(made.to_hugging_face()).expect("fits");
-        assert_eq!(DecoderConfig { source: Map::new(), ..again }, made);
+        assert_eq!(
+            DecoderConfig {
+                source: Map::new(),
+                ..again
+            },
+            made
+        );
     }
 }

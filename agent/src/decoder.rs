@@ -69,7 +69,9 @@ impl Precision {
     /// x·W of a narrowed x, wide again; with an adapter x·W + α/r · (x·A)·B, which unlike x·(W + α/r · A·B) asks for no
     /// gradient of W's size and loses nothing of a small A·B to the rounding of a large W.
     fn product(self, x: Tensor<2>, weight: &Param<Tensor<2>>) -> Tensor<2> {
-        let Some(adapter) = weight.adapter() else { return self.widen(x.matmul(self.narrow(weight.val()))) };
+        let Some(adapter) = weight.adapter() else {
+            return self.widen(x.matmul(self.narrow(weight.val())));
+        };
         let [down, up] = [&adapter.a, &adapter.b].map(|factor| self.narrow(factor.val()));
         let added = self.widen(x.clone().matmul(down).matmul(up)) * adapter.scale;
         self.widen(x.matmul(self.narrow(weight.base()))) + added
@@ -161,7 +163,11 @@ impl Decoder {
     ///
     /// # Errors
     /// When a tensor is missing or has another shape than `config` says.
-    pub fn from_weights(config: &DecoderConfig, weights: &Weights, device: &Device) -> Result<Self, AgentError> {
+    pub fn from_weights(
+        config: &DecoderConfig,
+        weights: &Weights,
+        device: &Device,
+    ) -> Result<Self, AgentError> {
         config.check()?;
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let (queries, kv) = (config.query_width(), config.kv_width());
@@ -170,15 +176,22 @@ impl Decoder {
             Ok(Param::from_data(TensorData::new(data, [size]), device))
         };
         let vector = |name: &str| sized_vector(name, hidden);
-        let matrix = |name: &str, out: usize, input: usize| -> Result<Param<Tensor<2>>, AgentError> {
-            let data = transposed(weights.get(name, &[out, input])?, out, input);
-            Ok(Param::from_data(TensorData::new(data, [input, out]), device))
-        };
+        let matrix =
+            |name: &str, out: usize, input: usize| -> Result<Param<Tensor<2>>, AgentError> {
+                let data = transposed(weights.get(name, &[out, input])?, out, input);
+                Ok(Param::from_data(
+                    TensorData::new(data, [input, out]),
+                    device,
+                ))
+            };
         let layer = |index: usize| -> Result<Layer, AgentError> {
             let name = |part: &str| format!("model.layers.{index}.{part}.weight");
             let bias = |part: &str, size: usize| {
                 let name = format!("model.layers.{index}.self_attn.{part}.bias");
-                config.has_biases().then(|| sized_vector(&name, size)).transpose()
+                config
+                    .has_biases()
+                    .then(|| sized_vector(&name, size))
+                    .transpose()
             };
             Ok(Layer {
                 input_layernorm: vector(&name("input_layernorm"))?,
@@ -197,13 +210,20 @@ impl Decoder {
         };
         let table = |name: &str| -> Result<Param<Tensor<2>>, AgentError> {
             let data = weights.get(name, &[config.vocab_size, hidden])?.to_vec();
-            Ok(Param::from_data(TensorData::new(data, [config.vocab_size, hidden]), device))
+            Ok(Param::from_data(
+                TensorData::new(data, [config.vocab_size, hidden]),
+                device,
+            ))
         };
         Ok(Self {
             embed_tokens: table("model.embed_tokens.weight")?,
-            layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_, _>>()?,
+            layers: (0..config.num_hidden_layers)
+                .map(layer)
+                .collect::<Result<_, _>>()?,
             norm: vector("model.norm.weight")?,
-            lm_head: (!config.tie_word_embeddings).then(|| table(OUTPUT)).transpose()?,
+            lm_head: (!config.tie_word_embeddings)
+                .then(|| table(OUTPUT))
+                .transpose()?,
             shape: Shape {
                 heads: config.num_attention_heads,
                 kv_heads: config.num_key_value_heads,
@@ -231,7 +251,13 @@ impl Decoder {
             return self;
         }
         let still = self.layers.len().saturating_sub(layers);
-        let hold = |(index, layer): (usize, Layer)| if index < still { layer.no_grad() } else { layer };
+        let hold = |(index, layer): (usize, Layer)| {
+            if index < still {
+                layer.no_grad()
+            } else {
+                layer
+            }
+        };
         Self {
             embed_tokens: self.embed_tokens.no_grad(),
             layers: self.layers.into_iter().enumerate().map(hold).collect(),
@@ -249,21 +275,40 @@ impl Decoder {
         };
         vector("model.norm.weight".into(), &self.norm);
         for (index, layer) in self.layers.iter().enumerate() {
-            vector(format!("model.layers.{index}.input_layernorm.weight"), &layer.input_layernorm);
-            vector(format!("model.layers.{index}.post_attention_layernorm.weight"), &layer.post_attention_layernorm);
-            for (part, bias) in [("q", &layer.q_bias), ("k", &layer.k_bias), ("v", &layer.v_bias)] {
+            vector(
+                format!("model.layers.{index}.input_layernorm.weight"),
+                &layer.input_layernorm,
+            );
+            vector(
+                format!("model.layers.{index}.post_attention_layernorm.weight"),
+                &layer.post_attention_layernorm,
+            );
+            for (part, bias) in [
+                ("q", &layer.q_bias),
+                ("k", &layer.k_bias),
+                ("v", &layer.v_bias),
+            ] {
                 if let Some(bias) = bias {
-                    vector(format!("model.layers.{index}.self_attn.{part}_proj.bias"), bias);
+                    vector(
+                        format!("model.layers.{index}.self_attn.{part}_proj.bias"),
+                        bias,
+                    );
                 }
             }
         }
-        weights.0.insert("model.embed_tokens.weight".into(), host(self.embed_tokens.val()));
+        weights.0.insert(
+            "model.embed_tokens.weight".into(),
+            host(self.embed_tokens.val()),
+        );
         if let Some(output) = &self.lm_head {
             weights.0.insert(OUTPUT.into(), host(output.val()));
         }
         for (index, layer) in self.layers.iter().enumerate() {
             for (part, param) in layer.matrices() {
-                weights.0.insert(format!("model.layers.{index}.{part}.weight"), host(param.val().transpose()));
+                weights.0.insert(
+                    format!("model.layers.{index}.{part}.weight"),
+                    host(param.val().transpose()),
+                );
             }
         }
         weights
@@ -277,7 +322,9 @@ impl Decoder {
     pub fn hidden(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
         let positions = self.positions(tokens.dims()[1], &self.embed_tokens.val().device());
         let embedded = self.embedded(tokens);
-        let stream = self.layers.iter().fold(embedded, |stream, layer| self.through(layer, stream, &positions));
+        let stream = self.layers.iter().fold(embedded, |stream, layer| {
+            self.through(layer, stream, &positions)
+        });
         rms_norm(stream, &self.norm, self.shape.epsilon)
     }
 
@@ -287,16 +334,23 @@ impl Decoder {
     pub fn trail(&self, tokens: Tensor<2, Int>) -> Trail {
         // Off the record altogether: what is only detached stays in the graph's memory until a backward pass.
         let unrecorded = self.valid();
-        let positions = unrecorded.positions(tokens.dims()[1], &unrecorded.embed_tokens.val().device());
+        let positions =
+            unrecorded.positions(tokens.dims()[1], &unrecorded.embed_tokens.val().device());
         let mut stream = unrecorded.embedded(tokens.clone().inner());
         let mut entered = Vec::with_capacity(self.layers.len() + 1);
         for layer in &unrecorded.layers {
             entered.push(stream.clone());
             stream = unrecorded.through(layer, stream, &positions);
         }
-        let hidden = rms_norm(stream.clone(), &unrecorded.norm, self.shape.epsilon).autodiff().require_grad();
+        let hidden = rms_norm(stream.clone(), &unrecorded.norm, self.shape.epsilon)
+            .autodiff()
+            .require_grad();
         entered.push(stream);
-        Trail { tokens, entered, hidden }
+        Trail {
+            tokens,
+            entered,
+            hidden,
+        }
     }
 
     /// The gradients of all that learns in the layers, the norm behind them and the embedding, from that of the hidden
@@ -309,28 +363,55 @@ impl Decoder {
     /// Never: whatever entered a layer has a gradient behind it.
     #[must_use]
     pub fn retrace(&self, trail: Trail, gradient: Tensor<3>) -> Vec<Gradients> {
-        let Trail { tokens, mut entered, hidden } = trail;
+        let Trail {
+            tokens,
+            mut entered,
+            hidden,
+        } = trail;
         drop(hidden);
         let positions = self.positions(tokens.dims()[1], &self.embed_tokens.val().device());
         let mut found = Vec::with_capacity(entered.len() + 1);
         let mut gradient = gradient;
-        let mut back = |entered: Tensor<3>, step: &dyn Fn(Tensor<3>) -> Tensor<3>, gradient: Tensor<3>| {
-            let entered = entered.autodiff().require_grad();
-            let mut gradients = (step(entered.clone()) * gradient.autodiff()).sum().backward();
-            let behind = entered.grad_remove(&mut gradients).expect("it is a part of the sum");
-            found.push(gradients);
-            behind
-        };
+        let mut back =
+            |entered: Tensor<3>, step: &dyn Fn(Tensor<3>) -> Tensor<3>, gradient: Tensor<3>| {
+                let entered = entered.autodiff().require_grad();
+                let mut gradients = (step(entered.clone()) * gradient.autodiff())
+                    .sum()
+                    .backward();
+                let behind = entered
+                    .grad_remove(&mut gradients)
+                    .expect("it is a part of the sum");
+                found.push(gradients);
+                behind
+            };
         let mut enters = || entered.pop().expect("something entered every layer");
-        gradient = back(enters(), &|stream| rms_norm(stream, &self.norm, self.shape.epsilon), gradient);
+        gradient = back(
+            enters(),
+            &|stream| rms_norm(stream, &self.norm, self.shape.epsilon),
+            gradient,
+        );
         let embedding_learns = self.embed_tokens.is_require_grad();
-        let lowest =
-            if embedding_learns { 0 } else { self.layers.iter().position(learns).unwrap_or(self.layers.len()) };
+        let lowest = if embedding_learns {
+            0
+        } else {
+            self.layers
+                .iter()
+                .position(learns)
+                .unwrap_or(self.layers.len())
+        };
         for layer in self.layers[lowest..].iter().rev() {
-            gradient = back(enters(), &|stream| self.through(layer, stream, &positions), gradient);
+            gradient = back(
+                enters(),
+                &|stream| self.through(layer, stream, &positions),
+                gradient,
+            );
         }
         if embedding_learns {
-            found.push((self.embedded(tokens) * gradient.autodiff()).sum().backward());
+            found.push(
+                (self.embedded(tokens) * gradient.autodiff())
+                    .sum()
+                    .backward(),
+            );
         }
         found
     }
@@ -339,7 +420,9 @@ impl Decoder {
         let [batch, time] = tokens.dims();
         let table = self.embed_tokens.val();
         let hidden = table.dims()[1];
-        let embedded = table.select(0, tokens.reshape([batch * time])).reshape([batch, time, hidden]);
+        let embedded = table
+            .select(0, tokens.reshape([batch * time]))
+            .reshape([batch, time, hidden]);
         scaled(embedded, self.shape.scales.embedding)
     }
 
@@ -367,8 +450,16 @@ impl Decoder {
 
     fn attention(&self, layer: &Layer, stream: Tensor<3>, positions: &Positions) -> Tensor<3> {
         let [batch, time, hidden] = stream.dims();
-        let Shape { heads, kv_heads, head_width, epsilon, precision, .. } = self.shape;
-        let normed = rms_norm(stream, &layer.input_layernorm, epsilon).reshape([batch * time, hidden]);
+        let Shape {
+            heads,
+            kv_heads,
+            head_width,
+            epsilon,
+            precision,
+            ..
+        } = self.shape;
+        let normed =
+            rms_norm(stream, &layer.input_layernorm, epsilon).reshape([batch * time, hidden]);
         let normed = precision.narrow(normed);
         let project = |projection: &Param<Tensor<2>>, bias: &Option<Param<Tensor<1>>>| {
             let projected = precision.product(normed.clone(), projection);
@@ -383,21 +474,33 @@ impl Decoder {
         let joined = match positions {
             Positions::OnHost(rotary) => {
                 let rotary = rotary.clone();
-                let heads = fused::Heads { batch, heads, kv_heads, width: head_width, rotary };
+                let heads = fused::Heads {
+                    batch,
+                    heads,
+                    kv_heads,
+                    width: head_width,
+                    rotary,
+                };
                 fused::attention(queries, keys, values, heads)
             }
             Positions::OnDevice(positions) => {
-                let split = |x: Tensor<2>, heads: usize| x.reshape([batch, time, heads, head_width]).swap_dims(1, 2);
+                let split = |x: Tensor<2>, heads: usize| {
+                    x.reshape([batch, time, heads, head_width]).swap_dims(1, 2)
+                };
                 let scale = 1.0 / (head_width as f64).sqrt();
                 let queries = positions.rotate(split(queries, heads)) * scale;
                 let keys = self.share_heads(positions.rotate(split(keys, kv_heads)));
                 let values = self.share_heads(split(values, kv_heads));
                 let scores = queries.matmul(keys.swap_dims(2, 3)) + positions.causal.clone();
                 let mixed = activation::softmax(scores, 3).matmul(values);
-                mixed.swap_dims(1, 2).reshape([batch * time, heads * head_width])
+                mixed
+                    .swap_dims(1, 2)
+                    .reshape([batch * time, heads * head_width])
             }
         };
-        precision.product(precision.narrow(joined), &layer.o_proj).reshape([batch, time, hidden])
+        precision
+            .product(precision.narrow(joined), &layer.o_proj)
+            .reshape([batch, time, hidden])
     }
 
     /// Repeats each key or value head for the query heads of its group.
@@ -407,13 +510,21 @@ impl Decoder {
             return kv;
         }
         let [batch, kv_heads, time, head_dim] = kv.dims();
-        kv.unsqueeze_dim::<5>(2).repeat_dim(2, group).reshape([batch, kv_heads * group, time, head_dim])
+        kv.unsqueeze_dim::<5>(2).repeat_dim(2, group).reshape([
+            batch,
+            kv_heads * group,
+            time,
+            head_dim,
+        ])
     }
 
     fn mlp(&self, layer: &Layer, stream: Tensor<3>) -> Tensor<3> {
         let [batch, time, hidden] = stream.dims();
-        let Shape { epsilon, precision, .. } = self.shape;
-        let normed = rms_norm(stream, &layer.post_attention_layernorm, epsilon).reshape([batch * time, hidden]);
+        let Shape {
+            epsilon, precision, ..
+        } = self.shape;
+        let normed = rms_norm(stream, &layer.post_attention_layernorm, epsilon)
+            .reshape([batch * time, hidden]);
         let normed = precision.narrow(normed);
         let gate = precision.product(normed.clone(), &layer.gate_proj);
         let up = precision.product(normed, &layer.up_proj);
@@ -421,18 +532,29 @@ impl Decoder {
             true => fused::swiglu(gate, up),
             false => activation::silu(gate) * up,
         };
-        precision.product(precision.narrow(inner), &layer.down_proj).reshape([batch, time, hidden])
+        precision
+            .product(precision.narrow(inner), &layer.down_proj)
+            .reshape([batch, time, hidden])
     }
 
     fn positions(&self, time: usize, device: &Device) -> Positions {
-        let Shape { head_width: head_dim, rope_theta, rope_scaling, .. } = &self.shape;
+        let Shape {
+            head_width: head_dim,
+            rope_theta,
+            rope_scaling,
+            ..
+        } = &self.shape;
         let head_dim = *head_dim;
         let (cosines, sines) = rotary_table(time, head_dim, *rope_theta, rope_scaling);
         if fused::work_on(device, DType::F32) {
             return Positions::OnHost(Arc::new([cosines, sines]));
         }
-        let causal = (0..time * time).map(|i| if i % time > i / time { -1e9 } else { 0.0f32 }).collect::<Vec<_>>();
-        let tensor = |data: Vec<f32>, shape: [usize; 4]| Tensor::<4>::from_data(TensorData::new(data, shape), device);
+        let causal = (0..time * time)
+            .map(|i| if i % time > i / time { -1e9 } else { 0.0f32 })
+            .collect::<Vec<_>>();
+        let tensor = |data: Vec<f32>, shape: [usize; 4]| {
+            Tensor::<4>::from_data(TensorData::new(data, shape), device)
+        };
         Positions::OnDevice(Box::new(Tables {
             cosines: tensor(cosines, [1, 1, time, head_dim]),
             sines: tensor(sines, [1, 1, time, head_dim]),
@@ -459,7 +581,13 @@ impl Tables {
     /// x·cos + rotate_half(x)·sin.
     fn rotate(&self, x: Tensor<4>) -> Tensor<4> {
         let half = x.dims()[3] / 2;
-        let turned = Tensor::cat(vec![-x.clone().narrow(3, half, half), x.clone().narrow(3, 0, half)], 3);
+        let turned = Tensor::cat(
+            vec![
+                -x.clone().narrow(3, half, half),
+                x.clone().narrow(3, 0, half),
+            ],
+            3,
+        );
         x * self.cosines.clone() + turned * self.sines.clone()
     }
 }
@@ -479,7 +607,10 @@ fn rms_norm(x: Tensor<3>, weight: &Param<Tensor<1>>, epsilon: f64) -> Tensor<3> 
 
 fn host<const D: usize>(tensor: Tensor<D>) -> HostTensor {
     let shape = tensor.dims().to_vec();
-    let data = tensor.into_data().try_to_vec::<f32>().expect("decoder weights are f32");
+    let data = tensor
+        .into_data()
+        .try_to_vec::<f32>()
+        .expect("decoder weights are f32");
     HostTensor { shape, data }
 }
 
@@ -495,7 +626,11 @@ impl ValueNetwork {
     ///
     /// # Errors
     /// When a tensor is missing or has another shape than `config` says.
-    pub fn from_weights(config: &DecoderConfig, weights: &Weights, device: &Device) -> Result<Self, AgentError> {
+    pub fn from_weights(
+        config: &DecoderConfig,
+        weights: &Weights,
+        device: &Device,
+    ) -> Result<Self, AgentError> {
         let head = weights.get(VALUE_HEAD, &[1, config.hidden_size])?.to_vec();
         Ok(Self {
             trunk: Decoder::from_weights(config, weights, device)?,
@@ -506,20 +641,28 @@ impl ValueNetwork {
     /// The same network, the linear layers of its trunk in another precision.
     #[must_use]
     pub fn with_precision(self, precision: Precision) -> Self {
-        Self { trunk: self.trunk.with_precision(precision), ..self }
+        Self {
+            trunk: self.trunk.with_precision(precision),
+            ..self
+        }
     }
 
     /// The same network, of which only the last so many layers, the norm and the head learn; 0 = everything.
     #[must_use]
     pub fn learning_last(self, layers: usize) -> Self {
-        Self { trunk: self.trunk.learning_last(layers), ..self }
+        Self {
+            trunk: self.trunk.learning_last(layers),
+            ..self
+        }
     }
 
     /// The weights back on the host.
     #[must_use]
     pub fn to_weights(&self) -> Weights {
         let mut weights = self.trunk.to_weights();
-        weights.0.insert(VALUE_HEAD.into(), host(self.value_head.val().transpose()));
+        weights
+            .0
+            .insert(VALUE_HEAD.into(), host(self.value_head.val().transpose()));
         weights
     }
 
@@ -536,7 +679,10 @@ impl ValueNetwork {
     #[must_use]
     pub fn of_hidden(&self, hidden: Tensor<3>) -> Tensor<2> {
         let [batch, time, width] = hidden.dims();
-        hidden.reshape([batch * time, width]).matmul(self.value_head.val()).reshape([batch, time])
+        hidden
+            .reshape([batch * time, width])
+            .matmul(self.value_head.val())
+            .reshape([batch, time])
     }
 
     /// What makes hidden states.
@@ -556,8 +702,15 @@ mod tests {
         let config = tiny_config();
         let mut weights = Weights::random(&config, 5).with_zero_value_head(&config);
         for (name, tensor) in &mut weights.0 {
-            if ["o_proj.weight", "down_proj.weight", VALUE_HEAD].iter().any(|end| name.ends_with(end)) {
-                tensor.data.iter_mut().enumerate().for_each(|(i, w)| *w = (i as f32 * 1.7).sin() / 4.0);
+            if ["o_proj.weight", "down_proj.weight", VALUE_HEAD]
+                .iter()
+                .any(|end| name.ends_with(end))
+            {
+                tensor
+                    .data
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(i, w)| *w = (i as f32 * 1.7).sin() / 4.0);
             }
         }
         ValueNetwork::from_weights(&config, &weights, &Device::flex().autodiff()).expect("builds")
@@ -570,14 +723,22 @@ mod tests {
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
                 assert_eq!(param.val().dtype(), DType::F32);
                 let gradient = param.val().grad(self.0).expect("a part in the number");
-                self.1.push(gradient.into_data().try_to_vec::<f32>().expect("f32 as its parameter"));
+                self.1.push(
+                    gradient
+                        .into_data()
+                        .try_to_vec::<f32>()
+                        .expect("f32 as its parameter"),
+                );
             }
         }
         let tokens = TensorData::new((0..18).map(|i| i * 7 % 37).collect::<Vec<i64>>(), [2, 9]);
         let tokens = Tensor::<2, Int>::from_data(tokens, &Device::flex().autodiff());
         let hidden = network.trunk.hidden(tokens.clone());
         let logits = network.trunk.logits(hidden.reshape([18, -1]));
-        let number = activation::log_softmax(logits.clone(), 1).narrow(1, 3, 1).mean() + network.values(tokens).mean();
+        let number = activation::log_softmax(logits.clone(), 1)
+            .narrow(1, 3, 1)
+            .mean()
+            + network.values(tokens).mean();
         let mut fetch = Fetch(&number.backward(), Vec::new());
         network.visit(&mut fetch);
         (logits.into_data().try_to_vec().expect("f32"), fetch.1)
@@ -593,18 +754,25 @@ mod tests {
     #[test]
     fn half_the_bits_give_nearly_the_same_logits_and_gradients() {
         let (wide, wide_gradients) = logits_and_gradients(&network());
-        let (narrow, narrow_gradients) = logits_and_gradients(&network().with_precision(Precision::Bf16));
+        let (narrow, narrow_gradients) =
+            logits_and_gradients(&network().with_precision(Precision::Bf16));
         let off = distance(&wide, &narrow);
         assert!(off > 1e-4 && off < 0.02, "logits are off by {off}");
         assert_eq!(wide_gradients.len(), narrow_gradients.len());
         for (index, (wide, narrow)) in wide_gradients.iter().zip(&narrow_gradients).enumerate() {
             let off = distance(wide, narrow);
-            assert!(off < 0.05, "the gradient of parameter {index} is off by {off}");
+            assert!(
+                off < 0.05,
+                "the gradient of parameter {index} is off by {off}"
+            );
         }
     }
 
     #[test]
     fn full_precision_is_what_it_is_without_asking() {
-        assert_eq!(logits_and_gradients(&network()), logits_and_gradients(&network().with_precision(Precision::F32)));
+        assert_eq!(
+            logits_and_gradients(&network()),
+            logits_and_gradients(&network().with_precision(Precision::F32))
+        );
     }
 }

@@ -38,7 +38,10 @@ impl Hardware {
     pub fn burn(self) -> Result<Device, AgentError> {
         match self {
             Self::Cpu => Ok(Device::flex()),
-            Self::Cuda(index) => cuda(index).map_err(|reason| AgentError::Device { device: self.to_string(), reason }),
+            Self::Cuda(index) => cuda(index).map_err(|reason| AgentError::Device {
+                device: self.to_string(),
+                reason,
+            }),
         }
     }
 
@@ -71,9 +74,10 @@ impl FromStr for Hardware {
         match text.split_once(':') {
             None if text == "cpu" => Ok(Self::Cpu),
             None if text == "cuda" => Ok(Self::Cuda(0)),
-            Some(("cuda", index)) => {
-                index.parse().map(Self::Cuda).map_err(|_| format!("{index:?} is not the number of a GPU"))
-            }
+            Some(("cuda", index)) => index
+                .parse()
+                .map(Self::Cuda)
+                .map_err(|_| format!("{index:?} is not the number of a GPU")),
             _ => Err("a device is cpu, cuda or cuda:N".into()),
         }
     }
@@ -96,17 +100,29 @@ fn cuda(index: usize) -> Result<Device, String> {
             .into());
     }
     if index >= found {
-        return Err(format!("the last of {found} NVIDIA GPUs is cuda:{}", found - 1));
+        return Err(format!(
+            "the last of {found} NVIDIA GPUs is cuda:{}",
+            found - 1
+        ));
     }
-    let headers = cubecl::cuda::install::cuda_path().map(|toolkit| toolkit.join("include/cuda_runtime.h"));
+    let headers =
+        cubecl::cuda::install::cuda_path().map(|toolkit| toolkit.join("include/cuda_runtime.h"));
     if !headers.as_ref().is_some_and(|headers| headers.exists()) {
-        let where_sought = headers.map_or_else(|| "/usr/local/cuda".into(), |headers| headers.display().to_string());
+        let where_sought = headers.map_or_else(
+            || "/usr/local/cuda".into(),
+            |headers| headers.display().to_string(),
+        );
         return Err(format!(
             "the CUDA headers are not there: {where_sought}\nhint: install the CUDA toolkit, or name it with CUDA_PATH"
         ));
     }
     let device = Device::cuda(index);
-    let one_kernel = || Tensor::<1>::ones([8], &device).exp().sum().try_into_scalar::<f32>();
+    let one_kernel = || {
+        Tensor::<1>::ones([8], &device)
+            .exp()
+            .sum()
+            .try_into_scalar::<f32>()
+    };
     let sum = std::panic::catch_unwind(std::panic::AssertUnwindSafe(one_kernel));
     let reason = match sum {
         Ok(Ok(sum)) if (sum - 8.0 * std::f32::consts::E).abs() < 1e-2 => return Ok(device),
@@ -114,7 +130,9 @@ fn cuda(index: usize) -> Result<Device, String> {
         Ok(Err(error)) => format!("a kernel failed: {error:?}"),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("the reason stands above");
+            let text = text
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("the reason stands above");
             format!("a kernel could not be compiled or run: {text}")
         }
     };
@@ -134,7 +152,16 @@ mod tests {
             assert_eq!(hardware.to_string().parse(), Ok(hardware));
         }
         assert_eq!("cuda".parse(), Ok(Hardware::Cuda(0)));
-        for wrong in ["", "gpu", "CPU", "cpu:0", "cuda:", "cuda:-1", "cuda:first", "cuda:0:1"] {
+        for wrong in [
+            "",
+            "gpu",
+            "CPU",
+            "cpu:0",
+            "cuda:",
+            "cuda:-1",
+            "cuda:first",
+            "cuda:0:1",
+        ] {
             assert!(wrong.parse::<Hardware>().is_err(), "{wrong}");
         }
     }
@@ -147,8 +174,18 @@ mod tests {
     /// With the feature, a machine that has so many GPUs would be another surprise.
     #[test]
     fn a_gpu_that_is_not_there_is_an_error_in_words() {
-        let error = Hardware::Cuda(99).burn().expect_err("not there").to_string();
-        let reason = if cfg!(feature = "cuda") { "NVIDIA GPU" } else { "built without CUDA\nhint: cargo build" };
-        assert!(error.starts_with("device cuda:99: ") && error.contains(reason), "{error}");
+        let error = Hardware::Cuda(99)
+            .burn()
+            .expect_err("not there")
+            .to_string();
+        let reason = if cfg!(feature = "cuda") {
+            "NVIDIA GPU"
+        } else {
+            "built without CUDA\nhint: cargo build"
+        };
+        assert!(
+            error.starts_with("device cuda:99: ") && error.contains(reason),
+            "{error}"
+        );
     }
 }

@@ -12,8 +12,8 @@ use crate::player::{Answer, Asked, Completion, Offer, Policy};
 use crate::search::{Found, Frontier, Next};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use scenarios::{
-    Candidate, Environment, EnvironmentError, Observation, Outcome, Protocol, Spent, Status, Task, Trajectory, Turn,
-    World,
+    Candidate, Environment, EnvironmentError, Observation, Outcome, Protocol, Spent, Status, Task,
+    Trajectory, Turn, World,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -45,7 +45,10 @@ pub struct Pool {
 impl Default for Pool {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        Self { workers: cores, episodes: 32 * cores }
+        Self {
+            workers: cores,
+            episodes: 32 * cores,
+        }
     }
 }
 
@@ -58,8 +61,15 @@ struct Place {
 
 /// What worlds are asked to do.
 enum Order<'a> {
-    Open { place: Place, task: &'a Task },
-    Step { place: Place, environment: Box<dyn Environment>, command: String },
+    Open {
+        place: Place,
+        task: &'a Task,
+    },
+    Step {
+        place: Place,
+        environment: Box<dyn Environment>,
+        command: String,
+    },
 }
 
 /// What comes back.
@@ -128,7 +138,10 @@ pub fn play_episodes<P: Policy, E>(
     mut record: impl FnMut(Trajectory) -> Result<(), E>,
 ) -> Result<(), E> {
     let pool = match world.capacity() {
-        Some(most) => Pool { workers: pool.episodes.min(most), episodes: pool.episodes.min(most) },
+        Some(most) => Pool {
+            workers: pool.episodes.min(most),
+            episodes: pool.episodes.min(most),
+        },
         None => pool,
     };
     let (orders, inbox) = unbounded::<Order<'_>>();
@@ -155,11 +168,16 @@ pub fn play_episodes<P: Policy, E>(
 
 /// A worker: opens games and performs commands until nobody orders any more. A world that panics loses its episode, not
 /// the others.
-fn work(world: &dyn World, inbox: &Receiver<Order<'_>>, outbox: &Sender<Reply>, admissible_shown: bool) {
+fn work(
+    world: &dyn World,
+    inbox: &Receiver<Order<'_>>,
+    outbox: &Sender<Reply>,
+    admissible_shown: bool,
+) {
     for order in inbox {
         let (place, panicked) = order.if_it_panics();
-        let result =
-            catch_unwind(AssertUnwindSafe(|| perform(world, order, admissible_shown))).unwrap_or(Err(panicked));
+        let result = catch_unwind(AssertUnwindSafe(|| perform(world, order, admissible_shown)))
+            .unwrap_or(Err(panicked));
         if outbox.send(Reply { place, result }).is_err() {
             return;
         }
@@ -177,22 +195,49 @@ fn perform(
             let observation = environment.reset()?;
             (environment, observation)
         }
-        Order::Step { mut environment, command, .. } => {
+        Order::Step {
+            mut environment,
+            command,
+            ..
+        } => {
             let observation = environment.step(&command)?;
             (environment, observation)
         }
     };
-    let admissible = if admissible_shown { Some(environment.admissible_commands()?) } else { None };
+    let admissible = if admissible_shown {
+        Some(environment.admissible_commands()?)
+    } else {
+        None
+    };
     let state = environment.state_hash();
-    Ok((environment, Said { observation, admissible, state }))
+    Ok((
+        environment,
+        Said {
+            observation,
+            admissible,
+            state,
+        },
+    ))
 }
 
 impl Order<'_> {
     fn if_it_panics(&self) -> (Place, EnvironmentError) {
         let reason = "it panicked".to_string();
         match self {
-            Self::Open { place, task } => (*place, EnvironmentError::Load { path: task.path.clone(), reason }),
-            Self::Step { place, command, .. } => (*place, EnvironmentError::Step { command: command.clone(), reason }),
+            Self::Open { place, task } => (
+                *place,
+                EnvironmentError::Load {
+                    path: task.path.clone(),
+                    reason,
+                },
+            ),
+            Self::Step { place, command, .. } => (
+                *place,
+                EnvironmentError::Step {
+                    command: command.clone(),
+                    reason,
+                },
+            ),
         }
     }
 }
@@ -219,7 +264,9 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
         let mut is_idle = true;
         while self.live.iter().any(Option::is_some) {
             if is_idle && self.ordered > 0 {
-                let reply = replies.recv().expect("workers live as long as orders can come");
+                let reply = replies
+                    .recv()
+                    .expect("workers live as long as orders can come");
                 self.receive(reply, &mut ready)?;
             }
             while let Ok(reply) = replies.try_recv() {
@@ -236,7 +283,10 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
 
     fn open_next(&mut self, slot: usize) {
         self.live[slot] = self.waiting.next().map(|job| {
-            self.order(Order::Open { place: Place { slot, node: 0 }, task: job.task });
+            self.order(Order::Open {
+                place: Place { slot, node: 0 },
+                task: job.task,
+            });
             let (seat, started) = (self.policy.sit(job.seed), Instant::now());
             let root = Node {
                 seat,
@@ -248,14 +298,25 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
                 count: 1,
             };
             let frontier = |search| Frontier::new(search, self.protocol.best_of);
-            let search = self.protocol.search.map(|s| Searching { frontier: frontier(s), judged: Vec::new() });
-            Live { job, nodes: vec![Some(root)], search, started, spent: Spent::default() }
+            let search = self.protocol.search.map(|s| Searching {
+                frontier: frontier(s),
+                judged: Vec::new(),
+            });
+            Live {
+                job,
+                nodes: vec![Some(root)],
+                search,
+                started,
+                spent: Spent::default(),
+            }
         });
     }
 
     fn order(&mut self, order: Order<'a>) {
         self.ordered += 1;
-        self.orders.send(order).expect("workers live as long as orders can come");
+        self.orders
+            .send(order)
+            .expect("workers live as long as orders can come");
     }
 
     fn live(&mut self, slot: usize) -> &mut Live<'a, P::Seat> {
@@ -263,7 +324,9 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
     }
 
     fn node(&mut self, place: Place) -> &mut Node<P::Seat> {
-        self.live(place.slot).nodes[place.node].as_mut().expect("the state is in flight")
+        self.live(place.slot).nodes[place.node]
+            .as_mut()
+            .expect("the state is in flight")
     }
 
     /// Takes in what a world said; the episode ends or becomes ready.
@@ -283,7 +346,8 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
                 node.state = said.state;
                 let turn = node.turns.len();
                 if said.observation.status != Status::Playing && turn < forced {
-                    let reason = format!("the game was over before turn {turn}, which was played before");
+                    let reason =
+                        format!("the game was over before turn {turn}, which was played before");
                     return self.conclude(place, Outcome::EnvFailed, Some(reason), ready);
                 }
                 match said.observation.status {
@@ -315,9 +379,17 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
             ready.push(place);
             return Ok(());
         };
-        let replayed = same_again(number, turn, &node.observation).and_then(|()| policy.replay(&mut node.seat, turn));
+        let replayed = same_again(number, turn, &node.observation)
+            .and_then(|()| policy.replay(&mut node.seat, turn));
         match replayed {
-            Ok(()) => self.act(place, Turn { process_score: None, ..turn.clone() }, ready),
+            Ok(()) => self.act(
+                place,
+                Turn {
+                    process_score: None,
+                    ..turn.clone()
+                },
+                ready,
+            ),
             Err(reason) => self.conclude(place, Outcome::EnvFailed, Some(reason), ready),
         }
     }
@@ -328,18 +400,29 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
         places.sort_unstable();
         let mut asked: Vec<Asked<'_, P::Seat>> = nodes(&mut self.live)
             .filter(|(place, _)| places.binary_search(place).is_ok())
-            .map(|(_, node)| Asked { seat: &mut node.seat, observation: &node.observation })
+            .map(|(_, node)| Asked {
+                seat: &mut node.seat,
+                observation: &node.observation,
+            })
             .collect();
         let answers = self.policy.answer(&mut asked, self.protocol);
-        assert_eq!(answers.len(), places.len(), "a policy answers every question");
+        assert_eq!(
+            answers.len(),
+            places.len(),
+            "a policy answers every question"
+        );
         let mut again = Vec::new();
         let mut is_idle = true;
         for (place, answer) in places.into_iter().zip(answers) {
             let waiting = again.len();
             match self.decided(place, answer) {
-                Answer::ContextFull => self.conclude(place, Outcome::ContextLimit, None, &mut again)?,
+                Answer::ContextFull => {
+                    self.conclude(place, Outcome::ContextLimit, None, &mut again)?
+                }
                 Answer::GaveUp => self.conclude(place, Outcome::Failure, None, &mut again)?,
-                Answer::Failed(reason) => self.conclude(place, Outcome::EnvFailed, Some(reason), &mut again)?,
+                Answer::Failed(reason) => {
+                    self.conclude(place, Outcome::EnvFailed, Some(reason), &mut again)?
+                }
                 Answer::Completion(completion) => self.write(place, completion, &mut again)?,
                 Answer::Seen(value) => self.see(place, value, &mut again)?,
                 Answer::Candidates(candidates) => self.branch(place, candidates, &mut again)?,
@@ -357,19 +440,34 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
 
     /// All who were asked wait for room, and no world is to answer: what else a search holds gives it up.
     fn make_room(&mut self) {
-        let Some(foresight) = self.policy.foresight() else { return };
-        for search in self.live.iter_mut().flatten().filter_map(|live| live.search.as_mut()) {
+        let Some(foresight) = self.policy.foresight() else {
+            return;
+        };
+        for search in self
+            .live
+            .iter_mut()
+            .flatten()
+            .filter_map(|live| live.search.as_mut())
+        {
             let judged = search.judged.iter_mut().map(|(node, _)| node);
-            search.frontier.waiting().chain(judged).for_each(|node| foresight.make_room(&mut node.seat));
+            search
+                .frontier
+                .waiting()
+                .chain(judged)
+                .for_each(|node| foresight.make_room(&mut node.seat));
         }
     }
 
     /// The answer, after a copy of the world has told what each offer leads to.
     fn decided(&mut self, place: Place, answer: Answer) -> Answer {
-        let Answer::Offers(offers) = answer else { return answer };
+        let Answer::Offers(offers) = answer else {
+            return answer;
+        };
         let policy = self.policy;
         let live = self.live(place.slot);
-        let node = live.nodes[place.node].as_mut().expect("an answer belongs to a live episode");
+        let node = live.nodes[place.node]
+            .as_mut()
+            .expect("an answer belongs to a live episode");
         match look_ahead(node, &offers) {
             Ok((scores, commands)) => {
                 live.spent.commands += commands;
@@ -379,7 +477,12 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
         }
     }
 
-    fn write(&mut self, place: Place, completion: Completion, again: &mut Vec<Place>) -> Result<(), E> {
+    fn write(
+        &mut self,
+        place: Place,
+        completion: Completion,
+        again: &mut Vec<Place>,
+    ) -> Result<(), E> {
         let name = self.policy.name();
         let live = self.live(place.slot);
         if live.search.is_some() {
@@ -396,11 +499,22 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
         let node = self.node(place);
         let observation = std::mem::take(&mut node.observation);
         let action = turn.action.clone();
-        node.turns.push(Arc::new(Turn { observation, state: node.state, ..turn }));
+        node.turns.push(Arc::new(Turn {
+            observation,
+            state: node.state,
+            ..turn
+        }));
         if let Some(command) = action {
-            let environment = node.environment.take().expect("the world has answered before the policy did");
+            let environment = node
+                .environment
+                .take()
+                .expect("the world has answered before the policy did");
             self.live(place.slot).spent.commands += 1;
-            self.order(Order::Step { place, environment, command });
+            self.order(Order::Step {
+                place,
+                environment,
+                command,
+            });
             return Ok(());
         }
         node.observation = chat::MALFORMED_ANSWER.into();
@@ -408,10 +522,20 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
     }
 
     /// Tries each distinct command of a state's candidates in a copy of its world.
-    fn branch(&mut self, place: Place, candidates: Vec<Completion>, again: &mut Vec<Place>) -> Result<(), E> {
-        let foresight = self.policy.foresight().expect("who writes candidates has foresight");
+    fn branch(
+        &mut self,
+        place: Place,
+        candidates: Vec<Completion>,
+        again: &mut Vec<Place>,
+    ) -> Result<(), E> {
+        let foresight = self
+            .policy
+            .foresight()
+            .expect("who writes candidates has foresight");
         let live = self.live(place.slot);
-        let mut parent = live.nodes[place.node].take().expect("the state is in flight");
+        let mut parent = live.nodes[place.node]
+            .take()
+            .expect("the state is in flight");
         let first = live.nodes.len();
         let mut turns: Vec<Turn> = Vec::new();
         for (index, completion) in candidates.into_iter().enumerate() {
@@ -426,7 +550,10 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
             turns.push(turn);
             live.nodes.push(Some(Node {
                 seat: foresight.branch(&mut parent.seat, index),
-                environment: parent.environment.as_ref().and_then(|environment| environment.fork()),
+                environment: parent
+                    .environment
+                    .as_ref()
+                    .and_then(|environment| environment.fork()),
                 observation: parent.observation.clone(),
                 state: parent.state,
                 turns: parent.turns.clone(),
@@ -435,9 +562,14 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
             }));
         }
         for (index, turn) in turns.into_iter().enumerate() {
-            let place = Place { node: first + index, ..place };
+            let place = Place {
+                node: first + index,
+                ..place
+            };
             if self.node(place).environment.is_none() {
-                let reason = "the world cannot be copied, and a search tries its candidates in copies".into();
+                let reason =
+                    "the world cannot be copied, and a search tries its candidates in copies"
+                        .into();
                 self.conclude(place, Outcome::EnvFailed, Some(reason), again)?;
             } else {
                 self.act(place, turn, again)?;
@@ -450,7 +582,15 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
     fn see(&mut self, place: Place, value: f32, again: &mut Vec<Place>) -> Result<(), E> {
         let is_last = self.node(place).turns.len() >= self.protocol.turn_limit;
         let end = is_last.then_some(Outcome::TurnLimit);
-        self.judge(place, Verdict { score: Some(value), end, failure: None }, again)
+        self.judge(
+            place,
+            Verdict {
+                score: Some(value),
+                end,
+                failure: None,
+            },
+            again,
+        )
     }
 
     /// Nobody can go on from a state: its episode ends, or a search goes on from others.
@@ -464,17 +604,31 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
         let limit = self.protocol.turn_limit;
         let live = self.live(place.slot);
         if live.search.is_none() {
-            let node = live.nodes[place.node].take().expect("only a state in flight ends");
+            let node = live.nodes[place.node]
+                .take()
+                .expect("only a state in flight ends");
             return self.end(place.slot, node, outcome, failure);
         }
         let turns = &self.node(place).turns;
         let verdict = match outcome {
             // V of what does not fit is not known: that of the turn before stands for it.
             Outcome::ContextLimit => {
-                let end = if turns.len() >= limit { Outcome::TurnLimit } else { outcome };
-                Verdict { score: turns.last().and_then(|turn| turn.value), end: Some(end), failure }
+                let end = if turns.len() >= limit {
+                    Outcome::TurnLimit
+                } else {
+                    outcome
+                };
+                Verdict {
+                    score: turns.last().and_then(|turn| turn.value),
+                    end: Some(end),
+                    failure,
+                }
             }
-            _ => Verdict { score: None, end: Some(outcome), failure },
+            _ => Verdict {
+                score: None,
+                end: Some(outcome),
+                failure,
+            },
         };
         self.judge(place, verdict, again)
     }
@@ -483,15 +637,22 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
     /// from the worlds, it sees all of them in the order of their candidates.
     fn judge(&mut self, place: Place, verdict: Verdict, again: &mut Vec<Place>) -> Result<(), E> {
         let (slot, shows_candidates) = (place.slot, self.protocol.best_of > 1);
-        let Live { job, nodes, search, .. } = self.live(slot);
-        let node = nodes[place.node].take().expect("only a state in flight is judged");
+        let Live {
+            job, nodes, search, ..
+        } = self.live(slot);
+        let node = nodes[place.node]
+            .take()
+            .expect("only a state in flight is judged");
         let Searching { frontier, judged } = search.as_mut().expect("only a search judges");
         judged.push((node, verdict));
         if nodes.iter().any(Option::is_some) {
             return Ok(());
         }
         judged.sort_by_key(|(node, _)| node.origin);
-        if let Some(lost) = judged.iter().position(|(_, verdict)| verdict.end == Some(Outcome::EnvFailed)) {
+        if let Some(lost) = judged
+            .iter()
+            .position(|(_, verdict)| verdict.end == Some(Outcome::EnvFailed))
+        {
             let (node, verdict) = judged.swap_remove(lost);
             return self.end(slot, node, Outcome::EnvFailed, verdict.failure);
         }
@@ -508,8 +669,19 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
         }
     }
 
-    fn end(&mut self, slot: usize, node: Node<P::Seat>, outcome: Outcome, failure: Option<String>) -> Result<(), E> {
-        let Live { job, started, spent, .. } = self.live[slot].take().expect("only a live episode ends");
+    fn end(
+        &mut self,
+        slot: usize,
+        node: Node<P::Seat>,
+        outcome: Outcome,
+        failure: Option<String>,
+    ) -> Result<(), E> {
+        let Live {
+            job,
+            started,
+            spent,
+            ..
+        } = self.live[slot].take().expect("only a live episode ends");
         drop(node.environment); // its place in the world is free before the next game is opened
         let task = job.task;
         (self.record)(Trajectory {
@@ -537,8 +709,13 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
 }
 
 /// All states in flight, by place.
-fn nodes<'l, S>(live: &'l mut [Option<Live<'_, S>>]) -> impl Iterator<Item = (Place, &'l mut Node<S>)> {
-    let live = live.iter_mut().enumerate().filter_map(|(slot, live)| Some((slot, live.as_mut()?)));
+fn nodes<'l, S>(
+    live: &'l mut [Option<Live<'_, S>>],
+) -> impl Iterator<Item = (Place, &'l mut Node<S>)> {
+    let live = live
+        .iter_mut()
+        .enumerate()
+        .filter_map(|(slot, live)| Some((slot, live.as_mut()?)));
     live.flat_map(|(slot, live)| {
         let nodes = live.nodes.iter_mut().enumerate();
         nodes.filter_map(move |(node, state)| Some((Place { slot, node }, state.as_mut()?)))
@@ -567,22 +744,36 @@ fn turn_of(completion: Completion) -> Turn {
 
 fn found<S>((node, verdict): (Node<S>, Verdict)) -> Found<Node<S>> {
     let score = verdict.score.unwrap_or(f32::NEG_INFINITY);
-    Found { turns: node.turns.len(), state: node.state, score, end: verdict.end, node }
+    Found {
+        turns: node.turns.len(),
+        state: node.state,
+        score,
+        end: verdict.end,
+        node,
+    }
 }
 
 /// Every turn tells what else was tried in its state, and V of where that led; of a game that is over, its reward.
 fn note_candidates<S>(judged: &mut [(Node<S>, Verdict)]) {
     for siblings in judged.chunk_by_mut(|(a, _), (b, _)| a.origin.0 == b.origin.0) {
-        let candidates: Vec<Candidate> = siblings.iter().map(|(node, verdict)| candidate(node, verdict)).collect();
+        let candidates: Vec<Candidate> = siblings
+            .iter()
+            .map(|(node, verdict)| candidate(node, verdict))
+            .collect();
         for (node, _) in siblings {
             let turn = node.turns.last_mut().and_then(Arc::get_mut);
-            turn.expect("nobody shares the turn that led to it yet").candidates.clone_from(&candidates);
+            turn.expect("nobody shares the turn that led to it yet")
+                .candidates
+                .clone_from(&candidates);
         }
     }
 }
 
 fn candidate<S>(node: &Node<S>, verdict: &Verdict) -> Candidate {
-    let turn = node.turns.last().expect("a candidate was written in a turn");
+    let turn = node
+        .turns
+        .last()
+        .expect("a candidate was written in a turn");
     let reward = verdict.end.map_or(0.0, Outcome::reward) as f32;
     Candidate {
         completion: turn.completion.clone(),
@@ -597,7 +788,10 @@ fn candidate<S>(node: &Node<S>, verdict: &Verdict) -> Candidate {
 /// For each offer, how near a copy of the world then is to the goal: minus [`Environment::remaining`]; and how many commands
 /// the copies performed.
 fn look_ahead<S>(node: &Node<S>, offers: &[Offer]) -> Result<(Vec<f32>, usize), String> {
-    let world = node.environment.as_ref().expect("the world has answered before the policy did");
+    let world = node
+        .environment
+        .as_ref()
+        .expect("the world has answered before the policy did");
     let (mut scores, mut commands) = (Vec::new(), 0);
     for offer in offers {
         let mut copy = world.fork().ok_or(NO_LOOK_AHEAD)?;
@@ -619,5 +813,8 @@ fn same_again(number: usize, turn: &Turn, said: &str) -> Result<(), String> {
     if turn.observation == said {
         return Ok(());
     }
-    Err(format!("before turn {number}, played before, the world said {:?}, and now it says {said:?}", turn.observation))
+    Err(format!(
+        "before turn {number}, played before, the world said {:?}, and now it says {said:?}",
+        turn.observation
+    ))
 }

@@ -77,7 +77,10 @@ fn spelled(text: &str) -> String {
         match letter {
             '\n' => spelled.push('\n'),
             // Those that turn the direction of writing are no control characters for Unicode.
-            letter if letter.is_control() || matches!(letter, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}') => {
+            letter
+                if letter.is_control()
+                    || matches!(letter, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}') =>
+            {
                 spelled.extend(letter.escape_default());
             }
             letter => spelled.push(letter),
@@ -92,11 +95,22 @@ mod tests {
 
     #[test]
     fn a_message_can_neither_steer_nor_flood_a_terminal() {
-        let said =
-            |reason: &str| AgentError::Content { path: "a\x1b[2J.json".into(), reason: reason.into() }.to_string();
-        assert_eq!(said("é \x1b[31m\0\u{202E}\nhint: x"), "a\\u{1b}[2J.json: é \\u{1b}[31m\\u{0}\\u{202e}\nhint: x");
+        let said = |reason: &str| {
+            AgentError::Content {
+                path: "a\x1b[2J.json".into(),
+                reason: reason.into(),
+            }
+            .to_string()
+        };
+        assert_eq!(
+            said("é \x1b[31m\0\u{202E}\nhint: x"),
+            "a\\u{1b}[2J.json: é \\u{1b}[31m\\u{0}\\u{202e}\nhint: x"
+        );
         let long = said(&format!("begin {} end", "é".repeat(100_000)));
-        assert!(long.len() < 2100 && long.contains("begin é") && long.ends_with("é end"), "{long}");
+        assert!(
+            long.len() < 2100 && long.contains("begin é") && long.ends_with("é end"),
+            "{long}"
+        );
         assert!(long.contains(" … (of 200010 bytes) … "), "{long}");
         assert!(said(&"\0".repeat(1990)).len() < 2100);
     }

@@ -9,7 +9,10 @@ use std::path::Path;
 
 /// A regular file and its length, bytes.
 pub(crate) fn open(path: &Path) -> Result<(File, u64), AgentError> {
-    let refused = |source| AgentError::File { path: path.into(), source };
+    let refused = |source| AgentError::File {
+        path: path.into(),
+        source,
+    };
     // Before it is opened, as opening a pipe waits for a writer.
     if !std::fs::metadata(path).map_err(refused)?.is_file() {
         return Err(refused(Error::other("it is no regular file")));
@@ -24,10 +27,18 @@ pub(crate) fn read(path: &Path, longest: u64) -> Result<Vec<u8>, AgentError> {
     let (file, length) = open(path)?;
     if length > longest {
         let reason = format!("has {length} bytes, and such a file at most {longest}");
-        return Err(AgentError::Content { path: path.into(), reason });
+        return Err(AgentError::Content {
+            path: path.into(),
+            reason,
+        });
     }
     let mut bytes = Vec::new();
-    file.take(longest).read_to_end(&mut bytes).map_err(|source| AgentError::File { path: path.into(), source })?;
+    file.take(longest)
+        .read_to_end(&mut bytes)
+        .map_err(|source| AgentError::File {
+            path: path.into(),
+            source,
+        })?;
     Ok(bytes)
 }
 
@@ -41,7 +52,10 @@ pub(crate) fn read_if_any(path: &Path, longest: u64) -> Result<Option<Vec<u8>>, 
 
 /// The bytes of a file as text.
 pub(crate) fn text(path: &Path, bytes: Vec<u8>) -> Result<String, AgentError> {
-    let content = |reason: String| AgentError::Content { path: path.into(), reason };
+    let content = |reason: String| AgentError::Content {
+        path: path.into(),
+        reason,
+    };
     String::from_utf8(bytes).map_err(|error| content(format!("is not UTF-8: {error}")))
 }
 
@@ -60,7 +74,12 @@ mod tests {
         assert!(said(&path).ends_with("config.json: has 5 bytes, and such a file at most 4"));
         std::fs::write(&path, "1234").unwrap();
         assert_eq!(read(&path, 4).unwrap(), b"1234");
-        assert!(text(&path, vec![0xFF]).unwrap_err().to_string().contains("config.json: is not UTF-8"));
+        assert!(
+            text(&path, vec![0xFF])
+                .unwrap_err()
+                .to_string()
+                .contains("config.json: is not UTF-8")
+        );
     }
 
     /// A link of a cloned repository may lead anywhere.
@@ -70,10 +89,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokenizer.json");
         std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
-        assert!(read(&path, 1 << 20).unwrap_err().to_string().ends_with("it is no regular file"));
+        assert!(
+            read(&path, 1 << 20)
+                .unwrap_err()
+                .to_string()
+                .ends_with("it is no regular file")
+        );
         std::fs::write(folder.path().join("blob"), "{}").unwrap();
         std::fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink("blob", &path).unwrap();
-        assert_eq!(read(&path, 1 << 20).unwrap(), b"{}", "as in the cache of Hugging Face");
+        assert_eq!(
+            read(&path, 1 << 20).unwrap(),
+            b"{}",
+            "as in the cache of Hugging Face"
+        );
     }
 }

@@ -33,17 +33,29 @@ pub fn work_on(device: &Device, dtype: DType) -> bool {
 
 /// x / √(mean(x²) + ε) · weight over the last axis.
 pub(crate) fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, epsilon: f64) -> Tensor<D> {
-    Tensor::from_dispatch(Dispatch::fused_rms_norm(x.into_dispatch(), weight.into_dispatch(), epsilon as f32))
+    Tensor::from_dispatch(Dispatch::fused_rms_norm(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        epsilon as f32,
+    ))
 }
 
 /// silu(gate) · up.
 pub(crate) fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
-    Tensor::from_dispatch(Dispatch::fused_swiglu(gate.into_dispatch(), up.into_dispatch()))
+    Tensor::from_dispatch(Dispatch::fused_swiglu(
+        gate.into_dispatch(),
+        up.into_dispatch(),
+    ))
 }
 
 /// Causal attention of turned queries over turned keys; `queries` `[batch · time, heads · width]`, the others with the heads
 /// of keys, the answer as `queries`.
-pub(crate) fn attention(queries: Tensor<2>, keys: Tensor<2>, values: Tensor<2>, heads: Heads) -> Tensor<2> {
+pub(crate) fn attention(
+    queries: Tensor<2>,
+    keys: Tensor<2>,
+    values: Tensor<2>,
+    heads: Heads,
+) -> Tensor<2> {
     let [queries, keys, values] = [queries, keys, values].map(Tensor::into_dispatch);
     Tensor::from_dispatch(Dispatch::fused_attention(queries, keys, values, heads))
 }
@@ -63,8 +75,15 @@ pub fn log_softmax(logits: Tensor<2>) -> Tensor<2> {
 /// `logits` `[rows, vocab]`, `targets` `[rows]`; the answer `[rows]`.
 #[must_use]
 pub fn target_logprobs(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
-    let targets: Arc<[usize]> = targets.into_data().iter::<i64>().map(|target| target as usize).collect();
-    Tensor::from_dispatch(Dispatch::fused_target_logprobs(logits.into_dispatch(), targets))
+    let targets: Arc<[usize]> = targets
+        .into_data()
+        .iter::<i64>()
+        .map(|target| target as usize)
+        .collect();
+    Tensor::from_dispatch(Dispatch::fused_target_logprobs(
+        logits.into_dispatch(),
+        targets,
+    ))
 }
 
 /// `hidden` times a table read backwards: the logits of a tied embedding. The table's gradient comes in the table's own layout.
@@ -72,7 +91,10 @@ pub fn target_logprobs(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> 
 /// # Shapes
 /// `hidden` `[rows, width]`, `table` `[vocab, width]`; the answer `[rows, vocab]`.
 pub(crate) fn by_table(hidden: Tensor<2>, table: Tensor<2>) -> Tensor<2> {
-    Tensor::from_dispatch(Dispatch::fused_by_table(hidden.into_dispatch(), table.into_dispatch()))
+    Tensor::from_dispatch(Dispatch::fused_by_table(
+        hidden.into_dispatch(),
+        table.into_dispatch(),
+    ))
 }
 
 /// How attention is laid out.
@@ -93,7 +115,11 @@ pub(crate) struct Heads {
 /// The operations, for what burn dispatches to; called by the functions above.
 #[backend_extension(Flex, Autodiff)]
 pub(crate) trait Fused: Backend {
-    fn fused_rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self>;
+    fn fused_rms_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        epsilon: f32,
+    ) -> FloatTensor<Self>;
     fn fused_swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
     fn fused_attention(
         queries: FloatTensor<Self>,
@@ -103,18 +129,25 @@ pub(crate) trait Fused: Backend {
     ) -> FloatTensor<Self>;
     fn fused_by_table(hidden: FloatTensor<Self>, table: FloatTensor<Self>) -> FloatTensor<Self>;
     fn fused_log_softmax(logits: FloatTensor<Self>) -> FloatTensor<Self>;
-    fn fused_target_logprobs(logits: FloatTensor<Self>, targets: Arc<[usize]>) -> FloatTensor<Self>;
+    fn fused_target_logprobs(logits: FloatTensor<Self>, targets: Arc<[usize]>)
+    -> FloatTensor<Self>;
 }
 
 type Held = FloatTensor<Flex>;
 
 /// The numbers of a tensor that lies in one piece.
 fn numbers(tensor: &Held) -> &[f32] {
-    tensor.as_slice().expect("a tensor that was made contiguous")
+    tensor
+        .as_slice()
+        .expect("a tensor that was made contiguous")
 }
 
 fn contiguous(tensor: Held) -> Held {
-    if tensor.is_contiguous() { tensor } else { tensor.to_contiguous() }
+    if tensor.is_contiguous() {
+        tensor
+    } else {
+        tensor.to_contiguous()
+    }
 }
 
 fn made(data: Vec<f32>, shape: impl Into<burn::tensor::Shape>) -> Held {
@@ -126,13 +159,23 @@ fn last(tensor: &Held) -> usize {
 }
 
 /// Calls `rows` with stretches of rows: their first row's number, and their part of `out`, `[rows, width]`.
-fn by_stretches<T: Send>(out: &mut [f32], width: usize, rows: impl Fn(usize, &mut [f32]) -> T + Sync) -> Vec<T> {
+fn by_stretches<T: Send>(
+    out: &mut [f32],
+    width: usize,
+    rows: impl Fn(usize, &mut [f32]) -> T + Sync,
+) -> Vec<T> {
     let is_large = out.len() >= WORTH_SHARING && rayon::current_num_threads() > 1;
     let call = |(index, out): (usize, &mut [f32])| rows(index * STRETCH, out);
     if is_large {
-        out.par_chunks_mut(STRETCH * width).enumerate().map(call).collect()
+        out.par_chunks_mut(STRETCH * width)
+            .enumerate()
+            .map(call)
+            .collect()
     } else {
-        out.chunks_mut(STRETCH * width).enumerate().map(call).collect()
+        out.chunks_mut(STRETCH * width)
+            .enumerate()
+            .map(call)
+            .collect()
     }
 }
 
@@ -143,7 +186,12 @@ impl Fused for Flex {
         let mut out = vec![0.0; numbers(&x).len()];
         by_stretches(&mut out, width, |first, out| {
             let x = &numbers(&x)[first * width..][..out.len()];
-            widest(Norm { x, weight: numbers(&weight), epsilon, out });
+            widest(Norm {
+                x,
+                weight: numbers(&weight),
+                epsilon,
+                out,
+            });
         });
         made(out, x.layout().shape().clone())
     }
@@ -154,13 +202,21 @@ impl Fused for Flex {
         let mut out = vec![0.0; numbers(&gate).len()];
         by_stretches(&mut out, width, |first, out| {
             let part = |x| &numbers(x)[first * width..][..out.len()];
-            widest(Swiglu { gate: part(&gate), up: part(&up), out });
+            widest(Swiglu {
+                gate: part(&gate),
+                up: part(&up),
+                out,
+            });
         });
         made(out, gate.layout().shape().clone())
     }
 
     fn fused_attention(queries: Held, keys: Held, values: Held, heads: Heads) -> Held {
-        attend([&contiguous(queries), &contiguous(keys), &contiguous(values)], &heads).0
+        attend(
+            [&contiguous(queries), &contiguous(keys), &contiguous(values)],
+            &heads,
+        )
+        .0
     }
 
     fn fused_by_table(hidden: Held, table: Held) -> Held {
@@ -181,23 +237,40 @@ impl Fused for Flex {
 }
 
 impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
-    fn fused_rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self> {
+    fn fused_rms_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        epsilon: f32,
+    ) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct Step;
 
         impl Backward<Flex, 2> for Step {
             type State = (Held, Held, f32);
 
-            fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+            fn backward(
+                self,
+                ops: Ops<Self::State, 2>,
+                grads: &mut Gradients,
+                _: &mut Checkpointer,
+            ) {
                 let (x, weight, epsilon) = ops.state;
                 let gradient = contiguous(grads.consume::<Flex>(&ops.node));
                 let width = last(&x);
                 let mut to_x = vec![0.0; numbers(&x).len()];
                 let parts = by_stretches(&mut to_x, width, |first, out| {
                     let part = |x| &numbers(x)[first * width..][..out.len()];
-                    let (x, gradient, mut to_weight) = (part(&x), part(&gradient), vec![0.0; width]);
+                    let (x, gradient, mut to_weight) =
+                        (part(&x), part(&gradient), vec![0.0; width]);
                     let to_weight_part = &mut to_weight[..];
-                    widest(NormBack { x, gradient, weight: numbers(&weight), epsilon, out, to_weight: to_weight_part });
+                    widest(NormBack {
+                        x,
+                        gradient,
+                        weight: numbers(&weight),
+                        epsilon,
+                        out,
+                        to_weight: to_weight_part,
+                    });
                     to_weight
                 });
                 let [x_node, weight_node] = ops.parents;
@@ -212,15 +285,24 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
             }
         }
 
-        match Step.prepare::<C>([x.node(), weight.node()]).compute_bound().stateful() {
+        match Step
+            .prepare::<C>([x.node(), weight.node()])
+            .compute_bound()
+            .stateful()
+        {
             OpsKind::Tracked(prep) => {
-                let (x, weight) = (contiguous(x.into_primitive()), contiguous(weight.into_primitive()));
+                let (x, weight) = (
+                    contiguous(x.into_primitive()),
+                    contiguous(weight.into_primitive()),
+                );
                 let out = Flex::fused_rms_norm(x.clone(), weight.clone(), epsilon);
                 prep.finish((x, weight, epsilon), out)
             }
-            OpsKind::UnTracked(prep) => {
-                prep.finish(Flex::fused_rms_norm(x.into_primitive(), weight.into_primitive(), epsilon))
-            }
+            OpsKind::UnTracked(prep) => prep.finish(Flex::fused_rms_norm(
+                x.into_primitive(),
+                weight.into_primitive(),
+                epsilon,
+            )),
         }
     }
 
@@ -231,16 +313,31 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
         impl Backward<Flex, 2> for Step {
             type State = (Held, Held);
 
-            fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+            fn backward(
+                self,
+                ops: Ops<Self::State, 2>,
+                grads: &mut Gradients,
+                _: &mut Checkpointer,
+            ) {
                 let (gate, up) = ops.state;
                 let gradient = contiguous(grads.consume::<Flex>(&ops.node));
                 let width = last(&gate);
                 let mut to_gate = vec![0.0; numbers(&gate).len()];
                 let to_up = by_stretches(&mut to_gate, width, |first, to_gate| {
                     let part = |x| &numbers(x)[first * width..][..to_gate.len()];
-                    let (gate, up, gradient, mut to_up) =
-                        (part(&gate), part(&up), part(&gradient), vec![0.0; to_gate.len()]);
-                    widest(SwigluBack { gate, up, gradient, to_gate, to_up: &mut to_up });
+                    let (gate, up, gradient, mut to_up) = (
+                        part(&gate),
+                        part(&up),
+                        part(&gradient),
+                        vec![0.0; to_gate.len()],
+                    );
+                    widest(SwigluBack {
+                        gate,
+                        up,
+                        gradient,
+                        to_gate,
+                        to_up: &mut to_up,
+                    });
                     to_up
                 });
                 let [gate_node, up_node] = ops.parents;
@@ -254,13 +351,23 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
             }
         }
 
-        match Step.prepare::<C>([gate.node(), up.node()]).compute_bound().stateful() {
+        match Step
+            .prepare::<C>([gate.node(), up.node()])
+            .compute_bound()
+            .stateful()
+        {
             OpsKind::Tracked(prep) => {
-                let (gate, up) = (contiguous(gate.into_primitive()), contiguous(up.into_primitive()));
+                let (gate, up) = (
+                    contiguous(gate.into_primitive()),
+                    contiguous(up.into_primitive()),
+                );
                 let out = Flex::fused_swiglu(gate.clone(), up.clone());
                 prep.finish((gate, up), out)
             }
-            OpsKind::UnTracked(prep) => prep.finish(Flex::fused_swiglu(gate.into_primitive(), up.into_primitive())),
+            OpsKind::UnTracked(prep) => prep.finish(Flex::fused_swiglu(
+                gate.into_primitive(),
+                up.into_primitive(),
+            )),
         }
     }
 
@@ -276,19 +383,29 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
         impl Backward<Flex, 3> for Step {
             type State = ([Held; 3], Held, Arc<[Vec<f32>]>, Heads);
 
-            fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+            fn backward(
+                self,
+                ops: Ops<Self::State, 3>,
+                grads: &mut Gradients,
+                _: &mut Checkpointer,
+            ) {
                 let (inputs, out, normalizers, heads) = ops.state;
                 let gradient = contiguous(grads.consume::<Flex>(&ops.node));
                 let found = attend_back(inputs.each_ref(), &out, &gradient, &normalizers, &heads);
                 for ((node, found), input) in ops.parents.into_iter().zip(found).zip(&inputs) {
                     if let Some(node) = node {
-                        grads.register::<Flex>(node.id, made(found, input.layout().shape().clone()));
+                        grads
+                            .register::<Flex>(node.id, made(found, input.layout().shape().clone()));
                     }
                 }
             }
         }
 
-        match Step.prepare::<C>([queries.node(), keys.node(), values.node()]).compute_bound().stateful() {
+        match Step
+            .prepare::<C>([queries.node(), keys.node(), values.node()])
+            .compute_bound()
+            .stateful()
+        {
             OpsKind::Tracked(prep) => {
                 let inputs = [queries, keys, values].map(|x| contiguous(x.into_primitive()));
                 let (out, normalizers) = attend(inputs.each_ref(), &heads);
@@ -308,12 +425,20 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
         impl Backward<Flex, 2> for Step {
             type State = (Held, Held);
 
-            fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+            fn backward(
+                self,
+                ops: Ops<Self::State, 2>,
+                grads: &mut Gradients,
+                _: &mut Checkpointer,
+            ) {
                 let (hidden, table) = ops.state;
                 let gradient = grads.consume::<Flex>(&ops.node);
                 let [hidden_node, table_node] = ops.parents;
                 if let Some(node) = table_node {
-                    grads.register::<Flex>(node.id, Flex::float_matmul(gradient.transpose(0, 1), hidden));
+                    grads.register::<Flex>(
+                        node.id,
+                        Flex::float_matmul(gradient.transpose(0, 1), hidden),
+                    );
                 }
                 if let Some(node) = hidden_node {
                     grads.register::<Flex>(node.id, Flex::float_matmul(gradient, table));
@@ -321,14 +446,22 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
             }
         }
 
-        match Step.prepare::<C>([hidden.node(), table.node()]).compute_bound().stateful() {
+        match Step
+            .prepare::<C>([hidden.node(), table.node()])
+            .compute_bound()
+            .stateful()
+        {
             OpsKind::Tracked(prep) => {
                 let (hidden, table) = (hidden.into_primitive(), table.into_primitive());
-                prep.finish((hidden.clone(), table.clone()), Flex::fused_by_table(hidden, table))
+                prep.finish(
+                    (hidden.clone(), table.clone()),
+                    Flex::fused_by_table(hidden, table),
+                )
             }
-            OpsKind::UnTracked(prep) => {
-                prep.finish(Flex::fused_by_table(hidden.into_primitive(), table.into_primitive()))
-            }
+            OpsKind::UnTracked(prep) => prep.finish(Flex::fused_by_table(
+                hidden.into_primitive(),
+                table.into_primitive(),
+            )),
         }
     }
 
@@ -339,14 +472,24 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
         impl Backward<Flex, 1> for Step {
             type State = Held;
 
-            fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+            fn backward(
+                self,
+                ops: Ops<Self::State, 1>,
+                grads: &mut Gradients,
+                _: &mut Checkpointer,
+            ) {
                 let logprobs = ops.state;
                 let gradient = contiguous(grads.consume::<Flex>(&ops.node));
                 let width = last(&logprobs);
                 let mut out = vec![0.0; numbers(&logprobs).len()];
                 by_stretches(&mut out, width, |first, out| {
                     let part = |x| &numbers(x)[first * width..][..out.len()];
-                    widest(LogSoftmaxBack { logprobs: part(&logprobs), gradient: part(&gradient), out, width });
+                    widest(LogSoftmaxBack {
+                        logprobs: part(&logprobs),
+                        gradient: part(&gradient),
+                        out,
+                        width,
+                    });
                 });
                 let [node] = ops.parents;
                 if let Some(node) = node {
@@ -355,23 +498,37 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
             }
         }
 
-        match Step.prepare::<C>([logits.node()]).compute_bound().stateful() {
+        match Step
+            .prepare::<C>([logits.node()])
+            .compute_bound()
+            .stateful()
+        {
             OpsKind::Tracked(prep) => {
                 let out = Flex::fused_log_softmax(logits.into_primitive());
                 prep.finish(out.clone(), out)
             }
-            OpsKind::UnTracked(prep) => prep.finish(Flex::fused_log_softmax(logits.into_primitive())),
+            OpsKind::UnTracked(prep) => {
+                prep.finish(Flex::fused_log_softmax(logits.into_primitive()))
+            }
         }
     }
 
-    fn fused_target_logprobs(logits: FloatTensor<Self>, targets: Arc<[usize]>) -> FloatTensor<Self> {
+    fn fused_target_logprobs(
+        logits: FloatTensor<Self>,
+        targets: Arc<[usize]>,
+    ) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct Step;
 
         impl Backward<Flex, 1> for Step {
             type State = (Held, Arc<[f32]>, Arc<[usize]>);
 
-            fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+            fn backward(
+                self,
+                ops: Ops<Self::State, 1>,
+                grads: &mut Gradients,
+                _: &mut Checkpointer,
+            ) {
                 let (logits, normalizers, targets) = ops.state;
                 let gradient = contiguous(grads.consume::<Flex>(&ops.node));
                 let gradient = numbers(&gradient);
@@ -380,9 +537,15 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
                 by_stretches(&mut out, width, |first, out| {
                     for (index, out) in out.chunks_exact_mut(width).enumerate() {
                         let row = first + index;
-                        let (logits, gradient) = (&numbers(&logits)[row * width..][..width], gradient[row]);
+                        let (logits, gradient) =
+                            (&numbers(&logits)[row * width..][..width], gradient[row]);
                         if gradient != 0.0 {
-                            widest(ForetellBack { logits, normalizer: normalizers[row], gradient, out });
+                            widest(ForetellBack {
+                                logits,
+                                normalizer: normalizers[row],
+                                gradient,
+                                out,
+                            });
                             out[targets[row]] += gradient;
                         }
                     }
@@ -394,13 +557,20 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
             }
         }
 
-        match Step.prepare::<C>([logits.node()]).compute_bound().stateful() {
+        match Step
+            .prepare::<C>([logits.node()])
+            .compute_bound()
+            .stateful()
+        {
             OpsKind::Tracked(prep) => {
                 let logits = contiguous(logits.into_primitive());
                 let (out, normalizers) = foretell(&logits, &targets);
                 prep.finish((logits, normalizers.into(), targets), out)
             }
-            OpsKind::UnTracked(prep) => prep.finish(Flex::fused_target_logprobs(logits.into_primitive(), targets)),
+            OpsKind::UnTracked(prep) => prep.finish(Flex::fused_target_logprobs(
+                logits.into_primitive(),
+                targets,
+            )),
         }
     }
 }
@@ -439,7 +609,10 @@ impl pulp::NullaryFnOnce for NormBack<'_> {
     fn call(self) {
         let width = self.weight.len();
         let (weight, to_weight) = (&self.weight[..width], &mut self.to_weight[..width]);
-        let rows = self.x.chunks_exact(width).zip(self.gradient.chunks_exact(width));
+        let rows = self
+            .x
+            .chunks_exact(width)
+            .zip(self.gradient.chunks_exact(width));
         for ((x, gradient), out) in rows.zip(self.out.chunks_exact_mut(width)) {
             let scale = 1.0 / (dot(x, x) / width as f32 + self.epsilon).sqrt();
             for at in 0..width {
@@ -487,7 +660,11 @@ impl pulp::NullaryFnOnce for SwigluBack<'_> {
     #[inline(always)]
     fn call(self) {
         let length = self.to_gate.len();
-        let (gate, up, gradient) = (&self.gate[..length], &self.up[..length], &self.gradient[..length]);
+        let (gate, up, gradient) = (
+            &self.gate[..length],
+            &self.up[..length],
+            &self.gradient[..length],
+        );
         let to_up = &mut self.to_up[..length];
         for (at, to_gate) in self.to_gate.iter_mut().enumerate() {
             let open = 1.0 / (1.0 + exp(-gate[at]));
@@ -527,7 +704,10 @@ impl pulp::NullaryFnOnce for LogSoftmaxBack<'_> {
     #[inline(always)]
     fn call(self) {
         let width = self.width;
-        let rows = self.logprobs.chunks_exact(width).zip(self.gradient.chunks_exact(width));
+        let rows = self
+            .logprobs
+            .chunks_exact(width)
+            .zip(self.gradient.chunks_exact(width));
         for ((logprobs, gradient), out) in rows.zip(self.out.chunks_exact_mut(width)) {
             let total = crate::kernel::total(gradient);
             for at in 0..width {
@@ -544,7 +724,11 @@ fn foretell(logits: &Held, targets: &[usize]) -> (Held, Vec<f32>) {
     let normalizers = by_stretches(&mut out, 1, |first, out| {
         let logits = &numbers(logits)[first * width..][..out.len() * width];
         let mut normalizers = vec![0.0; out.len()];
-        widest(Normalizers { logits, width, normalizers: &mut normalizers });
+        widest(Normalizers {
+            logits,
+            width,
+            normalizers: &mut normalizers,
+        });
         for (index, out) in out.iter_mut().enumerate() {
             *out = logits[index * width + targets[first + index]] - normalizers[index];
         }
@@ -599,11 +783,19 @@ fn attend([queries, keys, values]: [&Held; 3], heads: &Heads) -> (Held, Vec<Vec<
         .into_par_iter()
         .map(|index| {
             let place = place(index);
-            let (mut out, mut normalizers) = (vec![0.0; place.group * place.time * place.padded], vec![]);
+            let (mut out, mut normalizers) =
+                (vec![0.0; place.group * place.time * place.padded], vec![]);
             normalizers.resize(place.group * place.time, 0.0);
             let [keys, values] = [numbers(keys), numbers(values)];
-            let work =
-                Attend { place, heads, queries: all, keys, values, out: &mut out, normalizers: &mut normalizers };
+            let work = Attend {
+                place,
+                heads,
+                queries: all,
+                keys,
+                values,
+                out: &mut out,
+                normalizers: &mut normalizers,
+            };
             lanes::widest(work);
             (out, normalizers)
         })
@@ -613,7 +805,12 @@ fn attend([queries, keys, values]: [&Held; 3], heads: &Heads) -> (Held, Vec<Vec<
     for (index, (mixed, normalizer)) in found.into_iter().enumerate() {
         let place = place(index);
         for member in 0..place.group {
-            place.put(&mixed[member * place.time * place.padded..], &mut out, heads.heads, place.query_head(member));
+            place.put(
+                &mixed[member * place.time * place.padded..],
+                &mut out,
+                heads.heads,
+                place.query_head(member),
+            );
         }
         normalizers.push(normalizer);
     }
@@ -635,7 +832,11 @@ fn attend_back(
         .map(|index| {
             let place = place(index);
             let size = place.time * place.padded;
-            let mut back = [vec![0.0; place.group * size], vec![0.0; size], vec![0.0; size]];
+            let mut back = [
+                vec![0.0; place.group * size],
+                vec![0.0; size],
+                vec![0.0; size],
+            ];
             lanes::widest(AttendBack {
                 place,
                 heads,
@@ -712,15 +913,25 @@ impl Place {
 
     /// The same, turned by their positions and scaled.
     #[inline(always)]
-    fn take_turned(&self, all: &[f32], heads: usize, head: usize, rotary: &[Vec<f32>; 2], scale: f32) -> Vec<f32> {
+    fn take_turned(
+        &self,
+        all: &[f32],
+        heads: usize,
+        head: usize,
+        rotary: &[Vec<f32>; 2],
+        scale: f32,
+    ) -> Vec<f32> {
         let mut taken = vec![0.0; self.time * self.padded];
         let half = self.width / 2;
         for (token, out) in taken.chunks_exact_mut(self.padded).enumerate() {
             let (low, high) = all[self.start(token, heads, head)..][..self.width].split_at(half);
-            let [cosines, sines] = rotary.each_ref().map(|table| &table[token * self.width..][..self.width]);
+            let [cosines, sines] = rotary
+                .each_ref()
+                .map(|table| &table[token * self.width..][..self.width]);
             for at in 0..half {
                 out[at] = (low[at] * cosines[at] - high[at] * sines[at]) * scale;
-                out[half + at] = (high[at] * cosines[half + at] + low[at] * sines[half + at]) * scale;
+                out[half + at] =
+                    (high[at] * cosines[half + at] + low[at] * sines[half + at]) * scale;
             }
         }
         taken
@@ -731,7 +942,9 @@ impl Place {
     fn turn_back(&self, gradients: &mut [f32], rotary: &[Vec<f32>; 2], scale: f32) {
         let half = self.width / 2;
         for (token, out) in gradients.chunks_exact_mut(self.padded).enumerate() {
-            let [cosines, sines] = rotary.each_ref().map(|table| &table[token * self.width..][..self.width]);
+            let [cosines, sines] = rotary
+                .each_ref()
+                .map(|table| &table[token * self.width..][..self.width]);
             for at in 0..half {
                 let (low, high) = (out[at], out[half + at]);
                 out[at] = (low * cosines[at] + high * sines[half + at]) * scale;
@@ -743,7 +956,8 @@ impl Place {
     /// Writes a head's `[time, padded]` where it belongs.
     fn put(&self, from: &[f32], all: &mut [f32], heads: usize, head: usize) {
         for (token, from) in from.chunks_exact(self.padded).take(self.time).enumerate() {
-            all[self.start(token, heads, head)..][..self.width].copy_from_slice(&from[..self.width]);
+            all[self.start(token, heads, head)..][..self.width]
+                .copy_from_slice(&from[..self.width]);
         }
     }
 
@@ -783,20 +997,49 @@ impl Work for Attend<'_> {
     #[inline(always)]
     fn with<L: Lanes>(self, lanes: L) {
         let Self { place, heads, .. } = self;
-        let Place { time, padded, width, .. } = place;
+        let Place {
+            time,
+            padded,
+            width,
+            ..
+        } = place;
         let columns = place.columns();
-        let keys = place.transposed(&place.take_turned(self.keys, heads.kv_heads, place.kv_head, &heads.rotary, 1.0));
+        let keys = place.transposed(&place.take_turned(
+            self.keys,
+            heads.kv_heads,
+            place.kv_head,
+            &heads.rotary,
+            1.0,
+        ));
         let values = place.take(self.values, heads.kv_heads, place.kv_head);
         let scale = 1.0 / (width as f32).sqrt();
         let mut scores = vec![0.0; BLOCK * columns];
-        let outs = self.out.chunks_exact_mut(time * padded).zip(self.normalizers.chunks_exact_mut(time));
+        let outs = self
+            .out
+            .chunks_exact_mut(time * padded)
+            .zip(self.normalizers.chunks_exact_mut(time));
         for (member, (out, normalizers)) in outs.enumerate() {
-            let queries = place.take_turned(self.queries, heads.heads, place.query_head(member), &heads.rotary, scale);
+            let queries = place.take_turned(
+                self.queries,
+                heads.heads,
+                place.query_head(member),
+                &heads.rotary,
+                scale,
+            );
             for first in (0..time).step_by(BLOCK) {
                 let rows = BLOCK.min(time - first);
                 let seen = (first + rows).next_multiple_of(WIDTH);
                 let queries = Left::rows(&queries[first * padded..], padded);
-                product(lanes, queries, [rows, width, seen], &keys, columns, &mut scores, columns, Sum::Overwritten);
+                product(
+                    lanes,
+                    queries,
+                    [rows, width, seen],
+                    &keys,
+                    columns,
+                    &mut scores,
+                    columns,
+                    Sum::Overwritten,
+                );
                 for (row, scores) in scores.chunks_exact_mut(columns).take(rows).enumerate() {
                     let count = first + row + 1;
                     normalizers[first + row] = soften(&mut scores[..count]);
@@ -804,7 +1047,16 @@ impl Work for Attend<'_> {
                 }
                 let weights = Left::rows(&scores, columns);
                 let out = &mut out[first * padded..];
-                product(lanes, weights, [rows, first + rows, padded], &values, padded, out, padded, Sum::Overwritten);
+                product(
+                    lanes,
+                    weights,
+                    [rows, first + rows, padded],
+                    &values,
+                    padded,
+                    out,
+                    padded,
+                    Sum::Overwritten,
+                );
             }
         }
     }
@@ -845,11 +1097,17 @@ impl Work for AttendBack<'_> {
     #[inline(always)]
     fn with<L: Lanes>(self, lanes: L) {
         let Self { place, heads, .. } = self;
-        let Place { time, padded, width, .. } = place;
+        let Place {
+            time,
+            padded,
+            width,
+            ..
+        } = place;
         let columns = place.columns();
         let keys = place.take_turned(self.keys, heads.kv_heads, place.kv_head, &heads.rotary, 1.0);
         let keys_across = place.transposed(&keys);
-        let values_across = place.transposed(&place.take(self.values, heads.kv_heads, place.kv_head));
+        let values_across =
+            place.transposed(&place.take(self.values, heads.kv_heads, place.kv_head));
         let scale = 1.0 / (width as f32).sqrt();
         let [mut weights, mut changes] = [vec![0.0; BLOCK * columns], vec![0.0; BLOCK * columns]];
         let [to_queries, to_keys, to_values] = self.back;
@@ -865,10 +1123,30 @@ impl Work for AttendBack<'_> {
                 let (queries, gradient) = (&queries[first * padded..], &gradient[first * padded..]);
                 let left = Left::rows(queries, padded);
                 let across = [rows, width, seen];
-                product(lanes, left, across, &keys_across, columns, &mut weights, columns, Sum::Overwritten);
+                product(
+                    lanes,
+                    left,
+                    across,
+                    &keys_across,
+                    columns,
+                    &mut weights,
+                    columns,
+                    Sum::Overwritten,
+                );
                 let left = Left::rows(gradient, padded);
-                product(lanes, left, across, &values_across, columns, &mut changes, columns, Sum::Overwritten);
-                let both = weights.chunks_exact_mut(columns).zip(changes.chunks_exact_mut(columns));
+                product(
+                    lanes,
+                    left,
+                    across,
+                    &values_across,
+                    columns,
+                    &mut changes,
+                    columns,
+                    Sum::Overwritten,
+                );
+                let both = weights
+                    .chunks_exact_mut(columns)
+                    .zip(changes.chunks_exact_mut(columns));
                 for (row, (weights, changes)) in both.take(rows).enumerate() {
                     let at = (first + row) * padded;
                     let mean = dot(&gradient[row * padded..][..padded], &out[at..][..padded]);
@@ -883,12 +1161,39 @@ impl Work for AttendBack<'_> {
                 }
                 let out = &mut to_queries[first * padded..];
                 let left = Left::rows(&changes, columns);
-                product(lanes, left, [rows, count, padded], &keys, padded, out, padded, Sum::Overwritten);
+                product(
+                    lanes,
+                    left,
+                    [rows, count, padded],
+                    &keys,
+                    padded,
+                    out,
+                    padded,
+                    Sum::Overwritten,
+                );
                 let sizes = [count, rows, padded];
                 let left = Left::columns(&weights, columns);
-                product(lanes, left, sizes, gradient, padded, to_values, padded, Sum::Added);
+                product(
+                    lanes,
+                    left,
+                    sizes,
+                    gradient,
+                    padded,
+                    to_values,
+                    padded,
+                    Sum::Added,
+                );
                 let left = Left::columns(&changes, columns);
-                product(lanes, left, sizes, queries, padded, to_keys, padded, Sum::Added);
+                product(
+                    lanes,
+                    left,
+                    sizes,
+                    queries,
+                    padded,
+                    to_keys,
+                    padded,
+                    Sum::Added,
+                );
             }
             place.turn_back(to_queries, &heads.rotary, scale);
         }
@@ -907,12 +1212,20 @@ struct Left<'a> {
 impl<'a> Left<'a> {
     #[inline(always)]
     fn rows(numbers: &'a [f32], apart: usize) -> Self {
-        Self { numbers, apart, is_by_columns: false }
+        Self {
+            numbers,
+            apart,
+            is_by_columns: false,
+        }
     }
 
     #[inline(always)]
     fn columns(numbers: &'a [f32], apart: usize) -> Self {
-        Self { numbers, apart, is_by_columns: true }
+        Self {
+            numbers,
+            apart,
+            is_by_columns: true,
+        }
     }
 }
 
@@ -937,7 +1250,15 @@ fn product<L: Lanes>(
     out_apart: usize,
     sum: Sum,
 ) {
-    let factors = Factors { left, m, k, right, right_apart, out_apart, sum };
+    let factors = Factors {
+        left,
+        m,
+        k,
+        right,
+        right_apart,
+        out_apart,
+        sum,
+    };
     let mut column = 0;
     while column < n {
         let vectors = (n - column) / WIDTH;
@@ -987,7 +1308,10 @@ fn rows<const R: usize, const C: usize, L: Lanes>(
 
 /// R rows by C vectors, whose sums stay in registers.
 #[inline(always)]
-#[allow(clippy::needless_range_loop, reason = "every index is of several arrays")]
+#[allow(
+    clippy::needless_range_loop,
+    reason = "every index is of several arrays"
+)]
 fn tile<const R: usize, const C: usize, L: Lanes>(
     lanes: L,
     factors: Factors<'_>,
@@ -995,7 +1319,15 @@ fn tile<const R: usize, const C: usize, L: Lanes>(
     column: usize,
     out: &mut [f32],
 ) {
-    let Factors { left, k, right, right_apart, out_apart, sum, .. } = factors;
+    let Factors {
+        left,
+        k,
+        right,
+        right_apart,
+        out_apart,
+        sum,
+        ..
+    } = factors;
     let zero = lanes.splat(0.0);
     let mut held = [[zero; C]; R];
     if sum == Sum::Added {
@@ -1054,7 +1386,9 @@ mod tests {
 
     fn numbers<const D: usize>(shape: [usize; D], seed: usize) -> Tensor<D> {
         let count: usize = shape.iter().product();
-        let data: Vec<f32> = (0..count).map(|i| ((i * 7919 + seed * 104_729) % 1009) as f32 / 504.5 - 1.0).collect();
+        let data: Vec<f32> = (0..count)
+            .map(|i| ((i * 7919 + seed * 104_729) % 1009) as f32 / 504.5 - 1.0)
+            .collect();
         Tensor::from_data(TensorData::new(data, shape), &device()).require_grad()
     }
 
@@ -1065,8 +1399,11 @@ mod tests {
     /// |a − b| ≤ 1e-5 |a|, as vectors.
     #[track_caller]
     fn close(what: &str, a: &[f32], b: &[f32]) {
-        let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
-        let off = norm(&mut a.iter().zip(b).map(|(a, b)| a - b)) / norm(&mut a.iter().copied()).max(1e-9);
+        let norm = |x: &mut dyn Iterator<Item = f32>| {
+            x.map(|x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt()
+        };
+        let off =
+            norm(&mut a.iter().zip(b).map(|(a, b)| a - b)) / norm(&mut a.iter().copied()).max(1e-9);
         assert!(a.len() == b.len() && off < 1e-5, "{what} is off by {off}");
     }
 
@@ -1080,8 +1417,11 @@ mod tests {
         let run = |compute: &dyn Fn([Tensor<2>; N]) -> Tensor<D>| {
             let inputs = inputs();
             let out = compute(inputs.clone());
-            let grads = (out.clone() * numbers(out.dims(), 77).detach()).sum().backward();
-            let gradients = inputs.map(|input| vector(input.grad(&grads).expect("a part in the sum")));
+            let grads = (out.clone() * numbers(out.dims(), 77).detach())
+                .sum()
+                .backward();
+            let gradients =
+                inputs.map(|input| vector(input.grad(&grads).expect("a part in the sum")));
             (vector(out), gradients)
         };
         let ((out, gradients), (ours, our_gradients)) = (run(&written_out), run(&fused));
@@ -1099,24 +1439,40 @@ mod tests {
                 x * (mean_square + 1e-5).sqrt().recip() * weight
             };
             let fused = |[x, weight]: [Tensor<2>; 2]| rms_norm(x, weight.squeeze_dim(0), 1e-5);
-            same(|| [numbers([rows, width], 1), numbers([1, width], 2)], written_out, fused);
+            same(
+                || [numbers([rows, width], 1), numbers([1, width], 2)],
+                written_out,
+                fused,
+            );
         }
     }
 
     #[test]
     fn swiglu_equals_the_written_out_one() {
-        let inputs = || [numbers([70, 21], 1) * 4.0, numbers([70, 21], 2)].map(|x| x.detach().require_grad());
-        same(inputs, |[gate, up]| activation::silu(gate) * up, |[gate, up]| swiglu(gate, up));
+        let inputs = || {
+            [numbers([70, 21], 1) * 4.0, numbers([70, 21], 2)].map(|x| x.detach().require_grad())
+        };
+        same(
+            inputs,
+            |[gate, up]| activation::silu(gate) * up,
+            |[gate, up]| swiglu(gate, up),
+        );
     }
 
     #[test]
     fn logarithms_of_softmaxes_equal_the_written_out_ones() {
         let inputs = || [numbers([67, 37], 1).mul_scalar(9.0).detach().require_grad()];
-        same(inputs, |[x]| activation::log_softmax(x, 1), |[x]| log_softmax(x));
+        same(
+            inputs,
+            |[x]| activation::log_softmax(x, 1),
+            |[x]| log_softmax(x),
+        );
         let ids: Vec<i64> = (0..67).map(|row| row * 11 % 37).collect();
         let targets = || Tensor::<1, Int>::from_data(TensorData::new(ids.clone(), [67]), &device());
         let gathered = |[x]: [Tensor<2>; 1]| {
-            activation::log_softmax(x, 1).gather(1, targets().unsqueeze_dim(1)).squeeze_dim::<1>(1)
+            activation::log_softmax(x, 1)
+                .gather(1, targets().unsqueeze_dim(1))
+                .squeeze_dim::<1>(1)
         };
         same(inputs, gathered, |[x]| target_logprobs(x, targets()));
     }
@@ -1124,46 +1480,88 @@ mod tests {
     #[test]
     fn a_table_read_backwards_equals_the_product() {
         let inputs = || [numbers([5, 12], 1), numbers([30, 12], 2)];
-        same(inputs, |[hidden, table]| hidden.matmul(table.transpose()), |[hidden, table]| by_table(hidden, table));
+        same(
+            inputs,
+            |[hidden, table]| hidden.matmul(table.transpose()),
+            |[hidden, table]| by_table(hidden, table),
+        );
     }
 
     /// Lengths around a block of queries and a vector of keys, heads that fill vectors and heads that do not, shared keys
     /// and keys of one's own.
     #[test]
     fn attention_equals_the_written_out_one() {
-        for (batch, time, heads, kv_heads, width) in
-            [(2, 2, 2, 1, 6), (1, 33, 4, 2, 32), (2, 48, 3, 3, 20), (1, 70, 9, 3, 64)]
-        {
-            let angles = |at: usize| ((at / width) as f32) * 0.7_f32.powi((at % width % (width / 2)) as i32);
-            let table = |f: fn(f32) -> f32| (0..time * width).map(|at| f(angles(at))).collect::<Vec<f32>>();
+        for (batch, time, heads, kv_heads, width) in [
+            (2, 2, 2, 1, 6),
+            (1, 33, 4, 2, 32),
+            (2, 48, 3, 3, 20),
+            (1, 70, 9, 3, 64),
+        ] {
+            let angles =
+                |at: usize| ((at / width) as f32) * 0.7_f32.powi((at % width % (width / 2)) as i32);
+            let table = |f: fn(f32) -> f32| {
+                (0..time * width)
+                    .map(|at| f(angles(at)))
+                    .collect::<Vec<f32>>()
+            };
             let rotary = Arc::new([table(f32::cos), table(f32::sin)]);
             let inputs = || {
                 let of = |heads: usize, seed| numbers([batch * time, heads * width], seed);
                 [of(heads, 1), of(kv_heads, 2), of(kv_heads, 3)]
             };
             let written_out = |[queries, keys, values]: [Tensor<2>; 3]| {
-                let split = |x: Tensor<2>, heads: usize| x.reshape([batch, time, heads, width]).swap_dims(1, 2);
+                let split = |x: Tensor<2>, heads: usize| {
+                    x.reshape([batch, time, heads, width]).swap_dims(1, 2)
+                };
                 let table = |index: usize| {
-                    Tensor::<4>::from_data(TensorData::new(rotary[index].clone(), [1, 1, time, width]), &device())
+                    Tensor::<4>::from_data(
+                        TensorData::new(rotary[index].clone(), [1, 1, time, width]),
+                        &device(),
+                    )
                 };
                 let turn = |x: Tensor<4>| {
                     let half = width / 2;
-                    let turned = Tensor::cat(vec![-x.clone().narrow(3, half, half), x.clone().narrow(3, 0, half)], 3);
+                    let turned = Tensor::cat(
+                        vec![
+                            -x.clone().narrow(3, half, half),
+                            x.clone().narrow(3, 0, half),
+                        ],
+                        3,
+                    );
                     x * table(0) + turned * table(1)
                 };
                 let share = |x: Tensor<4>| {
                     let group = heads / kv_heads;
-                    x.unsqueeze_dim::<5>(2).repeat_dim(2, group).reshape([batch, heads, time, width])
+                    x.unsqueeze_dim::<5>(2)
+                        .repeat_dim(2, group)
+                        .reshape([batch, heads, time, width])
                 };
-                let causal = (0..time * time).map(|i| if i % time > i / time { -1e9 } else { 0.0 }).collect();
-                let causal = Tensor::<4>::from_data(TensorData::new::<f32, _>(causal, [1, 1, time, time]), &device());
+                let causal = (0..time * time)
+                    .map(|i| if i % time > i / time { -1e9 } else { 0.0 })
+                    .collect();
+                let causal = Tensor::<4>::from_data(
+                    TensorData::new::<f32, _>(causal, [1, 1, time, time]),
+                    &device(),
+                );
                 let queries = turn(split(queries, heads)) / (width as f64).sqrt();
-                let scores = queries.matmul(share(turn(split(keys, kv_heads))).swap_dims(2, 3)) + causal;
+                let scores =
+                    queries.matmul(share(turn(split(keys, kv_heads))).swap_dims(2, 3)) + causal;
                 let mixed = activation::softmax(scores, 3).matmul(share(split(values, kv_heads)));
                 mixed.swap_dims(1, 2).reshape([batch * time, heads * width])
             };
             let fused = |[queries, keys, values]: [Tensor<2>; 3]| {
-                attention(queries, keys, values, Heads { batch, heads, kv_heads, width, rotary: rotary.clone() })
+                attention(
+                    queries,
+                    keys,
+                    values,
+                    Heads {
+                        batch,
+                        heads,
+                        kv_heads,
+                        width,
+                        rotary: rotary.clone(),
+                    },
+                )
             };
             same(inputs, written_out, fused);
         }

@@ -123,17 +123,31 @@ impl GgufFile {
 impl<R: Read + Seek> GgufFile<R> {
     /// Reads the header from anything that holds a GGUF file; `path` is for messages.
     pub(crate) fn from_reader(path: &Path, mut reader: R) -> Result<Self, AgentError> {
-        let file_error = |source| AgentError::File { path: path.into(), source };
+        let file_error = |source| AgentError::File {
+            path: path.into(),
+            source,
+        };
         let length = reader.seek(SeekFrom::End(0)).map_err(file_error)?;
         reader.seek(SeekFrom::Start(0)).map_err(file_error)?;
-        let mut header = Header { path, reader: BufReader::new(reader), position: 0, length };
+        let mut header = Header {
+            path,
+            reader: BufReader::new(reader),
+            position: 0,
+            length,
+        };
         let version = header.opening()?;
         let tensor_count = header.entries("tensors", 8 + 4 + 8 + 4 + 8)?;
         let value_count = header.entries("metadata values", 8 + 4 + 1)?;
         let metadata = header.metadata(value_count)?;
         let claims = header.tensor_claims(tensor_count)?;
         let tensors = header.placed(claims, header.alignment(&metadata)?)?;
-        Ok(Self { path: path.into(), reader: header.reader.into_inner(), version, metadata, tensors })
+        Ok(Self {
+            path: path.into(),
+            reader: header.reader.into_inner(),
+            version,
+            metadata,
+            tensors,
+        })
     }
 
     /// The numbers of a tensor, row-major.
@@ -143,7 +157,9 @@ impl<R: Read + Seek> GgufFile<R> {
     pub fn tensor(&mut self, name: &str) -> Result<Vec<f32>, AgentError> {
         let elements = self.info(name)?.elements;
         let mut numbers = Vec::new();
-        numbers.try_reserve_exact(elements).map_err(|e| self.content(format!("tensor {name}: {e}")))?;
+        numbers
+            .try_reserve_exact(elements)
+            .map_err(|e| self.content(format!("tensor {name}: {e}")))?;
         numbers.resize(elements, 0.0);
         self.tensor_into(name, &mut numbers)?;
         Ok(numbers)
@@ -156,13 +172,22 @@ impl<R: Read + Seek> GgufFile<R> {
     pub fn tensor_into(&mut self, name: &str, out: &mut [f32]) -> Result<(), AgentError> {
         let info = self.info(name)?.clone();
         if out.len() != info.elements {
-            return Err(self.content(format!("tensor {name}: {} numbers for a place of {}", info.elements, out.len())));
+            return Err(self.content(format!(
+                "tensor {name}: {} numbers for a place of {}",
+                info.elements,
+                out.len()
+            )));
         }
         let (block, block_bytes) = (info.format.block_elements(), info.format.block_bytes());
         let blocks_at_once = CHUNK / block_bytes;
         let mut raw = vec![0; blocks_at_once * block_bytes];
-        let file_error = |source| AgentError::File { path: self.path.clone(), source };
-        self.reader.seek(SeekFrom::Start(info.start)).map_err(file_error)?;
+        let file_error = |source| AgentError::File {
+            path: self.path.clone(),
+            source,
+        };
+        self.reader
+            .seek(SeekFrom::Start(info.start))
+            .map_err(file_error)?;
         for numbers in out.chunks_mut(blocks_at_once * block) {
             let bytes = &mut raw[..numbers.len() / block * block_bytes];
             self.reader.read_exact(bytes).map_err(file_error)?;
@@ -192,11 +217,16 @@ impl<R> GgufFile<R> {
     }
 
     fn info(&self, name: &str) -> Result<&TensorInfo, AgentError> {
-        self.tensors.get(name).ok_or_else(|| self.content(format!("there is no tensor {name}")))
+        self.tensors
+            .get(name)
+            .ok_or_else(|| self.content(format!("there is no tensor {name}")))
     }
 
     fn content(&self, reason: impl Into<String>) -> AgentError {
-        AgentError::Content { path: self.path.clone(), reason: reason.into() }
+        AgentError::Content {
+            path: self.path.clone(),
+            reason: reason.into(),
+        }
     }
 
     fn wrong_type(&self, key: &str, wanted: &str) -> AgentError {
@@ -237,24 +267,35 @@ impl<R> GgufFile<R> {
 
     /// A whole number from 0 to 2³² − 1.
     fn size(&self, key: &str) -> Result<Option<usize>, AgentError> {
-        let Some(value) = self.metadata.get(key) else { return Ok(None) };
-        let MetadataValue::Number(number) = value else { return Err(self.wrong_type(key, "a whole number")) };
-        let size = number.integer().and_then(|integer| u32::try_from(integer).ok());
+        let Some(value) = self.metadata.get(key) else {
+            return Ok(None);
+        };
+        let MetadataValue::Number(number) = value else {
+            return Err(self.wrong_type(key, "a whole number"));
+        };
+        let size = number
+            .integer()
+            .and_then(|integer| u32::try_from(integer).ok());
         let size = size.and_then(|size| usize::try_from(size).ok());
-        size.map(Some).ok_or_else(|| self.wrong_type(key, "a whole number from 0 to 4294967295"))
+        size.map(Some)
+            .ok_or_else(|| self.wrong_type(key, "a whole number from 0 to 4294967295"))
     }
 
     /// A finite number above 0. A single is read as its shortest decimal, which is what the original configuration
     /// said: 1e-5, not 9.999999747378752e-6.
     fn positive(&self, key: &str) -> Result<Option<f64>, AgentError> {
-        let Some(value) = self.metadata.get(key) else { return Ok(None) };
+        let Some(value) = self.metadata.get(key) else {
+            return Ok(None);
+        };
         let number = match value {
             MetadataValue::Number(Number::Single(single)) => shortest(*single),
             MetadataValue::Number(Number::Double(double)) => *double,
             _ => return Err(self.wrong_type(key, "a number")),
         };
         if !number.is_finite() || number <= 0.0 {
-            return Err(self.content(format!("metadata {key} is {number}, not a finite number above 0")));
+            return Err(self.content(format!(
+                "metadata {key} is {number}, not a finite number above 0"
+            )));
         }
         Ok(Some(number))
     }
@@ -291,7 +332,9 @@ impl Numbers {
 
     /// The numbers in order.
     pub fn iter(&self) -> impl Iterator<Item = Number> {
-        self.bytes.chunks_exact(self.kind.bytes()).map(|bytes| self.kind.decode(bytes))
+        self.bytes
+            .chunks_exact(self.kind.bytes())
+            .map(|bytes| self.kind.decode(bytes))
     }
 }
 
@@ -369,18 +412,25 @@ impl<R: Read> Header<'_, R> {
 
     /// Refuses for a reason that has no one place.
     fn refuse_whole(&self, reason: String) -> AgentError {
-        AgentError::Content { path: self.path.into(), reason }
+        AgentError::Content {
+            path: self.path.into(),
+            reason,
+        }
     }
 
     /// Refuses to go on where `bytes` more are not there.
     fn demand(&self, what: &str, bytes: u64) -> Result<(), AgentError> {
         let left = self.length.saturating_sub(self.position);
         if bytes > left {
-            return Err(self.refuse(format!("{what} needs {bytes} bytes, the file has {left} more")));
+            return Err(self.refuse(format!(
+                "{what} needs {bytes} bytes, the file has {left} more"
+            )));
         }
         let left = LONGEST_HEADER.saturating_sub(self.position);
         if bytes > left {
-            return Err(self.refuse(format!("{what} needs {bytes} bytes, a header may have {left} more")));
+            return Err(self.refuse(format!(
+                "{what} needs {bytes} bytes, a header may have {left} more"
+            )));
         }
         Ok(())
     }
@@ -388,7 +438,12 @@ impl<R: Read> Header<'_, R> {
     fn fill(&mut self, what: &str, bytes: &mut [u8]) -> Result<(), AgentError> {
         let length = bytes.len() as u64;
         self.demand(what, length)?;
-        self.reader.read_exact(bytes).map_err(|source| AgentError::File { path: self.path.into(), source })?;
+        self.reader
+            .read_exact(bytes)
+            .map_err(|source| AgentError::File {
+                path: self.path.into(),
+                source,
+            })?;
         self.position += length;
         Ok(())
     }
@@ -434,7 +489,9 @@ impl<R: Read> Header<'_, R> {
 
     fn entries(&mut self, what: &str, least: u64) -> Result<u64, AgentError> {
         match self.count(what, least)? {
-            count if count > MOST_ENTRIES => Err(self.refuse(format!("{count} {what}, {MOST_ENTRIES} are allowed"))),
+            count if count > MOST_ENTRIES => {
+                Err(self.refuse(format!("{count} {what}, {MOST_ENTRIES} are allowed")))
+            }
             count => Ok(count),
         }
     }
@@ -444,7 +501,10 @@ impl<R: Read> Header<'_, R> {
         let mut magic = [0; 4];
         self.fill("the magic", &mut magic)?;
         if &magic != b"GGUF" {
-            return Err(self.refuse(format!("not a GGUF file: it begins with \"{}\"", magic.escape_ascii())));
+            return Err(self.refuse(format!(
+                "not a GGUF file: it begins with \"{}\"",
+                magic.escape_ascii()
+            )));
         }
         match self.u32("the version")? {
             version @ (2 | 3) => Ok(version),
@@ -502,14 +562,27 @@ impl<R: Read> Header<'_, R> {
     }
 
     fn number_kind(&self, key: &str, code: u32) -> Result<NumberKind, AgentError> {
-        NumberKind::of(code).ok_or_else(|| self.refuse(format!("metadata {key} has the unknown type {code}")))
+        NumberKind::of(code)
+            .ok_or_else(|| self.refuse(format!("metadata {key} has the unknown type {code}")))
     }
 
-    fn checked_numbers(&mut self, key: &str, kind: NumberKind, count: u64) -> Result<Vec<u8>, AgentError> {
-        let length = count.checked_mul(kind.bytes() as u64).ok_or_else(|| self.refuse(format!("{key} overflows")))?;
+    fn checked_numbers(
+        &mut self,
+        key: &str,
+        kind: NumberKind,
+        count: u64,
+    ) -> Result<Vec<u8>, AgentError> {
+        let length = count
+            .checked_mul(kind.bytes() as u64)
+            .ok_or_else(|| self.refuse(format!("{key} overflows")))?;
         let bytes = self.bytes(key, length)?;
-        match bytes.iter().find(|byte| kind == NumberKind::Bool && **byte > 1) {
-            Some(byte) => Err(self.refuse(format!("metadata {key} holds {byte} for a truth value"))),
+        match bytes
+            .iter()
+            .find(|byte| kind == NumberKind::Bool && **byte > 1)
+        {
+            Some(byte) => {
+                Err(self.refuse(format!("metadata {key} holds {byte} for a truth value")))
+            }
             None => Ok(bytes),
         }
     }
@@ -522,18 +595,40 @@ impl<R: Read> Header<'_, R> {
         let name = self.text("a tensor's name", LONGEST_NAME)?;
         let shape = self.shape(&name)?;
         let code = self.u32(&name)?;
-        let format = Format::of(code)
-            .ok_or_else(|| self.refuse(format!("tensor {name} is {}, which is not read", blocks::name(code))))?;
+        let format = Format::of(code).ok_or_else(|| {
+            self.refuse(format!(
+                "tensor {name} is {}, which is not read",
+                blocks::name(code)
+            ))
+        })?;
         let offset = self.u64(&name)?;
         let overflow = || self.refuse(format!("tensor {name} {shape:?} overflows"));
-        let elements = shape.iter().try_fold(1_u64, |product, size| product.checked_mul(*size)).ok_or_else(overflow)?;
+        let elements = shape
+            .iter()
+            .try_fold(1_u64, |product, size| product.checked_mul(*size))
+            .ok_or_else(overflow)?;
         let (row, block) = (shape[0], format.block_elements() as u64);
         if !row.is_multiple_of(block) {
-            return Err(self.refuse(format!("tensor {name}: {format:?} has blocks of {block}, a row has {row}")));
+            return Err(self.refuse(format!(
+                "tensor {name}: {format:?} has blocks of {block}, a row has {row}"
+            )));
         }
-        let bytes = (elements / block).checked_mul(format.block_bytes() as u64).ok_or_else(overflow)?;
-        let shape = shape.iter().rev().map(|size| usize::try_from(*size).ok()).collect::<Option<_>>();
-        Ok(Claim { shape: shape.ok_or_else(overflow)?, name, format, elements, bytes, offset })
+        let bytes = (elements / block)
+            .checked_mul(format.block_bytes() as u64)
+            .ok_or_else(overflow)?;
+        let shape = shape
+            .iter()
+            .rev()
+            .map(|size| usize::try_from(*size).ok())
+            .collect::<Option<_>>();
+        Ok(Claim {
+            shape: shape.ok_or_else(overflow)?,
+            name,
+            format,
+            elements,
+            bytes,
+            offset,
+        })
     }
 
     /// Sizes in the file's order, innermost first.
@@ -541,9 +636,13 @@ impl<R: Read> Header<'_, R> {
         let dimensions = self.u32(name)?;
         if !(1..=MOST_DIMENSIONS).contains(&dimensions) {
             let range = format!("1 to {MOST_DIMENSIONS} are allowed");
-            return Err(self.refuse(format!("tensor {name} has {dimensions} dimensions, {range}")));
+            return Err(self.refuse(format!(
+                "tensor {name} has {dimensions} dimensions, {range}"
+            )));
         }
-        let shape = (0..dimensions).map(|_| self.u64(name)).collect::<Result<Vec<_>, _>>()?;
+        let shape = (0..dimensions)
+            .map(|_| self.u64(name))
+            .collect::<Result<Vec<_>, _>>()?;
         if shape.contains(&0) {
             return Err(self.refuse(format!("tensor {name} {shape:?} is empty")));
         }
@@ -555,39 +654,74 @@ impl<R: Read> Header<'_, R> {
         let alignment = match metadata.get("general.alignment") {
             None => 32,
             Some(MetadataValue::Number(Number::Unsigned(alignment))) => *alignment,
-            Some(_) => return Err(self.refuse_whole("metadata general.alignment is not a whole number".into())),
+            Some(_) => {
+                return Err(
+                    self.refuse_whole("metadata general.alignment is not a whole number".into())
+                );
+            }
         };
         if !alignment.is_power_of_two() || !(8..=LARGEST_ALIGNMENT).contains(&alignment) {
             let range = format!("not a power of two from 8 to {LARGEST_ALIGNMENT}");
-            return Err(self.refuse_whole(format!("metadata general.alignment is {alignment}, {range}")));
+            return Err(self.refuse_whole(format!(
+                "metadata general.alignment is {alignment}, {range}"
+            )));
         }
         Ok(alignment)
     }
 
     /// The tensors, each at its place: aligned, inside the file, apart from the others.
-    fn placed(&self, mut claims: Vec<Claim>, alignment: u64) -> Result<BTreeMap<String, TensorInfo>, AgentError> {
+    fn placed(
+        &self,
+        mut claims: Vec<Claim>,
+        alignment: u64,
+    ) -> Result<BTreeMap<String, TensorInfo>, AgentError> {
         let data = self.position.next_multiple_of(alignment);
         claims.sort_by_key(|claim| claim.offset);
         let mut tensors = BTreeMap::new();
         let mut free = data;
-        for Claim { name, shape, format, elements, bytes, offset } in claims {
-            let refuse = |reason: String| Err(self.refuse_whole(format!("tensor {name} at offset {offset} {reason}")));
+        for Claim {
+            name,
+            shape,
+            format,
+            elements,
+            bytes,
+            offset,
+        } in claims
+        {
+            let refuse = |reason: String| {
+                Err(self.refuse_whole(format!("tensor {name} at offset {offset} {reason}")))
+            };
             if !offset.is_multiple_of(alignment) {
                 return refuse(format!("is not aligned to {alignment}"));
             }
-            let range = data.checked_add(offset).and_then(|start| Some((start, start.checked_add(bytes)?)));
+            let range = data
+                .checked_add(offset)
+                .and_then(|start| Some((start, start.checked_add(bytes)?)));
             let Some((start, end)) = range.filter(|(_, end)| *end <= self.length) else {
-                return refuse(format!("takes {bytes} bytes, past the end of the file ({} bytes)", self.length));
+                return refuse(format!(
+                    "takes {bytes} bytes, past the end of the file ({} bytes)",
+                    self.length
+                ));
             };
             if start < free {
                 return refuse("begins inside another tensor".into());
             }
-            let Ok(elements) = usize::try_from(elements) else { return refuse("is too large".into()) };
+            let Ok(elements) = usize::try_from(elements) else {
+                return refuse("is too large".into());
+            };
             if tensors.contains_key(&name) {
                 return refuse("stands twice".into());
             }
             free = end;
-            tensors.insert(name, TensorInfo { shape, format, elements, start });
+            tensors.insert(
+                name,
+                TensorInfo {
+                    shape,
+                    format,
+                    elements,
+                    start,
+                },
+            );
         }
         Ok(tensors)
     }
@@ -637,25 +771,55 @@ mod tests {
 
     pub(super) fn array_value(code: u32, items: &[Vec<u8>]) -> Vec<u8> {
         let count = (items.len() as u64).to_le_bytes().to_vec();
-        [9_u32.to_le_bytes().to_vec(), code.to_le_bytes().to_vec(), count, items.concat()].concat()
+        [
+            9_u32.to_le_bytes().to_vec(),
+            code.to_le_bytes().to_vec(),
+            count,
+            items.concat(),
+        ]
+        .concat()
     }
 
     pub(super) fn texts_value<T: AsRef<str>>(items: &[T]) -> Vec<u8> {
-        array_value(8, &items.iter().map(|item| text(item.as_ref())).collect::<Vec<_>>())
+        array_value(
+            8,
+            &items
+                .iter()
+                .map(|item| text(item.as_ref()))
+                .collect::<Vec<_>>(),
+        )
     }
 
     pub(super) fn i32s_value(items: &[i32]) -> Vec<u8> {
-        array_value(5, &items.iter().map(|item| item.to_le_bytes().to_vec()).collect::<Vec<_>>())
+        array_value(
+            5,
+            &items
+                .iter()
+                .map(|item| item.to_le_bytes().to_vec())
+                .collect::<Vec<_>>(),
+        )
     }
 
     pub(super) fn f32s_value(items: &[f32]) -> Vec<u8> {
-        array_value(6, &items.iter().map(|item| item.to_le_bytes().to_vec()).collect::<Vec<_>>())
+        array_value(
+            6,
+            &items
+                .iter()
+                .map(|item| item.to_le_bytes().to_vec())
+                .collect::<Vec<_>>(),
+        )
     }
 
     impl Writer {
         pub(super) fn new(values: &[(&str, Vec<u8>)]) -> Self {
-            let values = values.iter().map(|(key, value)| ((*key).to_string(), value.clone())).collect();
-            Self { values, tensors: vec![] }
+            let values = values
+                .iter()
+                .map(|(key, value)| ((*key).to_string(), value.clone()))
+                .collect();
+            Self {
+                values,
+                tensors: vec![],
+            }
         }
 
         pub(super) fn set(mut self, key: &str, value: Vec<u8>) -> Self {
@@ -666,15 +830,24 @@ mod tests {
 
         /// Adds an f32 tensor whose numbers are 0, 1, 2, …
         pub(super) fn counting(mut self, name: &str, sizes: &[u64]) -> Self {
-            let data = (0..sizes.iter().product::<u64>()).flat_map(|i| (i as f32).to_le_bytes()).collect();
-            self.tensors.push(WrittenTensor { name: name.into(), sizes: sizes.into(), code: 0, data });
+            let data = (0..sizes.iter().product::<u64>())
+                .flat_map(|i| (i as f32).to_le_bytes())
+                .collect();
+            self.tensors.push(WrittenTensor {
+                name: name.into(),
+                sizes: sizes.into(),
+                code: 0,
+                data,
+            });
             self
         }
 
         pub(super) fn bytes(&self) -> Vec<u8> {
             let mut offsets = vec![0];
             for tensor in &self.tensors {
-                offsets.push(offsets[offsets.len() - 1] + tensor.data.len().next_multiple_of(32) as u64);
+                offsets.push(
+                    offsets[offsets.len() - 1] + tensor.data.len().next_multiple_of(32) as u64,
+                );
             }
             self.bytes_with(3, &offsets)
         }
@@ -689,7 +862,10 @@ mod tests {
             for (tensor, offset) in self.tensors.iter().zip(offsets) {
                 bytes.extend(text(&tensor.name));
                 bytes.extend((tensor.sizes.len() as u32).to_le_bytes());
-                tensor.sizes.iter().for_each(|size| bytes.extend(size.to_le_bytes()));
+                tensor
+                    .sizes
+                    .iter()
+                    .for_each(|size| bytes.extend(size.to_le_bytes()));
                 bytes.extend(tensor.code.to_le_bytes());
                 bytes.extend(offset.to_le_bytes());
             }
@@ -717,16 +893,31 @@ mod tests {
     }
 
     fn sample() -> Writer {
-        let q8_0 = WrittenTensor { name: "q".into(), sizes: vec![32, 2], code: 8, data: vec![1; 68] };
-        let mut writer = Writer::new(&[("general.architecture", text_value("llama")), ("a.size", u32_value(7))]);
+        let q8_0 = WrittenTensor {
+            name: "q".into(),
+            sizes: vec![32, 2],
+            code: 8,
+            data: vec![1; 68],
+        };
+        let mut writer = Writer::new(&[
+            ("general.architecture", text_value("llama")),
+            ("a.size", u32_value(7)),
+        ]);
         writer.tensors.push(q8_0);
-        writer.set("a.texts", texts_value(&["x", ""])).counting("f", &[3, 2])
+        writer
+            .set("a.texts", texts_value(&["x", ""]))
+            .counting("f", &[3, 2])
     }
 
     /// Whatever can be asked of a file; only panics matter.
     pub(super) fn ask_everything(bytes: Vec<u8>) {
         let Ok(mut file) = open(bytes) else { return };
-        let _ = (file.config(), file.rope_factors(), file.special_tokens(), file.tokenizer());
+        let _ = (
+            file.config(),
+            file.rope_factors(),
+            file.special_tokens(),
+            file.tokenizer(),
+        );
         let names: Vec<String> = file.tensors().keys().cloned().collect();
         names.iter().for_each(|name| drop(file.tensor(name)));
         for tensor in file.hf_tensors().unwrap_or_default() {
@@ -746,21 +937,37 @@ mod tests {
             ("f32", 6, &1.5_f32.to_le_bytes(), Number::Single(1.5)),
             ("bool", 7, &[1], Number::Bool(true)),
             ("u64", 10, &[255; 8], Number::Unsigned(u64::MAX)),
-            ("i64", 11, &[254, 255, 255, 255, 255, 255, 255, 255], Number::Signed(-2)),
+            (
+                "i64",
+                11,
+                &[254, 255, 255, 255, 255, 255, 255, 255],
+                Number::Signed(-2),
+            ),
             ("f64", 12, &0.1_f64.to_le_bytes(), Number::Double(0.1)),
         ];
         let mut writer = sample();
         for (key, code, bytes, _) in scalars {
             writer = writer.set(key, [&code.to_le_bytes()[..], bytes].concat());
-            writer = writer.set(&format!("{key}s"), array_value(code, &[bytes.to_vec(), bytes.to_vec()]));
+            writer = writer.set(
+                &format!("{key}s"),
+                array_value(code, &[bytes.to_vec(), bytes.to_vec()]),
+            );
         }
         let mut file = writer.open();
         for (key, _, _, number) in scalars {
             assert_eq!(file.metadata()[key], MetadataValue::Number(number));
-            let MetadataValue::Numbers(numbers) = &file.metadata()[&format!("{key}s")] else { panic!("{key}s") };
-            assert_eq!((numbers.len(), numbers.iter().collect::<Vec<_>>()), (2, vec![number; 2]));
+            let MetadataValue::Numbers(numbers) = &file.metadata()[&format!("{key}s")] else {
+                panic!("{key}s")
+            };
+            assert_eq!(
+                (numbers.len(), numbers.iter().collect::<Vec<_>>()),
+                (2, vec![number; 2])
+            );
         }
-        assert_eq!(file.metadata()["a.texts"], MetadataValue::Texts(vec!["x".into(), String::new()]));
+        assert_eq!(
+            file.metadata()["a.texts"],
+            MetadataValue::Texts(vec!["x".into(), String::new()])
+        );
         assert_eq!((file.version(), file.tensors().len()), (3, 2));
         assert_eq!(file.tensors()["f"].shape, [2, 3], "outermost first");
         assert_eq!(file.tensor("f").unwrap(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
@@ -778,12 +985,29 @@ mod tests {
         let mut file = GgufFile::open(&path).unwrap();
         let expected: Vec<f32> = (0..1_000_000).map(|i| i as f32).collect();
         assert_eq!(file.tensor("long").unwrap(), expected);
-        let error = file.tensor_into("long", &mut [0.0; 3]).unwrap_err().to_string();
-        assert!(error.ends_with("tensor long: 1000000 numbers for a place of 3"), "{error}");
-        assert!(file.tensor("short").unwrap_err().to_string().ends_with("there is no tensor short"));
+        let error = file
+            .tensor_into("long", &mut [0.0; 3])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.ends_with("tensor long: 1000000 numbers for a place of 3"),
+            "{error}"
+        );
+        assert!(
+            file.tensor("short")
+                .unwrap_err()
+                .to_string()
+                .ends_with("there is no tensor short")
+        );
         std::fs::write(&path, &writer.bytes()[..3000]).unwrap();
-        assert!(matches!(file.tensor("long"), Err(AgentError::File { .. })), "cut off while open");
-        assert!(matches!(GgufFile::open(&folder.path().join("none")), Err(AgentError::File { .. })));
+        assert!(
+            matches!(file.tensor("long"), Err(AgentError::File { .. })),
+            "cut off while open"
+        );
+        assert!(matches!(
+            GgufFile::open(&folder.path().join("none")),
+            Err(AgentError::File { .. })
+        ));
     }
 
     #[test]
@@ -794,37 +1018,92 @@ mod tests {
             refusal(whole)
         };
         for (place, bytes, reason) in [
-            (0, &b"GGML"[..], "byte 4: not a GGUF file: it begins with \"GGML\""),
+            (
+                0,
+                &b"GGML"[..],
+                "byte 4: not a GGUF file: it begins with \"GGML\"",
+            ),
             (4, &[1, 0, 0, 0], "byte 8: version 1; only 2 and 3 are read"),
             (4, &[4, 0, 0, 0], "byte 8: version 4; only 2 and 3 are read"),
-            (4, &[0, 0, 0, 3], "byte 8: the file is big endian; only little endian is read"),
-            (8, &[255; 8], "byte 16: a count of 18446744073709551615 tensors"),
-            (8, &[20, 0, 0, 0], "byte 16: a count of 20 tensors needs 640 bytes, the file has 328 more"),
-            (16, &[200, 0, 0, 0], "byte 24: a count of 200 metadata values needs 2600 bytes, the file has 320 more"),
-            (24, &[255; 8], "byte 32: a metadata key of 18446744073709551615 bytes, 65535 are allowed"),
-            (24, &[0, 8, 0, 0], "byte 32: a metadata key needs 2048 bytes, the file has 312 more"),
+            (
+                4,
+                &[0, 0, 0, 3],
+                "byte 8: the file is big endian; only little endian is read",
+            ),
+            (
+                8,
+                &[255; 8],
+                "byte 16: a count of 18446744073709551615 tensors",
+            ),
+            (
+                8,
+                &[20, 0, 0, 0],
+                "byte 16: a count of 20 tensors needs 640 bytes, the file has 328 more",
+            ),
+            (
+                16,
+                &[200, 0, 0, 0],
+                "byte 24: a count of 200 metadata values needs 2600 bytes, the file has 320 more",
+            ),
+            (
+                24,
+                &[255; 8],
+                "byte 32: a metadata key of 18446744073709551615 bytes, 65535 are allowed",
+            ),
+            (
+                24,
+                &[0, 8, 0, 0],
+                "byte 32: a metadata key needs 2048 bytes, the file has 312 more",
+            ),
             (32, &[255], "byte 52: a metadata key is not UTF-8"),
-            (52, &[13], "byte 56: metadata general.architecture has the unknown type 13"),
-            (56, &[255; 8], "byte 64: general.architecture needs 18446744073709551615 bytes, the file has 280 more"),
+            (
+                52,
+                &[13],
+                "byte 56: metadata general.architecture has the unknown type 13",
+            ),
+            (
+                56,
+                &[255; 8],
+                "byte 64: general.architecture needs 18446744073709551615 bytes, the file has 280 more",
+            ),
         ] {
             let error = start(place, bytes);
-            assert!(error.starts_with(&format!("model.gguf: {reason}")), "{error}");
+            assert!(
+                error.starts_with(&format!("model.gguf: {reason}")),
+                "{error}"
+            );
         }
     }
 
     #[test]
     fn values_that_claim_too_much_are_refused() {
         let nested = array_value(9, &[]);
-        let long = [&9_u32.to_le_bytes()[..], &4_u32.to_le_bytes(), &(1_u64 << 62).to_le_bytes()].concat();
-        let texts = [&9_u32.to_le_bytes()[..], &8_u32.to_le_bytes(), &1000_u64.to_le_bytes()].concat();
+        let long = [
+            &9_u32.to_le_bytes()[..],
+            &4_u32.to_le_bytes(),
+            &(1_u64 << 62).to_le_bytes(),
+        ]
+        .concat();
+        let texts = [
+            &9_u32.to_le_bytes()[..],
+            &8_u32.to_le_bytes(),
+            &1000_u64.to_le_bytes(),
+        ]
+        .concat();
         for (value, reason) in [
             (nested, "metadata x is an array of arrays"),
             (long, "a count of 4611686018427387904 x"),
             (texts, "a count of 1000 x needs 8000 bytes, the file has "),
             (array_value(99, &[]), "metadata x has the unknown type 99"),
             (vec![7, 0, 0, 0, 7], "metadata x holds 7 for a truth value"),
-            (array_value(7, &[vec![1], vec![2]]), "metadata x holds 2 for a truth value"),
-            (array_value(8, &[vec![1, 0, 0, 0, 0, 0, 0, 0, 0xC3]]), "x is not UTF-8"),
+            (
+                array_value(7, &[vec![1], vec![2]]),
+                "metadata x holds 2 for a truth value",
+            ),
+            (
+                array_value(8, &[vec![1, 0, 0, 0, 0, 0, 0, 0, 0xC3]]),
+                "x is not UTF-8",
+            ),
         ] {
             let error = refusal(sample().set("x", value).bytes());
             assert!(error.contains(reason), "{error}");
@@ -838,28 +1117,55 @@ mod tests {
     fn tensors_that_cannot_be_are_refused() {
         let tensor = |sizes: &[u64], code: u32| {
             let mut writer = sample();
-            writer.tensors[1] = WrittenTensor { name: "t".into(), sizes: sizes.into(), code, data: vec![0; 64] };
+            writer.tensors[1] = WrittenTensor {
+                name: "t".into(),
+                sizes: sizes.into(),
+                code,
+                data: vec![0; 64],
+            };
             refusal(writer.bytes())
         };
         for (sizes, code, reason) in [
             (&[][..], 0, "tensor t has 0 dimensions, 1 to 4 are allowed"),
             (&[1; 5], 0, "tensor t has 5 dimensions, 1 to 4 are allowed"),
             (&[2, 0], 0, "tensor t [2, 0] is empty"),
-            (&[1 << 40, 1 << 40], 0, "tensor t [1099511627776, 1099511627776] overflows"),
+            (
+                &[1 << 40, 1 << 40],
+                0,
+                "tensor t [1099511627776, 1099511627776] overflows",
+            ),
             (&[1 << 62], 0, "overflows"),
             (&[48], 8, "tensor t: Q8_0 has blocks of 32, a row has 48"),
-            (&[32, 8], 12, "tensor t: Q4_K has blocks of 256, a row has 32"),
+            (
+                &[32, 8],
+                12,
+                "tensor t: Q4_K has blocks of 256, a row has 32",
+            ),
             (&[256], 10, "tensor t is of type Q2_K, which is not read"),
-            (&[256], 999, "tensor t is of the unknown type 999, which is not read"),
-            (&[17], 0, "tensor t at offset 96 takes 68 bytes, past the end of the file ("),
+            (
+                &[256],
+                999,
+                "tensor t is of the unknown type 999, which is not read",
+            ),
+            (
+                &[17],
+                0,
+                "tensor t at offset 96 takes 68 bytes, past the end of the file (",
+            ),
             (&[1 << 61], 0, "past the end of the file ("),
         ] {
             let error = tensor(sizes, code);
             assert!(error.contains(reason), "{error}");
         }
         for (offsets, reason) in [
-            ([0, 64], "tensor f at offset 64 begins inside another tensor"),
-            ([32, 32], "tensor f at offset 32 begins inside another tensor"),
+            (
+                [0, 64],
+                "tensor f at offset 64 begins inside another tensor",
+            ),
+            (
+                [32, 32],
+                "tensor f at offset 32 begins inside another tensor",
+            ),
             ([0, 100], "tensor f at offset 100 is not aligned to 32"),
         ] {
             let error = refusal(sample().bytes_with(3, &offsets));
@@ -876,7 +1182,10 @@ mod tests {
     fn offsets_at_the_end_of_numbers_are_refused() {
         let whole = sample().bytes();
         let place = whole.len() - 24 - 96 - 32;
-        let offset = whole[..place + 32].windows(8).rposition(|bytes| bytes == 96_u64.to_le_bytes()).unwrap();
+        let offset = whole[..place + 32]
+            .windows(8)
+            .rposition(|bytes| bytes == 96_u64.to_le_bytes())
+            .unwrap();
         for claim in [u64::MAX, u64::MAX - 31, 1 << 63, 1 << 40] {
             let mut bytes = whole.clone();
             bytes[offset..offset + 8].copy_from_slice(&claim.to_le_bytes());
@@ -887,18 +1196,31 @@ mod tests {
     #[test]
     fn alignments_are_powers_of_two() {
         for alignment in [0, 4, 24, 1 << 21, u32::MAX] {
-            let error = refusal(sample().set("general.alignment", u32_value(alignment)).bytes());
-            assert!(error.contains(&format!("general.alignment is {alignment}, not a power of two")), "{error}");
+            let error = refusal(
+                sample()
+                    .set("general.alignment", u32_value(alignment))
+                    .bytes(),
+            );
+            assert!(
+                error.contains(&format!(
+                    "general.alignment is {alignment}, not a power of two"
+                )),
+                "{error}"
+            );
         }
         assert!(open(sample().set("general.alignment", u32_value(8)).bytes()).is_ok());
         let error = refusal(sample().set("general.alignment", text_value("32")).bytes());
-        assert!(error.ends_with("metadata general.alignment is not a whole number"), "{error}");
+        assert!(
+            error.ends_with("metadata general.alignment is not a whole number"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_file_cut_anywhere_is_refused() {
         for seed in seeds() {
-            (0..seed.len()).for_each(|length| assert!(open(seed[..length].to_vec()).is_err(), "{length}"));
+            (0..seed.len())
+                .for_each(|length| assert!(open(seed[..length].to_vec()).is_err(), "{length}"));
         }
     }
 
@@ -917,16 +1239,27 @@ mod tests {
 
     #[test]
     fn singles_are_read_as_their_shortest_decimal() {
-        let file = sample().set("x", f32_value(1e-5)).set("y", f32_value(f32::NAN)).open();
+        let file = sample()
+            .set("x", f32_value(1e-5))
+            .set("y", f32_value(f32::NAN))
+            .open();
         assert_eq!(file.positive("x").unwrap(), Some(1e-5));
         assert!(
-            file.positive("y").unwrap_err().to_string().ends_with("metadata y is NaN, not a finite number above 0")
+            file.positive("y")
+                .unwrap_err()
+                .to_string()
+                .ends_with("metadata y is NaN, not a finite number above 0")
         );
     }
 
     fn seeds() -> [Vec<u8>; 4] {
         let model = |architecture| hugging_face::tests::model(architecture).bytes();
-        [sample().bytes(), model("llama"), vocabulary::tests::byte_level().bytes(), vocabulary::tests::pieces().bytes()]
+        [
+            sample().bytes(),
+            model("llama"),
+            vocabulary::tests::byte_level().bytes(),
+            vocabulary::tests::pieces().bytes(),
+        ]
     }
 
     proptest! {

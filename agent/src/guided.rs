@@ -65,8 +65,21 @@ impl GuidedSeat {
         if astray {
             self.expert.instead(command.unwrap_or_default());
         }
-        let Completion { text, ended, written, written_tokens, .. } = completion;
-        Completion { text, ended, astray, written, written_tokens, ..Completion::default() }
+        let Completion {
+            text,
+            ended,
+            written,
+            written_tokens,
+            ..
+        } = completion;
+        Completion {
+            text,
+            ended,
+            astray,
+            written,
+            written_tokens,
+            ..Completion::default()
+        }
     }
 }
 
@@ -74,9 +87,17 @@ impl Guided {
     /// The expert's turn, which the student reads along.
     fn expert_writes(&self, seat: &mut GuidedSeat, observation: &str) -> Answer {
         let text = seat.meant.take().expect("it has read the observation");
-        let (observation, completion, action) = (observation.into(), text.clone(), Some(text.clone()));
-        let turn = Turn { observation, completion, action, ..Turn::default() };
-        self.student.replay(&mut seat.student, &turn).map_or_else(Answer::Failed, |()| written(text))
+        let (observation, completion, action) =
+            (observation.into(), text.clone(), Some(text.clone()));
+        let turn = Turn {
+            observation,
+            completion,
+            action,
+            ..Turn::default()
+        };
+        self.student
+            .replay(&mut seat.student, &turn)
+            .map_or_else(Answer::Failed, |()| written(text))
     }
 }
 
@@ -89,21 +110,38 @@ impl Policy for Guided {
 
     fn sit(&self, seed: u64) -> GuidedSeat {
         let mut rng = StdRng::seed_from_u64(mixed_seed(seed, PEN, 0));
-        let writer = if rng.random_bool(STUDENT_BEGINS) { Writer::Student } else { Writer::Expert };
-        GuidedSeat { expert: Expert::new(seed), student: self.student.sit(seed), rng, writer, meant: None }
+        let writer = if rng.random_bool(STUDENT_BEGINS) {
+            Writer::Student
+        } else {
+            Writer::Expert
+        };
+        GuidedSeat {
+            expert: Expert::new(seed),
+            student: self.student.sit(seed),
+            rng,
+            writer,
+            meant: None,
+        }
     }
 
     fn answer(&self, asked: &mut [Asked<'_, GuidedSeat>], protocol: &Protocol) -> Vec<Answer> {
-        asked.iter_mut().for_each(|question| question.seat.read(question.observation));
+        asked
+            .iter_mut()
+            .for_each(|question| question.seat.read(question.observation));
         let mut of_student: Vec<Asked<'_, ModelSeat>> = (asked.iter_mut())
             .filter(|question| question.seat.writer == Writer::Student)
-            .map(|question| Asked { seat: &mut question.seat.student, observation: question.observation })
+            .map(|question| Asked {
+                seat: &mut question.seat.student,
+                observation: question.observation,
+            })
             .collect();
         let mut answers = self.student.answer(&mut of_student, protocol).into_iter();
         let answer = |question: &mut Asked<'_, GuidedSeat>| match question.seat.writer {
             Writer::Expert => self.expert_writes(question.seat, question.observation),
             Writer::Student => match answers.next().expect("a policy answers every question") {
-                Answer::Completion(completion) => Answer::Completion(question.seat.wrote(completion)),
+                Answer::Completion(completion) => {
+                    Answer::Completion(question.seat.wrote(completion))
+                }
                 other => other,
             },
         };

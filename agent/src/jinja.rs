@@ -12,7 +12,9 @@
 
 use minijinja::{
     AutoEscape, Environment, Error, ErrorKind, State, Value, filters, functions,
-    machinery::{CompiledTemplate, Instruction, Instructions, TemplateConfig, Token, Vm, WhitespaceConfig},
+    machinery::{
+        CompiledTemplate, Instruction, Instructions, TemplateConfig, Token, Vm, WhitespaceConfig,
+    },
     machinery::{make_string_output, tokenize},
     tests as checks,
     value::{Kwargs, Rest, ValueKind, from_args},
@@ -42,8 +44,7 @@ const WORDS: usize = 400;
 /// Characters before a line inside `tojson(indent=…)`, for each level.
 const INDENT: usize = 16;
 
-const UNPRICED: &str =
-    "chained comparisons, unpacked arguments, autoescape, blocks and other templates are not supported";
+const UNPRICED: &str = "chained comparisons, unpacked arguments, autoescape, blocks and other templates are not supported";
 
 /// Says whether a template can be compiled.
 pub(crate) fn check(source: &str) -> Result<(), String> {
@@ -66,8 +67,15 @@ pub(crate) fn render(source: &str, context: Value) -> Result<String, String> {
 }
 
 fn told(error: &Error) -> String {
-    let line = error.line().map_or(String::new(), |line| format!("line {line}: "));
-    format!("{line}{}", error.detail().map_or_else(|| error.kind().to_string(), str::to_string))
+    let line = error
+        .line()
+        .map_or(String::new(), |line| format!("line {line}: "));
+    format!(
+        "{line}{}",
+        error
+            .detail()
+            .map_or_else(|| error.kind().to_string(), str::to_string)
+    )
 }
 
 fn refused(reason: impl Into<String>) -> Error {
@@ -77,12 +85,19 @@ fn refused(reason: impl Into<String>) -> Error {
 // From text to instructions.
 
 fn whitespace() -> WhitespaceConfig {
-    WhitespaceConfig { keep_trailing_newline: false, lstrip_blocks: true, trim_blocks: true }
+    WhitespaceConfig {
+        keep_trailing_newline: false,
+        lstrip_blocks: true,
+        trim_blocks: true,
+    }
 }
 
 fn prepared(source: &str) -> Result<String, String> {
     if source.len() > SOURCE {
-        return Err(format!("{} bytes are too long for a template; at most {SOURCE} are taken", source.len()));
+        return Err(format!(
+            "{} bytes are too long for a template; at most {SOURCE} are taken",
+            source.len()
+        ));
     }
     let source = without_generation(source);
     check_words(&source)?;
@@ -96,10 +111,14 @@ fn without_generation(source: &str) -> String {
         let (before, tag) = rest.split_at(start + 2);
         let sign = &tag[..usize::from(tag.starts_with(['-', '+']))];
         let word = tag[sign.len()..].trim_start();
-        let exchange =
-            [("generation", " if true "), ("endgeneration", " endif ")].into_iter().find_map(|(name, by)| {
+        let exchange = [("generation", " if true "), ("endgeneration", " endif ")]
+            .into_iter()
+            .find_map(|(name, by)| {
                 let after = word.strip_prefix(name)?.trim_start();
-                after.trim_start_matches(['-', '+']).starts_with("%}").then_some((by, after))
+                after
+                    .trim_start_matches(['-', '+'])
+                    .starts_with("%}")
+                    .then_some((by, after))
             });
         kept.push_str(before);
         rest = tag;
@@ -116,15 +135,28 @@ fn check_words(source: &str) -> Result<(), String> {
     let (mut words, mut branches, mut in_tag_first, mut last) = (0, 0, false, Operand::Other);
     for token in tokenize(source, false, Default::default(), whitespace()) {
         let (token, span) = token.map_err(|error| told(&error))?;
-        words = if matches!(token, Token::BlockStart | Token::VariableStart) { 0 } else { words + 1 };
+        words = if matches!(token, Token::BlockStart | Token::VariableStart) {
+            0
+        } else {
+            words + 1
+        };
         branches += usize::from(in_tag_first && matches!(token, Token::Ident("elif")));
         in_tag_first = matches!(token, Token::BlockStart);
         if words > WORDS || branches > WORDS {
-            return Err(format!("line {}: more than {WORDS} words in a tag, or branches", span.start_line));
+            return Err(format!(
+                "line {}: more than {WORDS} words in a tag, or branches",
+                span.start_line
+            ));
         }
         let next = Operand::of(&token);
-        if matches!((last, next), (Operand::Times, Operand::Literal) | (Operand::Literal, Operand::Times)) {
-            return Err(format!("line {}: `*` on texts, lists or arguments is not supported", span.start_line));
+        if matches!(
+            (last, next),
+            (Operand::Times, Operand::Literal) | (Operand::Literal, Operand::Times)
+        ) {
+            return Err(format!(
+                "line {}: `*` on texts, lists or arguments is not supported",
+                span.start_line
+            ));
         }
         last = next;
     }
@@ -142,10 +174,14 @@ impl Operand {
     fn of(token: &Token) -> Self {
         match token {
             Token::Mul | Token::Pow => Self::Times,
-            Token::Str(_) | Token::String(_) | Token::BracketOpen | Token::BracketClose | Token::BraceOpen => {
+            Token::Str(_)
+            | Token::String(_)
+            | Token::BracketOpen
+            | Token::BracketClose
+            | Token::BraceOpen => Self::Literal,
+            Token::BraceClose | Token::ParenOpen | Token::ParenClose | Token::Comma => {
                 Self::Literal
             }
-            Token::BraceClose | Token::ParenOpen | Token::ParenClose | Token::Comma => Self::Literal,
             _ => Self::Other,
         }
     }
@@ -157,7 +193,8 @@ fn compiled(source: &str) -> Result<Instructions<'_>, String> {
         ws_config: whitespace(),
         default_auto_escape: Arc::new(|_| AutoEscape::None),
     };
-    let code = CompiledTemplate::new("chat template", source, &config).map_err(|error| told(&error))?;
+    let code =
+        CompiledTemplate::new("chat template", source, &config).map_err(|error| told(&error))?;
     guarded(&code.instructions)
 }
 
@@ -219,14 +256,25 @@ fn exchange<'s>(instruction: &Instruction<'s>, places: &[u32]) -> Option<Vec<Ins
         I::JumpIfFalseOrPop(target) => vec![I::JumpIfFalseOrPop(place(target))],
         I::JumpIfTrueOrPop(target) => vec![I::JumpIfTrueOrPop(place(target))],
         I::BuildMacro(name, target, flags) => vec![I::BuildMacro(name, place(target), *flags)],
-        I::StoreLocal(_) | I::Lookup(_) | I::GetAttr(_) | I::LoadConst(_) | I::BuildKwargs(_) | I::Emit => {
+        I::StoreLocal(_)
+        | I::Lookup(_)
+        | I::GetAttr(_)
+        | I::LoadConst(_)
+        | I::BuildKwargs(_)
+        | I::Emit => same(instruction),
+        I::Sub | I::Div | I::IntDiv | I::Rem | I::Pow | I::Neg | I::Not | I::IsUndefined => {
             same(instruction)
         }
-        I::Sub | I::Div | I::IntDiv | I::Rem | I::Pow | I::Neg | I::Not | I::IsUndefined => same(instruction),
-        I::ApplyFilter(..) | I::PerformTest(..) | I::CallFunction(..) | I::CallMethod(..) => same(instruction),
+        I::ApplyFilter(..) | I::PerformTest(..) | I::CallFunction(..) | I::CallMethod(..) => {
+            same(instruction)
+        }
         I::CallObject(_) | I::DupTop | I::DiscardTop | I::Swap | I::Return => same(instruction),
-        I::PushLoop(_) | I::PushWith | I::PushDidNotIterate | I::PopFrame | I::PopLoopFrame => same(instruction),
-        I::BeginCapture(_) | I::EndCapture | I::FastRecurse | I::Enclose(_) | I::GetClosure => same(instruction),
+        I::PushLoop(_) | I::PushWith | I::PushDidNotIterate | I::PopFrame | I::PopLoopFrame => {
+            same(instruction)
+        }
+        I::BeginCapture(_) | I::EndCapture | I::FastRecurse | I::Enclose(_) | I::GetClosure => {
+            same(instruction)
+        }
         _ => return None,
     })
 }
@@ -241,8 +289,15 @@ struct Budget(AtomicU64);
 
 impl Budget {
     fn pay(&self, work: u64) -> Result<(), Error> {
-        let paid = self.0.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(work));
-        paid.map(drop).map_err(|_| refused(format!("the template makes more than {} MiB of text or lists", WORK >> 20)))
+        let paid = self
+            .0
+            .fetch_update(Relaxed, Relaxed, |left| left.checked_sub(work));
+        paid.map(drop).map_err(|_| {
+            refused(format!(
+                "the template makes more than {} MiB of text or lists",
+                WORK >> 20
+            ))
+        })
     }
 
     fn pay_text(&self, text: &str) -> Result<(), Error> {
@@ -260,10 +315,14 @@ impl Budget {
     /// Pays for a walk through all of a value; what holds itself, or is too deep, is refused.
     fn pay_all(&self, value: &Value, depth: usize) -> Result<(), Error> {
         if depth > DEPTH {
-            return Err(refused(format!("more than {DEPTH} lists or maps inside each other")));
+            return Err(refused(format!(
+                "more than {DEPTH} lists or maps inside each other"
+            )));
         }
         self.pay(NODE + value.as_str().map_or(0, str::len) as u64)?;
-        let Ok(items) = nested(value) else { return Ok(()) };
+        let Ok(items) = nested(value) else {
+            return Ok(());
+        };
         for item in items {
             if value.kind() == ValueKind::Map {
                 self.pay_all(&value.get_item(&item)?, depth + 1)?;
@@ -275,7 +334,10 @@ impl Budget {
 
     /// The items of a list, or the keys of a map, each paid for.
     fn items(&self, value: &Value) -> Result<Vec<Value>, Error> {
-        value.try_iter()?.map(|item| self.pay(NODE).map(|()| item)).collect()
+        value
+            .try_iter()?
+            .map(|item| self.pay(NODE).map(|()| item))
+            .collect()
     }
 
     /// A list in place of a promise of one.
@@ -326,22 +388,44 @@ fn environment(budget: &Arc<Budget>) -> Environment<'static> {
 fn add_operators(environment: &mut Environment<'static>, budget: &Arc<Budget>) {
     type Operator = fn(&Budget, Vec<Value>) -> Answer;
     let operators: [(&'static str, Operator); 16] = [
-        ("held", |budget, mut values| budget.pay_all(&values[0], 0).map(|()| values.remove(0))),
-        ("()", |budget, values| Ok(Value::from(budget.items(&values[0])?))),
+        ("held", |budget, mut values| {
+            budget.pay_all(&values[0], 0).map(|()| values.remove(0))
+        }),
+        ("()", |budget, values| {
+            Ok(Value::from(budget.items(&values[0])?))
+        }),
         ("[]", |budget, values| budget.list(values)),
         ("{}", |budget, values| map(budget, &values)),
         ("[:]", |budget, values| slice(budget, &values)),
         ("[i]", |budget, values| item(budget, &values[0], &values[1])),
         ("+", |budget, values| add(budget, &values[0], &values[1])),
         ("*", |_, values| multiply(&values[0], &values[1])),
-        ("~", |budget, values| Ok(Value::from(budget.spelled(&values[0])? + &budget.spelled(&values[1])?))),
-        ("==", |budget, values| Ok(Value::from(equal(budget, &values[0], &values[1])?))),
-        ("!=", |budget, values| Ok(Value::from(!equal(budget, &values[0], &values[1])?))),
-        ("<", |budget, values| Ok(Value::from(order(budget, &values[0], &values[1])?.is_lt()))),
-        ("<=", |budget, values| Ok(Value::from(order(budget, &values[0], &values[1])?.is_le()))),
-        (">", |budget, values| Ok(Value::from(order(budget, &values[0], &values[1])?.is_gt()))),
-        (">=", |budget, values| Ok(Value::from(order(budget, &values[0], &values[1])?.is_ge()))),
-        ("∈", |budget, values| Ok(Value::from(contains(budget, &values[1], &values[0])?))),
+        ("~", |budget, values| {
+            Ok(Value::from(
+                budget.spelled(&values[0])? + &budget.spelled(&values[1])?,
+            ))
+        }),
+        ("==", |budget, values| {
+            Ok(Value::from(equal(budget, &values[0], &values[1])?))
+        }),
+        ("!=", |budget, values| {
+            Ok(Value::from(!equal(budget, &values[0], &values[1])?))
+        }),
+        ("<", |budget, values| {
+            Ok(Value::from(order(budget, &values[0], &values[1])?.is_lt()))
+        }),
+        ("<=", |budget, values| {
+            Ok(Value::from(order(budget, &values[0], &values[1])?.is_le()))
+        }),
+        (">", |budget, values| {
+            Ok(Value::from(order(budget, &values[0], &values[1])?.is_gt()))
+        }),
+        (">=", |budget, values| {
+            Ok(Value::from(order(budget, &values[0], &values[1])?.is_ge()))
+        }),
+        ("∈", |budget, values| {
+            Ok(Value::from(contains(budget, &values[1], &values[0])?))
+        }),
     ];
     for (name, operator) in operators {
         let budget = budget.clone();
@@ -350,7 +434,9 @@ fn add_operators(environment: &mut Environment<'static>, budget: &Arc<Budget>) {
 }
 
 fn map(budget: &Budget, values: &[Value]) -> Answer {
-    let pairs = values.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone()));
+    let pairs = values
+        .chunks_exact(2)
+        .map(|pair| (pair[0].clone(), pair[1].clone()));
     let map: Value = pairs.collect();
     budget.pay_all(&map, 0).map(|()| map)
 }
@@ -361,49 +447,82 @@ fn slice(budget: &Budget, values: &[Value]) -> Answer {
         None if value.is_none() => Ok(None),
         None => Err(refused("the bounds of a slice are whole numbers")),
     };
-    let (start, stop, step) = (bound(&values[1])?, bound(&values[2])?, bound(&values[3])?.unwrap_or(1));
+    let (start, stop, step) = (
+        bound(&values[1])?,
+        bound(&values[2])?,
+        bound(&values[3])?.unwrap_or(1),
+    );
     if let Some(text) = values[0].as_str() {
         budget.pay(4 * text.len() as u64)?;
         return Ok(Value::from(
-            sliced(&text.chars().collect::<Vec<_>>(), start, stop, step)?.into_iter().collect::<String>(),
+            sliced(&text.chars().collect::<Vec<_>>(), start, stop, step)?
+                .into_iter()
+                .collect::<String>(),
         ));
     }
-    Ok(Value::from(sliced(&budget.items(&values[0])?, start, stop, step)?))
+    Ok(Value::from(sliced(
+        &budget.items(&values[0])?,
+        start,
+        stop,
+        step,
+    )?))
 }
 
 /// Python's `items[start:stop:step]`.
-fn sliced<T: Clone>(items: &[T], start: Option<i64>, stop: Option<i64>, step: i64) -> Result<Vec<T>, Error> {
+fn sliced<T: Clone>(
+    items: &[T],
+    start: Option<i64>,
+    stop: Option<i64>,
+    step: i64,
+) -> Result<Vec<T>, Error> {
     let length = i64::try_from(items.len()).unwrap_or(i64::MAX);
     let within = |bound: i64, low: i64, high: i64| {
-        (if bound < 0 { bound.saturating_add(length) } else { bound }).clamp(low, high)
+        (if bound < 0 {
+            bound.saturating_add(length)
+        } else {
+            bound
+        })
+        .clamp(low, high)
     };
     let place = |index: i64| items.get(usize::try_from(index).ok()?).cloned();
     let stride = usize::try_from(step.unsigned_abs()).unwrap_or(usize::MAX);
     match step {
         1.. => {
-            let (start, stop) =
-                (start.map_or(0, |s| within(s, 0, length)), stop.map_or(length, |s| within(s, 0, length)));
+            let (start, stop) = (
+                start.map_or(0, |s| within(s, 0, length)),
+                stop.map_or(length, |s| within(s, 0, length)),
+            );
             Ok((start..stop).step_by(stride).filter_map(place).collect())
         }
         0 => Err(refused("a slice cannot step by 0")),
         _ => {
             let start = start.map_or(length - 1, |s| within(s, -1, length - 1));
             let stop = stop.map_or(-1, |s| within(s, -1, length - 1));
-            Ok((stop + 1..=start).rev().step_by(stride).filter_map(place).collect())
+            Ok((stop + 1..=start)
+                .rev()
+                .step_by(stride)
+                .filter_map(place)
+                .collect())
         }
     }
 }
 
 fn item(budget: &Budget, value: &Value, key: &Value) -> Answer {
     if value.is_undefined() {
-        return Err(refused(format!("nothing has no item {}", budget.spelled(key)?)));
+        return Err(refused(format!(
+            "nothing has no item {}",
+            budget.spelled(key)?
+        )));
     }
     budget.pay_surface(key)?;
     if matches!(value.kind(), ValueKind::String | ValueKind::Iterable) {
         if !key.is_integer() {
             return Ok(Value::UNDEFINED);
         }
-        let all = slice(budget, &[value.clone(), key.clone(), Value::from(()), Value::from(())])?;
+        let all = slice(
+            budget,
+            &[value.clone(), key.clone(), Value::from(()), Value::from(())],
+        )?;
         return Ok(first(&all).unwrap_or_default());
     }
     value.get_item(key)
@@ -411,7 +530,10 @@ fn item(budget: &Budget, value: &Value, key: &Value) -> Answer {
 
 fn first(value: &Value) -> Option<Value> {
     match value.as_str() {
-        Some(text) => text.chars().next().map(|letter| Value::from(letter.to_string())),
+        Some(text) => text
+            .chars()
+            .next()
+            .map(|letter| Value::from(letter.to_string())),
         None => value.try_iter().ok()?.next(),
     }
 }
@@ -423,13 +545,19 @@ fn add(budget: &Budget, left: &Value, right: &Value) -> Answer {
     }
     let listed = |value: &Value| matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable);
     if listed(left) && listed(right) {
-        return Ok(Value::from([budget.items(left)?, budget.items(right)?].concat()));
+        return Ok(Value::from(
+            [budget.items(left)?, budget.items(right)?].concat(),
+        ));
     }
-    number("+", left, right, i64::checked_add, |left, right| left + right)
+    number("+", left, right, i64::checked_add, |left, right| {
+        left + right
+    })
 }
 
 fn multiply(left: &Value, right: &Value) -> Answer {
-    number("*", left, right, i64::checked_mul, |left, right| left * right)
+    number("*", left, right, i64::checked_mul, |left, right| {
+        left * right
+    })
 }
 
 fn number(
@@ -439,7 +567,13 @@ fn number(
     whole: fn(i64, i64) -> Option<i64>,
     real: fn(f64, f64) -> f64,
 ) -> Answer {
-    let unfit = || refused(format!("cannot work out {} {sign} {}", left.kind(), right.kind()));
+    let unfit = || {
+        refused(format!(
+            "cannot work out {} {sign} {}",
+            left.kind(),
+            right.kind()
+        ))
+    };
     if !left.is_number() || !right.is_number() {
         return Err(unfit());
     }
@@ -447,7 +581,10 @@ fn number(
         let (left, right) = left.as_i64().zip(right.as_i64()).ok_or_else(unfit)?;
         return whole(left, right).map(Value::from).ok_or_else(unfit);
     }
-    Ok(Value::from(real(f64::try_from(left.clone())?, f64::try_from(right.clone())?)))
+    Ok(Value::from(real(
+        f64::try_from(left.clone())?,
+        f64::try_from(right.clone())?,
+    )))
 }
 
 fn equal(budget: &Budget, left: &Value, right: &Value) -> Result<bool, Error> {
@@ -459,9 +596,16 @@ fn equal(budget: &Budget, left: &Value, right: &Value) -> Result<bool, Error> {
 fn order(budget: &Budget, left: &Value, right: &Value) -> Result<Ordering, Error> {
     budget.pay_all(left, 0)?;
     budget.pay_all(right, 0)?;
-    let comparable = matches!(left.kind(), ValueKind::Number | ValueKind::String | ValueKind::Seq | ValueKind::Bool);
+    let comparable = matches!(
+        left.kind(),
+        ValueKind::Number | ValueKind::String | ValueKind::Seq | ValueKind::Bool
+    );
     if !comparable || left.kind() != right.kind() {
-        return Err(refused(format!("{} and {} have no order", left.kind(), right.kind())));
+        return Err(refused(format!(
+            "{} and {} have no order",
+            left.kind(),
+            right.kind()
+        )));
     }
     Ok(left.cmp(right))
 }
@@ -469,13 +613,19 @@ fn order(budget: &Budget, left: &Value, right: &Value) -> Result<Ordering, Error
 fn contains(budget: &Budget, whole: &Value, part: &Value) -> Result<bool, Error> {
     if let Some(text) = whole.as_str() {
         budget.pay_text(text)?;
-        return Ok(text.contains(part.as_str().ok_or_else(|| refused(format!("{} in string", part.kind())))?));
+        return Ok(text.contains(
+            part.as_str()
+                .ok_or_else(|| refused(format!("{} in string", part.kind())))?,
+        ));
     }
     match whole.kind() {
         ValueKind::Undefined => Ok(false),
         ValueKind::Map => {
             budget.pay_surface(part)?;
-            Ok(whole.as_object().and_then(|map| map.get_value(part)).is_some())
+            Ok(whole
+                .as_object()
+                .and_then(|map| map.get_value(part))
+                .is_some())
         }
         ValueKind::Seq | ValueKind::Iterable => {
             for item in budget.items(whole)? {
@@ -490,7 +640,9 @@ fn contains(budget: &Budget, whole: &Value, part: &Value) -> Result<bool, Error>
 }
 
 fn add_functions(environment: &mut Environment<'static>, budget: &Arc<Budget>) {
-    environment.add_function("raise_exception", |message: String| -> Answer { Err(refused(message)) });
+    environment.add_function("raise_exception", |message: String| -> Answer {
+        Err(refused(message))
+    });
     environment.add_function("strftime_now", |format: &str| the_day(format));
     let builders = [
         ("range", Value::from_function(functions::range)),
@@ -500,7 +652,9 @@ fn add_functions(environment: &mut Environment<'static>, budget: &Arc<Budget>) {
     for (name, builder) in builders {
         let budget = budget.clone();
         environment.add_function(name, move |state: &State, values: Rest<Value>| {
-            values.iter().try_for_each(|value| budget.pay_all(value, 0))?;
+            values
+                .iter()
+                .try_for_each(|value| budget.pay_all(value, 0))?;
             builder.call(state, &values)
         });
     }
@@ -515,7 +669,10 @@ fn the_day(format: &str) -> Result<String, Error> {
             told.push(letter);
             continue;
         }
-        let code = letters.next().filter(|letter| *letter != '-').or_else(|| letters.next());
+        let code = letters
+            .next()
+            .filter(|letter| *letter != '-')
+            .or_else(|| letters.next());
         told += match code {
             Some('d' | 'e') => "26",
             Some('m') if format.contains("%-m") => "7",
@@ -533,7 +690,12 @@ fn the_day(format: &str) -> Result<String, Error> {
             Some('I') => "12",
             Some('p') => "AM",
             Some('%') => "%",
-            other => return Err(refused(format!("strftime_now does not know %{}", other.unwrap_or(' ')))),
+            other => {
+                return Err(refused(format!(
+                    "strftime_now does not know %{}",
+                    other.unwrap_or(' ')
+                )));
+            }
         };
     }
     Ok(told)
@@ -542,7 +704,9 @@ fn the_day(format: &str) -> Result<String, Error> {
 fn add_filters(environment: &mut Environment<'static>, budget: &Arc<Budget>) {
     for (name, filter) in light_filters() {
         add_filter(environment, budget, name, move |budget, state, values| {
-            values.iter().try_for_each(|value| budget.pay_surface(value))?;
+            values
+                .iter()
+                .try_for_each(|value| budget.pay_surface(value))?;
             filter.call(state, values)
         });
     }
@@ -554,9 +718,15 @@ fn add_filters(environment: &mut Environment<'static>, budget: &Arc<Budget>) {
             filter.call(state, values)
         });
     }
-    add_filter(environment, budget, "string", |budget, _, values| Ok(Value::from(budget.spelled(one(values)?)?)));
-    add_filter(environment, budget, "safe", |_, _, values| one(values).cloned());
-    add_filter(environment, budget, "tojson", |budget, _, values| to_json(budget, values));
+    add_filter(environment, budget, "string", |budget, _, values| {
+        Ok(Value::from(budget.spelled(one(values)?)?))
+    });
+    add_filter(environment, budget, "safe", |_, _, values| {
+        one(values).cloned()
+    });
+    add_filter(environment, budget, "tojson", |budget, _, values| {
+        to_json(budget, values)
+    });
     add_filter(environment, budget, "join", |budget, _, values| {
         let (items, by): (Value, Option<&str>) = from_args(values)?;
         joined(budget, &items, by.unwrap_or(""))
@@ -576,12 +746,15 @@ fn add_filter(
     filter: impl Fn(&Budget, &State, &[Value]) -> Answer + Send + Sync + 'static,
 ) {
     let budget = budget.clone();
-    environment
-        .add_filter(name, move |state: &State, values: Rest<Value>| budget.settled(filter(&budget, state, &values)?));
+    environment.add_filter(name, move |state: &State, values: Rest<Value>| {
+        budget.settled(filter(&budget, state, &values)?)
+    });
 }
 
 fn one(values: &[Value]) -> Result<&Value, Error> {
-    values.first().ok_or_else(|| refused("a filter needs a value"))
+    values
+        .first()
+        .ok_or_else(|| refused("a filter needs a value"))
 }
 
 /// Filters that look at each of their operands once.
@@ -616,7 +789,11 @@ fn light_filters() -> [(&'static str, Value); 25] {
 }
 
 fn length(value: &Value) -> Result<usize, Error> {
-    if value.is_undefined() { Ok(0) } else { filters::length(value) }
+    if value.is_undefined() {
+        Ok(0)
+    } else {
+        filters::length(value)
+    }
 }
 
 /// Filters that compare what is inside their operands.
@@ -646,27 +823,44 @@ fn add_tests(environment: &mut Environment<'static>, budget: &Arc<Budget>) {
     environment.add_test("true", checks::is_true);
     environment.add_test("false", checks::is_false);
     let iterable = |value: &Value| {
-        matches!(value.kind(), ValueKind::String | ValueKind::Seq | ValueKind::Map | ValueKind::Iterable)
+        matches!(
+            value.kind(),
+            ValueKind::String | ValueKind::Seq | ValueKind::Map | ValueKind::Iterable
+        )
     };
     environment.add_test("iterable", iterable);
     environment.add_test("sequence", iterable);
     for name in ["eq", "equalto", "=="] {
         let budget = budget.clone();
-        environment.add_test(name, move |left: &Value, right: &Value| equal(&budget, left, right));
+        environment.add_test(name, move |left: &Value, right: &Value| {
+            equal(&budget, left, right)
+        });
     }
     for name in ["ne", "!="] {
         let budget = budget.clone();
-        environment.add_test(name, move |left: &Value, right: &Value| equal(&budget, left, right).map(|same| !same));
+        environment.add_test(name, move |left: &Value, right: &Value| {
+            equal(&budget, left, right).map(|same| !same)
+        });
     }
     let paid = budget.clone();
-    environment.add_test("in", move |part: &Value, whole: &Value| contains(&paid, whole, part));
+    environment.add_test("in", move |part: &Value, whole: &Value| {
+        contains(&paid, whole, part)
+    });
 }
 
 // Methods of texts, as Python has them. The rest (`upper`, `startswith`, `items`, `get`, …) is minijinja's own.
 
-fn method(budget: &Budget, state: &State, value: &Value, name: &str, arguments: &[Value]) -> Answer {
+fn method(
+    budget: &Budget,
+    state: &State,
+    value: &Value,
+    name: &str,
+    arguments: &[Value],
+) -> Answer {
     budget.pay_surface(value)?;
-    arguments.iter().try_for_each(|argument| budget.pay_surface(argument))?;
+    arguments
+        .iter()
+        .try_for_each(|argument| budget.pay_surface(argument))?;
     if let Some(text) = value.as_str() {
         budget.pay_text(text)?;
         if let Some(answer) = text_method(budget, text, name, arguments) {
@@ -675,9 +869,9 @@ fn method(budget: &Budget, state: &State, value: &Value, name: &str, arguments: 
     }
     match name {
         "format" => Err(refused("`format` is not supported")),
-        "count" => {
-            budget.pay_all(value, 0).and_then(|()| pycompat::unknown_method_callback(state, value, name, arguments))
-        }
+        "count" => budget
+            .pay_all(value, 0)
+            .and_then(|()| pycompat::unknown_method_callback(state, value, name, arguments)),
         _ => pycompat::unknown_method_callback(state, value, name, arguments),
     }
 }
@@ -691,17 +885,23 @@ fn text_method(budget: &Budget, text: &str, name: &str, arguments: &[Value]) -> 
         "join" => from_args(arguments).and_then(|(items,): (Value,)| joined(budget, &items, text)),
         "find" => from_args(arguments).map(|(part,): (&str,)| position(text, text.find(part))),
         "rfind" => from_args(arguments).map(|(part,): (&str,)| position(text, text.rfind(part))),
-        "count" => from_args(arguments).map(|(part,): (&str,)| Value::from(text.matches(part).count())),
-        "removeprefix" => {
-            from_args(arguments).map(|(part,): (&str,)| Value::from(text.strip_prefix(part).unwrap_or(text)))
+        "count" => {
+            from_args(arguments).map(|(part,): (&str,)| Value::from(text.matches(part).count()))
         }
-        "removesuffix" => {
-            from_args(arguments).map(|(part,): (&str,)| Value::from(text.strip_suffix(part).unwrap_or(text)))
-        }
-        "islower" => Ok(Value::from(text.chars().any(char::is_lowercase) && !text.chars().any(char::is_uppercase))),
-        "isupper" => Ok(Value::from(text.chars().any(char::is_uppercase) && !text.chars().any(char::is_lowercase))),
+        "removeprefix" => from_args(arguments)
+            .map(|(part,): (&str,)| Value::from(text.strip_prefix(part).unwrap_or(text))),
+        "removesuffix" => from_args(arguments)
+            .map(|(part,): (&str,)| Value::from(text.strip_suffix(part).unwrap_or(text))),
+        "islower" => Ok(Value::from(
+            text.chars().any(char::is_lowercase) && !text.chars().any(char::is_uppercase),
+        )),
+        "isupper" => Ok(Value::from(
+            text.chars().any(char::is_uppercase) && !text.chars().any(char::is_lowercase),
+        )),
         "isspace" => Ok(Value::from(!text.is_empty() && text.chars().all(blank))),
-        "isdigit" | "isnumeric" | "isalpha" | "isalnum" if text.is_empty() => Ok(Value::from(false)),
+        "isdigit" | "isnumeric" | "isalpha" | "isalnum" if text.is_empty() => {
+            Ok(Value::from(false))
+        }
         _ => return None,
     })
 }
@@ -713,7 +913,8 @@ fn blank(letter: char) -> bool {
 
 fn stripped(text: &str, side: &str, arguments: &[Value]) -> Answer {
     let (letters,): (Option<&str>,) = from_args(arguments)?;
-    let goes = |letter: char| letters.map_or_else(|| blank(letter), |letters| letters.contains(letter));
+    let goes =
+        |letter: char| letters.map_or_else(|| blank(letter), |letters| letters.contains(letter));
     Ok(Value::from(match side {
         "lstrip" => text.trim_start_matches(goes),
         "rstrip" => text.trim_end_matches(goes),
@@ -723,10 +924,16 @@ fn stripped(text: &str, side: &str, arguments: &[Value]) -> Answer {
 
 fn split(budget: &Budget, text: &str, side: &str, arguments: &[Value]) -> Answer {
     let (separator, most): (Option<&str>, Option<i64>) = from_args(arguments)?;
-    let most = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX - 1);
+    let most = most
+        .and_then(|most| usize::try_from(most).ok())
+        .unwrap_or(usize::MAX - 1);
     let Some(separator) = separator else {
         budget.pay(NODE * (1 + text.chars().filter(|letter| blank(*letter)).count() as u64))?;
-        return if side == "split" { Ok(words(text, most)) } else { Err(refused("rsplit needs a separator")) };
+        return if side == "split" {
+            Ok(words(text, most))
+        } else {
+            Err(refused("rsplit needs a separator"))
+        };
     };
     if separator.is_empty() {
         return Err(refused("an empty separator"));
@@ -746,7 +953,11 @@ fn split(budget: &Budget, text: &str, side: &str, arguments: &[Value]) -> Answer
 fn words(text: &str, most: usize) -> Value {
     let (mut words, mut rest) = (Vec::new(), text.trim_start_matches(blank));
     while !rest.is_empty() {
-        let end = if words.len() == most { rest.len() } else { rest.find(blank).unwrap_or(rest.len()) };
+        let end = if words.len() == most {
+            rest.len()
+        } else {
+            rest.find(blank).unwrap_or(rest.len())
+        };
         words.push(Value::from(&rest[..end]));
         rest = rest[end..].trim_start_matches(blank);
     }
@@ -759,19 +970,30 @@ fn split_lines(budget: &Budget, text: &str, arguments: &[Value]) -> Answer {
     budget.pay(NODE * (1 + text.chars().filter(|letter| ends(*letter)).count() as u64))?;
     let text = text.replace("\r\n", "\n");
     let text = text.strip_suffix(ends).unwrap_or(&text);
-    Ok(if text.is_empty() { Value::from(Vec::<Value>::new()) } else { text.split(ends).map(Value::from).collect() })
+    Ok(if text.is_empty() {
+        Value::from(Vec::<Value>::new())
+    } else {
+        text.split(ends).map(Value::from).collect()
+    })
 }
 
 fn replace(budget: &Budget, text: &str, arguments: &[Value]) -> Answer {
     let (old, new, most): (&str, &str, Option<i64>) = from_args(arguments)?;
-    let most = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
+    let most = most
+        .and_then(|most| usize::try_from(most).ok())
+        .unwrap_or(usize::MAX);
     let places = text.matches(old).count().min(most);
-    budget.pay((text.len() as u64).saturating_add((places as u64).saturating_mul(new.len() as u64)))?;
+    budget.pay(
+        (text.len() as u64).saturating_add((places as u64).saturating_mul(new.len() as u64)),
+    )?;
     Ok(Value::from(text.replacen(old, new, most)))
 }
 
 fn joined(budget: &Budget, items: &Value, by: &str) -> Answer {
-    let mut ink = Ink { text: String::new(), budget };
+    let mut ink = Ink {
+        text: String::new(),
+        budget,
+    };
     for (index, item) in budget.items(items)?.iter().enumerate() {
         ink.put(if index == 0 { "" } else { by })?;
         ink.spell(item)?;
@@ -781,14 +1003,19 @@ fn joined(budget: &Budget, items: &Value, by: &str) -> Answer {
 
 /// A place in letters, from one in bytes.
 fn position(text: &str, found: Option<usize>) -> Value {
-    found.map_or(Value::from(-1), |bytes| Value::from(text[..bytes].chars().count()))
+    found.map_or(Value::from(-1), |bytes| {
+        Value::from(text[..bytes].chars().count())
+    })
 }
 
 // Spelling, as Python's `str`, `repr` and `json.dumps`.
 
 impl Budget {
     fn spelled(&self, value: &Value) -> Result<String, Error> {
-        let mut ink = Ink { text: String::new(), budget: self };
+        let mut ink = Ink {
+            text: String::new(),
+            budget: self,
+        };
         ink.spell(value)?;
         Ok(ink.text)
     }
@@ -824,7 +1051,9 @@ impl Ink<'_> {
             ValueKind::Bool => self.put(if value.is_true() { "True" } else { "False" }),
             ValueKind::Number => self.put(&value.to_string()),
             ValueKind::Seq | ValueKind::Iterable => {
-                self.put_items(value, ["[", ", ", "]"], |ink, item| ink.spell_inside(&item, depth + 1))
+                self.put_items(value, ["[", ", ", "]"], |ink, item| {
+                    ink.spell_inside(&item, depth + 1)
+                })
             }
             ValueKind::Map => self.put_items(value, ["{", ", ", "}"], |ink, key| {
                 ink.spell_inside(&key, depth + 1)?;
@@ -837,7 +1066,13 @@ impl Ink<'_> {
 
     fn enter(&self, depth: usize) -> Result<(), Error> {
         self.budget.pay(NODE)?;
-        if depth > DEPTH { Err(refused(format!("more than {DEPTH} lists or maps inside each other"))) } else { Ok(()) }
+        if depth > DEPTH {
+            Err(refused(format!(
+                "more than {DEPTH} lists or maps inside each other"
+            )))
+        } else {
+            Ok(())
+        }
     }
 
     fn put_items(
@@ -856,13 +1091,24 @@ impl Ink<'_> {
 
     fn json(&mut self, value: &Value, indent: Option<usize>, depth: usize) -> Result<(), Error> {
         self.enter(depth)?;
-        let line = |depth| indent.map_or(String::new(), |indent| format!("\n{}", " ".repeat(indent * depth)));
+        let line = |depth| {
+            indent.map_or(String::new(), |indent| {
+                format!("\n{}", " ".repeat(indent * depth))
+            })
+        };
         let (open, close) = (line(depth + 1), line(depth));
-        let comma = if indent.is_some() { format!(",{open}") } else { ", ".to_string() };
+        let comma = if indent.is_some() {
+            format!(",{open}")
+        } else {
+            ", ".to_string()
+        };
         let empty = value.len() == Some(0);
         let frame = |brackets: [&str; 2]| match empty {
             true => brackets.map(str::to_string),
-            false => [format!("{}{open}", brackets[0]), format!("{close}{}", brackets[1])],
+            false => [
+                format!("{}{open}", brackets[0]),
+                format!("{close}{}", brackets[1]),
+            ],
         };
         match value.kind() {
             ValueKind::None => self.put("null"),
@@ -870,12 +1116,16 @@ impl Ink<'_> {
             ValueKind::String => self.put(&escaped(value.as_str().unwrap_or_default())),
             ValueKind::Seq | ValueKind::Iterable => {
                 let [open, close] = frame(["[", "]"]);
-                self.put_items(value, [&open, &comma, &close], |ink, item| ink.json(&item, indent, depth + 1))
+                self.put_items(value, [&open, &comma, &close], |ink, item| {
+                    ink.json(&item, indent, depth + 1)
+                })
             }
             ValueKind::Map => {
                 let [open, close] = frame(["{", "}"]);
                 self.put_items(value, [&open, &comma, &close], |ink, key| {
-                    let name = key.as_str().ok_or_else(|| refused("a key of JSON is a text"))?;
+                    let name = key
+                        .as_str()
+                        .ok_or_else(|| refused("a key of JSON is a text"))?;
                     ink.put(&escaped(name))?;
                     ink.put(": ")?;
                     ink.json(&value.get_item(&key)?, indent, depth + 1)
@@ -892,9 +1142,14 @@ fn to_json(budget: &Budget, values: &[Value]) -> Answer {
     let ascii = options.get::<Option<bool>>("ensure_ascii")?;
     options.assert_all_used()?;
     if indent.is_some_and(|indent| indent > INDENT) || ascii == Some(true) {
-        return Err(refused(format!("tojson indents by at most {INDENT}, and keeps letters as they are")));
+        return Err(refused(format!(
+            "tojson indents by at most {INDENT}, and keeps letters as they are"
+        )));
     }
-    let mut ink = Ink { text: String::new(), budget };
+    let mut ink = Ink {
+        text: String::new(),
+        budget,
+    };
     ink.json(&value, indent, 0)?;
     Ok(Value::from(ink.text))
 }
@@ -906,7 +1161,11 @@ fn escaped(text: &str) -> String {
 
 /// `repr(text)`, but for letters that Python thinks unprintable.
 fn quoted(text: &str) -> String {
-    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    let quote = if text.contains('\'') && !text.contains('"') {
+        '"'
+    } else {
+        '\''
+    };
     let mut quoted = String::from(quote);
     for letter in text.chars() {
         match letter {
@@ -916,7 +1175,11 @@ fn quoted(text: &str) -> String {
             ' ' => quoted.push(' '),
             letter if letter.is_control() || letter.is_whitespace() => {
                 let number = u32::from(letter);
-                quoted += &if number < 256 { format!("\\x{number:02x}") } else { format!("\\u{number:04x}") };
+                quoted += &if number < 256 {
+                    format!("\\x{number:02x}")
+                } else {
+                    format!("\\u{number:04x}")
+                };
             }
             letter if letter == quote || letter == '\\' => quoted.extend(['\\', letter]),
             letter => quoted.push(letter),

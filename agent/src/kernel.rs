@@ -53,7 +53,8 @@ pub(crate) fn scale(x: &mut [f32], factor: f32) {
 #[inline(always)]
 pub(crate) fn add_to_rows(x: &mut [f32], bias: &[f32]) {
     if !bias.is_empty() {
-        x.chunks_exact_mut(bias.len()).for_each(|row| add(row, bias));
+        x.chunks_exact_mut(bias.len())
+            .for_each(|row| add(row, bias));
     }
 }
 
@@ -73,7 +74,10 @@ pub(crate) fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, y: &mut [f32]) {
 /// out = silu(gate) · up, where each row of `gate_up` is a gate and an up side by side.
 #[inline(always)]
 pub(crate) fn swiglu(gate_up: &[f32], out: &mut [f32], width: usize) {
-    for (both, out) in gate_up.chunks_exact(2 * width).zip(out.chunks_exact_mut(width)) {
+    for (both, out) in gate_up
+        .chunks_exact(2 * width)
+        .zip(out.chunks_exact_mut(width))
+    {
         let (gate, up) = both.split_at(width);
         for at in 0..width {
             out[at] = gate[at] / (1.0 + exp(-gate[at])) * up[at];
@@ -111,7 +115,11 @@ pub(crate) fn highest(numbers: &[f32]) -> f32 {
     let mut most = [f32::NEG_INFINITY; LANES];
     for block in blocks {
         for lane in 0..LANES {
-            most[lane] = if block[lane] > most[lane] { block[lane] } else { most[lane] };
+            most[lane] = if block[lane] > most[lane] {
+                block[lane]
+            } else {
+                most[lane]
+            };
         }
     }
     let greater = |a: f32, b: &f32| if *b > a { *b } else { a };
@@ -208,7 +216,15 @@ pub(crate) fn exp(x: f32) -> f32 {
     let n = rounded - ROUND;
     let r = n.mul_add(-LOW, n.mul_add(-HIGH, x));
     let mut sum = 1.0 / 5040.0;
-    for term in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+    for term in [
+        1.0 / 720.0,
+        1.0 / 120.0,
+        1.0 / 24.0,
+        1.0 / 6.0,
+        0.5,
+        1.0,
+        1.0,
+    ] {
         sum = r.mul_add(sum, term);
     }
     sum * f32::from_bits(rounded.to_bits().wrapping_add(127) << 23)
@@ -221,7 +237,10 @@ mod tests {
     #[test]
     fn log_softmax_equals_the_sum_in_f64() {
         let logits: Vec<f32> = (0..2500).map(|i| (i as f32 * 0.37).sin() * 20.0).collect();
-        let total: f64 = logits.iter().map(|logit| (f64::from(*logit) * 0.5).exp()).sum();
+        let total: f64 = logits
+            .iter()
+            .map(|logit| (f64::from(*logit) * 0.5).exp())
+            .sum();
         let mut row = logits.clone();
         log_softmax(&mut row, 0.5);
         for (found, logit) in row.iter().zip(&logits) {

@@ -58,7 +58,9 @@ pub(crate) trait Lanes: Copy {
 /// Sixteen numbers of many.
 #[inline(always)]
 pub(crate) fn vector(numbers: &[f32], from: usize) -> &[f32; WIDTH] {
-    numbers[from..][..WIDTH].try_into().expect("a vector's length")
+    numbers[from..][..WIDTH]
+        .try_into()
+        .expect("a vector's length")
 }
 
 /// Rows whose sums fit into the registers together, with [`Lanes::TOGETHER`] panels.
@@ -138,7 +140,8 @@ fn each(number: impl Fn(usize) -> f32) -> [f32; WIDTH] {
 /// below the normal ones whole.
 #[inline(always)]
 fn f16_bits(bits: u16) -> f32 {
-    let magnitude = f32::from_bits(u32::from(bits & 0x7fff) << 13) * f32::from_bits((254 - 15) << 23);
+    let magnitude =
+        f32::from_bits(u32::from(bits & 0x7fff) << 13) * f32::from_bits((254 - 15) << 23);
     f32::from_bits(magnitude.to_bits() | u32::from(bits & 0x8000) << 16)
 }
 
@@ -172,12 +175,14 @@ mod wide {
         #[inline(always)]
         fn bf16(self, bits: &[u16; WIDTH]) -> __m512 {
             let wide = self.avx512f._mm512_cvtepu16_epi32(cast(*bits));
-            self.avx512f._mm512_castsi512_ps(self.avx512f._mm512_slli_epi32::<16>(wide))
+            self.avx512f
+                ._mm512_castsi512_ps(self.avx512f._mm512_slli_epi32::<16>(wide))
         }
 
         #[inline(always)]
         fn i8(self, numbers: &[i8; WIDTH]) -> __m512 {
-            self.avx512f._mm512_cvtepi32_ps(self.avx512f._mm512_cvtepi8_epi32(cast(*numbers)))
+            self.avx512f
+                ._mm512_cvtepi32_ps(self.avx512f._mm512_cvtepi8_epi32(cast(*numbers)))
         }
 
         #[inline(always)]
@@ -204,7 +209,9 @@ mod wide {
         #[allow(unsafe_code, reason = "a hint, which may name any address")]
         fn fetch<T>(self, soon: &T) {
             for line in 0..size_of::<T>().div_ceil(LINE) {
-                let line = std::ptr::from_ref(soon).cast::<i8>().wrapping_add(line * LINE);
+                let line = std::ptr::from_ref(soon)
+                    .cast::<i8>()
+                    .wrapping_add(line * LINE);
                 unsafe { _mm_prefetch::<_MM_HINT_T1>(line) };
             }
         }

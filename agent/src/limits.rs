@@ -35,14 +35,28 @@ impl Limits {
     pub fn measure() -> Self {
         let memory = vec![1.0_f32; 64 << 20];
         let bytes_per_s = best(size_of_val(&memory[..]) as f64, || {
-            black_box(memory.par_chunks(1 << 18).map(|part| kernel::widest(Sum(part))).sum::<f32>());
+            black_box(
+                memory
+                    .par_chunks(1 << 18)
+                    .map(|part| kernel::widest(Sum(part)))
+                    .sum::<f32>(),
+            );
         });
         let threads = rayon::current_num_threads();
         let chain = 1 << 16;
         let flop_per_s = best((2 * SUMS * chain * threads) as f64, || {
-            black_box((0..threads).into_par_iter().map(|_| kernel::widest(Chains(chain))).sum::<f32>());
+            black_box(
+                (0..threads)
+                    .into_par_iter()
+                    .map(|_| kernel::widest(Chains(chain)))
+                    .sum::<f32>(),
+            );
         });
-        Self { threads, bytes_per_s, flop_per_s }
+        Self {
+            threads,
+            bytes_per_s,
+            flop_per_s,
+        }
     }
 
     /// Those of a device through burn: adding a number to a long vector in place, which reads and writes it, and the
@@ -53,7 +67,11 @@ impl Limits {
     }
 
     fn of_sizes(device: &Device, precision: Precision, copied: usize, multiplied: usize) -> Self {
-        let wait = || device.sync().expect("a device that computes can be waited for");
+        let wait = || {
+            device
+                .sync()
+                .expect("a device that computes can be waited for")
+        };
         let mut memory = Some(Tensor::<1>::random([copied], Distribution::Default, device));
         let mut copy = || {
             memory = memory.take().map(|numbers| numbers + 1.0);
@@ -61,7 +79,8 @@ impl Limits {
         };
         copy();
         let bytes_per_s = best((2 * size_of::<f32>() * copied) as f64, copy);
-        let matrix = || Tensor::<2>::random([multiplied, multiplied], Distribution::Default, device);
+        let matrix =
+            || Tensor::<2>::random([multiplied, multiplied], Distribution::Default, device);
         let (left, right) = (precision.narrow(matrix()), precision.narrow(matrix()));
         let multiply = || {
             black_box(left.clone().matmul(right.clone()));
@@ -69,7 +88,11 @@ impl Limits {
         };
         multiply();
         let flop_per_s = best(2.0 * (multiplied as f64).powi(3), multiply);
-        Self { threads: rayon::current_num_threads(), bytes_per_s, flop_per_s }
+        Self {
+            threads: rayon::current_num_threads(),
+            bytes_per_s,
+            flop_per_s,
+        }
     }
 
     /// Seconds that a pass takes at least, which reads so many bytes and does so many operations.
@@ -133,8 +156,15 @@ mod tests {
 
     #[test]
     fn the_nearer_ceiling_counts() {
-        let limits = Limits { threads: 1, bytes_per_s: 10.0, flop_per_s: 100.0 };
-        assert_eq!((limits.seconds(30.0, 100.0), limits.seconds(30.0, 1000.0)), (3.0, 10.0));
+        let limits = Limits {
+            threads: 1,
+            bytes_per_s: 10.0,
+            flop_per_s: 100.0,
+        };
+        assert_eq!(
+            (limits.seconds(30.0, 100.0), limits.seconds(30.0, 1000.0)),
+            (3.0, 10.0)
+        );
     }
 
     /// Doubling a side is eight times the work of a product; the ceiling is a speed, and stays of one order.
@@ -142,7 +172,10 @@ mod tests {
     fn the_ceilings_of_a_device_are_speeds() {
         let of = |side| Limits::of_sizes(&Device::flex(), Precision::F32, 1 << 16, side);
         let (small, large) = (of(64), of(128));
-        for ratio in [small.flop_per_s / large.flop_per_s, small.bytes_per_s / large.bytes_per_s] {
+        for ratio in [
+            small.flop_per_s / large.flop_per_s,
+            small.bytes_per_s / large.bytes_per_s,
+        ] {
             assert!((0.05..20.0).contains(&ratio), "{small:?} and {large:?}");
         }
     }

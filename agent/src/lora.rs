@@ -73,7 +73,15 @@ impl Target {
     /// All seven.
     #[must_use]
     pub fn all() -> Vec<Self> {
-        vec![Self::QProj, Self::KProj, Self::VProj, Self::OProj, Self::GateProj, Self::UpProj, Self::DownProj]
+        vec![
+            Self::QProj,
+            Self::KProj,
+            Self::VProj,
+            Self::OProj,
+            Self::GateProj,
+            Self::UpProj,
+            Self::DownProj,
+        ]
     }
 
     /// Its name, the same on burn, at Hugging Face and in PEFT.
@@ -105,18 +113,26 @@ impl LoraRecipe {
     /// # Errors
     /// Says which key does not fit.
     pub fn check(&self) -> Result<(), String> {
-        let twice = (1..self.targets.len()).find(|index| self.targets[..*index].contains(&self.targets[*index]));
+        let twice = (1..self.targets.len())
+            .find(|index| self.targets[..*index].contains(&self.targets[*index]));
         if self.rank == 0 {
             return Err("lora: rank starts at 1".into());
         }
         if !(self.alpha.is_finite() && self.alpha > 0.0) {
-            return Err(format!("lora: alpha is {}, and must be a number above 0", self.alpha));
+            return Err(format!(
+                "lora: alpha is {}, and must be a number above 0",
+                self.alpha
+            ));
         }
         if self.targets.is_empty() {
             return Err("lora: targets is empty, so nothing would learn".into());
         }
-        twice
-            .map_or(Ok(()), |index| Err(format!("lora: {} stands twice among the targets", self.targets[index].name())))
+        twice.map_or(Ok(()), |index| {
+            Err(format!(
+                "lora: {} stands twice among the targets",
+                self.targets[index].name()
+            ))
+        })
     }
 }
 
@@ -152,7 +168,8 @@ impl ValueNetwork {
     /// # Errors
     /// When the recipe does not fit.
     pub fn with_lora(self, recipe: &LoraRecipe, seed: u64) -> Result<Self, AgentError> {
-        Ok(attach(self, recipe, seed)?.set_require_grad_group(ParamGroup::from_path("value_head"), true))
+        Ok(attach(self, recipe, seed)?
+            .set_require_grad_group(ParamGroup::from_path("value_head"), true))
     }
 
     /// What learning changes, for a checkpoint: the factors of the adapters and the head; of a network without adapters
@@ -190,31 +207,52 @@ impl Place {
 
     /// The layer and the matrix that stand here, and what is below the matrix.
     fn matrix(&self) -> Option<(&str, Target, &[String])> {
-        let place = self.0.strip_prefix(&["trunk".to_string()]).unwrap_or(&self.0);
-        let [layers, layer, matrix, below @ ..] = place else { return None };
-        let target = Target::all().into_iter().find(|target| target.name() == matrix)?;
+        let place = self
+            .0
+            .strip_prefix(&["trunk".to_string()])
+            .unwrap_or(&self.0);
+        let [layers, layer, matrix, below @ ..] = place else {
+            return None;
+        };
+        let target = Target::all()
+            .into_iter()
+            .find(|target| target.name() == matrix)?;
         (layers == "layers").then_some((layer, target, below))
     }
 
     /// PEFT's name of the factor that stands here.
     fn factor(&self) -> Option<String> {
-        let (layer, target, [lora, factor]) = self.matrix()? else { return None };
+        let (layer, target, [lora, factor]) = self.matrix()? else {
+            return None;
+        };
         let end = match (lora.as_str(), factor.as_str()) {
             ("lora", "a") => DOWN,
             ("lora", "b") => UP,
             _ => return None,
         };
-        Some(format!("{PREFIX}model.layers.{layer}.{}.{}{end}", target.block(), target.name()))
+        Some(format!(
+            "{PREFIX}model.layers.{layer}.{}.{}{end}",
+            target.block(),
+            target.name()
+        ))
     }
 }
 
 /// burn's adapters on the matrices of the recipe; all else is held still.
 fn attach<M: Module>(network: M, recipe: &LoraRecipe, seed: u64) -> Result<M, AgentError> {
     recipe.check().map_err(AgentError::Config)?;
-    let mut found = Matrices { targets: &recipe.targets, place: Place::default(), paths: Vec::new() };
+    let mut found = Matrices {
+        targets: &recipe.targets,
+        place: Place::default(),
+        paths: Vec::new(),
+    };
     network.visit(&mut found);
-    let lora = Lora::new(recipe.rank, recipe.alpha).set_param_group(ParamGroup::from_paths(found.paths));
-    Ok(network.apply_lora(lora).map(&mut Draw { seed, place: Place::default() }))
+    let lora =
+        Lora::new(recipe.rank, recipe.alpha).set_param_group(ParamGroup::from_paths(found.paths));
+    Ok(network.apply_lora(lora).map(&mut Draw {
+        seed,
+        place: Place::default(),
+    }))
 }
 
 /// The paths of the matrices that are to have adapters.
@@ -267,7 +305,9 @@ impl ModuleMapper for Draw {
         let mut rng = StdRng::from_seed(digest.finalize().into());
         let dims = param.dims();
         let bound = 1.0 / (dims[0] as f32).sqrt();
-        let drawn = (0..dims.iter().product()).map(|_| (2.0 * rng.random::<f32>() - 1.0) * bound).collect();
+        let drawn = (0..dims.iter().product())
+            .map(|_| (2.0 * rng.random::<f32>() - 1.0) * bound)
+            .collect();
         filled(param, drawn)
     }
 }
@@ -276,7 +316,11 @@ impl ModuleMapper for Draw {
 fn filled<const D: usize>(param: Param<Tensor<D>>, values: Vec<f32>) -> Param<Tensor<D>> {
     let (id, tensor, mapper) = param.consume();
     let data = TensorData::new(values, tensor.dims());
-    Param::from_mapped_value(id, Tensor::from_data(data, &tensor.device()).require_grad(), mapper)
+    Param::from_mapped_value(
+        id,
+        Tensor::from_data(data, &tensor.device()).require_grad(),
+        mapper,
+    )
 }
 
 /// The factors of a network's adapters, under PEFT's names and in its layout, and the head of a value network; none
@@ -293,10 +337,22 @@ fn learned<M: Module>(network: &M) -> Option<Weights> {
         }
 
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let name = self.0.factor().or_else(|| (self.0.path() == "value_head").then(|| VALUE_HEAD.into()));
-            let (Some(name), &[input, out]) = (name, &param.dims()[..]) else { return };
-            let data = param.val().into_data().try_to_vec::<f32>().expect("factors are f32 as their base");
-            let tensor = HostTensor { shape: vec![out, input], data: transposed(&data, input, out) };
+            let name = self
+                .0
+                .factor()
+                .or_else(|| (self.0.path() == "value_head").then(|| VALUE_HEAD.into()));
+            let (Some(name), &[input, out]) = (name, &param.dims()[..]) else {
+                return;
+            };
+            let data = param
+                .val()
+                .into_data()
+                .try_to_vec::<f32>()
+                .expect("factors are f32 as their base");
+            let tensor = HostTensor {
+                shape: vec![out, input],
+                data: transposed(&data, input, out),
+            };
             self.1.0.insert(name, tensor);
         }
     }
@@ -322,7 +378,9 @@ fn put_factors<M: Module>(network: M, weights: &Weights) -> Result<M, AgentError
         }
 
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            let (Some(name), &[input, out]) = (self.0.factor(), &param.dims()[..]) else { return param };
+            let (Some(name), &[input, out]) = (self.0.factor(), &param.dims()[..]) else {
+                return param;
+            };
             match self.1.get(&name, &[out, input]) {
                 Ok(data) => filled(param, transposed(data, out, input)),
                 Err(error) => {
@@ -359,7 +417,11 @@ impl Adapter {
         if let Some(head) = learned.0.remove(VALUE_HEAD) {
             learned.0.insert(format!("{PREFIX}{VALUE_HEAD}"), head);
         }
-        let LoraRecipe { rank, alpha, targets } = recipe;
+        let LoraRecipe {
+            rank,
+            alpha,
+            targets,
+        } = recipe;
         let whole = alpha.fract() == 0.0 && alpha.abs() < 1e9;
         let config = json!({
             "peft_type": "LORA",
@@ -374,7 +436,12 @@ impl Adapter {
             "inference_mode": true,
         });
         let config = config.as_object().cloned().unwrap_or_default();
-        Self { config, scale: alpha / *rank as f64, rank: *rank, tensors: learned }
+        Self {
+            config,
+            scale: alpha / *rank as f64,
+            rank: *rank,
+            tensors: learned,
+        }
     }
 
     /// Reads an adapter's folder, written here or by PEFT.
@@ -384,12 +451,21 @@ impl Adapter {
     /// never ignored.
     pub fn open(folder: &Path) -> Result<Self, AgentError> {
         let path = folder.join(ADAPTER_CONFIG);
-        let content = |reason: String| AgentError::Content { path: path.clone(), reason };
+        let content = |reason: String| AgentError::Content {
+            path: path.clone(),
+            reason,
+        };
         let bytes = files::read(&path, CONFIG_LIMIT)?;
-        let config: Map<String, Value> = serde_json::from_slice(&bytes).map_err(|e| content(e.to_string()))?;
+        let config: Map<String, Value> =
+            serde_json::from_slice(&bytes).map_err(|e| content(e.to_string()))?;
         let (rank, scale) = understood(&config).map_err(content)?;
         let tensors = Weights::open(&folder.join(ADAPTER_WEIGHTS))?;
-        Ok(Self { config, scale, rank, tensors })
+        Ok(Self {
+            config,
+            scale,
+            rank,
+            tensors,
+        })
     }
 
     /// Writes the folder; the tensors last.
@@ -397,18 +473,26 @@ impl Adapter {
     /// # Errors
     /// When a file cannot be written.
     pub fn save(&self, folder: &Path) -> Result<(), AgentError> {
-        let file_error = |path: &Path, source| AgentError::File { path: path.into(), source };
+        let file_error = |path: &Path, source| AgentError::File {
+            path: path.into(),
+            source,
+        };
         std::fs::create_dir_all(folder).map_err(|source| file_error(folder, source))?;
         let path = folder.join(ADAPTER_CONFIG);
-        let text = serde_json::to_string_pretty(&self.config).map_err(|e| AgentError::Config(e.to_string()))?;
-        scenarios::files::replace(&path, (text + "\n").as_bytes()).map_err(|source| file_error(&path, source))?;
+        let text = serde_json::to_string_pretty(&self.config)
+            .map_err(|e| AgentError::Config(e.to_string()))?;
+        scenarios::files::replace(&path, (text + "\n").as_bytes())
+            .map_err(|source| file_error(&path, source))?;
         self.tensors.save(&folder.join(ADAPTER_WEIGHTS))
     }
 
     /// The hash of the policy that it was learned over; none for an adapter from elsewhere.
     #[must_use]
     pub fn base(&self) -> Option<&str> {
-        self.config.get("base_model_name_or_path")?.as_str()?.strip_prefix(POLICY)
+        self.config
+            .get("base_model_name_or_path")?
+            .as_str()?
+            .strip_prefix(POLICY)
     }
 
     /// The base with what was learned over it: W + scale · B·A, and the head of a value network.
@@ -417,13 +501,17 @@ impl Adapter {
     /// When the base lacks a matrix or has one of another shape, a factor lacks its twin, or a tensor is neither.
     pub fn merge(&self, mut base: Weights) -> Result<Weights, AgentError> {
         for (name, tensor) in &self.tensors.0 {
-            let stranger = || AgentError::Config(format!("tensor {name} is none that can be merged"));
+            let stranger =
+                || AgentError::Config(format!("tensor {name} is none that can be merged"));
             let module = name.strip_prefix(PREFIX).ok_or_else(stranger)?;
             if let Some(matrix) = module.strip_suffix(DOWN) {
                 self.merge_matrix(matrix, &mut base)?;
             } else if let Some(matrix) = module.strip_suffix(UP) {
                 let down = format!("{PREFIX}{matrix}{DOWN}");
-                self.tensors.0.get(&down).ok_or_else(|| AgentError::Config(format!("tensor {down} is missing")))?;
+                self.tensors
+                    .0
+                    .get(&down)
+                    .ok_or_else(|| AgentError::Config(format!("tensor {down} is missing")))?;
             } else if module == VALUE_HEAD {
                 base.get(VALUE_HEAD, &tensor.shape)?;
                 base.0.insert(VALUE_HEAD.into(), tensor.clone());
@@ -440,15 +528,27 @@ impl Adapter {
         let missing = || AgentError::Config(format!("tensor {name} is missing"));
         let shape = base.0.get(&name).ok_or_else(missing)?.shape.clone();
         let [out, input] = shape[..] else {
-            return Err(AgentError::Config(format!("tensor {name} has shape {shape:?}, and is no matrix")));
+            return Err(AgentError::Config(format!(
+                "tensor {name} has shape {shape:?}, and is no matrix"
+            )));
         };
-        let factor = |end: &str, shape: [usize; 2]| self.tensors.get(&format!("{PREFIX}{matrix}{end}"), &shape);
+        let factor = |end: &str, shape: [usize; 2]| {
+            self.tensors.get(&format!("{PREFIX}{matrix}{end}"), &shape)
+        };
         let (down, up) = (factor(DOWN, [rank, input])?, factor(UP, [out, rank])?);
-        let Some(whole) = base.0.get_mut(&name) else { return Err(missing()) };
-        for (row, up) in whole.data.chunks_exact_mut(input).zip(up.chunks_exact(rank)) {
+        let Some(whole) = base.0.get_mut(&name) else {
+            return Err(missing());
+        };
+        for (row, up) in whole
+            .data
+            .chunks_exact_mut(input)
+            .zip(up.chunks_exact(rank))
+        {
             for (weight, down) in up.iter().zip(down.chunks_exact(input)) {
                 let weight = (self.scale * f64::from(*weight)) as f32;
-                row.iter_mut().zip(down).for_each(|(sum, down)| *sum += weight * down);
+                row.iter_mut()
+                    .zip(down)
+                    .for_each(|(sum, down)| *sum += weight * down);
             }
         }
         Ok(())
@@ -465,10 +565,16 @@ impl Model {
         let hash = self.policy.hash();
         if let Some(base) = adapter.base().filter(|base| *base != hash) {
             let reason = format!("was learned over policy {base}, and this is policy {hash}");
-            return Err(AgentError::Content { path: folder.join(ADAPTER_CONFIG), reason });
+            return Err(AgentError::Content {
+                path: folder.join(ADAPTER_CONFIG),
+                reason,
+            });
         }
         self.policy = adapter.merge(self.policy).map_err(|error| match error {
-            AgentError::Config(reason) => AgentError::Content { path: folder.join(ADAPTER_WEIGHTS), reason },
+            AgentError::Config(reason) => AgentError::Content {
+                path: folder.join(ADAPTER_WEIGHTS),
+                reason,
+            },
             other => other,
         })?;
         Ok(self)
@@ -519,9 +625,15 @@ fn understood(config: &Map<String, Value>) -> Result<(usize, f64), String> {
     if !config.contains_key("peft_type") {
         return Err("peft_type is missing".into());
     }
-    let rank = config.get("r").and_then(Value::as_u64).filter(|rank| *rank > 0);
+    let rank = config
+        .get("r")
+        .and_then(Value::as_u64)
+        .filter(|rank| *rank > 0);
     let rank = rank.ok_or("r must be a whole number above 0")? as usize;
-    let alpha = config.get("lora_alpha").and_then(Value::as_f64).ok_or("lora_alpha must be a number")?;
+    let alpha = config
+        .get("lora_alpha")
+        .and_then(Value::as_f64)
+        .ok_or("lora_alpha must be a number")?;
     match config.get("use_rslora").unwrap_or(&Value::Null) {
         Value::Null | Value::Bool(false) => Ok((rank, alpha / rank as f64)),
         Value::Bool(true) => Ok((rank, alpha / (rank as f64).sqrt())),
@@ -542,7 +654,11 @@ mod tests {
     use std::fs;
 
     fn recipe(targets: &[Target]) -> LoraRecipe {
-        LoraRecipe { rank: 3, alpha: 6.0, targets: targets.to_vec() }
+        LoraRecipe {
+            rank: 3,
+            alpha: 6.0,
+            targets: targets.to_vec(),
+        }
     }
 
     /// No weight is 0.
@@ -550,7 +666,11 @@ mod tests {
         let config = tiny_config();
         let mut weights = Weights::random(&config, 5).with_zero_value_head(&config);
         for tensor in weights.0.values_mut() {
-            tensor.data.iter_mut().enumerate().for_each(|(i, w)| *w += (i as f32 * 1.7).sin() / 4.0);
+            tensor
+                .data
+                .iter_mut()
+                .enumerate()
+                .for_each(|(i, w)| *w += (i as f32 * 1.7).sin() / 4.0);
         }
         weights
     }
@@ -569,20 +689,32 @@ mod tests {
     }
 
     fn logits(decoder: &Decoder) -> Vec<f32> {
-        decoder.logits(decoder.hidden(tokens()).reshape([18, -1])).into_data().try_to_vec().unwrap()
+        decoder
+            .logits(decoder.hidden(tokens()).reshape([18, -1]))
+            .into_data()
+            .try_to_vec()
+            .unwrap()
     }
 
     /// The factors, no B 0 any more.
     fn moved(mut learned: Weights) -> Weights {
         for tensor in learned.0.values_mut() {
-            tensor.data.iter_mut().enumerate().for_each(|(i, w)| *w += (i as f32 * 0.9).cos() / 8.0);
+            tensor
+                .data
+                .iter_mut()
+                .enumerate()
+                .for_each(|(i, w)| *w += (i as f32 * 0.9).cos() / 8.0);
         }
         learned
     }
 
     #[track_caller]
     fn close(a: &[f32], b: &[f32], most: f32) {
-        let off = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let off = a
+            .iter()
+            .zip(b)
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f32::max);
         assert!(a.len() == b.len() && off < most, "off by {off}");
     }
 
@@ -595,7 +727,13 @@ mod tests {
             assert_eq!(logits(&adapted), logits(&plain));
             let plain = value(&weights).with_precision(precision);
             let adapted = plain.clone().with_lora(&recipe(&Target::all()), 1).unwrap();
-            let values = |network: &ValueNetwork| network.values(tokens()).into_data().try_to_vec::<f32>().unwrap();
+            let values = |network: &ValueNetwork| {
+                network
+                    .values(tokens())
+                    .into_data()
+                    .try_to_vec::<f32>()
+                    .unwrap()
+            };
             assert_eq!(values(&adapted), values(&plain));
             assert_eq!(adapted.to_weights(), weights);
         }
@@ -604,21 +742,54 @@ mod tests {
     /// As PEFT names and shapes them: A `[r, in]`, B `[out, r]`. Only what the recipe names is there.
     #[test]
     fn the_factors_of_the_targets_are_what_learns() {
-        let adapted = decoder(&base()).with_lora(&recipe(&[Target::KProj, Target::DownProj]), 1).unwrap();
+        let adapted = decoder(&base())
+            .with_lora(&recipe(&[Target::KProj, Target::DownProj]), 1)
+            .unwrap();
         let learned = adapted.to_learned();
-        let found: Vec<(&str, &[usize])> = learned.0.iter().map(|(name, t)| (name.as_str(), &t.shape[..])).collect();
+        let found: Vec<(&str, &[usize])> = learned
+            .0
+            .iter()
+            .map(|(name, t)| (name.as_str(), &t.shape[..]))
+            .collect();
         let expected: [(&str, &[usize]); 8] = [
-            ("base_model.model.model.layers.0.mlp.down_proj.lora_A.weight", &[3, 40]),
-            ("base_model.model.model.layers.0.mlp.down_proj.lora_B.weight", &[24, 3]),
-            ("base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight", &[3, 24]),
-            ("base_model.model.model.layers.0.self_attn.k_proj.lora_B.weight", &[12, 3]),
-            ("base_model.model.model.layers.1.mlp.down_proj.lora_A.weight", &[3, 40]),
-            ("base_model.model.model.layers.1.mlp.down_proj.lora_B.weight", &[24, 3]),
-            ("base_model.model.model.layers.1.self_attn.k_proj.lora_A.weight", &[3, 24]),
-            ("base_model.model.model.layers.1.self_attn.k_proj.lora_B.weight", &[12, 3]),
+            (
+                "base_model.model.model.layers.0.mlp.down_proj.lora_A.weight",
+                &[3, 40],
+            ),
+            (
+                "base_model.model.model.layers.0.mlp.down_proj.lora_B.weight",
+                &[24, 3],
+            ),
+            (
+                "base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight",
+                &[3, 24],
+            ),
+            (
+                "base_model.model.model.layers.0.self_attn.k_proj.lora_B.weight",
+                &[12, 3],
+            ),
+            (
+                "base_model.model.model.layers.1.mlp.down_proj.lora_A.weight",
+                &[3, 40],
+            ),
+            (
+                "base_model.model.model.layers.1.mlp.down_proj.lora_B.weight",
+                &[24, 3],
+            ),
+            (
+                "base_model.model.model.layers.1.self_attn.k_proj.lora_A.weight",
+                &[3, 24],
+            ),
+            (
+                "base_model.model.model.layers.1.self_attn.k_proj.lora_B.weight",
+                &[12, 3],
+            ),
         ];
         assert_eq!(found, expected);
-        let all = value(&base()).with_lora(&recipe(&Target::all()), 1).unwrap().to_learned();
+        let all = value(&base())
+            .with_lora(&recipe(&Target::all()), 1)
+            .unwrap()
+            .to_learned();
         assert_eq!(all.0.len(), 2 * 7 * 2 + 1);
         assert_eq!(all.0[VALUE_HEAD], base().0[VALUE_HEAD]);
     }
@@ -626,12 +797,19 @@ mod tests {
     /// Uniform within ±1/√in, so its variance is 1/(3·in).
     #[test]
     fn the_seed_alone_decides_the_factors() {
-        let learned =
-            |seed: u64, targets: &[Target]| decoder(&base()).with_lora(&recipe(targets), seed).unwrap().to_learned();
+        let learned = |seed: u64, targets: &[Target]| {
+            decoder(&base())
+                .with_lora(&recipe(targets), seed)
+                .unwrap()
+                .to_learned()
+        };
         let all = learned(1, &Target::all());
         assert_eq!(learned(1, &Target::all()), all);
         let some = learned(1, &[Target::UpProj]);
-        assert!(some.0.iter().all(|(name, tensor)| all.0[name] == *tensor), "whatever else is adapted");
+        assert!(
+            some.0.iter().all(|(name, tensor)| all.0[name] == *tensor),
+            "whatever else is adapted"
+        );
         let other = learned(2, &Target::all());
         let mut drawn = BTreeSet::new();
         for (name, HostTensor { shape, data }) in &all.0 {
@@ -644,7 +822,10 @@ mod tests {
             let inputs = shape[1] as f32;
             assert!(data.iter().all(|a| a.abs() <= 1.0 / inputs.sqrt()));
             let variance = data.iter().map(|a| a * a).sum::<f32>() / data.len() as f32;
-            assert!((variance * 3.0 * inputs - 1.0).abs() < 0.5, "{name}: {variance}");
+            assert!(
+                (variance * 3.0 * inputs - 1.0).abs() < 0.5,
+                "{name}: {variance}"
+            );
         }
     }
 
@@ -669,11 +850,15 @@ mod tests {
                 }
             }
         }
-        let network = value(&base()).with_lora(&recipe(&[Target::QProj]), 1).unwrap();
+        let network = value(&base())
+            .with_lora(&recipe(&[Target::QProj]), 1)
+            .unwrap();
         let gradients = network.values(tokens()).sum().backward();
         let mut fetch = Fetch(Place::default(), &gradients, Vec::new());
         network.visit(&mut fetch);
-        let factors = [0, 1].map(|layer| ["a", "b"].map(|f| format!("trunk.layers.{layer}.q_proj.lora.{f}"))).concat();
+        let factors = [0, 1]
+            .map(|layer| ["a", "b"].map(|f| format!("trunk.layers.{layer}.q_proj.lora.{f}")))
+            .concat();
         assert_eq!(fetch.2, [factors, vec!["value_head".to_string()]].concat());
     }
 
@@ -686,11 +871,21 @@ mod tests {
         let learned = moved(adapted.to_learned());
         let mut all = weights.clone();
         all.0.extend(learned.0.clone());
-        let adapted = value(&all).with_lora(&recipe, 2).unwrap().with_factors(&all).unwrap();
+        let adapted = value(&all)
+            .with_lora(&recipe, 2)
+            .unwrap()
+            .with_factors(&all)
+            .unwrap();
         assert_eq!(adapted.to_learned(), learned);
 
         let merged = adapted.to_weights();
-        let values = |network: &ValueNetwork| network.values(tokens()).into_data().try_to_vec::<f32>().unwrap();
+        let values = |network: &ValueNetwork| {
+            network
+                .values(tokens())
+                .into_data()
+                .try_to_vec::<f32>()
+                .unwrap()
+        };
         close(&values(&adapted), &values(&value(&merged)), 1e-4);
         let folder = tempfile::tempdir().unwrap();
         let adapter = Adapter::new(&recipe, "0123456789abcdef", learned);
@@ -699,7 +894,10 @@ mod tests {
         assert_eq!(again, adapter);
         assert_eq!(again.base(), Some("0123456789abcdef"));
         let by_hand = again.merge(weights.clone()).unwrap();
-        assert_eq!(by_hand.0.keys().collect::<Vec<_>>(), weights.0.keys().collect::<Vec<_>>());
+        assert_eq!(
+            by_hand.0.keys().collect::<Vec<_>>(),
+            weights.0.keys().collect::<Vec<_>>()
+        );
         for (name, tensor) in &merged.0 {
             close(&tensor.data, &by_hand.0[name].data, 1e-6);
             let stays = name.contains("norm") || name.contains("embed");
@@ -711,15 +909,39 @@ mod tests {
     /// W + ½·B·A = [[2, 2, 2], [5½, 5, 4½]].
     #[test]
     fn a_merge_by_hand() {
-        let tensor = |shape: &[usize], data: &[f32]| HostTensor { shape: shape.to_vec(), data: data.to_vec() };
+        let tensor = |shape: &[usize], data: &[f32]| HostTensor {
+            shape: shape.to_vec(),
+            data: data.to_vec(),
+        };
         let name = |end: &str| format!("{PREFIX}model.layers.0.mlp.up_proj{end}");
         let learned = Weights(
-            [(name(DOWN), tensor(&[1, 3], &[1.0, 0.0, -1.0])), (name(UP), tensor(&[2, 1], &[2.0, 3.0]))].into(),
+            [
+                (name(DOWN), tensor(&[1, 3], &[1.0, 0.0, -1.0])),
+                (name(UP), tensor(&[2, 1], &[2.0, 3.0])),
+            ]
+            .into(),
         );
-        let adapter = Adapter::new(&LoraRecipe { rank: 1, alpha: 0.5, targets: Target::all() }, "", learned);
+        let adapter = Adapter::new(
+            &LoraRecipe {
+                rank: 1,
+                alpha: 0.5,
+                targets: Target::all(),
+            },
+            "",
+            learned,
+        );
         let matrix = "model.layers.0.mlp.up_proj.weight".to_string();
-        let base = Weights([(matrix.clone(), tensor(&[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]))].into());
-        assert_eq!(adapter.merge(base).unwrap().0[&matrix].data, [2.0, 2.0, 2.0, 5.5, 5.0, 4.5]);
+        let base = Weights(
+            [(
+                matrix.clone(),
+                tensor(&[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]),
+            )]
+            .into(),
+        );
+        assert_eq!(
+            adapter.merge(base).unwrap().0[&matrix].data,
+            [2.0, 2.0, 2.0, 5.5, 5.0, 4.5]
+        );
     }
 
     #[test]
@@ -727,24 +949,52 @@ mod tests {
         let (weights, recipe) = (base(), recipe(&[Target::OProj]));
         let adapted = decoder(&weights).with_lora(&recipe, 1).unwrap();
         let same = adapted.clone().with_factors(&weights).unwrap();
-        assert_eq!(same.to_learned(), adapted.to_learned(), "there are none in the base");
+        assert_eq!(
+            same.to_learned(),
+            adapted.to_learned(),
+            "there are none in the base"
+        );
         let mut learned = adapted.to_learned();
         let name = "base_model.model.model.layers.1.self_attn.o_proj.lora_B.weight";
         learned.0.get_mut(name).unwrap().shape = vec![3, 24];
-        let said = |learned: &Weights| adapted.clone().with_factors(learned).unwrap_err().to_string();
-        assert_eq!(said(&learned), format!("model configuration: tensor {name} has shape [3, 24], expected [24, 3]"));
+        let said = |learned: &Weights| {
+            adapted
+                .clone()
+                .with_factors(learned)
+                .unwrap_err()
+                .to_string()
+        };
+        assert_eq!(
+            said(&learned),
+            format!("model configuration: tensor {name} has shape [3, 24], expected [24, 3]")
+        );
         learned.0.remove(name);
-        assert_eq!(said(&learned), format!("model configuration: tensor {name} is missing"));
+        assert_eq!(
+            said(&learned),
+            format!("model configuration: tensor {name} is missing")
+        );
     }
 
     #[test]
     fn a_recipe_that_cannot_be_followed_is_refused() {
         let said = |rank, alpha, targets: &[Target]| {
-            LoraRecipe { rank, alpha, targets: targets.to_vec() }.check().unwrap_err()
+            LoraRecipe {
+                rank,
+                alpha,
+                targets: targets.to_vec(),
+            }
+            .check()
+            .unwrap_err()
         };
         assert_eq!(said(0, 16.0, &Target::all()), "lora: rank starts at 1");
-        assert_eq!(said(8, f64::NAN, &Target::all()), "lora: alpha is NaN, and must be a number above 0");
-        assert_eq!(said(8, 16.0, &[]), "lora: targets is empty, so nothing would learn");
+        assert_eq!(
+            said(8, f64::NAN, &Target::all()),
+            "lora: alpha is NaN, and must be a number above 0"
+        );
+        assert_eq!(
+            said(8, 16.0, &[]),
+            "lora: targets is empty, so nothing would learn"
+        );
         assert_eq!(
             said(8, 16.0, &[Target::QProj, Target::UpProj, Target::QProj]),
             "lora: q_proj stands twice among the targets"
@@ -754,10 +1004,20 @@ mod tests {
     /// A model over [`tiny_config`]'s shape.
     fn model() -> Model {
         let tokenizer = Tokenizer::train(["go to desk 1"].into_iter(), 300).unwrap();
-        let config = DecoderConfig { vocab_size: tokenizer.vocab_size(), ..tiny_config() };
+        let config = DecoderConfig {
+            vocab_size: tokenizer.vocab_size(),
+            ..tiny_config()
+        };
         let policy = Weights::random(&config, 7);
         let (text_versions, companions) = (BTreeSet::new(), Companions::default());
-        Model { config, tokenizer, policy, value: None, text_versions, companions }
+        Model {
+            config,
+            tokenizer,
+            policy,
+            value: None,
+            text_versions,
+            companions,
+        }
     }
 
     /// What PEFT 0.21.2 writes for a LoRA of rank 3.
@@ -777,7 +1037,12 @@ mod tests {
         let (folder, model) = (tempfile::tempdir().unwrap(), model());
         let device = Device::flex().autodiff();
         let decoder = Decoder::from_weights(&model.config, &model.policy, &device).unwrap();
-        let learned = moved(decoder.with_lora(&recipe(&[Target::VProj]), 1).unwrap().to_learned());
+        let learned = moved(
+            decoder
+                .with_lora(&recipe(&[Target::VProj]), 1)
+                .unwrap()
+                .to_learned(),
+        );
         learned.save(&folder.path().join(ADAPTER_WEIGHTS)).unwrap();
         let merged = |config: &str| {
             fs::write(folder.path().join(ADAPTER_CONFIG), config).unwrap();
@@ -788,27 +1053,56 @@ mod tests {
             f64::from(merged.policy.0[name].data[5] - model.policy.0[name].data[5])
         };
         let plain = moved(&merged(OF_PEFT).unwrap());
-        let by_root = moved(&merged(&OF_PEFT.replace("\"use_rslora\": false", "\"use_rslora\": true")).unwrap());
-        assert!((by_root / plain - 3.0_f64.sqrt()).abs() < 1e-3, "{by_root} and {plain}");
+        let by_root = moved(
+            &merged(&OF_PEFT.replace("\"use_rslora\": false", "\"use_rslora\": true")).unwrap(),
+        );
+        assert!(
+            (by_root / plain - 3.0_f64.sqrt()).abs() < 1e-3,
+            "{by_root} and {plain}"
+        );
 
         let said = |from: &str, to: &str| {
             assert!(OF_PEFT.contains(from));
             merged(&OF_PEFT.replace(from, to)).unwrap_err().to_string()
         };
         for (from, to, words) in [
-            ("\"use_dora\": false", "\"use_dora\": true", "adapter_config.json: use_dora is true; only a plain LoRA"),
-            ("\"LORA\"", "\"IA3\"", "peft_type is \"IA3\"; only a plain LoRA can be merged"),
+            (
+                "\"use_dora\": false",
+                "\"use_dora\": true",
+                "adapter_config.json: use_dora is true; only a plain LoRA",
+            ),
+            (
+                "\"LORA\"",
+                "\"IA3\"",
+                "peft_type is \"IA3\"; only a plain LoRA can be merged",
+            ),
             ("\"bias\": \"none\"", "\"bias\": \"all\"", "bias is \"all\""),
-            ("\"init_lora_weights\": true", "\"init_lora_weights\": \"pissa\"", "init_lora_weights is \"pissa\""),
-            ("\"rank_pattern\": {}", "\"rank_pattern\": {\"q_proj\": 8}", "rank_pattern is {\"q_proj\":8}"),
-            ("\"velora_config\"", "\"next_config\": {\"a\": 1}, \"velora_config\"", "next_config is {\"a\":1}"),
+            (
+                "\"init_lora_weights\": true",
+                "\"init_lora_weights\": \"pissa\"",
+                "init_lora_weights is \"pissa\"",
+            ),
+            (
+                "\"rank_pattern\": {}",
+                "\"rank_pattern\": {\"q_proj\": 8}",
+                "rank_pattern is {\"q_proj\":8}",
+            ),
+            (
+                "\"velora_config\"",
+                "\"next_config\": {\"a\": 1}, \"velora_config\"",
+                "next_config is {\"a\":1}",
+            ),
             ("\"r\": 3", "\"r\": 0", "r must be a whole number above 0"),
             (
                 "\"r\": 3",
                 "\"r\": 4",
                 "adapter_model.safetensors: tensor base_model.model.model.layers.0.self_attn.v_proj.lora_A.weight has shape [3, 24], expected [4, 24]",
             ),
-            ("\"some/base\"", "\"policy:0123\"", "was learned over policy 0123, and this is policy"),
+            (
+                "\"some/base\"",
+                "\"policy:0123\"",
+                "was learned over policy 0123, and this is policy",
+            ),
         ] {
             let said = said(from, to);
             assert!(said.contains(words), "{said}");
@@ -817,16 +1111,28 @@ mod tests {
         let tensor = |name: &str, edit: &dyn Fn(&mut HostTensor) -> Option<String>| {
             let mut learned = learned.clone();
             let mut tensor = learned.0.remove(name).unwrap();
-            learned.0.extend(edit(&mut tensor).map(|name| (name, tensor)));
+            learned
+                .0
+                .extend(edit(&mut tensor).map(|name| (name, tensor)));
             learned.save(&folder.path().join(ADAPTER_WEIGHTS)).unwrap();
             merged(OF_PEFT).unwrap_err().to_string()
         };
-        let name = |end: &str| format!("base_model.model.model.layers.1.self_attn.v_proj.{end}.weight");
-        assert!(tensor(&name("lora_B"), &|_| None).ends_with(&format!("tensor {} is missing", name("lora_B"))));
-        assert!(tensor(&name("lora_A"), &|_| None).ends_with(&format!("tensor {} is missing", name("lora_A"))));
+        let name =
+            |end: &str| format!("base_model.model.model.layers.1.self_attn.v_proj.{end}.weight");
+        assert!(
+            tensor(&name("lora_B"), &|_| None)
+                .ends_with(&format!("tensor {} is missing", name("lora_B")))
+        );
+        assert!(
+            tensor(&name("lora_A"), &|_| None)
+                .ends_with(&format!("tensor {} is missing", name("lora_A")))
+        );
         let magnitude = name("lora_magnitude_vector");
         let said = tensor(&name("lora_B"), &|_| Some(magnitude.clone()));
-        assert!(said.contains(&name("lora_B")) || said.contains(&magnitude), "{said}");
+        assert!(
+            said.contains(&name("lora_B")) || said.contains(&magnitude),
+            "{said}"
+        );
         let head = format!("{PREFIX}{VALUE_HEAD}");
         assert!(tensor(&name("lora_B"), &|_| Some(head.clone())).contains("is missing"));
     }

@@ -70,11 +70,22 @@ impl Matrix {
     ///
     /// # Panics
     /// When the length does not fit the shape.
-    pub(crate) fn pack(data: Vec<f32>, columns: usize, inputs: usize, format: WeightFormat) -> Self {
+    pub(crate) fn pack(
+        data: Vec<f32>,
+        columns: usize,
+        inputs: usize,
+        format: WeightFormat,
+    ) -> Self {
         assert_eq!(data.len(), columns * inputs, "weight shape");
-        let is_bf16 = || data.iter().all(|w| bf16::from_f32(*w).to_f32().to_bits() == w.to_bits());
+        let is_bf16 = || {
+            data.iter()
+                .all(|w| bf16::from_f32(*w).to_f32().to_bits() == w.to_bits())
+        };
         // The way back, Lanes::f16, is for finite numbers.
-        let is_f16 = || data.iter().all(|w| w.is_finite() && f16::from_f32(*w).to_f32().to_bits() == w.to_bits());
+        let is_f16 = || {
+            data.iter()
+                .all(|w| w.is_finite() && f16::from_f32(*w).to_f32().to_bits() == w.to_bits())
+        };
         let held = match format {
             WeightFormat::Exact if is_bf16() => Held::Bf16(groups(&data, inputs, bf16_group)),
             WeightFormat::Exact if is_f16() => Held::F16(groups(&data, inputs, f16_group)),
@@ -83,7 +94,11 @@ impl Matrix {
             WeightFormat::F16 => Held::F16(groups(&data, inputs, f16_group)),
             WeightFormat::Q8 => Held::Q8(groups(&data, inputs, q8_group)),
         };
-        Self { inputs, columns, held }
+        Self {
+            inputs,
+            columns,
+            held,
+        }
     }
 
     /// Bytes in memory.
@@ -142,14 +157,19 @@ impl Matrix {
             self.by_columns(x, y, threads);
         } else {
             let share = rows.div_ceil(threads).min(MOST_ROWS);
-            (x.par_chunks(share * self.inputs).zip(y.par_chunks_mut(share * self.columns)))
-                .for_each(|(x, y)| self.by_rows(x, y));
+            (x.par_chunks(share * self.inputs)
+                .zip(y.par_chunks_mut(share * self.columns)))
+            .for_each(|(x, y)| self.by_rows(x, y));
         }
     }
 
     /// All columns of some rows, on this thread, a few panels at once so that their sums stay near.
     fn by_rows(&self, x: &[f32], y: &mut [f32]) {
-        let Room { tiles, mut sums, mut wide } = ROOM.take();
+        let Room {
+            tiles,
+            mut sums,
+            mut wide,
+        } = ROOM.take();
         let x = Rows::new(x, self.inputs, tiles);
         for first in (0..self.panels()).step_by(NEAR) {
             let panels = NEAR.min(self.panels() - first);
@@ -159,33 +179,60 @@ impl Matrix {
                 write(&mut y[first * WIDTH..], &sums[row..], x.count);
             }
         }
-        ROOM.set(Room { tiles: x.tiles, sums, wide });
+        ROOM.set(Room {
+            tiles: x.tiles,
+            sums,
+            wide,
+        });
     }
 
     /// Some columns of all rows on each thread, so that a weight is read from memory once.
     fn by_columns(&self, x: &[f32], y: &mut [f32], threads: usize) {
-        let Room { tiles, mut sums, wide } = ROOM.take();
+        let Room {
+            tiles,
+            mut sums,
+            wide,
+        } = ROOM.take();
         let x = Rows::new(x, self.inputs, tiles);
         let share = share(self.panels(), threads);
         let found = at_least(&mut sums, self.panels() * x.count);
-        found.par_chunks_mut(share * x.count).enumerate().for_each(|(index, sums)| {
-            let mut room = ROOM.take();
-            self.sum(&x, index * share, &mut room.wide, sums);
-            ROOM.set(room);
+        found
+            .par_chunks_mut(share * x.count)
+            .enumerate()
+            .for_each(|(index, sums)| {
+                let mut room = ROOM.take();
+                self.sum(&x, index * share, &mut room.wide, sums);
+                ROOM.set(room);
+            });
+        let rows = if y.len() < WORTH_MOVING_APART {
+            x.count
+        } else {
+            x.count.div_ceil(threads)
+        };
+        y.par_chunks_mut(rows * self.columns)
+            .enumerate()
+            .for_each(|(index, y)| {
+                for (row, y) in y.chunks_exact_mut(self.columns).enumerate() {
+                    write(y, &found[index * rows + row..], x.count);
+                }
+            });
+        ROOM.set(Room {
+            tiles: x.tiles,
+            sums,
+            wide,
         });
-        let rows = if y.len() < WORTH_MOVING_APART { x.count } else { x.count.div_ceil(threads) };
-        y.par_chunks_mut(rows * self.columns).enumerate().for_each(|(index, y)| {
-            for (row, y) in y.chunks_exact_mut(self.columns).enumerate() {
-                write(y, &found[index * rows + row..], x.count);
-            }
-        });
-        ROOM.set(Room { tiles: x.tiles, sums, wide });
     }
 
     /// Panels from one on: `sums` is `[panels, rows]`.
     fn sum(&self, x: &Rows, first: usize, wide: &mut Vec<f32>, sums: &mut [[f32; WIDTH]]) {
         let wide = at_least(wide, MOST_TOGETHER * x.inputs * WIDTH + LINE);
-        lanes::widest(Product { matrix: self, x, first, wide, sums });
+        lanes::widest(Product {
+            matrix: self,
+            x,
+            first,
+            wide,
+            sums,
+        });
     }
 }
 
@@ -199,7 +246,12 @@ fn write(y: &mut [f32], sums: &[[f32; WIDTH]], rows: usize) {
 /// Panels for each thread at a time: where they are many, some are left to the thread that is done first.
 fn share(panels: usize, threads: usize) -> usize {
     let each = panels.div_ceil(PANELS).div_ceil(threads);
-    PANELS * if each < MANY_SHARES { each } else { each.div_ceil(4) }
+    PANELS
+        * if each < MANY_SHARES {
+            each
+        } else {
+            each.div_ceil(4)
+        }
 }
 
 /// What a thread's products need beside their results, kept from one to the next. Taken while it is used: a thread that
@@ -238,10 +290,16 @@ fn turned(mut data: Vec<f32>, columns: usize, inputs: usize) -> Vec<f32> {
         let count = WIDTH.min(columns - panel * WIDTH);
         rows.fill(0.0);
         rows[..count * inputs].copy_from_slice(&data[panel * WIDTH * inputs..][..count * inputs]);
-        let turned = data[start + panel * WIDTH * padded..][..WIDTH * padded].as_chunks_mut::<WIDTH>().0;
+        let turned = data[start + panel * WIDTH * padded..][..WIDTH * padded]
+            .as_chunks_mut::<WIDTH>()
+            .0;
         for (k, turned) in turned.iter_mut().enumerate() {
             for (lane, weight) in turned.iter_mut().enumerate() {
-                *weight = if k < inputs { rows[lane * inputs + k] } else { 0.0 };
+                *weight = if k < inputs {
+                    rows[lane * inputs + k]
+                } else {
+                    0.0
+                };
             }
         }
     }
@@ -250,7 +308,10 @@ fn turned(mut data: Vec<f32>, columns: usize, inputs: usize) -> Vec<f32> {
 
 /// The first number that begins a line of the cache. Vectors that lie across two are read at half the speed.
 fn line(numbers: &[f32]) -> usize {
-    numbers.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE)
+    numbers
+        .as_ptr()
+        .align_offset(LINE * size_of::<f32>())
+        .min(LINE)
 }
 
 /// The groups in numbers that begin a line of the cache, or are [`LINE`] longer.
@@ -286,9 +347,15 @@ fn bf16_group(group: &F32Group) -> Bf16Group {
 }
 
 fn q8_group(group: &F32Group) -> Q8Group {
-    let mut quantized = Q8Group { scales: [0; WIDTH], quants: [[0; WIDTH]; GROUP] };
+    let mut quantized = Q8Group {
+        scales: [0; WIDTH],
+        quants: [[0; WIDTH]; GROUP],
+    };
     for lane in 0..WIDTH {
-        let scale = group.iter().fold(0.0_f32, |most, row| most.max(row[lane].abs())) / 127.0;
+        let scale = group
+            .iter()
+            .fold(0.0_f32, |most, row| most.max(row[lane].abs()))
+            / 127.0;
         let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
         quantized.scales[lane] = f16::from_f32(scale).to_bits();
         for (quants, row) in quantized.quants.iter_mut().zip(group) {
@@ -364,12 +431,19 @@ impl Rows {
         }
         let most = lanes::most_rows();
         if count > most && x.len() >= WORTH_MOVING_APART {
-            (tiles.par_chunks_mut(most * padded).zip(x.par_chunks(most * inputs)))
-                .for_each(|(tiles, x)| fill(tiles, x, inputs, most));
+            (tiles
+                .par_chunks_mut(most * padded)
+                .zip(x.par_chunks(most * inputs)))
+            .for_each(|(tiles, x)| fill(tiles, x, inputs, most));
         } else {
             fill(&mut tiles, x, inputs, most);
         }
-        Self { count, inputs: padded, most, tiles }
+        Self {
+            count,
+            inputs: padded,
+            most,
+            tiles,
+        }
     }
 
     /// How many rows the tile has that begins with one.
@@ -380,7 +454,11 @@ impl Rows {
     /// R rows from one on: by group and input.
     #[inline(always)]
     fn tile<const R: usize>(&self, row: usize) -> &[[[f32; R]; GROUP]] {
-        self.tiles[row * self.inputs..][..R * self.inputs].as_chunks::<R>().0.as_chunks::<GROUP>().0
+        self.tiles[row * self.inputs..][..R * self.inputs]
+            .as_chunks::<R>()
+            .0
+            .as_chunks::<GROUP>()
+            .0
     }
 }
 
@@ -401,7 +479,10 @@ fn fill(tiles: &mut [f32], x: &[f32], inputs: usize, most: usize) {
     while row < count {
         let rows = tile_rows(count - row, most);
         let tile = &mut tiles[row * padded..][..rows * inputs];
-        for (r, values) in x[row * inputs..][..rows * inputs].chunks_exact(inputs).enumerate() {
+        for (r, values) in x[row * inputs..][..rows * inputs]
+            .chunks_exact(inputs)
+            .enumerate()
+        {
             for (side_by_side, value) in tile.chunks_exact_mut(rows).zip(values) {
                 side_by_side[r] = *value;
             }
@@ -447,7 +528,11 @@ impl Product<'_> {
         let groups = &groups[self.first * count..][..panels * count];
         let step = if rows == 1 { ALONE } else { L::TOGETHER };
         let start = line(self.wide);
-        let wide = self.wide[start..].as_chunks_mut::<WIDTH>().0.as_chunks_mut::<GROUP>().0;
+        let wide = self.wide[start..]
+            .as_chunks_mut::<WIDTH>()
+            .0
+            .as_chunks_mut::<GROUP>()
+            .0;
         let mut panel = 0;
         while panel < panels {
             let take = if panels - panel < step { 1 } else { step };
@@ -493,8 +578,18 @@ fn some_panels<const P: usize, L: Lanes, G: Group>(
 ) {
     let wide = &mut wide[..groups.len()];
     let several = x.next(0) < x.count;
-    let mut row = next_tile::<P, L, G, G>(lanes, x, 0, cut(groups), &[], several.then_some(&mut *wide), sums);
-    let share = soon.len().div_ceil((x.count - row).div_ceil(x.most).clamp(1, 3));
+    let mut row = next_tile::<P, L, G, G>(
+        lanes,
+        x,
+        0,
+        cut(groups),
+        &[],
+        several.then_some(&mut *wide),
+        sums,
+    );
+    let share = soon
+        .len()
+        .div_ceil((x.count - row).div_ceil(x.most).clamp(1, 3));
     let mut soon = soon.chunks(share.max(1));
     while row < x.count {
         let soon = soon.next().unwrap_or_default();
@@ -526,7 +621,10 @@ fn next_tile<const P: usize, L: Lanes, G: Group, S>(
 /// R rows from `row` on with P panels, all sums in registers. `wide`, where it is asked for, becomes the panels' weights;
 /// `soon` is what will be read soon.
 #[inline(always)]
-#[allow(clippy::needless_range_loop, reason = "every index is of several arrays")]
+#[allow(
+    clippy::needless_range_loop,
+    reason = "every index is of several arrays"
+)]
 fn tile<const R: usize, const P: usize, L: Lanes, G: Group, S>(
     lanes: L,
     x: &[[[f32; R]; GROUP]],
@@ -541,7 +639,10 @@ fn tile<const R: usize, const P: usize, L: Lanes, G: Group, S>(
     let mut held = [[zero; P]; R];
     let mut soon = soon.chunks(soon.len().div_ceil(count).max(1));
     for (group, x) in (0..count).zip(x) {
-        soon.next().into_iter().flatten().for_each(|soon| lanes.fetch(soon));
+        soon.next()
+            .into_iter()
+            .flatten()
+            .for_each(|soon| lanes.fetch(soon));
         let mut scales = [zero; P];
         for p in 0..P {
             scales[p] = panels[p][group].scale(lanes);
@@ -585,7 +686,12 @@ mod tests {
             .collect()
     }
 
-    const ALL: [WeightFormat; 4] = [WeightFormat::Exact, WeightFormat::F16, WeightFormat::Bf16, WeightFormat::Q8];
+    const ALL: [WeightFormat; 4] = [
+        WeightFormat::Exact,
+        WeightFormat::F16,
+        WeightFormat::Bf16,
+        WeightFormat::Q8,
+    ];
 
     fn product(matrix: &Matrix, x: &[f32]) -> Vec<f32> {
         let mut y = vec![0.0; x.len() / matrix.inputs * matrix.columns];
@@ -602,7 +708,13 @@ mod tests {
 
     #[test]
     fn a_product_equals_the_triple_loop_over_the_weights_held() {
-        for (rows, inputs, columns) in [(1, 37, 53), (2, 64, 16), (3, 33, 100), (13, 37, 53), (50, 40, 17)] {
+        for (rows, inputs, columns) in [
+            (1, 37, 53),
+            (2, 64, 16),
+            (3, 33, 100),
+            (13, 37, 53),
+            (50, 40, 17),
+        ] {
             let (x, w) = (numbers(rows * inputs, 1), numbers(inputs * columns, 2));
             for format in ALL {
                 let matrix = Matrix::pack(w.clone(), columns, inputs, format);
@@ -610,8 +722,15 @@ mod tests {
                 for r in 0..rows {
                     for c in 0..columns {
                         let (x, w) = (&x[r * inputs..][..inputs], &weights[c * inputs..][..inputs]);
-                        let exact: f64 = x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
-                        assert!((f64::from(y[r * columns + c]) - exact).abs() < 1e-5, "{format:?} {r} {c}");
+                        let exact: f64 = x
+                            .iter()
+                            .zip(w)
+                            .map(|(x, w)| f64::from(*x) * f64::from(*w))
+                            .sum();
+                        assert!(
+                            (f64::from(y[r * columns + c]) - exact).abs() < 1e-5,
+                            "{format:?} {r} {c}"
+                        );
                     }
                 }
             }
@@ -637,7 +756,11 @@ mod tests {
             for count in [1, 2, 3, 7, 8, 14] {
                 for r in (0..rows - count).step_by(9) {
                     let some = product(&matrix, &x[r * inputs..][..count * inputs]);
-                    assert_eq!(some, together[r * columns..][..count * columns], "{format:?}");
+                    assert_eq!(
+                        some,
+                        together[r * columns..][..count * columns],
+                        "{format:?}"
+                    );
                 }
             }
         }
@@ -657,7 +780,13 @@ mod tests {
                 fill(&mut packed.tiles, &x, inputs, most);
                 let mut sums = vec![[f32::NAN; WIDTH]; matrix.panels() * rows];
                 let mut wide = vec![0.0; MOST_TOGETHER * packed.inputs * WIDTH + LINE];
-                let product = Product { matrix: &matrix, x: &packed, first: 0, wide: &mut wide, sums: &mut sums };
+                let product = Product {
+                    matrix: &matrix,
+                    x: &packed,
+                    first: 0,
+                    wide: &mut wide,
+                    sums: &mut sums,
+                };
                 product.with(Portable);
                 for (row, expected) in expected.chunks_exact(columns).enumerate() {
                     let mut y = vec![0.0; columns];
@@ -683,10 +812,16 @@ mod tests {
             let matrix = Matrix::pack(w.clone(), 48, 64, WeightFormat::Exact);
             assert_eq!(held(&matrix), w);
             let beside = matrix.bytes() - w.len() * bytes;
-            assert!(beside == 0 || bytes == 4 && beside == LINE * 4, "{beside} bytes beside the weights");
+            assert!(
+                beside == 0 || bytes == 4 && beside == LINE * 4,
+                "{beside} bytes beside the weights"
+            );
         }
         let infinite = vec![f32::INFINITY; 16];
-        assert_eq!(held(&Matrix::pack(infinite.clone(), 1, 16, WeightFormat::Exact)), infinite);
+        assert_eq!(
+            held(&Matrix::pack(infinite.clone(), 1, 16, WeightFormat::Exact)),
+            infinite
+        );
     }
 
     /// By hand: the largest of 32 is 127 · 2⁻⁷, so the scale is 2⁻⁷ and every multiple of it is kept.

@@ -41,8 +41,12 @@ pub struct Companions {
 }
 
 /// Those files.
-const COMPANIONS: [&str; 4] =
-    ["chat_template.jinja", "generation_config.json", "special_tokens_map.json", "tokenizer_config.json"];
+const COMPANIONS: [&str; 4] = [
+    "chat_template.jinja",
+    "generation_config.json",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+];
 
 /// Each may have this many bytes.
 const COMPANION_LIMIT: u64 = 16 << 20;
@@ -67,19 +71,35 @@ impl Model {
         let config = DecoderConfig::open(&folder.join("config.json"))?;
         let mut companions = Companions::open(folder)?;
         let tokenizer = companions.tokenizer(folder)?;
-        fitting_ids(&tokenizer, &config)
-            .map_err(|reason| AgentError::Content { path: folder.join("tokenizer.json"), reason })?;
+        fitting_ids(&tokenizer, &config).map_err(|reason| AgentError::Content {
+            path: folder.join("tokenizer.json"),
+            reason,
+        })?;
         let fitting = |folder: &Path| -> Result<Weights, AgentError> {
             let mut weights = Weights::open_folder(folder)?;
             let path = folder.join(WEIGHTS);
-            weights.fit(&config).map_err(|error| AgentError::Content { path, reason: error.to_string() })?;
+            weights.fit(&config).map_err(|error| AgentError::Content {
+                path,
+                reason: error.to_string(),
+            })?;
             Ok(weights)
         };
         let policy = fitting(folder)?;
         let critic = folder.join("value");
-        let value = if critic.join(WEIGHTS).exists() { Some(fitting(&critic)?) } else { None };
+        let value = if critic.join(WEIGHTS).exists() {
+            Some(fitting(&critic)?)
+        } else {
+            None
+        };
         let Notes { text_versions } = Notes::open(&folder.join("hearth.json"))?;
-        Ok(Self { config, tokenizer, policy, value, text_versions, companions })
+        Ok(Self {
+            config,
+            tokenizer,
+            policy,
+            value,
+            text_versions,
+            companions,
+        })
     }
 
     /// Reads a GGUF file: every tensor is widened to f32.
@@ -87,25 +107,46 @@ impl Model {
     /// # Errors
     /// When the file is missing or damaged, or holds a model that is not built here.
     pub fn open_gguf(path: &Path) -> Result<Self, AgentError> {
-        let content = |reason: String| AgentError::Content { path: path.into(), reason };
+        let content = |reason: String| AgentError::Content {
+            path: path.into(),
+            reason,
+        };
         let mut file = GgufFile::open(path)?;
-        let Value::Object(keys) = file.config()? else { return Err(content("its config is no object".into())) };
+        let Value::Object(keys) = file.config()? else {
+            return Err(content("its config is no object".into()));
+        };
         let config = DecoderConfig::from_hugging_face(keys).map_err(|e| content(e.to_string()))?;
         let json = file.tokenizer()?.to_string();
         let mut companions = Companions::of_gguf(&file)?;
-        let frames = companions.frames(Path::new("")).map_err(|error| match error {
-            AgentError::Content { reason, .. } => content(reason),
-            other => content(other.to_string()),
-        })?;
-        let tokenizer = Tokenizer::from_json(json.as_bytes(), frames).map_err(|e| content(e.to_string()))?;
+        let frames = companions
+            .frames(Path::new(""))
+            .map_err(|error| match error {
+                AgentError::Content { reason, .. } => content(reason),
+                other => content(other.to_string()),
+            })?;
+        let tokenizer =
+            Tokenizer::from_json(json.as_bytes(), frames).map_err(|e| content(e.to_string()))?;
         fitting_ids(&tokenizer, &config).map_err(content)?;
         let mut policy = Weights::default();
         for tensor in file.hf_tensors()? {
             let data = file.hf_tensor(&tensor)?;
-            policy.0.insert(tensor.name.clone(), HostTensor { shape: tensor.shape.clone(), data });
+            policy.0.insert(
+                tensor.name.clone(),
+                HostTensor {
+                    shape: tensor.shape.clone(),
+                    data,
+                },
+            );
         }
         policy.fit(&config).map_err(|e| content(e.to_string()))?;
-        Ok(Self { config, tokenizer, policy, value: None, text_versions: BTreeSet::new(), companions })
+        Ok(Self {
+            config,
+            tokenizer,
+            policy,
+            value: None,
+            text_versions: BTreeSet::new(),
+            companions,
+        })
     }
 
     /// Writes a model folder; the policy's weights last, so that a folder with them is whole.
@@ -114,16 +155,23 @@ impl Model {
     /// When a file cannot be written.
     pub fn save(&self, folder: &Path) -> Result<(), AgentError> {
         let make = |folder: &Path| {
-            std::fs::create_dir_all(folder).map_err(|source| AgentError::File { path: folder.into(), source })
+            std::fs::create_dir_all(folder).map_err(|source| AgentError::File {
+                path: folder.into(),
+                source,
+            })
         };
         make(folder)?;
         self.config.save(&folder.join("config.json"))?;
         self.tokenizer.save(&folder.join("tokenizer.json"))?;
         for (name, bytes) in &self.companions.files {
             let path = folder.join(name);
-            scenarios::files::replace(&path, bytes).map_err(|source| AgentError::File { path, source })?;
+            scenarios::files::replace(&path, bytes)
+                .map_err(|source| AgentError::File { path, source })?;
         }
-        Notes { text_versions: self.text_versions.clone() }.save(&folder.join("hearth.json"))?;
+        Notes {
+            text_versions: self.text_versions.clone(),
+        }
+        .save(&folder.join("hearth.json"))?;
         if let Some(value) = &self.value {
             let folder = folder.join("value");
             make(&folder)?;
@@ -151,9 +199,14 @@ impl Companions {
     fn open(folder: &Path) -> Result<Self, AgentError> {
         let mut files = BTreeMap::new();
         for name in COMPANIONS {
-            files.extend(files::read_if_any(&folder.join(name), COMPANION_LIMIT)?.map(|bytes| (name, bytes)));
+            files.extend(
+                files::read_if_any(&folder.join(name), COMPANION_LIMIT)?.map(|bytes| (name, bytes)),
+            );
         }
-        Ok(Self { files, reframed: None })
+        Ok(Self {
+            files,
+            reframed: None,
+        })
     }
 
     /// The `tokenizer_config.json` that a GGUF file stands for.
@@ -168,7 +221,10 @@ impl Companions {
             "pad_token": text(ids.pad),
             "chat_template": file.chat_template()?,
         });
-        Ok(Self { files: [("tokenizer_config.json", settings.to_string().into_bytes())].into(), reframed: None })
+        Ok(Self {
+            files: [("tokenizer_config.json", settings.to_string().into_bytes())].into(),
+            reframed: None,
+        })
     }
 
     /// The folder's tokenizer with the frames of its chat template, or with hearth's own where it was trained here.
@@ -183,17 +239,29 @@ impl Companions {
 
     /// The frames of the model's chat template; plain ChatML, and a note, where it has none that fits an episode.
     fn frames(&mut self, folder: &Path) -> Result<Frames, AgentError> {
-        let text = |name: &str| self.files.get(name).map(|bytes| files::text(&folder.join(name), bytes.clone()));
-        let (settings, jinja) = (text("tokenizer_config.json").transpose()?, text("chat_template.jinja").transpose()?);
-        let Some(template) = ChatTemplate::from_hf_texts(folder, settings.as_deref(), jinja)? else {
-            self.reframed = Some("the model has no chat template; turns are framed as ChatML".into());
+        let text = |name: &str| {
+            self.files
+                .get(name)
+                .map(|bytes| files::text(&folder.join(name), bytes.clone()))
+        };
+        let (settings, jinja) = (
+            text("tokenizer_config.json").transpose()?,
+            text("chat_template.jinja").transpose()?,
+        );
+        let Some(template) = ChatTemplate::from_hf_texts(folder, settings.as_deref(), jinja)?
+        else {
+            self.reframed =
+                Some("the model has no chat template; turns are framed as ChatML".into());
             return TurnFrames::chatml(None).into_frames(None);
         };
         let path = folder.join("tokenizer_config.json");
         match TurnFrames::derive(&template, None) {
             Ok(frames) => frames
                 .into_frames(template.special_tokens().eos.as_deref())
-                .map_err(|error| AgentError::Content { path, reason: error.to_string() }),
+                .map_err(|error| AgentError::Content {
+                    path,
+                    reason: error.to_string(),
+                }),
             Err(error) => {
                 self.reframed = Some(format!("{error}; turns are framed as ChatML"));
                 TurnFrames::chatml(None).into_frames(None)
@@ -204,15 +272,23 @@ impl Companions {
 
 impl Notes {
     fn open(path: &Path) -> Result<Self, AgentError> {
-        let Some(bytes) = files::read_if_any(path, NOTES_LIMIT)? else { return Ok(Self::default()) };
-        serde_json::from_slice(&bytes)
-            .map_err(|error| AgentError::Content { path: path.into(), reason: error.to_string() })
+        let Some(bytes) = files::read_if_any(path, NOTES_LIMIT)? else {
+            return Ok(Self::default());
+        };
+        serde_json::from_slice(&bytes).map_err(|error| AgentError::Content {
+            path: path.into(),
+            reason: error.to_string(),
+        })
     }
 
     fn save(&self, path: &Path) -> Result<(), AgentError> {
         let text = serde_json::to_string(self).map_err(|e| AgentError::Config(e.to_string()))?;
-        scenarios::files::replace(path, (text + "\n").as_bytes())
-            .map_err(|source| AgentError::File { path: path.into(), source })
+        scenarios::files::replace(path, (text + "\n").as_bytes()).map_err(|source| {
+            AgentError::File {
+                path: path.into(),
+                source,
+            }
+        })
     }
 }
 
@@ -225,7 +301,10 @@ mod tests {
 
     fn tiny(text_versions: &[TextVersion]) -> Model {
         let tokenizer = Tokenizer::train(["go to desk 1"].into_iter(), 300).unwrap();
-        let config = DecoderConfig { vocab_size: tokenizer.vocab_size(), ..tiny_config() };
+        let config = DecoderConfig {
+            vocab_size: tokenizer.vocab_size(),
+            ..tiny_config()
+        };
         let policy = Weights::random(&config, 7);
         Model {
             config,
@@ -242,7 +321,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("hearth.json");
         for (versions, text) in [
-            (&[TextVersion::V2_1_3, TextVersion::V2_1_1][..], "{\"text_versions\":[\"2.1.1\",\"2.1.3\"]}\n"),
+            (
+                &[TextVersion::V2_1_3, TextVersion::V2_1_1][..],
+                "{\"text_versions\":[\"2.1.1\",\"2.1.3\"]}\n",
+            ),
             (&[TextVersion::V2_1_3], "{\"text_versions\":[\"2.1.3\"]}\n"),
             (&[], "{\"text_versions\":[]}\n"),
         ] {
@@ -251,10 +333,18 @@ mod tests {
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
             let again = Model::open(folder.path()).unwrap();
             assert_eq!(again.text_versions, model.text_versions);
-            assert_eq!(again.policy.hash(), tiny(&[]).policy.hash(), "no part of the policy's identity");
+            assert_eq!(
+                again.policy.hash(),
+                tiny(&[]).policy.hash(),
+                "no part of the policy's identity"
+            );
         }
         fs::remove_file(path).unwrap();
-        assert_eq!(Model::open(folder.path()).unwrap().text_versions, BTreeSet::new(), "an older folder");
+        assert_eq!(
+            Model::open(folder.path()).unwrap().text_versions,
+            BTreeSet::new(),
+            "an older folder"
+        );
     }
 
     /// A folder as others write it: ChatML's special tokens, and a chat template beside the tokenizer.
@@ -262,7 +352,12 @@ mod tests {
         tiny(&[]).save(folder).unwrap();
         let path = folder.join("tokenizer.json");
         let json = fs::read_to_string(&path).unwrap();
-        fs::write(path, json.replace("<|begin|>", "<|im_start|>").replace("<|end|>", "<|im_end|>")).unwrap();
+        fs::write(
+            path,
+            json.replace("<|begin|>", "<|im_start|>")
+                .replace("<|end|>", "<|im_end|>"),
+        )
+        .unwrap();
         let settings = json!({"eos_token": "<|im_end|>", "chat_template": template});
         fs::write(folder.join("tokenizer_config.json"), settings.to_string()).unwrap();
     }
@@ -275,16 +370,29 @@ mod tests {
         assert_eq!(model.companions.reframed, None);
         let say = |place| chat::observation_tokens(&model.tokenizer, "go to <|im_end|>", place);
         let text = |place| model.tokenizer.decode(&say(place));
-        assert_eq!(text(Place::Opening), "<|im_start|>user\ngo to < |im_end|><|im_end|>\n<|im_start|>assistant\n");
+        assert_eq!(
+            text(Place::Opening),
+            "<|im_start|>user\ngo to < |im_end|><|im_end|>\n<|im_start|>assistant\n"
+        );
         let later = "\n<|im_start|>user\ngo to < |im_end|><|im_end|>\n<|im_start|>assistant\n";
         assert_eq!(text(Place::AfterEnd), later);
         assert_eq!(text(Place::AfterCut), format!("<|im_end|>{later}"));
         assert_eq!(say(Place::AfterCut)[0], model.tokenizer.end);
-        assert_eq!(say(Place::AfterEnd).iter().filter(|id| **id == model.tokenizer.end).count(), 1, "not the world's");
+        assert_eq!(
+            say(Place::AfterEnd)
+                .iter()
+                .filter(|id| **id == model.tokenizer.end)
+                .count(),
+            1,
+            "not the world's"
+        );
 
         model.save(again.path()).unwrap();
         let same = Model::open(again.path()).unwrap();
-        assert_eq!((same.companions, same.tokenizer.frames()), (model.companions, model.tokenizer.frames()));
+        assert_eq!(
+            (same.companions, same.tokenizer.frames()),
+            (model.companions, model.tokenizer.frames())
+        );
         assert_eq!(same.policy.hash(), model.policy.hash());
     }
 
@@ -295,7 +403,10 @@ mod tests {
         checkpoint(folder.path(), last_only);
         let model = Model::open(folder.path()).unwrap();
         let reason = model.companions.reframed.unwrap();
-        assert!(reason.contains("not prefix-preserving") && reason.contains("framed as ChatML"), "{reason}");
+        assert!(
+            reason.contains("not prefix-preserving") && reason.contains("framed as ChatML"),
+            "{reason}"
+        );
         assert_eq!(model.tokenizer.frames().opening, "<|im_start|>user\n");
     }
 
@@ -308,15 +419,24 @@ mod tests {
             ("", "EOF"),
             ("{}", "missing field `text_versions`"),
             ("{\"text_versions\":[\"2.1.2\"]}", "unknown variant `2.1.2`"),
-            ("{\"text_versions\":[],\"words\":1}", "unknown field `words`"),
+            (
+                "{\"text_versions\":[],\"words\":1}",
+                "unknown field `words`",
+            ),
         ] {
             fs::write(&path, text).unwrap();
             let error = Model::open(folder.path()).unwrap_err().to_string();
-            assert!(error.starts_with(&format!("{}: {reason}", path.display())), "{error}");
+            assert!(
+                error.starts_with(&format!("{}: {reason}", path.display())),
+                "{error}"
+            );
         }
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
         let error = Model::open(folder.path()).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("cannot use {}: ", path.display())), "{error}");
+        assert!(
+            error.starts_with(&format!("cannot use {}: ", path.display())),
+            "{error}"
+        );
     }
 }

@@ -73,7 +73,12 @@ pub struct Holding {
 
 impl From<LookingOn> for Holding {
     fn from(looking_on: LookingOn) -> Self {
-        Self { looking_on, weights: WeightFormat::Exact, token_budget: None, engine: Engine::Cpu }
+        Self {
+            looking_on,
+            weights: WeightFormat::Exact,
+            token_budget: None,
+            engine: Engine::Cpu,
+        }
     }
 }
 
@@ -149,7 +154,10 @@ impl Opening {
             parent.parts(tokens.min(*shared), parts);
         }
         if tokens > above {
-            parts.push(Part { cache: &self.cache, tokens: tokens - above });
+            parts.push(Part {
+                cache: &self.cache,
+                tokens: tokens - above,
+            });
         }
     }
 
@@ -308,16 +316,33 @@ impl ModelPlayer {
         reference: Option<Model>,
         holding: impl Into<Holding>,
     ) -> Result<Self, AgentError> {
-        let Holding { looking_on, weights, token_budget, engine } = holding.into();
-        if reference.as_ref().is_some_and(|reference| !reference.tokenizer.is_same(&model.tokenizer)) {
+        let Holding {
+            looking_on,
+            weights,
+            token_budget,
+            engine,
+        } = holding.into();
+        if reference
+            .as_ref()
+            .is_some_and(|reference| !reference.tokenizer.is_same(&model.tokenizer))
+        {
             let reason = "the reference has another tokenizer than the policy, and the two cannot be held against each \
                           other\nhint: take the model that the policy was trained from";
             return Err(AgentError::Config(reason.into()));
         }
-        let Model { config, tokenizer, mut policy, value, text_versions, .. } = model;
+        let Model {
+            config,
+            tokenizer,
+            mut policy,
+            value,
+            text_versions,
+            ..
+        } = model;
         if tokenizer.vocab_size() > config.vocab_size {
             let (has, fits) = (tokenizer.vocab_size(), config.vocab_size);
-            return Err(AgentError::Config(format!("the tokenizer has {has} tokens, the model {fits}")));
+            return Err(AgentError::Config(format!(
+                "the tokenizer has {has} tokens, the model {fits}"
+            )));
         }
         let value = match looking_on {
             LookingOn::Value => value,
@@ -331,8 +356,9 @@ impl ModelPlayer {
         });
         let reference = reference.transpose()?;
         let networks = 1 + usize::from(value.is_some()) + usize::from(reference.is_some());
-        let value =
-            value.map(|mut value| ValueEngine::from_weights(&config, &mut value, weights, &engine)).transpose()?;
+        let value = value
+            .map(|mut value| ValueEngine::from_weights(&config, &mut value, weights, &engine))
+            .transpose()?;
         let policy = PolicyEngine::from_weights(&config, &mut policy, weights, &engine)?;
         let most = token_budget.unwrap_or(DEFAULT_CACHE_BYTES / policy.trunk.bytes_per_token());
         let least = networks * config.max_position_embeddings;
@@ -344,7 +370,10 @@ impl ModelPlayer {
             );
             return Err(AgentError::Config(text));
         }
-        let budget = Budget { most: most.max(least), held: Arc::default() };
+        let budget = Budget {
+            most: most.max(least),
+            held: Arc::default(),
+        };
         let openings = Mutex::default();
         Ok(Self {
             tokenizer,
@@ -402,7 +431,10 @@ impl ModelPlayer {
 
     fn lease(&self, tokens: usize) -> Lease {
         self.budget.held.fetch_add(tokens, Ordering::Relaxed);
-        Lease { held: Arc::clone(&self.budget.held), tokens }
+        Lease {
+            held: Arc::clone(&self.budget.held),
+            tokens,
+        }
     }
 
     /// Takes a question in; what cannot be answered within the context is answered at once.
@@ -420,7 +452,8 @@ impl ModelPlayer {
             seat.forget();
             seat.sequence = seat.window(turns, &self.tokenizer);
         }
-        let observation = chat::observation_tokens(&self.tokenizer, question.observation, seat.place);
+        let observation =
+            chat::observation_tokens(&self.tokenizer, question.observation, seat.place);
         let context = self.context_limit().min(protocol.context_limit);
         if seat.sequence.len() + observation.len() + protocol.completion_limit > context {
             return Some(Answer::ContextFull);
@@ -441,23 +474,33 @@ impl ModelPlayer {
     fn admit(&self, seats: &mut [&mut ModelSeat], protocol: &Protocol) {
         let after = |seat: &ModelSeat| {
             let shared = seat.policy.shared_tokens() + seat.value.shared_tokens();
-            (seat.sequence.len() + protocol.best_of * protocol.completion_limit) * self.networks() - shared
+            (seat.sequence.len() + protocol.best_of * protocol.completion_limit) * self.networks()
+                - shared
         };
-        let fits = |seat: &ModelSeat| self.tokens_held() - seat.lease.tokens + after(seat) <= self.budget.most;
+        let fits = |seat: &ModelSeat| {
+            self.tokens_held() - seat.lease.tokens + after(seat) <= self.budget.most
+        };
         let admit = |seat: &mut ModelSeat| {
             seat.lease.set(after(seat));
-            seat.writing.iter_mut().for_each(|writing| writing.admitted = true);
+            seat.writing
+                .iter_mut()
+                .for_each(|writing| writing.admitted = true);
         };
         for seat in seats.iter_mut().filter(|seat| !seat.is_admitted()) {
             if fits(seat) {
                 admit(seat);
             }
         }
-        let Some((first, others)) = seats.split_first_mut() else { return };
+        let Some((first, others)) = seats.split_first_mut() else {
+            return;
+        };
         if first.is_admitted() || others.iter().any(|seat| seat.is_admitted()) {
             return;
         }
-        self.openings.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.openings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
         for last in others.iter_mut().rev() {
             if fits(first) {
                 break;
@@ -490,7 +533,11 @@ impl ModelPlayer {
     }
 
     /// Advances until a turn is over: handing every token out to the threads anew would cost more than it gives.
-    fn advance_to_an_end(&self, seats: &mut [&mut ModelSeat], protocol: &Protocol) -> Vec<Option<Answer>> {
+    fn advance_to_an_end(
+        &self,
+        seats: &mut [&mut ModelSeat],
+        protocol: &Protocol,
+    ) -> Vec<Option<Answer>> {
         loop {
             let over = self.advance(seats, protocol);
             if over.iter().any(Option::is_some) {
@@ -501,16 +548,29 @@ impl ModelPlayer {
 
     /// The value network alone reads the observations that it has not read: V of each, and nothing is written.
     fn look(&self, seats: &mut [&mut ModelSeat]) -> Vec<Option<Answer>> {
-        let is_unseen = |seat: &ModelSeat| seat.writing.as_ref().is_some_and(|writing| writing.value.is_none());
-        let mut reads: Vec<Reads> =
-            seats.iter().map(|seat| if is_unseen(seat) { Reads::Own(None) } else { Reads::Later }).collect();
+        let is_unseen = |seat: &ModelSeat| {
+            seat.writing
+                .as_ref()
+                .is_some_and(|writing| writing.value.is_none())
+        };
+        let mut reads: Vec<Reads> = seats
+            .iter()
+            .map(|seat| {
+                if is_unseen(seat) {
+                    Reads::Own(None)
+                } else {
+                    Reads::Later
+                }
+            })
+            .collect();
         self.read_values(seats, &mut reads);
         let seen = |(seat, reads): (&mut &mut ModelSeat, Reads)| {
             let Reads::Own(_) = reads else { return None };
             let writing = seat.writing.as_mut()?;
             writing.admitted = false;
             let value = writing.value?;
-            seat.lease.set(seat.policy.cache.len() + seat.value.cache.len());
+            seat.lease
+                .set(seat.policy.cache.len() + seat.value.cache.len());
             Some(Answer::Seen(value))
         };
         seats.iter_mut().zip(reads).map(seen).collect()
@@ -532,14 +592,24 @@ impl ModelPlayer {
                 let pairs = shared.policy.tokens.iter().zip(&seat.sequence);
                 pairs.take_while(|(a, b)| a == b).count()
             };
-            let closest = openings.iter().map(|shared| (common(shared), shared)).max_by_key(|(common, _)| *common);
+            let closest = openings
+                .iter()
+                .map(|shared| (common(shared), shared))
+                .max_by_key(|(common, _)| *common);
             let is_same = |(common, shared): &(usize, &Shared)| {
-                *common == seat.sequence.len() && shared.policy.tokens.len() == *common && seat.is_opening()
+                *common == seat.sequence.len()
+                    && shared.policy.tokens.len() == *common
+                    && seat.is_opening()
             };
             if let Some((tokens, shared)) = closest.filter(is_same) {
                 seat.stand_on(shared, tokens);
-                let value = shared.value.as_ref().and_then(|opening| self.value_at(&opening.last_state));
-                seat.writing.iter_mut().for_each(|writing| writing.value = value);
+                let value = shared
+                    .value
+                    .as_ref()
+                    .and_then(|opening| self.value_at(&opening.last_state));
+                seat.writing
+                    .iter_mut()
+                    .for_each(|writing| writing.value = value);
                 return Reads::Nothing(shared.policy.last_state.clone());
             }
             if leaders.contains(&seat.sequence) {
@@ -569,8 +639,15 @@ impl ModelPlayer {
         let mut spans = Vec::new();
         let mut found = Vec::new();
         for (seat, reads) in seats.iter_mut().zip(reads) {
-            let (Reads::Own(state), ModelSeat { sequence, value: line, writing: Some(writing), .. }) =
-                (reads, &mut **seat)
+            let (
+                Reads::Own(state),
+                ModelSeat {
+                    sequence,
+                    value: line,
+                    writing: Some(writing),
+                    ..
+                },
+            ) = (reads, &mut **seat)
             else {
                 continue;
             };
@@ -596,7 +673,12 @@ impl ModelPlayer {
         let mut spans = Vec::new();
         let mut rows: Vec<Option<&[f32]>> = Vec::new();
         for (seat, reads) in seats.iter_mut().zip(reads) {
-            let ModelSeat { sequence, policy: line, writing, .. } = &mut **seat;
+            let ModelSeat {
+                sequence,
+                policy: line,
+                writing,
+                ..
+            } = &mut **seat;
             match reads {
                 Reads::Later => {}
                 Reads::Nothing(state) => rows.push(Some(state)),
@@ -610,16 +692,29 @@ impl ModelPlayer {
                         let mut before = before(line.shared.as_ref());
                         before.push(line.cache.whole());
                         let tokens = &branch.tokens[branch.tokens.len() - 1..];
-                        spans.push(Span { tokens, before, cache: &mut branch.tail });
+                        spans.push(Span {
+                            tokens,
+                            before,
+                            cache: &mut branch.tail,
+                        });
                         rows.push(None);
                     }
                 }
             }
         }
-        let states = if spans.is_empty() { Vec::new() } else { self.policy.trunk.last_states(&mut spans) };
+        let states = if spans.is_empty() {
+            Vec::new()
+        } else {
+            self.policy.trunk.last_states(&mut spans)
+        };
         let mut read = states.chunks_exact(self.width());
         rows.into_iter()
-            .flat_map(|row| row.or_else(|| read.next()).expect("a state for each span").iter().copied())
+            .flat_map(|row| {
+                row.or_else(|| read.next())
+                    .expect("a state for each span")
+                    .iter()
+                    .copied()
+            })
             .collect()
     }
 
@@ -638,10 +733,13 @@ impl ModelPlayer {
                 continue;
             }
             let sequence = &seat.sequence;
-            let publish = |line: &mut Line, state: &[f32]| self.share(line, sequence.clone(), state.to_vec());
+            let publish =
+                |line: &mut Line, state: &[f32]| self.share(line, sequence.clone(), state.to_vec());
             let read = seat.policy.cache.len() + seat.value.cache.len();
             let policy = publish(&mut seat.policy, state);
-            let value = value_state.as_ref().map(|state| publish(&mut seat.value, state));
+            let value = value_state
+                .as_ref()
+                .map(|state| publish(&mut seat.value, state));
             seat.lease.set(seat.lease.tokens.saturating_sub(read));
             let mut openings = self.openings.lock().unwrap_or_else(PoisonError::into_inner);
             if openings.len() >= OPENINGS {
@@ -656,34 +754,55 @@ impl ModelPlayer {
         let read = line.len();
         let cache = std::mem::take(&mut line.cache);
         let lease = self.lease(cache.len());
-        let opening = Arc::new(Opening { tokens, parent: line.shared.take(), cache, last_state, _lease: lease });
+        let opening = Arc::new(Opening {
+            tokens,
+            parent: line.shared.take(),
+            cache,
+            last_state,
+            _lease: lease,
+        });
         line.shared = Some((Arc::clone(&opening), read));
         opening
     }
 
     /// Draws the next token of every candidate; the K candidates of a seat that has just read begin.
-    fn draw(&self, seats: &mut [&mut ModelSeat], reads: &[Reads], hidden: &[f32], protocol: &Protocol) {
+    fn draw(
+        &self,
+        seats: &mut [&mut ModelSeat],
+        reads: &[Reads],
+        hidden: &[f32],
+        protocol: &Protocol,
+    ) {
         let logprobs = self.policy.logprobs(hidden);
         let mut rows = logprobs.chunks_exact(self.policy.trunk.config().vocab_size);
         let mut drawing: Vec<(&[f32], &mut Branch)> = Vec::new();
         for (seat, reads) in seats.iter_mut().zip(reads) {
             let (seed, turn) = (seat.seed, seat.turn);
-            let Some(writing) = &mut seat.writing else { continue };
+            let Some(writing) = &mut seat.writing else {
+                continue;
+            };
             match reads {
                 Reads::Later => {}
                 Reads::Writes => {
                     let branches = writing.branches.iter_mut().filter(|branch| !branch.done);
-                    drawing.extend(branches.zip(rows.by_ref()).map(|(branch, row)| (row, branch)));
+                    drawing.extend(
+                        branches
+                            .zip(rows.by_ref())
+                            .map(|(branch, row)| (row, branch)),
+                    );
                 }
                 Reads::Own(_) | Reads::Nothing(_) => {
                     let row = rows.next().expect("a row for each that has read");
                     let candidates = 0..protocol.best_of as u64;
-                    writing.branches = candidates.map(|index| Branch::new(mixed_seed(seed, turn, index))).collect();
+                    writing.branches = candidates
+                        .map(|index| Branch::new(mixed_seed(seed, turn, index)))
+                        .collect();
                     drawing.extend(writing.branches.iter_mut().map(|branch| (row, branch)));
                 }
             }
         }
-        let write = |(row, branch): (&[f32], &mut Branch)| branch.write(row, protocol, &self.tokenizer);
+        let write =
+            |(row, branch): (&[f32], &mut Branch)| branch.write(row, protocol, &self.tokenizer);
         if drawing.len() * self.policy.trunk.config().vocab_size >= WORTH_DRAWING_APART {
             drawing.into_par_iter().for_each(write);
         } else {
@@ -694,7 +813,8 @@ impl ModelPlayer {
     /// Where all candidates of a seat are written, lets those who look on read them, takes the best, and lets the seat
     /// remember it. What only the world can tell it is asked for; a search takes all of them.
     fn choose(&self, seats: &mut [&mut ModelSeat], protocol: &Protocol) -> Vec<Option<Answer>> {
-        let mut over: Vec<Option<Candidates>> = seats.iter_mut().map(|seat| seat.written()).collect();
+        let mut over: Vec<Option<Candidates>> =
+            seats.iter_mut().map(|seat| seat.written()).collect();
         self.read_after_values(seats, &mut over);
         self.read_reference(seats, &mut over);
         let answer = |(seat, over): (&mut &mut ModelSeat, Option<Candidates>)| {
@@ -703,11 +823,19 @@ impl ModelPlayer {
                 return Some(Answer::Candidates(self.take_all(seat, over)));
             }
             if protocol.chosen_by == Chooser::Oracle && over.branches.len() > 1 {
-                let offers = over.distinct.iter().map(|of| self.offer(&over.branches[of.index])).collect();
+                let offers = over
+                    .distinct
+                    .iter()
+                    .map(|of| self.offer(&over.branches[of.index]))
+                    .collect();
                 seat.offered = Some(over);
                 return Some(Answer::Offers(offers));
             }
-            let scores: Vec<f32> = over.distinct.iter().map(|of| of.score(protocol.chosen_by, seat, &over)).collect();
+            let scores: Vec<f32> = over
+                .distinct
+                .iter()
+                .map(|of| of.score(protocol.chosen_by, seat, &over))
+                .collect();
             Some(Answer::Completion(self.take_best(seat, over, &scores)))
         };
         seats.iter_mut().zip(over).map(answer).collect()
@@ -719,12 +847,21 @@ impl ModelPlayer {
         let mut spans = Vec::new();
         let mut found = Vec::new();
         for (seat, over) in seats.iter().zip(over) {
-            let Some(Candidates { branches, distinct, .. }) = over else { continue };
+            let Some(Candidates {
+                branches, distinct, ..
+            }) = over
+            else {
+                continue;
+            };
             for candidate in distinct {
                 let mut before = seat.value.before();
                 before.push(seat.value.cache.whole());
                 let tokens = &branches[candidate.index].tokens[..];
-                spans.push(Span { tokens, before, cache: &mut candidate.tail });
+                spans.push(Span {
+                    tokens,
+                    before,
+                    cache: &mut candidate.tail,
+                });
                 found.push(&mut candidate.after_value);
             }
         }
@@ -739,45 +876,77 @@ impl ModelPlayer {
 
     /// The reference reads what it has not read of the sequences whose turn is over, and then their distinct candidates.
     fn read_reference(&self, seats: &mut [&mut ModelSeat], over: &mut [Option<Candidates>]) {
-        let Some(reference) = &self.reference else { return };
-        let mut turns: Vec<(&mut ModelSeat, &mut Candidates)> =
-            seats.iter_mut().zip(over).filter_map(|(seat, over)| Some((&mut **seat, over.as_mut()?))).collect();
+        let Some(reference) = &self.reference else {
+            return;
+        };
+        let mut turns: Vec<(&mut ModelSeat, &mut Candidates)> = seats
+            .iter_mut()
+            .zip(over)
+            .filter_map(|(seat, over)| Some((&mut **seat, over.as_mut()?)))
+            .collect();
         if turns.is_empty() {
             return;
         }
-        let mut spans: Vec<Span<'_>> =
-            (turns.iter_mut()).map(|(ModelSeat { sequence, reference: line, .. }, _)| line.span(sequence)).collect();
+        let mut spans: Vec<Span<'_>> = (turns.iter_mut())
+            .map(
+                |(
+                    ModelSeat {
+                        sequence,
+                        reference: line,
+                        ..
+                    },
+                    _,
+                )| line.span(sequence),
+            )
+            .collect();
         let firsts = reference.trunk.last_states(&mut spans);
         let width = reference.trunk.config().hidden_size;
         let mut spans = Vec::new();
         let mut found = Vec::new();
         for ((seat, over), first) in turns.iter_mut().zip(firsts.chunks_exact(width)) {
-            let Candidates { branches, distinct, .. } = &mut **over;
+            let Candidates {
+                branches, distinct, ..
+            } = &mut **over;
             for candidate in distinct {
                 let tokens = &branches[candidate.index].tokens[..];
                 let read = &tokens[..tokens.len() - 1]; // what follows the last token nobody asks
                 if !read.is_empty() {
                     let mut before = seat.reference.before();
                     before.push(seat.reference.cache.whole());
-                    spans.push(Span { tokens: read, before, cache: &mut candidate.reference_tail });
+                    spans.push(Span {
+                        tokens: read,
+                        before,
+                        cache: &mut candidate.reference_tail,
+                    });
                 }
                 found.push((first, tokens, &mut candidate.reference_logprob));
             }
         }
-        let states = if spans.is_empty() { Vec::new() } else { reference.trunk.extend(&mut spans) };
+        let states = if spans.is_empty() {
+            Vec::new()
+        } else {
+            reference.trunk.extend(&mut spans)
+        };
         let mut left = &states[..];
         for (first, tokens, logprob) in found {
             let own;
             (own, left) = left.split_at((tokens.len() - 1) * width);
             let logprobs = reference.logprobs(&[first, own].concat());
             let rows = logprobs.chunks_exact(reference.trunk.config().vocab_size);
-            *logprob = Some(rows.zip(tokens).map(|(row, token)| row[*token as usize]).sum());
+            *logprob = Some(
+                rows.zip(tokens)
+                    .map(|(row, token)| row[*token as usize])
+                    .sum(),
+            );
         }
     }
 
     /// What a candidate says.
     fn offer(&self, branch: &Branch) -> Offer {
-        Offer { text: self.text(branch), ended: self.ended(branch) }
+        Offer {
+            text: self.text(branch),
+            ended: self.ended(branch),
+        }
     }
 
     fn wrote_end(&self, branch: &Branch) -> bool {
@@ -790,19 +959,35 @@ impl ModelPlayer {
 
     /// Takes the candidate with the highest score, one score for each distinct one.
     fn take_best(&self, seat: &mut ModelSeat, over: Candidates, scores: &[f32]) -> Completion {
-        let candidates = if over.branches.len() > 1 { self.candidates(&over, scores) } else { Vec::new() };
-        let Candidates { writing, mut branches, mut distinct } = over;
-        let (written, written_tokens) = (branches.len(), branches.iter().map(|branch| branch.tokens.len()).sum());
+        let candidates = if over.branches.len() > 1 {
+            self.candidates(&over, scores)
+        } else {
+            Vec::new()
+        };
+        let Candidates {
+            writing,
+            mut branches,
+            mut distinct,
+        } = over;
+        let (written, written_tokens) = (
+            branches.len(),
+            branches.iter().map(|branch| branch.tokens.len()).sum(),
+        );
         let chosen = distinct.swap_remove(select::best(scores));
         let (after_value, log_ratio) = (chosen.after_value, chosen.log_ratio(&branches));
         let branch = branches.swap_remove(chosen.index);
         let (text, ended) = (self.text(&branch), self.ended(&branch));
         seat.value.cache.append(chosen.tail);
         seat.reference.cache.append(chosen.reference_tail);
-        seat.place = if self.wrote_end(&branch) { Place::AfterEnd } else { Place::AfterCut };
+        seat.place = if self.wrote_end(&branch) {
+            Place::AfterEnd
+        } else {
+            Place::AfterCut
+        };
         seat.policy.cache.append(branch.tail);
         seat.sequence.extend_from_slice(&branch.tokens);
-        seat.lease.set(seat.policy.cache.len() + seat.value.cache.len() + seat.reference.cache.len());
+        seat.lease
+            .set(seat.policy.cache.len() + seat.value.cache.len() + seat.reference.cache.len());
         seat.turn += 1;
         let completion = Completion {
             text,
@@ -816,7 +1001,11 @@ impl ModelPlayer {
             ..Completion::default()
         };
         if let Some(observation) = writing.windowed {
-            seat.past.push(Past { observation, completion: branch.tokens, place: seat.place });
+            seat.past.push(Past {
+                observation,
+                completion: branch.tokens,
+                place: seat.place,
+            });
             return completion;
         }
         Completion {
@@ -830,7 +1019,11 @@ impl ModelPlayer {
 
     /// Keeps what was read of every distinct candidate; what stands before them they share.
     fn take_all(&self, seat: &mut ModelSeat, over: Candidates) -> Vec<Completion> {
-        let Candidates { writing, branches, distinct } = over;
+        let Candidates {
+            writing,
+            branches,
+            distinct,
+        } = over;
         for line in [&mut seat.policy, &mut seat.value] {
             if !line.cache.is_empty() {
                 self.share(line, Vec::new(), Vec::new());
@@ -838,7 +1031,9 @@ impl ModelPlayer {
         }
         let mut branches: Vec<Option<Branch>> = branches.into_iter().map(Some).collect();
         let mut take = |candidate: Distinct| {
-            let branch = branches[candidate.index].take().expect("each is taken once");
+            let branch = branches[candidate.index]
+                .take()
+                .expect("each is taken once");
             let completion = Completion {
                 text: self.text(&branch),
                 ended: self.ended(&branch),
@@ -852,12 +1047,23 @@ impl ModelPlayer {
                 written_tokens: candidate.same.len() * branch.tokens.len(),
                 ..Completion::default()
             };
-            let rest = Rest { tokens: branch.tokens, policy: branch.tail, value: candidate.tail };
+            let rest = Rest {
+                tokens: branch.tokens,
+                policy: branch.tail,
+                value: candidate.tail,
+            };
             (completion, Some(rest))
         };
-        let (completions, candidates): (Vec<_>, Vec<_>) = distinct.into_iter().map(&mut take).unzip();
+        let (completions, candidates): (Vec<_>, Vec<_>) =
+            distinct.into_iter().map(&mut take).unzip();
         seat.candidates = candidates;
-        seat.lease.set(seat.candidates.iter().flatten().map(Rest::tokens_held).sum());
+        seat.lease.set(
+            seat.candidates
+                .iter()
+                .flatten()
+                .map(Rest::tokens_held)
+                .sum(),
+        );
         completions
     }
 
@@ -875,8 +1081,14 @@ impl ModelPlayer {
     }
 
     fn text(&self, branch: &Branch) -> String {
-        let tokens = branch.tokens.strip_suffix(&[self.tokenizer.end]).unwrap_or(&branch.tokens);
-        branch.stopped.clone().unwrap_or_else(|| self.tokenizer.decode(tokens))
+        let tokens = branch
+            .tokens
+            .strip_suffix(&[self.tokenizer.end])
+            .unwrap_or(&branch.tokens);
+        branch
+            .stopped
+            .clone()
+            .unwrap_or_else(|| self.tokenizer.decode(tokens))
     }
 
     fn width(&self) -> usize {
@@ -933,20 +1145,24 @@ struct Distinct {
 
 impl Distinct {
     fn log_ratio(&self, branches: &[Branch]) -> Option<f32> {
-        self.reference_logprob.map(|reference| branches[self.index].logprob() - reference)
+        self.reference_logprob
+            .map(|reference| branches[self.index].logprob() - reference)
     }
 
     /// What it is chosen by, higher is better. Where there is nothing to choose between, 0 stands for what nobody knows.
     fn score(&self, by: Chooser, seat: &ModelSeat, over: &Candidates) -> f32 {
         let known = match by {
             Chooser::AfterValue => self.after_value,
-            Chooser::SoftValue => {
-                self.after_value.map(|value| value + Chooser::BETA * over.branches[self.index].logprob())
-            }
+            Chooser::SoftValue => self
+                .after_value
+                .map(|value| value + Chooser::BETA * over.branches[self.index].logprob()),
             Chooser::LogRatio => self.log_ratio(&over.branches),
             Chooser::Logprob => Some(over.branches[self.index].logprob()),
             Chooser::Random => {
-                let draws = self.same.iter().map(|index| select::draw(seat.seed, seat.turn, *index as u64));
+                let draws = self
+                    .same
+                    .iter()
+                    .map(|index| select::draw(seat.seed, seat.turn, *index as u64));
                 draws.reduce(f32::max)
             }
             Chooser::Oracle => None, // the world is asked
@@ -964,19 +1180,28 @@ impl Rest {
 impl Line {
     /// One that stands where this one does, which has nothing of its own, and has read this beyond.
     fn beside(&self, cache: KvCache) -> Self {
-        Self { shared: self.shared.clone(), cache }
+        Self {
+            shared: self.shared.clone(),
+            cache,
+        }
     }
 
     /// The tokens of a sequence that it has not read.
     fn span<'a>(&'a mut self, sequence: &'a [u32]) -> Span<'a> {
         let tokens = &sequence[self.len()..];
-        Span { tokens, before: before(self.shared.as_ref()), cache: &mut self.cache }
+        Span {
+            tokens,
+            before: before(self.shared.as_ref()),
+            cache: &mut self.cache,
+        }
     }
 }
 
 impl ModelSeat {
     fn branches(&self) -> &[Branch] {
-        self.writing.as_ref().map_or(&[], |writing| &writing.branches)
+        self.writing
+            .as_ref()
+            .map_or(&[], |writing| &writing.branches)
     }
 
     /// Whether the turn that it writes is its first.
@@ -985,22 +1210,32 @@ impl ModelSeat {
     }
 
     fn is_admitted(&self) -> bool {
-        self.writing.as_ref().is_some_and(|writing| writing.admitted)
+        self.writing
+            .as_ref()
+            .is_some_and(|writing| writing.admitted)
     }
 
     fn stand_on(&mut self, shared: &Shared, tokens: usize) {
         self.policy.shared = Some((shared.policy.holder(tokens), tokens));
-        self.value.shared = shared.value.as_ref().map(|opening| (opening.holder(tokens), tokens));
+        self.value.shared = shared
+            .value
+            .as_ref()
+            .map(|opening| (opening.holder(tokens), tokens));
     }
 
     /// Its turn, when all candidates are written.
     fn written(&mut self) -> Option<Candidates> {
-        let is_over = !self.branches().is_empty() && self.branches().iter().all(|branch| branch.done);
+        let is_over =
+            !self.branches().is_empty() && self.branches().iter().all(|branch| branch.done);
         let mut writing = self.writing.take_if(|_| is_over)?;
         let branches = std::mem::take(&mut writing.branches);
         let tokens: Vec<&[u32]> = branches.iter().map(|branch| &branch.tokens[..]).collect();
         let first = select::first_equals(&tokens);
-        let same = |index| (0..first.len()).filter(|other| first[*other] == index).collect();
+        let same = |index| {
+            (0..first.len())
+                .filter(|other| first[*other] == index)
+                .collect()
+        };
         let distinct = |index| Distinct {
             index,
             same: same(index),
@@ -1009,8 +1244,15 @@ impl ModelSeat {
             reference_tail: KvCache::default(),
             reference_logprob: None,
         };
-        let distinct = (0..first.len()).filter(|index| first[*index] == *index).map(distinct).collect();
-        Some(Candidates { writing, branches, distinct })
+        let distinct = (0..first.len())
+            .filter(|index| first[*index] == *index)
+            .map(distinct)
+            .collect();
+        Some(Candidates {
+            writing,
+            branches,
+            distinct,
+        })
     }
 }
 
@@ -1043,10 +1285,15 @@ impl Branch {
         let ended = drawn.token == tokenizer.end;
         if !ended && !protocol.stop.is_empty() {
             let text = tokenizer.decode(&self.tokens);
-            let first = protocol.stop.iter().filter_map(|stop| text.find(stop.as_str())).min();
+            let first = protocol
+                .stop
+                .iter()
+                .filter_map(|stop| text.find(stop.as_str()))
+                .min();
             self.stopped = first.map(|at| text[..at].to_string());
         }
-        self.done = ended || self.stopped.is_some() || self.tokens.len() >= protocol.completion_limit;
+        self.done =
+            ended || self.stopped.is_some() || self.tokens.len() >= protocol.completion_limit;
     }
 }
 
@@ -1077,8 +1324,12 @@ impl Policy for ModelPlayer {
         if protocol.search.is_some() {
             let refused = |what: &str| Err(format!("a search {what}"));
             return match protocol.history {
-                _ if by != Chooser::AfterValue => refused("is guided by V\nhint: leave --choose-by out"),
-                _ if self.reference.is_some() => refused("takes no reference along\nhint: leave --reference out"),
+                _ if by != Chooser::AfterValue => {
+                    refused("is guided by V\nhint: leave --choose-by out")
+                }
+                _ if self.reference.is_some() => {
+                    refused("takes no reference along\nhint: leave --reference out")
+                }
                 History::Last(_) => refused("reads the full history\nhint: leave --history out"),
                 History::Full => Ok(()),
             };
@@ -1092,7 +1343,11 @@ impl Policy for ModelPlayer {
             _ => "no value network looks on",
         };
         let others: Vec<&str> = can.into_iter().map(Chooser::name).collect();
-        Err(format!("the best of {k} by {}: {lacks}\nhint: it can be chosen by {}", by.name(), others.join(", ")))
+        Err(format!(
+            "the best of {k} by {}: {lacks}\nhint: it can be chosen by {}",
+            by.name(),
+            others.join(", ")
+        ))
     }
 
     fn sit(&self, seed: u64) -> ModelSeat {
@@ -1121,15 +1376,28 @@ impl Policy for ModelPlayer {
             let own = chat::observation_tokens(&self.tokenizer, &turn.observation, seat.place);
             seat.retells = turn.observation_tokens != own;
         }
-        let (observation, completion, place) = if seat.retells || turn.completion_tokens.is_empty() {
+        let (observation, completion, place) = if seat.retells || turn.completion_tokens.is_empty()
+        {
             chat::turn_tokens(&self.tokenizer, turn, seat.place)
         } else {
             let wrote_end = turn.completion_tokens.last() == Some(&self.tokenizer.end);
-            let place = if wrote_end { Place::AfterEnd } else { Place::AfterCut };
-            (turn.observation_tokens.clone(), turn.completion_tokens.clone(), place)
+            let place = if wrote_end {
+                Place::AfterEnd
+            } else {
+                Place::AfterCut
+            };
+            (
+                turn.observation_tokens.clone(),
+                turn.completion_tokens.clone(),
+                place,
+            )
         };
         seat.sequence.extend(observation.iter().chain(&completion));
-        seat.past.push(Past { observation: turn.observation.clone(), completion, place });
+        seat.past.push(Past {
+            observation: turn.observation.clone(),
+            completion,
+            place,
+        });
         seat.place = place;
         seat.first_turn += u64::from(seat.is_opening()); // not where it has written itself in between
         seat.turn += 1;
@@ -1137,18 +1405,36 @@ impl Policy for ModelPlayer {
     }
 
     fn answer(&self, asked: &mut [Asked<'_, ModelSeat>], protocol: &Protocol) -> Vec<Answer> {
-        let heard: Vec<Option<Answer>> = asked.par_iter_mut().map(|question| self.listen(question, protocol)).collect();
-        let mut answers: Vec<Answer> = heard.iter().map(|answer| answer.clone().unwrap_or(Answer::Waiting)).collect();
-        let listening = asked.iter_mut().zip(&heard).filter(|(_, answer)| answer.is_none());
-        let mut seats: Vec<&mut ModelSeat> = listening.map(|(question, _)| &mut *question.seat).collect();
+        let heard: Vec<Option<Answer>> = asked
+            .par_iter_mut()
+            .map(|question| self.listen(question, protocol))
+            .collect();
+        let mut answers: Vec<Answer> = heard
+            .iter()
+            .map(|answer| answer.clone().unwrap_or(Answer::Waiting))
+            .collect();
+        let listening = asked
+            .iter_mut()
+            .zip(&heard)
+            .filter(|(_, answer)| answer.is_none());
+        let mut seats: Vec<&mut ModelSeat> =
+            listening.map(|(question, _)| &mut *question.seat).collect();
         self.admit(&mut seats, protocol);
-        let places = (0..heard.len()).filter(|index| heard[*index].is_none()).zip(&seats);
-        let places: Vec<usize> = places.filter(|(_, seat)| seat.is_admitted()).map(|(place, _)| place).collect();
+        let places = (0..heard.len())
+            .filter(|index| heard[*index].is_none())
+            .zip(&seats);
+        let places: Vec<usize> = places
+            .filter(|(_, seat)| seat.is_admitted())
+            .map(|(place, _)| place)
+            .collect();
         seats.retain(|seat| seat.is_admitted());
         let apart = self.policy.trunk.is_on_host() && self.policy.bytes() <= OWN_EPISODES;
         let over: Vec<Option<Answer>> = if apart {
             let share = seats.len().div_ceil(rayon::current_num_threads()).max(1);
-            seats.par_chunks_mut(share).flat_map_iter(|seats| self.advance_to_an_end(seats, protocol)).collect()
+            seats
+                .par_chunks_mut(share)
+                .flat_map_iter(|seats| self.advance_to_an_end(seats, protocol))
+                .collect()
         } else {
             on_all_threads(|| self.advance(&mut seats, protocol))
         };
@@ -1159,7 +1445,10 @@ impl Policy for ModelPlayer {
     }
 
     fn take(&self, seat: &mut ModelSeat, scores: &[f32]) -> Completion {
-        let over = seat.offered.take().expect("a seat that offered candidates has them");
+        let over = seat
+            .offered
+            .take()
+            .expect("a seat that offered candidates has them");
         self.take_best(seat, over, scores)
     }
 
@@ -1172,16 +1461,26 @@ impl Foresight for ModelPlayer {
     type Seat = ModelSeat;
 
     fn branch(&self, seat: &mut ModelSeat, candidate: usize) -> ModelSeat {
-        let rest = seat.candidates[candidate].take().expect("each candidate is gone on with once");
+        let rest = seat.candidates[candidate]
+            .take()
+            .expect("each candidate is gone on with once");
         let held = rest.tokens_held();
         seat.lease.set(seat.lease.tokens - held);
-        let seed = if candidate == 0 { seat.seed } else { mixed_seed(seat.seed, seat.turn, candidate as u64) };
+        let seed = if candidate == 0 {
+            seat.seed
+        } else {
+            mixed_seed(seat.seed, seat.turn, candidate as u64)
+        };
         let wrote_end = rest.tokens.last() == Some(&self.tokenizer.end);
         ModelSeat {
             sequence: [&seat.sequence[..], &rest.tokens].concat(),
             policy: seat.policy.beside(rest.policy),
             value: seat.value.beside(rest.value),
-            place: if wrote_end { Place::AfterEnd } else { Place::AfterCut },
+            place: if wrote_end {
+                Place::AfterEnd
+            } else {
+                Place::AfterCut
+            },
             seed,
             turn: seat.turn + 1,
             first_turn: seat.first_turn,

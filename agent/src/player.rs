@@ -30,9 +30,10 @@ pub trait Policy: Sync {
     fn can_play(&self, protocol: &Protocol) -> Result<(), String> {
         match protocol.history {
             History::Full => Ok(()),
-            window @ History::Last(_) => {
-                Err(format!("{} sees the full history and cannot play with {window} of it", self.name()))
-            }
+            window @ History::Last(_) => Err(format!(
+                "{} sees the full history and cannot play with {window} of it",
+                self.name()
+            )),
         }
     }
 
@@ -45,7 +46,10 @@ pub trait Policy: Sync {
     /// # Errors
     /// Why it cannot; the episode is then lost.
     fn replay(&self, _seat: &mut Self::Seat, _turn: &Turn) -> Result<(), String> {
-        Err(format!("{} cannot go on from turns that were played before", self.name()))
+        Err(format!(
+            "{} cannot go on from turns that were played before",
+            self.name()
+        ))
     }
 
     /// Takes the best of what it has offered in this seat, by one score for each offer, higher is better.
@@ -182,7 +186,11 @@ impl ExpertSeat {
     fn act(&mut self, observation: &str, slips: f64) -> Completion {
         let command = self.expert.act(observation);
         self.names.extend(numbered_names(observation));
-        let chance = if self.slip.is_some() { slips.max(ANOTHER_SLIP) } else { slips };
+        let chance = if self.slip.is_some() {
+            slips.max(ANOTHER_SLIP)
+        } else {
+            slips
+        };
         self.slip = None;
         if slips > 0.0 && self.rng.random_bool(chance.min(1.0)) {
             self.slip = self.go_astray();
@@ -191,7 +199,10 @@ impl ExpertSeat {
             None => text(command),
             Some(slip) => {
                 self.expert.instead(slip);
-                Completion { astray: true, ..text(slip.clone()) }
+                Completion {
+                    astray: true,
+                    ..text(slip.clone())
+                }
             }
         }
     }
@@ -203,7 +214,10 @@ impl ExpertSeat {
             return self.expert.stray(self.rng.random());
         }
         let [object, place] = [(); 2].map(|()| self.names.choose(&mut self.rng).cloned());
-        let elsewhere = catalog::RECEPTACLES.choose(&mut self.rng)?.name.to_lowercase();
+        let elsewhere = catalog::RECEPTACLES
+            .choose(&mut self.rng)?
+            .name
+            .to_lowercase();
         Some(match self.rng.random_range(0..4) {
             0 => format!("go to {elsewhere} {}", self.rng.random_range(1..4)),
             1 => format!("open {}", object?),
@@ -216,9 +230,14 @@ impl ExpertSeat {
 /// The names with a number in a text, such as "mug 2".
 fn numbered_names(text: &str) -> Vec<String> {
     let words: Vec<&str> = text.split(|c: char| !c.is_ascii_alphanumeric()).collect();
-    let pairs = words.windows(2).filter(|pair| pair[0].chars().all(|c| c.is_ascii_lowercase()) && !pair[0].is_empty());
-    let numbered = pairs.filter(|pair| !pair[1].is_empty() && pair[1].chars().all(|c| c.is_ascii_digit()));
-    numbered.map(|pair| format!("{} {}", pair[0], pair[1])).collect()
+    let pairs = words
+        .windows(2)
+        .filter(|pair| pair[0].chars().all(|c| c.is_ascii_lowercase()) && !pair[0].is_empty());
+    let numbered =
+        pairs.filter(|pair| !pair[1].is_empty() && pair[1].chars().all(|c| c.is_ascii_digit()));
+    numbered
+        .map(|pair| format!("{} {}", pair[0], pair[1]))
+        .collect()
 }
 
 impl Policy for ExpertPolicy {
@@ -234,12 +253,23 @@ impl Policy for ExpertPolicy {
 
     fn sit(&self, seed: u64) -> ExpertSeat {
         let rng = StdRng::seed_from_u64(mixed_seed(seed, 0, 0));
-        ExpertSeat { expert: Expert::new(seed), rng, names: Vec::new(), slip: None }
+        ExpertSeat {
+            expert: Expert::new(seed),
+            rng,
+            names: Vec::new(),
+            slip: None,
+        }
     }
 
     fn answer(&self, asked: &mut [Asked<'_, ExpertSeat>], _: &Protocol) -> Vec<Answer> {
-        let answer = |question: &mut Asked<'_, ExpertSeat>| question.seat.act(question.observation, self.slips);
-        asked.iter_mut().map(answer).map(Answer::Completion).collect()
+        let answer = |question: &mut Asked<'_, ExpertSeat>| {
+            question.seat.act(question.observation, self.slips)
+        };
+        asked
+            .iter_mut()
+            .map(answer)
+            .map(Answer::Completion)
+            .collect()
     }
 }
 
@@ -265,7 +295,10 @@ impl Policy for Scripted {
     }
 
     fn answer(&self, asked: &mut [Asked<'_, Self::Seat>], _: &Protocol) -> Vec<Answer> {
-        asked.iter_mut().map(|question| question.seat.next().map_or(Answer::GaveUp, written)).collect()
+        asked
+            .iter_mut()
+            .map(|question| question.seat.next().map_or(Answer::GaveUp, written))
+            .collect()
     }
 }
 
@@ -276,7 +309,12 @@ pub fn written(text: String) -> Answer {
 }
 
 fn text(text: String) -> Completion {
-    Completion { text, ended: true, written: 1, ..Completion::default() }
+    Completion {
+        text,
+        ended: true,
+        written: 1,
+        ..Completion::default()
+    }
 }
 
 #[cfg(test)]
@@ -285,7 +323,8 @@ mod tests {
 
     #[test]
     fn names_with_numbers_are_found() {
-        let text = "On the desk 1, you see a mug 2, and a pen 14.\n\nYour task is to: put a pen in desk.";
+        let text =
+            "On the desk 1, you see a mug 2, and a pen 14.\n\nYour task is to: put a pen in desk.";
         assert_eq!(numbered_names(text), ["desk 1", "mug 2", "pen 14"]);
     }
 
@@ -307,15 +346,25 @@ mod tests {
             match slip.text.as_str() {
                 "go to desk 1" | "go to shelf 1" => {
                     let place = &slip.text[6..];
-                    let arrival = format!("You arrive at {place}. On the {place}, you see a mug 1.");
+                    let arrival =
+                        format!("You arrive at {place}. On the {place}, you see a mug 1.");
                     let next = seat.act(&arrival, 0.0);
-                    let there = if place == "shelf 1" { "take mug 1 from shelf 1" } else { "go to shelf 1" };
+                    let there = if place == "shelf 1" {
+                        "take mug 1 from shelf 1"
+                    } else {
+                        "go to shelf 1"
+                    };
                     assert_eq!((next.text.as_str(), next.astray), (there, false));
                     walked += 1;
                 }
                 _ => {
                     let next = seat.act("Nothing happens.", 0.0);
-                    assert_eq!((next.text, next.astray), (meant, false), "after {:?}", slip.text);
+                    assert_eq!(
+                        (next.text, next.astray),
+                        (meant, false),
+                        "after {:?}",
+                        slip.text
+                    );
                     failed += 1;
                 }
             }

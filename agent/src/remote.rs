@@ -120,7 +120,10 @@ enum Trouble {
     /// The messages and a whole completion would not fit.
     ContextFull,
     /// It may go well next time, after the wait that the server asked for.
-    Passing { reason: String, wait: Option<Duration> },
+    Passing {
+        reason: String,
+        wait: Option<Duration>,
+    },
     /// Nobody answers at the address.
     Away(String),
     /// The server does not want this request.
@@ -136,15 +139,25 @@ impl Address {
     /// # Errors
     /// [`AgentError::Remote`] for what is no such address, or has a password in it.
     pub fn parse(text: &str) -> Result<Self, AgentError> {
-        let form = "\nhint: the form is openai:URL#MODEL, as in openai:http://127.0.0.1:8000/v1#my-model";
+        let form =
+            "\nhint: the form is openai:URL#MODEL, as in openai:http://127.0.0.1:8000/v1#my-model";
         // The text itself is not repeated: it may hold a password.
-        let wrong = |why: &str| AgentError::Remote { server: Self::SCHEME.into(), reason: format!("{why}{form}") };
-        let rest = text.strip_prefix(Self::SCHEME).ok_or_else(|| wrong("no such address"))?;
+        let wrong = |why: &str| AgentError::Remote {
+            server: Self::SCHEME.into(),
+            reason: format!("{why}{form}"),
+        };
+        let rest = text
+            .strip_prefix(Self::SCHEME)
+            .ok_or_else(|| wrong("no such address"))?;
         let (url, model) = rest.split_once('#').unwrap_or((rest, ""));
         let uri: Uri = url.parse().map_err(|_| wrong("that is no URL"))?;
-        let authority = uri.authority().ok_or_else(|| wrong("the URL names no host"))?;
+        let authority = uri
+            .authority()
+            .ok_or_else(|| wrong("the URL names no host"))?;
         if authority.as_str().contains('@') {
-            return Err(wrong("a URL with a user or a password is refused; a key is taken from the environment alone"));
+            return Err(wrong(
+                "a URL with a user or a password is refused; a key is taken from the environment alone",
+            ));
         }
         if !matches!(uri.scheme_str(), Some("http" | "https")) {
             return Err(wrong("the URL begins with neither http:// nor https://"));
@@ -163,7 +176,10 @@ impl Address {
     }
 
     fn wrong(&self, reason: impl Into<String>) -> AgentError {
-        AgentError::Remote { server: self.to_string(), reason: reason.into() }
+        AgentError::Remote {
+            server: self.to_string(),
+            reason: reason.into(),
+        }
     }
 }
 
@@ -179,7 +195,8 @@ impl Key {
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
         let text = text.trim();
-        (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())).then(|| Self(text.into()))
+        (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()))
+            .then(|| Self(text.into()))
     }
 }
 
@@ -196,7 +213,11 @@ impl RemotePolicy {
     /// [`AgentError::Remote`] with what mends it, when nobody is there, the key is refused, the model is not among those
     /// that the server lists, or a plain request does not work.
     pub fn connect(address: Address, options: RemoteOptions) -> Result<Self, AgentError> {
-        let proxy = if address.is_loopback { None } else { ureq::Proxy::try_from_env() };
+        let proxy = if address.is_loopback {
+            None
+        } else {
+            ureq::Proxy::try_from_env()
+        };
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -205,13 +226,20 @@ impl RemotePolicy {
             .max_idle_connections(options.concurrency)
             .max_idle_connections_per_host(options.concurrency)
             .proxy(proxy)
-            .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
+            .tls_config(
+                TlsConfig::builder()
+                    .root_certs(RootCerts::PlatformVerifier)
+                    .build(),
+            )
             .user_agent(concat!("hearth/", env!("CARGO_PKG_VERSION")));
         let mut policy = Self {
             agent: config.build().new_agent(),
             address,
             options,
-            accepts: Accepts { logprobs: true, extras: true },
+            accepts: Accepts {
+                logprobs: true,
+                extras: true,
+            },
             notes: Vec::new(),
             answered: AtomicBool::new(false),
             lost_in_a_row: AtomicUsize::new(0),
@@ -237,8 +265,14 @@ impl RemotePolicy {
     /// The protocol with what only a server's policy has: its instructions and its stop texts.
     #[must_use]
     pub fn protocol(&self, protocol: Protocol) -> Protocol {
-        let RemoteOptions { instructions, stop, .. } = &self.options;
-        Protocol { instructions: instructions.clone(), stop: stop.clone(), ..protocol }
+        let RemoteOptions {
+            instructions, stop, ..
+        } = &self.options;
+        Protocol {
+            instructions: instructions.clone(),
+            stop: stop.clone(),
+            ..protocol
+        }
     }
 
     /// Many servers list their models; one that does not is believed to have it.
@@ -259,7 +293,11 @@ impl RemotePolicy {
         let wanted = &self.address.model;
         let Some(listed) = listed else {
             let unnamed = "which model?\nhint: name it behind a #, as in openai:URL#MODEL";
-            return if wanted.is_empty() { Err(self.address.wrong(unnamed)) } else { Ok(()) };
+            return if wanted.is_empty() {
+                Err(self.address.wrong(unnamed))
+            } else {
+                Ok(())
+            };
         };
         if listed.data.iter().any(|model| model.id == *wanted) {
             return Ok(());
@@ -278,13 +316,18 @@ impl RemotePolicy {
     /// Asks for one token, with less and less until the server agrees.
     fn learn_what_it_takes(&mut self) -> Result<(), AgentError> {
         let messages = [Message::new(Role::User, "Say yes.")];
-        let protocol = Protocol { completion_limit: 1, ..Protocol::default() };
+        let protocol = Protocol {
+            completion_limit: 1,
+            ..Protocol::default()
+        };
         loop {
             let trouble = match self.complete(&self.request(&messages, &protocol, 0)) {
                 Ok(_) => return Ok(()),
                 Err(trouble) => trouble,
             };
-            let Trouble::Refused { reason, status } = &trouble else { return Err(self.unusable(trouble)) };
+            let Trouble::Refused { reason, status } = &trouble else {
+                return Err(self.unusable(trouble));
+            };
             if matches!(status, 401 | 403 | 404) {
                 return Err(self.unusable(trouble));
             }
@@ -294,7 +337,9 @@ impl RemotePolicy {
                 format!("asked without log-probabilities, which the server refuses ({reason})")
             } else if self.accepts.extras {
                 self.accepts.extras = false;
-                format!("asked without fields beyond OpenAI's (top_k, min_p, …), which the server refuses ({reason})")
+                format!(
+                    "asked without fields beyond OpenAI's (top_k, min_p, …), which the server refuses ({reason})"
+                )
             } else {
                 return Err(self.unusable(trouble));
             };
@@ -302,7 +347,12 @@ impl RemotePolicy {
         }
     }
 
-    fn request<'a>(&'a self, messages: &'a [Message], protocol: &'a Protocol, seed: u64) -> ChatRequest<'a> {
+    fn request<'a>(
+        &'a self,
+        messages: &'a [Message],
+        protocol: &'a Protocol,
+        seed: u64,
+    ) -> ChatRequest<'a> {
         let sampling = Sampling::of(protocol);
         let undivided = sampling == Sampling::GREEDY || sampling.is_untempered();
         let extras = ExtraFields {
@@ -335,7 +385,11 @@ impl RemotePolicy {
             return Answer::Failed(reason);
         }
         seat.hear(observation, protocol);
-        let request = self.request(&seat.messages, protocol, mixed_seed(seat.seed, seat.turn, 0));
+        let request = self.request(
+            &seat.messages,
+            protocol,
+            mixed_seed(seat.seed, seat.turn, 0),
+        );
         match self.complete(&request) {
             Ok(reply) => Answer::Completion(seat.write(reply)),
             Err(Trouble::ContextFull) => Answer::ContextFull,
@@ -344,8 +398,12 @@ impl RemotePolicy {
     }
 
     fn complete(&self, request: &ChatRequest<'_>) -> Result<Reply, Trouble> {
-        let body = serde_json::to_string(request).expect("a request holds nothing but texts and finite numbers");
-        self.persist(|| self.post("chat/completions", &body).and_then(|text| self.read(&text)))
+        let body = serde_json::to_string(request)
+            .expect("a request holds nothing but texts and finite numbers");
+        self.persist(|| {
+            self.post("chat/completions", &body)
+                .and_then(|text| self.read(&text))
+        })
     }
 
     /// Tries again while the trouble may pass, and notices when the server is gone for good. A server that has never
@@ -372,7 +430,11 @@ impl RemotePolicy {
             if tries == self.options.retries {
                 return Err(self.given_up(trouble));
             }
-            std::thread::sleep(self.wait_before(tries).max(asked_wait.unwrap_or_default()).min(LONGEST_WAIT));
+            std::thread::sleep(
+                self.wait_before(tries)
+                    .max(asked_wait.unwrap_or_default())
+                    .min(LONGEST_WAIT),
+            );
             tries += 1;
         }
     }
@@ -381,15 +443,21 @@ impl RemotePolicy {
     /// together.
     fn wait_before(&self, tries: usize) -> Duration {
         let doubled = self.options.first_wait.saturating_mul(1 << tries.min(16));
-        doubled.min(Duration::from_secs(30)).mul_f64(rand::rng().random_range(0.5..=1.0))
+        doubled
+            .min(Duration::from_secs(30))
+            .mul_f64(rand::rng().random_range(0.5..=1.0))
     }
 
     fn given_up(&self, trouble: Trouble) -> Trouble {
         let gone = match &trouble {
-            Trouble::Away(_) | Trouble::Refused { status: 401 | 403 | 404, .. } => {
-                self.answered.load(Ordering::Relaxed)
+            Trouble::Away(_)
+            | Trouble::Refused {
+                status: 401 | 403 | 404,
+                ..
+            } => self.answered.load(Ordering::Relaxed),
+            Trouble::Passing { .. } => {
+                self.lost_in_a_row.fetch_add(1, Ordering::Relaxed) + 1 >= LOST_IN_A_ROW
             }
-            Trouble::Passing { .. } => self.lost_in_a_row.fetch_add(1, Ordering::Relaxed) + 1 >= LOST_IN_A_ROW,
             Trouble::Refused { .. } | Trouble::ContextFull => false,
         };
         if gone {
@@ -409,7 +477,10 @@ impl RemotePolicy {
     }
 
     fn post(&self, path: &str, body: &str) -> Result<String, Trouble> {
-        let request = self.agent.post(format!("{}/{path}", self.address.base)).content_type("application/json");
+        let request = self
+            .agent
+            .post(format!("{}/{path}", self.address.base))
+            .content_type("application/json");
         let request = match &self.options.key {
             Some(key) => request.header("Authorization", format!("Bearer {}", key.0)),
             None => request,
@@ -420,9 +491,15 @@ impl RemotePolicy {
     /// The text of a good answer.
     fn receive(&self, response: Result<Response<Body>, ureq::Error>) -> Result<String, Trouble> {
         let mut response = response.map_err(|error| self.not_received(&error))?;
-        let wait = response.headers().get("Retry-After").and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let wait = response
+            .headers()
+            .get("Retry-After")
+            .and_then(|value| value.to_str().ok()?.trim().parse().ok());
         let status = response.status().as_u16();
-        let text = response.body_mut().read_to_string().map_err(|error| self.not_received(&error))?;
+        let text = response
+            .body_mut()
+            .read_to_string()
+            .map_err(|error| self.not_received(&error))?;
         if status == 200 {
             return Ok(text);
         }
@@ -432,7 +509,9 @@ impl RemotePolicy {
         let reason = format!("HTTP {status}: {}", self.shown(&said_in(&text)));
         match status {
             // llama-cpp-python's 500 for log-probabilities that it was not started for comes every time.
-            500 if reason.contains("logprobs is not supported") => Err(Trouble::Refused { status, reason }),
+            500 if reason.contains("logprobs is not supported") => {
+                Err(Trouble::Refused { status, reason })
+            }
             408 | 409 | 425 | 429 | 500..=599 => Err(Trouble::Passing {
                 reason,
                 wait: wait.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
@@ -446,12 +525,20 @@ impl RemotePolicy {
         match error {
             ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => Trouble::Away(reason),
             // The last is a certificate that nobody trusts.
-            ureq::Error::Io(cause) if matches!(cause.kind(), ErrorKind::ConnectionRefused | ErrorKind::InvalidData) => {
+            ureq::Error::Io(cause)
+                if matches!(
+                    cause.kind(),
+                    ErrorKind::ConnectionRefused | ErrorKind::InvalidData
+                ) =>
+            {
                 Trouble::Away(reason)
             }
             ureq::Error::Timeout(_) => {
                 let seconds = self.options.timeout.as_secs_f64();
-                Trouble::Passing { reason: format!("no whole answer within {seconds} s"), wait: None }
+                Trouble::Passing {
+                    reason: format!("no whole answer within {seconds} s"),
+                    wait: None,
+                }
             }
             _ => Trouble::Passing { reason, wait: None },
         }
@@ -460,12 +547,21 @@ impl RemotePolicy {
     /// The first choice of an answer. What is no answer may be a proxy's page, so it passes.
     fn read(&self, text: &str) -> Result<Reply, Trouble> {
         let passing = |reason| Trouble::Passing { reason, wait: None };
-        let malformed = |why: &str| passing(format!("no chat completion but {:?} ({why})", self.shown(text)));
-        let mut reply: ChatReply = serde_json::from_str(text).map_err(|error| malformed(&error.to_string()))?;
+        let malformed = |why: &str| {
+            passing(format!(
+                "no chat completion but {:?} ({why})",
+                self.shown(text)
+            ))
+        };
+        let mut reply: ChatReply =
+            serde_json::from_str(text).map_err(|error| malformed(&error.to_string()))?;
         if reply.choices.is_empty() {
             return Err(malformed("no choices"));
         }
-        Ok(Reply { prompt_token_ids: reply.prompt_token_ids, choice: reply.choices.swap_remove(0) })
+        Ok(Reply {
+            prompt_token_ids: reply.prompt_token_ids,
+            choice: reply.choices.swap_remove(0),
+        })
     }
 
     /// A foreign text on one line, cut to a bearable length, without the key.
@@ -507,15 +603,20 @@ impl RemotePolicy {
             }
             _ => return self.address.wrong(trouble.reason()),
         };
-        self.address.wrong(format!("{}\nhint: {hint}", trouble.reason()))
+        self.address
+            .wrong(format!("{}\nhint: {hint}", trouble.reason()))
     }
 }
 
 impl Trouble {
     fn reason(&self) -> String {
         match self {
-            Self::ContextFull => "the server says that one short message does not fit into its context".into(),
-            Self::Passing { reason, .. } | Self::Away(reason) | Self::Refused { reason, .. } => reason.clone(),
+            Self::ContextFull => {
+                "the server says that one short message does not fit into its context".into()
+            }
+            Self::Passing { reason, .. } | Self::Away(reason) | Self::Refused { reason, .. } => {
+                reason.clone()
+            }
         }
     }
 }
@@ -528,11 +629,18 @@ impl Policy for RemotePolicy {
     }
 
     fn gone(&self) -> Option<String> {
-        self.gone.get().map(|reason| format!("{}: {reason}", self.address))
+        self.gone
+            .get()
+            .map(|reason| format!("{}: {reason}", self.address))
     }
 
     fn sit(&self, seed: u64) -> RemoteSeat {
-        RemoteSeat { messages: Vec::new(), context: Some(Vec::new()), seed, turn: 0 }
+        RemoteSeat {
+            messages: Vec::new(),
+            context: Some(Vec::new()),
+            seed,
+            turn: 0,
+        }
     }
 
     fn answer(&self, asked: &mut [Asked<'_, RemoteSeat>], protocol: &Protocol) -> Vec<Answer> {
@@ -560,26 +668,45 @@ impl Policy for RemotePolicy {
 impl RemoteSeat {
     fn hear(&mut self, observation: &str, protocol: &Protocol) {
         let content = match &protocol.instructions {
-            Some(instructions) if self.messages.is_empty() => format!("{instructions}\n\n{observation}"),
+            Some(instructions) if self.messages.is_empty() => {
+                format!("{instructions}\n\n{observation}")
+            }
             _ => observation.into(),
         };
         self.messages.push(Message::new(Role::User, content));
     }
 
     fn write(&mut self, reply: Reply) -> Completion {
-        let Choice { message, finish_reason, stop_reason, matched_stop, logprobs, token_ids } = reply.choice;
+        let Choice {
+            message,
+            finish_reason,
+            stop_reason,
+            matched_stop,
+            logprobs,
+            token_ids,
+        } = reply.choice;
         let text = message.content.unwrap_or_default();
-        self.messages.push(Message::new(Role::Assistant, text.clone()));
+        self.messages
+            .push(Message::new(Role::Assistant, text.clone()));
         self.turn += 1;
         let ended = finish_reason.as_deref() == Some("stop");
         // vLLM's word and SGLang's; an end-of-turn token is null or a number.
-        let stopped_at_text = stop_reason.is_some_and(|v| v.is_string()) || matched_stop.is_some_and(|v| v.is_string());
-        let ids = reply.prompt_token_ids.zip(token_ids).filter(|_| !stopped_at_text);
-        let (observation_tokens, tokens) = ids.and_then(|(prompt, tokens)| self.extend(prompt, tokens)).unzip();
+        let stopped_at_text = stop_reason.is_some_and(|v| v.is_string())
+            || matched_stop.is_some_and(|v| v.is_string());
+        let ids = reply
+            .prompt_token_ids
+            .zip(token_ids)
+            .filter(|_| !stopped_at_text);
+        let (observation_tokens, tokens) = ids
+            .and_then(|(prompt, tokens)| self.extend(prompt, tokens))
+            .unzip();
         let tokens = tokens.unwrap_or_default();
-        let logprobs: Vec<f32> = (logprobs.and_then(|all| all.content).unwrap_or_default().iter())
-            .map(|token| token.logprob.min(0.0)) // rounding in half precision can end above
-            .collect();
+        let logprobs: Vec<f32> = (logprobs
+            .and_then(|all| all.content)
+            .unwrap_or_default()
+            .iter())
+        .map(|token| token.logprob.min(0.0)) // rounding in half precision can end above
+        .collect();
         let written_tokens = tokens.len().max(logprobs.len());
         let fits = tokens.is_empty() || tokens.len() == logprobs.len();
         Completion {
@@ -597,7 +724,10 @@ impl RemoteSeat {
     /// The new ids of a prompt and the completion's, where the prompt begins with all that came before.
     fn extend(&mut self, prompt: Vec<u32>, tokens: Vec<u32>) -> Option<(Vec<u32>, Vec<u32>)> {
         let context = self.context.take()?;
-        let new = prompt.strip_prefix(context.as_slice()).filter(|new| !new.is_empty() && !tokens.is_empty())?.to_vec();
+        let new = prompt
+            .strip_prefix(context.as_slice())
+            .filter(|new| !new.is_empty() && !tokens.is_empty())?
+            .to_vec();
         self.context = Some([prompt, tokens.clone()].concat());
         Some((new, tokens))
     }
@@ -608,24 +738,46 @@ impl RemoteSeat {
 fn is_context_overflow(text: &str) -> bool {
     let text = text.to_lowercase();
     let codes = ["context_length_exceeded", "exceed_context_size_error"];
-    let sizes = ["maximum context length", "context length (", "available context size", "exceed context window"];
+    let sizes = [
+        "maximum context length",
+        "context length (",
+        "available context size",
+        "exceed context window",
+    ];
     codes.iter().chain(&sizes).any(|piece| text.contains(piece))
 }
 
 /// The message in an error's body, or all of it.
 fn said_in(text: &str) -> String {
     let body: Value = serde_json::from_str(text).unwrap_or_default();
-    let places = [&body["error"]["message"], &body["message"], &body["error"], &body["detail"]];
-    places.into_iter().find_map(Value::as_str).unwrap_or(text).into()
+    let places = [
+        &body["error"]["message"],
+        &body["message"],
+        &body["error"],
+        &body["detail"],
+    ];
+    places
+        .into_iter()
+        .find_map(Value::as_str)
+        .unwrap_or(text)
+        .into()
 }
 
 /// `top_logprobs` above 0, because llama.cpp tells none otherwise.
-const LOGPROBS: LogprobFields = LogprobFields { logprobs: true, top_logprobs: 1 };
+const LOGPROBS: LogprobFields = LogprobFields {
+    logprobs: true,
+    top_logprobs: 1,
+};
 
 /// Everything a server may do to a distribution, switched off, and vLLM's token ids switched on. A `top_k` above every
 /// vocabulary, because servers disagree on whether -1 or 0 means all.
-const EXTRAS: ExtraFields =
-    ExtraFields { top_k: 1 << 30, min_p: 0.0, repetition_penalty: 1.0, repeat_penalty: 1.0, return_token_ids: true };
+const EXTRAS: ExtraFields = ExtraFields {
+    top_k: 1 << 30,
+    min_p: 0.0,
+    repetition_penalty: 1.0,
+    repeat_penalty: 1.0,
+    return_token_ids: true,
+};
 
 #[derive(Serialize)]
 struct ChatRequest<'a> {
@@ -706,19 +858,41 @@ mod tests {
     #[test]
     fn an_address_is_a_url_and_a_model() {
         let address = Address::parse("openai:http://127.0.0.1:8000/v1/#org/model").unwrap();
-        assert_eq!((address.base.as_str(), address.is_loopback), ("http://127.0.0.1:8000/v1", true));
-        assert_eq!(address, Address::parse("openai:http://127.0.0.1:8000/v1#org/model").unwrap());
+        assert_eq!(
+            (address.base.as_str(), address.is_loopback),
+            ("http://127.0.0.1:8000/v1", true)
+        );
+        assert_eq!(
+            address,
+            Address::parse("openai:http://127.0.0.1:8000/v1#org/model").unwrap()
+        );
         assert_eq!(address.to_string(), "openai:127.0.0.1:8000#org/model");
-        assert!(!Address::parse("openai:https://api.example.org/v1#m").unwrap().is_loopback);
+        assert!(
+            !Address::parse("openai:https://api.example.org/v1#m")
+                .unwrap()
+                .is_loopback
+        );
     }
 
     #[test]
     fn an_address_with_a_secret_in_it_is_refused_and_not_repeated() {
-        for text in ["openai:http://me:secret@host/v1#m", "openai:https://host/v1?key=secret#m", "openai:secret#m"] {
+        for text in [
+            "openai:http://me:secret@host/v1#m",
+            "openai:https://host/v1?key=secret#m",
+            "openai:secret#m",
+        ] {
             let error = Address::parse(text).unwrap_err().to_string();
-            assert!(error.contains("hint: the form is openai:URL#MODEL") && !error.contains("secret"), "{error}");
+            assert!(
+                error.contains("hint: the form is openai:URL#MODEL") && !error.contains("secret"),
+                "{error}"
+            );
         }
-        assert!(Address::parse("openai:ftp://host/v1#m").unwrap_err().to_string().contains("neither http://"));
+        assert!(
+            Address::parse("openai:ftp://host/v1#m")
+                .unwrap_err()
+                .to_string()
+                .contains("neither http://")
+        );
     }
 
     #[test]
@@ -728,9 +902,16 @@ mod tests {
     }
 
     fn reply(prompt: &[u32], tokens: &[u32], more: &Value) -> Reply {
-        let mut choice = json!({"message": {"content": "look"}, "finish_reason": "stop", "token_ids": tokens});
-        choice.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        Reply { prompt_token_ids: Some(prompt.into()), choice: serde_json::from_value(choice).unwrap() }
+        let mut choice =
+            json!({"message": {"content": "look"}, "finish_reason": "stop", "token_ids": tokens});
+        choice
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        Reply {
+            prompt_token_ids: Some(prompt.into()),
+            choice: serde_json::from_value(choice).unwrap(),
+        }
     }
 
     fn ids(completion: Completion) -> (Vec<u32>, Vec<u32>) {
@@ -740,23 +921,55 @@ mod tests {
     /// Prompts 1 2 and 1 2 3 4 5 around completion 3: the second adds 4 5. A third that begins otherwise ends it.
     #[test]
     fn token_ids_are_kept_while_each_prompt_extends_the_last() {
-        let mut seat = RemoteSeat { messages: Vec::new(), context: Some(Vec::new()), seed: 1, turn: 0 };
+        let mut seat = RemoteSeat {
+            messages: Vec::new(),
+            context: Some(Vec::new()),
+            seed: 1,
+            turn: 0,
+        };
         let none = json!({});
-        assert_eq!(ids(seat.write(reply(&[1, 2], &[3], &none))), (vec![1, 2], vec![3]));
-        assert_eq!(ids(seat.write(reply(&[1, 2, 3, 4, 5], &[6], &none))), (vec![4, 5], vec![6]));
-        assert_eq!(ids(seat.write(reply(&[1, 2, 9, 4, 5, 6, 7], &[8], &none))), (vec![], vec![]));
-        assert_eq!(ids(seat.write(reply(&[1, 2, 9, 4, 5, 6, 7, 8, 9], &[8], &none))), (vec![], vec![]), "nor later");
+        assert_eq!(
+            ids(seat.write(reply(&[1, 2], &[3], &none))),
+            (vec![1, 2], vec![3])
+        );
+        assert_eq!(
+            ids(seat.write(reply(&[1, 2, 3, 4, 5], &[6], &none))),
+            (vec![4, 5], vec![6])
+        );
+        assert_eq!(
+            ids(seat.write(reply(&[1, 2, 9, 4, 5, 6, 7], &[8], &none))),
+            (vec![], vec![])
+        );
+        assert_eq!(
+            ids(seat.write(reply(&[1, 2, 9, 4, 5, 6, 7, 8, 9], &[8], &none))),
+            (vec![], vec![]),
+            "nor later"
+        );
     }
 
     /// The text that stopped it was sampled, but belongs neither to the completion nor to the next prompt.
     #[test]
     fn a_completion_that_stopped_at_a_text_has_no_ids() {
         for more in [json!({"stop_reason": "\n"}), json!({"matched_stop": "\n"})] {
-            let mut seat = RemoteSeat { messages: Vec::new(), context: Some(Vec::new()), seed: 1, turn: 0 };
+            let mut seat = RemoteSeat {
+                messages: Vec::new(),
+                context: Some(Vec::new()),
+                seed: 1,
+                turn: 0,
+            };
             assert_eq!(ids(seat.write(reply(&[1], &[2], &more))), (vec![], vec![]));
         }
-        let mut seat = RemoteSeat { messages: Vec::new(), context: Some(Vec::new()), seed: 1, turn: 0 };
-        assert_eq!(ids(seat.write(reply(&[1], &[2], &json!({"matched_stop": 2})))), (vec![1], vec![2]), "a token did");
+        let mut seat = RemoteSeat {
+            messages: Vec::new(),
+            context: Some(Vec::new()),
+            seed: 1,
+            turn: 0,
+        };
+        assert_eq!(
+            ids(seat.write(reply(&[1], &[2], &json!({"matched_stop": 2})))),
+            (vec![1], vec![2]),
+            "a token did"
+        );
     }
 
     #[test]

@@ -58,48 +58,95 @@ impl RopeScaling {
     /// # Errors
     /// Says which key is missing or out of range, or that the kind is unknown.
     pub fn from_hugging_face(keys: &Map<String, Value>, context: usize) -> Result<Self, String> {
-        let kind = keys.get("rope_type").or_else(|| keys.get("type")).and_then(Value::as_str).unwrap_or("default");
+        let kind = keys
+            .get("rope_type")
+            .or_else(|| keys.get("type"))
+            .and_then(Value::as_str)
+            .unwrap_or("default");
         let optional = |key: &str| match keys.get(key) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => match value.as_f64() {
                 Some(number) if number.is_finite() && number > 0.0 => Ok(Some(number)),
-                _ => Err(format!("rope_scaling: {key} is {value}, and must be a number above 0")),
+                _ => Err(format!(
+                    "rope_scaling: {key} is {value}, and must be a number above 0"
+                )),
             },
         };
-        let number = |key: &str| optional(key)?.ok_or_else(|| format!("rope_scaling of type {kind:?} lacks {key}"));
-        let original = || Ok::<f64, String>(optional("original_max_position_embeddings")?.unwrap_or(context as f64));
+        let number = |key: &str| {
+            optional(key)?.ok_or_else(|| format!("rope_scaling of type {kind:?} lacks {key}"))
+        };
+        let original = || {
+            Ok::<f64, String>(
+                optional("original_max_position_embeddings")?.unwrap_or(context as f64),
+            )
+        };
         match kind {
             "default" | "dynamic" => Ok(Self::None),
-            "linear" => Ok(Self::Linear { factor: number("factor")? }),
+            "linear" => Ok(Self::Linear {
+                factor: number("factor")?,
+            }),
             "llama3" => {
                 let (low, high) = (number("low_freq_factor")?, number("high_freq_factor")?);
                 if low >= high {
-                    return Err(format!("rope_scaling: low_freq_factor {low} must be below high_freq_factor {high}"));
+                    return Err(format!(
+                        "rope_scaling: low_freq_factor {low} must be below high_freq_factor {high}"
+                    ));
                 }
-                Ok(Self::Llama3 { factor: number("factor")?, low, high, original: original()? })
+                Ok(Self::Llama3 {
+                    factor: number("factor")?,
+                    low,
+                    high,
+                    original: original()?,
+                })
             }
             "yarn" => {
                 let factor = number("factor")?;
-                let longer = |scale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 };
-                let attention = match (optional("attention_factor")?, optional("mscale")?, optional("mscale_all_dim")?)
-                {
+                let longer = |scale: f64| {
+                    if factor <= 1.0 {
+                        1.0
+                    } else {
+                        0.1 * scale * factor.ln() + 1.0
+                    }
+                };
+                let attention = match (
+                    optional("attention_factor")?,
+                    optional("mscale")?,
+                    optional("mscale_all_dim")?,
+                ) {
                     (Some(attention), ..) => attention,
                     (None, Some(one), Some(all)) => longer(one) / longer(all),
                     _ => longer(1.0),
                 };
                 let beta_fast = optional("beta_fast")?.unwrap_or(32.0);
                 let beta_slow = optional("beta_slow")?.unwrap_or(1.0);
-                Ok(Self::Yarn { factor, original: original()?, beta_fast, beta_slow, attention })
+                Ok(Self::Yarn {
+                    factor,
+                    original: original()?,
+                    beta_fast,
+                    beta_slow,
+                    attention,
+                })
             }
             "longrope" | "su" => {
                 let original = original()?;
                 let factor = optional("factor")?.unwrap_or(context as f64 / original);
-                let longer = if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / original.ln()).sqrt() };
+                let longer = if factor <= 1.0 {
+                    1.0
+                } else {
+                    (1.0 + factor.ln() / original.ln()).sqrt()
+                };
                 let short = keys.get("short_factor").and_then(Value::as_array);
                 let short = short.ok_or("rope_scaling of type \"longrope\" lacks short_factor")?;
-                let short: Option<Vec<f64>> = short.iter().map(|v| v.as_f64().filter(|f| *f > 0.0)).collect();
+                let short: Option<Vec<f64>> = short
+                    .iter()
+                    .map(|v| v.as_f64().filter(|f| *f > 0.0))
+                    .collect();
                 let short = short.ok_or("rope_scaling: short_factor must be numbers above 0")?;
-                Ok(Self::LongRope { short, original, attention: optional("attention_factor")?.unwrap_or(longer) })
+                Ok(Self::LongRope {
+                    short,
+                    original,
+                    attention: optional("attention_factor")?.unwrap_or(longer),
+                })
             }
             other => Err(format!(
                 "rope_scaling of type {other:?} is not known; known: default, linear, dynamic, llama3, yarn, longrope"
@@ -116,7 +163,12 @@ impl RopeScaling {
         match self {
             Self::None => (all(&plain), 1.0),
             Self::Linear { factor } => (all(&|d| plain(d) / factor), 1.0),
-            Self::Llama3 { factor, low, high, original } => {
+            Self::Llama3 {
+                factor,
+                low,
+                high,
+                original,
+            } => {
                 let stretched = |d: usize| {
                     let turns = original * plain(d) / TAU;
                     let kept = ((turns - low) / (high - low)).clamp(0.0, 1.0);
@@ -124,9 +176,17 @@ impl RopeScaling {
                 };
                 (all(&stretched), 1.0)
             }
-            Self::Yarn { factor, original, beta_fast, beta_slow, attention } => {
+            Self::Yarn {
+                factor,
+                original,
+                beta_fast,
+                beta_slow,
+                attention,
+            } => {
                 // The d at which a frequency makes so many rotations within the original context.
-                let place = |turns: f64| width as f64 * (original / (turns * TAU)).ln() / (2.0 * theta.ln());
+                let place = |turns: f64| {
+                    width as f64 * (original / (turns * TAU)).ln() / (2.0 * theta.ln())
+                };
                 let first = place(*beta_fast).floor().max(0.0);
                 let last = place(*beta_slow).ceil().min(width as f64 - 1.0);
                 let span = if first == last { 0.001 } else { last - first };
@@ -136,18 +196,31 @@ impl RopeScaling {
                 };
                 (all(&stretched), *attention)
             }
-            Self::LongRope { short, attention, .. } => (all(&|d| plain(d) / short.get(d).unwrap_or(&1.0)), *attention),
+            Self::LongRope {
+                short, attention, ..
+            } => (
+                all(&|d| plain(d) / short.get(d).unwrap_or(&1.0)),
+                *attention,
+            ),
         }
     }
 }
 
 /// Cosines and sines of the first `time` positions, `[time, width]` each, both halves of a head alike.
 #[must_use]
-pub fn rotary_table(time: usize, width: usize, theta: f64, scaling: &RopeScaling) -> (Vec<f32>, Vec<f32>) {
+pub fn rotary_table(
+    time: usize,
+    width: usize,
+    theta: f64,
+    scaling: &RopeScaling,
+) -> (Vec<f32>, Vec<f32>) {
     let (frequencies, length) = scaling.frequencies(width, theta);
     let angle = |t: usize, d: usize| t as f64 * frequencies[d % frequencies.len()];
     let angles = (0..time).flat_map(|t| (0..width).map(move |d| (t, d)));
-    angles.map(|(t, d)| angle(t, d)).map(|a| ((a.cos() * length) as f32, (a.sin() * length) as f32)).unzip()
+    angles
+        .map(|(t, d)| angle(t, d))
+        .map(|a| ((a.cos() * length) as f32, (a.sin() * length) as f32))
+        .unzip()
 }
 
 #[cfg(test)]
@@ -163,25 +236,56 @@ mod tests {
     #[test]
     fn frequencies_by_hand() {
         let close = |got: Vec<f64>, want: [f64; 2]| {
-            assert!(got.iter().zip(want).all(|(g, w)| (g / w - 1.0).abs() < 1e-12), "{got:?} {want:?}");
+            assert!(
+                got.iter()
+                    .zip(want)
+                    .all(|(g, w)| (g / w - 1.0).abs() < 1e-12),
+                "{got:?} {want:?}"
+            );
         };
         close(RopeScaling::None.frequencies(4, 1e4).0, [1.0, 0.01]);
-        close(RopeScaling::Linear { factor: 4.0 }.frequencies(4, 1e4).0, [0.25, 0.0025]);
+        close(
+            RopeScaling::Linear { factor: 4.0 }.frequencies(4, 1e4).0,
+            [0.25, 0.0025],
+        );
         // Within 2π·100 positions the second makes one turn: at low = 1 it is wholly divided, at high = 4 the first kept.
-        let llama3 = RopeScaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: TAU * 100.0 };
+        let llama3 = RopeScaling::Llama3 {
+            factor: 8.0,
+            low: 1.0,
+            high: 4.0,
+            original: TAU * 100.0,
+        };
         close(llama3.frequencies(4, 1e4).0, [1.0, 0.01 / 8.0]);
-        let long = RopeScaling::LongRope { short: vec![1.0, 2.0], original: 64.0, attention: 1.5 };
+        let long = RopeScaling::LongRope {
+            short: vec![1.0, 2.0],
+            original: 64.0,
+            attention: 1.5,
+        };
         close(long.frequencies(4, 1e4).0, [1.0, 0.005]);
         assert_eq!(long.frequencies(4, 1e4).1, 1.5);
     }
 
     #[test]
     fn settings_are_read_as_transformers_reads_them() {
-        assert_eq!(read(json!({"rope_type": "default", "rope_theta": 1e6})), Ok(RopeScaling::None));
-        assert_eq!(read(json!({"type": "linear", "factor": 2.0})), Ok(RopeScaling::Linear { factor: 2.0 }));
-        let yarn = read(json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}));
+        assert_eq!(
+            read(json!({"rope_type": "default", "rope_theta": 1e6})),
+            Ok(RopeScaling::None)
+        );
+        assert_eq!(
+            read(json!({"type": "linear", "factor": 2.0})),
+            Ok(RopeScaling::Linear { factor: 2.0 })
+        );
+        let yarn = read(
+            json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}),
+        );
         let attention = 0.1 * 4f64.ln() + 1.0;
-        let expected = RopeScaling::Yarn { factor: 4.0, original: 1024.0, beta_fast: 32.0, beta_slow: 1.0, attention };
+        let expected = RopeScaling::Yarn {
+            factor: 4.0,
+            original: 1024.0,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            attention,
+        };
         assert_eq!(yarn, Ok(expected));
     }
 

@@ -61,7 +61,15 @@ impl<N> Frontier<N> {
     /// A search that gives each state `candidates` completions.
     #[must_use]
     pub fn new(search: Search, candidates: usize) -> Self {
-        Self { search, candidates, written: 0, waiting: Vec::new(), ended: None, rejected: None, known: HashSet::new() }
+        Self {
+            search,
+            candidates,
+            written: 0,
+            waiting: Vec::new(),
+            ended: None,
+            rejected: None,
+            known: HashSet::new(),
+        }
     }
 
     /// Takes in all that the last states led to, in their order and each with its candidates in order, and says what to do
@@ -70,20 +78,27 @@ impl<N> Frontier<N> {
     /// # Panics
     /// When nothing was found at all.
     pub fn next(&mut self, mut found: Vec<Found<N>>) -> Next<N> {
-        if let Some(won) = found.iter().position(|found| found.end == Some(Outcome::Success)) {
+        if let Some(won) = found
+            .iter()
+            .position(|found| found.end == Some(Outcome::Success))
+        {
             return Next::End(found.swap_remove(won).node, Outcome::Success);
         }
         found.sort_by(Found::ranked); // stable: of equals the first stays first
         for found in found {
             match found.end {
-                Some(Outcome::TurnLimit | Outcome::ContextLimit) => keep_better(&mut self.ended, found),
+                Some(Outcome::TurnLimit | Outcome::ContextLimit) => {
+                    keep_better(&mut self.ended, found)
+                }
                 None if self.is_new(&found) => self.waiting.push(found),
                 _ => keep_better(&mut self.rejected, found),
             }
         }
         match self.search {
             Search::Beam { width } => self.go_on_from(width.max(1), true),
-            Search::BestFirst { budget } if self.written + self.candidates <= budget => self.go_on_from(1, false),
+            Search::BestFirst { budget } if self.written + self.candidates <= budget => {
+                self.go_on_from(1, false)
+            }
             Search::BestFirst { .. } => self.end(),
         }
     }
@@ -91,18 +106,26 @@ impl<N> Frontier<N> {
     /// Those that wait, to give up what they hold.
     pub fn waiting(&mut self) -> impl Iterator<Item = &mut N> {
         let others = self.ended.iter_mut().chain(&mut self.rejected);
-        self.waiting.iter_mut().chain(others).map(|found| &mut found.node)
+        self.waiting
+            .iter_mut()
+            .chain(others)
+            .map(|found| &mut found.node)
     }
 
     /// Whether its state was not found after as many turns before.
     fn is_new(&mut self, found: &Found<N>) -> bool {
-        found.state.is_none_or(|state| self.known.insert((state, found.turns)))
+        found
+            .state
+            .is_none_or(|state| self.known.insert((state, found.turns)))
     }
 
     fn go_on_from(&mut self, most: usize, forgets_others: bool) -> Next<N> {
         self.waiting.sort_by(Found::ranked);
         let others = self.waiting.split_off(most.min(self.waiting.len()));
-        let chosen = std::mem::replace(&mut self.waiting, if forgets_others { Vec::new() } else { others });
+        let chosen = std::mem::replace(
+            &mut self.waiting,
+            if forgets_others { Vec::new() } else { others },
+        );
         if chosen.is_empty() {
             return self.end();
         }
@@ -122,8 +145,16 @@ impl<N> Frontier<N> {
 impl<N> Found<N> {
     /// The higher score first; of equals the one with fewer turns. What is no number comes last.
     fn ranked(&self, other: &Self) -> std::cmp::Ordering {
-        let score = |found: &Self| if found.score.is_nan() { f32::NEG_INFINITY } else { found.score };
-        score(other).total_cmp(&score(self)).then(self.turns.cmp(&other.turns))
+        let score = |found: &Self| {
+            if found.score.is_nan() {
+                f32::NEG_INFINITY
+            } else {
+                found.score
+            }
+        };
+        score(other)
+            .total_cmp(&score(self))
+            .then(self.turns.cmp(&other.turns))
     }
 }
 
@@ -141,11 +172,20 @@ mod tests {
 
     /// A state that can be gone on from, after as many turns as its name has letters.
     fn open(node: &'static str, state: u64, score: f32) -> Found<&'static str> {
-        Found { node, turns: node.len(), state: Some(state), score, end: None }
+        Found {
+            node,
+            turns: node.len(),
+            state: Some(state),
+            score,
+            end: None,
+        }
     }
 
     fn ended(node: &'static str, score: f32, outcome: Outcome) -> Found<&'static str> {
-        Found { end: Some(outcome), ..open(node, 99, score) }
+        Found {
+            end: Some(outcome),
+            ..open(node, 99, score)
+        }
     }
 
     #[test]
@@ -154,9 +194,21 @@ mod tests {
         assert_eq!(beam.next(vec![open("", 0, 0.1)]), Next::GoOn(vec![""]));
         let first = vec![open("a", 1, 0.2), open("b", 2, 0.5), open("c", 3, 0.4)];
         assert_eq!(beam.next(first), Next::GoOn(vec!["b", "c"]));
-        let second = vec![open("ba", 4, 0.1), open("bb", 5, 0.3), open("ca", 6, 0.3), open("cb", 7, 0.6)];
-        assert_eq!(beam.next(second), Next::GoOn(vec!["cb", "bb"]), "of equals the first");
-        let last = vec![ended("cba", 0.2, Outcome::TurnLimit), ended("bba", 0.3, Outcome::TurnLimit)];
+        let second = vec![
+            open("ba", 4, 0.1),
+            open("bb", 5, 0.3),
+            open("ca", 6, 0.3),
+            open("cb", 7, 0.6),
+        ];
+        assert_eq!(
+            beam.next(second),
+            Next::GoOn(vec!["cb", "bb"]),
+            "of equals the first"
+        );
+        let last = vec![
+            ended("cba", 0.2, Outcome::TurnLimit),
+            ended("bba", 0.3, Outcome::TurnLimit),
+        ];
         assert_eq!(beam.next(last), Next::End("bba", Outcome::TurnLimit));
     }
 
@@ -168,8 +220,14 @@ mod tests {
         beam.next(vec![open("", 0, 0.1)]);
         let same = vec![open("a", 1, 0.2), open("b", 1, 0.5), open("c", 0, 0.1)];
         assert_eq!(beam.next(same), Next::GoOn(vec!["b", "c"]));
-        let untold = |node, score| Found { state: None, ..open(node, 0, score) };
-        assert_eq!(beam.next(vec![untold("ba", 0.2), untold("bb", 0.3)]), Next::GoOn(vec!["bb", "ba"]));
+        let untold = |node, score| Found {
+            state: None,
+            ..open(node, 0, score)
+        };
+        assert_eq!(
+            beam.next(vec![untold("ba", 0.2), untold("bb", 0.3)]),
+            Next::GoOn(vec!["bb", "ba"])
+        );
     }
 
     #[test]
@@ -191,8 +249,14 @@ mod tests {
             beam.next(vec![open("", 0, 0.1)]);
             let first = vec![ended("a", score, Outcome::ContextLimit), open("b", 1, 0.5)];
             assert_eq!(beam.next(first), Next::GoOn(vec!["b"]));
-            let last = vec![ended("ba", f32::NEG_INFINITY, Outcome::Failure), ended("bb", 0.4, Outcome::TurnLimit)];
-            assert_eq!(beam.next(last), Next::End(if score > 0.5 { "a" } else { "bb" }, outcome));
+            let last = vec![
+                ended("ba", f32::NEG_INFINITY, Outcome::Failure),
+                ended("bb", 0.4, Outcome::TurnLimit),
+            ];
+            assert_eq!(
+                beam.next(last),
+                Next::End(if score > 0.5 { "a" } else { "bb" }, outcome)
+            );
         }
     }
 
@@ -200,13 +264,30 @@ mod tests {
     fn best_first_goes_back_to_an_earlier_state_when_it_is_the_best() {
         let mut queue = Frontier::new(Search::BestFirst { budget: 100 }, 2);
         assert_eq!(queue.next(vec![open("", 0, 0.3)]), Next::GoOn(vec![""]));
-        assert_eq!(queue.next(vec![open("a", 1, 0.8), open("b", 2, 0.6)]), Next::GoOn(vec!["a"]));
+        assert_eq!(
+            queue.next(vec![open("a", 1, 0.8), open("b", 2, 0.6)]),
+            Next::GoOn(vec!["a"])
+        );
         let worse = vec![open("aa", 3, 0.2), open("ab", 4, 0.6)];
-        assert_eq!(queue.next(worse), Next::GoOn(vec!["b"]), "of equals the one with fewer turns");
-        assert_eq!(queue.next(vec![open("ba", 5, f32::NAN)]), Next::GoOn(vec!["ab"]));
-        assert_eq!(queue.next(vec![open("aba", 6, 0.1)]), Next::GoOn(vec!["aa"]));
+        assert_eq!(
+            queue.next(worse),
+            Next::GoOn(vec!["b"]),
+            "of equals the one with fewer turns"
+        );
+        assert_eq!(
+            queue.next(vec![open("ba", 5, f32::NAN)]),
+            Next::GoOn(vec!["ab"])
+        );
+        assert_eq!(
+            queue.next(vec![open("aba", 6, 0.1)]),
+            Next::GoOn(vec!["aa"])
+        );
         assert_eq!(queue.next(vec![]), Next::GoOn(vec!["aba"]));
-        assert_eq!(queue.next(vec![]), Next::GoOn(vec!["ba"]), "what is no number comes last");
+        assert_eq!(
+            queue.next(vec![]),
+            Next::GoOn(vec!["ba"]),
+            "what is no number comes last"
+        );
     }
 
     /// A state reached again after as many turns is dropped, and what is lost as well.
@@ -214,12 +295,26 @@ mod tests {
     fn best_first_ends_when_nothing_new_is_found() {
         let mut queue = Frontier::new(Search::BestFirst { budget: 100 }, 2);
         queue.next(vec![open("", 0, 0.3)]);
-        assert_eq!(queue.next(vec![open("a", 1, 0.8), open("b", 2, 0.2)]), Next::GoOn(vec!["a"]));
-        assert_eq!(queue.next(vec![open("aa", 1, 0.5), open("ab", 3, 0.1)]), Next::GoOn(vec!["aa"]), "a turn later");
+        assert_eq!(
+            queue.next(vec![open("a", 1, 0.8), open("b", 2, 0.2)]),
+            Next::GoOn(vec!["a"])
+        );
+        assert_eq!(
+            queue.next(vec![open("aa", 1, 0.5), open("ab", 3, 0.1)]),
+            Next::GoOn(vec!["aa"]),
+            "a turn later"
+        );
         assert_eq!(queue.next(vec![]), Next::GoOn(vec!["b"]));
-        assert_eq!(queue.next(vec![open("ba", 3, 0.9), open("bb", 1, 0.4)]), Next::GoOn(vec!["ab"]));
+        assert_eq!(
+            queue.next(vec![open("ba", 3, 0.9), open("bb", 1, 0.4)]),
+            Next::GoOn(vec!["ab"])
+        );
         let result = queue.next(vec![ended("aba", f32::NEG_INFINITY, Outcome::Failure)]);
-        assert_eq!(result, Next::End("ba", Outcome::TurnLimit), "nothing else is left to show");
+        assert_eq!(
+            result,
+            Next::End("ba", Outcome::TurnLimit),
+            "nothing else is left to show"
+        );
     }
 
     /// Three a state and a budget of 8: two states are gone on from, and the best of what is left is the result.
@@ -227,9 +322,18 @@ mod tests {
     fn the_budget_is_never_exceeded() {
         let mut queue = Frontier::new(Search::BestFirst { budget: 8 }, 3);
         queue.next(vec![open("", 0, 0.3)]);
-        assert_eq!(queue.next(vec![open("a", 1, 0.2), open("b", 2, 0.6)]), Next::GoOn(vec!["b"]));
-        assert_eq!(queue.next(vec![open("ba", 3, 0.1)]), Next::End("a", Outcome::TurnLimit));
+        assert_eq!(
+            queue.next(vec![open("a", 1, 0.2), open("b", 2, 0.6)]),
+            Next::GoOn(vec!["b"])
+        );
+        assert_eq!(
+            queue.next(vec![open("ba", 3, 0.1)]),
+            Next::End("a", Outcome::TurnLimit)
+        );
         let mut poor = Frontier::new(Search::BestFirst { budget: 2 }, 3);
-        assert_eq!(poor.next(vec![open("", 0, 0.3)]), Next::End("", Outcome::TurnLimit));
+        assert_eq!(
+            poor.next(vec![open("", 0, 0.3)]),
+            Next::End("", Outcome::TurnLimit)
+        );
     }
 }

@@ -10,13 +10,27 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 #[must_use]
 pub fn best(scores: &[f32]) -> usize {
     assert!(!scores.is_empty(), "no candidate to choose from");
-    (1..scores.len()).fold(0, |best, index| if scores[index] > scores[best] { index } else { best })
+    (1..scores.len()).fold(0, |best, index| {
+        if scores[index] > scores[best] {
+            index
+        } else {
+            best
+        }
+    })
 }
 
 /// For each item, the index of the first item equal to it.
 #[must_use]
 pub fn first_equals<T: PartialEq>(items: &[T]) -> Vec<usize> {
-    items.iter().map(|item| items.iter().position(|other| other == item).expect("an item equals itself")).collect()
+    items
+        .iter()
+        .map(|item| {
+            items
+                .iter()
+                .position(|other| other == item)
+                .expect("an item equals itself")
+        })
+        .collect()
 }
 
 /// What [`scenarios::Chooser::Random`] chooses sample `index` of a turn by: uniform in [0, 1), from the episode's seed
@@ -63,8 +77,13 @@ mod tests {
             let draws = 0..1_u32 << k;
             let success: f64 = draws
                 .map(|bits| {
-                    let scores: Vec<f32> = (0..k).map(|i| f32::from(u8::from(bits >> i & 1 == 1))).collect();
-                    let chance: f64 = scores.iter().map(|s| if *s > 0.0 { p } else { 1.0 - p }).product();
+                    let scores: Vec<f32> = (0..k)
+                        .map(|i| f32::from(u8::from(bits >> i & 1 == 1)))
+                        .collect();
+                    let chance: f64 = scores
+                        .iter()
+                        .map(|s| if *s > 0.0 { p } else { 1.0 - p })
+                        .product();
                     chance * f64::from(scores[best(&scores)])
                 })
                 .sum();

@@ -43,7 +43,10 @@ pub struct Message {
 impl Message {
     /// A message of the system, the world or the policy.
     pub fn new(role: Role, content: impl Into<String>) -> Self {
-        Self { role, content: content.into() }
+        Self {
+            role,
+            content: content.into(),
+        }
     }
 }
 
@@ -97,14 +100,26 @@ impl ChatTemplate {
     /// # Errors
     /// [`AgentError::Config`] where the text is not Jinja, or asks for what no chat template needs.
     pub fn new(source: &str, special: SpecialTokens) -> Result<Self, AgentError> {
-        Self { source: source.into(), special, path: None }.checked()
+        Self {
+            source: source.into(),
+            special,
+            path: None,
+        }
+        .checked()
     }
 
     /// The plain ChatML template: no system prompt of its own, every text word for word, `<|im_end|>` ends a turn.
     #[must_use]
     pub fn chatml() -> Self {
-        let special = SpecialTokens { eos: Some(IM_END.into()), ..SpecialTokens::default() };
-        Self { source: CHATML.into(), special, path: None }
+        let special = SpecialTokens {
+            eos: Some(IM_END.into()),
+            ..SpecialTokens::default()
+        };
+        Self {
+            source: CHATML.into(),
+            special,
+            path: None,
+        }
     }
 
     /// The template in a folder of a Hugging Face model: `chat_template.jinja`, or else `chat_template` (a text, or the
@@ -113,8 +128,15 @@ impl ChatTemplate {
     /// # Errors
     /// [`AgentError::File`] and [`AgentError::Content`] for files that cannot be read or do not hold what they should.
     pub fn from_hf_folder(folder: &Path) -> Result<Option<Self>, AgentError> {
-        let (settings, jinja) = (folder.join("tokenizer_config.json"), folder.join("chat_template.jinja"));
-        Self::from_hf_texts(folder, text_if_any(&settings)?.as_deref(), text_if_any(&jinja)?)
+        let (settings, jinja) = (
+            folder.join("tokenizer_config.json"),
+            folder.join("chat_template.jinja"),
+        );
+        Self::from_hf_texts(
+            folder,
+            text_if_any(&settings)?.as_deref(),
+            text_if_any(&jinja)?,
+        )
     }
 
     /// The same from the texts of `tokenizer_config.json` and `chat_template.jinja`; the folder is for error messages.
@@ -126,8 +148,14 @@ impl ChatTemplate {
         settings_text: Option<&str>,
         jinja_text: Option<String>,
     ) -> Result<Option<Self>, AgentError> {
-        let (settings, jinja) = (folder.join("tokenizer_config.json"), folder.join("chat_template.jinja"));
-        let content = |reason: String| AgentError::Content { path: settings.clone(), reason };
+        let (settings, jinja) = (
+            folder.join("tokenizer_config.json"),
+            folder.join("chat_template.jinja"),
+        );
+        let content = |reason: String| AgentError::Content {
+            path: settings.clone(),
+            reason,
+        };
         let config = match settings_text {
             Some(text) => serde_json::from_str(text).map_err(|e| content(e.to_string()))?,
             None => TokenizerConfig::default(),
@@ -139,12 +167,23 @@ impl ChatTemplate {
             (None, Some(Templates::Named(all))) => {
                 let names: Vec<_> = all.iter().map(|one| one.name.clone()).collect();
                 let default = all.into_iter().find(|one| one.name == "default");
-                let missing = || content(format!("no chat template is named `default`, only {}", names.join(", ")));
+                let missing = || {
+                    content(format!(
+                        "no chat template is named `default`, only {}",
+                        names.join(", ")
+                    ))
+                };
                 (default.ok_or_else(missing)?.template, settings)
             }
             (None, None) => return Ok(None),
         };
-        Self { source, special, path: Some(path) }.checked().map(Some)
+        Self {
+            source,
+            special,
+            path: Some(path),
+        }
+        .checked()
+        .map(Some)
     }
 
     /// The special tokens that the template was given.
@@ -165,7 +204,11 @@ impl ChatTemplate {
     /// # Errors
     /// Where the template raises, uses what chat templates do not have, or makes more than 8 MiB of text on the way;
     /// [`AgentError::Content`] when it came from a file, [`AgentError::Config`] otherwise.
-    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, AgentError> {
+    pub fn render(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+    ) -> Result<String, AgentError> {
         let variables = Variables {
             messages,
             add_generation_prompt,
@@ -176,7 +219,8 @@ impl ChatTemplate {
             unk_token: self.special.unk.as_deref(),
             pad_token: self.special.pad.as_deref(),
         };
-        jinja::render(&self.source, minijinja::Value::from_serialize(variables)).map_err(|reason| self.failed(&reason))
+        jinja::render(&self.source, minijinja::Value::from_serialize(variables))
+            .map_err(|reason| self.failed(&reason))
     }
 
     fn checked(self) -> Result<Self, AgentError> {
@@ -187,7 +231,10 @@ impl ChatTemplate {
     fn failed(&self, reason: &str) -> AgentError {
         let reason = format!("chat template: {reason}");
         match &self.path {
-            Some(path) => AgentError::Content { path: path.clone(), reason },
+            Some(path) => AgentError::Content {
+                path: path.clone(),
+                reason,
+            },
             None => AgentError::Config(reason),
         }
     }
@@ -283,10 +330,15 @@ impl TokenizerConfig {
     fn special_tokens(&self) -> SpecialTokens {
         let text = |token: &Option<TokenText>| {
             token.as_ref().map(|token| match token {
-                TokenText::Plain(text) | TokenText::Added(AddedToken { content: text, .. }) => text.clone(),
+                TokenText::Plain(text) | TokenText::Added(AddedToken { content: text, .. }) => {
+                    text.clone()
+                }
             })
         };
-        let others = self.added_tokens_decoder.values().filter(|token| token.special);
+        let others = self
+            .added_tokens_decoder
+            .values()
+            .filter(|token| token.special);
         SpecialTokens {
             bos: text(&self.bos_token),
             eos: text(&self.eos_token),
@@ -301,7 +353,9 @@ impl TokenizerConfig {
 const LONGEST_FILE: u64 = 16 << 20;
 
 fn text_if_any(path: &Path) -> Result<Option<String>, AgentError> {
-    files::read_if_any(path, LONGEST_FILE)?.map(|bytes| files::text(path, bytes)).transpose()
+    files::read_if_any(path, LONGEST_FILE)?
+        .map(|bytes| files::text(path, bytes))
+        .transpose()
 }
 
 /// The texts that a template puts around the observations and completions of an episode.
@@ -337,7 +391,9 @@ impl TurnFrames {
     /// When nothing ends a completion.
     pub fn into_frames(self, eos: Option<&str>) -> Result<Frames, AgentError> {
         let end = self.end_of_turn.as_deref().or(eos).map(str::to_owned);
-        let end = end.ok_or_else(|| AgentError::Config("nothing ends a completion: there is no eos_token".into()))?;
+        let end = end.ok_or_else(|| {
+            AgentError::Config("nothing ends a completion: there is no eos_token".into())
+        })?;
         Ok(Frames {
             opening: self.opening,
             answer: self.generation_prompt,
@@ -357,7 +413,11 @@ impl TurnFrames {
     pub fn derive(template: &ChatTemplate, system: Option<&str>) -> Result<Self, AgentError> {
         let probe = Probe { template, system };
         let mut frames = probe.frames()?;
-        for (turns, what) in [(&PLAIN, "texts"), (&REASONING, "texts with `<think>`"), (&MARKUP, "texts with markup")] {
+        for (turns, what) in [
+            (&PLAIN, "texts"),
+            (&REASONING, "texts with `<think>`"),
+            (&MARKUP, "texts with markup"),
+        ] {
             probe.compare(&frames, turns, what)?;
         }
         frames.strips = !probe.agrees(&frames, &PADDED)?;
@@ -367,7 +427,9 @@ impl TurnFrames {
     /// The frames of [`ChatTemplate::chatml`].
     #[must_use]
     pub fn chatml(system: Option<&str>) -> Self {
-        let system = system.map_or(String::new(), |text| format!("<|im_start|>system\n{text}{IM_END}\n"));
+        let system = system.map_or(String::new(), |text| {
+            format!("<|im_start|>system\n{text}{IM_END}\n")
+        });
         Self {
             opening: format!("{system}<|im_start|>user\n"),
             generation_prompt: format!("{IM_END}\n<|im_start|>assistant\n"),
@@ -382,7 +444,12 @@ impl TurnFrames {
     /// All that stands between a completion's own text and the next observation.
     #[must_use]
     pub fn between_turns(&self) -> String {
-        [&self.after_completion, self.end_of_turn.as_deref().unwrap_or(""), &self.next_observation].concat()
+        [
+            &self.after_completion,
+            self.end_of_turn.as_deref().unwrap_or(""),
+            &self.next_observation,
+        ]
+        .concat()
     }
 
     /// What the template should render of these turns, up to where the policy answers the last observation.
@@ -402,32 +469,49 @@ impl TurnFrames {
 type Turn = (&'static str, &'static str);
 
 /// Texts that stand for nothing, to be found again.
-const MARKS: [Turn; 2] =
-    [("hearth observation A", "hearth completion A"), ("hearth observation B", "hearth completion B")];
+const MARKS: [Turn; 2] = [
+    ("hearth observation A", "hearth completion A"),
+    ("hearth observation B", "hearth completion B"),
+];
 
 const PLAIN: [Turn; 3] = [
     (
         "You are in the middle of a room.\n\nLooking  around you, you see a desk 1.\n\nYour task is to: look.",
         "go to desk 1",
     ),
-    ("On the desk 1, you see nothing.", "Let me see.\n\nexamine  desk 1"),
+    (
+        "On the desk 1, you see nothing.",
+        "Let me see.\n\nexamine  desk 1",
+    ),
     ("Nothing happens.", "look"),
 ];
 
 const REASONING: [Turn; 3] = [
-    ("You see a mug 1.", "<think>\nA mug is needed.\n</think>\n\ntake mug 1"),
-    ("You pick up the mug 1.", "Thought: heat it\n</think>\ngo to stove 1"),
+    (
+        "You see a mug 1.",
+        "<think>\nA mug is needed.\n</think>\n\ntake mug 1",
+    ),
+    (
+        "You pick up the mug 1.",
+        "Thought: heat it\n</think>\ngo to stove 1",
+    ),
     ("The stove 1 is closed.", "<think></think>open stove 1"),
 ];
 
 const MARKUP: [Turn; 3] = [
-    ("Ein Stück «Käse» {{ messages }} <b>&amp;</b>", "nimm 'Käse' \"1\" {% if %}"),
+    (
+        "Ein Stück «Käse» {{ messages }} <b>&amp;</b>",
+        "nimm 'Käse' \"1\" {% if %}",
+    ),
     ("日本 🙂 [1] ### </s>", "### Response: 取る"),
     ("\\n %s {0}", "100 % #{x}"),
 ];
 
-const PADDED: [Turn; 3] =
-    [("\n  You see a desk.\n\n", " \tlook \n"), ("  Nothing.  ", "\n\ngo to desk 1\n"), (" Done. \n", "look")];
+const PADDED: [Turn; 3] = [
+    ("\n  You see a desk.\n\n", " \tlook \n"),
+    ("  Nothing.  ", "\n\ngo to desk 1\n"),
+    (" Done. \n", "look"),
+];
 
 /// A template under question.
 struct Probe<'a> {
@@ -438,7 +522,10 @@ struct Probe<'a> {
 impl Probe<'_> {
     fn frames(&self) -> Result<TurnFrames, AgentError> {
         let [(first, completion), (second, _)] = MARKS;
-        let (one, two) = (self.rendered(&MARKS[..1], Asks::Policy)?, self.rendered(&MARKS, Asks::Policy)?);
+        let (one, two) = (
+            self.rendered(&MARKS[..1], Asks::Policy)?,
+            self.rendered(&MARKS, Asks::Policy)?,
+        );
         let (opening, generation_prompt) = self.cut(&one, first)?;
         if !two.starts_with(&one) {
             return Err(self.unfit("one turn is no prefix of two", &two, &one));
@@ -447,7 +534,9 @@ impl Probe<'_> {
         let (closing, _) = self.cut(rest, second)?;
         self.holds_system(opening)?;
         let closed = self.rendered(&MARKS[..1], Asks::Nobody).unwrap_or_default();
-        let last = closed.split_once(completion).map_or("", |(_, closing)| closing);
+        let last = closed
+            .split_once(completion)
+            .map_or("", |(_, closing)| closing);
         let (after_completion, end_of_turn, next_observation) = self.cut_closing(closing, last);
         Ok(TurnFrames {
             opening: opening.into(),
@@ -465,17 +554,38 @@ impl Probe<'_> {
     fn cut_closing<'t>(&self, closing: &'t str, last: &str) -> (&'t str, Option<&'t str>, &'t str) {
         let shared = common_prefix(closing, last);
         let special = &self.template.special;
-        let known = special.eos.iter().chain(&special.others).filter(|token| !token.is_empty());
+        let known = special
+            .eos
+            .iter()
+            .chain(&special.others)
+            .filter(|token| !token.is_empty());
         let found = known.filter_map(|token| Some((closing.find(token.as_str())?, token.len())));
-        let earliest =
-            found.filter(|(start, length)| start + length <= shared).min_by_key(|(s, l)| (*s, usize::MAX - l));
-        let Some((start, length)) = earliest.or_else(|| tag(&closing[..shared])) else { return ("", None, closing) };
-        (&closing[..start], Some(&closing[start..start + length]), &closing[start + length..])
+        let earliest = found
+            .filter(|(start, length)| start + length <= shared)
+            .min_by_key(|(s, l)| (*s, usize::MAX - l));
+        let Some((start, length)) = earliest.or_else(|| tag(&closing[..shared])) else {
+            return ("", None, closing);
+        };
+        (
+            &closing[..start],
+            Some(&closing[start..start + length]),
+            &closing[start + length..],
+        )
     }
 
     fn holds_system(&self, opening: &str) -> Result<(), AgentError> {
-        let kept = self.system.is_none_or(|system| opening.contains(system.trim()));
-        if kept { Ok(()) } else { Err(self.unfit("the system prompt is left out", self.system.unwrap_or(""), opening)) }
+        let kept = self
+            .system
+            .is_none_or(|system| opening.contains(system.trim()));
+        if kept {
+            Ok(())
+        } else {
+            Err(self.unfit(
+                "the system prompt is left out",
+                self.system.unwrap_or(""),
+                opening,
+            ))
+        }
     }
 
     fn cut<'t>(&self, text: &'t str, mark: &str) -> Result<(&'t str, &'t str), AgentError> {
@@ -490,7 +600,10 @@ impl Probe<'_> {
     /// One, two and three turns are what the frames say.
     fn compare(&self, frames: &TurnFrames, turns: &[Turn], what: &str) -> Result<(), AgentError> {
         for count in 1..=turns.len() {
-            let (expected, found) = (frames.text(&turns[..count]), self.rendered(&turns[..count], Asks::Policy)?);
+            let (expected, found) = (
+                frames.text(&turns[..count]),
+                self.rendered(&turns[..count], Asks::Policy)?,
+            );
             if expected != found {
                 return Err(self.unfit(&format!("{what}, {count} turns"), &expected, &found));
             }
@@ -505,23 +618,37 @@ impl Probe<'_> {
     fn rendered(&self, turns: &[Turn], asks: Asks) -> Result<String, AgentError> {
         let system = self.system.map(|text| Message::new(Role::System, text));
         let said = turns.iter().flat_map(|(observation, completion)| {
-            [Message::new(Role::User, *observation), Message::new(Role::Assistant, *completion)]
+            [
+                Message::new(Role::User, *observation),
+                Message::new(Role::Assistant, *completion),
+            ]
         });
         let mut messages: Vec<_> = system.into_iter().chain(said).collect();
         if asks == Asks::Policy {
             messages.pop();
         }
-        self.template.render(&messages, asks == Asks::Policy).map_err(|error| match error {
-            AgentError::Config(reason) => AgentError::Config(format!("{reason}\n{HINT}")),
-            AgentError::Content { path, reason } => AgentError::Content { path, reason: format!("{reason}\n{HINT}") },
-            other => other,
-        })
+        self.template
+            .render(&messages, asks == Asks::Policy)
+            .map_err(|error| match error {
+                AgentError::Config(reason) => AgentError::Config(format!("{reason}\n{HINT}")),
+                AgentError::Content { path, reason } => AgentError::Content {
+                    path,
+                    reason: format!("{reason}\n{HINT}"),
+                },
+                other => other,
+            })
     }
 
     fn unfit(&self, what: &str, expected: &str, found: &str) -> AgentError {
-        let file = self.template.path.as_ref().map_or(String::new(), |path| format!("{}: ", path.display()));
+        let file = self
+            .template
+            .path
+            .as_ref()
+            .map_or(String::new(), |path| format!("{}: ", path.display()));
         let shown = difference(expected, found);
-        AgentError::Config(format!("{file}chat template is not prefix-preserving: {what}: {shown}\n{HINT}"))
+        AgentError::Config(format!(
+            "{file}chat template is not prefix-preserving: {what}: {shown}\n{HINT}"
+        ))
     }
 }
 
@@ -536,7 +663,11 @@ const HINT: &str = "hint: play with the stated ChatML instead of the model's own
 
 /// Bytes that two texts begin with alike, to a whole letter.
 fn common_prefix(left: &str, right: &str) -> usize {
-    left.chars().zip(right.chars()).take_while(|(l, r)| l == r).map(|(letter, _)| letter.len_utf8()).sum()
+    left.chars()
+        .zip(right.chars())
+        .take_while(|(l, r)| l == r)
+        .map(|(letter, _)| letter.len_utf8())
+        .sum()
 }
 
 /// Place and length of the first tag, such as `<|end|>` or `[/X]`, or else of the first line; blanks do not count.
@@ -548,14 +679,28 @@ fn tag(text: &str) -> Option<(usize, usize)> {
         '[' => ']',
         _ => '\n',
     };
-    let end = word.find(close).map(|place| if close == '\n' { place } else { place + close.len_utf8() });
+    let end = word.find(close).map(|place| {
+        if close == '\n' {
+            place
+        } else {
+            place + close.len_utf8()
+        }
+    });
     Some((start, end.unwrap_or(word.trim_end().len())))
 }
 
 /// Both texts around their first difference.
 fn difference(expected: &str, found: &str) -> String {
     let place = common_prefix(expected, found);
-    let start = expected[..place].char_indices().rev().nth(23).map_or(0, |(index, _)| index);
+    let start = expected[..place]
+        .char_indices()
+        .rev()
+        .nth(23)
+        .map_or(0, |(index, _)| index);
     let around = |text: &str| text[start..].chars().take(72).collect::<String>();
-    format!("expected {:?}, found {:?} (from byte {start}, differing at {place})", around(expected), around(found))
+    format!(
+        "expected {:?}, found {:?} (from byte {start}, differing at {place})",
+        around(expected),
+        around(found)
+    )
 }

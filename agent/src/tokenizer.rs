@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;
 use tokenizers::{
-    AddedToken, DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
-    SplitDelimiterBehavior, TokenizerBuilder, TokenizerImpl,
+    AddedToken, DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper,
+    PreTokenizerWrapper, SplitDelimiterBehavior, TokenizerBuilder, TokenizerImpl,
     models::bpe::{BPE, BpeTrainerBuilder},
     pre_tokenizers::{
         byte_level::ByteLevel,
@@ -59,7 +59,13 @@ pub const AGENT: &str = "<|agent|>";
 /// Ends a completion.
 pub const END: &str = "<|end|>";
 
-type Inner = TokenizerImpl<ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
+type Inner = TokenizerImpl<
+    ModelWrapper,
+    NormalizerWrapper,
+    PreTokenizerWrapper,
+    PostProcessorWrapper,
+    DecoderWrapper,
+>;
 
 /// The texts that frame the turns of an episode.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +86,13 @@ impl Default for Frames {
     /// Those of a tokenizer that was trained here.
     fn default() -> Self {
         let [opening, answer, end] = [BEGIN, AGENT, END].map(String::from);
-        Self { opening, answer, end, between: String::new(), strips: false }
+        Self {
+            opening,
+            answer,
+            end,
+            between: String::new(),
+            strips: false,
+        }
     }
 }
 
@@ -107,7 +119,10 @@ impl Tokenizer {
     ///
     /// # Errors
     /// When the library refuses the settings.
-    pub fn train<'a>(texts: impl Iterator<Item = &'a str> + Send, vocab_size: usize) -> Result<Self, AgentError> {
+    pub fn train<'a>(
+        texts: impl Iterator<Item = &'a str> + Send,
+        vocab_size: usize,
+    ) -> Result<Self, AgentError> {
         Self::train_with(texts, vocab_size, Names::Whole)
     }
 
@@ -139,7 +154,11 @@ impl Tokenizer {
             .vocab_size(vocab_size)
             .min_frequency(2)
             .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
-            .special_tokens([BEGIN, AGENT, END].map(|text| AddedToken::from(text, true)).to_vec())
+            .special_tokens(
+                [BEGIN, AGENT, END]
+                    .map(|text| AddedToken::from(text, true))
+                    .to_vec(),
+            )
             .build();
         let mut trainer = tokenizers::models::TrainerWrapper::BpeTrainer(trainer);
         inner.train(&mut trainer, texts).map_err(refused)?;
@@ -158,7 +177,10 @@ impl Tokenizer {
     /// # Errors
     /// When the file is missing, damaged, or lacks a token of the frames.
     pub fn open(path: &Path, frames: Frames) -> Result<Self, AgentError> {
-        let content = |e: AgentError| AgentError::Content { path: path.into(), reason: e.to_string() };
+        let content = |e: AgentError| AgentError::Content {
+            path: path.into(),
+            reason: e.to_string(),
+        };
         Self::from_json(&files::read(path, FILE_LIMIT)?, frames).map_err(content)
     }
 
@@ -169,20 +191,39 @@ impl Tokenizer {
     pub fn from_json(json: &[u8], frames: Frames) -> Result<Self, AgentError> {
         let file::Opened { inner, largest_id } = file::open(json).map_err(AgentError::Tokenizer)?;
         let id = |text: &str| {
-            inner.token_to_id(text).ok_or_else(|| AgentError::Tokenizer(format!("the vocabulary lacks {text}")))
+            inner
+                .token_to_id(text)
+                .ok_or_else(|| AgentError::Tokenizer(format!("the vocabulary lacks {text}")))
         };
         if frames == Frames::default() {
             id(BEGIN)?;
             id(AGENT)?;
         }
         let end = id(&frames.end)?;
-        let special = inner.get_added_tokens_decoder().into_values().filter(|token| token.special);
-        let mut special: Vec<String> = special.map(|token| token.content).filter(|text| text.len() > 1).collect();
+        let special = inner
+            .get_added_tokens_decoder()
+            .into_values()
+            .filter(|token| token.special);
+        let mut special: Vec<String> = special
+            .map(|token| token.content)
+            .filter(|text| text.len() > 1)
+            .collect();
         special.sort();
-        let tokenizer = Self { inner, frames, special, end, largest_id, json: json.into() };
-        let Frames { opening, answer, .. } = tokenizer.frames();
+        let tokenizer = Self {
+            inner,
+            frames,
+            special,
+            end,
+            largest_id,
+            json: json.into(),
+        };
+        let Frames {
+            opening, answer, ..
+        } = tokenizer.frames();
         if tokenizer.encode_framed(opening, "", answer).is_empty() {
-            return Err(AgentError::Tokenizer("the vocabulary has no token for the frames of a turn".into()));
+            return Err(AgentError::Tokenizer(
+                "the vocabulary has no token for the frames of a turn".into(),
+            ));
         }
         Ok(tokenizer)
     }
@@ -204,7 +245,10 @@ impl Tokenizer {
     /// # Errors
     /// When the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), AgentError> {
-        scenarios::files::replace(path, &self.json).map_err(|source| AgentError::File { path: path.into(), source })
+        scenarios::files::replace(path, &self.json).map_err(|source| AgentError::File {
+            path: path.into(),
+            source,
+        })
     }
 
     /// Token ids of a text; special tokens spelled out in the text stay text.
@@ -220,14 +264,25 @@ impl Tokenizer {
     #[must_use]
     pub fn encode_framed(&self, before: &str, text: &str, after: &str) -> Vec<u32> {
         let mut unframed = text.replace("<|", "< |");
-        for special in self.special.iter().filter(|special| !special.starts_with("<|")) {
+        for special in self
+            .special
+            .iter()
+            .filter(|special| !special.starts_with("<|"))
+        {
             if unframed.contains(special.as_str()) {
                 let first = special.chars().next().map_or(0, char::len_utf8);
-                unframed = unframed.replace(special.as_str(), &format!("{} {}", &special[..first], &special[first..]));
+                unframed = unframed.replace(
+                    special.as_str(),
+                    &format!("{} {}", &special[..first], &special[first..]),
+                );
             }
         }
         let whole = [before, &unframed, after].concat();
-        self.inner.encode_fast(whole, false).expect("every text has ids").get_ids().to_vec()
+        self.inner
+            .encode_fast(whole, false)
+            .expect("every text has ids")
+            .get_ids()
+            .to_vec()
     }
 
     /// The text of token ids; framing tokens are spelled out.
@@ -236,7 +291,9 @@ impl Tokenizer {
     /// Never: the byte-level decoder replaces what is not UTF-8.
     #[must_use]
     pub fn decode(&self, ids: &[u32]) -> String {
-        self.inner.decode(ids, false).expect("byte-level decoding accepts any ids")
+        self.inner
+            .decode(ids, false)
+            .expect("byte-level decoding accepts any ids")
     }
 
     /// The largest id of a token.
@@ -267,7 +324,11 @@ mod tests {
     }
 
     fn pieces(tokenizer: &Tokenizer, text: &str) -> Vec<String> {
-        tokenizer.encode(text).iter().map(|id| tokenizer.decode(&[*id])).collect()
+        tokenizer
+            .encode(text)
+            .iter()
+            .map(|id| tokenizer.decode(&[*id]))
+            .collect()
     }
 
     /// Found by fuzzing: eight thousand letters without a name took seconds, and these would take hours.
@@ -288,17 +349,30 @@ mod tests {
     fn a_name_apart_from_its_number_is_the_same_token_everywhere() {
         let tokenizer = small_with(Names::Apart);
         assert_eq!(pieces(&tokenizer, "go to desk 1"), ["go to ", "desk", " 1"]);
-        assert_eq!(pieces(&tokenizer, "take mug 2 from desk 1")[1..3], ["mug", " 2"]);
+        assert_eq!(
+            pieces(&tokenizer, "take mug 2 from desk 1")[1..3],
+            ["mug", " 2"]
+        );
         let unnumbered = pieces(&tokenizer, "put a mug in desk");
-        assert_eq!(unnumbered.iter().filter(|piece| ["mug", "desk"].contains(&piece.as_str())).count(), 2);
+        assert_eq!(
+            unnumbered
+                .iter()
+                .filter(|piece| ["mug", "desk"].contains(&piece.as_str()))
+                .count(),
+            2
+        );
     }
 
     #[test]
     fn any_text_comes_back() {
         for tokenizer in [Names::Whole, Names::Apart].map(small_with) {
-            for text in
-                ["", "\n\n -= Ünïcode 漢字 =- \t\r\n", "mug 12345", "On the desk 1, you see nothing.", ": a: b 2"]
-            {
+            for text in [
+                "",
+                "\n\n -= Ünïcode 漢字 =- \t\r\n",
+                "mug 12345",
+                "On the desk 1, you see nothing.",
+                ": a: b 2",
+            ] {
                 assert_eq!(tokenizer.decode(&tokenizer.encode(text)), text);
             }
         }

@@ -60,7 +60,9 @@ impl View for &HostTensor {
 
     fn data(&self) -> Cow<'_, [u8]> {
         let mut bytes = Vec::with_capacity(self.data_len());
-        self.data.iter().for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
+        self.data
+            .iter()
+            .for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
         bytes.into()
     }
 
@@ -89,7 +91,11 @@ impl Weights {
             } else {
                 let deviation = match name.as_str() {
                     "model.embed_tokens.weight" | "lm_head.weight" => 0.02,
-                    name if name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight") => 0.0,
+                    name if name.ends_with("o_proj.weight")
+                        || name.ends_with("down_proj.weight") =>
+                    {
+                        0.0
+                    }
                     _ => 1.0 / (shape[1] as f32).sqrt(),
                 };
                 (0..size).map(|_| normal(&mut rng) * deviation).collect()
@@ -103,7 +109,10 @@ impl Weights {
     #[must_use]
     pub fn with_zero_value_head(&self, config: &DecoderConfig) -> Self {
         let mut weights = self.clone();
-        let head = HostTensor { shape: vec![1, config.hidden_size], data: vec![0.0; config.hidden_size] };
+        let head = HostTensor {
+            shape: vec![1, config.hidden_size],
+            data: vec![0.0; config.hidden_size],
+        };
         weights.0.insert(VALUE_HEAD.into(), head);
         weights
     }
@@ -113,9 +122,15 @@ impl Weights {
     /// # Errors
     /// When it is missing or has another shape.
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<&[f32], AgentError> {
-        let tensor = self.0.get(name).ok_or_else(|| AgentError::Config(format!("tensor {name} is missing")))?;
+        let tensor = self
+            .0
+            .get(name)
+            .ok_or_else(|| AgentError::Config(format!("tensor {name} is missing")))?;
         if tensor.shape != shape {
-            return Err(AgentError::Config(format!("tensor {name} has shape {:?}, expected {shape:?}", tensor.shape)));
+            return Err(AgentError::Config(format!(
+                "tensor {name} has shape {:?}, expected {shape:?}",
+                tensor.shape
+            )));
         }
         Ok(&tensor.data)
     }
@@ -126,7 +141,11 @@ impl Weights {
     /// When it is missing or has another shape.
     pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, AgentError> {
         self.get(name, shape)?;
-        Ok(self.0.remove(name).map(|tensor| tensor.data).unwrap_or_default())
+        Ok(self
+            .0
+            .remove(name)
+            .map(|tensor| tensor.data)
+            .unwrap_or_default())
     }
 
     /// SHA-256 over names, shapes and bytes: what trajectories call the policy's hash (first 16 hex digits).
@@ -135,10 +154,21 @@ impl Weights {
         let mut digest = Sha256::new();
         for (name, tensor) in &self.0 {
             digest.update(name.as_bytes());
-            tensor.shape.iter().for_each(|size| digest.update((*size as u64).to_le_bytes()));
-            tensor.data.iter().for_each(|value| digest.update(value.to_le_bytes()));
+            tensor
+                .shape
+                .iter()
+                .for_each(|size| digest.update((*size as u64).to_le_bytes()));
+            tensor
+                .data
+                .iter()
+                .for_each(|value| digest.update(value.to_le_bytes()));
         }
-        digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+        digest
+            .finalize()
+            .iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 
     /// Reads a safetensors file of f32, f16 or bf16 tensors, one tensor after the other.
@@ -160,7 +190,10 @@ impl Weights {
         if folder.join(WEIGHTS).exists() || !index.exists() {
             return Self::open(&folder.join(WEIGHTS));
         }
-        let content = |reason: String| AgentError::Content { path: index.clone(), reason };
+        let content = |reason: String| AgentError::Content {
+            path: index.clone(),
+            reason,
+        };
         let bytes = files::read(&index, INDEX_LIMIT)?;
         let map: Index = serde_json::from_slice(&bytes).map_err(|e| content(e.to_string()))?;
         let mut shards: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -169,12 +202,20 @@ impl Weights {
         }
         let mut weights = Self::default();
         for (shard, tensors) in shards {
-            let is_name = matches!(Path::new(shard).components().collect::<Vec<_>>()[..], [Component::Normal(_)]);
+            let is_name = matches!(
+                Path::new(shard).components().collect::<Vec<_>>()[..],
+                [Component::Normal(_)]
+            );
             if !is_name {
-                return Err(content(format!("shard {shard:?} is not a file of this folder")));
+                return Err(content(format!(
+                    "shard {shard:?} is not a file of this folder"
+                )));
             }
             weights.read(&folder.join(shard))?;
-            if let Some(missing) = tensors.into_iter().find(|tensor| !weights.0.contains_key(*tensor)) {
+            if let Some(missing) = tensors
+                .into_iter()
+                .find(|tensor| !weights.0.contains_key(*tensor))
+            {
                 return Err(content(format!("tensor {missing} is not in {shard}")));
             }
         }
@@ -183,23 +224,46 @@ impl Weights {
 
     /// Adds the tensors of a file.
     fn read(&mut self, path: &Path) -> Result<(), AgentError> {
-        let file_error = |source| AgentError::File { path: path.into(), source };
-        let content = |reason: String| AgentError::Content { path: path.into(), reason };
+        let file_error = |source| AgentError::File {
+            path: path.into(),
+            source,
+        };
+        let content = |reason: String| AgentError::Content {
+            path: path.into(),
+            reason,
+        };
         let (file, length) = files::open(path)?;
         let mut file = BufReader::new(file);
         let (start, tensors) = header(&mut file, length).map_err(content)?;
         let end = tensors.last().map_or(0, |(_, info)| info.data_offsets.1) as u64;
         if start.checked_add(end) != Some(length) {
-            return Err(content(format!("has {length} bytes, and its header tells of {start} + {end}")));
+            return Err(content(format!(
+                "has {length} bytes, and its header tells of {start} + {end}"
+            )));
         }
         for (name, info) in tensors {
             let size = info.data_offsets.1 - info.data_offsets.0;
             let mut bytes = vec![0; size];
-            file.seek(SeekFrom::Start(start + info.data_offsets.0 as u64)).map_err(file_error)?;
+            file.seek(SeekFrom::Start(start + info.data_offsets.0 as u64))
+                .map_err(file_error)?;
             file.read_exact(&mut bytes).map_err(file_error)?;
-            let data = to_f32(info.dtype, &bytes)
-                .ok_or_else(|| content(format!("tensor {name} is {:?}; F32, F16 and BF16 are read", info.dtype)))?;
-            if self.0.insert(name.clone(), HostTensor { shape: info.shape, data }).is_some() {
+            let data = to_f32(info.dtype, &bytes).ok_or_else(|| {
+                content(format!(
+                    "tensor {name} is {:?}; F32, F16 and BF16 are read",
+                    info.dtype
+                ))
+            })?;
+            if self
+                .0
+                .insert(
+                    name.clone(),
+                    HostTensor {
+                        shape: info.shape,
+                        data,
+                    },
+                )
+                .is_some()
+            {
                 return Err(content(format!("tensor {name} is in another file already")));
             }
         }
@@ -216,8 +280,10 @@ impl Weights {
         for (name, shape) in &tensors {
             self.get(name, shape)?;
         }
-        let names: std::collections::BTreeSet<&str> = tensors.iter().map(|(name, _)| name.as_str()).collect();
-        self.0.retain(|name, _| name == VALUE_HEAD || names.contains(name.as_str()));
+        let names: std::collections::BTreeSet<&str> =
+            tensors.iter().map(|(name, _)| name.as_str()).collect();
+        self.0
+            .retain(|name, _| name == VALUE_HEAD || names.contains(name.as_str()));
         Ok(())
     }
 
@@ -226,16 +292,26 @@ impl Weights {
     /// # Errors
     /// When the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), AgentError> {
-        let content = |reason: String| AgentError::Content { path: path.into(), reason };
+        let content = |reason: String| AgentError::Content {
+            path: path.into(),
+            reason,
+        };
         let metadata = Some([("format".to_string(), "pt".to_string())].into());
         let beside = path.with_extension("safetensors.new");
-        let failed = |source| AgentError::File { path: path.into(), source };
+        let failed = |source| AgentError::File {
+            path: path.into(),
+            source,
+        };
         let write = || {
-            safetensors::serialize_to_file(&self.0, metadata, &beside).map_err(|error| match error {
-                SafeTensorError::IoError(source) => failed(source),
-                other => content(other.to_string()),
-            })?;
-            File::open(&beside).and_then(|file| file.sync_all()).map_err(failed)?;
+            safetensors::serialize_to_file(&self.0, metadata, &beside).map_err(
+                |error| match error {
+                    SafeTensorError::IoError(source) => failed(source),
+                    other => content(other.to_string()),
+                },
+            )?;
+            File::open(&beside)
+                .and_then(|file| file.sync_all())
+                .map_err(failed)?;
             std::fs::rename(&beside, path).map_err(failed)
         };
         write().inspect_err(|_| {
@@ -257,14 +333,20 @@ struct Index {
 /// another without gaps.
 fn header(file: &mut impl Read, length: u64) -> Result<(u64, Vec<(String, TensorInfo)>), String> {
     let mut size = [0; 8];
-    file.read_exact(&mut size).map_err(|_| "is too short for a safetensors file".to_string())?;
+    file.read_exact(&mut size)
+        .map_err(|_| "is too short for a safetensors file".to_string())?;
     let header = u64::from_le_bytes(size);
     if header > HEADER_LIMIT || header > length.saturating_sub(8) {
-        return Err(format!("claims a header of {header} bytes, and has {length}"));
+        return Err(format!(
+            "claims a header of {header} bytes, and has {length}"
+        ));
     }
     let mut bytes = Vec::new();
-    file.take(header).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
-    let HeaderTensors(tensors) = serde_json::from_slice(&bytes).map_err(|e| format!("its header: {e}"))?;
+    file.take(header)
+        .read_to_end(&mut bytes)
+        .map_err(|e| e.to_string())?;
+    let HeaderTensors(tensors) =
+        serde_json::from_slice(&bytes).map_err(|e| format!("its header: {e}"))?;
     let mut tensors: Vec<(String, TensorInfo)> = tensors.into_iter().collect();
     tensors.sort_by_key(|(_, info)| info.data_offsets);
     // It refuses tensors that overlap, leave gaps, or have another size than their shape asks for.
@@ -309,7 +391,14 @@ impl<'de> Visitor<'de> for HeaderTensors {
 fn to_f32(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
     let pairs = || bytes.as_chunks::<2>().0.iter();
     match dtype {
-        Dtype::F32 => Some(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
+        Dtype::F32 => Some(
+            bytes
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|b| f32::from_le_bytes(*b))
+                .collect(),
+        ),
         Dtype::F16 => Some(pairs().map(|b| f16::from_le_bytes(*b).to_f32()).collect()),
         Dtype::BF16 => Some(pairs().map(|b| bf16::from_le_bytes(*b).to_f32()).collect()),
         _ => None,
@@ -325,7 +414,9 @@ fn normal(rng: &mut impl Rng) -> f32 {
 /// `[rows, columns]` to `[columns, rows]`.
 #[must_use]
 pub fn transposed(data: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    (0..columns).flat_map(|c| (0..rows).map(move |r| data[r * columns + c])).collect()
+    (0..columns)
+        .flat_map(|c| (0..rows).map(move |r| data[r * columns + c]))
+        .collect()
 }
 
 #[cfg(test)]
@@ -362,7 +453,9 @@ pub(crate) mod tests {
     fn a_truncated_file_is_an_error_that_names_it() {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("model.safetensors");
-        Weights::random(&tiny_config(), 7).save(&path).expect("saves");
+        Weights::random(&tiny_config(), 7)
+            .save(&path)
+            .expect("saves");
         let bytes = std::fs::read(&path).expect("reads");
         for length in [0, 5, 100, bytes.len() / 2, bytes.len() - 1] {
             std::fs::write(&path, &bytes[..length]).expect("writes");
@@ -373,10 +466,17 @@ pub(crate) mod tests {
 
     /// Writes a safetensors file of one type.
     fn write(path: &Path, dtype: Dtype, tensors: &[(&str, Vec<u8>)], elements: usize) {
-        let views = tensors
-            .iter()
-            .map(|(name, data)| (*name, TensorView::new(dtype, vec![elements], data).expect("the data fits")));
-        std::fs::write(path, safetensors::serialize(views, None).expect("serializes")).expect("writes");
+        let views = tensors.iter().map(|(name, data)| {
+            (
+                *name,
+                TensorView::new(dtype, vec![elements], data).expect("the data fits"),
+            )
+        });
+        std::fs::write(
+            path,
+            safetensors::serialize(views, None).expect("serializes"),
+        )
+        .expect("writes");
     }
 
     #[test]
@@ -384,14 +484,25 @@ pub(crate) mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join(WEIGHTS);
         let numbers = [1.0f32, -2.5, 0.0];
-        let halves = numbers.iter().flat_map(|n| f16::from_f32(*n).to_le_bytes()).collect();
+        let halves = numbers
+            .iter()
+            .flat_map(|n| f16::from_f32(*n).to_le_bytes())
+            .collect();
         write(&path, Dtype::F16, &[("a", halves)], 3);
         assert_eq!(Weights::open(&path).expect("opens").0["a"].data, numbers);
-        let brains = numbers.iter().flat_map(|n| bf16::from_f32(*n).to_le_bytes()).collect();
+        let brains = numbers
+            .iter()
+            .flat_map(|n| bf16::from_f32(*n).to_le_bytes())
+            .collect();
         write(&path, Dtype::BF16, &[("a", brains)], 3);
         assert_eq!(Weights::open(&path).expect("opens").0["a"].data, numbers);
         write(&path, Dtype::I64, &[("a", vec![0; 24])], 3);
-        assert!(Weights::open(&path).expect_err("another type").to_string().contains("tensor a is I64"));
+        assert!(
+            Weights::open(&path)
+                .expect_err("another type")
+                .to_string()
+                .contains("tensor a is I64")
+        );
     }
 
     #[test]
@@ -399,15 +510,32 @@ pub(crate) mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let file = |name: &str| folder.path().join(name);
         let bytes = |n: f32| n.to_le_bytes().to_vec();
-        write(&file("one.safetensors"), Dtype::F32, &[("a", bytes(1.0))], 1);
-        write(&file("two.safetensors"), Dtype::F32, &[("b", bytes(2.0)), ("c", bytes(3.0))], 1);
+        write(
+            &file("one.safetensors"),
+            Dtype::F32,
+            &[("a", bytes(1.0))],
+            1,
+        );
+        write(
+            &file("two.safetensors"),
+            Dtype::F32,
+            &[("b", bytes(2.0)), ("c", bytes(3.0))],
+            1,
+        );
         let open = |map: &str| {
             std::fs::write(file(INDEX), format!("{{\"weight_map\": {map}}}")).expect("writes");
             Weights::open_folder(folder.path())
         };
         let map = r#"{"a": "one.safetensors", "b": "two.safetensors", "c": "two.safetensors"}"#;
         let whole = open(map).expect("opens");
-        assert_eq!(whole.0.values().map(|tensor| tensor.data[0]).collect::<Vec<_>>(), [1.0, 2.0, 3.0]);
+        assert_eq!(
+            whole
+                .0
+                .values()
+                .map(|tensor| tensor.data[0])
+                .collect::<Vec<_>>(),
+            [1.0, 2.0, 3.0]
+        );
         let said = |map: &str| open(map).expect_err("refused").to_string();
         assert!(said(r#"{"z": "one.safetensors"}"#).contains("tensor z is not in one.safetensors"));
         assert!(said(r#"{"a": "../one.safetensors"}"#).contains("is not a file of this folder"));
@@ -425,15 +553,24 @@ pub(crate) mod tests {
         };
         assert!(said(&u64::MAX.to_le_bytes()).contains("claims a header of"));
         assert!(said(&(90_u64 << 20).to_le_bytes()).contains("claims a header of"));
-        let promise = br#"{"a":{"dtype":"F32","shape":[1073741824],"data_offsets":[0,4294967296]}}"#;
+        let promise =
+            br#"{"a":{"dtype":"F32","shape":[1073741824],"data_offsets":[0,4294967296]}}"#;
         let bytes = [&(promise.len() as u64).to_le_bytes()[..], promise].concat();
-        assert!(said(&bytes).contains("its header tells of"), "{}", said(&bytes));
+        assert!(
+            said(&bytes).contains("its header tells of"),
+            "{}",
+            said(&bytes)
+        );
         let overlap = br#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
         let wrong = br#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}"#;
         let bytes = [&(wrong.len() as u64).to_le_bytes()[..], wrong, &[0; 4]].concat();
         assert!(said(&bytes).contains("its header:"), "{}", said(&bytes));
         let bytes = [&(overlap.len() as u64).to_le_bytes()[..], overlap, &[0; 4]].concat();
-        assert!(said(&bytes).contains("invalid offset for tensor"), "{}", said(&bytes));
+        assert!(
+            said(&bytes).contains("invalid offset for tensor"),
+            "{}",
+            said(&bytes)
+        );
     }
 
     #[test]
@@ -441,11 +578,23 @@ pub(crate) mod tests {
         let config = tiny_config();
         let mut weights = Weights::random(&config, 7);
         let whole = weights.clone();
-        weights.0.insert("lm_head.weight".into(), HostTensor { shape: vec![1], data: vec![0.0] });
+        weights.0.insert(
+            "lm_head.weight".into(),
+            HostTensor {
+                shape: vec![1],
+                data: vec![0.0],
+            },
+        );
         weights.fit(&config).expect("fits");
         assert_eq!(weights, whole);
         weights.0.remove("model.norm.weight");
-        assert!(weights.fit(&config).expect_err("missing").to_string().contains("model.norm.weight is missing"));
+        assert!(
+            weights
+                .fit(&config)
+                .expect_err("missing")
+                .to_string()
+                .contains("model.norm.weight is missing")
+        );
     }
 
     #[test]

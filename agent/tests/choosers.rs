@@ -14,16 +14,25 @@ use agent::player::Policy;
 use agent::select;
 use agent::tokenizer::Tokenizer;
 use corridor::{babbler, jobs, play, protocol, task};
-use scenarios::{Candidate, Chooser, History, Outcome, Protocol, Task, Trajectory, Turn, WeightFormat};
+use scenarios::{
+    Candidate, Chooser, History, Outcome, Protocol, Task, Trajectory, Turn, WeightFormat,
+};
 
-const POOL: Pool = Pool { workers: 2, episodes: 8 };
+const POOL: Pool = Pool {
+    workers: 2,
+    episodes: 8,
+};
 
 fn tasks() -> Vec<Task> {
     vec![task("plain/3"), task("plain/9")]
 }
 
 fn best_of(k: usize, chosen_by: Chooser) -> Protocol {
-    Protocol { best_of: k, chosen_by, ..protocol() }
+    Protocol {
+        best_of: k,
+        chosen_by,
+        ..protocol()
+    }
 }
 
 /// A policy with nobody but the reference looking on.
@@ -48,16 +57,32 @@ fn states(trunk: &agent::generate::Trunk, tokens: &[u32]) -> Vec<f32> {
 #[track_caller]
 fn assert_the_best_was_taken(played: &[Trajectory], k: usize) {
     for turn in turns(played) {
-        let scores: Vec<f32> = turn.candidates.iter().map(|candidate| candidate.score).collect();
+        let scores: Vec<f32> = turn
+            .candidates
+            .iter()
+            .map(|candidate| candidate.score)
+            .collect();
         let best = &turn.candidates[select::best(&scores)];
         assert_eq!(turn.completion, best.completion);
-        assert_eq!((turn.after_value, turn.log_ratio), (best.after_value, best.log_ratio));
+        assert_eq!(
+            (turn.after_value, turn.log_ratio),
+            (best.after_value, best.log_ratio)
+        );
         assert_eq!(turn.logprobs.iter().sum::<f32>(), best.logprob.unwrap());
-        assert_eq!(turn.candidates.iter().map(|candidate| candidate.count).sum::<usize>(), k, "each sample counts");
+        assert_eq!(
+            turn.candidates
+                .iter()
+                .map(|candidate| candidate.count)
+                .sum::<usize>(),
+            k,
+            "each sample counts"
+        );
     }
-    assert!(
-        turns(played).any(|turn| turn.candidates.iter().any(|candidate| candidate.score > turn.candidates[0].score))
-    );
+    assert!(turns(played).any(|turn| {
+        turn.candidates
+            .iter()
+            .any(|candidate| candidate.score > turn.candidates[0].score)
+    }));
 }
 
 #[test]
@@ -68,7 +93,11 @@ fn the_likeliest_and_a_random_candidate_need_nobody_to_look_on() {
         assert_the_best_was_taken(&played, 4);
         assert!(turns(&played).all(|turn| turn.after_value.is_none() && turn.log_ratio.is_none()));
         if by == Chooser::Logprob {
-            assert!(turns(&played).flat_map(|turn| &turn.candidates).all(|c| Some(c.score) == c.logprob));
+            assert!(
+                turns(&played)
+                    .flat_map(|turn| &turn.candidates)
+                    .all(|c| Some(c.score) == c.logprob)
+            );
         }
     }
 }
@@ -77,13 +106,19 @@ fn the_likeliest_and_a_random_candidate_need_nobody_to_look_on() {
 #[test]
 fn the_chooser_decides_and_the_others_are_logged() {
     let (tasks, model) = (tasks(), babbler(2));
-    let player = ModelPlayer::with_reference(model.clone(), Some(babbler(9)), LookingOn::Value).unwrap();
+    let player =
+        ModelPlayer::with_reference(model.clone(), Some(babbler(9)), LookingOn::Value).unwrap();
     assert_eq!(player.choosers(), Chooser::ALL);
     for by in Chooser::ALL.into_iter().filter(|by| *by != Chooser::Oracle) {
         let played = play(&player, &jobs(&tasks, 4), &best_of(4, by), POOL);
         assert_the_best_was_taken(&played, 4);
         for candidate in turns(&played).flat_map(|turn| &turn.candidates) {
-            let known = [candidate.after_value, candidate.log_ratio, candidate.logprob].map(Option::unwrap);
+            let known = [
+                candidate.after_value,
+                candidate.log_ratio,
+                candidate.logprob,
+            ]
+            .map(Option::unwrap);
             match by {
                 Chooser::AfterValue => assert_eq!(candidate.score, known[0]),
                 Chooser::SoftValue => assert_eq!(candidate.score, known[0] + 0.1 * known[2]),
@@ -101,25 +136,48 @@ fn samples_are_nested() {
     let (tasks, player) = (tasks(), watched(&babbler(3)));
     let first = |k: usize, by: Chooser| -> Vec<Vec<Candidate>> {
         let played = play(&player, &jobs(&tasks, 6), &best_of(k, by), POOL);
-        let sampled = |candidate: &Candidate| Candidate { score: 0.0, count: 1, ..candidate.clone() };
-        played.iter().map(|trajectory| trajectory.turns[0].candidates.iter().map(sampled).collect()).collect()
+        let sampled = |candidate: &Candidate| Candidate {
+            score: 0.0,
+            count: 1,
+            ..candidate.clone()
+        };
+        played
+            .iter()
+            .map(|trajectory| trajectory.turns[0].candidates.iter().map(sampled).collect())
+            .collect()
     };
     let eight = first(8, Chooser::AfterValue);
-    for (k, by) in [(2, Chooser::AfterValue), (3, Chooser::Random), (5, Chooser::Logprob)] {
+    for (k, by) in [
+        (2, Chooser::AfterValue),
+        (3, Chooser::Random),
+        (5, Chooser::Logprob),
+    ] {
         for (few, all) in first(k, by).iter().zip(&eight) {
             assert_eq!(few[..], all[..few.len()], "{k} by {}", by.name());
         }
     }
-    assert!(eight.iter().any(|candidates| candidates.len() > 5), "they differ");
+    assert!(
+        eight.iter().any(|candidates| candidates.len() > 5),
+        "they differ"
+    );
 }
 
 /// Held against itself a policy has no advantage, to the bit, whatever it wrote and however it was read.
 #[test]
 fn a_policy_has_no_advantage_over_itself() {
     let (tasks, model) = (tasks(), babbler(4));
-    let played = play(&beside(Some(&model), &model), &jobs(&tasks, 4), &best_of(3, Chooser::LogRatio), POOL);
+    let played = play(
+        &beside(Some(&model), &model),
+        &jobs(&tasks, 4),
+        &best_of(3, Chooser::LogRatio),
+        POOL,
+    );
     assert!(turns(&played).all(|turn| turn.log_ratio == Some(0.0)));
-    assert!(turns(&played).flat_map(|turn| &turn.candidates).all(|candidate| candidate.log_ratio == Some(0.0)));
+    assert!(
+        turns(&played)
+            .flat_map(|turn| &turn.candidates)
+            .all(|candidate| candidate.log_ratio == Some(0.0))
+    );
 }
 
 /// ln π − ln π_ref of a completion is what both say of the logged ids, read from scratch in one piece; a reference of
@@ -128,24 +186,40 @@ fn a_policy_has_no_advantage_over_itself() {
 fn the_log_ratio_is_that_of_the_logged_tokens() {
     let (tasks, model, mut other) = (tasks(), babbler(5), babbler(6));
     other.config.num_hidden_layers = 1;
-    let reference =
-        PolicyEngine::from_weights(&other.config, &mut other.policy.clone(), WeightFormat::Exact, &Engine::Cpu)
-            .unwrap();
+    let reference = PolicyEngine::from_weights(
+        &other.config,
+        &mut other.policy.clone(),
+        WeightFormat::Exact,
+        &Engine::Cpu,
+    )
+    .unwrap();
     let vocab = other.config.vocab_size;
-    for protocol in [best_of(1, Chooser::AfterValue), best_of(3, Chooser::LogRatio)] {
+    for protocol in [
+        best_of(1, Chooser::AfterValue),
+        best_of(3, Chooser::LogRatio),
+    ] {
         let player = beside(Some(&other), &model);
         for played in play(&player, &jobs(&tasks, 3), &protocol, POOL) {
-            let ids =
-                played.turns.iter().flat_map(|turn| turn.observation_tokens.iter().chain(&turn.completion_tokens));
+            let ids = played.turns.iter().flat_map(|turn| {
+                turn.observation_tokens
+                    .iter()
+                    .chain(&turn.completion_tokens)
+            });
             let tokens: Vec<u32> = ids.copied().collect();
             let logprobs = reference.logprobs(&states(&reference.trunk, &tokens));
             let mut end = 0;
             for turn in &played.turns {
                 end += turn.observation_tokens.len();
                 let rows = logprobs[(end - 1) * vocab..].chunks_exact(vocab);
-                let said: f32 = rows.zip(&turn.completion_tokens).map(|(row, token)| row[*token as usize]).sum();
+                let said: f32 = rows
+                    .zip(&turn.completion_tokens)
+                    .map(|(row, token)| row[*token as usize])
+                    .sum();
                 end += turn.completion_tokens.len();
-                assert_eq!(turn.log_ratio, Some(turn.logprobs.iter().sum::<f32>() - said));
+                assert_eq!(
+                    turn.log_ratio,
+                    Some(turn.logprobs.iter().sum::<f32>() - said)
+                );
                 assert_ne!(turn.log_ratio, Some(0.0));
             }
         }
@@ -165,18 +239,37 @@ fn who_cannot_choose_so_says_what_would_help() {
         reason(&watched(&model), Chooser::LogRatio),
         "the best of 3 by log_ratio: no reference looks on\nhint: it can be chosen by after_value, soft_value, logprob, random, oracle"
     );
-    assert_eq!(alone.can_play(&best_of(1, Chooser::LogRatio)), Ok(()), "one candidate is no choice");
-    let failed = play(&alone, &jobs(&tasks(), 1), &best_of(2, Chooser::AfterValue), POOL);
-    assert!(failed.iter().all(|trajectory| trajectory.outcome == Outcome::EnvFailed));
+    assert_eq!(
+        alone.can_play(&best_of(1, Chooser::LogRatio)),
+        Ok(()),
+        "one candidate is no choice"
+    );
+    let failed = play(
+        &alone,
+        &jobs(&tasks(), 1),
+        &best_of(2, Chooser::AfterValue),
+        POOL,
+    );
+    assert!(
+        failed
+            .iter()
+            .all(|trajectory| trajectory.outcome == Outcome::EnvFailed)
+    );
 
-    let tokenizer = Tokenizer::train(["go to desk 1\nYou arrive at desk 1."; 4].into_iter(), 300).unwrap();
+    let tokenizer =
+        Tokenizer::train(["go to desk 1\nYou arrive at desk 1."; 4].into_iter(), 300).unwrap();
     let mut foreign = babbler(8);
     foreign.config.vocab_size = tokenizer.vocab_size();
     foreign.tokenizer = tokenizer;
     let Err(error) = ModelPlayer::with_reference(model, Some(foreign), LookingOn::Nobody) else {
         panic!("two languages")
     };
-    assert!(error.to_string().contains("the reference has another tokenizer than the policy"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("the reference has another tokenizer than the policy"),
+        "{error}"
+    );
 }
 
 /// In a corridor the goal lies east, so the oracle goes east as soon as one of K candidates does; what it looked at is
@@ -184,29 +277,65 @@ fn who_cannot_choose_so_says_what_would_help() {
 #[test]
 fn the_oracle_knows_the_way() {
     let (tasks, player) = (tasks(), beside(None, &babbler(1)));
-    let played = play(&player, &jobs(&tasks, 6), &best_of(6, Chooser::Oracle), POOL);
+    let played = play(
+        &player,
+        &jobs(&tasks, 6),
+        &best_of(6, Chooser::Oracle),
+        POOL,
+    );
     assert_the_best_was_taken(&played, 6);
     for trajectory in &played {
-        let commands =
-            |turn: &Turn| turn.candidates.iter().filter(|c| chat::parse_command(&c.completion).is_some()).count();
-        let (asked, done) = (trajectory.turns.iter().map(commands).sum::<usize>(), trajectory.turns.len());
-        assert!((done..=asked + done).contains(&trajectory.spent.commands), "{:?}", trajectory.spent);
+        let commands = |turn: &Turn| {
+            turn.candidates
+                .iter()
+                .filter(|c| chat::parse_command(&c.completion).is_some())
+                .count()
+        };
+        let (asked, done) = (
+            trajectory.turns.iter().map(commands).sum::<usize>(),
+            trajectory.turns.len(),
+        );
+        assert!(
+            (done..=asked + done).contains(&trajectory.spent.commands),
+            "{:?}",
+            trajectory.spent
+        );
         assert_eq!(trajectory.spent.completions, 6 * done);
         for turn in &trajectory.turns {
-            let has_east = turn.candidates.iter().any(|candidate| candidate.completion == "east");
+            let has_east = turn
+                .candidates
+                .iter()
+                .any(|candidate| candidate.completion == "east");
             assert_eq!(has_east, turn.action.as_deref() == Some("east"), "{turn:?}");
         }
     }
-    let short = played.iter().filter(|trajectory| trajectory.game == "plain/3");
-    assert!(short.clone().all(|trajectory| trajectory.outcome == Outcome::Success));
+    let short = played
+        .iter()
+        .filter(|trajectory| trajectory.game == "plain/3");
+    assert!(
+        short
+            .clone()
+            .all(|trajectory| trajectory.outcome == Outcome::Success)
+    );
 }
 
 #[test]
 fn an_oracle_needs_a_world_that_tells() {
-    let (tasks, player) = (vec![task("single/3"), task("dumb/3")], beside(None, &babbler(1)));
-    for trajectory in play(&player, &jobs(&tasks, 1), &best_of(3, Chooser::Oracle), POOL) {
+    let (tasks, player) = (
+        vec![task("single/3"), task("dumb/3")],
+        beside(None, &babbler(1)),
+    );
+    for trajectory in play(
+        &player,
+        &jobs(&tasks, 1),
+        &best_of(3, Chooser::Oracle),
+        POOL,
+    ) {
         assert_eq!(trajectory.outcome, Outcome::EnvFailed);
-        assert_eq!(trajectory.failure.as_deref(), Some(agent::episode::NO_LOOK_AHEAD));
+        assert_eq!(
+            trajectory.failure.as_deref(),
+            Some(agent::episode::NO_LOOK_AHEAD)
+        );
     }
 }
 
@@ -217,11 +346,23 @@ fn a_window_shows_the_task_and_the_last_turns() {
     let (tasks, model) = (tasks(), babbler(3));
     let player = watched(&model);
     let playing = |history, times| {
-        play(&player, &jobs(&tasks, times), &Protocol { history, ..best_of(6, Chooser::Oracle) }, POOL)
+        play(
+            &player,
+            &jobs(&tasks, times),
+            &Protocol {
+                history,
+                ..best_of(6, Chooser::Oracle)
+            },
+            POOL,
+        )
     };
-    let value =
-        ValueEngine::from_weights(&model.config, &mut model.value.clone().unwrap(), WeightFormat::Exact, &Engine::Cpu)
-            .unwrap();
+    let value = ValueEngine::from_weights(
+        &model.config,
+        &mut model.value.clone().unwrap(),
+        WeightFormat::Exact,
+        &Engine::Cpu,
+    )
+    .unwrap();
     let (tokenizer, width) = (&model.tokenizer, model.config.hidden_size);
     let mut moved = 0;
     for played in playing(History::Last(2), 24) {
@@ -229,7 +370,10 @@ fn a_window_shows_the_task_and_the_last_turns() {
             let first = now.saturating_sub(2);
             let mut window = played.turns[first..=now].to_vec();
             if first > 0 {
-                window[0].observation = format!("{}\n\n{}", played.turns[0].observation, window[0].observation);
+                window[0].observation = format!(
+                    "{}\n\n{}",
+                    played.turns[0].observation, window[0].observation
+                );
             }
             let (mut place, mut tokens) = (Place::Opening, Vec::new());
             for past in &window {
@@ -237,22 +381,41 @@ fn a_window_shows_the_task_and_the_last_turns() {
                 tokens.extend(observation.into_iter().chain(completion));
                 place = next;
             }
-            tokens.truncate(tokens.len() - chat::completion_tokens(tokenizer, &turn.completion).len());
+            tokens.truncate(
+                tokens.len() - chat::completion_tokens(tokenizer, &turn.completion).len(),
+            );
             assert!(
-                turn.observation_tokens.is_empty() && turn.completion_tokens.is_empty() && turn.logprobs.is_empty()
+                turn.observation_tokens.is_empty()
+                    && turn.completion_tokens.is_empty()
+                    && turn.logprobs.is_empty()
             );
             // A babbled text has more than one spelling in tokens; a command has one.
-            if window.iter().all(|past| ["east", "look"].contains(&past.completion.as_str()) && past.action.is_some()) {
+            if window.iter().all(|past| {
+                ["east", "look"].contains(&past.completion.as_str()) && past.action.is_some()
+            }) {
                 let states = states(&value.trunk, &tokens);
-                assert_eq!(turn.value, Some(value.value(&states[states.len() - width..])), "turn {now}");
+                assert_eq!(
+                    turn.value,
+                    Some(value.value(&states[states.len() - width..])),
+                    "turn {now}"
+                );
                 moved += usize::from(first > 0);
             }
         }
         assert!(played.spent.tokens >= played.turns.len());
     }
     assert!(moved > 5, "{moved}");
-    let texts =
-        |played: &[Trajectory]| turns(played).map(|turn| (turn.completion.clone(), turn.value)).collect::<Vec<_>>();
-    assert_eq!(texts(&playing(History::Last(50), 4)), texts(&playing(History::Full, 4)));
-    assert_ne!(texts(&playing(History::Last(1), 4)), texts(&playing(History::Full, 4)));
+    let texts = |played: &[Trajectory]| {
+        turns(played)
+            .map(|turn| (turn.completion.clone(), turn.value))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        texts(&playing(History::Last(50), 4)),
+        texts(&playing(History::Full, 4))
+    );
+    assert_ne!(
+        texts(&playing(History::Last(1), 4)),
+        texts(&playing(History::Full, 4))
+    );
 }

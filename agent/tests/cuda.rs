@@ -14,23 +14,37 @@ use scenarios::{Protocol, WeightFormat};
 
 /// None, and a word about it, where there is no GPU.
 fn gpu() -> Option<Engine> {
-    Hardware::Cuda(0).engine().inspect_err(|error| eprintln!("skipped, nothing was compared: {error}")).ok()
+    Hardware::Cuda(0)
+        .engine()
+        .inspect_err(|error| eprintln!("skipped, nothing was compared: {error}"))
+        .ok()
 }
 
 /// Log-probabilities after prompts of many lengths read together, and after three more tokens of each, one by one.
 fn logprobs(engine: &Engine, format: WeightFormat) -> Vec<f32> {
     let model = babbler(31);
     let vocab = model.config.vocab_size;
-    let policy = PolicyEngine::from_weights(&model.config, &mut model.policy.clone(), format, engine).unwrap();
-    let prompt = |length: usize| (0..length).map(|at| ((at * 31 + length * 7) % vocab) as u32).collect::<Vec<u32>>();
+    let policy =
+        PolicyEngine::from_weights(&model.config, &mut model.policy.clone(), format, engine)
+            .unwrap();
+    let prompt = |length: usize| {
+        (0..length)
+            .map(|at| ((at * 31 + length * 7) % vocab) as u32)
+            .collect::<Vec<u32>>()
+    };
     let mut texts: Vec<Vec<u32>> = [1, 5, 33, 64, 200].map(prompt).into();
     let mut caches: Vec<KvCache> = texts.iter().map(|_| KvCache::default()).collect();
     let mut found = Vec::new();
     for round in 0..4 {
-        let mut spans: Vec<Span<'_>> =
-            texts.iter().zip(&mut caches).map(|(tokens, cache)| Span::new(tokens, cache)).collect();
+        let mut spans: Vec<Span<'_>> = texts
+            .iter()
+            .zip(&mut caches)
+            .map(|(tokens, cache)| Span::new(tokens, cache))
+            .collect();
         found.extend(policy.logprobs(&policy.trunk.last_states(&mut spans)));
-        texts = (0..texts.len()).map(|sequence| vec![((sequence * 11 + round * 3) % vocab) as u32]).collect();
+        texts = (0..texts.len())
+            .map(|sequence| vec![((sequence * 11 + round * 3) % vocab) as u32])
+            .collect();
     }
     found
 }
@@ -43,7 +57,10 @@ fn the_gpu_has_the_logprobs_of_the_cpu() {
         let (found, expected) = (logprobs(&gpu, format), logprobs(&Engine::Cpu, format));
         assert_eq!(found.len(), expected.len());
         for (found, expected) in found.iter().zip(&expected) {
-            assert!((found - expected).abs() < tolerance, "{format:?}: {found}, on the CPU {expected}");
+            assert!(
+                (found - expected).abs() < tolerance,
+                "{format:?}: {found}, on the CPU {expected}"
+            );
         }
     }
 }
@@ -53,13 +70,37 @@ fn the_gpu_has_the_logprobs_of_the_cpu() {
 fn episodes_are_played_on_the_gpu() {
     let Some(engine) = gpu() else { return };
     let tasks = ["plain/1", "plain/2", "plain/9"].map(task);
-    let player = ModelPlayer::new(babbler(32), Holding { engine, ..LookingOn::Value.into() }).unwrap();
-    let protocol = Protocol { best_of: 3, ..protocol() };
-    let played = play(&player, &jobs(&tasks, 8), &protocol, Pool { workers: 2, episodes: 24 });
+    let player = ModelPlayer::new(
+        babbler(32),
+        Holding {
+            engine,
+            ..LookingOn::Value.into()
+        },
+    )
+    .unwrap();
+    let protocol = Protocol {
+        best_of: 3,
+        ..protocol()
+    };
+    let played = play(
+        &player,
+        &jobs(&tasks, 8),
+        &protocol,
+        Pool {
+            workers: 2,
+            episodes: 24,
+        },
+    );
     assert_eq!(played.len(), 24);
     for turn in played.iter().flat_map(|trajectory| &trajectory.turns) {
         assert_eq!(turn.logprobs.len(), turn.completion_tokens.len());
-        assert!(turn.logprobs.iter().all(|logprob| (-50.0..=0.0).contains(logprob)));
-        assert!(turn.value.is_some_and(f32::is_finite) && turn.after_value.is_some_and(f32::is_finite));
+        assert!(
+            turn.logprobs
+                .iter()
+                .all(|logprob| (-50.0..=0.0).contains(logprob))
+        );
+        assert!(
+            turn.value.is_some_and(f32::is_finite) && turn.after_value.is_some_and(f32::is_finite)
+        );
     }
 }

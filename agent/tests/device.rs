@@ -12,11 +12,27 @@ use burn::tensor::Device;
 use corridor::{Corridors, babbler, jobs, play, protocol, task};
 use scenarios::{Protocol, Search, Task, Trajectory};
 
-const POOL: Pool = Pool { workers: 2, episodes: 8 };
+const POOL: Pool = Pool {
+    workers: 2,
+    episodes: 8,
+};
 const CORRIDORS: [&str; 4] = ["plain/9", "plain/2", "plain/5", "plain/7"];
 
-fn player(model: &Model, engine: Engine, looking_on: LookingOn, token_budget: Option<usize>) -> ModelPlayer {
-    ModelPlayer::new(model.clone(), Holding { engine, token_budget, ..looking_on.into() }).unwrap()
+fn player(
+    model: &Model,
+    engine: Engine,
+    looking_on: LookingOn,
+    token_budget: Option<usize>,
+) -> ModelPlayer {
+    ModelPlayer::new(
+        model.clone(),
+        Holding {
+            engine,
+            token_budget,
+            ..looking_on.into()
+        },
+    )
+    .unwrap()
 }
 
 fn on_burn() -> Engine {
@@ -29,13 +45,25 @@ fn alike(found: &[Trajectory], expected: &[Trajectory]) {
     let close = |a: f32, b: f32| (a - b).abs() < 1e-4;
     assert_eq!(found.len(), expected.len());
     for (found, expected) in found.iter().zip(expected) {
-        assert_eq!((&found.game, found.outcome), (&expected.game, expected.outcome));
+        assert_eq!(
+            (&found.game, found.outcome),
+            (&expected.game, expected.outcome)
+        );
         assert_eq!(found.turns.len(), expected.turns.len());
         for (found, expected) in found.turns.iter().zip(&expected.turns) {
             assert_eq!(found.observation_tokens, expected.observation_tokens);
             assert_eq!(found.completion_tokens, expected.completion_tokens);
-            assert!(found.logprobs.iter().zip(&expected.logprobs).all(|(a, b)| close(*a, *b)));
-            for (a, b) in [(found.value, expected.value), (found.after_value, expected.after_value)] {
+            assert!(
+                found
+                    .logprobs
+                    .iter()
+                    .zip(&expected.logprobs)
+                    .all(|(a, b)| close(*a, *b))
+            );
+            for (a, b) in [
+                (found.value, expected.value),
+                (found.after_value, expected.after_value),
+            ] {
                 assert_eq!(a.is_some(), b.is_some());
                 assert!(a.zip(b).is_none_or(|(a, b)| close(a, b)), "{a:?} and {b:?}");
             }
@@ -50,30 +78,75 @@ fn a_device_plays_the_same_episodes() {
     let jobs = jobs(&tasks, 4);
     let watched = |engine| player(&model, engine, LookingOn::Value, None);
     let (own, device) = (watched(Engine::Cpu), watched(on_burn()));
-    let greedy = Protocol { temperature: 0.0, ..protocol() };
-    let beam = Protocol { search: Some(Search::Beam { width: 2 }), best_of: 3, ..protocol() };
-    for protocol in [greedy, protocol(), Protocol { best_of: 3, ..protocol() }, beam] {
-        alike(&play(&device, &jobs, &protocol, POOL), &play(&own, &jobs, &protocol, POOL));
+    let greedy = Protocol {
+        temperature: 0.0,
+        ..protocol()
+    };
+    let beam = Protocol {
+        search: Some(Search::Beam { width: 2 }),
+        best_of: 3,
+        ..protocol()
+    };
+    for protocol in [
+        greedy,
+        protocol(),
+        Protocol {
+            best_of: 3,
+            ..protocol()
+        },
+        beam,
+    ] {
+        alike(
+            &play(&device, &jobs, &protocol, POOL),
+            &play(&own, &jobs, &protocol, POOL),
+        );
     }
     let alone = |engine| player(&model, engine, LookingOn::Nobody, None);
-    alike(&play(&alone(on_burn()), &jobs, &protocol(), POOL), &play(&alone(Engine::Cpu), &jobs, &protocol(), POOL));
+    alike(
+        &play(&alone(on_burn()), &jobs, &protocol(), POOL),
+        &play(&alone(Engine::Cpu), &jobs, &protocol(), POOL),
+    );
 }
 
 /// A budget of one full context: episodes wait, give up their caches and read their sequence again, into rows that others
 /// held before.
 #[test]
 fn a_small_token_budget_changes_no_episode() {
-    let (tasks, model): (Vec<Task>, Model) = (CORRIDORS[..3].iter().map(|id| task(id)).collect(), babbler(12));
-    let (jobs, protocol) = (jobs(&tasks, 6), Protocol { turn_limit: 12, best_of: 2, ..protocol() });
+    let (tasks, model): (Vec<Task>, Model) = (
+        CORRIDORS[..3].iter().map(|id| task(id)).collect(),
+        babbler(12),
+    );
+    let (jobs, protocol) = (
+        jobs(&tasks, 6),
+        Protocol {
+            turn_limit: 12,
+            best_of: 2,
+            ..protocol()
+        },
+    );
     let budget = 2 * model.config.max_position_embeddings;
     let small = player(&model, on_burn(), LookingOn::Value, Some(budget));
-    let pool = Pool { workers: 2, episodes: 18 };
+    let pool = Pool {
+        workers: 2,
+        episodes: 18,
+    };
     let mut found = played_within(&small, &jobs, &protocol, pool, budget);
-    let place = |t: &Trajectory| jobs.iter().position(|job| job.task.id == t.game && job.repetition == t.repetition);
+    let place = |t: &Trajectory| {
+        jobs.iter()
+            .position(|job| job.task.id == t.game && job.repetition == t.repetition)
+    };
     found.sort_by_key(place);
     let held: usize = found.iter().map(Trajectory::tokens).sum();
     assert!(held > budget, "{held} tokens would have fitted anyway");
-    alike(&found, &play(&player(&model, Engine::Cpu, LookingOn::Value, None), &jobs, &protocol, pool));
+    alike(
+        &found,
+        &play(
+            &player(&model, Engine::Cpu, LookingOn::Value, None),
+            &jobs,
+            &protocol,
+            pool,
+        ),
+    );
 }
 
 fn played_within(
@@ -84,11 +157,22 @@ fn played_within(
     budget: usize,
 ) -> Vec<Trajectory> {
     let mut played = Vec::new();
-    play_episodes(player, &Corridors::default(), jobs, protocol, pool, |trajectory| -> Result<(), ()> {
-        assert!(player.tokens_held() <= budget, "{} tokens in a budget of {budget}", player.tokens_held());
-        played.push(trajectory);
-        Ok(())
-    })
+    play_episodes(
+        player,
+        &Corridors::default(),
+        jobs,
+        protocol,
+        pool,
+        |trajectory| -> Result<(), ()> {
+            assert!(
+                player.tokens_held() <= budget,
+                "{} tokens in a budget of {budget}",
+                player.tokens_held()
+            );
+            played.push(trajectory);
+            Ok(())
+        },
+    )
     .unwrap();
     played
 }

@@ -55,23 +55,46 @@ fn weights(config: &DecoderConfig) -> Weights {
 
 /// Within 1e-4 of the largest logit.
 fn assert_close(name: &str, found: &[f32], expected: &[f32]) {
-    let largest = expected.iter().fold(0.0f32, |largest, logit| largest.max(logit.abs()));
-    let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let largest = expected
+        .iter()
+        .fold(0.0f32, |largest, logit| largest.max(logit.abs()));
+    let worst = found
+        .iter()
+        .zip(expected)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max);
     assert_eq!(found.len(), expected.len());
-    assert!(worst < 1e-4 * largest, "{name}: off by {worst}, the largest is {largest}");
+    assert!(
+        worst < 1e-4 * largest,
+        "{name}: off by {worst}, the largest is {largest}"
+    );
 }
 
 /// Log-probabilities of recorded logits.
 fn logprobs(logits: &[f32]) -> Vec<f32> {
     let total: f64 = logits.iter().map(|logit| f64::from(*logit).exp()).sum();
-    logits.iter().map(|logit| (f64::from(*logit) - total.ln()) as f32).collect()
+    logits
+        .iter()
+        .map(|logit| (f64::from(*logit) - total.ln()) as f32)
+        .collect()
 }
 
 #[test]
 fn every_family_is_there() {
     let names: Vec<String> = cases().into_iter().map(|case| case.name).collect();
-    for family in ["llama", "llama, llama3", "llama, yarn", "llama, longrope", "qwen2", "qwen2, tied", "minicpm"] {
-        assert!(names.iter().any(|name| name == family), "{family} is not among {names:?}");
+    for family in [
+        "llama",
+        "llama, llama3",
+        "llama, yarn",
+        "llama, longrope",
+        "qwen2",
+        "qwen2, tied",
+        "minicpm",
+    ] {
+        assert!(
+            names.iter().any(|name| name == family),
+            "{family} is not among {names:?}"
+        );
     }
 }
 
@@ -80,12 +103,29 @@ fn the_decoder_that_learns_has_the_logits_of_transformers() {
     for case in cases() {
         let config = DecoderConfig::from_hugging_face(case.config).unwrap();
         let decoder = Decoder::from_weights(&config, &weights(&config), &Device::flex()).unwrap();
-        let ids: Vec<i32> = case.prompt.iter().map(|id| i32::try_from(*id).unwrap()).collect();
-        let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, case.prompt.len()]), &Device::flex());
-        let hidden = decoder.hidden(tokens).reshape([case.prompt.len(), config.hidden_size]);
-        let logits = decoder.logits(hidden).into_data().try_to_vec::<f32>().unwrap();
+        let ids: Vec<i32> = case
+            .prompt
+            .iter()
+            .map(|id| i32::try_from(*id).unwrap())
+            .collect();
+        let tokens = Tensor::<2, Int>::from_data(
+            TensorData::new(ids, [1, case.prompt.len()]),
+            &Device::flex(),
+        );
+        let hidden = decoder
+            .hidden(tokens)
+            .reshape([case.prompt.len(), config.hidden_size]);
+        let logits = decoder
+            .logits(hidden)
+            .into_data()
+            .try_to_vec::<f32>()
+            .unwrap();
         assert_close(&case.name, &logits[..config.vocab_size], &case.first);
-        assert_close(&case.name, &logits[logits.len() - config.vocab_size..], &case.last);
+        assert_close(
+            &case.name,
+            &logits[logits.len() - config.vocab_size..],
+            &case.last,
+        );
     }
 }
 
@@ -93,19 +133,34 @@ fn the_decoder_that_learns_has_the_logits_of_transformers() {
 fn the_decoder_that_plays_has_the_logits_of_transformers_and_says_what_it_says() {
     for case in cases() {
         let config = DecoderConfig::from_hugging_face(case.config).unwrap();
-        let engine =
-            PolicyEngine::from_weights(&config, &mut weights(&config), WeightFormat::Exact, &Engine::Cpu).unwrap();
+        let engine = PolicyEngine::from_weights(
+            &config,
+            &mut weights(&config),
+            WeightFormat::Exact,
+            &Engine::Cpu,
+        )
+        .unwrap();
         let mut cache = KvCache::default();
         let mut rng = StdRng::seed_from_u64(1);
-        let hidden = engine.trunk.extend(&mut [Span::new(&case.prompt, &mut cache)]);
+        let hidden = engine
+            .trunk
+            .extend(&mut [Span::new(&case.prompt, &mut cache)]);
         let all = engine.logprobs(&hidden);
-        assert_close(&case.name, &all[..config.vocab_size], &logprobs(&case.first));
+        assert_close(
+            &case.name,
+            &all[..config.vocab_size],
+            &logprobs(&case.first),
+        );
         let mut last = all[all.len() - config.vocab_size..].to_vec();
         assert_close(&case.name, &last, &logprobs(&case.last));
         for (place, (expected, gap)) in case.continuation.iter().zip(&case.gaps).enumerate() {
             let token = Sampling::GREEDY.draw(&last, &mut rng).token;
             if token != *expected {
-                assert!(*gap < 1e-3, "{}: token {place} is {token}, not {expected}, which led by {gap}", case.name);
+                assert!(
+                    *gap < 1e-3,
+                    "{}: token {place} is {token}, not {expected}, which led by {gap}",
+                    case.name
+                );
                 break;
             }
             let hidden = engine.trunk.extend(&mut [Span::new(&[token], &mut cache)]);
@@ -120,7 +175,10 @@ fn configs_come_back() {
     for case in cases() {
         let config = DecoderConfig::from_hugging_face(case.config.clone()).unwrap();
         let again = DecoderConfig::from_hugging_face(config.to_hugging_face()).unwrap();
-        let bare = |config: DecoderConfig| DecoderConfig { source: Map::new(), ..config };
+        let bare = |config: DecoderConfig| DecoderConfig {
+            source: Map::new(),
+            ..config
+        };
         assert_eq!(bare(again), bare(config), "{}", case.name);
     }
 }

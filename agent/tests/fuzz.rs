@@ -113,7 +113,8 @@ impl Reader {
                 for name in ["model.safetensors", "model-1.safetensors"] {
                     see(folder, Weights::open(&folder.join(name)));
                 }
-                see(folder, Weights::open_folder(folder)).is_some_and(|weights| weights.hash().len() == 16)
+                see(folder, Weights::open_folder(folder))
+                    .is_some_and(|weights| weights.hash().len() == 16)
                     && see(folder, Model::open(folder)).is_some_and(|model| play(&model, then))
             }
             Self::Gguf => {
@@ -128,16 +129,25 @@ impl Reader {
                 see(folder, Model::open_gguf(&path)).is_some_and(|model| play(&model, then))
             }
             Self::Config => {
-                let Some(config) = see(folder, DecoderConfig::open(&folder.join("config.json"))) else { return false };
+                let Some(config) = see(folder, DecoderConfig::open(&folder.join("config.json")))
+                else {
+                    return false;
+                };
                 let again = DecoderConfig::from_hugging_face(config.to_hugging_face()).unwrap();
-                let bare = |config: &DecoderConfig| DecoderConfig { source: serde_json::Map::new(), ..config.clone() };
+                let bare = |config: &DecoderConfig| DecoderConfig {
+                    source: serde_json::Map::new(),
+                    ..config.clone()
+                };
                 assert_eq!(bare(&again), bare(&config), "a config comes back as it was");
                 see(folder, Model::open(folder)).map(|model| play(&model, then));
                 play_shape(&config)
             }
             Self::Tokenizer => {
-                see(folder, Tokenizer::open(&folder.join("tokenizer.json"), Frames::default()))
-                    .map(|tokenizer| speak(&tokenizer));
+                see(
+                    folder,
+                    Tokenizer::open(&folder.join("tokenizer.json"), Frames::default()),
+                )
+                .map(|tokenizer| speak(&tokenizer));
                 if let Some(Some(template)) = see(folder, ChatTemplate::from_hf_folder(folder)) {
                     let system = TurnFrames::derive(&template, Some("Be brief."));
                     let _ = told(system).map(|frames| frames.into_frames(Some("</s>")));
@@ -151,7 +161,10 @@ impl Reader {
 /// What was opened, or `None` for a refusal that says in which file and why, in words that a terminal can bear.
 fn see<T>(folder: &Path, result: Result<T, AgentError>) -> Option<T> {
     if let Err(error) = &result {
-        assert!(error.to_string().contains(&*folder.to_string_lossy()), "the message names no file: {error}");
+        assert!(
+            error.to_string().contains(&*folder.to_string_lossy()),
+            "the message names no file: {error}"
+        );
     }
     told(result)
 }
@@ -159,29 +172,52 @@ fn see<T>(folder: &Path, result: Result<T, AgentError>) -> Option<T> {
 fn told<T>(result: Result<T, AgentError>) -> Option<T> {
     if let Err(error) = &result {
         let message = error.to_string();
-        assert!(message.len() < MESSAGE, "a message of {} bytes: {:.200}", message.len(), message);
-        let control = message.chars().find(|letter| letter.is_control() && *letter != '\n');
+        assert!(
+            message.len() < MESSAGE,
+            "a message of {} bytes: {:.200}",
+            message.len(),
+            message
+        );
+        let control = message
+            .chars()
+            .find(|letter| letter.is_control() && *letter != '\n');
         assert_eq!(control, None, "a control character in {message:?}");
     }
     result.ok()
 }
 
-const SAID: &str =
-    "You see a mug 1.\n é🙂\u{301} <|im_end|></s> {{ x }}\0  eeeeeeeeeeeeeeeeeeee aaaaaaaaaaaaaaaaaaaa go to desk 1";
+const SAID: &str = "You see a mug 1.\n é🙂\u{301} <|im_end|></s> {{ x }}\0  eeeeeeeeeeeeeeeeeeee aaaaaaaaaaaaaaaaaaaa go to desk 1";
 
 /// Texts that begin and end with letters of every length, or are hardly texts.
-const SAID_SHORTLY: [&str; 9] =
-    ["", " ", "é", "🙂", "\u{301}", "日本 1é", "\u{FDFA}\u{FDFA} ", "İ\u{AD}\0", "  a\t\r\n🙂"];
+const SAID_SHORTLY: [&str; 9] = [
+    "",
+    " ",
+    "é",
+    "🙂",
+    "\u{301}",
+    "日本 1é",
+    "\u{FDFA}\u{FDFA} ",
+    "İ\u{AD}\0",
+    "  a\t\r\n🙂",
+];
 
 /// Token ids of a conversation, and their text again.
 fn speak(tokenizer: &Tokenizer) -> Vec<u32> {
     let places = [Place::Opening, Place::AfterEnd, Place::AfterCut];
-    let ids: Vec<u32> = places.iter().flat_map(|place| observation_tokens(tokenizer, SAID, *place)).collect();
-    assert!(!tokenizer.frames().end.is_empty() && !ids.is_empty(), "no frames");
+    let ids: Vec<u32> = places
+        .iter()
+        .flat_map(|place| observation_tokens(tokenizer, SAID, *place))
+        .collect();
+    assert!(
+        !tokenizer.frames().end.is_empty() && !ids.is_empty(),
+        "no frames"
+    );
     assert!(tokenizer.decode(&ids).len() < 1 << 20);
     (0..300).for_each(|id| drop(tokenizer.decode(&[id, id + 1])));
     let _ = tokenizer.decode(&[tokenizer.end, u32::MAX]);
-    SAID_SHORTLY.into_iter().for_each(|text| drop(tokenizer.decode(&tokenizer.encode(text))));
+    SAID_SHORTLY
+        .into_iter()
+        .for_each(|text| drop(tokenizer.decode(&tokenizer.encode(text))));
     ids
 }
 
@@ -196,11 +232,19 @@ enum Then {
 fn play(model: &Model, then: Then) -> bool {
     let ids = speak(&model.tokenizer);
     say(&model.config, &model.policy, &ids);
-    if let Some(value) =
-        model.value.as_ref().filter(|value| value.get("value_head.weight", &[1, model.config.hidden_size]).is_ok())
-    {
+    if let Some(value) = model.value.as_ref().filter(|value| {
+        value
+            .get("value_head.weight", &[1, model.config.hidden_size])
+            .is_ok()
+    }) {
         let config = short(&model.config);
-        let engine = ValueEngine::from_weights(&config, &mut value.clone(), WeightFormat::Exact, &Engine::Cpu).unwrap();
+        let engine = ValueEngine::from_weights(
+            &config,
+            &mut value.clone(),
+            WeightFormat::Exact,
+            &Engine::Cpu,
+        )
+        .unwrap();
         let _ = engine.value(&vec![0.5; config.hidden_size]);
     }
     if then == Then::Nothing {
@@ -209,21 +253,40 @@ fn play(model: &Model, then: Then) -> bool {
     let again = tempfile::tempdir_in(fast()).unwrap();
     model.save(again.path()).unwrap();
     let same = Model::open(again.path()).unwrap();
-    assert_eq!(same.policy.hash(), model.policy.hash(), "a model comes back as it was");
-    assert_eq!(speak(&same.tokenizer), ids, "a tokenizer comes back as it was");
+    assert_eq!(
+        same.policy.hash(),
+        model.policy.hash(),
+        "a model comes back as it was"
+    );
+    assert_eq!(
+        speak(&same.tokenizer),
+        ids,
+        "a tokenizer comes back as it was"
+    );
     true
 }
 
 /// The rotary table of a decoder is as long as its context; here a short one will do.
 fn short(config: &DecoderConfig) -> DecoderConfig {
-    DecoderConfig { max_position_embeddings: config.max_position_embeddings.min(64), ..config.clone() }
+    DecoderConfig {
+        max_position_embeddings: config.max_position_embeddings.min(64),
+        ..config.clone()
+    }
 }
 
 fn say(config: &DecoderConfig, weights: &Weights, ids: &[u32]) {
     let config = short(config);
-    let engine = PolicyEngine::from_weights(&config, &mut weights.clone(), WeightFormat::Exact, &Engine::Cpu).unwrap();
+    let engine = PolicyEngine::from_weights(
+        &config,
+        &mut weights.clone(),
+        WeightFormat::Exact,
+        &Engine::Cpu,
+    )
+    .unwrap();
     let tokens = &ids[..ids.len().min(config.max_position_embeddings)];
-    let hidden = engine.trunk.extend(&mut [Span::new(tokens, &mut KvCache::default())]);
+    let hidden = engine
+        .trunk
+        .extend(&mut [Span::new(tokens, &mut KvCache::default())]);
     let logprobs = engine.logprobs(&hidden[hidden.len() - config.hidden_size..]);
     let drawn = Sampling::UNTEMPERED.draw(&logprobs, &mut StdRng::seed_from_u64(1));
     assert!((drawn.token as usize) < config.vocab_size);
@@ -232,7 +295,14 @@ fn say(config: &DecoderConfig, weights: &Weights, ids: &[u32]) {
 /// Plays with random weights of that shape, where they are few.
 fn play_shape(config: &DecoderConfig) -> bool {
     let few = config.num_hidden_layers <= 4 && config.head_width() <= 4096;
-    if few && config.tensors().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum::<usize>() <= 1 << 18 {
+    if few
+        && config
+            .tensors()
+            .iter()
+            .map(|(_, shape)| shape.iter().product::<usize>())
+            .sum::<usize>()
+            <= 1 << 18
+    {
         say(config, &Weights::random(config, 1), &[0, 0, 0]);
     }
     true
@@ -251,16 +321,28 @@ impl Inputs {
     fn new(reader: Reader) -> Self {
         let place = tempfile::tempdir_in(fast()).unwrap();
         let folders = seeds::folders(place.path());
-        Self { reader, folders, ggufs: seeds::ggufs(), templates: seeds::templates() }
+        Self {
+            reader,
+            folders,
+            ggufs: seeds::ggufs(),
+            templates: seeds::templates(),
+        }
     }
 
     fn damaged(&self, mutator: &mut Mutator) -> Files {
         if self.reader == Reader::Gguf {
-            let (seed, other) = (self.ggufs[mutator.below(self.ggufs.len())].clone(), mutator.choose(&self.ggufs));
+            let (seed, other) = (
+                self.ggufs[mutator.below(self.ggufs.len())].clone(),
+                mutator.choose(&self.ggufs),
+            );
             return Files::from([("model.gguf".into(), mutator.gguf(&seed, other))]);
         }
         let mut files = mutator.choose(&self.folders).clone();
-        let names: Vec<String> = files.keys().filter(|name| self.reader.reads(name)).cloned().collect();
+        let names: Vec<String> = files
+            .keys()
+            .filter(|name| self.reader.reads(name))
+            .cloned()
+            .collect();
         for _ in 0..=usize::from(mutator.one_in(8)) {
             let name = mutator.choose(&names).clone();
             if mutator.one_in(100) {
@@ -272,10 +354,19 @@ impl Inputs {
             } else {
                 name
             };
-            let other =
-                mutator.choose(&self.folders).get(&name).or_else(|| files.get(&name)).cloned().unwrap_or_default();
-            let Some(bytes) = files.get_mut(&name) else { continue };
-            match Path::new(&name).extension().and_then(|extension| extension.to_str()) {
+            let other = mutator
+                .choose(&self.folders)
+                .get(&name)
+                .or_else(|| files.get(&name))
+                .cloned()
+                .unwrap_or_default();
+            let Some(bytes) = files.get_mut(&name) else {
+                continue;
+            };
+            match Path::new(&name)
+                .extension()
+                .and_then(|extension| extension.to_str())
+            {
                 _ if mutator.one_in(12) => mutator.bytes(bytes, &other),
                 Some("safetensors") => mutator.safetensors(bytes, &other, &WORDS),
                 Some("jinja") => {
@@ -293,7 +384,11 @@ impl Inputs {
 /// A folder in memory, where there is one.
 fn fast() -> PathBuf {
     let memory = PathBuf::from("/dev/shm");
-    if memory.is_dir() { memory } else { std::env::temp_dir() }
+    if memory.is_dir() {
+        memory
+    } else {
+        std::env::temp_dir()
+    }
 }
 
 /// The files of the input that is tried, on disk.
@@ -304,14 +399,20 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        Self { folder: tempfile::tempdir_in(fast()).unwrap(), files: Files::new() }
+        Self {
+            folder: tempfile::tempdir_in(fast()).unwrap(),
+            files: Files::new(),
+        }
     }
 
     fn put(&mut self, files: Files) {
         for name in self.files.keys().filter(|name| !files.contains_key(*name)) {
             std::fs::remove_file(self.folder.path().join(name)).unwrap();
         }
-        for (name, bytes) in files.iter().filter(|(name, bytes)| self.files.get(*name) != Some(bytes)) {
+        for (name, bytes) in files
+            .iter()
+            .filter(|(name, bytes)| self.files.get(*name) != Some(bytes))
+        {
             std::fs::write(self.folder.path().join(name), bytes).unwrap();
         }
         self.files = files;
@@ -332,25 +433,42 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// What is wrong with how an input was read: its kind, and all about it. Otherwise whether it was accepted.
-fn attempt(bytes: usize, patience: Duration, read: impl FnOnce() -> bool + Send) -> Result<bool, (String, String)> {
+fn attempt(
+    bytes: usize,
+    patience: Duration,
+    read: impl FnOnce() -> bool + Send,
+) -> Result<bool, (String, String)> {
     let before = HELD.load(Relaxed);
     PEAK.store(before, Relaxed);
     LARGEST.store(0, Relaxed);
     let start = Instant::now();
     *locked(&SINCE) = Some(start);
     let result = std::thread::scope(|scope| {
-        let input = std::thread::Builder::new().name("input".into()).stack_size(2 << 20);
-        input.spawn_scoped(scope, || (read(), time_used().unwrap_or_else(|| start.elapsed()))).unwrap().join()
+        let input = std::thread::Builder::new()
+            .name("input".into())
+            .stack_size(2 << 20);
+        input
+            .spawn_scoped(scope, || {
+                (read(), time_used().unwrap_or_else(|| start.elapsed()))
+            })
+            .unwrap()
+            .join()
     });
     *locked(&SINCE) = None;
-    let peak = PEAK.load(Relaxed).saturating_sub(before).max(LARGEST.load(Relaxed));
+    let peak = PEAK
+        .load(Relaxed)
+        .saturating_sub(before)
+        .max(LARGEST.load(Relaxed));
     let Ok((accepted, time)) = result else {
         let panic = locked(&PANIC).clone();
         return Err((panic.lines().next().unwrap_or("").to_string(), panic));
     };
     if peak > MEMORY + 8 * bytes {
         let asked = LARGEST.load(Relaxed);
-        return Err(("memory".into(), format!("{peak} bytes held ({asked} at once) for {bytes} bytes of files")));
+        return Err((
+            "memory".into(),
+            format!("{peak} bytes held ({asked} at once) for {bytes} bytes of files"),
+        ));
     }
     if time > patience {
         return Err(("time".into(), format!("{time:?}")));
@@ -371,7 +489,9 @@ fn watch(patience: Duration) {
         if std::thread::current().name() != Some("input") {
             return usual(panic);
         }
-        let place = panic.location().map_or(String::new(), |at| format!("{}:{}", at.file(), at.line()));
+        let place = panic
+            .location()
+            .map_or(String::new(), |at| format!("{}:{}", at.file(), at.line()));
         let said = panic.payload_as_str().unwrap_or("");
         *locked(&PANIC) = format!("panic at {place}\n{said:.2000}");
     }));
@@ -393,21 +513,36 @@ fn setting(name: &str) -> Option<u64> {
 fn fuzz(reader: Reader) {
     let _alone = locked(&ALONE);
     let long = setting("HEARTH_FUZZ_SECONDS");
-    let (time, seed) = (Duration::from_secs(long.unwrap_or(2)), setting("HEARTH_FUZZ_SEED").unwrap_or(1));
+    let (time, seed) = (
+        Duration::from_secs(long.unwrap_or(2)),
+        setting("HEARTH_FUZZ_SEED").unwrap_or(1),
+    );
     // The short run may be one of a debug build.
     let patience = Duration::from_secs(if long.is_some() { 2 } else { 20 });
     watch(patience);
     let (inputs, mut bench) = (Inputs::new(reader), Bench::new());
-    eprintln!("{reader:?}: the input under trial lies in {}", bench.folder.path().display());
+    eprintln!(
+        "{reader:?}: the input under trial lies in {}",
+        bench.folder.path().display()
+    );
     let mut findings: BTreeMap<String, String> = BTreeMap::new();
-    let (mut tried, mut accepted, first, start) = (0, 0, setting("HEARTH_FUZZ_FROM").unwrap_or(0), Instant::now());
+    let (mut tried, mut accepted, first, start) = (
+        0,
+        0,
+        setting("HEARTH_FUZZ_FROM").unwrap_or(0),
+        Instant::now(),
+    );
     while start.elapsed() < time && findings.len() < 12 {
         let number = first + tried;
         tried += 1;
         bench.put(inputs.damaged(&mut Mutator::new(seed, number)));
         let bytes = bench.files.values().map(Vec::len).sum();
         let folder = bench.folder.path().to_path_buf();
-        let then = if number.is_multiple_of(8) { Then::WriteAndReadAgain } else { Then::Nothing };
+        let then = if number.is_multiple_of(8) {
+            Then::WriteAndReadAgain
+        } else {
+            Then::Nothing
+        };
         match attempt(bytes, patience, move || reader.read(&folder, then)) {
             Ok(whole) => accepted += u64::from(whole),
             Err((kind, _)) if findings.contains_key(&kind) => {}
@@ -428,7 +563,12 @@ fn fuzz(reader: Reader) {
         tried as f64 / seconds
     );
     let list: Vec<String> = findings.into_values().collect();
-    assert!(list.is_empty(), "seed {seed}, {} findings:\n\n{}\n", list.len(), list.join("\n\n"));
+    assert!(
+        list.is_empty(),
+        "seed {seed}, {} findings:\n\n{}\n",
+        list.len(),
+        list.join("\n\n")
+    );
     assert!(accepted > 0, "no input was accepted, so little was tried");
 }
 
@@ -455,7 +595,10 @@ fn damaged_tokenizers_and_templates_are_refused() {
 // Cases that were found, by the runs above or on the way to them.
 
 /// What a reader says to files, held to the bounds of all inputs; `None` where they were accepted.
-fn said<T>(files: &Files, open: impl FnOnce(&Path) -> Result<T, AgentError> + Send) -> Option<String> {
+fn said<T>(
+    files: &Files,
+    open: impl FnOnce(&Path) -> Result<T, AgentError> + Send,
+) -> Option<String> {
     let _alone = locked(&ALONE);
     let mut bench = Bench::new();
     bench.put(files.clone());
@@ -465,7 +608,12 @@ fn said<T>(files: &Files, open: impl FnOnce(&Path) -> Result<T, AgentError> + Se
         message = result.as_ref().err().map(ToString::to_string);
         see(folder, result).is_some()
     };
-    attempt(files.values().map(Vec::len).sum(), Duration::from_secs(20), read).unwrap();
+    attempt(
+        files.values().map(Vec::len).sum(),
+        Duration::from_secs(20),
+        read,
+    )
+    .unwrap();
     message
 }
 
@@ -500,21 +648,41 @@ fn what_a_tokenizer_does_to_lengths_is_left_out() {
     };
     let padding = json!({"strategy": {"Fixed": 99_999_999_999_u64}, "direction": "Right", "pad_to_multiple_of": 7,
         "pad_id": 0, "pad_type_id": 0, "pad_token": "x"});
-    let truncation = json!({"max_length": 3, "stride": 9, "strategy": "LongestFirst", "direction": "Left"});
-    assert_eq!(ids(&with(files, "tokenizer.json", "/padding", padding)), ids(files));
-    assert_eq!(ids(&with(files, "tokenizer.json", "/truncation", truncation)), ids(files));
+    let truncation =
+        json!({"max_length": 3, "stride": 9, "strategy": "LongestFirst", "direction": "Left"});
+    assert_eq!(
+        ids(&with(files, "tokenizer.json", "/padding", padding)),
+        ids(files)
+    );
+    assert_eq!(
+        ids(&with(files, "tokenizer.json", "/truncation", truncation)),
+        ids(files)
+    );
 }
 
 /// Each of these is a panic of the library, while it reads or at the first text.
 #[test]
 fn parts_of_a_tokenizer_that_the_library_cannot_bear_are_refused() {
     let files = &folders()[0];
-    let tokenizer =
-        |place: &str, value: Value, words: &str| refused(&with(files, "tokenizer.json", place, value), words);
+    let tokenizer = |place: &str, value: Value, words: &str| {
+        refused(&with(files, "tokenizer.json", place, value), words)
+    };
     let charsmap = json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"});
-    tokenizer("/normalizer", charsmap, "normalizer: \"Precompiled\" is not read");
-    tokenizer("/normalizer", json!({"type": "Prepend", "prepend": ""}), "normalizer: Prepend has 0 bytes");
-    tokenizer("/pre_tokenizer", json!({"type": "FixedLength", "length": 0}), "\"FixedLength\" is not read");
+    tokenizer(
+        "/normalizer",
+        charsmap,
+        "normalizer: \"Precompiled\" is not read",
+    );
+    tokenizer(
+        "/normalizer",
+        json!({"type": "Prepend", "prepend": ""}),
+        "normalizer: Prepend has 0 bytes",
+    );
+    tokenizer(
+        "/pre_tokenizer",
+        json!({"type": "FixedLength", "length": 0}),
+        "\"FixedLength\" is not read",
+    );
     let strip = json!({"type": "Strip", "content": " ", "start": 0, "stop": 1});
     tokenizer(
         "/decoder",
@@ -523,16 +691,39 @@ fn parts_of_a_tokenizer_that_the_library_cannot_bear_are_refused() {
     );
     tokenizer("/decoder", json!([]), "decoder: its type is missing");
     let long = json!({"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": ["a b"]});
-    tokenizer("/model", long, "merge 0, \"a\" and \"b\", does not make a token of two");
+    tokenizer(
+        "/model",
+        long,
+        "merge 0, \"a\" and \"b\", does not make a token of two",
+    );
     let prefix = json!({"type": "BPE", "vocab": {"a": 0}, "merges": [["a", "a"]], "continuing_subword_prefix": "##"});
-    tokenizer("/model", prefix, "continuing_subword_prefix \"##\" is not supported");
-    tokenizer("/model/unk_token", json!("nothing"), "unk_token \"nothing\" is not in the vocabulary");
-    tokenizer("/model/vocab/a", json!(u32::MAX), "token \"a\" has the id 4294967295");
+    tokenizer(
+        "/model",
+        prefix,
+        "continuing_subword_prefix \"##\" is not supported",
+    );
+    tokenizer(
+        "/model/unk_token",
+        json!("nothing"),
+        "unk_token \"nothing\" is not in the vocabulary",
+    );
+    tokenizer(
+        "/model/vocab/a",
+        json!(u32::MAX),
+        "token \"a\" has the id 4294967295",
+    );
     tokenizer("/model/dropout", json!(0.5), "dropout is not supported");
-    let words =
-        json!({"type": "WordLevel", "vocab": {"<|begin|>": 0, "<|agent|>": 1, "<|end|>": 2}, "unk_token": "no"});
-    tokenizer("/model", words, "unknown variant `WordLevel`, expected `BPE`");
-    tokenizer("/added_tokens/0/id", json!(7), "added token \"<|begin|>\" has the id 0, not 7");
+    let words = json!({"type": "WordLevel", "vocab": {"<|begin|>": 0, "<|agent|>": 1, "<|end|>": 2}, "unk_token": "no"});
+    tokenizer(
+        "/model",
+        words,
+        "unknown variant `WordLevel`, expected `BPE`",
+    );
+    tokenizer(
+        "/added_tokens/0/id",
+        json!(7),
+        "added token \"<|begin|>\" has the id 0, not 7",
+    );
 }
 
 /// Bytes spelled as letters, thirty times over, make 2³⁰ letters of one; so do replacements by longer texts. A pattern
@@ -540,19 +731,47 @@ fn parts_of_a_tokenizer_that_the_library_cannot_bear_are_refused() {
 #[test]
 fn parts_of_a_tokenizer_that_grow_without_bound_are_refused() {
     let files = &folders()[0];
-    let tokenizer =
-        |place: &str, value: Value, words: &str| refused(&with(files, "tokenizer.json", place, value), words);
+    let tokenizer = |place: &str, value: Value, words: &str| {
+        refused(&with(files, "tokenizer.json", place, value), words)
+    };
     let bytes = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true});
     let sequence = json!({"type": "Sequence", "pretokenizers": vec![bytes.clone(); 30]});
-    tokenizer("/pre_tokenizer", sequence, "pre_tokenizer: more than 4 parts that make a text longer");
+    tokenizer(
+        "/pre_tokenizer",
+        sequence,
+        "pre_tokenizer: more than 4 parts that make a text longer",
+    );
     let replace = |pattern: Value, content: &str| json!({"type": "Replace", "pattern": pattern, "content": content});
-    tokenizer("/normalizer", replace(json!({"String": "e"}), "ee"), "Replace by \"ee\" makes a text longer");
-    tokenizer("/normalizer", replace(json!({"Regex": ""}), "ee"), "Replace by \"ee\" makes a text longer");
-    tokenizer("/decoder", replace(json!({"String": ""}), "e"), "Replace by \"e\" makes a text longer");
+    tokenizer(
+        "/normalizer",
+        replace(json!({"String": "e"}), "ee"),
+        "Replace by \"ee\" makes a text longer",
+    );
+    tokenizer(
+        "/normalizer",
+        replace(json!({"Regex": ""}), "ee"),
+        "Replace by \"ee\" makes a text longer",
+    );
+    tokenizer(
+        "/decoder",
+        replace(json!({"String": ""}), "e"),
+        "Replace by \"e\" makes a text longer",
+    );
     let split = |pattern: &str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
-    tokenizer("/pre_tokenizer", split("((((a?){30}){30}){30})(?!b)"), "repeats too much");
-    tokenizer("/pre_tokenizer", split(&"x".repeat(3000)), "patterns of more than 2048 bytes");
-    let nested = (0..100).fold(bytes, |inner, _| json!({"type": "Sequence", "pretokenizers": [inner]}));
+    tokenizer(
+        "/pre_tokenizer",
+        split("((((a?){30}){30}){30})(?!b)"),
+        "repeats too much",
+    );
+    tokenizer(
+        "/pre_tokenizer",
+        split(&"x".repeat(3000)),
+        "patterns of more than 2048 bytes",
+    );
+    let nested = (0..100).fold(
+        bytes,
+        |inner, _| json!({"type": "Sequence", "pretokenizers": [inner]}),
+    );
     tokenizer("/pre_tokenizer", nested, "");
 }
 
@@ -567,10 +786,16 @@ fn long_added_tokens_take_no_memory() {
             "normalized": false, "special": false})
     };
     let added: Value = (0..20_000).map(token).collect();
-    refused(&with(files, "tokenizer.json", "/added_tokens", added), "bytes, 1048576 are allowed");
+    refused(
+        &with(files, "tokenizer.json", "/added_tokens", added),
+        "bytes, 1048576 are allowed",
+    );
     let mut one = token(0);
     one["content"] = json!("x".repeat(300));
-    refused(&with(files, "tokenizer.json", "/added_tokens", json!([one])), "has 300 bytes; 1 to 256 bytes");
+    refused(
+        &with(files, "tokenizer.json", "/added_tokens", json!([one])),
+        "has 300 bytes; 1 to 256 bytes",
+    );
 }
 
 /// One reader of such JSON sees the first, another the last.
@@ -580,7 +805,10 @@ fn a_key_that_stands_twice_is_refused() {
     let mut twice = files.clone();
     let text = String::from_utf8(files["tokenizer.json"].clone()).unwrap();
     let decoder = r#""decoder":{"type":"Fuse","type":"CTC"},"ignored":"#;
-    twice.insert("tokenizer.json".into(), text.replace("\"decoder\":", decoder).into_bytes());
+    twice.insert(
+        "tokenizer.json".into(),
+        text.replace("\"decoder\":", decoder).into_bytes(),
+    );
     refused(&twice, "\"type\" stands twice");
     let header = br#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#;
     let bytes = [&(header.len() as u64).to_le_bytes()[..], header, &[0; 8]].concat();
@@ -593,7 +821,10 @@ fn a_key_that_stands_twice_is_refused() {
 #[test]
 fn a_tokenizer_with_more_tokens_than_the_model_is_refused() {
     let files = &folders()[0];
-    refused(&with(files, "config.json", "/vocab_size", json!(100)), "vocab_size is 100");
+    refused(
+        &with(files, "config.json", "/vocab_size", json!(100)),
+        "vocab_size is 100",
+    );
     let id = files_vocabulary(files);
     let added = json!([{"id": id, "content": "<new>", "single_word": false, "lstrip": false, "rstrip": false,
         "normalized": false, "special": true}]);
@@ -612,9 +843,18 @@ fn files_vocabulary(files: &Files) -> usize {
 #[test]
 fn frames_that_the_vocabulary_cannot_spell_are_refused() {
     let mut files = folders()[1].clone();
-    files.insert("tokenizer.json".into(), br#"{"model":{"vocab":{"<|im_end|>":0},"merges":[]}}"#.to_vec());
-    files.insert("chat_template.jinja".into(), b"{% for m in messages %}{{ m.content }}{% endfor %}".to_vec());
-    refused(&files, "the vocabulary has no token for the frames of a turn");
+    files.insert(
+        "tokenizer.json".into(),
+        br#"{"model":{"vocab":{"<|im_end|>":0},"merges":[]}}"#.to_vec(),
+    );
+    files.insert(
+        "chat_template.jinja".into(),
+        b"{% for m in messages %}{{ m.content }}{% endfor %}".to_vec(),
+    );
+    refused(
+        &files,
+        "the vocabulary has no token for the frames of a turn",
+    );
 }
 
 /// The names of sixteen million layers were listed, in two gigabytes, before the weights were looked at.
@@ -626,7 +866,15 @@ fn layers_and_contexts_that_nobody_has_take_no_memory() {
             "num_hidden_layers is 16777216, and may be 4096",
         );
         let wide = with(files, "config.json", "/head_dim", json!(1 << 20));
-        refused(&with(&wide, "config.json", "/max_position_embeddings", json!(1 << 20)), "is above 268435456");
+        refused(
+            &with(
+                &wide,
+                "config.json",
+                "/max_position_embeddings",
+                json!(1 << 20),
+            ),
+            "is above 268435456",
+        );
     }
 }
 
@@ -643,20 +891,35 @@ fn long_lists_in_small_places_take_no_memory() {
     }
     for (place, words) in [("normalizer", "more than 256 settings"), ("padding", "")] {
         let text = String::from_utf8(files["tokenizer.json"].clone()).unwrap();
-        let value = format!("\"{place}\":{},\"ignored\":", String::from_utf8_lossy(&zeros));
+        let value = format!(
+            "\"{place}\":{},\"ignored\":",
+            String::from_utf8_lossy(&zeros)
+        );
         let mut long = files.clone();
-        long.insert("tokenizer.json".into(), text.replace(&format!("\"{place}\":"), &value).into_bytes());
+        long.insert(
+            "tokenizer.json".into(),
+            text.replace(&format!("\"{place}\":"), &value).into_bytes(),
+        );
         match words {
             "" => assert_eq!(said(&long, Model::open), None),
             words => refused(&long, words),
         }
     }
     let mut long = files.clone();
-    long.insert("config.json".into(), [b"{\"a\":", &zeros[..], b"}"].concat());
+    long.insert(
+        "config.json".into(),
+        [b"{\"a\":", &zeros[..], b"}"].concat(),
+    );
     refused(&long, "and such a file at most 1048576");
-    for header in [[b"{\"a\":", &zeros[..7 << 20], b"0]}"].concat(), [b"{\"a\":", &zeros[..], b"}"].concat()] {
+    for header in [
+        [b"{\"a\":", &zeros[..7 << 20], b"0]}"].concat(),
+        [b"{\"a\":", &zeros[..], b"}"].concat(),
+    ] {
         let mut long = folders()[0].clone();
-        long.insert("model.safetensors".into(), [&(header.len() as u64).to_le_bytes()[..], &header].concat());
+        long.insert(
+            "model.safetensors".into(),
+            [&(header.len() as u64).to_le_bytes()[..], &header].concat(),
+        );
         refused(&long, "header");
     }
 }
@@ -666,11 +929,23 @@ fn long_lists_in_small_places_take_no_memory() {
 fn a_template_that_repeats_a_long_token_takes_no_memory() {
     let mut files = folders()[1].clone();
     let settings = json!({"bos_token": "x".repeat(100_000), "eos_token": "<|im_end|>"});
-    files.insert("tokenizer_config.json".into(), settings.to_string().into_bytes());
-    files.insert("chat_template.jinja".into(), "{{ bos_token }}".repeat(300).into_bytes());
+    files.insert(
+        "tokenizer_config.json".into(),
+        settings.to_string().into_bytes(),
+    );
+    files.insert(
+        "chat_template.jinja".into(),
+        "{{ bos_token }}".repeat(300).into_bytes(),
+    );
     let open = |folder: &Path| {
         Model::open(folder).map(|model| {
-            assert!(model.companions.reframed.unwrap().contains("makes more than 8 MiB of text or lists"));
+            assert!(
+                model
+                    .companions
+                    .reframed
+                    .unwrap()
+                    .contains("makes more than 8 MiB of text or lists")
+            );
         })
     };
     assert_eq!(said(&files, open), None);
@@ -680,16 +955,30 @@ fn a_template_that_repeats_a_long_token_takes_no_memory() {
 #[test]
 fn a_file_cannot_speak_to_the_terminal() {
     let files = &folders()[1];
-    refused(&with(files, "config.json", "/model_type", json!("\x1b[2J\u{202e}".repeat(10_000))), "… (of ");
-    let index = json!({"weight_map": {"a": "\x1b]0;owned\x07"}}).to_string().into_bytes();
+    refused(
+        &with(
+            files,
+            "config.json",
+            "/model_type",
+            json!("\x1b[2J\u{202e}".repeat(10_000)),
+        ),
+        "… (of ",
+    );
+    let index = json!({"weight_map": {"a": "\x1b]0;owned\x07"}})
+        .to_string()
+        .into_bytes();
     let mut shards = files.clone();
     shards.insert("model.safetensors.index.json".into(), index);
     refused(&shards, "\\u{1b}]0;owned\\u{7}");
     let mut template = files.clone();
-    template.insert("chat_template.jinja".into(), b"{{ raise_exception('\x1b[31m') }}".to_vec());
+    template.insert(
+        "chat_template.jinja".into(),
+        b"{{ raise_exception('\x1b[31m') }}".to_vec(),
+    );
     assert_eq!(
         said(&template, |folder| {
-            Model::open(folder).map(|model| assert!(model.companions.reframed.unwrap().contains("\\u{1b}[31m")))
+            Model::open(folder)
+                .map(|model| assert!(model.companions.reframed.unwrap().contains("\\u{1b}[31m")))
         }),
         None
     );
@@ -699,23 +988,44 @@ fn a_file_cannot_speak_to_the_terminal() {
 #[test]
 fn a_gguf_is_not_quoted_at_length() {
     let mut gguf = seeds::ggufs().swap_remove(0);
-    let many =
-        [&9_u32.to_le_bytes()[..], &0_u32.to_le_bytes(), &(16_u64 << 20).to_le_bytes(), &vec![200; 16 << 20]].concat();
+    let many = [
+        &9_u32.to_le_bytes()[..],
+        &0_u32.to_le_bytes(),
+        &(16_u64 << 20).to_le_bytes(),
+        &vec![200; 16 << 20],
+    ]
+    .concat();
     gguf.values.push(("llama.expert_count".into(), many));
     let files = Files::from([("model.gguf".into(), gguf.bytes())]);
-    let message = said(&files, |folder| Model::open_gguf(&folder.join("model.gguf"))).unwrap();
-    assert!(message.ends_with("metadata llama.expert_count is not a number"), "{message}");
+    let message = said(&files, |folder| {
+        Model::open_gguf(&folder.join("model.gguf"))
+    })
+    .unwrap();
+    assert!(
+        message.ends_with("metadata llama.expert_count is not a number"),
+        "{message}"
+    );
 }
 
 /// A chat template in a GGUF file that is no Jinja: the message named `tokenizer_config.json`, which is not there.
 #[test]
 fn a_gguf_with_a_damaged_template_is_named() {
     let mut gguf = seeds::ggufs().swap_remove(0);
-    let template = gguf.values.iter_mut().find(|(key, _)| key == "tokenizer.chat_template").unwrap();
+    let template = gguf
+        .values
+        .iter_mut()
+        .find(|(key, _)| key == "tokenizer.chat_template")
+        .unwrap();
     template.1 = [&8_u32.to_le_bytes()[..], &5_u64.to_le_bytes(), b"{{ , "].concat();
     let files = Files::from([("model.gguf".into(), gguf.bytes())]);
-    let message = said(&files, |folder| Model::open_gguf(&folder.join("model.gguf"))).unwrap();
-    assert!(message.contains("model.gguf: chat template: line 1: "), "{message}");
+    let message = said(&files, |folder| {
+        Model::open_gguf(&folder.join("model.gguf"))
+    })
+    .unwrap();
+    assert!(
+        message.contains("model.gguf: chat template: line 1: "),
+        "{message}"
+    );
 }
 
 /// Nothing that only waits, and nothing without end, stands in for a file.
@@ -736,6 +1046,9 @@ fn only_files_are_opened() {
             Model::open(folder)
         };
         let message = said(&files, link).unwrap();
-        assert!(message.ends_with(&format!("{name}: it is no regular file")), "{message}");
+        assert!(
+            message.ends_with(&format!("{name}: it is no regular file")),
+            "{message}"
+        );
     }
 }

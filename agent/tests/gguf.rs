@@ -12,7 +12,9 @@ fn open() -> Option<GgufFile> {
     match std::env::var_os("HEARTH_SMOLLM2_GGUF") {
         Some(path) => Some(GgufFile::open(path.as_ref()).expect("opens")),
         None => {
-            println!("skipped: HEARTH_SMOLLM2_GGUF does not name the GGUF file of SmolLM2-135M-Instruct");
+            println!(
+                "skipped: HEARTH_SMOLLM2_GGUF does not name the GGUF file of SmolLM2-135M-Instruct"
+            );
             None
         }
     }
@@ -22,12 +24,21 @@ fn open() -> Option<GgufFile> {
 fn smollm2_has_the_reference_numbers() {
     let Some(mut file) = open() else { return };
     let golden: Value = serde_json::from_str(GOLDEN).unwrap();
-    let expected: BTreeMap<String, String> = serde_json::from_value(golden["tensors"].clone()).unwrap();
+    let expected: BTreeMap<String, String> =
+        serde_json::from_value(golden["tensors"].clone()).unwrap();
     let mut found = BTreeMap::new();
     for tensor in file.hf_tensors().unwrap() {
         let mut digest = Sha256::new();
-        file.hf_tensor(&tensor).unwrap().iter().for_each(|number| digest.update(number.to_le_bytes()));
-        let hash = digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        file.hf_tensor(&tensor)
+            .unwrap()
+            .iter()
+            .for_each(|number| digest.update(number.to_le_bytes()));
+        let hash = digest
+            .finalize()
+            .iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         found.insert(tensor.name, hash);
     }
     assert_eq!(found, expected);
@@ -38,9 +49,14 @@ fn smollm2_has_llama_cpps_token_ids() {
     let Some(file) = open() else { return };
     let golden: Value = serde_json::from_str(GOLDEN).unwrap();
     let texts: Vec<(String, Vec<u32>)> = serde_json::from_value(golden["texts"].clone()).unwrap();
-    let tokenizer = tokenizers::Tokenizer::from_bytes(file.tokenizer().unwrap().to_string()).unwrap();
+    let tokenizer =
+        tokenizers::Tokenizer::from_bytes(file.tokenizer().unwrap().to_string()).unwrap();
     for (text, ids) in texts {
-        assert_eq!(tokenizer.encode(text.as_str(), true).unwrap().get_ids(), ids, "{text:?}");
+        assert_eq!(
+            tokenizer.encode(text.as_str(), true).unwrap().get_ids(),
+            ids,
+            "{text:?}"
+        );
     }
 }
 
@@ -61,7 +77,15 @@ fn smollm2_is_described_as_its_authors_do() {
     ] {
         assert_eq!(config[key], value, "{key}");
     }
-    assert_eq!((&config["rope_theta"], &config["rms_norm_eps"]), (&1e5.into(), &1e-5.into()));
+    assert_eq!(
+        (&config["rope_theta"], &config["rms_norm_eps"]),
+        (&1e5.into(), &1e-5.into())
+    );
     assert_eq!(config["tie_word_embeddings"], true);
-    assert!(file.chat_template().unwrap().unwrap().contains("<|im_start|>"));
+    assert!(
+        file.chat_template()
+            .unwrap()
+            .unwrap()
+            .contains("<|im_start|>")
+    );
 }

@@ -30,7 +30,8 @@ fn options() -> RemoteOptions {
 }
 
 fn try_connect(server: &Server, options: RemoteOptions) -> Result<RemotePolicy, String> {
-    RemotePolicy::connect(Address::parse(&server.policy()).unwrap(), options).map_err(|error| error.to_string())
+    RemotePolicy::connect(Address::parse(&server.policy()).unwrap(), options)
+        .map_err(|error| error.to_string())
 }
 
 fn connect(server: &Server, options: RemoteOptions) -> RemotePolicy {
@@ -39,17 +40,37 @@ fn connect(server: &Server, options: RemoteOptions) -> RemotePolicy {
 
 /// Plays one corridor.
 fn played(policy: &RemotePolicy, id: &str, protocol: &Protocol) -> Trajectory {
-    play(policy, &jobs(&[task(id)], 1), &policy.protocol(protocol.clone()), Pool { workers: 1, episodes: 1 }).remove(0)
+    play(
+        policy,
+        &jobs(&[task(id)], 1),
+        &policy.protocol(protocol.clone()),
+        Pool {
+            workers: 1,
+            episodes: 1,
+        },
+    )
+    .remove(0)
 }
 
 fn greedy() -> Protocol {
-    Protocol { turn_limit: 6, ..Protocol::default() }
+    Protocol {
+        turn_limit: 6,
+        ..Protocol::default()
+    }
 }
 
 /// What a single observation is answered with.
 fn answer(policy: &RemotePolicy) -> Answer {
     let mut seat = policy.sit(1);
-    policy.answer(&mut [Asked { seat: &mut seat, observation: "You see a door." }], &greedy()).remove(0)
+    policy
+        .answer(
+            &mut [Asked {
+                seat: &mut seat,
+                observation: "You see a door.",
+            }],
+            &greedy(),
+        )
+        .remove(0)
 }
 
 #[track_caller]
@@ -63,17 +84,41 @@ fn failure(answer: Answer) -> String {
 #[test]
 fn a_turn_asks_with_all_messages_and_all_fields() {
     let server = friendly(|_, _| Said::completion("east"));
-    let told = RemoteOptions { instructions: Some("Walk.".into()), stop: vec!["\n".into()], ..options() };
+    let told = RemoteOptions {
+        instructions: Some("Walk.".into()),
+        stop: vec!["\n".into()],
+        ..options()
+    };
     let policy = connect(&server, told);
-    assert_eq!((policy.name(), policy.notes()), (format!("openai:{}#m", server.address), &[][..]));
-    let trajectory = played(&policy, "plain/2", &Protocol { temperature: 1.0, completion_limit: 9, ..greedy() });
-    assert_eq!((trajectory.outcome, trajectory.turns.len()), (Outcome::Success, 2));
+    assert_eq!(
+        (policy.name(), policy.notes()),
+        (format!("openai:{}#m", server.address), &[][..])
+    );
+    let trajectory = played(
+        &policy,
+        "plain/2",
+        &Protocol {
+            temperature: 1.0,
+            completion_limit: 9,
+            ..greedy()
+        },
+    );
+    assert_eq!(
+        (trajectory.outcome, trajectory.turns.len()),
+        (Outcome::Success, 2)
+    );
     assert_eq!(trajectory.policy, policy.name());
     assert_eq!(
-        (trajectory.protocol.instructions.as_deref(), &trajectory.protocol.stop[..]),
+        (
+            trajectory.protocol.instructions.as_deref(),
+            &trajectory.protocol.stop[..]
+        ),
         (Some("Walk."), &["\n".to_string()][..])
     );
-    assert_eq!(trajectory.turns[0].observation, "You are in room 0 of 2.\n\nYour task is to walk east.", "as it was");
+    assert_eq!(
+        trajectory.turns[0].observation, "You are in room 0 of 2.\n\nYour task is to walk east.",
+        "as it was"
+    );
 
     let turns = server.turns();
     let mut asked = turns[1].body.clone();
@@ -92,7 +137,11 @@ fn a_turn_asks_with_all_messages_and_all_fields() {
         "repetition_penalty": 1.0, "repeat_penalty": 1.0, "return_token_ids": true,
     });
     assert_eq!(asked, expected);
-    assert_eq!(played(&policy, "plain/2", &trajectory.protocol), trajectory, "the same seeds again");
+    assert_eq!(
+        played(&policy, "plain/2", &trajectory.protocol),
+        trajectory,
+        "the same seeds again"
+    );
 }
 
 #[test]
@@ -103,17 +152,32 @@ fn a_completion_that_was_cut_is_no_command() {
         _ => Said::completion("east"),
     });
     let trajectory = played(&connect(&server, options()), "plain/1", &greedy());
-    let actions: Vec<Option<&str>> = trajectory.turns.iter().map(|turn| turn.action.as_deref()).collect();
-    assert_eq!((trajectory.outcome, actions), (Outcome::Success, vec![None, None, Some("east")]));
-    assert_eq!((trajectory.turns[0].completion.as_str(), trajectory.turns[1].completion.as_str()), ("east", ""));
-    assert_eq!(server.turns()[1].body["messages"][2]["content"], MALFORMED_ANSWER);
+    let actions: Vec<Option<&str>> = trajectory
+        .turns
+        .iter()
+        .map(|turn| turn.action.as_deref())
+        .collect();
+    assert_eq!(
+        (trajectory.outcome, actions),
+        (Outcome::Success, vec![None, None, Some("east")])
+    );
+    assert_eq!(
+        (
+            trajectory.turns[0].completion.as_str(),
+            trajectory.turns[1].completion.as_str()
+        ),
+        ("east", "")
+    );
+    assert_eq!(
+        server.turns()[1].body["messages"][2]["content"],
+        MALFORMED_ANSWER
+    );
 }
 
 /// Observation 7 8 and completion 1 2, then, in one prompt with them, 9 and 3.
 #[test]
 fn token_ids_and_log_probabilities_are_kept_where_the_server_tells() {
-    let logprobs =
-        |all: &[f64]| json!({"content": all.iter().map(|p| json!({"token": "?", "logprob": p})).collect::<Vec<_>>()});
+    let logprobs = |all: &[f64]| json!({"content": all.iter().map(|p| json!({"token": "?", "logprob": p})).collect::<Vec<_>>()});
     let server = friendly(move |number, _| {
         let (prompt, tokens, given) = match number {
             0 => (vec![7, 8], vec![1, 2], vec![-0.5, 1e-6]),
@@ -121,13 +185,31 @@ fn token_ids_and_log_probabilities_are_kept_where_the_server_tells() {
         };
         let choice = json!({"message": {"content": "east"}, "finish_reason": "stop", "stop_reason": null,
             "token_ids": tokens, "logprobs": logprobs(&given)});
-        Said::new(200, json!({"prompt_token_ids": prompt, "choices": [choice]}))
+        Said::new(
+            200,
+            json!({"prompt_token_ids": prompt, "choices": [choice]}),
+        )
     });
     let policy = connect(&server, options());
     let turns = played(&policy, "plain/2", &greedy()).turns;
-    assert_eq!((&turns[0].observation_tokens[..], &turns[0].completion_tokens[..]), (&[7, 8][..], &[1, 2][..]));
-    assert_eq!((&turns[1].observation_tokens[..], &turns[1].completion_tokens[..]), (&[9][..], &[3][..]));
-    assert_eq!((&turns[0].logprobs[..], &turns[1].logprobs[..]), (&[-0.5, 0.0][..], &[-0.25][..]));
+    assert_eq!(
+        (
+            &turns[0].observation_tokens[..],
+            &turns[0].completion_tokens[..]
+        ),
+        (&[7, 8][..], &[1, 2][..])
+    );
+    assert_eq!(
+        (
+            &turns[1].observation_tokens[..],
+            &turns[1].completion_tokens[..]
+        ),
+        (&[9][..], &[3][..])
+    );
+    assert_eq!(
+        (&turns[0].logprobs[..], &turns[1].logprobs[..]),
+        (&[-0.5, 0.0][..], &[-0.25][..])
+    );
 }
 
 /// At 0.7 a server may tell ln π^(1/0.7)/Z, which is not what a turn's list holds.
@@ -135,44 +217,74 @@ fn token_ids_and_log_probabilities_are_kept_where_the_server_tells() {
 fn log_probabilities_of_a_tempered_policy_are_not_asked_for() {
     let server = friendly(|_, _| Said::completion("east"));
     let policy = connect(&server, options());
-    played(&policy, "plain/1", &Protocol { temperature: 0.7, ..greedy() });
+    played(
+        &policy,
+        "plain/1",
+        &Protocol {
+            temperature: 0.7,
+            ..greedy()
+        },
+    );
     let asked = &server.turns()[0].body;
-    assert_eq!((asked.get("logprobs"), asked["temperature"].as_f64()), (None, Some(0.7)));
+    assert_eq!(
+        (asked.get("logprobs"), asked["temperature"].as_f64()),
+        (None, Some(0.7))
+    );
 }
 
 #[test]
 fn what_may_pass_is_tried_again() {
-    for (status, body) in
-        [(503, "{\"error\": \"loading\"}"), (500, ""), (408, ""), (429, ""), (200, "<html>"), (200, "{}")]
-    {
+    for (status, body) in [
+        (503, "{\"error\": \"loading\"}"),
+        (500, ""),
+        (408, ""),
+        (429, ""),
+        (200, "<html>"),
+        (200, "{}"),
+    ] {
         let server = friendly(move |number, _| match number {
             0 | 1 => Said::new(status, body),
             _ => Said::completion("east"),
         });
         let trajectory = played(&connect(&server, options()), "plain/1", &greedy());
-        assert_eq!((trajectory.outcome, server.turns().len()), (Outcome::Success, 3), "HTTP {status} {body}");
+        assert_eq!(
+            (trajectory.outcome, server.turns().len()),
+            (Outcome::Success, 3),
+            "HTTP {status} {body}"
+        );
     }
 }
 
 #[test]
 fn a_server_that_asks_to_wait_is_waited_for() {
     let server = friendly(|number, _| match number {
-        0 => Said { retry_after: Some("1"), ..Said::new(429, "{}") },
+        0 => Said {
+            retry_after: Some("1"),
+            ..Said::new(429, "{}")
+        },
         _ => Said::completion("east"),
     });
     let trajectory = played(&connect(&server, options()), "plain/1", &greedy());
     let turns = server.turns();
     assert_eq!((trajectory.outcome, turns.len()), (Outcome::Success, 2));
-    assert!(turns[1].at - turns[0].at >= Duration::from_millis(950), "{:?}", turns[1].at - turns[0].at);
+    assert!(
+        turns[1].at - turns[0].at >= Duration::from_millis(950),
+        "{:?}",
+        turns[1].at - turns[0].at
+    );
 }
 
 /// An episode that no retry saves is lost, says why, and is not the policy's failure.
 #[test]
 fn an_episode_is_lost_after_the_last_retry() {
-    let server = friendly(|_, _| Said::new(503, json!({"error": {"message": "the GPU\nis on fire"}})));
+    let server =
+        friendly(|_, _| Said::new(503, json!({"error": {"message": "the GPU\nis on fire"}})));
     let policy = connect(&server, options());
     let trajectory = played(&policy, "plain/1", &greedy());
-    assert_eq!((trajectory.outcome, server.turns().len()), (Outcome::EnvFailed, 3));
+    assert_eq!(
+        (trajectory.outcome, server.turns().len()),
+        (Outcome::EnvFailed, 3)
+    );
     let expected = format!(
         "openai:{}#m: HTTP 503: the GPU is on fire\nhint: --request-timeout and --retries say how long a server is waited for",
         server.address
@@ -192,10 +304,23 @@ fn a_server_that_says_no_is_not_asked_again() {
 
 #[test]
 fn a_server_that_does_not_answer_in_time_is_tried_again() {
-    let server = friendly(|_, _| Said { delay: Duration::from_millis(600), ..Said::completion("east") });
-    let policy = connect(&server, RemoteOptions { timeout: Duration::from_millis(200), retries: 1, ..options() });
+    let server = friendly(|_, _| Said {
+        delay: Duration::from_millis(600),
+        ..Said::completion("east")
+    });
+    let policy = connect(
+        &server,
+        RemoteOptions {
+            timeout: Duration::from_millis(200),
+            retries: 1,
+            ..options()
+        },
+    );
     let reason = failure(answer(&policy));
-    assert!(reason.contains("no whole answer within 0.2 s\nhint: --request-timeout"), "{reason}");
+    assert!(
+        reason.contains("no whole answer within 0.2 s\nhint: --request-timeout"),
+        "{reason}"
+    );
     assert_eq!(server.turns().len(), 2);
 }
 
@@ -209,18 +334,32 @@ fn a_server_that_goes_is_gone() {
     drop(server);
     let reason = failure(answer(&policy));
     assert!(
-        reason.contains("refused") && reason.contains("hint: is a server running at http://127.0.0.1:"),
+        reason.contains("refused")
+            && reason.contains("hint: is a server running at http://127.0.0.1:"),
         "{reason}"
     );
     let gone = policy.gone().unwrap();
     assert!(gone.starts_with(&format!("openai:{address}#m: ")), "{gone}");
-    assert!(!failure(answer(&policy)).is_empty(), "at once, without retries");
+    assert!(
+        !failure(answer(&policy)).is_empty(),
+        "at once, without retries"
+    );
 
     let server = friendly(|_, _| Said::new(500, ""));
-    let policy = connect(&server, RemoteOptions { retries: 0, ..options() });
+    let policy = connect(
+        &server,
+        RemoteOptions {
+            retries: 0,
+            ..options()
+        },
+    );
     for count in 1..=8 {
         failure(answer(&policy));
-        assert_eq!(policy.gone().is_some(), count == 8, "eight failures in a row");
+        assert_eq!(
+            policy.gone().is_some(),
+            count == 8,
+            "eight failures in a row"
+        );
     }
     failure(answer(&policy));
     assert_eq!(server.turns().len(), 8);
@@ -231,50 +370,118 @@ fn fields_that_a_server_refuses_are_left_away_and_said() {
     let refuse = |field: &'static str, status: u16, text: &'static str| {
         Server::start(move |_, heard| match heard.line.as_str() {
             "GET /v1/models" => Said::new(404, ""),
-            _ if heard.body.get(field).is_some() => Said::new(status, json!({"error": {"message": text}})),
+            _ if heard.body.get(field).is_some() => {
+                Said::new(status, json!({"error": {"message": text}}))
+            }
             _ => Said::completion("east"),
         })
     };
     let has = |server: &Server, field: &str| server.turns()[0].body.get(field).is_some();
 
-    let server = refuse("logprobs", 500, "logprobs is not supported for models created with logits_all=False");
+    let server = refuse(
+        "logprobs",
+        500,
+        "logprobs is not supported for models created with logits_all=False",
+    );
     let policy = connect(&server, options());
     let note = "asked without log-probabilities, which the server refuses (HTTP 500: logprobs is not supported for models \
                 created with logits_all=False)";
     assert_eq!(policy.notes(), [note]);
-    assert_eq!(played(&policy, "plain/1", &greedy()).outcome, Outcome::Success);
-    assert_eq!((has(&server, "logprobs"), has(&server, "top_k")), (false, true));
+    assert_eq!(
+        played(&policy, "plain/1", &greedy()).outcome,
+        Outcome::Success
+    );
+    assert_eq!(
+        (has(&server, "logprobs"), has(&server, "top_k")),
+        (false, true)
+    );
 
-    let server = refuse("top_k", 400, "Unrecognized request argument supplied: top_k");
+    let server = refuse(
+        "top_k",
+        400,
+        "Unrecognized request argument supplied: top_k",
+    );
     let policy = connect(&server, options());
-    assert!(policy.notes()[0].starts_with("asked without fields beyond OpenAI's"), "{:?}", policy.notes());
-    assert_eq!(played(&policy, "plain/1", &greedy()).outcome, Outcome::Success);
-    assert_eq!((has(&server, "logprobs"), has(&server, "top_k")), (true, false));
+    assert!(
+        policy.notes()[0].starts_with("asked without fields beyond OpenAI's"),
+        "{:?}",
+        policy.notes()
+    );
+    assert_eq!(
+        played(&policy, "plain/1", &greedy()).outcome,
+        Outcome::Success
+    );
+    assert_eq!(
+        (has(&server, "logprobs"), has(&server, "top_k")),
+        (true, false)
+    );
 
     let server = refuse("model", 400, "no");
     assert!(
-        try_connect(&server, options()).unwrap_err().ends_with("#m: HTTP 400: no"),
+        try_connect(&server, options())
+            .unwrap_err()
+            .ends_with("#m: HTTP 400: no"),
         "nothing is left to leave away"
     );
-    assert_eq!(server.heard().len(), 4, "the list, everything, without extras, without log-probabilities");
+    assert_eq!(
+        server.heard().len(),
+        4,
+        "the list, everything, without extras, without log-probabilities"
+    );
 }
 
 #[test]
 fn no_more_requests_at_once_than_allowed() {
-    let server = friendly(|_, _| Said { delay: Duration::from_millis(30), ..Said::completion("east") });
-    let policy = connect(&server, RemoteOptions { concurrency: 3, ..options() });
+    let server = friendly(|_, _| Said {
+        delay: Duration::from_millis(30),
+        ..Said::completion("east")
+    });
+    let policy = connect(
+        &server,
+        RemoteOptions {
+            concurrency: 3,
+            ..options()
+        },
+    );
     let tasks = ["plain/1", "plain/2", "plain/3", "plain/4"].map(task);
-    let all = play(&policy, &jobs(&tasks, 3), &greedy(), Pool { workers: 2, episodes: 12 });
-    assert!(all.iter().all(|trajectory| trajectory.outcome == Outcome::Success));
-    assert_eq!((all.len(), server.turns().len(), server.busiest()), (12, 30, 3));
+    let all = play(
+        &policy,
+        &jobs(&tasks, 3),
+        &greedy(),
+        Pool {
+            workers: 2,
+            episodes: 12,
+        },
+    );
+    assert!(
+        all.iter()
+            .all(|trajectory| trajectory.outcome == Outcome::Success)
+    );
+    assert_eq!(
+        (all.len(), server.turns().len(), server.busiest()),
+        (12, 30, 3)
+    );
 }
 
 #[test]
 fn a_full_context_ends_the_episode_as_such() {
     let full = json!({"error": {"message": "the request exceeds the available context size", "type": "exceed_context_size_error"}});
-    let server = friendly(move |number, _| if number < 2 { Said::completion("look") } else { Said::new(400, &full) });
+    let server = friendly(move |number, _| {
+        if number < 2 {
+            Said::completion("look")
+        } else {
+            Said::new(400, &full)
+        }
+    });
     let trajectory = played(&connect(&server, options()), "plain/1", &greedy());
-    assert_eq!((trajectory.outcome, trajectory.turns.len(), trajectory.failure), (Outcome::ContextLimit, 2, None));
+    assert_eq!(
+        (
+            trajectory.outcome,
+            trajectory.turns.len(),
+            trajectory.failure
+        ),
+        (Outcome::ContextLimit, 2, None)
+    );
 }
 
 /// A server that repeats the key in its errors, as some gateways do.
@@ -282,43 +489,87 @@ fn a_full_context_ends_the_episode_as_such() {
 fn the_key_is_sent_and_never_told() {
     let echo = |heard: &server::Heard| {
         let key = heard.authorization.clone().unwrap_or_default();
-        (key == format!("Bearer {SECRET}"), json!({"error": {"message": format!("bad key {key}"), "key": key}}))
+        (
+            key == format!("Bearer {SECRET}"),
+            json!({"error": {"message": format!("bad key {key}"), "key": key}}),
+        )
     };
     let server = friendly(move |number, heard| match (number, echo(heard)) {
         (0, (true, _)) => Said::completion("look"),
         (1, (_, body)) => Said::new(200, body),
         (_, (_, body)) => Said::new(500, body),
     });
-    let keyed = || RemoteOptions { key: Key::new(SECRET), ..options() };
+    let keyed = || RemoteOptions {
+        key: Key::new(SECRET),
+        ..options()
+    };
     let policy = connect(&server, keyed());
     let trajectory = played(&policy, "plain/1", &greedy());
-    assert_eq!((trajectory.outcome, trajectory.turns.len()), (Outcome::EnvFailed, 1), "the key was right");
-    assert!(trajectory.failure.as_ref().unwrap().contains("bad key Bearer [key]"), "{:?}", trajectory.failure);
-    assert!(server.heard().iter().all(|heard| heard.authorization.is_some()), "the list is asked for with the key");
+    assert_eq!(
+        (trajectory.outcome, trajectory.turns.len()),
+        (Outcome::EnvFailed, 1),
+        "the key was right"
+    );
+    assert!(
+        trajectory
+            .failure
+            .as_ref()
+            .unwrap()
+            .contains("bad key Bearer [key]"),
+        "{:?}",
+        trajectory.failure
+    );
+    assert!(
+        server
+            .heard()
+            .iter()
+            .all(|heard| heard.authorization.is_some()),
+        "the list is asked for with the key"
+    );
     assert!(!format!("{policy:?}{}", serde_json::to_string(&trajectory).unwrap()).contains(SECRET));
 
     let server = Server::start(move |_, heard| Said::new(401, echo(heard).1));
     let refused = try_connect(&server, keyed()).unwrap_err();
-    assert!(refused.contains("HTTP 401: bad key Bearer [key]\nhint: a key was sent and refused"), "{refused}");
+    assert!(
+        refused.contains("HTTP 401: bad key Bearer [key]\nhint: a key was sent and refused"),
+        "{refused}"
+    );
     assert_eq!(server.heard().len(), 1);
     let missing = try_connect(&server, options()).unwrap_err();
-    assert!(missing.contains("hint: put its key into OPENAI_API_KEY"), "{missing}");
+    assert!(
+        missing.contains("hint: put its key into OPENAI_API_KEY"),
+        "{missing}"
+    );
 }
 
 #[test]
 fn a_wrong_address_is_said_at_once() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let nobody = RemotePolicy::connect(
         Address::parse(&format!("openai:http://{free}/v1#m")).unwrap(),
-        RemoteOptions { retries: 50, first_wait: Duration::from_secs(5), ..options() },
+        RemoteOptions {
+            retries: 50,
+            first_wait: Duration::from_secs(5),
+            ..options()
+        },
     );
     let nobody = nobody.unwrap_err().to_string();
-    let hint = format!("hint: is a server running at http://{free}/v1? The URL usually ends in /v1");
-    assert!(nobody.starts_with(&format!("openai:{free}#m: ")) && nobody.ends_with(&hint), "{nobody}");
+    let hint =
+        format!("hint: is a server running at http://{free}/v1? The URL usually ends in /v1");
+    assert!(
+        nobody.starts_with(&format!("openai:{free}#m: ")) && nobody.ends_with(&hint),
+        "{nobody}"
+    );
 
     let server = Server::start(|_, _| Said::new(404, json!({"detail": "Not Found"})));
     let nothing = try_connect(&server, options()).unwrap_err();
-    assert!(nothing.contains("HTTP 404: Not Found\nhint: nothing answers at http://"), "{nothing}");
+    assert!(
+        nothing.contains("HTTP 404: Not Found\nhint: nothing answers at http://"),
+        "{nothing}"
+    );
 }
 
 #[test]
@@ -332,9 +583,20 @@ fn a_model_that_is_not_listed_is_said_with_those_that_are() {
     let server = lists(json!([{"id": "a/b"}, {"id": "c"}]));
     let error = try_connect(&server, options()).unwrap_err();
     let base = format!("http://{}/v1", server.address);
-    let expected = format!("the server has no such model; it lists a/b, c\nhint: --policy 'openai:{base}#a/b'");
+    let expected = format!(
+        "the server has no such model; it lists a/b, c\nhint: --policy 'openai:{base}#a/b'"
+    );
     assert!(error.ends_with(&expected), "{error}");
     let unnamed = Address::parse(&format!("openai:{base}")).unwrap();
-    assert!(RemotePolicy::connect(unnamed, options()).unwrap_err().to_string().ends_with(&expected));
-    assert!(try_connect(&lists(json!([])), options()).unwrap_err().ends_with("lists no model"));
+    assert!(
+        RemotePolicy::connect(unnamed, options())
+            .unwrap_err()
+            .to_string()
+            .ends_with(&expected)
+    );
+    assert!(
+        try_connect(&lists(json!([])), options())
+            .unwrap_err()
+            .ends_with("lists no model")
+    );
 }

@@ -47,7 +47,9 @@ fn golden() -> Golden {
 
 fn open() -> Option<Model> {
     let Some(path) = std::env::var_os("HEARTH_SMOLLM2_GGUF") else {
-        println!("skipped: HEARTH_SMOLLM2_GGUF does not name the GGUF file of SmolLM2-135M-Instruct");
+        println!(
+            "skipped: HEARTH_SMOLLM2_GGUF does not name the GGUF file of SmolLM2-135M-Instruct"
+        );
         return None;
     };
     Some(Model::open_gguf(path.as_ref()).unwrap())
@@ -55,7 +57,9 @@ fn open() -> Option<Model> {
 
 #[test]
 fn texts_and_turns_have_the_ids_of_transformers() {
-    let Some(Model { tokenizer, .. }) = open() else { return };
+    let Some(Model { tokenizer, .. }) = open() else {
+        return;
+    };
     let golden = golden();
     for Text { text, ids } in &golden.texts {
         assert_eq!(tokenizer.encode(text), *ids, "{text:?}");
@@ -63,11 +67,23 @@ fn texts_and_turns_have_the_ids_of_transformers() {
     let [first, command, second] = &golden.turns;
     let mut tokens = chat::observation_tokens(&tokenizer, first, Place::Opening);
     tokens.extend(chat::completion_tokens(&tokenizer, command));
-    tokens.extend(chat::observation_tokens(&tokenizer, second, Place::AfterEnd));
+    tokens.extend(chat::observation_tokens(
+        &tokenizer,
+        second,
+        Place::AfterEnd,
+    ));
     assert_eq!(tokens, golden.prompt);
     let frames = tokenizer.frames();
-    let rendered =
-        [&frames.opening, first, &frames.answer, command, &frames.end, &frames.between, second, &frames.answer];
+    let rendered = [
+        &frames.opening,
+        first,
+        &frames.answer,
+        command,
+        &frames.end,
+        &frames.between,
+        second,
+        &frames.answer,
+    ];
     assert_eq!(rendered.map(String::as_str).concat(), golden.chat);
 }
 
@@ -80,20 +96,32 @@ fn the_prompt_has_the_logits_and_the_continuation_of_transformers() {
     }
     let Some(mut model) = open() else { return };
     let golden = golden();
-    let engine =
-        PolicyEngine::from_weights(&model.config, &mut model.policy, WeightFormat::Exact, &Engine::Cpu).unwrap();
+    let engine = PolicyEngine::from_weights(
+        &model.config,
+        &mut model.policy,
+        WeightFormat::Exact,
+        &Engine::Cpu,
+    )
+    .unwrap();
     let (width, vocab) = (model.config.hidden_size, model.config.vocab_size);
     let mut cache = KvCache::default();
-    let hidden = engine.trunk.extend(&mut [Span::new(&golden.prompt, &mut cache)]);
+    let hidden = engine
+        .trunk
+        .extend(&mut [Span::new(&golden.prompt, &mut cache)]);
     for (place, expected) in &golden.logits {
         let place: i64 = place.parse().unwrap();
         let row = usize::try_from(place).unwrap_or(golden.prompt.len() - 1);
         let found = engine.logprobs(&hidden[row * width..][..width]);
-        let largest = expected.iter().fold(0.0_f32, |most, logit| most.max(logit.abs()));
+        let largest = expected
+            .iter()
+            .fold(0.0_f32, |most, logit| most.max(logit.abs()));
         // Log-probabilities are logits less their normalizer, so differences of both are the same.
         for (id, logit) in golden.logit_ids.iter().zip(expected) {
             let (found, expected) = (found[*id] - found[golden.logit_ids[0]], logit - expected[0]);
-            assert!((found - expected).abs() < 1e-4 * largest, "{found} and {expected} at {place}, id {id}");
+            assert!(
+                (found - expected).abs() < 1e-4 * largest,
+                "{found} and {expected} at {place}, id {id}"
+            );
         }
     }
     let mut last = engine.logprobs(&hidden[hidden.len() - width..]);
@@ -101,7 +129,10 @@ fn the_prompt_has_the_logits_and_the_continuation_of_transformers() {
     for (place, (expected, gap)) in golden.continuation.iter().zip(&golden.gaps).enumerate() {
         let token = Sampling::GREEDY.draw(&last[..vocab], &mut rng).token;
         if token != *expected {
-            assert!(*gap < 1e-3, "token {place} is {token}, not {expected}, which led by {gap}");
+            assert!(
+                *gap < 1e-3,
+                "token {place} is {token}, not {expected}, which led by {gap}"
+            );
             return;
         }
         let hidden = engine.trunk.extend(&mut [Span::new(&[token], &mut cache)]);

@@ -38,17 +38,26 @@ struct Case {
 }
 
 fn golden() -> Golden {
-    serde_json::from_str(include_str!("golden/chat_templates.json")).expect("the tests' own data fit")
+    serde_json::from_str(include_str!("golden/chat_templates.json"))
+        .expect("the tests' own data fit")
 }
 
 fn template(name: &str) -> ChatTemplate {
-    let found = golden().templates.into_iter().find(|template| template.name == name).expect("the tests' own data fit");
+    let found = golden()
+        .templates
+        .into_iter()
+        .find(|template| template.name == name)
+        .expect("the tests' own data fit");
     found.opened()
 }
 
 impl GoldenTemplate {
     fn opened(&self) -> ChatTemplate {
-        let special = SpecialTokens { bos: self.bos.clone(), eos: self.eos.clone(), ..SpecialTokens::default() };
+        let special = SpecialTokens {
+            bos: self.bos.clone(),
+            eos: self.eos.clone(),
+            ..SpecialTokens::default()
+        };
         ChatTemplate::new(&self.source, special).expect("the tests' own data fit")
     }
 }
@@ -59,7 +68,9 @@ fn messages(told: &[GoldenMessage]) -> Vec<Message> {
         "user" => Role::User,
         _ => Role::Assistant,
     };
-    told.iter().map(|message| Message::new(role(&message.role), message.content.clone())).collect()
+    told.iter()
+        .map(|message| Message::new(role(&message.role), message.content.clone()))
+        .collect()
 }
 
 #[test]
@@ -69,23 +80,41 @@ fn templates_render_as_transformers_renders_them() {
     for told in &golden.templates {
         let template = told.opened();
         for case in &told.cases {
-            let place = format!("{}, {}, {}", told.name, case.conversation, case.add_generation_prompt);
-            let rendered =
-                template.render(&messages(&golden.conversations[&case.conversation]), case.add_generation_prompt);
+            let place = format!(
+                "{}, {}, {}",
+                told.name, case.conversation, case.add_generation_prompt
+            );
+            let rendered = template.render(
+                &messages(&golden.conversations[&case.conversation]),
+                case.add_generation_prompt,
+            );
             match (&case.text, rendered) {
                 (Some(text), Ok(rendered)) => assert_eq!(&rendered, text, "{place}"),
                 (None, Err(error)) => {
                     let reason = case.error.as_ref().unwrap();
-                    assert!(error.to_string().contains(reason), "{place}: {error} lacks {reason}");
+                    assert!(
+                        error.to_string().contains(reason),
+                        "{place}: {error} lacks {reason}"
+                    );
                 }
                 (_, rendered) => {
-                    panic!("{place}: {rendered:?} where transformers has {:?} {:?}", case.text, case.error)
+                    panic!(
+                        "{place}: {rendered:?} where transformers has {:?} {:?}",
+                        case.text, case.error
+                    )
                 }
             }
-            *(if case.text.is_some() { &mut texts } else { &mut raised }) += 1;
+            *(if case.text.is_some() {
+                &mut texts
+            } else {
+                &mut raised
+            }) += 1;
         }
     }
-    assert!(texts > 120 && raised > 4, "{texts} texts and {raised} raised");
+    assert!(
+        texts > 120 && raised > 4,
+        "{texts} texts and {raised} raised"
+    );
 }
 
 fn frames(name: &str, system: Option<&str>) -> TurnFrames {
@@ -101,17 +130,35 @@ fn unfit(name: &str, system: Option<&str>) -> String {
 #[test]
 fn the_stated_chatml_is_what_its_template_says() {
     for system in [None, Some("Be brief.")] {
-        assert_eq!(TurnFrames::derive(&ChatTemplate::chatml(), system).unwrap(), TurnFrames::chatml(system));
+        assert_eq!(
+            TurnFrames::derive(&ChatTemplate::chatml(), system).unwrap(),
+            TurnFrames::chatml(system)
+        );
     }
 }
 
 #[test]
 fn a_default_system_prompt_belongs_to_the_opening() {
     let own = "<|im_start|>system\nYou are a small helper.<|im_end|>\n<|im_start|>user\n";
-    assert_eq!(frames("smollm2", None), TurnFrames { opening: own.into(), ..TurnFrames::chatml(None) });
-    assert_eq!(frames("smollm2", Some("Be brief.")), TurnFrames::chatml(Some("Be brief.")));
+    assert_eq!(
+        frames("smollm2", None),
+        TurnFrames {
+            opening: own.into(),
+            ..TurnFrames::chatml(None)
+        }
+    );
+    assert_eq!(
+        frames("smollm2", Some("Be brief.")),
+        TurnFrames::chatml(Some("Be brief."))
+    );
     let own = "<|im_start|>system\nYou are a helper made far away.<|im_end|>\n<|im_start|>user\n";
-    assert_eq!(frames("qwen2", None), TurnFrames { opening: own.into(), ..TurnFrames::chatml(None) });
+    assert_eq!(
+        frames("qwen2", None),
+        TurnFrames {
+            opening: own.into(),
+            ..TurnFrames::chatml(None)
+        }
+    );
 }
 
 #[test]
@@ -126,27 +173,57 @@ fn llama_2_keeps_its_blanks_outside_of_completions() {
         strips: true,
     };
     assert_eq!(frames("llama2", None), expected);
-    assert_eq!(frames("llama2", Some("Be brief.")).opening, "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\n");
+    assert_eq!(
+        frames("llama2", Some("Be brief.")).opening,
+        "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\n"
+    );
 }
 
 #[test]
 fn llama_3_strips_and_ends_with_eot() {
     let frames = frames("llama3", None);
-    assert_eq!(frames.opening, "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n");
-    assert_eq!(frames.generation_prompt, "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n");
+    assert_eq!(
+        frames.opening,
+        "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n"
+    );
+    assert_eq!(
+        frames.generation_prompt,
+        "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+    );
     assert_eq!(frames.end_of_turn.as_deref(), Some("<|eot_id|>"));
-    assert_eq!(frames.next_observation, "<|start_header_id|>user<|end_header_id|>\n\n");
+    assert_eq!(
+        frames.next_observation,
+        "<|start_header_id|>user<|end_header_id|>\n\n"
+    );
     assert!(frames.strips);
-    assert_eq!(self::frames("llama3_dated", None).opening.matches("26 Jul 2024").count(), 1);
+    assert_eq!(
+        self::frames("llama3_dated", None)
+            .opening
+            .matches("26 Jul 2024")
+            .count(),
+        1
+    );
 }
 
 #[test]
 fn minicpm_ends_turns_with_nothing() {
     let frames = frames("minicpm", None);
-    assert_eq!((frames.opening.as_str(), frames.generation_prompt.as_str()), ("<用户>", "<AI>"));
-    assert_eq!((frames.end_of_turn.as_deref(), frames.between_turns().as_str()), (None, "<用户>"));
+    assert_eq!(
+        (frames.opening.as_str(), frames.generation_prompt.as_str()),
+        ("<用户>", "<AI>")
+    );
+    assert_eq!(
+        (
+            frames.end_of_turn.as_deref(),
+            frames.between_turns().as_str()
+        ),
+        (None, "<用户>")
+    );
     assert!(frames.strips);
-    assert_eq!(self::frames("minicpm", Some("Be brief.")).opening, "Be brief.<用户>");
+    assert_eq!(
+        self::frames("minicpm", Some("Be brief.")).opening,
+        "Be brief.<用户>"
+    );
 }
 
 #[test]
@@ -157,21 +234,36 @@ fn the_end_of_a_turn_is_not_the_end_of_a_text() {
     let gemma = frames("gemma", None);
     assert_eq!(gemma.end_of_turn.as_deref(), Some("<end_of_turn>"));
     let vicuna = frames("vicuna", None);
-    assert_eq!((vicuna.generation_prompt.as_str(), vicuna.before_completion.as_str()), (" ASSISTANT:", " "));
+    assert_eq!(
+        (
+            vicuna.generation_prompt.as_str(),
+            vicuna.before_completion.as_str()
+        ),
+        (" ASSISTANT:", " ")
+    );
     assert_eq!(vicuna.end_of_turn.as_deref(), Some("</s>"));
 }
 
 #[test]
 fn a_template_that_drops_reasoning_has_no_frames() {
     let error = unfit("thinking", None);
-    assert!(error.contains("not prefix-preserving") && error.contains("<think>"), "{error}");
-    assert!(error.contains("hint: play with the stated ChatML"), "{error}");
+    assert!(
+        error.contains("not prefix-preserving") && error.contains("<think>"),
+        "{error}"
+    );
+    assert!(
+        error.contains("hint: play with the stated ChatML"),
+        "{error}"
+    );
 }
 
 #[test]
 fn a_system_prompt_that_moves_along_has_no_frames() {
     let error = unfit("mistral", Some("Be brief."));
-    assert!(error.contains("not prefix-preserving") && error.contains("Be brief."), "{error}");
+    assert!(
+        error.contains("not prefix-preserving") && error.contains("Be brief."),
+        "{error}"
+    );
     assert_eq!(frames("mistral", None).end_of_turn.as_deref(), Some("</s>"));
     assert!(unfit("gemma", Some("Be brief.")).contains("no system role"));
 }
@@ -182,8 +274,9 @@ fn from_source(source: &str) -> ChatTemplate {
 
 #[test]
 fn templates_that_change_texts_have_no_frames() {
-    let body =
-        |content: &str| format!("{{% for m in messages %}}<{{{{ m.role }}}}>{{{{ {content} }}}}</>{{% endfor %}}");
+    let body = |content: &str| {
+        format!("{{% for m in messages %}}<{{{{ m.role }}}}>{{{{ {content} }}}}</>{{% endfor %}}")
+    };
     let derive = |content: &str| TurnFrames::derive(&from_source(&body(content)), None);
     assert!(!derive("m.content").unwrap().strips);
     assert!(derive("m.content.rstrip()").unwrap().strips);
@@ -212,7 +305,9 @@ fn hostile_templates_end_with_an_error() {
     };
     let set = |value: &str| doubling(&format!("{{% set ns.x = {value} %}}"));
     let nest = |value: &str| {
-        format!("{{% set ns = namespace(x=1) %}}{{% for i in range(40000) %}}{{% set ns.x = {value} %}}{{% endfor %}}")
+        format!(
+            "{{% set ns = namespace(x=1) %}}{{% for i in range(40000) %}}{{% set ns.x = {value} %}}{{% endfor %}}"
+        )
     };
     let hostile = [
         loops.to_string(),
@@ -294,7 +389,11 @@ fn hostile_templates_end_with_an_error() {
             .and_then(|template| template.render(&[Message::new(Role::User, "x")], true));
         let took = began.elapsed();
         let shown: String = source.chars().take(90).collect();
-        assert!(rendered.is_err() || source.contains("count('')"), "{shown} renders {} bytes", rendered.unwrap().len());
+        assert!(
+            rendered.is_err() || source.contains("count('')"),
+            "{shown} renders {} bytes",
+            rendered.unwrap().len()
+        );
         assert!(took < Duration::from_secs(20), "{shown} took {took:?}");
     }
 }
@@ -315,16 +414,37 @@ fn deep_but_allowed_templates_do_not_overflow_the_stack() {
 
 #[test]
 fn what_is_missing_is_undefined_as_in_transformers() {
-    let template = from_source("[{{ bos_token }}{{ enable_thinking }}{{ messages[0].name }}{{ tools is none }}]");
-    assert_eq!(template.render(&[Message::new(Role::User, "x")], true).unwrap(), "[True]");
-    assert!(from_source("{{ bos_token + 'x' }}").render(&[], true).is_err());
-    assert_eq!(from_source("{{ strftime_now('%d %b %Y, %-m%%') }}").render(&[], true).unwrap(), "26 Jul 2024, 7%");
+    let template = from_source(
+        "[{{ bos_token }}{{ enable_thinking }}{{ messages[0].name }}{{ tools is none }}]",
+    );
+    assert_eq!(
+        template
+            .render(&[Message::new(Role::User, "x")], true)
+            .unwrap(),
+        "[True]"
+    );
+    assert!(
+        from_source("{{ bos_token + 'x' }}")
+            .render(&[], true)
+            .is_err()
+    );
+    assert_eq!(
+        from_source("{{ strftime_now('%d %b %Y, %-m%%') }}")
+            .render(&[], true)
+            .unwrap(),
+        "26 Jul 2024, 7%"
+    );
 }
 
 #[test]
 fn errors_name_line_and_reason() {
-    let error = from_source("\n\n{{ raise_exception('no such role') }}").render(&[], true).unwrap_err();
-    assert_eq!(error.to_string(), "model configuration: chat template: line 3: no such role");
+    let error = from_source("\n\n{{ raise_exception('no such role') }}")
+        .render(&[], true)
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "model configuration: chat template: line 3: no such role"
+    );
 }
 
 fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -344,16 +464,33 @@ fn a_model_folder_brings_its_template() {
     let plain = r#"{"chat_template": "{{ bos_token }}a{{ eos_token }}", "bos_token": "<s>", "model_max_length": 1e30,
         "eos_token": {"__type": "AddedToken", "content": "</s>", "lstrip": false}, "unk_token": null,
         "added_tokens_decoder": {"2": {"content": "<|end|>", "special": true}, "3": {"content": "yes", "special": false}}}"#;
-    let template = opened(&[("tokenizer_config.json", plain)]).unwrap().unwrap();
+    let template = opened(&[("tokenizer_config.json", plain)])
+        .unwrap()
+        .unwrap();
     assert_eq!(template.render(&[], true).unwrap(), "<s>a</s>");
     assert_eq!(template.special_tokens().others, ["<|end|>"]);
-    let beside = opened(&[("tokenizer_config.json", plain), ("chat_template.jinja", "b{{ eos_token }}\n")]).unwrap();
+    let beside = opened(&[
+        ("tokenizer_config.json", plain),
+        ("chat_template.jinja", "b{{ eos_token }}\n"),
+    ])
+    .unwrap();
     assert_eq!(beside.unwrap().render(&[], true).unwrap(), "b</s>");
     let alone = opened(&[("chat_template.jinja", "c")]).unwrap().unwrap();
     assert_eq!(alone.render(&[], true).unwrap(), "c");
     let named = r#"{"chat_template": [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]}"#;
-    assert_eq!(opened(&[("tokenizer_config.json", named)]).unwrap().unwrap().render(&[], true).unwrap(), "d");
-    assert!(opened(&[("tokenizer_config.json", "{}")]).unwrap().is_none());
+    assert_eq!(
+        opened(&[("tokenizer_config.json", named)])
+            .unwrap()
+            .unwrap()
+            .render(&[], true)
+            .unwrap(),
+        "d"
+    );
+    assert!(
+        opened(&[("tokenizer_config.json", "{}")])
+            .unwrap()
+            .is_none()
+    );
     assert!(opened(&[]).unwrap().is_none());
 }
 
@@ -362,9 +499,16 @@ fn a_broken_model_folder_names_its_file() {
     let broken = |files: &[(&str, &str)]| opened(files).unwrap_err().to_string();
     let named = r#"{"chat_template": [{"name": "tool_use", "template": "t"}]}"#;
     assert!(
-        broken(&[("tokenizer_config.json", named)]).ends_with("no chat template is named `default`, only tool_use")
+        broken(&[("tokenizer_config.json", named)])
+            .ends_with("no chat template is named `default`, only tool_use")
     );
     assert!(broken(&[("tokenizer_config.json", "{")]).contains("tokenizer_config.json: EOF"));
-    assert!(broken(&[("tokenizer_config.json", r#"{"chat_template": 3}"#)]).contains("tokenizer_config.json: "));
-    assert!(broken(&[("chat_template.jinja", "a\n{% if %}")]).contains("chat_template.jinja: chat template: line 2: "));
+    assert!(
+        broken(&[("tokenizer_config.json", r#"{"chat_template": 3}"#)])
+            .contains("tokenizer_config.json: ")
+    );
+    assert!(
+        broken(&[("chat_template.jinja", "a\n{% if %}")])
+            .contains("chat_template.jinja: chat template: line 2: ")
+    );
 }

@@ -29,14 +29,29 @@ struct Sample {
 static SAMPLE: LazyLock<Sample> = LazyLock::new(|| {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/alfworld");
     let files = official_files(&folder).unwrap_or_else(|| {
-        eprintln!("the official games are not at {}: measuring the small game", folder.display());
+        eprintln!(
+            "the official games are not at {}: measuring the small game",
+            folder.display()
+        );
         vec![include_bytes!("../tests/recorded/textworld-1.7.0/lamp/game.tw-pddl").to_vec()]
     });
     let world = NativeWorld::new();
-    let load = |file: &Vec<u8>| world.game_from_bytes(Path::new("benchmark"), file).expect("a game");
+    let load = |file: &Vec<u8>| {
+        world
+            .game_from_bytes(Path::new("benchmark"), file)
+            .expect("a game")
+    };
     let games: Vec<Arc<NativeGame>> = files.iter().map(load).collect();
-    let walks = games.iter().enumerate().map(|(seed, game)| walk(game, seed as u64)).collect();
-    Sample { files, games, walks }
+    let walks = games
+        .iter()
+        .enumerate()
+        .map(|(seed, game)| walk(game, seed as u64))
+        .collect();
+    Sample {
+        files,
+        games,
+        walks,
+    }
 });
 
 fn official_files(folder: &Path) -> Option<Vec<Vec<u8>>> {
@@ -58,14 +73,20 @@ fn official_files(folder: &Path) -> Option<Vec<Vec<u8>>> {
         });
         serde_json::to_vec(&game).ok()
     };
-    lines.iter().step_by(lines.len().div_ceil(GAMES)).map(file).collect()
+    lines
+        .iter()
+        .step_by(lines.len().div_ceil(GAMES))
+        .map(file)
+        .collect()
 }
 
 fn walk(game: &NativeGame, seed: u64) -> Vec<String> {
     let mut state = game.initial_state();
     let mut commands: Vec<String> = game.walkthrough().unwrap_or_default().to_vec();
     for command in &commands {
-        game.command_index(command).and_then(|command| game.apply(&mut state, command)).expect("a walkthrough plays");
+        game.command_index(command)
+            .and_then(|command| game.apply(&mut state, command))
+            .expect("a walkthrough plays");
     }
     let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     for _ in 0..RANDOM_COMMANDS {
@@ -119,7 +140,8 @@ fn play_and(bencher: Bencher<'_, '_>, look: impl Fn(&NativeEnvironment)) {
 fn search(bencher: Bencher<'_, '_>) {
     let sample = &*SAMPLE;
     let commands: usize = sample.walks.iter().map(Vec::len).sum();
-    let number = |game: &NativeGame, command: &String| game.command_index(command).expect("a known command");
+    let number =
+        |game: &NativeGame, command: &String| game.command_index(command).expect("a known command");
     let walks: Vec<Vec<usize>> = sample
         .games
         .iter()
@@ -142,19 +164,29 @@ fn search(bencher: Bencher<'_, '_>) {
 fn load_and_reset(bencher: Bencher<'_, '_>) {
     let world = NativeWorld::new();
     let mut files = SAMPLE.files.iter().cycle();
-    bencher.with_inputs(|| files.next().expect("a cycle")).bench_local_refs(|file| {
-        let game = world.game_from_bytes(Path::new("benchmark"), file).expect("a game");
-        black_box(NativeEnvironment::new(game).reset().expect("resets"))
-    });
+    bencher
+        .with_inputs(|| files.next().expect("a cycle"))
+        .bench_local_refs(|file| {
+            let game = world
+                .game_from_bytes(Path::new("benchmark"), file)
+                .expect("a game");
+            black_box(NativeEnvironment::new(game).reset().expect("resets"))
+        });
 }
 
 /// A copy of a state.
 #[divan::bench]
 fn clone_state(bencher: Bencher<'_, '_>) {
-    let states: Vec<_> = SAMPLE.games.iter().map(|game| game.initial_state()).collect();
-    bencher.counter(ItemsCount::new(states.len())).bench_local(|| {
-        for state in &states {
-            black_box(state.clone());
-        }
-    });
+    let states: Vec<_> = SAMPLE
+        .games
+        .iter()
+        .map(|game| game.initial_state())
+        .collect();
+    bencher
+        .counter(ItemsCount::new(states.len()))
+        .bench_local(|| {
+            for state in &states {
+                black_box(state.clone());
+            }
+        });
 }

@@ -35,7 +35,12 @@ pub enum Commands {
 
 impl Commands {
     /// All four.
-    pub const ALL: [Self; 4] = [Self::Walkthrough, Self::Random, Self::Mixed, Self::Adversarial];
+    pub const ALL: [Self; 4] = [
+        Self::Walkthrough,
+        Self::Random,
+        Self::Mixed,
+        Self::Adversarial,
+    ];
 
     /// The name a flag takes.
     #[must_use]
@@ -62,7 +67,9 @@ impl FromStr for Commands {
         Self::ALL
             .into_iter()
             .find(|commands| commands.name() == name)
-            .ok_or_else(|| format!("unknown commands {name:?}; known: walkthrough, random, mixed, adversarial"))
+            .ok_or_else(|| {
+                format!("unknown commands {name:?}; known: walkthrough, random, mixed, adversarial")
+            })
     }
 }
 
@@ -199,7 +206,10 @@ pub fn diff(
     workers: usize,
     progress: &(dyn Fn(&Progress) + Sync),
 ) -> Report {
-    assert!(!plan.commands.is_empty(), "a plan names at least one source of commands");
+    assert!(
+        !plan.commands.is_empty(),
+        "a plan names at least one source of commands"
+    );
     let next = AtomicUsize::new(0);
     let tally = Mutex::new(Tally::default());
     let work = || {
@@ -216,7 +226,10 @@ pub fn diff(
             scope.spawn(work);
         }
     });
-    tally.into_inner().unwrap_or_else(PoisonError::into_inner).report(tasks.len())
+    tally
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+        .report(tasks.len())
 }
 
 fn take<'a>(next: &AtomicUsize, tasks: &[&'a Task]) -> Option<(usize, &'a Task)> {
@@ -258,12 +271,26 @@ impl Tally {
     }
 
     fn progress(&self, games: usize) -> Progress {
-        let Report { commands, differences, failures, .. } = self.report;
-        Progress { done: self.done, games, commands, differences, failures }
+        let Report {
+            commands,
+            differences,
+            failures,
+            ..
+        } = self.report;
+        Progress {
+            done: self.done,
+            games,
+            commands,
+            differences,
+            failures,
+        }
     }
 
     fn report(self, games: usize) -> Report {
-        Report { games, ..self.report }
+        Report {
+            games,
+            ..self.report
+        }
     }
 }
 
@@ -286,15 +313,30 @@ enum Stop {
     Failed(Side, EnvironmentError),
 }
 
-fn play(ours: &NativeWorld, other: &dyn World, task: &Task, commands: Commands, plan: &Plan) -> Played {
+fn play(
+    ours: &NativeWorld,
+    other: &dyn World,
+    task: &Task,
+    commands: Commands,
+    plan: &Plan,
+) -> Played {
     let first = attempt(ours, other, task, commands, plan);
     if matches!(&first.ending, Ending::Failed(failure) if failure.world == Side::Other) {
-        return Played { retried: true, ..attempt(ours, other, task, commands, plan) };
+        return Played {
+            retried: true,
+            ..attempt(ours, other, task, commands, plan)
+        };
     }
     first
 }
 
-fn attempt(ours: &NativeWorld, other: &dyn World, task: &Task, commands: Commands, plan: &Plan) -> Played {
+fn attempt(
+    ours: &NativeWorld,
+    other: &dyn World,
+    task: &Task,
+    commands: Commands,
+    plan: &Plan,
+) -> Played {
     let mut place = Place {
         game: task.id.clone(),
         path: task.path.display().to_string(),
@@ -308,27 +350,57 @@ fn attempt(ours: &NativeWorld, other: &dyn World, task: &Task, commands: Command
     let turn = place.turn;
     let (compared, ending) = match stop {
         Ok(()) => (turn, Ending::Agreed),
-        Err(Stop::Unequal(Unequal { field, left, right })) => {
-            (turn, Ending::Differed(Difference { place, field, ours: left, other: right }))
-        }
-        Err(Stop::Failed(world, error)) => {
-            (turn.saturating_sub(1), Ending::Failed(Failure { place, world, message: error.to_string() }))
-        }
+        Err(Stop::Unequal(Unequal { field, left, right })) => (
+            turn,
+            Ending::Differed(Difference {
+                place,
+                field,
+                ours: left,
+                other: right,
+            }),
+        ),
+        Err(Stop::Failed(world, error)) => (
+            turn.saturating_sub(1),
+            Ending::Failed(Failure {
+                place,
+                world,
+                message: error.to_string(),
+            }),
+        ),
     };
-    Played { compared, retried: false, ending }
+    Played {
+        compared,
+        retried: false,
+        ending,
+    }
 }
 
 /// Plays one game in both worlds, as long as they agree; `place` is where they have come.
-fn follow(ours: &NativeWorld, other: &dyn World, task: &Task, plan: &Plan, place: &mut Place) -> Result<(), Stop> {
+fn follow(
+    ours: &NativeWorld,
+    other: &dyn World,
+    task: &Task,
+    plan: &Plan,
+    place: &mut Place,
+) -> Result<(), Stop> {
     let game = ours.game(&task.path);
-    let game = game.map_err(|error| Stop::Failed(Side::Ours, error.into_environment_error(&task.path)))?;
-    let mut source = Source::new(place.commands, game.clone(), Rng::of_game(plan.seed, &task.hash));
+    let game =
+        game.map_err(|error| Stop::Failed(Side::Ours, error.into_environment_error(&task.path)))?;
+    let mut source = Source::new(
+        place.commands,
+        game.clone(),
+        Rng::of_game(plan.seed, &task.hash),
+    );
     let mut ours = NativeEnvironment::new(game);
-    let mut other = other.open(task).map_err(|error| Stop::Failed(Side::Other, error))?;
+    let mut other = other
+        .open(task)
+        .map_err(|error| Stop::Failed(Side::Other, error))?;
     loop {
         let command = place.command.as_deref();
-        let left = Answer::to(command, &mut ours).map_err(|error| Stop::Failed(Side::Ours, error))?;
-        let right = Answer::to(command, &mut *other).map_err(|error| Stop::Failed(Side::Other, error))?;
+        let left =
+            Answer::to(command, &mut ours).map_err(|error| Stop::Failed(Side::Ours, error))?;
+        let right =
+            Answer::to(command, &mut *other).map_err(|error| Stop::Failed(Side::Other, error))?;
         if let Some(unequal) = left.unequal(&right) {
             return Err(Stop::Unequal(unequal));
         }
@@ -342,7 +414,10 @@ fn follow(ours: &NativeWorld, other: &dyn World, task: &Task, plan: &Plan, place
 
 impl Place {
     fn go_on(&mut self, observation: String, command: String) {
-        self.before.push_back(Exchange { command: self.command.replace(command), observation });
+        self.before.push_back(Exchange {
+            command: self.command.replace(command),
+            observation,
+        });
         if self.before.len() > TURNS_BEFORE {
             self.before.pop_front();
         }
@@ -362,7 +437,13 @@ struct Source {
 
 impl Source {
     fn new(commands: Commands, game: Arc<NativeGame>, rng: Rng) -> Self {
-        Self { commands, game, walked: 0, said: 0, rng }
+        Self {
+            commands,
+            game,
+            walked: 0,
+            said: 0,
+            rng,
+        }
     }
 
     /// The next command where these are the admissible ones.
@@ -382,20 +463,36 @@ impl Source {
     }
 
     fn walk(&mut self, admissible: &[String]) -> String {
-        let next = self.game.walkthrough().and_then(|walkthrough| walkthrough.get(self.walked)).cloned();
+        let next = self
+            .game
+            .walkthrough()
+            .and_then(|walkthrough| walkthrough.get(self.walked))
+            .cloned();
         self.walked += 1;
         next.unwrap_or_else(|| self.any(admissible))
     }
 
     fn any(&mut self, admissible: &[String]) -> String {
-        self.rng.pick(admissible).cloned().unwrap_or_else(|| "look".to_owned())
+        self.rng
+            .pick(admissible)
+            .cloned()
+            .unwrap_or_else(|| "look".to_owned())
     }
 
     fn trick(&mut self, admissible: &[String]) -> String {
         let base = self.any(admissible);
-        let tricks: &[Trick] = if self.rng.coin() { &Trick::ALTERING } else { &Trick::INVENTING };
+        let tricks: &[Trick] = if self.rng.coin() {
+            &Trick::ALTERING
+        } else {
+            &Trick::INVENTING
+        };
         let trick = *self.rng.pick(tricks).unwrap_or(&Trick::Empty);
-        Prankster { rng: &mut self.rng, game: &self.game, admissible }.play(trick, &base)
+        Prankster {
+            rng: &mut self.rng,
+            game: &self.game,
+            admissible,
+        }
+        .play(trick, &base)
     }
 }
 
@@ -458,13 +555,16 @@ const LONG_LINE: usize = 10_000;
 
 /// What Python's `str.strip` strips.
 const BLANKS: [char; 29] = [
-    ' ', '\t', '\n', '\u{b}', '\u{c}', '\r', '\u{1c}', '\u{1d}', '\u{1e}', '\u{1f}', '\u{85}', '\u{a0}', '\u{1680}',
-    '\u{2000}', '\u{2001}', '\u{2002}', '\u{2003}', '\u{2004}', '\u{2005}', '\u{2006}', '\u{2007}', '\u{2008}',
-    '\u{2009}', '\u{200a}', '\u{2028}', '\u{2029}', '\u{202f}', '\u{205f}', '\u{3000}',
+    ' ', '\t', '\n', '\u{b}', '\u{c}', '\r', '\u{1c}', '\u{1d}', '\u{1e}', '\u{1f}', '\u{85}',
+    '\u{a0}', '\u{1680}', '\u{2000}', '\u{2001}', '\u{2002}', '\u{2003}', '\u{2004}', '\u{2005}',
+    '\u{2006}', '\u{2007}', '\u{2008}', '\u{2009}', '\u{200a}', '\u{2028}', '\u{2029}', '\u{202f}',
+    '\u{205f}', '\u{3000}',
 ];
 
 /// What looks like a blank, and stays.
-const NEAR_BLANKS: [char; 7] = ['\u{200b}', '\u{200c}', '\u{2060}', '\u{feff}', '\u{180e}', '\u{8}', '\u{1b}'];
+const NEAR_BLANKS: [char; 7] = [
+    '\u{200b}', '\u{200c}', '\u{2060}', '\u{feff}', '\u{180e}', '\u{8}', '\u{1b}',
+];
 
 const ENDINGS: [&str; 8] = [".", "!", "?", ",", ";", "...", ". ", "。"];
 
@@ -606,31 +706,56 @@ impl Prankster<'_> {
         if self.rng.coin() {
             return base.to_uppercase();
         }
-        let letters: Vec<usize> = base.char_indices().filter(|(_, c)| c.is_lowercase()).map(|(at, _)| at).collect();
+        let letters: Vec<usize> = base
+            .char_indices()
+            .filter(|(_, c)| c.is_lowercase())
+            .map(|(at, _)| at)
+            .collect();
         let chosen = self.rng.pick(&letters).copied();
-        base.char_indices().map(|(at, c)| if Some(at) == chosen { c.to_ascii_uppercase() } else { c }).collect()
+        base.char_indices()
+            .map(|(at, c)| {
+                if Some(at) == chosen {
+                    c.to_ascii_uppercase()
+                } else {
+                    c
+                }
+            })
+            .collect()
     }
 
     fn blanks_within(&mut self, base: &str) -> String {
         let joint = self.one_of(&["  ", "\t", "   ", " \n", ""]);
-        if self.rng.coin() { base.replace(' ', joint) } else { base.replacen(' ', joint, 1) }
+        if self.rng.coin() {
+            base.replace(' ', joint)
+        } else {
+            base.replacen(' ', joint, 1)
+        }
     }
 
     /// Up to three of `blanks` on each side, each as likely.
     fn around(&mut self, base: &str, blanks: &[char]) -> String {
         let mut some = || -> String {
             let count = self.rng.below(4);
-            (0..count).filter_map(|_| self.rng.pick(blanks).copied()).collect()
+            (0..count)
+                .filter_map(|_| self.rng.pick(blanks).copied())
+                .collect()
         };
         format!("{}{base}{}", some(), some())
     }
 
     fn off_by_one(&mut self, base: &str) -> String {
         let mut words: Vec<String> = base.split(' ').map(str::to_owned).collect();
-        let numbers: Vec<usize> = (0..words.len()).filter(|&at| words[at].parse::<i64>().is_ok()).collect();
-        let Some(&at) = self.rng.pick(&numbers) else { return format!("{base} 1") };
+        let numbers: Vec<usize> = (0..words.len())
+            .filter(|&at| words[at].parse::<i64>().is_ok())
+            .collect();
+        let Some(&at) = self.rng.pick(&numbers) else {
+            return format!("{base} 1");
+        };
         let by = if self.rng.coin() { 1 } else { -1 };
-        words[at] = words[at].parse().map_or(0, |number: i64| number.saturating_add(by)).to_string();
+        words[at] = words[at]
+            .parse()
+            .map_or(0, |number: i64| number.saturating_add(by))
+            .to_string();
         words.join(" ")
     }
 
@@ -639,7 +764,10 @@ impl Prankster<'_> {
         match &names(base)[..] {
             [] => base.split(' ').rev().collect::<Vec<_>>().join(" "),
             [only] => base.replacen(only, &self.name(), 1),
-            [first, .., last] => base.replacen(first, "\0", 1).replacen(last, first, 1).replacen('\0', last, 1),
+            [first, .., last] => base
+                .replacen(first, "\0", 1)
+                .replacen(last, first, 1)
+                .replacen('\0', last, 1),
         }
     }
 
@@ -661,7 +789,10 @@ impl Prankster<'_> {
     }
 
     fn lookalike(&mut self, base: &str) -> String {
-        let fitting: Vec<_> = LOOKALIKES.iter().filter(|(letter, _)| base.contains(*letter)).collect();
+        let fitting: Vec<_> = LOOKALIKES
+            .iter()
+            .filter(|(letter, _)| base.contains(*letter))
+            .collect();
         match self.rng.pick(&fitting) {
             Some((letter, twin)) => base.replacen(*letter, twin, 1),
             None => format!("{base}\u{301}"),
@@ -682,14 +813,20 @@ impl Prankster<'_> {
 
     fn name(&mut self) -> String {
         let found = names(&self.elsewhere());
-        self.rng.pick(&found).cloned().unwrap_or_else(|| "mug 1".to_owned())
+        self.rng
+            .pick(&found)
+            .cloned()
+            .unwrap_or_else(|| "mug 1".to_owned())
     }
 
     fn long(&mut self, base: &str) -> String {
         match self.rng.below(3) {
             0 => "a".repeat(LONG_LINE),
             1 => format!("{base} ").chars().cycle().take(LONG_LINE).collect(),
-            _ => format!("{base}{}", " ".repeat(LONG_LINE.saturating_sub(base.chars().count()))),
+            _ => format!(
+                "{base}{}",
+                " ".repeat(LONG_LINE.saturating_sub(base.chars().count()))
+            ),
         }
     }
 }
@@ -697,7 +834,9 @@ impl Prankster<'_> {
 /// The names in a command: a word and the number after it.
 fn names(command: &str) -> Vec<String> {
     let words: Vec<&str> = command.split(' ').collect();
-    let numbered = words.windows(2).filter(|pair| pair[1].parse::<u64>().is_ok());
+    let numbered = words
+        .windows(2)
+        .filter(|pair| pair[1].parse::<u64>().is_ok());
     numbered.map(|pair| pair.join(" ")).collect()
 }
 
@@ -708,7 +847,9 @@ struct Rng(u64);
 impl Rng {
     /// A stream for each seed and game.
     fn of_game(seed: u64, hash: &str) -> Self {
-        hash.bytes().fold(Self(seed), |mut rng, byte| Self(rng.next() ^ u64::from(byte)))
+        hash.bytes().fold(Self(seed), |mut rng, byte| {
+            Self(rng.next() ^ u64::from(byte))
+        })
     }
 
     fn next(&mut self) -> u64 {
@@ -741,22 +882,37 @@ mod tests {
 
     /// Any game has names, numbers and commands that are admissible elsewhere only.
     fn small_game() -> Arc<NativeGame> {
-        let options = GenerateOptions { seed: 3, size: Size::Small, train: 6, ..GenerateOptions::default() };
-        let options = GenerateOptions { valid_train: 0, seen: 0, unseen: 0, ..options };
+        let options = GenerateOptions {
+            seed: 3,
+            size: Size::Small,
+            train: 6,
+            ..GenerateOptions::default()
+        };
+        let options = GenerateOptions {
+            valid_train: 0,
+            seen: 0,
+            unseen: 0,
+            ..options
+        };
         let folder = tempfile::tempdir().unwrap();
         let suite = generate(folder.path(), &options).unwrap();
         NativeWorld::new().game(&suite.tasks[0].path).unwrap()
     }
 
     fn admissible(game: &Arc<NativeGame>) -> Vec<String> {
-        game.admissible_commands(&game.initial_state()).map(str::to_owned).collect()
+        game.admissible_commands(&game.initial_state())
+            .map(str::to_owned)
+            .collect()
     }
 
     #[test]
     fn names_of_commands_parse() {
         for commands in Commands::ALL {
             assert_eq!(commands.to_string().parse(), Ok(commands));
-            assert_eq!(serde_json::to_string(&commands).unwrap(), format!("\"{commands}\""));
+            assert_eq!(
+                serde_json::to_string(&commands).unwrap(),
+                format!("\"{commands}\"")
+            );
             assert_eq!(commands.name(), commands.name().to_lowercase());
         }
         assert_eq!(
@@ -772,7 +928,11 @@ mod tests {
         let admissible = admissible(&game);
         let mut rng = Rng::of_game(0, "");
         let mut all = |trick, base: &str| -> BTreeSet<String> {
-            let mut prankster = Prankster { rng: &mut rng, game: &game, admissible: &admissible };
+            let mut prankster = Prankster {
+                rng: &mut rng,
+                game: &game,
+                admissible: &admissible,
+            };
             (0..400).map(|_| prankster.play(trick, base)).collect()
         };
         let go = "go to shelf 2";
@@ -781,30 +941,84 @@ mod tests {
                 assert!(found.contains(*text), "{text:?} is not in {found:?}");
             }
         };
-        all_of(all(Trick::Case, go), &["GO TO SHELF 2", "Go to shelf 2", "go to shelF 2"]);
-        all_of(all(Trick::BlanksWithin, go), &["go  to shelf 2", "go\tto\tshelf\t2", "gotoshelf2"]);
-        all_of(all(Trick::Punctuation, go), &["go to shelf 2.", "go to shelf 2!"]);
-        all_of(all(Trick::OffByOne, go), &["go to shelf 1", "go to shelf 3"]);
+        all_of(
+            all(Trick::Case, go),
+            &["GO TO SHELF 2", "Go to shelf 2", "go to shelF 2"],
+        );
+        all_of(
+            all(Trick::BlanksWithin, go),
+            &["go  to shelf 2", "go\tto\tshelf\t2", "gotoshelf2"],
+        );
+        all_of(
+            all(Trick::Punctuation, go),
+            &["go to shelf 2.", "go to shelf 2!"],
+        );
+        all_of(
+            all(Trick::OffByOne, go),
+            &["go to shelf 1", "go to shelf 3"],
+        );
         all_of(all(Trick::OffByOne, "look"), &["look 1"]);
         all_of(all(Trick::CutShort, go), &["", "go to shelf ", "go"]);
-        all_of(all(Trick::Wrapped, go), &["\"go to shelf 2\"", "{go to shelf 2}"]);
-        all_of(all(Trick::Lookalike, go), &["go\u{a0}to shelf 2", "go to ſhelf 2", "go to she\u{301}lf 2"]);
-        all_of(all(Trick::Lookalike, "inventory"), &["ınventory", "İnventory"]);
+        all_of(
+            all(Trick::Wrapped, go),
+            &["\"go to shelf 2\"", "{go to shelf 2}"],
+        );
+        all_of(
+            all(Trick::Lookalike, go),
+            &[
+                "go\u{a0}to shelf 2",
+                "go to ſhelf 2",
+                "go to she\u{301}lf 2",
+            ],
+        );
+        all_of(
+            all(Trick::Lookalike, "inventory"),
+            &["ınventory", "İnventory"],
+        );
         let put = "move mug 1 to shelf 2";
-        assert_eq!(all(Trick::SwappedNames, put), BTreeSet::from(["move shelf 2 to mug 1".to_owned()]));
+        assert_eq!(
+            all(Trick::SwappedNames, put),
+            BTreeSet::from(["move shelf 2 to mug 1".to_owned()])
+        );
         assert!(all(Trick::SwappedNames, go).len() > 5);
         all_of(
             all(Trick::OtherGrammar, put),
-            &["put mug 1 in/on shelf 2", "move mug 1 to shelf 2", "put mug 1 on shelf 2"],
+            &[
+                "put mug 1 in/on shelf 2",
+                "move mug 1 to shelf 2",
+                "put mug 1 on shelf 2",
+            ],
         );
         let elsewhere = all(Trick::Elsewhere, go);
         assert!(elsewhere.len() > 20);
-        assert!(elsewhere.iter().all(|command| game.command_index(command).is_some()));
-        let here = elsewhere.iter().filter(|command| admissible.contains(command)).count();
-        assert!(here * 10 < elsewhere.len(), "{here} of {} are admissible", elsewhere.len());
-        assert!(all(Trick::Joined, go).iter().all(|text| text.starts_with(go) && text.len() > go.len()));
-        assert!(all(Trick::Long, go).iter().all(|text| text.chars().count() == LONG_LINE));
-        all_of(all(Trick::Nul, go), &["\0", "go to shelf 2\0", "\0go to shelf 2"]);
+        assert!(
+            elsewhere
+                .iter()
+                .all(|command| game.command_index(command).is_some())
+        );
+        let here = elsewhere
+            .iter()
+            .filter(|command| admissible.contains(command))
+            .count();
+        assert!(
+            here * 10 < elsewhere.len(),
+            "{here} of {} are admissible",
+            elsewhere.len()
+        );
+        assert!(
+            all(Trick::Joined, go)
+                .iter()
+                .all(|text| text.starts_with(go) && text.len() > go.len())
+        );
+        assert!(
+            all(Trick::Long, go)
+                .iter()
+                .all(|text| text.chars().count() == LONG_LINE)
+        );
+        all_of(
+            all(Trick::Nul, go),
+            &["\0", "go to shelf 2\0", "\0go to shelf 2"],
+        );
         all_of(all(Trick::Words, go), &["help", "look", "inventory"]);
         all_of(all(Trick::Empty, go), &["", " ", "\t", "\n"]);
         all_of(all(Trick::Unicode, go), &["🍎", "ıİ"]);
@@ -821,16 +1035,28 @@ mod tests {
         let mut say = |command: &str| environment.step(command).unwrap().text;
         let look = say("look");
         for blank in BLANKS {
-            assert_eq!(say(&format!("{blank}look{blank}{blank}")), look, "{blank:?}");
+            assert_eq!(
+                say(&format!("{blank}look{blank}{blank}")),
+                look,
+                "{blank:?}"
+            );
         }
         for blank in NEAR_BLANKS {
             assert_ne!(say(&format!("{blank}look")), look, "{blank:?}");
         }
         let mut rng = Rng::of_game(1, "");
-        let mut prankster = Prankster { rng: &mut rng, game: &small_game(), admissible: &[] };
-        let around: String = (0..2000).map(|_| prankster.play(Trick::BlanksAround, "look")).collect();
+        let mut prankster = Prankster {
+            rng: &mut rng,
+            game: &small_game(),
+            admissible: &[],
+        };
+        let around: String = (0..2000)
+            .map(|_| prankster.play(Trick::BlanksAround, "look"))
+            .collect();
         assert!(BLANKS.iter().all(|blank| around.contains(*blank)));
-        let around: String = (0..500).map(|_| prankster.play(Trick::NearBlanksAround, "look")).collect();
+        let around: String = (0..500)
+            .map(|_| prankster.play(Trick::NearBlanksAround, "look"))
+            .collect();
         assert!(NEAR_BLANKS.iter().all(|blank| around.contains(*blank)));
     }
 
@@ -840,12 +1066,15 @@ mod tests {
         match trick {
             Trick::Case => text.starts_with("GO TO "),
             Trick::BlanksWithin => text.starts_with("go  to "),
-            Trick::BlanksAround => text.starts_with(BLANKS) && text.trim_start().starts_with("go to "),
+            Trick::BlanksAround => {
+                text.starts_with(BLANKS) && text.trim_start().starts_with("go to ")
+            }
             Trick::NearBlanksAround => text.starts_with(NEAR_BLANKS),
             Trick::Punctuation => goes && text.ends_with('?'),
             Trick::OffByOne => goes && text.ends_with(" 0"),
             Trick::SwappedNames => text.strip_prefix("go to ").is_some_and(|name| {
-                game.command_index(text).is_none() && game.command_index(&format!("examine {name}")).is_some()
+                game.command_index(text).is_none()
+                    && game.command_index(&format!("examine {name}")).is_some()
             }),
             Trick::OtherGrammar => text.starts_with("put ") && text.contains(" in/on "),
             Trick::CutShort => "go to ".starts_with(text) && text.len() > 2,
@@ -870,12 +1099,23 @@ mod tests {
         let here = admissible(&game);
         let mut source = Source::new(Commands::Adversarial, game.clone(), Rng::of_game(5, "abc"));
         let said: Vec<String> = (0..3000).map(|_| source.next(&here)).collect();
-        assert!(said.iter().skip(2).step_by(3).all(|command| here.contains(command)));
-        let tricks: Vec<&str> =
-            said.iter().map(String::as_str).filter(|text| !here.iter().any(|h| h == text)).collect();
+        assert!(
+            said.iter()
+                .skip(2)
+                .step_by(3)
+                .all(|command| here.contains(command))
+        );
+        let tricks: Vec<&str> = said
+            .iter()
+            .map(String::as_str)
+            .filter(|text| !here.iter().any(|h| h == text))
+            .collect();
         assert!(tricks.len() > 1500, "{}", tricks.len());
         for trick in Trick::ALTERING.into_iter().chain(Trick::INVENTING) {
-            assert!(tricks.iter().any(|text| shows(trick, text, &game)), "{trick:?} was never played");
+            assert!(
+                tricks.iter().any(|text| shows(trick, text, &game)),
+                "{trick:?} was never played"
+            );
         }
     }
 
@@ -890,12 +1130,29 @@ mod tests {
         };
         let walked = said(Commands::Walkthrough, walkthrough.len() + 20);
         assert_eq!(walked[..walkthrough.len()], walkthrough);
-        assert!(walked[walkthrough.len()..].iter().all(|command| here.contains(command)));
+        assert!(
+            walked[walkthrough.len()..]
+                .iter()
+                .all(|command| here.contains(command))
+        );
         let mixed = said(Commands::Mixed, 400);
         let mut rest = mixed.iter();
-        assert!(walkthrough.iter().all(|command| rest.any(|said| said == command)), "{mixed:?}");
-        assert!(mixed.iter().any(|command| game.command_index(command).is_none()));
-        assert!(said(Commands::Random, 100).iter().all(|command| here.contains(command)));
+        assert!(
+            walkthrough
+                .iter()
+                .all(|command| rest.any(|said| said == command)),
+            "{mixed:?}"
+        );
+        assert!(
+            mixed
+                .iter()
+                .any(|command| game.command_index(command).is_none())
+        );
+        assert!(
+            said(Commands::Random, 100)
+                .iter()
+                .all(|command| here.contains(command))
+        );
     }
 
     #[test]

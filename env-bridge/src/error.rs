@@ -57,12 +57,24 @@ impl GameError {
         let reason = match &self {
             Self::Read { source, .. } => source.to_string(),
             Self::TooLarge { bytes, limit, .. } => {
-                format!("{bytes} bytes, and a game has at most {limit}{}", other_kind(file))
+                format!(
+                    "{bytes} bytes, and a game has at most {limit}{}",
+                    other_kind(file)
+                )
             }
             Self::Json { source, .. } => format!("{source}{}", other_kind(file)),
-            Self::Text { key, line, column, reason, .. } => format!("{key}, line {line}, column {column}: {reason}"),
+            Self::Text {
+                key,
+                line,
+                column,
+                reason,
+                ..
+            } => format!("{key}, line {line}, column {column}: {reason}"),
         };
-        EnvironmentError::Load { path: file.to_owned(), reason }
+        EnvironmentError::Load {
+            path: file.to_owned(),
+            reason,
+        }
     }
 }
 
@@ -70,7 +82,9 @@ impl GameError {
 fn other_kind(file: &Path) -> &'static str {
     match file.extension().and_then(|extension| extension.to_str()) {
         Some("tw-pddl") => "",
-        Some("ulx") => "\nhint: only .tw-pddl games play natively, and TextWorld 1.7 no longer plays Glulx",
+        Some("ulx") => {
+            "\nhint: only .tw-pddl games play natively, and TextWorld 1.7 no longer plays Glulx"
+        }
         _ => "\nhint: only .tw-pddl games play natively; play this one with --world python",
     }
 }
@@ -84,12 +98,21 @@ pub(crate) struct Fault {
 
 impl Fault {
     pub(crate) fn new(at: usize, reason: impl Into<String>) -> Self {
-        Self { at, reason: reason.into() }
+        Self {
+            at,
+            reason: reason.into(),
+        }
     }
 
     pub(crate) fn in_text(self, path: &Path, key: &'static str, text: &str) -> GameError {
         let (line, column) = line_and_column(text, self.at);
-        GameError::Text { path: path.to_owned(), key, line, column, reason: self.reason }
+        GameError::Text {
+            path: path.to_owned(),
+            key,
+            line,
+            column,
+            reason: self.reason,
+        }
     }
 }
 
@@ -97,6 +120,11 @@ impl Fault {
 pub(crate) fn line_and_column(text: &str, at: usize) -> (usize, usize) {
     let before = &text.as_bytes()[..at.min(text.len())];
     let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-    let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
+    let column = before
+        .iter()
+        .rev()
+        .take_while(|byte| **byte != b'\n')
+        .count()
+        + 1;
     (line, column)
 }

@@ -127,22 +127,41 @@ pub(crate) struct Unequal {
 
 impl Answer {
     /// Performs a command, or a reset where there is none, and asks for everything that is compared.
-    pub(crate) fn to(command: Option<&str>, environment: &mut dyn Environment) -> Result<Self, EnvironmentError> {
+    pub(crate) fn to(
+        command: Option<&str>,
+        environment: &mut dyn Environment,
+    ) -> Result<Self, EnvironmentError> {
         let said = match command {
             None => environment.reset()?,
             Some(command) => environment.step(command)?,
         };
-        Ok(Self { text: said.text, admissible: environment.admissible_commands()?, status: said.status })
+        Ok(Self {
+            text: said.text,
+            admissible: environment.admissible_commands()?,
+            status: said.status,
+        })
     }
 
     /// Where this answer, the left one, differs from another.
     pub(crate) fn unequal(&self, right: &Self) -> Option<Unequal> {
         if self.text != right.text {
-            Some(Unequal { field: "observation", left: json(&self.text), right: json(&right.text) })
+            Some(Unequal {
+                field: "observation",
+                left: json(&self.text),
+                right: json(&right.text),
+            })
         } else if self.admissible != right.admissible {
-            Some(Unequal { field: "admissible", left: json(&self.admissible), right: json(&right.admissible) })
+            Some(Unequal {
+                field: "admissible",
+                left: json(&self.admissible),
+                right: json(&right.admissible),
+            })
         } else if self.status != right.status {
-            Some(Unequal { field: "won", left: won(self.status), right: won(right.status) })
+            Some(Unequal {
+                field: "won",
+                left: won(self.status),
+                right: won(right.status),
+            })
         } else {
             None
         }
@@ -168,20 +187,38 @@ fn json(value: &(impl Serialize + ?Sized)) -> String {
 /// When the recording or a game cannot be read. A difference is not an error.
 pub fn replay(recording: &Path, games: &Path) -> Result<Report, ReplayError> {
     let world = NativeWorld::new();
-    let mut report = Report { walks: 0, commands: 0, differences: 0, first: None };
+    let mut report = Report {
+        walks: 0,
+        commands: 0,
+        differences: 0,
+        first: None,
+    };
     for (index, text) in open(recording)?.lines().enumerate() {
         let line = index + 1;
-        let damaged = |reason: String| ReplayError::Damaged { path: recording.to_owned(), line, reason };
+        let damaged = |reason: String| ReplayError::Damaged {
+            path: recording.to_owned(),
+            line,
+            reason,
+        };
         let text = text.map_err(|error| damaged(error.to_string()))?;
         if text.trim().is_empty() {
             continue;
         }
-        let recorded: Line = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
+        let recorded: Line =
+            serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
         let game = games.join(&recorded.version).join(&recorded.game);
         if !game.is_file() {
-            return Err(ReplayError::MissingGame { path: recording.to_owned(), line, game });
+            return Err(ReplayError::MissingGame {
+                path: recording.to_owned(),
+                line,
+                game,
+            });
         }
-        replay_walk(&mut NativeEnvironment::new(world.game(&game)?), &recorded, &mut report)?;
+        replay_walk(
+            &mut NativeEnvironment::new(world.game(&game)?),
+            &recorded,
+            &mut report,
+        )?;
     }
     Ok(report)
 }
@@ -195,7 +232,14 @@ fn replay_walk(
     for (turn, entry) in recorded.walk.iter().enumerate() {
         report.commands += usize::from(entry.command.is_some());
         let found = Answer::to(entry.command.as_deref(), environment)?;
-        let Some(Unequal { field, left: expected, right: found }) = entry.answer().unequal(&found) else { continue };
+        let Some(Unequal {
+            field,
+            left: expected,
+            right: found,
+        }) = entry.answer().unequal(&found)
+        else {
+            continue;
+        };
         report.differences += 1;
         report.first.get_or_insert_with(|| Difference {
             game: recorded.game.clone(),
@@ -212,7 +256,10 @@ fn replay_walk(
 
 /// Opens a recording; an `.xz` is unpacked in memory.
 fn open(path: &Path) -> Result<Box<dyn BufRead>, ReplayError> {
-    let read = |source| ReplayError::Read { path: path.to_owned(), source };
+    let read = |source| ReplayError::Read {
+        path: path.to_owned(),
+        source,
+    };
     let mut reader = BufReader::new(std::fs::File::open(path).map_err(read)?);
     if path.extension().is_none_or(|extension| extension != "xz") {
         return Ok(Box::new(reader));

@@ -51,16 +51,25 @@ impl<'w> Translating<'w> {
     /// The games of `world`, all in the words of `to`.
     #[must_use]
     pub fn new(world: &'w dyn World, to: TextVersion) -> Self {
-        Self { world, to, facts: NativeWorld::new() }
+        Self {
+            world,
+            to,
+            facts: NativeWorld::new(),
+        }
     }
 
     /// The location of every receptacle of a game. One that stands in two places is said to stand in the first.
     fn locations(&self, path: &Path) -> Result<Locations, EnvironmentError> {
-        let game = self.facts.game(path).map_err(|error| error.into_environment_error(path))?;
+        let game = self
+            .facts
+            .game(path)
+            .map_err(|error| error.into_environment_error(path))?;
         let mut locations = Locations::new();
         for fact in game.initial_facts(STANDS_AT) {
             if let [receptacle, location] = fact[..] {
-                locations.entry(receptacle.to_owned()).or_insert_with(|| location.to_owned());
+                locations
+                    .entry(receptacle.to_owned())
+                    .or_insert_with(|| location.to_owned());
             }
         }
         Ok(locations)
@@ -72,8 +81,16 @@ impl World for Translating<'_> {
         let inner = self.world.open(task)?;
         match TextVersion::of_game(&task.path) {
             Some(from) if from != self.to => {
-                let words = Arc::new(Words { from, to: self.to, locations: self.locations(&task.path)? });
-                Ok(Box::new(Translated { inner, words, status: Status::Playing }))
+                let words = Arc::new(Words {
+                    from,
+                    to: self.to,
+                    locations: self.locations(&task.path)?,
+                });
+                Ok(Box::new(Translated {
+                    inner,
+                    words,
+                    status: Status::Playing,
+                }))
             }
             _ => Ok(inner),
         }
@@ -107,10 +124,20 @@ impl Environment for Translated {
                 self.status = said.status;
                 self.words.answer(&inner, said.text)?
             }
-            Meaning::Help if self.admissible_commands()?.iter().any(|command| command == "help") => HELP.to_owned(),
+            Meaning::Help
+                if self
+                    .admissible_commands()?
+                    .iter()
+                    .any(|command| command == "help") =>
+            {
+                HELP.to_owned()
+            }
             Meaning::Help | Meaning::Nothing => NOTHING_HAPPENS.to_owned(),
         };
-        Ok(Observation { text, status: self.status })
+        Ok(Observation {
+            text,
+            status: self.status,
+        })
     }
 
     fn admissible_commands(&mut self) -> Result<Vec<String>, EnvironmentError> {
@@ -127,7 +154,11 @@ impl Environment for Translated {
 
     fn fork(&self) -> Option<Box<dyn Environment>> {
         let (words, status) = (Arc::clone(&self.words), self.status);
-        Some(Box::new(Self { inner: self.inner.fork()?, words, status }))
+        Some(Box::new(Self {
+            inner: self.inner.fork()?,
+            words,
+            status,
+        }))
     }
 }
 
@@ -156,7 +187,11 @@ impl Words {
     /// What a command without blanks around it asks for.
     fn meaning(&self, command: &str) -> Meaning {
         if command == "help" {
-            return if self.to.has_help() { Meaning::Help } else { Meaning::Nothing };
+            return if self.to.has_help() {
+                Meaning::Help
+            } else {
+                Meaning::Nothing
+            };
         }
         if let Some((object, receptacle)) = self.to.put_parts(command) {
             return Meaning::Inner(self.from.put_command(object, receptacle));
@@ -174,12 +209,20 @@ impl Words {
         {
             return Ok(self.to.put_feedback(object, receptacle));
         }
-        let arrival = command.strip_prefix("go to ").zip(text.strip_prefix("You arrive at "));
-        let Some((receptacle, place)) = arrival else { return Ok(text) };
-        self.arrival(receptacle, place).ok_or_else(|| EnvironmentError::Step {
-            command: command.to_owned(),
-            reason: format!("{text:?} is no arrival of text {}, or the place is not known", self.from),
-        })
+        let arrival = command
+            .strip_prefix("go to ")
+            .zip(text.strip_prefix("You arrive at "));
+        let Some((receptacle, place)) = arrival else {
+            return Ok(text);
+        };
+        self.arrival(receptacle, place)
+            .ok_or_else(|| EnvironmentError::Step {
+                command: command.to_owned(),
+                reason: format!(
+                    "{text:?} is no arrival of text {}, or the place is not known",
+                    self.from
+                ),
+            })
     }
 
     /// An arrival at a receptacle, where `place` is what follows `You arrive at `: the place's name and what is to be
@@ -191,7 +234,8 @@ impl Words {
             TextVersion::V2_1_3 => (location, receptacle),
         };
         let seen = place.strip_prefix(old)?;
-        seen.starts_with('.').then(|| format!("You arrive at {new}{seen}"))
+        seen.starts_with('.')
+            .then(|| format!("You arrive at {new}{seen}"))
     }
 
     /// A list of admissible commands, sorted by bytes and without doubles.
@@ -216,31 +260,70 @@ mod tests {
     use super::*;
 
     fn words(to: TextVersion) -> Words {
-        let from = if to == TextVersion::V2_1_1 { TextVersion::V2_1_3 } else { TextVersion::V2_1_1 };
-        let locations = [("desk 1", "loc 14"), ("desk 10", "loc 3"), ("fridge 1", "loc 1")];
-        Words { from, to, locations: locations.map(|(r, l)| (r.to_owned(), l.to_owned())).into() }
+        let from = if to == TextVersion::V2_1_1 {
+            TextVersion::V2_1_3
+        } else {
+            TextVersion::V2_1_1
+        };
+        let locations = [
+            ("desk 1", "loc 14"),
+            ("desk 10", "loc 3"),
+            ("fridge 1", "loc 1"),
+        ];
+        Words {
+            from,
+            to,
+            locations: locations.map(|(r, l)| (r.to_owned(), l.to_owned())).into(),
+        }
     }
 
     fn owned(commands: &[&str]) -> Vec<String> {
-        commands.iter().map(|command| (*command).to_owned()).collect()
+        commands
+            .iter()
+            .map(|command| (*command).to_owned())
+            .collect()
     }
 
     #[test]
     fn commands_are_turned_into_the_inner_worlds() {
         let inner = |command: &str| Meaning::Inner(command.to_owned());
         for (to, command, meaning) in [
-            (TextVersion::V2_1_1, "put mug 1 in/on desk 1", inner("move mug 1 to desk 1")),
-            (TextVersion::V2_1_1, "move mug 1 to desk 1", Meaning::Nothing),
+            (
+                TextVersion::V2_1_1,
+                "put mug 1 in/on desk 1",
+                inner("move mug 1 to desk 1"),
+            ),
+            (
+                TextVersion::V2_1_1,
+                "move mug 1 to desk 1",
+                Meaning::Nothing,
+            ),
             (TextVersion::V2_1_1, "help", Meaning::Nothing),
             (TextVersion::V2_1_1, "go to desk 1", inner("go to desk 1")),
-            (TextVersion::V2_1_1, "put mug 1 into desk 1", inner("put mug 1 into desk 1")),
-            (TextVersion::V2_1_3, "move mug 1 to desk 1", inner("put mug 1 in/on desk 1")),
-            (TextVersion::V2_1_3, "put mug 1 in/on desk 1", Meaning::Nothing),
+            (
+                TextVersion::V2_1_1,
+                "put mug 1 into desk 1",
+                inner("put mug 1 into desk 1"),
+            ),
+            (
+                TextVersion::V2_1_3,
+                "move mug 1 to desk 1",
+                inner("put mug 1 in/on desk 1"),
+            ),
+            (
+                TextVersion::V2_1_3,
+                "put mug 1 in/on desk 1",
+                Meaning::Nothing,
+            ),
             (TextVersion::V2_1_3, "help", Meaning::Help),
             (TextVersion::V2_1_3, "Help", inner("Help")),
             (TextVersion::V2_1_3, "", inner("")),
         ] {
-            assert_eq!(words(to).meaning(command), meaning, "{command:?} in text {to}");
+            assert_eq!(
+                words(to).meaning(command),
+                meaning,
+                "{command:?} in text {to}"
+            );
         }
     }
 
@@ -262,38 +345,91 @@ mod tests {
                 ["move mug 1 to desk 1", "put mug 1 in/on desk 1"],
                 "You put the mug 1 in/on the desk 1.",
             ),
-            ("Nothing happens.", ["move mug 1 to desk 1", "put mug 1 in/on desk 1"], "Nothing happens."),
+            (
+                "Nothing happens.",
+                ["move mug 1 to desk 1", "put mug 1 in/on desk 1"],
+                "Nothing happens.",
+            ),
             ("Nothing happens.", ["go to desk 2"; 2], "Nothing happens."),
-            ("You arrive at desk 1.", ["look"; 2], "You arrive at desk 1."),
+            (
+                "You arrive at desk 1.",
+                ["look"; 2],
+                "You arrive at desk 1.",
+            ),
         ] {
             let [in_newer, in_older] = move_or_put;
-            assert_eq!(words(TextVersion::V2_1_1).answer(in_newer, newer.to_owned()).unwrap(), older);
-            assert_eq!(words(TextVersion::V2_1_3).answer(in_older, older.to_owned()).unwrap(), newer);
+            assert_eq!(
+                words(TextVersion::V2_1_1)
+                    .answer(in_newer, newer.to_owned())
+                    .unwrap(),
+                older
+            );
+            assert_eq!(
+                words(TextVersion::V2_1_3)
+                    .answer(in_older, older.to_owned())
+                    .unwrap(),
+                newer
+            );
         }
     }
 
     #[test]
     fn an_arrival_that_is_not_understood_is_an_error() {
         for (command, text) in [
-            ("go to desk 1", "You arrive at desk 10. On the desk 10, you see nothing."),
-            ("go to shelf 1", "You arrive at shelf 1. On the shelf 1, you see nothing."),
-            ("go to desk 1", "You arrive at loc 14. On the desk 1, you see nothing."),
+            (
+                "go to desk 1",
+                "You arrive at desk 10. On the desk 10, you see nothing.",
+            ),
+            (
+                "go to shelf 1",
+                "You arrive at shelf 1. On the shelf 1, you see nothing.",
+            ),
+            (
+                "go to desk 1",
+                "You arrive at loc 14. On the desk 1, you see nothing.",
+            ),
         ] {
-            let error = words(TextVersion::V2_1_1).answer(command, text.to_owned()).unwrap_err().to_string();
-            assert!(error.contains("is no arrival of text 2.1.3, or the place is not known"), "{error}");
+            let error = words(TextVersion::V2_1_1)
+                .answer(command, text.to_owned())
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.contains("is no arrival of text 2.1.3, or the place is not known"),
+                "{error}"
+            );
         }
     }
 
     #[test]
     fn lists_stay_sorted_and_gain_or_lose_help() {
-        let newer = ["go to desk 1", "help", "inventory", "look", "move mug 1 to desk 1", "move mug 1 to desk 10"];
-        let older = ["go to desk 1", "inventory", "look", "put mug 1 in/on desk 1", "put mug 1 in/on desk 10"];
+        let newer = [
+            "go to desk 1",
+            "help",
+            "inventory",
+            "look",
+            "move mug 1 to desk 1",
+            "move mug 1 to desk 10",
+        ];
+        let older = [
+            "go to desk 1",
+            "inventory",
+            "look",
+            "put mug 1 in/on desk 1",
+            "put mug 1 in/on desk 10",
+        ];
         assert_eq!(words(TextVersion::V2_1_1).commands(owned(&newer)), older);
         assert_eq!(words(TextVersion::V2_1_3).commands(owned(&older)), newer);
         let open = owned(&["open fridge 1", "put mug 1 in/on desk 1"]);
         let moved = ["move mug 1 to desk 1", "open fridge 1"];
-        assert_eq!(words(TextVersion::V2_1_3).commands(open), moved, "sorted anew, and no help without inventory");
-        assert_eq!(words(TextVersion::V2_1_1).commands(owned(&["look", "look"])), ["look"]);
+        assert_eq!(
+            words(TextVersion::V2_1_3).commands(open),
+            moved,
+            "sorted anew, and no help without inventory"
+        );
+        assert_eq!(
+            words(TextVersion::V2_1_1).commands(owned(&["look", "look"])),
+            ["look"]
+        );
     }
 
     /// Answers `inventory` and nothing else, and writes down what it was asked.
@@ -306,8 +442,15 @@ mod tests {
 
         fn step(&mut self, command: &str) -> Result<Observation, EnvironmentError> {
             self.0.lock().unwrap().push(command.to_owned());
-            let status = if command == "reset" { Status::Playing } else { Status::Lost };
-            Ok(Observation { text: command.to_owned(), status })
+            let status = if command == "reset" {
+                Status::Playing
+            } else {
+                Status::Lost
+            };
+            Ok(Observation {
+                text: command.to_owned(),
+                status,
+            })
         }
 
         fn admissible_commands(&mut self) -> Result<Vec<String>, EnvironmentError> {
@@ -323,17 +466,32 @@ mod tests {
         ] {
             let asked = std::sync::Arc::default();
             let inner = Box::new(Scribe(std::sync::Arc::clone(&asked)));
-            let mut game = Translated { inner, words: Arc::new(words(to)), status: Status::Playing };
+            let mut game = Translated {
+                inner,
+                words: Arc::new(words(to)),
+                status: Status::Playing,
+            };
             let mut says = |command: &str, text: &str, status| {
-                let expected = Observation { text: text.to_owned(), status };
-                assert_eq!(game.step(command).unwrap(), expected, "{command:?} in text {to}");
+                let expected = Observation {
+                    text: text.to_owned(),
+                    status,
+                };
+                assert_eq!(
+                    game.step(command).unwrap(),
+                    expected,
+                    "{command:?} in text {to}"
+                );
             };
             says(" help ", help, Status::Playing);
             says(" inventory\n", "inventory", Status::Lost);
             says("help", help, Status::Lost);
             says(refused, NOTHING_HAPPENS, Status::Lost);
             assert_eq!(game.reset().unwrap().status, Status::Playing);
-            assert_eq!(game.step(refused).unwrap().status, Status::Playing, "a reset is a new game");
+            assert_eq!(
+                game.step(refused).unwrap().status,
+                Status::Playing,
+                "a reset is a new game"
+            );
             assert_eq!(*asked.lock().unwrap(), ["inventory", "reset"]);
         }
     }

@@ -19,21 +19,45 @@ struct Games {
 }
 
 fn games() -> Games {
-    let options = GenerateOptions { seed: 11, size: Size::Small, ..GenerateOptions::default() };
-    let options = GenerateOptions { train: 6, valid_train: 0, seen: 0, unseen: 6, ..options };
+    let options = GenerateOptions {
+        seed: 11,
+        size: Size::Small,
+        ..GenerateOptions::default()
+    };
+    let options = GenerateOptions {
+        train: 6,
+        valid_train: 0,
+        seen: 0,
+        unseen: 6,
+        ..options
+    };
     let folder = tempfile::tempdir().unwrap();
     let tasks = generate(folder.path(), &options).unwrap().tasks;
     assert_eq!(tasks.len(), 12);
-    Games { tasks, _folder: folder }
+    Games {
+        tasks,
+        _folder: folder,
+    }
 }
 
 fn plan() -> Plan {
-    Plan { commands: Commands::ALL.to_vec(), turns: TURNS, seed: 7 }
+    Plan {
+        commands: Commands::ALL.to_vec(),
+        turns: TURNS,
+        seed: 7,
+    }
 }
 
 fn held_against(other: &dyn World, games: &Games, workers: usize) -> Report {
     let tasks: Vec<&Task> = games.tasks.iter().collect();
-    diff(&NativeWorld::new(), other, &tasks, &plan(), workers, &|_| {})
+    diff(
+        &NativeWorld::new(),
+        other,
+        &tasks,
+        &plan(),
+        workers,
+        &|_| {},
+    )
 }
 
 /// What the liar does to a game.
@@ -70,7 +94,13 @@ struct Seen {
 
 impl Liar {
     fn about<'a>(lies: impl IntoIterator<Item = (&'a Task, Lie)>) -> Self {
-        Self { lies: lies.into_iter().map(|(task, lie)| (task.id.clone(), lie)).collect(), ..Self::default() }
+        Self {
+            lies: lies
+                .into_iter()
+                .map(|(task, lie)| (task.id.clone(), lie))
+                .collect(),
+            ..Self::default()
+        }
     }
 
     fn commands(&self) -> BTreeMap<String, Vec<Vec<String>>> {
@@ -85,7 +115,10 @@ impl World for Liar {
         opened.push(Vec::new());
         let lie = self.lies.get(&task.id).copied();
         if let Some(Lie::Load) = lie {
-            return Err(EnvironmentError::Load { path: task.path.clone(), reason: "no such luck".to_owned() });
+            return Err(EnvironmentError::Load {
+                path: task.path.clone(),
+                reason: "no such luck".to_owned(),
+            });
         }
         let open = self.seen.open.fetch_add(1, SeqCst) + 1;
         self.seen.most_open.fetch_max(open, SeqCst);
@@ -136,11 +169,19 @@ impl Environment for LyingEnvironment {
     fn step(&mut self, command: &str) -> Result<Observation, EnvironmentError> {
         self.turn += 1;
         let mut commands = self.seen.commands.lock().unwrap();
-        commands.get_mut(&self.game).unwrap().last_mut().unwrap().push(command.to_owned());
+        commands
+            .get_mut(&self.game)
+            .unwrap()
+            .last_mut()
+            .unwrap()
+            .push(command.to_owned());
         drop(commands);
         match self.lie {
             Some(Lie::Step { turn, times }) if turn == self.turn && self.opened <= times => {
-                Err(EnvironmentError::Step { command: command.to_owned(), reason: "out of breath".to_owned() })
+                Err(EnvironmentError::Step {
+                    command: command.to_owned(),
+                    reason: "out of breath".to_owned(),
+                })
             }
             _ => {
                 let said = self.truth.step(command)?;
@@ -166,14 +207,28 @@ fn a_world_does_not_differ_from_itself() {
     let games = games();
     for workers in [0, 1, 4, 99] {
         let report = held_against(&NativeWorld::new(), &games, workers);
-        assert_eq!(report, Report { games: 12, commands: 12 * TURNS, ..Report::default() });
+        assert_eq!(
+            report,
+            Report {
+                games: 12,
+                commands: 12 * TURNS,
+                ..Report::default()
+            }
+        );
         assert!(report.clean());
     }
 }
 
 #[test]
 fn nothing_compared_is_not_clean() {
-    let report = diff(&NativeWorld::new(), &NativeWorld::new(), &[], &plan(), 4, &|_| panic!("there is no game"));
+    let report = diff(
+        &NativeWorld::new(),
+        &NativeWorld::new(),
+        &[],
+        &plan(),
+        4,
+        &|_| panic!("there is no game"),
+    );
     assert_eq!(report, Report::default());
     assert!(!report.clean());
 }
@@ -194,7 +249,15 @@ fn each_lie_is_found_where_it_is_told() {
         let report = held_against(&liar(), &games, 1);
         assert_eq!(report, held_against(&liar(), &games, 4));
         assert!(!report.clean());
-        assert_eq!((report.games, report.differences, report.failures, report.retried), (12, 3, 0, 0));
+        assert_eq!(
+            (
+                report.games,
+                report.differences,
+                report.failures,
+                report.retried
+            ),
+            (12, 3, 0, 0)
+        );
         assert_eq!(report.commands, 12 * TURNS - 22 - TURNS);
 
         let first = report.first.unwrap();
@@ -202,24 +265,41 @@ fn each_lie_is_found_where_it_is_told() {
         assert_eq!(first.field, field);
         assert_eq!(first.place.game, task.id);
         assert_eq!(first.place.path, task.path.display().to_string());
-        assert_eq!((first.place.seed, first.place.commands, first.place.turn), (7, Commands::Mixed, 8));
+        assert_eq!(
+            (first.place.seed, first.place.commands, first.place.turn),
+            (7, Commands::Mixed, 8)
+        );
         match field {
             "observation" => {
                 let ours: String = serde_json::from_str(&first.ours).unwrap();
-                assert_eq!(serde_json::from_str::<String>(&first.other).unwrap(), ours + " Honestly.");
+                assert_eq!(
+                    serde_json::from_str::<String>(&first.other).unwrap(),
+                    ours + " Honestly."
+                );
             }
             "admissible" => {
                 let mut ours: Vec<String> = serde_json::from_str(&first.ours).unwrap();
                 ours.pop().unwrap();
-                assert_eq!(serde_json::from_str::<Vec<String>>(&first.other).unwrap(), ours);
+                assert_eq!(
+                    serde_json::from_str::<Vec<String>>(&first.other).unwrap(),
+                    ours
+                );
             }
-            _ => assert_eq!((first.ours.as_str(), first.other.as_str()), ("false", "true")),
+            _ => assert_eq!(
+                (first.ours.as_str(), first.other.as_str()),
+                ("false", "true")
+            ),
         }
         let liar = liar();
         held_against(&liar, &games, 1);
         let said = &liar.commands()[&task.id][0];
         assert_eq!(first.place.command.as_ref(), said.last());
-        let before: Vec<_> = first.place.before.iter().map(|turn| turn.command.clone().unwrap()).collect();
+        let before: Vec<_> = first
+            .place
+            .before
+            .iter()
+            .map(|turn| turn.command.clone().unwrap())
+            .collect();
         assert_eq!(before.len(), TURNS_BEFORE);
         assert_eq!(before, said[said.len() - 1 - TURNS_BEFORE..said.len() - 1]);
     }
@@ -231,9 +311,16 @@ fn a_reset_that_differs_is_turn_zero() {
     let liar = Liar::about([(&games.tasks[0], Lie::Observation(0))]);
     let report = held_against(&liar, &games, 4);
     let place = report.first.unwrap().place;
-    assert_eq!((place.turn, place.command, place.before.len()), (0, None, 0));
+    assert_eq!(
+        (place.turn, place.command, place.before.len()),
+        (0, None, 0)
+    );
     assert_eq!(report.commands, 11 * TURNS);
-    assert_eq!(liar.commands()[&games.tasks[0].id], [[""; 0]], "the game is stopped, and not tried again");
+    assert_eq!(
+        liar.commands()[&games.tasks[0].id],
+        [[""; 0]],
+        "the game is stopped, and not tried again"
+    );
 }
 
 /// What came before turn 2: the reset and turn 1, as the native world says them.
@@ -251,7 +338,14 @@ fn a_difference_can_be_come_to_again_from_the_report() {
         };
         assert_eq!(said.text, turn.observation);
     }
-    assert_eq!(environment.step(first.place.command.as_ref().unwrap()).unwrap().won().to_string(), first.ours);
+    assert_eq!(
+        environment
+            .step(first.place.command.as_ref().unwrap())
+            .unwrap()
+            .won()
+            .to_string(),
+        first.ours
+    );
 }
 
 #[test]
@@ -261,12 +355,27 @@ fn a_game_that_is_never_loaded_is_a_failure_and_not_a_difference() {
     let report = held_against(&liar(), &games, 1);
     assert_eq!(report, held_against(&liar(), &games, 4));
     assert!(!report.clean());
-    assert_eq!((report.games, report.commands, report.differences), (12, 10 * TURNS, 0));
-    assert_eq!((report.failures, report.retried, report.first), (2, 2, None));
+    assert_eq!(
+        (report.games, report.commands, report.differences),
+        (12, 10 * TURNS, 0)
+    );
+    assert_eq!(
+        (report.failures, report.retried, report.first),
+        (2, 2, None)
+    );
     let failure = report.first_failure.unwrap();
-    assert_eq!((failure.place.game, failure.place.turn), (games.tasks[3].id.clone(), 0));
+    assert_eq!(
+        (failure.place.game, failure.place.turn),
+        (games.tasks[3].id.clone(), 0)
+    );
     assert_eq!(failure.world, Side::Other);
-    assert_eq!(failure.message, format!("cannot load {}: no such luck", games.tasks[3].path.display()));
+    assert_eq!(
+        failure.message,
+        format!(
+            "cannot load {}: no such luck",
+            games.tasks[3].path.display()
+        )
+    );
 }
 
 #[test]
@@ -275,16 +384,38 @@ fn a_world_that_fails_once_is_asked_again_and_one_that_fails_twice_is_reported()
     let fails = |times| Liar::about([(&games.tasks[4], Lie::Step { turn: 11, times })]);
     let report = held_against(&fails(1), &games, 1);
     assert_eq!(report, held_against(&fails(1), &games, 4));
-    assert_eq!(report, Report { games: 12, commands: 12 * TURNS, retried: 1, ..Report::default() });
+    assert_eq!(
+        report,
+        Report {
+            games: 12,
+            commands: 12 * TURNS,
+            retried: 1,
+            ..Report::default()
+        }
+    );
     assert!(report.clean());
 
     let report = held_against(&fails(2), &games, 1);
     assert_eq!(report, held_against(&fails(2), &games, 4));
-    assert_eq!((report.failures, report.retried, report.differences), (1, 1, 0));
-    assert_eq!(report.commands, 11 * TURNS + 10, "ten turns before the one that failed");
+    assert_eq!(
+        (report.failures, report.retried, report.differences),
+        (1, 1, 0)
+    );
+    assert_eq!(
+        report.commands,
+        11 * TURNS + 10,
+        "ten turns before the one that failed"
+    );
     let failure = report.first_failure.clone().unwrap();
-    assert_eq!((failure.place.turn, failure.place.before.len()), (11, TURNS_BEFORE));
-    assert!(failure.message.ends_with("out of breath"), "{}", failure.message);
+    assert_eq!(
+        (failure.place.turn, failure.place.before.len()),
+        (11, TURNS_BEFORE)
+    );
+    assert!(
+        failure.message.ends_with("out of breath"),
+        "{}",
+        failure.message
+    );
     assert!(!report.clean());
 
     let liar = fails(2);
@@ -299,7 +430,10 @@ fn a_game_that_our_world_refuses_is_a_failure_too() {
     let mut games = games();
     games.tasks[6].path.set_file_name("no such game");
     let report = held_against(&Liar::default(), &games, 4);
-    assert_eq!((report.failures, report.retried, report.differences), (1, 0, 0));
+    assert_eq!(
+        (report.failures, report.retried, report.differences),
+        (1, 0, 0)
+    );
     assert_eq!(report.first_failure.as_ref().unwrap().world, Side::Ours);
     assert!(!report.clean());
 }
@@ -309,7 +443,11 @@ fn commands_depend_on_seed_and_game_alone() {
     let games = games();
     let said = |tasks: &[&Task], seed, turns, workers| {
         let liar = Liar::default();
-        let plan = Plan { commands: vec![Commands::Mixed], turns, seed };
+        let plan = Plan {
+            commands: vec![Commands::Mixed],
+            turns,
+            seed,
+        };
         assert!(diff(&NativeWorld::new(), &liar, tasks, &plan, workers, &|_| {}).clean());
         liar.commands()
     };
@@ -318,7 +456,11 @@ fn commands_depend_on_seed_and_game_alone() {
     assert_eq!(reference, said(&all, 7, TURNS, 4));
     assert_ne!(reference, said(&all, 8, TURNS, 4));
     for (game, commands) in said(&all[5..], 7, 10, 2) {
-        assert_eq!(commands[0], reference[&game][0][..10], "alone and shorter, it begins alike");
+        assert_eq!(
+            commands[0],
+            reference[&game][0][..10],
+            "alone and shorter, it begins alike"
+        );
     }
 }
 
@@ -326,10 +468,15 @@ fn commands_depend_on_seed_and_game_alone() {
 fn without_a_walkthrough_commands_are_drawn() {
     let games = games();
     let task = &games.tasks[0];
-    let mut file: serde_json::Value = serde_json::from_slice(&std::fs::read(&task.path).unwrap()).unwrap();
+    let mut file: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&task.path).unwrap()).unwrap();
     let said = |commands| {
         let liar = Liar::default();
-        let plan = Plan { commands: vec![commands], turns: TURNS, seed: 7 };
+        let plan = Plan {
+            commands: vec![commands],
+            turns: TURNS,
+            seed: 7,
+        };
         assert!(diff(&NativeWorld::new(), &liar, &[task], &plan, 1, &|_| {}).clean());
         liar.commands()
     };
@@ -356,12 +503,39 @@ fn progress_counts_every_game_up() {
     let tasks: Vec<&Task> = games.tasks.iter().collect();
     let liar = Liar::about([(tasks[1], Lie::Won(4)), (tasks[2], Lie::Load)]);
     let heard = Mutex::new(Vec::<Progress>::new());
-    let report =
-        diff(&NativeWorld::new(), &liar, &tasks, &plan(), 4, &|progress| heard.lock().unwrap().push(*progress));
+    let report = diff(
+        &NativeWorld::new(),
+        &liar,
+        &tasks,
+        &plan(),
+        4,
+        &|progress| heard.lock().unwrap().push(*progress),
+    );
     let heard = heard.into_inner().unwrap();
-    assert_eq!(heard.iter().map(|progress| progress.done).collect::<Vec<_>>(), (1..=12).collect::<Vec<_>>());
-    let Report { games, commands, differences, failures, .. } = report;
-    assert_eq!(heard.last(), Some(&Progress { done: 12, games, commands, differences, failures }));
+    assert_eq!(
+        heard
+            .iter()
+            .map(|progress| progress.done)
+            .collect::<Vec<_>>(),
+        (1..=12).collect::<Vec<_>>()
+    );
+    let Report {
+        games,
+        commands,
+        differences,
+        failures,
+        ..
+    } = report;
+    assert_eq!(
+        heard.last(),
+        Some(&Progress {
+            done: 12,
+            games,
+            commands,
+            differences,
+            failures
+        })
+    );
 }
 
 #[test]
@@ -369,11 +543,32 @@ fn the_json_has_its_keys() {
     let games = games();
     let report = held_against(&Liar::about([(&games.tasks[0], Lie::Won(1))]), &games, 4);
     let json = serde_json::to_value(&report).unwrap();
-    let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-    assert_eq!(keys(&json), ["commands", "differences", "failures", "first", "first_failure", "games", "retried"]);
+    let keys = |value: &serde_json::Value| {
+        value
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        keys(&json),
+        [
+            "commands",
+            "differences",
+            "failures",
+            "first",
+            "first_failure",
+            "games",
+            "retried"
+        ]
+    );
     assert_eq!(
         keys(&json["first"]),
-        ["before", "command", "commands", "field", "game", "other", "ours", "path", "seed", "turn"]
+        [
+            "before", "command", "commands", "field", "game", "other", "ours", "path", "seed",
+            "turn"
+        ]
     );
     assert_eq!(json["first"]["commands"], "walkthrough");
 }

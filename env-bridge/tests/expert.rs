@@ -29,11 +29,21 @@ fn wins_on_both_splits(version: &str) {
         }
         let tasks = tasks(&folder.path().join(split.name()), split);
         assert_eq!(tasks.len(), games, "games of {split}");
-        let turns: Vec<(Option<TaskType>, Option<usize>)> =
-            tasks.iter().map(|task| (task.task_type, turns_to_win(task).expect("the world plays its games"))).collect();
+        let turns: Vec<(Option<TaskType>, Option<usize>)> = tasks
+            .iter()
+            .map(|task| {
+                (
+                    task.task_type,
+                    turns_to_win(task).expect("the world plays its games"),
+                )
+            })
+            .collect();
         report(version, split, &turns);
         let won = turns.iter().filter(|(_, turns)| turns.is_some()).count();
-        assert!(won * 100 > games * 95, "{split} in text {version}: {won} of {games}");
+        assert!(
+            won * 100 > games * 95,
+            "{split} in text {version}: {won} of {games}"
+        );
     }
 }
 
@@ -52,11 +62,15 @@ fn expand(folder: &Path, version: &str, split: Split) -> bool {
 
 /// The games under a split's folder, `TASK/TRIAL/game.tw-pddl`.
 fn tasks(folder: &Path, split: Split) -> Vec<Task> {
-    let trials = children(folder).into_iter().flat_map(|task| children(&task));
+    let trials = children(folder)
+        .into_iter()
+        .flat_map(|task| children(&task));
     let task = |trial: PathBuf| Task {
         id: trial.display().to_string(),
         split,
-        task_type: TaskType::ALL.into_iter().find(|kind| trial.to_string_lossy().contains(kind.name())),
+        task_type: TaskType::ALL
+            .into_iter()
+            .find(|kind| trial.to_string_lossy().contains(kind.name())),
         path: trial.join("game.tw-pddl"),
         hash: String::new(),
     };
@@ -65,7 +79,9 @@ fn tasks(folder: &Path, split: Split) -> Vec<Task> {
 
 fn children(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).expect("a folder of games");
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    let mut paths: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
     paths.sort();
     paths
 }
@@ -88,11 +104,20 @@ fn turns_to_win(task: &Task) -> Result<Option<usize>, EnvironmentError> {
 fn report(version: &str, split: Split, turns: &[(Option<TaskType>, Option<usize>)]) {
     let mut kinds: BTreeMap<&str, Vec<Option<usize>>> = BTreeMap::new();
     for (kind, turns) in turns {
-        kinds.entry(kind.map_or("?", TaskType::short_name)).or_default().push(*turns);
+        kinds
+            .entry(kind.map_or("?", TaskType::short_name))
+            .or_default()
+            .push(*turns);
         kinds.entry("total").or_default().push(*turns);
     }
     for (kind, turns) in kinds {
-        let within = |limit: usize| turns.iter().flatten().filter(|&&turn| turn <= limit).count();
+        let within = |limit: usize| {
+            turns
+                .iter()
+                .flatten()
+                .filter(|&&turn| turn <= limit)
+                .count()
+        };
         let sum: usize = turns.iter().flatten().sum();
         println!(
             "{version} {split} {kind:8} {:4} games, won within 30 {}, 40 {}, 50 {}; {} turns in all",

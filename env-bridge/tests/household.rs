@@ -27,99 +27,171 @@ fn with_games(size: Size, mut play: impl FnMut(Played)) {
     };
     let folder = tempfile::tempdir().unwrap();
     let suite: Suite = generate(folder.path(), &options).unwrap();
-    let mut by_id: BTreeMap<String, Game> =
-        games(&options).unwrap().into_iter().map(|(split, game)| (format!("{split}/{}", game.id), game)).collect();
+    let mut by_id: BTreeMap<String, Game> = games(&options)
+        .unwrap()
+        .into_iter()
+        .map(|(split, game)| (format!("{split}/{}", game.id), game))
+        .collect();
     let mut seen = BTreeSet::new();
     let world = NativeWorld::new();
     for task in suite.tasks {
         let game = by_id.remove(&task.id).unwrap();
         seen.insert((game.task_type, task.split == Split::ValidUnseen));
         let environment = world.open(&task).unwrap();
-        play(Played { task, game, environment });
+        play(Played {
+            task,
+            game,
+            environment,
+        });
     }
-    assert_eq!(seen.len(), 2 * TaskType::ALL.len(), "all six kinds, in seen and unseen layouts");
+    assert_eq!(
+        seen.len(),
+        2 * TaskType::ALL.len(),
+        "all six kinds, in seen and unseen layouts"
+    );
 }
 
 #[test]
 fn every_walkthrough_wins_with_its_last_command() {
     for size in [Size::Small, Size::Full] {
-        with_games(size, |Played { task, game, mut environment }| {
-            for _ in 0..2 {
-                let mut won = environment.reset().unwrap().won();
-                for command in &game.walkthrough {
-                    assert!(!won, "{} is won before {command}", task.id);
-                    let admissible = environment.admissible_commands().unwrap();
-                    assert!(admissible.contains(command), "{}: {command} is not among {admissible:?}", task.id);
-                    let observation = environment.step(command).unwrap();
-                    assert!(has_form(command, &observation.text), "{command}: {:?}", observation.text);
-                    won = observation.won();
+        with_games(
+            size,
+            |Played {
+                 task,
+                 game,
+                 mut environment,
+             }| {
+                for _ in 0..2 {
+                    let mut won = environment.reset().unwrap().won();
+                    for command in &game.walkthrough {
+                        assert!(!won, "{} is won before {command}", task.id);
+                        let admissible = environment.admissible_commands().unwrap();
+                        assert!(
+                            admissible.contains(command),
+                            "{}: {command} is not among {admissible:?}",
+                            task.id
+                        );
+                        let observation = environment.step(command).unwrap();
+                        assert!(
+                            has_form(command, &observation.text),
+                            "{command}: {:?}",
+                            observation.text
+                        );
+                        won = observation.won();
+                    }
+                    assert!(won, "{}: {:?}", task.id, game.walkthrough);
                 }
-                assert!(won, "{}: {:?}", task.id, game.walkthrough);
-            }
-        });
+            },
+        );
     }
 }
 
 #[test]
 fn the_opening_names_the_room_and_the_task() {
-    with_games(Size::Small, |Played { game, mut environment, .. }| {
-        let text = environment.reset().unwrap().text;
-        let (room, task) = text
+    with_games(
+        Size::Small,
+        |Played {
+             game,
+             mut environment,
+             ..
+         }| {
+            let text = environment.reset().unwrap().text;
+            let (room, task) = text
             .strip_prefix(
                 "-= Welcome to TextWorld, ALFRED! =-\n\nYou are in the middle of a room. Looking quickly around you, \
                  you see a ",
             )
             .and_then(|rest| rest.split_once(".\n\nYour task is to: "))
             .unwrap();
-        assert_eq!(task, game.sentence);
-        let places: Vec<_> = room.split(", ").collect();
-        assert!((7..=13).contains(&places.len()), "{text}");
-        assert!(places.last().unwrap().starts_with("and a "), "{text}");
-    });
+            assert_eq!(task, game.sentence);
+            let places: Vec<_> = room.split(", ").collect();
+            assert!((7..=13).contains(&places.len()), "{text}");
+            assert!(places.last().unwrap().starts_with("and a "), "{text}");
+        },
+    );
 }
 
 /// A tour of every receptacle; behind each door, the first thing is taken out, looked at and put back.
 #[test]
 fn every_command_answers_in_its_form() {
     let forms = std::sync::Mutex::new(BTreeMap::<String, usize>::new());
-    with_games(Size::Small, |Played { mut environment, .. }| {
-        environment.reset().unwrap();
-        let mut script = tour(&environment.admissible_commands().unwrap());
-        script.reverse();
-        while let Some(command) = script.pop() {
-            let text = environment.step(&command).unwrap().text;
-            assert!(has_form(&command, &text), "{command}: {text:?}");
-            *forms.lock().unwrap().entry(verb(&command).to_owned()).or_default() += 1;
-            if command.starts_with("go to ") {
-                let here = environment.admissible_commands().unwrap();
-                assert!(!here.contains(&command), "{command} again would change nothing");
-                assert_eq!(environment.step(&command).unwrap().text, "Nothing happens.");
-                let opening = here.iter().filter(|c| c.starts_with("open "));
-                script.extend(opening.cloned());
-            } else if command.starts_with("open ") {
-                script.extend(deeds(&mut *environment, &command));
+    with_games(
+        Size::Small,
+        |Played {
+             mut environment, ..
+         }| {
+            environment.reset().unwrap();
+            let mut script = tour(&environment.admissible_commands().unwrap());
+            script.reverse();
+            while let Some(command) = script.pop() {
+                let text = environment.step(&command).unwrap().text;
+                assert!(has_form(&command, &text), "{command}: {text:?}");
+                *forms
+                    .lock()
+                    .unwrap()
+                    .entry(verb(&command).to_owned())
+                    .or_default() += 1;
+                if command.starts_with("go to ") {
+                    let here = environment.admissible_commands().unwrap();
+                    assert!(
+                        !here.contains(&command),
+                        "{command} again would change nothing"
+                    );
+                    assert_eq!(environment.step(&command).unwrap().text, "Nothing happens.");
+                    let opening = here.iter().filter(|c| c.starts_with("open "));
+                    script.extend(opening.cloned());
+                } else if command.starts_with("open ") {
+                    script.extend(deeds(&mut *environment, &command));
+                }
             }
-        }
-    });
+        },
+    );
     let forms = forms.into_inner().unwrap();
-    for verb in ["go", "open", "close", "take", "move", "examine", "look", "inventory", "help"] {
+    for verb in [
+        "go",
+        "open",
+        "close",
+        "take",
+        "move",
+        "examine",
+        "look",
+        "inventory",
+        "help",
+    ] {
         assert!(forms.contains_key(verb), "{verb} was never said: {forms:?}");
     }
 }
 
 fn tour(admissible: &[String]) -> Vec<String> {
-    let mut script: Vec<String> = ["look", "inventory", "help", "fly to moon"].map(String::from).into();
-    script.extend(admissible.iter().filter(|command| command.starts_with("go to ")).cloned());
+    let mut script: Vec<String> = ["look", "inventory", "help", "fly to moon"]
+        .map(String::from)
+        .into();
+    script.extend(
+        admissible
+            .iter()
+            .filter(|command| command.starts_with("go to "))
+            .cloned(),
+    );
     script
 }
 
 /// After a door was opened: take out the first thing, look at it, put it back, shut the door. Last command first.
 fn deeds(environment: &mut dyn Environment, opened: &str) -> Vec<String> {
     let place = opened.strip_prefix("open ").unwrap();
-    let mut script = vec![format!("close {place}"), "look".into(), format!("examine {place}")];
+    let mut script = vec![
+        format!("close {place}"),
+        "look".into(),
+        format!("examine {place}"),
+    ];
     let admissible = environment.admissible_commands().unwrap();
-    if let Some(take) = admissible.iter().find(|command| command.starts_with("take ")) {
-        let object = take.strip_prefix("take ").and_then(|rest| rest.split(" from ").next()).unwrap();
+    if let Some(take) = admissible
+        .iter()
+        .find(|command| command.starts_with("take "))
+    {
+        let object = take
+            .strip_prefix("take ")
+            .and_then(|rest| rest.split(" from ").next())
+            .unwrap();
         script.push(format!("move {object} to {place}"));
         script.push(format!("examine {object}"));
         script.push("inventory".into());
@@ -137,19 +209,31 @@ fn has_form(command: &str, text: &str) -> bool {
     match words[..] {
         ["go", "to", kind, number] => {
             let place = format!("{kind} {number}");
-            text.strip_prefix(&format!("You arrive at {place}. ")).is_some_and(|view| is_view(&place, view))
+            text.strip_prefix(&format!("You arrive at {place}. "))
+                .is_some_and(|view| is_view(&place, view))
         }
         ["open", kind, number] => {
             let place = format!("{kind} {number}");
-            text.strip_prefix(&format!("You open the {place}. The {place} is open. In it, you see "))
-                .is_some_and(is_list)
+            text.strip_prefix(&format!(
+                "You open the {place}. The {place} is open. In it, you see "
+            ))
+            .is_some_and(is_list)
         }
         ["close", kind, number] => text == format!("You close the {kind} {number}."),
-        ["take", o, n, "from", kind, number] => text == format!("You pick up the {o} {n} from the {kind} {number}."),
-        ["move", o, n, "to", kind, number] => text == format!("You move the {o} {n} to the {kind} {number}."),
-        [verb @ ("heat" | "cool" | "clean"), o, n, "with", kind, number] => {
-            text == format!("You {verb} the {o} {n} using the {kind} {number}.")
+        ["take", o, n, "from", kind, number] => {
+            text == format!("You pick up the {o} {n} from the {kind} {number}.")
         }
+        ["move", o, n, "to", kind, number] => {
+            text == format!("You move the {o} {n} to the {kind} {number}.")
+        }
+        [
+            verb @ ("heat" | "cool" | "clean"),
+            o,
+            n,
+            "with",
+            kind,
+            number,
+        ] => text == format!("You {verb} the {o} {n} using the {kind} {number}."),
         ["use", o, n] => text == format!("You turn on the {o} {n}."),
         ["examine", kind, number] => {
             let name = format!("{kind} {number}");
@@ -159,28 +243,39 @@ fn has_form(command: &str, text: &str) -> bool {
         }
         ["look"] => {
             text == "You are in the middle of a room. Looking quickly around you, you see nothing."
-                || (text.starts_with("You are facing the ") && text.ends_with(". Next to it, you see nothing."))
+                || (text.starts_with("You are facing the ")
+                    && text.ends_with(". Next to it, you see nothing."))
         }
         ["inventory"] => {
-            text == "You are not carrying anything." || text.strip_prefix("You are carrying: ").is_some_and(is_list)
+            text == "You are not carrying anything."
+                || text.strip_prefix("You are carrying: ").is_some_and(is_list)
         }
-        ["help"] => text.starts_with("Available commands:\n  look:") && text.ends_with("using a sharp object\n"),
+        ["help"] => {
+            text.starts_with("Available commands:\n  look:")
+                && text.ends_with("using a sharp object\n")
+        }
         _ => text == "Nothing happens.",
     }
 }
 
 fn is_view(place: &str, text: &str) -> bool {
-    let seen = [format!("On the {place}, you see "), format!("The {place} is open. In it, you see ")];
+    let seen = [
+        format!("On the {place}, you see "),
+        format!("The {place} is open. In it, you see "),
+    ];
     text == format!("The {place} is closed.")
-        || seen.iter().any(|start| text.strip_prefix(start.as_str()).is_some_and(is_list))
+        || seen
+            .iter()
+            .any(|start| text.strip_prefix(start.as_str()).is_some_and(is_list))
 }
 
 /// "nothing." | "a x 1." | "a x 1, and a y 1." | "a x 1, a y 1, and a z 1."
 fn is_list(text: &str) -> bool {
-    let Some(list) = text.strip_suffix('.') else { return false };
+    let Some(list) = text.strip_suffix('.') else {
+        return false;
+    };
     let items: Vec<&str> = list.split(", ").collect();
-    let is_item =
-        |item: &str| matches!(item.split(' ').collect::<Vec<_>>()[..], ["a", _, n] if n.parse::<u32>().is_ok());
+    let is_item = |item: &str| matches!(item.split(' ').collect::<Vec<_>>()[..], ["a", _, n] if n.parse::<u32>().is_ok());
     match items[..] {
         ["nothing"] => true,
         [only] => is_item(only),
@@ -213,23 +308,42 @@ fn taken_by_what_remains(environment: &mut dyn Environment) -> Vec<String> {
 #[test]
 fn what_remains_leads_to_the_goal() {
     let mut exact = 0;
-    with_games(Size::Small, |Played { task, game, mut environment }| {
-        environment.reset().unwrap();
-        let commands = taken_by_what_remains(&mut *environment);
-        assert_eq!(environment.remaining(), Some(0), "{}: {commands:?}", task.id);
-        assert!(commands.len() <= game.walkthrough.len(), "{}: {commands:?}", task.id);
-        environment.reset().unwrap();
-        for (done, command) in game.walkthrough.iter().enumerate() {
-            let (left, remaining) = (game.walkthrough.len() - done, environment.remaining().unwrap());
-            assert!(
-                (1..=left + 1).contains(&remaining),
-                "{}: {remaining} remain before {command}, not {left}",
+    with_games(
+        Size::Small,
+        |Played {
+             task,
+             game,
+             mut environment,
+         }| {
+            environment.reset().unwrap();
+            let commands = taken_by_what_remains(&mut *environment);
+            assert_eq!(
+                environment.remaining(),
+                Some(0),
+                "{}: {commands:?}",
                 task.id
             );
-            exact += usize::from(remaining == left);
-            environment.step(command).unwrap();
-        }
-        assert_eq!(environment.remaining(), Some(0), "{}", task.id);
-    });
+            assert!(
+                commands.len() <= game.walkthrough.len(),
+                "{}: {commands:?}",
+                task.id
+            );
+            environment.reset().unwrap();
+            for (done, command) in game.walkthrough.iter().enumerate() {
+                let (left, remaining) = (
+                    game.walkthrough.len() - done,
+                    environment.remaining().unwrap(),
+                );
+                assert!(
+                    (1..=left + 1).contains(&remaining),
+                    "{}: {remaining} remain before {command}, not {left}",
+                    task.id
+                );
+                exact += usize::from(remaining == left);
+                environment.step(command).unwrap();
+            }
+            assert_eq!(environment.remaining(), Some(0), "{}", task.id);
+        },
+    );
     assert!(exact > 350, "{exact}");
 }

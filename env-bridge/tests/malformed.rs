@@ -24,13 +24,21 @@ fn lamp_with(key: &str, from: &str, to: &str) -> Vec<u8> {
 
 /// What loading says; `None` when it loads.
 fn complaint(bytes: &[u8]) -> Option<String> {
-    NativeWorld::new().game_from_bytes(Path::new("some/game.tw-pddl"), bytes).err().map(|error| error.to_string())
+    NativeWorld::new()
+        .game_from_bytes(Path::new("some/game.tw-pddl"), bytes)
+        .err()
+        .map(|error| error.to_string())
 }
 
 #[test]
 fn each_fault_names_its_file_its_place_and_its_reason() {
     let rows: &[(&str, &str, &str, &str)] = &[
-        ("pddl_domain", "(define", "define", "pddl_domain, line 2, column 1: expected '(', found \"define\""),
+        (
+            "pddl_domain",
+            "(define",
+            "define",
+            "pddl_domain, line 2, column 1: expected '(', found \"define\"",
+        ),
         (
             "pddl_domain",
             "(lit ?x)) :effect (hot ?f))",
@@ -67,7 +75,12 @@ fn each_fault_names_its_file_its_place_and_its_reason() {
             "food - thng",
             "pddl_domain, line 4, column 37: type \"food\" is based on the unknown type \"thng\"",
         ),
-        ("pddl_domain", "(:types", "(:kinds", "pddl_domain, line 4, column 2: unknown section \":kinds\""),
+        (
+            "pddl_domain",
+            "(:types",
+            "(:kinds",
+            "pddl_domain, line 4, column 2: unknown section \":kinds\"",
+        ),
         (
             "pddl_domain",
             ":precondition (at",
@@ -80,22 +93,42 @@ fn each_fault_names_its_file_its_place_and_its_reason() {
             "?x - (either food)",
             "pddl_domain, line 6, column 49: a type must be one word; (either …) is not supported",
         ),
-        ("pddl_domain", "(hot ?f))", "(increase (heat) 1))", "only (total-cost) can be increased"),
+        (
+            "pddl_domain",
+            "(hot ?f))",
+            "(increase (heat) 1))",
+            "only (total-cost) can be increased",
+        ),
         (
             "pddl_problem",
             "Pie_bar_1 - food",
             "Pie_bar_1 - cake",
             "pddl_problem, line 2, column 84: object \"pie_bar_1\" has the unknown type \"cake\"",
         ),
-        ("pddl_problem", "(lit Lamp_bar_1)", "(lit Lamp_bar_7)", "unknown object \"lamp_bar_7\""),
-        ("pddl_problem", "(lit Lamp_bar_1)", "(glows Lamp_bar_1)", "unknown predicate \"glows\""),
+        (
+            "pddl_problem",
+            "(lit Lamp_bar_1)",
+            "(lit Lamp_bar_7)",
+            "unknown object \"lamp_bar_7\"",
+        ),
+        (
+            "pddl_problem",
+            "(lit Lamp_bar_1)",
+            "(glows Lamp_bar_1)",
+            "unknown predicate \"glows\"",
+        ),
         (
             "pddl_problem",
             "(:domain lamp)",
             "(:domain pie)",
             "pddl_problem, line 1, column 30: the problem is not of domain \"lamp\"",
         ),
-        ("pddl_problem", "Lamp_bar_2", "Lamp_bar_1", "object \"lamp_bar_1\" is declared twice"),
+        (
+            "pddl_problem",
+            "Lamp_bar_2",
+            "Lamp_bar_1",
+            "object \"lamp_bar_1\" is declared twice",
+        ),
         (
             "pddl_problem",
             "(hot ?f) (in",
@@ -114,42 +147,110 @@ fn each_fault_names_its_file_its_place_and_its_reason() {
             "(lit Lamp_bar_1) (not (lit Lamp_bar_1))",
             "this fact is both true and false",
         ),
-        ("pddl_problem", "(:goal", "(:gaol", "unknown section \":gaol\""),
+        (
+            "pddl_problem",
+            "(:goal",
+            "(:gaol",
+            "unknown section \":gaol\"",
+        ),
         (
             "pddl_problem",
             "two-places",
             "zwei-Plätze",
             "pddl_problem, line 1, column 25: non-ASCII character outside a comment",
         ),
-        ("grammar", "grammar ::", "gramar ::", "grammar, line 1, column 1: expected \"action\" or \"grammar\""),
-        ("grammar", "\"intro\": [{", "\"intro\": [", "a grammar block is not JSON rules"),
-        ("grammar", "\"place\": [", "\"site\": [", "unknown symbol #place# (reached through #intro# → #scene#)"),
+        (
+            "grammar",
+            "grammar ::",
+            "gramar ::",
+            "grammar, line 1, column 1: expected \"action\" or \"grammar\"",
+        ),
+        (
+            "grammar",
+            "\"intro\": [{",
+            "\"intro\": [",
+            "a grammar block is not JSON rules",
+        ),
+        (
+            "grammar",
+            "\"place\": [",
+            "\"site\": [",
+            "unknown symbol #place# (reached through #intro# → #scene#)",
+        ),
         (
             "grammar",
             "\"rhs\": \"#place#\"",
             "\"rhs\": \"#scene#\"",
             "symbol #scene# calls itself (reached through #intro# → #scene#)",
         ),
-        ("grammar", "at(a:agent, p:place)", "at(:agent, p:place)", "\"\" is not a placeholder"),
-        ("grammar", "at(a:agent, p:place)", "at(a:agent)", "\"at\" takes 2 arguments, found 1"),
-        ("grammar", "at(a:agent, p:place)", "at(a:agent, p:planet)", "unknown type \"planet\""),
-        ("grammar", "at(a:agent, p:place)", "near(a:agent, p:place)", "unknown predicate \"near\""),
-        ("grammar", "{p.name", "{q.name", "grammar, line 5, column 2: expression \"q.name \": unknown variable \"q\""),
-        ("grammar", "{p.name", "{p.colour", "unknown attribute \"colour\""),
-        ("grammar", "action heat {", "action warm {", "the grammar has no action \"heat\""),
-        ("grammar", "template :: \"press {x}\";", "", "action \"press\" has no template"),
+        (
+            "grammar",
+            "at(a:agent, p:place)",
+            "at(:agent, p:place)",
+            "\"\" is not a placeholder",
+        ),
+        (
+            "grammar",
+            "at(a:agent, p:place)",
+            "at(a:agent)",
+            "\"at\" takes 2 arguments, found 1",
+        ),
+        (
+            "grammar",
+            "at(a:agent, p:place)",
+            "at(a:agent, p:planet)",
+            "unknown type \"planet\"",
+        ),
+        (
+            "grammar",
+            "at(a:agent, p:place)",
+            "near(a:agent, p:place)",
+            "unknown predicate \"near\"",
+        ),
+        (
+            "grammar",
+            "{p.name",
+            "{q.name",
+            "grammar, line 5, column 2: expression \"q.name \": unknown variable \"q\"",
+        ),
+        (
+            "grammar",
+            "{p.name",
+            "{p.colour",
+            "unknown attribute \"colour\"",
+        ),
+        (
+            "grammar",
+            "action heat {",
+            "action warm {",
+            "the grammar has no action \"heat\"",
+        ),
+        (
+            "grammar",
+            "template :: \"press {x}\";",
+            "",
+            "action \"press\" has no template",
+        ),
         (
             "grammar",
             "\"press {x}\"",
             "\"press [{y.name | lit(y:thing)}]\"",
             "the template of action \"press\" looks at facts that change",
         ),
-        ("grammar", "feedback :: \"Click.\"; }", "feedback :: \"Click.", "never closed"),
+        (
+            "grammar",
+            "feedback :: \"Click.\"; }",
+            "feedback :: \"Click.",
+            "never closed",
+        ),
     ];
     let mut wrong = Vec::new();
     for (key, from, to, expected) in rows {
-        let said = complaint(&lamp_with(key, from, to)).unwrap_or_else(|| "nothing, it loads".to_owned());
-        let placed = said.starts_with("some/game.tw-pddl: ") && said.contains(", line ") && said.contains(", column ");
+        let said =
+            complaint(&lamp_with(key, from, to)).unwrap_or_else(|| "nothing, it loads".to_owned());
+        let placed = said.starts_with("some/game.tw-pddl: ")
+            && said.contains(", line ")
+            && said.contains(", column ");
         if !(placed && said.contains(key) && said.contains(expected)) {
             wrong.push(format!("said     {said}\nexpected {expected}\n"));
         }
@@ -161,13 +262,22 @@ fn each_fault_names_its_file_its_place_and_its_reason() {
 fn json_faults_have_line_and_column() {
     for (bytes, expected) in [
         ("", "EOF while parsing a value at line 1 column 0"),
-        ("{\"pddl_domain\": \"\"}", "missing field `grammar` at line 1 column 19"),
-        ("{\"pddl_domain\": 7}", "invalid type: integer `7`, expected a string at line 1 column 17"),
+        (
+            "{\"pddl_domain\": \"\"}",
+            "missing field `grammar` at line 1 column 19",
+        ),
+        (
+            "{\"pddl_domain\": 7}",
+            "invalid type: integer `7`, expected a string at line 1 column 17",
+        ),
         ("[]", "invalid length 0"),
         ("{\"pddl_domain\": \"\\ud800\"}", "at line 1 column"),
     ] {
         let said = complaint(bytes.as_bytes()).expect("an error");
-        assert!(said.contains("some/game.tw-pddl: ") && said.contains(expected), "{said}");
+        assert!(
+            said.contains("some/game.tw-pddl: ") && said.contains(expected),
+            "{said}"
+        );
     }
     assert!(complaint(b"\xff\xfe").is_some());
 }
@@ -181,8 +291,15 @@ fn a_missing_file_is_named_at_the_door() {
         path: "no/such/game.tw-pddl".into(),
         hash: String::new(),
     };
-    let Err(error) = NativeWorld::new().open(&task) else { panic!("it opens") };
-    assert!(error.to_string().starts_with("cannot load no/such/game.tw-pddl: "), "{error}");
+    let Err(error) = NativeWorld::new().open(&task) else {
+        panic!("it opens")
+    };
+    assert!(
+        error
+            .to_string()
+            .starts_with("cannot load no/such/game.tw-pddl: "),
+        "{error}"
+    );
 }
 
 /// A game of one action over many objects.
@@ -202,8 +319,9 @@ fn wide_game(objects: usize, parameters: usize) -> Vec<u8> {
 
 /// The lamp game with a grammar of a chain of symbols, each calling the next twice.
 fn doubling(depth: usize, text: &str) -> Vec<u8> {
-    let mut rules: Vec<String> =
-        (0..depth).map(|n| format!("\"s{n}\": [{{\"rhs\": \"#s{0}##s{0}#\"}}]", n + 1)).collect();
+    let mut rules: Vec<String> = (0..depth)
+        .map(|n| format!("\"s{n}\": [{{\"rhs\": \"#s{0}##s{0}#\"}}]", n + 1))
+        .collect();
     rules.push(format!("\"s{depth}\": [{{\"rhs\": \"{text}\"}}]"));
     let rules = rules.join(", ");
     lamp_with(
@@ -220,7 +338,11 @@ fn what_is_too_much_is_refused_in_good_time() {
     let rows: Vec<(&str, Vec<u8>, &str)> = vec![
         (
             "nesting",
-            lamp_with("pddl_domain", "(lamp ?x) (at", &format!("{deep_condition} (at")),
+            lamp_with(
+                "pddl_domain",
+                "(lamp ?x) (at",
+                &format!("{deep_condition} (at"),
+            ),
             "lists are nested deeper than 100",
         ),
         (
@@ -230,20 +352,51 @@ fn what_is_too_much_is_refused_in_good_time() {
         ),
         (
             "conditions",
-            lamp_with("pddl_domain", "(lamp ?x) (at", &format!("{} (at", "(lit ?x) ".repeat(2000))),
+            lamp_with(
+                "pddl_domain",
+                "(lamp ?x) (at",
+                &format!("{} (at", "(lit ?x) ".repeat(2000)),
+            ),
             "a conjunction of more than 1000 conditions",
         ),
         ("objects", wide_game(40_000, 1), "more than 30000 objects"),
-        ("groundings", wide_game(1000, 3), "grounding takes more than 30000000 looks at facts"),
-        ("operators", wide_game(700, 2), "the game has more than 400000 operators"),
-        ("symbols", doubling(200, "x"), "symbols call each other deeper than 100"),
-        ("json", json!([[[[[[]]]]]]).to_string().replace("[]", &"[".repeat(100_000)).into_bytes(), "line 1 column"),
-        ("file", vec![b' '; (16 << 20) + 1], "16777217 bytes, and a game has at most 16777216"),
+        (
+            "groundings",
+            wide_game(1000, 3),
+            "grounding takes more than 30000000 looks at facts",
+        ),
+        (
+            "operators",
+            wide_game(700, 2),
+            "the game has more than 400000 operators",
+        ),
+        (
+            "symbols",
+            doubling(200, "x"),
+            "symbols call each other deeper than 100",
+        ),
+        (
+            "json",
+            json!([[[[[[]]]]]])
+                .to_string()
+                .replace("[]", &"[".repeat(100_000))
+                .into_bytes(),
+            "line 1 column",
+        ),
+        (
+            "file",
+            vec![b' '; (16 << 20) + 1],
+            "16777217 bytes, and a game has at most 16777216",
+        ),
     ];
     for (name, bytes, expected) in rows {
         let start = Instant::now();
         let said = complaint(&bytes).unwrap_or_else(|| panic!("{name} loads"));
-        assert!(said.contains(expected), "{name}: {}", said.chars().take(300).collect::<String>());
+        assert!(
+            said.contains(expected),
+            "{name}: {}",
+            said.chars().take(300).collect::<String>()
+        );
         let limit = Duration::from_secs(if cfg!(debug_assertions) { 60 } else { 6 });
         assert!(start.elapsed() < limit, "{name} took {:?}", start.elapsed());
     }
@@ -254,27 +407,81 @@ fn what_is_too_much_is_refused_in_good_time() {
 fn a_game_of_another_kind_is_refused_with_a_way_to_play_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let python = "\nhint: only .tw-pddl games play natively; play this one with --world python";
-    let nobody = "\nhint: only .tw-pddl games play natively, and TextWorld 1.7 no longer plays Glulx";
+    let nobody =
+        "\nhint: only .tw-pddl games play natively, and TextWorld 1.7 no longer plays Glulx";
     let large = vec![8; env_bridge::native::FILE_LIMIT + 1];
     for (name, bytes, reason, hint) in [
-        ("coin.z8", &b"\x08\x00\x01"[..], "expected value at line 1 column 1", python),
-        ("coin.z5", b"", "EOF while parsing a value at line 1 column 0", python),
-        ("coin", b"\x7fELF", "expected value at line 1 column 1", python),
-        ("huge.z8", &large, "16777217 bytes, and a game has at most 16777216", python),
-        ("coin.ulx", b"Glul", "expected value at line 1 column 1", nobody),
-        ("torn.tw-pddl", b"\x08", "expected value at line 1 column 1", ""),
-        ("torn.tw-pddl", &large, "16777217 bytes, and a game has at most 16777216", ""),
+        (
+            "coin.z8",
+            &b"\x08\x00\x01"[..],
+            "expected value at line 1 column 1",
+            python,
+        ),
+        (
+            "coin.z5",
+            b"",
+            "EOF while parsing a value at line 1 column 0",
+            python,
+        ),
+        (
+            "coin",
+            b"\x7fELF",
+            "expected value at line 1 column 1",
+            python,
+        ),
+        (
+            "huge.z8",
+            &large,
+            "16777217 bytes, and a game has at most 16777216",
+            python,
+        ),
+        (
+            "coin.ulx",
+            b"Glul",
+            "expected value at line 1 column 1",
+            nobody,
+        ),
+        (
+            "torn.tw-pddl",
+            b"\x08",
+            "expected value at line 1 column 1",
+            "",
+        ),
+        (
+            "torn.tw-pddl",
+            &large,
+            "16777217 bytes, and a game has at most 16777216",
+            "",
+        ),
     ] {
         let path = folder.path().join(name);
         std::fs::write(&path, bytes).expect("writes");
-        let task =
-            Task { id: name.into(), split: Split::Train, task_type: None, path: path.clone(), hash: String::new() };
-        let Err(error) = NativeWorld::new().open(&task) else { panic!("{name} loads") };
-        assert_eq!(error.to_string(), format!("cannot load {}: {reason}{hint}", path.display()));
+        let task = Task {
+            id: name.into(),
+            split: Split::Train,
+            task_type: None,
+            path: path.clone(),
+            hash: String::new(),
+        };
+        let Err(error) = NativeWorld::new().open(&task) else {
+            panic!("{name} loads")
+        };
+        assert_eq!(
+            error.to_string(),
+            format!("cannot load {}: {reason}{hint}", path.display())
+        );
     }
     let path = folder.path().join("missing.z8");
-    let task = Task { id: String::new(), split: Split::Train, task_type: None, path, hash: String::new() };
-    let Err(error) = NativeWorld::new().open(&task) else { panic!("a missing file loads") };
+    let task = Task {
+        id: String::new(),
+        split: Split::Train,
+        task_type: None,
+        path,
+        hash: String::new(),
+    };
+    let Err(error) = NativeWorld::new().open(&task) else {
+        panic!("a missing file loads")
+    };
     assert!(!error.to_string().contains("hint"), "{error}");
 }
 
@@ -282,20 +489,31 @@ fn a_game_of_another_kind_is_refused_with_a_way_to_play_it() {
 #[test]
 fn a_text_without_end_is_an_error_of_the_world() {
     for text in ["x", ""] {
-        let game = NativeWorld::new().game_from_bytes(Path::new("doubling"), &doubling(90, text)).expect("loads");
+        let game = NativeWorld::new()
+            .game_from_bytes(Path::new("doubling"), &doubling(90, text))
+            .expect("loads");
         let error = NativeEnvironment::new(game).reset().expect_err("no end");
-        assert!(error.to_string().starts_with("the world failed at command \"reset\": the text "), "{error}");
+        assert!(
+            error
+                .to_string()
+                .starts_with("the world failed at command \"reset\": the text "),
+            "{error}"
+        );
     }
 }
 
 /// Loads, and if it loads plays a little.
 fn survive(bytes: &[u8]) {
-    let Ok(game) = NativeWorld::new().game_from_bytes(Path::new("mutant"), bytes) else { return };
+    let Ok(game) = NativeWorld::new().game_from_bytes(Path::new("mutant"), bytes) else {
+        return;
+    };
     let mut environment = NativeEnvironment::new(game);
     let _ = environment.reset();
     for turn in 0..6 {
         let commands = environment.admissible_commands().expect("lists");
-        let Some(command) = commands.get(turn * 7 % commands.len().max(1)) else { return };
+        let Some(command) = commands.get(turn * 7 % commands.len().max(1)) else {
+            return;
+        };
         let _ = environment.step(command);
     }
 }

@@ -14,7 +14,10 @@ fn official_games() -> Option<PathBuf> {
     if folder.is_dir() {
         return Some(folder);
     }
-    eprintln!("skipped: the official games are not at {}", folder.display());
+    eprintln!(
+        "skipped: the official games are not at {}",
+        folder.display()
+    );
     None
 }
 
@@ -40,7 +43,11 @@ fn unpack(folder: &Path, name: &str) -> Vec<String> {
     let file = std::fs::File::open(folder.join(name)).expect("the archive is there");
     let mut plain = Vec::new();
     lzma_rs::xz_decompress(&mut BufReader::new(file), &mut plain).expect("an xz file");
-    String::from_utf8(plain).expect("UTF-8").lines().map(str::to_owned).collect()
+    String::from_utf8(plain)
+        .expect("UTF-8")
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The domain and the grammar of one text version.
@@ -51,8 +58,13 @@ struct Version {
 
 impl Version {
     fn read(folder: &Path, version: &str) -> Self {
-        let read = |name: String| std::fs::read_to_string(folder.join(name)).expect("the version's text is there");
-        Self { domain: read(format!("domain-{version}.pddl")), grammar: read(format!("grammar-{version}.twl2")) }
+        let read = |name: String| {
+            std::fs::read_to_string(folder.join(name)).expect("the version's text is there")
+        };
+        Self {
+            domain: read(format!("domain-{version}.pddl")),
+            grammar: read(format!("grammar-{version}.twl2")),
+        }
     }
 
     fn game(&self, packed: &Packed) -> Vec<u8> {
@@ -69,7 +81,9 @@ impl Version {
 
 #[test]
 fn recorded_play_is_repeated_to_the_byte() {
-    let Some(folder) = official_games() else { return };
+    let Some(folder) = official_games() else {
+        return;
+    };
     #[derive(Deserialize)]
     struct Walk {
         game: String,
@@ -79,7 +93,10 @@ fn recorded_play_is_repeated_to_the_byte() {
         .iter()
         .map(|line| serde_json::from_str(line).expect("a recorded walk"))
         .collect();
-    let wanted: HashSet<(String, String)> = walks.into_iter().map(|walk| (walk.game, walk.version)).collect();
+    let wanted: HashSet<(String, String)> = walks
+        .into_iter()
+        .map(|walk| (walk.game, walk.version))
+        .collect();
     let games = tempfile::tempdir().expect("a temporary folder");
     let versions = ["2.1.1", "2.1.3"].map(|version| (version, Version::read(&folder, version)));
     for line in unpack(&folder, "games.jsonl.xz") {
@@ -94,7 +111,10 @@ fn recorded_play_is_repeated_to_the_byte() {
         }
     }
     let report = replay(&folder.join("traces.jsonl.xz"), games.path()).expect("replays");
-    println!("{} walks, {} commands, {} differences", report.walks, report.commands, report.differences);
+    println!(
+        "{} walks, {} commands, {} differences",
+        report.walks, report.commands, report.differences
+    );
     assert_eq!(report.first, None);
     assert_eq!((report.walks, report.commands), (119, 2433));
 }
@@ -102,19 +122,34 @@ fn recorded_play_is_repeated_to_the_byte() {
 /// In a debug build every twentieth game is played; in a release build all of them.
 #[test]
 fn every_walkthrough_wins() {
-    let Some(folder) = official_games() else { return };
+    let Some(folder) = official_games() else {
+        return;
+    };
     let texts = Version::read(&folder, "2.1.3");
     let world = NativeWorld::new();
     let stride = if cfg!(debug_assertions) { 20 } else { 1 };
     let (mut played, mut commands) = (0, 0);
     for line in unpack(&folder, "games.jsonl.xz").iter().step_by(stride) {
         let packed: Packed = serde_json::from_str(line).expect("a packed game");
-        let game = world.game_from_bytes(Path::new(&packed.id), &texts.game(&packed)).expect("loads");
+        let game = world
+            .game_from_bytes(Path::new(&packed.id), &texts.game(&packed))
+            .expect("loads");
         let mut state = game.initial_state();
         assert!(!game.won(&state), "{} is won before it begins", packed.id);
-        for (turn, text) in game.walkthrough().expect("a walkthrough").iter().enumerate() {
-            let applied = game.command_index(text).and_then(|command| game.apply(&mut state, command));
-            assert!(applied.is_some(), "{}: {text:?} does nothing at turn {turn}", packed.id);
+        for (turn, text) in game
+            .walkthrough()
+            .expect("a walkthrough")
+            .iter()
+            .enumerate()
+        {
+            let applied = game
+                .command_index(text)
+                .and_then(|command| game.apply(&mut state, command));
+            assert!(
+                applied.is_some(),
+                "{}: {text:?} does nothing at turn {turn}",
+                packed.id
+            );
             commands += 1;
         }
         assert!(game.won(&state), "{} is not won", packed.id);

@@ -11,36 +11,66 @@ fn recorded() -> PathBuf {
 fn what_the_official_games_leave_untouched_is_repeated_to_the_byte() {
     let report = replay(&recorded().join("walks.jsonl"), &recorded()).expect("replays");
     assert_eq!(report.first, None);
-    assert_eq!((report.walks, report.commands, report.differences), (6, 152, 0));
+    assert_eq!(
+        (report.walks, report.commands, report.differences),
+        (6, 152, 0)
+    );
 }
 
 #[test]
 fn a_changed_recording_is_reported_with_its_place() {
     let text = std::fs::read_to_string(recorded().join("walks.jsonl")).expect("readable");
-    let first = text.lines().next().expect("a line").replacen("You are in the", "You were in the", 1);
+    let first =
+        text.lines()
+            .next()
+            .expect("a line")
+            .replacen("You are in the", "You were in the", 1);
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("changed.jsonl");
     std::fs::write(&path, first).expect("writable");
     let report = replay(&path, &recorded()).expect("replays");
     let difference = report.first.expect("a difference");
     assert_eq!((report.walks, report.differences), (1, 1));
-    assert_eq!((difference.game.as_str(), difference.turn, difference.command), ("lamp/game.tw-pddl", 0, None));
+    assert_eq!(
+        (
+            difference.game.as_str(),
+            difference.turn,
+            difference.command
+        ),
+        ("lamp/game.tw-pddl", 0, None)
+    );
     assert_eq!(difference.field, "observation");
-    assert!(difference.expected.contains("You were in the") && difference.found.contains("You are in the"));
+    assert!(
+        difference.expected.contains("You were in the")
+            && difference.found.contains("You are in the")
+    );
 }
 
 #[test]
 fn a_missing_game_and_a_damaged_line_are_named() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("walks.jsonl");
-    std::fs::write(&path, "\n{\"game\":\"a/b\",\"version\":\"v\",\"walk\":[]}\n").expect("writable");
+    std::fs::write(
+        &path,
+        "\n{\"game\":\"a/b\",\"version\":\"v\",\"walk\":[]}\n",
+    )
+    .expect("writable");
     let missing = replay(&path, &recorded()).expect_err("no such game");
-    assert!(matches!(missing, ReplayError::MissingGame { line: 2, .. }), "{missing}");
+    assert!(
+        matches!(missing, ReplayError::MissingGame { line: 2, .. }),
+        "{missing}"
+    );
     assert!(missing.to_string().ends_with("v/a/b"), "{missing}");
     std::fs::write(&path, "{\"game\":1}\n").expect("writable");
     let damaged = replay(&path, &recorded()).expect_err("damaged");
-    assert!(matches!(damaged, ReplayError::Damaged { line: 1, .. }), "{damaged}");
+    assert!(
+        matches!(damaged, ReplayError::Damaged { line: 1, .. }),
+        "{damaged}"
+    );
     let packed = folder.path().join("walks.jsonl.xz");
     std::fs::write(&packed, "not packed").expect("writable");
-    assert!(matches!(replay(&packed, &recorded()), Err(ReplayError::Damaged { line: 0, .. })));
+    assert!(matches!(
+        replay(&packed, &recorded()),
+        Err(ReplayError::Damaged { line: 0, .. })
+    ));
 }

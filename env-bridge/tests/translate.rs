@@ -17,7 +17,15 @@ fn our_own_games_translate_to_the_byte() {
     for (size, train, seed) in [(Size::Small, 24, 7), (Size::Full, 6, 8)] {
         let folder = tempfile::tempdir().unwrap();
         let suites = TextVersion::ALL.map(|text| {
-            let options = GenerateOptions { seed, size, train, valid_train: 0, seen: 0, unseen: 6, text };
+            let options = GenerateOptions {
+                seed,
+                size,
+                train,
+                valid_train: 0,
+                seen: 0,
+                unseen: 6,
+                text,
+            };
             generate(&folder.path().join(text.name()), &options).unwrap()
         });
         seen.compare(&suites);
@@ -29,7 +37,10 @@ fn our_own_games_translate_to_the_byte() {
 fn alfworlds_games_translate_to_the_byte() {
     let folder = tempfile::tempdir().unwrap();
     let mut seen = Seen::default();
-    if !TextVersion::ALL.into_iter().all(|text| expand(&folder.path().join(text.name()), text, Split::ValidSeen)) {
+    if !TextVersion::ALL
+        .into_iter()
+        .all(|text| expand(&folder.path().join(text.name()), text, Split::ValidSeen))
+    {
         eprintln!("skipped: no ALFWorld games in ../shared/alfworld, or no python3");
         return;
     }
@@ -45,16 +56,28 @@ fn what_needs_no_translation_is_passed_on() {
     let folder = tempfile::tempdir().unwrap();
     let native = NativeWorld::new();
     for text in TextVersion::ALL {
-        let options =
-            GenerateOptions { train: 1, valid_train: 0, seen: 0, unseen: 0, text, ..GenerateOptions::default() };
-        let task = generate(&folder.path().join(text.name()), &options).unwrap().tasks.remove(0);
+        let options = GenerateOptions {
+            train: 1,
+            valid_train: 0,
+            seen: 0,
+            unseen: 0,
+            text,
+            ..GenerateOptions::default()
+        };
+        let task = generate(&folder.path().join(text.name()), &options)
+            .unwrap()
+            .tasks
+            .remove(0);
         let translating = Translating::new(&native, text);
         let mut pair = Pair::open(&native, &task, &translating, &task);
         pair.reset();
         for command in ["help", "move a 1 to b 1", "look", " inventory\n"] {
             pair.step(command);
         }
-        let missing = Task { path: folder.path().join("nowhere"), ..task };
+        let missing = Task {
+            path: folder.path().join("nowhere"),
+            ..task
+        };
         let error = |world: &dyn World| world.open(&missing).err().unwrap().to_string();
         assert_eq!(error(&translating), error(&native));
     }
@@ -65,7 +88,12 @@ fn expand(folder: &Path, text: TextVersion, split: Split) -> bool {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/alfworld/expand.py");
     let arguments = ["--version", text.name(), "--split", split.name()];
     script.exists()
-        && Command::new("python3").arg(script).arg(folder).args(arguments).output().is_ok_and(|o| o.status.success())
+        && Command::new("python3")
+            .arg(script)
+            .arg(folder)
+            .args(arguments)
+            .output()
+            .is_ok_and(|o| o.status.success())
 }
 
 /// The same game twice: as its file has it, and translated from the other version's file.
@@ -78,9 +106,18 @@ struct Pair {
 }
 
 impl Pair {
-    fn open(native: &NativeWorld, real: &Task, translating: &Translating<'_>, other: &Task) -> Self {
+    fn open(
+        native: &NativeWorld,
+        real: &Task,
+        translating: &Translating<'_>,
+        other: &Task,
+    ) -> Self {
         Self {
-            name: format!("{}, translated from {}", real.path.display(), other.path.display()),
+            name: format!(
+                "{}, translated from {}",
+                real.path.display(),
+                other.path.display()
+            ),
             real: native.open(real).unwrap(),
             translated: translating.open(other).unwrap(),
             admissible: Vec::new(),
@@ -98,10 +135,23 @@ impl Pair {
     /// What the world says to a command, once both have said the same, and a copy of the translated one too.
     fn step(&mut self, command: &str) -> String {
         let mut copy = self.translated.fork().unwrap();
-        let (real, translated) = (self.real.step(command).unwrap(), self.translated.step(command).unwrap());
+        let (real, translated) = (
+            self.real.step(command).unwrap(),
+            self.translated.step(command).unwrap(),
+        );
         assert_eq!(translated, real, "{}, {command:?}", self.name);
-        assert_eq!(copy.step(command).unwrap(), real, "{}, {command:?} in a copy", self.name);
-        assert_eq!(copy.state_hash(), self.translated.state_hash(), "{}, {command:?} in a copy", self.name);
+        assert_eq!(
+            copy.step(command).unwrap(),
+            real,
+            "{}, {command:?} in a copy",
+            self.name
+        );
+        assert_eq!(
+            copy.state_hash(),
+            self.translated.state_hash(),
+            "{}, {command:?} in a copy",
+            self.name
+        );
         self.won = real.won();
         self.list(command);
         real.text
@@ -109,7 +159,12 @@ impl Pair {
 
     fn list(&mut self, command: &str) {
         self.admissible = self.real.admissible_commands().unwrap();
-        assert_eq!(self.translated.admissible_commands().unwrap(), self.admissible, "{}, {command:?}", self.name);
+        assert_eq!(
+            self.translated.admissible_commands().unwrap(),
+            self.admissible,
+            "{}, {command:?}",
+            self.name
+        );
     }
 }
 
@@ -133,8 +188,15 @@ impl Seen {
         for (number, (older, newer)) in older.tasks.iter().zip(&newer.tasks).enumerate() {
             assert_eq!(older.id, newer.id);
             assert_ne!(older.hash, newer.hash);
-            let walkthrough = native.game(&newer.path).unwrap().walkthrough().unwrap().to_vec();
-            for ((to, translating), real, other) in [(&to_older, older, newer), (&to_newer, newer, older)] {
+            let walkthrough = native
+                .game(&newer.path)
+                .unwrap()
+                .walkthrough()
+                .unwrap()
+                .to_vec();
+            for ((to, translating), real, other) in
+                [(&to_older, older, newer), (&to_newer, newer, older)]
+            {
                 let to = *to;
                 assert_eq!(TextVersion::of_game(&real.path), Some(to));
                 let mut dice = Dice(number as u64 * 2 + 1);
@@ -152,14 +214,24 @@ impl Seen {
     }
 
     /// The walkthrough, with commands between that do not lead away from it.
-    fn follow(&mut self, pair: &mut Pair, to: TextVersion, walkthrough: &[String], dice: &mut Dice) {
+    fn follow(
+        &mut self,
+        pair: &mut Pair,
+        to: TextVersion,
+        walkthrough: &[String],
+        dice: &mut Dice,
+    ) {
         pair.reset();
         for command in walkthrough {
             if dice.below(2) == 0 {
                 self.note(&pair.step(&noise(pair, to, dice)));
             }
             let command = in_words(command, to);
-            assert!(pair.admissible.contains(&command), "{}: {command}", pair.name);
+            assert!(
+                pair.admissible.contains(&command),
+                "{}: {command}",
+                pair.name
+            );
             self.note(&pair.step(&command));
         }
         assert!(pair.won, "{}", pair.name);
@@ -175,14 +247,27 @@ impl Seen {
             let command = match dice.below(4) {
                 0 => noise(pair, to, dice),
                 1 => {
-                    let handy: Vec<&String> = pair.admissible.iter().filter(|command| has_object(command)).collect();
-                    dice.pick(&handy).copied().or(dice.pick(&pair.admissible)).unwrap().clone()
+                    let handy: Vec<&String> = pair
+                        .admissible
+                        .iter()
+                        .filter(|command| has_object(command))
+                        .collect();
+                    dice.pick(&handy)
+                        .copied()
+                        .or(dice.pick(&pair.admissible))
+                        .unwrap()
+                        .clone()
                 }
                 _ => dice.pick(&pair.admissible).unwrap().clone(),
             };
             self.note(&pair.step(&command));
             if command.starts_with("go to ") {
-                assert_eq!(pair.step(&command), "Nothing happens.", "{}: {command} again", pair.name);
+                assert_eq!(
+                    pair.step(&command),
+                    "Nothing happens.",
+                    "{}: {command} again",
+                    pair.name
+                );
             }
         }
         pair.reset();
@@ -197,16 +282,34 @@ impl Seen {
         println!("{} walks, {} won: {:?}", self.walks, self.won, self.said);
         assert_eq!(self.kinds, TaskType::ALL.map(Some).into());
         assert_eq!(self.walks, self.won);
-        for start in ["Nothing happens.", "You arrive", "You put", "You move", "You pick", "You open"] {
-            assert!(self.said.get(start).is_some_and(|times| *times >= 50), "{start:?}: {:?}", self.said);
+        for start in [
+            "Nothing happens.",
+            "You arrive",
+            "You put",
+            "You move",
+            "You pick",
+            "You open",
+        ] {
+            assert!(
+                self.said.get(start).is_some_and(|times| *times >= 50),
+                "{start:?}: {:?}",
+                self.said
+            );
         }
-        assert!(self.said.contains_key("Available commands:\n"), "{:?}", self.said.keys());
+        assert!(
+            self.said.contains_key("Available commands:\n"),
+            "{:?}",
+            self.said.keys()
+        );
     }
 }
 
 /// A command that changes nothing a walkthrough needs: garbage, the other version's words, `help`, blanks.
 fn noise(pair: &Pair, to: TextVersion, dice: &mut Dice) -> String {
-    let from = TextVersion::ALL.into_iter().find(|version| *version != to).unwrap();
+    let from = TextVersion::ALL
+        .into_iter()
+        .find(|version| *version != to)
+        .unwrap();
     let garbage = [
         "",
         " ",
@@ -231,9 +334,17 @@ fn noise(pair: &Pair, to: TextVersion, dice: &mut Dice) -> String {
         "\u{85}look\u{2003}",
         "lo\u{f6}k",
     ];
-    let put = pair.admissible.iter().filter_map(|command| to.put_parts(command));
-    let others: Vec<String> = put.map(|(object, receptacle)| from.put_command(object, receptacle)).collect();
-    let own = pair.admissible.iter().find(|command| to.put_parts(command).is_some());
+    let put = pair
+        .admissible
+        .iter()
+        .filter_map(|command| to.put_parts(command));
+    let others: Vec<String> = put
+        .map(|(object, receptacle)| from.put_command(object, receptacle))
+        .collect();
+    let own = pair
+        .admissible
+        .iter()
+        .find(|command| to.put_parts(command).is_some());
     match dice.below(4) {
         0 if !others.is_empty() => dice.pick(&others).unwrap().clone(),
         // Two blanks inside are two blanks too many.
@@ -244,12 +355,16 @@ fn noise(pair: &Pair, to: TextVersion, dice: &mut Dice) -> String {
 
 /// A command of text 2.1.3 in the words of a version.
 fn in_words(command: &str, to: TextVersion) -> String {
-    let put = TextVersion::V2_1_3.put_parts(command).map(|(object, receptacle)| to.put_command(object, receptacle));
+    let put = TextVersion::V2_1_3
+        .put_parts(command)
+        .map(|(object, receptacle)| to.put_command(object, receptacle));
     put.unwrap_or_else(|| command.to_owned())
 }
 
 fn has_object(command: &str) -> bool {
-    ["take ", "move ", "put "].iter().any(|verb| command.starts_with(verb))
+    ["take ", "move ", "put "]
+        .iter()
+        .any(|verb| command.starts_with(verb))
 }
 
 /// Xorshift: the same numbers every time.
@@ -266,6 +381,10 @@ impl Dice {
     }
 
     fn pick<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
-        if items.is_empty() { None } else { Some(&items[self.below(items.len())]) }
+        if items.is_empty() {
+            None
+        } else {
+            Some(&items[self.below(items.len())])
+        }
     }
 }

@@ -155,8 +155,10 @@ fn load(problem: &str, grammar: &str) -> NativeEnvironment {
 }
 
 fn load_in(domain: &str, problem: &str, grammar: &str) -> NativeEnvironment {
-    let file = serde_json::json!({ "pddl_domain": domain, "grammar": grammar, "pddl_problem": problem });
-    let game = NativeWorld::new().game_from_bytes(Path::new("kitchen"), file.to_string().as_bytes());
+    let file =
+        serde_json::json!({ "pddl_domain": domain, "grammar": grammar, "pddl_problem": problem });
+    let game =
+        NativeWorld::new().game_from_bytes(Path::new("kitchen"), file.to_string().as_bytes());
     NativeEnvironment::new(game.expect("the kitchen loads"))
 }
 
@@ -192,20 +194,35 @@ fn names_are_lower_case_and_numbered_from_the_highest_down() {
 /// As the older text version does: `{lend.name}` of `loc_bar_1 … loc_bar_9` counts down from 4.
 #[test]
 fn locations_are_numbered_like_objects() {
-    let mut environment = load(PROBLEM, &GRAMMAR.replace("You arrive at {r.name}.", "You arrive at {lend.name}."));
+    let mut environment = load(
+        PROBLEM,
+        &GRAMMAR.replace("You arrive at {r.name}.", "You arrive at {lend.name}."),
+    );
     check(
         &mut environment,
         &[
-            ("go to fridge 1", "You arrive at loc 3. The fridge 1 is closed."),
-            ("go to microwave 1", "You arrive at loc 2. The microwave 1 is open. In it, you see nothing."),
-            ("go to shelf 1", "You arrive at loc 4. On the shelf 1, you see a egg 2, and a pan 1."),
+            (
+                "go to fridge 1",
+                "You arrive at loc 3. The fridge 1 is closed.",
+            ),
+            (
+                "go to microwave 1",
+                "You arrive at loc 2. The microwave 1 is open. In it, you see nothing.",
+            ),
+            (
+                "go to shelf 1",
+                "You arrive at loc 4. On the shelf 1, you see a egg 2, and a pan 1.",
+            ),
         ],
     );
 }
 
 #[test]
 fn an_agent_that_starts_at_a_receptacle_faces_it() {
-    let at_the_shelves = PROBLEM.replace("(atLocation agent1 loc_bar_9)", "(atLocation agent1 loc_bar_1)");
+    let at_the_shelves = PROBLEM.replace(
+        "(atLocation agent1 loc_bar_9)",
+        "(atLocation agent1 loc_bar_1)",
+    );
     let opening = load(&at_the_shelves, GRAMMAR).reset().expect("resets").text;
     assert_eq!(
         opening,
@@ -221,11 +238,23 @@ fn placeholders_of_one_query_are_different_objects() {
     check(
         &mut environment,
         &[
-            ("look", "You are in the middle of a room. Looking quickly around you, you see nothing."),
-            ("go to shelf 1", "You arrive at shelf 1. On the shelf 1, you see a egg 2, and a pan 1."),
-            ("take pan 1 from shelf 1", "You pick up the pan 1 from the shelf 1."),
+            (
+                "look",
+                "You are in the middle of a room. Looking quickly around you, you see nothing.",
+            ),
+            (
+                "go to shelf 1",
+                "You arrive at shelf 1. On the shelf 1, you see a egg 2, and a pan 1.",
+            ),
+            (
+                "take pan 1 from shelf 1",
+                "You pick up the pan 1 from the shelf 1.",
+            ),
             // The pan is inside itself, and is not told.
-            ("examine pan 1", "This is a normal pan 1. In it, you see a egg 2."),
+            (
+                "examine pan 1",
+                "This is a normal pan 1. In it, you see a egg 2.",
+            ),
         ],
     );
 }
@@ -237,7 +266,10 @@ fn admissible_commands_are_sorted_by_bytes_and_change_something() {
     check(
         &mut environment,
         &[
-            ("go to shelf 1", "You arrive at shelf 1. On the shelf 1, you see a egg 2, and a pan 1."),
+            (
+                "go to shelf 1",
+                "You arrive at shelf 1. On the shelf 1, you see a egg 2, and a pan 1.",
+            ),
             ("go to shelf 2", "Nothing happens."),
             ("go to shelf 1", "Nothing happens."),
         ],
@@ -267,11 +299,20 @@ fn an_object_is_examined_only_in_the_hand() {
     check(
         &mut environment,
         &[
-            ("go to shelf 2", "You arrive at shelf 2. On the shelf 2, you see a desklamp 1, and a pan 1."),
+            (
+                "go to shelf 2",
+                "You arrive at shelf 2. On the shelf 2, you see a desklamp 1, and a pan 1.",
+            ),
             ("examine pan 1", "Nothing happens."),
             ("examine desklamp 1", "Nothing happens."),
-            ("take desklamp 1 from shelf 2", "You pick up the desklamp 1 from the shelf 2."),
-            ("examine desklamp 1", "There's nothing special about desklamp 1."),
+            (
+                "take desklamp 1 from shelf 2",
+                "You pick up the desklamp 1 from the shelf 2.",
+            ),
+            (
+                "examine desklamp 1",
+                "There's nothing special about desklamp 1.",
+            ),
         ],
     );
 }
@@ -284,14 +325,35 @@ fn taking_deletes_what_it_names_and_nothing_else() {
     check(
         &mut environment,
         &[
-            ("go to shelf 1", "You arrive at shelf 1. On the shelf 1, you see a egg 2, and a pan 1."),
-            ("look", "You are facing the shelf 2, and shelf 1. Next to it, you see nothing."),
-            ("take pan 1 from shelf 1", "You pick up the pan 1 from the shelf 1."),
+            (
+                "go to shelf 1",
+                "You arrive at shelf 1. On the shelf 1, you see a egg 2, and a pan 1.",
+            ),
+            (
+                "look",
+                "You are facing the shelf 2, and shelf 1. Next to it, you see nothing.",
+            ),
+            (
+                "take pan 1 from shelf 1",
+                "You pick up the pan 1 from the shelf 1.",
+            ),
             ("examine shelf 1", "On the shelf 1, you see a egg 2."),
-            ("examine shelf 2", "On the shelf 2, you see a desklamp 1, and a pan 1."),
-            ("look", "You are facing the shelf 2, and shelf 1. Next to it, you see nothing."),
-            ("move pan 1 to shelf 2", "You move the pan 1 to the shelf 2."),
-            ("look", "You are facing the shelf 2, and shelf 1. Next to it, you see pan 1."),
+            (
+                "examine shelf 2",
+                "On the shelf 2, you see a desklamp 1, and a pan 1.",
+            ),
+            (
+                "look",
+                "You are facing the shelf 2, and shelf 1. Next to it, you see nothing.",
+            ),
+            (
+                "move pan 1 to shelf 2",
+                "You move the pan 1 to the shelf 2.",
+            ),
+            (
+                "look",
+                "You are facing the shelf 2, and shelf 1. Next to it, you see pan 1.",
+            ),
             ("inventory", "You are not carrying anything."),
         ],
     );
@@ -303,18 +365,36 @@ fn doors_matter_to_taking_and_putting_only() {
     check(
         &mut environment,
         &[
-            ("go to fridge 1", "You arrive at fridge 1. The fridge 1 is closed."),
+            (
+                "go to fridge 1",
+                "You arrive at fridge 1. The fridge 1 is closed.",
+            ),
             ("take egg 1 from fridge 1", "Nothing happens."),
-            ("open fridge 1", "You open the fridge 1. The fridge 1 is open. In it, you see a egg 2, and a egg 1."),
-            ("take egg 2 from fridge 1", "You pick up the egg 2 from the fridge 1."),
+            (
+                "open fridge 1",
+                "You open the fridge 1. The fridge 1 is open. In it, you see a egg 2, and a egg 1.",
+            ),
+            (
+                "take egg 2 from fridge 1",
+                "You pick up the egg 2 from the fridge 1.",
+            ),
             // A fridge cannot contain eggs in this kitchen, open or not.
             ("move egg 2 to fridge 1", "Nothing happens."),
             ("close fridge 1", "You close the fridge 1."),
-            ("cool egg 2 with fridge 1", "You cool the egg 2 using the fridge 1."),
-            ("go to microwave 1", "You arrive at microwave 1. The microwave 1 is open. In it, you see nothing."),
+            (
+                "cool egg 2 with fridge 1",
+                "You cool the egg 2 using the fridge 1.",
+            ),
+            (
+                "go to microwave 1",
+                "You arrive at microwave 1. The microwave 1 is open. In it, you see nothing.",
+            ),
             ("close microwave 1", "You close the microwave 1."),
             ("move egg 2 to microwave 1", "Nothing happens."),
-            ("heat egg 2 with microwave 1", "You heat the egg 2 using the microwave 1."),
+            (
+                "heat egg 2 with microwave 1",
+                "You heat the egg 2 using the microwave 1.",
+            ),
             ("inventory", "You are carrying: a egg 2."),
         ],
     );
@@ -325,7 +405,14 @@ fn use_always_turns_on() {
     let mut environment = kitchen();
     environment.step("go to shelf 1").expect("steps");
     let on = "You turn on the desklamp 1.";
-    check(&mut environment, &[("use desklamp 1", on), ("use desklamp 1", on), ("use desklamp 1", on)]);
+    check(
+        &mut environment,
+        &[
+            ("use desklamp 1", on),
+            ("use desklamp 1", on),
+            ("use desklamp 1", on),
+        ],
+    );
 }
 
 #[test]
@@ -334,18 +421,40 @@ fn hot_and_cool_clear_each_other_and_the_goal_is_checked_every_time() {
     check(
         &mut environment,
         &[
-            ("go to fridge 1", "You arrive at fridge 1. The fridge 1 is closed."),
-            ("open fridge 1", "You open the fridge 1. The fridge 1 is open. In it, you see a egg 2, and a egg 1."),
-            ("take egg 1 from fridge 1", "You pick up the egg 1 from the fridge 1."),
-            ("cool egg 1 with fridge 1", "You cool the egg 1 using the fridge 1."),
+            (
+                "go to fridge 1",
+                "You arrive at fridge 1. The fridge 1 is closed.",
+            ),
+            (
+                "open fridge 1",
+                "You open the fridge 1. The fridge 1 is open. In it, you see a egg 2, and a egg 1.",
+            ),
+            (
+                "take egg 1 from fridge 1",
+                "You pick up the egg 1 from the fridge 1.",
+            ),
+            (
+                "cool egg 1 with fridge 1",
+                "You cool the egg 1 using the fridge 1.",
+            ),
             ("examine egg 1", "This is a cold egg 1."),
-            ("go to microwave 1", "You arrive at microwave 1. The microwave 1 is open. In it, you see nothing."),
-            ("heat egg 1 with microwave 1", "You heat the egg 1 using the microwave 1."),
+            (
+                "go to microwave 1",
+                "You arrive at microwave 1. The microwave 1 is open. In it, you see nothing.",
+            ),
+            (
+                "heat egg 1 with microwave 1",
+                "You heat the egg 1 using the microwave 1.",
+            ),
             ("examine egg 1", "This is a hot egg 1."),
         ],
     );
-    let won = ["move egg 1 to microwave 1", "look", "take egg 1 from microwave 1"]
-        .map(|command| environment.step(command).expect("steps").won());
+    let won = [
+        "move egg 1 to microwave 1",
+        "look",
+        "take egg 1 from microwave 1",
+    ]
+    .map(|command| environment.step(command).expect("steps").won());
     assert_eq!(won, [true, true, false]);
 }
 
@@ -355,7 +464,10 @@ fn a_command_is_stripped_and_then_matched_to_the_letter() {
     check(
         &mut environment,
         &[
-            ("  go to fridge 1\t\n", "You arrive at fridge 1. The fridge 1 is closed."),
+            (
+                "  go to fridge 1\t\n",
+                "You arrive at fridge 1. The fridge 1 is closed.",
+            ),
             (
                 "\u{1c}open fridge 1\u{a0}",
                 "You open the fridge 1. The fridge 1 is open. In it, you see a egg 2, and a egg 1.",
@@ -378,16 +490,32 @@ fn help_loses_its_leading_newline() {
 #[test]
 fn a_restored_state_has_the_same_continuation() {
     let mut environment = kitchen();
-    for command in ["go to fridge 1", "open fridge 1", "take egg 1 from fridge 1"] {
+    for command in [
+        "go to fridge 1",
+        "open fridge 1",
+        "take egg 1 from fridge 1",
+    ] {
         environment.step(command).expect("steps");
     }
-    let (here, hash) = (environment.snapshot(), environment.game().state_hash(environment.state()));
-    let continuation =
-        ["cool egg 1 with fridge 1", "examine egg 1", "go to microwave 1", "move egg 1 to microwave 1", "look"];
+    let (here, hash) = (
+        environment.snapshot(),
+        environment.game().state_hash(environment.state()),
+    );
+    let continuation = [
+        "cool egg 1 with fridge 1",
+        "examine egg 1",
+        "go to microwave 1",
+        "move egg 1 to microwave 1",
+        "look",
+    ];
     let play = |environment: &mut NativeEnvironment| {
         continuation.map(|command| {
             let said = environment.step(command).expect("steps");
-            (said, admissible(environment), environment.game().state_hash(environment.state()))
+            (
+                said,
+                admissible(environment),
+                environment.game().state_hash(environment.state()),
+            )
         })
     };
     let first = play(&mut environment);
@@ -408,12 +536,21 @@ fn a_copy_goes_on_by_itself() {
     let before = environment.state_hash();
     for command in &commands {
         let (mut copy, mut original) = (environment.fork().expect("copies"), environment.clone());
-        assert_eq!(copy.step(command).expect("steps"), original.step(command).expect("steps"));
+        assert_eq!(
+            copy.step(command).expect("steps"),
+            original.step(command).expect("steps")
+        );
         assert_eq!(copy.state_hash(), original.state_hash());
-        assert_eq!(copy.admissible_commands().expect("tells"), admissible(&mut original));
+        assert_eq!(
+            copy.admissible_commands().expect("tells"),
+            admissible(&mut original)
+        );
         assert_eq!(environment.state_hash(), before, "{command:?} in a copy");
     }
-    let walked = commands.iter().find(|command| command.starts_with("go to ")).expect("a way");
+    let walked = commands
+        .iter()
+        .find(|command| command.starts_with("go to "))
+        .expect("a way");
     let mut stayed = environment.fork().expect("copies");
     environment.step(walked).expect("steps");
     assert_eq!(stayed.state_hash(), before, "{walked:?} in the original");
@@ -448,7 +585,9 @@ fn one_egg() -> String {
         "(inReceptacle Egg_bar_b Fridge_bar_1)",
         "(inReceptacle DeskLamp_bar_1 Shelf_bar_1)",
     ];
-    others.iter().fold(PROBLEM.to_owned(), |problem, fact| problem.replace(fact, ""))
+    others.iter().fold(PROBLEM.to_owned(), |problem, fact| {
+        problem.replace(fact, "")
+    })
 }
 
 /// From every state that one egg can come to, held against their whole graph: what is said to remain is never less than
@@ -457,13 +596,18 @@ fn one_egg() -> String {
 fn what_remains_is_the_length_of_a_plan() {
     let mut start = load(&one_egg(), GRAMMAR);
     start.reset().expect("resets");
-    assert_eq!(start.remaining(), Some(5), "go to shelf, take egg, go to microwave, heat egg, put egg");
+    assert_eq!(
+        start.remaining(),
+        Some(5),
+        "go to shelf, take egg, go to microwave, heat egg, put egg"
+    );
     let states = states_of(start);
     let mut fewest: HashMap<u64, usize> = HashMap::new();
     for commands in 0.. {
         let reached = |(hash, (state, leads_to)): (&u64, &(NativeEnvironment, Vec<u64>))| {
             let won = commands == 0 && state.game().won(state.state());
-            let is_next = won || commands > 0 && leads_to.iter().any(|next| fewest.contains_key(next));
+            let is_next =
+                won || commands > 0 && leads_to.iter().any(|next| fewest.contains_key(next));
             (is_next && !fewest.contains_key(hash)).then_some(*hash)
         };
         let found: Vec<u64> = states.iter().filter_map(reached).collect();
@@ -475,35 +619,62 @@ fn what_remains_is_the_length_of_a_plan() {
     let mut exact = 0;
     for (hash, (state, _)) in &states {
         let (remaining, fewest) = (state.remaining().expect("tells"), fewest[hash]);
-        assert!(remaining >= fewest && (remaining == 0) == (fewest == 0), "{remaining}, not {fewest}");
+        assert!(
+            remaining >= fewest && (remaining == 0) == (fewest == 0),
+            "{remaining}, not {fewest}"
+        );
         exact += usize::from(remaining == fewest);
     }
-    assert!(states.len() > 500 && exact > states.len() * 9 / 10, "{exact} of {}", states.len());
+    assert!(
+        states.len() > 500 && exact > states.len() * 9 / 10,
+        "{exact} of {}",
+        states.len()
+    );
 }
 
 /// Where an egg that is put down breaks: the goal is then out of reach, which is no number that some state could have.
 #[test]
 fn what_is_out_of_reach_is_not_near() {
-    let fragile =
-        DOMAIN.replace("(inReceptacle ?o ?r) (objectAtLocation ?o ?l) (not (holds", "(checked ?o) (not (holds");
+    let fragile = DOMAIN.replace(
+        "(inReceptacle ?o ?r) (objectAtLocation ?o ?l) (not (holds",
+        "(checked ?o) (not (holds",
+    );
     let problem = one_egg().replace("(inReceptacle Egg_bar_a Fridge_bar_1)", "");
-    let problem = problem.replace("(inReceptacle ?o ?r) (objectType ?o", "(holds agent1 ?o) (objectType ?o");
+    let problem = problem.replace(
+        "(inReceptacle ?o ?r) (objectType ?o",
+        "(holds agent1 ?o) (objectType ?o",
+    );
     let mut environment = load_in(&fragile, &problem, GRAMMAR);
     environment.reset().expect("resets");
-    assert_eq!(environment.remaining(), Some(4), "go to shelf, take egg, go to microwave, heat egg");
-    let puts = ["go to shelf 1", "take egg 2 from shelf 1", "move egg 2 to shelf 1"];
+    assert_eq!(
+        environment.remaining(),
+        Some(4),
+        "go to shelf, take egg, go to microwave, heat egg"
+    );
+    let puts = [
+        "go to shelf 1",
+        "take egg 2 from shelf 1",
+        "move egg 2 to shelf 1",
+    ];
     let mut remaining = |command: &&str| {
         environment.step(command).expect("steps");
         environment.remaining()
     };
-    assert_eq!(puts.iter().map(&mut remaining).collect::<Vec<_>>(), [Some(3), Some(2), Some(usize::MAX)]);
+    assert_eq!(
+        puts.iter().map(&mut remaining).collect::<Vec<_>>(),
+        [Some(3), Some(2), Some(usize::MAX)]
+    );
 }
 
 /// The hash after these commands, from the start.
 fn hash_after(environment: &mut NativeEnvironment, commands: &[&str]) -> u64 {
     environment.reset().expect("resets");
     for command in commands {
-        assert_ne!(environment.step(command).expect("steps").text, "Nothing happens.", "{command}");
+        assert_ne!(
+            environment.step(command).expect("steps").text,
+            "Nothing happens.",
+            "{command}"
+        );
     }
     environment.state_hash().expect("a native world tells")
 }
@@ -513,17 +684,45 @@ fn a_state_has_one_hash_whatever_led_to_it() {
     let mut environment = kitchen();
     let mut hash = |commands: &[&str]| hash_after(&mut environment, commands);
     let start = hash(&[]);
-    assert_eq!(hash(&["look", "inventory", "help"]), start, "what only prints changes nothing");
+    assert_eq!(
+        hash(&["look", "inventory", "help"]),
+        start,
+        "what only prints changes nothing"
+    );
     let at_the_open_fridge = hash(&["go to fridge 1", "open fridge 1"]);
-    let roundabout =
-        ["look", "go to microwave 1", "close microwave 1", "go to fridge 1", "open fridge 1", "go to microwave 1"];
-    let back = ["open microwave 1", "go to shelf 2", "go to fridge 1", "examine fridge 1"];
+    let roundabout = [
+        "look",
+        "go to microwave 1",
+        "close microwave 1",
+        "go to fridge 1",
+        "open fridge 1",
+        "go to microwave 1",
+    ];
+    let back = [
+        "open microwave 1",
+        "go to shelf 2",
+        "go to fridge 1",
+        "examine fridge 1",
+    ];
     assert_eq!(hash(&[&roundabout[..], &back].concat()), at_the_open_fridge);
-    let moved = ["go to shelf 1", "take egg 2 from shelf 1", "move egg 2 to shelf 2"];
-    let twice =
-        ["take egg 2 from shelf 2", "move egg 2 to shelf 1", "take egg 2 from shelf 1", "move egg 2 to shelf 2"];
+    let moved = [
+        "go to shelf 1",
+        "take egg 2 from shelf 1",
+        "move egg 2 to shelf 2",
+    ];
+    let twice = [
+        "take egg 2 from shelf 2",
+        "move egg 2 to shelf 1",
+        "take egg 2 from shelf 1",
+        "move egg 2 to shelf 2",
+    ];
     assert_eq!(hash(&[&moved[..], &twice[..]].concat()), hash(&moved));
-    let used = ["go to shelf 1", "use desklamp 1", "use desklamp 1", "use desklamp 1"];
+    let used = [
+        "go to shelf 1",
+        "use desklamp 1",
+        "use desklamp 1",
+        "use desklamp 1",
+    ];
     assert_eq!(hash(&used), hash(&used[..2]));
 }
 
@@ -547,7 +746,9 @@ fn every_fact_that_matters_changes_the_hash() {
         "move pan 1 to shelf 1", // what it was taken from is told of
     ];
     let mut environment = kitchen();
-    let mut seen: Vec<u64> = (0..=walk.len()).map(|turns| hash_after(&mut environment, &walk[..turns])).collect();
+    let mut seen: Vec<u64> = (0..=walk.len())
+        .map(|turns| hash_after(&mut environment, &walk[..turns]))
+        .collect();
     seen.sort_unstable();
     seen.dedup();
     assert_eq!(seen.len(), walk.len() + 1);
@@ -562,7 +763,10 @@ fn states_with_one_hash_go_on_alike() {
     for _ in 0..10 {
         environment.reset().expect("resets");
         for _ in 0..200 {
-            let (here, hash) = (environment.snapshot(), environment.state_hash().expect("a native world tells"));
+            let (here, hash) = (
+                environment.snapshot(),
+                environment.state_hash().expect("a native world tells"),
+            );
             let commands = admissible(&mut environment);
             let future = |command: &String| {
                 environment.restore(&here);
@@ -573,12 +777,23 @@ fn states_with_one_hash_go_on_alike() {
             let future: Vec<_> = commands.iter().map(future).collect();
             environment.restore(&here);
             met_again += usize::from(futures.contains_key(&hash));
-            assert_eq!(futures.entry(hash).or_insert_with(|| future.clone()), &future);
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            environment.step(&commands[(random >> 33) as usize % commands.len()]).expect("steps");
+            assert_eq!(
+                futures.entry(hash).or_insert_with(|| future.clone()),
+                &future
+            );
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            environment
+                .step(&commands[(random >> 33) as usize % commands.len()])
+                .expect("steps");
         }
     }
-    assert!(met_again > 500 && futures.len() > 100, "{met_again} met again, {} states", futures.len());
+    assert!(
+        met_again > 500 && futures.len() > 100,
+        "{met_again} met again, {} states",
+        futures.len()
+    );
 }
 
 /// Logs hold hashes: the same facts give this number in every build (a script of twenty lines, over the text of the problem,
@@ -587,12 +802,18 @@ fn states_with_one_hash_go_on_alike() {
 fn a_hash_is_the_same_in_every_build() {
     assert_eq!(kitchen().state_hash(), Some(0x39d0_26f7_952f_3d6d));
     let elsewhere = PROBLEM.replace("(canContain ShelfType PanType)", "");
-    assert_ne!(load(&elsewhere, GRAMMAR).state_hash(), kitchen().state_hash());
+    assert_ne!(
+        load(&elsewhere, GRAMMAR).state_hash(),
+        kitchen().state_hash()
+    );
 }
 
 #[test]
 fn the_task_sentence_comes_from_the_grammar() {
     let environment = kitchen();
-    assert_eq!(environment.game().task_sentence().as_deref(), Some("Your task is to: warm an egg."));
+    assert_eq!(
+        environment.game().task_sentence().as_deref(),
+        Some("Your task is to: warm an egg.")
+    );
     assert_eq!(environment.game().walkthrough(), None);
 }

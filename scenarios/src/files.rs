@@ -27,7 +27,10 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Puts the entry of `path` in its folder onto the disk, where the system can.
 pub fn sync_folder(path: &Path) {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let _ = File::open(folder).and_then(|folder| folder.sync_all()); // some file systems cannot
 }
 
@@ -89,14 +92,27 @@ mod tests {
         fs::remove_dir(beside(&path)).unwrap();
         replace(&path, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing stays beside");
+        assert_eq!(
+            fs::read_dir(folder.path()).unwrap().count(),
+            1,
+            "nothing stays beside"
+        );
     }
 
     #[test]
     fn the_holder_is_read_from_the_line_of_the_file() {
         let line = "1: FLOCK  ADVISORY  WRITE 4711 fe:00:10185108 0 EOF";
-        assert_eq!((holder(line, 10_185_108), holder(line, 10_185_109)), (Some(4711), None));
-        assert_eq!((holder("", 1), holder("2: -> FLOCK ADVISORY WRITE 4712 fe:00:1 0 EOF", 1)), (None, None));
+        assert_eq!(
+            (holder(line, 10_185_108), holder(line, 10_185_109)),
+            (Some(4711), None)
+        );
+        assert_eq!(
+            (
+                holder("", 1),
+                holder("2: -> FLOCK ADVISORY WRITE 4712 fe:00:1 0 EOF", 1)
+            ),
+            (None, None)
+        );
     }
 
     #[test]
@@ -120,7 +136,8 @@ mod tests {
         };
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().lock().unwrap();
-        let is_found = || is_done.load(Relaxed) || lock_holder(file.path()) == Some(std::process::id());
+        let is_found =
+            || is_done.load(Relaxed) || lock_holder(file.path()) == Some(std::process::id());
         std::thread::scope(|scope| {
             scope.spawn(takes_and_leaves);
             scope.spawn(takes_and_leaves);

@@ -18,4 +18,6 @@ pub use environment::{Environment, EnvironmentError, Observation, Status, World}
 pub use suite::{Suite, SuiteError};
 pub use task::{Split, Task, TaskType};
 pub use text_version::TextVersion;
-pub use trajectory::{Candidate, Chooser, History, Outcome, Protocol, Search, Spent, Trajectory, Turn, WeightFormat};
+pub use trajectory::{
+    Candidate, Chooser, History, Outcome, Protocol, Search, Spent, Trajectory, Turn, WeightFormat,
+};

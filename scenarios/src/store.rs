@@ -69,10 +69,22 @@ impl Store {
     /// `Locked` when another process has it open, `BadLine` for damage before the last line, `Io` otherwise.
     pub fn open(path: impl AsRef<Path>) -> Result<(Self, Vec<Trajectory>), StoreError> {
         let path = path.as_ref();
-        let io = |verb, source| StoreError::Io { verb, path: path.into(), source };
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(|e| io("open", e))?;
+        let io = |verb, source| StoreError::Io {
+            verb,
+            path: path.into(),
+            source,
+        };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(path)
+            .map_err(|e| io("open", e))?;
         file.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => StoreError::Locked { path: path.into(), process: lock_holder(path) },
+            TryLockError::WouldBlock => StoreError::Locked {
+                path: path.into(),
+                process: lock_holder(path),
+            },
             TryLockError::Error(source) => io("open", source),
         })?;
         let mut bytes = Vec::new();
@@ -85,7 +97,15 @@ impl Store {
         if torn > 0 {
             move_aside(&file, path, &bytes[end..], end).map_err(|e| io("mend", e))?;
         }
-        Ok((Self { file, path: path.into(), end: end as u64, torn }, trajectories))
+        Ok((
+            Self {
+                file,
+                path: path.into(),
+                end: end as u64,
+                torn,
+            },
+            trajectories,
+        ))
     }
 
     /// Appends one trajectory: a single write of a full line, on the disk when this returns.
@@ -95,7 +115,11 @@ impl Store {
     pub fn append(&mut self, trajectory: &Trajectory) -> Result<(), StoreError> {
         let mut line = serde_json::to_vec(trajectory).map_err(|e| self.append_failed(e.into()))?;
         line.push(b'\n');
-        if let Err(error) = self.file.write_all(&line).and_then(|()| self.file.sync_data()) {
+        if let Err(error) = self
+            .file
+            .write_all(&line)
+            .and_then(|()| self.file.sync_data())
+        {
             let _ = self.file.set_len(self.end); // what failed first is what is reported
             return Err(self.append_failed(error));
         }
@@ -124,18 +148,29 @@ impl Store {
     /// As [`Store::read`].
     pub fn contents(path: impl AsRef<Path>) -> Result<Contents, StoreError> {
         let path = path.as_ref();
-        let bytes = fs::read(path).map_err(|source| StoreError::Io { verb: "read", path: path.into(), source })?;
+        let bytes = fs::read(path).map_err(|source| StoreError::Io {
+            verb: "read",
+            path: path.into(),
+            source,
+        })?;
         parse(path, &bytes)
     }
 
     fn append_failed(&self, source: io::Error) -> StoreError {
-        StoreError::Io { verb: "append to", path: self.path.clone(), source }
+        StoreError::Io {
+            verb: "append to",
+            path: self.path.clone(),
+            source,
+        }
     }
 }
 
 /// A process in words.
 fn named(process: Option<u32>) -> String {
-    process.map_or_else(|| "another process".into(), |process| format!("process {process}"))
+    process.map_or_else(
+        || "another process".into(),
+        |process| format!("process {process}"),
+    )
 }
 
 fn parse(path: &Path, bytes: &[u8]) -> Result<Contents, StoreError> {
@@ -144,25 +179,43 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Contents, StoreError> {
     for (index, line) in bytes.split_inclusive(|&byte| byte == b'\n').enumerate() {
         let is_last = at + line.len() == bytes.len();
         if is_last && !line.ends_with(b"\n") {
-            return Ok(Contents { trajectories, torn: line.len() });
+            return Ok(Contents {
+                trajectories,
+                torn: line.len(),
+            });
         }
-        let bad_line = |reason| StoreError::BadLine { path: path.into(), line: index + 1, reason };
+        let bad_line = |reason| StoreError::BadLine {
+            path: path.into(),
+            line: index + 1,
+            reason,
+        };
         match serde_json::from_slice::<Trajectory>(line) {
-            Ok(trajectory) if trajectory.format == Trajectory::FORMAT => trajectories.push(trajectory),
+            Ok(trajectory) if trajectory.format == Trajectory::FORMAT => {
+                trajectories.push(trajectory)
+            }
             Ok(other) => return Err(bad_line(format!("unknown format {}", other.format))),
             Err(_) if is_last => {
-                return Ok(Contents { trajectories, torn: line.len() });
+                return Ok(Contents {
+                    trajectories,
+                    torn: line.len(),
+                });
             }
             Err(error) => return Err(bad_line(error.to_string())),
         }
         at += line.len();
     }
-    Ok(Contents { trajectories, torn: 0 })
+    Ok(Contents {
+        trajectories,
+        torn: 0,
+    })
 }
 
 /// Copies first and cuts second, so that a crash in between loses nothing.
 fn move_aside(file: &File, path: &Path, torn: &[u8], end: usize) -> io::Result<()> {
-    let mut aside = OpenOptions::new().append(true).create(true).open(torn_path(path))?;
+    let mut aside = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(torn_path(path))?;
     aside.write_all(torn)?;
     if !torn.ends_with(b"\n") {
         aside.write_all(b"\n")?;
@@ -195,7 +248,11 @@ mod tests {
             seed: 7,
             policy: "expert".into(),
             value_policy: None,
-            protocol: Protocol { turn_limit: 50, completion_limit: 0, ..Protocol::default() },
+            protocol: Protocol {
+                turn_limit: 50,
+                completion_limit: 0,
+                ..Protocol::default()
+            },
             turns: vec![Turn {
                 observation: "a line\nand another, é".into(),
                 observation_tokens: vec![1, 2],
@@ -217,7 +274,11 @@ mod tests {
             reward: 1.0,
             failure: None,
             seconds: 0.25,
-            spent: Spent { completions: 1, tokens: 1, commands: 1 },
+            spent: Spent {
+                completions: 1,
+                tokens: 1,
+                commands: 1,
+            },
         }
     }
 
@@ -247,14 +308,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = three(folder.path());
         let whole = fs::read(&path).unwrap();
-        let second_end = whole[..whole.len() - 1].iter().rposition(|&byte| byte == b'\n').unwrap() + 1;
+        let second_end = whole[..whole.len() - 1]
+            .iter()
+            .rposition(|&byte| byte == b'\n')
+            .unwrap()
+            + 1;
         for cut in second_end + 1..whole.len() {
             fs::write(&path, &whole[..cut]).unwrap();
             let _ = fs::remove_file(torn_path(&path));
             assert_eq!(Store::contents(&path).unwrap().torn, cut - second_end);
             let (mut store, kept) = Store::open(&path).unwrap();
             assert_eq!((kept.len(), store.torn()), (2, cut - second_end));
-            assert_eq!(fs::read(torn_path(&path)).unwrap(), [&whole[second_end..cut], b"\n"].concat());
+            assert_eq!(
+                fs::read(torn_path(&path)).unwrap(),
+                [&whole[second_end..cut], b"\n"].concat()
+            );
             store.append(&trajectory(2)).unwrap();
             assert_eq!(fs::read(&path).unwrap(), whole);
         }
@@ -276,11 +344,20 @@ mod tests {
     fn a_bad_line_in_the_middle_names_file_and_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = three(folder.path());
-        let text = fs::read_to_string(&path).unwrap().replace("\"repetition\":1", "\"repetition\":x");
+        let text = fs::read_to_string(&path)
+            .unwrap()
+            .replace("\"repetition\":1", "\"repetition\":x");
         fs::write(&path, &text).unwrap();
         let error = Store::open(&path).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("{}:2: expected value", path.display())), "{error}");
-        assert_eq!(fs::read_to_string(&path).unwrap(), text, "a damaged store is left as it is");
+        assert!(
+            error.starts_with(&format!("{}:2: expected value", path.display())),
+            "{error}"
+        );
+        assert_eq!(
+            fs::read_to_string(&path).unwrap(),
+            text,
+            "a damaged store is left as it is"
+        );
     }
 
     #[test]
@@ -288,7 +365,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.jsonl");
         let (mut store, _) = Store::open(&path).unwrap();
-        store.append(&Trajectory { format: 99, ..trajectory(0) }).unwrap();
+        store
+            .append(&Trajectory {
+                format: 99,
+                ..trajectory(0)
+            })
+            .unwrap();
         let error = Store::read(&path).unwrap_err().to_string();
         assert!(error.contains(":1: unknown format 99"), "{error}");
     }
@@ -301,7 +383,12 @@ mod tests {
         let error = Store::open(&path).unwrap_err();
         assert!(matches!(error, StoreError::Locked { .. }));
         if Path::new("/proc/locks").exists() {
-            assert!(error.to_string().contains(&format!("in use by process {}", std::process::id())), "{error}");
+            assert!(
+                error
+                    .to_string()
+                    .contains(&format!("in use by process {}", std::process::id())),
+                "{error}"
+            );
         }
         assert_eq!(Store::read(&path).unwrap().len(), 3);
         drop(first);

@@ -133,7 +133,10 @@ impl Suite {
         if manifest.is_file() {
             return open_manifest(&manifest);
         }
-        if fs::metadata(path).map_err(|source| cannot_read(path, source))?.is_file() {
+        if fs::metadata(path)
+            .map_err(|source| cannot_read(path, source))?
+            .is_file()
+        {
             return open_manifest(path);
         }
         open_layout(path)
@@ -142,15 +145,21 @@ impl Suite {
     /// The tasks of one split, in the order of their ids.
     #[must_use]
     pub fn split(&self, split: Split) -> Vec<&Task> {
-        self.tasks.iter().filter(|task| task.split == split).collect()
+        self.tasks
+            .iter()
+            .filter(|task| task.split == split)
+            .collect()
     }
 
     /// Lower-case hex SHA-256 over the sorted (split, id, game hash): equal when the same games are asked the same way,
     /// wherever they lie.
     #[must_use]
     pub fn hash(&self) -> String {
-        let mut lines: Vec<String> =
-            self.tasks.iter().map(|task| format!("{}\t{}\t{}\n", task.split, task.id, task.hash)).collect();
+        let mut lines: Vec<String> = self
+            .tasks
+            .iter()
+            .map(|task| format!("{}\t{}\t{}\n", task.split, task.id, task.hash))
+            .collect();
         lines.sort_unstable();
         hex_sha256(lines.concat().as_bytes())
     }
@@ -161,7 +170,10 @@ impl Suite {
     /// `Outside` when a game lies outside the manifest's folder, `Io` when the file cannot be written.
     pub fn write_manifest(&self, path: impl AsRef<Path>) -> Result<(), SuiteError> {
         let path = path.as_ref();
-        let mut text = json_line(&Header { suite: self.name.clone(), format: FORMAT });
+        let mut text = json_line(&Header {
+            suite: self.name.clone(),
+            format: FORMAT,
+        });
         for task in &self.tasks {
             text.push_str(&json_line(&Entry {
                 id: task.id.clone(),
@@ -178,38 +190,70 @@ impl Suite {
 /// Lower-case hex SHA-256 of bytes.
 #[must_use]
 pub fn hex_sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}"); // writing to a String cannot fail
-        hex
-    })
+    Sha256::digest(bytes)
+        .iter()
+        .fold(String::with_capacity(64), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}"); // writing to a String cannot fail
+            hex
+        })
 }
 
 fn open_manifest(path: &Path) -> Result<Suite, SuiteError> {
     let text = fs::read_to_string(path).map_err(|source| cannot_read(path, source))?;
-    let bad_line = |line: usize, reason: String, hint| SuiteError::Manifest { path: path.into(), line, reason, hint };
-    let mut lines = text.lines().enumerate().map(|(index, line)| (index + 1, line));
+    let bad_line = |line: usize, reason: String, hint| SuiteError::Manifest {
+        path: path.into(),
+        line,
+        reason,
+        hint,
+    };
+    let mut lines = text
+        .lines()
+        .enumerate()
+        .map(|(index, line)| (index + 1, line));
 
     let header_hint = r#"the first line of a manifest is {"suite": NAME, "format": 1}"#;
     let first = lines.next().map_or("", |(_, line)| line);
-    let header: Header = serde_json::from_str(first).map_err(|e| bad_line(1, e.to_string(), header_hint))?;
+    let header: Header =
+        serde_json::from_str(first).map_err(|e| bad_line(1, e.to_string(), header_hint))?;
     if header.format != FORMAT {
-        return Err(bad_line(1, format!("unknown format {}", header.format), "this version reads format 1"));
+        return Err(bad_line(
+            1,
+            format!("unknown format {}", header.format),
+            "this version reads format 1",
+        ));
     }
 
     let root = folder_of(path);
-    let mut suite =
-        Suite { name: header.suite, root: root.into(), tasks: Vec::new(), faults: Vec::new(), left_out: Vec::new() };
+    let mut suite = Suite {
+        name: header.suite,
+        root: root.into(),
+        tasks: Vec::new(),
+        faults: Vec::new(),
+        left_out: Vec::new(),
+    };
     let mut ids = HashSet::new();
     for (number, line) in lines {
         let entry: Entry = serde_json::from_str(line).map_err(|e| {
-            bad_line(number, e.to_string(), "a game's line holds id, split, task_type, path and hash, and nothing else")
+            bad_line(
+                number,
+                e.to_string(),
+                "a game's line holds id, split, task_type, path and hash, and nothing else",
+            )
         })?;
         if !ids.insert(entry.id.clone()) {
-            return Err(bad_line(number, format!("id {:?} occurs twice", entry.id), "remove one of the two lines"));
+            return Err(bad_line(
+                number,
+                format!("id {:?} occurs twice", entry.id),
+                "remove one of the two lines",
+            ));
         }
         if !stays_below(Path::new(&entry.path)) {
             let reason = format!("path {:?} leaves the folder of the manifest", entry.path);
-            return Err(bad_line(number, reason, "paths are relative and go down only"));
+            return Err(bad_line(
+                number,
+                reason,
+                "paths are relative and go down only",
+            ));
         }
         match check_entry(&entry, root) {
             Ok(task) => suite.tasks.push(task),
@@ -224,21 +268,41 @@ fn check_entry(entry: &Entry, root: &Path) -> Result<Task, Fault> {
     let hash = match fs::read(&path) {
         Ok(bytes) => hex_sha256(&bytes),
         Err(error) => {
-            return Err(Fault { path, reason: format!("cannot read the game: {error}") });
+            return Err(Fault {
+                path,
+                reason: format!("cannot read the game: {error}"),
+            });
         }
     };
     if hash != entry.hash {
-        let reason = format!("the game is not the one in the manifest (hash {hash}, expected {})", entry.hash);
+        let reason = format!(
+            "the game is not the one in the manifest (hash {hash}, expected {})",
+            entry.hash
+        );
         return Err(Fault { path, reason });
     }
-    Ok(Task { id: entry.id.clone(), split: entry.split, task_type: entry.task_type, path, hash })
+    Ok(Task {
+        id: entry.id.clone(),
+        split: entry.split,
+        task_type: entry.task_type,
+        path,
+        hash,
+    })
 }
 
 fn open_layout(path: &Path) -> Result<Suite, SuiteError> {
     let root = layout_root(path)?.ok_or_else(|| SuiteError::NotASuite { path: path.into() })?;
-    let name = fs::canonicalize(path).ok().and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned()));
+    let name = fs::canonicalize(path)
+        .ok()
+        .and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned()));
     let name = name.unwrap_or_else(|| "suite".into());
-    let mut suite = Suite { name, root, tasks: Vec::new(), faults: Vec::new(), left_out: Vec::new() };
+    let mut suite = Suite {
+        name,
+        root,
+        tasks: Vec::new(),
+        faults: Vec::new(),
+        left_out: Vec::new(),
+    };
     for split in Split::ALL {
         let folder = suite.root.join(split.name());
         if folder.is_dir() {
@@ -258,12 +322,23 @@ fn open_layout(path: &Path) -> Result<Suite, SuiteError> {
 
 /// The folder that holds the splits: `path` itself, or a `json_…` folder in it.
 fn layout_root(path: &Path) -> Result<Option<PathBuf>, SuiteError> {
-    let holds_splits = |folder: &Path| Split::ALL.iter().any(|split| folder.join(split.name()).is_dir());
+    let holds_splits = |folder: &Path| {
+        Split::ALL
+            .iter()
+            .any(|split| folder.join(split.name()).is_dir())
+    };
     if holds_splits(path) {
         return Ok(Some(path.into()));
     }
-    let is_release = |folder: &PathBuf| folder.file_name().is_some_and(|n| n.to_string_lossy().starts_with("json_"));
-    Ok(subfolders(path)?.into_iter().filter(is_release).find(|folder| holds_splits(folder)))
+    let is_release = |folder: &PathBuf| {
+        folder
+            .file_name()
+            .is_some_and(|n| n.to_string_lossy().starts_with("json_"))
+    };
+    Ok(subfolders(path)?
+        .into_iter()
+        .filter(is_release)
+        .find(|folder| holds_splits(folder)))
 }
 
 impl Suite {
@@ -271,7 +346,10 @@ impl Suite {
         match found {
             Found::Game(task) => self.tasks.push(task),
             Found::Faulty(fault) => self.faults.push(fault),
-            Found::LeftOut(reason) => self.left_out.push(Fault { path: place.into(), reason: reason.into() }),
+            Found::LeftOut(reason) => self.left_out.push(Fault {
+                path: place.into(),
+                reason: reason.into(),
+            }),
         }
     }
 }
@@ -303,10 +381,15 @@ fn read_trial(root: &Path, split: Split, trial: &Path) -> Found {
         return Found::LeftOut("no game file");
     }
     let found = read_game(id, split, path);
-    let Found::Game(task) = found else { return found };
+    let Found::Game(task) = found else {
+        return found;
+    };
     match read_task_type(&trial.join(TRAJ_DATA)) {
         Ok(task_type) => Found::Game(Task { task_type, ..task }),
-        Err(reason) => Found::Faulty(Fault { path: trial.join(TRAJ_DATA), reason }),
+        Err(reason) => Found::Faulty(Fault {
+            path: trial.join(TRAJ_DATA),
+            reason,
+        }),
     }
 }
 
@@ -327,16 +410,37 @@ fn read_file(root: &Path, split: Split, path: &Path) -> Option<Found> {
 fn read_game(id: String, split: Split, path: PathBuf) -> Found {
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
-        Err(error) => return Found::Faulty(Fault { path, reason: format!("cannot read the game: {error}") }),
+        Err(error) => {
+            return Found::Faulty(Fault {
+                path,
+                reason: format!("cannot read the game: {error}"),
+            });
+        }
     };
-    if path.extension().is_some_and(|extension| extension == "tw-pddl") {
+    if path
+        .extension()
+        .is_some_and(|extension| extension == "tw-pddl")
+    {
         match serde_json::from_slice::<GameHead>(&bytes) {
-            Ok(GameHead { solvable: Some(false) }) => return Found::LeftOut("marked unsolvable"),
+            Ok(GameHead {
+                solvable: Some(false),
+            }) => return Found::LeftOut("marked unsolvable"),
             Ok(_) => {}
-            Err(error) => return Found::Faulty(Fault { path, reason: format!("not a game: {error}") }),
+            Err(error) => {
+                return Found::Faulty(Fault {
+                    path,
+                    reason: format!("not a game: {error}"),
+                });
+            }
         }
     }
-    Found::Game(Task { id, split, task_type: None, hash: hex_sha256(&bytes), path })
+    Found::Game(Task {
+        id,
+        split,
+        task_type: None,
+        hash: hex_sha256(&bytes),
+        path,
+    })
 }
 
 /// `None` where there is no such file.
@@ -351,20 +455,26 @@ fn read_task_type(path: &Path) -> Result<Option<TaskType>, String> {
 }
 
 fn in_order(mut suite: Suite) -> Suite {
-    suite.tasks.sort_by(|a, b| (a.split, &a.id).cmp(&(b.split, &b.id)));
+    suite
+        .tasks
+        .sort_by(|a, b| (a.split, &a.id).cmp(&(b.split, &b.id)));
     suite
 }
 
 /// What a folder holds, by name.
 fn entries(path: &Path) -> Result<Vec<PathBuf>, SuiteError> {
-    let found = fs::read_dir(path).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    let found =
+        fs::read_dir(path).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
     let mut entries: Vec<PathBuf> = found.map_err(|source| cannot_read(path, source))?;
     entries.sort();
     Ok(entries)
 }
 
 fn subfolders(path: &Path) -> Result<Vec<PathBuf>, SuiteError> {
-    Ok(entries(path)?.into_iter().filter(|entry| entry.is_dir()).collect())
+    Ok(entries(path)?
+        .into_iter()
+        .filter(|entry| entry.is_dir())
+        .collect())
 }
 
 fn folder_of(path: &Path) -> &Path {
@@ -375,19 +485,28 @@ fn folder_of(path: &Path) -> &Path {
 }
 
 fn stays_below(path: &Path) -> bool {
-    path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+    path.components()
+        .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
 }
 
 fn relative_path(path: &Path, folder: &Path) -> Result<String, SuiteError> {
-    let below = path.strip_prefix(folder).or_else(|_| match folder == Path::new(".") && stays_below(path) {
-        true => Ok(path),
-        false => Err(SuiteError::Outside { path: path.into(), folder: folder.into() }),
+    let below = path.strip_prefix(folder).or_else(|_| {
+        match folder == Path::new(".") && stays_below(path) {
+            true => Ok(path),
+            false => Err(SuiteError::Outside {
+                path: path.into(),
+                folder: folder.into(),
+            }),
+        }
     })?;
     Ok(slashed(below))
 }
 
 fn slashed(path: &Path) -> String {
-    let parts: Vec<_> = path.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+    let parts: Vec<_> = path
+        .components()
+        .map(|part| part.as_os_str().to_string_lossy())
+        .collect();
     parts.join("/")
 }
 
@@ -398,9 +517,19 @@ fn json_line(value: &impl Serialize) -> String {
 }
 
 fn cannot_read(path: &Path, source: io::Error) -> SuiteError {
-    SuiteError::Io { verb: "read", path: path.into(), hint: "name a suite folder or a manifest file", source }
+    SuiteError::Io {
+        verb: "read",
+        path: path.into(),
+        hint: "name a suite folder or a manifest file",
+        source,
+    }
 }
 
 fn cannot_write(path: &Path, source: io::Error) -> SuiteError {
-    SuiteError::Io { verb: "write", path: path.into(), hint: "name a file in a folder that exists", source }
+    SuiteError::Io {
+        verb: "write",
+        path: path.into(),
+        hint: "name a file in a folder that exists",
+        source,
+    }
 }

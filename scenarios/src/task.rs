@@ -69,7 +69,10 @@ impl FromStr for TaskType {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|t| t.name() == name).ok_or_else(|| format!("unknown task type {name:?}"))
+        Self::ALL
+            .into_iter()
+            .find(|t| t.name() == name)
+            .ok_or_else(|| format!("unknown task type {name:?}"))
     }
 }
 
@@ -89,7 +92,12 @@ pub enum Split {
 
 impl Split {
     /// All four.
-    pub const ALL: [Self; 4] = [Self::Train, Self::ValidTrain, Self::ValidSeen, Self::ValidUnseen];
+    pub const ALL: [Self; 4] = [
+        Self::Train,
+        Self::ValidTrain,
+        Self::ValidSeen,
+        Self::ValidUnseen,
+    ];
 
     /// ALFWorld's folder name.
     #[must_use]
@@ -116,7 +124,11 @@ impl FromStr for Split {
         Self::ALL
             .into_iter()
             .find(|s| s.name() == name)
-            .ok_or_else(|| format!("unknown split {name:?}; known: train, valid_train, valid_seen, valid_unseen"))
+            .ok_or_else(|| {
+                format!(
+                    "unknown split {name:?}; known: train, valid_train, valid_seen, valid_unseen"
+                )
+            })
     }
 }
 

@@ -42,7 +42,9 @@ impl TextVersion {
     /// The version of a TWL2 grammar, by its action templates; `None` where they are of neither or of both.
     #[must_use]
     pub fn of_grammar(grammar: &str) -> Option<Self> {
-        let has_template = |version: &Self| templates(grammar).any(|template| version.put_parts(template).is_some());
+        let has_template = |version: &Self| {
+            templates(grammar).any(|template| version.put_parts(template).is_some())
+        };
         only(Self::ALL.into_iter().filter(has_template))
     }
 
@@ -62,26 +64,51 @@ impl TextVersion {
     /// The version that a logged episode shows; `None` where nothing in it tells, or where it contradicts itself.
     #[must_use]
     pub fn of_trajectory(trajectory: &Trajectory) -> Option<Self> {
-        let later = trajectory.turns.iter().skip(1).map(|turn| turn.observation.as_str());
+        let later = trajectory
+            .turns
+            .iter()
+            .skip(1)
+            .map(|turn| turn.observation.as_str());
         let answers = later.chain([trajectory.last_observation.as_str()]);
-        let shown = |(action, answer): (Option<&str>, &str)| Self::of_answer(action?.trim(), answer);
-        only(trajectory.turns.iter().map(|turn| turn.action.as_deref()).zip(answers).filter_map(shown))
+        let shown =
+            |(action, answer): (Option<&str>, &str)| Self::of_answer(action?.trim(), answer);
+        only(
+            trajectory
+                .turns
+                .iter()
+                .map(|turn| turn.action.as_deref())
+                .zip(answers)
+                .filter_map(shown),
+        )
     }
 
     /// The version that a command and its answer show.
     fn of_answer(command: &str, answer: &str) -> Option<Self> {
         let put = |version: &Self| {
             let parts = version.put_parts(command);
-            parts.is_some_and(|(object, receptacle)| answer.starts_with(&version.put_feedback(object, receptacle)))
+            parts.is_some_and(|(object, receptacle)| {
+                answer.starts_with(&version.put_feedback(object, receptacle))
+            })
         };
-        Self::ALL.into_iter().find(put).or_else(|| Self::of_arrival(command, answer))
+        Self::ALL
+            .into_iter()
+            .find(put)
+            .or_else(|| Self::of_arrival(command, answer))
     }
 
     fn of_arrival(command: &str, answer: &str) -> Option<Self> {
         let receptacle = command.strip_prefix("go to ")?;
         let (place, _) = answer.strip_prefix("You arrive at ")?.split_once('.')?;
-        let is_location = || place.strip_prefix("loc ").is_some_and(|number| number.parse::<u32>().is_ok());
-        if place == receptacle { Some(Self::V2_1_3) } else { is_location().then_some(Self::V2_1_1) }
+        let is_location = || {
+            place
+                .strip_prefix("loc ")
+                .is_some_and(|number| number.parse::<u32>().is_ok())
+        };
+        if place == receptacle {
+            Some(Self::V2_1_3)
+        } else {
+            is_location().then_some(Self::V2_1_1)
+        }
     }
 
     /// The command that puts an object down.
@@ -129,7 +156,10 @@ impl FromStr for TextVersion {
 
     fn from_str(name: &str) -> Result<Self, String> {
         let unknown = || format!("unknown text version {name:?}; known: 2.1.1, 2.1.3");
-        Self::ALL.into_iter().find(|version| version.name() == name).ok_or_else(unknown)
+        Self::ALL
+            .into_iter()
+            .find(|version| version.name() == name)
+            .ok_or_else(unknown)
     }
 }
 
@@ -143,7 +173,11 @@ fn only(evidence: impl IntoIterator<Item = TextVersion>) -> Option<TextVersion> 
 /// The command templates of a grammar: what stands in quotes after `template ::`.
 fn templates(grammar: &str) -> impl Iterator<Item = &str> {
     grammar.split("template").skip(1).filter_map(|rest| {
-        let quoted = rest.trim_start().strip_prefix("::")?.trim_start().strip_prefix('"')?;
+        let quoted = rest
+            .trim_start()
+            .strip_prefix("::")?
+            .trim_start()
+            .strip_prefix('"')?;
         quoted.trim_start_matches('"').split('"').next()
     })
 }
@@ -156,7 +190,14 @@ mod tests {
     use crate::trajectory::{Outcome, Protocol, Spent, Turn};
 
     fn few(text: TextVersion) -> GenerateOptions {
-        GenerateOptions { train: 6, valid_train: 0, seen: 0, unseen: 6, text, ..GenerateOptions::default() }
+        GenerateOptions {
+            train: 6,
+            valid_train: 0,
+            seen: 0,
+            unseen: 6,
+            text,
+            ..GenerateOptions::default()
+        }
     }
 
     /// Turns of (action, what the world answered).
@@ -193,8 +234,14 @@ mod tests {
     fn a_version_is_written_as_its_number() {
         for version in TextVersion::ALL {
             assert_eq!(version.to_string().parse(), Ok(version));
-            assert_eq!(serde_json::to_string(&version).unwrap(), format!("\"{version}\""));
-            assert_eq!(serde_json::from_str::<TextVersion>(&format!("\"{version}\"")).unwrap(), version);
+            assert_eq!(
+                serde_json::to_string(&version).unwrap(),
+                format!("\"{version}\"")
+            );
+            assert_eq!(
+                serde_json::from_str::<TextVersion>(&format!("\"{version}\"")).unwrap(),
+                version
+            );
         }
         let error = "2.1.2".parse::<TextVersion>().unwrap_err();
         assert_eq!(error, "unknown text version \"2.1.2\"; known: 2.1.1, 2.1.3");
@@ -204,11 +251,19 @@ mod tests {
     fn a_grammar_tells_by_its_templates() {
         let older = "action Put { template :: \"put {o} in/on {r}\"; feedback :: \"#put#\"; }";
         let newer = "action Put {\n  template::\"move {o} to {r}\";\n}";
-        let neither = "action Put { template :: \"put {o} into {r}\"; feedback :: \"move {o} to {r}\"; }";
+        let neither =
+            "action Put { template :: \"put {o} into {r}\"; feedback :: \"move {o} to {r}\"; }";
         assert_eq!(TextVersion::of_grammar(older), Some(TextVersion::V2_1_1));
         assert_eq!(TextVersion::of_grammar(newer), Some(TextVersion::V2_1_3));
         assert_eq!(TextVersion::of_grammar(&format!("{older}{newer}")), None);
-        for text in [neither, "", "template", "template ::", "template :: \"", "template :: \"move"] {
+        for text in [
+            neither,
+            "",
+            "template",
+            "template ::",
+            "template :: \"",
+            "template :: \"move",
+        ] {
             assert_eq!(TextVersion::of_grammar(text), None, "{text:?}");
         }
     }
@@ -217,11 +272,21 @@ mod tests {
     fn generated_games_say_their_version() {
         for version in TextVersion::ALL {
             for (_, game) in games(&few(version)).unwrap() {
-                assert_eq!(TextVersion::of_grammar(&game.grammar), Some(version), "{}", game.id);
+                assert_eq!(
+                    TextVersion::of_grammar(&game.grammar),
+                    Some(version),
+                    "{}",
+                    game.id
+                );
             }
             let folder = tempfile::tempdir().unwrap();
             for task in generate(folder.path(), &few(version)).unwrap().tasks {
-                assert_eq!(TextVersion::of_game(&task.path), Some(version), "{}", task.id);
+                assert_eq!(
+                    TextVersion::of_game(&task.path),
+                    Some(version),
+                    "{}",
+                    task.id
+                );
             }
         }
     }
@@ -232,7 +297,14 @@ mod tests {
         let path = folder.path().join("game");
         assert_eq!(TextVersion::of_game(&path), None, "no file");
         assert_eq!(TextVersion::of_game(folder.path()), None, "a folder");
-        for content in [&b"\xff\x00"[..], b"", b"{}", b"{\"grammar\": 1}", b"{\"grammar\": \"\"}", b"[1, 2"] {
+        for content in [
+            &b"\xff\x00"[..],
+            b"",
+            b"{}",
+            b"{\"grammar\": 1}",
+            b"{\"grammar\": \"\"}",
+            b"[1, 2",
+        ] {
             fs::write(&path, content).unwrap();
             assert_eq!(TextVersion::of_game(&path), None, "{content:?}");
         }
@@ -240,28 +312,51 @@ mod tests {
 
     #[test]
     fn an_episode_tells_by_what_was_said() {
-        let desk = (Some("go to desk 1"), "You arrive at desk 1. On the desk 1, you see nothing.");
-        let loc = (Some("go to desk 1"), "You arrive at loc 14. On the desk 1, you see nothing.");
-        let moved = (Some(" move cup 1 to desk 1"), "You move the cup 1 to the desk 1.\nAdmissible commands: look");
-        let put = (Some("put cup 1 in/on desk 1"), "You put the cup 1 in/on the desk 1.");
+        let desk = (
+            Some("go to desk 1"),
+            "You arrive at desk 1. On the desk 1, you see nothing.",
+        );
+        let loc = (
+            Some("go to desk 1"),
+            "You arrive at loc 14. On the desk 1, you see nothing.",
+        );
+        let moved = (
+            Some(" move cup 1 to desk 1"),
+            "You move the cup 1 to the desk 1.\nAdmissible commands: look",
+        );
+        let put = (
+            Some("put cup 1 in/on desk 1"),
+            "You put the cup 1 in/on the desk 1.",
+        );
         let silent = [
             (None, "You arrive at loc 14."),
             (Some("look"), "You arrive at loc 14."),
             (Some("go to desk 1"), "Nothing happens."),
             (Some("go to desk 1"), "You arrive at last. Nobody is here."),
             (Some("put cup 1 in/on desk 1"), "Nothing happens."),
-            (Some("move cup 1 to desk 1"), "You put the cup 1 in/on the desk 1."),
+            (
+                Some("move cup 1 to desk 1"),
+                "You put the cup 1 in/on the desk 1.",
+            ),
         ];
         let version = |said: &[_]| TextVersion::of_trajectory(&trajectory(said));
         assert_eq!(version(&[]), None);
         assert_eq!(version(&silent), None);
         for told in [desk, moved] {
             assert_eq!(version(&[told]), Some(TextVersion::V2_1_3), "{told:?}");
-            assert_eq!(version(&[silent[0], told, silent[2]]), Some(TextVersion::V2_1_3), "{told:?}");
+            assert_eq!(
+                version(&[silent[0], told, silent[2]]),
+                Some(TextVersion::V2_1_3),
+                "{told:?}"
+            );
         }
         for told in [loc, put] {
             assert_eq!(version(&[told]), Some(TextVersion::V2_1_1), "{told:?}");
-            assert_eq!(version(&[silent[1], told, silent[3]]), Some(TextVersion::V2_1_1), "{told:?}");
+            assert_eq!(
+                version(&[silent[1], told, silent[3]]),
+                Some(TextVersion::V2_1_1),
+                "{told:?}"
+            );
         }
         assert_eq!(version(&[desk, put]), None, "a contradiction tells nothing");
     }

@@ -85,8 +85,14 @@ pub enum Chooser {
 
 impl Chooser {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::AfterValue, Self::SoftValue, Self::LogRatio, Self::Logprob, Self::Random, Self::Oracle];
+    pub const ALL: [Self; 6] = [
+        Self::AfterValue,
+        Self::SoftValue,
+        Self::LogRatio,
+        Self::Logprob,
+        Self::Random,
+        Self::Oracle,
+    ];
     /// Reward per nat of [`Chooser::SoftValue`]: that of the lessons' recipes.
     pub const BETA: f32 = 0.1;
 
@@ -110,7 +116,9 @@ impl FromStr for Chooser {
     fn from_str(name: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|chooser| chooser.name() == name);
         found.ok_or_else(|| {
-            format!("`{name}` is none of after_value, soft_value, log_ratio, logprob, random and oracle")
+            format!(
+                "`{name}` is none of after_value, soft_value, log_ratio, logprob, random and oracle"
+            )
         })
     }
 }
@@ -148,11 +156,15 @@ impl FromStr for Search {
     /// As it is displayed; the number is at least 1.
     fn from_str(text: &str) -> Result<Self, String> {
         let parts = text.split_once(':');
-        let number = parts.and_then(|(_, number)| number.parse().ok()).filter(|number| *number > 0);
+        let number = parts
+            .and_then(|(_, number)| number.parse().ok())
+            .filter(|number| *number > 0);
         match (parts.map(|(kind, _)| kind), number) {
             (Some("beam"), Some(width)) => Ok(Self::Beam { width }),
             (Some("best-first"), Some(budget)) => Ok(Self::BestFirst { budget }),
-            _ => Err(format!("`{text}` is neither beam:B nor best-first:N, with a number from 1")),
+            _ => Err(format!(
+                "`{text}` is neither beam:B nor best-first:N, with a number from 1"
+            )),
         }
     }
 }
@@ -208,18 +220,27 @@ pub struct Turn {
 mod hex_digits {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 
-    pub(super) fn serialize<S: Serializer>(number: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        number: &Option<u64>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         match number {
             Some(number) => serializer.collect_str(&format_args!("{number:016x}")),
             None => serializer.serialize_none(),
         }
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-        let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<u64>, D::Error> {
+        let Some(text) = Option::<String>::deserialize(deserializer)? else {
+            return Ok(None);
+        };
         let is_hex = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         let number = u64::from_str_radix(&text, 16).ok().filter(|_| is_hex);
-        number.map(Some).ok_or_else(|| D::Error::custom(format!("state {text:?} is not 16 hex digits")))
+        number
+            .map(Some)
+            .ok_or_else(|| D::Error::custom(format!("state {text:?} is not 16 hex digits")))
     }
 }
 
@@ -288,10 +309,17 @@ impl FromStr for History {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        let last = || name.strip_prefix("last_")?.parse().ok().filter(|turns| *turns > 0);
+        let last = || {
+            name.strip_prefix("last_")?
+                .parse()
+                .ok()
+                .filter(|turns| *turns > 0)
+        };
         match name {
             "full" => Ok(Self::Full),
-            _ => last().map(Self::Last).ok_or_else(|| format!("`{name}` is neither full nor last_N, N above 0")),
+            _ => last()
+                .map(Self::Last)
+                .ok_or_else(|| format!("`{name}` is neither full nor last_N, N above 0")),
         }
     }
 }
@@ -474,13 +502,19 @@ impl Trajectory {
     /// How many turns held no command.
     #[must_use]
     pub fn malformed_turns(&self) -> usize {
-        self.turns.iter().filter(|turn| turn.action.is_none()).count()
+        self.turns
+            .iter()
+            .filter(|turn| turn.action.is_none())
+            .count()
     }
 
     /// Tokens in the whole episode.
     #[must_use]
     pub fn tokens(&self) -> usize {
-        self.turns.iter().map(|turn| turn.observation_tokens.len() + turn.completion_tokens.len()).sum()
+        self.turns
+            .iter()
+            .map(|turn| turn.observation_tokens.len() + turn.completion_tokens.len())
+            .sum()
     }
 }
 
@@ -492,7 +526,10 @@ mod tests {
     fn an_outcome_is_named_as_it_is_logged() {
         use Outcome::{ContextLimit, EnvFailed, Failure, Success, TurnLimit};
         for outcome in [Success, Failure, TurnLimit, ContextLimit, EnvFailed] {
-            assert_eq!(serde_json::to_string(&outcome).unwrap(), format!("{:?}", outcome.name()));
+            assert_eq!(
+                serde_json::to_string(&outcome).unwrap(),
+                format!("{:?}", outcome.name())
+            );
         }
     }
 
@@ -503,11 +540,23 @@ mod tests {
         let turn: Turn = serde_json::from_str(old).unwrap();
         assert_eq!((turn.state, turn.process_score), (None, None));
         assert_eq!(serde_json::to_string(&turn).unwrap(), old);
-        let told = Turn { state: Some(0xab_cdef_0123), process_score: Some(0.25), ..turn };
+        let told = Turn {
+            state: Some(0xab_cdef_0123),
+            process_score: Some(0.25),
+            ..turn
+        };
         let text = serde_json::to_string(&told).unwrap();
-        assert!(text.ends_with(r#","state":"000000abcdef0123","process_score":0.25}"#), "{text}");
+        assert!(
+            text.ends_with(r#","state":"000000abcdef0123","process_score":0.25}"#),
+            "{text}"
+        );
         assert_eq!(serde_json::from_str::<Turn>(&text).unwrap(), told);
-        for wrong in ["\"abcdef0123\"", "\"000000abcdefg123\"", "\"+00000abcdef0123\"", "7"] {
+        for wrong in [
+            "\"abcdef0123\"",
+            "\"000000abcdefg123\"",
+            "\"+00000abcdef0123\"",
+            "7",
+        ] {
             let text = text.replace("\"000000abcdef0123\"", wrong);
             assert!(serde_json::from_str::<Turn>(&text).is_err(), "{wrong}");
         }
@@ -518,8 +567,14 @@ mod tests {
     fn a_protocol_tells_of_a_translation_only_where_there_is_one() {
         let own = serde_json::to_string(&Protocol::default()).unwrap();
         assert!(!own.contains("translated_to"), "{own}");
-        assert_eq!(serde_json::from_str::<Protocol>(&own).unwrap(), Protocol::default());
-        let translated = Protocol { translated_to: Some(TextVersion::V2_1_1), ..Protocol::default() };
+        assert_eq!(
+            serde_json::from_str::<Protocol>(&own).unwrap(),
+            Protocol::default()
+        );
+        let translated = Protocol {
+            translated_to: Some(TextVersion::V2_1_1),
+            ..Protocol::default()
+        };
         let text = serde_json::to_string(&translated).unwrap();
         assert!(text.ends_with(",\"translated_to\":\"2.1.1\"}"), "{text}");
         assert_eq!(serde_json::from_str::<Protocol>(&text).unwrap(), translated);
@@ -528,7 +583,10 @@ mod tests {
     /// Logs from before there were windows say `full`, and an episode that saw everything is still written so.
     #[test]
     fn a_history_is_full_or_a_number_of_turns() {
-        for (text, history) in [("\"full\"", History::Full), ("\"last_2\"", History::Last(2))] {
+        for (text, history) in [
+            ("\"full\"", History::Full),
+            ("\"last_2\"", History::Last(2)),
+        ] {
             assert_eq!(serde_json::from_str::<History>(text).unwrap(), history);
             assert_eq!(serde_json::to_string(&history).unwrap(), text);
         }
@@ -542,12 +600,29 @@ mod tests {
         for search in [Search::Beam { width: 3 }, Search::BestFirst { budget: 120 }] {
             assert_eq!(search.to_string().parse(), Ok(search));
         }
-        for wrong in ["beam", "beam:0", "beam:-1", "best-first:", "best_first:3", "greedy:2", ""] {
-            assert!(wrong.parse::<Search>().unwrap_err().contains("beam:B"), "{wrong}");
+        for wrong in [
+            "beam",
+            "beam:0",
+            "beam:-1",
+            "best-first:",
+            "best_first:3",
+            "greedy:2",
+            "",
+        ] {
+            assert!(
+                wrong.parse::<Search>().unwrap_err().contains("beam:B"),
+                "{wrong}"
+            );
         }
-        let searched = Protocol { search: Some(Search::Beam { width: 3 }), ..Protocol::default() };
+        let searched = Protocol {
+            search: Some(Search::Beam { width: 3 }),
+            ..Protocol::default()
+        };
         let text = serde_json::to_string(&searched).unwrap();
-        assert!(text.contains(r#""search":{"kind":"beam","width":3}"#), "{text}");
+        assert!(
+            text.contains(r#""search":{"kind":"beam","width":3}"#),
+            "{text}"
+        );
         assert_eq!(serde_json::from_str::<Protocol>(&text).unwrap(), searched);
     }
 }

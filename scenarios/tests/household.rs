@@ -10,7 +10,14 @@ use std::fs;
 use std::path::Path;
 
 fn options(seed: u64) -> GenerateOptions {
-    GenerateOptions { seed, train: 120, valid_train: 24, seen: 24, unseen: 36, ..GenerateOptions::default() }
+    GenerateOptions {
+        seed,
+        train: 120,
+        valid_train: 24,
+        seen: 24,
+        unseen: 36,
+        ..GenerateOptions::default()
+    }
 }
 
 /// Every file below a folder, by its path from there.
@@ -23,7 +30,13 @@ fn bytes_below(root: &Path) -> BTreeMap<String, Vec<u8>> {
             if path.is_dir() {
                 folders.push(path);
             } else {
-                files.insert(path.strip_prefix(root).unwrap().to_string_lossy().into_owned(), fs::read(&path).unwrap());
+                files.insert(
+                    path.strip_prefix(root)
+                        .unwrap()
+                        .to_string_lossy()
+                        .into_owned(),
+                    fs::read(&path).unwrap(),
+                );
             }
         }
     }
@@ -33,7 +46,13 @@ fn bytes_below(root: &Path) -> BTreeMap<String, Vec<u8>> {
 #[test]
 fn the_same_seed_writes_the_same_bytes() {
     let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let few = GenerateOptions { train: 12, valid_train: 6, seen: 6, unseen: 6, ..options(3) };
+    let few = GenerateOptions {
+        train: 12,
+        valid_train: 6,
+        seen: 6,
+        unseen: 6,
+        ..options(3)
+    };
     let suite = generate(first.path(), &few).unwrap();
     generate(second.path(), &few).unwrap();
     let files = bytes_below(first.path());
@@ -43,7 +62,11 @@ fn the_same_seed_writes_the_same_bytes() {
 
     fs::remove_file(first.path().join(MANIFEST)).unwrap();
     let unlisted = Suite::open(first.path()).unwrap();
-    assert_eq!((&unlisted.tasks, unlisted.hash()), (&suite.tasks, suite.hash()), "ALFWorld's layout holds the same");
+    assert_eq!(
+        (&unlisted.tasks, unlisted.hash()),
+        (&suite.tasks, suite.hash()),
+        "ALFWorld's layout holds the same"
+    );
     let error = generate(second.path(), &few).unwrap_err().to_string();
     assert!(error.contains("holds a suite already\nhint: "), "{error}");
 }
@@ -52,16 +75,33 @@ fn the_same_seed_writes_the_same_bytes() {
 #[test]
 fn seed_one_is_pinned() {
     let folder = tempfile::tempdir().unwrap();
-    let few = GenerateOptions { train: 12, valid_train: 6, seen: 6, unseen: 6, ..options(1) };
+    let few = GenerateOptions {
+        train: 12,
+        valid_train: 6,
+        seen: 6,
+        unseen: 6,
+        ..options(1)
+    };
     let hash = generate(folder.path(), &few).unwrap().hash();
-    assert_eq!(hash, "63b01404f3ef8e0395cad8f5a3f767f0b587838eb33bab1acf3c14417f5f036f");
+    assert_eq!(
+        hash,
+        "63b01404f3ef8e0395cad8f5a3f767f0b587838eb33bab1acf3c14417f5f036f"
+    );
 }
 
 #[test]
 fn seeds_differ_and_no_game_occurs_twice() {
     let content = |game: &Game| game.problem.lines().skip(1).collect::<Vec<_>>().join("\n");
-    let first: HashSet<_> = games(&options(1)).unwrap().iter().map(|(_, game)| content(game)).collect();
-    let second: HashSet<_> = games(&options(2)).unwrap().iter().map(|(_, game)| content(game)).collect();
+    let first: HashSet<_> = games(&options(1))
+        .unwrap()
+        .iter()
+        .map(|(_, game)| content(game))
+        .collect();
+    let second: HashSet<_> = games(&options(2))
+        .unwrap()
+        .iter()
+        .map(|(_, game)| content(game))
+        .collect();
     assert_eq!((first.len(), second.len()), (204, 204));
     assert!(first.is_disjoint(&second));
 }
@@ -71,7 +111,10 @@ fn unseen_layouts_occur_in_no_other_split_under_any_seed() {
     let mut where_used: HashMap<bool, HashSet<String>> = HashMap::new();
     for seed in 1..4 {
         for (split, game) in games(&options(seed)).unwrap() {
-            where_used.entry(split == Split::ValidUnseen).or_default().insert(game.layout);
+            where_used
+                .entry(split == Split::ValidUnseen)
+                .or_default()
+                .insert(game.layout);
         }
     }
     assert!(where_used[&true].is_disjoint(&where_used[&false]));
@@ -81,12 +124,23 @@ fn unseen_layouts_occur_in_no_other_split_under_any_seed() {
 #[test]
 fn seen_layouts_occur_in_train() {
     for train in [6, 12, 120] {
-        let games = games(&GenerateOptions { train, ..options(5) }).unwrap();
+        let games = games(&GenerateOptions {
+            train,
+            ..options(5)
+        })
+        .unwrap();
         let layouts = |split: Split| -> HashSet<&str> {
-            games.iter().filter(|(of, _)| *of == split).map(|(_, game)| game.layout.as_str()).collect()
+            games
+                .iter()
+                .filter(|(of, _)| *of == split)
+                .map(|(_, game)| game.layout.as_str())
+                .collect()
         };
         for split in [Split::ValidTrain, Split::ValidSeen] {
-            assert!(layouts(split).is_subset(&layouts(Split::Train)), "{train}: {split}");
+            assert!(
+                layouts(split).is_subset(&layouts(Split::Train)),
+                "{train}: {split}"
+            );
         }
     }
 }
@@ -98,7 +152,12 @@ fn every_split_asks_all_six_kinds_equally() {
         *counts.entry((split, game.task_type)).or_default() += 1;
     }
     for ((split, _), count) in counts {
-        let expected = [(Split::Train, 20), (Split::ValidTrain, 4), (Split::ValidSeen, 4), (Split::ValidUnseen, 6)];
+        let expected = [
+            (Split::Train, 20),
+            (Split::ValidTrain, 4),
+            (Split::ValidSeen, 4),
+            (Split::ValidUnseen, 6),
+        ];
         assert!(expected.contains(&(split, count)), "{split}: {count}");
     }
 }
@@ -108,47 +167,92 @@ fn names_and_sentences_have_alfworlds_forms() {
     for (_, game) in games(&options(1)).unwrap() {
         let (task, trial) = game.id.split_once('/').unwrap();
         let goal = &game.goal;
-        let last = goal.parent.map(|p| p.title).or(goal.lamp.map(|l| l.title)).unwrap();
-        assert_eq!(task, format!("{}-{}-None-{last}-{}", game.task_type, goal.target.title, game.layout));
-        assert!(trial.starts_with("trial_S1_") && trial.len() == 14, "{trial}");
+        let last = goal
+            .parent
+            .map(|p| p.title)
+            .or(goal.lamp.map(|l| l.title))
+            .unwrap();
+        assert_eq!(
+            task,
+            format!(
+                "{}-{}-None-{last}-{}",
+                game.task_type, goal.target.title, game.layout
+            )
+        );
+        assert!(
+            trial.starts_with("trial_S1_") && trial.len() == 14,
+            "{trial}"
+        );
 
         let what = goal.target.name;
-        let place = goal.parent.map_or(String::new(), |parent| parent.name.to_owned());
+        let place = goal
+            .parent
+            .map_or(String::new(), |parent| parent.name.to_owned());
         let forms = match game.task_type {
-            TaskType::PickAndPlaceSimple => {
-                [format!("put a {what} in {place}."), format!("put some {what} on {place}.")]
-            }
-            TaskType::LookAtObjInLight => {
-                [format!("look at {what} under the desklamp."), format!("examine the {what} with the desklamp.")]
-            }
+            TaskType::PickAndPlaceSimple => [
+                format!("put a {what} in {place}."),
+                format!("put some {what} on {place}."),
+            ],
+            TaskType::LookAtObjInLight => [
+                format!("look at {what} under the desklamp."),
+                format!("examine the {what} with the desklamp."),
+            ],
             TaskType::PickCleanThenPlaceInRecep => treated("clean", "clean", what, &place),
             TaskType::PickHeatThenPlaceInRecep => treated("hot", "heat", what, &place),
             TaskType::PickCoolThenPlaceInRecep => treated("cool", "cool", what, &place),
-            TaskType::PickTwoObjAndPlace => {
-                [format!("put two {what} in {place}."), format!("find two {what} and put them in {place}.")]
-            }
+            TaskType::PickTwoObjAndPlace => [
+                format!("put two {what} in {place}."),
+                format!("find two {what} and put them in {place}."),
+            ],
         };
         assert!(forms.contains(&game.sentence), "{}", game.sentence);
-        assert!(game.grammar.contains(&format!("Your task is to: {}\"", game.sentence)));
+        assert!(
+            game.grammar
+                .contains(&format!("Your task is to: {}\"", game.sentence))
+        );
     }
 }
 
 fn treated(how: &str, verb: &str, what: &str, place: &str) -> [String; 2] {
-    [format!("put a {how} {what} in {place}."), format!("{verb} some {what} and put it in {place}.")]
+    [
+        format!("put a {how} {what} in {place}."),
+        format!("{verb} some {what} and put it in {place}."),
+    ]
 }
 
 #[test]
 fn rooms_have_the_promised_size() {
-    for (size, receptacles, objects) in [(Size::Small, 7..=13, 6..=14), (Size::Full, 10..=54, 8..=64)] {
+    for (size, receptacles, objects) in
+        [(Size::Small, 7..=13, 6..=14), (Size::Full, 10..=54, 8..=64)]
+    {
         for layout in layouts(size) {
-            assert!(receptacles.contains(&layout.receptacles.len()), "{}: {}", layout.id, layout.receptacles.len());
-            let closed = layout.receptacles.iter().all(|r| r.door == Door::Absent || r.kind.openable);
+            assert!(
+                receptacles.contains(&layout.receptacles.len()),
+                "{}: {}",
+                layout.id,
+                layout.receptacles.len()
+            );
+            let closed = layout
+                .receptacles
+                .iter()
+                .all(|r| r.door == Door::Absent || r.kind.openable);
             assert!(closed, "{}", layout.id);
         }
-        let few = GenerateOptions { size, train: 60, valid_train: 0, seen: 0, unseen: 0, ..options(9) };
+        let few = GenerateOptions {
+            size,
+            train: 60,
+            valid_train: 0,
+            seen: 0,
+            unseen: 0,
+            ..options(9)
+        };
         let games = games(&few).unwrap();
         for (_, game) in games {
-            let count = game.problem.lines().filter(|line| line.ends_with(" - item")).count();
+            let count = game
+                .problem
+                .lines()
+                .filter(|line| line.ends_with(" - item"))
+                .count();
             assert!(objects.contains(&count), "{}: {count}", game.id);
         }
     }
@@ -163,6 +267,11 @@ fn walkthroughs_are_as_short_as_the_kind_allows() {
             TaskType::PickTwoObjAndPlace => 6..=11,
             _ => 4..=8,
         };
-        assert!(range.contains(&game.walkthrough.len()), "{}: {:?}", game.id, game.walkthrough);
+        assert!(
+            range.contains(&game.walkthrough.len()),
+            "{}: {:?}",
+            game.id,
+            game.walkthrough
+        );
     }
 }

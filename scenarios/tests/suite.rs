@@ -15,12 +15,32 @@ fn lay_out(root: &Path) {
     let trials = [
         ("train/put-Mug-None-Desk-1/trial_2", Some(GAME), Some(PUT)),
         ("train/put-Mug-None-Desk-1/trial_1", Some(GAME), None),
-        ("valid_seen/put-Mug-None-Desk-1/trial_1", Some(GAME), Some(PUT)),
-        ("train/put-Mug-None-Desk-2/trial_broken_game", Some("{"), Some(PUT)),
-        ("train/put-Mug-None-Desk-2/trial_broken_data", Some(GAME), Some(r#"{"task_type": "stack"}"#)),
+        (
+            "valid_seen/put-Mug-None-Desk-1/trial_1",
+            Some(GAME),
+            Some(PUT),
+        ),
+        (
+            "train/put-Mug-None-Desk-2/trial_broken_game",
+            Some("{"),
+            Some(PUT),
+        ),
+        (
+            "train/put-Mug-None-Desk-2/trial_broken_data",
+            Some(GAME),
+            Some(r#"{"task_type": "stack"}"#),
+        ),
         ("train/put-Mug-None-Desk-2/trial_no_game", None, Some(PUT)),
-        ("train/put-Mug-None-Desk-2/trial_unsolvable", Some(r#"{"solvable": false}"#), Some(PUT)),
-        ("train/pick_and_place_with_movable_recep-Mug-Bowl-Desk-2/trial_1", Some(GAME), Some(PUT)),
+        (
+            "train/put-Mug-None-Desk-2/trial_unsolvable",
+            Some(r#"{"solvable": false}"#),
+            Some(PUT),
+        ),
+        (
+            "train/pick_and_place_with_movable_recep-Mug-Bowl-Desk-2/trial_1",
+            Some(GAME),
+            Some(PUT),
+        ),
     ];
     for (folder, game, data) in trials {
         let folder = root.join(folder);
@@ -56,12 +76,30 @@ fn alfworlds_layout_is_read_as_it_is_and_everything_left_out_is_named() {
     assert_eq!(suite.split(Split::Train).len(), 2);
     assert_eq!(suite.split(Split::ValidUnseen).len(), 0);
 
-    let faults: Vec<_> = suite.faults.iter().map(|fault| fault.reason.as_str()).collect();
+    let faults: Vec<_> = suite
+        .faults
+        .iter()
+        .map(|fault| fault.reason.as_str())
+        .collect();
     assert_eq!(faults.len(), 2, "{faults:?}");
-    assert!(faults[0].starts_with("unknown variant `stack`"), "{faults:?}");
+    assert!(
+        faults[0].starts_with("unknown variant `stack`"),
+        "{faults:?}"
+    );
     assert!(faults[1].starts_with("not a game: EOF"), "{faults:?}");
-    let left_out: Vec<_> = suite.left_out.iter().map(|fault| fault.reason.as_str()).collect();
-    assert_eq!(left_out, ["movable receptacle or sliced object", "no game file", "marked unsolvable"]);
+    let left_out: Vec<_> = suite
+        .left_out
+        .iter()
+        .map(|fault| fault.reason.as_str())
+        .collect();
+    assert_eq!(
+        left_out,
+        [
+            "movable receptacle or sliced object",
+            "no game file",
+            "marked unsolvable"
+        ]
+    );
 }
 
 /// What `tw-make … --output SPLIT/NAME.z8` leaves behind.
@@ -88,13 +126,31 @@ fn files_in_the_folder_of_a_split_are_games_themselves() {
         fs::write(path, content).unwrap();
     }
     let suite = Suite::open(folder.path()).unwrap();
-    let games = ["train/coin1.z8", "train/kitchen.tw-pddl", "train/sliced-movable.z5", "valid_unseen/coin2.z8"];
+    let games = [
+        "train/coin1.z8",
+        "train/kitchen.tw-pddl",
+        "train/sliced-movable.z5",
+        "valid_unseen/coin2.z8",
+    ];
     assert_eq!(ids(&suite), games);
-    assert!(suite.tasks.iter().all(|task| task.task_type.is_none() && task.path == folder.path().join(&task.id)));
+    assert!(
+        suite
+            .tasks
+            .iter()
+            .all(|task| task.task_type.is_none() && task.path == folder.path().join(&task.id))
+    );
     assert_eq!(suite.tasks[0].hash, hex_sha256(b"\x08 not JSON"));
     let named = |faults: &[scenarios::suite::Fault]| -> Vec<(String, String)> {
-        let name = |path: &Path| path.strip_prefix(folder.path()).unwrap().display().to_string();
-        faults.iter().map(|fault| (name(&fault.path), fault.reason.clone())).collect()
+        let name = |path: &Path| {
+            path.strip_prefix(folder.path())
+                .unwrap()
+                .display()
+                .to_string()
+        };
+        faults
+            .iter()
+            .map(|fault| (name(&fault.path), fault.reason.clone()))
+            .collect()
     };
     let owned = |path: &str, reason: &str| (path.to_string(), reason.to_string());
     assert_eq!(
@@ -105,14 +161,25 @@ fn files_in_the_folder_of_a_split_are_games_themselves() {
         ]
     );
     let faults = named(&suite.faults);
-    assert!(faults.len() == 1 && faults[0].0 == "train/torn.tw-pddl", "{faults:?}");
+    assert!(
+        faults.len() == 1 && faults[0].0 == "train/torn.tw-pddl",
+        "{faults:?}"
+    );
     assert!(faults[0].1.starts_with("not a game: EOF"), "{faults:?}");
 
     lay_out(folder.path());
     let both = Suite::open(folder.path()).unwrap();
-    assert_eq!(both.tasks.len(), suite.tasks.len() + 3, "both layouts in one folder");
+    assert_eq!(
+        both.tasks.len(),
+        suite.tasks.len() + 3,
+        "both layouts in one folder"
+    );
     both.write_manifest(folder.path().join(MANIFEST)).unwrap();
-    assert_eq!(Suite::open(folder.path()).unwrap().tasks, both.tasks, "a manifest names games of both");
+    assert_eq!(
+        Suite::open(folder.path()).unwrap().tasks,
+        both.tasks,
+        "a manifest names games of both"
+    );
 }
 
 #[test]
@@ -132,8 +199,14 @@ fn a_manifest_reads_back_the_same_suite() {
     let suite = Suite::open(folder.path()).unwrap();
     suite.write_manifest(folder.path().join(MANIFEST)).unwrap();
     let again = Suite::open(folder.path()).unwrap();
-    assert_eq!((&again.tasks, &again.root, again.hash()), (&suite.tasks, &suite.root, suite.hash()));
-    assert!(again.faults.is_empty() && again.left_out.is_empty(), "a manifest lists whole games only");
+    assert_eq!(
+        (&again.tasks, &again.root, again.hash()),
+        (&suite.tasks, &suite.root, suite.hash())
+    );
+    assert!(
+        again.faults.is_empty() && again.left_out.is_empty(),
+        "a manifest lists whole games only"
+    );
     assert_eq!(Suite::open(folder.path().join(MANIFEST)).unwrap(), again);
 }
 
@@ -149,7 +222,10 @@ fn the_hash_is_over_split_id_and_game() {
          valid_seen\tvalid_seen/put-Mug-None-Desk-1/trial_1\t{game}\n"
     );
     assert_eq!(suite.hash(), hex_sha256(lines.as_bytes()));
-    let fewer = Suite { tasks: suite.tasks[1..].to_vec(), ..suite.clone() };
+    let fewer = Suite {
+        tasks: suite.tasks[1..].to_vec(),
+        ..suite.clone()
+    };
     assert_ne!(fewer.hash(), suite.hash());
 }
 
@@ -165,7 +241,11 @@ fn damaged_and_missing_games_are_faults_with_their_names() {
     assert_eq!(ids(&damaged), ["train/put-Mug-None-Desk-1/trial_2"]);
     assert_eq!(damaged.faults.len(), 2);
     assert_eq!(damaged.faults[0].path, suite.tasks[0].path);
-    assert!(damaged.faults[0].reason.starts_with("the game is not the one in the manifest"));
+    assert!(
+        damaged.faults[0]
+            .reason
+            .starts_with("the game is not the one in the manifest")
+    );
     assert_eq!(damaged.faults[1].path, suite.tasks[2].path);
     assert!(damaged.faults[1].reason.starts_with("cannot read the game"));
 }
@@ -178,16 +258,34 @@ fn a_bad_manifest_names_file_line_and_a_way_out() {
     let game = r#"{"id": "a", "split": "train", "task_type": null, "path": "a", "hash": "0"}"#;
     let cases = [
         (String::new(), ":1: EOF"),
-        (r#"{"suite": "s", "format": 2}"#.into(), ":1: unknown format 2\nhint: this version reads format 1"),
+        (
+            r#"{"suite": "s", "format": 2}"#.into(),
+            ":1: unknown format 2\nhint: this version reads format 1",
+        ),
         (format!("{header}\n{game}\nnothing\n"), ":3: expected ident"),
-        (format!("{header}\n{game}\n{game}\n"), ":3: id \"a\" occurs twice\nhint: remove one"),
-        (format!("{header}\n{}\n", game.replace(r#""path": "a""#, r#""path": "../a""#)), ":2: path \"../a\" leaves"),
-        (format!("{header}\n{}\n", game.replace("train", "test")), ":2: unknown variant `test`"),
+        (
+            format!("{header}\n{game}\n{game}\n"),
+            ":3: id \"a\" occurs twice\nhint: remove one",
+        ),
+        (
+            format!(
+                "{header}\n{}\n",
+                game.replace(r#""path": "a""#, r#""path": "../a""#)
+            ),
+            ":2: path \"../a\" leaves",
+        ),
+        (
+            format!("{header}\n{}\n", game.replace("train", "test")),
+            ":2: unknown variant `test`",
+        ),
     ];
     for (text, expected) in cases {
         fs::write(&path, &text).unwrap();
         let error = Suite::open(&path).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("{}{expected}", path.display())), "{error}");
+        assert!(
+            error.starts_with(&format!("{}{expected}", path.display())),
+            "{error}"
+        );
         assert!(error.contains("\nhint: "), "{error}");
     }
 }
@@ -196,8 +294,14 @@ fn a_bad_manifest_names_file_line_and_a_way_out() {
 fn another_folder_is_no_suite() {
     let folder = tempfile::tempdir().unwrap();
     let error = Suite::open(folder.path()).unwrap_err().to_string();
-    assert!(error.starts_with("no suite in ") && error.contains("\nhint: expected suite.jsonl, or folders"), "{error}");
-    let error = Suite::open(folder.path().join("nothing")).unwrap_err().to_string();
+    assert!(
+        error.starts_with("no suite in ")
+            && error.contains("\nhint: expected suite.jsonl, or folders"),
+        "{error}"
+    );
+    let error = Suite::open(folder.path().join("nothing"))
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("\nhint: "), "{error}");
 }
 
@@ -206,6 +310,12 @@ fn a_manifest_cannot_name_games_above_it() {
     let folder = tempfile::tempdir().unwrap();
     lay_out(folder.path());
     let suite = Suite::open(folder.path()).unwrap();
-    let error = suite.write_manifest(folder.path().join("valid_seen/suite.jsonl")).unwrap_err().to_string();
-    assert!(error.contains(" is not below ") && error.contains("\nhint: "), "{error}");
+    let error = suite
+        .write_manifest(folder.path().join("valid_seen/suite.jsonl"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains(" is not below ") && error.contains("\nhint: "),
+        "{error}"
+    );
 }

@@ -112,11 +112,22 @@ struct PeerLine {
 
 impl BenchMind {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        if self.batches.contains(&0) || self.prompt == 0 || self.tokens == 0 || self.repetitions == 0 {
-            return Err(ui::WrongUse("--batches, --prompt, --tokens and --repetitions start at 1".into()).into());
+        if self.batches.contains(&0)
+            || self.prompt == 0
+            || self.tokens == 0
+            || self.repetitions == 0
+        {
+            return Err(ui::WrongUse(
+                "--batches, --prompt, --tokens and --repetitions start at 1".into(),
+            )
+            .into());
         }
         if self.llama_cpp.is_some() && self.device != Hardware::Cpu {
-            return Err(ui::WrongUse(format!("--llama-cpp: measures on the CPU, not on {}", self.device)).into());
+            return Err(ui::WrongUse(format!(
+                "--llama-cpp: measures on the CPU, not on {}",
+                self.device
+            ))
+            .into());
         }
         let engine = self.device.engine().map_err(TrainerError::from)?;
         let formats = self.formats()?;
@@ -126,24 +137,37 @@ impl BenchMind {
         let model = match &self.model {
             Some(folder) => Model::open(folder).map_err(TrainerError::from)?,
             None => {
-                let demonstrations = demonstrations(&ExpertPolicy::default(), &tasks, &Protocol::default());
+                let demonstrations =
+                    demonstrations(&ExpertPolicy::default(), &tasks, &Protocol::default());
                 fresh(&Recipe::quickstart().model, &demonstrations, 1)?
             }
         };
         let room = model.config.max_position_embeddings;
         if self.prompt + self.tokens > room {
-            let text = format!("--prompt and --tokens: together at most the model's context, {room}");
+            let text =
+                format!("--prompt and --tokens: together at most the model's context, {room}");
             return Err(ui::WrongUse(text).into());
         }
-        let name = self.model.as_ref().map_or("quickstart".into(), |path| path.display().to_string());
+        let name = self
+            .model
+            .as_ref()
+            .map_or("quickstart".into(), |path| path.display().to_string());
         let limits = limits(&engine, &formats);
         let threads = limits[0].1.threads;
         let mut ceilings = Vec::new();
         let mut rows = Vec::new();
         for (weights, limits) in &limits {
             let (memory, peak) = (limits.bytes_per_s / 1e9, limits.flop_per_s / 1e9);
-            eprintln!("{}, {}: {memory:.1} GB/s from memory, {peak:.0} GFLOP/s", self.device, weights.name());
-            ceilings.push(Ceilings { weights: *weights, memory, peak });
+            eprintln!(
+                "{}, {}: {memory:.1} GB/s from memory, {peak:.0} GFLOP/s",
+                self.device,
+                weights.name()
+            );
+            ceilings.push(Ceilings {
+                weights: *weights,
+                memory,
+                peak,
+            });
             rows.extend(self.speeds(&model, &name, *weights, &engine, limits)?);
         }
         let folder = scratch.path().join("model");
@@ -157,15 +181,31 @@ impl BenchMind {
         if let Some(python) = &self.transformers {
             for dtype in self.dtypes(&formats) {
                 let folder = folder.to_string_lossy();
-                found.extend(self.ask_transformers(python, threads, &["--folder", &folder, "--dtype", dtype])?);
+                found.extend(self.ask_transformers(
+                    python,
+                    threads,
+                    &["--folder", &folder, "--dtype", dtype],
+                )?);
             }
         }
-        let mut rows: Vec<Row> = rows.into_iter().flat_map(|row| row.beside(&found)).collect();
+        let mut rows: Vec<Row> = rows
+            .into_iter()
+            .flat_map(|row| row.beside(&found))
+            .collect();
         if self.episodes > 0 {
-            let holding = Holding { weights: formats[0], engine, ..LookingOn::Nobody.into() };
+            let holding = Holding {
+                weights: formats[0],
+                engine,
+                ..LookingOn::Nobody.into()
+            };
             rows.extend(self.episodes(model, &name, holding, &tasks, &folder, threads)?);
         }
-        let report = Report { device: self.device.to_string(), threads, ceilings, rows };
+        let report = Report {
+            device: self.device.to_string(),
+            threads,
+            ceilings,
+            rows,
+        };
         if self.json {
             ui::print_json(&report)?;
         } else {
@@ -182,9 +222,16 @@ impl BenchMind {
             false => vec![WeightFormat::Exact, WeightFormat::Bf16],
         };
         let formats = self.weights.clone().unwrap_or_else(default);
-        match formats.iter().find(|format| !is_on_cpu && Precision::of(**format).is_none()) {
+        match formats
+            .iter()
+            .find(|format| !is_on_cpu && Precision::of(**format).is_none())
+        {
             Some(format) => {
-                let text = format!("--weights {}: on {} there are exact and bf16", format.name(), self.device);
+                let text = format!(
+                    "--weights {}: on {} there are exact and bf16",
+                    format.name(),
+                    self.device
+                );
                 Err(ui::WrongUse(text).into())
             }
             None => Ok(formats),
@@ -193,9 +240,18 @@ impl BenchMind {
 
     /// What transformers holds its weights in: f32 on the CPU, on a GPU as we do.
     fn dtypes(&self, formats: &[WeightFormat]) -> Vec<&'static str> {
-        let is_narrow = |format: &WeightFormat| self.device != Hardware::Cpu && *format == WeightFormat::Bf16;
-        let mut dtypes: Vec<&str> =
-            formats.iter().map(|format| if is_narrow(format) { "bfloat16" } else { "float32" }).collect();
+        let is_narrow =
+            |format: &WeightFormat| self.device != Hardware::Cpu && *format == WeightFormat::Bf16;
+        let mut dtypes: Vec<&str> = formats
+            .iter()
+            .map(|format| {
+                if is_narrow(format) {
+                    "bfloat16"
+                } else {
+                    "float32"
+                }
+            })
+            .collect();
         dtypes.sort_unstable();
         dtypes.dedup();
         dtypes
@@ -211,15 +267,16 @@ impl BenchMind {
         limits: &Limits,
     ) -> anyhow::Result<Vec<Row>> {
         let mut policy = model.policy.clone();
-        let engine =
-            PolicyEngine::from_weights(&model.config, &mut policy, weights, engine).map_err(TrainerError::from)?;
+        let engine = PolicyEngine::from_weights(&model.config, &mut policy, weights, engine)
+            .map_err(TrainerError::from)?;
         let mut rows = Vec::new();
         for &batch in &self.batches {
             if !engine.trunk.is_on_host() {
                 self.reading(&engine, batch); // kernels are compiled and tuned in it
             }
-            let readings: Vec<[f64; 2]> =
-                (0..self.repetitions).map(|_| on_all_threads(|| self.reading(&engine, batch))).collect();
+            let readings: Vec<[f64; 2]> = (0..self.repetitions)
+                .map(|_| on_all_threads(|| self.reading(&engine, batch)))
+                .collect();
             let median = |which: usize| {
                 let mut seconds: Vec<f64> = readings.iter().map(|reading| reading[which]).collect();
                 seconds.sort_unstable_by(f64::total_cmp);
@@ -230,8 +287,14 @@ impl BenchMind {
                 passes as f64 * limits.seconds(cost.bytes, cost.operations)
             };
             let (prefill, decode) = (median(0), median(1));
-            let floors = [limit(self.prompt, 0, 1), limit(1, self.prompt + self.tokens / 2, self.tokens)];
-            let speeds = [("prefill", self.prompt, prefill, floors[0]), ("decode", self.tokens, decode, floors[1])];
+            let floors = [
+                limit(self.prompt, 0, 1),
+                limit(1, self.prompt + self.tokens / 2, self.tokens),
+            ];
+            let speeds = [
+                ("prefill", self.prompt, prefill, floors[0]),
+                ("decode", self.tokens, decode, floors[1]),
+            ];
             rows.extend(speeds.map(|(what, tokens, seconds, floor)| Row {
                 what,
                 model: name.into(),
@@ -250,13 +313,23 @@ impl BenchMind {
     /// Seconds to read every prompt, and to take every further token, with the logits of each sequence's last token.
     fn reading(&self, engine: &PolicyEngine, batch: usize) -> [f64; 2] {
         let vocab = engine.trunk.config().vocab_size;
-        let token = |sequence: usize, place: usize| ((7919 * place + 104_729 * sequence + 11) % vocab) as u32;
-        let prompts: Vec<Vec<u32>> =
-            (0..batch).map(|sequence| (0..self.prompt).map(|place| token(sequence, place)).collect()).collect();
+        let token = |sequence: usize, place: usize| {
+            ((7919 * place + 104_729 * sequence + 11) % vocab) as u32
+        };
+        let prompts: Vec<Vec<u32>> = (0..batch)
+            .map(|sequence| {
+                (0..self.prompt)
+                    .map(|place| token(sequence, place))
+                    .collect()
+            })
+            .collect();
         let mut caches: Vec<KvCache> = prompts.iter().map(|_| KvCache::default()).collect();
         let mut pass = |tokens: &[Vec<u32>]| {
-            let mut spans: Vec<Span<'_>> =
-                tokens.iter().zip(&mut caches).map(|(tokens, cache)| Span::new(tokens, cache)).collect();
+            let mut spans: Vec<Span<'_>> = tokens
+                .iter()
+                .zip(&mut caches)
+                .map(|(tokens, cache)| Span::new(tokens, cache))
+                .collect();
             std::hint::black_box(engine.logprobs(&engine.trunk.last_states(&mut spans)));
         };
         let started = Instant::now();
@@ -264,7 +337,11 @@ impl BenchMind {
         let prefill = started.elapsed().as_secs_f64();
         let started = Instant::now();
         for place in self.prompt..self.prompt + self.tokens {
-            pass(&(0..batch).map(|sequence| vec![token(sequence, place)]).collect::<Vec<_>>());
+            pass(
+                &(0..batch)
+                    .map(|sequence| vec![token(sequence, place)])
+                    .collect::<Vec<_>>(),
+            );
         }
         [prefill, started.elapsed().as_secs_f64()]
     }
@@ -281,8 +358,12 @@ impl BenchMind {
     ) -> anyhow::Result<Vec<Row>> {
         let weights = holding.weights;
         let player = ModelPlayer::new(model, holding).map_err(TrainerError::from)?;
-        let protocol =
-            Protocol { temperature: 1.0, turn_limit: 12, context_limit: player.context_limit(), ..Protocol::default() };
+        let protocol = Protocol {
+            temperature: 1.0,
+            turn_limit: 12,
+            context_limit: player.context_limit(),
+            ..Protocol::default()
+        };
         let jobs: Vec<Job<'_>> = (0..self.episodes)
             .map(|index| Job {
                 task: tasks[index % tasks.len()],
@@ -292,10 +373,21 @@ impl BenchMind {
             })
             .collect();
         let started = Instant::now();
-        let played = played(&player, &jobs, &protocol, Pool { episodes: self.episodes, ..Pool::default() });
+        let played = played(
+            &player,
+            &jobs,
+            &protocol,
+            Pool {
+                episodes: self.episodes,
+                ..Pool::default()
+            },
+        );
         let seconds = started.elapsed().as_secs_f64();
-        let written: usize =
-            played.iter().flat_map(|episode| &episode.turns).map(|turn| turn.completion_tokens.len()).sum();
+        let written: usize = played
+            .iter()
+            .flat_map(|episode| &episode.turns)
+            .map(|turn| turn.completion_tokens.len())
+            .sum();
         let row = Row {
             what: "episodes",
             model: name.into(),
@@ -307,9 +399,16 @@ impl BenchMind {
             ratio: None,
             share_of_limit: None,
         };
-        let Some(python) = &self.transformers else { return Ok(vec![row]) };
+        let Some(python) = &self.transformers else {
+            return Ok(vec![row]);
+        };
         let turns: Vec<Vec<(&[u32], usize)>> = (played.iter())
-            .map(|e| e.turns.iter().map(|t| (&t.observation_tokens[..], t.completion_tokens.len())).collect())
+            .map(|e| {
+                e.turns
+                    .iter()
+                    .map(|t| (&t.observation_tokens[..], t.completion_tokens.len()))
+                    .collect()
+            })
             .collect();
         let file = folder.with_file_name("episodes.json");
         std::fs::write(&file, serde_json::to_string(&turns)?)
@@ -317,13 +416,31 @@ impl BenchMind {
         let batch = self.episodes.to_string();
         let (folder, file) = (folder.to_string_lossy(), file.to_string_lossy());
         let dtype = self.dtypes(&[weights])[0];
-        let asked = ["--folder", &folder, "--dtype", dtype, "--episodes", &file, "--batches", &batch];
+        let asked = [
+            "--folder",
+            &folder,
+            "--dtype",
+            dtype,
+            "--episodes",
+            &file,
+            "--batches",
+            &batch,
+        ];
         Ok(row.beside(&self.ask_transformers(python, threads, &asked)?))
     }
 
-    fn ask_transformers(&self, python: &Path, threads: usize, asked: &[&str]) -> anyhow::Result<Vec<PeerLine>> {
+    fn ask_transformers(
+        &self,
+        python: &Path,
+        threads: usize,
+        asked: &[&str],
+    ) -> anyhow::Result<Vec<PeerLine>> {
         let device = self.device.to_string();
-        self.ask(python, threads, &[&["--peer", "transformers", "--device", &device], asked].concat())
+        self.ask(
+            python,
+            threads,
+            &[&["--peer", "transformers", "--device", &device], asked].concat(),
+        )
     }
 
     fn ask_llama_cpp(
@@ -336,31 +453,76 @@ impl BenchMind {
     ) -> anyhow::Result<Vec<PeerLine>> {
         let folder = folder.to_string_lossy();
         let mut asked: Vec<String> = vec!["--peer".into(), "llama.cpp".into()];
-        for (format, kind, flag) in [(WeightFormat::F16, "f16", "--gguf-f16"), (WeightFormat::Q8, "q8_0", "--gguf-q8")]
-        {
+        for (format, kind, flag) in [
+            (WeightFormat::F16, "f16", "--gguf-f16"),
+            (WeightFormat::Q8, "q8_0", "--gguf-q8"),
+        ] {
             if formats.contains(&format) {
-                let file = scratch.join(format!("model.{kind}.gguf")).to_string_lossy().into_owned();
-                self.ask(python, threads, &["--folder", &folder, "--make-gguf", &file, "--type", kind])?;
+                let file = scratch
+                    .join(format!("model.{kind}.gguf"))
+                    .to_string_lossy()
+                    .into_owned();
+                self.ask(
+                    python,
+                    threads,
+                    &["--folder", &folder, "--make-gguf", &file, "--type", kind],
+                )?;
                 asked.extend([flag.to_string(), file]);
             }
         }
         if asked.len() == 2 {
-            bail!(ui::WrongUse("--llama-cpp: --weights names neither f16 nor q8".into()));
+            bail!(ui::WrongUse(
+                "--llama-cpp: --weights names neither f16 nor q8".into()
+            ));
         }
-        self.ask(python, threads, &asked.iter().map(String::as_str).collect::<Vec<_>>())
+        self.ask(
+            python,
+            threads,
+            &asked.iter().map(String::as_str).collect::<Vec<_>>(),
+        )
     }
 
     /// What the script says under a Python; its words go to stderr.
-    fn ask(&self, python: &Path, threads: usize, arguments: &[&str]) -> anyhow::Result<Vec<PeerLine>> {
+    fn ask(
+        &self,
+        python: &Path,
+        threads: usize,
+        arguments: &[&str],
+    ) -> anyhow::Result<Vec<PeerLine>> {
         let name = python.display().to_string();
-        eprintln!("asking {name} {}", arguments.iter().take(2).copied().collect::<Vec<_>>().join(" "));
-        let batches = self.batches.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+        eprintln!(
+            "asking {name} {}",
+            arguments
+                .iter()
+                .take(2)
+                .copied()
+                .collect::<Vec<_>>()
+                .join(" ")
+        );
+        let batches = self
+            .batches
+            .iter()
+            .map(usize::to_string)
+            .collect::<Vec<_>>()
+            .join(",");
         let mut command = Command::new(python);
-        command.arg("-").args(["--batches", &batches, "--prompt", &self.prompt.to_string()]);
-        command.args(["--tokens", &self.tokens.to_string(), "--repetitions", &self.repetitions.to_string()]);
-        command.args(["--threads", &threads.to_string()]).args(arguments);
+        command
+            .arg("-")
+            .args(["--batches", &batches, "--prompt", &self.prompt.to_string()]);
+        command.args([
+            "--tokens",
+            &self.tokens.to_string(),
+            "--repetitions",
+            &self.repetitions.to_string(),
+        ]);
+        command
+            .args(["--threads", &threads.to_string()])
+            .args(arguments);
         let lines = super::peer_says(&mut command, PEERS)?;
-        lines.lines().map(|line| serde_json::from_str(line).with_context(|| format!("{name} said {line:?}"))).collect()
+        lines
+            .lines()
+            .map(|line| serde_json::from_str(line).with_context(|| format!("{name} said {line:?}")))
+            .collect()
     }
 }
 
@@ -373,7 +535,10 @@ fn limits(engine: &Engine, formats: &[WeightFormat]) -> Vec<(WeightFormat, Limit
         }
         Engine::Burn(device) => {
             let of = |format: &WeightFormat| {
-                (*format, Limits::of_device(device, Precision::of(*format).unwrap_or_default()))
+                (
+                    *format,
+                    Limits::of_device(device, Precision::of(*format).unwrap_or_default()),
+                )
             };
             formats.iter().map(of).collect()
         }
@@ -396,9 +561,13 @@ impl Cost {
         let matrices = (layer * config.num_hidden_layers) as f64 * rows;
         let logits = (config.hidden_size * config.vocab_size * batch) as f64;
         let seen = before as f64 + (new as f64 + 1.0) / 2.0;
-        let attention = 2.0 * rows * seen * (config.query_width() * config.num_hidden_layers) as f64;
+        let attention =
+            2.0 * rows * seen * (config.query_width() * config.num_hidden_layers) as f64;
         let cached = (batch * (before + new) * engine.trunk.bytes_per_token()) as f64;
-        Self { bytes: engine.bytes() as f64 + cached, operations: 2.0 * (matrices + logits + attention) }
+        Self {
+            bytes: engine.bytes() as f64 + cached,
+            operations: 2.0 * (matrices + logits + attention),
+        }
     }
 }
 
@@ -426,25 +595,50 @@ impl Row {
 }
 
 /// Demonstrations of each task, for the vocabulary of a fresh decoder, or to learn from.
-pub(super) fn demonstrations(expert: &ExpertPolicy, tasks: &[&Task], protocol: &Protocol) -> Vec<Trajectory> {
-    let jobs: Vec<Job<'_>> = tasks.iter().map(|task| Job { task, repetition: 0, seed: 1, forced: &[] }).collect();
+pub(super) fn demonstrations(
+    expert: &ExpertPolicy,
+    tasks: &[&Task],
+    protocol: &Protocol,
+) -> Vec<Trajectory> {
+    let jobs: Vec<Job<'_>> = tasks
+        .iter()
+        .map(|task| Job {
+            task,
+            repetition: 0,
+            seed: 1,
+            forced: &[],
+        })
+        .collect();
     let mut episodes = played(expert, &jobs, protocol, Pool::default());
     episodes.sort_by(|a, b| a.game.cmp(&b.game));
     episodes
 }
 
-fn played(policy: &impl agent::player::Policy, jobs: &[Job<'_>], protocol: &Protocol, pool: Pool) -> Vec<Trajectory> {
+fn played(
+    policy: &impl agent::player::Policy,
+    jobs: &[Job<'_>],
+    protocol: &Protocol,
+    pool: Pool,
+) -> Vec<Trajectory> {
     let mut played = Vec::new();
-    let Ok(()) =
-        play_episodes(policy, &NativeWorld::new(), jobs, protocol, pool, |trajectory| -> Result<(), Infallible> {
+    let Ok(()) = play_episodes(
+        policy,
+        &NativeWorld::new(),
+        jobs,
+        protocol,
+        pool,
+        |trajectory| -> Result<(), Infallible> {
             played.push(trajectory);
             Ok(())
-        });
+        },
+    );
     played
 }
 
 fn print(report: &Report) {
-    let number = |value: Option<f64>, digits: usize| value.map_or(String::new(), |value| format!("{value:.digits$}"));
+    let number = |value: Option<f64>, digits: usize| {
+        value.map_or(String::new(), |value| format!("{value:.digits$}"))
+    };
     let rows: Vec<Vec<String>> = (report.rows.iter())
         .map(|row| {
             vec![
@@ -459,5 +653,17 @@ fn print(report: &Report) {
             ]
         })
         .collect();
-    ui::print_table(&["what", "weights", "batch", "tokens/s", "peer", "peer's name", "ratio", "share of limit"], &rows);
+    ui::print_table(
+        &[
+            "what",
+            "weights",
+            "batch",
+            "tokens/s",
+            "peer",
+            "peer's name",
+            "ratio",
+            "share of limit",
+        ],
+        &rows,
+    );
 }

@@ -141,7 +141,11 @@ impl BenchTrain {
         for name in &self.lessons {
             rows.push(self.row(name, limits)?);
         }
-        let report = Report { threads, peak, rows };
+        let report = Report {
+            threads,
+            peak,
+            rows,
+        };
         if self.json {
             ui::print_json(&report)?;
         } else {
@@ -153,13 +157,27 @@ impl BenchTrain {
     fn row(&self, name: &str, limits: Limits) -> anyhow::Result<Row> {
         let scratch = Scratch::new();
         let lesson = self.lesson(name)?;
-        let (model, batch) = self.shape.material(lesson.optimizer.batch, scratch.path())?;
+        let (model, batch) = self
+            .shape
+            .material(lesson.optimizer.batch, scratch.path())?;
         let tokens: usize = batch.iter().map(Trajectory::tokens).sum();
-        eprintln!("{name}: {} trajectories, {tokens} tokens an update", batch.len());
+        eprintln!(
+            "{name}: {} trajectories, {tokens} tokens an update",
+            batch.len()
+        );
         let folder = scratch.path().join("model");
         model.save(&folder).map_err(TrainerError::from)?;
-        let material = Material { lesson: &lesson, batch: &batch, scratch: scratch.path(), threads: limits.threads };
-        let way = self.torch.as_ref().map(|python| Way::fastest(python, &material)).transpose()?;
+        let material = Material {
+            lesson: &lesson,
+            batch: &batch,
+            scratch: scratch.path(),
+            threads: limits.threads,
+        };
+        let way = self
+            .torch
+            .as_ref()
+            .map(|python| Way::fastest(python, &material))
+            .transpose()?;
         let mut ours = material.ours()?;
         let mut peer = way.as_ref().map(|way| way.take(&material)).transpose()?;
         for _ in 1..self.repetitions {
@@ -168,9 +186,15 @@ impl BenchTrain {
                 peer.seconds = peer.seconds.min(way.take(&material)?.seconds);
             }
         }
-        let offs = peer.as_ref().map(|peer| differences(&ours.losses, &peer.losses)).transpose()?;
+        let offs = peer
+            .as_ref()
+            .map(|peer| differences(&ours.losses, &peer.losses))
+            .transpose()?;
         let speed = |seconds: f64| tokens as f64 / seconds;
-        let memory = peer.as_ref().zip(ours.memory_mib).map(|(peer, ours)| ours as f64 / peer.memory_mib as f64);
+        let memory = peer
+            .as_ref()
+            .zip(ours.memory_mib)
+            .map(|(peer, ours)| ours as f64 / peer.memory_mib as f64);
         Ok(Row {
             what: name.into(),
             model: self.shape.name().into(),
@@ -183,7 +207,8 @@ impl BenchTrain {
             memory_mib: ours.memory_mib,
             peer_memory_mib: peer.as_ref().map(|peer| peer.memory_mib),
             memory_ratio: memory,
-            share_of_peak: operations(&model.config, &batch, &lesson.algorithm) / (ours.seconds * limits.flop_per_s),
+            share_of_peak: operations(&model.config, &batch, &lesson.algorithm)
+                / (ours.seconds * limits.flop_per_s),
             first_loss_off: offs.map(|[first, _]| first),
             loss_off: offs.map(|[_, all]| all),
         })
@@ -192,7 +217,9 @@ impl BenchTrain {
     /// The quickstart's lesson of that name, for one batch again and again; no update leaves the policy still.
     fn lesson(&self, name: &str) -> anyhow::Result<LessonRecipe> {
         let known = Recipe::quickstart().lessons;
-        let found = known.into_iter().find(|lesson| lesson.name == name && ["sft", "oreo"].contains(&name));
+        let found = known
+            .into_iter()
+            .find(|lesson| lesson.name == name && ["sft", "oreo"].contains(&name));
         let Some(mut lesson) = found else {
             return Err(ui::WrongUse(format!("--lessons {name}: there are sft and oreo")).into());
         };
@@ -226,7 +253,12 @@ impl Shape {
             Self::Quickstart => Size::Small,
             Self::Smollm2 => Size::Full, // longer texts
         };
-        let options = GenerateOptions { seed: 1, size, train: batch.max(48), ..GenerateOptions::default() };
+        let options = GenerateOptions {
+            seed: 1,
+            size,
+            train: batch.max(48),
+            ..GenerateOptions::default()
+        };
         let suite = household::generate(&scratch.join("games"), &options)?;
         let tasks: Vec<&Task> = suite.split(Split::Train);
         let recipe = Recipe::quickstart();
@@ -263,9 +295,17 @@ impl Shape {
 
 /// Puts small numbers into matrices of zeros, with which a fresh decoder begins, so that every weight counts.
 fn stir(weights: &mut Weights) {
-    for tensor in weights.0.values_mut().filter(|tensor| tensor.data.iter().all(|x| *x == 0.0)) {
+    for tensor in weights
+        .0
+        .values_mut()
+        .filter(|tensor| tensor.data.iter().all(|x| *x == 0.0))
+    {
         let size = 0.5 / (tensor.shape.last().copied().unwrap_or(1) as f32).sqrt();
-        tensor.data.iter_mut().enumerate().for_each(|(index, x)| *x = size * (index as f32 * 1.7).sin());
+        tensor
+            .data
+            .iter_mut()
+            .enumerate()
+            .for_each(|(index, x)| *x = size * (index as f32 * 1.7).sin());
     }
 }
 
@@ -278,12 +318,18 @@ fn operations(config: &DecoderConfig, batch: &[Trajectory], algorithm: &Algorith
     let lengths = || batch.iter().map(|trajectory| trajectory.tokens() as f64);
     let tokens: f64 = lengths().sum();
     let seen: f64 = lengths().map(|length| length * (length + 1.0) / 2.0).sum();
-    let products = (layer as f64 * tokens + 2.0 * config.query_width() as f64 * seen) * config.num_hidden_layers as f64;
-    let written =
-        batch.iter().flat_map(|trajectory| &trajectory.turns).map(|turn| turn.completion_tokens.len()).sum::<usize>();
+    let products = (layer as f64 * tokens + 2.0 * config.query_width() as f64 * seen)
+        * config.num_hidden_layers as f64;
+    let written = batch
+        .iter()
+        .flat_map(|trajectory| &trajectory.turns)
+        .map(|turn| turn.completion_tokens.len())
+        .sum::<usize>();
     let logits = |positions: f64| (config.hidden_size * config.vocab_size) as f64 * positions;
     match algorithm {
-        Algorithm::Oreo { .. } => (2.0 + 6.0 + 6.0) * products + (2.0 + 6.0) * logits(written as f64),
+        Algorithm::Oreo { .. } => {
+            (2.0 + 6.0 + 6.0) * products + (2.0 + 6.0) * logits(written as f64)
+        }
         _ => 6.0 * (products + logits(tokens - batch.len() as f64)),
     }
 }
@@ -302,24 +348,53 @@ impl Material<'_> {
         let [file, data, model, out] =
             ["lesson.toml", "batch.jsonl", "model", "out"].map(|name| self.scratch.join(name));
         if out.exists() {
-            std::fs::remove_dir_all(&out).with_context(|| format!("cannot remove {}", out.display()))?;
+            std::fs::remove_dir_all(&out)
+                .with_context(|| format!("cannot remove {}", out.display()))?;
         } else {
             let lesson = toml::to_string(self.lesson)?;
-            std::fs::write(&file, lesson).with_context(|| format!("cannot write {}", file.display()))?;
+            std::fs::write(&file, lesson)
+                .with_context(|| format!("cannot write {}", file.display()))?;
             let (mut store, _) = Store::open(&data)?;
-            self.batch.iter().try_for_each(|trajectory| store.append(trajectory))?;
+            self.batch
+                .iter()
+                .try_for_each(|trajectory| store.append(trajectory))?;
         }
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("train").arg(&file).arg("--data").arg(&data).arg("--from").arg(&model).arg("--out").arg(&out);
-        let mut child = command.stdout(Stdio::null()).spawn().context("cannot start hearth")?;
+        command
+            .arg("train")
+            .arg(&file)
+            .arg("--data")
+            .arg(&data)
+            .arg("--from")
+            .arg(&model)
+            .arg("--out")
+            .arg(&out);
+        let mut child = command
+            .stdout(Stdio::null())
+            .spawn()
+            .context("cannot start hearth")?;
         let memory_mib = highest_memory(&mut child)?;
         let status = child.wait()?;
-        ensure!(status.success(), "hearth train could not learn ({status}); its words stand above");
+        ensure!(
+            status.success(),
+            "hearth train could not learn ({status}); its words stand above"
+        );
         let path = out.join("metrics.csv");
-        let mut reader = csv::Reader::from_path(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mut reader = csv::Reader::from_path(&path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
         let updates = reader.deserialize().collect::<Result<Vec<Update>, _>>()?;
-        let seconds = super::median(updates.iter().skip(2).map(|update| update.seconds).collect());
-        Ok(Ours { seconds, losses: updates.iter().map(Update::losses).collect(), memory_mib })
+        let seconds = super::median(
+            updates
+                .iter()
+                .skip(2)
+                .map(|update| update.seconds)
+                .collect(),
+        );
+        Ok(Ours {
+            seconds,
+            losses: updates.iter().map(Update::losses).collect(),
+            memory_mib,
+        })
     }
 }
 
@@ -345,7 +420,9 @@ impl Update {
             ("after_value", self.loss_after_value),
             ("kl", self.kl_exact),
         ];
-        all.into_iter().filter_map(|(name, loss)| Some((name.to_string(), loss?))).collect()
+        all.into_iter()
+            .filter_map(|(name, loss)| Some((name.to_string(), loss?)))
+            .collect()
     }
 }
 
@@ -363,22 +440,50 @@ impl<'a> Way<'a> {
             let answer = ask(python, material, &PEER_PARTS, waiting)?;
             let (seconds, part_tokens): (f64, usize) = serde_json::from_str(&answer)?;
             if best.as_ref().is_none_or(|(least, _)| seconds < *least) {
-                best = Some((seconds, Self { python, part_tokens, waiting }));
+                best = Some((
+                    seconds,
+                    Self {
+                        python,
+                        part_tokens,
+                        waiting,
+                    },
+                ));
             }
         }
         Ok(best.context("the peer was tried")?.1)
     }
 
     fn take(&self, material: &Material<'_>) -> anyhow::Result<Peer> {
-        Ok(serde_json::from_str(&ask(self.python, material, &[self.part_tokens], self.waiting)?)?)
+        Ok(serde_json::from_str(&ask(
+            self.python,
+            material,
+            &[self.part_tokens],
+            self.waiting,
+        )?)?)
     }
 }
 
 /// What the peer's script says; its words go to stderr.
-fn ask(python: &Path, material: &Material<'_>, part_tokens: &[usize], waiting: &str) -> anyhow::Result<String> {
-    let Material { lesson, batch, scratch, threads } = material;
+fn ask(
+    python: &Path,
+    material: &Material<'_>,
+    part_tokens: &[usize],
+    waiting: &str,
+) -> anyhow::Result<String> {
+    let Material {
+        lesson,
+        batch,
+        scratch,
+        threads,
+    } = material;
     let turns: Vec<Vec<_>> = (batch.iter())
-        .map(|trajectory| trajectory.turns.iter().map(|t| (&t.observation_tokens, &t.completion_tokens)).collect())
+        .map(|trajectory| {
+            trajectory
+                .turns
+                .iter()
+                .map(|t| (&t.observation_tokens, &t.completion_tokens))
+                .collect()
+        })
         .collect();
     let optimizer = &lesson.optimizer;
     let mut job = serde_json::json!({
@@ -387,35 +492,68 @@ fn ask(python: &Path, material: &Material<'_>, part_tokens: &[usize], waiting: &
         "clip": optimizer.clip, "weight_decay": optimizer.weight_decay, "betas": optimizer.betas,
         "part_tokens": part_tokens,
     });
-    if let Algorithm::Oreo { beta, alpha, value_learning_rate, .. } = lesson.algorithm {
+    if let Algorithm::Oreo {
+        beta,
+        alpha,
+        value_learning_rate,
+        ..
+    } = lesson.algorithm
+    {
         job["beta"] = beta.into();
         job["alpha"] = alpha.into();
         job["value_learning_rate"] = value_learning_rate.into();
     }
     let file = scratch.join("job.json");
-    std::fs::write(&file, job.to_string()).with_context(|| format!("cannot write {}", file.display()))?;
+    std::fs::write(&file, job.to_string())
+        .with_context(|| format!("cannot write {}", file.display()))?;
     let mut command = Command::new(python);
-    command.arg("-").arg("--folder").arg(scratch.join("model")).arg("--job").arg(&file);
-    command.args(["--threads", &threads.to_string()]).env("OMP_WAIT_POLICY", waiting);
+    command
+        .arg("-")
+        .arg("--folder")
+        .arg(scratch.join("model"))
+        .arg("--job")
+        .arg(&file);
+    command
+        .args(["--threads", &threads.to_string()])
+        .env("OMP_WAIT_POLICY", waiting);
     super::peer_says(&mut command, PEER)
 }
 
 /// The largest difference of a loss at the first update, and at any; refuses sides that do not begin alike.
 fn differences(ours: &[Losses], theirs: &[Losses]) -> anyhow::Result<[f64; 2]> {
-    ensure!(ours.len() == theirs.len(), "{} updates of ours, {} of the peer's", ours.len(), theirs.len());
+    ensure!(
+        ours.len() == theirs.len(),
+        "{} updates of ours, {} of the peer's",
+        ours.len(),
+        theirs.len()
+    );
     let off = |(ours, theirs): (&Losses, &Losses)| {
-        let size = theirs.values().fold(f64::MIN_POSITIVE, |size, loss| size.max(loss.abs())); // all may be 0
-        let each = theirs.iter().map(|(name, loss)| (ours.get(name).copied().unwrap_or(f64::NAN) - loss).abs() / size);
-        each.fold(0.0, |most, off| if off.is_nan() { off } else { most.max(off) })
+        let size = theirs
+            .values()
+            .fold(f64::MIN_POSITIVE, |size, loss| size.max(loss.abs())); // all may be 0
+        let each = theirs
+            .iter()
+            .map(|(name, loss)| (ours.get(name).copied().unwrap_or(f64::NAN) - loss).abs() / size);
+        each.fold(
+            0.0,
+            |most, off| if off.is_nan() { off } else { most.max(off) },
+        )
     };
     let offs: Vec<f64> = ours.iter().zip(theirs).map(off).collect();
     let first = offs[0];
-    ensure!(first <= SAME_LOSS, "the two sides do not compute the same: {:?} and {:?}", ours[0], theirs[0]);
+    ensure!(
+        first <= SAME_LOSS,
+        "the two sides do not compute the same: {:?} and {:?}",
+        ours[0],
+        theirs[0]
+    );
     Ok([first, offs.into_iter().fold(0.0, f64::max)])
 }
 
 fn print(report: &Report) {
-    let number = |value: Option<f64>, digits: usize| value.map_or(String::new(), |value| format!("{value:.digits$}"));
+    let number = |value: Option<f64>, digits: usize| {
+        value.map_or(String::new(), |value| format!("{value:.digits$}"))
+    };
     let mib = |value: Option<u64>| value.map_or(String::new(), |value| value.to_string());
     let rows: Vec<Vec<String>> = (report.rows.iter())
         .map(|row| {
@@ -430,7 +568,8 @@ fn print(report: &Report) {
                 mib(row.peer_memory_mib),
                 number(row.memory_ratio, 2),
                 format!("{:.2}", row.share_of_peak),
-                row.first_loss_off.map_or(String::new(), |off| format!("{off:.1e}")),
+                row.first_loss_off
+                    .map_or(String::new(), |off| format!("{off:.1e}")),
             ]
         })
         .collect();
@@ -449,9 +588,16 @@ fn print(report: &Report) {
     ];
     ui::print_table(&header, &rows);
     if let Some(row) = report.rows.first() {
-        let peer = row.peer_name.as_ref().map(|name| format!(" Peer: {name}.")).unwrap_or_default();
+        let peer = row
+            .peer_name
+            .as_ref()
+            .map(|name| format!(" Peer: {name}."))
+            .unwrap_or_default();
         let (threads, peak) = (report.threads, report.peak);
-        ui::print(&format!("{}, random weights; {threads} threads, {peak:.0} GFLOP/s.{peer}\n", row.model));
+        ui::print(&format!(
+            "{}, random weights; {threads} threads, {peak:.0} GFLOP/s.{peer}\n",
+            row.model
+        ));
     }
 }
 
@@ -468,7 +614,10 @@ mod tests {
     fn sides_that_begin_apart_are_refused() {
         let theirs = [losses(2.0, 0.5), losses(2.0, 0.5)];
         let offs = differences(&[losses(2.0, 0.5001), losses(2.0, 0.6)], &theirs).unwrap();
-        assert!((offs[0] - 5e-5).abs() < 1e-9 && (offs[1] - 0.05).abs() < 1e-9, "{offs:?}");
+        assert!(
+            (offs[0] - 5e-5).abs() < 1e-9 && (offs[1] - 0.05).abs() < 1e-9,
+            "{offs:?}"
+        );
         assert!(differences(&[losses(2.1, 0.5), losses(2.0, 0.5)], &theirs).is_err());
         assert!(differences(&[losses(2.0, f64::NAN), losses(2.0, 0.5)], &theirs).is_err());
         assert!(differences(&[losses(2.0, 0.5)], &theirs).is_err());

@@ -25,31 +25,49 @@ impl Selector {
     /// A folder of that very name comes first.
     fn parse(text: &str) -> Result<Self, ui::WrongUse> {
         if Path::new(text).is_dir() {
-            return Ok(Self { folder: text.into(), policy: None, k: None });
+            return Ok(Self {
+                folder: text.into(),
+                policy: None,
+                k: None,
+            });
         }
         let (rest, k) = match text.rsplit_once('@') {
             Some((rest, k)) => match k.parse() {
                 Ok(k) => (rest, Some(k)),
-                Err(_) => return Err(ui::WrongUse(format!("{text}: {k:?} is no K\nhint: FOLDER:POLICY@K"))),
+                Err(_) => {
+                    return Err(ui::WrongUse(format!(
+                        "{text}: {k:?} is no K\nhint: FOLDER:POLICY@K"
+                    )));
+                }
             },
             None => (text, None),
         };
         let (folder, policy) = match rest.rsplit_once(':') {
-            Some((folder, policy)) if !Path::new(rest).is_dir() => (folder, Some(policy.to_string())),
+            Some((folder, policy)) if !Path::new(rest).is_dir() => {
+                (folder, Some(policy.to_string()))
+            }
             _ => (rest, None),
         };
         if !Path::new(folder).is_dir() {
-            let text = format!("{folder}: no such folder\nhint: an eval folder, or RUN:POLICY or RUN:POLICY@K");
+            let text = format!(
+                "{folder}: no such folder\nhint: an eval folder, or RUN:POLICY or RUN:POLICY@K"
+            );
             return Err(ui::WrongUse(text));
         }
-        Ok(Self { folder: folder.into(), policy, k })
+        Ok(Self {
+            folder: folder.into(),
+            policy,
+            k,
+        })
     }
 }
 
 impl Display for Selector {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.folder.display())?;
-        self.policy.iter().try_for_each(|policy| write!(f, ":{policy}"))?;
+        self.policy
+            .iter()
+            .try_for_each(|policy| write!(f, ":{policy}"))?;
         self.k.iter().try_for_each(|k| write!(f, "@{k}"))
     }
 }
@@ -66,23 +84,41 @@ struct Measure {
 impl Measure {
     fn open(selector: &Selector) -> anyhow::Result<Self> {
         let sheets = Sheets::open(&selector.folder)?;
-        if sheets.cards.is_empty() { Self::of_stores(selector) } else { Self::of_sheets(selector, sheets) }
+        if sheets.cards.is_empty() {
+            Self::of_stores(selector)
+        } else {
+            Self::of_sheets(selector, sheets)
+        }
     }
 
     fn of_sheets(selector: &Selector, sheets: Sheets) -> anyhow::Result<Self> {
-        let places: Vec<(&str, usize)> = sheets.cards.iter().map(|card| (card.policy.as_str(), card.k)).collect();
+        let places: Vec<(&str, usize)> = sheets
+            .cards
+            .iter()
+            .map(|card| (card.policy.as_str(), card.k))
+            .collect();
         let card = sheets.cards[choose(selector, &places)?].clone();
         let is_its = |row: &GameRow| (&row.policy, row.k) == (&card.policy, card.k);
         let games = sheets.games.into_iter().filter(is_its).collect();
-        Ok(Self { name: selector.to_string(), games, protocol: card.protocol.clone(), card: Some(card) })
+        Ok(Self {
+            name: selector.to_string(),
+            games,
+            protocol: card.protocol.clone(),
+            card: Some(card),
+        })
     }
 
     /// Of a folder from before there were cards, or of a run that was stopped before the first.
     fn of_stores(selector: &Selector) -> anyhow::Result<Self> {
         let stores = measured_stores(&selector.folder)?;
-        let named: Vec<(String, usize, &String)> =
-            stores.iter().filter_map(|store| named(store).map(|(policy, k)| (policy, k, store))).collect();
-        let places: Vec<(&str, usize)> = named.iter().map(|(policy, k, _)| (policy.as_str(), *k)).collect();
+        let named: Vec<(String, usize, &String)> = stores
+            .iter()
+            .filter_map(|store| named(store).map(|(policy, k)| (policy, k, store)))
+            .collect();
+        let places: Vec<(&str, usize)> = named
+            .iter()
+            .map(|(policy, k, _)| (policy.as_str(), *k))
+            .collect();
         let (policy, k, store) = &named[choose(selector, &places)?];
         let path = selector.folder.join(store);
         let episodes = Store::read(&path)?;
@@ -90,7 +126,12 @@ impl Measure {
             return Err(ui::WrongUse(format!("{} holds no episodes", path.display())).into());
         };
         let protocol = first.protocol.clone();
-        Ok(Self { name: selector.to_string(), games: games(policy, *k, &episodes), protocol, card: None })
+        Ok(Self {
+            name: selector.to_string(),
+            games: games(policy, *k, &episodes),
+            protocol,
+            card: None,
+        })
     }
 }
 
@@ -108,15 +149,27 @@ fn named(store: &str) -> Option<(String, usize)> {
 /// Which of a folder's policies and K the selector means: the only one it leaves, or the only one at K = 1.
 fn choose(selector: &Selector, places: &[(&str, usize)]) -> Result<usize, ui::WrongUse> {
     let is_meant = |(policy, k): &(&str, usize)| {
-        selector.policy.as_deref().is_none_or(|name| name == *policy) && selector.k.is_none_or(|asked| asked == *k)
+        selector
+            .policy
+            .as_deref()
+            .is_none_or(|name| name == *policy)
+            && selector.k.is_none_or(|asked| asked == *k)
     };
-    let meant: Vec<usize> = (0..places.len()).filter(|index| is_meant(&places[*index])).collect();
-    let greedy: Vec<usize> = meant.iter().copied().filter(|index| places[*index].1 == 1).collect();
+    let meant: Vec<usize> = (0..places.len())
+        .filter(|index| is_meant(&places[*index]))
+        .collect();
+    let greedy: Vec<usize> = meant
+        .iter()
+        .copied()
+        .filter(|index| places[*index].1 == 1)
+        .collect();
     match (meant.as_slice(), greedy.as_slice()) {
         ([only], _) | (_, [only]) => Ok(*only),
         _ if places.is_empty() => {
             let hint = "what is compared game by game has eval-games.csv, or the episodes, beside its table";
-            Err(ui::WrongUse(format!("{selector}: no games are told of there\nhint: {hint}")))
+            Err(ui::WrongUse(format!(
+                "{selector}: no games are told of there\nhint: {hint}"
+            )))
         }
         _ => {
             let names = places.iter().map(|(policy, k)| match *policy {
@@ -124,8 +177,15 @@ fn choose(selector: &Selector, places: &[(&str, usize)]) -> Result<usize, ui::Wr
                 policy => format!(":{policy}@{k}"),
             });
             let names: Vec<String> = names.collect();
-            let which = if meant.is_empty() { "nothing there is meant" } else { "which policy and K is meant" };
-            Err(ui::WrongUse(format!("{selector}: {which}?\nhint: there are {}", names.join(", "))))
+            let which = if meant.is_empty() {
+                "nothing there is meant"
+            } else {
+                "which policy and K is meant"
+            };
+            Err(ui::WrongUse(format!(
+                "{selector}: {which}?\nhint: there are {}",
+                names.join(", ")
+            )))
         }
     }
 }
@@ -139,7 +199,11 @@ struct Side {
 impl Side {
     /// Selectors with commas between.
     fn open(text: &str) -> anyhow::Result<Self> {
-        let texts: Vec<&str> = if Path::new(text).is_dir() { vec![text] } else { text.split(',').collect() };
+        let texts: Vec<&str> = if Path::new(text).is_dir() {
+            vec![text]
+        } else {
+            text.split(',').collect()
+        };
         let mut measures = Vec::new();
         for text in texts {
             measures.push(Measure::open(&Selector::parse(text)?)?);
@@ -149,21 +213,36 @@ impl Side {
     }
 
     fn name(&self) -> String {
-        self.measures.iter().map(|measure| measure.name.as_str()).collect::<Vec<_>>().join(", ")
+        self.measures
+            .iter()
+            .map(|measure| measure.name.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 }
 
 /// Everything in which the measures differ but the policy, a sentence each.
 fn warnings(first: &Side, second: &Side) -> Vec<String> {
     let mut found = Vec::new();
-    for measure in first.measures.iter().chain(&second.measures).filter(|measure| measure.card.is_none()) {
+    for measure in first
+        .measures
+        .iter()
+        .chain(&second.measures)
+        .filter(|measure| measure.card.is_none())
+    {
         let name = &measure.name;
-        found.push(format!("{name} has no {CARDS}: of its suite, seeds, code and checkpoint nothing is known"));
+        found.push(format!(
+            "{name} has no {CARDS}: of its suite, seeds, code and checkpoint nothing is known"
+        ));
     }
     for side in [first, second] {
         for other in &side.measures[1..] {
             let differences = protocol_differences(&side.measures[0].protocol, &other.protocol);
-            found.extend(differences.iter().map(|text| format!("within {}: {text}", side.name())));
+            found.extend(
+                differences
+                    .iter()
+                    .map(|text| format!("within {}: {text}", side.name())),
+            );
         }
     }
     for (index, this) in first.measures.iter().enumerate() {
@@ -174,12 +253,21 @@ fn warnings(first: &Side, second: &Side) -> Vec<String> {
         }
     }
     let played = |side: &Side| -> BTreeSet<String> {
-        side.games.iter().filter(|row| row.played > 0).map(|row| row.game_hash.clone()).collect()
+        side.games
+            .iter()
+            .filter(|row| row.played > 0)
+            .map(|row| row.game_hash.clone())
+            .collect()
     };
     let (a, b) = (played(first), played(second));
-    for (name, alone) in [("A", a.difference(&b).count()), ("B", b.difference(&a).count())] {
+    for (name, alone) in [
+        ("A", a.difference(&b).count()),
+        ("B", b.difference(&a).count()),
+    ] {
         if alone > 0 {
-            found.push(format!("{alone} games were played by {name} alone, and count on neither side"));
+            found.push(format!(
+                "{alone} games were played by {name} alone, and count on neither side"
+            ));
         }
     }
     let mut told = BTreeSet::new();
@@ -206,11 +294,19 @@ pub(super) fn direct(first: &str, second: &str) -> anyhow::Result<Direct> {
     let resampling = Resampling::default();
     let rows = compare(&first.games, &second.games, resampling);
     if rows.is_empty() {
-        let text =
-            format!("{} and {} have no game in common\nhint: measure both on one suite", first.name(), second.name());
+        let text = format!(
+            "{} and {} have no game in common\nhint: measure both on one suite",
+            first.name(),
+            second.name()
+        );
         return Err(ui::WrongUse(text).into());
     }
-    let cards = |side: &Side| side.measures.iter().filter_map(|measure| measure.card.clone()).collect();
+    let cards = |side: &Side| {
+        side.measures
+            .iter()
+            .filter_map(|measure| measure.card.clone())
+            .collect()
+    };
     Ok(Direct {
         a: first.name(),
         b: second.name(),
@@ -230,11 +326,18 @@ impl Direct {
         let cells = |row: &Comparison| {
             vec![
                 row.split.to_string(),
-                row.task_type.map_or("all", scenarios::TaskType::short_name).to_string(),
+                row.task_type
+                    .map_or("all", scenarios::TaskType::short_name)
+                    .to_string(),
                 row.games.to_string(),
                 percent(row.first_rate),
                 percent(row.second_rate),
-                format!("{} [{}, {}]", signed(row.difference), signed(row.low), signed(row.high)),
+                format!(
+                    "{} [{}, {}]",
+                    signed(row.difference),
+                    signed(row.low),
+                    signed(row.high)
+                ),
                 format!("{} : {}", row.first_alone, row.second_alone),
                 ui::p_value(row.p_value),
                 row.minimum_detectable.map_or_else(|| "-".into(), percent),
@@ -252,9 +355,14 @@ impl Direct {
             "found from",
         ];
         ui::print_table(&header, &self.rows.iter().map(cells).collect::<Vec<_>>());
-        for (letter, name, cards) in [("A", &self.a, &self.a_cards), ("B", &self.b, &self.b_cards)] {
+        for (letter, name, cards) in [("A", &self.a, &self.a_cards), ("B", &self.b, &self.b_cards)]
+        {
             let hashes: Vec<&str> = cards.iter().map(|card| card.policy_hash.as_str()).collect();
-            let policy = if hashes.is_empty() { String::new() } else { format!(", policy {}", hashes.join(", ")) };
+            let policy = if hashes.is_empty() {
+                String::new()
+            } else {
+                format!(", policy {}", hashes.join(", "))
+            };
             ui::print(&format!("{letter}: {name}{policy}\n"));
         }
         let about = "found from: the smallest difference that so many games show with probability 0.8 at p < 0.05";
@@ -279,19 +387,36 @@ mod tests {
         std::fs::create_dir(&run).unwrap();
         let run = run.to_str().unwrap();
         let of = |more: &str| Selector::parse(&format!("{run}{more}")).map_err(|e| e.to_string());
-        let is = |policy: Option<&str>, k| Ok(Selector { folder: run.into(), policy: policy.map(str::to_string), k });
+        let is = |policy: Option<&str>, k| {
+            Ok(Selector {
+                folder: run.into(),
+                policy: policy.map(str::to_string),
+                k,
+            })
+        };
         assert_eq!(of(""), is(None, None));
         assert_eq!(of("@5"), is(None, Some(5)));
         assert_eq!(of(":oreo"), is(Some("oreo"), None));
         assert_eq!(of(":oreo-2@5"), is(Some("oreo-2"), Some(5)));
-        assert_eq!(of(":oreo-2@5").unwrap().to_string(), format!("{run}:oreo-2@5"));
+        assert_eq!(
+            of(":oreo-2@5").unwrap().to_string(),
+            format!("{run}:oreo-2@5")
+        );
         assert!(of("@many").unwrap_err().contains("\"many\" is no K"));
-        assert!(Selector::parse("nowhere:oreo").unwrap_err().to_string().starts_with("nowhere: no such folder"));
+        assert!(
+            Selector::parse("nowhere:oreo")
+                .unwrap_err()
+                .to_string()
+                .starts_with("nowhere: no such folder")
+        );
     }
 
     #[test]
     fn a_store_tells_its_policy_and_k() {
-        assert_eq!(named("1/eval/oreo-turn-k5.jsonl"), Some(("oreo-turn".into(), 5)));
+        assert_eq!(
+            named("1/eval/oreo-turn-k5.jsonl"),
+            Some(("oreo-turn".into(), 5))
+        );
         assert_eq!(named("3/eval/oreo-k1.jsonl"), Some(("oreo-3".into(), 1)));
         assert_eq!(named("episodes-k1.jsonl"), Some((String::new(), 1)));
         assert_eq!(named("rollouts.jsonl"), None);

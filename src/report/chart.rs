@@ -78,10 +78,17 @@ pub(super) struct DotRow {
 }
 
 /// Panels side by side, so many in a row, each of so many pixels; those of places have one upright axis.
-pub(super) fn lines(panels: &[Panel], columns: usize, (width, height): (u32, u32)) -> anyhow::Result<String> {
+pub(super) fn lines(
+    panels: &[Panel],
+    columns: usize,
+    (width, height): (u32, u32),
+) -> anyhow::Result<String> {
     let columns = columns.min(panels.len()).max(1);
     let rows = panels.len().div_ceil(columns);
-    let size = (width * u32::try_from(columns)?, height * u32::try_from(rows)?);
+    let size = (
+        width * u32::try_from(columns)?,
+        height * u32::try_from(rows)?,
+    );
     let together = range(panels.iter().flat_map(heights));
     draw(size, |root| {
         for (panel, area) in panels.iter().zip(root.split_evenly((rows, columns))) {
@@ -96,9 +103,17 @@ pub(super) fn lines(panels: &[Panel], columns: usize, (width, height): (u32, u32
 }
 
 /// One row a policy, one column a split, a dot with its interval in each.
-pub(super) fn dots(columns: &[String], groups: &[String], rows: &[DotRow]) -> anyhow::Result<String> {
+pub(super) fn dots(
+    columns: &[String],
+    groups: &[String],
+    rows: &[DotRow],
+) -> anyhow::Result<String> {
     const ROW: i32 = 21;
-    let longest = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0);
+    let longest = rows
+        .iter()
+        .map(|row| row.name.chars().count())
+        .max()
+        .unwrap_or(0);
     let names = i32::try_from(longest)? * LETTER + 20;
     let each = 470;
     let legend = legend_height(groups, each);
@@ -123,14 +138,31 @@ pub(super) fn dots(columns: &[String], groups: &[String], rows: &[DotRow]) -> an
 pub(super) fn png(svg: &str) -> anyhow::Result<Vec<u8>> {
     const SCALE: f32 = 2.0;
     let mut fonts = usvg::fontdb::Database::new();
-    fonts.load_font_source(usvg::fontdb::Source::Binary(Arc::new(epaint_default_fonts::UBUNTU_LIGHT)));
-    let family = fonts.faces().next().and_then(|face| Some(face.families.first()?.0.clone()));
+    fonts.load_font_source(usvg::fontdb::Source::Binary(Arc::new(
+        epaint_default_fonts::UBUNTU_LIGHT,
+    )));
+    let family = fonts
+        .faces()
+        .next()
+        .and_then(|face| Some(face.families.first()?.0.clone()));
     fonts.set_sans_serif_family(family.context("the font that hearth carries has no name")?);
-    let options = usvg::Options { fontdb: Arc::new(fonts), ..usvg::Options::default() };
+    let options = usvg::Options {
+        fontdb: Arc::new(fonts),
+        ..usvg::Options::default()
+    };
     let tree = usvg::Tree::from_str(svg, &options).context("cannot draw a plot")?;
-    let size = tree.size().to_int_size().scale_by(SCALE).context("a plot without size")?;
-    let mut pixels = tiny_skia::Pixmap::new(size.width(), size.height()).context("a plot without size")?;
-    resvg::render(&tree, tiny_skia::Transform::from_scale(SCALE, SCALE), &mut pixels.as_mut());
+    let size = tree
+        .size()
+        .to_int_size()
+        .scale_by(SCALE)
+        .context("a plot without size")?;
+    let mut pixels =
+        tiny_skia::Pixmap::new(size.width(), size.height()).context("a plot without size")?;
+    resvg::render(
+        &tree,
+        tiny_skia::Transform::from_scale(SCALE, SCALE),
+        &mut pixels.as_mut(),
+    );
     pixels.encode_png().context("cannot write a plot as PNG")
 }
 
@@ -144,7 +176,10 @@ impl Marked {
     /// So many places, counted from 0.
     fn places(count: usize) -> Self {
         let marks = (0..count).map(|place| place as f64).collect();
-        Self { axis: (-0.5..count as f64 - 0.5).into(), marks }
+        Self {
+            axis: (-0.5..count as f64 - 0.5).into(),
+            marks,
+        }
     }
 }
 
@@ -157,7 +192,11 @@ impl Ranged for Marked {
     }
 
     fn key_points<H: KeyPointHint>(&self, hint: H) -> Vec<f64> {
-        if hint.weight().allow_light_points() { Vec::new() } else { self.marks.clone() }
+        if hint.weight().allow_light_points() {
+            Vec::new()
+        } else {
+            self.marks.clone()
+        }
     }
 
     fn range(&self) -> std::ops::Range<f64> {
@@ -165,7 +204,10 @@ impl Ranged for Marked {
     }
 }
 
-fn draw(size: (u32, u32), paint: impl FnOnce(&Area<'_>) -> anyhow::Result<()>) -> anyhow::Result<String> {
+fn draw(
+    size: (u32, u32),
+    paint: impl FnOnce(&Area<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<String> {
     let mut svg = String::new();
     let root = SVGBackend::with_string(&mut svg, size).into_drawing_area();
     root.fill(&WHITE).map_err(drawing)?;
@@ -182,29 +224,52 @@ fn drawing(error: impl std::fmt::Display) -> anyhow::Error {
 /// Everything that a panel's upright axis must reach.
 fn heights(panel: &Panel) -> impl Iterator<Item = f64> {
     let points = panel.series.iter().flat_map(|series| &series.points);
-    points.flat_map(|point| point.interval.map_or([point.y; 2], |(low, high)| [low, high]))
+    points.flat_map(|point| {
+        point
+            .interval
+            .map_or([point.y; 2], |(low, high)| [low, high])
+    })
 }
 
 fn line_panel(panel: &Panel, up: (f64, f64), area: &Area<'_>) -> anyhow::Result<()> {
     let area = area.margin(8, 8, 8, 14);
     let width = i32::try_from(area.dim_in_pixel().0)?;
-    let names: Vec<String> = panel.series.iter().map(|series| series.name.clone()).collect();
-    area.draw(&Text::new(panel.title.clone(), (0, 0), text(13.0, &INK))).map_err(drawing)?;
-    let legend = if names.len() > 1 { legend_height(&names, width) } else { 0 };
+    let names: Vec<String> = panel
+        .series
+        .iter()
+        .map(|series| series.name.clone())
+        .collect();
+    area.draw(&Text::new(panel.title.clone(), (0, 0), text(13.0, &INK)))
+        .map_err(drawing)?;
+    let legend = if names.len() > 1 {
+        legend_height(&names, width)
+    } else {
+        0
+    };
     if legend > 0 {
         draw_legend(&area, &names, (0, 20), width)?;
     }
     let plot = area.margin(24 + legend, 0, 0, 0);
     match &panel.across {
         Across::Numbers(name) => {
-            let xs = range(panel.series.iter().flat_map(|series| &series.points).map(|point| point.x));
+            let xs = range(
+                panel
+                    .series
+                    .iter()
+                    .flat_map(|series| &series.points)
+                    .map(|point| point.x),
+            );
             let xs = RangedCoordf64::from(xs.0..xs.1);
             let marks = xs.key_points(6);
-            axes(panel, &plot, Marked { axis: xs, marks }, up, name, &|x| format!("{x:.0}"))
+            axes(panel, &plot, Marked { axis: xs, marks }, up, name, &|x| {
+                format!("{x:.0}")
+            })
         }
-        Across::Places(name, places) => axes(panel, &plot, Marked::places(places.len()), up, name, &|x| {
-            places.get(x.round() as usize).cloned().unwrap_or_default()
-        }),
+        Across::Places(name, places) => {
+            axes(panel, &plot, Marked::places(places.len()), up, name, &|x| {
+                places.get(x.round() as usize).cloned().unwrap_or_default()
+            })
+        }
     }
 }
 
@@ -241,15 +306,22 @@ fn axes(
         let colour = SERIES[index % SERIES.len()];
         let points = || series.points.iter();
         let aside = aside(index, panel);
-        let line = LineSeries::new(points().map(|point| (point.x + aside, point.y)), colour.stroke_width(1));
+        let line = LineSeries::new(
+            points().map(|point| (point.x + aside, point.y)),
+            colour.stroke_width(1),
+        );
         chart.draw_series(line).map_err(drawing)?;
         let intervals = points().filter_map(|point| {
             let (low, high) = point.interval?;
-            Some(PathElement::new(vec![(point.x + aside, low), (point.x + aside, high)], colour.stroke_width(1)))
+            Some(PathElement::new(
+                vec![(point.x + aside, low), (point.x + aside, high)],
+                colour.stroke_width(1),
+            ))
         });
         chart.draw_series(intervals).map_err(drawing)?;
         let marked = points().filter(|point| point.interval.is_some() || series.points.len() == 1);
-        let circles = marked.map(|point| Circle::new((point.x + aside, point.y), 3, colour.filled()));
+        let circles =
+            marked.map(|point| Circle::new((point.x + aside, point.y), 3, colour.filled()));
         chart.draw_series(circles).map_err(drawing)?;
     }
     Ok(())
@@ -263,11 +335,26 @@ fn aside(index: usize, panel: &Panel) -> f64 {
     }
 }
 
-fn dot_panel(title: &str, column: usize, rows: &[DotRow], names: i32, area: &Area<'_>) -> anyhow::Result<()> {
+fn dot_panel(
+    title: &str,
+    column: usize,
+    rows: &[DotRow],
+    names: i32,
+    area: &Area<'_>,
+) -> anyhow::Result<()> {
     let dots = || rows.iter().flat_map(|row| &row.dots).flatten();
-    let low = dots().map(|(_, low, _)| (low / 10.0).floor() * 10.0).fold(100.0, f64::min);
-    let high = dots().map(|(_, _, high)| (high / 10.0).ceil() * 10.0).fold(0.0, f64::max);
-    area.draw(&Text::new(title.to_string(), (names.max(24), 4), text(13.0, &INK))).map_err(drawing)?;
+    let low = dots()
+        .map(|(_, low, _)| (low / 10.0).floor() * 10.0)
+        .fold(100.0, f64::min);
+    let high = dots()
+        .map(|(_, _, high)| (high / 10.0).ceil() * 10.0)
+        .fold(0.0, f64::max);
+    area.draw(&Text::new(
+        title.to_string(),
+        (names.max(24), 4),
+        text(13.0, &INK),
+    ))
+    .map_err(drawing)?;
     let mut chart = ChartBuilder::on(area)
         .margin_top(24)
         .margin_right(16)
@@ -276,7 +363,12 @@ fn dot_panel(title: &str, column: usize, rows: &[DotRow], names: i32, area: &Are
         .y_label_area_size(names)
         .build_cartesian_2d(low..high, Marked::places(rows.len()))
         .map_err(drawing)?;
-    let name = |y: &f64| rows.iter().rev().nth(y.round() as usize).map_or(String::new(), |row| row.name.clone());
+    let name = |y: &f64| {
+        rows.iter()
+            .rev()
+            .nth(y.round() as usize)
+            .map_or(String::new(), |row| row.name.clone())
+    };
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)
@@ -290,11 +382,15 @@ fn dot_panel(title: &str, column: usize, rows: &[DotRow], names: i32, area: &Are
         .draw()
         .map_err(drawing)?;
     for (place, row) in rows.iter().rev().enumerate() {
-        let Some((rate, low, high)) = row.dots[column] else { continue };
+        let Some((rate, low, high)) = row.dots[column] else {
+            continue;
+        };
         let (y, colour) = (place as f64, SERIES[row.group % SERIES.len()]);
         let interval = PathElement::new(vec![(low, y), (high, y)], colour.stroke_width(2));
         chart.draw_series([interval]).map_err(drawing)?;
-        chart.draw_series([Circle::new((rate, y), 4, colour.filled())]).map_err(drawing)?;
+        chart
+            .draw_series([Circle::new((rate, y), 4, colour.filled())])
+            .map_err(drawing)?;
     }
     Ok(())
 }
@@ -314,10 +410,19 @@ fn legend_places(names: &[String], width: i32) -> (Vec<(i32, i32)>, i32) {
 }
 
 fn legend_height(names: &[String], width: i32) -> i32 {
-    if names.len() > 1 { legend_places(names, width).1 * LEGEND_ROW + 4 } else { 0 }
+    if names.len() > 1 {
+        legend_places(names, width).1 * LEGEND_ROW + 4
+    } else {
+        0
+    }
 }
 
-fn draw_legend(area: &Area<'_>, names: &[String], (left, top): (i32, i32), width: i32) -> anyhow::Result<()> {
+fn draw_legend(
+    area: &Area<'_>,
+    names: &[String],
+    (left, top): (i32, i32),
+    width: i32,
+) -> anyhow::Result<()> {
     let (places, _) = legend_places(names, width);
     for (index, (name, (x, y))) in names.iter().zip(places).enumerate() {
         let (x, y) = (left + x, top + y + LEGEND_ROW / 2);
@@ -325,7 +430,8 @@ fn draw_legend(area: &Area<'_>, names: &[String], (left, top): (i32, i32), width
         let stroke = PathElement::new(vec![(x, y), (x + 14, y)], colour.stroke_width(3));
         area.draw(&stroke).map_err(drawing)?;
         let style = text(11.0, &INK).pos(Pos::new(HPos::Left, VPos::Center));
-        area.draw(&Text::new(name.clone(), (x + 20, y), style)).map_err(drawing)?;
+        area.draw(&Text::new(name.clone(), (x + 20, y), style))
+            .map_err(drawing)?;
     }
     Ok(())
 }
@@ -337,11 +443,17 @@ fn text(pixels: f64, colour: &RGBColor) -> TextStyle<'static> {
 
 /// From the least to the greatest of numbers, with a little room, and never of no length.
 fn range(numbers: impl Iterator<Item = f64>) -> (f64, f64) {
-    let (low, high) = numbers.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), n| (low.min(n), high.max(n)));
+    let (low, high) = numbers.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), n| {
+        (low.min(n), high.max(n))
+    });
     if low > high {
         return (0.0, 1.0);
     }
-    let room = if high > low { (high - low) * 0.04 } else { low.abs().max(1.0) * 0.5 };
+    let room = if high > low {
+        (high - low) * 0.04
+    } else {
+        low.abs().max(1.0) * 0.5
+    };
     (low - room, high + room)
 }
 
@@ -355,7 +467,11 @@ fn short(number: f64) -> String {
     } else {
         let decimals = (2.0 - size.log10().floor()).clamp(0.0, 5.0) as usize;
         let text = format!("{number:.decimals$}");
-        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').into() } else { text }
+        if text.contains('.') {
+            text.trim_end_matches('0').trim_end_matches('.').into()
+        } else {
+            text
+        }
     }
 }
 
@@ -365,15 +481,21 @@ mod tests {
 
     fn dark_pixels(svg: &str) -> usize {
         let pixels = tiny_skia::Pixmap::decode_png(&png(svg).unwrap()).unwrap();
-        pixels.pixels().iter().filter(|pixel| pixel.red() < 128).count()
+        pixels
+            .pixels()
+            .iter()
+            .filter(|pixel| pixel.red() < 128)
+            .count()
     }
 
     /// Half of the systems that run this have no font of their own.
     #[test]
     fn text_is_drawn_without_a_font_of_the_system() {
         let label = |words: &str| {
-            let name =
-                |root: &Area<'_>| root.draw(&Text::new(words.to_string(), (4, 4), text(13.0, &INK))).map_err(drawing);
+            let name = |root: &Area<'_>| {
+                root.draw(&Text::new(words.to_string(), (4, 4), text(13.0, &INK)))
+                    .map_err(drawing)
+            };
             draw((120, 30), name).unwrap()
         };
         assert_eq!(dark_pixels(&label("")), 0);
@@ -383,9 +505,14 @@ mod tests {
 
     #[test]
     fn marks_are_short() {
-        for (number, expected) in
-            [(0.0, "0"), (0.05, "0.05"), (62.5, "62.5"), (-1.25, "-1.25"), (1000.0, "1000"), (3e-5, "3e-5")]
-        {
+        for (number, expected) in [
+            (0.0, "0"),
+            (0.05, "0.05"),
+            (62.5, "62.5"),
+            (-1.25, "-1.25"),
+            (1000.0, "1000"),
+            (3e-5, "3e-5"),
+        ] {
             assert_eq!(short(number), expected);
         }
     }
@@ -393,7 +520,10 @@ mod tests {
     #[test]
     fn a_legend_wraps_where_the_panel_ends() {
         let names = ["sft", "oreo", "dqo"].map(String::from);
-        assert_eq!(legend_places(&names, 120), (vec![(0, 0), (52, 0), (0, LEGEND_ROW)], 2));
+        assert_eq!(
+            legend_places(&names, 120),
+            (vec![(0, 0), (52, 0), (0, LEGEND_ROW)], 2)
+        );
     }
 
     #[test]

@@ -69,15 +69,30 @@ pub(super) struct LabRow {
 }
 
 /// Everything a report tells of `run`.
-pub(super) fn gather(run: &Path, with_rollouts: bool, games: Option<usize>) -> anyhow::Result<Found> {
+pub(super) fn gather(
+    run: &Path,
+    with_rollouts: bool,
+    games: Option<usize>,
+) -> anyhow::Result<Found> {
     let files = files(run)?;
-    let named = |name: &str| files.iter().find(|file| file.parent() == Some(Path::new("")) && is_named(file, name));
+    let named = |name: &str| {
+        files
+            .iter()
+            .find(|file| file.parent() == Some(Path::new("")) && is_named(file, name))
+    };
     let (table, recipe) = (named("eval.csv"), named("recipe.toml"));
-    let rows: Vec<Row> = table.map(|file| read_csv(&run.join(file))).transpose()?.unwrap_or_default();
+    let rows: Vec<Row> = table
+        .map(|file| read_csv(&run.join(file)))
+        .transpose()?
+        .unwrap_or_default();
     let mut stores = stores(run, &files, with_rollouts)?;
     if rows.is_empty() && stores.is_empty() && recipe.is_none() {
         let hint = "hint: name a folder written by `hearth loop`, `hearth quickstart` or `hearth eval --out`";
-        return Err(WrongUse(format!("{} holds no run and no evaluation\n{hint}", run.display())).into());
+        return Err(WrongUse(format!(
+            "{} holds no run and no evaluation\n{hint}",
+            run.display()
+        ))
+        .into());
     }
     let recipe = recipe.map(|file| read(&run.join(file))).transpose()?;
     let mut found = Found {
@@ -96,29 +111,48 @@ pub(super) fn gather(run: &Path, with_rollouts: bool, games: Option<usize>) -> a
     for file in ["run.json", "eval.json"].into_iter().filter_map(named) {
         found.read_facts(&run.join(file))?;
     }
-    let place =
-        |store: &StoreFile| found.rows.iter().position(|row| row.policy == store.policy()).unwrap_or(usize::MAX);
+    let place = |store: &StoreFile| {
+        found
+            .rows
+            .iter()
+            .position(|row| row.policy == store.policy())
+            .unwrap_or(usize::MAX)
+    };
     stores.sort_by_cached_key(|store| (store.kind, place(store), store.k)); // as the table is
     for store in &stores {
         found.read_store(run, store, games)?;
     }
-    if let (Some(games), true) = (games, found.packed.stores().iter().any(|store| store.kept < store.episodes)) {
-        found.notes.push(format!("--episodes: of each store the {games} games with the smallest hashes"));
+    if let (Some(games), true) = (
+        games,
+        found
+            .packed
+            .stores()
+            .iter()
+            .any(|store| store.kept < store.episodes),
+    ) {
+        found.notes.push(format!(
+            "--episodes: of each store the {games} games with the smallest hashes"
+        ));
     }
     Ok(found)
 }
 
 impl Found {
     fn read_facts(&mut self, path: &Path) -> anyhow::Result<()> {
-        let facts: BTreeMap<String, Value> = serde_json::from_str(&read(path)?).map_err(|e| damaged(path, e))?;
+        let facts: BTreeMap<String, Value> =
+            serde_json::from_str(&read(path)?).map_err(|e| damaged(path, e))?;
         let plain = |value: &Value| match value {
             Value::String(text) => Some(text.clone()),
             Value::Number(number) => Some(number.to_string()),
             _ => None,
         };
-        let protocols = facts.get("protocols").cloned().and_then(|list| serde_json::from_value(list).ok());
+        let protocols = facts
+            .get("protocols")
+            .cloned()
+            .and_then(|list| serde_json::from_value(list).ok());
         let protocols: Vec<Protocol> = protocols.unwrap_or_default();
-        self.table_protocols.extend(protocols.iter().map(evaluate::protocol_line));
+        self.table_protocols
+            .extend(protocols.iter().map(evaluate::protocol_line));
         if let Some(name) = facts.get("name").and_then(plain) {
             self.name = name;
         }
@@ -131,28 +165,54 @@ impl Found {
             ("code", "code"),
             ("device", "device"),
         ] {
-            let told = facts.get(key).and_then(plain).filter(|text| key != "faults" || text != "0");
-            self.facts.extend(told.map(|text| (label.to_string(), text)));
+            let told = facts
+                .get(key)
+                .and_then(plain)
+                .filter(|text| key != "faults" || text != "0");
+            self.facts
+                .extend(told.map(|text| (label.to_string(), text)));
         }
         Ok(())
     }
 
     /// Reads one store, counts it where no table does, and keeps the episodes that shall be shown.
-    fn read_store(&mut self, run: &Path, store: &StoreFile, games: Option<usize>) -> anyhow::Result<()> {
+    fn read_store(
+        &mut self,
+        run: &Path,
+        store: &StoreFile,
+        games: Option<usize>,
+    ) -> anyhow::Result<()> {
         let contents = Store::contents(run.join(&store.file))?;
         if contents.torn > 0 {
-            self.notes.push(format!("{}: left out a torn last line of {} bytes", shown(&store.file), contents.torn));
+            self.notes.push(format!(
+                "{}: left out a torn last line of {} bytes",
+                shown(&store.file),
+                contents.torn
+            ));
         }
-        let Some(first) = contents.trajectories.first() else { return Ok(()) };
+        let Some(first) = contents.trajectories.first() else {
+            return Ok(());
+        };
         let mut policy = self.policy_of(store, first);
         let (search, how) = (search(&first.protocol), how(&first.protocol));
         let name = title(&policy, &search);
-        let (protocol, is_measured) = (evaluate::protocol_line(&first.protocol), store.kind == Kind::Measured);
+        let (protocol, is_measured) = (
+            evaluate::protocol_line(&first.protocol),
+            store.kind == Kind::Measured,
+        );
         if is_measured && self.table.is_none() {
             policy.clone_from(&name);
-            self.rows.extend(evaluate::table(&policy, first.protocol.best_of, &contents.trajectories));
+            self.rows.extend(evaluate::table(
+                &policy,
+                first.protocol.best_of,
+                &contents.trajectories,
+            ));
         }
-        let words = [search, how.clone()].into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(", ");
+        let words = [search, how.clone()]
+            .into_iter()
+            .filter(|words| !words.is_empty())
+            .collect::<Vec<_>>()
+            .join(", ");
         let line = (words, protocol.clone());
         if is_measured && !self.protocols.contains(&line) {
             self.protocols.push(line);
@@ -171,18 +231,29 @@ impl Found {
 
     /// What the table calls the policy of a store.
     fn policy_of(&self, store: &StoreFile, first: &Trajectory) -> String {
-        let Some(tag) = &store.of_eval else { return store.policy() };
+        let Some(tag) = &store.of_eval else {
+            return store.policy();
+        };
         let mut named: Vec<&String> = self.rows.iter().map(|row| &row.policy).collect();
         named.dedup();
-        let policy = if let [only] = named[..] { only } else { &first.policy };
+        let policy = if let [only] = named[..] {
+            only
+        } else {
+            &first.policy
+        };
         let says_more = first.protocol.search.is_none() && !tag.is_empty();
-        if says_more { format!("{policy} ({tag})") } else { policy.clone() }
+        if says_more {
+            format!("{policy} ({tag})")
+        } else {
+            policy.clone()
+        }
     }
 
     /// The store behind a row of the table: where several are of one policy and K, the one that was played as `eval.json`
     /// says.
     pub(super) fn store_of(&self, row: &Row) -> Option<&PackedStore> {
-        let is_of = |store: &&PackedStore| store.played.policy == row.policy && store.played.k == row.k;
+        let is_of =
+            |store: &&PackedStore| store.played.policy == row.policy && store.played.k == row.k;
         let mut stores = self.packed.stores().iter().filter(is_of);
         let is_told = |store: &&PackedStore| self.table_protocols.contains(&store.played.protocol);
         stores.clone().find(is_told).or_else(|| stores.next())
@@ -190,7 +261,10 @@ impl Found {
 
     /// What the page calls the policy of a row.
     pub(super) fn row_title(&self, row: &Row) -> String {
-        self.store_of(row).map_or_else(|| title(&row.policy, &how_many(row.k)), |store| store.played.title.clone())
+        self.store_of(row).map_or_else(
+            || title(&row.policy, &how_many(row.k)),
+            |store| store.played.title.clone(),
+        )
     }
 }
 
@@ -232,13 +306,25 @@ fn files(run: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut open = vec![PathBuf::new()];
     while let Some(folder) = open.pop() {
-        let place = if folder.as_os_str().is_empty() { run.to_path_buf() } else { run.join(&folder) };
+        let place = if folder.as_os_str().is_empty() {
+            run.to_path_buf()
+        } else {
+            run.join(&folder)
+        };
         let entries = std::fs::read_dir(&place).map_err(|e| unreadable(&place, &e))?;
         for entry in entries {
             let entry = entry.map_err(|e| unreadable(&place, &e))?;
             let (name, is_folder) = (entry.file_name(), entry.path().is_dir());
-            let skipped = [ASIDE, "games", "checkpoint", "tensorboard", "value", "adapter"];
-            let is_skipped = skipped.iter().any(|other| name == *other) || whole_of(Path::new(&name)).is_some();
+            let skipped = [
+                ASIDE,
+                "games",
+                "checkpoint",
+                "tensorboard",
+                "value",
+                "adapter",
+            ];
+            let is_skipped =
+                skipped.iter().any(|other| name == *other) || whole_of(Path::new(&name)).is_some();
             if is_skipped {
                 continue;
             }
@@ -250,7 +336,9 @@ fn files(run: &Path) -> anyhow::Result<Vec<PathBuf>> {
         }
     }
     found.sort_by_key(|file| {
-        file.components().map(|part| number_first(&part.as_os_str().to_string_lossy())).collect::<Vec<_>>()
+        file.components()
+            .map(|part| number_first(&part.as_os_str().to_string_lossy()))
+            .collect::<Vec<_>>()
     });
     Ok(found)
 }
@@ -264,17 +352,41 @@ fn number_first(name: &str) -> (usize, String) {
 /// trajectory.
 fn stores(run: &Path, files: &[PathBuf], with_rollouts: bool) -> anyhow::Result<Vec<StoreFile>> {
     let mut found = Vec::new();
-    for file in files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "jsonl")) {
-        let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let is_in_eval = file.parent().is_some_and(|folder| folder.file_name().is_some_and(|name| name == "eval"));
+    for file in files.iter().filter(|file| {
+        file.extension()
+            .is_some_and(|extension| extension == "jsonl")
+    }) {
+        let name = file
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let is_in_eval = file
+            .parent()
+            .is_some_and(|folder| folder.file_name().is_some_and(|name| name == "eval"));
         let is_learned = !is_in_eval && (name == "rollouts" || is_shown(&name)); // a lesson may be called `guided`
-        let kind = if is_learned { Kind::Learned } else { Kind::Measured };
-        let is_store = is_in_eval || name.starts_with("episodes-") || begins_with_a_trajectory(&run.join(file))?;
+        let kind = if is_learned {
+            Kind::Learned
+        } else {
+            Kind::Measured
+        };
+        let is_store = is_in_eval
+            || name.starts_with("episodes-")
+            || begins_with_a_trajectory(&run.join(file))?;
         if is_store && (kind == Kind::Measured || with_rollouts) {
             let (stem, k) = stem_and_k(&name);
-            let of_eval = stem.strip_prefix("episodes").map(|tag| tag.trim_start_matches('-').to_string());
+            let of_eval = stem
+                .strip_prefix("episodes")
+                .map(|tag| tag.trim_start_matches('-').to_string());
             let iteration = iteration(file);
-            found.push(StoreFile { file: file.clone(), kind, iteration, stem: stem.into(), k, of_eval });
+            found.push(StoreFile {
+                file: file.clone(),
+                kind,
+                iteration,
+                stem: stem.into(),
+                k,
+                of_eval,
+            });
         }
     }
     Ok(found)
@@ -282,7 +394,9 @@ fn stores(run: &Path, files: &[PathBuf], with_rollouts: bool) -> anyhow::Result<
 
 /// `oreo-k5` → `oreo` and 5, `episodes-beam3-k3` → `episodes-beam3` and 3, `greedy` → `greedy`.
 fn stem_and_k(name: &str) -> (&str, Option<usize>) {
-    let parts = name.rsplit_once("-k").and_then(|(stem, k)| Some((stem, k.parse().ok()?)));
+    let parts = name
+        .rsplit_once("-k")
+        .and_then(|(stem, k)| Some((stem, k.parse().ok()?)));
     parts.map_or((name, None), |(stem, k)| (stem, Some(k)))
 }
 
@@ -300,23 +414,39 @@ fn begins_with_a_trajectory(path: &Path) -> anyhow::Result<bool> {
 fn lessons(run: &Path, files: &[PathBuf], recipe: Option<&str>) -> anyhow::Result<Vec<Lesson>> {
     let named = |recipe: toml::Table| -> Option<Vec<String>> {
         let lessons = recipe.get("lesson")?.as_array()?.iter();
-        lessons.map(|lesson| Some(lesson.get("name")?.as_str()?.to_string())).collect()
+        lessons
+            .map(|lesson| Some(lesson.get("name")?.as_str()?.to_string()))
+            .collect()
     };
-    let order = recipe.and_then(|text| text.parse().ok()).and_then(named).unwrap_or_default();
+    let order = recipe
+        .and_then(|text| text.parse().ok())
+        .and_then(named)
+        .unwrap_or_default();
     let mut lessons = Vec::new();
     for file in files.iter().filter(|file| is_named(file, "metrics.csv")) {
         let folder = file.parent().filter(|folder| *folder != Path::new(""));
         let name = folder.map_or_else(|| folder_name(run), folder_name);
-        lessons.push(Lesson { iteration: iteration(file), name, columns: columns(&run.join(file))? });
+        lessons.push(Lesson {
+            iteration: iteration(file),
+            name,
+            columns: columns(&run.join(file))?,
+        });
     }
-    let place = |name: &str| order.iter().position(|other| other == name).unwrap_or(order.len());
+    let place = |name: &str| {
+        order
+            .iter()
+            .position(|other| other == name)
+            .unwrap_or(order.len())
+    };
     lessons.sort_by_key(|lesson| (lesson.iteration, place(&lesson.name)));
     Ok(lessons)
 }
 
 /// The iteration whose folder a file lies in.
 fn iteration(file: &Path) -> Option<usize> {
-    file.components().next().and_then(|part| part.as_os_str().to_str()?.parse().ok())
+    file.components()
+        .next()
+        .and_then(|part| part.as_os_str().to_str()?.parse().ok())
 }
 
 /// The numbers of a CSV file, by column.
@@ -339,9 +469,16 @@ fn labs(run: &Path, files: &[PathBuf]) -> anyhow::Result<Vec<Lab>> {
         let path = run.join(file);
         let mut reader = csv::Reader::from_path(&path).map_err(|e| damaged(&path, e))?;
         let rows: Result<Vec<LabRow>, _> = reader.deserialize().collect();
-        Ok(Lab { file: shown(file), rows: rows.map_err(|e| damaged(&path, e))? })
+        Ok(Lab {
+            file: shown(file),
+            rows: rows.map_err(|e| damaged(&path, e))?,
+        })
     };
-    files.iter().filter(|file| is_named(file, "lab.csv")).map(read).collect()
+    files
+        .iter()
+        .filter(|file| is_named(file, "lab.csv"))
+        .map(read)
+        .collect()
 }
 
 /// How the completions of a protocol come about, in a few words; none for a greedy policy.
@@ -377,12 +514,20 @@ fn score(chooser: Chooser) -> &'static str {
 
 /// How completions come about, where only K is known.
 pub(super) fn how_many(k: usize) -> String {
-    if k == 1 { String::new() } else { format!("best of {k}") }
+    if k == 1 {
+        String::new()
+    } else {
+        format!("best of {k}")
+    }
 }
 
 /// A policy with how it was played.
 pub(super) fn title(policy: &str, how: &str) -> String {
-    if how.is_empty() { policy.into() } else { format!("{policy}, {how}") }
+    if how.is_empty() {
+        policy.into()
+    } else {
+        format!("{policy}, {how}")
+    }
 }
 
 fn is_named(file: &Path, name: &str) -> bool {
@@ -391,12 +536,17 @@ fn is_named(file: &Path, name: &str) -> bool {
 
 fn folder_name(folder: &Path) -> String {
     let whole = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.into());
-    whole.file_name().map_or_else(|| shown(folder), |name| name.to_string_lossy().into_owned())
+    whole
+        .file_name()
+        .map_or_else(|| shown(folder), |name| name.to_string_lossy().into_owned())
 }
 
 /// A path with `/` between its parts on every system.
 fn shown(path: &Path) -> String {
-    path.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
+    path.components()
+        .map(|part| part.as_os_str().to_string_lossy())
+        .collect::<Vec<_>>()
+        .join("/")
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {
@@ -430,11 +580,35 @@ mod tests {
     #[test]
     fn how_a_policy_was_played_is_said_where_it_is_not_greedy() {
         let greedy = Protocol::default();
-        let sampled = Protocol { temperature: 0.5, ..greedy.clone() };
-        let best = Protocol { best_of: 4, ..sampled.clone() };
-        let by_logprob = Protocol { chosen_by: Chooser::Logprob, ..best.clone() };
-        let said = [&greedy, &sampled, &best, &by_logprob].map(|protocol| title("p", &how(protocol)));
-        assert_eq!(said, ["p", "p, temperature 0.5", "p, best of 4", "p, best of 4 by logprob"]);
-        assert_eq!(search(&Protocol { search: Some(Search::Beam { width: 3 }), ..best }), "beam 3");
+        let sampled = Protocol {
+            temperature: 0.5,
+            ..greedy.clone()
+        };
+        let best = Protocol {
+            best_of: 4,
+            ..sampled.clone()
+        };
+        let by_logprob = Protocol {
+            chosen_by: Chooser::Logprob,
+            ..best.clone()
+        };
+        let said =
+            [&greedy, &sampled, &best, &by_logprob].map(|protocol| title("p", &how(protocol)));
+        assert_eq!(
+            said,
+            [
+                "p",
+                "p, temperature 0.5",
+                "p, best of 4",
+                "p, best of 4 by logprob"
+            ]
+        );
+        assert_eq!(
+            search(&Protocol {
+                search: Some(Search::Beam { width: 3 }),
+                ..best
+            }),
+            "beam 3"
+        );
     }
 }

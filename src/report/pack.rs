@@ -72,9 +72,16 @@ impl Packed {
     }
 
     /// Adds a store; where only so many of its games shall be shown, those with the smallest hashes.
-    pub(super) fn add(&mut self, played: Played, trajectories: &[Trajectory], games: Option<usize>) {
+    pub(super) fn add(
+        &mut self,
+        played: Played,
+        trajectories: &[Trajectory],
+        games: Option<usize>,
+    ) {
         let hashes: BTreeSet<&str> = trajectories.iter().map(|t| t.game_hash.as_str()).collect();
-        let last = games.and_then(|games| hashes.into_iter().nth(games - 1)).map(str::to_string);
+        let last = games
+            .and_then(|games| hashes.into_iter().nth(games - 1))
+            .map(str::to_string);
         let store = self.stores.len();
         let is_kept = |t: &&Trajectory| last.as_ref().is_none_or(|last| t.game_hash <= *last);
         let before = self.episodes.len();
@@ -83,19 +90,30 @@ impl Packed {
             self.episodes.push(episode);
         }
         let kept = self.episodes.len() - before;
-        self.stores.push(PackedStore { played, episodes: trajectories.len(), kept });
+        self.stores.push(PackedStore {
+            played,
+            episodes: trajectories.len(),
+            kept,
+        });
     }
 
     /// As JSON that may stand in a `script` element: no markup begins in it, whatever a world or a server has said.
     pub(super) fn json(&self) -> serde_json::Result<String> {
         let text = serde_json::to_string(self)?;
-        Ok(text.replace('<', "\\u003c").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029"))
+        Ok(text
+            .replace('<', "\\u003c")
+            .replace('\u{2028}', "\\u2028")
+            .replace('\u{2029}', "\\u2029"))
     }
 
     fn episode(&mut self, store: usize, trajectory: &Trajectory) -> Vec<Cell> {
         let spent = trajectory.spent;
         let game = self.game(trajectory);
-        let turns = trajectory.turns.iter().map(|turn| Cell::List(self.turn(turn))).collect();
+        let turns = trajectory
+            .turns
+            .iter()
+            .map(|turn| Cell::List(self.turn(turn)))
+            .collect();
         vec![
             place(store),
             place(game),
@@ -107,7 +125,11 @@ impl Packed {
                 .as_ref()
                 .filter(|_| trajectory.outcome == Outcome::EnvFailed)
                 .map_or(Cell::Nothing, |f| self.text(f)),
-            Cell::List(vec![place(spent.completions), place(spent.tokens), place(spent.commands)]),
+            Cell::List(vec![
+                place(spent.completions),
+                place(spent.tokens),
+                place(spent.commands),
+            ]),
             Cell::List(turns),
         ]
     }
@@ -121,9 +143,12 @@ impl Packed {
         let logprob = (!turn.logprobs.is_empty()).then(|| turn.logprobs.iter().sum());
         let candidates = match &turn.candidates[..] {
             [] => Cell::Nothing,
-            candidates => {
-                Cell::List(candidates.iter().map(|candidate| Cell::List(self.candidate(candidate))).collect())
-            }
+            candidates => Cell::List(
+                candidates
+                    .iter()
+                    .map(|candidate| Cell::List(self.candidate(candidate)))
+                    .collect(),
+            ),
         };
         trimmed(vec![
             self.text(&turn.observation),
@@ -154,10 +179,22 @@ impl Packed {
         if let Some(place) = self.game_places.get(&key) {
             return *place;
         }
-        let opening = trajectory.turns.first().map_or("", |turn| &turn.observation);
-        let sentence = task_sentence(opening).unwrap_or(&trajectory.game).to_string();
-        let Trajectory { game_hash, game, split, task_type, .. } = trajectory.clone();
-        self.games.push(Game(game_hash, game, split, task_type, sentence));
+        let opening = trajectory
+            .turns
+            .first()
+            .map_or("", |turn| &turn.observation);
+        let sentence = task_sentence(opening)
+            .unwrap_or(&trajectory.game)
+            .to_string();
+        let Trajectory {
+            game_hash,
+            game,
+            split,
+            task_type,
+            ..
+        } = trajectory.clone();
+        self.games
+            .push(Game(game_hash, game, split, task_type, sentence));
         self.game_places.insert(key, self.games.len() - 1);
         self.games.len() - 1
     }
@@ -189,7 +226,11 @@ fn number(number: Option<f32>) -> Cell {
 
 /// Four decimals; a number that is none is left out, as JSON has no word for it.
 fn real(number: f64) -> Cell {
-    if number.is_finite() { Cell::Real((number * 1e4).round() / 1e4) } else { Cell::Nothing }
+    if number.is_finite() {
+        Cell::Real((number * 1e4).round() / 1e4)
+    } else {
+        Cell::Nothing
+    }
 }
 
 fn trimmed(mut cells: Vec<Cell>) -> Vec<Cell> {
@@ -237,7 +278,14 @@ mod tests {
     }
 
     fn played() -> Played {
-        Played { title: "p".into(), policy: "p".into(), k: 1, score: "U", file: "f".into(), protocol: String::new() }
+        Played {
+            title: "p".into(),
+            policy: "p".into(),
+            k: 1,
+            score: "U",
+            file: "f".into(),
+            protocol: String::new(),
+        }
     }
 
     fn packed(trajectories: &[Trajectory], games: Option<usize>) -> Packed {
@@ -249,9 +297,15 @@ mod tests {
     /// ln π of the tokens −1 and −½ is −1.5 together; V has four decimals; what is not known at the end is left out.
     #[test]
     fn a_turn_is_packed_as_the_header_says() {
-        let told =
-            Turn { logprobs: vec![-1.0, -0.5], value: Some(0.123_456), ..turn("Your task is to: look.", "look") };
-        let malformed = Turn { action: None, ..turn("What?", "l o o k") };
+        let told = Turn {
+            logprobs: vec![-1.0, -0.5],
+            value: Some(0.123_456),
+            ..turn("Your task is to: look.", "look")
+        };
+        let malformed = Turn {
+            action: None,
+            ..turn("What?", "l o o k")
+        };
         let candidate = Candidate {
             completion: "look".into(),
             score: 0.5,
@@ -260,20 +314,44 @@ mod tests {
             log_ratio: None,
             after_value: Some(0.5),
         };
-        let chosen = Turn { action: Some("look".into()), candidates: vec![candidate], ..turn("What?", " look") };
+        let chosen = Turn {
+            action: Some("look".into()),
+            candidates: vec![candidate],
+            ..turn("What?", " look")
+        };
         let packed = packed(&[trajectory("aa", vec![told, malformed, chosen])], None);
         let value: Value = serde_json::from_str(&packed.json().unwrap()).unwrap();
-        assert_eq!(value["texts"], json!(["Your task is to: look.", "look", "What?", "l o o k", " look", "You won."]));
-        assert_eq!(value["games"], json!([["aa", "valid_seen/aa", "valid_seen", null, "look."]]));
-        let turns =
-            json!([[0, 1, -1, -1.5, 0.1235], [2, 3], [2, 4, 1, null, null, null, [[1, 0.5, 2, null, null, 0.5]]]]);
-        assert_eq!(value["episodes"], json!([[0, 0, "success", 0.5, 5, null, [0, 0, 0], turns]]));
+        assert_eq!(
+            value["texts"],
+            json!([
+                "Your task is to: look.",
+                "look",
+                "What?",
+                "l o o k",
+                " look",
+                "You won."
+            ])
+        );
+        assert_eq!(
+            value["games"],
+            json!([["aa", "valid_seen/aa", "valid_seen", null, "look."]])
+        );
+        let turns = json!([
+            [0, 1, -1, -1.5, 0.1235],
+            [2, 3],
+            [2, 4, 1, null, null, null, [[1, 0.5, 2, null, null, 0.5]]]
+        ]);
+        assert_eq!(
+            value["episodes"],
+            json!([[0, 0, "success", 0.5, 5, null, [0, 0, 0], turns]])
+        );
     }
 
     #[test]
     fn the_games_that_are_kept_do_not_depend_on_the_order_of_the_store() {
         let game = |hash| trajectory(hash, vec![turn("o", "look")]);
-        let [forth, back] = [["b", "c", "a", "a"], ["a", "a", "c", "b"]].map(|order| packed(&order.map(game), Some(2)));
+        let [forth, back] = [["b", "c", "a", "a"], ["a", "a", "c", "b"]]
+            .map(|order| packed(&order.map(game), Some(2)));
         for packed in [forth, back] {
             let store = &packed.stores()[0];
             assert_eq!((store.episodes, store.kept), (4, 3));
@@ -285,16 +363,27 @@ mod tests {
     #[test]
     fn no_markup_begins_in_the_data() {
         let hostile = "</script><img src=x onerror=alert(1)><!-- \u{2028} \u{2029}";
-        let json = packed(&[trajectory("a", vec![turn(hostile, hostile)])], None).json().unwrap();
-        assert!(!json.contains('<') && !json.contains(['\u{2028}', '\u{2029}']), "{json}");
+        let json = packed(&[trajectory("a", vec![turn(hostile, hostile)])], None)
+            .json()
+            .unwrap();
+        assert!(
+            !json.contains('<') && !json.contains(['\u{2028}', '\u{2029}']),
+            "{json}"
+        );
         let value: Value = serde_json::from_str(&json).unwrap();
         assert_eq!(value["texts"][0], hostile);
     }
 
     #[test]
     fn a_number_that_is_none_is_left_out() {
-        let turn = Turn { value: Some(f32::NAN), after_value: Some(f32::INFINITY), ..turn("o", "look") };
-        let value: Value = serde_json::from_str(&packed(&[trajectory("a", vec![turn])], None).json().unwrap()).unwrap();
+        let turn = Turn {
+            value: Some(f32::NAN),
+            after_value: Some(f32::INFINITY),
+            ..turn("o", "look")
+        };
+        let value: Value =
+            serde_json::from_str(&packed(&[trajectory("a", vec![turn])], None).json().unwrap())
+                .unwrap();
         assert_eq!(value["episodes"][0][7], json!([[0, 1, -1]]));
     }
 }

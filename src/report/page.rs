@@ -60,7 +60,9 @@ struct Shown {
 /// The whole file.
 pub(super) fn page(found: &Found, figures: &[Figure]) -> anyhow::Result<String> {
     let stores = found.packed.stores();
-    let (kept, all) = stores.iter().fold((0, 0), |(kept, all), store| (kept + store.kept, all + store.episodes));
+    let (kept, all) = stores.iter().fold((0, 0), |(kept, all), store| {
+        (kept + store.kept, all + store.episodes)
+    });
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.add_template("report.html", TEMPLATE)?;
@@ -89,33 +91,72 @@ pub(super) fn page(found: &Found, figures: &[Figure]) -> anyhow::Result<String> 
 }
 
 fn lines(found: &Found) -> Vec<Line> {
-    let rows: Vec<&Row> = found.rows.iter().filter(|row| row.task_type.is_none()).collect();
+    let rows: Vec<&Row> = found
+        .rows
+        .iter()
+        .filter(|row| row.task_type.is_none())
+        .collect();
     let splits = in_order(rows.iter().map(|row| row.split));
-    lines_of(found, &rows, |row| splits.iter().position(|split| *split == row.split), splits.len())
+    lines_of(
+        found,
+        &rows,
+        |row| splits.iter().position(|split| *split == row.split),
+        splits.len(),
+    )
 }
 
 fn kinds(found: &Found) -> Vec<Kinds> {
-    let rows: Vec<&Row> = found.rows.iter().filter(|row| row.task_type.is_some()).collect();
+    let rows: Vec<&Row> = found
+        .rows
+        .iter()
+        .filter(|row| row.task_type.is_some())
+        .collect();
     let table = |split| {
-        let rows: Vec<&Row> = rows.iter().filter(|row| row.split == split).copied().collect();
+        let rows: Vec<&Row> = rows
+            .iter()
+            .filter(|row| row.split == split)
+            .copied()
+            .collect();
         let is_there = |kind: &TaskType| rows.iter().any(|row| row.task_type == Some(*kind));
         let kinds: Vec<TaskType> = TaskType::ALL.into_iter().filter(is_there).collect();
         let column = |row: &Row| kinds.iter().position(|kind| Some(*kind) == row.task_type);
         let lines = lines_of(found, &rows, column, kinds.len());
-        Kinds { split: split.to_string(), kinds: kinds.iter().map(|kind| kind.short_name()).collect(), lines }
+        Kinds {
+            split: split.to_string(),
+            kinds: kinds.iter().map(|kind| kind.short_name()).collect(),
+            lines,
+        }
     };
-    in_order(rows.iter().map(|row| row.split)).into_iter().map(table).collect()
+    in_order(rows.iter().map(|row| row.split))
+        .into_iter()
+        .map(table)
+        .collect()
 }
 
 /// A line for each policy at each K; a row whose place is taken begins another line.
-fn lines_of(found: &Found, rows: &[&Row], column: impl Fn(&Row) -> Option<usize>, columns: usize) -> Vec<Line> {
+fn lines_of(
+    found: &Found,
+    rows: &[&Row],
+    column: impl Fn(&Row) -> Option<usize>,
+    columns: usize,
+) -> Vec<Line> {
     let mut lines: Vec<((&str, usize), Line)> = Vec::new();
     for row in rows {
-        let (key, Some(column)) = ((row.policy.as_str(), row.k), column(row)) else { continue };
-        let place = lines.iter().position(|(other, line)| *other == key && line.cells[column].is_none());
+        let (key, Some(column)) = ((row.policy.as_str(), row.k), column(row)) else {
+            continue;
+        };
+        let place = lines
+            .iter()
+            .position(|(other, line)| *other == key && line.cells[column].is_none());
         let place = place.unwrap_or_else(|| {
             let cells = (0..columns).map(|_| None).collect();
-            lines.push((key, Line { title: found.row_title(row), cells }));
+            lines.push((
+                key,
+                Line {
+                    title: found.row_title(row),
+                    cells,
+                },
+            ));
             lines.len() - 1
         });
         lines[place].1.cells[column] = Some(cell(found, row));
@@ -126,7 +167,9 @@ fn lines_of(found: &Found, rows: &[&Row], column: impl Fn(&Row) -> Option<usize>
 fn cell(found: &Found, row: &Row) -> Cell {
     let percent = |rate: f64| format!("{:.1}", 100.0 * rate);
     let paired = row.against.as_ref().zip(row.won_alone.zip(row.lost_alone));
-    let kind = row.task_type.map_or(String::new(), |kind| format!("&type={kind}"));
+    let kind = row
+        .task_type
+        .map_or(String::new(), |kind| format!("&type={kind}"));
     Cell {
         rate: percent(row.success_rate),
         low: percent(row.low),
@@ -151,14 +194,24 @@ fn cell(found: &Found, row: &Row) -> Cell {
 }
 
 fn p_value(p: f64) -> String {
-    if p < 1e-3 { format!("= {p:.0e}") } else { format!("= {p:.3}") }
+    if p < 1e-3 {
+        format!("= {p:.0e}")
+    } else {
+        format!("= {p:.3}")
+    }
 }
 
 /// For the part of an address behind `#`.
 fn encoded(text: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
     text.bytes()
-        .map(|byte| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .map(|byte| {
+            if is_plain(byte) {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
+        })
         .collect()
 }
 
@@ -168,8 +221,19 @@ fn shown(figures: &[Figure], about: About) -> Vec<Shown> {
         let title = minijinja::HtmlEscape(&figure.title);
         let opened = format!("<svg role=\"img\" aria-label=\"{title}\" ");
         // In a page an SVG needs no name of its language, which would be the only address in the file.
-        let svg = figure.svg.replacen("<svg ", &opened, 1).replace(" xmlns=\"http://www.w3.org/2000/svg\"", "");
-        Shown { title: figure.title.clone(), caption: figure.caption.clone(), svg: Value::from_safe_string(svg) }
+        let svg = figure
+            .svg
+            .replacen("<svg ", &opened, 1)
+            .replace(" xmlns=\"http://www.w3.org/2000/svg\"", "");
+        Shown {
+            title: figure.title.clone(),
+            caption: figure.caption.clone(),
+            svg: Value::from_safe_string(svg),
+        }
     };
-    figures.iter().filter(|figure| figure.about == about).map(inline).collect()
+    figures
+        .iter()
+        .filter(|figure| figure.about == about)
+        .map(inline)
+        .collect()
 }

@@ -30,16 +30,26 @@ const LEARNING: [(&str, &[&str]); 7] = [
     ("policy loss", &["loss/policy", "loss/held_out"]),
     ("value loss", &["loss/value", "loss/after_value"]),
     ("KL to the reference, nats", &["kl/exact", "kl/k3"]),
-    ("log-ratio, nats", &["log_ratio/p05", "log_ratio/p50", "log_ratio/p95"]),
+    (
+        "log-ratio, nats",
+        &["log_ratio/p05", "log_ratio/p50", "log_ratio/p95"],
+    ),
     ("V of the batch", &["value/min", "value/mean", "value/max"]),
     ("AUC of the value, won against lost", &["value/auc"]),
-    ("gradient norm", &["gradient_norm/policy", "gradient_norm/value"]),
+    (
+        "gradient norm",
+        &["gradient_norm/policy", "gradient_norm/value"],
+    ),
 ];
 
 /// Every plot that there is something for.
 pub(super) fn figures(found: &Found) -> anyhow::Result<Vec<Figure>> {
     let mut figures = Vec::new();
-    let all: Vec<&Row> = found.rows.iter().filter(|row| row.task_type.is_none()).collect();
+    let all: Vec<&Row> = found
+        .rows
+        .iter()
+        .filter(|row| row.task_type.is_none())
+        .collect();
     if !all.is_empty() {
         figures.push(success(found, &all)?);
     }
@@ -63,7 +73,10 @@ fn success(found: &Found, rows: &[&Row]) -> anyhow::Result<Figure> {
     let lines = in_order(rows.iter().map(|row| (&row.policy, row.k)));
     let percent = |row: &&Row| (100.0 * row.success_rate, 100.0 * row.low, 100.0 * row.high);
     let dot_row = |(policy, k): &(&String, usize)| {
-        let of = |split: &Split| rows.iter().find(|row| (&row.policy, row.k, row.split) == (policy, *k, *split));
+        let of = |split: &Split| {
+            rows.iter()
+                .find(|row| (&row.policy, row.k, row.split) == (policy, *k, *split))
+        };
         let first = rows.iter().find(|row| (&row.policy, row.k) == (policy, *k));
         DotRow {
             name: first.map_or(String::new(), |row| found.row_title(row)),
@@ -71,27 +84,43 @@ fn success(found: &Found, rows: &[&Row]) -> anyhow::Result<Figure> {
             dots: splits.iter().map(|split| of(split).map(percent)).collect(),
         }
     };
-    let games = |split: &Split| rows.iter().find(|row| row.split == *split).map_or(0, |row| row.n);
-    let columns: Vec<String> = splits.iter().map(|split| format!("{split} (n = {})", games(split))).collect();
+    let games = |split: &Split| {
+        rows.iter()
+            .find(|row| row.split == *split)
+            .map_or(0, |row| row.n)
+    };
+    let columns: Vec<String> = splits
+        .iter()
+        .map(|split| format!("{split} (n = {})", games(split)))
+        .collect();
     let groups: Vec<String> = ks.iter().map(|k| format!("K = {k}")).collect();
     Ok(Figure {
         file: "success".into(),
         title: "Success by policy".into(),
         caption: format!("share of games won, {}", intervals(rows)),
         about: About::Success,
-        svg: chart::dots(&columns, &groups, &lines.iter().map(dot_row).collect::<Vec<_>>())?,
+        svg: chart::dots(
+            &columns,
+            &groups,
+            &lines.iter().map(dot_row).collect::<Vec<_>>(),
+        )?,
     })
 }
 
 /// How the intervals of these rows were found.
 pub(super) fn intervals(rows: &[&Row]) -> String {
-    let names: Vec<&str> = in_order(rows.iter().map(|row| row.interval)).into_iter().map(Interval::name).collect();
+    let names: Vec<&str> = in_order(rows.iter().map(|row| row.interval))
+        .into_iter()
+        .map(Interval::name)
+        .collect();
     format!("{} 95 % intervals", names.join(" or "))
 }
 
 /// A lesson of iteration i > 1 is called NAME-i in the table.
 fn lesson_and_iteration(policy: &str) -> (&str, usize) {
-    let tail = policy.rsplit_once('-').and_then(|(name, tail)| Some((name, tail.parse().ok()?)));
+    let tail = policy
+        .rsplit_once('-')
+        .and_then(|(name, tail)| Some((name, tail.parse().ok()?)));
     tail.unwrap_or((policy, 1))
 }
 
@@ -102,22 +131,49 @@ fn by_iteration(rows: &[&Row]) -> anyhow::Result<Option<Figure>> {
         let (lesson, iteration) = lesson_and_iteration(name);
         iteration > 1 && names.contains(&lesson)
     };
-    let Some(last) = names.iter().filter(|name| is_later(name)).map(|name| lesson_and_iteration(name).1).max() else {
+    let Some(last) = names
+        .iter()
+        .filter(|name| is_later(name))
+        .map(|name| lesson_and_iteration(name).1)
+        .max()
+    else {
         return Ok(None);
     };
-    let lessons = in_order(names.iter().filter(|name| is_later(name)).map(|name| lesson_and_iteration(name).0));
+    let lessons = in_order(
+        names
+            .iter()
+            .filter(|name| is_later(name))
+            .map(|name| lesson_and_iteration(name).0),
+    );
     let places = (1..=last).map(|iteration| iteration.to_string()).collect();
     let line = |lesson: &&str, split: Split| {
         let points = (1..=last).filter_map(|iteration| {
-            let name = if iteration == 1 { (*lesson).to_string() } else { format!("{lesson}-{iteration}") };
-            let row = greedy.iter().find(|row| row.policy == name && row.split == split)?;
-            Some(rate((iteration - 1) as f64, row.success_rate, row.low, row.high))
+            let name = if iteration == 1 {
+                (*lesson).to_string()
+            } else {
+                format!("{lesson}-{iteration}")
+            };
+            let row = greedy
+                .iter()
+                .find(|row| row.policy == name && row.split == split)?;
+            Some(rate(
+                (iteration - 1) as f64,
+                row.success_rate,
+                row.low,
+                row.high,
+            ))
         });
-        Series { name: (*lesson).into(), points: points.collect() }
+        Series {
+            name: (*lesson).into(),
+            points: points.collect(),
+        }
     };
-    let panels = by_split(&in_order(rows.iter().map(|row| row.split)), "iteration", places, |split| {
-        lessons.iter().map(|lesson| line(lesson, split)).collect()
-    });
+    let panels = by_split(
+        &in_order(rows.iter().map(|row| row.split)),
+        "iteration",
+        places,
+        |split| lessons.iter().map(|lesson| line(lesson, split)).collect(),
+    );
     Ok(Some(Figure {
         file: "iterations".into(),
         title: "By iteration".into(),
@@ -128,24 +184,46 @@ fn by_iteration(rows: &[&Row]) -> anyhow::Result<Option<Figure>> {
 }
 
 fn best_of_k(rows: &[&Row]) -> anyhow::Result<Option<Figure>> {
-    let has_curve =
-        |policy: &&str| in_order(rows.iter().filter(|row| row.policy == *policy).map(|row| row.k)).len() > 1;
-    let policies: Vec<&str> =
-        in_order(rows.iter().map(|row| row.policy.as_str())).into_iter().filter(has_curve).collect();
+    let has_curve = |policy: &&str| {
+        in_order(
+            rows.iter()
+                .filter(|row| row.policy == *policy)
+                .map(|row| row.k),
+        )
+        .len()
+            > 1
+    };
+    let policies: Vec<&str> = in_order(rows.iter().map(|row| row.policy.as_str()))
+        .into_iter()
+        .filter(has_curve)
+        .collect();
     if policies.is_empty() {
         return Ok(None);
     }
     let curve = |policy: &&str, split: Split, ks: &[usize]| {
-        let of = rows.iter().filter(|row| row.policy == *policy && row.split == split);
+        let of = rows
+            .iter()
+            .filter(|row| row.policy == *policy && row.split == split);
         Series {
             name: (*policy).into(),
-            points: of.filter_map(|row| Some(rate(place(row.k, ks)?, row.success_rate, row.low, row.high))).collect(),
+            points: of
+                .filter_map(|row| {
+                    Some(rate(place(row.k, ks)?, row.success_rate, row.low, row.high))
+                })
+                .collect(),
         }
     };
-    let (ks, splits) = (sorted(rows.iter().map(|row| row.k)), in_order(rows.iter().map(|row| row.split)));
+    let (ks, splits) = (
+        sorted(rows.iter().map(|row| row.k)),
+        in_order(rows.iter().map(|row| row.split)),
+    );
     let places = ks.iter().map(ToString::to_string).collect();
-    let panels =
-        by_split(&splits, "K", places, |split| policies.iter().map(|policy| curve(policy, split, &ks)).collect());
+    let panels = by_split(&splits, "K", places, |split| {
+        policies
+            .iter()
+            .map(|policy| curve(policy, split, &ks))
+            .collect()
+    });
     Ok(Some(Figure {
         file: "best-of-k".into(),
         title: "Best of K".into(),
@@ -156,23 +234,55 @@ fn best_of_k(rows: &[&Row]) -> anyhow::Result<Option<Figure>> {
 }
 
 fn lab_curves(lab: &Lab, index: usize, labs: usize) -> anyhow::Result<Figure> {
-    let (ks, splits) = (sorted(lab.rows.iter().map(|row| row.k)), in_order(lab.rows.iter().map(|row| row.split)));
+    let (ks, splits) = (
+        sorted(lab.rows.iter().map(|row| row.k)),
+        in_order(lab.rows.iter().map(|row| row.split)),
+    );
     let name = |row: &LabRow| match &row.policy {
         Some(policy) => format!("{policy}, {}", row.chosen_by),
         None => row.chosen_by.clone(),
     };
     let names = in_order(lab.rows.iter().map(name));
     let curve = |name_of: &String, split: Split| {
-        let of = lab.rows.iter().filter(|row| name(row) == *name_of && row.split == split);
-        let point = |row: &LabRow| Some(rate(place(row.k, &ks)?, row.success_rate, row.low, row.high));
-        Series { name: name_of.clone(), points: of.filter_map(point).collect() }
+        let of = lab
+            .rows
+            .iter()
+            .filter(|row| name(row) == *name_of && row.split == split);
+        let point = |row: &LabRow| {
+            Some(rate(
+                place(row.k, &ks)?,
+                row.success_rate,
+                row.low,
+                row.high,
+            ))
+        };
+        Series {
+            name: name_of.clone(),
+            points: of.filter_map(point).collect(),
+        }
     };
     let places = ks.iter().map(ToString::to_string).collect();
-    let panels = by_split(&splits, "K", places, |split| names.iter().map(|name| curve(name, split)).collect());
-    let games = |split: &Split| lab.rows.iter().filter(|row| row.split == *split).map(|row| row.n).max().unwrap_or(0);
-    let counts: Vec<String> = splits.iter().map(|split| format!("n = {} of {split}", games(split))).collect();
+    let panels = by_split(&splits, "K", places, |split| {
+        names.iter().map(|name| curve(name, split)).collect()
+    });
+    let games = |split: &Split| {
+        lab.rows
+            .iter()
+            .filter(|row| row.split == *split)
+            .map(|row| row.n)
+            .max()
+            .unwrap_or(0)
+    };
+    let counts: Vec<String> = splits
+        .iter()
+        .map(|split| format!("n = {} of {split}", games(split)))
+        .collect();
     Ok(Figure {
-        file: if labs == 1 { "lab".into() } else { format!("lab-{}", index + 1) },
+        file: if labs == 1 {
+            "lab".into()
+        } else {
+            format!("lab-{}", index + 1)
+        },
         title: "Best of K by what it is chosen by".into(),
         caption: format!("{}; {}; Wilson 95 % intervals", lab.file, counts.join(", ")),
         about: About::Success,
@@ -185,22 +295,43 @@ fn learning(lesson: &Lesson) -> anyhow::Result<Option<Figure>> {
     let each = updates.div_ceil(POINTS).max(1);
     let panel = |(title, columns): &(&str, &[&str])| {
         let line = |column: &&str| {
-            let points = means(lesson.columns.get("update")?, lesson.columns.get(*column)?, each);
-            let name = column.split('/').next_back().unwrap_or(column).replace('_', " ");
+            let points = means(
+                lesson.columns.get("update")?,
+                lesson.columns.get(*column)?,
+                each,
+            );
+            let name = column
+                .split('/')
+                .next_back()
+                .unwrap_or(column)
+                .replace('_', " ");
             (!points.is_empty()).then_some(Series { name, points })
         };
         let series: Vec<Series> = columns.iter().filter_map(line).collect();
         let title = (*title).to_string();
-        (!series.is_empty()).then(|| Panel { title, across: Across::Numbers("update"), up: String::new(), series })
+        (!series.is_empty()).then(|| Panel {
+            title,
+            across: Across::Numbers("update"),
+            up: String::new(),
+            series,
+        })
     };
     let panels: Vec<Panel> = LEARNING.iter().filter_map(panel).collect();
     if panels.is_empty() {
         return Ok(None);
     }
-    let folder = lesson.iteration.map_or(String::new(), |iteration| format!("{iteration}-"));
-    let round =
-        lesson.iteration.filter(|iteration| *iteration > 1).map_or(String::new(), |i| format!(", iteration {i}"));
-    let mean = if each > 1 { format!(", each point the mean of {each}") } else { String::new() };
+    let folder = lesson
+        .iteration
+        .map_or(String::new(), |iteration| format!("{iteration}-"));
+    let round = lesson
+        .iteration
+        .filter(|iteration| *iteration > 1)
+        .map_or(String::new(), |i| format!(", iteration {i}"));
+    let mean = if each > 1 {
+        format!(", each point the mean of {each}")
+    } else {
+        String::new()
+    };
     Ok(Some(Figure {
         file: format!("learning-{folder}{}", lesson.name),
         title: format!("{}{round}", lesson.name),
@@ -212,11 +343,24 @@ fn learning(lesson: &Lesson) -> anyhow::Result<Option<Figure>> {
 
 /// Means of so many neighbours; those without a number count for nothing.
 fn means(updates: &[Option<f64>], values: &[Option<f64>], each: usize) -> Vec<Point> {
-    let pairs: Vec<Option<(f64, f64)>> = updates.iter().zip(values).map(|(x, y)| (*x).zip(*y)).collect();
+    let pairs: Vec<Option<(f64, f64)>> = updates
+        .iter()
+        .zip(values)
+        .map(|(x, y)| (*x).zip(*y))
+        .collect();
     let mean = |chunk: &[Option<(f64, f64)>]| {
         let known: Vec<(f64, f64)> = chunk.iter().flatten().copied().collect();
-        let (count, (x, y)) = (known.len() as f64, known.iter().fold((0.0, 0.0), |(x, y), (a, b)| (x + a, y + b)));
-        (count > 0.0).then(|| Point { x: x / count, y: y / count, interval: None })
+        let (count, (x, y)) = (
+            known.len() as f64,
+            known
+                .iter()
+                .fold((0.0, 0.0), |(x, y), (a, b)| (x + a, y + b)),
+        );
+        (count > 0.0).then(|| Point {
+            x: x / count,
+            y: y / count,
+            interval: None,
+        })
     };
     pairs.chunks(each).filter_map(mean).collect()
 }
@@ -237,11 +381,17 @@ fn by_split(
 }
 
 fn rate(x: f64, rate: f64, low: f64, high: f64) -> Point {
-    Point { x, y: 100.0 * rate, interval: Some((100.0 * low, 100.0 * high)) }
+    Point {
+        x,
+        y: 100.0 * rate,
+        interval: Some((100.0 * low, 100.0 * high)),
+    }
 }
 
 fn place(k: usize, ks: &[usize]) -> Option<f64> {
-    ks.iter().position(|other| *other == k).map(|place| place as f64)
+    ks.iter()
+        .position(|other| *other == k)
+        .map(|place| place as f64)
 }
 
 fn sorted(numbers: impl Iterator<Item = usize>) -> Vec<usize> {

@@ -1,6 +1,11 @@
 //! The smallest recipe that goes through every stage, for tests of the loop and of the commands.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "every test takes what it needs, and may panic")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "every test takes what it needs, and may panic"
+)]
 
 use scenarios::Suite;
 use scenarios::household::{GenerateOptions, generate};
@@ -75,8 +80,14 @@ temperature = 1.0
 
 /// A suite of a few generated games.
 pub fn suite(folder: &Path) -> Suite {
-    let options =
-        GenerateOptions { seed: 5, train: 6, valid_train: 0, seen: 3, unseen: 2, ..GenerateOptions::default() };
+    let options = GenerateOptions {
+        seed: 5,
+        train: 6,
+        valid_train: 0,
+        seen: 3,
+        unseen: 2,
+        ..GenerateOptions::default()
+    };
     generate(folder, &options).unwrap()
 }
 
@@ -90,7 +101,10 @@ pub fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
             if path.is_dir() {
                 folders.push(path);
             } else {
-                files.insert(path.strip_prefix(folder).unwrap().into(), std::fs::read(&path).unwrap());
+                files.insert(
+                    path.strip_prefix(folder).unwrap().into(),
+                    std::fs::read(&path).unwrap(),
+                );
             }
         }
     }

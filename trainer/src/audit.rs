@@ -66,7 +66,10 @@ impl Kind {
     #[must_use]
     pub fn severity(self) -> Severity {
         match self {
-            Self::AdmissibleShown | Self::GamesMissing | Self::EpisodesLost | Self::CardDisagrees => Severity::Warning,
+            Self::AdmissibleShown
+            | Self::GamesMissing
+            | Self::EpisodesLost
+            | Self::CardDisagrees => Severity::Warning,
             Self::OracleChooser
             | Self::WorldCopies
             | Self::TrainedOnTestGame
@@ -103,14 +106,20 @@ pub struct Audit {
 
 impl Audit {
     fn found(&mut self, id: Kind, text: String) {
-        self.findings.push(Finding { id, severity: id.severity(), text });
+        self.findings.push(Finding {
+            id,
+            severity: id.severity(),
+            text,
+        });
     }
 
     fn did_not_check(&mut self, what: &str, stores: &[&str]) {
         match stores {
             [] => {}
             [store] => self.not_checked.push(format!("{store}: {what}")),
-            [store, ..] => self.not_checked.push(format!("{} stores, {store} for one: {what}", stores.len())),
+            [store, ..] => self
+                .not_checked
+                .push(format!("{} stores, {store} for one: {what}", stores.len())),
         }
     }
 }
@@ -162,34 +171,74 @@ pub fn audit(evidence: &Evidence<'_>) -> Audit {
     }
     look_at_learning(evidence, &mut audit);
     let stores = |is: &dyn Fn(&&Measured<'_>) -> bool| -> Vec<&str> {
-        evidence.measured.iter().filter(is).map(|measured| measured.name).collect()
+        evidence
+            .measured
+            .iter()
+            .filter(is)
+            .map(|measured| measured.name)
+            .collect()
     };
     let unknown = stores(&|measured| measured.card.is_none_or(|card| card.checkpoint == UNKNOWN));
-    audit.did_not_check("how the checkpoint was chosen, since no card says", &unknown);
+    audit.did_not_check(
+        "how the checkpoint was chosen, since no card says",
+        &unknown,
+    );
     match evidence.suite.map(Suite::hash) {
-        None => audit.did_not_check("whether games are missing, for want of the suite", &stores(&|_| true)),
+        None => audit.did_not_check(
+            "whether games are missing, for want of the suite",
+            &stores(&|_| true),
+        ),
         Some(hash) => {
-            let other = stores(&|measured| measured.card.is_some_and(|card| card.suite_hash != hash));
-            audit.did_not_check("whether games are missing, since the suite is not the card's", &other);
+            let other =
+                stores(&|measured| measured.card.is_some_and(|card| card.suite_hash != hash));
+            audit.did_not_check(
+                "whether games are missing, since the suite is not the card's",
+                &other,
+            );
         }
     }
     audit
 }
 
 fn look_at_protocols(measured: &Measured<'_>, audit: &mut Audit) {
-    let Measured { name, episodes, card } = measured;
+    let Measured {
+        name,
+        episodes,
+        card,
+    } = measured;
     let n = episodes.len();
-    let count = |is: &dyn Fn(&Protocol) -> bool| episodes.iter().filter(|episode| is(&episode.protocol)).count();
+    let count = |is: &dyn Fn(&Protocol) -> bool| {
+        episodes
+            .iter()
+            .filter(|episode| is(&episode.protocol))
+            .count()
+    };
     let mut told = |id, count: usize, what: &str| {
         if count > 0 {
             audit.found(id, format!("{name}: {what} in {count} of {n} episodes"));
         }
     };
-    told(Kind::AdmissibleShown, count(&|p| p.admissible_shown), "the admissible commands were shown");
-    let by_oracle = |p: &Protocol| p.chosen_by == Chooser::Oracle && (p.best_of > 1 || p.search.is_some());
-    told(Kind::OracleChooser, count(&by_oracle), "an oracle that reads the world's state chose among the candidates");
-    told(Kind::WorldCopies, count(&|p| p.search.is_some()), "a search looked into copies of the world before it acted");
-    let policies: BTreeSet<_> = episodes.iter().map(|t| (t.policy.as_str(), t.value_policy.as_deref())).collect();
+    told(
+        Kind::AdmissibleShown,
+        count(&|p| p.admissible_shown),
+        "the admissible commands were shown",
+    );
+    let by_oracle =
+        |p: &Protocol| p.chosen_by == Chooser::Oracle && (p.best_of > 1 || p.search.is_some());
+    told(
+        Kind::OracleChooser,
+        count(&by_oracle),
+        "an oracle that reads the world's state chose among the candidates",
+    );
+    told(
+        Kind::WorldCopies,
+        count(&|p| p.search.is_some()),
+        "a search looked into copies of the world before it acted",
+    );
+    let policies: BTreeSet<_> = episodes
+        .iter()
+        .map(|t| (t.policy.as_str(), t.value_policy.as_deref()))
+        .collect();
     let mut protocols: Vec<&Protocol> = Vec::new();
     for episode in *episodes {
         if !protocols.contains(&&episode.protocol) {
@@ -205,7 +254,9 @@ fn look_at_protocols(measured: &Measured<'_>, audit: &mut Audit) {
     }
     let Some(card) = card else { return };
     let is_of_card = |t: &&Trajectory| {
-        t.policy == card.policy_hash && t.value_policy == card.value_hash && t.protocol == card.protocol
+        t.policy == card.policy_hash
+            && t.value_policy == card.value_hash
+            && t.protocol == card.protocol
     };
     let of_card = episodes.iter().filter(is_of_card).count();
     if of_card < n || n != card.episodes {
@@ -221,41 +272,67 @@ fn look_at_protocols(measured: &Measured<'_>, audit: &mut Audit) {
 /// nothing happened; and failures that were rewarded.
 fn look_at_successes(measured: &Measured<'_>, audit: &mut Audit) {
     let Measured { name, episodes, .. } = measured;
-    let won = episodes.iter().filter(|episode| episode.outcome == Outcome::Success).count();
+    let won = episodes
+        .iter()
+        .filter(|episode| episode.outcome == Outcome::Success)
+        .count();
     let mut told = |count: usize, what: &str| {
         if count > 0 {
             let n = episodes.len();
-            audit.found(Kind::SuccessDoubtful, format!("{name}: {count} of {n} episodes, {won} of them won, {what}"));
+            audit.found(
+                Kind::SuccessDoubtful,
+                format!("{name}: {count} of {n} episodes, {won} of them won, {what}"),
+            );
         }
     };
-    let count = |is: &dyn Fn(&Trajectory) -> bool| episodes.iter().filter(|episode| is(episode)).count();
+    let count =
+        |is: &dyn Fn(&Trajectory) -> bool| episodes.iter().filter(|episode| is(episode)).count();
     let is_won = |episode: &Trajectory| episode.outcome == Outcome::Success;
     told(
         count(&|t| (t.reward - t.outcome.reward()).abs() > f64::EPSILON),
         "have another reward than their outcome gives",
     );
-    told(count(&|t| is_won(t) && t.failure.is_some()), "are won and tell why their world failed");
+    told(
+        count(&|t| is_won(t) && t.failure.is_some()),
+        "are won and tell why their world failed",
+    );
     let without_command = |t: &Trajectory| t.turns.last().is_none_or(|turn| turn.action.is_none());
-    told(count(&|t| is_won(t) && without_command(t)), "are won without a last command");
+    told(
+        count(&|t| is_won(t) && without_command(t)),
+        "are won without a last command",
+    );
     let in_vain = |t: &Trajectory| t.last_observation.trim() == "Nothing happens.";
-    told(count(&|t| is_won(t) && in_vain(t)), "are won by a command to which the world said \"Nothing happens.\"");
+    told(
+        count(&|t| is_won(t) && in_vain(t)),
+        "are won by a command to which the world said \"Nothing happens.\"",
+    );
 }
 
 fn look_at_counts(measured: &Measured<'_>, suite: Option<&Suite>, audit: &mut Audit) {
-    let Measured { name, episodes, card } = measured;
+    let Measured {
+        name,
+        episodes,
+        card,
+    } = measured;
     let times = card.map_or(1, Card::times);
     let mut counts: BTreeMap<(Split, &str), usize> = BTreeMap::new();
     for episode in *episodes {
-        *counts.entry((episode.split, &episode.game_hash)).or_default() += 1;
+        *counts
+            .entry((episode.split, &episode.game_hash))
+            .or_default() += 1;
     }
     let more = counts.values().filter(|count| **count > times).count();
     if more > 0 {
         let (most, games) = (counts.values().max().copied().unwrap_or(0), counts.len());
-        let text =
-            format!("{name}: {more} of {games} games were played more than {times} times, one of them {most} times");
+        let text = format!(
+            "{name}: {more} of {games} games were played more than {times} times, one of them {most} times"
+        );
         audit.found(Kind::GamesRepeated, text);
     }
-    let lost = episodes.iter().filter(|episode| episode.outcome == Outcome::EnvFailed).count();
+    let lost = episodes
+        .iter()
+        .filter(|episode| episode.outcome == Outcome::EnvFailed)
+        .count();
     if lost > 0 {
         let n = episodes.len();
         audit.found(
@@ -264,28 +341,45 @@ fn look_at_counts(measured: &Measured<'_>, suite: Option<&Suite>, audit: &mut Au
         );
     }
     let is_its = |suite: &&Suite| card.is_none_or(|card| card.suite_hash == suite.hash());
-    let Some(suite) = suite.filter(is_its) else { return };
+    let Some(suite) = suite.filter(is_its) else {
+        return;
+    };
     let splits: BTreeSet<Split> = match card {
         Some(card) => card.splits.iter().copied().collect(),
         None => counts.keys().map(|(split, _)| *split).collect(),
     };
     for split in splits {
-        let games: BTreeSet<&str> = suite.split(split).iter().map(|task| task.hash.as_str()).collect();
+        let games: BTreeSet<&str> = suite
+            .split(split)
+            .iter()
+            .map(|task| task.hash.as_str())
+            .collect();
         let played = |game: &&&str| counts.get(&(split, **game)).copied().unwrap_or(0);
         let fewer = games.iter().filter(|game| played(game) < times).count();
         if fewer > 0 {
             let text = match times {
-                1 => format!("{name}: {fewer} of {} games of {split} were not played", games.len()),
+                1 => format!(
+                    "{name}: {fewer} of {} games of {split} were not played",
+                    games.len()
+                ),
                 _ => {
-                    format!("{name}: {fewer} of {} games of {split} were played fewer than {times} times", games.len())
+                    format!(
+                        "{name}: {fewer} of {} games of {split} were played fewer than {times} times",
+                        games.len()
+                    )
                 }
             };
             audit.found(Kind::GamesMissing, text);
         }
-        let foreign = counts.keys().filter(|(of, game)| *of == split && !games.contains(game)).count();
+        let foreign = counts
+            .keys()
+            .filter(|(of, game)| *of == split && !games.contains(game))
+            .count();
         if foreign > 0 {
-            let text =
-                format!("{name}: {foreign} games of {split} were played that the suite {} does not have", suite.name);
+            let text = format!(
+                "{name}: {foreign} games of {split} were played that the suite {} does not have",
+                suite.name
+            );
             audit.found(Kind::GamesForeign, text);
         }
     }
@@ -293,9 +387,14 @@ fn look_at_counts(measured: &Measured<'_>, suite: Option<&Suite>, audit: &mut Au
 
 fn look_at_checkpoint(measured: &Measured<'_>, audit: &mut Audit) {
     let Measured { name, card, .. } = measured;
-    let Some(Card { checkpoint, .. }) = card else { return };
+    let Some(Card { checkpoint, .. }) = card else {
+        return;
+    };
     let names_test = |word: &str| ["valid_seen", "valid_unseen", "test"].contains(&word);
-    if checkpoint.split(|c: char| !c.is_alphanumeric() && c != '_').any(names_test) {
+    if checkpoint
+        .split(|c: char| !c.is_alphanumeric() && c != '_')
+        .any(names_test)
+    {
         audit.found(
             Kind::CheckpointChosenOnTest,
             format!("{name}: the checkpoint was chosen on a test split: {checkpoint}"),
@@ -310,14 +409,19 @@ fn is_test(split: Split) -> bool {
 /// What was learned from against what was measured.
 fn look_at_learning(evidence: &Evidence<'_>, audit: &mut Audit) {
     for (model, lineage) in evidence.lineages {
-        let learned = [Split::ValidSeen, Split::ValidUnseen].map(|split| (split, lineage.learned_from(split)));
+        let learned = [Split::ValidSeen, Split::ValidUnseen]
+            .map(|split| (split, lineage.learned_from(split)));
         for (split, games) in learned.into_iter().filter(|(_, games)| *games > 0) {
             let text = format!("{model}: it learned from episodes of {games} games of {split}");
             audit.found(Kind::TrainedOnTestSplit, text);
         }
     }
     let mut tested: BTreeMap<&str, (Split, &str)> = BTreeMap::new();
-    for episode in evidence.measured.iter().flat_map(|measured| measured.episodes) {
+    for episode in evidence
+        .measured
+        .iter()
+        .flat_map(|measured| measured.episodes)
+    {
         if is_test(episode.split) {
             tested.insert(&episode.game_hash, (episode.split, &episode.game));
         }
@@ -328,17 +432,24 @@ fn look_at_learning(evidence: &Evidence<'_>, audit: &mut Audit) {
     let mut sources: Vec<(&str, Vec<(&str, &str)>)> = Vec::new();
     if !evidence.learned.is_empty() {
         look_at_learned_splits(evidence.learned, audit);
-        let games = evidence.learned.iter().map(|game| (game.game_hash.as_str(), game.game.as_str()));
+        let games = evidence
+            .learned
+            .iter()
+            .map(|game| (game.game_hash.as_str(), game.game.as_str()));
         sources.push(("the episodes that were learned from", games.collect()));
     }
     if let Some(suite) = evidence.suite {
-        let games = suite.split(Split::Train).into_iter().map(|task| (task.hash.as_str(), task.id.as_str()));
+        let games = suite
+            .split(Split::Train)
+            .into_iter()
+            .map(|task| (task.hash.as_str(), task.id.as_str()));
         sources.push(("the suite's train split", games.collect()));
     }
     if sources.is_empty() {
-        audit
-            .not_checked
-            .push("whether test games or rooms were learned from, for want of training stores and suite".into());
+        audit.not_checked.push(
+            "whether test games or rooms were learned from, for want of training stores and suite"
+                .into(),
+        );
     }
     for (source, games) in sources {
         look_at_overlap(&tested, source, &games, audit);
@@ -348,22 +459,43 @@ fn look_at_learning(evidence: &Evidence<'_>, audit: &mut Audit) {
 fn look_at_learned_splits(learned: &[Learned], audit: &mut Audit) {
     let games: BTreeSet<&Learned> = learned.iter().filter(|game| is_test(game.split)).collect();
     if !games.is_empty() {
-        let text = format!("{} games of the test splits are among those that were learned from", games.len());
+        let text = format!(
+            "{} games of the test splits are among those that were learned from",
+            games.len()
+        );
         audit.found(Kind::TrainedOnTestSplit, text);
     }
 }
 
-fn look_at_overlap(tested: &BTreeMap<&str, (Split, &str)>, source: &str, learned: &[(&str, &str)], audit: &mut Audit) {
+fn look_at_overlap(
+    tested: &BTreeMap<&str, (Split, &str)>,
+    source: &str,
+    learned: &[(&str, &str)],
+    audit: &mut Audit,
+) {
     let hashes: BTreeSet<&str> = learned.iter().map(|(hash, _)| *hash).collect();
-    let shared: Vec<&str> = tested.iter().filter(|(hash, _)| hashes.contains(**hash)).map(|(_, (_, id))| *id).collect();
+    let shared: Vec<&str> = tested
+        .iter()
+        .filter(|(hash, _)| hashes.contains(**hash))
+        .map(|(_, (_, id))| *id)
+        .collect();
     if let Some(first) = shared.first() {
         let (count, n) = (shared.len(), tested.len());
-        audit.found(Kind::TrainedOnTestGame, format!("{count} of {n} test games stand in {source}, {first} for one"));
+        audit.found(
+            Kind::TrainedOnTestGame,
+            format!("{count} of {n} test games stand in {source}, {first} for one"),
+        );
     }
     let rooms: BTreeSet<&str> = learned.iter().filter_map(|(_, id)| room(id)).collect();
-    let unseen = tested.values().filter(|(split, _)| *split == Split::ValidUnseen);
+    let unseen = tested
+        .values()
+        .filter(|(split, _)| *split == Split::ValidUnseen);
     let unseen: Vec<&str> = unseen.filter_map(|(_, id)| room(id)).collect();
-    let known: BTreeSet<&str> = unseen.iter().copied().filter(|room| rooms.contains(room)).collect();
+    let known: BTreeSet<&str> = unseen
+        .iter()
+        .copied()
+        .filter(|room| rooms.contains(room))
+        .collect();
     if !known.is_empty() {
         let games = unseen.iter().filter(|room| known.contains(*room)).count();
         let rooms: Vec<&str> = known.into_iter().collect();
@@ -379,7 +511,9 @@ fn look_at_overlap(tested: &BTreeMap<&str, (Split, &str)>, source: &str, learned
 /// generated one.
 fn room(id: &str) -> Option<&str> {
     let parts: Vec<&str> = id.split('/').nth(1)?.split('-').collect();
-    let [task_type, _, _, _, room] = parts.as_slice() else { return None };
+    let [task_type, _, _, _, room] = parts.as_slice() else {
+        return None;
+    };
     task_type.parse::<TaskType>().ok()?;
     let number = room.strip_prefix(['L', 'F']).unwrap_or(room);
     (!number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())).then_some(room)
@@ -402,22 +536,38 @@ impl Folder {
     ///
     /// # Errors
     /// When it is neither, or a file cannot be read.
-    pub fn open(folder: &Path, suite: Option<&Path>, training: &[PathBuf]) -> Result<Self, TrainerError> {
-        let mut found = Self { sheets: Sheets::open(folder)?, ..Self::default() };
+    pub fn open(
+        folder: &Path,
+        suite: Option<&Path>,
+        training: &[PathBuf],
+    ) -> Result<Self, TrainerError> {
+        let mut found = Self {
+            sheets: Sheets::open(folder)?,
+            ..Self::default()
+        };
         let names = measured_stores(folder)?;
         if names.is_empty() {
-            let reason =
-                format!("neither an eval folder nor a run: no episodes-k*.jsonl, no */eval/*.jsonl, no {CARDS}");
+            let reason = format!(
+                "neither an eval folder nor a run: no episodes-k*.jsonl, no */eval/*.jsonl, no {CARDS}"
+            );
             return Err(TrainerError::content(folder, reason));
         }
         for name in names {
-            found.stores.push((name.clone(), Store::read(folder.join(&name))?));
+            found
+                .stores
+                .push((name.clone(), Store::read(folder.join(&name))?));
         }
         for card in &found.sheets.cards {
             let model = Path::new(&card.policy);
-            found.lineages.extend(Lineage::open(model)?.map(|lineage| (card.policy.clone(), lineage)));
+            found
+                .lineages
+                .extend(Lineage::open(model)?.map(|lineage| (card.policy.clone(), lineage)));
         }
-        let run = if folder.join("recipe.toml").exists() { Some(folder.to_path_buf()) } else { found.run_of_models() };
+        let run = if folder.join("recipe.toml").exists() {
+            Some(folder.to_path_buf())
+        } else {
+            found.run_of_models()
+        };
         if let Some(run) = run {
             found.look_into_run(&run)?;
         }
@@ -434,13 +584,17 @@ impl Folder {
 
     /// The run whose models were measured.
     fn run_of_models(&self) -> Option<PathBuf> {
-        self.sheets.cards.iter().find_map(|card| run_of(Path::new(&card.policy)))
+        self.sheets
+            .cards
+            .iter()
+            .find_map(|card| run_of(Path::new(&card.policy)))
     }
 
     fn look_into_run(&mut self, run: &Path) -> Result<(), TrainerError> {
         self.learned.extend(learned_in_run(run)?);
         for (name, model) in models(run) {
-            self.lineages.extend(Lineage::open(&model)?.map(|lineage| (name, lineage)));
+            self.lineages
+                .extend(Lineage::open(&model)?.map(|lineage| (name, lineage)));
         }
         let manifest = run.join(scenarios::suite::MANIFEST);
         let suite = match Recipe::open(&run.join("recipe.toml"))?.games {
@@ -457,8 +611,17 @@ impl Folder {
     /// What [`audit`] looks at.
     #[must_use]
     pub fn evidence(&self) -> Evidence<'_> {
-        let card = |name: &str| self.sheets.cards.iter().find(|card| card.store == Path::new(name));
-        let measured = self.stores.iter().map(|(name, episodes)| Measured { name, episodes, card: card(name) });
+        let card = |name: &str| {
+            self.sheets
+                .cards
+                .iter()
+                .find(|card| card.store == Path::new(name))
+        };
+        let measured = self.stores.iter().map(|(name, episodes)| Measured {
+            name,
+            episodes,
+            card: card(name),
+        });
         Evidence {
             measured: measured.collect(),
             learned: &self.learned,
@@ -473,9 +636,16 @@ impl Folder {
 /// # Errors
 /// When one cannot be read.
 pub fn learned_in_run(run: &Path) -> Result<Vec<Learned>, TrainerError> {
-    let is_store = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "jsonl");
-    let is_shown = |path: &PathBuf| is_shown(&path.file_stem().unwrap_or_default().to_string_lossy());
-    let mut paths: Vec<PathBuf> = entries(run).into_iter().filter(|path| is_store(path) && is_shown(path)).collect();
+    let is_store = |path: &PathBuf| {
+        path.extension()
+            .is_some_and(|extension| extension == "jsonl")
+    };
+    let is_shown =
+        |path: &PathBuf| is_shown(&path.file_stem().unwrap_or_default().to_string_lossy());
+    let mut paths: Vec<PathBuf> = entries(run)
+        .into_iter()
+        .filter(|path| is_store(path) && is_shown(path))
+        .collect();
     paths.extend(iterations(run).map(|iteration| iteration.join("rollouts.jsonl")));
     let mut games = BTreeSet::new();
     for path in paths.iter().filter(|path| path.exists()) {
@@ -507,7 +677,9 @@ fn learned(path: &Path) -> Result<Vec<Learned>, TrainerError> {
 /// `RUN/1`, `RUN/2` and so on.
 fn iterations(run: &Path) -> impl Iterator<Item = PathBuf> {
     let run = run.to_path_buf();
-    (1..).map(move |iteration: usize| run.join(iteration.to_string())).take_while(|folder| folder.is_dir())
+    (1..)
+        .map(move |iteration: usize| run.join(iteration.to_string()))
+        .take_while(|folder| folder.is_dir())
 }
 
 /// The model folders of a run, by their name in it.
@@ -515,7 +687,11 @@ fn models(run: &Path) -> Vec<(String, PathBuf)> {
     let mut models = Vec::new();
     for folder in iterations(run).flat_map(|iteration| entries(&iteration)) {
         if folder.join(LINEAGE).exists() {
-            let name = folder.strip_prefix(run).unwrap_or(&folder).display().to_string();
+            let name = folder
+                .strip_prefix(run)
+                .unwrap_or(&folder)
+                .display()
+                .to_string();
             models.push((name, folder));
         }
     }
@@ -529,10 +705,14 @@ fn models(run: &Path) -> Vec<(String, PathBuf)> {
 pub fn measured_stores(folder: &Path) -> Result<Vec<String>, TrainerError> {
     std::fs::read_dir(folder).map_err(TrainerError::file(folder))?;
     let of_eval = entries(folder).into_iter().filter(|path| {
-        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("episodes-"))
+        path.file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(|name| name.starts_with("episodes-"))
     });
     let of_run = iterations(folder).flat_map(|iteration| entries(&iteration.join("eval")));
-    let is_store = |path: &PathBuf| path.extension().is_some_and(|of| of == "jsonl") && whole_of(path).is_none();
+    let is_store = |path: &PathBuf| {
+        path.extension().is_some_and(|of| of == "jsonl") && whole_of(path).is_none()
+    };
     let stores = of_eval.chain(of_run).filter(is_store);
     let from_folder = |path: PathBuf| Some(path.strip_prefix(folder).ok()?.to_str()?.to_string());
     Ok(stores.filter_map(from_folder).collect())
@@ -541,7 +721,11 @@ pub fn measured_stores(folder: &Path) -> Result<Vec<String>, TrainerError> {
 /// What a folder holds, by name; nothing where it cannot be read.
 fn entries(folder: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = std::fs::read_dir(folder)
-        .map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
+        .map(|entries| {
+            entries
+                .filter_map(|entry| Some(entry.ok()?.path()))
+                .collect()
+        })
         .unwrap_or_default();
     found.sort();
     found
@@ -568,12 +752,22 @@ mod tests {
             task(Split::ValidSeen, "301"),
             task(Split::ValidUnseen, "308"),
         ];
-        Suite { name: "s".into(), root: PathBuf::new(), tasks, faults: Vec::new(), left_out: Vec::new() }
+        Suite {
+            name: "s".into(),
+            root: PathBuf::new(),
+            tasks,
+            faults: Vec::new(),
+            left_out: Vec::new(),
+        }
     }
 
     /// A won episode of a game.
     fn won(task: &Task) -> Trajectory {
-        let turn = Turn { observation: "o".into(), action: Some("look".into()), ..Turn::default() };
+        let turn = Turn {
+            observation: "o".into(),
+            action: Some("look".into()),
+            ..Turn::default()
+        };
         Trajectory {
             format: Trajectory::FORMAT,
             game: task.id.clone(),
@@ -611,7 +805,11 @@ mod tests {
             game_hash: task.hash.clone(),
             split: task.split,
         });
-        let lineage = Lineage { checkpoint: "last update".into(), games: [(Split::Train, 2)].into(), start: None };
+        let lineage = Lineage {
+            checkpoint: "last update".into(),
+            games: [(Split::Train, 2)].into(),
+            start: None,
+        };
         Run {
             episodes: suite.tasks[2..].iter().map(won).collect(),
             learned: learned.collect(),
@@ -631,9 +829,15 @@ mod tests {
                 code: "test",
                 store: Path::new("store.jsonl"),
             };
-            let card =
-                Card { splits: vec![Split::ValidSeen, Split::ValidUnseen], ..Card::new("p", &made, &self.episodes) };
-            let measured = Measured { name: "store.jsonl", episodes: &self.episodes, card: Some(&card) };
+            let card = Card {
+                splits: vec![Split::ValidSeen, Split::ValidUnseen],
+                ..Card::new("p", &made, &self.episodes)
+            };
+            let measured = Measured {
+                name: "store.jsonl",
+                episodes: &self.episodes,
+                card: Some(&card),
+            };
             audit(&Evidence {
                 measured: vec![measured],
                 learned: &self.learned,
@@ -649,7 +853,10 @@ mod tests {
         let mut run = clean();
         plant(&mut run);
         let found = run.audit().findings;
-        let found: Vec<_> = found.iter().map(|finding| (finding.id, finding.text.as_str())).collect();
+        let found: Vec<_> = found
+            .iter()
+            .map(|finding| (finding.id, finding.text.as_str()))
+            .collect();
         assert_eq!(found, expected);
     }
 
@@ -661,8 +868,15 @@ mod tests {
     #[test]
     fn cheating_protocols_are_found() {
         planted(
-            |run| run.episodes.iter_mut().for_each(|t| t.protocol.admissible_shown = true),
-            &[(Kind::AdmissibleShown, "store.jsonl: the admissible commands were shown in 2 of 2 episodes")],
+            |run| {
+                run.episodes
+                    .iter_mut()
+                    .for_each(|t| t.protocol.admissible_shown = true)
+            },
+            &[(
+                Kind::AdmissibleShown,
+                "store.jsonl: the admissible commands were shown in 2 of 2 episodes",
+            )],
         );
         planted(
             |run| {
@@ -682,17 +896,29 @@ mod tests {
                 ),
             ],
         );
-        planted(|run| run.episodes.iter_mut().for_each(|t| t.protocol.chosen_by = Chooser::Oracle), &[]); // K is 1
+        planted(
+            |run| {
+                run.episodes
+                    .iter_mut()
+                    .for_each(|t| t.protocol.chosen_by = Chooser::Oracle)
+            },
+            &[],
+        ); // K is 1
     }
 
     #[test]
     fn test_games_and_rooms_that_were_learned_from_are_found() {
-        let (seen, unseen) = (format!("valid_seen/{ROOM}-301/trial_1"), format!("valid_unseen/{ROOM}-308/trial_1"));
+        let (seen, unseen) = (
+            format!("valid_seen/{ROOM}-301/trial_1"),
+            format!("valid_unseen/{ROOM}-308/trial_1"),
+        );
         planted(
             |run| run.learned[0].game_hash = "valid_seen 301".into(),
             &[(
                 Kind::TrainedOnTestGame,
-                &format!("1 of 2 test games stand in the episodes that were learned from, {seen} for one"),
+                &format!(
+                    "1 of 2 test games stand in the episodes that were learned from, {seen} for one"
+                ),
             )],
         );
         planted(
@@ -711,7 +937,9 @@ mod tests {
             &[
                 (
                     Kind::TrainedOnTestGame,
-                    &format!("1 of 2 test games stand in the suite's train split, {unseen} for one"),
+                    &format!(
+                        "1 of 2 test games stand in the suite's train split, {unseen} for one"
+                    ),
                 ),
                 (
                     Kind::TrainedOnUnseenRoom,
@@ -721,7 +949,10 @@ mod tests {
         );
         planted(
             |run| run.lineages[0].1.games = [(Split::Train, 2), (Split::ValidSeen, 1)].into(),
-            &[(Kind::TrainedOnTestSplit, "m: it learned from episodes of 1 games of valid_seen")],
+            &[(
+                Kind::TrainedOnTestSplit,
+                "m: it learned from episodes of 1 games of valid_seen",
+            )],
         );
         let before = Lineage {
             checkpoint: "last update".into(),
@@ -730,11 +961,17 @@ mod tests {
         };
         planted(
             |run| run.lineages[0].1.start = Some(Box::new(before.clone())),
-            &[(Kind::TrainedOnTestSplit, "m: it learned from episodes of 3 games of valid_unseen")],
+            &[(
+                Kind::TrainedOnTestSplit,
+                "m: it learned from episodes of 3 games of valid_unseen",
+            )],
         );
         planted(
             |run| run.learned[0].split = Split::ValidUnseen,
-            &[(Kind::TrainedOnTestSplit, "1 games of the test splits are among those that were learned from")],
+            &[(
+                Kind::TrainedOnTestSplit,
+                "1 games of the test splits are among those that were learned from",
+            )],
         );
     }
 
@@ -747,23 +984,44 @@ mod tests {
                 "store.jsonl: the checkpoint was chosen on a test split: best success rate on valid_seen",
             )],
         );
-        let unknown = Run { checkpoint: UNKNOWN, ..clean() }.audit();
-        assert_eq!(unknown.not_checked, ["store.jsonl: how the checkpoint was chosen, since no card says"]);
+        let unknown = Run {
+            checkpoint: UNKNOWN,
+            ..clean()
+        }
+        .audit();
+        assert_eq!(
+            unknown.not_checked,
+            ["store.jsonl: how the checkpoint was chosen, since no card says"]
+        );
     }
 
     #[test]
     fn games_that_repeat_or_are_missing_or_foreign_are_found() {
         planted(
             |run| run.episodes.push(run.episodes[0].clone()),
-            &[(Kind::GamesRepeated, "store.jsonl: 1 of 2 games were played more than 1 times, one of them 2 times")],
+            &[(
+                Kind::GamesRepeated,
+                "store.jsonl: 1 of 2 games were played more than 1 times, one of them 2 times",
+            )],
         );
         planted(
             |run| run.episodes.truncate(1),
-            &[(Kind::GamesMissing, "store.jsonl: 1 of 1 games of valid_unseen were not played")],
+            &[(
+                Kind::GamesMissing,
+                "store.jsonl: 1 of 1 games of valid_unseen were not played",
+            )],
         );
         planted(
-            |run| run.episodes.push(Trajectory { game_hash: "other".into(), ..run.episodes[0].clone() }),
-            &[(Kind::GamesForeign, "store.jsonl: 1 games of valid_seen were played that the suite s does not have")],
+            |run| {
+                run.episodes.push(Trajectory {
+                    game_hash: "other".into(),
+                    ..run.episodes[0].clone()
+                })
+            },
+            &[(
+                Kind::GamesForeign,
+                "store.jsonl: 1 games of valid_seen were played that the suite s does not have",
+            )],
         );
         planted(
             |run| run.episodes[0].outcome = Outcome::EnvFailed,
@@ -772,7 +1030,10 @@ mod tests {
                     Kind::SuccessDoubtful,
                     "store.jsonl: 1 of 2 episodes, 1 of them won, have another reward than their outcome gives",
                 ),
-                (Kind::EpisodesLost, "store.jsonl: 1 of 2 episodes were lost to the world and count nowhere"),
+                (
+                    Kind::EpisodesLost,
+                    "store.jsonl: 1 of 2 episodes were lost to the world and count nowhere",
+                ),
             ],
         );
     }
@@ -782,36 +1043,55 @@ mod tests {
         let doubt = |what: &str| format!("store.jsonl: 1 of 2 episodes, 2 of them won, {what}");
         planted(
             |run| run.episodes[0].reward = 0.0,
-            &[(Kind::SuccessDoubtful, &doubt("have another reward than their outcome gives"))],
+            &[(
+                Kind::SuccessDoubtful,
+                &doubt("have another reward than their outcome gives"),
+            )],
         );
         planted(
             |run| run.episodes[0].failure = Some("gone".into()),
-            &[(Kind::SuccessDoubtful, &doubt("are won and tell why their world failed"))],
+            &[(
+                Kind::SuccessDoubtful,
+                &doubt("are won and tell why their world failed"),
+            )],
         );
         planted(
             |run| run.episodes[0].turns[0].action = None,
-            &[(Kind::SuccessDoubtful, &doubt("are won without a last command"))],
+            &[(
+                Kind::SuccessDoubtful,
+                &doubt("are won without a last command"),
+            )],
         );
         planted(
             |run| run.episodes[0].last_observation = "Nothing happens.".into(),
-            &[(Kind::SuccessDoubtful, &doubt("are won by a command to which the world said \"Nothing happens.\""))],
+            &[(
+                Kind::SuccessDoubtful,
+                &doubt("are won by a command to which the world said \"Nothing happens.\""),
+            )],
         );
     }
 
     #[test]
     fn mixed_stores_are_found() {
-        let disagrees = "store.jsonl: of 2 episodes 1 are of the card's policy and protocol, and it counts 2";
+        let disagrees =
+            "store.jsonl: of 2 episodes 1 are of the card's policy and protocol, and it counts 2";
         planted(
             |run| run.episodes[1].policy = "q".into(),
             &[
-                (Kind::MixedStore, "store.jsonl: 2 episodes are of 2 policies and 1 protocols, not of one each"),
+                (
+                    Kind::MixedStore,
+                    "store.jsonl: 2 episodes are of 2 policies and 1 protocols, not of one each",
+                ),
                 (Kind::CardDisagrees, disagrees),
             ],
         );
         planted(
             |run| run.episodes[1].protocol.turn_limit = 50,
             &[
-                (Kind::MixedStore, "store.jsonl: 2 episodes are of 1 policies and 2 protocols, not of one each"),
+                (
+                    Kind::MixedStore,
+                    "store.jsonl: 2 episodes are of 1 policies and 2 protocols, not of one each",
+                ),
                 (Kind::CardDisagrees, disagrees),
             ],
         );
@@ -820,8 +1100,15 @@ mod tests {
     #[test]
     fn what_could_not_be_looked_for_is_told() {
         let run = clean();
-        let measured = Measured { name: "store.jsonl", episodes: &run.episodes, card: None };
-        let alone = audit(&Evidence { measured: vec![measured], ..Evidence::default() });
+        let measured = Measured {
+            name: "store.jsonl",
+            episodes: &run.episodes,
+            card: None,
+        };
+        let alone = audit(&Evidence {
+            measured: vec![measured],
+            ..Evidence::default()
+        });
         assert_eq!(alone.findings, []);
         let expected = [
             "whether test games or rooms were learned from, for want of training stores and suite",
@@ -833,9 +1120,20 @@ mod tests {
 
     #[test]
     fn a_room_is_read_from_the_name_of_its_game() {
-        assert_eq!(room("train/pick_and_place_simple-Mug-None-Desk-308/trial_T2019"), Some("308"));
-        assert_eq!(room("train/look_at_obj_in_light-CD-None-DeskLamp-L303/trial_S1_0"), Some("L303"));
-        for other in ["train/coin-5.z8", "train/a-b-c-d-5/t", "plain/3", "train/pick_and_place_simple-a-b-c-x/t"] {
+        assert_eq!(
+            room("train/pick_and_place_simple-Mug-None-Desk-308/trial_T2019"),
+            Some("308")
+        );
+        assert_eq!(
+            room("train/look_at_obj_in_light-CD-None-DeskLamp-L303/trial_S1_0"),
+            Some("L303")
+        );
+        for other in [
+            "train/coin-5.z8",
+            "train/a-b-c-d-5/t",
+            "plain/3",
+            "train/pick_and_place_simple-a-b-c-x/t",
+        ] {
             assert_eq!(room(other), None, "{other}");
         }
     }

@@ -75,7 +75,12 @@ pub enum Rewards {
 
 impl<'a> From<&'a Trajectory> for Example<'a> {
     fn from(trajectory: &'a Trajectory) -> Self {
-        Self { trajectory, advantages: None, reference_logprobs: None, rewards: Rewards::Terminal }
+        Self {
+            trajectory,
+            advantages: None,
+            reference_logprobs: None,
+            rewards: Rewards::Terminal,
+        }
     }
 }
 
@@ -130,16 +135,32 @@ impl Batch {
     ///
     /// # Panics
     /// When `time_multiple` is 0.
-    pub fn new<'a, E: Into<Example<'a>> + Copy>(examples: &[E], time_multiple: usize) -> Result<Self, BatchError> {
+    pub fn new<'a, E: Into<Example<'a>> + Copy>(
+        examples: &[E],
+        time_multiple: usize,
+    ) -> Result<Self, BatchError> {
         let examples: Vec<Example<'a>> = examples.iter().map(|example| (*example).into()).collect();
         for example in &examples {
             check(example.trajectory)?;
         }
         let trajectories = || examples.iter().map(|example| example.trajectory);
-        let longest = trajectories().map(Trajectory::tokens).max().ok_or(BatchError::Empty)?;
-        let turns = trajectories().map(|trajectory| trajectory.turns.len()).max().ok_or(BatchError::Empty)?;
-        let mut batch = Self::blank(examples.len(), longest.next_multiple_of(time_multiple), turns);
-        if examples.iter().all(|example| example.reference_logprobs.is_some()) {
+        let longest = trajectories()
+            .map(Trajectory::tokens)
+            .max()
+            .ok_or(BatchError::Empty)?;
+        let turns = trajectories()
+            .map(|trajectory| trajectory.turns.len())
+            .max()
+            .ok_or(BatchError::Empty)?;
+        let mut batch = Self::blank(
+            examples.len(),
+            longest.next_multiple_of(time_multiple),
+            turns,
+        );
+        if examples
+            .iter()
+            .all(|example| example.reference_logprobs.is_some())
+        {
             batch.reference_logprobs = Some(vec![0.0; batch.tokens.len()]);
         }
         for (row, example) in examples.iter().enumerate() {
@@ -157,9 +178,15 @@ impl Batch {
     pub fn to_device(&self, device: &Device, written_multiple: usize) -> BatchTensors {
         let by_time = [self.batch, self.time];
         let by_turn = [self.batch, self.turns];
-        let ints = |values: &[i64], shape| Tensor::from_data(TensorData::new(values.to_vec(), shape), device);
-        let bools = |values: &[bool], shape| Tensor::from_data(TensorData::new(values.to_vec(), shape), device);
-        let floats = |values: &[f32], shape| Tensor::from_data(TensorData::new(values.to_vec(), shape), device);
+        let ints = |values: &[i64], shape| {
+            Tensor::from_data(TensorData::new(values.to_vec(), shape), device)
+        };
+        let bools = |values: &[bool], shape| {
+            Tensor::from_data(TensorData::new(values.to_vec(), shape), device)
+        };
+        let floats = |values: &[f32], shape| {
+            Tensor::from_data(TensorData::new(values.to_vec(), shape), device)
+        };
         BatchTensors {
             tokens: ints(&self.tokens, by_time),
             targets: ints(&self.targets, by_time),
@@ -176,8 +203,13 @@ impl Batch {
 
     /// Only the positions before a token that the policy wrote: nobody needs other logits.
     fn written(&self, device: &Device, multiple: usize) -> Written {
-        let row = |index: usize| (0..self.time).filter(move |t| self.action_mask[index * self.time + t]);
-        let width = (0..self.batch).map(|index| row(index).count()).max().unwrap_or(0).next_multiple_of(multiple);
+        let row =
+            |index: usize| (0..self.time).filter(move |t| self.action_mask[index * self.time + t]);
+        let width = (0..self.batch)
+            .map(|index| row(index).count())
+            .max()
+            .unwrap_or(0)
+            .next_multiple_of(multiple);
         let (shape, size) = ([self.batch, width], self.batch * width);
         let [mut positions, mut rows, mut targets, mut turns] = [(); 4].map(|()| vec![0_i64; size]);
         let [mut rewards, mut behaviour, mut reference] = [(); 3].map(|()| vec![0.0_f32; size]);
@@ -189,19 +221,25 @@ impl Batch {
                 rows[at] = position(from);
                 targets[at] = self.targets[from];
                 turns[at] = self.turn_of_target[from];
-                let turn = index * self.turns + usize::try_from(self.turn_of_target[from]).expect("turns count from 0");
+                let turn = index * self.turns
+                    + usize::try_from(self.turn_of_target[from]).expect("turns count from 0");
                 if self.after_positions[turn] == position(t + 1) {
                     rewards[at] = self.rewards[turn];
                 }
                 behaviour[at] = self.behaviour_logprobs[from];
-                reference[at] = self.reference_logprobs.as_ref().map_or(0.0, |logprobs| logprobs[from]);
+                reference[at] = self
+                    .reference_logprobs
+                    .as_ref()
+                    .map_or(0.0, |logprobs| logprobs[from]);
                 mask[at] = true;
                 imitated[at] = self.imitated_mask[from];
             }
         }
-        let ints = |data: Vec<i64>| Tensor::<2, Int>::from_data(TensorData::new(data, shape), device);
+        let ints =
+            |data: Vec<i64>| Tensor::<2, Int>::from_data(TensorData::new(data, shape), device);
         let floats = |data: Vec<f32>| Tensor::<2>::from_data(TensorData::new(data, shape), device);
-        let bools = |data: Vec<bool>| Tensor::<2, Bool>::from_data(TensorData::new(data, shape), device);
+        let bools =
+            |data: Vec<bool>| Tensor::<2, Bool>::from_data(TensorData::new(data, shape), device);
         Written {
             rows: Tensor::from_data(TensorData::new(rows, [size]), device),
             positions: ints(positions),
@@ -250,10 +288,16 @@ impl Batch {
             let slot = row * self.turns + k;
             self.turn_mask[slot] = true;
             self.before_positions[slot] = position(length - 1);
-            #[expect(clippy::cast_possible_truncation, reason = "an advantage needs few digits")]
-            let advantage = example.advantages.map_or(0.0, |advantages| advantages[k] as f32);
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "an advantage needs few digits"
+            )]
+            let advantage = example
+                .advantages
+                .map_or(0.0, |advantages| advantages[k] as f32);
             self.advantages[slot] = advantage;
-            if let (Rewards::WithProcessScores, Some(score)) = (example.rewards, turn.process_score) {
+            if let (Rewards::WithProcessScores, Some(score)) = (example.rewards, turn.process_score)
+            {
                 #[expect(clippy::cast_possible_truncation, reason = "a reward needs few digits")]
                 let score = score as f32;
                 self.rewards[slot] = score;
@@ -294,8 +338,16 @@ impl Batch {
 /// ln π of each completion token under the distribution that it was sampled from, nats; of none where nobody told.
 #[must_use]
 pub fn behaviour_logprobs(turn: &Turn) -> &[f32] {
-    let told = if turn.sampling_logprobs.is_empty() { &turn.logprobs } else { &turn.sampling_logprobs };
-    if told.len() == turn.completion_tokens.len() { told } else { &[] }
+    let told = if turn.sampling_logprobs.is_empty() {
+        &turn.logprobs
+    } else {
+        &turn.sampling_logprobs
+    };
+    if told.len() == turn.completion_tokens.len() {
+        told
+    } else {
+        &[]
+    }
 }
 
 /// A [`Batch`] as tensors; every field means what its namesake means.
@@ -354,7 +406,9 @@ impl Written {
     #[must_use]
     pub fn select(&self, hidden: Tensor<3>) -> Tensor<2> {
         let [batch, time, width] = hidden.dims();
-        hidden.reshape([batch * time, width]).select(0, self.rows.clone())
+        hidden
+            .reshape([batch * time, width])
+            .select(0, self.rows.clone())
     }
 
     /// What is said of the written tokens, out of what is said of the whole vocabulary.
@@ -363,7 +417,9 @@ impl Written {
     /// `logprobs` `[batch, written, vocab]`; the answer `[batch, written]`.
     #[must_use]
     pub fn of_targets(&self, logprobs: Tensor<3>) -> Tensor<2> {
-        logprobs.gather(2, self.targets.clone().unsqueeze_dim(2)).squeeze_dim(2)
+        logprobs
+            .gather(2, self.targets.clone().unsqueeze_dim(2))
+            .squeeze_dim(2)
     }
 }
 
@@ -378,8 +434,16 @@ fn check(trajectory: &Trajectory) -> Result<(), BatchError> {
     if first.observation_tokens.is_empty() {
         return Err(BatchError::NoContext { game, repetition });
     }
-    match trajectory.turns.iter().position(|turn| turn.completion_tokens.is_empty()) {
-        Some(turn) => Err(BatchError::EmptyCompletion { game, repetition, turn }),
+    match trajectory
+        .turns
+        .iter()
+        .position(|turn| turn.completion_tokens.is_empty())
+    {
+        Some(turn) => Err(BatchError::EmptyCompletion {
+            game,
+            repetition,
+            turn,
+        }),
         None => Ok(()),
     }
 }
@@ -419,7 +483,14 @@ mod tests {
     /// Ids 1x came from the world, 2x and 0 from the policy: 0 is a token like any other, and it is what padding
     /// holds too.
     fn three_turns() -> Trajectory {
-        trajectory("success", &[(&[11, 12, 13], &[21, 22]), (&[14], &[23, 0, 24]), (&[15, 16], &[25])])
+        trajectory(
+            "success",
+            &[
+                (&[11, 12, 13], &[21, 22]),
+                (&[14], &[23, 0, 24]),
+                (&[15, 16], &[25]),
+            ],
+        )
     }
 
     fn one_turn() -> Trajectory {
@@ -521,29 +592,47 @@ mod tests {
         trajectory.turns[1].sampling_logprobs = vec![-1.0, -2.0, -3.0];
         trajectory.turns[2].logprobs = vec![-7.0; 2]; // not one a token: nobody told
         let advantages = [0.5, -1.0, 2.0];
-        let example = Example { advantages: Some(&advantages), ..Example::from(&trajectory) };
+        let example = Example {
+            advantages: Some(&advantages),
+            ..Example::from(&trajectory)
+        };
         let batch = Batch::new(&[example, Example::from(&one_turn())], 1).unwrap();
         assert_eq!(batch.advantages, [0.5, -1.0, 2.0, 0.0, 0.0, 0.0]);
-        let behaviour: Vec<f32> =
-            (0..12).filter(|t| batch.action_mask[*t]).map(|t| batch.behaviour_logprobs[t]).collect();
+        let behaviour: Vec<f32> = (0..12)
+            .filter(|t| batch.action_mask[*t])
+            .map(|t| batch.behaviour_logprobs[t])
+            .collect();
         assert_eq!(behaviour, [-0.5, -0.25, -1.0, -2.0, -3.0, 0.0]);
         assert_eq!(batch.reference_logprobs, None);
     }
 
     #[test]
     fn what_cannot_be_learned_from_is_refused() {
-        let said = |trajectory: &Trajectory| Batch::new(&[&three_turns(), trajectory], 1).unwrap_err().to_string();
+        let said = |trajectory: &Trajectory| {
+            Batch::new(&[&three_turns(), trajectory], 1)
+                .unwrap_err()
+                .to_string()
+        };
         let place = "game g, repetition 2: ";
         assert_eq!(
             said(&trajectory("env_failed", &[(&[1], &[2])])),
             format!("{place}the world failed, its reward means nothing")
         );
-        assert_eq!(said(&trajectory("failure", &[])), format!("{place}no turns"));
-        assert_eq!(said(&trajectory("failure", &[(&[], &[2])])), format!("{place}the first observation has no tokens"));
+        assert_eq!(
+            said(&trajectory("failure", &[])),
+            format!("{place}no turns")
+        );
+        assert_eq!(
+            said(&trajectory("failure", &[(&[], &[2])])),
+            format!("{place}the first observation has no tokens")
+        );
         assert_eq!(
             said(&trajectory("failure", &[(&[1], &[2]), (&[3], &[])])),
             format!("{place}the completion of turn 1 has no tokens")
         );
-        assert_eq!(Batch::new::<&Trajectory>(&[], 1).unwrap_err().to_string(), "a batch needs at least one trajectory");
+        assert_eq!(
+            Batch::new::<&Trajectory>(&[], 1).unwrap_err().to_string(),
+            "a batch needs at least one trajectory"
+        );
     }
 }

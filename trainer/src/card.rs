@@ -102,21 +102,49 @@ impl NamedCard {
             }
         };
         let shown = |shown: bool| if shown { "shown" } else { "hidden" }.to_string();
-        hold("turn_limit", protocol.turn_limit.to_string(), self.turn_limit().to_string());
-        hold("history", protocol.history.to_string(), self.history().to_string());
-        hold("the admissible list", shown(protocol.admissible_shown), shown(self.admissible_shown()));
+        hold(
+            "turn_limit",
+            protocol.turn_limit.to_string(),
+            self.turn_limit().to_string(),
+        );
+        hold(
+            "history",
+            protocol.history.to_string(),
+            self.history().to_string(),
+        );
+        hold(
+            "the admissible list",
+            shown(protocol.admissible_shown),
+            shown(self.admissible_shown()),
+        );
         if self == Self::Verl {
             hold("best_of", protocol.best_of.to_string(), "1".into());
         }
         if protocol.best_of > 1 {
-            hold("chosen_by", protocol.chosen_by.name().into(), Chooser::AfterValue.name().into());
+            hold(
+                "chosen_by",
+                protocol.chosen_by.name().into(),
+                Chooser::AfterValue.name().into(),
+            );
         }
-        hold("temperature", protocol.temperature.to_string(), self.temperature(protocol.best_of).to_string());
+        hold(
+            "temperature",
+            protocol.temperature.to_string(),
+            self.temperature(protocol.best_of).to_string(),
+        );
         hold("top_k", protocol.top_k.to_string(), "0".into());
         hold("top_p", protocol.top_p.to_string(), "1".into());
         hold("min_p", protocol.min_p.to_string(), "0".into());
-        hold("malformed", protocol.malformed.clone(), Protocol::default().malformed);
-        hold("search", protocol.search.map_or("none", |_| "done").into(), "none".into());
+        hold(
+            "malformed",
+            protocol.malformed.clone(),
+            Protocol::default().malformed,
+        );
+        hold(
+            "search",
+            protocol.search.map_or("none", |_| "done").into(),
+            "none".into(),
+        );
         hold("repetitions", repetitions.to_string(), "1".into());
         differences
     }
@@ -125,7 +153,11 @@ impl NamedCard {
     #[must_use]
     pub fn nearest(protocol: &Protocol, repetitions: usize) -> (Self, Vec<String>) {
         let [first, second] = Self::ALL.map(|card| (card, card.differences(protocol, repetitions)));
-        if second.1.len() < first.1.len() { second } else { first }
+        if second.1.len() < first.1.len() {
+            second
+        } else {
+            first
+        }
     }
 }
 
@@ -207,10 +239,16 @@ impl Card {
     /// When there is no episode.
     #[must_use]
     pub fn new(policy: &str, made: &Made<'_>, episodes: &[Trajectory]) -> Self {
-        let first = episodes.first().expect("a measure of no episode has no card");
+        let first = episodes
+            .first()
+            .expect("a measure of no episode has no card");
         let splits: BTreeSet<Split> = episodes.iter().map(|episode| episode.split).collect();
-        let games: BTreeSet<&str> = episodes.iter().map(|episode| episode.game_hash.as_str()).collect();
-        let (nearest, differences) = NamedCard::nearest(&first.protocol, made.repetitions * made.seeds.len());
+        let games: BTreeSet<&str> = episodes
+            .iter()
+            .map(|episode| episode.game_hash.as_str())
+            .collect();
+        let (nearest, differences) =
+            NamedCard::nearest(&first.protocol, made.repetitions * made.seeds.len());
         Self {
             policy: policy.into(),
             k: first.protocol.best_of,
@@ -244,7 +282,11 @@ impl Card {
         if self.differences.is_empty() {
             return format!("card {}", self.nearest);
         }
-        format!("nearest to card {}: {}", self.nearest, self.differences.join("; "))
+        format!(
+            "nearest to card {}: {}",
+            self.nearest,
+            self.differences.join("; ")
+        )
     }
 
     /// Everything in which two measures differ but the policy itself, a sentence each.
@@ -264,7 +306,11 @@ impl Card {
         );
         let splits = |card: &Self| list(card.splits.iter().map(ToString::to_string).collect());
         hold("splits", splits(self), splits(other));
-        hold("repetitions", self.repetitions.to_string(), other.repetitions.to_string());
+        hold(
+            "repetitions",
+            self.repetitions.to_string(),
+            other.repetitions.to_string(),
+        );
         let seeds = |card: &Self| list(card.seeds.iter().map(ToString::to_string).collect());
         hold("seeds", seeds(self), seeds(other));
         hold("code", self.code.clone(), other.code.clone());
@@ -278,13 +324,26 @@ impl Card {
 pub fn protocol_differences(this: &Protocol, that: &Protocol) -> Vec<String> {
     let fields = |protocol| {
         let text = serde_json::to_string(protocol).expect("a protocol is always JSON"); // 0.3, where a value says 0.30000001
-        serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&text).expect("a protocol has named fields")
+        serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&text)
+            .expect("a protocol has named fields")
     };
     let (this, that) = (fields(this), fields(that));
     let names: BTreeSet<&String> = this.keys().chain(that.keys()).collect();
-    let told = |value: Option<&serde_json::Value>| value.map_or("the default".to_string(), ToString::to_string);
-    let of = |name: &String| format!("protocol.{name}: {} against {}", told(this.get(name)), told(that.get(name)));
-    names.into_iter().filter(|name| this.get(*name) != that.get(*name)).map(of).collect()
+    let told = |value: Option<&serde_json::Value>| {
+        value.map_or("the default".to_string(), ToString::to_string)
+    };
+    let of = |name: &String| {
+        format!(
+            "protocol.{name}: {} against {}",
+            told(this.get(name)),
+            told(that.get(name))
+        )
+    };
+    names
+        .into_iter()
+        .filter(|name| this.get(*name) != that.get(*name))
+        .map(of)
+        .collect()
 }
 
 /// What stands beside `eval.csv`.
@@ -315,15 +374,22 @@ impl Sheets {
             return Ok(Self::default());
         }
         let text = std::fs::read_to_string(&path).map_err(TrainerError::file(&path))?;
-        let file: CardFile = serde_json::from_str(&text).map_err(|e| TrainerError::content(&path, e))?;
+        let file: CardFile =
+            serde_json::from_str(&text).map_err(|e| TrainerError::content(&path, e))?;
         let games = evaluate::read_csv(&folder.join(GAMES))?;
-        Ok(Self { cards: file.cards, games, failures: evaluate::read_csv(&folder.join(FAILURES))? })
+        Ok(Self {
+            cards: file.cards,
+            games,
+            failures: evaluate::read_csv(&folder.join(FAILURES))?,
+        })
     }
 
     /// Counts a policy's episodes.
     pub fn add(&mut self, card: Card, episodes: &[Trajectory]) {
-        self.games.extend(evaluate::games(&card.policy, card.k, episodes));
-        self.failures.extend(failures::failures(&card.policy, card.k, episodes));
+        self.games
+            .extend(evaluate::games(&card.policy, card.k, episodes));
+        self.failures
+            .extend(failures::failures(&card.policy, card.k, episodes));
         self.cards.push(card);
     }
 
@@ -334,20 +400,31 @@ impl Sheets {
     pub fn save(&self, folder: &Path) -> Result<(), TrainerError> {
         evaluate::write_csv(&folder.join(GAMES), &self.games)?;
         evaluate::write_csv(&folder.join(FAILURES), &self.failures)?;
-        write_json(&folder.join(CARDS), &CardFile { format: 1, cards: self.cards.clone() })
+        write_json(
+            &folder.join(CARDS),
+            &CardFile {
+                format: 1,
+                cards: self.cards.clone(),
+            },
+        )
     }
 }
 
 /// Writes JSON for the eye, replacing what was there at once or not at all.
 fn write_json(path: &Path, value: &impl Serialize) -> Result<(), TrainerError> {
-    let text = serde_json::to_string_pretty(value).map_err(|e| TrainerError::content(path, e))? + "\n";
+    let text =
+        serde_json::to_string_pretty(value).map_err(|e| TrainerError::content(path, e))? + "\n";
     files::replace(path, text.as_bytes()).map_err(TrainerError::file(path))
 }
 
 /// What tables call a lesson's model of an iteration.
 #[must_use]
 pub fn run_policy(lesson: &str, iteration: usize) -> String {
-    if iteration == 1 { lesson.into() } else { format!("{lesson}-{iteration}") }
+    if iteration == 1 {
+        lesson.into()
+    } else {
+        format!("{lesson}-{iteration}")
+    }
 }
 
 /// How a lesson chooses its checkpoint.
@@ -374,10 +451,15 @@ pub fn checkpoint_of(model: &Path) -> Result<String, TrainerError> {
     if let Some(lineage) = Lineage::open(model)? {
         return Ok(lineage.checkpoint);
     }
-    let Some(run) = run_of(model) else { return Ok(UNKNOWN.into()) };
+    let Some(run) = run_of(model) else {
+        return Ok(UNKNOWN.into());
+    };
     let recipe = Recipe::open(&run.join("recipe.toml"))?;
-    let lesson =
-        recipe.lessons.iter().find(|lesson| model.file_name().is_some_and(|name| name == lesson.name.as_str()));
+    let lesson = recipe.lessons.iter().find(|lesson| {
+        model
+            .file_name()
+            .is_some_and(|name| name == lesson.name.as_str())
+    });
     Ok(lesson.map_or(UNKNOWN, chosen_by).into())
 }
 
@@ -401,18 +483,31 @@ impl Lineage {
         read: impl IntoIterator<Item = &'a Trajectory>,
         start: Option<&Self>,
     ) -> Self {
-        let games: BTreeSet<(Split, &str)> = read.into_iter().map(|t| (t.split, t.game_hash.as_str())).collect();
+        let games: BTreeSet<(Split, &str)> = read
+            .into_iter()
+            .map(|t| (t.split, t.game_hash.as_str()))
+            .collect();
         let mut counts = BTreeMap::new();
-        games.into_iter().for_each(|(split, _)| *counts.entry(split).or_default() += 1);
+        games
+            .into_iter()
+            .for_each(|(split, _)| *counts.entry(split).or_default() += 1);
         let start = start.map(|start| Box::new(start.clone()));
-        Self { checkpoint: chosen_by(lesson).into(), games: counts, start }
+        Self {
+            checkpoint: chosen_by(lesson).into(),
+            games: counts,
+            start,
+        }
     }
 
     /// At least so many games of a split were learned from: the most that one lesson read, of those that led here.
     #[must_use]
     pub fn learned_from(&self, split: Split) -> usize {
         let own = self.games.get(&split).copied().unwrap_or(0);
-        own.max(self.start.as_ref().map_or(0, |start| start.learned_from(split)))
+        own.max(
+            self.start
+                .as_ref()
+                .map_or(0, |start| start.learned_from(split)),
+        )
     }
 
     /// Writes it into a model's folder.
@@ -433,7 +528,9 @@ impl Lineage {
             return Ok(None);
         }
         let text = std::fs::read_to_string(&path).map_err(TrainerError::file(&path))?;
-        serde_json::from_str(&text).map(Some).map_err(|e| TrainerError::content(&path, e))
+        serde_json::from_str(&text)
+            .map(Some)
+            .map_err(|e| TrainerError::content(&path, e))
     }
 }
 
@@ -453,23 +550,47 @@ mod tests {
 
     #[test]
     fn a_protocol_that_is_a_card_differs_in_nothing() {
-        let best = Protocol { best_of: 5, temperature: 1.0, ..Protocol::default() };
-        for (card, protocol) in
-            [(NamedCard::Oreo, Protocol::default()), (NamedCard::Oreo, best), (NamedCard::Verl, verl())]
-        {
+        let best = Protocol {
+            best_of: 5,
+            temperature: 1.0,
+            ..Protocol::default()
+        };
+        for (card, protocol) in [
+            (NamedCard::Oreo, Protocol::default()),
+            (NamedCard::Oreo, best),
+            (NamedCard::Verl, verl()),
+        ] {
             assert_eq!(NamedCard::nearest(&protocol, 1), (card, Vec::new()));
             assert_eq!(card.name().parse(), Ok(card));
         }
-        assert_eq!("paper".parse::<NamedCard>(), Err("`paper` is neither oreo nor verl".into()));
+        assert_eq!(
+            "paper".parse::<NamedCard>(),
+            Err("`paper` is neither oreo nor verl".into())
+        );
     }
 
     #[test]
     fn every_difference_from_the_nearest_card_is_named() {
-        let (near, differences) = NamedCard::nearest(&Protocol { turn_limit: 20, ..Protocol::default() }, 3);
+        let (near, differences) = NamedCard::nearest(
+            &Protocol {
+                turn_limit: 20,
+                ..Protocol::default()
+            },
+            3,
+        );
         assert_eq!(near, NamedCard::Oreo);
-        assert_eq!(differences, ["turn_limit is 20, not 40", "repetitions is 3, not 1"]);
+        assert_eq!(
+            differences,
+            ["turn_limit is 20, not 40", "repetitions is 3, not 1"]
+        );
         let search = Some(scenarios::Search::Beam { width: 2 });
-        let searching = Protocol { best_of: 4, search, chosen_by: Chooser::Oracle, history: History::Full, ..verl() };
+        let searching = Protocol {
+            best_of: 4,
+            search,
+            chosen_by: Chooser::Oracle,
+            history: History::Full,
+            ..verl()
+        };
         let (near, differences) = NamedCard::nearest(&searching, 1);
         assert_eq!(near, NamedCard::Verl);
         let expected = [
@@ -484,22 +605,50 @@ mod tests {
     #[test]
     fn protocols_are_held_against_each_other_field_by_field() {
         assert_eq!(protocol_differences(&verl(), &verl()), Vec::<String>::new());
-        let found =
-            protocol_differences(&Protocol::default(), &Protocol { top_k: 5, temperature: 0.3, ..Protocol::default() });
-        assert_eq!(found, ["protocol.temperature: 0.0 against 0.3", "protocol.top_k: the default against 5"]);
+        let found = protocol_differences(
+            &Protocol::default(),
+            &Protocol {
+                top_k: 5,
+                temperature: 0.3,
+                ..Protocol::default()
+            },
+        );
+        assert_eq!(
+            found,
+            [
+                "protocol.temperature: 0.0 against 0.3",
+                "protocol.top_k: the default against 5"
+            ]
+        );
     }
 
     #[test]
     fn a_lineage_is_read_as_it_was_written() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(Lineage::open(folder.path()).unwrap(), None);
-        let before = Lineage { checkpoint: "last update".into(), games: [(Split::ValidSeen, 2)].into(), start: None };
+        let before = Lineage {
+            checkpoint: "last update".into(),
+            games: [(Split::ValidSeen, 2)].into(),
+            start: None,
+        };
         let start = Some(Box::new(before.clone()));
-        let lineage = Lineage { games: [(Split::Train, 12)].into(), start, ..before };
-        assert_eq!([Split::Train, Split::ValidSeen].map(|split| lineage.learned_from(split)), [12, 2]);
+        let lineage = Lineage {
+            games: [(Split::Train, 12)].into(),
+            start,
+            ..before
+        };
+        assert_eq!(
+            [Split::Train, Split::ValidSeen].map(|split| lineage.learned_from(split)),
+            [12, 2]
+        );
         lineage.save(folder.path()).unwrap();
         assert_eq!(Lineage::open(folder.path()).unwrap(), Some(lineage));
         std::fs::write(folder.path().join(LINEAGE), "{}").unwrap();
-        assert!(Lineage::open(folder.path()).unwrap_err().to_string().contains(LINEAGE));
+        assert!(
+            Lineage::open(folder.path())
+                .unwrap_err()
+                .to_string()
+                .contains(LINEAGE)
+        );
     }
 }

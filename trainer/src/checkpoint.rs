@@ -68,7 +68,8 @@ impl Checkpoint {
             weights.save(&folder.join(format!("{name}.safetensors")))?;
         }
         let path = folder.join("position.json");
-        let text = serde_json::to_string(&self.position).map_err(|e| TrainerError::content(&path, e))?;
+        let text =
+            serde_json::to_string(&self.position).map_err(|e| TrainerError::content(&path, e))?;
         files::replace(&path, text.as_bytes()).map_err(TrainerError::file(&path))
     }
 
@@ -86,7 +87,8 @@ impl Checkpoint {
             return Ok(None);
         }
         let text = fs::read_to_string(&path).map_err(TrainerError::file(&path))?;
-        let position: Position = serde_json::from_str(&text).map_err(|e| TrainerError::content(&path, e))?;
+        let position: Position =
+            serde_json::from_str(&text).map_err(|e| TrainerError::content(&path, e))?;
         if position.lesson != lesson {
             let reason = "belongs to another recipe, data or starting policy\nhint: choose another --out, or remove it";
             return Err(TrainerError::content(&path, reason));
@@ -94,7 +96,9 @@ impl Checkpoint {
         let mut tensors = Vec::new();
         for entry in fs::read_dir(folder).map_err(TrainerError::file(folder))? {
             let file = entry.map_err(TrainerError::file(folder))?.path();
-            if let (Some("safetensors"), Some(name)) = (file.extension().and_then(|e| e.to_str()), file.file_stem()) {
+            if let (Some("safetensors"), Some(name)) =
+                (file.extension().and_then(|e| e.to_str()), file.file_stem())
+            {
                 tensors.push((name.to_string_lossy().into_owned(), Weights::open(&file)?));
             }
         }
@@ -107,7 +111,9 @@ impl Checkpoint {
     /// When there are none.
     pub fn take(&mut self, name: &str) -> Result<Weights, TrainerError> {
         let index = self.tensors.iter().position(|(other, _)| other == name);
-        let index = index.ok_or_else(|| TrainerError::Data(format!("the checkpoint lacks {name}.safetensors")))?;
+        let index = index.ok_or_else(|| {
+            TrainerError::Data(format!("the checkpoint lacks {name}.safetensors"))
+        })?;
         Ok(self.tensors.swap_remove(index).1)
     }
 }
@@ -121,7 +127,11 @@ fn sibling(folder: &Path, suffix: &str) -> PathBuf {
 /// # Errors
 /// When it cannot be removed.
 pub fn remove(folder: &Path) -> Result<(), TrainerError> {
-    if folder.exists() { fs::remove_dir_all(folder).map_err(TrainerError::file(folder)) } else { Ok(()) }
+    if folder.exists() {
+        fs::remove_dir_all(folder).map_err(TrainerError::file(folder))
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -130,9 +140,22 @@ mod tests {
     use agent::weights::HostTensor;
 
     fn checkpoint(update: usize) -> Checkpoint {
-        let tensor = HostTensor { shape: vec![1], data: vec![update as f32] };
-        let tensors = vec![("policy".to_string(), Weights([("w".to_string(), tensor)].into()))];
-        Checkpoint { position: Position { update, lesson: "a".into(), best: None }, tensors }
+        let tensor = HostTensor {
+            shape: vec![1],
+            data: vec![update as f32],
+        };
+        let tensors = vec![(
+            "policy".to_string(),
+            Weights([("w".to_string(), tensor)].into()),
+        )];
+        Checkpoint {
+            position: Position {
+                update,
+                lesson: "a".into(),
+                best: None,
+            },
+            tensors,
+        }
     }
 
     #[test]
@@ -143,9 +166,21 @@ mod tests {
         checkpoint(1).save(&path).expect("saves");
         checkpoint(2).save(&path).expect("saves again");
         let mut found = Checkpoint::open(&path, "a").expect("whole").expect("there");
-        assert_eq!((found.position.update, found.take("policy").expect("there").0["w"].data[0]), (2, 2.0));
-        assert!(Checkpoint::open(&path, "b").expect_err("another lesson").to_string().contains("another recipe"));
-        fs::rename(&path, folder.path().join("checkpoint.old")).expect("as if killed between two renames");
+        assert_eq!(
+            (
+                found.position.update,
+                found.take("policy").expect("there").0["w"].data[0]
+            ),
+            (2, 2.0)
+        );
+        assert!(
+            Checkpoint::open(&path, "b")
+                .expect_err("another lesson")
+                .to_string()
+                .contains("another recipe")
+        );
+        fs::rename(&path, folder.path().join("checkpoint.old"))
+            .expect("as if killed between two renames");
         assert!(Checkpoint::open(&path, "a").expect("whole").is_some());
     }
 }

@@ -3,8 +3,8 @@
 
 use crate::evaluate::GameRow;
 use crate::statistics::{
-    Pair, Paired, Resampling, Tally, bootstrap_difference, difference, mcnemar_exact, minimum_detectable_difference,
-    minimum_detectable_mean, newcombe_interval,
+    Pair, Paired, Resampling, Tally, bootstrap_difference, difference, mcnemar_exact,
+    minimum_detectable_difference, minimum_detectable_mean, newcombe_interval,
 };
 use scenarios::{Split, TaskType};
 use serde::Serialize;
@@ -55,14 +55,28 @@ pub struct Comparison {
 
 /// Games that both policies played to an end, by hash.
 #[must_use]
-pub fn pairs(first: &[GameRow], second: &[GameRow], split: Split, task_type: Option<TaskType>) -> Vec<Pair> {
-    let is_asked = |row: &&GameRow| row.split == split && (task_type.is_none() || row.task_type == task_type);
+pub fn pairs(
+    first: &[GameRow],
+    second: &[GameRow],
+    split: Split,
+    task_type: Option<TaskType>,
+) -> Vec<Pair> {
+    let is_asked =
+        |row: &&GameRow| row.split == split && (task_type.is_none() || row.task_type == task_type);
     let by_hash = |rows: &[GameRow]| -> BTreeMap<String, _> {
-        let played = rows.iter().filter(is_asked).filter_map(|row| Some((row.game_hash.clone(), row.tally()?)));
+        let played = rows
+            .iter()
+            .filter(is_asked)
+            .filter_map(|row| Some((row.game_hash.clone(), row.tally()?)));
         played.collect()
     };
     let second = by_hash(second);
-    let pair = |(hash, first)| second.get(&hash).map(|second| Pair { first, second: *second });
+    let pair = |(hash, first)| {
+        second.get(&hash).map(|second| Pair {
+            first,
+            second: *second,
+        })
+    };
     by_hash(first).into_iter().filter_map(pair).collect()
 }
 
@@ -92,9 +106,14 @@ pub fn merge(rows: impl IntoIterator<Item = GameRow>) -> Vec<GameRow> {
 /// that only one of them won.
 #[must_use]
 pub fn won_more_often(pairs: &[Pair]) -> (u32, u32) {
-    let more = |a: Tally, b: Tally| u64::from(a.won) * u64::from(b.played) > u64::from(b.won) * u64::from(a.played);
+    let more = |a: Tally, b: Tally| {
+        u64::from(a.won) * u64::from(b.played) > u64::from(b.won) * u64::from(a.played)
+    };
     let count = |is: &dyn Fn(&Pair) -> bool| pairs.iter().map(|pair| u32::from(is(pair))).sum();
-    (count(&|pair| more(pair.first, pair.second)), count(&|pair| more(pair.second, pair.first)))
+    (
+        count(&|pair| more(pair.first, pair.second)),
+        count(&|pair| more(pair.second, pair.first)),
+    )
 }
 
 /// Compares two policies: for each split all task types together, then each on its own. Splits and types without a game
@@ -115,19 +134,33 @@ pub fn compare(first: &[GameRow], second: &[GameRow], resampling: Resampling) ->
     groups.into_iter().filter_map(comparison).collect()
 }
 
-fn of_pairs(split: Split, task_type: Option<TaskType>, pairs: &[Pair], resampling: Resampling) -> Comparison {
+fn of_pairs(
+    split: Split,
+    task_type: Option<TaskType>,
+    pairs: &[Pair],
+    resampling: Resampling,
+) -> Comparison {
     let sum = |of: fn(&Pair) -> u32| pairs.iter().map(of).sum::<u32>();
-    let (first_episodes, second_episodes) = (sum(|pair| pair.first.played), sum(|pair| pair.second.played));
+    let (first_episodes, second_episodes) = (
+        sum(|pair| pair.first.played),
+        sum(|pair| pair.second.played),
+    );
     let (first_alone, second_alone) = won_more_often(pairs);
     let discordant_share = f64::from(first_alone + second_alone) / pairs.len() as f64;
-    let once = pairs.iter().all(|pair| pair.first.played == 1 && pair.second.played == 1);
+    let once = pairs
+        .iter()
+        .all(|pair| pair.first.played == 1 && pair.second.played == 1);
     let minimum_detectable = if once {
         minimum_detectable_difference(pairs.len(), discordant_share, POWER, LEVEL)
     } else {
-        let differences: Vec<f64> = pairs.iter().map(|pair| pair.first.rate() - pair.second.rate()).collect();
+        let differences: Vec<f64> = pairs
+            .iter()
+            .map(|pair| pair.first.rate() - pair.second.rate())
+            .collect();
         minimum_detectable_mean(&differences, POWER, LEVEL)
     };
-    let (low, high) = bootstrap_difference(pairs, 1.0 - LEVEL, resampling).expect("there are games");
+    let (low, high) =
+        bootstrap_difference(pairs, 1.0 - LEVEL, resampling).expect("there are games");
     Comparison {
         split,
         task_type,
@@ -151,9 +184,17 @@ fn of_pairs(split: Split, task_type: Option<TaskType>, pairs: &[Pair], resamplin
 /// The 2 × 2 table of games that were played once.
 fn table(pairs: &[Pair]) -> Paired {
     let count = |first: u32, second: u32| {
-        pairs.iter().map(|pair| u32::from(pair.first.won == first && pair.second.won == second)).sum()
+        pairs
+            .iter()
+            .map(|pair| u32::from(pair.first.won == first && pair.second.won == second))
+            .sum()
     };
-    Paired { both: count(1, 1), first: count(1, 0), second: count(0, 1), neither: count(0, 0) }
+    Paired {
+        both: count(1, 1),
+        first: count(1, 0),
+        second: count(0, 1),
+        neither: count(0, 0),
+    }
 }
 
 #[cfg(test)]
@@ -188,29 +229,67 @@ mod tests {
         b.push((0, 0));
         let found = compare(&games(&a), &games(&b), Resampling::default());
         let all = &found[0];
-        assert_eq!((all.split, all.task_type, all.games), (Split::ValidSeen, None, 8));
-        assert_eq!((all.first_rate, all.second_rate, all.difference), (0.75, 0.25, 0.5));
-        assert_eq!((all.first_alone, all.second_alone, all.discordant_share), (5, 1, 0.75));
+        assert_eq!(
+            (all.split, all.task_type, all.games),
+            (Split::ValidSeen, None, 8)
+        );
+        assert_eq!(
+            (all.first_rate, all.second_rate, all.difference),
+            (0.75, 0.25, 0.5)
+        );
+        assert_eq!(
+            (all.first_alone, all.second_alone, all.discordant_share),
+            (5, 1, 0.75)
+        );
         assert!((all.p_value - 14.0 / 64.0).abs() < 1e-12);
-        assert!(all.low == 0.0 && all.high >= 0.875, "[{}, {}]", all.low, all.high);
+        assert!(
+            all.low == 0.0 && all.high >= 0.875,
+            "[{}, {}]",
+            all.low,
+            all.high
+        );
         let (low, high) = all.newcombe.unwrap();
-        assert!(low < 0.0 && high > all.difference && high < 1.0, "[{low}, {high}]");
-        assert_eq!(all.minimum_detectable, minimum_detectable_difference(8, 0.75, POWER, LEVEL));
-        assert_eq!(found.iter().skip(1).map(|row| row.games).sum::<usize>(), 8, "by task type");
+        assert!(
+            low < 0.0 && high > all.difference && high < 1.0,
+            "[{low}, {high}]"
+        );
+        assert_eq!(
+            all.minimum_detectable,
+            minimum_detectable_difference(8, 0.75, POWER, LEVEL)
+        );
+        assert_eq!(
+            found.iter().skip(1).map(|row| row.games).sum::<usize>(),
+            8,
+            "by task type"
+        );
         assert!(compare(&games(&a), &[], Resampling::default()).is_empty());
     }
 
     /// Three episodes a game: 2 of 3 against 1 of 3 counts as one game, as 3 against 0 does, and equal counts as none.
     #[test]
     fn repeated_games_count_once() {
-        let (a, b) = (games(&[(2, 3), (3, 3), (1, 3), (1, 3)]), games(&[(1, 3), (0, 3), (1, 3), (2, 3)]));
+        let (a, b) = (
+            games(&[(2, 3), (3, 3), (1, 3), (1, 3)]),
+            games(&[(1, 3), (0, 3), (1, 3), (2, 3)]),
+        );
         let all = &compare(&a, &b, Resampling::default())[0];
-        assert_eq!((all.games, all.first_episodes, all.first_alone, all.second_alone), (4, 12, 2, 1));
+        assert_eq!(
+            (
+                all.games,
+                all.first_episodes,
+                all.first_alone,
+                all.second_alone
+            ),
+            (4, 12, 2, 1)
+        );
         assert!((all.difference - 0.25).abs() < 1e-12, "7/12 − 4/12");
         assert_eq!((all.newcombe, all.p_value), (None, 1.0));
         assert!(all.minimum_detectable.is_some_and(|found| found > 0.5));
         let merged = merge([games(&[(1, 1), (0, 1)]), games(&[(0, 2), (1, 0)])].concat());
-        let counts: Vec<_> = merged.iter().map(|row| (row.won, row.played, row.env_failed, row.mean_turns)).collect();
+        let counts: Vec<_> = merged
+            .iter()
+            .map(|row| (row.won, row.played, row.env_failed, row.mean_turns))
+            .collect();
         assert_eq!(counts, [(1, 3, 0, 1.0), (1, 1, 1, 1.0)]);
     }
 }

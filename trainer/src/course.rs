@@ -80,7 +80,12 @@ impl<'a> Means<'a> {
     /// One process alone.
     #[must_use]
     pub fn alone(hardware: Hardware, code: &'a str) -> Self {
-        Self { hardware, code, shard: Shard::WHOLE, wait: Duration::ZERO }
+        Self {
+            hardware,
+            code,
+            shard: Shard::WHOLE,
+            wait: Duration::ZERO,
+        }
     }
 }
 
@@ -139,7 +144,19 @@ pub fn follow(
     let mut outcomes = Outcomes::new();
     let suite = games(recipe, out, reporter, means, &mut outcomes)?;
     let (episodes, baseline, rows, sheets) = (BTreeMap::new(), None, Vec::new(), Sheets::default());
-    let mut course = Course { recipe, out, world, reporter, means, suite, outcomes, episodes, baseline, rows, sheets };
+    let mut course = Course {
+        recipe,
+        out,
+        world,
+        reporter,
+        means,
+        suite,
+        outcomes,
+        episodes,
+        baseline,
+        rows,
+        sheets,
+    };
     if means.shard.leads() {
         course.write_run_json()?;
         move_what_nobody_asks_for(recipe, out, reporter)?;
@@ -149,7 +166,13 @@ pub fn follow(
     }
     course.write_table()?;
     let (suite, protocols) = (course.suite.hash(), course.protocols());
-    Ok(Report { rows: course.rows, seconds: started.elapsed().as_secs_f64(), run: out.into(), suite, protocols })
+    Ok(Report {
+        rows: course.rows,
+        seconds: started.elapsed().as_secs_f64(),
+        run: out.into(),
+        suite,
+        protocols,
+    })
 }
 
 /// Writes the recipe into the folder. Another one that is there is kept aside, where it began with the same games and
@@ -160,17 +183,27 @@ fn claim(recipe: &Recipe, out: &Path, reporter: &dyn Reporter) -> Result<(), Tra
     if path.exists() {
         let before = std::fs::read_to_string(&path).map_err(TrainerError::file(&path))?;
         let refused = |why: &str| {
-            let text = format!("another recipe has run here: {why}\nhint: choose another --out, or remove this folder");
+            let text = format!(
+                "another recipe has run here: {why}\nhint: choose another --out, or remove this folder"
+            );
             TrainerError::content(&path, text)
         };
-        let other: Recipe = toml::from_str(&before).map_err(|e| refused(&format!("it cannot be read: {e}")))?;
+        let other: Recipe =
+            toml::from_str(&before).map_err(|e| refused(&format!("it cannot be read: {e}")))?;
         if other == *recipe {
             return Ok(());
         }
-        let start = |of: &Recipe| Inputs::default().with("games", &of.games).with("seed", &of.seed);
+        let start = |of: &Recipe| {
+            Inputs::default()
+                .with("games", &of.games)
+                .with("seed", &of.seed)
+        };
         let differences = start(recipe).differences(&start(&other));
         if !differences.is_empty() {
-            return Err(refused(&format!("{}, and every stage follows from that", sentence(&differences))));
+            return Err(refused(&format!(
+                "{}, and every stage follows from that",
+                sentence(&differences)
+            )));
         }
         for step in steps(recipe) {
             if step.place(recipe, out).is_unsigned()? {
@@ -180,11 +213,17 @@ fn claim(recipe: &Recipe, out: &Path, reporter: &dyn Reporter) -> Result<(), Tra
                 )));
             }
         }
-        let kept = out.join(stage::ASIDE).join(format!("recipe.{}.toml", &hex_sha256(before.as_bytes())[..12]));
+        let kept = out.join(stage::ASIDE).join(format!(
+            "recipe.{}.toml",
+            &hex_sha256(before.as_bytes())[..12]
+        ));
         let folder = out.join(stage::ASIDE);
         std::fs::create_dir_all(&folder).map_err(TrainerError::file(&folder))?;
         files::replace(&kept, before.as_bytes()).map_err(TrainerError::file(&kept))?;
-        reporter.say(&format!("the recipe has changed; the one before is kept in {}", kept.display()));
+        reporter.say(&format!(
+            "the recipe has changed; the one before is kept in {}",
+            kept.display()
+        ));
     }
     files::replace(&path, text.as_bytes()).map_err(TrainerError::file(&path))
 }
@@ -206,10 +245,18 @@ fn games(
         GamesRecipe::Household { .. } => household_games(recipe, out, reporter)?,
     };
     for fault in &suite.faults {
-        reporter.say(&format!("left out: {}: {}", fault.path.display(), fault.reason));
+        reporter.say(&format!(
+            "left out: {}: {}",
+            fault.path.display(),
+            fault.reason
+        ));
     }
     if !suite.faults.is_empty() {
-        reporter.say(&format!("{} games of {} are left out", suite.faults.len(), suite.name));
+        reporter.say(&format!(
+            "{} games of {} are left out",
+            suite.faults.len(),
+            suite.name
+        ));
     }
     let outcome = BTreeMap::from([("suite".to_string(), suite.hash())]);
     if means.shard.leads() {
@@ -217,7 +264,9 @@ fn games(
         if let GamesRecipe::Household { .. } = recipe.games {
             suite.write_manifest(out.join("suite.jsonl"))?; // games elsewhere cannot be named by a manifest in this folder
         }
-        if let Found::Begun(mut manifest) = place.claim(inputs, means.code, &|text| reporter.say(text))? {
+        if let Found::Begun(mut manifest) =
+            place.claim(inputs, means.code, &|text| reporter.say(text))?
+        {
             manifest.expected = suite.tasks.len();
             place.finish(manifest, outcome.clone(), &[])?;
         }
@@ -226,8 +275,19 @@ fn games(
     Ok(suite)
 }
 
-fn household_games(recipe: &Recipe, out: &Path, reporter: &dyn Reporter) -> Result<Suite, TrainerError> {
-    let GamesRecipe::Household { size, train, valid_train, seen, unseen } = recipe.games else {
+fn household_games(
+    recipe: &Recipe,
+    out: &Path,
+    reporter: &dyn Reporter,
+) -> Result<Suite, TrainerError> {
+    let GamesRecipe::Household {
+        size,
+        train,
+        valid_train,
+        seen,
+        unseen,
+    } = recipe.games
+    else {
         return Err(TrainerError::Data("the recipe generates no games".into()));
     };
     let folder = out.join("games");
@@ -237,7 +297,18 @@ fn household_games(recipe: &Recipe, out: &Path, reporter: &dyn Reporter) -> Resu
     crate::checkpoint::remove(&folder)?; // what a killed process has generated, which its seed makes again
     let (seed, size, text) = (recipe.seed, size.into(), TextVersion::V2_1_3);
     let bar = reporter.stage("generate games");
-    let suite = household::generate(&folder, &GenerateOptions { seed, size, train, valid_train, seen, unseen, text })?;
+    let suite = household::generate(
+        &folder,
+        &GenerateOptions {
+            seed,
+            size,
+            train,
+            valid_train,
+            seen,
+            unseen,
+            text,
+        },
+    )?;
     bar.finish_with_message(format!("{} games", suite.tasks.len()));
     Ok(suite)
 }
@@ -249,7 +320,8 @@ fn check_games(out: &Path, suite: &Suite) -> Result<(), TrainerError> {
         return Ok(());
     }
     let text = std::fs::read_to_string(&path).map_err(TrainerError::file(&path))?;
-    let before: serde_json::Value = serde_json::from_str(&text).map_err(|e| TrainerError::content(&path, e))?;
+    let before: serde_json::Value =
+        serde_json::from_str(&text).map_err(|e| TrainerError::content(&path, e))?;
     if before["suite"] == suite.hash().as_str() {
         return Ok(());
     }
@@ -258,9 +330,16 @@ fn check_games(out: &Path, suite: &Suite) -> Result<(), TrainerError> {
 }
 
 /// Moves aside what an earlier recipe made and this one does not name.
-fn move_what_nobody_asks_for(recipe: &Recipe, out: &Path, reporter: &dyn Reporter) -> Result<(), TrainerError> {
+fn move_what_nobody_asks_for(
+    recipe: &Recipe,
+    out: &Path,
+    reporter: &dyn Reporter,
+) -> Result<(), TrainerError> {
     let asked: BTreeSet<String> = steps(recipe).iter().map(|step| step.name(recipe)).collect();
-    for place in stage::all(out)?.into_iter().filter(|place| !asked.contains(place.stage())) {
+    for place in stage::all(out)?
+        .into_iter()
+        .filter(|place| !asked.contains(place.stage()))
+    {
         if let Some(manifest) = place.manifest()? {
             let why = "is not asked for by the recipe any more";
             place.move_aside(&manifest.inputs_hash, why, &|text| reporter.say(text))?;
@@ -289,7 +368,10 @@ fn wait_for_leader(
 ) -> Result<Manifest, TrainerError> {
     let (mut work, mut has_worked) = (work, false);
     let ready = || -> Result<Option<Manifest>, TrainerError> {
-        let Some(manifest) = place.manifest()?.filter(|manifest| manifest.inputs_hash == inputs.hash()) else {
+        let Some(manifest) = place
+            .manifest()?
+            .filter(|manifest| manifest.inputs_hash == inputs.hash())
+        else {
             return Ok(None);
         };
         if manifest.state == State::Done {
@@ -300,7 +382,17 @@ fn wait_for_leader(
         }
         Ok(None)
     };
-    wait(means, reporter, || format!("{}: awaits shard 0, which begins and finishes it", place.stage()), ready)
+    wait(
+        means,
+        reporter,
+        || {
+            format!(
+                "{}: awaits shard 0, which begins and finishes it",
+                place.stage()
+            )
+        },
+        ready,
+    )
 }
 
 /// Asks again and again, ever more rarely, until there is something or it has waited long enough.
@@ -317,7 +409,11 @@ fn wait<T>(
         }
         let since = since.get_or_insert_with(|| {
             if !means.wait.is_zero() {
-                reporter.say(&format!("{}; waiting, for {} s at most", what(), means.wait.as_secs()));
+                reporter.say(&format!(
+                    "{}; waiting, for {} s at most",
+                    what(),
+                    means.wait.as_secs()
+                ));
             }
             Instant::now()
         });
@@ -350,7 +446,14 @@ impl Course<'_> {
     }
 
     fn protocols(&self) -> Vec<(usize, String)> {
-        let of = |k: usize| Step::Evaluate { iteration: 1, lesson: 0, k }.protocol(self.recipe);
+        let of = |k: usize| {
+            Step::Evaluate {
+                iteration: 1,
+                lesson: 0,
+                k,
+            }
+            .protocol(self.recipe)
+        };
         let line = |k: &usize| (*k, evaluate::protocol_line(&of(*k)));
         self.recipe.evaluate.best_of.iter().map(line).collect()
     }
@@ -360,7 +463,10 @@ impl Course<'_> {
         if let Step::Collect { iteration } = step
             && self.recipe.iterations > 1
         {
-            self.reporter.say(&format!("iteration {iteration} of {}", self.recipe.iterations));
+            self.reporter.say(&format!(
+                "iteration {iteration} of {}",
+                self.recipe.iterations
+            ));
         }
         let (place, name) = (step.place(self.recipe, self.out), step.name(self.recipe));
         let awaited = |earlier: String| TrainerError::Data(format!("{name} needs {earlier} first"));
@@ -385,7 +491,12 @@ impl Course<'_> {
             wait_for_leader(&place, &inputs, self.means, self.reporter, play)?.outcome
         };
         self.outcomes.insert(name, outcome);
-        if let Step::Evaluate { iteration, lesson, k } = *step {
+        if let Step::Evaluate {
+            iteration,
+            lesson,
+            k,
+        } = *step
+        {
             self.count(step, &place, iteration, lesson, k)?;
             if is_new {
                 self.write_table()?; // all rows so far: those of finished evaluations were counted before
@@ -419,7 +530,10 @@ impl Course<'_> {
             self.play(step, place, &bar)?
         };
         remove_parts(&path, &episodes)?;
-        let won = episodes.iter().filter(|episode| episode.reward() > 0.0).count();
+        let won = episodes
+            .iter()
+            .filter(|episode| episode.reward() > 0.0)
+            .count();
         match step {
             Step::Evaluate { .. } => bar.finish(),
             _ => bar.finish_with_message(format!("{won} won of {}", episodes.len())),
@@ -432,14 +546,20 @@ impl Course<'_> {
     fn play_part(&self, step: &Step, place: &Place) -> Result<(), TrainerError> {
         let bar = self.bar(step);
         let played = self.play(step, place, &bar)?;
-        bar.finish_with_message(format!("shard {} has played its {} episodes", self.means.shard, played.len()));
+        bar.finish_with_message(format!(
+            "shard {} has played its {} episodes",
+            self.means.shard,
+            played.len()
+        ));
         Ok(())
     }
 
     fn bar(&self, step: &Step) -> ProgressBar {
         self.reporter.stage(&match *step {
             Step::Collect { iteration } => format!("collect, iteration {iteration}"),
-            Step::Evaluate { lesson, k, .. } => format!("evaluate {}, K = {k}", self.recipe.lessons[lesson].name),
+            Step::Evaluate { lesson, k, .. } => {
+                format!("evaluate {}, K = {k}", self.recipe.lessons[lesson].name)
+            }
             Step::Guided { guided } => format!("guide {}", self.recipe.guided[guided].student),
             _ => "expert demonstrations".into(),
         })
@@ -447,12 +567,17 @@ impl Course<'_> {
 
     /// The games of a played step.
     fn tasks(&self, step: &Step) -> Vec<&Task> {
-        let chosen = |split: Split, count: usize| chosen(&self.suite, split, count, self.recipe.seed);
+        let chosen =
+            |split: Split, count: usize| chosen(&self.suite, split, count, self.recipe.seed);
         match step {
             Step::Collect { .. } => chosen(Split::Train, self.recipe.collect.games),
             Step::Evaluate { .. } => {
                 let about = &self.recipe.evaluate;
-                about.splits.iter().flat_map(|split| chosen(*split, about.games)).collect()
+                about
+                    .splits
+                    .iter()
+                    .flat_map(|split| chosen(*split, about.games))
+                    .collect()
             }
             Step::Guided { guided } => chosen(Split::Train, self.recipe.guided[*guided].games),
             _ => chosen(Split::Train, self.recipe.demonstrations.games),
@@ -466,14 +591,27 @@ impl Course<'_> {
             Step::Guided { guided } => self.recipe.guided[*guided].repetitions,
             _ => 1,
         };
-        Round { repetitions, seed: step.seed(self.recipe), pool: Pool::default(), shard }
+        Round {
+            repetitions,
+            seed: step.seed(self.recipe),
+            pool: Pool::default(),
+            shard,
+        }
     }
 
     /// Plays this process's share of a step, without what others have played.
-    fn play(&self, step: &Step, place: &Place, bar: &ProgressBar) -> Result<Vec<Trajectory>, TrainerError> {
+    fn play(
+        &self,
+        step: &Step,
+        place: &Place,
+        bar: &ProgressBar,
+    ) -> Result<Vec<Trajectory>, TrainerError> {
         match *step {
             Step::Collect { iteration } => {
-                let player = self.player(self.model(&collector(self.recipe, iteration))?, LookingOn::Nobody)?;
+                let player = self.player(
+                    self.model(&collector(self.recipe, iteration))?,
+                    LookingOn::Nobody,
+                )?;
                 self.play_as(&player, step, place, bar)
             }
             Step::Guided { guided } => {
@@ -481,9 +619,16 @@ impl Course<'_> {
                 let student = self.player(student, LookingOn::Nobody)?;
                 self.play_as(&Guided { student }, step, place, bar)
             }
-            Step::Evaluate { iteration, lesson, .. } => {
+            Step::Evaluate {
+                iteration, lesson, ..
+            } => {
                 let name = Step::Lesson { iteration, lesson }.name(self.recipe);
-                self.play_as(&self.player(self.model(&name)?, LookingOn::Value)?, step, place, bar)
+                self.play_as(
+                    &self.player(self.model(&name)?, LookingOn::Value)?,
+                    step,
+                    place,
+                    bar,
+                )
             }
             _ => {
                 let slips = self.recipe.demonstrations.slips;
@@ -503,27 +648,53 @@ impl Course<'_> {
         let (tasks, store) = (self.tasks(step), shard.store(&whole));
         let mut jobs = jobs(&tasks, self.round(step, shard));
         if shard.is_part() {
-            let others = parts_of(&whole)?.into_iter().chain([whole]).filter(|other| *other != store);
+            let others = parts_of(&whole)?
+                .into_iter()
+                .chain([whole])
+                .filter(|other| *other != store);
             let mut played = HashSet::new();
             for other in others.filter(|other| other.exists()) {
-                played.extend(Store::read(&other)?.into_iter().map(|episode| (episode.game_hash, episode.seed)));
+                played.extend(
+                    Store::read(&other)?
+                        .into_iter()
+                        .map(|episode| (episode.game_hash, episode.seed)),
+                );
             }
             jobs.retain(|job| !played.contains(&(job.task.hash.clone(), job.seed)));
         }
-        play_jobs(policy, self.world, &jobs, &step.protocol(self.recipe), Pool::default(), &store, bar)
+        play_jobs(
+            policy,
+            self.world,
+            &jobs,
+            &step.protocol(self.recipe),
+            Pool::default(),
+            &store,
+            bar,
+        )
     }
 
     /// The episodes of all shards, once they have played them all.
-    fn collect_parts(&self, place: &Place, jobs: &[Job<'_>]) -> Result<Vec<Trajectory>, TrainerError> {
+    fn collect_parts(
+        &self,
+        place: &Place,
+        jobs: &[Job<'_>],
+    ) -> Result<Vec<Trajectory>, TrainerError> {
         let whole = place.file("jsonl");
         let read = || -> Result<Vec<Trajectory>, TrainerError> {
-            let stores = [whole.clone()].into_iter().chain(parts_of(&whole)?).filter(|store| store.exists());
+            let stores = [whole.clone()]
+                .into_iter()
+                .chain(parts_of(&whole)?)
+                .filter(|store| store.exists());
             let all = stores.map(Store::read).collect::<Result<Vec<_>, _>>()?;
             Ok(in_order(all.concat(), jobs))
         };
         let what = || {
             let there = read().map_or(0, |episodes| episodes.len());
-            format!("{}: awaits the other shards; {there} of {} episodes are there", place.stage(), jobs.len())
+            format!(
+                "{}: awaits the other shards; {there} of {} episodes are there",
+                place.stage(),
+                jobs.len()
+            )
         };
         let mut seen = None;
         wait(self.means, self.reporter, what, || {
@@ -541,7 +712,9 @@ impl Course<'_> {
     fn model(&self, stage: &str) -> Result<Model, TrainerError> {
         let folder = self.out.join(stage);
         let model = Model::open(&folder)?;
-        if self.outcomes.get(stage).and_then(|made| made.get("policy")) == Some(&model.policy.hash()) {
+        if self.outcomes.get(stage).and_then(|made| made.get("policy"))
+            == Some(&model.policy.hash())
+        {
             return Ok(model);
         }
         let reason = "is not the model that this stage ended with\nhint: bring that back, or remove the folder to learn it again";
@@ -550,7 +723,13 @@ impl Course<'_> {
 
     fn player(&self, model: Model, looking_on: LookingOn) -> Result<ModelPlayer, TrainerError> {
         let engine = self.means.hardware.engine()?;
-        Ok(ModelPlayer::new(model, Holding { engine, ..looking_on.into() })?)
+        Ok(ModelPlayer::new(
+            model,
+            Holding {
+                engine,
+                ..looking_on.into()
+            },
+        )?)
     }
 
     /// Reads the episodes of a finished step in the order of play, as they were when it ended.
@@ -560,7 +739,12 @@ impl Course<'_> {
         }
         let path = self.out.join(format!("{stage}.jsonl"));
         let mut episodes = Store::read(&path)?;
-        if self.outcomes.get(stage).and_then(|made| made.get("episodes")) != Some(&episodes_hash(&episodes)) {
+        if self
+            .outcomes
+            .get(stage)
+            .and_then(|made| made.get("episodes"))
+            != Some(&episodes_hash(&episodes))
+        {
             let reason = "does not hold the episodes that its stage ended with\nhint: bring them back, or move the file away to have them played again";
             return Err(TrainerError::content(&path, reason));
         }
@@ -569,7 +753,9 @@ impl Course<'_> {
             let played = episodes.len();
             episodes.retain(|episode| episode.reward() > 0.0);
             if episodes.is_empty() {
-                return Err(TrainerError::Data(format!("the expert won none of {played} games of train")));
+                return Err(TrainerError::Data(format!(
+                    "the expert won none of {played} games of train"
+                )));
             }
         }
         self.episodes.insert(stage.into(), episodes);
@@ -585,20 +771,39 @@ impl Course<'_> {
     ) -> Result<BTreeMap<String, String>, TrainerError> {
         let (about, out) = (&self.recipe.lessons[lesson], place.path());
         let names = ["model.safetensors", "value/model.safetensors"];
-        let names = if about.algorithm.critic().is_some() { &names[..] } else { &names[..1] };
+        let names = if about.algorithm.critic().is_some() {
+            &names[..]
+        } else {
+            &names[..1]
+        };
         if !names.iter().all(|name| place.file(name).exists()) {
             let (start, lineage, mut data) = self.lesson_data(lesson, iteration)?;
             prepare(about, &start.tokenizer, &mut data, self.recipe.seed);
-            let (seed, hardware, context) =
-                (self.recipe.seed, self.means.hardware, start.config.max_position_embeddings);
-            place.expect(&mut manifest, Plan::new(about, &data, context, seed)?.updates.len())?;
+            let (seed, hardware, context) = (
+                self.recipe.seed,
+                self.means.hardware,
+                start.config.max_position_embeddings,
+            );
+            place.expect(
+                &mut manifest,
+                Plan::new(about, &data, context, seed)?.updates.len(),
+            )?;
             let lineage = lineage.as_ref();
-            let lesson =
-                Lesson { recipe: about, start: &start, lineage, trajectories: &data, seed, out: &out, hardware };
+            let lesson = Lesson {
+                recipe: about,
+                start: &start,
+                lineage,
+                trajectories: &data,
+                seed,
+                out: &out,
+                hardware,
+            };
             let bar = self.reporter.stage(&format!("train {}", about.name));
             let (model, read) = train::train(&lesson, &bar)?;
             bar.finish();
-            read.remarks().iter().for_each(|remark| self.reporter.say(&format!("{} {remark}", about.name)));
+            read.remarks()
+                .iter()
+                .for_each(|remark| self.reporter.say(&format!("{} {remark}", about.name)));
             model.save(&out)?;
         }
         let model = Model::open(&out)?;
@@ -618,17 +823,41 @@ impl Course<'_> {
             self.load(&stage)?;
         }
         let none = Vec::new();
-        let shown = self.episodes.get(&Step::Demonstrations.name(self.recipe)).unwrap_or(&none);
+        let shown = self
+            .episodes
+            .get(&Step::Demonstrations.name(self.recipe))
+            .unwrap_or(&none);
         let (start, lineage) = match crate::steps::start(self.recipe, lesson, iteration) {
             None => (fresh(&self.recipe.model, shown, self.recipe.seed)?, None),
             Some(start) => (self.model(&start)?, Lineage::open(&self.out.join(start))?),
         };
-        let rollouts = |iteration| Some((iteration, self.episodes.get(&format!("{iteration}/rollouts"))?.as_slice()));
+        let rollouts = |iteration| {
+            Some((
+                iteration,
+                self.episodes
+                    .get(&format!("{iteration}/rollouts"))?
+                    .as_slice(),
+            ))
+        };
         let rollouts = (1..=iteration).filter_map(rollouts).collect();
         let guided = guided(self.recipe, lesson);
-        let guided: Vec<&[Trajectory]> =
-            guided.iter().filter_map(|stage| self.episodes.get(stage)).map(Vec::as_slice).collect();
-        Ok((start, lineage, mix(&about.data, shown, &guided, &rollouts, iteration, self.recipe.seed)))
+        let guided: Vec<&[Trajectory]> = guided
+            .iter()
+            .filter_map(|stage| self.episodes.get(stage))
+            .map(Vec::as_slice)
+            .collect();
+        Ok((
+            start,
+            lineage,
+            mix(
+                &about.data,
+                shown,
+                &guided,
+                &rollouts,
+                iteration,
+                self.recipe.seed,
+            ),
+        ))
     }
 
     /// Adds an evaluation's rows to the table.
@@ -641,7 +870,10 @@ impl Course<'_> {
         k: usize,
     ) -> Result<(), TrainerError> {
         let tasks = self.tasks(step);
-        let played = in_order(Store::read(place.file("jsonl"))?, &jobs(&tasks, self.round(step, Shard::WHOLE)));
+        let played = in_order(
+            Store::read(place.file("jsonl"))?,
+            &jobs(&tasks, self.round(step, Shard::WHOLE)),
+        );
         let lesson = &self.recipe.lessons[lesson];
         let name = card::run_policy(&lesson.name, iteration);
         let mut table = evaluate::table(&name, k, &played);
@@ -652,16 +884,25 @@ impl Course<'_> {
         }
         if self.recipe.iterations > 1 {
             let totals = table.iter().filter(|row| row.task_type.is_none());
-            let rates: Vec<String> =
-                totals.map(|row| format!("{} won of {} {}", row.successes, row.n, row.split)).collect();
-            self.reporter.say(&format!("{name}, K = {k}: {}", rates.join(", ")));
+            let rates: Vec<String> = totals
+                .map(|row| format!("{} won of {} {}", row.successes, row.n, row.split))
+                .collect();
+            self.reporter
+                .say(&format!("{name}, K = {k}: {}", rates.join(", ")));
         }
         self.rows.extend(table);
         if let Some(manifest) = place.manifest()?.filter(|_| !played.is_empty()) {
             let store = PathBuf::from(format!("{}.jsonl", place.stage()));
             let (seeds, checkpoint) = ([self.recipe.seed], card::chosen_by(lesson));
             let (suite, code) = (&self.suite, manifest.code.as_str());
-            let made = Made { suite, seeds: &seeds, repetitions: 1, checkpoint, code, store: &store };
+            let made = Made {
+                suite,
+                seeds: &seeds,
+                repetitions: 1,
+                checkpoint,
+                code,
+                store: &store,
+            };
             self.sheets.add(Card::new(&name, &made, &played), &played);
         }
         Ok(())
@@ -675,7 +916,10 @@ fn take_in(whole: &Path, jobs: &[Job<'_>]) -> Result<(), TrainerError> {
         return Ok(());
     }
     let (mut store, mut there) = Store::open(whole)?;
-    let mut known: HashSet<(String, u64)> = there.drain(..).map(|episode| (episode.game_hash, episode.seed)).collect();
+    let mut known: HashSet<(String, u64)> = there
+        .drain(..)
+        .map(|episode| (episode.game_hash, episode.seed))
+        .collect();
     for part in parts {
         for episode in in_order(Store::read(&part)?, jobs) {
             if known.insert((episode.game_hash.clone(), episode.seed)) {
@@ -688,9 +932,15 @@ fn take_in(whole: &Path, jobs: &[Job<'_>]) -> Result<(), TrainerError> {
 
 /// Removes shards' stores whose episodes all stand in the whole store.
 fn remove_parts(whole: &Path, episodes: &[Trajectory]) -> Result<(), TrainerError> {
-    let there: HashSet<(&str, u64)> = episodes.iter().map(|e| (e.game_hash.as_str(), e.seed)).collect();
+    let there: HashSet<(&str, u64)> = episodes
+        .iter()
+        .map(|e| (e.game_hash.as_str(), e.seed))
+        .collect();
     for part in parts_of(whole)? {
-        if Store::read(&part)?.iter().all(|e| there.contains(&(e.game_hash.as_str(), e.seed))) {
+        if Store::read(&part)?
+            .iter()
+            .all(|e| there.contains(&(e.game_hash.as_str(), e.seed)))
+        {
             std::fs::remove_file(&part).map_err(TrainerError::file(&part))?;
         }
     }
@@ -704,9 +954,16 @@ fn sizes(paths: &[PathBuf]) -> Vec<(PathBuf, u64)> {
 
 /// Makes episodes what a lesson reads: thins their openings where it asks for that, and fills in token ids that are not
 /// there.
-pub fn prepare(lesson: &LessonRecipe, tokenizer: &Tokenizer, trajectories: &mut [Trajectory], seed: u64) {
+pub fn prepare(
+    lesson: &LessonRecipe,
+    tokenizer: &Tokenizer,
+    trajectories: &mut [Trajectory],
+    seed: u64,
+) {
     if let Some(most) = lesson.thinned {
-        trajectories.iter_mut().for_each(|trajectory| thin(trajectory, most, seed));
+        trajectories
+            .iter_mut()
+            .for_each(|trajectory| thin(trajectory, most, seed));
     }
     tokenize_texts(tokenizer, trajectories);
 }
@@ -724,12 +981,23 @@ pub fn tokenize_texts(tokenizer: &Tokenizer, trajectories: &mut [Trajectory]) {
 ///
 /// # Errors
 /// When the tokenizer library refuses.
-pub fn fresh(shape: &ModelRecipe, trajectories: &[Trajectory], seed: u64) -> Result<Model, TrainerError> {
+pub fn fresh(
+    shape: &ModelRecipe,
+    trajectories: &[Trajectory],
+    seed: u64,
+) -> Result<Model, TrainerError> {
     let tokenizer = vocabulary(trajectories, shape)?;
     let config = shape.config(tokenizer.vocab_size());
     let policy = Weights::random(&config, seed);
     let (text_versions, companions) = (BTreeSet::new(), Companions::default());
-    Ok(Model { config, tokenizer, policy, value: None, text_versions, companions })
+    Ok(Model {
+        config,
+        tokenizer,
+        policy,
+        value: None,
+        text_versions,
+        companions,
+    })
 }
 
 /// A vocabulary from the texts of episodes.

@@ -63,7 +63,9 @@ pub enum TrainerError {
     #[error("{0}")]
     Awaiting(String),
     /// Whoever played answers no more.
-    #[error("{0}\nhint: the episodes that were played stand in the store; the same command goes on with the others")]
+    #[error(
+        "{0}\nhint: the episodes that were played stand in the store; the same command goes on with the others"
+    )]
     Gone(String),
     /// See [`BatchError`].
     #[error(transparent)]
@@ -85,11 +87,17 @@ pub enum TrainerError {
 impl TrainerError {
     /// An [`TrainerError::File`] for `map_err`.
     pub(crate) fn file(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
-        |source| Self::File { path: path.into(), source }
+        |source| Self::File {
+            path: path.into(),
+            source,
+        }
     }
 
     /// A [`TrainerError::Content`] from any cause.
     pub(crate) fn content(path: &Path, reason: impl std::fmt::Display) -> Self {
-        Self::Content { path: path.into(), reason: reason.to_string() }
+        Self::Content {
+            path: path.into(),
+            reason: reason.to_string(),
+        }
     }
 }

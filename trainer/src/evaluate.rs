@@ -4,13 +4,17 @@
 use crate::compare;
 use crate::error::TrainerError;
 use crate::shard::{Assignment, Shard};
-use crate::statistics::{Resampling, Tally, bootstrap_interval, mcnemar_exact, wilson_interval, wilson_of_rate};
+use crate::statistics::{
+    Resampling, Tally, bootstrap_interval, mcnemar_exact, wilson_interval, wilson_of_rate,
+};
 use agent::episode::{Job, Pool, play_episodes};
 use agent::player::Policy;
 use indicatif::ProgressBar;
 use scenarios::files;
 use scenarios::store::Store;
-use scenarios::{Chooser, Outcome, Protocol, Search, Spent, Split, Task, TaskType, Trajectory, World};
+use scenarios::{
+    Chooser, Outcome, Protocol, Search, Spent, Split, Task, TaskType, Trajectory, World,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
@@ -51,8 +55,15 @@ impl Interval {
                 let won = games.iter().map(|game| game.won).sum();
                 (Self::Wilson, wilson_interval(won, count(games.len()), 0.95))
             }
-            Some(first) if games.iter().all(|game| game.won * first.played == first.won * game.played) => {
-                (Self::WilsonOverGames, wilson_of_rate(first.rate(), games.len() as f64, 0.95))
+            Some(first)
+                if games
+                    .iter()
+                    .all(|game| game.won * first.played == first.won * game.played) =>
+            {
+                (
+                    Self::WilsonOverGames,
+                    wilson_of_rate(first.rate(), games.len() as f64, 0.95),
+                )
             }
             _ => {
                 let interval = bootstrap_interval(games, 0.95, Resampling::default());
@@ -151,7 +162,10 @@ impl GameRow {
     /// Its episodes, where one was played to an end.
     #[must_use]
     pub fn tally(&self) -> Option<Tally> {
-        (self.played > 0).then_some(Tally { won: self.won, played: self.played })
+        (self.played > 0).then_some(Tally {
+            won: self.won,
+            played: self.played,
+        })
     }
 }
 
@@ -160,7 +174,11 @@ impl GameRow {
 pub fn games(policy: &str, k: usize, trajectories: &[Trajectory]) -> Vec<GameRow> {
     let mut games: BTreeMap<(Split, &str, &str), GameRow> = BTreeMap::new();
     for trajectory in trajectories {
-        let place = (trajectory.split, trajectory.game.as_str(), trajectory.game_hash.as_str());
+        let place = (
+            trajectory.split,
+            trajectory.game.as_str(),
+            trajectory.game_hash.as_str(),
+        );
         let row = games.entry(place).or_insert_with(|| GameRow {
             policy: policy.into(),
             k,
@@ -195,7 +213,10 @@ impl Baseline {
     /// Of a policy's episodes; those lost to the world stand for nothing.
     #[must_use]
     pub fn new(policy: &str, trajectories: &[Trajectory]) -> Self {
-        Self { policy: policy.into(), games: games(policy, 1, trajectories) }
+        Self {
+            policy: policy.into(),
+            games: games(policy, 1, trajectories),
+        }
     }
 
     /// Pairs another policy's rows with this one.
@@ -216,19 +237,37 @@ impl Baseline {
 pub fn table(policy: &str, k: usize, trajectories: &[Trajectory]) -> Vec<Row> {
     let mut groups: BTreeMap<(Split, Option<TaskType>), Vec<&Trajectory>> = BTreeMap::new();
     for trajectory in trajectories {
-        groups.entry((trajectory.split, None)).or_default().push(trajectory);
+        groups
+            .entry((trajectory.split, None))
+            .or_default()
+            .push(trajectory);
         if trajectory.task_type.is_some() {
-            groups.entry((trajectory.split, trajectory.task_type)).or_default().push(trajectory);
+            groups
+                .entry((trajectory.split, trajectory.task_type))
+                .or_default()
+                .push(trajectory);
         }
     }
-    groups.into_iter().map(|((split, task_type), group)| row(policy, k, split, task_type, &group)).collect()
+    groups
+        .into_iter()
+        .map(|((split, task_type), group)| row(policy, k, split, task_type, &group))
+        .collect()
 }
 
-fn row(policy: &str, k: usize, split: Split, task_type: Option<TaskType>, group: &[&Trajectory]) -> Row {
+fn row(
+    policy: &str,
+    k: usize,
+    split: Split,
+    task_type: Option<TaskType>,
+    group: &[&Trajectory],
+) -> Row {
     let (lost, ended): (Vec<&Trajectory>, Vec<&Trajectory>) =
         group.iter().partition(|t| t.outcome == Outcome::EnvFailed);
     let n = ended.len();
-    let successes = ended.iter().filter(|t| t.outcome == Outcome::Success).count();
+    let successes = ended
+        .iter()
+        .filter(|t| t.outcome == Outcome::Success)
+        .count();
     let turns: usize = ended.iter().map(|t| t.turns.len()).sum();
     let malformed: usize = ended.iter().map(|t| t.malformed_turns()).sum();
     let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
@@ -266,7 +305,9 @@ fn row(policy: &str, k: usize, split: Split, task_type: Option<TaskType>, group:
 
 /// What was spent on a game in the mean; `None` where the episodes are from before anybody counted.
 fn mean_spent(ended: &[&Trajectory], part: impl Fn(&Spent) -> usize) -> Option<f64> {
-    let told = ended.iter().all(|t| t.spent != Spent::default() || t.turns.is_empty());
+    let told = ended
+        .iter()
+        .all(|t| t.spent != Spent::default() || t.turns.is_empty());
     let total: usize = ended.iter().map(|t| part(&t.spent)).sum();
     (told && !ended.is_empty()).then(|| total as f64 / ended.len() as f64)
 }
@@ -304,7 +345,15 @@ pub fn play_round<P: Policy>(
     if round.shard.is_part() {
         Assignment::new(policy, tasks, protocol, round).claim(path)?;
     }
-    play_jobs(policy, world, &jobs(tasks, round), protocol, round.pool, path, progress)
+    play_jobs(
+        policy,
+        world,
+        &jobs(tasks, round),
+        protocol,
+        round.pool,
+        path,
+        progress,
+    )
 }
 
 /// Plays what stands not in the store at `path` yet; returns the jobs' episodes in their order.
@@ -318,8 +367,11 @@ pub(crate) fn play_jobs<P: Policy>(
     progress: &ProgressBar,
 ) -> Result<Vec<Trajectory>, TrainerError> {
     let (mut store, mut finished) = Store::open(path)?;
-    let foreign =
-        |t: &Trajectory| t.policy != policy.name() || t.value_policy != policy.value_name() || t.protocol != *protocol;
+    let foreign = |t: &Trajectory| {
+        t.policy != policy.name()
+            || t.value_policy != policy.value_name()
+            || t.protocol != *protocol
+    };
     if let Some(other) = finished.iter().find(|trajectory| foreign(trajectory)) {
         let reason = format!(
             "holds episodes of policy {} under another protocol or policy than {}\nhint: choose another --out, or remove it",
@@ -328,14 +380,23 @@ pub(crate) fn play_jobs<P: Policy>(
         );
         return Err(TrainerError::content(path, reason));
     }
-    let done: HashSet<(String, u64)> = finished.iter().map(|t| (t.game_hash.clone(), t.seed)).collect();
-    let open: Vec<Job<'_>> =
-        jobs.iter().filter(|job| !done.contains(&(job.task.hash.clone(), job.seed))).cloned().collect();
+    let done: HashSet<(String, u64)> = finished
+        .iter()
+        .map(|t| (t.game_hash.clone(), t.seed))
+        .collect();
+    let open: Vec<Job<'_>> = jobs
+        .iter()
+        .filter(|job| !done.contains(&(job.task.hash.clone(), job.seed)))
+        .cloned()
+        .collect();
     progress.set_length(jobs.len() as u64);
     progress.set_position((jobs.len() - open.len()) as u64);
     let mut wins = finished.iter().filter(|t| t.reward() > 0.0).count();
     play_episodes(policy, world, &open, protocol, pool, |trajectory| {
-        if let Some(reason) = policy.gone().filter(|_| trajectory.outcome == Outcome::EnvFailed) {
+        if let Some(reason) = policy
+            .gone()
+            .filter(|_| trajectory.outcome == Outcome::EnvFailed)
+        {
             return Err(TrainerError::Gone(reason));
         }
         store.append(&trajectory)?;
@@ -350,8 +411,11 @@ pub(crate) fn play_jobs<P: Policy>(
 
 /// The episodes of jobs, in their order; others, and a second one of the same job, are left out.
 pub(crate) fn in_order(mut episodes: Vec<Trajectory>, jobs: &[Job<'_>]) -> Vec<Trajectory> {
-    let place: BTreeMap<(&str, u64), usize> =
-        jobs.iter().enumerate().map(|(index, job)| ((job.task.hash.as_str(), job.seed), index)).collect();
+    let place: BTreeMap<(&str, u64), usize> = jobs
+        .iter()
+        .enumerate()
+        .map(|(index, job)| ((job.task.hash.as_str(), job.seed), index))
+        .collect();
     let of = |t: &Trajectory| place.get(&(t.game_hash.as_str(), t.seed)).copied();
     episodes.retain(|t| of(t).is_some());
     episodes.sort_by_key(of);
@@ -367,13 +431,23 @@ pub(crate) fn jobs<'a>(tasks: &[&'a Task], round: Round) -> Vec<Job<'a>> {
         seed: episode_seed(&round, index, repetition),
         forced: &[],
     };
-    let mine = || tasks.iter().enumerate().filter(|(index, _)| round.shard.holds(*index));
-    (0..round.repetitions).flat_map(|repetition| mine().map(move |place| job(place, repetition))).collect()
+    let mine = || {
+        tasks
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| round.shard.holds(*index))
+    };
+    (0..round.repetitions)
+        .flat_map(|repetition| mine().map(move |place| job(place, repetition)))
+        .collect()
 }
 
 /// The seed of an episode, from the round's, the place of its game and the repetition.
 pub(crate) fn episode_seed(round: &Round, place: usize, repetition: usize) -> u64 {
-    round.seed.wrapping_mul(1_000_003).wrapping_add((place * round.repetitions + repetition) as u64)
+    round
+        .seed
+        .wrapping_mul(1_000_003)
+        .wrapping_add((place * round.repetitions + repetition) as u64)
 }
 
 /// Writes rows as CSV, whatever they are, at once or not at all.
@@ -383,9 +457,13 @@ pub(crate) fn episode_seed(round: &Round, place: usize, repetition: usize) -> u6
 pub fn write_csv(path: &Path, rows: &[impl Serialize]) -> Result<(), TrainerError> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     for row in rows {
-        writer.serialize(row).map_err(|e| TrainerError::content(path, e))?;
+        writer
+            .serialize(row)
+            .map_err(|e| TrainerError::content(path, e))?;
     }
-    let bytes = writer.into_inner().map_err(|e| TrainerError::content(path, e))?;
+    let bytes = writer
+        .into_inner()
+        .map_err(|e| TrainerError::content(path, e))?;
     files::replace(path, &bytes).map_err(TrainerError::file(path))
 }
 
@@ -395,7 +473,10 @@ pub fn write_csv(path: &Path, rows: &[impl Serialize]) -> Result<(), TrainerErro
 /// When the file is missing or a row is damaged.
 pub fn read_csv<R: DeserializeOwned>(path: &Path) -> Result<Vec<R>, TrainerError> {
     let mut reader = csv::Reader::from_path(path).map_err(|e| TrainerError::content(path, e))?;
-    reader.deserialize().map(|row| row.map_err(|e| TrainerError::content(path, e))).collect()
+    reader
+        .deserialize()
+        .map(|row| row.map_err(|e| TrainerError::content(path, e)))
+        .collect()
 }
 
 /// The protocol in one line, to stand beside a number of games that were each played once.
@@ -430,12 +511,31 @@ fn decoding(protocol: &Protocol) -> String {
 /// The protocol in one line, to stand beside a number of games that were each played so many times.
 #[must_use]
 pub fn played_line(protocol: &Protocol, times: usize) -> String {
-    let often = if times == 1 { "each game once".to_string() } else { format!("each game {times} times") };
+    let often = if times == 1 {
+        "each game once".to_string()
+    } else {
+        format!("each game {times} times")
+    };
     let decoding = decoding(protocol);
-    let shown = if protocol.admissible_shown { "admissible commands shown" } else { "no admissible list" };
-    let translated = protocol.translated_to.map(|text| format!(", translated to text {text}")).unwrap_or_default();
-    let told = if protocol.instructions.is_some() { ", with instructions" } else { "" };
-    let stop = if protocol.stop.is_empty() { String::new() } else { format!(", stopped at {:?}", protocol.stop) };
+    let shown = if protocol.admissible_shown {
+        "admissible commands shown"
+    } else {
+        "no admissible list"
+    };
+    let translated = protocol
+        .translated_to
+        .map(|text| format!(", translated to text {text}"))
+        .unwrap_or_default();
+    let told = if protocol.instructions.is_some() {
+        ", with instructions"
+    } else {
+        ""
+    };
+    let stop = if protocol.stop.is_empty() {
+        String::new()
+    } else {
+        format!(", stopped at {:?}", protocol.stop)
+    };
     format!(
         "{often}, {} turns, {} history, {shown}{translated}{told}, {decoding}{stop}, malformed = {}, success = won",
         protocol.turn_limit, protocol.history, protocol.malformed

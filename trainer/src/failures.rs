@@ -86,8 +86,10 @@ pub fn classify(episode: &Trajectory) -> Option<Failure> {
 
 fn is_malformed(episode: &Trajectory) -> bool {
     let turns = &episode.turns;
-    let end_is =
-        turns.len() >= MALFORMED_END && turns[turns.len() - MALFORMED_END..].iter().all(|t| t.action.is_none());
+    let end_is = turns.len() >= MALFORMED_END
+        && turns[turns.len() - MALFORMED_END..]
+            .iter()
+            .all(|t| t.action.is_none());
     end_is || 2 * episode.malformed_turns() > turns.len()
 }
 
@@ -103,30 +105,48 @@ fn is_loop(turns: &[Turn]) -> bool {
     let is_new = |turn: &Turn| turn.action.is_some();
     let mut repeated = Vec::new();
     for turn in turns {
-        let place = turn.state.map_or(Place::Observation(turn.observation.trim()), Place::State);
+        let place = turn
+            .state
+            .map_or(Place::Observation(turn.observation.trim()), Place::State);
         let is_first = given.insert((place, turn.action.as_deref().map(str::trim)));
         repeated.push(is_new(turn) && !is_first);
     }
-    repeated.len() >= LOOP_END && repeated[repeated.len() - LOOP_END..].iter().all(|repeated| *repeated)
+    repeated.len() >= LOOP_END
+        && repeated[repeated.len() - LOOP_END..]
+            .iter()
+            .all(|repeated| *repeated)
 }
 
 fn is_near_goal(episode: &Trajectory) -> bool {
-    let Some(opening) = episode.turns.first() else { return false };
-    let Some(object) = expert::goal_object(&opening.observation) else { return false };
-    let later = episode.turns.iter().skip(1).map(|turn| turn.observation.as_str());
+    let Some(opening) = episode.turns.first() else {
+        return false;
+    };
+    let Some(object) = expert::goal_object(&opening.observation) else {
+        return false;
+    };
+    let later = episode
+        .turns
+        .iter()
+        .skip(1)
+        .map(|turn| turn.observation.as_str());
     let (mut held, mut treated) = (false, false);
     for text in later.chain([episode.last_observation.as_str()]) {
         let done = |verb: &str| named(text, verb, &object);
-        held = (held || done("You pick up the ")) && !done("You move the ") && !done("You put the ");
-        treated |= ["You clean the ", "You heat the ", "You cool the "].into_iter().any(done);
+        held =
+            (held || done("You pick up the ")) && !done("You move the ") && !done("You put the ");
+        treated |= ["You clean the ", "You heat the ", "You cool the "]
+            .into_iter()
+            .any(done);
     }
     held || treated
 }
 
 /// Whether a text begins by saying that this was done to an object of a type, as in `You heat the mug 2 using`.
 fn named(text: &str, verb: &str, object: &str) -> bool {
-    let rest =
-        text.strip_prefix(verb).and_then(|rest| rest.strip_prefix(object)).and_then(|rest| rest.strip_prefix(' '));
+    let rest = text
+        .strip_prefix(verb)
+        .and_then(|rest| rest.strip_prefix(object))
+        .and_then(|rest| rest.strip_prefix(' '));
     rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
@@ -155,9 +175,16 @@ pub struct FailureRow {
 pub fn failures(policy: &str, k: usize, episodes: &[Trajectory]) -> Vec<FailureRow> {
     let mut counts: BTreeMap<(Split, Option<TaskType>), BTreeMap<Failure, usize>> = BTreeMap::new();
     for episode in episodes {
-        let Some(failure) = classify(episode) else { continue };
-        let mut count =
-            |task_type| *counts.entry((episode.split, task_type)).or_default().entry(failure).or_default() += 1;
+        let Some(failure) = classify(episode) else {
+            continue;
+        };
+        let mut count = |task_type| {
+            *counts
+                .entry((episode.split, task_type))
+                .or_default()
+                .entry(failure)
+                .or_default() += 1
+        };
         count(None);
         if episode.task_type.is_some() {
             count(episode.task_type);
@@ -172,10 +199,13 @@ pub fn failures(policy: &str, k: usize, episodes: &[Trajectory]) -> Vec<FailureR
         episodes,
         share: episodes as f64 / lost as f64,
     };
-    let rows = |((split, task_type), classes): ((Split, Option<TaskType>), BTreeMap<Failure, usize>)| {
-        let lost = classes.values().sum();
-        classes.into_iter().map(move |(failure, episodes)| row(split, task_type, failure, episodes, lost))
-    };
+    let rows =
+        |((split, task_type), classes): ((Split, Option<TaskType>), BTreeMap<Failure, usize>)| {
+            let lost = classes.values().sum();
+            classes
+                .into_iter()
+                .map(move |(failure, episodes)| row(split, task_type, failure, episodes, lost))
+        };
     counts.into_iter().flat_map(rows).collect()
 }
 
@@ -219,8 +249,16 @@ mod tests {
 
     const WALK: [(&str, &str, Option<u64>); 5] = [
         (OPENING, "go to desk 1", None),
-        ("You arrive at desk 1. On the desk 1, you see a mug 1, and a pen 1.", "go to shelf 1", None),
-        ("You arrive at shelf 1. On the shelf 1, you see nothing.", "look", None),
+        (
+            "You arrive at desk 1. On the desk 1, you see a mug 1, and a pen 1.",
+            "go to shelf 1",
+            None,
+        ),
+        (
+            "You arrive at shelf 1. On the shelf 1, you see nothing.",
+            "look",
+            None,
+        ),
         ("You are in the middle of a room.", "inventory", None),
         ("You are not carrying anything.", "examine shelf 1", None),
     ];
@@ -246,12 +284,24 @@ mod tests {
     fn most_turns_or_the_last_ones_without_a_command_are_malformed() {
         let mut turns = WALK;
         (turns[0].1, turns[2].1) = ("", "");
-        assert_eq!(classify(&episode(Outcome::TurnLimit, &turns)), Some(Failure::TurnLimit));
+        assert_eq!(
+            classify(&episode(Outcome::TurnLimit, &turns)),
+            Some(Failure::TurnLimit)
+        );
         turns[3].1 = "";
-        assert_eq!(classify(&episode(Outcome::TurnLimit, &turns)), Some(Failure::Malformed));
+        assert_eq!(
+            classify(&episode(Outcome::TurnLimit, &turns)),
+            Some(Failure::Malformed)
+        );
         let late = [&WALK[..4], &[("o", "", None); 3]].concat();
-        assert_eq!(classify(&episode(Outcome::TurnLimit, &late)), Some(Failure::Malformed));
-        assert_eq!(classify(&episode(Outcome::TurnLimit, &late[..6])), Some(Failure::TurnLimit));
+        assert_eq!(
+            classify(&episode(Outcome::TurnLimit, &late)),
+            Some(Failure::Malformed)
+        );
+        assert_eq!(
+            classify(&episode(Outcome::TurnLimit, &late[..6])),
+            Some(Failure::TurnLimit)
+        );
     }
 
     /// `look`, then four times what was tried there before; with three it is no loop, and neither where the world says
@@ -259,14 +309,27 @@ mod tests {
     #[test]
     fn the_same_command_in_the_same_state_is_a_loop() {
         let stuck = [("Nothing happens.", "use lamp 1", None); 5];
-        let of = |turns: &[(&str, &str, Option<u64>)]| classify(&episode(Outcome::TurnLimit, turns));
+        let of =
+            |turns: &[(&str, &str, Option<u64>)]| classify(&episode(Outcome::TurnLimit, turns));
         assert_eq!(of(&[&WALK[..1], &stuck[..]].concat()), Some(Failure::Loop));
-        assert_eq!(of(&[&WALK[..1], &stuck[..4]].concat()), Some(Failure::TurnLimit));
-        let moving: Vec<_> = (0..5).map(|state| ("Nothing happens.", "use lamp 1", Some(state))).collect();
+        assert_eq!(
+            of(&[&WALK[..1], &stuck[..4]].concat()),
+            Some(Failure::TurnLimit)
+        );
+        let moving: Vec<_> = (0..5)
+            .map(|state| ("Nothing happens.", "use lamp 1", Some(state)))
+            .collect();
         assert_eq!(of(&moving), Some(Failure::TurnLimit));
         let here_and_there = [("a", "go to b", Some(1)), ("b", "go to a", Some(2))].repeat(3);
-        assert_eq!(of(&here_and_there), Some(Failure::Loop), "of two commands in turn");
-        assert_eq!(of(&[&here_and_there[..], &[("a", "look", Some(1))]].concat()), Some(Failure::TurnLimit));
+        assert_eq!(
+            of(&here_and_there),
+            Some(Failure::Loop),
+            "of two commands in turn"
+        );
+        assert_eq!(
+            of(&[&here_and_there[..], &[("a", "look", Some(1))]].concat()),
+            Some(Failure::TurnLimit)
+        );
     }
 
     /// The goal's mug, not its numberless namesake nor another thing; laid down again it is far, unless it was cleaned.
@@ -276,25 +339,50 @@ mod tests {
         assert_eq!(classify(&held), Some(Failure::NearGoal));
         let other = walk_with(1, ("You pick up the pen 1 from the desk 1.", "look", None));
         assert_eq!(classify(&other), Some(Failure::TurnLimit));
-        let longer = walk_with(1, ("You pick up the mug rack 1 from the desk 1.", "look", None));
+        let longer = walk_with(
+            1,
+            ("You pick up the mug rack 1 from the desk 1.", "look", None),
+        );
         assert_eq!(classify(&longer), Some(Failure::TurnLimit));
-        for laid in ["You move the mug 1 to the shelf 1.", "You put the mug 1 in/on the shelf 1."] {
+        for laid in [
+            "You move the mug 1 to the shelf 1.",
+            "You put the mug 1 in/on the shelf 1.",
+        ] {
             let mut turns = WALK;
             (turns[1].0, turns[2].0) = ("You pick up the mug 1 from the desk 1.", laid);
-            assert_eq!(classify(&episode(Outcome::TurnLimit, &turns)), Some(Failure::TurnLimit));
+            assert_eq!(
+                classify(&episode(Outcome::TurnLimit, &turns)),
+                Some(Failure::TurnLimit)
+            );
             turns[3].0 = "You clean the mug 1 using the sinkbasin 1.";
-            assert_eq!(classify(&episode(Outcome::TurnLimit, &turns)), Some(Failure::NearGoal));
+            assert_eq!(
+                classify(&episode(Outcome::TurnLimit, &turns)),
+                Some(Failure::NearGoal)
+            );
         }
     }
 
     /// Of three lost episodes two ran out of turns and one out of context; the won one is in no row.
     #[test]
     fn classes_are_counted_by_split_and_type() {
-        let outcomes = [Outcome::TurnLimit, Outcome::Success, Outcome::ContextLimit, Outcome::TurnLimit];
+        let outcomes = [
+            Outcome::TurnLimit,
+            Outcome::Success,
+            Outcome::ContextLimit,
+            Outcome::TurnLimit,
+        ];
         let rows = failures("p", 1, &outcomes.map(|outcome| episode(outcome, &WALK)));
-        let counted: Vec<_> = rows.iter().map(|row| (row.task_type, row.failure, row.episodes)).collect();
+        let counted: Vec<_> = rows
+            .iter()
+            .map(|row| (row.task_type, row.failure, row.episodes))
+            .collect();
         let clean = Some(TaskType::PickCleanThenPlaceInRecep);
-        let expected = [None, clean].map(|kind| [(kind, Failure::ContextLimit, 1), (kind, Failure::TurnLimit, 2)]);
+        let expected = [None, clean].map(|kind| {
+            [
+                (kind, Failure::ContextLimit, 1),
+                (kind, Failure::TurnLimit, 2),
+            ]
+        });
         assert_eq!(counted, expected.concat());
         assert!((rows[1].share - 2.0 / 3.0).abs() < 1e-12);
     }

@@ -46,9 +46,16 @@ impl Setting {
         let repeated = ks.iter().map(|k| Self::Repeated(*k));
         let best = ks.iter().flat_map(|k| {
             let beam = with_beams.then_some(Self::Beam(*k));
-            choosers.iter().map(|chooser| Self::BestOf(*k, *chooser)).chain(beam)
+            choosers
+                .iter()
+                .map(|chooser| Self::BestOf(*k, *chooser))
+                .chain(beam)
         });
-        [Self::Greedy, Self::Sampled].into_iter().chain(repeated).chain(best).collect()
+        [Self::Greedy, Self::Sampled]
+            .into_iter()
+            .chain(repeated)
+            .chain(best)
+            .collect()
     }
 
     /// What is chosen by; where nothing is, how it is played.
@@ -86,10 +93,25 @@ impl Setting {
     #[must_use]
     pub fn protocol(self, protocol: Protocol) -> Protocol {
         match self {
-            Self::Greedy => Protocol { temperature: 0.0, best_of: 1, ..protocol },
-            Self::Sampled | Self::Repeated(_) => Protocol { best_of: 1, ..protocol },
-            Self::BestOf(best_of, chosen_by) => Protocol { best_of, chosen_by, ..protocol },
-            Self::Beam(best_of) => Protocol { best_of, search: Some(Search::Beam { width: best_of }), ..protocol },
+            Self::Greedy => Protocol {
+                temperature: 0.0,
+                best_of: 1,
+                ..protocol
+            },
+            Self::Sampled | Self::Repeated(_) => Protocol {
+                best_of: 1,
+                ..protocol
+            },
+            Self::BestOf(best_of, chosen_by) => Protocol {
+                best_of,
+                chosen_by,
+                ..protocol
+            },
+            Self::Beam(best_of) => Protocol {
+                best_of,
+                search: Some(Search::Beam { width: best_of }),
+                ..protocol
+            },
         }
     }
 }
@@ -103,8 +125,16 @@ pub fn again(before: &Trajectory, after: Trajectory) -> Trajectory {
         commands: before.spent.commands + after.spent.commands,
     };
     let seconds = before.seconds + after.seconds;
-    let stands = if after.outcome == Outcome::EnvFailed { before.clone() } else { after };
-    Trajectory { spent, seconds, ..stands }
+    let stands = if after.outcome == Outcome::EnvFailed {
+        before.clone()
+    } else {
+        after
+    };
+    Trajectory {
+        spent,
+        seconds,
+        ..stands
+    }
 }
 
 /// A line of `lab.csv`: a setting on a split.
@@ -157,8 +187,12 @@ pub fn rows(setting: Setting, played: &[Trajectory], greedy: &Baseline) -> Vec<L
         greedy.pair(&mut table, played);
     }
     let line = |row: evaluate::Row| {
-        let ended = played.iter().filter(|t| t.split == row.split && t.outcome != Outcome::EnvFailed);
-        let mean = |of: &dyn Fn(&Trajectory) -> f64| ended.clone().map(of).sum::<f64>() / row.n.max(1) as f64;
+        let ended = played
+            .iter()
+            .filter(|t| t.split == row.split && t.outcome != Outcome::EnvFailed);
+        let mean = |of: &dyn Fn(&Trajectory) -> f64| {
+            ended.clone().map(of).sum::<f64>() / row.n.max(1) as f64
+        };
         let turns = ended.clone().flat_map(|trajectory| &trajectory.turns);
         let distinct = |turn: &Turn| turn.candidates.len().max(1) as f64 / setting.k() as f64;
         LabRow {
@@ -238,11 +272,20 @@ pub struct CalibrationRow {
 /// What V and U of every turn were worth, in one run; nothing where no value network looked on.
 #[must_use]
 pub fn calibration(setting: Setting, played: &[Trajectory]) -> Vec<CalibrationRow> {
-    [Reading::V, Reading::U].into_iter().flat_map(|reading| calibration_of(setting, reading, played)).collect()
+    [Reading::V, Reading::U]
+        .into_iter()
+        .flat_map(|reading| calibration_of(setting, reading, played))
+        .collect()
 }
 
-fn calibration_of(setting: Setting, reading: Reading, played: &[Trajectory]) -> Vec<CalibrationRow> {
-    let ended = played.iter().filter(|trajectory| trajectory.outcome != Outcome::EnvFailed);
+fn calibration_of(
+    setting: Setting,
+    reading: Reading,
+    played: &[Trajectory],
+) -> Vec<CalibrationRow> {
+    let ended = played
+        .iter()
+        .filter(|trajectory| trajectory.outcome != Outcome::EnvFailed);
     let readings = ended.flat_map(|trajectory| {
         let won = trajectory.outcome == Outcome::Success;
         let value = move |turn: &Turn| match reading {
@@ -257,31 +300,51 @@ fn calibration_of(setting: Setting, reading: Reading, played: &[Trajectory]) -> 
     if all.is_empty() {
         return Vec::new();
     }
-    let row = |part: Part, (from, to): (Option<f64>, Option<f64>), of: &[(f64, bool)]| CalibrationRow {
-        chosen_by: setting.chosen_by(),
-        k: setting.k(),
-        reading,
-        part,
-        from,
-        to,
-        n: of.len(),
-        mean_prediction: of.iter().map(|(value, _)| value).sum::<f64>() / of.len() as f64,
-        success_rate: won_share(of),
-        brier: brier_score(of).expect("there are turns"),
-        calibration_error: if part == Part::All { expected_calibration_error(of, BINS) } else { None },
-        auc: if part == Part::Bin { None } else { area_under_curve(of) },
-    };
+    let row =
+        |part: Part, (from, to): (Option<f64>, Option<f64>), of: &[(f64, bool)]| CalibrationRow {
+            chosen_by: setting.chosen_by(),
+            k: setting.k(),
+            reading,
+            part,
+            from,
+            to,
+            n: of.len(),
+            mean_prediction: of.iter().map(|(value, _)| value).sum::<f64>() / of.len() as f64,
+            success_rate: won_share(of),
+            brier: brier_score(of).expect("there are turns"),
+            calibration_error: if part == Part::All {
+                expected_calibration_error(of, BINS)
+            } else {
+                None
+            },
+            auc: if part == Part::Bin {
+                None
+            } else {
+                area_under_curve(of)
+            },
+        };
     let mut rows = vec![row(Part::All, (None, None), &all)];
     for (index, from) in TURNS.into_iter().enumerate() {
         let below = TURNS.get(index + 1).copied();
         let is_inside = |turn: usize| turn >= from && below.is_none_or(|below| turn < below);
-        let of: Vec<_> = readings.iter().filter(|(turn, _)| is_inside(*turn)).map(|(_, of)| *of).collect();
+        let of: Vec<_> = readings
+            .iter()
+            .filter(|(turn, _)| is_inside(*turn))
+            .map(|(_, of)| *of)
+            .collect();
         if !of.is_empty() {
-            rows.push(row(Part::Turns, (Some(from as f64), below.map(|below| (below - 1) as f64)), &of));
+            rows.push(row(
+                Part::Turns,
+                (Some(from as f64), below.map(|below| (below - 1) as f64)),
+                &of,
+            ));
         }
     }
     rows.extend(reliability(&all, BINS).iter().map(|bin| {
-        let ends = (bin.first().map(|(value, _)| *value), bin.last().map(|(value, _)| *value));
+        let ends = (
+            bin.first().map(|(value, _)| *value),
+            bin.last().map(|(value, _)| *value),
+        );
         row(Part::Bin, ends, bin)
     }));
     rows
@@ -294,7 +357,9 @@ fn won_share(predictions: &[(f64, bool)]) -> f64 {
 /// Mean squared distance of predictions to what came, 1 for a win and 0 else; 0 is best. `None` of nothing.
 #[must_use]
 pub fn brier_score(predictions: &[(f64, bool)]) -> Option<f64> {
-    let squares = predictions.iter().map(|(value, won)| (value - f64::from(u8::from(*won))).powi(2));
+    let squares = predictions
+        .iter()
+        .map(|(value, won)| (value - f64::from(u8::from(*won))).powi(2));
     (!predictions.is_empty()).then(|| squares.sum::<f64>() / predictions.len() as f64)
 }
 
@@ -351,11 +416,22 @@ mod tests {
     #[test]
     fn calibration_against_scikit_learn() {
         let bins = reliability(&PREDICTIONS, 5);
-        let mean = |bin: &Vec<(f64, bool)>| bin.iter().map(|(value, _)| value).sum::<f64>() / bin.len() as f64;
+        let mean = |bin: &Vec<(f64, bool)>| {
+            bin.iter().map(|(value, _)| value).sum::<f64>() / bin.len() as f64
+        };
         let curve: Vec<(f64, f64)> = bins.iter().map(|bin| (mean(bin), won_share(bin))).collect();
-        let recorded = [(0.08, 0.0), (0.28, 0.5), (0.525, 0.5), (0.705, 0.5), (0.87, 1.0)];
+        let recorded = [
+            (0.08, 0.0),
+            (0.28, 0.5),
+            (0.525, 0.5),
+            (0.705, 0.5),
+            (0.87, 1.0),
+        ];
         for (found, expected) in curve.iter().zip(recorded) {
-            assert!((found.0 - expected.0).abs() < 1e-12 && found.1 == expected.1, "{curve:?}");
+            assert!(
+                (found.0 - expected.0).abs() < 1e-12 && found.1 == expected.1,
+                "{curve:?}"
+            );
         }
         assert_eq!(curve.len(), recorded.len());
         assert_eq!(area_under_curve(&PREDICTIONS), Some(0.88));
@@ -366,13 +442,22 @@ mod tests {
     #[test]
     fn the_expected_calibration_error_by_hand() {
         assert!((expected_calibration_error(&PREDICTIONS, 5).unwrap() - 0.132).abs() < 1e-12);
-        assert_eq!((expected_calibration_error(&[], 5), brier_score(&[])), (None, None));
+        assert_eq!(
+            (expected_calibration_error(&[], 5), brier_score(&[])),
+            (None, None)
+        );
     }
 
     /// Three of five values are equal: they fill the first of two bins and half of the second.
     #[test]
     fn equal_values_stay_in_one_bin() {
-        let values = [(0.5, true), (0.9, true), (0.5, false), (0.7, false), (0.5, true)];
+        let values = [
+            (0.5, true),
+            (0.9, true),
+            (0.5, false),
+            (0.7, false),
+            (0.5, true),
+        ];
         let lengths: Vec<usize> = reliability(&values, 2).iter().map(Vec::len).collect();
         assert_eq!(lengths, [3, 2]);
         assert_eq!(reliability(&values[..1], 10).len(), 1);
@@ -384,13 +469,22 @@ mod tests {
         let choosers = [Chooser::AfterValue, Chooser::Random];
         let stores = |with_beams: bool| {
             let all = Setting::all(&[2, 1, 3, 2], &choosers, with_beams);
-            all.into_iter().map(Setting::store).collect::<Vec<_>>().join(" ")
+            all.into_iter()
+                .map(Setting::store)
+                .collect::<Vec<_>>()
+                .join(" ")
         };
         let first = "greedy sampled sampled-2 sampled-3 after_value-k2 random-k2 ";
         assert_eq!(stores(false), format!("{first}after_value-k3 random-k3"));
-        assert_eq!(stores(true), format!("{first}beam-k2 after_value-k3 random-k3 beam-k3"));
+        assert_eq!(
+            stores(true),
+            format!("{first}beam-k2 after_value-k3 random-k3 beam-k3")
+        );
         let beam = Setting::Beam(3).protocol(Protocol::default());
-        assert_eq!((beam.best_of, beam.search), (3, Some(Search::Beam { width: 3 })));
+        assert_eq!(
+            (beam.best_of, beam.search),
+            (3, Some(Search::Beam { width: 3 }))
+        );
     }
 
     /// A game that the world lost was played before all the same.
@@ -402,7 +496,10 @@ mod tests {
         assert_eq!(won.spent.completions, before.spent.completions + 4);
         assert_eq!(won.seconds, 2.0 * before.seconds);
         let lost = again(&before, episode("a", Outcome::EnvFailed, &[(0.75, 0.75)]));
-        assert_eq!((lost.outcome, lost.turns.len(), lost.spent), (Outcome::TurnLimit, 2, won.spent));
+        assert_eq!(
+            (lost.outcome, lost.turns.len(), lost.spent),
+            (Outcome::TurnLimit, 2, won.spent)
+        );
     }
 
     fn episode(game: &str, outcome: Outcome, turns: &[(f32, f32)]) -> Trajectory {
@@ -437,7 +534,11 @@ mod tests {
             reward: outcome.reward(),
             failure: None,
             seconds: 2.0,
-            spent: Spent { completions: 4 * turns.len(), tokens: 20, commands: turns.len() },
+            spent: Spent {
+                completions: 4 * turns.len(),
+                tokens: 20,
+                commands: turns.len(),
+            },
         }
     }
 
@@ -449,24 +550,58 @@ mod tests {
             episode("b", Outcome::TurnLimit, &[(0.5, 0.25), (0.25, 0.0)]),
             episode("c", Outcome::EnvFailed, &[(0.5, 0.5)]),
         ];
-        let greedy = [episode("a", Outcome::Failure, &[]), episode("b", Outcome::Failure, &[])];
+        let greedy = [
+            episode("a", Outcome::Failure, &[]),
+            episode("b", Outcome::Failure, &[]),
+        ];
         let setting = Setting::BestOf(4, Chooser::Random);
         let rows = rows(setting, &played, &Baseline::new("greedy", &greedy));
-        let [row] = &rows[..] else { panic!("one split: {rows:?}") };
-        assert_eq!((row.chosen_by, row.k, row.n, row.successes, row.env_failed), ("random", 4, 2, 1, 1));
+        let [row] = &rows[..] else {
+            panic!("one split: {rows:?}")
+        };
+        assert_eq!(
+            (row.chosen_by, row.k, row.n, row.successes, row.env_failed),
+            ("random", 4, 2, 1, 1)
+        );
         assert_eq!((row.won_alone, row.lost_alone), (Some(1), Some(0)));
-        assert!(row.p_value.is_some_and(|p| (p - 1.0).abs() < 1e-9), "{:?}", row.p_value);
+        assert!(
+            row.p_value.is_some_and(|p| (p - 1.0).abs() < 1e-9),
+            "{:?}",
+            row.p_value
+        );
         assert_eq!((row.mean_turns, row.distinct_share), (1.5, 0.5));
-        assert_eq!((row.completions, row.tokens, row.commands, row.seconds), (6.0, 20.0, 1.5, 2.0));
+        assert_eq!(
+            (row.completions, row.tokens, row.commands, row.seconds),
+            (6.0, 20.0, 1.5, 2.0)
+        );
 
         let calibration = calibration(setting, &played);
-        let all: Vec<&CalibrationRow> = calibration.iter().filter(|row| row.part == Part::All).collect();
-        let found: Vec<_> = all.iter().map(|row| (row.n, row.mean_prediction, row.auc)).collect();
+        let all: Vec<&CalibrationRow> = calibration
+            .iter()
+            .filter(|row| row.part == Part::All)
+            .collect();
+        let found: Vec<_> = all
+            .iter()
+            .map(|row| (row.n, row.mean_prediction, row.auc))
+            .collect();
         assert_eq!(found, [(3, 0.5, Some(1.0)), (3, 1.0 / 3.0, Some(1.0))]);
         // V: (0.25² + 0.5² + 0.25²)/3; U: (0.25² + 0.25² + 0)/3.
         let brier: Vec<f64> = all.iter().map(|row| row.brier).collect();
         assert_eq!(brier, [0.375 / 3.0, 0.125 / 3.0]);
-        assert_eq!(calibration.iter().filter(|row| row.part == Part::Bin && row.reading == Reading::V).count(), 3);
-        assert_eq!(calibration.iter().filter(|row| row.part == Part::Turns).count(), 2, "all in the first five turns");
+        assert_eq!(
+            calibration
+                .iter()
+                .filter(|row| row.part == Part::Bin && row.reading == Reading::V)
+                .count(),
+            3
+        );
+        assert_eq!(
+            calibration
+                .iter()
+                .filter(|row| row.part == Part::Turns)
+                .count(),
+            2,
+            "all in the first five turns"
+        );
     }
 }

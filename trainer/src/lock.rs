@@ -29,14 +29,19 @@ impl RunLock {
         let run = open(&folder.join(NAME))?;
         if !shard.is_part() {
             held(run.try_lock(), folder, &folder.join(NAME))?;
-            return Ok(Self { _files: vec![signed(run, &folder.join(NAME))?] });
+            return Ok(Self {
+                _files: vec![signed(run, &folder.join(NAME))?],
+            });
         }
         held(run.try_lock_shared(), folder, &folder.join(NAME))?;
-        run.set_len(0).map_err(TrainerError::file(&folder.join(NAME)))?; // who stood there is gone
+        run.set_len(0)
+            .map_err(TrainerError::file(&folder.join(NAME)))?; // who stood there is gone
         let path = shard_path(folder, shard);
         let own = open(&path)?;
         held(own.try_lock(), folder, &path)?;
-        Ok(Self { _files: vec![run, signed(own, &path)?] })
+        Ok(Self {
+            _files: vec![run, signed(own, &path)?],
+        })
     }
 }
 
@@ -63,20 +68,34 @@ fn shard_path(folder: &Path, shard: Shard) -> PathBuf {
 }
 
 fn open(path: &Path) -> Result<File, TrainerError> {
-    let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+    let options = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path);
     options.map_err(TrainerError::file(path))
 }
 
 fn held(locked: Result<(), TryLockError>, folder: &Path, path: &Path) -> Result<(), TrainerError> {
     match locked {
         Ok(()) => Ok(()),
-        Err(TryLockError::Error(source)) => Err(TrainerError::File { path: path.into(), source }),
+        Err(TryLockError::Error(source)) => Err(TrainerError::File {
+            path: path.into(),
+            source,
+        }),
         Err(TryLockError::WouldBlock) => {
-            let signature = std::fs::read_to_string(path).unwrap_or_default().trim().to_string();
+            let signature = std::fs::read_to_string(path)
+                .unwrap_or_default()
+                .trim()
+                .to_string();
             let seen = lock_holder(path).map(|process| format!("process {process}"));
             let holder = Some(signature).filter(|text| !text.is_empty()).or(seen);
             let holder = holder.unwrap_or_else(|| "another process".into());
-            Err(TrainerError::Busy { folder: folder.into(), holder })
+            Err(TrainerError::Busy {
+                folder: folder.into(),
+                holder,
+            })
         }
     }
 }
@@ -84,9 +103,16 @@ fn held(locked: Result<(), TryLockError>, folder: &Path, path: &Path) -> Result<
 /// Writes into a locked file who holds it.
 fn signed(mut file: File, path: &Path) -> Result<File, TrainerError> {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let on = if host.trim().is_empty() { String::new() } else { format!(" on {}", host.trim()) };
+    let on = if host.trim().is_empty() {
+        String::new()
+    } else {
+        format!(" on {}", host.trim())
+    };
     let text = format!("process {}{on}\n", std::process::id());
-    let write = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
+    let write = file
+        .set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| file.write_all(text.as_bytes()));
     write.map_err(TrainerError::file(path))?;
     Ok(file)
 }
@@ -102,14 +128,32 @@ mod tests {
         let whole = take("0/1").expect("nobody is there");
         for other in ["0/1", "1/2"] {
             let error = take(other).expect_err("somebody is there").to_string();
-            let expected = format!("{} is in use by process {}", folder.path().display(), std::process::id());
+            let expected = format!(
+                "{} is in use by process {}",
+                folder.path().display(),
+                std::process::id()
+            );
             assert!(error.starts_with(&expected), "{error}");
         }
         drop(whole);
-        let (first, second) = (take("0/2").expect("free again"), take("1/2").expect("beside the other"));
-        assert!(matches!(take("0/3").expect_err("two would lead"), TrainerError::Busy { .. }));
-        assert!(take("1/2").expect_err("that shard plays").to_string().contains("in use by process"));
-        assert!(matches!(take("0/1").expect_err("shards play"), TrainerError::Busy { .. }));
+        let (first, second) = (
+            take("0/2").expect("free again"),
+            take("1/2").expect("beside the other"),
+        );
+        assert!(matches!(
+            take("0/3").expect_err("two would lead"),
+            TrainerError::Busy { .. }
+        ));
+        assert!(
+            take("1/2")
+                .expect_err("that shard plays")
+                .to_string()
+                .contains("in use by process")
+        );
+        assert!(matches!(
+            take("0/1").expect_err("shards play"),
+            TrainerError::Busy { .. }
+        ));
         drop((first, second));
         take("0/1").expect("locks went with their holders");
     }

@@ -84,9 +84,22 @@ pub struct Time {
 impl Row {
     /// In the order of [`COLUMNS`].
     fn numbers(&self) -> [Option<f64>; 27] {
-        let Watched { loss_policy, loss_value, loss_after_value, kl_exact, kl_k3, log_ratios, values } = &self.watched;
+        let Watched {
+            loss_policy,
+            loss_value,
+            loss_after_value,
+            kl_exact,
+            kl_k3,
+            log_ratios,
+            values,
+        } = &self.watched;
         let only: Vec<f64> = values.iter().map(|(value, _)| *value).collect();
-        let Time { total, forward, backward, update } = self.time;
+        let Time {
+            total,
+            forward,
+            backward,
+            update,
+        } = self.time;
         let share = |seconds: f64| Some(seconds / total);
         [
             Some(self.update as f64),
@@ -122,27 +135,57 @@ impl Row {
     /// The line beside the progress bar.
     #[must_use]
     pub fn summary(&self) -> String {
-        let part = |name: &str, value: Option<f64>| value.map(|v| format!(" {name} {v:.4}")).unwrap_or_default();
-        let Watched { loss_policy, loss_value, kl_exact, kl_k3, .. } = &self.watched;
-        let losses = part("policy", *loss_policy) + &part("value", *loss_value) + &part("kl", kl_exact.or(*kl_k3));
-        format!("loss{losses}, {:.0} tokens/s", self.tokens as f64 / self.time.total)
+        let part = |name: &str, value: Option<f64>| {
+            value.map(|v| format!(" {name} {v:.4}")).unwrap_or_default()
+        };
+        let Watched {
+            loss_policy,
+            loss_value,
+            kl_exact,
+            kl_k3,
+            ..
+        } = &self.watched;
+        let losses = part("policy", *loss_policy)
+            + &part("value", *loss_value)
+            + &part("kl", kl_exact.or(*kl_k3));
+        format!(
+            "loss{losses}, {:.0} tokens/s",
+            self.tokens as f64 / self.time.total
+        )
     }
 
     /// The first number that is none, or too far away, by name.
     #[must_use]
     pub fn astray(&self, log_ratio_limit: f64) -> Option<(&'static str, f64)> {
-        let Watched { loss_policy, loss_value, loss_after_value, kl_exact, log_ratios, .. } = &self.watched;
+        let Watched {
+            loss_policy,
+            loss_value,
+            loss_after_value,
+            kl_exact,
+            log_ratios,
+            ..
+        } = &self.watched;
         let numbers = [
             ("the policy loss", *loss_policy),
             ("the value loss", *loss_value),
             ("the after-state value loss", *loss_after_value),
             ("the KL", *kl_exact),
             ("the policy's gradient norm", self.gradient_norm_policy),
-            ("the value network's gradient norm", self.gradient_norm_value),
+            (
+                "the value network's gradient norm",
+                self.gradient_norm_value,
+            ),
         ];
-        let found = numbers.into_iter().find_map(|(what, value)| value.filter(|v| !v.is_finite()).map(|v| (what, v)));
+        let found = numbers
+            .into_iter()
+            .find_map(|(what, value)| value.filter(|v| !v.is_finite()).map(|v| (what, v)));
         let far = |sum: &&f64| sum.is_nan() || sum.abs() > log_ratio_limit;
-        found.or_else(|| log_ratios.iter().find(far).map(|sum| ("a trajectory's sum of log-ratios", *sum)))
+        found.or_else(|| {
+            log_ratios
+                .iter()
+                .find(far)
+                .map(|sum| ("a trajectory's sum of log-ratios", *sum))
+        })
     }
 }
 
@@ -161,15 +204,29 @@ impl Metrics {
     /// When a file cannot be read or written.
     pub fn open(folder: &Path, update: usize) -> Result<Self, TrainerError> {
         let csv_path = folder.join("metrics.csv");
-        let events_path = folder.join("tensorboard").join("events.out.tfevents.hearth");
-        let kept = if update > 0 && csv_path.exists() { kept(&csv_path, update)? } else { Vec::new() };
+        let events_path = folder
+            .join("tensorboard")
+            .join("events.out.tfevents.hearth");
+        let kept = if update > 0 && csv_path.exists() {
+            kept(&csv_path, update)?
+        } else {
+            Vec::new()
+        };
         let events_folder = folder.join("tensorboard");
         std::fs::create_dir_all(&events_folder).map_err(TrainerError::file(&events_folder))?;
         let events = File::create(&events_path).map_err(TrainerError::file(&events_path))?;
         let events = SummaryWriter::new(events).map_err(TrainerError::file(&events_path))?;
         rewrite(&csv_path, &kept)?;
-        let csv = File::options().append(true).open(&csv_path).map_err(TrainerError::file(&csv_path))?;
-        let mut metrics = Self { csv: csv::Writer::from_writer(csv), events, csv_path, events_path };
+        let csv = File::options()
+            .append(true)
+            .open(&csv_path)
+            .map_err(TrainerError::file(&csv_path))?;
+        let mut metrics = Self {
+            csv: csv::Writer::from_writer(csv),
+            events,
+            csv_path,
+            events_path,
+        };
         for row in kept {
             metrics.scalars(row.iter().map(|text| text.parse().ok()))?;
         }
@@ -182,12 +239,16 @@ impl Metrics {
     /// When a file cannot be written.
     pub fn write(&mut self, row: &Row) -> Result<(), TrainerError> {
         let numbers = row.numbers();
-        self.record(&numbers.map(|number| number.map(|number| number.to_string()).unwrap_or_default()))?;
+        self.record(
+            &numbers.map(|number| number.map(|number| number.to_string()).unwrap_or_default()),
+        )?;
         self.scalars(numbers.into_iter())
     }
 
     fn record(&mut self, row: &[String]) -> Result<(), TrainerError> {
-        self.csv.write_record(row).map_err(|e| TrainerError::content(&self.csv_path, e))?;
+        self.csv
+            .write_record(row)
+            .map_err(|e| TrainerError::content(&self.csv_path, e))?;
         self.csv.flush().map_err(TrainerError::file(&self.csv_path))
     }
 
@@ -211,23 +272,37 @@ fn rewrite(path: &Path, rows: &[Vec<String>]) -> Result<(), TrainerError> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     let columns = COLUMNS.map(String::from);
     for row in std::iter::once(columns.as_slice()).chain(rows.iter().map(Vec::as_slice)) {
-        writer.write_record(row).map_err(|e| TrainerError::content(path, e))?;
+        writer
+            .write_record(row)
+            .map_err(|e| TrainerError::content(path, e))?;
     }
-    let bytes = writer.into_inner().map_err(|e| TrainerError::content(path, e))?;
+    let bytes = writer
+        .into_inner()
+        .map_err(|e| TrainerError::content(path, e))?;
     files::replace(path, &bytes).map_err(TrainerError::file(path))
 }
 
 /// The whole rows of the updates before `update`, as they stand.
 fn kept(path: &Path, update: usize) -> Result<Vec<Vec<String>>, TrainerError> {
     let mut reader = csv::Reader::from_path(path).map_err(|e| TrainerError::content(path, e))?;
-    if reader.headers().map_err(|e| TrainerError::content(path, e))? != COLUMNS.as_slice() {
+    if reader
+        .headers()
+        .map_err(|e| TrainerError::content(path, e))?
+        != COLUMNS.as_slice()
+    {
         return Err(TrainerError::content(
             path,
             "has other columns than this version writes\nhint: choose another --out",
         ));
     }
     let rows = reader.into_records().filter_map(Result::ok);
-    let before =
-        |row: &csv::StringRecord| row.get(0).and_then(|text| text.parse().ok()).is_some_and(|at: usize| at < update);
-    Ok(rows.filter(before).map(|row| row.iter().map(String::from).collect()).collect())
+    let before = |row: &csv::StringRecord| {
+        row.get(0)
+            .and_then(|text| text.parse().ok())
+            .is_some_and(|at: usize| at < update)
+    };
+    Ok(rows
+        .filter(before)
+        .map(|row| row.iter().map(String::from).collect())
+        .collect())
 }

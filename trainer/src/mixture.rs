@@ -14,7 +14,9 @@ pub fn iterations(source: &Data, iteration: usize) -> Option<RangeInclusive<usiz
         Data::Rollouts => Some(1..=iteration),
         Data::LatestRollouts => Some(iteration..=iteration),
         Data::ChosenRollouts { last: 0, .. } => Some(1..=iteration),
-        Data::ChosenRollouts { last, .. } => Some((iteration + 1).saturating_sub(last).max(1)..=iteration),
+        Data::ChosenRollouts { last, .. } => {
+            Some((iteration + 1).saturating_sub(last).max(1)..=iteration)
+        }
     }
 }
 
@@ -32,38 +34,75 @@ pub fn mix(
     let (mut taken, mut seen): (Vec<&Trajectory>, HashSet<*const Trajectory>) = Default::default();
     for source in sources {
         let range = iterations(source, iteration);
-        let within =
-            range.into_iter().flatten().filter_map(|iteration| rollouts.get(&iteration)).copied().flatten().collect();
+        let within = range
+            .into_iter()
+            .flatten()
+            .filter_map(|iteration| rollouts.get(&iteration))
+            .copied()
+            .flatten()
+            .collect();
         let some: Vec<&Trajectory> = match source {
             Data::Demonstrations => demonstrations.iter().collect(),
             Data::Guided => guided.iter().copied().flatten().collect(),
-            Data::ChosenRollouts { won_per_game, prefer, lost, .. } => {
-                choose(within, *won_per_game, *prefer, *lost, seed)
-            }
+            Data::ChosenRollouts {
+                won_per_game,
+                prefer,
+                lost,
+                ..
+            } => choose(within, *won_per_game, *prefer, *lost, seed),
             Data::Rollouts | Data::LatestRollouts => within,
         };
-        taken.extend(some.into_iter().filter(|episode| seen.insert(std::ptr::from_ref(*episode))));
+        taken.extend(
+            some.into_iter()
+                .filter(|episode| seen.insert(std::ptr::from_ref(*episode))),
+        );
     }
     taken.into_iter().cloned().collect()
 }
 
 /// Of each game at most so many won episodes (0 = all), and the lost ones or none of them; the order stays.
-fn choose(episodes: Vec<&Trajectory>, won_per_game: usize, prefer: Prefer, lost: Lost, seed: u64) -> Vec<&Trajectory> {
+fn choose(
+    episodes: Vec<&Trajectory>,
+    won_per_game: usize,
+    prefer: Prefer,
+    lost: Lost,
+    seed: u64,
+) -> Vec<&Trajectory> {
     let mut won: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    for (place, episode) in episodes.iter().enumerate().filter(|(_, episode)| episode.reward() > 0.0) {
+    for (place, episode) in episodes
+        .iter()
+        .enumerate()
+        .filter(|(_, episode)| episode.reward() > 0.0)
+    {
         won.entry(&episode.game_hash).or_default().push(place);
     }
     let mut random = StdRng::seed_from_u64(seed);
-    let mut keeps: Vec<bool> = episodes.iter().map(|e| e.reward() == 0.0 && lost == Lost::Kept).collect();
+    let mut keeps: Vec<bool> = episodes
+        .iter()
+        .map(|e| e.reward() == 0.0 && lost == Lost::Kept)
+        .collect();
     for mut places in won.into_values() {
         match prefer {
-            Prefer::Shortest => places.sort_by_key(|place| (episodes[*place].turns.len(), std::cmp::Reverse(*place))),
+            Prefer::Shortest => places
+                .sort_by_key(|place| (episodes[*place].turns.len(), std::cmp::Reverse(*place))),
             Prefer::Random => places.shuffle(&mut random),
         }
-        let most = if won_per_game == 0 { places.len() } else { won_per_game };
-        places.into_iter().take(most).for_each(|place| keeps[place] = true);
+        let most = if won_per_game == 0 {
+            places.len()
+        } else {
+            won_per_game
+        };
+        places
+            .into_iter()
+            .take(most)
+            .for_each(|place| keeps[place] = true);
     }
-    episodes.into_iter().zip(keeps).filter(|(_, keep)| *keep).map(|(episode, _)| episode).collect()
+    episodes
+        .into_iter()
+        .zip(keeps)
+        .filter(|(_, keep)| *keep)
+        .map(|(episode, _)| episode)
+        .collect()
 }
 
 #[cfg(test)]
@@ -98,21 +137,52 @@ mod tests {
         use Outcome::{Success, TurnLimit};
         let (shown, beside) = ([episode("a", 0, 9, Success)], [episode("a", 1, 9, Success)]);
         let rollouts: BTreeMap<usize, Vec<Trajectory>> = BTreeMap::from([
-            (1, vec![episode("a", 11, 5, Success), episode("b", 12, 3, Success), episode("a", 13, 9, TurnLimit)]),
-            (2, vec![episode("a", 21, 4, Success), episode("b", 22, 9, TurnLimit), episode("a", 23, 6, Success)]),
-            (3, vec![episode("a", 31, 4, Success), episode("b", 32, 7, Success)]),
+            (
+                1,
+                vec![
+                    episode("a", 11, 5, Success),
+                    episode("b", 12, 3, Success),
+                    episode("a", 13, 9, TurnLimit),
+                ],
+            ),
+            (
+                2,
+                vec![
+                    episode("a", 21, 4, Success),
+                    episode("b", 22, 9, TurnLimit),
+                    episode("a", 23, 6, Success),
+                ],
+            ),
+            (
+                3,
+                vec![episode("a", 31, 4, Success), episode("b", 32, 7, Success)],
+            ),
         ]);
-        let rollouts = rollouts.iter().map(|(iteration, episodes)| (*iteration, episodes.as_slice())).collect();
-        mix(data, &shown, &[&beside], &rollouts, iteration, 7).iter().map(|episode| episode.seed).collect()
+        let rollouts = rollouts
+            .iter()
+            .map(|(iteration, episodes)| (*iteration, episodes.as_slice()))
+            .collect();
+        mix(data, &shown, &[&beside], &rollouts, iteration, 7)
+            .iter()
+            .map(|episode| episode.seed)
+            .collect()
     }
 
     fn chosen(last: usize, won_per_game: usize, prefer: Prefer, lost: Lost) -> Data {
-        Data::ChosenRollouts { last, won_per_game, prefer, lost }
+        Data::ChosenRollouts {
+            last,
+            won_per_game,
+            prefer,
+            lost,
+        }
     }
 
     #[test]
     fn a_window_moves_with_the_iterations() {
-        assert_eq!(seeds(&[Data::Demonstrations, Data::Rollouts], 2), [0, 11, 12, 13, 21, 22, 23]);
+        assert_eq!(
+            seeds(&[Data::Demonstrations, Data::Rollouts], 2),
+            [0, 11, 12, 13, 21, 22, 23]
+        );
         assert_eq!(seeds(&[Data::LatestRollouts], 3), [31, 32]);
         assert_eq!(seeds(&[Data::Demonstrations, Data::Guided], 1), [0, 1]);
         let last_two = chosen(2, 0, Prefer::Shortest, Lost::Kept);
@@ -123,19 +193,41 @@ mod tests {
     /// Game a was won in 5 turns (11), 4 (21), 6 (23) and 4 (31); b in 3 (12) and 7 (32). Of two of one length the later.
     #[test]
     fn won_episodes_are_capped_by_game_and_the_order_stays() {
-        assert_eq!(seeds(&[chosen(0, 1, Prefer::Shortest, Lost::LeftOut)], 3), [12, 31]);
-        assert_eq!(seeds(&[chosen(0, 2, Prefer::Shortest, Lost::LeftOut)], 3), [12, 21, 31, 32]);
-        assert_eq!(seeds(&[chosen(0, 1, Prefer::Shortest, Lost::Kept)], 3), [12, 13, 22, 31]);
-        assert_eq!(seeds(&[chosen(2, 1, Prefer::Shortest, Lost::LeftOut)], 3), [31, 32]);
+        assert_eq!(
+            seeds(&[chosen(0, 1, Prefer::Shortest, Lost::LeftOut)], 3),
+            [12, 31]
+        );
+        assert_eq!(
+            seeds(&[chosen(0, 2, Prefer::Shortest, Lost::LeftOut)], 3),
+            [12, 21, 31, 32]
+        );
+        assert_eq!(
+            seeds(&[chosen(0, 1, Prefer::Shortest, Lost::Kept)], 3),
+            [12, 13, 22, 31]
+        );
+        assert_eq!(
+            seeds(&[chosen(2, 1, Prefer::Shortest, Lost::LeftOut)], 3),
+            [31, 32]
+        );
         let random = seeds(&[chosen(0, 2, Prefer::Random, Lost::LeftOut)], 3);
-        assert_eq!(random, seeds(&[chosen(0, 2, Prefer::Random, Lost::LeftOut)], 3), "the seed decides");
-        let of_a = random.iter().filter(|seed| [11, 21, 23, 31].contains(seed)).count();
+        assert_eq!(
+            random,
+            seeds(&[chosen(0, 2, Prefer::Random, Lost::LeftOut)], 3),
+            "the seed decides"
+        );
+        let of_a = random
+            .iter()
+            .filter(|seed| [11, 21, 23, 31].contains(seed))
+            .count();
         assert_eq!((of_a, random.len()), (2, 4));
     }
 
     #[test]
     fn what_two_sources_name_is_read_once() {
-        let sources = [Data::LatestRollouts, chosen(0, 1, Prefer::Shortest, Lost::LeftOut)];
+        let sources = [
+            Data::LatestRollouts,
+            chosen(0, 1, Prefer::Shortest, Lost::LeftOut),
+        ];
         assert_eq!(seeds(&sources, 3), [31, 32, 12]);
     }
 }

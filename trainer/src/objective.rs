@@ -87,23 +87,41 @@ impl Watched {
 ///
 /// DPO reads its rows in pairs: won, lost, won, lost.
 #[must_use]
-pub fn losses(algorithm: &Algorithm, networks: &impl Networks, batch: &BatchTensors, moment: Moment) -> Losses {
+pub fn losses(
+    algorithm: &Algorithm,
+    networks: &impl Networks,
+    batch: &BatchTensors,
+    moment: Moment,
+) -> Losses {
     let losses = match *algorithm {
-        Algorithm::Sft { targets } | Algorithm::RejectionSampling { targets } => imitation(targets, networks, batch),
-        Algorithm::Oreo { level, beta, alpha, .. } => {
+        Algorithm::Sft { targets } | Algorithm::RejectionSampling { targets } => {
+            imitation(targets, networks, batch)
+        }
+        Algorithm::Oreo {
+            level, beta, alpha, ..
+        } => {
             let spoken = Spoken::new(networks, batch, alpha);
             let values = networks.values(batch);
             let inputs = actions(level, batch, spoken.log_ratios.clone(), values.clone());
             let (value, policy) = match level {
-                Level::Response => {
-                    (oreo::response_value_loss(&inputs, beta), oreo::response_policy_loss(&inputs, beta))
-                }
-                Level::Turn | Level::Token => (oreo::value_loss(&inputs, beta), oreo::policy_loss(&inputs, beta)),
+                Level::Response => (
+                    oreo::response_value_loss(&inputs, beta),
+                    oreo::response_policy_loss(&inputs, beta),
+                ),
+                Level::Turn | Level::Token => (
+                    oreo::value_loss(&inputs, beta),
+                    oreo::policy_loss(&inputs, beta),
+                ),
             };
             let after = after_value_loss(after_values(level, batch, values), &inputs, beta);
             spoken.with_critic(policy, value, after, &inputs, batch)
         }
-        Algorithm::Dqo { level, beta, lambda, .. } => {
+        Algorithm::Dqo {
+            level,
+            beta,
+            lambda,
+            ..
+        } => {
             let spoken = Spoken::new(networks, batch, 0.0);
             let values = networks.values(batch);
             let mut inputs = actions(level, batch, spoken.log_ratios.clone(), values.clone());
@@ -113,8 +131,18 @@ pub fn losses(algorithm: &Algorithm, networks: &impl Networks, batch: &BatchTens
             };
             let rewards = rewards.cast(inputs.values.dtype());
             inputs.returns = suffix_sum(rewards.clone());
-            let OreoInputs { log_ratios, values: before, action_mask, .. } = inputs.clone();
-            let terms = DqoInputs { log_ratios, values: before, rewards, action_mask };
+            let OreoInputs {
+                log_ratios,
+                values: before,
+                action_mask,
+                ..
+            } = inputs.clone();
+            let terms = DqoInputs {
+                log_ratios,
+                values: before,
+                rewards,
+                action_mask,
+            };
             let weights = dqo::trajectory_weights(&terms);
             let value = dqo::value_loss(&terms, &weights, beta, lambda);
             let policy = dqo::policy_loss(&terms, &weights, beta, lambda);
@@ -124,14 +152,23 @@ pub fn losses(algorithm: &Algorithm, networks: &impl Networks, batch: &BatchTens
         Algorithm::Dro { beta, .. } => {
             let spoken = Spoken::new(networks, batch, 0.0);
             let values = networks.values(batch);
-            let inputs = actions(Level::Response, batch, spoken.log_ratios.clone(), values.clone());
+            let inputs = actions(
+                Level::Response,
+                batch,
+                spoken.log_ratios.clone(),
+                values.clone(),
+            );
             let terms = DroInputs {
                 log_ratios: spoken.sums(batch),
                 values: inputs.values.clone().narrow(1, 0, 1).squeeze_dim(1),
                 returns: inputs.returns.clone().squeeze_dim(1),
             };
-            let (value, policy) = (dro::value_loss(&terms, beta), dro::policy_loss(&terms, beta));
-            let after = after_value_loss(after_values(Level::Response, batch, values), &inputs, beta);
+            let (value, policy) = (
+                dro::value_loss(&terms, beta),
+                dro::policy_loss(&terms, beta),
+            );
+            let after =
+                after_value_loss(after_values(Level::Response, batch, values), &inputs, beta);
             spoken.with_critic(policy, value, after, &inputs, batch)
         }
         Algorithm::Dpo { beta, .. } => {
@@ -139,23 +176,45 @@ pub fn losses(algorithm: &Algorithm, networks: &impl Networks, batch: &BatchTens
             let sums = spoken.sums(batch);
             let pairs: Tensor<2> = sums.clone().reshape([-1, 2]);
             let of = |place: usize| pairs.clone().narrow(1, place, 1).squeeze_dim(1);
-            let inputs = DpoInputs { chosen_log_ratios: of(0), rejected_log_ratios: of(1) };
+            let inputs = DpoInputs {
+                chosen_log_ratios: of(0),
+                rejected_log_ratios: of(1),
+            };
             spoken.alone(dpo_loss(&inputs, beta), batch)
         }
-        Algorithm::Kto { beta, desirable, undesirable } => {
+        Algorithm::Kto {
+            beta,
+            desirable,
+            undesirable,
+        } => {
             let spoken = Spoken::new(networks, batch, 0.0);
             let won = batch.returns.clone().squeeze_dim::<1>(1).greater_elem(0.5);
-            let inputs = KtoInputs { log_ratios: spoken.sums(batch), desirable: won };
-            let weights = KtoWeights { desirable, undesirable };
-            spoken.alone(kto_loss(&inputs, moment.reference_point, beta, weights), batch)
+            let inputs = KtoInputs {
+                log_ratios: spoken.sums(batch),
+                desirable: won,
+            };
+            let weights = KtoWeights {
+                desirable,
+                undesirable,
+            };
+            spoken.alone(
+                kto_loss(&inputs, moment.reference_point, beta, weights),
+                batch,
+            )
         }
-        Algorithm::Grpo { level, clip, alpha } | Algorithm::Gigpo { level, clip, alpha, .. } => {
+        Algorithm::Grpo { level, clip, alpha }
+        | Algorithm::Gigpo {
+            level, clip, alpha, ..
+        } => {
             let spoken = Spoken::new(networks, batch, alpha);
             let inputs = spoken.surrogate(level, batch);
             spoken.alone(clipped_surrogate_loss(&inputs, clip), batch)
         }
     };
-    Losses { policy: losses.policy.filter(|_| moment.policy_learns), ..losses }
+    Losses {
+        policy: losses.policy.filter(|_| moment.policy_learns),
+        ..losses
+    }
 }
 
 /// ρ of each trajectory, nats, without a gradient.
@@ -167,7 +226,12 @@ pub fn trajectory_log_ratios(networks: &impl Networks, batch: &BatchTensors) -> 
 /// What OREO's losses look at, at a level.
 #[must_use]
 pub fn oreo_inputs(level: Level, networks: &impl Networks, batch: &BatchTensors) -> OreoInputs {
-    actions(level, batch, Spoken::new(networks, batch, 0.0).log_ratios, networks.values(batch))
+    actions(
+        level,
+        batch,
+        Spoken::new(networks, batch, 0.0).log_ratios,
+        networks.values(batch),
+    )
 }
 
 /// ln π_ref of every written token of every trajectory, nats.
@@ -176,28 +240,49 @@ pub fn reference_logprobs(networks: &impl Networks, batch: &BatchTensors) -> Vec
     let written = &batch.written;
     let [_, width] = written.targets.dims();
     let logprobs: Vec<f32> =
-        target_logprobs(networks.reference_logits(batch), written.targets.clone()).into_data().iter::<f32>().collect();
+        target_logprobs(networks.reference_logits(batch), written.targets.clone())
+            .into_data()
+            .iter::<f32>()
+            .collect();
     let mask: Vec<bool> = written.mask.clone().into_data().iter::<bool>().collect();
     let row = |(logprobs, mask): (&[f32], &[bool])| {
-        logprobs.iter().zip(mask).filter(|(_, written)| **written).map(|(logprob, _)| *logprob).collect()
+        logprobs
+            .iter()
+            .zip(mask)
+            .filter(|(_, written)| **written)
+            .map(|(logprob, _)| *logprob)
+            .collect()
     };
-    logprobs.chunks(width).zip(mask.chunks(width)).map(row).collect()
+    logprobs
+        .chunks(width)
+        .zip(mask.chunks(width))
+        .map(row)
+        .collect()
 }
 
 /// SFT, and rejection sampling, which is SFT on successes.
 fn imitation(targets: Targets, networks: &impl Networks, batch: &BatchTensors) -> Losses {
     let loss = match targets {
         Targets::Actions => {
-            let logprobs = target_logprobs(networks.policy_logits(batch), batch.written.targets.clone());
+            let logprobs =
+                target_logprobs(networks.policy_logits(batch), batch.written.targets.clone());
             sft::sft_loss(logprobs, &batch.written.imitated_mask)
         }
         Targets::Transcript => {
-            let logprobs = target_logprobs(networks.transcript_logits(batch), batch.targets.clone());
+            let logprobs =
+                target_logprobs(networks.transcript_logits(batch), batch.targets.clone());
             sft::transcript_loss(logprobs, &batch.imitated_mask)
         }
     };
-    let watched = Watched { loss_policy: Some(number(&loss)), ..Watched::default() };
-    Losses { policy: Some(loss), value: None, watched }
+    let watched = Watched {
+        loss_policy: Some(number(&loss)),
+        ..Watched::default()
+    };
+    Losses {
+        policy: Some(loss),
+        value: None,
+        watched,
+    }
 }
 
 /// What policy and reference say of the written tokens.
@@ -219,20 +304,34 @@ impl Spoken {
         if let Some(reference) = &written.reference_logprobs {
             let logprobs = target_logprobs(logits, written.targets.clone());
             let log_ratios = logprobs.clone() - reference.clone().cast(logprobs.dtype());
-            return Self { logprobs, log_ratios, kl: None, alpha };
+            return Self {
+                logprobs,
+                log_ratios,
+                kl: None,
+                alpha,
+            };
         }
         let policy = log_softmax(logits);
         let reference = log_softmax(networks.reference_logits(batch)).detach();
         let logprobs = written.of_targets(policy.clone());
         let log_ratios = logprobs.clone() - written.of_targets(reference.clone());
         let policy = if alpha > 0.0 { policy } else { policy.detach() };
-        Self { logprobs, log_ratios, kl: Some(exact_kl(policy, reference, &written.mask)), alpha }
+        Self {
+            logprobs,
+            log_ratios,
+            kl: Some(exact_kl(policy, reference, &written.mask)),
+            alpha,
+        }
     }
 
     /// ρ of each trajectory, `[batch]`.
     fn sums(&self, batch: &BatchTensors) -> Tensor<1> {
         let elsewhere = batch.written.mask.clone().bool_not();
-        self.log_ratios.clone().mask_fill(elsewhere, 0.0).sum_dim(1).squeeze_dim(1)
+        self.log_ratios
+            .clone()
+            .mask_fill(elsewhere, 0.0)
+            .sum_dim(1)
+            .squeeze_dim(1)
     }
 
     /// Against the policy that sampled, action by action.
@@ -257,8 +356,15 @@ impl Spoken {
 
     /// The losses of an algorithm without a value network.
     fn alone(self, loss: Tensor<1>, batch: &BatchTensors) -> Losses {
-        let watched = Watched { loss_policy: Some(number(&loss)), ..self.watched(batch) };
-        Losses { policy: Some(self.regularised(loss)), value: None, watched }
+        let watched = Watched {
+            loss_policy: Some(number(&loss)),
+            ..self.watched(batch)
+        };
+        Losses {
+            policy: Some(self.regularised(loss)),
+            value: None,
+            watched,
+        }
     }
 
     /// The losses of an algorithm with one: V's and U's go back through one trunk, so they are added first.
@@ -277,7 +383,11 @@ impl Spoken {
             values: values_and_outcomes(inputs, batch),
             ..self.watched(batch)
         };
-        Losses { policy: Some(self.regularised(policy)), value: Some(value + after), watched }
+        Losses {
+            policy: Some(self.regularised(policy)),
+            value: Some(value + after),
+            watched,
+        }
     }
 
     /// The loss and `α L_reg`.
@@ -301,7 +411,12 @@ impl Spoken {
 
 /// Actions of a level: token log-ratios `[batch, written]` and values `[batch, time]` become `[batch, actions]`. At the
 /// response level they are turns too, of whose values only the first counts.
-fn actions(level: Level, batch: &BatchTensors, log_ratios: Tensor<2>, values: Tensor<2>) -> OreoInputs {
+fn actions(
+    level: Level,
+    batch: &BatchTensors,
+    log_ratios: Tensor<2>,
+    values: Tensor<2>,
+) -> OreoInputs {
     let returns = batch.returns.clone().cast(values.dtype());
     match level {
         Level::Turn | Level::Response => OreoInputs {
@@ -333,23 +448,43 @@ fn after_values(level: Level, batch: &BatchTensors, values: Tensor<2>) -> Tensor
 /// Sums over each turn.
 fn by_turn(terms: Tensor<2>, batch: &BatchTensors) -> Tensor<2> {
     let [_, turns] = batch.turn_mask.dims();
-    turn_sums(terms, batch.written.turns.clone(), &batch.written.mask, turns)
+    turn_sums(
+        terms,
+        batch.written.turns.clone(),
+        &batch.written.mask,
+        turns,
+    )
 }
 
 fn values_and_outcomes(inputs: &OreoInputs, batch: &BatchTensors) -> Vec<(f64, bool)> {
     let [_, actions] = inputs.action_mask.dims();
     let values = numbers(inputs.values.clone());
-    let mask: Vec<bool> = inputs.action_mask.clone().into_data().iter::<bool>().collect();
-    let won: Vec<bool> = numbers(batch.returns.clone()).into_iter().map(|reward| reward > 0.5).collect();
-    let counted = values.into_iter().zip(mask).enumerate().filter(|(_, (_, mask))| *mask);
-    counted.map(|(index, (value, _))| (value, won[index / actions])).collect()
+    let mask: Vec<bool> = inputs
+        .action_mask
+        .clone()
+        .into_data()
+        .iter::<bool>()
+        .collect();
+    let won: Vec<bool> = numbers(batch.returns.clone())
+        .into_iter()
+        .map(|reward| reward > 0.5)
+        .collect();
+    let counted = values
+        .into_iter()
+        .zip(mask)
+        .enumerate()
+        .filter(|(_, (_, mask))| *mask);
+    counted
+        .map(|(index, (value, _))| (value, won[index / actions]))
+        .collect()
 }
 
 /// ln π of the whole vocabulary, nats, `[batch, written, vocab]`.
 fn log_softmax(logits: Tensor<3>) -> Tensor<3> {
     let [batch, written, vocab] = logits.dims();
     match fused::work_on(&logits.device(), logits.dtype()) {
-        true => fused::log_softmax(logits.reshape([batch * written, vocab])).reshape([batch, written, vocab]),
+        true => fused::log_softmax(logits.reshape([batch * written, vocab]))
+            .reshape([batch, written, vocab]),
         false => activation::log_softmax(logits, 2),
     }
 }

@@ -56,7 +56,8 @@ pub enum Activations {
 impl OptimizerRecipe {
     /// Names the number that does not fit.
     pub(crate) fn check(&self) -> Result<(), String> {
-        let not = |name: &str, value: f64, what: &str| Err(format!("{name} = {value} must be {what}"));
+        let not =
+            |name: &str, value: f64, what: &str| Err(format!("{name} = {value} must be {what}"));
         if self.batch == 0 || (self.epochs == 0 && self.updates == 0) {
             return Err("batch, and epochs or updates, must be above 0".into());
         }
@@ -66,7 +67,10 @@ impl OptimizerRecipe {
         if !(0.0..=1.0).contains(&self.warmup) {
             return not("warmup", self.warmup, "in [0, 1]");
         }
-        for (name, value) in [("clip", self.clip), ("log_ratio_limit", self.log_ratio_limit)] {
+        for (name, value) in [
+            ("clip", self.clip),
+            ("log_ratio_limit", self.log_ratio_limit),
+        ] {
             if !(value.is_finite() && value > 0.0) {
                 return not(name, value, "above 0");
             }
@@ -129,8 +133,13 @@ pub struct Parameter {
 /// Parameters as named tensors, for a checkpoint.
 #[must_use]
 pub fn to_weights(parameters: &[Parameter]) -> Weights {
-    let tensor = |data: &Vec<f32>| HostTensor { shape: vec![data.len()], data: data.clone() };
-    let named = |(index, parameter): (usize, &Parameter)| (format!("{index:05}"), tensor(&parameter.values));
+    let tensor = |data: &Vec<f32>| HostTensor {
+        shape: vec![data.len()],
+        data: data.clone(),
+    };
+    let named = |(index, parameter): (usize, &Parameter)| {
+        (format!("{index:05}"), tensor(&parameter.values))
+    };
     Weights(parameters.iter().enumerate().map(named).collect())
 }
 
@@ -140,10 +149,19 @@ pub fn to_weights(parameters: &[Parameter]) -> Weights {
 /// When there are more or fewer, or one has another size.
 pub fn from_weights(weights: &Weights, like: &[Parameter]) -> Result<Vec<Parameter>, TrainerError> {
     let values: Vec<&Vec<f32>> = weights.0.values().map(|tensor| &tensor.data).collect();
-    if !values.iter().map(|values| values.len()).eq(like.iter().map(|parameter| parameter.values.len())) {
-        return Err(TrainerError::Data("a checkpoint's best parameters have other shapes than the networks".into()));
+    if !values
+        .iter()
+        .map(|values| values.len())
+        .eq(like.iter().map(|parameter| parameter.values.len()))
+    {
+        return Err(TrainerError::Data(
+            "a checkpoint's best parameters have other shapes than the networks".into(),
+        ));
     }
-    let parameter = |(like, values): (&Parameter, &Vec<f32>)| Parameter { values: values.clone(), axes: like.axes };
+    let parameter = |(like, values): (&Parameter, &Vec<f32>)| Parameter {
+        values: values.clone(),
+        axes: like.axes,
+    };
     Ok(like.iter().zip(values).map(parameter).collect())
 }
 
@@ -184,7 +202,10 @@ pub fn parameters<M: Module>(module: &M) -> Vec<Parameter> {
     impl ModuleVisitor for Fetch {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if param.is_require_grad() {
-                self.0.push(Parameter { values: host(param.val()), axes: D });
+                self.0.push(Parameter {
+                    values: host(param.val()),
+                    axes: D,
+                });
             }
         }
     }
@@ -207,7 +228,8 @@ pub fn gradients<M: Module>(module: &M, gradients: Gradients) -> HostGradients {
                 Gradient(gradient.into_data())
             };
             if param.is_require_grad() {
-                self.1.push(param.val().grad_remove(&mut self.0).map(gradient));
+                self.1
+                    .push(param.val().grad_remove(&mut self.0).map(gradient));
             }
         }
     }
@@ -225,13 +247,19 @@ pub fn with_parameters<M: Module>(module: M, parameters: &[Parameter]) -> M {
             if !param.is_require_grad() {
                 return param; // it is held still
             }
-            let values = &self.0.next().expect("a value for every parameter that learns").values;
+            let values = &self
+                .0
+                .next()
+                .expect("a value for every parameter that learns")
+                .values;
             let (id, tensor, mapper) = param.consume();
             let (shape, device) = (tensor.dims(), tensor.device());
             let data = if fused::work_on(&device, tensor.dtype()) {
                 let mut data = tensor.into_data(); // its own memory again, which need not be asked for anew
                 let old: &mut [f32] = data.as_mut_slice().expect("networks are f32");
-                old.par_chunks_mut(PIECE).zip(values.par_chunks(PIECE)).for_each(|(old, new)| old.copy_from_slice(new));
+                old.par_chunks_mut(PIECE)
+                    .zip(values.par_chunks(PIECE))
+                    .for_each(|(old, new)| old.copy_from_slice(new));
                 data
             } else {
                 TensorData::new(values.clone(), shape)
@@ -251,14 +279,25 @@ pub fn sharing<M: Module>(module: &M) -> M {
             let learns = param.is_require_grad();
             let (id, tensor, mapper) = param.consume();
             let tensor = tensor.inner().autodiff();
-            Param::from_mapped_value(id, if learns { tensor.require_grad() } else { tensor }, mapper)
+            Param::from_mapped_value(
+                id,
+                if learns {
+                    tensor.require_grad()
+                } else {
+                    tensor
+                },
+                mapper,
+            )
         }
     }
     module.clone().map(&mut Share)
 }
 
 fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().try_to_vec::<f32>().expect("networks are f32")
+    tensor
+        .into_data()
+        .try_to_vec::<f32>()
+        .expect("networks are f32")
 }
 
 /// Adds `share` times one part's gradients to the whole's.
@@ -268,8 +307,15 @@ pub fn accumulate(whole: &mut HostGradients, part: HostGradients, share: f64) {
         let Some(mut part) = part else { continue };
         let share = share as f32;
         if let Some(sum) = sum {
-            let pieces = sum.values_mut().par_chunks_mut(PIECE).zip(part.values().par_chunks(PIECE));
-            pieces.for_each(|(sum, part)| sum.iter_mut().zip(part).for_each(|(sum, value)| *sum += share * value));
+            let pieces = sum
+                .values_mut()
+                .par_chunks_mut(PIECE)
+                .zip(part.values().par_chunks(PIECE));
+            pieces.for_each(|(sum, part)| {
+                sum.iter_mut()
+                    .zip(part)
+                    .for_each(|(sum, value)| *sum += share * value)
+            });
         } else {
             if share != 1.0 {
                 let pieces = part.values_mut().par_chunks_mut(PIECE);
@@ -296,19 +342,34 @@ impl AdamW {
         rate: f64,
         recipe: &OptimizerRecipe,
     ) -> f64 {
-        let norm = gradients.iter().flatten().map(|gradient| squares(gradient.values())).sum::<f64>().sqrt();
+        let norm = gradients
+            .iter()
+            .flatten()
+            .map(|gradient| squares(gradient.values()))
+            .sum::<f64>()
+            .sqrt();
         self.moments.resize_with(parameters.len(), Default::default);
         self.updates += 1;
         let [beta1, beta2] = recipe.betas.map(|beta| beta as f32);
         let time = i32::try_from(self.updates).unwrap_or(i32::MAX);
         let step = Step {
-            scale: if norm > recipe.clip { recipe.clip / norm } else { 1.0 } as f32,
+            scale: if norm > recipe.clip {
+                recipe.clip / norm
+            } else {
+                1.0
+            } as f32,
             rate: rate as f32,
             betas: [beta1, beta2],
             corrections: [1.0 - beta1.powi(time), 1.0 - beta2.powi(time)],
         };
-        for ((parameter, gradient), moments) in parameters.iter_mut().zip(gradients).zip(&mut self.moments) {
-            let decay = if parameter.axes > 1 { recipe.weight_decay as f32 } else { 0.0 };
+        for ((parameter, gradient), moments) in
+            parameters.iter_mut().zip(gradients).zip(&mut self.moments)
+        {
+            let decay = if parameter.axes > 1 {
+                recipe.weight_decay as f32
+            } else {
+                0.0
+            };
             if let Some(gradient) = gradient {
                 step.apply(&mut parameter.values, gradient.values(), moments, decay);
             }
@@ -321,7 +382,13 @@ impl AdamW {
     pub fn to_weights(&self) -> Weights {
         let mut weights = Weights::default();
         let mut put = |name: String, data: Vec<f32>| {
-            weights.0.insert(name, HostTensor { shape: vec![data.len()], data });
+            weights.0.insert(
+                name,
+                HostTensor {
+                    shape: vec![data.len()],
+                    data,
+                },
+            );
         };
         for (index, [first, second]) in self.moments.iter().enumerate() {
             put(format!("{index:05}.first"), first.clone());
@@ -336,13 +403,18 @@ impl AdamW {
     /// # Errors
     /// When a moment lacks its twin, or the count of updates is missing.
     pub fn from_weights(mut weights: Weights) -> Result<Self, TrainerError> {
-        let updates = weights.0.remove(UPDATES).and_then(|tensor| tensor.data.first().copied());
-        let lacking = || TrainerError::Data("an optimizer checkpoint lacks its count of updates".into());
+        let updates = weights
+            .0
+            .remove(UPDATES)
+            .and_then(|tensor| tensor.data.first().copied());
+        let lacking =
+            || TrainerError::Data("an optimizer checkpoint lacks its count of updates".into());
         let updates = updates.ok_or_else(lacking)? as usize;
         let mut data = weights.0.into_values().map(|tensor| tensor.data);
         let mut moments = Vec::new();
         while let Some(first) = data.next() {
-            let lacking = || TrainerError::Data("an optimizer checkpoint lacks a second moment".into());
+            let lacking =
+                || TrainerError::Data("an optimizer checkpoint lacks a second moment".into());
             moments.push([first, data.next().ok_or_else(lacking)?]);
         }
         Ok(Self { moments, updates })
@@ -359,9 +431,16 @@ fn squares(gradient: &[f32]) -> f64 {
                 *sum += f64::from(*g) * f64::from(*g);
             }
         }
-        sums.into_iter().chain(rest.iter().map(|g| f64::from(*g) * f64::from(*g))).sum::<f64>()
+        sums.into_iter()
+            .chain(rest.iter().map(|g| f64::from(*g) * f64::from(*g)))
+            .sum::<f64>()
     };
-    gradient.par_chunks(PIECE).map(of_piece).collect::<Vec<_>>().into_iter().sum()
+    gradient
+        .par_chunks(PIECE)
+        .map(of_piece)
+        .collect::<Vec<_>>()
+        .into_iter()
+        .sum()
 }
 
 /// The numbers of one update that all parameters share.
@@ -375,22 +454,34 @@ struct Step {
 
 impl Step {
     /// θ ← θ − rate·( m̂ / (√v̂ + ε) + decay·θ )
-    fn apply(self, values: &mut [f32], gradient: &[f32], [first, second]: &mut [Vec<f32>; 2], decay: f32) {
+    fn apply(
+        self,
+        values: &mut [f32],
+        gradient: &[f32],
+        [first, second]: &mut [Vec<f32>; 2],
+        decay: f32,
+    ) {
         first.resize(values.len(), 0.0);
         second.resize(values.len(), 0.0);
         let [beta1, beta2] = self.betas;
         let [correction1, correction2] = self.corrections.map(f32::recip);
         let values = values.par_chunks_mut(PIECE).zip(gradient.par_chunks(PIECE));
-        let moments = first.par_chunks_mut(PIECE).zip(second.par_chunks_mut(PIECE));
-        values.zip(moments).for_each(|((values, gradient), (first, second))| {
-            for (((value, raw), m), v) in values.iter_mut().zip(gradient).zip(first).zip(second) {
-                let g = raw * self.scale;
-                *m = beta1 * *m + (1.0 - beta1) * g;
-                *v = beta2 * *v + (1.0 - beta2) * g * g;
-                let move_by = *m * correction1 / ((*v * correction2).sqrt() + EPSILON) + decay * *value;
-                *value -= self.rate * move_by;
-            }
-        });
+        let moments = first
+            .par_chunks_mut(PIECE)
+            .zip(second.par_chunks_mut(PIECE));
+        values
+            .zip(moments)
+            .for_each(|((values, gradient), (first, second))| {
+                for (((value, raw), m), v) in values.iter_mut().zip(gradient).zip(first).zip(second)
+                {
+                    let g = raw * self.scale;
+                    *m = beta1 * *m + (1.0 - beta1) * g;
+                    *v = beta2 * *v + (1.0 - beta2) * g * g;
+                    let move_by =
+                        *m * correction1 / ((*v * correction2).sqrt() + EPSILON) + decay * *value;
+                    *value -= self.rate * move_by;
+                }
+            });
     }
 }
 
@@ -418,14 +509,29 @@ mod tests {
     fn only_what_learns_is_seen() {
         let adapted = one().apply_lora(burn::module::Lora::new(1, 1.0));
         let mut host = parameters(&adapted);
-        assert_eq!(host.iter().map(|parameter| parameter.values.len()).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(
+            host.iter()
+                .map(|parameter| parameter.values.len())
+                .collect::<Vec<_>>(),
+            [1, 2]
+        );
         let found = gradients(&adapted, adapted.weight.val().sum().backward());
-        assert_eq!(found.iter().flatten().map(|gradient| gradient.values().len()).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(
+            found
+                .iter()
+                .flatten()
+                .map(|gradient| gradient.values().len())
+                .collect::<Vec<_>>(),
+            [1, 2]
+        );
         host[1].values = vec![4.0, 5.0];
         let adapted = with_parameters(adapted, &host);
         assert_eq!(parameters(&adapted), host);
         let (base, unused) = (adapted.weight.base(), adapted.unused.val());
-        assert_eq!(base.into_data().try_to_vec::<f32>().expect("f32"), [1.0, -2.0]);
+        assert_eq!(
+            base.into_data().try_to_vec::<f32>().expect("f32"),
+            [1.0, -2.0]
+        );
         assert_eq!(unused.into_data().try_to_vec::<f32>().expect("f32"), [5.0]);
         assert!(parameters(&one().no_grad()).is_empty());
     }
@@ -435,28 +541,60 @@ mod tests {
     fn the_first_update_moves_by_the_rate() {
         let (model, mut optimizer) = (one(), AdamW::default());
         let found = gradients(&model, (model.weight.val() * 3.0).sum().backward());
-        let recipe = OptimizerRecipe { clip: 1e9, ..OptimizerRecipe::default() };
+        let recipe = OptimizerRecipe {
+            clip: 1e9,
+            ..OptimizerRecipe::default()
+        };
         let mut host = parameters(&model);
         let norm = optimizer.update(&mut host, &found, 0.1, &recipe);
         let model = with_parameters(model, &host);
-        let values = model.weight.val().into_data().try_to_vec::<f32>().expect("f32");
-        assert!((values[0] - 0.9).abs() < 1e-6 && (values[1] + 2.1).abs() < 1e-6, "{values:?}");
+        let values = model
+            .weight
+            .val()
+            .into_data()
+            .try_to_vec::<f32>()
+            .expect("f32");
+        assert!(
+            (values[0] - 0.9).abs() < 1e-6 && (values[1] + 2.1).abs() < 1e-6,
+            "{values:?}"
+        );
         assert!((norm - 18.0_f64.sqrt()).abs() < 1e-6);
-        assert_eq!(model.unused.val().into_data().try_to_vec::<f32>().expect("f32"), [5.0]);
+        assert_eq!(
+            model
+                .unused
+                .val()
+                .into_data()
+                .try_to_vec::<f32>()
+                .expect("f32"),
+            [5.0]
+        );
     }
 
     /// Two networks over one memory: what one finds of its gradient the other knows nothing of, and what is held still stays so.
     #[test]
     fn sharing_networks_share_numbers_alone() {
-        let held = One { unused: one().unused.no_grad(), ..one() };
+        let held = One {
+            unused: one().unused.no_grad(),
+            ..one()
+        };
         let other = sharing(&held);
         assert!(other.weight.is_require_grad() && !other.unused.is_require_grad());
         let sum = (other.weight.val() * 3.0).sum() + other.unused.val().sum();
         let found = gradients(&other, sum.backward());
         let found: Vec<&[f32]> = found.iter().flatten().map(Gradient::values).collect();
         assert_eq!(found, [[3.0, 3.0]]);
-        let moved = with_parameters(other, &[Parameter { values: vec![7.0, 8.0], axes: 2 }]);
-        assert_eq!(parameters(&held)[0].values, [1.0, -2.0], "the first keeps its numbers");
+        let moved = with_parameters(
+            other,
+            &[Parameter {
+                values: vec![7.0, 8.0],
+                axes: 2,
+            }],
+        );
+        assert_eq!(
+            parameters(&held)[0].values,
+            [1.0, -2.0],
+            "the first keeps its numbers"
+        );
         assert_eq!(parameters(&moved)[0].values, [7.0, 8.0]);
     }
 
@@ -465,28 +603,47 @@ mod tests {
     #[test]
     fn two_updates_by_hand() {
         let (mut model, mut optimizer) = (one(), AdamW::default());
-        let recipe = OptimizerRecipe { clip: 1e9, betas: [0.5, 0.5], ..OptimizerRecipe::default() };
+        let recipe = OptimizerRecipe {
+            clip: 1e9,
+            betas: [0.5, 0.5],
+            ..OptimizerRecipe::default()
+        };
         for factor in [3.0, 1.0] {
             let found = gradients(&model, (model.weight.val() * factor).sum().backward());
             let mut host = parameters(&model);
             optimizer.update(&mut host, &found, 1.0, &recipe);
             model = with_parameters(model, &host);
         }
-        let values = model.weight.val().into_data().try_to_vec::<f32>().expect("f32");
-        assert!((values[0] - (1.0 - 1.0 - 0.870_388)).abs() < 1e-5, "{values:?}");
+        let values = model
+            .weight
+            .val()
+            .into_data()
+            .try_to_vec::<f32>()
+            .expect("f32");
+        assert!(
+            (values[0] - (1.0 - 1.0 - 0.870_388)).abs() < 1e-5,
+            "{values:?}"
+        );
     }
 
     #[test]
     fn a_large_gradient_is_scaled_to_the_clip() {
         let mut moments = [Vec::new(), Vec::new()];
-        let step = Step { scale: 0.01, rate: 0.0, betas: [0.0, 0.0], corrections: [1.0, 1.0] };
+        let step = Step {
+            scale: 0.01,
+            rate: 0.0,
+            betas: [0.0, 0.0],
+            corrections: [1.0, 1.0],
+        };
         step.apply(&mut [0.0], &[200.0], &mut moments, 0.0);
         assert_eq!(moments, [vec![2.0], vec![4.0]]);
     }
 
     #[test]
     fn the_rate_rises_and_falls() {
-        let rates: Vec<f64> = (0..100).map(|update| scheduled(2.0, 0.1, update, 100)).collect();
+        let rates: Vec<f64> = (0..100)
+            .map(|update| scheduled(2.0, 0.1, update, 100))
+            .collect();
         assert!((rates[0] - 0.2).abs() < 1e-12 && (rates[9] - 2.0).abs() < 1e-12);
         assert!((rates[55] - 1.0).abs() < 1e-12 && rates[99] < 0.01);
     }
@@ -495,7 +652,12 @@ mod tests {
     fn a_checkpoint_brings_the_moments_back() {
         let (model, mut optimizer) = (one(), AdamW::default());
         let found = gradients(&model, (model.weight.val() * 3.0).sum().backward());
-        optimizer.update(&mut parameters(&model), &found, 0.1, &OptimizerRecipe::default());
+        optimizer.update(
+            &mut parameters(&model),
+            &found,
+            0.1,
+            &OptimizerRecipe::default(),
+        );
         let again = AdamW::from_weights(optimizer.to_weights()).expect("whole");
         assert_eq!((again.moments, again.updates), (optimizer.moments, 1));
     }

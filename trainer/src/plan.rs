@@ -35,19 +35,37 @@ impl LeftOut {
     /// In words; `None` where nothing was left out.
     #[must_use]
     pub fn describe(self) -> Option<String> {
-        let Self { env_failed, too_long, empty, failures, unlogged, stateless, unscored, uncompared } = self;
+        let Self {
+            env_failed,
+            too_long,
+            empty,
+            failures,
+            unlogged,
+            stateless,
+            unscored,
+            uncompared,
+        } = self;
         let counts = [
             (failures, "failures"),
             (env_failed, "lost to the world"),
             (too_long, "longer than the context"),
             (empty, "without tokens"),
-            (unlogged, "without the log-probabilities that they were sampled with"),
+            (
+                unlogged,
+                "without the log-probabilities that they were sampled with",
+            ),
             (stateless, "without the states of their turns"),
             (unscored, "failures without process scores"),
-            (uncompared, "with no episode of the same game to compare with"),
+            (
+                uncompared,
+                "with no episode of the same game to compare with",
+            ),
         ];
-        let parts: Vec<String> =
-            counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+        let parts: Vec<String> = counts
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
         (!parts.is_empty()).then(|| format!("left out: {}", parts.join(", ")))
     }
 }
@@ -72,13 +90,20 @@ impl Read {
     /// What a user should know of the data: what is left out, and outcomes that are all the same.
     #[must_use]
     pub fn remarks(&self) -> Vec<String> {
-        let Self { trajectories, successes, left_out, .. } = *self;
+        let Self {
+            trajectories,
+            successes,
+            left_out,
+            ..
+        } = *self;
         let one_sided = match successes {
             _ if !self.needs_both => None,
-            0 => Some(format!("all {trajectories} episodes were lost: there is nothing to reinforce")),
-            all if all == trajectories => {
-                Some(format!("all {trajectories} episodes were won: there is nothing to tell them from"))
-            }
+            0 => Some(format!(
+                "all {trajectories} episodes were lost: there is nothing to reinforce"
+            )),
+            all if all == trajectories => Some(format!(
+                "all {trajectories} episodes were won: there is nothing to tell them from"
+            )),
             _ => None,
         };
         left_out.describe().into_iter().chain(one_sided).collect()
@@ -118,12 +143,19 @@ impl<'a> Plan<'a> {
         context: usize,
         seed: u64,
     ) -> Result<Self, TrainerError> {
-        let nothing = |reason: String| TrainerError::Data(format!("lesson {}: {reason}", recipe.name));
+        let nothing =
+            |reason: String| TrainerError::Data(format!("lesson {}: {reason}", recipe.name));
         let mut left_out = LeftOut::default();
         let data = readable(&recipe.algorithm, trajectories, context, &mut left_out);
         if data.is_empty() {
-            let why = left_out.describe().map(|text| format!(" ({text})")).unwrap_or_default();
-            return Err(nothing(format!("no trajectory remains of {}{why}", trajectories.len())));
+            let why = left_out
+                .describe()
+                .map(|text| format!(" ({text})"))
+                .unwrap_or_default();
+            return Err(nothing(format!(
+                "no trajectory remains of {}{why}",
+                trajectories.len()
+            )));
         }
         let advantages = advantages(&recipe.algorithm, &data);
         let units = units(&recipe.algorithm, &data, &advantages);
@@ -137,7 +169,10 @@ impl<'a> Plan<'a> {
             )));
         }
         if let (Algorithm::Kto { .. }, Some(side)) = (&recipe.algorithm, one_sided(&data)) {
-            return Err(nothing(format!("kto needs won and lost episodes, and all {} are {side}", data.len())));
+            return Err(nothing(format!(
+                "kto needs won and lost episodes, and all {} are {side}",
+                data.len()
+            )));
         }
         let (units, held_out) = hold_out(recipe, units, &data, seed);
         if units.is_empty() {
@@ -146,7 +181,10 @@ impl<'a> Plan<'a> {
         let updates = updates(recipe, &units, seed);
         let learned: BTreeSet<usize> = units.iter().flatten().copied().collect();
         let held: BTreeSet<usize> = held_out.iter().flatten().copied().collect();
-        let successes = learned.iter().filter(|index| data[**index].outcome == Outcome::Success).count();
+        let successes = learned
+            .iter()
+            .filter(|index| data[**index].outcome == Outcome::Success)
+            .count();
         let read = Read {
             trajectories: learned.len(),
             successes,
@@ -155,11 +193,27 @@ impl<'a> Plan<'a> {
             needs_both: recipe.algorithm.has_reference(),
         };
         let rewards = match recipe.algorithm {
-            Algorithm::Dqo { process_scores: true, .. } => Rewards::WithProcessScores,
+            Algorithm::Dqo {
+                process_scores: true,
+                ..
+            } => Rewards::WithProcessScores,
             _ => Rewards::Terminal,
         };
-        let longest = data.iter().map(|trajectory| trajectory.tokens()).max().unwrap_or(0);
-        Ok(Self { data, longest, advantages, reference_logprobs: Vec::new(), updates, held_out, rewards, read })
+        let longest = data
+            .iter()
+            .map(|trajectory| trajectory.tokens())
+            .max()
+            .unwrap_or(0);
+        Ok(Self {
+            data,
+            longest,
+            advantages,
+            reference_logprobs: Vec::new(),
+            updates,
+            held_out,
+            rewards,
+            read,
+        })
     }
 
     /// A trajectory with all that is known of it.
@@ -175,8 +229,16 @@ impl<'a> Plan<'a> {
 
     /// What the start has learned to read, and what the trajectories of these updates show.
     pub(crate) fn text_versions(&self, start: &BTreeSet<TextVersion>) -> BTreeSet<TextVersion> {
-        let read: BTreeSet<usize> = self.updates.iter().flat_map(|(_, units)| units).flatten().copied().collect();
-        let shown = read.into_iter().filter_map(|index| TextVersion::of_trajectory(self.data[index]));
+        let read: BTreeSet<usize> = self
+            .updates
+            .iter()
+            .flat_map(|(_, units)| units)
+            .flatten()
+            .copied()
+            .collect();
+        let shown = read
+            .into_iter()
+            .filter_map(|index| TextVersion::of_trajectory(self.data[index]));
         start.iter().copied().chain(shown).collect()
     }
 }
@@ -191,7 +253,13 @@ fn readable<'a>(
     let only_successes = matches!(algorithm, Algorithm::RejectionSampling { .. });
     let only_logged = matches!(algorithm, Algorithm::Grpo { .. } | Algorithm::Gigpo { .. });
     let only_with_states = matches!(algorithm, Algorithm::Gigpo { .. });
-    let only_scored = matches!(algorithm, Algorithm::Dqo { process_scores: true, .. });
+    let only_scored = matches!(
+        algorithm,
+        Algorithm::Dqo {
+            process_scores: true,
+            ..
+        }
+    );
     let mut may_read = |trajectory: &&Trajectory| {
         let turns = &trajectory.turns;
         let empty = turns.is_empty() || turns.iter().any(|turn| turn.completion_tokens.is_empty());
@@ -207,7 +275,10 @@ fn readable<'a>(
             &mut left_out.unlogged
         } else if only_with_states && turns.iter().any(|turn| turn.state.is_none()) {
             &mut left_out.stateless
-        } else if only_scored && trajectory.reward() < 0.5 && turns.iter().any(|turn| turn.process_score.is_none()) {
+        } else if only_scored
+            && trajectory.reward() < 0.5
+            && turns.iter().any(|turn| turn.process_score.is_none())
+        {
             &mut left_out.unscored
         } else {
             return true;
@@ -215,7 +286,10 @@ fn readable<'a>(
         *count += 1;
         false
     };
-    trajectories.iter().filter(|trajectory| may_read(trajectory)).collect()
+    trajectories
+        .iter()
+        .filter(|trajectory| may_read(trajectory))
+        .collect()
 }
 
 /// Indices of the trajectories of each game, games in the order in which they first occur.
@@ -224,7 +298,9 @@ fn by_game(data: &[&Trajectory]) -> Vec<Vec<usize>> {
     let mut games: Vec<Vec<usize>> = Vec::new();
     for (index, trajectory) in data.iter().enumerate() {
         let next = games.len();
-        let place = *places.entry((&trajectory.game_hash, &trajectory.game)).or_insert(next);
+        let place = *places
+            .entry((&trajectory.game_hash, &trajectory.game))
+            .or_insert(next);
         if place == next {
             games.push(Vec::new());
         }
@@ -238,7 +314,9 @@ fn advantages(algorithm: &Algorithm, data: &[&Trajectory]) -> Vec<Vec<f64>> {
     let mut all = vec![Vec::new(); data.len()];
     let (anchor, omega) = match *algorithm {
         Algorithm::Grpo { .. } => (None, 0.0),
-        Algorithm::Gigpo { discount, omega, .. } => (Some(discount), omega),
+        Algorithm::Gigpo {
+            discount, omega, ..
+        } => (Some(discount), omega),
         _ => return all,
     };
     for game in by_game(data) {
@@ -246,10 +324,16 @@ fn advantages(algorithm: &Algorithm, data: &[&Trajectory]) -> Vec<Vec<f64>> {
         let of_episodes = grpo::group_advantages(&returns);
         let of_turns = match anchor {
             Some(discount) => {
-                let steps: Vec<_> = game.iter().map(|index| anchor_steps(data[*index], discount)).collect();
+                let steps: Vec<_> = game
+                    .iter()
+                    .map(|index| anchor_steps(data[*index], discount))
+                    .collect();
                 gigpo::anchor_advantages(&steps)
             }
-            None => game.iter().map(|index| vec![0.0; data[*index].turns.len()]).collect(),
+            None => game
+                .iter()
+                .map(|index| vec![0.0; data[*index].turns.len()])
+                .collect(),
         };
         for ((index, of_episode), of_turns) in game.into_iter().zip(of_episodes).zip(of_turns) {
             all[index] = gigpo::combined(of_episode, &of_turns, omega);
@@ -275,12 +359,18 @@ fn units(algorithm: &Algorithm, data: &[&Trajectory], advantages: &[Vec<f64>]) -
         Algorithm::Dpo { pairs, .. } => {
             let mut outcomes = vec![(0, false); data.len()];
             for (game, indices) in by_game(data).into_iter().enumerate() {
-                indices.into_iter().for_each(|index| outcomes[index] = (game, data[index].reward() > 0.5));
+                indices
+                    .into_iter()
+                    .for_each(|index| outcomes[index] = (game, data[index].reward() > 0.5));
             }
-            dpo::pairs(&outcomes, *pairs).into_iter().map(Vec::from).collect()
+            dpo::pairs(&outcomes, *pairs)
+                .into_iter()
+                .map(Vec::from)
+                .collect()
         }
         Algorithm::Grpo { .. } | Algorithm::Gigpo { .. } => {
-            let speaks = |index: &usize| advantages[*index].iter().any(|advantage| *advantage != 0.0);
+            let speaks =
+                |index: &usize| advantages[*index].iter().any(|advantage| *advantage != 0.0);
             (0..data.len()).filter(speaks).map(alone).collect()
         }
         _ => (0..data.len()).map(alone).collect(),
@@ -289,7 +379,11 @@ fn units(algorithm: &Algorithm, data: &[&Trajectory], advantages: &[Vec<f64>]) -
 
 /// `won` or `lost`, where all are.
 fn one_sided(data: &[&Trajectory]) -> Option<&'static str> {
-    match data.iter().filter(|trajectory| trajectory.reward() > 0.5).count() {
+    match data
+        .iter()
+        .filter(|trajectory| trajectory.reward() > 0.5)
+        .count()
+    {
         0 => Some("lost"),
         all if all == data.len() => Some("won"),
         _ => None,
@@ -297,8 +391,15 @@ fn one_sided(data: &[&Trajectory]) -> Option<&'static str> {
 }
 
 /// Sets the units of some games aside.
-fn hold_out(recipe: &LessonRecipe, units: Vec<Unit>, data: &[&Trajectory], seed: u64) -> (Vec<Unit>, Vec<Unit>) {
-    let Some(early_stopping) = recipe.early_stopping else { return (units, Vec::new()) };
+fn hold_out(
+    recipe: &LessonRecipe,
+    units: Vec<Unit>,
+    data: &[&Trajectory],
+    seed: u64,
+) -> (Vec<Unit>, Vec<Unit>) {
+    let Some(early_stopping) = recipe.early_stopping else {
+        return (units, Vec::new());
+    };
     let mut games = by_game(data);
     games.shuffle(&mut StdRng::seed_from_u64(seed));
     let count = (games.len() as f64 * early_stopping.share).ceil() as usize;
@@ -310,13 +411,24 @@ fn hold_out(recipe: &LessonRecipe, units: Vec<Unit>, data: &[&Trajectory], seed:
 /// to length, because length tells the outcome: a batch of short episodes is a batch of successes.
 fn updates(recipe: &LessonRecipe, units: &[Unit], seed: u64) -> Vec<(usize, Vec<Unit>)> {
     let optimizer = &recipe.optimizer;
-    let epochs = if optimizer.updates == 0 { optimizer.epochs } else { usize::MAX };
-    let updates = if optimizer.updates == 0 { usize::MAX } else { optimizer.updates };
+    let epochs = if optimizer.updates == 0 {
+        optimizer.epochs
+    } else {
+        usize::MAX
+    };
+    let updates = if optimizer.updates == 0 {
+        usize::MAX
+    } else {
+        optimizer.updates
+    };
     let together = (optimizer.batch / units[0].len()).max(1);
     let epoch = |epoch: usize| {
         let mut order = units.to_vec();
         order.shuffle(&mut StdRng::seed_from_u64(seed.wrapping_add(epoch as u64)));
-        order.chunks(together).map(|batch| (epoch, batch.to_vec())).collect::<Vec<_>>()
+        order
+            .chunks(together)
+            .map(|batch| (epoch, batch.to_vec()))
+            .collect::<Vec<_>>()
     };
     (0..epochs).flat_map(epoch).take(updates).collect()
 }

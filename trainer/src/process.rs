@@ -29,8 +29,19 @@ use scenarios::{Outcome, Protocol, Task, Trajectory, Turn, World};
 #[must_use]
 pub fn process_scores(turns: usize, won_from: &[usize]) -> Vec<f64> {
     let longest = won_from.iter().copied().max().unwrap_or(0);
-    assert!(longest == 0 || longest < turns, "a beginning of {longest} turns of an episode of {turns}");
-    (0..turns).map(|turn| if turn < longest { 1.0 / turns as f64 } else { 0.0 }).collect()
+    assert!(
+        longest == 0 || longest < turns,
+        "a beginning of {longest} turns of an episode of {turns}"
+    );
+    (0..turns)
+        .map(|turn| {
+            if turn < longest {
+                1.0 / turns as f64
+            } else {
+                0.0
+            }
+        })
+        .collect()
 }
 
 /// Whether an episode gets process scores: it ended, and not in success. One that was lost to the world says nothing.
@@ -49,8 +60,14 @@ pub fn is_scored(outcome: Outcome) -> bool {
 #[must_use]
 pub fn with_scores(episode: &Trajectory, scores: &[f64]) -> Trajectory {
     assert_eq!(scores.len(), episode.turns.len(), "one score for each turn");
-    let scored = |(turn, score): (&Turn, &f64)| Turn { process_score: Some(*score), ..turn.clone() };
-    Trajectory { turns: episode.turns.iter().zip(scores).map(scored).collect(), ..episode.clone() }
+    let scored = |(turn, score): (&Turn, &f64)| Turn {
+        process_score: Some(*score),
+        ..turn.clone()
+    };
+    Trajectory {
+        turns: episode.turns.iter().zip(scores).map(scored).collect(),
+        ..episode.clone()
+    }
 }
 
 /// How an episode is completed that was played under `protocol`: in the same way, but never searched, and never greedily,
@@ -58,8 +75,16 @@ pub fn with_scores(episode: &Trajectory, scores: &[f64]) -> Trajectory {
 #[must_use]
 pub fn completing(protocol: &Protocol, context_limit: usize) -> Protocol {
     Protocol {
-        temperature: if protocol.temperature == 0.0 { 1.0 } else { protocol.temperature },
-        context_limit: if protocol.context_limit == 0 { context_limit } else { protocol.context_limit },
+        temperature: if protocol.temperature == 0.0 {
+            1.0
+        } else {
+            protocol.temperature
+        },
+        context_limit: if protocol.context_limit == 0 {
+            context_limit
+        } else {
+            protocol.context_limit
+        },
         search: None,
         ..protocol.clone()
     }
@@ -134,7 +159,10 @@ pub fn score_episodes<P: Policy>(
     scoring: Scoring,
     mut record: impl FnMut(&Trajectory, Found) -> Result<(), TrainerError>,
 ) -> Result<Cost, TrainerError> {
-    assert!(scoring.completions > 0 && scoring.stride > 0, "completions and a stride above 0");
+    assert!(
+        scoring.completions > 0 && scoring.stride > 0,
+        "completions and a stride above 0"
+    );
     let at_once = (4 * scoring.pool.episodes / scoring.completions).max(1);
     let mut waiting = failed.iter();
     let mut open: Vec<Open<'_>> = Vec::new();
@@ -144,8 +172,15 @@ pub fn score_episodes<P: Policy>(
             && let Some(failed) = waiting.next()
         {
             match failed.episode.turns.len() {
-                turns @ (0 | 1) => record(failed.episode, Found::Scores(process_scores(turns, &[])))?,
-                turns => open.push(Open { failed: *failed, next: turns - 1, won: 0, lost: None }),
+                turns @ (0 | 1) => {
+                    record(failed.episode, Found::Scores(process_scores(turns, &[])))?
+                }
+                turns => open.push(Open {
+                    failed: *failed,
+                    next: turns - 1,
+                    won: 0,
+                    lost: None,
+                }),
             }
         }
         if open.is_empty() {
@@ -183,7 +218,10 @@ fn complete<'a, P: Policy>(
     };
     let jobs: Vec<Job<'a>> = open.iter().enumerate().flat_map(completions).collect();
     play_episodes(policy, world, &jobs, protocol, scoring.pool, |completion| {
-        if let Some(reason) = policy.gone().filter(|_| completion.outcome == Outcome::EnvFailed) {
+        if let Some(reason) = policy
+            .gone()
+            .filter(|_| completion.outcome == Outcome::EnvFailed)
+        {
             return Err(TrainerError::Gone(reason));
         }
         let one = &mut open[completion.repetition / scoring.completions];
@@ -216,7 +254,9 @@ impl Open<'_> {
 /// One seed out of those of the command and the episode, and two small numbers.
 fn completion_seed(seed: u64, episode: u64, turns: usize, completion: usize) -> u64 {
     let parts = [episode, turns as u64, completion as u64];
-    parts.into_iter().fold(seed, |mixed, part| mixed.wrapping_mul(1_000_003).wrapping_add(part))
+    parts.into_iter().fold(seed, |mixed, part| {
+        mixed.wrapping_mul(1_000_003).wrapping_add(part)
+    })
 }
 
 #[cfg(test)]
@@ -243,7 +283,11 @@ mod tests {
 
     #[test]
     fn completions_are_never_greedy() {
-        let protocol = |temperature, context_limit| Protocol { temperature, context_limit, ..Protocol::default() };
+        let protocol = |temperature, context_limit| Protocol {
+            temperature,
+            context_limit,
+            ..Protocol::default()
+        };
         assert_eq!(completing(&protocol(0.0, 0), 512), protocol(1.0, 512));
         assert_eq!(completing(&protocol(0.3, 100), 512), protocol(0.3, 100));
     }

@@ -262,7 +262,9 @@ impl LessonRecipe {
     /// # Errors
     /// Says which key does not fit.
     pub fn check(&self) -> Result<(), String> {
-        self.problem().map_or(Ok(()), |problem| Err(format!("lesson {:?}: {problem}", self.name)))
+        self.problem().map_or(Ok(()), |problem| {
+            Err(format!("lesson {:?}: {problem}", self.name))
+        })
     }
 
     fn problem(&self) -> Option<String> {
@@ -271,16 +273,24 @@ impl LessonRecipe {
             return some("the name must do as a folder's");
         }
         if ["eval", "rollouts"].contains(&self.name.as_str()) {
-            return some("the name is taken: evaluations and rollouts stand beside the lesson's folder");
+            return some(
+                "the name is taken: evaluations and rollouts stand beside the lesson's folder",
+            );
         }
         if self.data.is_empty() {
             return some("data is empty");
         }
-        if self
-            .data
-            .iter()
-            .any(|data| matches!(data, Data::ChosenRollouts { last: 0, won_per_game: 0, lost: Lost::Kept, .. }))
-        {
+        if self.data.iter().any(|data| {
+            matches!(
+                data,
+                Data::ChosenRollouts {
+                    last: 0,
+                    won_per_game: 0,
+                    lost: Lost::Kept,
+                    ..
+                }
+            )
+        }) {
             return some(
                 "chosen_rollouts: say last, won_per_game or lost = \"left_out\"; \"rollouts\" are all of them",
             );
@@ -299,26 +309,43 @@ impl LessonRecipe {
             }
         }
         let fresh = self.from == Start::Fresh;
-        if self.is_learned_once() && self.data.iter().any(|data| !matches!(data, Data::Demonstrations | Data::Guided)) {
+        if self.is_learned_once()
+            && self
+                .data
+                .iter()
+                .any(|data| !matches!(data, Data::Demonstrations | Data::Guided))
+        {
             return some("it is learned before the first rollouts, so it has none to learn from");
         }
         let (algorithm, kind) = (&self.algorithm, self.algorithm.kind());
         if fresh && algorithm.has_reference() {
-            return Some(format!("{kind} needs a reference: from = \"collector\", or a lesson"));
+            return Some(format!(
+                "{kind} needs a reference: from = \"collector\", or a lesson"
+            ));
         }
         if self.reference == ReferenceUse::Cached {
             match algorithm {
                 Algorithm::Kto { .. } => {
-                    return some("reference = \"cached\": kto asks the reference about pairs made anew in every batch");
+                    return some(
+                        "reference = \"cached\": kto asks the reference about pairs made anew in every batch",
+                    );
                 }
-                _ if !algorithm.has_reference() => return Some(format!("reference = \"cached\": {kind} has none")),
+                _ if !algorithm.has_reference() => {
+                    return Some(format!("reference = \"cached\": {kind} has none"));
+                }
                 _ if algorithm.alpha().is_some_and(|alpha| alpha > 0.0) => {
-                    return some("reference = \"cached\": the exact KL needs it live; set alpha = 0");
+                    return some(
+                        "reference = \"cached\": the exact KL needs it live; set alpha = 0",
+                    );
                 }
                 _ => {}
             }
         }
-        if let Some(EarlyStopping { share, every, patience }) = self.early_stopping
+        if let Some(EarlyStopping {
+            share,
+            every,
+            patience,
+        }) = self.early_stopping
             && !(share > 0.0 && share < 1.0 && every > 0 && patience > 0)
         {
             return some("early_stopping: share must be in (0, 1), every and patience above 0");
@@ -327,8 +354,13 @@ impl LessonRecipe {
             if !(share > 0.0 && share <= 1.0) {
                 return some("thinned must be in (0, 1]");
             }
-            if !matches!(algorithm, Algorithm::Sft { .. } | Algorithm::RejectionSampling { .. }) {
-                return Some(format!("thinned: {kind} learns from what was played as it was played"));
+            if !matches!(
+                algorithm,
+                Algorithm::Sft { .. } | Algorithm::RejectionSampling { .. }
+            ) {
+                return Some(format!(
+                    "thinned: {kind} learns from what was played as it was played"
+                ));
             }
         }
         algorithm.check().err()
@@ -516,11 +548,24 @@ impl Algorithm {
     #[must_use]
     pub fn critic(&self) -> Option<CriticRecipe> {
         match *self {
-            Self::Oreo { value_learning_rate: learning_rate, value_warmup: warmup, .. }
-            | Self::Dqo { value_learning_rate: learning_rate, value_warmup: warmup, .. }
-            | Self::Dro { value_learning_rate: learning_rate, value_warmup: warmup, .. } => {
-                Some(CriticRecipe { learning_rate, warmup })
+            Self::Oreo {
+                value_learning_rate: learning_rate,
+                value_warmup: warmup,
+                ..
             }
+            | Self::Dqo {
+                value_learning_rate: learning_rate,
+                value_warmup: warmup,
+                ..
+            }
+            | Self::Dro {
+                value_learning_rate: learning_rate,
+                value_warmup: warmup,
+                ..
+            } => Some(CriticRecipe {
+                learning_rate,
+                warmup,
+            }),
             _ => None,
         }
     }
@@ -535,7 +580,9 @@ impl Algorithm {
     #[must_use]
     pub fn alpha(&self) -> Option<f64> {
         match *self {
-            Self::Oreo { alpha, .. } | Self::Grpo { alpha, .. } | Self::Gigpo { alpha, .. } => Some(alpha),
+            Self::Oreo { alpha, .. } | Self::Grpo { alpha, .. } | Self::Gigpo { alpha, .. } => {
+                Some(alpha)
+            }
             _ => None,
         }
     }
@@ -558,15 +605,25 @@ impl Algorithm {
 
     /// Names the number that does not fit.
     fn check(&self) -> Result<(), String> {
-        let within = |name: &str, value: f64, fits: bool, range: &str| match fits && value.is_finite() {
-            true => Ok(()),
-            false => Err(format!("{name} = {value} must be {range}")),
-        };
+        let within =
+            |name: &str, value: f64, fits: bool, range: &str| match fits && value.is_finite() {
+                true => Ok(()),
+                false => Err(format!("{name} = {value} must be {range}")),
+            };
         let positive = |name: &str, value: f64| within(name, value, value > 0.0, "above 0");
         let not_negative = |name: &str, value: f64| within(name, value, value >= 0.0, "0 or more");
-        if let Some(CriticRecipe { learning_rate, warmup }) = self.critic() {
+        if let Some(CriticRecipe {
+            learning_rate,
+            warmup,
+        }) = self.critic()
+        {
             not_negative("value_learning_rate", learning_rate)?;
-            within("value_warmup", warmup, (0.0..=1.0).contains(&warmup), "in [0, 1]")?;
+            within(
+                "value_warmup",
+                warmup,
+                (0.0..=1.0).contains(&warmup),
+                "in [0, 1]",
+            )?;
         }
         if let Some(alpha) = self.alpha() {
             not_negative("alpha", alpha)?;
@@ -575,7 +632,10 @@ impl Algorithm {
             Self::Dqo { level, .. } | Self::Grpo { level, .. } | Self::Gigpo { level, .. }
                 if level == Level::Response =>
             {
-                return Err(format!("level = \"response\": {} has turn and token", self.kind()));
+                return Err(format!(
+                    "level = \"response\": {} has turn and token",
+                    self.kind()
+                ));
             }
             _ => {}
         }
@@ -590,15 +650,29 @@ impl Algorithm {
                 positive("beta", beta)?;
                 positive("pairs", pairs as f64)
             }
-            Self::Kto { beta, desirable, undesirable } => {
+            Self::Kto {
+                beta,
+                desirable,
+                undesirable,
+            } => {
                 positive("beta", beta)?;
                 positive("desirable", desirable)?;
                 positive("undesirable", undesirable)
             }
             Self::Grpo { clip, .. } => positive("clip", clip),
-            Self::Gigpo { clip, discount, omega, .. } => {
+            Self::Gigpo {
+                clip,
+                discount,
+                omega,
+                ..
+            } => {
                 positive("clip", clip)?;
-                within("discount", discount, discount > 0.0 && discount <= 1.0, "above 0, at most 1")?;
+                within(
+                    "discount",
+                    discount,
+                    discount > 0.0 && discount <= 1.0,
+                    "above 0, at most 1",
+                )?;
                 not_negative("omega", omega)
             }
         }
@@ -672,7 +746,8 @@ impl Recipe {
     /// Never: a test reads it.
     #[must_use]
     pub fn quickstart() -> Self {
-        toml::from_str(include_str!("../recipes/quickstart.toml")).expect("the built-in recipe is read by a test")
+        toml::from_str(include_str!("../recipes/quickstart.toml"))
+            .expect("the built-in recipe is read by a test")
     }
 
     /// Reads a recipe; a relative game folder is relative to the recipe.
@@ -688,7 +763,9 @@ impl Recipe {
         {
             *games = parent.join(&*games);
         }
-        recipe.check().map_err(|reason| TrainerError::content(path, reason))?;
+        recipe
+            .check()
+            .map_err(|reason| TrainerError::content(path, reason))?;
         Ok(recipe)
     }
 
@@ -696,10 +773,21 @@ impl Recipe {
     /// policy wins nothing, so every lesson reads the demonstrations too.
     pub fn shrink(&mut self) {
         self.name += "-quick";
-        if let GamesRecipe::Household { train, valid_train, seen, unseen, .. } = &mut self.games {
+        if let GamesRecipe::Household {
+            train,
+            valid_train,
+            seen,
+            unseen,
+            ..
+        } = &mut self.games
+        {
             (*train, *valid_train, *seen, *unseen) = (24, 6, 6, 6);
         }
-        (self.demonstrations.games, self.collect.games, self.collect.repetitions) = (24, 12, 2);
+        (
+            self.demonstrations.games,
+            self.collect.games,
+            self.collect.repetitions,
+        ) = (24, 12, 2);
         for guided in &mut self.guided {
             (guided.games, guided.repetitions) = (12, 1);
         }
@@ -714,8 +802,14 @@ impl Recipe {
 
     /// Those who are guided before a lesson, by its place.
     pub fn students_before(&self, lesson: usize) -> impl Iterator<Item = &GuidedRecipe> {
-        let stands_before = move |student: &str| self.lessons[..lesson].iter().any(|before| before.name == student);
-        self.guided.iter().filter(move |guided| stands_before(&guided.student))
+        let stands_before = move |student: &str| {
+            self.lessons[..lesson]
+                .iter()
+                .any(|before| before.name == student)
+        };
+        self.guided
+            .iter()
+            .filter(move |guided| stands_before(&guided.student))
     }
 
     /// Refuses recipes that cannot be followed.
@@ -723,10 +817,16 @@ impl Recipe {
     /// # Errors
     /// Says which key does not fit.
     pub fn check(&self) -> Result<(), String> {
-        let names: Vec<&str> = self.lessons.iter().map(|lesson| lesson.name.as_str()).collect();
+        let names: Vec<&str> = self
+            .lessons
+            .iter()
+            .map(|lesson| lesson.name.as_str())
+            .collect();
         for name in [&self.collect.policy, &self.collect.then] {
             if !names.contains(&name.as_str()) {
-                return Err(format!("collect: there is no lesson {name:?}; lessons are {names:?}"));
+                return Err(format!(
+                    "collect: there is no lesson {name:?}; lessons are {names:?}"
+                ));
             }
         }
         for (index, lesson) in self.lessons.iter().enumerate() {
@@ -735,19 +835,31 @@ impl Recipe {
             }
             lesson.check()?;
             if let Start::Lesson(start) = &lesson.from
-                && !self.lessons[..index].iter().any(|before| before.name == *start && before.is_learned_once())
+                && !self.lessons[..index]
+                    .iter()
+                    .any(|before| before.name == *start && before.is_learned_once())
             {
                 let hint = "a lesson that stands before it and is not from = \"collector\"";
-                return Err(format!("lesson {:?}: it cannot start from {start:?}\nhint: {hint}", lesson.name));
+                return Err(format!(
+                    "lesson {:?}: it cannot start from {start:?}\nhint: {hint}",
+                    lesson.name
+                ));
             }
             if lesson.data.contains(&Data::Guided) && self.students_before(index).next().is_none() {
                 let hint = "[[guided]] student = NAME, a lesson that stands before it and is not from = \"collector\"";
-                return Err(format!("lesson {:?}: nobody was guided before it\nhint: {hint}", lesson.name));
+                return Err(format!(
+                    "lesson {:?}: nobody was guided before it\nhint: {hint}",
+                    lesson.name
+                ));
             }
         }
         for (index, guided) in self.guided.iter().enumerate() {
             let student = &guided.student;
-            if !self.lessons.iter().any(|lesson| lesson.name == *student && lesson.is_learned_once()) {
+            if !self
+                .lessons
+                .iter()
+                .any(|lesson| lesson.name == *student && lesson.is_learned_once())
+            {
                 return Err(format!(
                     "guided: no lesson {student:?} is learned before the first rollouts; lessons are {names:?}"
                 ));
@@ -755,18 +867,27 @@ impl Recipe {
             if guided.repetitions == 0 {
                 return Err(format!("guided: {student:?}: repetitions must be above 0"));
             }
-            if self.guided[..index].iter().any(|other| other.student == *student) {
+            if self.guided[..index]
+                .iter()
+                .any(|other| other.student == *student)
+            {
                 return Err(format!("guided: {student:?} stands there twice"));
             }
         }
-        let collector = self.lessons.iter().find(|lesson| lesson.name == self.collect.policy);
+        let collector = self
+            .lessons
+            .iter()
+            .find(|lesson| lesson.name == self.collect.policy);
         if collector.is_some_and(|lesson| !lesson.is_learned_once()) {
             return Err("collect.policy must be a lesson that is not from = \"collector\"".into());
         }
         if self.evaluate.best_of.contains(&0) || self.evaluate.best_of.is_empty() {
             return Err("evaluate.best_of: K starts at 1".into());
         }
-        self.model.config(self.model.vocabulary).check().map_err(|e| e.to_string())
+        self.model
+            .config(self.model.vocabulary)
+            .check()
+            .map_err(|e| e.to_string())
     }
 }
 
@@ -777,7 +898,9 @@ impl Recipe {
 pub fn open_lesson(path: &Path) -> Result<LessonRecipe, TrainerError> {
     let text = std::fs::read_to_string(path).map_err(TrainerError::file(path))?;
     let lesson: LessonRecipe = toml::from_str(&text).map_err(|e| TrainerError::content(path, e))?;
-    lesson.check().map_err(|reason| TrainerError::content(path, reason))?;
+    lesson
+        .check()
+        .map_err(|reason| TrainerError::content(path, reason))?;
     Ok(lesson)
 }
 
@@ -795,7 +918,12 @@ mod tests {
         let mut quick = Recipe::quickstart();
         quick.shrink();
         assert_eq!(quick.check(), Ok(()));
-        assert!(quick.lessons.iter().all(|lesson| lesson.data.contains(&Data::Demonstrations)));
+        assert!(
+            quick
+                .lessons
+                .iter()
+                .all(|lesson| lesson.data.contains(&Data::Demonstrations))
+        );
     }
 
     #[test]
@@ -808,10 +936,21 @@ mod tests {
     #[test]
     fn the_precision_is_written_down_whether_asked_for_or_not() {
         let mut recipe = Recipe::quickstart();
-        assert!(recipe.lessons.iter().all(|lesson| lesson.precision == Precision::F32));
+        assert!(
+            recipe
+                .lessons
+                .iter()
+                .all(|lesson| lesson.precision == Precision::F32)
+        );
         recipe.lessons[1].precision = Precision::Bf16;
         let text = toml::to_string(&recipe).expect("writes");
-        assert_eq!((text.matches("precision = \"f32\"").count(), text.matches("precision = \"bf16\"").count()), (2, 1));
+        assert_eq!(
+            (
+                text.matches("precision = \"f32\"").count(),
+                text.matches("precision = \"bf16\"").count()
+            ),
+            (2, 1)
+        );
     }
 
     fn refused(from: &str, to: &str) -> String {
@@ -827,10 +966,18 @@ mod tests {
     #[test]
     fn the_recipes_beside_the_code_can_be_followed() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes");
-        let compared = Recipe::open(&folder.join("compare.toml")).expect("reads").lessons;
+        let compared = Recipe::open(&folder.join("compare.toml"))
+            .expect("reads")
+            .lessons;
         let mut kinds: Vec<&str> = Vec::new();
-        for entry in std::fs::read_dir(&folder).expect("the folder").map(|entry| entry.expect("an entry").path()) {
-            let name = entry.file_stem().and_then(|name| name.to_str()).expect("a name");
+        for entry in std::fs::read_dir(&folder)
+            .expect("the folder")
+            .map(|entry| entry.expect("an entry").path())
+        {
+            let name = entry
+                .file_stem()
+                .and_then(|name| name.to_str())
+                .expect("a name");
             if let Some(lesson) = compared.iter().find(|lesson| lesson.name == name) {
                 assert_eq!(open_lesson(&entry).expect("reads"), *lesson, "{name}");
                 kinds.push(lesson.algorithm.kind());
@@ -840,7 +987,20 @@ mod tests {
         }
         kinds.sort_unstable();
         kinds.dedup();
-        assert_eq!(kinds, ["dpo", "dqo", "dro", "gigpo", "grpo", "kto", "oreo", "rejection_sampling", "sft"]);
+        assert_eq!(
+            kinds,
+            [
+                "dpo",
+                "dqo",
+                "dro",
+                "gigpo",
+                "grpo",
+                "kto",
+                "oreo",
+                "rejection_sampling",
+                "sft"
+            ]
+        );
     }
 
     /// What real ALFWorld is measured with: the recipes of more seeds and of the loop are the first with fewer lessons.
@@ -849,9 +1009,17 @@ mod tests {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results/alfworld");
         let open = |name: &str| Recipe::open(&folder.join(name)).expect("reads");
         let mut every = open("recipe.toml");
-        every.lessons.retain(|lesson| !["rejection-sampling", "dpo", "oreo-token"].contains(&lesson.name.as_str()));
+        every.lessons.retain(|lesson| {
+            !["rejection-sampling", "dpo", "oreo-token"].contains(&lesson.name.as_str())
+        });
         assert_eq!(open("seeds.toml"), every);
-        assert_eq!(open("loop.toml"), Recipe { iterations: 3, ..every });
+        assert_eq!(
+            open("loop.toml"),
+            Recipe {
+                iterations: 3,
+                ..every
+            }
+        );
     }
 
     /// Without the key, a recipe is written and hashed as it was before there was one.
@@ -863,19 +1031,28 @@ mod tests {
         let text = toml::to_string(&recipe).expect("writes");
         assert!(text.contains("names = \"apart\""), "{text}");
         assert_eq!(toml::from_str::<Recipe>(&text).expect("reads"), recipe);
-        assert!(refused("context", "names = \"joined\"\ncontext").contains("unknown variant `joined`"));
+        assert!(
+            refused("context", "names = \"joined\"\ncontext").contains("unknown variant `joined`")
+        );
     }
 
     /// A lesson's table with one line in the place of another.
     fn refused_lesson(file: &str, from: &str, to: &str) -> String {
-        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes").join(file));
+        let text = std::fs::read_to_string(
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("recipes")
+                .join(file),
+        );
         let text = text.expect("a recipe");
         assert!(text.contains(from), "{from} is not in {file}");
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("lesson.toml");
         std::fs::write(&path, text.replacen(from, to, 1)).expect("writes");
         let error = open_lesson(&path).expect_err("refused").to_string();
-        assert!(error.starts_with(&path.display().to_string()), "{error} does not name the file");
+        assert!(
+            error.starts_with(&path.display().to_string()),
+            "{error} does not name the file"
+        );
         error
     }
 
@@ -883,29 +1060,59 @@ mod tests {
     fn a_lesson_that_cannot_be_followed_is_refused_by_name() {
         let oreo = |from: &str, to: &str| refused_lesson("oreo-turn.toml", from, to);
         assert!(oreo("beta = 0.1, ", "").contains("missing field `beta`"));
-        assert!(oreo("beta = 0.1", "beta = \"0.1\"").contains("invalid type: string \"0.1\", expected f64"));
+        assert!(
+            oreo("beta = 0.1", "beta = \"0.1\"")
+                .contains("invalid type: string \"0.1\", expected f64")
+        );
         assert!(oreo("beta = 0.1", "beta = 0.0").contains("beta = 0 must be above 0"));
         assert!(oreo("beta = 0.1", "beta = 0.1, gamma = 1").contains("unknown field `gamma`"));
         assert!(oreo("level = \"turn\"", "level = \"word\"").contains("unknown variant `word`"));
-        assert!(oreo("value_warmup = 0.15", "value_warmup = 1.5").contains("value_warmup = 1.5 must be in [0, 1]"));
-        assert!(oreo("batch = 16", "batch = 0").contains("batch, and epochs or updates, must be above 0"));
-        assert!(oreo("learning_rate = 1e-4", "learning_rate = nan").contains("learning_rate = NaN must be 0 or more"));
-        assert!(oreo("\"collector\"", "\"fresh\"").contains("learned before the first rollouts, so it has none"));
-        assert!(oreo("optimizer", "reference = \"cached\"\noptimizer").contains("the exact KL needs it live"));
+        assert!(
+            oreo("value_warmup = 0.15", "value_warmup = 1.5")
+                .contains("value_warmup = 1.5 must be in [0, 1]")
+        );
+        assert!(
+            oreo("batch = 16", "batch = 0")
+                .contains("batch, and epochs or updates, must be above 0")
+        );
+        assert!(
+            oreo("learning_rate = 1e-4", "learning_rate = nan")
+                .contains("learning_rate = NaN must be 0 or more")
+        );
+        assert!(
+            oreo("\"collector\"", "\"fresh\"")
+                .contains("learned before the first rollouts, so it has none")
+        );
+        assert!(
+            oreo("optimizer", "reference = \"cached\"\noptimizer")
+                .contains("the exact KL needs it live")
+        );
         let early = "early_stopping = { share = 1.0, every = 5, patience = 2 }\noptimizer";
         assert!(oreo("optimizer", early).contains("early_stopping: share must be in (0, 1)"));
-        assert!(oreo("optimizer", "thinned = 0.5\noptimizer").contains("thinned: oreo learns from what was played"));
         assert!(
-            refused_lesson("sft.toml", "optimizer", "thinned = 1.5\noptimizer").contains("thinned must be in (0, 1]")
+            oreo("optimizer", "thinned = 0.5\noptimizer")
+                .contains("thinned: oreo learns from what was played")
+        );
+        assert!(
+            refused_lesson("sft.toml", "optimizer", "thinned = 1.5\noptimizer")
+                .contains("thinned must be in (0, 1]")
         );
         let lora = "lora = { rank = 4, alpha = 8.0 }\noptimizer = { last_layers = 1, ";
         assert!(oreo("optimizer = { ", lora).contains("lora and last_layers exclude each other"));
-        assert!(refused_lesson("dqo.toml", "\"turn\"", "\"response\"").contains("dqo has turn and token"));
-        assert!(refused_lesson("dqo.toml", "lambda = 0.95", "lambda = 1.5").contains("lambda = 1.5 must be in [0, 1]"));
         assert!(
-            refused_lesson("gigpo.toml", "discount = 0.95", "discount = 0.0").contains("discount = 0 must be above 0")
+            refused_lesson("dqo.toml", "\"turn\"", "\"response\"")
+                .contains("dqo has turn and token")
         );
-        let cached = |file: &str| refused_lesson(file, "optimizer", "reference = \"cached\"\noptimizer");
+        assert!(
+            refused_lesson("dqo.toml", "lambda = 0.95", "lambda = 1.5")
+                .contains("lambda = 1.5 must be in [0, 1]")
+        );
+        assert!(
+            refused_lesson("gigpo.toml", "discount = 0.95", "discount = 0.0")
+                .contains("discount = 0 must be above 0")
+        );
+        let cached =
+            |file: &str| refused_lesson(file, "optimizer", "reference = \"cached\"\noptimizer");
         assert!(cached("kto.toml").contains("kto asks the reference about pairs"));
         assert!(cached("rejection-sampling.toml").contains("rejection_sampling has none"));
     }
@@ -913,23 +1120,29 @@ mod tests {
     #[test]
     fn rollouts_are_chosen_by_a_table_that_survives_its_file() {
         let mut recipe = Recipe::quickstart();
-        let text =
-            "data = [\"demonstrations\", { chosen_rollouts = { last = 2, won_per_game = 3, prefer = \"random\" } }]";
+        let text = "data = [\"demonstrations\", { chosen_rollouts = { last = 2, won_per_game = 3, prefer = \"random\" } }]";
         let table: toml::Table = text.parse().expect("TOML");
         recipe.lessons[1].data = table["data"].clone().try_into().expect("sources");
-        let expected = Data::ChosenRollouts { last: 2, won_per_game: 3, prefer: Prefer::Random, lost: Lost::Kept };
+        let expected = Data::ChosenRollouts {
+            last: 2,
+            won_per_game: 3,
+            prefer: Prefer::Random,
+            lost: Lost::Kept,
+        };
         assert_eq!(recipe.lessons[1].data, [Data::Demonstrations, expected]);
         let written = toml::to_string(&recipe).expect("writes");
         assert_eq!(toml::from_str::<Recipe>(&written).expect("reads"), recipe);
         assert_eq!(recipe.check(), Ok(()));
         let from = "data = [\"rollouts\"]";
-        let chosen = |table: &str| refused(from, &format!("data = [{{ chosen_rollouts = {table} }}]"));
+        let chosen =
+            |table: &str| refused(from, &format!("data = [{{ chosen_rollouts = {table} }}]"));
         let said = chosen("{ last = 2, most = 3 }");
         assert!(said.contains("unexpected keys in table: most"), "{said}");
         assert!(chosen("{ prefer = \"longest\" }").contains("unknown variant `longest`"));
         assert!(chosen("{}").contains("chosen_rollouts: say last, won_per_game or lost"));
         assert!(
-            refused("name = \"rejection-sampling\"", "name = \"eval\"").contains("the name is taken"),
+            refused("name = \"rejection-sampling\"", "name = \"eval\"")
+                .contains("the name is taken"),
             "a folder of that name"
         );
     }
@@ -939,8 +1152,13 @@ mod tests {
         assert!(refused("kind = \"sft\"", "kind = \"sft\"\nbeta = 0.1").contains("beta"));
         assert!(refused("iterations = 1", "iterations = 1\nbudget = 3").contains("budget"));
         assert!(refused("iterations = 1", "iterations = \"one\"").contains("invalid type"));
-        assert!(refused("from = \"fresh\"", "from = \"fresh\"\nprecision = \"f16\"").contains("unknown variant `f16`"));
-        assert!(refused("policy = \"sft\"", "policy = \"gpt\"").contains("there is no lesson \"gpt\""));
+        assert!(
+            refused("from = \"fresh\"", "from = \"fresh\"\nprecision = \"f16\"")
+                .contains("unknown variant `f16`")
+        );
+        assert!(
+            refused("policy = \"sft\"", "policy = \"gpt\"").contains("there is no lesson \"gpt\"")
+        );
         assert!(refused("heads = 4", "heads = 5").contains("heads"));
     }
 }

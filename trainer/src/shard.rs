@@ -39,7 +39,9 @@ impl Shard {
         if index < of {
             Ok(Self { index, of })
         } else {
-            Err(format!("shard {index} of {of}: shards count from 0 to n - 1"))
+            Err(format!(
+                "shard {index} of {of}: shards count from 0 to n - 1"
+            ))
         }
     }
 
@@ -72,7 +74,11 @@ impl Shard {
     #[must_use]
     pub fn store(self, whole: &Path) -> PathBuf {
         let Self { index, of } = self;
-        if self.is_part() { whole.with_extension(format!("shard-{index}-of-{of}.jsonl")) } else { whole.into() }
+        if self.is_part() {
+            whole.with_extension(format!("shard-{index}-of-{of}.jsonl"))
+        } else {
+            whole.into()
+        }
     }
 }
 
@@ -80,7 +86,9 @@ impl FromStr for Shard {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let numbers = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+        let numbers = text
+            .split_once('/')
+            .and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
         let (index, of) = numbers.ok_or_else(|| format!("`{text}` is not I/N, as 0/4"))?;
         Self::new(index, of)
     }
@@ -107,7 +115,10 @@ pub fn whole_of(part: &Path) -> Option<(PathBuf, Shard)> {
 /// # Errors
 /// When the folder cannot be read.
 pub fn parts_of(whole: &Path) -> Result<Vec<PathBuf>, TrainerError> {
-    let folder = whole.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = whole
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     Ok(parts_in(folder)?
         .into_iter()
         .filter(|part| whole_of(part).is_some_and(|(w, _)| w.file_name() == whole.file_name()))
@@ -182,7 +193,12 @@ struct Game {
 }
 
 impl Assignment {
-    pub(crate) fn new<P: Policy>(policy: &P, tasks: &[&Task], protocol: &Protocol, round: Round) -> Self {
+    pub(crate) fn new<P: Policy>(
+        policy: &P,
+        tasks: &[&Task],
+        protocol: &Protocol,
+        round: Round,
+    ) -> Self {
         let line = |task: &&Task| format!("{}\t{}\t{}\n", task.split, task.id, task.hash);
         let common = Common {
             policy: policy.name(),
@@ -193,9 +209,21 @@ impl Assignment {
             games: tasks.len(),
             games_hash: hex_sha256(tasks.iter().map(line).collect::<String>().as_bytes()),
         };
-        let mine = tasks.iter().enumerate().filter(|(place, _)| round.shard.holds(*place));
-        let games = mine.map(|(_, task)| Game { id: task.id.clone(), hash: task.hash.clone() }).collect();
-        Self { shard: round.shard, common, games }
+        let mine = tasks
+            .iter()
+            .enumerate()
+            .filter(|(place, _)| round.shard.holds(*place));
+        let games = mine
+            .map(|(_, task)| Game {
+                id: task.id.clone(),
+                hash: task.hash.clone(),
+            })
+            .collect();
+        Self {
+            shard: round.shard,
+            common,
+            games,
+        }
     }
 
     fn path(store: &Path) -> PathBuf {
@@ -208,7 +236,9 @@ impl Assignment {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             bytes => {
                 let bytes = bytes.map_err(TrainerError::file(&path))?;
-                serde_json::from_slice(&bytes).map(Some).map_err(|e| TrainerError::content(&path, e))
+                serde_json::from_slice(&bytes)
+                    .map(Some)
+                    .map_err(|e| TrainerError::content(&path, e))
             }
         }
     }
@@ -221,8 +251,9 @@ impl Assignment {
             return if differences.is_empty() {
                 Ok(())
             } else {
-                let text =
-                    format!("the shard was begun otherwise: {differences}\nhint: choose another --out, or remove it");
+                let text = format!(
+                    "the shard was begun otherwise: {differences}\nhint: choose another --out, or remove it"
+                );
                 Err(TrainerError::content(&path, text))
             };
         }
@@ -238,12 +269,25 @@ impl Assignment {
 
     /// Game, seed and repetition of every episode.
     fn episodes(&self) -> impl Iterator<Item = (&Game, u64, usize)> {
-        let Common { seed, repetitions, .. } = self.common;
-        let round = Round { repetitions, seed, pool: Pool::default(), shard: self.shard };
+        let Common {
+            seed, repetitions, ..
+        } = self.common;
+        let round = Round {
+            repetitions,
+            seed,
+            pool: Pool::default(),
+            shard: self.shard,
+        };
         let place = move |index: usize| self.shard.index + index * self.shard.of;
         (0..repetitions).flat_map(move |repetition| {
             let games = self.games.iter().enumerate();
-            games.map(move |(index, game)| (game, episode_seed(&round, place(index), repetition), repetition))
+            games.map(move |(index, game)| {
+                (
+                    game,
+                    episode_seed(&round, place(index), repetition),
+                    repetition,
+                )
+            })
         })
     }
 }
@@ -275,16 +319,23 @@ pub fn merge(stores: &[PathBuf]) -> Result<Vec<Merged>, TrainerError> {
             let reason = "is no shard's store\nhint: they are named NAME.shard-I-of-N.jsonl";
             TrainerError::content(store, reason)
         })?;
-        rounds.entry(whole).or_default().insert(shard, store.clone());
+        rounds
+            .entry(whole)
+            .or_default()
+            .insert(shard, store.clone());
     }
-    rounds.into_iter().map(|(whole, parts)| merge_round(whole, &parts)).collect()
+    rounds
+        .into_iter()
+        .map(|(whole, parts)| merge_round(whole, &parts))
+        .collect()
 }
 
 fn merge_round(whole: PathBuf, parts: &BTreeMap<Shard, PathBuf>) -> Result<Merged, TrainerError> {
     let of: BTreeSet<usize> = parts.keys().map(|shard| shard.of).collect();
     let &[of] = of.iter().copied().collect::<Vec<_>>().as_slice() else {
-        let reason =
-            format!("there are shards of {of:?}: one round is shared out in one way\nhint: name the stores of one");
+        let reason = format!(
+            "there are shards of {of:?}: one round is shared out in one way\nhint: name the stores of one"
+        );
         return Err(TrainerError::content(&whole, reason));
     };
     let mut missing: Vec<String> = (0..of)
@@ -302,7 +353,10 @@ fn merge_round(whole: PathBuf, parts: &BTreeMap<Shard, PathBuf>) -> Result<Merge
         if let Some((first, of)) = &first {
             let differences = plan.differences(first);
             if !differences.is_empty() {
-                return Err(TrainerError::content(store, format!("does not fit {}: {differences}", of.display())));
+                return Err(TrainerError::content(
+                    store,
+                    format!("does not fit {}: {differences}", of.display()),
+                ));
             }
         }
         let (lock, played) = Store::open(store)?;
@@ -312,37 +366,81 @@ fn merge_round(whole: PathBuf, parts: &BTreeMap<Shard, PathBuf>) -> Result<Merge
         first.get_or_insert((plan, store));
     }
     if !missing.is_empty() {
-        return Err(TrainerError::Incomplete { store: whole, missing });
+        return Err(TrainerError::Incomplete {
+            store: whole,
+            missing,
+        });
     }
     sort(&mut episodes);
     write_whole(&whole, &episodes)?;
-    let successes = episodes.iter().filter(|episode| episode.reward() > 0.0).count();
-    Ok(Merged { store: whole, episodes: episodes.len(), successes, shards: parts.values().cloned().collect() })
+    let successes = episodes
+        .iter()
+        .filter(|episode| episode.reward() > 0.0)
+        .count();
+    Ok(Merged {
+        store: whole,
+        episodes: episodes.len(),
+        successes,
+        shards: parts.values().cloned().collect(),
+    })
 }
 
 /// Says what a shard lacks; refuses episodes that are not its own, and doubles.
-fn check(store: &Path, plan: &Assignment, played: &[Trajectory]) -> Result<Option<String>, TrainerError> {
+fn check(
+    store: &Path,
+    plan: &Assignment,
+    played: &[Trajectory],
+) -> Result<Option<String>, TrainerError> {
     let mut open: BTreeMap<(&str, u64), (&str, usize)> = plan
         .episodes()
-        .map(|(game, seed, repetition)| ((game.hash.as_str(), seed), (game.id.as_str(), repetition)))
+        .map(|(game, seed, repetition)| {
+            ((game.hash.as_str(), seed), (game.id.as_str(), repetition))
+        })
         .collect();
     let all = open.len();
-    let Common { policy, value_policy, protocol, .. } = &plan.common;
+    let Common {
+        policy,
+        value_policy,
+        protocol,
+        ..
+    } = &plan.common;
     for episode in played {
         let named = || format!("{} repetition {}", episode.game, episode.repetition);
-        if (&episode.policy, &episode.value_policy, &episode.protocol) != (policy, value_policy, protocol) {
-            let reason = format!("{} was played by another policy or protocol than its plan says", named());
+        if (&episode.policy, &episode.value_policy, &episode.protocol)
+            != (policy, value_policy, protocol)
+        {
+            let reason = format!(
+                "{} was played by another policy or protocol than its plan says",
+                named()
+            );
             return Err(TrainerError::content(store, reason));
         }
-        if open.remove(&(episode.game_hash.as_str(), episode.seed)).is_none() {
+        if open
+            .remove(&(episode.game_hash.as_str(), episode.seed))
+            .is_none()
+        {
             let reason = format!("{} stands there twice, or is not in its plan", named());
             return Err(TrainerError::content(store, reason));
         }
     }
-    let names: Vec<String> =
-        open.values().take(5).map(|(id, repetition)| format!("{id} repetition {repetition}")).collect();
-    let more = if open.len() > names.len() { ", …" } else { "" };
-    let text = || format!("{} lacks {} of {all} episodes: {}{more}", store.display(), open.len(), names.join(", "));
+    let names: Vec<String> = open
+        .values()
+        .take(5)
+        .map(|(id, repetition)| format!("{id} repetition {repetition}"))
+        .collect();
+    let more = if open.len() > names.len() {
+        ", …"
+    } else {
+        ""
+    };
+    let text = || {
+        format!(
+            "{} lacks {} of {all} episodes: {}{more}",
+            store.display(),
+            open.len(),
+            names.join(", ")
+        )
+    };
     Ok((!open.is_empty()).then(text))
 }
 
@@ -351,12 +449,20 @@ fn write_whole(whole: &Path, episodes: &[Trajectory]) -> Result<(), TrainerError
     if whole.exists() {
         let (_lock, before) = Store::open(whole)?;
         let same = |a: &Trajectory, b: &Trajectory| digest(a) == digest(b);
-        let place: BTreeMap<(&str, u64), &Trajectory> =
-            episodes.iter().map(|e| ((e.game_hash.as_str(), e.seed), e)).collect();
-        let is_kept =
-            |old: &&Trajectory| place.get(&(old.game_hash.as_str(), old.seed)).is_some_and(|new| same(old, new));
+        let place: BTreeMap<(&str, u64), &Trajectory> = episodes
+            .iter()
+            .map(|e| ((e.game_hash.as_str(), e.seed), e))
+            .collect();
+        let is_kept = |old: &&Trajectory| {
+            place
+                .get(&(old.game_hash.as_str(), old.seed))
+                .is_some_and(|new| same(old, new))
+        };
         if let Some(other) = before.iter().find(|old| !is_kept(old)) {
-            let reason = format!("holds another episode of {} than the shards\nhint: move it away", other.game);
+            let reason = format!(
+                "holds another episode of {} than the shards\nhint: move it away",
+                other.game
+            );
             return Err(TrainerError::content(whole, reason));
         }
     }
@@ -366,15 +472,26 @@ fn write_whole(whole: &Path, episodes: &[Trajectory]) -> Result<(), TrainerError
 /// Hash of all of an episode but its seconds.
 #[must_use]
 pub fn digest(episode: &Trajectory) -> String {
-    let timeless = Trajectory { seconds: 0.0, ..episode.clone() };
+    let timeless = Trajectory {
+        seconds: 0.0,
+        ..episode.clone()
+    };
     hex_sha256(&serde_json::to_vec(&timeless).expect("a trajectory is plain data"))
 }
 
 /// Hash of episodes in the order of an undivided round, whatever order they stand in.
 #[must_use]
 pub fn episodes_hash(episodes: &[Trajectory]) -> String {
-    let mut lines: Vec<(usize, u64, String)> =
-        episodes.iter().map(|episode| (episode.repetition, episode.seed, digest(episode))).collect();
+    let mut lines: Vec<(usize, u64, String)> = episodes
+        .iter()
+        .map(|episode| (episode.repetition, episode.seed, digest(episode)))
+        .collect();
     lines.sort();
-    hex_sha256(lines.into_iter().map(|(_, _, digest)| digest).collect::<String>().as_bytes())
+    hex_sha256(
+        lines
+            .into_iter()
+            .map(|(_, _, digest)| digest)
+            .collect::<String>()
+            .as_bytes(),
+    )
 }

@@ -53,17 +53,22 @@ impl Inputs {
     pub fn with(mut self, key: &str, value: &impl Serialize) -> Self {
         // By way of text, so that 0.3 of 32 bits stays 0.3.
         let text = serde_json::to_string(value).expect("an input is plain data");
-        self.add(key, serde_json::from_str(&text).expect("JSON that was just written"));
+        self.add(
+            key,
+            serde_json::from_str(&text).expect("JSON that was just written"),
+        );
         self
     }
 
     fn add(&mut self, key: &str, value: Value) {
         match value {
-            Value::Object(table) => {
-                table.into_iter().for_each(|(name, value)| self.add(&format!("{key}.{name}"), value))
-            }
+            Value::Object(table) => table
+                .into_iter()
+                .for_each(|(name, value)| self.add(&format!("{key}.{name}"), value)),
             Value::Array(list) => {
-                list.into_iter().enumerate().for_each(|(index, value)| self.add(&format!("{key}[{index}]"), value));
+                list.into_iter()
+                    .enumerate()
+                    .for_each(|(index, value)| self.add(&format!("{key}[{index}]"), value));
             }
             leaf => {
                 self.0.insert(key.into(), leaf);
@@ -74,17 +79,28 @@ impl Inputs {
     /// Lower-case hex SHA-256 over all of them.
     #[must_use]
     pub fn hash(&self) -> String {
-        let lines: String = self.0.iter().map(|(key, value)| format!("{key}\t{value}\n")).collect();
+        let lines: String = self
+            .0
+            .iter()
+            .map(|(key, value)| format!("{key}\t{value}\n"))
+            .collect();
         hex_sha256(lines.as_bytes())
     }
 
     /// Where they are not what they were.
     #[must_use]
     pub fn differences(&self, before: &Self) -> Vec<Difference> {
-        let keys = self.0.keys().chain(before.0.keys().filter(|key| !self.0.contains_key(*key)));
+        let keys = self
+            .0
+            .keys()
+            .chain(before.0.keys().filter(|key| !self.0.contains_key(*key)));
         let difference = |key: &String| {
             let (is, was) = (self.0.get(key).cloned(), before.0.get(key).cloned());
-            (is != was).then(|| Difference { key: key.clone(), is, was })
+            (is != was).then(|| Difference {
+                key: key.clone(),
+                is,
+                was,
+            })
         };
         keys.filter_map(difference).collect()
     }
@@ -94,19 +110,37 @@ impl std::fmt::Display for Difference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let said = |value: &Option<Value>| match value.as_ref().map(ToString::to_string) {
             None => "not there".into(),
-            Some(text) if text.len() > 60 => format!("{}…", text.chars().take(12).collect::<String>().replace('"', "")),
+            Some(text) if text.len() > 60 => format!(
+                "{}…",
+                text.chars().take(12).collect::<String>().replace('"', "")
+            ),
             Some(text) => text,
         };
-        write!(f, "`{}` is {} and was {}", self.key, said(&self.is), said(&self.was))
+        write!(
+            f,
+            "`{}` is {} and was {}",
+            self.key,
+            said(&self.is),
+            said(&self.was)
+        )
     }
 }
 
 /// Differences as a sentence: the first three, and how many more.
 #[must_use]
 pub fn sentence(differences: &[Difference]) -> String {
-    let first: Vec<String> = differences.iter().take(3).map(ToString::to_string).collect();
+    let first: Vec<String> = differences
+        .iter()
+        .take(3)
+        .map(ToString::to_string)
+        .collect();
     let more = differences.len().saturating_sub(first.len());
-    first.join(", ") + &if more > 0 { format!(" (and {more} more)") } else { String::new() }
+    first.join(", ")
+        + &if more > 0 {
+            format!(" (and {more} more)")
+        } else {
+            String::new()
+        }
 }
 
 /// Whether a stage's output is whole.
@@ -194,11 +228,15 @@ impl Manifest {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             text => text.map_err(TrainerError::file(path))?,
         };
-        let hint = "hint: it stands beside the output of a stage; without it the output is moved aside";
-        let manifest: Self =
-            serde_json::from_str(&text).map_err(|e| TrainerError::content(path, format!("{e}\n{hint}")))?;
+        let hint =
+            "hint: it stands beside the output of a stage; without it the output is moved aside";
+        let manifest: Self = serde_json::from_str(&text)
+            .map_err(|e| TrainerError::content(path, format!("{e}\n{hint}")))?;
         if manifest.format != FORMAT {
-            return Err(TrainerError::content(path, format!("unknown format {}\n{hint}", manifest.format)));
+            return Err(TrainerError::content(
+                path,
+                format!("unknown format {}\n{hint}", manifest.format),
+            ));
         }
         Ok(Some(manifest))
     }
@@ -208,7 +246,11 @@ impl Place {
     /// Of the stage of that name in a run's folder.
     #[must_use]
     pub fn new(run: &Path, stage: &str, form: Form) -> Self {
-        Self { run: run.into(), stage: stage.into(), form }
+        Self {
+            run: run.into(),
+            stage: stage.into(),
+            form,
+        }
     }
 
     /// The output's folder, or its files' path without their extensions.
@@ -237,7 +279,9 @@ impl Place {
     /// Whether the files of a finished stage are all there, in their lengths.
     #[must_use]
     pub fn is_whole(&self, manifest: &Manifest) -> bool {
-        let is_there = |(name, bytes): (&String, &u64)| fs::metadata(self.file(name)).is_ok_and(|f| f.len() == *bytes);
+        let is_there = |(name, bytes): (&String, &u64)| {
+            fs::metadata(self.file(name)).is_ok_and(|f| f.len() == *bytes)
+        };
         manifest.state == State::Done && manifest.files.iter().all(is_there)
     }
 
@@ -254,19 +298,33 @@ impl Place {
     ///
     /// # Errors
     /// When a file cannot be read, moved or written.
-    pub fn claim(&self, inputs: Inputs, code: &str, say: &dyn Fn(&str)) -> Result<Found, TrainerError> {
+    pub fn claim(
+        &self,
+        inputs: Inputs,
+        code: &str,
+        say: &dyn Fn(&str),
+    ) -> Result<Found, TrainerError> {
         if let Some(found) = self.manifest()?
             && found.inputs_hash != inputs.hash()
         {
             let why = sentence(&inputs.differences(&found.inputs));
-            self.move_aside(&found.inputs_hash, &format!("is out of date, as {why}"), say)?;
+            self.move_aside(
+                &found.inputs_hash,
+                &format!("is out of date, as {why}"),
+                say,
+            )?;
         }
         self.bring_back(&inputs.hash(), say)?;
         match self.manifest()? {
             Some(manifest) if self.is_whole(&manifest) => Ok(Found::Done(manifest)),
             Some(manifest) => {
-                let manifest =
-                    Manifest { state: State::Running, started: now(), ended: None, code: code.into(), ..manifest };
+                let manifest = Manifest {
+                    state: State::Running,
+                    started: now(),
+                    ended: None,
+                    code: code.into(),
+                    ..manifest
+                };
                 self.write(&manifest)?;
                 Ok(Found::Begun(manifest))
             }
@@ -299,18 +357,30 @@ impl Place {
     ) -> Result<Manifest, TrainerError> {
         let length = |name: &&str| {
             let path = self.file(name);
-            let length = fs::metadata(&path).map_err(TrainerError::file(&path))?.len();
+            let length = fs::metadata(&path)
+                .map_err(TrainerError::file(&path))?
+                .len();
             Ok(((*name).to_string(), length))
         };
-        let files = names.iter().map(length).collect::<Result<_, TrainerError>>()?;
-        let manifest = Manifest { state: State::Done, ended: Some(now()), outcome, files, ..manifest };
+        let files = names
+            .iter()
+            .map(length)
+            .collect::<Result<_, TrainerError>>()?;
+        let manifest = Manifest {
+            state: State::Done,
+            ended: Some(now()),
+            outcome,
+            files,
+            ..manifest
+        };
         self.write(&manifest)?;
         Ok(manifest)
     }
 
     fn write(&self, manifest: &Manifest) -> Result<(), TrainerError> {
         let path = self.file("stage.json");
-        let text = serde_json::to_string_pretty(manifest).map_err(|e| TrainerError::content(&path, e))?;
+        let text =
+            serde_json::to_string_pretty(manifest).map_err(|e| TrainerError::content(&path, e))?;
         make_parent(&path)?;
         files::replace(&path, (text + "\n").as_bytes()).map_err(TrainerError::file(&path))
     }
@@ -320,7 +390,9 @@ impl Place {
         let path = self.path();
         let mut parts = match (self.form, path.parent(), path.file_name()) {
             (Form::Folder, ..) => beginning_with(&path, "")?,
-            (Form::Files, Some(folder), Some(name)) => beginning_with(folder, &format!("{}.", name.to_string_lossy()))?,
+            (Form::Files, Some(folder), Some(name)) => {
+                beginning_with(folder, &format!("{}.", name.to_string_lossy()))?
+            }
             (Form::Files, ..) => Vec::new(),
         };
         parts.retain(|part| part.extension().is_none_or(|extension| extension != "new"));
@@ -333,7 +405,12 @@ impl Place {
     ///
     /// # Errors
     /// When it cannot be moved; what was not moved yet stays, with the manifest.
-    pub fn move_aside(&self, label: &str, why: &str, say: &dyn Fn(&str)) -> Result<(), TrainerError> {
+    pub fn move_aside(
+        &self,
+        label: &str,
+        why: &str,
+        say: &dyn Fn(&str),
+    ) -> Result<(), TrainerError> {
         let parts = self.parts()?;
         if parts.is_empty() {
             return Ok(());
@@ -344,7 +421,11 @@ impl Place {
             Form::Folder => rename(&self.path(), &aside)?,
             Form::Files => move_into(&parts, &aside)?,
         }
-        let kept = aside.strip_prefix(&self.run).unwrap_or(&aside).display().to_string();
+        let kept = aside
+            .strip_prefix(&self.run)
+            .unwrap_or(&aside)
+            .display()
+            .to_string();
         say(&format!("{} {why}; it is kept in {kept}", self.stage));
         Ok(())
     }
@@ -356,26 +437,42 @@ impl Place {
             Form::Files => !path.join(manifest_name(&self.stage)).exists(),
         };
         let plain = self.aside(label);
-        let later = (2..).map(|number| self.run.join(ASIDE).join(format!("{}.{}-{number}", self.stage, short(label))));
-        std::iter::once(plain).chain(later).find(is_free).expect("one of endlessly many is free")
+        let later = (2..).map(|number| {
+            self.run
+                .join(ASIDE)
+                .join(format!("{}.{}-{number}", self.stage, short(label)))
+        });
+        std::iter::once(plain)
+            .chain(later)
+            .find(is_free)
+            .expect("one of endlessly many is free")
     }
 
     fn aside(&self, label: &str) -> PathBuf {
-        self.run.join(ASIDE).join(format!("{}.{}", self.stage, short(label)))
+        self.run
+            .join(ASIDE)
+            .join(format!("{}.{}", self.stage, short(label)))
     }
 
     /// Puts back what was moved aside with these inputs, if there is any. A move that was cut short goes on.
     fn bring_back(&self, inputs_hash: &str, say: &dyn Fn(&str)) -> Result<(), TrainerError> {
         let aside = self.aside(inputs_hash);
         match self.form {
-            Form::Folder if aside.exists() && !self.path().exists() => rename(&aside, &self.path())?,
+            Form::Folder if aside.exists() && !self.path().exists() => {
+                rename(&aside, &self.path())?
+            }
             Form::Files if aside.exists() => {
                 let path = self.path();
-                let Some(folder) = path.parent() else { return Ok(()) };
+                let Some(folder) = path.parent() else {
+                    return Ok(());
+                };
                 let mut parts = beginning_with(&aside, "")?;
                 let manifest = aside.join(manifest_name(&self.stage));
                 parts.sort_by_key(|part| *part != manifest);
-                parts.retain(|part| part.file_name().is_some_and(|name| !folder.join(name).exists()));
+                parts.retain(|part| {
+                    part.file_name()
+                        .is_some_and(|name| !folder.join(name).exists())
+                });
                 move_into(&parts, folder)?;
                 let _ = fs::remove_dir(&aside); // where it is empty now
                 if parts.is_empty() {
@@ -384,7 +481,10 @@ impl Place {
             }
             _ => return Ok(()),
         }
-        say(&format!("{} is taken again from what was moved aside", self.stage));
+        say(&format!(
+            "{} is taken again from what was moved aside",
+            self.stage
+        ));
         Ok(())
     }
 }
@@ -395,11 +495,24 @@ impl Place {
 /// When a folder cannot be read.
 pub fn all(run: &Path) -> Result<Vec<Place>, TrainerError> {
     let mut places = Vec::new();
-    let iterations: Vec<PathBuf> = beginning_with(run, "")?.into_iter().filter(|path| is_numbered(path)).collect();
-    let evaluations = iterations.iter().map(|folder| folder.join("eval")).filter(|folder| folder.is_dir());
-    for folder in iterations.iter().cloned().chain(evaluations).chain([run.to_path_buf()]) {
+    let iterations: Vec<PathBuf> = beginning_with(run, "")?
+        .into_iter()
+        .filter(|path| is_numbered(path))
+        .collect();
+    let evaluations = iterations
+        .iter()
+        .map(|folder| folder.join("eval"))
+        .filter(|folder| folder.is_dir());
+    for folder in iterations
+        .iter()
+        .cloned()
+        .chain(evaluations)
+        .chain([run.to_path_buf()])
+    {
         for path in beginning_with(&folder, "")? {
-            let Ok(below) = path.strip_prefix(run) else { continue };
+            let Ok(below) = path.strip_prefix(run) else {
+                continue;
+            };
             let name = below.to_string_lossy().replace('\\', "/");
             if let Some(stage) = name.strip_suffix(".stage.json") {
                 places.push(Place::new(run, stage, Form::Files));
@@ -421,7 +534,11 @@ impl Place {
 
 fn is_numbered(path: &Path) -> bool {
     path.is_dir()
-        && path.file_name().is_some_and(|name| name.to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()))
+        && path.file_name().is_some_and(|name| {
+            name.to_string_lossy()
+                .bytes()
+                .all(|byte| byte.is_ascii_digit())
+        })
 }
 
 /// The entries of a folder whose names begin so, sorted; none where there is no folder.
@@ -455,8 +572,12 @@ fn rename(from: &Path, to: &Path) -> Result<(), TrainerError> {
 
 fn move_into(parts: &[PathBuf], folder: &Path) -> Result<(), TrainerError> {
     fs::create_dir_all(folder).map_err(TrainerError::file(folder))?;
-    let named = parts.iter().filter_map(|part| Some((part, folder.join(part.file_name()?))));
-    named.into_iter().try_for_each(|(part, there)| rename(part, &there))
+    let named = parts
+        .iter()
+        .filter_map(|part| Some((part, folder.join(part.file_name()?))));
+    named
+        .into_iter()
+        .try_for_each(|(part, there)| rename(part, &there))
 }
 
 fn make_parent(path: &Path) -> Result<(), TrainerError> {
@@ -465,7 +586,9 @@ fn make_parent(path: &Path) -> Result<(), TrainerError> {
 }
 
 fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]
@@ -478,15 +601,23 @@ mod tests {
     fn claim(place: &Place, number: usize) -> (Found, Vec<String>) {
         let said = RefCell::new(Vec::new());
         let inputs = Inputs::default().with("number", &number);
-        let found = place.claim(inputs, "code", &|text| said.borrow_mut().push(text.to_string())).expect("claims");
+        let found = place
+            .claim(inputs, "code", &|text| {
+                said.borrow_mut().push(text.to_string())
+            })
+            .expect("claims");
         (found, said.into_inner())
     }
 
     fn finish(place: &Place, number: usize) {
-        let (Found::Begun(manifest), _) = claim(place, number) else { panic!("nothing is done") };
+        let (Found::Begun(manifest), _) = claim(place, number) else {
+            panic!("nothing is done")
+        };
         fs::write(place.file("jsonl"), format!("episodes of {number}")).expect("writes");
         let outcome = BTreeMap::from([("episodes".to_string(), "hash".to_string())]);
-        place.finish(manifest, outcome, &["jsonl"]).expect("finishes");
+        place
+            .finish(manifest, outcome, &["jsonl"])
+            .expect("finishes");
     }
 
     fn text(place: &Place) -> String {
@@ -496,15 +627,22 @@ mod tests {
     #[test]
     fn inputs_are_flat_and_name_what_differs() {
         let table = json!({"rate": 0.5, "data": ["a", {"last": 2}], "none": null});
-        let inputs = Inputs::default().with("lesson", &table).with("temperature", &0.3_f32);
+        let inputs = Inputs::default()
+            .with("lesson", &table)
+            .with("temperature", &0.3_f32);
         let written = serde_json::to_string(&inputs).expect("JSON");
-        let expected =
-            r#"{"lesson.data[0]":"a","lesson.data[1].last":2,"lesson.none":null,"lesson.rate":0.5,"temperature":0.3}"#;
+        let expected = r#"{"lesson.data[0]":"a","lesson.data[1].last":2,"lesson.none":null,"lesson.rate":0.5,"temperature":0.3}"#;
         assert_eq!(written, expected);
-        let other = inputs.clone().with("lesson.rate", &0.25).with("policy", &"0".repeat(64));
+        let other = inputs
+            .clone()
+            .with("lesson.rate", &0.25)
+            .with("policy", &"0".repeat(64));
         assert_ne!(inputs.hash(), other.hash());
         let said = sentence(&other.differences(&inputs));
-        assert_eq!(said, "`lesson.rate` is 0.25 and was 0.5, `policy` is 00000000000… and was not there");
+        assert_eq!(
+            said,
+            "`lesson.rate` is 0.25 and was 0.5, `policy` is 00000000000… and was not there"
+        );
         assert_eq!(sentence(&inputs.differences(&inputs)), "");
     }
 
@@ -536,13 +674,18 @@ mod tests {
             let label = place.manifest().expect("reads").expect("there").inputs_hash;
             let aside = place.aside(&label);
             fs::create_dir_all(&aside).expect("makes");
-            fs::rename(place.file("jsonl"), aside.join("demonstrations.jsonl")).expect("as if killed after the first");
+            fs::rename(place.file("jsonl"), aside.join("demonstrations.jsonl"))
+                .expect("as if killed after the first");
             if goes_back {
                 assert!(matches!(claim(&place, 1), (Found::Done(_), _)));
                 assert!(!aside.exists() && text(&place) == "episodes of 1");
             } else {
                 assert!(matches!(claim(&place, 2), (Found::Begun(_), _)));
-                assert_eq!(beginning_with(&aside, "").expect("reads").len(), 2, "store and manifest");
+                assert_eq!(
+                    beginning_with(&aside, "").expect("reads").len(),
+                    2,
+                    "store and manifest"
+                );
             }
         }
     }
@@ -555,10 +698,18 @@ mod tests {
         assert!(!place.is_unsigned().expect("reads"));
         finish(&place, 1);
         fs::write(place.file("jsonl"), "episodes").expect("as if torn");
-        let (Found::Begun(manifest), said) = claim(&place, 1) else { panic!("a file is shorter") };
-        assert_eq!((manifest.state, manifest.ended, said.len()), (State::Running, None, 0));
+        let (Found::Begun(manifest), said) = claim(&place, 1) else {
+            panic!("a file is shorter")
+        };
+        assert_eq!(
+            (manifest.state, manifest.ended, said.len()),
+            (State::Running, None, 0)
+        );
         fs::write(place.file("stage.json"), "{}").expect("damages");
         let error = place.manifest().expect_err("damaged").to_string();
-        assert!(error.contains("demonstrations.stage.json: missing field") && error.contains("hint: "), "{error}");
+        assert!(
+            error.contains("demonstrations.stage.json: missing field") && error.contains("hint: "),
+            "{error}"
+        );
     }
 }

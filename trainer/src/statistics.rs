@@ -26,11 +26,18 @@ use statrs::statistics::{Data, OrderStatistics, Statistics};
 #[must_use]
 pub fn wilson_interval(successes: u32, n: u32, confidence: f64) -> (f64, f64) {
     assert!(successes <= n, "{successes} successes in {n} trials");
-    assert!(0.0 < confidence && confidence < 1.0, "confidence {confidence} is not inside (0, 1)");
+    assert!(
+        0.0 < confidence && confidence < 1.0,
+        "confidence {confidence} is not inside (0, 1)"
+    );
     if n == 0 {
         return (0.0, 1.0);
     }
-    wilson_of_rate(f64::from(successes) / f64::from(n), f64::from(n), confidence)
+    wilson_of_rate(
+        f64::from(successes) / f64::from(n),
+        f64::from(n),
+        confidence,
+    )
 }
 
 /// The same of a rate in [0, 1] over `n` > 0 independent trials, whose successes need not be whole.
@@ -92,14 +99,18 @@ pub struct Resampling {
 
 impl Default for Resampling {
     fn default() -> Self {
-        Self { count: 10_000, seed: 1 }
+        Self {
+            count: 10_000,
+            seed: 1,
+        }
     }
 }
 
 /// Share of all episodes that were won.
 fn pooled_rate(tallies: impl Iterator<Item = Tally>) -> f64 {
-    let (won, played) =
-        tallies.fold((0.0, 0.0), |(won, played), tally| (won + f64::from(tally.won), played + f64::from(tally.played)));
+    let (won, played) = tallies.fold((0.0, 0.0), |(won, played), tally| {
+        (won + f64::from(tally.won), played + f64::from(tally.played))
+    });
     won / played
 }
 
@@ -109,25 +120,42 @@ fn pooled_rate(tallies: impl Iterator<Item = Tally>) -> f64 {
 /// When there is no game, or one that a policy did not play.
 #[must_use]
 pub fn difference(pairs: &[Pair]) -> f64 {
-    assert!(pairs.iter().all(|pair| pair.first.played > 0 && pair.second.played > 0), "both played every game");
+    assert!(
+        pairs
+            .iter()
+            .all(|pair| pair.first.played > 0 && pair.second.played > 0),
+        "both played every game"
+    );
     assert!(!pairs.is_empty(), "no game is no difference");
-    pooled_rate(pairs.iter().map(|pair| pair.first)) - pooled_rate(pairs.iter().map(|pair| pair.second))
+    pooled_rate(pairs.iter().map(|pair| pair.first))
+        - pooled_rate(pairs.iter().map(|pair| pair.second))
 }
 
 /// The percentile bootstrap interval `(low, high)` of a success rate, resampled over games; `None` of no game.
 ///
 /// Of games that all have the same share of wins it says `(share, share)`, which no one should believe.
 #[must_use]
-pub fn bootstrap_interval(games: &[Tally], confidence: f64, resampling: Resampling) -> Option<(f64, f64)> {
+pub fn bootstrap_interval(
+    games: &[Tally],
+    confidence: f64,
+    resampling: Resampling,
+) -> Option<(f64, f64)> {
     let rate = |drawn: &[usize]| pooled_rate(drawn.iter().map(|game| games[*game]));
     bootstrap(games.len(), rate, confidence, resampling)
 }
 
 /// The percentile bootstrap interval `(low, high)` of [`difference`], resampled over games; `None` of no game.
 #[must_use]
-pub fn bootstrap_difference(pairs: &[Pair], confidence: f64, resampling: Resampling) -> Option<(f64, f64)> {
-    let rate = |drawn: &[usize], of: fn(&Pair) -> Tally| pooled_rate(drawn.iter().map(|game| of(&pairs[*game])));
-    let statistic = |drawn: &[usize]| rate(drawn, |pair| pair.first) - rate(drawn, |pair| pair.second);
+pub fn bootstrap_difference(
+    pairs: &[Pair],
+    confidence: f64,
+    resampling: Resampling,
+) -> Option<(f64, f64)> {
+    let rate = |drawn: &[usize], of: fn(&Pair) -> Tally| {
+        pooled_rate(drawn.iter().map(|game| of(&pairs[*game])))
+    };
+    let statistic =
+        |drawn: &[usize]| rate(drawn, |pair| pair.first) - rate(drawn, |pair| pair.second);
     bootstrap(pairs.len(), statistic, confidence, resampling)
 }
 
@@ -141,10 +169,16 @@ fn bootstrap(
     let mut rng = StdRng::seed_from_u64(resampling.seed);
     let mut drawn = vec![0; n];
     let mut resample = || {
-        drawn.iter_mut().for_each(|index| *index = rng.random_range(0..n));
+        drawn
+            .iter_mut()
+            .for_each(|index| *index = rng.random_range(0..n));
         statistic(&drawn)
     };
-    let statistics: Vec<f64> = if n == 0 { Vec::new() } else { (0..resampling.count).map(|_| resample()).collect() };
+    let statistics: Vec<f64> = if n == 0 {
+        Vec::new()
+    } else {
+        (0..resampling.count).map(|_| resample()).collect()
+    };
     let tail = (1.0 - confidence) / 2.0;
     quantile(&statistics, tail).zip(quantile(&statistics, 1.0 - tail))
 }
@@ -170,19 +204,33 @@ pub struct Paired {
 /// When `confidence` lies outside (0, 1).
 #[must_use]
 pub fn newcombe_interval(table: Paired, confidence: f64) -> (f64, f64) {
-    let Paired { both, first, second, neither } = table;
+    let Paired {
+        both,
+        first,
+        second,
+        neither,
+    } = table;
     let n = both + first + second + neither;
     if n == 0 {
         return (-1.0, 1.0);
     }
     let (won_first, won_second) = (both + first, both + second);
     let rates = [won_first, won_second].map(|won| f64::from(won) / f64::from(n));
-    let [(low_1, high_1), (low_2, high_2)] = [won_first, won_second].map(|won| wilson_interval(won, n, confidence));
+    let [(low_1, high_1), (low_2, high_2)] =
+        [won_first, won_second].map(|won| wilson_interval(won, n, confidence));
     let [a, b, c, d] = [both, first, second, neither].map(f64::from);
     let margins = (a + b) * (c + d) * (a + c) * (b + d);
     let determinant = a * d - b * c;
-    let corrected = if determinant > 0.0 { (determinant - f64::from(n) / 2.0).max(0.0) } else { determinant };
-    let correlation = if margins > 0.0 { corrected / margins.sqrt() } else { 0.0 };
+    let corrected = if determinant > 0.0 {
+        (determinant - f64::from(n) / 2.0).max(0.0)
+    } else {
+        determinant
+    };
+    let correlation = if margins > 0.0 {
+        corrected / margins.sqrt()
+    } else {
+        0.0
+    };
     let away = |x: f64, y: f64| (x * x - 2.0 * correlation * x * y + y * y).max(0.0).sqrt();
     let difference = rates[0] - rates[1];
     let low = difference - away(rates[0] - low_1, high_2 - rates[1]);
@@ -200,8 +248,16 @@ pub fn newcombe_interval(table: Paired, confidence: f64) -> (f64, f64) {
 /// # Panics
 /// When a share lies outside its range.
 #[must_use]
-pub fn minimum_detectable_difference(n: usize, discordant_share: f64, power: f64, alpha: f64) -> Option<f64> {
-    assert!((0.0..=1.0).contains(&discordant_share), "a share of {discordant_share}");
+pub fn minimum_detectable_difference(
+    n: usize,
+    discordant_share: f64,
+    power: f64,
+    alpha: f64,
+) -> Option<f64> {
+    assert!(
+        (0.0..=1.0).contains(&discordant_share),
+        "a share of {discordant_share}"
+    );
     let (z_alpha, z_power) = critical(power, alpha);
     let n = n as f64;
     if n < z_alpha * z_alpha {
@@ -224,8 +280,14 @@ pub fn minimum_detectable_mean(differences: &[f64], power: f64, alpha: f64) -> O
 
 /// The normal quantiles of a two-sided level and of a power.
 fn critical(power: f64, alpha: f64) -> (f64, f64) {
-    assert!(0.0 < alpha && alpha < 1.0 && alpha / 2.0 < power && power < 1.0, "power {power} at level {alpha}");
-    (Normal::standard().inverse_cdf(1.0 - alpha / 2.0), Normal::standard().inverse_cdf(power))
+    assert!(
+        0.0 < alpha && alpha < 1.0 && alpha / 2.0 < power && power < 1.0,
+        "power {power} at level {alpha}"
+    );
+    (
+        Normal::standard().inverse_cdf(1.0 - alpha / 2.0),
+        Normal::standard().inverse_cdf(power),
+    )
 }
 
 /// Arithmetic mean; `None` of nothing.
@@ -270,16 +332,31 @@ mod tests {
     #[test]
     fn wilson_interval_against_statsmodels() {
         let recorded = [
-            (106, 134, 0.95, 0.714_579_636_236_659_3, 0.851_287_851_435_996_2),
+            (
+                106,
+                134,
+                0.95,
+                0.714_579_636_236_659_3,
+                0.851_287_851_435_996_2,
+            ),
             (0, 20, 0.95, 0.0, 0.161_125_158_052_819_38),
             (20, 20, 0.95, 0.838_874_841_947_180_6, 1.0),
-            (3, 10, 0.99, 0.079_566_316_523_065_73, 0.679_975_320_798_897_4),
+            (
+                3,
+                10,
+                0.99,
+                0.079_566_316_523_065_73,
+                0.679_975_320_798_897_4,
+            ),
             (1, 2, 0.90, 0.120_866_319_422_273_6, 0.879_133_680_577_726_3),
         ];
         for (successes, n, confidence, expected_low, expected_high) in recorded {
             let (low, high) = wilson_interval(successes, n, confidence);
             assert!((low - expected_low).abs() < 1e-9, "{successes}/{n}: {low}");
-            assert!((high - expected_high).abs() < 1e-9, "{successes}/{n}: {high}");
+            assert!(
+                (high - expected_high).abs() < 1e-9,
+                "{successes}/{n}: {high}"
+            );
         }
     }
 
@@ -318,27 +395,74 @@ mod tests {
     #[test]
     fn newcombe_interval_against_the_oracle() {
         let recorded = [
-            ((36, 12, 2, 0), 0.056_929_584_003_238_69, 0.340_427_602_974_940_7),
-            ((80, 26, 11, 17), 0.023_131_076_455_147_656, 0.198_968_401_950_984_59),
-            ((0, 0, 0, 20), -0.161_125_158_052_819_38, 0.161_125_158_052_819_38),
-            ((20, 0, 0, 0), -0.161_125_158_052_819_35, 0.161_125_158_052_819_35),
-            ((5, 9, 3, 3), -0.025_555_572_206_970_69, 0.553_359_965_547_655_3),
-            ((1, 9, 9, 1), -0.380_805_255_015_654_3, 0.380_805_255_015_654_3),
+            (
+                (36, 12, 2, 0),
+                0.056_929_584_003_238_69,
+                0.340_427_602_974_940_7,
+            ),
+            (
+                (80, 26, 11, 17),
+                0.023_131_076_455_147_656,
+                0.198_968_401_950_984_59,
+            ),
+            (
+                (0, 0, 0, 20),
+                -0.161_125_158_052_819_38,
+                0.161_125_158_052_819_38,
+            ),
+            (
+                (20, 0, 0, 0),
+                -0.161_125_158_052_819_35,
+                0.161_125_158_052_819_35,
+            ),
+            (
+                (5, 9, 3, 3),
+                -0.025_555_572_206_970_69,
+                0.553_359_965_547_655_3,
+            ),
+            (
+                (1, 9, 9, 1),
+                -0.380_805_255_015_654_3,
+                0.380_805_255_015_654_3,
+            ),
         ];
         for ((both, first, second, neither), expected_low, expected_high) in recorded {
-            let (low, high) = newcombe_interval(Paired { both, first, second, neither }, 0.95);
-            assert!((low - expected_low).abs() < 1e-9, "{both} {first} {second} {neither}: {low}");
-            assert!((high - expected_high).abs() < 1e-9, "{both} {first} {second} {neither}: {high}");
+            let (low, high) = newcombe_interval(
+                Paired {
+                    both,
+                    first,
+                    second,
+                    neither,
+                },
+                0.95,
+            );
+            assert!(
+                (low - expected_low).abs() < 1e-9,
+                "{both} {first} {second} {neither}: {low}"
+            );
+            assert!(
+                (high - expected_high).abs() < 1e-9,
+                "{both} {first} {second} {neither}: {high}"
+            );
         }
         assert_eq!(newcombe_interval(Paired::default(), 0.95), (-1.0, 1.0));
     }
 
     /// Six games: won and played by the first policy, then by the second.
-    const GAMES: [(u32, u32, u32, u32); 6] =
-        [(3, 3, 1, 3), (2, 3, 2, 3), (0, 3, 1, 3), (3, 3, 0, 3), (1, 2, 0, 3), (2, 3, 3, 3)];
+    const GAMES: [(u32, u32, u32, u32); 6] = [
+        (3, 3, 1, 3),
+        (2, 3, 2, 3),
+        (0, 3, 1, 3),
+        (3, 3, 0, 3),
+        (1, 2, 0, 3),
+        (2, 3, 3, 3),
+    ];
 
     fn pairs(games: &[(u32, u32, u32, u32)]) -> Vec<Pair> {
-        let pair = |&(a, n, b, m): &_| Pair { first: Tally { won: a, played: n }, second: Tally { won: b, played: m } };
+        let pair = |&(a, n, b, m): &_| Pair {
+            first: Tally { won: a, played: n },
+            second: Tally { won: b, played: m },
+        };
         games.iter().map(pair).collect()
     }
 
@@ -348,12 +472,21 @@ mod tests {
     fn the_bootstrap_against_every_resample() {
         let pairs = pairs(&GAMES);
         assert!((difference(&pairs) - 0.258_169_934_640_522_9).abs() < 1e-12);
-        let resampling = Resampling { count: 60_000, seed: 1 };
+        let resampling = Resampling {
+            count: 60_000,
+            seed: 1,
+        };
         let (low, high) = bootstrap_difference(&pairs, 0.92, resampling).unwrap();
-        assert!((low + 0.111_111_111_111_111_1).abs() < 1e-9 && (high - 0.645_833_333_333_333_4).abs() < 1e-9);
+        assert!(
+            (low + 0.111_111_111_111_111_1).abs() < 1e-9
+                && (high - 0.645_833_333_333_333_4).abs() < 1e-9
+        );
         let first: Vec<Tally> = pairs.iter().map(|pair| pair.first).collect();
         let (low, high) = bootstrap_interval(&first, 0.9, resampling).unwrap();
-        assert!((low - 0.388_888_888_888_888_9).abs() < 1e-9 && (high - 0.882_352_941_176_470_6).abs() < 1e-9);
+        assert!(
+            (low - 0.388_888_888_888_888_9).abs() < 1e-9
+                && (high - 0.882_352_941_176_470_6).abs() < 1e-9
+        );
         assert_eq!(bootstrap_interval(&[], 0.9, resampling), None);
     }
 
@@ -363,29 +496,70 @@ mod tests {
     fn the_bootstrap_against_scipy() {
         let first = "11101011110101111111110111110011010101101000111111100101111110111100111111101111111110111001100011111001011111111111101011110111111101";
         let second = "00111001111001010001010000010110100111001111111100101111011101111000001100110010001001101110110001111001100010000110000110110101110110";
-        let once = |won: u8| Tally { won: u32::from(won == b'1'), played: 1 };
+        let once = |won: u8| Tally {
+            won: u32::from(won == b'1'),
+            played: 1,
+        };
         let games = first.bytes().zip(second.bytes());
-        let pairs: Vec<Pair> = games.map(|(a, b)| Pair { first: once(a), second: once(b) }).collect();
+        let pairs: Vec<Pair> = games
+            .map(|(a, b)| Pair {
+                first: once(a),
+                second: once(b),
+            })
+            .collect();
         let near = |(low, high): (f64, f64), expected: (f64, f64)| {
             let game = 1.0 / 134.0 + 1e-9;
-            assert!((low - expected.0).abs() < game && (high - expected.1).abs() < game, "{low} {high}");
+            assert!(
+                (low - expected.0).abs() < game && (high - expected.1).abs() < game,
+                "{low} {high}"
+            );
         };
         let default = Resampling::default();
-        near(bootstrap_difference(&pairs, 0.95, default).unwrap(), (0.111_940_298_507_462_68, 0.335_820_895_522_388_1));
+        near(
+            bootstrap_difference(&pairs, 0.95, default).unwrap(),
+            (0.111_940_298_507_462_68, 0.335_820_895_522_388_1),
+        );
         let first: Vec<Tally> = pairs.iter().map(|pair| pair.first).collect();
-        near(bootstrap_interval(&first, 0.95, default).unwrap(), (0.671_641_791_044_776_2, 0.820_895_522_388_059_7));
+        near(
+            bootstrap_interval(&first, 0.95, default).unwrap(),
+            (0.671_641_791_044_776_2, 0.820_895_522_388_059_7),
+        );
     }
 
     /// A game with all its episodes is drawn or not: three copies of every episode tell no more than one.
     #[test]
     fn repetitions_of_a_game_stay_together() {
-        let once: Vec<Tally> = (0..20).map(|game| Tally { won: game % 2, played: 1 }).collect();
-        let thrice: Vec<Tally> = once.iter().map(|game| Tally { won: 3 * game.won, played: 3 }).collect();
-        let interval = |games: &[Tally]| bootstrap_interval(games, 0.95, Resampling { count: 2000, seed: 3 }).unwrap();
+        let once: Vec<Tally> = (0..20)
+            .map(|game| Tally {
+                won: game % 2,
+                played: 1,
+            })
+            .collect();
+        let thrice: Vec<Tally> = once
+            .iter()
+            .map(|game| Tally {
+                won: 3 * game.won,
+                played: 3,
+            })
+            .collect();
+        let interval = |games: &[Tally]| {
+            bootstrap_interval(
+                games,
+                0.95,
+                Resampling {
+                    count: 2000,
+                    seed: 3,
+                },
+            )
+            .unwrap()
+        };
         let ((low, high), (low_of_three, high_of_three)) = (interval(&once), interval(&thrice));
         assert!((low - low_of_three).abs() < 1e-9 && (high - high_of_three).abs() < 1e-9);
         let (narrow, wide) = wilson_interval(30, 60, 0.95);
-        assert!(high - low > 1.3 * (wide - narrow), "what counting 60 episodes as 60 games would say");
+        assert!(
+            high - low > 1.3 * (wide - narrow),
+            "what counting 60 episodes as 60 games would say"
+        );
     }
 
     /// Roots of Connor's equation by scipy's `brentq`; the exact test's power there is 0.76 to 0.77.
@@ -399,13 +573,27 @@ mod tests {
         ];
         for (n, share, expected) in recorded {
             let found = minimum_detectable_difference(n, share, 0.8, 0.05).unwrap();
-            assert!((found - expected).abs() < 1e-9, "{n} games, {share}: {found}");
+            assert!(
+                (found - expected).abs() < 1e-9,
+                "{n} games, {share}: {found}"
+            );
         }
-        assert_eq!(minimum_detectable_difference(134, 0.0, 0.8, 0.05), None, "policies that never disagree");
-        assert_eq!(minimum_detectable_difference(134, 0.02, 0.8, 0.05), None, "not even if one won all three games");
+        assert_eq!(
+            minimum_detectable_difference(134, 0.0, 0.8, 0.05),
+            None,
+            "policies that never disagree"
+        );
+        assert_eq!(
+            minimum_detectable_difference(134, 0.02, 0.8, 0.05),
+            None,
+            "not even if one won all three games"
+        );
         assert_eq!(minimum_detectable_difference(3, 1.0, 0.8, 0.05), None);
 
-        let differences: Vec<f64> = pairs(&GAMES).iter().map(|pair| pair.first.rate() - pair.second.rate()).collect();
+        let differences: Vec<f64> = pairs(&GAMES)
+            .iter()
+            .map(|pair| pair.first.rate() - pair.second.rate())
+            .collect();
         let found = minimum_detectable_mean(&differences, 0.8, 0.05).unwrap();
         assert!((found - 0.635_094_645_364_544_9).abs() < 1e-9, "{found}");
         assert_eq!(minimum_detectable_mean(&[0.5], 0.8, 0.05), None);
@@ -414,7 +602,13 @@ mod tests {
     /// Won: 3, 2, 2; lost: 1, 2. Of six pairs 3>1, 3>2, 2>1, 2>1 and two ties: (4 + 2·½)/6 = 5/6.
     #[test]
     fn area_under_curve_by_hand() {
-        let values = [(3.0, true), (1.0, false), (2.0, true), (2.0, false), (2.0, true)];
+        let values = [
+            (3.0, true),
+            (1.0, false),
+            (2.0, true),
+            (2.0, false),
+            (2.0, true),
+        ];
         assert_eq!(area_under_curve(&values), Some(5.0 / 6.0));
         assert_eq!(area_under_curve(&values[..1]), None);
         assert_eq!(area_under_curve(&[]), None);
@@ -423,8 +617,14 @@ mod tests {
     #[test]
     fn quantile_by_hand() {
         assert_eq!(quantile(&[4.0, 1.0, 3.0], 0.5), Some(3.0));
-        assert_eq!((quantile(&[7.0], 0.05), quantile(&[7.0], 0.95)), (Some(7.0), Some(7.0)));
-        assert_eq!((quantile(&[], 0.5), quantile(&[1.0, f64::NAN], 0.5)), (None, None));
+        assert_eq!(
+            (quantile(&[7.0], 0.05), quantile(&[7.0], 0.95)),
+            (Some(7.0), Some(7.0))
+        );
+        assert_eq!(
+            (quantile(&[], 0.5), quantile(&[1.0, f64::NAN], 0.5)),
+            (None, None)
+        );
     }
 
     #[test]

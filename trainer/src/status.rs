@@ -54,7 +54,11 @@ pub struct StageStatus {
 /// # Errors
 /// When a manifest is damaged or the folder cannot be read; one that is not there holds nothing.
 pub fn status(recipe: &Recipe, run: &Path) -> Result<Vec<StageStatus>, TrainerError> {
-    let processes = if run.exists() { lock::holders(run)? } else { Vec::new() };
+    let processes = if run.exists() {
+        lock::holders(run)?
+    } else {
+        Vec::new()
+    };
     let (mut outcomes, mut stale) = (Outcomes::new(), BTreeSet::new());
     let mut all = Vec::new();
     for step in steps(recipe) {
@@ -62,25 +66,55 @@ pub fn status(recipe: &Recipe, run: &Path) -> Result<Vec<StageStatus>, TrainerEr
         if status.state == State::OutOfDate {
             stale.insert(status.stage.clone());
         }
-        let is_next = all.iter().all(|before: &StageStatus| before.state == State::Done);
-        if is_next && matches!(status.state, State::Partial | State::Missing) && !processes.is_empty() {
+        let is_next = all
+            .iter()
+            .all(|before: &StageStatus| before.state == State::Done);
+        if is_next
+            && matches!(status.state, State::Partial | State::Missing)
+            && !processes.is_empty()
+        {
             (status.state, status.processes) = (State::Running, processes.clone());
         }
         all.push(status);
     }
     let asked: BTreeSet<String> = all.iter().map(|status| status.stage.clone()).collect();
-    for place in stage::all(run)?.into_iter().filter(|place| !asked.contains(place.stage())) {
+    for place in stage::all(run)?
+        .into_iter()
+        .filter(|place| !asked.contains(place.stage()))
+    {
         let of = place.manifest()?.map_or(0, |manifest| manifest.expected);
-        let unit = if place.path().is_dir() { "updates" } else { "episodes" };
-        let done = if unit == "updates" { updates(&place) } else { episodes(&place)? };
-        all.push(StageStatus { state: State::NotAsked, done, of, ..plain(place.stage().into(), unit) });
+        let unit = if place.path().is_dir() {
+            "updates"
+        } else {
+            "episodes"
+        };
+        let done = if unit == "updates" {
+            updates(&place)
+        } else {
+            episodes(&place)?
+        };
+        all.push(StageStatus {
+            state: State::NotAsked,
+            done,
+            of,
+            ..plain(place.stage().into(), unit)
+        });
     }
     Ok(all)
 }
 
 fn plain(stage: String, unit: &'static str) -> StageStatus {
     let (processes, differs) = (Vec::new(), Vec::new());
-    StageStatus { stage, state: State::Missing, done: 0, of: 0, unit, processes, awaits: None, differs }
+    StageStatus {
+        stage,
+        state: State::Missing,
+        done: 0,
+        of: 0,
+        unit,
+        processes,
+        awaits: None,
+        differs,
+    }
 }
 
 fn look(
@@ -121,7 +155,11 @@ fn look(
         Err(earlier) => {
             let is_stale = stale.contains(&earlier);
             status.awaits = Some(earlier);
-            if is_stale { State::OutOfDate } else { state(&place, &manifest) }
+            if is_stale {
+                State::OutOfDate
+            } else {
+                state(&place, &manifest)
+            }
         }
     };
     if status.state == State::Done {
@@ -131,7 +169,11 @@ fn look(
 }
 
 fn state(place: &Place, manifest: &Manifest) -> State {
-    if place.is_whole(manifest) { State::Done } else { State::Partial }
+    if place.is_whole(manifest) {
+        State::Done
+    } else {
+        State::Partial
+    }
 }
 
 /// Rows of the metrics.
@@ -146,7 +188,9 @@ fn episodes(place: &Place) -> Result<usize, TrainerError> {
         return Ok(0);
     }
     let stores = parts_of(&whole)?.into_iter().chain([whole]);
-    Ok(stores.map(|store| std::fs::read(store).map_or(0, |bytes| lines(&bytes))).sum())
+    Ok(stores
+        .map(|store| std::fs::read(store).map_or(0, |bytes| lines(&bytes)))
+        .sum())
 }
 
 fn lines(bytes: &[u8]) -> usize {

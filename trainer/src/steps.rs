@@ -59,7 +59,10 @@ pub fn steps(recipe: &Recipe) -> Vec<Step> {
         if iteration == 1 {
             for (lesson, about) in of(true) {
                 steps.push(Step::Lesson { iteration, lesson });
-                let guided = recipe.guided.iter().position(|guided| guided.student == about.name);
+                let guided = recipe
+                    .guided
+                    .iter()
+                    .position(|guided| guided.student == about.name);
                 steps.extend(guided.map(|guided| Step::Guided { guided }));
             }
         }
@@ -68,8 +71,16 @@ pub fn steps(recipe: &Recipe) -> Vec<Step> {
         for (lesson, about) in recipe.lessons.iter().enumerate() {
             let is_learned = !about.is_learned_once() || iteration == 1;
             let can_choose = about.algorithm.critic().is_some();
-            let ks = recipe.evaluate.best_of.iter().filter(|k| is_learned && (**k == 1 || can_choose));
-            steps.extend(ks.map(|k| Step::Evaluate { iteration, lesson, k: *k }));
+            let ks = recipe
+                .evaluate
+                .best_of
+                .iter()
+                .filter(|k| is_learned && (**k == 1 || can_choose));
+            steps.extend(ks.map(|k| Step::Evaluate {
+                iteration,
+                lesson,
+                k: *k,
+            }));
         }
     }
     steps
@@ -83,9 +94,15 @@ impl Step {
             Self::Games => "games".into(),
             Self::Demonstrations => DEMONSTRATIONS.into(),
             Self::Guided { guided } => guided_by(&recipe.guided[guided].student),
-            Self::Lesson { iteration, lesson } => format!("{iteration}/{}", recipe.lessons[lesson].name),
+            Self::Lesson { iteration, lesson } => {
+                format!("{iteration}/{}", recipe.lessons[lesson].name)
+            }
             Self::Collect { iteration } => format!("{iteration}/rollouts"),
-            Self::Evaluate { iteration, lesson, k } => {
+            Self::Evaluate {
+                iteration,
+                lesson,
+                k,
+            } => {
                 format!("{iteration}/eval/{}-k{k}", recipe.lessons[lesson].name)
             }
         }
@@ -94,14 +111,24 @@ impl Step {
     /// Where its output is.
     #[must_use]
     pub fn place(&self, recipe: &Recipe, run: &Path) -> Place {
-        let form = if matches!(self, Self::Lesson { .. }) { Form::Folder } else { Form::Files };
+        let form = if matches!(self, Self::Lesson { .. }) {
+            Form::Folder
+        } else {
+            Form::Files
+        };
         Place::new(run, &self.name(recipe), form)
     }
 
     /// Whether it plays episodes, and shards share it.
     #[must_use]
     pub fn is_played(&self) -> bool {
-        matches!(self, Self::Demonstrations | Self::Guided { .. } | Self::Collect { .. } | Self::Evaluate { .. })
+        matches!(
+            self,
+            Self::Demonstrations
+                | Self::Guided { .. }
+                | Self::Collect { .. }
+                | Self::Evaluate { .. }
+        )
     }
 
     /// What decides it.
@@ -109,33 +136,51 @@ impl Step {
     /// # Errors
     /// The name of an earlier step that has made nothing yet.
     pub fn inputs(&self, recipe: &Recipe, outcomes: &Outcomes) -> Result<Inputs, String> {
-        let made =
-            |step: &str, what: &str| outcomes.get(step).and_then(|made| made.get(what)).ok_or_else(|| step.to_string());
+        let made = |step: &str, what: &str| {
+            outcomes
+                .get(step)
+                .and_then(|made| made.get(what))
+                .ok_or_else(|| step.to_string())
+        };
         let inputs = Inputs::default().with("version", &VERSION);
         if *self == Self::Games {
             return Ok(match &recipe.games {
                 GamesRecipe::Folder { .. } => inputs.with("games.kind", &"folder"), // which games, its hash says
-                games @ GamesRecipe::Household { .. } => inputs.with("games", games).with("seed", &recipe.seed),
+                games @ GamesRecipe::Household { .. } => {
+                    inputs.with("games", games).with("seed", &recipe.seed)
+                }
             });
         }
         let inputs = inputs.with("seed", &self.seed(recipe));
-        let played =
-            |inputs: Inputs| Ok(inputs.with("suite", made("games", "suite")?).with("protocol", &self.protocol(recipe)));
+        let played = |inputs: Inputs| {
+            Ok(inputs
+                .with("suite", made("games", "suite")?)
+                .with("protocol", &self.protocol(recipe)))
+        };
         match *self {
-            Self::Games | Self::Demonstrations => played(inputs.with("demonstrations", &recipe.demonstrations)),
+            Self::Games | Self::Demonstrations => {
+                played(inputs.with("demonstrations", &recipe.demonstrations))
+            }
             Self::Guided { guided } => {
                 let about = &recipe.guided[guided];
-                let inputs = inputs.with("games", &about.games).with("repetitions", &about.repetitions);
+                let inputs = inputs
+                    .with("games", &about.games)
+                    .with("repetitions", &about.repetitions);
                 played(inputs.with("student", made(&format!("1/{}", about.student), "policy")?))
             }
             Self::Collect { iteration } => {
-                let inputs =
-                    inputs.with("games", &recipe.collect.games).with("repetitions", &recipe.collect.repetitions);
+                let inputs = inputs
+                    .with("games", &recipe.collect.games)
+                    .with("repetitions", &recipe.collect.repetitions);
                 played(inputs.with("policy", made(&collector(recipe, iteration), "policy")?))
             }
-            Self::Evaluate { iteration, lesson, .. } => {
+            Self::Evaluate {
+                iteration, lesson, ..
+            } => {
                 let step = Self::Lesson { iteration, lesson }.name(recipe);
-                let inputs = inputs.with("splits", &recipe.evaluate.splits).with("games", &recipe.evaluate.games);
+                let inputs = inputs
+                    .with("splits", &recipe.evaluate.splits)
+                    .with("games", &recipe.evaluate.games);
                 let inputs = inputs.with("policy", made(&step, "policy")?);
                 played(match made(&step, "value") {
                     Ok(value) => inputs.with("value", value),
@@ -144,15 +189,19 @@ impl Step {
             }
             Self::Lesson { iteration, lesson } => {
                 let about = &recipe.lessons[lesson];
-                let inputs = inputs.with("lesson", about).with("context", &recipe.model.context);
+                let inputs = inputs
+                    .with("lesson", about)
+                    .with("context", &recipe.model.context);
                 let inputs = match start(recipe, lesson, iteration) {
                     None => inputs.with("model", &recipe.model),
                     Some(start) => inputs.with("start", made(&start, "policy")?),
                 };
-                read(recipe, lesson, iteration).into_iter().try_fold(inputs, |inputs, step| {
-                    let hash = made(&step, "episodes")?;
-                    Ok(inputs.with(&format!("data.{step}"), hash))
-                })
+                read(recipe, lesson, iteration)
+                    .into_iter()
+                    .try_fold(inputs, |inputs, step| {
+                        let hash = made(&step, "episodes")?;
+                        Ok(inputs.with(&format!("data.{step}"), hash))
+                    })
             }
         }
     }
@@ -176,14 +225,21 @@ impl Step {
             Self::Evaluate { k, .. } if k > 1 => (recipe.evaluate.temperature, k),
             _ => (0.0, 1),
         };
-        recipe.protocol.protocol(recipe.model.context, temperature, k)
+        recipe
+            .protocol
+            .protocol(recipe.model.context, temperature, k)
     }
 }
 
 /// The lesson whose model collects in an iteration, and from which that iteration's lessons start.
 #[must_use]
 pub fn collector(recipe: &Recipe, iteration: usize) -> String {
-    let is_learned_once = |name: &str| recipe.lessons.iter().any(|l| l.name == name && l.is_learned_once());
+    let is_learned_once = |name: &str| {
+        recipe
+            .lessons
+            .iter()
+            .any(|l| l.name == name && l.is_learned_once())
+    };
     let then = &recipe.collect.then;
     match iteration {
         1 => format!("1/{}", recipe.collect.policy),
@@ -221,7 +277,10 @@ pub fn guided(recipe: &Recipe, lesson: usize) -> Vec<String> {
     if !recipe.lessons[lesson].data.contains(&Data::Guided) {
         return Vec::new();
     }
-    recipe.students_before(lesson).map(|guided| guided_by(&guided.student)).collect()
+    recipe
+        .students_before(lesson)
+        .map(|guided| guided_by(&guided.student))
+        .collect()
 }
 
 /// The steps whose episodes a lesson reads, by its place; a fresh one's vocabulary comes from the demonstrations.
@@ -229,7 +288,11 @@ pub fn guided(recipe: &Recipe, lesson: usize) -> Vec<String> {
 pub fn read(recipe: &Recipe, place: usize, iteration: usize) -> BTreeSet<String> {
     let lesson = &recipe.lessons[place];
     let shown = lesson.from == Start::Fresh || lesson.data.contains(&Data::Demonstrations);
-    let rollouts = lesson.data.iter().filter_map(|source| mixture::iterations(source, iteration)).flatten();
+    let rollouts = lesson
+        .data
+        .iter()
+        .filter_map(|source| mixture::iterations(source, iteration))
+        .flatten();
     let shown = shown.then(|| DEMONSTRATIONS.to_string());
     shown
         .into_iter()
@@ -252,7 +315,8 @@ mod tests {
     fn outcomes(recipe: &Recipe) -> Outcomes {
         let made = |step: &Step| {
             let name = step.name(recipe);
-            let hashes = ["suite", "episodes", "policy"].map(|what| (what.to_string(), format!("{what} of {name}")));
+            let hashes = ["suite", "episodes", "policy"]
+                .map(|what| (what.to_string(), format!("{what} of {name}")));
             (name, hashes.into())
         };
         steps(recipe).iter().map(made).collect()
@@ -263,27 +327,60 @@ mod tests {
         let (before, mut after) = (compare(), compare());
         change(&mut after);
         let outcomes = outcomes(&before);
-        let differ = |step: &&Step| step.inputs(&after, &outcomes) != step.inputs(&before, &outcomes);
-        steps(&before).iter().filter(differ).map(|step| step.name(&before)).collect()
+        let differ =
+            |step: &&Step| step.inputs(&after, &outcomes) != step.inputs(&before, &outcomes);
+        steps(&before)
+            .iter()
+            .filter(differ)
+            .map(|step| step.name(&before))
+            .collect()
     }
 
     #[test]
     fn a_change_touches_what_reads_it_and_nothing_before_it() {
-        let all: Vec<String> = steps(&compare()).iter().map(|step| step.name(&compare())).collect();
+        let all: Vec<String> = steps(&compare())
+            .iter()
+            .map(|step| step.name(&compare()))
+            .collect();
         assert_eq!(
             all[..7],
-            ["games", "demonstrations", "1/sft", "1/rollouts", "1/gigpo", "1/eval/sft-k1", "1/eval/gigpo-k1"]
+            [
+                "games",
+                "demonstrations",
+                "1/sft",
+                "1/rollouts",
+                "1/gigpo",
+                "1/eval/sft-k1",
+                "1/eval/gigpo-k1"
+            ]
         );
-        assert_eq!(all[7..10], ["2/rollouts", "2/gigpo", "2/eval/gigpo-k1"], "the fresh lesson is learned once");
+        assert_eq!(
+            all[7..10],
+            ["2/rollouts", "2/gigpo", "2/eval/gigpo-k1"],
+            "the fresh lesson is learned once"
+        );
         assert_eq!(touched(|_| {}), [""; 0]);
         assert_eq!(touched(|recipe| recipe.name = "other".into()), [""; 0]);
         assert_eq!(touched(|recipe| recipe.seed = 9), all);
         assert_eq!(
             touched(|recipe| recipe.evaluate.games = 3),
-            ["1/eval/sft-k1", "1/eval/gigpo-k1", "2/eval/gigpo-k1", "3/eval/gigpo-k1", "4/eval/gigpo-k1"]
+            [
+                "1/eval/sft-k1",
+                "1/eval/gigpo-k1",
+                "2/eval/gigpo-k1",
+                "3/eval/gigpo-k1",
+                "4/eval/gigpo-k1"
+            ]
         );
-        assert_eq!(touched(|recipe| recipe.evaluate.temperature = 3.0), [""; 0], "it is greedy");
-        assert_eq!(touched(|recipe| recipe.lessons[0].optimizer.batch += 1), ["1/sft"]);
+        assert_eq!(
+            touched(|recipe| recipe.evaluate.temperature = 3.0),
+            [""; 0],
+            "it is greedy"
+        );
+        assert_eq!(
+            touched(|recipe| recipe.lessons[0].optimizer.batch += 1),
+            ["1/sft"]
+        );
         assert_eq!(
             touched(|recipe| recipe.lessons[1].optimizer.batch += 1),
             ["1/gigpo", "2/gigpo", "3/gigpo", "4/gigpo"]
@@ -292,7 +389,10 @@ mod tests {
             touched(|recipe| recipe.collect.temperature = 0.5),
             ["1/rollouts", "2/rollouts", "3/rollouts", "4/rollouts"]
         );
-        assert_eq!(touched(|recipe| recipe.demonstrations.slips = 0.5), ["demonstrations"]);
+        assert_eq!(
+            touched(|recipe| recipe.demonstrations.slips = 0.5),
+            ["demonstrations"]
+        );
     }
 
     /// Two students, one after the other; the second lesson reads what was shown beside the first, the third beside both.
@@ -301,27 +401,54 @@ mod tests {
         let mut recipe = compare();
         let fresh = recipe.lessons[0].clone();
         let data = vec![Data::Demonstrations, Data::Guided];
-        let again = |name: &str| LessonRecipe { name: name.into(), data: data.clone(), ..fresh.clone() };
-        recipe.lessons.splice(1..1, [again("second"), again("third")]);
-        let guided =
-            |student: &str| GuidedRecipe { student: student.into(), games: 4, repetitions: 1, temperature: 0.5 };
+        let again = |name: &str| LessonRecipe {
+            name: name.into(),
+            data: data.clone(),
+            ..fresh.clone()
+        };
+        recipe
+            .lessons
+            .splice(1..1, [again("second"), again("third")]);
+        let guided = |student: &str| GuidedRecipe {
+            student: student.into(),
+            games: 4,
+            repetitions: 1,
+            temperature: 0.5,
+        };
         recipe.guided = vec![guided("second"), guided("sft")];
         recipe.check().expect("it can be followed");
-        let names: Vec<String> = steps(&recipe).iter().map(|step| step.name(&recipe)).collect();
+        let names: Vec<String> = steps(&recipe)
+            .iter()
+            .map(|step| step.name(&recipe))
+            .collect();
         assert_eq!(
             names[1..8],
-            ["demonstrations", "1/sft", "guided-sft", "1/second", "guided-second", "1/third", "1/rollouts"]
+            [
+                "demonstrations",
+                "1/sft",
+                "guided-sft",
+                "1/second",
+                "guided-second",
+                "1/third",
+                "1/rollouts"
+            ]
         );
         recipe.lessons[2].from = Start::Lesson("second".into());
         let starts: Vec<Option<String>> = (1..4).map(|lesson| start(&recipe, lesson, 3)).collect();
-        assert_eq!(starts, [None, Some("1/second".into()), Some("2/gigpo".into())]);
+        assert_eq!(
+            starts,
+            [None, Some("1/second".into()), Some("2/gigpo".into())]
+        );
         recipe.collect.policy = "third".into();
         recipe.check().expect("it can be followed");
         let reads = |lesson| read(&recipe, lesson, 1).into_iter().collect::<Vec<_>>();
         assert_eq!(reads(0), ["demonstrations"]);
         assert_eq!(reads(1), ["demonstrations", "guided-sft"]);
         assert_eq!(reads(2), ["demonstrations", "guided-second", "guided-sft"]);
-        let seeds: BTreeSet<u64> = steps(&recipe)[1..6].iter().map(|step| step.seed(&recipe)).collect();
+        let seeds: BTreeSet<u64> = steps(&recipe)[1..6]
+            .iter()
+            .map(|step| step.seed(&recipe))
+            .collect();
         assert_eq!(seeds.len(), 3, "no episode is shown twice");
 
         let refused = |change: &dyn Fn(&mut Recipe)| {
@@ -330,30 +457,47 @@ mod tests {
             other.check().expect_err("it cannot be followed")
         };
         let text = refused(&|recipe| recipe.guided.clear());
-        assert!(text.starts_with("lesson \"second\": nobody was guided before it\nhint: "), "{text}");
+        assert!(
+            text.starts_with("lesson \"second\": nobody was guided before it\nhint: "),
+            "{text}"
+        );
         assert!(
             refused(&|recipe| recipe.guided[0].student = "gigpo".into())
                 .contains("no lesson \"gigpo\" is learned before")
         );
-        assert!(refused(&|recipe| recipe.guided[0].student = "sft".into()).contains("stands there twice"));
+        assert!(
+            refused(&|recipe| recipe.guided[0].student = "sft".into())
+                .contains("stands there twice")
+        );
         for start in ["third", "gigpo", "nobody"] {
             let text = refused(&|recipe| recipe.lessons[1].from = Start::Lesson(start.into()));
             assert!(
-                text.starts_with(&format!("lesson \"second\": it cannot start from \"{start}\"\nhint: ")),
+                text.starts_with(&format!(
+                    "lesson \"second\": it cannot start from \"{start}\"\nhint: "
+                )),
                 "{text}"
             );
         }
         let of_rollouts = |recipe: &mut Recipe| recipe.lessons[2].data.push(Data::Rollouts);
-        assert!(refused(&of_rollouts).contains("learned before the first rollouts, so it has none"));
+        assert!(
+            refused(&of_rollouts).contains("learned before the first rollouts, so it has none")
+        );
     }
 
     #[test]
     fn a_lesson_depends_on_the_iterations_that_it_reads() {
         let mut recipe = compare();
-        recipe.lessons[1].data =
-            vec![Data::ChosenRollouts { last: 2, won_per_game: 0, prefer: Prefer::Shortest, lost: Lost::Kept }];
+        recipe.lessons[1].data = vec![Data::ChosenRollouts {
+            last: 2,
+            won_per_game: 0,
+            prefer: Prefer::Shortest,
+            lost: Lost::Kept,
+        }];
         let mut outcomes = outcomes(&recipe);
-        let lesson = Step::Lesson { iteration: 3, lesson: 1 };
+        let lesson = Step::Lesson {
+            iteration: 3,
+            lesson: 1,
+        };
         let before = lesson.inputs(&recipe, &outcomes).expect("all is there");
         outcomes.remove("1/rollouts");
         assert_eq!(lesson.inputs(&recipe, &outcomes), Ok(before));

@@ -11,8 +11,8 @@ use crate::loss::kto;
 use crate::metrics::{Metrics, Row, Time};
 use crate::objective::{self, Losses, Moment, Watched, trajectory_log_ratios};
 use crate::optimizer::{
-    Activations, AdamW, HostGradients, Parameter, accumulate, from_weights, gradients, parameters, scheduled, sharing,
-    to_weights, with_parameters,
+    Activations, AdamW, HostGradients, Parameter, accumulate, from_weights, gradients, parameters,
+    scheduled, sharing, to_weights, with_parameters,
 };
 use crate::plan::{Plan, Read, Unit};
 use crate::recipe::{Algorithm, LessonRecipe, ReferenceUse, Targets};
@@ -67,8 +67,13 @@ pub struct Lesson<'a> {
 /// be written.
 pub fn train(lesson: &Lesson<'_>, progress: &ProgressBar) -> Result<(Model, Read), TrainerError> {
     let recipe = lesson.recipe;
-    let cut = Cut::of(lesson.hardware).for_weights(&lesson.start.policy).within(recipe.optimizer.token_budget);
-    let place = Place { device: lesson.hardware.burn()?.autodiff(), cut };
+    let cut = Cut::of(lesson.hardware)
+        .for_weights(&lesson.start.policy)
+        .within(recipe.optimizer.token_budget);
+    let place = Place {
+        device: lesson.hardware.burn()?.autodiff(),
+        cut,
+    };
     std::fs::create_dir_all(lesson.out).map_err(TrainerError::file(lesson.out))?;
     let context = lesson.start.config.max_position_embeddings;
     let mut plan = Plan::new(recipe, lesson.trajectories, context, lesson.seed)?;
@@ -85,7 +90,8 @@ pub fn train(lesson: &Lesson<'_>, progress: &ProgressBar) -> Result<(Model, Read
         metrics.write(&row)?;
         progress.set_message(row.summary());
         progress.inc(1);
-        let is_time = student.update.is_multiple_of(CHECKPOINT_EVERY) || saved.elapsed() > CHECKPOINT_AFTER;
+        let is_time =
+            student.update.is_multiple_of(CHECKPOINT_EVERY) || saved.elapsed() > CHECKPOINT_AFTER;
         if is_time && student.update < plan.updates.len() {
             student.checkpoint().save(&lesson.out.join("checkpoint"))?;
             saved = Instant::now();
@@ -124,10 +130,20 @@ impl Cut {
     fn of(hardware: Hardware) -> Self {
         match hardware {
             // What fits into the caches of a core.
-            Hardware::Cpu => Self { tokens: 640, lanes: 2, positions: 16, written: 1 },
+            Hardware::Cpu => Self {
+                tokens: 640,
+                lanes: 2,
+                positions: 16,
+                written: 1,
+            },
             // What fills a GPU and fits into its memory. Its kernels are tuned once for each power of two of a dimension
             // and each alignment of rows; multiples of 64 leave few of the latter.
-            Hardware::Cuda(_) => Self { tokens: 8192, lanes: 1, positions: 64, written: 64 },
+            Hardware::Cuda(_) => Self {
+                tokens: 8192,
+                lanes: 1,
+                positions: 64,
+                written: 64,
+            },
         }
     }
 
@@ -135,12 +151,23 @@ impl Cut {
     fn for_weights(self, weights: &Weights) -> Self {
         let numbers: usize = weights.0.values().map(|tensor| tensor.data.len()).sum();
         let is_large = self.lanes > 1 && numbers >= LARGE;
-        if is_large { Self { tokens: 1024, lanes: 1, ..self } } else { self }
+        if is_large {
+            Self {
+                tokens: 1024,
+                lanes: 1,
+                ..self
+            }
+        } else {
+            self
+        }
     }
 
     /// The same within a recipe's budget; 0 = its own.
     fn within(self, budget: usize) -> Self {
-        Self { tokens: if budget > 0 { budget } else { self.tokens }, ..self }
+        Self {
+            tokens: if budget > 0 { budget } else { self.tokens },
+            ..self
+        }
     }
 }
 
@@ -196,11 +223,19 @@ impl Student {
         let identity = identity(lesson, plan);
         let mut found = Checkpoint::open(&lesson.out.join("checkpoint"), &identity)?;
         let position = found.as_ref().map(|checkpoint| checkpoint.position.clone());
-        let mut tensors = |name: &str| found.as_mut().map(|checkpoint| checkpoint.take(name)).transpose();
-        let optimizer = |weights: Option<_>| weights.map_or(Ok(AdamW::default()), AdamW::from_weights);
+        let mut tensors = |name: &str| {
+            found
+                .as_mut()
+                .map(|checkpoint| checkpoint.take(name))
+                .transpose()
+        };
+        let optimizer =
+            |weights: Option<_>| weights.map_or(Ok(AdamW::default()), AdamW::from_weights);
         // A checkpoint has what learns: everything, or the factors of adapters and the value network's head.
         let resumed = |mut weights: Weights, learned: Option<Weights>| {
-            weights.0.extend(learned.into_iter().flat_map(|learned| learned.0));
+            weights
+                .0
+                .extend(learned.into_iter().flat_map(|learned| learned.0));
             weights
         };
         let policy_weights = resumed(lesson.start.policy.clone(), tensors("policy")?);
@@ -209,18 +244,29 @@ impl Student {
         let mut value_weights = None;
         let mut value_optimizer = AdamW::default();
         if has_critic {
-            let fresh = lesson.start.policy.with_zero_value_head(&lesson.start.config);
+            let fresh = lesson
+                .start
+                .policy
+                .with_zero_value_head(&lesson.start.config);
             value_weights = Some(resumed(fresh, tensors("value")?));
             value_optimizer = optimizer(tensors("value-optimizer")?)?;
         }
-        let replicas = Networks::new(lesson, &policy_weights, value_weights.as_ref(), &place)?.in_lanes();
-        let policy = Trained { parameters: parameters(&replicas[0].policy), optimizer: policy_optimizer };
+        let replicas =
+            Networks::new(lesson, &policy_weights, value_weights.as_ref(), &place)?.in_lanes();
+        let policy = Trained {
+            parameters: parameters(&replicas[0].policy),
+            optimizer: policy_optimizer,
+        };
         let value = replicas[0].value.as_ref();
-        let value = value.map(|value| Trained { parameters: parameters(value), optimizer: value_optimizer });
+        let value = value.map(|value| Trained {
+            parameters: parameters(value),
+            optimizer: value_optimizer,
+        });
         let threads = (rayon::current_num_threads() / place.cut.lanes).max(1);
         let pool = |_| rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         let pools = (0..place.cut.lanes).map(pool).collect::<Result<_, _>>();
-        let pools = pools.map_err(|e| TrainerError::Data(format!("no threads for training: {e}")))?;
+        let pools =
+            pools.map_err(|e| TrainerError::Data(format!("no threads for training: {e}")))?;
         let best = match position.as_ref().and_then(|position| position.best.clone()) {
             Some(best) => {
                 let mut of = |name: &str, like: &Trained| -> Result<Vec<Parameter>, TrainerError> {
@@ -228,21 +274,36 @@ impl Student {
                 };
                 let learned = Learned {
                     policy: of("best-policy", &policy)?,
-                    value: value.as_ref().map(|value| of("best-value", value)).transpose()?,
+                    value: value
+                        .as_ref()
+                        .map(|value| of("best-value", value))
+                        .transpose()?,
                 };
                 Some((best, learned))
             }
             None => None,
         };
         let update = position.map_or(0, |position| position.update);
-        Ok(Self { replicas, pools, place, policy, value, update, best, lesson: identity })
+        Ok(Self {
+            replicas,
+            pools,
+            place,
+            policy,
+            value,
+            update,
+            best,
+            lesson: identity,
+        })
     }
 
     fn checkpoint(&self) -> Checkpoint {
         let networks = &self.replicas[0];
         let mut tensors = vec![
             ("policy".to_string(), networks.policy.to_learned()),
-            ("policy-optimizer".to_string(), self.policy.optimizer.to_weights()),
+            (
+                "policy-optimizer".to_string(),
+                self.policy.optimizer.to_weights(),
+            ),
         ];
         if let (Some(network), Some(value)) = (&networks.value, &self.value) {
             tensors.push(("value".to_string(), network.to_learned()));
@@ -250,19 +311,34 @@ impl Student {
         }
         if let Some((_, Learned { policy, value })) = &self.best {
             tensors.push(("best-policy".to_string(), to_weights(policy)));
-            tensors.extend(value.iter().map(|value| ("best-value".to_string(), to_weights(value))));
+            tensors.extend(
+                value
+                    .iter()
+                    .map(|value| ("best-value".to_string(), to_weights(value))),
+            );
         }
         let best = self.best.as_ref().map(|(best, _)| best.clone());
-        Checkpoint { position: Position { update: self.update, lesson: self.lesson.clone(), best }, tensors }
+        Checkpoint {
+            position: Position {
+                update: self.update,
+                lesson: self.lesson.clone(),
+                best,
+            },
+            tensors,
+        }
     }
 
     /// Of a lesson with adapters: the adapters beside the model that has them merged, for PEFT.
     fn save_adapters(&self, lesson: &Lesson<'_>) -> Result<(), TrainerError> {
-        let Some(lora) = &lesson.recipe.lora else { return Ok(()) };
+        let Some(lora) = &lesson.recipe.lora else {
+            return Ok(());
+        };
         let (networks, base) = (&self.replicas[0], lesson.start.policy.hash());
-        Adapter::new(lora, &base, networks.policy.to_learned()).save(&lesson.out.join("adapter"))?;
+        Adapter::new(lora, &base, networks.policy.to_learned())
+            .save(&lesson.out.join("adapter"))?;
         if let Some(value) = &networks.value {
-            Adapter::new(lora, &base, value.to_learned()).save(&lesson.out.join("value/adapter"))?;
+            Adapter::new(lora, &base, value.to_learned())
+                .save(&lesson.out.join("value/adapter"))?;
         }
         Ok(())
     }
@@ -271,13 +347,21 @@ impl Student {
     fn go_back_to_the_best(&mut self) {
         if let Some((_, Learned { policy, value })) = self.best.take() {
             self.policy.parameters = policy;
-            self.value.iter_mut().zip(value).for_each(|(trained, best)| trained.parameters = best);
+            self.value
+                .iter_mut()
+                .zip(value)
+                .for_each(|(trained, best)| trained.parameters = best);
             self.refresh((true, true));
         }
     }
 
     fn graduate(self, start: &Model, text_versions: BTreeSet<TextVersion>) -> Model {
-        let Self { replicas, policy, value, .. } = self;
+        let Self {
+            replicas,
+            policy,
+            value,
+            ..
+        } = self;
         drop((policy, value)); // moments and parameters are twice what is to come
         let networks = &replicas[0];
         Model {
@@ -291,40 +375,76 @@ impl Student {
     }
 
     /// One update; the value network's and the policy's gradients are both taken before either moves.
-    fn update(&mut self, recipe: &LessonRecipe, plan: &Plan<'_>, out: &Path) -> Result<Row, TrainerError> {
+    fn update(
+        &mut self,
+        recipe: &LessonRecipe,
+        plan: &Plan<'_>,
+        out: &Path,
+    ) -> Result<Row, TrainerError> {
         let started = Instant::now();
         let updates = plan.updates.len();
         let (epoch, units) = &plan.updates[self.update];
-        let chosen: Vec<&Trajectory> = units.iter().flatten().map(|index| plan.data[*index]).collect();
+        let chosen: Vec<&Trajectory> = units
+            .iter()
+            .flatten()
+            .map(|index| plan.data[*index])
+            .collect();
         let optimizer = &recipe.optimizer;
         let rate = |highest: f64| scheduled(highest, optimizer.warmup, self.update, updates);
         let critic = recipe.algorithm.critic();
         let progress = self.update as f64 / updates as f64;
         let policy_learns = critic.is_none_or(|critic| progress >= critic.warmup);
-        let whole = self.whole(recipe, plan, units, Learns::Yes { policy: policy_learns })?;
+        let whole = self.whole(
+            recipe,
+            plan,
+            units,
+            Learns::Yes {
+                policy: policy_learns,
+            },
+        )?;
         let mut row = Row {
             update: self.update,
             epoch: *epoch,
             learning_rate: rate(optimizer.learning_rate),
             trajectories: chosen.len(),
             tokens: chosen.iter().map(|trajectory| trajectory.tokens()).sum(),
-            success_rate: chosen.iter().map(|trajectory| trajectory.reward()).sum::<f64>() / chosen.len() as f64,
+            success_rate: chosen
+                .iter()
+                .map(|trajectory| trajectory.reward())
+                .sum::<f64>()
+                / chosen.len() as f64,
             watched: whole.watched,
             ..Row::default()
         };
         let computed = Instant::now();
         let value_rate = critic.map(|critic| rate(critic.learning_rate));
-        if let (Some(gradients), Some(value), Some(rate)) = (&whole.value, &mut self.value, value_rate) {
-            row.gradient_norm_value = Some(value.optimizer.update(&mut value.parameters, gradients, rate, optimizer));
+        if let (Some(gradients), Some(value), Some(rate)) =
+            (&whole.value, &mut self.value, value_rate)
+        {
+            row.gradient_norm_value = Some(value.optimizer.update(
+                &mut value.parameters,
+                gradients,
+                rate,
+                optimizer,
+            ));
         }
         if let Some(gradients) = &whole.policy {
-            let Trained { parameters, optimizer: adam } = &mut self.policy;
-            row.gradient_norm_policy = Some(adam.update(parameters, gradients, row.learning_rate, optimizer));
+            let Trained {
+                parameters,
+                optimizer: adam,
+            } = &mut self.policy;
+            row.gradient_norm_policy =
+                Some(adam.update(parameters, gradients, row.learning_rate, optimizer));
         }
         if let Some((what, value)) = row.astray(optimizer.log_ratio_limit) {
             let batch = out.join("stopped-batch.jsonl");
             save(&batch, &chosen)?;
-            return Err(TrainerError::Astray { update: self.update, what: what.into(), value, batch });
+            return Err(TrainerError::Astray {
+                update: self.update,
+                what: what.into(),
+                value,
+                batch,
+            });
         }
         let moved = (whole.policy.is_some(), whole.value.is_some());
         self.refresh(moved);
@@ -349,17 +469,27 @@ impl Student {
         units: &[Unit],
         learns: Learns,
     ) -> Result<Part, TrainerError> {
-        let examples: Vec<Vec<Example<'_>>> =
-            units.iter().map(|unit| unit.iter().map(|index| plan.example(*index)).collect()).collect();
+        let examples: Vec<Vec<Example<'_>>> = units
+            .iter()
+            .map(|unit| unit.iter().map(|index| plan.example(*index)).collect())
+            .collect();
         let (batches, _) = self.pack(&examples)?;
         let reference_point = match recipe.algorithm {
             Algorithm::Kto { .. } => self.reference_point(plan, units)?,
             _ => 0.0,
         };
-        let weights: Vec<f64> = batches.iter().map(|batch| weight(batch, &recipe.algorithm)).collect();
+        let weights: Vec<f64> = batches
+            .iter()
+            .map(|batch| weight(batch, &recipe.algorithm))
+            .collect();
         let total: f64 = weights.iter().sum();
-        let moment = Moment { policy_learns: learns != Learns::Yes { policy: false }, reference_point };
-        let parts = self.in_lanes(&batches, |networks, batch| networks.part(batch, recipe, moment, learns));
+        let moment = Moment {
+            policy_learns: learns != Learns::Yes { policy: false },
+            reference_point,
+        };
+        let parts = self.in_lanes(&batches, |networks, batch| {
+            networks.part(batch, recipe, moment, learns)
+        });
         let mut whole = Part::default();
         for (part, weight) in parts.into_iter().zip(weights) {
             whole.add(part, weight / total);
@@ -369,32 +499,63 @@ impl Student {
 
     /// Units cut into parts that go through the networks together, and the units of each, by their places in `units`.
     fn pack(&self, units: &[Vec<Example<'_>>]) -> Result<(Vec<Batch>, Vec<usize>), TrainerError> {
-        let size = |unit: &Vec<Example<'_>>| unit.len() * unit.iter().map(|e| e.trajectory.tokens()).max().unwrap_or(0);
-        let mut by_size: Vec<(usize, usize)> =
-            units.iter().enumerate().map(|(place, unit)| (size(unit), place)).collect();
+        let size = |unit: &Vec<Example<'_>>| {
+            unit.len()
+                * unit
+                    .iter()
+                    .map(|e| e.trajectory.tokens())
+                    .max()
+                    .unwrap_or(0)
+        };
+        let mut by_size: Vec<(usize, usize)> = units
+            .iter()
+            .enumerate()
+            .map(|(place, unit)| (size(unit), place))
+            .collect();
         by_size.sort_by_key(|(size, _)| std::cmp::Reverse(*size));
         let batch = |part: &[(usize, usize)]| {
-            let examples: Vec<Example<'_>> = part.iter().flat_map(|(_, place)| units[*place].clone()).collect();
+            let examples: Vec<Example<'_>> = part
+                .iter()
+                .flat_map(|(_, place)| units[*place].clone())
+                .collect();
             Ok(Batch::new(&examples, self.place.cut.positions)?)
         };
-        let batches = parts(&by_size, self.place.cut).into_iter().map(batch).collect::<Result<_, TrainerError>>()?;
-        Ok((batches, by_size.into_iter().map(|(_, place)| place).collect()))
+        let batches = parts(&by_size, self.place.cut)
+            .into_iter()
+            .map(batch)
+            .collect::<Result<_, TrainerError>>()?;
+        Ok((
+            batches,
+            by_size.into_iter().map(|(_, place)| place).collect(),
+        ))
     }
 
     /// What is asked of every batch, by as many lanes as there are, in the order of the batches.
-    fn in_lanes<T: Send>(&self, batches: &[Batch], work: impl Fn(&Networks, &Batch) -> T + Sync) -> Vec<T> {
+    fn in_lanes<T: Send>(
+        &self,
+        batches: &[Batch],
+        work: impl Fn(&Networks, &Batch) -> T + Sync,
+    ) -> Vec<T> {
         let next = AtomicUsize::new(0);
         let lane = |networks: &Networks| -> Vec<(usize, T)> {
-            let take = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|index| *index < batches.len());
-            std::iter::from_fn(take).map(|index| (index, work(networks, &batches[index]))).collect()
+            let take = || {
+                Some(next.fetch_add(1, Ordering::Relaxed)).filter(|index| *index < batches.len())
+            };
+            std::iter::from_fn(take)
+                .map(|index| (index, work(networks, &batches[index])))
+                .collect()
         };
         let mut answers: Vec<(usize, T)> = match &self.replicas[..] {
             [alone] => lane(alone), // in this thread: a GPU gives every thread a queue and memory of its own
             _ => std::thread::scope(|scope| {
                 let lanes = self.replicas.iter().zip(&self.pools);
-                let threads: Vec<_> =
-                    lanes.map(|(networks, pool)| scope.spawn(|| pool.install(|| lane(networks)))).collect();
-                threads.into_iter().flat_map(|thread| thread.join().expect("a part does not panic")).collect()
+                let threads: Vec<_> = lanes
+                    .map(|(networks, pool)| scope.spawn(|| pool.install(|| lane(networks))))
+                    .collect();
+                threads
+                    .into_iter()
+                    .flat_map(|thread| thread.join().expect("a part does not panic"))
+                    .collect()
             }),
         };
         answers.sort_by_key(|(index, _)| *index);
@@ -405,16 +566,27 @@ impl Student {
     fn reference_point(&self, plan: &Plan<'_>, units: &[Unit]) -> Result<f64, TrainerError> {
         let indices: Vec<usize> = units.iter().flatten().copied().collect();
         let other = |place: usize| {
-            let after = (1..indices.len()).map(|next| plan.data[indices[(place + next) % indices.len()]]);
-            let mut others = after.filter(|other| other.game_hash != plan.data[indices[place]].game_hash);
-            others.next().map(|other| mismatched(plan.data[indices[place]], other))
+            let after =
+                (1..indices.len()).map(|next| plan.data[indices[(place + next) % indices.len()]]);
+            let mut others =
+                after.filter(|other| other.game_hash != plan.data[indices[place]].game_hash);
+            others
+                .next()
+                .map(|other| mismatched(plan.data[indices[place]], other))
         };
-        let pairs: Vec<Trajectory> =
-            (0..indices.len()).filter_map(other).filter(|pair| pair.tokens() <= plan.longest).collect();
+        let pairs: Vec<Trajectory> = (0..indices.len())
+            .filter_map(other)
+            .filter(|pair| pair.tokens() <= plan.longest)
+            .collect();
         if pairs.is_empty() {
             return Ok(0.0);
         }
-        let (batches, _) = self.pack(&pairs.iter().map(|pair| vec![pair.into()]).collect::<Vec<_>>())?;
+        let (batches, _) = self.pack(
+            &pairs
+                .iter()
+                .map(|pair| vec![pair.into()])
+                .collect::<Vec<_>>(),
+        )?;
         let answers = self.in_lanes(&batches, |networks, batch| {
             trajectory_log_ratios(&networks.asked(), &networks.place.tensors(batch))
         });
@@ -425,32 +597,60 @@ impl Student {
     fn ask_the_reference(&mut self, plan: &Plan<'_>) -> Result<Vec<Vec<f32>>, TrainerError> {
         let mut logprobs = Vec::with_capacity(plan.data.len());
         for some in plan.data.chunks(256) {
-            let (batches, order) = self.pack(&some.iter().map(|t| vec![(*t).into()]).collect::<Vec<_>>())?;
+            let (batches, order) =
+                self.pack(&some.iter().map(|t| vec![(*t).into()]).collect::<Vec<_>>())?;
             let answers = self.in_lanes(&batches, |networks, batch| {
                 objective::reference_logprobs(&networks.asked(), &networks.place.tensors(batch))
             });
-            let mut in_place: Vec<(usize, Vec<f32>)> = order.into_iter().zip(answers.into_iter().flatten()).collect();
+            let mut in_place: Vec<(usize, Vec<f32>)> = order
+                .into_iter()
+                .zip(answers.into_iter().flatten())
+                .collect();
             in_place.sort_by_key(|(place, _)| *place);
             logprobs.extend(in_place.into_iter().map(|(_, logprobs)| logprobs));
         }
-        self.replicas.iter_mut().for_each(|networks| networks.reference = None);
+        self.replicas
+            .iter_mut()
+            .for_each(|networks| networks.reference = None);
         Ok(logprobs)
     }
 
     /// The loss on what is held out, when it is time to look, and whether it is the best so far.
-    fn look(&mut self, recipe: &LessonRecipe, plan: &Plan<'_>) -> Result<Option<f64>, TrainerError> {
-        let Some(early_stopping) = recipe.early_stopping else { return Ok(None) };
+    fn look(
+        &mut self,
+        recipe: &LessonRecipe,
+        plan: &Plan<'_>,
+    ) -> Result<Option<f64>, TrainerError> {
+        let Some(early_stopping) = recipe.early_stopping else {
+            return Ok(None);
+        };
         if !self.update.is_multiple_of(early_stopping.every) && self.update < plan.updates.len() {
             return Ok(None);
         }
-        let Watched { loss_policy, loss_value, .. } = self.whole(recipe, plan, &plan.held_out, Learns::No)?.watched;
+        let Watched {
+            loss_policy,
+            loss_value,
+            ..
+        } = self
+            .whole(recipe, plan, &plan.held_out, Learns::No)?
+            .watched;
         let loss = loss_policy.unwrap_or(0.0) + loss_value.unwrap_or(0.0);
         match &mut self.best {
             Some((best, _)) if best.loss <= loss => best.looks_since += 1,
             _ => {
                 let value = self.value.as_ref().map(|value| value.parameters.clone());
-                let learned = Learned { policy: self.policy.parameters.clone(), value };
-                self.best = Some((Best { loss, update: self.update, looks_since: 0 }, learned));
+                let learned = Learned {
+                    policy: self.policy.parameters.clone(),
+                    value,
+                };
+                self.best = Some((
+                    Best {
+                        loss,
+                        update: self.update,
+                        looks_since: 0,
+                    },
+                    learned,
+                ));
             }
         }
         Ok(Some(loss))
@@ -458,20 +658,28 @@ impl Student {
 
     /// Whether the held-out loss has stopped falling.
     fn has_peaked(&self, recipe: &LessonRecipe) -> bool {
-        let patience = recipe.early_stopping.map(|early_stopping| early_stopping.patience);
+        let patience = recipe
+            .early_stopping
+            .map(|early_stopping| early_stopping.patience);
         let looks = self.best.as_ref().map(|(best, _)| best.looks_since);
-        patience.zip(looks).is_some_and(|(patience, looks)| looks >= patience)
+        patience
+            .zip(looks)
+            .is_some_and(|(patience, looks)| looks >= patience)
     }
 
     /// Brings what was learned into the networks of all lanes.
     fn refresh(&mut self, (policy_moved, value_moved): (bool, bool)) {
         self.replicas.truncate(1); // the first then has its memory for itself, and need not ask for more
-        let Some(mut networks) = self.replicas.pop() else { return };
+        let Some(mut networks) = self.replicas.pop() else {
+            return;
+        };
         if policy_moved {
             networks.policy = with_parameters(networks.policy, &self.policy.parameters);
         }
         if let (true, Some(value)) = (value_moved, &self.value) {
-            networks.value = networks.value.map(|network| with_parameters(network, &value.parameters));
+            networks.value = networks
+                .value
+                .map(|network| with_parameters(network, &value.parameters));
         }
         self.replicas = networks.in_lanes();
     }
@@ -480,10 +688,14 @@ impl Student {
 /// Cuts units, given by their sizes, largest first, into parts of at most so many tokens with their padding, or of one
 /// unit: as few as keep all lanes busy, and those as even as may be.
 fn parts(by_size: &[(usize, usize)], cut: Cut) -> Vec<&[(usize, usize)]> {
-    let fewest = parts_within(by_size, cut.tokens).len().next_multiple_of(cut.lanes);
+    let fewest = parts_within(by_size, cut.tokens)
+        .len()
+        .next_multiple_of(cut.lanes);
     let all: usize = by_size.iter().map(|(size, _)| size).sum();
     let limits = (all / fewest..cut.tokens).step_by(16);
-    let even = limits.map(|tokens| parts_within(by_size, tokens)).find(|parts| parts.len() <= fewest);
+    let even = limits
+        .map(|tokens| parts_within(by_size, tokens))
+        .find(|parts| parts.len() <= fewest);
     even.unwrap_or_else(|| parts_within(by_size, cut.tokens))
 }
 
@@ -509,7 +721,13 @@ enum Learns {
 
 /// How much a part counts: losses over tokens by its tokens, losses over trajectories by its trajectories.
 fn weight(batch: &Batch, algorithm: &Algorithm) -> f64 {
-    let imitated = || batch.imitated_mask.iter().zip(&batch.action_mask).filter(|(imitated, _)| **imitated);
+    let imitated = || {
+        batch
+            .imitated_mask
+            .iter()
+            .zip(&batch.action_mask)
+            .filter(|(imitated, _)| **imitated)
+    };
     match algorithm {
         Algorithm::Sft { targets } | Algorithm::RejectionSampling { targets } => match targets {
             Targets::Actions => imitated().filter(|(_, written)| **written).count() as f64,
@@ -522,7 +740,9 @@ fn weight(batch: &Batch, algorithm: &Algorithm) -> f64 {
 /// The beginning of one episode before what was done in another.
 fn mismatched(beginning: &Trajectory, deeds: &Trajectory) -> Trajectory {
     let mut pair = deeds.clone();
-    pair.turns[0].observation_tokens.clone_from(&beginning.turns[0].observation_tokens);
+    pair.turns[0]
+        .observation_tokens
+        .clone_from(&beginning.turns[0].observation_tokens);
     pair
 }
 
@@ -532,7 +752,9 @@ fn save(path: &Path, trajectories: &[&Trajectory]) -> Result<(), TrainerError> {
         std::fs::remove_file(path).map_err(TrainerError::file(path))?;
     }
     let (mut store, _) = Store::open(path)?;
-    Ok(trajectories.iter().try_for_each(|trajectory| store.append(trajectory))?)
+    Ok(trajectories
+        .iter()
+        .try_for_each(|trajectory| store.append(trajectory))?)
 }
 
 impl Part {
@@ -563,13 +785,18 @@ impl Networks {
         value: Option<&Weights>,
         place: &Place,
     ) -> Result<Self, TrainerError> {
-        let (start, precision, layers) = (lesson.start, lesson.recipe.precision, lesson.recipe.optimizer.last_layers);
+        let (start, precision, layers) = (
+            lesson.start,
+            lesson.recipe.precision,
+            lesson.recipe.optimizer.last_layers,
+        );
         let (device, lora) = (&place.device, lesson.recipe.lora.as_ref());
         let decoder = |weights: &Weights| -> Result<Decoder, TrainerError> {
             Ok(Decoder::from_weights(&start.config, weights, device)?.with_precision(precision))
         };
         let network = |weights: &Weights| -> Result<ValueNetwork, TrainerError> {
-            let value = ValueNetwork::from_weights(&start.config, weights, device)?.with_precision(precision);
+            let value = ValueNetwork::from_weights(&start.config, weights, device)?
+                .with_precision(precision);
             Ok(match lora {
                 Some(lora) => value.with_lora(lora, lesson.seed)?.with_factors(weights)?,
                 None => value.learning_last(layers),
@@ -577,14 +804,19 @@ impl Networks {
         };
         let learning = |weights: &Weights| -> Result<Decoder, TrainerError> {
             Ok(match lora {
-                Some(lora) => decoder(weights)?.with_lora(lora, lesson.seed)?.with_factors(weights)?,
+                Some(lora) => decoder(weights)?
+                    .with_lora(lora, lesson.seed)?
+                    .with_factors(weights)?,
                 None => decoder(weights)?.learning_last(layers),
             })
         };
         let has_reference = lesson.recipe.algorithm.has_reference();
         Ok(Self {
             policy: learning(policy)?,
-            reference: has_reference.then(|| decoder(&start.policy)).transpose()?.map(Module::no_grad),
+            reference: has_reference
+                .then(|| decoder(&start.policy))
+                .transpose()?
+                .map(Module::no_grad),
             value: value.map(network).transpose()?,
             place: place.clone(),
         })
@@ -607,25 +839,51 @@ impl Networks {
     fn part(&self, batch: &Batch, recipe: &LessonRecipe, moment: Moment, learns: Learns) -> Part {
         let started = Instant::now();
         let tensors = self.place.tensors(batch);
-        let walk = Walk { networks: self, activations: recipe.optimizer.activations, trails: RefCell::default() };
-        let Losses { policy, value, watched } = objective::losses(&recipe.algorithm, &walk, &tensors, moment);
+        let walk = Walk {
+            networks: self,
+            activations: recipe.optimizer.activations,
+            trails: RefCell::default(),
+        };
+        let Losses {
+            policy,
+            value,
+            watched,
+        } = objective::losses(&recipe.algorithm, &walk, &tensors, moment);
         let forward_seconds = started.elapsed().as_secs_f64();
         if learns == Learns::No {
-            return Part { watched, forward_seconds, ..Part::default() };
+            return Part {
+                watched,
+                forward_seconds,
+                ..Part::default()
+            };
         }
         let started = Instant::now();
         let [policy_trail, value_trail] = walk.trails.into_inner();
         let value = self.value.as_ref().zip(value);
-        let value = value.map(|(network, loss)| all_the_way(network, network.trunk(), value_trail, loss));
+        let value =
+            value.map(|(network, loss)| all_the_way(network, network.trunk(), value_trail, loss));
         let policy = policy.map(|loss| all_the_way(&self.policy, &self.policy, policy_trail, loss));
-        Part { policy, value, watched, forward_seconds, backward_seconds: started.elapsed().as_secs_f64() }
+        Part {
+            policy,
+            value,
+            watched,
+            forward_seconds,
+            backward_seconds: started.elapsed().as_secs_f64(),
+        }
     }
 }
 
 /// A backward pass; where a trail was laid it goes on along that.
-fn all_the_way<M: Module>(network: &M, trunk: &Decoder, trail: Option<Trail>, loss: Tensor<1>) -> HostGradients {
+fn all_the_way<M: Module>(
+    network: &M,
+    trunk: &Decoder,
+    trail: Option<Trail>,
+    loss: Tensor<1>,
+) -> HostGradients {
     let mut found = loss.backward();
-    let Some(trail) = trail else { return gradients(network, found) };
+    let Some(trail) = trail else {
+        return gradients(network, found);
+    };
     let of_hidden = trail.hidden.grad_remove(&mut found);
     let mut all = gradients(network, found);
     if let Some(of_hidden) = of_hidden {
@@ -661,7 +919,9 @@ impl Walk<'_> {
 /// Logits before every written token.
 fn written_logits(decoder: &Decoder, hidden: Tensor<3>, batch: &BatchTensors) -> Tensor<3> {
     let [rows, written] = batch.written.targets.dims();
-    decoder.logits(batch.written.select(hidden)).reshape([rows as i64, written as i64, -1])
+    decoder
+        .logits(batch.written.select(hidden))
+        .reshape([rows as i64, written as i64, -1])
 }
 
 impl objective::Networks for Walk<'_> {
@@ -671,7 +931,11 @@ impl objective::Networks for Walk<'_> {
     }
 
     fn reference_logits(&self, batch: &BatchTensors) -> Tensor<3> {
-        let reference = self.networks.reference.as_ref().expect("who asks for a reference has one");
+        let reference = self
+            .networks
+            .reference
+            .as_ref()
+            .expect("who asks for a reference has one");
         written_logits(reference, reference.hidden(batch.tokens.clone()), batch).detach()
     }
 
@@ -679,11 +943,17 @@ impl objective::Networks for Walk<'_> {
         let policy = &self.networks.policy;
         let hidden = self.hidden(policy, 0, batch);
         let [rows, time, width] = hidden.dims();
-        policy.logits(hidden.reshape([rows * time, width])).reshape([rows as i64, time as i64, -1])
+        policy
+            .logits(hidden.reshape([rows * time, width]))
+            .reshape([rows as i64, time as i64, -1])
     }
 
     fn values(&self, batch: &BatchTensors) -> Tensor<2> {
-        let network = self.networks.value.as_ref().expect("who asks for values has a value network");
+        let network = self
+            .networks
+            .value
+            .as_ref()
+            .expect("who asks for values has a value network");
         network.of_hidden(self.hidden(network.trunk(), 1, batch))
     }
 }
@@ -691,24 +961,47 @@ impl objective::Networks for Walk<'_> {
 impl Networks {
     /// Only numbers are wanted.
     fn asked(&self) -> Walk<'_> {
-        Walk { networks: self, activations: Activations::Kept, trails: RefCell::default() }
+        Walk {
+            networks: self,
+            activations: Activations::Kept,
+            trails: RefCell::default(),
+        }
     }
 }
 
 /// Hash of all that decides a lesson's numbers.
 fn identity(lesson: &Lesson<'_>, plan: &Plan<'_>) -> String {
     let mut digest = Sha256::new();
-    digest.update(format!("{:?} {} {:?} {:?}", lesson.recipe, lesson.seed, plan.updates, plan.held_out));
+    digest.update(format!(
+        "{:?} {} {:?} {:?}",
+        lesson.recipe, lesson.seed, plan.updates, plan.held_out
+    ));
     digest.update(lesson.start.policy.hash());
     for trajectory in lesson.trajectories {
-        digest.update(format!("{} {} {:?}", trajectory.game_hash, trajectory.repetition, trajectory.outcome));
+        digest.update(format!(
+            "{} {} {:?}",
+            trajectory.game_hash, trajectory.repetition, trajectory.outcome
+        ));
         for turn in &trajectory.turns {
-            turn.observation_tokens.iter().chain(&turn.completion_tokens).for_each(|t| digest.update(t.to_le_bytes()));
-            turn.process_score.iter().for_each(|score| digest.update(score.to_le_bytes()));
+            turn.observation_tokens
+                .iter()
+                .chain(&turn.completion_tokens)
+                .for_each(|t| digest.update(t.to_le_bytes()));
+            turn.process_score
+                .iter()
+                .for_each(|score| digest.update(score.to_le_bytes()));
         }
     }
-    plan.advantages.iter().flatten().for_each(|advantage| digest.update(advantage.to_le_bytes()));
-    digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    plan.advantages
+        .iter()
+        .flatten()
+        .for_each(|advantage| digest.update(advantage.to_le_bytes()));
+    digest
+        .finalize()
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -729,28 +1022,79 @@ mod tests {
     fn close(a: &[f32], b: &[f32], what: &str) {
         let square = |x: f32| f64::from(x) * f64::from(x);
         let size = a.iter().map(|a| square(*a)).sum::<f64>().sqrt();
-        let off = a.iter().zip(b).map(|(a, b)| square(a - b)).sum::<f64>().sqrt();
-        assert!(a.len() == b.len() && off <= 1e-4 * size + 1e-7, "{what}: off by {off}, of {size}");
+        let off = a
+            .iter()
+            .zip(b)
+            .map(|(a, b)| square(a - b))
+            .sum::<f64>()
+            .sqrt();
+        assert!(
+            a.len() == b.len() && off <= 1e-4 * size + 1e-7,
+            "{what}: off by {off}, of {size}"
+        );
     }
 
     /// Every algorithm, at every level that it has.
     fn algorithms() -> Vec<Algorithm> {
         let (beta, alpha, value_learning_rate, value_warmup) = (0.1, 0.1, 1e-3, 0.0);
         let mut all = vec![
-            Algorithm::Sft { targets: Targets::Actions },
-            Algorithm::Sft { targets: Targets::Transcript },
-            Algorithm::RejectionSampling { targets: Targets::Actions },
-            Algorithm::Oreo { level: Level::Response, beta, alpha, value_learning_rate, value_warmup },
-            Algorithm::Dro { beta, value_learning_rate, value_warmup },
+            Algorithm::Sft {
+                targets: Targets::Actions,
+            },
+            Algorithm::Sft {
+                targets: Targets::Transcript,
+            },
+            Algorithm::RejectionSampling {
+                targets: Targets::Actions,
+            },
+            Algorithm::Oreo {
+                level: Level::Response,
+                beta,
+                alpha,
+                value_learning_rate,
+                value_warmup,
+            },
+            Algorithm::Dro {
+                beta,
+                value_learning_rate,
+                value_warmup,
+            },
             Algorithm::Dpo { beta, pairs: 5 },
-            Algorithm::Kto { beta, desirable: 1.0, undesirable: 1.5 },
+            Algorithm::Kto {
+                beta,
+                desirable: 1.0,
+                undesirable: 1.5,
+            },
         ];
         for level in [Level::Turn, Level::Token] {
             all.extend([
-                Algorithm::Oreo { level, beta, alpha, value_learning_rate, value_warmup },
-                Algorithm::Dqo { level, beta, lambda: 0.9, process_scores: false, value_learning_rate, value_warmup },
-                Algorithm::Grpo { level, clip: 0.2, alpha },
-                Algorithm::Gigpo { level, clip: 0.2, alpha, discount: 0.9, omega: 1.0 },
+                Algorithm::Oreo {
+                    level,
+                    beta,
+                    alpha,
+                    value_learning_rate,
+                    value_warmup,
+                },
+                Algorithm::Dqo {
+                    level,
+                    beta,
+                    lambda: 0.9,
+                    process_scores: false,
+                    value_learning_rate,
+                    value_warmup,
+                },
+                Algorithm::Grpo {
+                    level,
+                    clip: 0.2,
+                    alpha,
+                },
+                Algorithm::Gigpo {
+                    level,
+                    clip: 0.2,
+                    alpha,
+                    discount: 0.9,
+                    omega: 1.0,
+                },
             ]);
         }
         all
@@ -758,13 +1102,32 @@ mod tests {
 
     /// The numbers of a part, and its gradients as vectors.
     fn said(part: Part) -> Vec<Vec<f32>> {
-        let Watched { loss_policy, loss_value, loss_after_value, kl_exact, kl_k3, .. } = part.watched;
+        let Watched {
+            loss_policy,
+            loss_value,
+            loss_after_value,
+            kl_exact,
+            kl_k3,
+            ..
+        } = part.watched;
         let losses = [loss_policy, loss_value, loss_after_value, kl_exact, kl_k3];
         let flat = |gradients: HostGradients| {
-            gradients.iter().flatten().flat_map(|gradient| gradient.values()).copied().collect::<Vec<f32>>()
+            gradients
+                .iter()
+                .flatten()
+                .flat_map(|gradient| gradient.values())
+                .copied()
+                .collect::<Vec<f32>>()
         };
-        let losses = losses.into_iter().flatten().map(|loss| loss as f32).collect();
-        [Some(losses), part.policy.map(flat), part.value.map(flat)].into_iter().flatten().collect()
+        let losses = losses
+            .into_iter()
+            .flatten()
+            .map(|loss| loss as f32)
+            .collect();
+        [Some(losses), part.policy.map(flat), part.value.map(flat)]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     /// A batch cut for a CPU, for a GPU (other padding, one lane), into single units that are added up, with activations
@@ -775,36 +1138,74 @@ mod tests {
         let model = babbler(31);
         let player = ModelPlayer::new(model.clone(), LookingOn::Nobody).unwrap();
         let tasks = ["plain/1", "plain/2", "plain/9"].map(task);
-        let mut played = play(&player, &jobs(&tasks, 4), &protocol(), Pool { workers: 2, episodes: 8 });
-        for (index, turn) in played.iter_mut().flat_map(|trajectory| &mut trajectory.turns).enumerate() {
+        let mut played = play(
+            &player,
+            &jobs(&tasks, 4),
+            &protocol(),
+            Pool {
+                workers: 2,
+                episodes: 8,
+            },
+        );
+        for (index, turn) in played
+            .iter_mut()
+            .flat_map(|trajectory| &mut trajectory.turns)
+            .enumerate()
+        {
             turn.state = Some(index as u64 % 4);
         }
         let mut moved = model.clone();
         let norm = moved.policy.0.get_mut("model.norm.weight").unwrap();
-        norm.data.iter_mut().enumerate().for_each(|(index, x)| *x *= 1.0 + 0.1 * (index as f32).sin());
+        norm.data
+            .iter_mut()
+            .enumerate()
+            .for_each(|(index, x)| *x *= 1.0 + 0.1 * (index as f32).sin());
         for algorithm in algorithms() {
             let recipe = LessonRecipe::of(algorithm);
             let out = tempfile::tempdir().unwrap();
             let (out, hardware) = (out.path(), Hardware::Cpu);
-            let lesson =
-                Lesson { recipe: &recipe, start: &model, lineage: None, trajectories: &played, seed: 1, out, hardware };
+            let lesson = Lesson {
+                recipe: &recipe,
+                start: &model,
+                lineage: None,
+                trajectories: &played,
+                seed: 1,
+                out,
+                hardware,
+            };
             let plan = Plan::new(&recipe, &played, 10_000, 1).unwrap();
-            let mut units: Vec<Unit> = plan.updates.iter().flat_map(|(_, units)| units.clone()).collect();
+            let mut units: Vec<Unit> = plan
+                .updates
+                .iter()
+                .flat_map(|(_, units)| units.clone())
+                .collect();
             let mut recomputing = recipe.clone();
             recomputing.optimizer.activations = Activations::Recomputed;
             let whole_of = |recipe: &LessonRecipe, cut: Cut, units: &[Unit]| {
-                let place = Place { device: Device::flex().autodiff(), cut };
+                let place = Place {
+                    device: Device::flex().autodiff(),
+                    cut,
+                };
                 let mut student = Student::new(&lesson, &plan, place).unwrap();
                 for networks in &mut student.replicas {
                     networks.policy =
-                        Decoder::from_weights(&model.config, &moved.policy, &networks.place.device).unwrap();
+                        Decoder::from_weights(&model.config, &moved.policy, &networks.place.device)
+                            .unwrap();
                 }
-                said(student.whole(recipe, &plan, units, Learns::Yes { policy: true }).unwrap())
+                said(
+                    student
+                        .whole(recipe, &plan, units, Learns::Yes { policy: true })
+                        .unwrap(),
+                )
             };
             let whole = |cut: Cut, units: &[Unit]| whole_of(&recipe, cut, units);
             let cut = Cut::of(Hardware::Cpu);
             let expected = whole(cut, &units);
-            assert!(expected[1].iter().any(|gradient| *gradient != 0.0), "{:?}", recipe.algorithm);
+            assert!(
+                expected[1].iter().any(|gradient| *gradient != 0.0),
+                "{:?}",
+                recipe.algorithm
+            );
             let mut others = vec![
                 whole(Cut::of(Hardware::Cuda(0)), &units),
                 whole(Cut { tokens: 1, ..cut }, &units),
@@ -814,10 +1215,17 @@ mod tests {
                 units.reverse(); // KTO's reference point depends on who stands beside whom
                 others.push(whole(cut, &units));
             }
-            for (other, how) in others.iter().zip(["on a GPU", "added up", "recomputed", "backwards"]) {
+            for (other, how) in
+                others
+                    .iter()
+                    .zip(["on a GPU", "added up", "recomputed", "backwards"])
+            {
                 let what = format!("{:?} {how}", recipe.algorithm);
                 assert_eq!(expected.len(), other.len(), "{what}");
-                expected.iter().zip(other).for_each(|(expected, other)| close(expected, other, &what));
+                expected
+                    .iter()
+                    .zip(other)
+                    .for_each(|(expected, other)| close(expected, other, &what));
             }
         }
     }

@@ -73,8 +73,16 @@ pub struct Difference {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { turn, field, expected, found } = self;
-        write!(f, "turn {turn}: {field}\n  expected {expected}\n  found    {found}")
+        let Self {
+            turn,
+            field,
+            expected,
+            found,
+        } = self;
+        write!(
+            f,
+            "turn {turn}: {field}\n  expected {expected}\n  found    {found}"
+        )
     }
 }
 
@@ -103,11 +111,17 @@ impl Policy for Replay<'_> {
     }
 
     fn sit(&self, seed: u64) -> ReplaySeat {
-        ReplaySeat { episode: usize::try_from(seed).expect("a place in memory"), turn: 0 }
+        ReplaySeat {
+            episode: usize::try_from(seed).expect("a place in memory"),
+            turn: 0,
+        }
     }
 
     fn answer(&self, asked: &mut [Asked<'_, ReplaySeat>], _: &Protocol) -> Vec<Answer> {
-        asked.iter_mut().map(|question| self.next(question.seat)).collect()
+        asked
+            .iter_mut()
+            .map(|question| self.next(question.seat))
+            .collect()
     }
 }
 
@@ -118,7 +132,9 @@ impl Replay<'_> {
             return match episode.outcome {
                 Outcome::Failure => Answer::GaveUp,
                 Outcome::ContextLimit => Answer::ContextFull,
-                Outcome::Success | Outcome::TurnLimit | Outcome::EnvFailed => Answer::Failed("it goes on".into()),
+                Outcome::Success | Outcome::TurnLimit | Outcome::EnvFailed => {
+                    Answer::Failed("it goes on".into())
+                }
             };
         };
         seat.turn += 1;
@@ -145,9 +161,16 @@ pub fn replay_all<E>(
 ) -> Result<(), E> {
     let numbered = logged.iter().enumerate();
     let jobs: Vec<Job<'_>> = numbered
-        .map(|(index, one)| Job { task: one.task, repetition: index, seed: index as u64, forced: &[] })
+        .map(|(index, one)| Job {
+            task: one.task,
+            repetition: index,
+            seed: index as u64,
+            forced: &[],
+        })
         .collect();
-    play_episodes(&Replay(logged), world, &jobs, protocol, pool, |played| record(&logged[played.repetition], played))
+    play_episodes(&Replay(logged), world, &jobs, protocol, pool, |played| {
+        record(&logged[played.repetition], played)
+    })
 }
 
 /// The episodes by what of their protocol a replay depends on, in order: the rest of it is about who plays.
@@ -155,8 +178,18 @@ pub fn replay_all<E>(
 pub fn by_protocol<'a>(logged: &[Logged<'a>]) -> Vec<(Protocol, Vec<Logged<'a>>)> {
     let mut groups: Vec<(Protocol, Vec<Logged<'a>>)> = Vec::new();
     for one in logged {
-        let Protocol { turn_limit, admissible_shown, translated_to, .. } = one.episode.protocol;
-        let protocol = Protocol { turn_limit, admissible_shown, translated_to, ..Protocol::default() };
+        let Protocol {
+            turn_limit,
+            admissible_shown,
+            translated_to,
+            ..
+        } = one.episode.protocol;
+        let protocol = Protocol {
+            turn_limit,
+            admissible_shown,
+            translated_to,
+            ..Protocol::default()
+        };
         match groups.iter_mut().find(|(other, _)| *other == protocol) {
             Some((_, group)) => group.push(*one),
             None => groups.push((protocol, vec![*one])),
@@ -169,23 +202,46 @@ pub fn by_protocol<'a>(logged: &[Logged<'a>]) -> Vec<(Protocol, Vec<Logged<'a>>)
 #[must_use]
 pub fn first_difference(logged: &Trajectory, played: &Trajectory) -> Option<Difference> {
     let turns = logged.turns.iter().zip(&played.turns).enumerate();
-    let in_a_turn = turns.filter_map(|(index, (logged, played))| of_a_turn(index + 1, logged, played)).next();
-    in_a_turn.or_else(|| of_the_end(logged, played)).or_else(|| of_the_reward(logged))
+    let in_a_turn = turns
+        .filter_map(|(index, (logged, played))| of_a_turn(index + 1, logged, played))
+        .next();
+    in_a_turn
+        .or_else(|| of_the_end(logged, played))
+        .or_else(|| of_the_reward(logged))
 }
 
 fn of_a_turn(turn: usize, logged: &Turn, played: &Turn) -> Option<Difference> {
-    let differs = |field, expected, found| Some(Difference { turn, field, expected, found });
+    let differs = |field, expected, found| {
+        Some(Difference {
+            turn,
+            field,
+            expected,
+            found,
+        })
+    };
     if logged.observation != played.observation {
-        return differs(Field::Observation, quoted(&logged.observation), quoted(&played.observation));
+        return differs(
+            Field::Observation,
+            quoted(&logged.observation),
+            quoted(&played.observation),
+        );
     }
     match (logged.state, played.state) {
         (Some(expected), Some(found)) if expected != found => {
-            return differs(Field::State, format!("{expected:016x}"), format!("{found:016x}"));
+            return differs(
+                Field::State,
+                format!("{expected:016x}"),
+                format!("{found:016x}"),
+            );
         }
         _ => {}
     }
     if logged.action != played.action {
-        let said = |action: &Option<String>| action.as_deref().map_or_else(|| "no command".into(), quoted);
+        let said = |action: &Option<String>| {
+            action
+                .as_deref()
+                .map_or_else(|| "no command".into(), quoted)
+        };
         return differs(Field::Action, said(&logged.action), said(&played.action));
     }
     None
@@ -195,7 +251,10 @@ fn of_the_end(logged: &Trajectory, played: &Trajectory) -> Option<Difference> {
     let [expected_turns, found_turns] = [logged, played].map(|episode| episode.turns.len());
     if (logged.outcome, expected_turns) != (played.outcome, found_turns) {
         // Its own world, or the log's end, ended it; a replay writes no turns beyond the logged ones.
-        let found = played.failure.clone().unwrap_or_else(|| played.outcome.name().into());
+        let found = played
+            .failure
+            .clone()
+            .unwrap_or_else(|| played.outcome.name().into());
         return Some(Difference {
             turn: found_turns.min(expected_turns) + 1,
             field: Field::Outcome,
@@ -225,21 +284,46 @@ fn of_the_reward(logged: &Trajectory) -> Option<Difference> {
 #[must_use]
 pub fn token_difference(tokenizer: &Tokenizer, logged: &Trajectory) -> Option<Difference> {
     let mut place = Place::Opening;
-    for (index, turn) in logged.turns.iter().enumerate().filter(|(_, turn)| !turn.completion_tokens.is_empty()) {
-        let differs = |expected, found| Some(Difference { turn: index + 1, field: Field::Tokens, expected, found });
+    for (index, turn) in logged
+        .turns
+        .iter()
+        .enumerate()
+        .filter(|(_, turn)| !turn.completion_tokens.is_empty())
+    {
+        let differs = |expected, found| {
+            Some(Difference {
+                turn: index + 1,
+                field: Field::Tokens,
+                expected,
+                found,
+            })
+        };
         let due = chat::observation_tokens(tokenizer, &turn.observation, place);
         if due != turn.observation_tokens {
-            return differs(format!("{:?}", turn.observation_tokens), format!("{due:?}, which is the observation"));
+            return differs(
+                format!("{:?}", turn.observation_tokens),
+                format!("{due:?}, which is the observation"),
+            );
         }
         let wrote_end = turn.completion_tokens.last() == Some(&tokenizer.end);
-        let ids = turn.completion_tokens.strip_suffix(&[tokenizer.end]).unwrap_or(&turn.completion_tokens);
+        let ids = turn
+            .completion_tokens
+            .strip_suffix(&[tokenizer.end])
+            .unwrap_or(&turn.completion_tokens);
         let spelled = tokenizer.decode(ids);
         // A text that ends a completion is sampled, and no part of it.
         let stopped = || !logged.protocol.stop.is_empty() && spelled.starts_with(&turn.completion);
         if spelled != turn.completion && !stopped() {
-            return differs(quoted(&turn.completion), format!("ids that spell {}", quoted(&spelled)));
+            return differs(
+                quoted(&turn.completion),
+                format!("ids that spell {}", quoted(&spelled)),
+            );
         }
-        place = if wrote_end { Place::AfterEnd } else { Place::AfterCut };
+        place = if wrote_end {
+            Place::AfterEnd
+        } else {
+            Place::AfterCut
+        };
     }
     None
 }

@@ -23,13 +23,33 @@ const GPU: Hardware = Hardware::Cuda(0);
 const UPDATES: usize = 5;
 
 /// Losses by column, update by update.
-fn losses(algorithm: &Algorithm, precision: Precision, hardware: Hardware) -> BTreeMap<String, Vec<f64>> {
+fn losses(
+    algorithm: &Algorithm,
+    precision: Precision,
+    hardware: Hardware,
+) -> BTreeMap<String, Vec<f64>> {
     let model = babbler(22);
     let player = ModelPlayer::new(model.clone(), LookingOn::Nobody).unwrap();
     let tasks = ["plain/1", "plain/2", "plain/9"].map(task);
-    let played = play(&player, &jobs(&tasks, 4), &protocol(), Pool { workers: 2, episodes: 8 });
-    let optimizer = OptimizerRecipe { batch: played.len(), updates: UPDATES, ..OptimizerRecipe::default() };
-    let recipe = LessonRecipe { precision, optimizer, ..LessonRecipe::of(algorithm.clone()) };
+    let played = play(
+        &player,
+        &jobs(&tasks, 4),
+        &protocol(),
+        Pool {
+            workers: 2,
+            episodes: 8,
+        },
+    );
+    let optimizer = OptimizerRecipe {
+        batch: played.len(),
+        updates: UPDATES,
+        ..OptimizerRecipe::default()
+    };
+    let recipe = LessonRecipe {
+        precision,
+        optimizer,
+        ..LessonRecipe::of(algorithm.clone())
+    };
     let out = tempfile::tempdir().unwrap();
     let lesson = Lesson {
         recipe: &recipe,
@@ -43,9 +63,18 @@ fn losses(algorithm: &Algorithm, precision: Precision, hardware: Hardware) -> BT
     train(&lesson, &ProgressBar::hidden()).unwrap();
     let mut losses = BTreeMap::<String, Vec<f64>>::new();
     let mut reader = csv::Reader::from_path(out.path().join("metrics.csv")).unwrap();
-    for row in reader.deserialize::<BTreeMap<String, String>>().map(Result::unwrap) {
-        for (column, text) in row.iter().filter(|(column, text)| column.starts_with("loss") && !text.is_empty()) {
-            losses.entry(column.clone()).or_default().push(text.parse().unwrap());
+    for row in reader
+        .deserialize::<BTreeMap<String, String>>()
+        .map(Result::unwrap)
+    {
+        for (column, text) in row
+            .iter()
+            .filter(|(column, text)| column.starts_with("loss") && !text.is_empty())
+        {
+            losses
+                .entry(column.clone())
+                .or_default()
+                .push(text.parse().unwrap());
         }
     }
     losses
@@ -58,10 +87,20 @@ fn the_gpu_has_the_losses_of_the_cpu() {
         eprintln!("skipped, nothing was compared: {error}");
         return;
     }
-    let oreo = |level| Algorithm::Oreo { level, beta: 0.1, alpha: 0.01, value_learning_rate: 1e-3, value_warmup: 0.0 };
+    let oreo = |level| Algorithm::Oreo {
+        level,
+        beta: 0.1,
+        alpha: 0.01,
+        value_learning_rate: 1e-3,
+        value_warmup: 0.0,
+    };
     for algorithm in [
-        Algorithm::Sft { targets: Targets::Actions },
-        Algorithm::Sft { targets: Targets::Transcript },
+        Algorithm::Sft {
+            targets: Targets::Actions,
+        },
+        Algorithm::Sft {
+            targets: Targets::Transcript,
+        },
         oreo(Level::Turn),
         oreo(Level::Token),
     ] {
@@ -73,7 +112,10 @@ fn the_gpu_has_the_losses_of_the_cpu() {
                 assert_eq!(found[column].len(), UPDATES);
                 for (found, expected) in found[column].iter().zip(expected) {
                     let off = (found - expected).abs() / expected.abs().max(1e-3);
-                    assert!(off < tolerance, "{algorithm:?}, {precision:?}, {column}: {found}, on the CPU {expected}");
+                    assert!(
+                        off < tolerance,
+                        "{algorithm:?}, {precision:?}, {column}: {found}, on the CPU {expected}"
+                    );
                 }
             }
         }

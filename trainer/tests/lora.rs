@@ -24,37 +24,80 @@ use trainer::train::{Lesson, train};
 /// Updates after which a checkpoint is written.
 const CHECKPOINT: usize = 100;
 
-const SFT: Algorithm = Algorithm::Sft { targets: Targets::Actions };
+const SFT: Algorithm = Algorithm::Sft {
+    targets: Targets::Actions,
+};
 
-const OREO: Algorithm =
-    Algorithm::Oreo { level: Level::Token, beta: 0.1, alpha: 0.0, value_learning_rate: 1e-2, value_warmup: 0.0 };
+const OREO: Algorithm = Algorithm::Oreo {
+    level: Level::Token,
+    beta: 0.1,
+    alpha: 0.0,
+    value_learning_rate: 1e-2,
+    value_warmup: 0.0,
+};
 
 /// Adapters on all matrices but one.
 fn recipe(algorithm: Algorithm, optimizer: OptimizerRecipe) -> LessonRecipe {
-    let targets = Target::all().into_iter().filter(|target| *target != Target::KProj).collect();
-    LessonRecipe { optimizer, lora: Some(LoraRecipe { rank: 4, alpha: 8.0, targets }), ..LessonRecipe::of(algorithm) }
+    let targets = Target::all()
+        .into_iter()
+        .filter(|target| *target != Target::KProj)
+        .collect();
+    LessonRecipe {
+        optimizer,
+        lora: Some(LoraRecipe {
+            rank: 4,
+            alpha: 8.0,
+            targets,
+        }),
+        ..LessonRecipe::of(algorithm)
+    }
 }
 
 fn updates(trajectories: &[Trajectory], updates: usize) -> OptimizerRecipe {
-    OptimizerRecipe { batch: trajectories.len(), learning_rate: 1e-2, updates, ..OptimizerRecipe::default() }
+    OptimizerRecipe {
+        batch: trajectories.len(),
+        learning_rate: 1e-2,
+        updates,
+        ..OptimizerRecipe::default()
+    }
 }
 
 fn learn(recipe: &LessonRecipe, start: &Model, trajectories: &[Trajectory], out: &Path) -> Model {
-    let lesson = Lesson { recipe, start, lineage: None, trajectories, seed: 7, out, hardware: Hardware::Cpu };
+    let lesson = Lesson {
+        recipe,
+        start,
+        lineage: None,
+        trajectories,
+        seed: 7,
+        out,
+        hardware: Hardware::Cpu,
+    };
     train(&lesson, &ProgressBar::hidden()).unwrap().0
 }
 
 /// The column of metrics.csv, update by update.
 fn column(out: &Path, name: &str) -> Vec<f64> {
     let mut reader = csv::Reader::from_path(out.join("metrics.csv")).unwrap();
-    reader.deserialize::<BTreeMap<String, String>>().map(|row| row.unwrap()[name].parse().unwrap()).collect()
+    reader
+        .deserialize::<BTreeMap<String, String>>()
+        .map(|row| row.unwrap()[name].parse().unwrap())
+        .collect()
 }
 
 /// A win, a loss and a win, played by scripts.
 fn episodes(model: &Model) -> Vec<Trajectory> {
     let scripted = |id: &str, commands: &[&str]| {
         let policy = Scripted(commands.iter().map(ToString::to_string).collect());
-        play(&policy, &jobs(&[task(id)], 1), &protocol(), agent::episode::Pool { workers: 1, episodes: 1 }).remove(0)
+        play(
+            &policy,
+            &jobs(&[task(id)], 1),
+            &protocol(),
+            agent::episode::Pool {
+                workers: 1,
+                episodes: 1,
+            },
+        )
+        .remove(0)
     };
     let mut played = vec![
         scripted("plain/2", &["east", "east"]),
@@ -68,7 +111,10 @@ fn episodes(model: &Model) -> Vec<Trajectory> {
 /// Names of the tensors that are not the same.
 fn moved(a: &Weights, b: &Weights) -> Vec<String> {
     assert!(a.0.keys().eq(b.0.keys()));
-    a.0.iter().filter(|(name, tensor)| b.0[*name] != **tensor).map(|(name, _)| name.clone()).collect()
+    a.0.iter()
+        .filter(|(name, tensor)| b.0[*name] != **tensor)
+        .map(|(name, _)| name.clone())
+        .collect()
 }
 
 /// The first losses are those of the whole networks, to the bit. Then the matrices with adapters move, by no more than
@@ -81,7 +127,15 @@ fn adapters_learn_and_all_else_stays() {
         let with = recipe(algorithm, updates(&played, 4));
         let (out, whole) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let learned = learn(&with, &model, &played, out.path());
-        learn(&LessonRecipe { lora: None, ..with.clone() }, &model, &played, whole.path());
+        learn(
+            &LessonRecipe {
+                lora: None,
+                ..with.clone()
+            },
+            &model,
+            &played,
+            whole.path(),
+        );
         let first = |column_of: &Path| column(column_of, "loss/policy")[0];
         assert_eq!(first(out.path()), first(whole.path()));
 
@@ -94,20 +148,35 @@ fn adapters_learn_and_all_else_stays() {
             let merged = adapter.merge(base.clone()).unwrap();
             assert!(merged.0.keys().eq(learned.0.keys()));
             for (name, tensor) in &merged.0 {
-                let off = tensor.data.iter().zip(&learned.0[name].data).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                let off = tensor
+                    .data
+                    .iter()
+                    .zip(&learned.0[name].data)
+                    .map(|(a, b)| (a - b).abs())
+                    .fold(0.0, f32::max);
                 assert!(off < 1e-6, "{name} is off by {off}");
             }
         };
         merges(&out.path().join("adapter"), &model.policy, &learned.policy);
-        assert_eq!(learned.value.is_some(), out.path().join("value/adapter").exists());
+        assert_eq!(
+            learned.value.is_some(),
+            out.path().join("value/adapter").exists()
+        );
         if let Some(value) = &learned.value {
             let base = model.policy.with_zero_value_head(&model.config);
-            assert_eq!(moved(value, &base), [expected, vec![VALUE_HEAD.to_string()]].concat());
+            assert_eq!(
+                moved(value, &base),
+                [expected, vec![VALUE_HEAD.to_string()]].concat()
+            );
             merges(&out.path().join("value/adapter"), &base, value);
         }
         learned.save(out.path()).unwrap();
         let opened = Model::open(out.path()).unwrap();
-        assert_eq!((opened.policy, opened.value), (learned.policy, learned.value), "whatever lies beside it");
+        assert_eq!(
+            (opened.policy, opened.value),
+            (learned.policy, learned.value),
+            "whatever lies beside it"
+        );
     }
 }
 
@@ -118,11 +187,17 @@ fn adapters_lower_the_loss_in_both_precisions() {
     let played = episodes(&model);
     for (algorithm, name) in [(SFT, "loss/policy"), (OREO, "loss/value")] {
         for precision in [Precision::F32, Precision::Bf16] {
-            let lesson = LessonRecipe { precision, ..recipe(algorithm.clone(), updates(&played, 8)) };
+            let lesson = LessonRecipe {
+                precision,
+                ..recipe(algorithm.clone(), updates(&played, 8))
+            };
             let out = tempfile::tempdir().unwrap();
             learn(&lesson, &model, &played, out.path());
             let losses = column(out.path(), name);
-            assert!(losses[7] < 0.95 * losses[0], "{algorithm:?} in {precision:?}: {losses:?}");
+            assert!(
+                losses[7] < 0.95 * losses[0],
+                "{algorithm:?} in {precision:?}: {losses:?}"
+            );
         }
     }
 }
@@ -133,16 +208,29 @@ fn adapters_of_full_rank_learn_about_as_fast_as_the_matrices() {
     let model = babbler(22);
     let played = episodes(&model);
     let rank = model.config.intermediate_size.max(model.config.hidden_size);
-    let lora = LoraRecipe { rank, alpha: rank as f64, targets: Target::all() };
-    let whole = LessonRecipe { lora: None, ..recipe(SFT, updates(&played, 12)) };
-    let with = LessonRecipe { lora: Some(lora), ..whole.clone() };
+    let lora = LoraRecipe {
+        rank,
+        alpha: rank as f64,
+        targets: Target::all(),
+    };
+    let whole = LessonRecipe {
+        lora: None,
+        ..recipe(SFT, updates(&played, 12))
+    };
+    let with = LessonRecipe {
+        lora: Some(lora),
+        ..whole.clone()
+    };
     let [whole, with] = [whole, with].map(|lesson| {
         let out = tempfile::tempdir().unwrap();
         learn(&lesson, &model, &played, out.path());
         let losses = column(out.path(), "loss/policy");
         losses[0] - losses[11]
     });
-    assert!(with > 0.5 * whole, "lowered by {with}, without adapters by {whole}");
+    assert!(
+        with > 0.5 * whole,
+        "lowered by {with}, without adapters by {whole}"
+    );
 }
 
 /// As for whole networks in tests/train.rs: the second call begins at the checkpoint, and must end in the same bits. The
@@ -152,20 +240,37 @@ fn resuming_equals_not_stopping() {
     let model = babbler(28);
     let played = episodes(&model);
     for algorithm in [SFT, OREO] {
-        let optimizer =
-            OptimizerRecipe { batch: 1, updates: CHECKPOINT + 4, weight_decay: 0.01, ..OptimizerRecipe::default() };
+        let optimizer = OptimizerRecipe {
+            batch: 1,
+            updates: CHECKPOINT + 4,
+            weight_decay: 0.01,
+            ..OptimizerRecipe::default()
+        };
         let lesson = recipe(algorithm, optimizer);
         let out = tempfile::tempdir().unwrap();
         let whole = learn(&lesson, &model, &played, out.path());
-        let (losses, seconds) = (column(out.path(), "loss/policy"), column(out.path(), "seconds"));
+        let (losses, seconds) = (
+            column(out.path(), "loss/policy"),
+            column(out.path(), "seconds"),
+        );
 
-        let tensors = |name: &str| Weights::open(&out.path().join(format!("checkpoint/{name}.safetensors"))).unwrap();
+        let tensors = |name: &str| {
+            Weights::open(&out.path().join(format!("checkpoint/{name}.safetensors"))).unwrap()
+        };
         let factors = tensors("policy");
         assert_eq!(factors.0.len(), 2 * 6 * model.config.num_hidden_layers);
         assert!(factors.0.keys().all(|name| name.contains(".lora_")));
-        assert_eq!(tensors("policy-optimizer").0.len(), 2 * factors.0.len() + 1, "two moments each, and a count");
+        assert_eq!(
+            tensors("policy-optimizer").0.len(),
+            2 * factors.0.len() + 1,
+            "two moments each, and a count"
+        );
         if whole.value.is_some() {
-            assert_eq!(tensors("value").0.len(), factors.0.len() + 1, "the head too");
+            assert_eq!(
+                tensors("value").0.len(),
+                factors.0.len() + 1,
+                "the head too"
+            );
             assert_eq!(tensors("value-optimizer").0.len(), 2 * factors.0.len() + 3);
         }
 
@@ -173,7 +278,11 @@ fn resuming_equals_not_stopping() {
         let resumed = learn(&lesson, &model, &played, out.path());
         assert_eq!((resumed.policy, resumed.value), (whole.policy, whole.value));
         assert_eq!(column(out.path(), "loss/policy"), losses);
-        assert_eq!(column(out.path(), "seconds")[..CHECKPOINT], seconds[..CHECKPOINT], "not learned again");
+        assert_eq!(
+            column(out.path(), "seconds")[..CHECKPOINT],
+            seconds[..CHECKPOINT],
+            "not learned again"
+        );
         assert_eq!(Adapter::open(&out.path().join("adapter")).unwrap(), adapter);
     }
 }
@@ -192,8 +301,18 @@ fn a_lesson_asks_for_adapters_in_a_table() {
         trainer::recipe::open_lesson(&path).map_err(|error| error.to_string())
     };
     let lesson = read("lora = { rank = 8, alpha = 16 }").unwrap();
-    assert_eq!(lesson.lora, Some(LoraRecipe { rank: 8, alpha: 16.0, targets: Target::all() }));
-    assert_eq!(toml::from_str::<LessonRecipe>(&toml::to_string(&lesson).unwrap()).unwrap(), lesson);
+    assert_eq!(
+        lesson.lora,
+        Some(LoraRecipe {
+            rank: 8,
+            alpha: 16.0,
+            targets: Target::all()
+        })
+    );
+    assert_eq!(
+        toml::from_str::<LessonRecipe>(&toml::to_string(&lesson).unwrap()).unwrap(),
+        lesson
+    );
     let some = read("lora = { rank = 8, alpha = 16, targets = [\"q_proj\", \"v_proj\"] }").unwrap();
     assert_eq!(some.lora.unwrap().targets, [Target::QProj, Target::VProj]);
     let plain = read("").unwrap();
@@ -201,11 +320,23 @@ fn a_lesson_asks_for_adapters_in_a_table() {
     for (lines, words) in [
         ("lora = { rank = 0, alpha = 16 }", "lora: rank starts at 1"),
         ("lora = { rank = 8 }", "missing field `alpha`"),
-        ("lora = { rank = 8, alpha = 16, dropout = 0.1 }", "unknown field `dropout`"),
-        ("lora = { rank = 8, alpha = 16, targets = [\"lm_head\"] }", "unknown variant `lm_head`"),
-        ("lora = { rank = 8, alpha = 16 }\noptimizer = { last_layers = 1 }", "lora and last_layers exclude each other"),
+        (
+            "lora = { rank = 8, alpha = 16, dropout = 0.1 }",
+            "unknown field `dropout`",
+        ),
+        (
+            "lora = { rank = 8, alpha = 16, targets = [\"lm_head\"] }",
+            "unknown variant `lm_head`",
+        ),
+        (
+            "lora = { rank = 8, alpha = 16 }\noptimizer = { last_layers = 1 }",
+            "lora and last_layers exclude each other",
+        ),
     ] {
         let said = read(lines).unwrap_err();
-        assert!(said.contains(words) && said.contains("lesson.toml"), "{said}");
+        assert!(
+            said.contains(words) && said.contains("lesson.toml"),
+            "{said}"
+        );
     }
 }

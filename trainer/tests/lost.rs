@@ -39,26 +39,59 @@ fn connect(server: &Server) -> RemotePolicy {
 /// Of five corridors the longest is never answered: 3 won of 4, and 1 lost.
 #[test]
 fn a_lost_episode_counts_neither_way() {
-    let server = friendly(|_, heard| match heard.body["messages"][0]["content"].as_str().unwrap() {
-        long if long.contains("of 9") => Said::new(500, "{}"),
-        _ => Said::completion("east"),
-    });
+    let server =
+        friendly(
+            |_, heard| match heard.body["messages"][0]["content"].as_str().unwrap() {
+                long if long.contains("of 9") => Said::new(500, "{}"),
+                _ => Said::completion("east"),
+            },
+        );
     let tasks = ["plain/1", "plain/2", "plain/3", "plain/8", "plain/9"].map(task);
-    let pool = Pool { workers: 1, episodes: 2 };
+    let pool = Pool {
+        workers: 1,
+        episodes: 2,
+    };
     let mut all = play(&connect(&server), &jobs(&tasks, 1), &protocol(), pool);
     let row = &table("m", 1, &all)[0];
-    assert_eq!((row.n, row.successes, row.success_rate, row.env_failed), (4, 3, 0.75, 1));
-    assert_eq!((row.mean_turns, row.malformed_share), (3.0, 0.0), "1, 2, 3 and the limit of 6 turns");
+    assert_eq!(
+        (row.n, row.successes, row.success_rate, row.env_failed),
+        (4, 3, 0.75, 1)
+    );
+    assert_eq!(
+        (row.mean_turns, row.malformed_share),
+        (3.0, 0.0),
+        "1, 2, 3 and the limit of 6 turns"
+    );
 
     all.retain(|trajectory| trajectory.outcome == Outcome::EnvFailed);
     let row = &table("m", 1, &all)[0];
-    assert_eq!((row.n, row.success_rate, row.low, row.high, row.env_failed), (0, 0.0, 0.0, 1.0, 1), "nothing is known");
+    assert_eq!(
+        (row.n, row.success_rate, row.low, row.high, row.env_failed),
+        (0, 0.0, 0.0, 1.0, 1),
+        "nothing is known"
+    );
 }
 
 fn round(policy: &RemotePolicy, tasks: &[Task], store: &Path) -> Result<usize, TrainerError> {
-    let round = Round { repetitions: 1, seed: 1, pool: Pool { workers: 1, episodes: 1 }, shard: Shard::WHOLE };
+    let round = Round {
+        repetitions: 1,
+        seed: 1,
+        pool: Pool {
+            workers: 1,
+            episodes: 1,
+        },
+        shard: Shard::WHOLE,
+    };
     let tasks: Vec<&Task> = tasks.iter().collect();
-    let all = play_round(policy, &Corridors::default(), &tasks, &protocol(), round, store, &ProgressBar::hidden())?;
+    let all = play_round(
+        policy,
+        &Corridors::default(),
+        &tasks,
+        &protocol(),
+        round,
+        store,
+        &ProgressBar::hidden(),
+    )?;
     Ok(all.len())
 }
 
@@ -67,35 +100,67 @@ fn round(policy: &RemotePolicy, tasks: &[Task], store: &Path) -> Result<usize, T
 fn a_round_stops_when_the_server_goes_and_goes_on_later() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.jsonl");
-    let server = friendly(|number, heard| match heard.body["messages"][0]["content"].as_str().unwrap() {
-        third if third.contains("of 3") && number < 4 => Said::new(404, "{}"),
-        _ => Said::completion("east"),
-    });
+    let server =
+        friendly(
+            |number, heard| match heard.body["messages"][0]["content"].as_str().unwrap() {
+                third if third.contains("of 3") && number < 4 => Said::new(404, "{}"),
+                _ => Said::completion("east"),
+            },
+        );
     let tasks = ["plain/1", "plain/2", "plain/3", "plain/4"].map(task);
-    let error = round(&connect(&server), &tasks, &path).unwrap_err().to_string();
-    assert!(error.ends_with("the same command goes on with the others") && error.contains("HTTP 404"), "{error}");
+    let error = round(&connect(&server), &tasks, &path)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.ends_with("the same command goes on with the others") && error.contains("HTTP 404"),
+        "{error}"
+    );
     assert_eq!(Store::read(&path).unwrap().len(), 2);
     assert_eq!(round(&connect(&server), &tasks, &path).unwrap(), 4);
-    assert!(Store::read(&path).unwrap().iter().all(|trajectory| trajectory.outcome == Outcome::Success));
+    assert!(
+        Store::read(&path)
+            .unwrap()
+            .iter()
+            .all(|trajectory| trajectory.outcome == Outcome::Success)
+    );
 }
 
 /// Texts from a server, and ids of somebody else's vocabulary, become this tokenizer's; its own stay as sampled.
 #[test]
 fn a_lesson_reads_foreign_episodes_as_texts() {
     let server = friendly(|number, _| match number {
-        0 => Said::choice(serde_json::json!({"message": {"content": "look"}, "finish_reason": "length"})),
+        0 => Said::choice(
+            serde_json::json!({"message": {"content": "look"}, "finish_reason": "length"}),
+        ),
         _ => Said::completion("east"),
     });
-    let pool = Pool { workers: 1, episodes: 1 };
+    let pool = Pool {
+        workers: 1,
+        episodes: 1,
+    };
     let tokenizer = tokenizer();
-    let mut played =
-        play(&connect(&server), &jobs(&[task("plain/1")], 1), &Protocol { stop: vec![], ..protocol() }, pool);
+    let mut played = play(
+        &connect(&server),
+        &jobs(&[task("plain/1")], 1),
+        &Protocol {
+            stop: vec![],
+            ..protocol()
+        },
+        pool,
+    );
     played[0].turns[1].logprobs = vec![-0.5];
     let mut foreign = played.clone();
     tokenize_texts(&tokenizer, &mut played);
     let turns = &played[0].turns;
-    assert!(is_tokenized_by(&tokenizer, &played[0]) && turns.iter().all(|turn| turn.logprobs.is_empty()));
-    assert_ne!(turns[0].completion_tokens.last(), Some(&tokenizer.end), "cut, and not ended by the policy");
+    assert!(
+        is_tokenized_by(&tokenizer, &played[0])
+            && turns.iter().all(|turn| turn.logprobs.is_empty())
+    );
+    assert_ne!(
+        turns[0].completion_tokens.last(),
+        Some(&tokenizer.end),
+        "cut, and not ended by the policy"
+    );
     assert_eq!(turns[1].observation_tokens[0], tokenizer.end, "the world's");
     assert_eq!(turns[1].completion_tokens.last(), Some(&tokenizer.end));
 
@@ -107,7 +172,12 @@ fn a_lesson_reads_foreign_episodes_as_texts() {
     assert_eq!(foreign, played);
 
     let player = ModelPlayer::new(babbler(3), LookingOn::Nobody).unwrap();
-    let mut own = play(&player, &jobs(&["plain/2", "plain/9"].map(task), 6), &protocol(), pool);
+    let mut own = play(
+        &player,
+        &jobs(&["plain/2", "plain/9"].map(task), 6),
+        &protocol(),
+        pool,
+    );
     let sampled = own.clone();
     tokenize_texts(&player.tokenizer, &mut own);
     assert_eq!(own, sampled, "what was sampled is never tokenized again");

@@ -10,15 +10,28 @@ use agent::player::Scripted;
 use corridor::{Corridors, jobs, play, protocol, task};
 use indicatif::ProgressBar;
 use scenarios::{History, Outcome, Protocol, Task, Trajectory};
-use trainer::evaluate::{Baseline, Interval, Round, Row, games, play_round, read_csv, table, write_csv};
+use trainer::evaluate::{
+    Baseline, Interval, Round, Row, games, play_round, read_csv, table, write_csv,
+};
 use trainer::shard::Shard;
 
 /// So many steps to the east, in corridors of 1 to 5 rooms and one that is lost to the world.
 fn walked(steps: usize) -> Vec<Trajectory> {
-    let tasks = ["plain/1", "plain/2", "plain/3", "plain/4", "plain/5", "rotten/9"].map(task);
+    let tasks = [
+        "plain/1", "plain/2", "plain/3", "plain/4", "plain/5", "rotten/9",
+    ]
+    .map(task);
     let mut commands = vec!["east".to_string(); steps];
     commands.resize(8, "look".into());
-    play(&Scripted(commands), &jobs(&tasks, 1), &protocol(), Pool { workers: 1, episodes: 2 })
+    play(
+        &Scripted(commands),
+        &jobs(&tasks, 1),
+        &protocol(),
+        Pool {
+            workers: 1,
+            episodes: 2,
+        },
+    )
 }
 
 /// Four steps win corridors 1 to 4, two steps 1 and 2. Each game counts once; the one lost to the world nowhere, and one
@@ -30,14 +43,23 @@ fn games_are_paired_one_by_one() {
     Baseline::new("short", &short).pair(&mut rows, &long);
     let row = &rows[0];
     assert_eq!((row.n, row.successes, row.env_failed), (5, 4, 1));
-    assert_eq!((row.against.as_deref(), row.won_alone, row.lost_alone), (Some("short"), Some(2), Some(0)));
+    assert_eq!(
+        (row.against.as_deref(), row.won_alone, row.lost_alone),
+        (Some("short"), Some(2), Some(0))
+    );
     assert!((row.p_value.unwrap() - 0.5).abs() < 1e-12, "2 · ½²");
 
     let mut backwards = table("short", 1, &short);
     Baseline::new("long", &long).pair(&mut backwards, &short);
-    assert_eq!((backwards[0].won_alone, backwards[0].lost_alone), (Some(0), Some(2)));
+    assert_eq!(
+        (backwards[0].won_alone, backwards[0].lost_alone),
+        (Some(0), Some(2))
+    );
 
-    long.iter_mut().find(|t| t.game == "plain/4").unwrap().outcome = Outcome::EnvFailed;
+    long.iter_mut()
+        .find(|t| t.game == "plain/4")
+        .unwrap()
+        .outcome = Outcome::EnvFailed;
     Baseline::new("short", &short).pair(&mut rows, &long);
     assert_eq!(rows[0].won_alone, Some(1));
 
@@ -55,42 +77,105 @@ fn repeated_games_have_an_interval_over_games() {
     let tasks = ["plain/1", "plain/2", "plain/3", "plain/4"].map(task);
     let play_all = |repetitions| {
         let folder = tempfile::tempdir().unwrap();
-        let round = Round { repetitions, seed: 1, pool: Pool { workers: 1, episodes: 2 }, shard: Shard::WHOLE };
+        let round = Round {
+            repetitions,
+            seed: 1,
+            pool: Pool {
+                workers: 1,
+                episodes: 2,
+            },
+            shard: Shard::WHOLE,
+        };
         let policy = Scripted(vec!["east".to_string(); 2]);
         let tasks: Vec<&Task> = tasks.iter().collect();
         let store = folder.path().join("store.jsonl");
         let bar = ProgressBar::hidden();
-        play_round(&policy, &Corridors::default(), &tasks, &protocol(), round, &store, &bar).unwrap()
+        play_round(
+            &policy,
+            &Corridors::default(),
+            &tasks,
+            &protocol(),
+            round,
+            &store,
+            &bar,
+        )
+        .unwrap()
     };
     let (once, thrice) = (play_all(1), play_all(3));
     let (row, of_three) = (&table("p", 1, &once)[0], &table("p", 1, &thrice)[0]);
-    assert_eq!((row.n, row.games, row.success_rate, row.interval), (4, 4, 0.5, Interval::Wilson));
-    assert_eq!((of_three.n, of_three.games, of_three.success_rate), (12, 4, 0.5));
+    assert_eq!(
+        (row.n, row.games, row.success_rate, row.interval),
+        (4, 4, 0.5, Interval::Wilson)
+    );
+    assert_eq!(
+        (of_three.n, of_three.games, of_three.success_rate),
+        (12, 4, 0.5)
+    );
     assert_eq!(of_three.interval, Interval::BootstrapOverGames);
-    assert!(of_three.high - of_three.low > 0.9, "[{}, {}]", of_three.low, of_three.high);
+    assert!(
+        of_three.high - of_three.low > 0.9,
+        "[{}, {}]",
+        of_three.low,
+        of_three.high
+    );
 
     let games = games("p", 1, &thrice);
-    let counts: Vec<_> =
-        games.iter().map(|game| (game.game.as_str(), game.won, game.played, game.mean_turns)).collect();
-    let expected = [("plain/1", 3, 3, 1.0), ("plain/2", 3, 3, 2.0), ("plain/3", 0, 3, 2.0), ("plain/4", 0, 3, 2.0)];
+    let counts: Vec<_> = games
+        .iter()
+        .map(|game| (game.game.as_str(), game.won, game.played, game.mean_turns))
+        .collect();
+    let expected = [
+        ("plain/1", 3, 3, 1.0),
+        ("plain/2", 3, 3, 2.0),
+        ("plain/3", 0, 3, 2.0),
+        ("plain/4", 0, 3, 2.0),
+    ];
     assert_eq!(counts, expected);
 
-    let same: Vec<Trajectory> = thrice.into_iter().filter(|episode| episode.outcome == Outcome::Success).collect();
+    let same: Vec<Trajectory> = thrice
+        .into_iter()
+        .filter(|episode| episode.outcome == Outcome::Success)
+        .collect();
     let row = &table("p", 1, &same)[0];
-    assert_eq!((row.n, row.games, row.success_rate, row.interval), (6, 2, 1.0, Interval::WilsonOverGames));
-    assert_eq!((row.low, row.high), trainer::statistics::wilson_interval(2, 2, 0.95));
+    assert_eq!(
+        (row.n, row.games, row.success_rate, row.interval),
+        (6, 2, 1.0, Interval::WilsonOverGames)
+    );
+    assert_eq!(
+        (row.low, row.high),
+        trainer::statistics::wilson_interval(2, 2, 0.95)
+    );
 }
 
 /// Nobody plays with half of a history who needs the whole of it.
 #[test]
 fn a_window_that_the_policy_cannot_keep_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let round = Round { repetitions: 1, seed: 1, pool: Pool::default(), shard: Shard::WHOLE };
+    let round = Round {
+        repetitions: 1,
+        seed: 1,
+        pool: Pool::default(),
+        shard: Shard::WHOLE,
+    };
     let (task, store) = (task("plain/1"), folder.path().join("store.jsonl"));
-    let windowed = Protocol { history: History::Last(2), ..protocol() };
+    let windowed = Protocol {
+        history: History::Last(2),
+        ..protocol()
+    };
     let bar = ProgressBar::hidden();
-    let refused =
-        play_round(&Scripted(Vec::new()), &Corridors::default(), &[&task], &windowed, round, &store, &bar).unwrap_err();
-    assert_eq!(refused.to_string(), "scripted sees the full history and cannot play with last_2 of it");
+    let refused = play_round(
+        &Scripted(Vec::new()),
+        &Corridors::default(),
+        &[&task],
+        &windowed,
+        round,
+        &store,
+        &bar,
+    )
+    .unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "scripted sees the full history and cannot play with last_2 of it"
+    );
     assert!(!store.exists());
 }

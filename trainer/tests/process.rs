@@ -13,8 +13,16 @@ use scenarios::{Protocol, Task, Trajectory, Turn};
 use trainer::TrainerError;
 use trainer::process::{Cost, Failed, Found, Scoring, completing, score_episodes, with_scores};
 
-const POOL: Pool = Pool { workers: 2, episodes: 4 };
-const SCORING: Scoring = Scoring { completions: 3, stride: 1, seed: 1, pool: POOL };
+const POOL: Pool = Pool {
+    workers: 2,
+    episodes: 4,
+};
+const SCORING: Scoring = Scoring {
+    completions: 3,
+    stride: 1,
+    seed: 1,
+    pool: POOL,
+};
 
 /// Walks east; of three completions of one beginning only one with an odd seed does, the others look.
 struct Walker;
@@ -35,24 +43,47 @@ impl Policy for Walker {
     }
 
     fn answer(&self, asked: &mut [Asked<'_, bool>], _: &Protocol) -> Vec<Answer> {
-        asked.iter().map(|question| written(if *question.seat { "east" } else { "look" }.into())).collect()
+        asked
+            .iter()
+            .map(|question| written(if *question.seat { "east" } else { "look" }.into()))
+            .collect()
     }
 }
 
 fn episode(task: &Task, commands: &[&str]) -> Trajectory {
     let script = Scripted(commands.iter().map(ToString::to_string).collect());
-    play(&script, &jobs(std::slice::from_ref(task), 1), &protocol(), POOL).remove(0)
+    play(
+        &script,
+        &jobs(std::slice::from_ref(task), 1),
+        &protocol(),
+        POOL,
+    )
+    .remove(0)
 }
 
-fn score<P: Policy>(policy: &P, failed: &[(Task, Trajectory)], scoring: Scoring) -> (Vec<(String, Found)>, Cost) {
+fn score<P: Policy>(
+    policy: &P,
+    failed: &[(Task, Trajectory)],
+    scoring: Scoring,
+) -> (Vec<(String, Found)>, Cost) {
     let mut found = Vec::new();
     let of = |(task, episode)| Failed { task, episode };
-    let failed: Vec<Failed<'_>> = failed.iter().map(|(task, episode)| of((task, episode))).collect();
+    let failed: Vec<Failed<'_>> = failed
+        .iter()
+        .map(|(task, episode)| of((task, episode)))
+        .collect();
     let world = Corridors::default();
-    let cost = score_episodes(policy, &world, &failed, &completing(&protocol(), 512), scoring, |episode, what| {
-        found.push((episode.game.clone(), what));
-        Ok::<(), TrainerError>(())
-    });
+    let cost = score_episodes(
+        policy,
+        &world,
+        &failed,
+        &completing(&protocol(), 512),
+        scoring,
+        |episode, what| {
+            found.push((episode.game.clone(), what));
+            Ok::<(), TrainerError>(())
+        },
+    );
     assert_eq!(world.open_and_most().0, 0);
     found.sort_by(|(a, _), (b, _)| a.cmp(b));
     (found, cost.unwrap())
@@ -63,16 +94,47 @@ fn score<P: Policy>(policy: &P, failed: &[(Task, Trajectory)], scoring: Scoring)
 #[test]
 fn the_longest_beginning_that_can_still_be_won_is_found() {
     let looking = ["east", "look", "look", "look", "look", "look"];
-    let failed = ["plain/3", "plain/6", "plain/7", "pitted/5"].map(|id| (task(id), episode(&task(id), &looking)));
+    let failed = ["plain/3", "plain/6", "plain/7", "pitted/5"]
+        .map(|id| (task(id), episode(&task(id), &looking)));
     let sixth = 1.0 / 6.0;
-    let shares = |turns: usize| Found::Scores((0..6).map(|turn| if turn < turns { sixth } else { 0.0 }).collect());
+    let shares = |turns: usize| {
+        Found::Scores(
+            (0..6)
+                .map(|turn| if turn < turns { sixth } else { 0.0 })
+                .collect(),
+        )
+    };
     let (found, cost) = score(&Walker, &failed, SCORING);
-    let expected = [("pitted/5", 0), ("plain/3", 4), ("plain/6", 1), ("plain/7", 0)];
-    assert_eq!(found, expected.map(|(game, turns)| (game.to_string(), shares(turns))));
+    let expected = [
+        ("pitted/5", 0),
+        ("plain/3", 4),
+        ("plain/6", 1),
+        ("plain/7", 0),
+    ];
+    assert_eq!(
+        found,
+        expected.map(|(game, turns)| (game.to_string(), shares(turns)))
+    );
     assert_eq!(cost.completions, 3 * (5 + 2 + 5 + 5));
-    let (found, _) = score(&Walker, &failed, Scoring { stride: 3, ..SCORING });
-    let expected = [("pitted/5", 0), ("plain/3", 2), ("plain/6", 0), ("plain/7", 0)];
-    assert_eq!(found, expected.map(|(game, turns)| (game.to_string(), shares(turns))), "5 and 2 turns were tried");
+    let (found, _) = score(
+        &Walker,
+        &failed,
+        Scoring {
+            stride: 3,
+            ..SCORING
+        },
+    );
+    let expected = [
+        ("pitted/5", 0),
+        ("plain/3", 2),
+        ("plain/6", 0),
+        ("plain/7", 0),
+    ];
+    assert_eq!(
+        found,
+        expected.map(|(game, turns)| (game.to_string(), shares(turns))),
+        "5 and 2 turns were tried"
+    );
 }
 
 /// The floor gives way under whoever goes on, and once the world says something else than it said.
@@ -84,19 +146,32 @@ fn an_episode_whose_completions_are_lost_is_not_scored() {
     other.turns[1].observation = "You are in a wood.".into();
     let failed = [(task("rotten/5"), rotten), (task("plain/5"), other)];
     let (found, _) = score(&Walker, &failed, SCORING);
-    let [(_, Found::Lost(changed)), (_, Found::Lost(gave_way))] = &found[..] else { panic!("{found:?}") };
-    assert_eq!(gave_way, "the world failed at command \"east\": the floor gave way");
-    assert!(changed.starts_with("before turn 1, played before, the world said \"You are in a wood.\""), "{changed}");
+    let [(_, Found::Lost(changed)), (_, Found::Lost(gave_way))] = &found[..] else {
+        panic!("{found:?}")
+    };
+    assert_eq!(
+        gave_way,
+        "the world failed at command \"east\": the floor gave way"
+    );
+    assert!(
+        changed.starts_with("before turn 1, played before, the world said \"You are in a wood.\""),
+        "{changed}"
+    );
 }
 
 /// An episode that failed before its first turn, or with it, has no beginning to complete.
 #[test]
 fn a_short_episode_costs_nothing() {
-    let failed =
-        [(task("plain/3"), episode(&task("plain/3"), &["look"])), (task("plain/4"), episode(&task("plain/4"), &[]))];
+    let failed = [
+        (task("plain/3"), episode(&task("plain/3"), &["look"])),
+        (task("plain/4"), episode(&task("plain/4"), &[])),
+    ];
     let (found, cost) = score(&Walker, &failed, SCORING);
     assert_eq!(
-        found.into_iter().map(|(_, found)| found).collect::<Vec<_>>(),
+        found
+            .into_iter()
+            .map(|(_, found)| found)
+            .collect::<Vec<_>>(),
         [Found::Scores(vec![0.0]), Found::Scores(vec![])]
     );
     assert_eq!(cost, Cost::default());
@@ -108,15 +183,35 @@ fn scores_depend_on_the_episode_alone() {
     let player = ModelPlayer::new(babbler(3), LookingOn::Nobody).unwrap();
     let tasks = [task("plain/1"), task("plain/2")];
     let played = play(&player, &jobs(&tasks, 8), &protocol(), POOL);
-    let failed: Vec<(Task, Trajectory)> =
-        played.into_iter().filter(|t| t.reward == 0.0).map(|t| (task(&t.game), t)).collect();
+    let failed: Vec<(Task, Trajectory)> = played
+        .into_iter()
+        .filter(|t| t.reward == 0.0)
+        .map(|t| (task(&t.game), t))
+        .collect();
     let (together, _) = score(&player, &failed, SCORING);
-    let won = together.iter().filter(|(_, found)| matches!(found, Found::Scores(s) if s[0] > 0.0)).count();
-    assert!(won > 2 && won < together.len(), "{won} of {} have scores above 0", together.len());
+    let won = together
+        .iter()
+        .filter(|(_, found)| matches!(found, Found::Scores(s) if s[0] > 0.0))
+        .count();
+    assert!(
+        won > 2 && won < together.len(),
+        "{won} of {} have scores above 0",
+        together.len()
+    );
     let mut alone = Vec::new();
-    let pool = Pool { workers: 1, episodes: 1 };
+    let pool = Pool {
+        workers: 1,
+        episodes: 1,
+    };
     for one in &failed {
-        alone.extend(score(&player, std::slice::from_ref(one), Scoring { pool, ..SCORING }).0);
+        alone.extend(
+            score(
+                &player,
+                std::slice::from_ref(one),
+                Scoring { pool, ..SCORING },
+            )
+            .0,
+        );
     }
     let texts = |found: &[(String, Found)]| {
         let mut texts: Vec<String> = found.iter().map(|found| format!("{found:?}")).collect();
@@ -130,9 +225,23 @@ fn scores_depend_on_the_episode_alone() {
 fn scores_stand_at_their_turns() {
     let episode = episode(&task("plain/3"), &["look", "east"]);
     let scored = with_scores(&episode, &[0.5, 0.0]);
-    assert_eq!(scored.turns.iter().map(|turn| turn.process_score).collect::<Vec<_>>(), [Some(0.5), Some(0.0)]);
+    assert_eq!(
+        scored
+            .turns
+            .iter()
+            .map(|turn| turn.process_score)
+            .collect::<Vec<_>>(),
+        [Some(0.5), Some(0.0)]
+    );
     let without = Trajectory {
-        turns: scored.turns.iter().map(|turn| Turn { process_score: None, ..turn.clone() }).collect(),
+        turns: scored
+            .turns
+            .iter()
+            .map(|turn| Turn {
+                process_score: None,
+                ..turn.clone()
+            })
+            .collect(),
         ..scored
     };
     assert_eq!(without, episode);

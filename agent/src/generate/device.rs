@@ -79,15 +79,26 @@ impl Loader<'_> {
         let shape = [config.vocab_size, config.hidden_size];
         let mut data = self.weights.take(name, &shape)?;
         if self.precision == Precision::Bf16 {
-            data.iter_mut().for_each(|weight| *weight = bf16::from_f32(*weight).to_f32());
+            data.iter_mut()
+                .for_each(|weight| *weight = bf16::from_f32(*weight).to_f32());
         }
         Ok(Tensor::from_data(TensorData::new(data, shape), self.device))
     }
 
-    fn layer(&mut self, config: &DecoderConfig, index: usize) -> Result<Layer<Tensor<1>, Tensor<2>>, AgentError> {
+    fn layer(
+        &mut self,
+        config: &DecoderConfig,
+        index: usize,
+    ) -> Result<Layer<Tensor<1>, Tensor<2>>, AgentError> {
         let (precision, device) = (self.precision, self.device);
         let matrix = |data, shape| matrix(data, shape, precision, device);
-        Layer::take(config, self.weights, index, |data| vector(data, device), matrix)
+        Layer::take(
+            config,
+            self.weights,
+            index,
+            |data| vector(data, device),
+            matrix,
+        )
     }
 }
 
@@ -97,13 +108,19 @@ fn vector(data: Vec<f32>, device: &Device) -> Tensor<1> {
 }
 
 /// A matrix `[outputs, inputs]` as `[inputs, outputs]`.
-fn matrix(data: Vec<f32>, [outputs, inputs]: [usize; 2], precision: Precision, device: &Device) -> Tensor<2> {
+fn matrix(
+    data: Vec<f32>,
+    [outputs, inputs]: [usize; 2],
+    precision: Precision,
+    device: &Device,
+) -> Tensor<2> {
     let data = transposed(&data, outputs, inputs);
     let data = match precision {
         Precision::F32 => TensorData::new(data, [inputs, outputs]),
-        Precision::Bf16 => {
-            TensorData::new(data.into_iter().map(bf16::from_f32).collect::<Vec<bf16>>(), [inputs, outputs])
-        }
+        Precision::Bf16 => TensorData::new(
+            data.into_iter().map(bf16::from_f32).collect::<Vec<bf16>>(),
+            [inputs, outputs],
+        ),
     };
     Tensor::from_data(data, (device, precision.dtype()))
 }
@@ -122,21 +139,41 @@ impl Trunk {
         config.check()?;
         let precision = Precision::of(format).ok_or_else(|| {
             let name = format.name();
-            let reason = format!("weights in {name} are for the CPU alone\nhint: bf16, or exact, which is f32");
-            AgentError::Device { device: format!("{device:?}"), reason }
+            let reason = format!(
+                "weights in {name} are for the CPU alone\nhint: bf16, or exact, which is f32"
+            );
+            AgentError::Device {
+                device: format!("{device:?}"),
+                reason,
+            }
         })?;
-        let mut loader = Loader { weights, precision, device };
+        let mut loader = Loader {
+            weights,
+            precision,
+            device,
+        };
         let (context, head) = (config.max_position_embeddings, config.head_width());
         let (cosines, sines) = rotary_table(context, head, config.rope_theta, &config.rope_scaling);
         let half = |table: Vec<f32>| {
-            Tensor::<2>::from_data(TensorData::new(table, [context, head]), device).narrow(1, 0, head / 2)
+            Tensor::<2>::from_data(TensorData::new(table, [context, head]), device).narrow(
+                1,
+                0,
+                head / 2,
+            )
         };
         Ok(Self {
             precision,
             embedding: loader.table("model.embed_tokens.weight", config)?,
             output: None,
-            layers: (0..config.num_hidden_layers).map(|i| loader.layer(config, i)).collect::<Result<_, _>>()?,
-            norm: vector(loader.weights.take("model.norm.weight", &[config.hidden_size])?, device),
+            layers: (0..config.num_hidden_layers)
+                .map(|i| loader.layer(config, i))
+                .collect::<Result<_, _>>()?,
+            norm: vector(
+                loader
+                    .weights
+                    .take("model.norm.weight", &[config.hidden_size])?,
+                device,
+            ),
             cosines: half(cosines),
             sines: half(sines),
             free: Arc::default(),
@@ -152,7 +189,11 @@ impl Trunk {
     /// When it is missing or has another shape than the embedding.
     pub(super) fn with_output(mut self, weights: &mut Weights) -> Result<Self, AgentError> {
         if !self.config.tie_word_embeddings {
-            let mut loader = Loader { weights, precision: self.precision, device: &self.device };
+            let mut loader = Loader {
+                weights,
+                precision: self.precision,
+                device: &self.device,
+            };
             self.output = Some(loader.table(OUTPUT, &self.config)?);
         }
         Ok(self)
@@ -165,11 +206,16 @@ impl Trunk {
 
     /// Bytes of the matrices that a token and its logits are multiplied by.
     pub(super) fn bytes(&self) -> usize {
-        let bytes = |matrix: &Tensor<2>| matrix.dims().iter().product::<usize>() * matrix.dtype().size();
+        let bytes =
+            |matrix: &Tensor<2>| matrix.dims().iter().product::<usize>() * matrix.dtype().size();
         let of = |layer: &Layer<Tensor<1>, Tensor<2>>| {
-            [&layer.qkv, &layer.o, &layer.gate_up, &layer.down].map(bytes).iter().sum::<usize>()
+            [&layer.qkv, &layer.o, &layer.gate_up, &layer.down]
+                .map(bytes)
+                .iter()
+                .sum::<usize>()
         };
-        self.layers.iter().map(of).sum::<usize>() + bytes(self.output.as_ref().unwrap_or(&self.embedding))
+        self.layers.iter().map(of).sum::<usize>()
+            + bytes(self.output.as_ref().unwrap_or(&self.embedding))
     }
 
     /// Bytes of a cache for each token.
@@ -192,7 +238,10 @@ impl Trunk {
     pub(super) fn extend(&self, spans: &mut [Span<'_>]) -> Vec<f32> {
         let rows = spans.iter().map(|span| span.tokens.len()).sum();
         let stream = self.read(spans);
-        self.to_host(normalized(stream, &self.norm, self.config.rms_norm_eps), rows)
+        self.to_host(
+            normalized(stream, &self.norm, self.config.rms_norm_eps),
+            rows,
+        )
     }
 
     /// The same of each span's last token alone, `[spans, hidden]`.
@@ -204,7 +253,10 @@ impl Trunk {
         let mut ends: Vec<i32> = ends.collect();
         ends.resize(friendly(spans.len()), 0);
         let stream = self.read(spans).select(0, self.numbers(ends));
-        self.to_host(normalized(stream, &self.norm, self.config.rms_norm_eps), spans.len())
+        self.to_host(
+            normalized(stream, &self.norm, self.config.rms_norm_eps),
+            spans.len(),
+        )
     }
 
     /// Log-probabilities of the next token, nats: `hidden` `[rows, hidden]` → `[rows, vocab]`.
@@ -213,7 +265,10 @@ impl Trunk {
         let rows = hidden.len() / width;
         let mut padded = hidden.to_vec();
         padded.resize(friendly(rows) * width, 0.0);
-        let hidden = Tensor::<2>::from_data(TensorData::new(padded, [friendly(rows), width]), &self.device);
+        let hidden = Tensor::<2>::from_data(
+            TensorData::new(padded, [friendly(rows), width]),
+            &self.device,
+        );
         let output = self.output.as_ref().unwrap_or(&self.embedding).clone();
         let logits = scaled(hidden.matmul(output.transpose()), self.config.scales.logits);
         self.to_host(activation::log_softmax(logits, 1), rows)
@@ -236,7 +291,10 @@ impl Trunk {
     fn read(&self, spans: &mut [Span<'_>]) -> Tensor<2> {
         // Of several threads one reads at a time: while it does, nobody else holds a pool.
         let mut pools = self.pools.lock().expect("no pass panicked");
-        let reads: Vec<Read> = spans.iter_mut().scan(0, |first, span| Some(self.seated(span, first))).collect();
+        let reads: Vec<Read> = spans
+            .iter_mut()
+            .scan(0, |first, span| Some(self.seated(span, first)))
+            .collect();
         self.make_room(&mut pools);
         let tokens: Vec<u32> = spans.iter().flat_map(|span| span.tokens).copied().collect();
         let pass = self.pass(&tokens, &reads);
@@ -253,16 +311,38 @@ impl Trunk {
 
     /// Checks a span and gives it rows; `first` is its place among all new tokens, and then the next one's.
     fn seated(&self, span: &mut Span<'_>, first: &mut usize) -> Read {
-        let DecoderConfig { vocab_size, max_position_embeddings, .. } = self.config;
+        let DecoderConfig {
+            vocab_size,
+            max_position_embeddings,
+            ..
+        } = self.config;
         assert!(span.own.are_of(&self.free), "{}", super::FOREIGN);
         for token in span.tokens {
-            assert!((*token as usize) < vocab_size, "token {token} is outside the vocabulary");
+            assert!(
+                (*token as usize) < vocab_size,
+                "token {token} is outside the vocabulary"
+            );
         }
         span.own.grow(span.tokens.len());
-        let seen: Vec<u32> = span.before.iter().copied().chain([span.own.numbers()]).flatten().copied().collect();
+        let seen: Vec<u32> = span
+            .before
+            .iter()
+            .copied()
+            .chain([span.own.numbers()])
+            .flatten()
+            .copied()
+            .collect();
         let end = seen.len();
-        assert!(end <= max_position_embeddings, "position {} is outside the context", end - 1);
-        let read = Read { first: *first, new: span.tokens.len(), seen };
+        assert!(
+            end <= max_position_embeddings,
+            "position {} is outside the context",
+            end - 1
+        );
+        let read = Read {
+            first: *first,
+            new: span.tokens.len(),
+            seen,
+        };
         *first += read.new;
         read
     }
@@ -276,12 +356,20 @@ impl Trunk {
             return;
         }
         let more = (reach - held).max(held / 2).next_multiple_of(FIRST_ROWS);
-        let zeros = || Tensor::zeros([more * width, self.config.head_width()], (&self.device, self.precision.dtype()));
+        let zeros = || {
+            Tensor::zeros(
+                [more * width, self.config.head_width()],
+                (&self.device, self.precision.dtype()),
+            )
+        };
         if pools.is_empty() {
             pools.extend(self.layers.iter().map(|_| zeros()));
         } else {
             let old = std::mem::take(pools);
-            pools.extend(old.into_iter().map(|pool| Tensor::cat(vec![pool, zeros()], 0)));
+            pools.extend(
+                old.into_iter()
+                    .map(|pool| Tensor::cat(vec![pool, zeros()], 0)),
+            );
         }
     }
 
@@ -294,9 +382,16 @@ impl Trunk {
             self.numbers(numbers)
         };
         let positions = padded(reads.iter().flat_map(Read::positions).collect());
-        let turned = |table: &Tensor<2>| table.clone().select(0, positions.clone()).unsqueeze_dim::<3>(1);
+        let turned = |table: &Tensor<2>| {
+            table
+                .clone()
+                .select(0, positions.clone())
+                .unsqueeze_dim::<3>(1)
+        };
         let kv_heads = self.config.num_key_value_heads;
-        let new = reads.iter().flat_map(|read| &read.seen[read.seen.len() - read.new..]);
+        let new = reads
+            .iter()
+            .flat_map(|read| &read.seen[read.seen.len() - read.new..]);
         let new = padded(new.map(|row| *row as i32).collect());
         let lines = Tensor::<1, Int>::arange(0..2 * kv_heads as i64, &self.device);
         let written = new.unsqueeze_dim::<2>(1) * (2 * kv_heads as i32) + lines.unsqueeze::<2>();
@@ -308,7 +403,10 @@ impl Trunk {
             cosines: turned(&self.cosines),
             sines: turned(&self.sines),
             written: written.reshape([rows * 2 * kv_heads, 1]),
-            groups: members.iter().map(|members| self.group(reads, members, in_order)).collect(),
+            groups: members
+                .iter()
+                .map(|members| self.group(reads, members, in_order))
+                .collect(),
             order,
         }
     }
@@ -322,8 +420,11 @@ impl Trunk {
     fn group(&self, reads: &[Read], members: &[usize], in_order: bool) -> Group {
         let shape = Padded::of(reads, members);
         let Padded { spans, new, seen } = shape;
-        let (mut rows, mut positions, mut lines) =
-            (vec![0; spans * new], vec![0; spans * new], vec![PADDING as i32; spans * seen]);
+        let (mut rows, mut positions, mut lines) = (
+            vec![0; spans * new],
+            vec![0; spans * new],
+            vec![PADDING as i32; spans * seen],
+        );
         for (place, member) in members.iter().enumerate() {
             let read = &reads[*member];
             for (offset, position) in read.positions().enumerate() {
@@ -335,7 +436,8 @@ impl Trunk {
             }
         }
         let kv_heads = self.config.num_key_value_heads;
-        let heads = Tensor::<1, Int>::arange(0..kv_heads as i64, &self.device).reshape([1, kv_heads, 1]);
+        let heads =
+            Tensor::<1, Int>::arange(0..kv_heads as i64, &self.device).reshape([1, kv_heads, 1]);
         let lines = self.numbers(lines).reshape([spans, 1, seen]) * (2 * kv_heads as i32) + heads;
         let keys = lines.reshape([spans * kv_heads * seen]);
         let places = Tensor::<1, Int>::arange(0..seen as i64, &self.device).reshape([1, 1, seen]);
@@ -358,7 +460,10 @@ impl Trunk {
         pass: &Pass,
     ) -> (Tensor<2>, Tensor<2>) {
         let Scales { residual, .. } = self.config.scales;
-        let projected = self.product(self.normalize(stream.clone(), &layer.input_norm), &layer.qkv);
+        let projected = self.product(
+            self.normalize(stream.clone(), &layer.input_norm),
+            &layer.qkv,
+        );
         let projected = match &layer.bias {
             Some(bias) => projected + bias.clone().unsqueeze::<2>(),
             None => projected,
@@ -366,12 +471,19 @@ impl Trunk {
         let (queries, pool) = self.remember(projected, pool, pass);
         let mixed = self.attend(&queries, &pool, pass);
         let stream = stream + scaled(self.product(mixed, &layer.o), residual);
-        let inner = self.gated(self.product(self.normalize(stream.clone(), &layer.post_norm), &layer.gate_up));
-        (stream + scaled(self.product(inner, &layer.down), residual), pool)
+        let inner = self.gated(self.product(
+            self.normalize(stream.clone(), &layer.post_norm),
+            &layer.gate_up,
+        ));
+        (
+            stream + scaled(self.product(inner, &layer.down), residual),
+            pool,
+        )
     }
 
     fn normalize(&self, stream: Tensor<2>, weight: &Tensor<1>) -> Tensor<2> {
-        self.precision.narrow(normalized(stream, weight, self.config.rms_norm_eps))
+        self.precision
+            .narrow(normalized(stream, weight, self.config.rms_norm_eps))
     }
 
     /// x·W of a narrow x, wide.
@@ -383,26 +495,51 @@ impl Trunk {
     fn gated(&self, gate_up: Tensor<2>) -> Tensor<2> {
         let inner = self.config.intermediate_size;
         let gate = activation::silu(gate_up.clone().narrow(1, 0, inner));
-        self.precision.narrow(gate * gate_up.narrow(1, inner, inner))
+        self.precision
+            .narrow(gate * gate_up.narrow(1, inner, inner))
     }
 
     /// Rotates queries and keys `[rows, queries + keys + values]` and writes keys and values into the pool; the queries
     /// are over √head, narrow, `[rows, queries]`.
-    fn remember(&self, projected: Tensor<2>, pool: Tensor<2>, pass: &Pass) -> (Tensor<2>, Tensor<2>) {
-        let DecoderConfig { num_attention_heads: heads, num_key_value_heads: kv_heads, .. } = self.config;
+    fn remember(
+        &self,
+        projected: Tensor<2>,
+        pool: Tensor<2>,
+        pass: &Pass,
+    ) -> (Tensor<2>, Tensor<2>) {
+        let DecoderConfig {
+            num_attention_heads: heads,
+            num_key_value_heads: kv_heads,
+            ..
+        } = self.config;
         let (rows, head) = (projected.dims()[0], self.config.head_width());
         let all = projected.reshape([rows, heads + 2 * kv_heads, head]);
         let turned = pass.rotate(all.clone().narrow(1, 0, heads + kv_heads));
         let queries = turned.clone().narrow(1, 0, heads) * (1.0 / (head as f64).sqrt());
-        let new = Tensor::cat(vec![turned.narrow(1, heads, kv_heads), all.narrow(1, heads + kv_heads, kv_heads)], 1);
-        let new = self.precision.narrow(new.reshape([rows * 2 * kv_heads, head]));
+        let new = Tensor::cat(
+            vec![
+                turned.narrow(1, heads, kv_heads),
+                all.narrow(1, heads + kv_heads, kv_heads),
+            ],
+            1,
+        );
+        let new = self
+            .precision
+            .narrow(new.reshape([rows * 2 * kv_heads, head]));
         let pool = pool.scatter_nd(pass.written.clone(), new, IndexingUpdateOp::Assign);
-        (self.precision.narrow(queries.reshape([rows, heads * head])), pool)
+        (
+            self.precision.narrow(queries.reshape([rows, heads * head])),
+            pool,
+        )
     }
 
     /// Attention of every new token over its own sequence: queries `[rows, queries]` → `[rows, queries]`, narrow.
     fn attend(&self, queries: &Tensor<2>, pool: &Tensor<2>, pass: &Pass) -> Tensor<2> {
-        let parts = pass.groups.iter().map(|group| self.attend_together(group, queries, pool)).collect::<Vec<_>>();
+        let parts = pass
+            .groups
+            .iter()
+            .map(|group| self.attend_together(group, queries, pool))
+            .collect::<Vec<_>>();
         let mixed = match <[Tensor<2>; 1]>::try_from(parts) {
             Ok([only]) => only, // which cat would copy
             Err(parts) => Tensor::cat(parts, 0),
@@ -416,21 +553,38 @@ impl Trunk {
     /// Attention of one group, `[spans · new, queries]`.
     fn attend_together(&self, group: &Group, queries: &Tensor<2>, pool: &Tensor<2>) -> Tensor<2> {
         let Padded { spans, new, seen } = group.shape;
-        let DecoderConfig { num_attention_heads: heads, num_key_value_heads: kv_heads, .. } = self.config;
+        let DecoderConfig {
+            num_attention_heads: heads,
+            num_key_value_heads: kv_heads,
+            ..
+        } = self.config;
         let (head, share) = (self.config.head_width(), heads / kv_heads);
         let queries = match &group.rows {
             Some(rows) => queries.clone().select(0, rows.clone()),
             None => queries.clone(),
         };
-        let queries = queries.reshape([spans, new, kv_heads, share, head]).permute([0, 2, 3, 1, 4]);
-        let fetch =
-            |lines: &Tensor<1, Int>| pool.clone().select(0, lines.clone()).reshape([spans, kv_heads, seen, head]);
+        let queries = queries
+            .reshape([spans, new, kv_heads, share, head])
+            .permute([0, 2, 3, 1, 4]);
+        let fetch = |lines: &Tensor<1, Int>| {
+            pool.clone()
+                .select(0, lines.clone())
+                .reshape([spans, kv_heads, seen, head])
+        };
         let keys = fetch(&group.keys).swap_dims(2, 3);
-        let scores = self.precision.widen(queries.reshape([spans, kv_heads, share * new, head]).matmul(keys));
+        let scores = self.precision.widen(
+            queries
+                .reshape([spans, kv_heads, share * new, head])
+                .matmul(keys),
+        );
         let scores = scores.reshape([spans, kv_heads, share, new, seen]) + group.bias.clone();
         let weights = self.precision.narrow(activation::softmax(scores, 4));
-        let mixed = weights.reshape([spans, kv_heads, share * new, seen]).matmul(fetch(&group.values));
-        let mixed = mixed.reshape([spans, kv_heads, share, new, head]).permute([0, 3, 1, 2, 4]);
+        let mixed = weights
+            .reshape([spans, kv_heads, share * new, seen])
+            .matmul(fetch(&group.values));
+        let mixed = mixed
+            .reshape([spans, kv_heads, share, new, head])
+            .permute([0, 3, 1, 2, 4]);
         mixed.reshape([spans * new, heads * head])
     }
 }
@@ -501,20 +655,38 @@ struct Padded {
 
 impl Padded {
     fn of(reads: &[Read], members: &[usize]) -> Self {
-        let longest = members.iter().map(|member| reads[*member].seen.len()).max().unwrap_or(0);
-        let new = members.first().map_or(1, |member| bucket(reads[*member].new));
-        Self { spans: friendly(members.len()), new, seen: longest.next_multiple_of(TOKENS) }
+        let longest = members
+            .iter()
+            .map(|member| reads[*member].seen.len())
+            .max()
+            .unwrap_or(0);
+        let new = members
+            .first()
+            .map_or(1, |member| bucket(reads[*member].new));
+        Self {
+            spans: friendly(members.len()),
+            new,
+            seen: longest.next_multiple_of(TOKENS),
+        }
     }
 }
 
 /// A number of rows or spans, rounded up.
 fn friendly(rows: usize) -> usize {
-    if rows <= ROWS { rows.next_power_of_two() } else { rows.next_multiple_of(ROWS) }
+    if rows <= ROWS {
+        rows.next_power_of_two()
+    } else {
+        rows.next_multiple_of(ROWS)
+    }
 }
 
 /// The length that a span of so many new tokens is padded to: its own, or a power of two from 8 on.
 fn bucket(new: usize) -> usize {
-    if new == 1 { 1 } else { new.next_power_of_two().max(ROWS) }
+    if new == 1 {
+        1
+    } else {
+        new.next_power_of_two().max(ROWS)
+    }
 }
 
 /// The spans that attend together: those of one [`bucket`], as many as fit into [`GROUP_NUMBERS`]. `numbers` tells what
@@ -525,9 +697,16 @@ fn members(reads: &[Read], numbers: impl Fn(usize, usize) -> usize) -> Vec<Vec<u
         buckets.entry(bucket(read.new)).or_default().push(place);
     }
     let parts = buckets.into_iter().flat_map(|(new, places)| {
-        let longest = places.iter().map(|place| reads[*place].seen.len()).max().unwrap_or(0);
+        let longest = places
+            .iter()
+            .map(|place| reads[*place].seen.len())
+            .max()
+            .unwrap_or(0);
         let most = (GROUP_NUMBERS / numbers(new, longest).max(1)).max(1);
-        places.chunks(most).map(<[usize]>::to_vec).collect::<Vec<_>>()
+        places
+            .chunks(most)
+            .map(<[usize]>::to_vec)
+            .collect::<Vec<_>>()
     });
     parts.collect()
 }
@@ -539,7 +718,9 @@ fn places(reads: &[Read], groups: &[Vec<usize>]) -> Vec<i32> {
     for members in groups {
         let Padded { spans, new, .. } = Padded::of(reads, members);
         for (slot, member) in members.iter().enumerate() {
-            let Read { first, new: own, .. } = reads[*member];
+            let Read {
+                first, new: own, ..
+            } = reads[*member];
             for (offset, place) in places[first..first + own].iter_mut().enumerate() {
                 *place = (start + slot * new + offset) as i32;
             }

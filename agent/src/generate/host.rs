@@ -37,7 +37,11 @@ struct LayerCache {
 impl LayerCache {
     /// The first so many tokens.
     fn seen(&self, tokens: usize, kv: usize) -> Seen<'_> {
-        Seen { keys: self.keys.blocks(), values: &self.values[..tokens * kv], tokens }
+        Seen {
+            keys: self.keys.blocks(),
+            values: &self.values[..tokens * kv],
+            tokens,
+        }
     }
 }
 
@@ -50,7 +54,8 @@ impl KvCache {
     /// Appends what a candidate read on top of this cache.
     pub(super) fn append(&mut self, tail: KvCache) {
         if self.layers.is_empty() {
-            self.layers.resize_with(tail.layers.len(), LayerCache::default);
+            self.layers
+                .resize_with(tail.layers.len(), LayerCache::default);
         }
         for (layer, more) in self.layers.iter_mut().zip(tail.layers) {
             layer.keys.append(&more.keys);
@@ -107,8 +112,17 @@ fn table(
     weights: &mut Weights,
     format: WeightFormat,
 ) -> Result<Matrix, AgentError> {
-    let DecoderConfig { vocab_size, hidden_size, .. } = *config;
-    Ok(Matrix::pack(weights.take(name, &[vocab_size, hidden_size])?, vocab_size, hidden_size, format))
+    let DecoderConfig {
+        vocab_size,
+        hidden_size,
+        ..
+    } = *config;
+    Ok(Matrix::pack(
+        weights.take(name, &[vocab_size, hidden_size])?,
+        vocab_size,
+        hidden_size,
+        format,
+    ))
 }
 
 /// Where a row belongs.
@@ -172,7 +186,11 @@ impl pulp::NullaryFnOnce for LogSoftmax<'_> {
 /// Rows for each thread, or all on this one.
 fn share(rows: usize, work: usize) -> usize {
     let threads = rayon::current_num_threads();
-    if threads > 1 && work >= WORTH_SHARING { rows.div_ceil(threads * 2) } else { rows.max(1) }
+    if threads > 1 && work >= WORTH_SHARING {
+        rows.div_ceil(threads * 2)
+    } else {
+        rows.max(1)
+    }
 }
 
 impl Trunk {
@@ -187,13 +205,17 @@ impl Trunk {
     ) -> Result<Self, AgentError> {
         config.check()?;
         let (width, context) = (config.head_width(), config.max_position_embeddings);
-        let (cosines, sines) = rotary_table(context, width, config.rope_theta, &config.rope_scaling);
+        let (cosines, sines) =
+            rotary_table(context, width, config.rope_theta, &config.rope_scaling);
         let embedding = table("model.embed_tokens.weight", config, weights, format)?;
-        let matrix = |data, [outputs, inputs]: [usize; 2]| Matrix::pack(data, outputs, inputs, format);
+        let matrix =
+            |data, [outputs, inputs]: [usize; 2]| Matrix::pack(data, outputs, inputs, format);
         let layer = |index| Layer::take(config, weights, index, |data| data, matrix);
         Ok(Self {
             embedding,
-            layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_, _>>()?,
+            layers: (0..config.num_hidden_layers)
+                .map(layer)
+                .collect::<Result<_, _>>()?,
             norm: weights.take("model.norm.weight", &[config.hidden_size])?,
             output: None,
             config: config.clone(),
@@ -206,7 +228,11 @@ impl Trunk {
     ///
     /// # Errors
     /// When it is missing or has another shape than the embedding.
-    pub(super) fn with_output(mut self, weights: &mut Weights, format: WeightFormat) -> Result<Self, AgentError> {
+    pub(super) fn with_output(
+        mut self,
+        weights: &mut Weights,
+        format: WeightFormat,
+    ) -> Result<Self, AgentError> {
         if !self.config.tie_word_embeddings {
             self.output = Some(table(OUTPUT, &self.config, weights, format)?);
         }
@@ -221,9 +247,13 @@ impl Trunk {
     /// Bytes of the matrices that a token and its logits are multiplied by.
     pub(super) fn bytes(&self) -> usize {
         let of = |layer: &Layer<Vec<f32>, Matrix>| -> usize {
-            [&layer.qkv, &layer.o, &layer.gate_up, &layer.down].map(Matrix::bytes).iter().sum()
+            [&layer.qkv, &layer.o, &layer.gate_up, &layer.down]
+                .map(Matrix::bytes)
+                .iter()
+                .sum()
         };
-        self.layers.iter().map(of).sum::<usize>() + self.output.as_ref().unwrap_or(&self.embedding).bytes()
+        self.layers.iter().map(of).sum::<usize>()
+            + self.output.as_ref().unwrap_or(&self.embedding).bytes()
     }
 
     /// Bytes of a cache for each token.
@@ -240,18 +270,31 @@ impl Trunk {
         let config = &self.config;
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let (wide, kv) = (config.query_width(), config.kv_width());
-        let Scales { embedding, residual, .. } = config.scales;
+        let Scales {
+            embedding,
+            residual,
+            ..
+        } = config.scales;
         let epsilon = config.rms_norm_eps as f32;
         let mut stream: Vec<f32> = Vec::new();
         let mut places = Vec::new();
         for (span, asked) in spans.iter_mut().enumerate() {
             let start = asked.start();
             for (offset, token) in asked.tokens.iter().enumerate() {
-                assert!((*token as usize) < config.vocab_size, "token {token} is outside the vocabulary");
+                assert!(
+                    (*token as usize) < config.vocab_size,
+                    "token {token} is outside the vocabulary"
+                );
                 self.embedding.column_into(*token as usize, &mut stream);
-                places.push(Row { span, position: start + offset });
+                places.push(Row {
+                    span,
+                    position: start + offset,
+                });
             }
-            asked.cache.layers.resize_with(self.layers.len(), LayerCache::default);
+            asked
+                .cache
+                .layers
+                .resize_with(self.layers.len(), LayerCache::default);
         }
         kernel::scale(&mut stream, embedding as f32);
         let rows = places.len();
@@ -275,8 +318,15 @@ impl Trunk {
             self.normalize(&stream, &layer.post_norm, epsilon, &mut normed);
             layer.gate_up.product(&normed, &mut gate_up);
             let share = share(rows, 16 * rows * inner);
-            (gate_up.par_chunks(share * 2 * inner).zip(gated.par_chunks_mut(share * inner))).for_each(|(both, out)| {
-                kernel::widest(Gate { gate_up: both, out, width: inner });
+            (gate_up
+                .par_chunks(share * 2 * inner)
+                .zip(gated.par_chunks_mut(share * inner)))
+            .for_each(|(both, out)| {
+                kernel::widest(Gate {
+                    gate_up: both,
+                    out,
+                    width: inner,
+                });
             });
             layer.down.product(&gated, &mut projected);
             write(&mut stream, &mut projected);
@@ -293,24 +343,45 @@ impl Trunk {
         let (width, vocab) = (self.config.hidden_size, self.config.vocab_size);
         let rows = hidden.len() / width;
         let mut logits = vec![0.0; rows * vocab];
-        self.output.as_ref().unwrap_or(&self.embedding).product(hidden, &mut logits);
+        self.output
+            .as_ref()
+            .unwrap_or(&self.embedding)
+            .product(hidden, &mut logits);
         let scale = self.config.scales.logits as f32;
         let share = share(rows, 16 * logits.len()).max(1);
         logits.par_chunks_mut(share * vocab).for_each(|rows| {
-            kernel::widest(LogSoftmax { rows, width: vocab, scale });
+            kernel::widest(LogSoftmax {
+                rows,
+                width: vocab,
+                scale,
+            });
         });
         logits
     }
 
     fn normalize(&self, stream: &[f32], weight: &[f32], epsilon: f32, normed: &mut [f32]) {
         let share = share(stream.len() / weight.len(), 4 * stream.len()) * weight.len();
-        (stream.par_chunks(share).zip(normed.par_chunks_mut(share))).for_each(|(stream, normed)| {
-            kernel::widest(Normalize { stream, weight, epsilon, normed });
-        });
+        (stream.par_chunks(share).zip(normed.par_chunks_mut(share))).for_each(
+            |(stream, normed)| {
+                kernel::widest(Normalize {
+                    stream,
+                    weight,
+                    epsilon,
+                    normed,
+                });
+            },
+        );
     }
 
     /// Attention of every new token over its own sequence; fills `mixed`, `[rows, queries]`.
-    fn attend(&self, layer: usize, spans: &mut [Span<'_>], rows: &[Row], qkv: &mut [f32], mixed: &mut [f32]) {
+    fn attend(
+        &self,
+        layer: usize,
+        spans: &mut [Span<'_>],
+        rows: &[Row],
+        qkv: &mut [f32],
+        mixed: &mut [f32],
+    ) {
         let config = &self.config;
         let (wide, kv) = (config.query_width(), config.kv_width());
         let width = wide + 2 * kv;
@@ -320,18 +391,31 @@ impl Trunk {
                 let before = span.before.iter().filter(|part| part.tokens > 0);
                 let before = before.map(|part| part.cache.layers[layer].seen(part.tokens, kv));
                 let tokens = span.cache.length + span.tokens.len();
-                before.chain([span.cache.layers[layer].seen(tokens, kv)]).collect()
+                before
+                    .chain([span.cache.layers[layer].seen(tokens, kv)])
+                    .collect()
             })
             .collect();
-        let widths = Widths { head: config.head_width(), queries: wide, kv };
+        let widths = Widths {
+            head: config.head_width(),
+            queries: wide,
+            kv,
+        };
         let work: usize = rows.iter().map(|row| (row.position + 1) * wide).sum();
         let share = share(rows.len(), work);
-        (mixed.par_chunks_mut(share * wide).zip(qkv.par_chunks(share * width)).zip(rows.par_chunks(share))).for_each(
-            |((mixed, qkv), rows)| {
-                let seen = |row: usize| (&seen[rows[row].span][..], rows[row].position + 1);
-                lanes::widest(Attend { widths, qkv, seen, mixed });
-            },
-        );
+        (mixed
+            .par_chunks_mut(share * wide)
+            .zip(qkv.par_chunks(share * width))
+            .zip(rows.par_chunks(share)))
+        .for_each(|((mixed, qkv), rows)| {
+            let seen = |row: usize| (&seen[rows[row].span][..], rows[row].position + 1);
+            lanes::widest(Attend {
+                widths,
+                qkv,
+                seen,
+                mixed,
+            });
+        });
     }
 
     /// Rotates queries and keys of all new tokens and appends keys and values to their spans' caches.
@@ -347,21 +431,28 @@ impl Trunk {
             rest = after;
         }
         let share = share(parts.len(), work);
-        parts.par_chunks_mut(share).flat_map_iter(|parts| parts).for_each(|(span, rows)| {
-            for (position, row) in (span.start()..).zip(rows.chunks_exact_mut(width)) {
-                self.rotate(&mut row[..wide + kv], position);
-                let own = &mut span.cache.layers[layer];
-                own.keys.push(row[wide..wide + kv].iter().copied(), FIRST_TOKENS);
-                extend(&mut own.values, &row[wide + kv..], FIRST_TOKENS * kv);
-            }
-        });
+        parts
+            .par_chunks_mut(share)
+            .flat_map_iter(|parts| parts)
+            .for_each(|(span, rows)| {
+                for (position, row) in (span.start()..).zip(rows.chunks_exact_mut(width)) {
+                    self.rotate(&mut row[..wide + kv], position);
+                    let own = &mut span.cache.layers[layer];
+                    own.keys
+                        .push(row[wide..wide + kv].iter().copied(), FIRST_TOKENS);
+                    extend(&mut own.values, &row[wide + kv..], FIRST_TOKENS * kv);
+                }
+            });
     }
 
     /// Rotary embedding of all heads of one row.
     fn rotate(&self, row: &mut [f32], position: usize) {
         let head = self.config.head_width();
         let half = head / 2;
-        assert!(position < self.config.max_position_embeddings, "position {position} is outside the context");
+        assert!(
+            position < self.config.max_position_embeddings,
+            "position {position} is outside the context"
+        );
         let cosines = &self.cosines[position * head..][..half];
         let sines = &self.sines[position * head..][..half];
         for part in row.chunks_exact_mut(head) {
@@ -383,15 +474,23 @@ mod tests {
     const TOKENS: [u32; 9] = [3, 1, 4, 1, 5, 9, 2, 6, 36];
 
     fn span<'a>(tokens: &'a [u32], cache: &'a mut KvCache) -> Span<'a> {
-        Span { tokens, before: Vec::new(), cache }
+        Span {
+            tokens,
+            before: Vec::new(),
+            cache,
+        }
     }
 
     /// One call, token by token, on a shared prefix, or in company: the same bits.
     #[test]
     fn cutting_a_sequence_changes_no_bit() {
         let config = tiny_config();
-        let trunk =
-            Trunk::from_weights(&config, &mut Weights::random(&config, 1), WeightFormat::Exact).expect("builds");
+        let trunk = Trunk::from_weights(
+            &config,
+            &mut Weights::random(&config, 1),
+            WeightFormat::Exact,
+        )
+        .expect("builds");
         let mut whole_cache = KvCache::default();
         let whole = trunk.extend(&mut [span(&TOKENS, &mut whole_cache)]);
         let mut stepped = Vec::new();
@@ -401,12 +500,25 @@ mod tests {
             stepped.extend(trunk.extend(&mut [span(one, &mut cache)]));
         }
         assert_eq!(whole, stepped);
-        let (mut prefix, mut tail, mut other) = (KvCache::default(), KvCache::default(), KvCache::default());
+        let (mut prefix, mut tail, mut other) =
+            (KvCache::default(), KvCache::default(), KvCache::default());
         trunk.extend(&mut [span(&TOKENS[..4], &mut prefix)]);
-        let before = vec![Part { cache: &prefix, tokens: 4 }];
-        let together =
-            trunk.extend(&mut [span(&[7, 8, 9], &mut other), Span { tokens: &TOKENS[4..], before, cache: &mut tail }]);
-        assert_eq!(whole[4 * config.hidden_size..], together[3 * config.hidden_size..]);
+        let before = vec![Part {
+            cache: &prefix,
+            tokens: 4,
+        }];
+        let together = trunk.extend(&mut [
+            span(&[7, 8, 9], &mut other),
+            Span {
+                tokens: &TOKENS[4..],
+                before,
+                cache: &mut tail,
+            },
+        ]);
+        assert_eq!(
+            whole[4 * config.hidden_size..],
+            together[3 * config.hidden_size..]
+        );
         prefix.append(tail);
         assert_eq!(prefix.layers[1].keys, whole_cache.layers[1].keys);
     }

@@ -33,18 +33,29 @@ impl<V, M> Layer<V, M> {
     ) -> Result<Self, AgentError> {
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let (queries, kv) = (config.query_width(), config.kv_width());
-        let heads = [("self_attn.q_proj", queries), ("self_attn.k_proj", kv), ("self_attn.v_proj", kv)];
+        let heads = [
+            ("self_attn.q_proj", queries),
+            ("self_attn.k_proj", kv),
+            ("self_attn.v_proj", kv),
+        ];
         let name = |part: &str, kind: &str| format!("model.layers.{index}.{part}.{kind}");
         let mut vector = |kind: &str, parts: &[(&str, usize)]| {
-            let parts = parts.iter().map(|(part, size)| weights.take(&name(part, kind), &[*size]));
+            let parts = parts
+                .iter()
+                .map(|(part, size)| weights.take(&name(part, kind), &[*size]));
             Ok::<V, AgentError>(vector(side_by_side(parts)?))
         };
         let input_norm = vector("weight", &[("input_layernorm", hidden)])?;
         let post_norm = vector("weight", &[("post_attention_layernorm", hidden)])?;
-        let bias = config.has_biases().then(|| vector("bias", &heads)).transpose()?;
+        let bias = config
+            .has_biases()
+            .then(|| vector("bias", &heads))
+            .transpose()?;
         let mut matrix = |inputs: usize, parts: &[(&str, usize)]| {
             let outputs = parts.iter().map(|(_, outputs)| outputs).sum();
-            let parts = parts.iter().map(|(part, outputs)| weights.take(&name(part, "weight"), &[*outputs, inputs]));
+            let parts = parts
+                .iter()
+                .map(|(part, outputs)| weights.take(&name(part, "weight"), &[*outputs, inputs]));
             Ok::<M, AgentError>(matrix(side_by_side(parts)?, [outputs, inputs]))
         };
         Ok(Self {
@@ -60,11 +71,17 @@ impl<V, M> Layer<V, M> {
 }
 
 /// Numbers one after the other, the first in their own memory.
-fn side_by_side(parts: impl Iterator<Item = Result<Vec<f32>, AgentError>>) -> Result<Vec<f32>, AgentError> {
+fn side_by_side(
+    parts: impl Iterator<Item = Result<Vec<f32>, AgentError>>,
+) -> Result<Vec<f32>, AgentError> {
     let mut joined = Vec::new();
     for part in parts {
         let part = part?;
-        if joined.is_empty() { joined = part } else { joined.extend_from_slice(&part) }
+        if joined.is_empty() {
+            joined = part
+        } else {
+            joined.extend_from_slice(&part)
+        }
     }
     Ok(joined)
 }

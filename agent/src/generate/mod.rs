@@ -74,7 +74,10 @@ impl KvCache {
     /// The whole of it, to stand before a span.
     #[must_use]
     pub fn whole(&self) -> Part<'_> {
-        Part { cache: self, tokens: self.len() }
+        Part {
+            cache: self,
+            tokens: self.len(),
+        }
     }
 }
 
@@ -103,21 +106,34 @@ pub struct Span<'a> {
 impl<'a> Span<'a> {
     /// A span with nothing before its own cache.
     pub fn new(tokens: &'a [u32], cache: &'a mut KvCache) -> Self {
-        Self { tokens, before: Vec::new(), cache }
+        Self {
+            tokens,
+            before: Vec::new(),
+            cache,
+        }
     }
 
     fn on_host(&mut self) -> host::Span<'_> {
         let before = self.before.iter().filter_map(|part| match &part.cache.0 {
             Held::Nothing => None,
-            Held::Host(cache) => Some(host::Part { cache, tokens: part.tokens }),
+            Held::Host(cache) => Some(host::Part {
+                cache,
+                tokens: part.tokens,
+            }),
             Held::Device(_) => panic!("{FOREIGN}"),
         });
         let before = before.collect();
         if self.cache.is_empty() {
             self.cache.0 = Held::Host(host::KvCache::default());
         }
-        let Held::Host(cache) = &mut self.cache.0 else { panic!("{FOREIGN}") };
-        host::Span { tokens: self.tokens, before, cache }
+        let Held::Host(cache) = &mut self.cache.0 else {
+            panic!("{FOREIGN}")
+        };
+        host::Span {
+            tokens: self.tokens,
+            before,
+            cache,
+        }
     }
 
     fn on_device(&mut self, trunk: &device::Trunk) -> device::Span<'_> {
@@ -130,8 +146,14 @@ impl<'a> Span<'a> {
         if self.cache.is_empty() {
             self.cache.0 = Held::Device(trunk.no_rows());
         }
-        let Held::Device(own) = &mut self.cache.0 else { panic!("{FOREIGN}") };
-        device::Span { tokens: self.tokens, before, own }
+        let Held::Device(own) = &mut self.cache.0 else {
+            panic!("{FOREIGN}")
+        };
+        device::Span {
+            tokens: self.tokens,
+            before,
+            own,
+        }
     }
 }
 
@@ -155,8 +177,12 @@ impl Trunk {
         engine: &Engine,
     ) -> Result<Self, AgentError> {
         Ok(Self(match engine {
-            Engine::Cpu => At::Host(Box::new(host::Trunk::from_weights(config, weights, format)?)),
-            Engine::Burn(device) => At::Device(Box::new(device::Trunk::from_weights(config, weights, format, device)?)),
+            Engine::Cpu => At::Host(Box::new(host::Trunk::from_weights(
+                config, weights, format,
+            )?)),
+            Engine::Burn(device) => At::Device(Box::new(device::Trunk::from_weights(
+                config, weights, format, device,
+            )?)),
         }))
     }
 
@@ -199,8 +225,15 @@ impl Trunk {
     /// When a sequence outgrows `max_position_embeddings`, a token id the vocabulary, or a cache is another trunk's.
     pub fn extend(&self, spans: &mut [Span<'_>]) -> Vec<f32> {
         match &self.0 {
-            At::Host(trunk) => trunk.extend(&mut spans.iter_mut().map(Span::on_host).collect::<Vec<_>>()),
-            At::Device(trunk) => trunk.extend(&mut spans.iter_mut().map(|s| s.on_device(trunk)).collect::<Vec<_>>()),
+            At::Host(trunk) => {
+                trunk.extend(&mut spans.iter_mut().map(Span::on_host).collect::<Vec<_>>())
+            }
+            At::Device(trunk) => trunk.extend(
+                &mut spans
+                    .iter_mut()
+                    .map(|s| s.on_device(trunk))
+                    .collect::<Vec<_>>(),
+            ),
         }
     }
 
@@ -215,9 +248,12 @@ impl Trunk {
                 let lengths: Vec<usize> = spans.iter().map(|span| span.tokens.len()).collect();
                 last_rows(&self.extend(spans), lengths, self.config().hidden_size)
             }
-            At::Device(trunk) => {
-                trunk.last_states(&mut spans.iter_mut().map(|span| span.on_device(trunk)).collect::<Vec<_>>())
-            }
+            At::Device(trunk) => trunk.last_states(
+                &mut spans
+                    .iter_mut()
+                    .map(|span| span.on_device(trunk))
+                    .collect::<Vec<_>>(),
+            ),
         }
     }
 }
@@ -228,7 +264,9 @@ fn last_rows(rows: &[f32], lengths: Vec<usize>, width: usize) -> Vec<f32> {
         *end += length;
         Some(*end)
     });
-    ends.flat_map(|end| &rows[(end - 1) * width..end * width]).copied().collect()
+    ends.flat_map(|end| &rows[(end - 1) * width..end * width])
+        .copied()
+        .collect()
 }
 
 /// The policy for playing.
@@ -248,7 +286,10 @@ impl PolicyEngine {
         format: WeightFormat,
         engine: &Engine,
     ) -> Result<Self, AgentError> {
-        Ok(Self { trunk: Trunk::from_weights(config, weights, format, engine)?.with_output(weights, format)? })
+        Ok(Self {
+            trunk: Trunk::from_weights(config, weights, format, engine)?
+                .with_output(weights, format)?,
+        })
     }
 
     /// Bytes that writing one token reads: every matrix once.
@@ -292,13 +333,19 @@ impl ValueEngine {
         engine: &Engine,
     ) -> Result<Self, AgentError> {
         let head = weights.take(VALUE_HEAD, &[1, config.hidden_size])?;
-        Ok(Self { trunk: Trunk::from_weights(config, weights, format, engine)?, head })
+        Ok(Self {
+            trunk: Trunk::from_weights(config, weights, format, engine)?,
+            head,
+        })
     }
 
     /// The value at one hidden state `[hidden]`, reward units.
     #[must_use]
     pub fn value(&self, hidden: &[f32]) -> f32 {
-        hidden.iter().zip(&self.head).fold(0.0, |sum, (x, w)| x.mul_add(*w, sum))
+        hidden
+            .iter()
+            .zip(&self.head)
+            .fold(0.0, |sum, (x, w)| x.mul_add(*w, sum))
     }
 }
 
@@ -321,12 +368,33 @@ mod tests {
     /// Every family, and every way in which one departs from the plain Llama.
     fn configs() -> Vec<DecoderConfig> {
         let llama = tiny_config();
-        let scales = Scales { embedding: 3.0, residual: 0.7, logits: 0.25 };
-        let rope_scaling = RopeScaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 16.0 };
+        let scales = Scales {
+            embedding: 3.0,
+            residual: 0.7,
+            logits: 0.25,
+        };
+        let rope_scaling = RopeScaling::Llama3 {
+            factor: 8.0,
+            low: 1.0,
+            high: 4.0,
+            original: 16.0,
+        };
         vec![
-            DecoderConfig { family: Family::Qwen2, tie_word_embeddings: false, ..llama.clone() },
-            DecoderConfig { family: Family::MiniCpm, scales, ..llama.clone() },
-            DecoderConfig { head_dim: Some(10), rope_scaling, ..llama.clone() },
+            DecoderConfig {
+                family: Family::Qwen2,
+                tie_word_embeddings: false,
+                ..llama.clone()
+            },
+            DecoderConfig {
+                family: Family::MiniCpm,
+                scales,
+                ..llama.clone()
+            },
+            DecoderConfig {
+                head_dim: Some(10),
+                rope_scaling,
+                ..llama.clone()
+            },
             llama,
         ]
     }
@@ -335,8 +403,15 @@ mod tests {
     fn noise(config: &DecoderConfig) -> Weights {
         let mut weights = Weights::random(config, 1);
         for (name, tensor) in &mut weights.0 {
-            if name.ends_with("bias") || name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight") {
-                tensor.data.iter_mut().enumerate().for_each(|(i, w)| *w = (i as f32 * 1.7).sin() / 4.0);
+            if name.ends_with("bias")
+                || name.ends_with("o_proj.weight")
+                || name.ends_with("down_proj.weight")
+            {
+                tensor
+                    .data
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(i, w)| *w = (i as f32 * 1.7).sin() / 4.0);
             }
         }
         weights
@@ -368,14 +443,23 @@ mod tests {
     fn the_engines_equal_the_decoder() {
         for config in configs() {
             let weights = noise(&config);
-            let decoder = Decoder::from_weights(&config, &weights, &Device::flex()).expect("builds");
+            let decoder =
+                Decoder::from_weights(&config, &weights, &Device::flex()).expect("builds");
             assert_eq!(decoder.to_weights(), weights);
-            let states = decoder.hidden(on_burn(&TOKENS)).reshape([TOKENS.len(), config.hidden_size]);
+            let states = decoder
+                .hidden(on_burn(&TOKENS))
+                .reshape([TOKENS.len(), config.hidden_size]);
             let theirs = activation::log_softmax(decoder.logits(states), 1).into_data();
             for engine in engines() {
                 let engine = policy(&config, WeightFormat::Exact, &engine);
-                let hidden = engine.trunk.extend(&mut [Span::new(&TOKENS, &mut KvCache::default())]);
-                close(&engine.logprobs(&hidden), &theirs.clone().try_to_vec::<f32>().expect("f32"), 2e-5);
+                let hidden = engine
+                    .trunk
+                    .extend(&mut [Span::new(&TOKENS, &mut KvCache::default())]);
+                close(
+                    &engine.logprobs(&hidden),
+                    &theirs.clone().try_to_vec::<f32>().expect("f32"),
+                    2e-5,
+                );
             }
         }
     }
@@ -385,15 +469,29 @@ mod tests {
         let config = tiny_config();
         let mut weights = Weights::random(&config, 1).with_zero_value_head(&config);
         let head = weights.0.get_mut(VALUE_HEAD).expect("a head");
-        head.data.iter_mut().enumerate().for_each(|(i, w)| *w = (i as f32).sin());
-        let network = ValueNetwork::from_weights(&config, &weights, &Device::flex()).expect("builds");
+        head.data
+            .iter_mut()
+            .enumerate()
+            .for_each(|(i, w)| *w = (i as f32).sin());
+        let network =
+            ValueNetwork::from_weights(&config, &weights, &Device::flex()).expect("builds");
         assert_eq!(network.to_weights(), weights);
-        let theirs = network.values(on_burn(&TOKENS)).into_data().try_to_vec::<f32>().expect("f32");
+        let theirs = network
+            .values(on_burn(&TOKENS))
+            .into_data()
+            .try_to_vec::<f32>()
+            .expect("f32");
         for engine in engines() {
             let format = WeightFormat::Exact;
-            let engine = ValueEngine::from_weights(&config, &mut weights.clone(), format, &engine).expect("builds");
-            let hidden = engine.trunk.extend(&mut [Span::new(&TOKENS, &mut KvCache::default())]);
-            let ours: Vec<f32> = hidden.chunks_exact(config.hidden_size).map(|h| engine.value(h)).collect();
+            let engine = ValueEngine::from_weights(&config, &mut weights.clone(), format, &engine)
+                .expect("builds");
+            let hidden = engine
+                .trunk
+                .extend(&mut [Span::new(&TOKENS, &mut KvCache::default())]);
+            let ours: Vec<f32> = hidden
+                .chunks_exact(config.hidden_size)
+                .map(|h| engine.value(h))
+                .collect();
             close(&ours, &theirs, 2e-5);
         }
     }
@@ -404,10 +502,14 @@ mod tests {
         let config = tiny_config();
         for engine in engines() {
             let trunk = policy(&config, WeightFormat::Exact, &engine).trunk;
-            let read = |tokens: &[u32]| trunk.extend(&mut [Span::new(tokens, &mut KvCache::default())]);
+            let read =
+                |tokens: &[u32]| trunk.extend(&mut [Span::new(tokens, &mut KvCache::default())]);
             let (long, short) = (read(&TOKENS), read(&TOKENS[..2]));
             let (mut one, mut two) = (KvCache::default(), KvCache::default());
-            let last = trunk.last_states(&mut [Span::new(&TOKENS, &mut one), Span::new(&TOKENS[..2], &mut two)]);
+            let last = trunk.last_states(&mut [
+                Span::new(&TOKENS, &mut one),
+                Span::new(&TOKENS[..2], &mut two),
+            ]);
             let width = config.hidden_size;
             close(&last, &[&long[8 * width..], &short[width..]].concat(), 1e-5);
         }
@@ -422,23 +524,40 @@ mod tests {
             let whole = trunk.extend(&mut [Span::new(&TOKENS, &mut KvCache::default())]);
             let mut cache = KvCache::default();
             let mut step = |token: &u32| trunk.extend(&mut [Span::new(&[*token], &mut cache)]);
-            close(&TOKENS.iter().flat_map(&mut step).collect::<Vec<f32>>(), &whole, 1e-5);
+            close(
+                &TOKENS.iter().flat_map(&mut step).collect::<Vec<f32>>(),
+                &whole,
+                1e-5,
+            );
 
-            let (mut prefix, mut tail, mut long) = (KvCache::default(), KvCache::default(), KvCache::default());
+            let (mut prefix, mut tail, mut long) =
+                (KvCache::default(), KvCache::default(), KvCache::default());
             trunk.extend(&mut [Span::new(&TOKENS[..4], &mut prefix)]);
             let (crowd, mut alone) = ([7; 33], [KvCache::default(), KvCache::default()]);
             let [one, two] = &mut alone;
             let together = trunk.extend(&mut [
                 Span::new(&[7], one),
-                Span { tokens: &TOKENS[4..8], before: vec![prefix.whole()], cache: &mut tail },
+                Span {
+                    tokens: &TOKENS[4..8],
+                    before: vec![prefix.whole()],
+                    cache: &mut tail,
+                },
                 Span::new(&crowd, &mut long),
                 Span::new(&TOKENS[..1], two),
             ]);
-            close(&together[width..5 * width], &whole[4 * width..8 * width], 1e-5);
+            close(
+                &together[width..5 * width],
+                &whole[4 * width..8 * width],
+                1e-5,
+            );
             close(&together[38 * width..], &whole[..width], 1e-5);
             prefix.append(tail);
             assert_eq!(prefix.len(), 8);
-            close(&trunk.extend(&mut [Span::new(&TOKENS[8..], &mut prefix)]), &whole[8 * width..], 1e-5);
+            close(
+                &trunk.extend(&mut [Span::new(&TOKENS[8..], &mut prefix)]),
+                &whole[8 * width..],
+                1e-5,
+            );
         }
     }
 
@@ -451,10 +570,21 @@ mod tests {
         let mut opening = KvCache::default();
         trunk.extend(&mut [Span::new(&[&TOKENS[..6], &[30, 31]].concat(), &mut opening)]);
         let (mut one, mut two) = (KvCache::default(), KvCache::default());
-        let before = vec![Part { cache: &opening, tokens: 6 }];
+        let before = vec![Part {
+            cache: &opening,
+            tokens: 6,
+        }];
         let states = trunk.extend(&mut [
-            Span { tokens: &TOKENS[6..], before: before.clone(), cache: &mut one },
-            Span { tokens: &[20, 21, 22], before, cache: &mut two },
+            Span {
+                tokens: &TOKENS[6..],
+                before: before.clone(),
+                cache: &mut one,
+            },
+            Span {
+                tokens: &[20, 21, 22],
+                before,
+                cache: &mut two,
+            },
         ]);
         close(&states[..3 * width], &whole[6 * width..], 1e-5);
     }
@@ -471,17 +601,42 @@ mod tests {
         for round in 0..3 {
             let crowd: Vec<u32> = (0..60).map(|place| (place * 7 + round) % 37).collect();
             let mut caches: Vec<KvCache> = (0..8).map(|_| KvCache::default()).collect();
-            trunk.last_states(&mut caches.iter_mut().map(|cache| Span::new(&crowd, cache)).collect::<Vec<_>>());
+            trunk.last_states(
+                &mut caches
+                    .iter_mut()
+                    .map(|cache| Span::new(&crowd, cache))
+                    .collect::<Vec<_>>(),
+            );
             if round == 1 {
-                trunk.last_states(&mut caches.iter_mut().map(|cache| Span::new(&[1, 2], cache)).collect::<Vec<_>>());
+                trunk.last_states(
+                    &mut caches
+                        .iter_mut()
+                        .map(|cache| Span::new(&[1, 2], cache))
+                        .collect::<Vec<_>>(),
+                );
             }
         }
-        let At::Device(device) = &trunk.0 else { panic!("it is on a device") };
-        assert_eq!(device.reach(), 1 + 5 + 8 * 62, "nine, then eight times 60 and 2 of the same rows");
+        let At::Device(device) = &trunk.0 else {
+            panic!("it is on a device")
+        };
+        assert_eq!(
+            device.reach(),
+            1 + 5 + 8 * 62,
+            "nine, then eight times 60 and 2 of the same rows"
+        );
         let mut crowd: Vec<KvCache> = (0..20).map(|_| KvCache::default()).collect();
-        trunk.last_states(&mut crowd.iter_mut().map(|cache| Span::new(&[9; 40], cache)).collect::<Vec<_>>());
+        trunk.last_states(
+            &mut crowd
+                .iter_mut()
+                .map(|cache| Span::new(&[9; 40], cache))
+                .collect::<Vec<_>>(),
+        );
         assert!(device.reach() > 800);
-        close(&trunk.extend(&mut [Span::new(&TOKENS[5..], &mut kept)]), &whole[5 * width..], 1e-5);
+        close(
+            &trunk.extend(&mut [Span::new(&TOKENS[5..], &mut kept)]),
+            &whole[5 * width..],
+            1e-5,
+        );
     }
 
     /// A mantissa of eight bits is off by at most 2⁻⁹ = 0.2 %; a few such in a row stay within some hundredths of a nat.
@@ -490,7 +645,9 @@ mod tests {
         for config in configs() {
             let logprobs = |format| {
                 let engine = policy(&config, format, &Engine::Burn(Device::flex()));
-                let hidden = engine.trunk.extend(&mut [Span::new(&TOKENS, &mut KvCache::default())]);
+                let hidden = engine
+                    .trunk
+                    .extend(&mut [Span::new(&TOKENS, &mut KvCache::default())]);
                 engine.logprobs(&hidden)
             };
             let (wide, narrow) = (logprobs(WeightFormat::Exact), logprobs(WeightFormat::Bf16));
@@ -504,10 +661,17 @@ mod tests {
         let config = tiny_config();
         for format in [WeightFormat::F16, WeightFormat::Q8] {
             let engine = Engine::Burn(Device::flex());
-            let Err(error) = PolicyEngine::from_weights(&config, &mut noise(&config), format, &engine) else {
+            let Err(error) =
+                PolicyEngine::from_weights(&config, &mut noise(&config), format, &engine)
+            else {
                 panic!("{format:?} is held on a device");
             };
-            assert!(error.to_string().ends_with("\nhint: bf16, or exact, which is f32"), "{error}");
+            assert!(
+                error
+                    .to_string()
+                    .ends_with("\nhint: bf16, or exact, which is f32"),
+                "{error}"
+            );
         }
     }
 

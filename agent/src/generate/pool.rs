@@ -20,7 +20,10 @@ struct Left {
 
 impl Default for Free {
     fn default() -> Self {
-        Self(Mutex::new(Left { returned: Vec::new(), fresh: PADDING + 1 }))
+        Self(Mutex::new(Left {
+            returned: Vec::new(),
+            fresh: PADDING + 1,
+        }))
     }
 }
 
@@ -36,12 +39,17 @@ impl Free {
         let again = left.returned.len() - kept;
         rows.extend(left.returned.drain(kept..).rev());
         let fresh = left.fresh;
-        left.fresh += u32::try_from(count - again).expect("a pool has fewer than four billion rows");
+        left.fresh +=
+            u32::try_from(count - again).expect("a pool has fewer than four billion rows");
         rows.extend(fresh..left.fresh);
     }
 
     fn give_back(&self, rows: &[u32]) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).returned.extend(rows.iter().rev());
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .returned
+            .extend(rows.iter().rev());
     }
 }
 
@@ -54,7 +62,10 @@ pub(super) struct Rows {
 
 impl Rows {
     pub(super) fn none_of(free: &Arc<Free>) -> Self {
-        Self { numbers: Vec::new(), free: Arc::clone(free) }
+        Self {
+            numbers: Vec::new(),
+            free: Arc::clone(free),
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -99,10 +110,16 @@ mod tests {
         let (mut first, mut second) = (Rows::none_of(&free), Rows::none_of(&free));
         first.grow(3);
         second.grow(2);
-        assert_eq!((first.numbers(), second.numbers()), (&[1, 2, 3][..], &[4, 5][..]));
+        assert_eq!(
+            (first.numbers(), second.numbers()),
+            (&[1, 2, 3][..], &[4, 5][..])
+        );
         drop(first);
         second.grow(4);
-        assert_eq!((second.numbers(), free.reach()), (&[4, 5, 1, 2, 3, 6][..], 7));
+        assert_eq!(
+            (second.numbers(), free.reach()),
+            (&[4, 5, 1, 2, 3, 6][..], 7)
+        );
     }
 
     #[test]

@@ -113,9 +113,15 @@ impl Format {
     /// Turns whole blocks into numbers; what lacks its counterpart on the other side is left alone.
     pub fn dequantize(self, blocks: &[u8], out: &mut [f32]) {
         match self {
-            Self::F32 => each(blocks, out, |block, [y]: &mut [f32; 1]| *y = f32::from_le_bytes(*block)),
-            Self::F16 => each(blocks, out, |block, [y]: &mut [f32; 1]| *y = f16::from_le_bytes(*block).to_f32()),
-            Self::BF16 => each(blocks, out, |block, [y]: &mut [f32; 1]| *y = bf16::from_le_bytes(*block).to_f32()),
+            Self::F32 => each(blocks, out, |block, [y]: &mut [f32; 1]| {
+                *y = f32::from_le_bytes(*block)
+            }),
+            Self::F16 => each(blocks, out, |block, [y]: &mut [f32; 1]| {
+                *y = f16::from_le_bytes(*block).to_f32()
+            }),
+            Self::BF16 => each(blocks, out, |block, [y]: &mut [f32; 1]| {
+                *y = bf16::from_le_bytes(*block).to_f32()
+            }),
             Self::Q4_0 => each(blocks, out, q4_0),
             Self::Q4_1 => each(blocks, out, q4_1),
             Self::Q5_0 => each(blocks, out, q5_0),
@@ -144,43 +150,58 @@ fn half(low: u8, high: u8) -> f32 {
 
 /// The 4 low bits of 16 bytes, then their 4 high bits.
 fn nibbles(bytes: &[u8]) -> impl Iterator<Item = u8> {
-    bytes.iter().map(|byte| byte & 15).chain(bytes.iter().map(|byte| byte >> 4))
+    bytes
+        .iter()
+        .map(|byte| byte & 15)
+        .chain(bytes.iter().map(|byte| byte >> 4))
 }
 
 /// As [`nibbles`], with a fifth bit each from `high`.
 fn five_bits(high: [u8; 4], bytes: &[u8]) -> impl Iterator<Item = u8> {
     let high = u32::from_le_bytes(high);
-    nibbles(bytes).zip(0..32).map(move |(low, bit)| low | ((high >> bit & 1) << 4) as u8)
+    nibbles(bytes)
+        .zip(0..32)
+        .map(move |(low, bit)| low | ((high >> bit & 1) << 4) as u8)
 }
 
 fn q4_0(block: &[u8; 18], out: &mut [f32; 32]) {
     let [d0, d1, qs @ ..] = block;
     let d = half(*d0, *d1);
-    out.iter_mut().zip(nibbles(qs)).for_each(|(y, q)| *y = d * (f32::from(q) - 8.0));
+    out.iter_mut()
+        .zip(nibbles(qs))
+        .for_each(|(y, q)| *y = d * (f32::from(q) - 8.0));
 }
 
 fn q4_1(block: &[u8; 20], out: &mut [f32; 32]) {
     let [d0, d1, m0, m1, qs @ ..] = block;
     let (d, m) = (half(*d0, *d1), half(*m0, *m1));
-    out.iter_mut().zip(nibbles(qs)).for_each(|(y, q)| *y = d * f32::from(q) + m);
+    out.iter_mut()
+        .zip(nibbles(qs))
+        .for_each(|(y, q)| *y = d * f32::from(q) + m);
 }
 
 fn q5_0(block: &[u8; 22], out: &mut [f32; 32]) {
     let [d0, d1, h0, h1, h2, h3, qs @ ..] = block;
     let d = half(*d0, *d1);
-    out.iter_mut().zip(five_bits([*h0, *h1, *h2, *h3], qs)).for_each(|(y, q)| *y = d * (f32::from(q) - 16.0));
+    out.iter_mut()
+        .zip(five_bits([*h0, *h1, *h2, *h3], qs))
+        .for_each(|(y, q)| *y = d * (f32::from(q) - 16.0));
 }
 
 fn q5_1(block: &[u8; 24], out: &mut [f32; 32]) {
     let [d0, d1, m0, m1, h0, h1, h2, h3, qs @ ..] = block;
     let (d, m) = (half(*d0, *d1), half(*m0, *m1));
-    out.iter_mut().zip(five_bits([*h0, *h1, *h2, *h3], qs)).for_each(|(y, q)| *y = d * f32::from(q) + m);
+    out.iter_mut()
+        .zip(five_bits([*h0, *h1, *h2, *h3], qs))
+        .for_each(|(y, q)| *y = d * f32::from(q) + m);
 }
 
 fn q8_0(block: &[u8; 34], out: &mut [f32; 32]) {
     let [d0, d1, qs @ ..] = block;
     let d = half(*d0, *d1);
-    out.iter_mut().zip(qs).for_each(|(y, q)| *y = f32::from(q.cast_signed()) * d);
+    out.iter_mut()
+        .zip(qs)
+        .for_each(|(y, q)| *y = f32::from(q.cast_signed()) * d);
 }
 
 /// The j-th of eight 6-bit scales and minima, packed into 12 bytes:
@@ -190,7 +211,10 @@ fn scale_and_minimum(packed: &[u8], j: usize) -> (f32, f32) {
     let (scale, minimum) = if j < 4 {
         (packed[j] & 63, packed[j + 4] & 63)
     } else {
-        (packed[j + 4] & 15 | packed[j - 4] >> 6 << 4, packed[j + 4] >> 4 | packed[j] >> 6 << 4)
+        (
+            packed[j + 4] & 15 | packed[j - 4] >> 6 << 4,
+            packed[j + 4] >> 4 | packed[j] >> 6 << 4,
+        )
     };
     (f32::from(scale), f32::from(minimum))
 }
@@ -202,7 +226,10 @@ fn q4_k(block: &[u8; 144], out: &mut [f32; 256]) {
         let (scale, minimum) = scale_and_minimum(scales, j);
         let (d, m) = (d * scale, dmin * minimum);
         let low = qs[j / 2 * 32..].iter().map(|byte| byte >> (j % 2 * 4) & 15);
-        numbers.iter_mut().zip(low).for_each(|(y, q)| *y = d * f32::from(q) - m);
+        numbers
+            .iter_mut()
+            .zip(low)
+            .for_each(|(y, q)| *y = d * f32::from(q) - m);
     }
 }
 
@@ -215,7 +242,10 @@ fn q5_k(block: &[u8; 176], out: &mut [f32; 256]) {
         let (d, m) = (d * scale, dmin * minimum);
         let low = qs[j / 2 * 32..].iter().map(|byte| byte >> (j % 2 * 4) & 15);
         let fifth = high.iter().map(|byte| (byte >> j & 1) << 4);
-        numbers.iter_mut().zip(low.zip(fifth)).for_each(|(y, (low, fifth))| *y = d * f32::from(low | fifth) - m);
+        numbers
+            .iter_mut()
+            .zip(low.zip(fifth))
+            .for_each(|(y, (low, fifth))| *y = d * f32::from(low | fifth) - m);
     }
 }
 
@@ -228,8 +258,12 @@ fn q6_k(block: &[u8; 210], out: &mut [f32; 256]) {
     let d = half(d[0], d[1]);
     for (j, numbers) in out.chunks_exact_mut(32).enumerate() {
         let (part, quarter) = (j / 4, j % 4);
-        let low = low[part * 64 + quarter % 2 * 32..].iter().map(|byte| byte >> (quarter / 2 * 4) & 15);
-        let high = high[part * 32..].iter().map(|byte| (byte >> (quarter * 2) & 3) << 4);
+        let low = low[part * 64 + quarter % 2 * 32..]
+            .iter()
+            .map(|byte| byte >> (quarter / 2 * 4) & 15);
+        let high = high[part * 32..]
+            .iter()
+            .map(|byte| (byte >> (quarter * 2) & 3) << 4);
         for (i, (y, (low, high))) in numbers.iter_mut().zip(low.zip(high)).enumerate() {
             let scale = d * f32::from(scales[j * 2 + i / 16].cast_signed());
             *y = scale * (f32::from(low | high) - 32.0);
@@ -247,7 +281,10 @@ mod tests {
 
     fn bytes(recorded: &Value) -> Vec<u8> {
         let digits = recorded.as_str().unwrap().as_bytes().as_chunks::<2>().0;
-        digits.iter().map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+        digits
+            .iter()
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+            .collect()
     }
 
     #[test]
@@ -258,9 +295,18 @@ mod tests {
         for format in formats {
             let recorded = &golden[format!("{format:?}")];
             let (blocks, values) = (bytes(&recorded["blocks"]), bytes(&recorded["values"]));
-            let expected: Vec<u32> = values.as_chunks().0.iter().map(|bits| u32::from_le_bytes(*bits)).collect();
+            let expected: Vec<u32> = values
+                .as_chunks()
+                .0
+                .iter()
+                .map(|bits| u32::from_le_bytes(*bits))
+                .collect();
             let mut numbers = vec![f32::NAN; expected.len()];
-            assert_eq!(blocks.len() / format.block_bytes() * format.block_elements(), numbers.len(), "{format:?}");
+            assert_eq!(
+                blocks.len() / format.block_bytes() * format.block_elements(),
+                numbers.len(),
+                "{format:?}"
+            );
             format.dequantize(&blocks, &mut numbers);
             let bits: Vec<u32> = numbers.iter().map(|number| number.to_bits()).collect();
             assert_eq!(bits, expected, "{format:?}");

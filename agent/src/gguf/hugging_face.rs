@@ -100,13 +100,20 @@ impl<R: Read + Seek> GgufFile<R> {
     /// # Errors
     /// When they do not fit the heads, are not finite numbers above 0, or cannot be read.
     pub fn rope_factors(&mut self) -> Result<Option<Vec<f32>>, AgentError> {
-        let Some(info) = self.tensors.get(ROPE_FACTORS) else { return Ok(None) };
+        let Some(info) = self.tensors.get(ROPE_FACTORS) else {
+            return Ok(None);
+        };
         let (shape, pairs) = (info.shape.clone(), self.sizes()?.head / 2);
         if shape != [pairs] {
-            return Err(self.content(format!("tensor {ROPE_FACTORS} has shape {shape:?}, expected [{pairs}]")));
+            return Err(self.content(format!(
+                "tensor {ROPE_FACTORS} has shape {shape:?}, expected [{pairs}]"
+            )));
         }
         let factors = self.tensor(ROPE_FACTORS)?;
-        match factors.iter().find(|factor| !factor.is_finite() || **factor <= 0.0) {
+        match factors
+            .iter()
+            .find(|factor| !factor.is_finite() || **factor <= 0.0)
+        {
             Some(factor) => Err(self.content(format!("tensor {ROPE_FACTORS} holds {factor}"))),
             None => Ok(Some(factors)),
         }
@@ -135,18 +142,31 @@ impl<R: Read + Seek> GgufFile<R> {
     /// `rope_scaling` of `config.json`: linear, yarn or llama3.
     fn rope_scaling(&mut self) -> Result<Option<Value>, AgentError> {
         let declared = self.declared_scaling()?;
-        let Some(factors) = self.rope_factors()? else { return Ok(declared) };
+        let Some(factors) = self.rope_factors()? else {
+            return Ok(declared);
+        };
         if declared.is_some() {
-            return Err(self.content(format!("{ROPE_FACTORS} beside metadata {}", self.key("rope.scaling.type"))));
+            return Err(self.content(format!(
+                "{ROPE_FACTORS} beside metadata {}",
+                self.key("rope.scaling.type")
+            )));
         }
         if factors.iter().all(|factor| *factor == 1.0) {
             return Ok(None);
         }
-        let theta = self.positive(&self.key("rope.freq_base"))?.unwrap_or(10_000.0);
+        let theta = self
+            .positive(&self.key("rope.freq_base"))?
+            .unwrap_or(10_000.0);
         let factor = factors.iter().copied().fold(1.0, f32::max).into();
         let made = llama3_factors(theta, factor, factors.len());
-        if factors.iter().zip(made).any(|(given, made)| (f64::from(*given) - made).abs() > 1e-3 * made) {
-            return Err(self.content(format!("tensor {ROPE_FACTORS} is not the llama3 scaling by {factor}")));
+        if factors
+            .iter()
+            .zip(made)
+            .any(|(given, made)| (f64::from(*given) - made).abs() > 1e-3 * made)
+        {
+            return Err(self.content(format!(
+                "tensor {ROPE_FACTORS} is not the llama3 scaling by {factor}"
+            )));
         }
         Ok(Some(json!({
             "rope_type": "llama3",
@@ -183,7 +203,11 @@ impl<R> GgufFile<R> {
         let name = self.text("general.architecture")?;
         let name = name.ok_or_else(|| self.content("metadata general.architecture is missing"))?;
         let family = Family::ALL.into_iter().find(|family| family.name() == name);
-        family.ok_or_else(|| self.content(format!("architecture {name:?}; llama, qwen2 and minicpm are read")))
+        family.ok_or_else(|| {
+            self.content(format!(
+                "architecture {name:?}; llama, qwen2 and minicpm are read"
+            ))
+        })
     }
 
     /// The model's tensors in the order of its layers: all that the architecture needs, with the shapes that the
@@ -196,14 +220,22 @@ impl<R> GgufFile<R> {
         let mut found = Vec::new();
         for part in outer_parts(&sizes) {
             let optional = part.source == "output.weight";
-            self.find(part.source.into(), part.name.into(), &part, optional, &mut found)?;
+            self.find(
+                part.source.into(),
+                part.name.into(),
+                &part,
+                optional,
+                &mut found,
+            )?;
         }
         for layer in 0..sizes.layers {
             for part in layer_parts(&sizes, family) {
                 let bias = part.source.ends_with(".bias");
                 let needed = !bias || family == Family::Qwen2 && is_qkv(part.source);
-                let (source, name) =
-                    (format!("blk.{layer}.{}", part.source), format!("model.layers.{layer}.{}", part.name));
+                let (source, name) = (
+                    format!("blk.{layer}.{}", part.source),
+                    format!("model.layers.{layer}.{}", part.name),
+                );
                 self.find(source, name, &part, !needed, &mut found)?;
             }
         }
@@ -220,21 +252,41 @@ impl<R> GgufFile<R> {
         found: &mut Vec<HfTensor>,
     ) -> Result<(), AgentError> {
         let Some(info) = self.tensors.get(&source) else {
-            return if optional { Ok(()) } else { Err(self.content(format!("tensor {source} is missing"))) };
+            return if optional {
+                Ok(())
+            } else {
+                Err(self.content(format!("tensor {source} is missing")))
+            };
         };
         if info.shape != part.shape {
-            let reason = format!("tensor {source} has shape {:?}, the metadata asks for {:?}", info.shape, part.shape);
+            let reason = format!(
+                "tensor {source} has shape {:?}, the metadata asks for {:?}",
+                info.shape, part.shape
+            );
             return Err(self.content(reason));
         }
         let (shape, interleaved_heads) = (part.shape.clone(), part.interleaved_heads);
-        found.push(HfTensor { name, shape, source, interleaved_heads });
+        found.push(HfTensor {
+            name,
+            shape,
+            source,
+            interleaved_heads,
+        });
         Ok(())
     }
 
     fn refuse_strangers(&self, found: &[HfTensor]) -> Result<(), AgentError> {
-        let known: std::collections::BTreeSet<&str> = found.iter().map(|tensor| tensor.source.as_str()).collect();
-        match self.tensors.keys().find(|name| !known.contains(name.as_str()) && *name != ROPE_FACTORS) {
-            Some(name) => Err(self.content(format!("tensor {name} has no place in a {} model", self.family()?.name()))),
+        let known: std::collections::BTreeSet<&str> =
+            found.iter().map(|tensor| tensor.source.as_str()).collect();
+        match self
+            .tensors
+            .keys()
+            .find(|name| !known.contains(name.as_str()) && *name != ROPE_FACTORS)
+        {
+            Some(name) => Err(self.content(format!(
+                "tensor {name} has no place in a {} model",
+                self.family()?.name()
+            ))),
             None => Ok(()),
         }
     }
@@ -243,7 +295,11 @@ impl<R> GgufFile<R> {
         format!("{}.{key}", self.family().map_or("", Family::name))
     }
 
-    fn needed<T>(&self, key: &str, read: impl Fn(&str) -> Result<Option<T>, AgentError>) -> Result<T, AgentError> {
+    fn needed<T>(
+        &self,
+        key: &str,
+        read: impl Fn(&str) -> Result<Option<T>, AgentError>,
+    ) -> Result<T, AgentError> {
         let key = self.key(key);
         read(&key)?.ok_or_else(|| self.content(format!("metadata {key} is missing")))
     }
@@ -258,11 +314,19 @@ impl<R> GgufFile<R> {
     /// A size that some files give once for each layer; all must be equal.
     fn layer_size(&self, key: &str) -> Result<Option<usize>, AgentError> {
         let key = self.key(key);
-        let Some(MetadataValue::Numbers(numbers)) = self.metadata.get(&key) else { return self.size(&key) };
+        let Some(MetadataValue::Numbers(numbers)) = self.metadata.get(&key) else {
+            return self.size(&key);
+        };
         let mut sizes = numbers.iter().map(Number::integer);
-        let first = sizes.next().flatten().and_then(|size| usize::try_from(size).ok());
+        let first = sizes
+            .next()
+            .flatten()
+            .and_then(|size| usize::try_from(size).ok());
         match first {
-            Some(size) if sizes.all(|other| other.and_then(|other| usize::try_from(other).ok()) == first) => {
+            Some(size)
+                if sizes
+                    .all(|other| other.and_then(|other| usize::try_from(other).ok()) == first) =>
+            {
                 Ok(Some(size))
             }
             _ => Err(self.content(format!("metadata {key} differs between layers"))),
@@ -272,43 +336,80 @@ impl<R> GgufFile<R> {
     fn sizes(&self) -> Result<Sizes, AgentError> {
         self.family()?;
         if let parts @ 2.. = self.size("split.count")?.unwrap_or(1) {
-            return Err(self.content(format!("one of {parts} files of a model; join them with llama.cpp's gguf-split")));
+            return Err(self.content(format!(
+                "one of {parts} files of a model; join them with llama.cpp's gguf-split"
+            )));
         }
         let embedding = self.info("token_embd.weight")?;
-        let (hidden, layers) = (self.needed_size("embedding_length")?, self.needed_size("block_count")?);
+        let (hidden, layers) = (
+            self.needed_size("embedding_length")?,
+            self.needed_size("block_count")?,
+        );
         let [vocabulary, width] = embedding.shape[..] else {
-            return Err(self.content(format!("tensor token_embd.weight has shape {:?}", embedding.shape)));
+            return Err(self.content(format!(
+                "tensor token_embd.weight has shape {:?}",
+                embedding.shape
+            )));
         };
         let given = self.size(&self.key("vocab_size"))?.unwrap_or(vocabulary);
         if width != hidden || given != vocabulary {
-            let reason = format!("{:?}, the metadata asks for [{given}, {hidden}]", embedding.shape);
+            let reason = format!(
+                "{:?}, the metadata asks for [{given}, {hidden}]",
+                embedding.shape
+            );
             return Err(self.content(format!("tensor token_embd.weight has shape {reason}")));
         }
         let missing = |key: &str| self.content(format!("metadata {} is missing", self.key(key)));
-        let heads = self.layer_size("attention.head_count")?.ok_or_else(|| missing("attention.head_count"))?;
+        let heads = self
+            .layer_size("attention.head_count")?
+            .ok_or_else(|| missing("attention.head_count"))?;
         let kv_heads = self.layer_size("attention.head_count_kv")?.unwrap_or(heads);
-        let inner = self.layer_size("feed_forward_length")?.ok_or_else(|| missing("feed_forward_length"))?;
+        let inner = self
+            .layer_size("feed_forward_length")?
+            .ok_or_else(|| missing("feed_forward_length"))?;
         let own = self.size(&self.key("attention.key_length"))?;
         let head = own.or_else(|| hidden.checked_div(heads)).unwrap_or(0);
-        let sizes = Sizes { vocabulary, hidden, inner, layers, heads, kv_heads, head, own_head: own.is_some() };
+        let sizes = Sizes {
+            vocabulary,
+            hidden,
+            inner,
+            layers,
+            heads,
+            kv_heads,
+            head,
+            own_head: own.is_some(),
+        };
         self.check_sizes(&sizes)?;
         Ok(sizes)
     }
 
     fn check_sizes(&self, sizes: &Sizes) -> Result<(), AgentError> {
-        let Sizes { hidden, inner, heads, kv_heads, head, own_head, .. } = *sizes;
+        let Sizes {
+            hidden,
+            inner,
+            heads,
+            kv_heads,
+            head,
+            own_head,
+            ..
+        } = *sizes;
         if [heads, kv_heads, head, inner].contains(&0) || !heads.is_multiple_of(kv_heads) {
-            return Err(
-                self.content(format!("{heads} heads of width {head} share {kv_heads} keys; inner width {inner}"))
-            );
+            return Err(self.content(format!(
+                "{heads} heads of width {head} share {kv_heads} keys; inner width {inner}"
+            )));
         }
         if !head.is_multiple_of(2) || !own_head && !hidden.is_multiple_of(heads) {
-            return Err(self.content(format!("hidden width {hidden} does not split into {heads} heads of even width")));
+            return Err(self.content(format!(
+                "hidden width {hidden} does not split into {heads} heads of even width"
+            )));
         }
         for key in ["attention.value_length", "rope.dimension_count"] {
             let width = self.size(&self.key(key))?.unwrap_or(head);
             if width != head {
-                return Err(self.content(format!("metadata {} is {width}, a head has {head}", self.key(key))));
+                return Err(self.content(format!(
+                    "metadata {} is {width}, a head has {head}",
+                    self.key(key)
+                )));
             }
         }
         Ok(())
@@ -316,12 +417,18 @@ impl<R> GgufFile<R> {
 
     /// What these architectures may carry in a file but is not computed here.
     fn refuse_extensions(&self) -> Result<(), AgentError> {
-        for key in ["expert_count", "attention.sliding_window", "rope.scaling.yarn_log_multiplier"] {
+        for key in [
+            "expert_count",
+            "attention.sliding_window",
+            "rope.scaling.yarn_log_multiplier",
+        ] {
             let key = self.key(key);
             match self.metadata.get(&key) {
                 None | Some(MetadataValue::Number(Number::Unsigned(0) | Number::Signed(0))) => {}
                 Some(MetadataValue::Number(number)) => {
-                    return Err(self.content(format!("metadata {key} is {number:?}, which is not supported")));
+                    return Err(self.content(format!(
+                        "metadata {key} is {number:?}, which is not supported"
+                    )));
                 }
                 Some(_) => return Err(self.wrong_type(&key, "a number")),
             }
@@ -338,7 +445,12 @@ impl<R> GgufFile<R> {
         let factor = || {
             let linear = self.positive(&self.key("rope.scale_linear"))?;
             let factor = number("factor")?.or(linear);
-            factor.ok_or_else(|| self.content(format!("metadata {} is missing", self.key("rope.scaling.factor"))))
+            factor.ok_or_else(|| {
+                self.content(format!(
+                    "metadata {} is missing",
+                    self.key("rope.scaling.factor")
+                ))
+            })
         };
         match self.text(&self.key("rope.scaling.type"))? {
             None if self.metadata.contains_key(&self.key("rope.scale_linear")) => {}
@@ -346,8 +458,7 @@ impl<R> GgufFile<R> {
             Some("linear") => {}
             Some("yarn") => {
                 let context = self.needed_size("rope.scaling.original_context_length")?;
-                let mut scaling =
-                    json!({"rope_type": "yarn", "factor": factor()?, "original_max_position_embeddings": context});
+                let mut scaling = json!({"rope_type": "yarn", "factor": factor()?, "original_max_position_embeddings": context});
                 let names = [
                     ("yarn_ext_factor", "extrapolation_factor"),
                     ("yarn_attn_factor", "attention_factor"),
@@ -361,7 +472,11 @@ impl<R> GgufFile<R> {
                 }
                 return Ok(Some(scaling));
             }
-            Some(other) => return Err(self.content(format!("rope scaling {other:?}; linear and yarn are read"))),
+            Some(other) => {
+                return Err(
+                    self.content(format!("rope scaling {other:?}; linear and yarn are read"))
+                );
+            }
         }
         Ok(Some(json!({"rope_type": "linear", "factor": factor()?})))
     }
@@ -369,7 +484,8 @@ impl<R> GgufFile<R> {
     /// `scale_depth = residual_scale √layers`, `dim_model_base = hidden / logit_scale`.
     fn add_minicpm_scales(&self, config: &mut Value, sizes: &Sizes) -> Result<(), AgentError> {
         let scale = |key: &str| self.positive(&self.key(key));
-        let depth = scale("residual_scale")?.map(|scale| single(scale * (sizes.layers as f64).sqrt()));
+        let depth =
+            scale("residual_scale")?.map(|scale| single(scale * (sizes.layers as f64).sqrt()));
         let base = scale("logit_scale")?.map(|scale| single(sizes.hidden as f64 / scale));
         config["scale_emb"] = json!(scale("embedding_scale")?.unwrap_or(12.0));
         config["scale_depth"] = json!(depth.unwrap_or(1.4));
@@ -384,40 +500,85 @@ fn single(number: f64) -> f64 {
 }
 
 fn is_qkv(source: &str) -> bool {
-    ["attn_q.", "attn_k.", "attn_v."].iter().any(|start| source.starts_with(start))
+    ["attn_q.", "attn_k.", "attn_v."]
+        .iter()
+        .any(|start| source.starts_with(start))
 }
 
 fn outer_parts(sizes: &Sizes) -> [Part; 3] {
     let matrix = vec![sizes.vocabulary, sizes.hidden];
-    let part = |source, name, shape| Part { source, name, shape, interleaved_heads: None };
+    let part = |source, name, shape| Part {
+        source,
+        name,
+        shape,
+        interleaved_heads: None,
+    };
     [
-        part("token_embd.weight", "model.embed_tokens.weight", matrix.clone()),
-        part("output_norm.weight", "model.norm.weight", vec![sizes.hidden]),
+        part(
+            "token_embd.weight",
+            "model.embed_tokens.weight",
+            matrix.clone(),
+        ),
+        part(
+            "output_norm.weight",
+            "model.norm.weight",
+            vec![sizes.hidden],
+        ),
         part("output.weight", "lm_head.weight", matrix),
     ]
 }
 
 /// The tensors of a layer; biases are optional but for q, k and v of qwen2.
 fn layer_parts(sizes: &Sizes, family: Family) -> [Part; 16] {
-    let Sizes { hidden, inner, heads, kv_heads, head, .. } = *sizes;
+    let Sizes {
+        hidden,
+        inner,
+        heads,
+        kv_heads,
+        head,
+        ..
+    } = *sizes;
     let (q, kv) = (heads.saturating_mul(head), kv_heads.saturating_mul(head));
     let interleaved = family != Family::Qwen2;
-    let part = |source, name, shape: &[usize]| Part { source, name, shape: shape.into(), interleaved_heads: None };
+    let part = |source, name, shape: &[usize]| Part {
+        source,
+        name,
+        shape: shape.into(),
+        interleaved_heads: None,
+    };
     let rotated = |source, name, shape, heads| Part {
         interleaved_heads: interleaved.then_some(heads),
         ..part(source, name, shape)
     };
     [
         part("attn_norm.weight", "input_layernorm.weight", &[hidden]),
-        rotated("attn_q.weight", "self_attn.q_proj.weight", &[q, hidden], heads),
+        rotated(
+            "attn_q.weight",
+            "self_attn.q_proj.weight",
+            &[q, hidden],
+            heads,
+        ),
         rotated("attn_q.bias", "self_attn.q_proj.bias", &[q], heads),
-        rotated("attn_k.weight", "self_attn.k_proj.weight", &[kv, hidden], kv_heads),
+        rotated(
+            "attn_k.weight",
+            "self_attn.k_proj.weight",
+            &[kv, hidden],
+            kv_heads,
+        ),
         rotated("attn_k.bias", "self_attn.k_proj.bias", &[kv], kv_heads),
         part("attn_v.weight", "self_attn.v_proj.weight", &[kv, hidden]),
         part("attn_v.bias", "self_attn.v_proj.bias", &[kv]),
-        part("attn_output.weight", "self_attn.o_proj.weight", &[hidden, q]),
+        part(
+            "attn_output.weight",
+            "self_attn.o_proj.weight",
+            &[hidden, q],
+        ),
         part("attn_output.bias", "self_attn.o_proj.bias", &[hidden]),
-        part("ffn_norm.weight", "post_attention_layernorm.weight", &[hidden]),
+        part(
+            "ffn_norm.weight",
+            "post_attention_layernorm.weight",
+            &[hidden],
+        ),
         part("ffn_gate.weight", "mlp.gate_proj.weight", &[inner, hidden]),
         part("ffn_gate.bias", "mlp.gate_proj.bias", &[inner]),
         part("ffn_up.weight", "mlp.up_proj.weight", &[inner, hidden]),
@@ -474,7 +635,10 @@ pub(super) mod tests {
         ] {
             writer = writer.set(&format!("{architecture}.{key}"), u32_value(size));
         }
-        writer = writer.set(&format!("{architecture}.attention.layer_norm_rms_epsilon"), f32_value(1e-6));
+        writer = writer.set(
+            &format!("{architecture}.attention.layer_norm_rms_epsilon"),
+            f32_value(1e-6),
+        );
         for (name, sizes) in [
             ("token_embd.weight", &[8, 5][..]),
             ("output_norm.weight", &[8]),
@@ -500,25 +664,51 @@ pub(super) mod tests {
 
     fn refusal(writer: &Writer) -> String {
         let mut file = writer.open();
-        let error = file.config().map(drop).and_then(|()| file.hf_tensors().map(drop)).unwrap_err();
-        error.to_string().trim_start_matches("model.gguf: ").to_string()
+        let error = file
+            .config()
+            .map(drop)
+            .and_then(|()| file.hf_tensors().map(drop))
+            .unwrap_err();
+        error
+            .to_string()
+            .trim_start_matches("model.gguf: ")
+            .to_string()
     }
 
     /// The first column of each row says which row of the file it was.
     fn rows(writer: &Writer, name: &str) -> Vec<f32> {
         let mut file = writer.open();
-        let tensor = file.hf_tensors().unwrap().into_iter().find(|tensor| tensor.name == name).unwrap();
-        let (numbers, width) = (file.hf_tensor(&tensor).unwrap(), tensor.shape.get(1).copied().unwrap_or(1));
+        let tensor = file
+            .hf_tensors()
+            .unwrap()
+            .into_iter()
+            .find(|tensor| tensor.name == name)
+            .unwrap();
+        let (numbers, width) = (
+            file.hf_tensor(&tensor).unwrap(),
+            tensor.shape.get(1).copied().unwrap_or(1),
+        );
         let mut again = vec![0.0; numbers.len()];
         file.hf_tensor_into(&tensor, &mut again).unwrap();
         assert_eq!(again, numbers);
-        numbers.iter().step_by(width).map(|number| number / width as f32).collect()
+        numbers
+            .iter()
+            .step_by(width)
+            .map(|number| number / width as f32)
+            .collect()
     }
 
     #[test]
     fn names_and_shapes_are_hugging_faces() {
-        let tensors = model("llama").counting("output.weight", &[8, 5]).open().hf_tensors().unwrap();
-        let list: Vec<_> = tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice())).collect();
+        let tensors = model("llama")
+            .counting("output.weight", &[8, 5])
+            .open()
+            .hf_tensors()
+            .unwrap();
+        let list: Vec<_> = tensors
+            .iter()
+            .map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice()))
+            .collect();
         let expected: [(&str, &[usize]); 12] = [
             ("model.embed_tokens.weight", &[5, 8]),
             ("model.norm.weight", &[8]),
@@ -543,10 +733,19 @@ pub(super) mod tests {
             let writer = model(architecture);
             let q = rows(&writer, "model.layers.0.self_attn.q_proj.weight");
             assert_eq!(q, [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]);
-            assert_eq!(rows(&writer, "model.layers.0.self_attn.k_proj.weight"), [0.0, 2.0, 1.0, 3.0]);
-            assert_eq!(rows(&writer, "model.layers.0.self_attn.v_proj.weight"), [0.0, 1.0, 2.0, 3.0]);
+            assert_eq!(
+                rows(&writer, "model.layers.0.self_attn.k_proj.weight"),
+                [0.0, 2.0, 1.0, 3.0]
+            );
+            assert_eq!(
+                rows(&writer, "model.layers.0.self_attn.v_proj.weight"),
+                [0.0, 1.0, 2.0, 3.0]
+            );
         }
-        let bias = rows(&model("llama").counting("blk.0.attn_q.bias", &[8]), "model.layers.0.self_attn.q_proj.bias");
+        let bias = rows(
+            &model("llama").counting("blk.0.attn_q.bias", &[8]),
+            "model.layers.0.self_attn.q_proj.bias",
+        );
         assert_eq!(bias, [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]);
         let mut six: Vec<f32> = (0..6_u8).map(f32::from).collect();
         join_halves(&mut six, 6, 1);
@@ -596,8 +795,14 @@ pub(super) mod tests {
             .set("llama.attention.causal", bool_value(true))
             .counting("output.weight", &[8, 5]);
         let config = other.open().config().unwrap();
-        assert_eq!((&config["head_dim"], &config["rope_theta"]), (&json!(4), &json!(5e5)));
-        assert_eq!(config["rope_scaling"], json!({"rope_type": "linear", "factor": 2.5}));
+        assert_eq!(
+            (&config["head_dim"], &config["rope_theta"]),
+            (&json!(4), &json!(5e5))
+        );
+        assert_eq!(
+            config["rope_scaling"],
+            json!({"rope_type": "linear", "factor": 2.5})
+        );
         assert_eq!(config["tie_word_embeddings"], json!(false));
     }
 
@@ -606,13 +811,19 @@ pub(super) mod tests {
         let config = model("qwen2")
             .set("qwen2.rope.scaling.type", text_value("yarn"))
             .set("qwen2.rope.scaling.factor", f32_value(4.0))
-            .set("qwen2.rope.scaling.original_context_length", u32_value(32_768))
+            .set(
+                "qwen2.rope.scaling.original_context_length",
+                u32_value(32_768),
+            )
             .set("qwen2.rope.scaling.yarn_beta_fast", f32_value(32.0));
         let expected = json!({
             "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32_768, "beta_fast": 32.0,
         });
         let config = config.open().config().unwrap();
-        assert_eq!((&config["rope_scaling"], &config["model_type"]), (&expected, &json!("qwen2")));
+        assert_eq!(
+            (&config["rope_scaling"], &config["model_type"]),
+            (&expected, &json!("qwen2"))
+        );
         assert_eq!(config.get("attention_bias"), None);
     }
 
@@ -629,36 +840,63 @@ pub(super) mod tests {
             .set("minicpm.residual_scale", f32_value(0.7))
             .set("minicpm.logit_scale", f32_value(2.0));
         assert_eq!(scales(given), [3.0, 0.7, 4.0]);
-        assert_eq!(single(f64::from(1.4_f32 / 40_f32.sqrt()) * 40_f64.sqrt()), 1.4);
+        assert_eq!(
+            single(f64::from(1.4_f32 / 40_f32.sqrt()) * 40_f64.sqrt()),
+            1.4
+        );
     }
 
     #[test]
     fn llama3_scaling_is_known_by_its_divisors() {
         let with = |factors: [f32; 2]| {
-            let mut writer = model("llama").set("llama.rope.freq_base", f32_value(5e5)).counting(ROPE_FACTORS, &[2]);
-            writer.tensors[11].data = factors.iter().flat_map(|factor| factor.to_le_bytes()).collect();
+            let mut writer = model("llama")
+                .set("llama.rope.freq_base", f32_value(5e5))
+                .counting(ROPE_FACTORS, &[2]);
+            writer.tensors[11].data = factors
+                .iter()
+                .flat_map(|factor| factor.to_le_bytes())
+                .collect();
             writer
         };
         // Pair 1 has the wavelength 2π √500000 = 4442.9: 1.84384 turns in 8192, smooth = 0.84384 / 3.
         let factor = 1.0 / ((1.0 - 0.281_28) / 32.0 + 0.281_28);
         let made: Vec<f64> = llama3_factors(5e5, 32.0, 2).collect();
-        assert!((made[0] - 1.0).abs() < 1e-9 && (made[1] - factor).abs() < 1e-3, "{made:?}, {factor}");
-        assert_eq!(with([1.0, 1.0]).open().config().unwrap().get("rope_scaling"), None);
-        assert_eq!(with([1.0, 3.5]).open().rope_factors().unwrap(), Some(vec![1.0, 3.5]));
+        assert!(
+            (made[0] - 1.0).abs() < 1e-9 && (made[1] - factor).abs() < 1e-3,
+            "{made:?}, {factor}"
+        );
+        assert_eq!(
+            with([1.0, 1.0])
+                .open()
+                .config()
+                .unwrap()
+                .get("rope_scaling"),
+            None
+        );
+        assert_eq!(
+            with([1.0, 3.5]).open().rope_factors().unwrap(),
+            Some(vec![1.0, 3.5])
+        );
         assert_eq!(model("llama").open().rope_factors().unwrap(), None);
         assert!(refusal(&with([1.0, 3.5])).ends_with("is not the llama3 scaling by 3.5"));
         assert!(refusal(&with([1.0, -1.0])).ends_with("tensor rope_freqs.weight holds -1"));
         let both = with([1.0, 2.0]).set("llama.rope.scaling.type", text_value("linear"));
-        assert!(refusal(&both.set("llama.rope.scaling.factor", f32_value(2.0))).contains("beside metadata"));
+        assert!(
+            refusal(&both.set("llama.rope.scaling.factor", f32_value(2.0)))
+                .contains("beside metadata")
+        );
     }
 
     /// Heads of 16 at θ = 500000: the slowest of 8 pairs turns less than once in 8192.
     #[test]
     fn llama3_scaling_is_written_as_hugging_face_does() {
         let mut writer = model("llama").set("llama.rope.freq_base", f32_value(5e5));
-        writer = writer.set("llama.attention.key_length", u32_value(16)).counting(ROPE_FACTORS, &[8]);
-        writer.tensors[11].data =
-            llama3_factors(5e5, 8.0, 8).flat_map(|factor| (factor as f32).to_le_bytes()).collect();
+        writer = writer
+            .set("llama.attention.key_length", u32_value(16))
+            .counting(ROPE_FACTORS, &[8]);
+        writer.tensors[11].data = llama3_factors(5e5, 8.0, 8)
+            .flat_map(|factor| (factor as f32).to_le_bytes())
+            .collect();
         let expected = json!({
             "rope_type": "llama3",
             "factor": 8.0,
@@ -673,16 +911,46 @@ pub(super) mod tests {
     fn what_is_not_computed_is_refused() {
         let llama = || model("llama");
         for (writer, reason) in [
-            (llama().set("general.architecture", text_value("gemma")), "architecture \"gemma\"; llama, qwen2 and"),
-            (llama().set("general.architecture", u32_value(1)), "metadata general.architecture is not a text"),
-            (llama().set("llama.expert_count", u32_value(8)), "metadata llama.expert_count is Unsigned(8)"),
-            (llama().set("llama.attention.sliding_window", u32_value(9)), "metadata llama.attention.sliding_window"),
-            (llama().set("llama.attention.causal", bool_value(false)), "attention that is not causal"),
-            (llama().set("split.count", u32_value(3)), "one of 3 files of a model; join them"),
-            (llama().set("llama.rope.dimension_count", u32_value(2)), "metadata llama.rope.dimension_count is 2"),
-            (llama().set("llama.rope.scaling.type", text_value("longrope")), "rope scaling \"longrope\"; linear and"),
-            (llama().set("llama.rope.scaling.type", text_value("linear")), "metadata llama.rope.scaling.factor is mis"),
-            (llama().set("llama.attention.head_count", u32_value(3)), "hidden width 8 does not split into 3 heads"),
+            (
+                llama().set("general.architecture", text_value("gemma")),
+                "architecture \"gemma\"; llama, qwen2 and",
+            ),
+            (
+                llama().set("general.architecture", u32_value(1)),
+                "metadata general.architecture is not a text",
+            ),
+            (
+                llama().set("llama.expert_count", u32_value(8)),
+                "metadata llama.expert_count is Unsigned(8)",
+            ),
+            (
+                llama().set("llama.attention.sliding_window", u32_value(9)),
+                "metadata llama.attention.sliding_window",
+            ),
+            (
+                llama().set("llama.attention.causal", bool_value(false)),
+                "attention that is not causal",
+            ),
+            (
+                llama().set("split.count", u32_value(3)),
+                "one of 3 files of a model; join them",
+            ),
+            (
+                llama().set("llama.rope.dimension_count", u32_value(2)),
+                "metadata llama.rope.dimension_count is 2",
+            ),
+            (
+                llama().set("llama.rope.scaling.type", text_value("longrope")),
+                "rope scaling \"longrope\"; linear and",
+            ),
+            (
+                llama().set("llama.rope.scaling.type", text_value("linear")),
+                "metadata llama.rope.scaling.factor is mis",
+            ),
+            (
+                llama().set("llama.attention.head_count", u32_value(3)),
+                "hidden width 8 does not split into 3 heads",
+            ),
         ] {
             let error = refusal(&writer);
             assert!(error.starts_with(reason), "{error}");
@@ -692,17 +960,52 @@ pub(super) mod tests {
     #[test]
     fn sizes_that_do_not_fit_are_refused() {
         for (key, size, reason) in [
-            ("attention.head_count", 0, "0 heads of width 0 share 1 keys; inner width 6"),
-            ("attention.head_count_kv", 3, "2 heads of width 4 share 3 keys; inner width 6"),
-            ("embedding_length", 7, "tensor token_embd.weight has shape [5, 8], the metadata asks for [5, 7]"),
-            ("vocab_size", 6, "tensor token_embd.weight has shape [5, 8], the metadata asks for [6, 8]"),
+            (
+                "attention.head_count",
+                0,
+                "0 heads of width 0 share 1 keys; inner width 6",
+            ),
+            (
+                "attention.head_count_kv",
+                3,
+                "2 heads of width 4 share 3 keys; inner width 6",
+            ),
+            (
+                "embedding_length",
+                7,
+                "tensor token_embd.weight has shape [5, 8], the metadata asks for [5, 7]",
+            ),
+            (
+                "vocab_size",
+                6,
+                "tensor token_embd.weight has shape [5, 8], the metadata asks for [6, 8]",
+            ),
             ("block_count", 0, "metadata llama.block_count is 0"),
-            ("block_count", u32::MAX, "tensor blk.1.attn_norm.weight is missing"),
-            ("feed_forward_length", 7, "tensor blk.0.ffn_gate.weight has shape [6, 8], the metadata asks for [7, 8]"),
-            ("attention.key_length", 6, "tensor blk.0.attn_q.weight has shape [8, 8], the metadata asks for [12, 8]"),
-            ("attention.key_length", 3, "hidden width 8 does not split into 2 heads of even width"),
+            (
+                "block_count",
+                u32::MAX,
+                "tensor blk.1.attn_norm.weight is missing",
+            ),
+            (
+                "feed_forward_length",
+                7,
+                "tensor blk.0.ffn_gate.weight has shape [6, 8], the metadata asks for [7, 8]",
+            ),
+            (
+                "attention.key_length",
+                6,
+                "tensor blk.0.attn_q.weight has shape [8, 8], the metadata asks for [12, 8]",
+            ),
+            (
+                "attention.key_length",
+                3,
+                "hidden width 8 does not split into 2 heads of even width",
+            ),
         ] {
-            assert_eq!(refusal(&model("llama").set(&format!("llama.{key}"), u32_value(size))), reason);
+            assert_eq!(
+                refusal(&model("llama").set(&format!("llama.{key}"), u32_value(size))),
+                reason
+            );
         }
         let mut bare = model("llama");
         bare.values.retain(|(key, _)| key != "llama.context_length");
@@ -715,6 +1018,9 @@ pub(super) mod tests {
         short.tensors.pop();
         assert_eq!(refusal(&short), "tensor blk.0.attn_v.bias is missing");
         let strange = model("llama").counting("blk.0.ffn_gate_inp.weight", &[8]);
-        assert_eq!(refusal(&strange), "tensor blk.0.ffn_gate_inp.weight has no place in a llama model");
+        assert_eq!(
+            refusal(&strange),
+            "tensor blk.0.ffn_gate_inp.weight has no place in a llama model"
+        );
     }
 }

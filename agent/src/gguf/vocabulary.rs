@@ -24,8 +24,7 @@ const DEFAULT_CUTS: [&str; 4] = [
     "[0-9][0-9][0-9]",
 ];
 const LLAMA3_CUT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2_CUT: &str =
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2_CUT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// Ids of tokens with a meaning of their own, where the file names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -80,7 +79,9 @@ impl<R> GgufFile<R> {
             let key = format!("tokenizer.ggml.{name}_token_id");
             match self.size(&key)? {
                 None => Ok(default.filter(|_| sentencepiece)),
-                Some(id) if id >= count => Err(self.content(format!("metadata {key} is {id} of {count} tokens"))),
+                Some(id) if id >= count => {
+                    Err(self.content(format!("metadata {key} is {id} of {count} tokens")))
+                }
                 Some(id) => Ok(u32::try_from(id).ok()),
             }
         };
@@ -112,7 +113,9 @@ impl<R> GgufFile<R> {
             Some("gpt2") => self.byte_level(&vocabulary)?,
             Some("llama") => self.sentencepiece(&vocabulary)?,
             Some(other) => {
-                return Err(self.content(format!("tokenizer model {other:?}; gpt2 and llama are read")));
+                return Err(self.content(format!(
+                    "tokenizer model {other:?}; gpt2 and llama are read"
+                )));
             }
             None => return Err(self.content("metadata tokenizer.ggml.model is missing")),
         };
@@ -124,23 +127,38 @@ impl<R> GgufFile<R> {
 
     fn vocabulary(&self) -> Result<Vocabulary<'_>, AgentError> {
         let missing = |key: &str| self.content(format!("metadata tokenizer.ggml.{key} is missing"));
-        let tokens = self.texts("tokenizer.ggml.tokens")?.ok_or_else(|| missing("tokens"))?;
-        let types = self.numbers("tokenizer.ggml.token_type")?.ok_or_else(|| missing("token_type"))?;
+        let tokens = self
+            .texts("tokenizer.ggml.tokens")?
+            .ok_or_else(|| missing("tokens"))?;
+        let types = self
+            .numbers("tokenizer.ggml.token_type")?
+            .ok_or_else(|| missing("token_type"))?;
         if tokens.len() > MOST_TOKENS || types.len() != tokens.len() {
-            let reason = format!("{} tokens ({MOST_TOKENS} are allowed) and {} token types", tokens.len(), types.len());
+            let reason = format!(
+                "{} tokens ({MOST_TOKENS} are allowed) and {} token types",
+                tokens.len(),
+                types.len()
+            );
             return Err(self.content(reason));
         }
         let kind = |(id, number): (usize, Number)| {
             let kind = number.integer().and_then(Kind::of);
             kind.ok_or_else(|| self.content(format!("token {id} has the unknown type {number:?}")))
         };
-        let kinds = types.iter().enumerate().map(kind).collect::<Result<_, _>>()?;
+        let kinds = types
+            .iter()
+            .enumerate()
+            .map(kind)
+            .collect::<Result<_, _>>()?;
         let mut ids = HashMap::with_capacity(tokens.len());
         for (id, token) in (0..).zip(tokens) {
             match ids.entry(token.as_str()) {
                 Entry::Vacant(entry) => entry.insert(id),
                 Entry::Occupied(entry) => {
-                    return Err(self.content(format!("tokens {} and {id} are both {token:?}", entry.get())));
+                    return Err(self.content(format!(
+                        "tokens {} and {id} are both {token:?}",
+                        entry.get()
+                    )));
                 }
             };
         }
@@ -149,26 +167,38 @@ impl<R> GgufFile<R> {
 
     fn byte_level(&self, vocabulary: &Vocabulary) -> Result<Value, AgentError> {
         let Some(cut) = self.text("tokenizer.ggml.pre")? else {
-            return Err(self.content("metadata tokenizer.ggml.pre is missing: how to cut text is unknown"));
+            return Err(
+                self.content("metadata tokenizer.ggml.pre is missing: how to cut text is unknown")
+            );
         };
-        let bytes =
-            |cut: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": cut});
+        let bytes = |cut: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": cut});
         let split = |pattern: &str| {
             let pattern = json!({"Regex": pattern});
             json!({"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": false})
         };
         let cuts = match cut {
-            "smollm" => vec![json!({"type": "Digits", "individual_digits": true}), bytes(true)],
+            "smollm" => vec![
+                json!({"type": "Digits", "individual_digits": true}),
+                bytes(true),
+            ],
             "gpt-2" => vec![bytes(true)],
             "qwen2" | "deepseek-r1-qwen" => vec![split(QWEN2_CUT), bytes(false)],
             "llama-bpe" | "llama3" | "llama-v3" => vec![split(LLAMA3_CUT), bytes(false)],
-            "default" => DEFAULT_CUTS.map(split).into_iter().chain([bytes(false)]).collect(),
+            "default" => DEFAULT_CUTS
+                .map(split)
+                .into_iter()
+                .chain([bytes(false)])
+                .collect(),
             other => {
                 let known = "smollm, gpt-2, qwen2, llama-bpe and default are read";
                 return Err(self.content(format!("pre-tokenizer {other:?}; {known}")));
             }
         };
-        let normalizer = if cut == "qwen2" { json!({"type": "NFC"}) } else { Value::Null };
+        let normalizer = if cut == "qwen2" {
+            json!({"type": "NFC"})
+        } else {
+            Value::Null
+        };
         Ok(json!({
             "normalizer": normalizer,
             "pre_tokenizer": {"type": "Sequence", "pretokenizers": cuts},
@@ -188,34 +218,51 @@ impl<R> GgufFile<R> {
             return Err(self.content("metadata tokenizer.ggml.merges is missing"));
         };
         if merges.len() > MOST_MERGES {
-            return Err(self.content(format!("{} merges, {MOST_MERGES} are allowed", merges.len())));
+            return Err(self.content(format!(
+                "{} merges, {MOST_MERGES} are allowed",
+                merges.len()
+            )));
         }
         let split = |(index, merge): (usize, &String)| {
             let pair = merge.split_once(' ').filter(|(left, right)| {
                 let whole = [*left, *right].concat();
-                [*left, *right, whole.as_str()].iter().all(|token| vocabulary.ids.contains_key(token))
+                [*left, *right, whole.as_str()]
+                    .iter()
+                    .all(|token| vocabulary.ids.contains_key(token))
             });
             match pair {
                 Some((left, right)) => Ok([left.to_string(), right.to_string()]),
-                None => Err(self.content(format!("merge {index}, {merge:?}, does not make a token of two"))),
+                None => Err(self.content(format!(
+                    "merge {index}, {merge:?}, does not make a token of two"
+                ))),
             }
         };
         merges.iter().enumerate().map(split).collect()
     }
 
     fn sentencepiece(&self, vocabulary: &Vocabulary) -> Result<Value, AgentError> {
-        for key in ["tokenizer.ggml.remove_extra_whitespaces", "tokenizer.ggml.precompiled_charsmap"] {
+        for key in [
+            "tokenizer.ggml.remove_extra_whitespaces",
+            "tokenizer.ggml.precompiled_charsmap",
+        ] {
             match self.metadata.get(key) {
                 None | Some(MetadataValue::Number(Number::Bool(false))) => {}
                 Some(_) => return Err(self.content(format!("metadata {key} is not supported"))),
             }
         }
-        let bytes_known = (0..=255_u8).all(|byte| vocabulary.ids.contains_key(format!("<0x{byte:02X}>").as_str()));
+        let bytes_known = (0..=255_u8).all(|byte| {
+            vocabulary
+                .ids
+                .contains_key(format!("<0x{byte:02X}>").as_str())
+        });
         if !bytes_known {
             return Err(self.content("the vocabulary lacks some of the tokens <0x00> to <0xFF>"));
         }
-        let prefix = self.flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
-        let mut normalizers = vec![json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"})];
+        let prefix = self
+            .flag("tokenizer.ggml.add_space_prefix")?
+            .unwrap_or(true);
+        let mut normalizers =
+            vec![json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"})];
         let mut decoders = vec![
             json!({"type": "Replace", "pattern": {"String": "▁"}, "content": " "}),
             json!({"type": "ByteFallback"}),
@@ -225,7 +272,10 @@ impl<R> GgufFile<R> {
             normalizers.insert(0, json!({"type": "Prepend", "prepend": "▁"}));
             decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
         }
-        let unknown = self.special_tokens()?.unknown.and_then(|id| vocabulary.tokens.get(id as usize));
+        let unknown = self
+            .special_tokens()?
+            .unknown
+            .and_then(|id| vocabulary.tokens.get(id as usize));
         Ok(json!({
             "normalizer": {"type": "Sequence", "normalizers": normalizers},
             "pre_tokenizer": null,
@@ -243,16 +293,28 @@ impl<R> GgufFile<R> {
 
     /// For every piece all pairs of pieces that make it, best score first, then as transformers orders them: longer
     /// left part, longer right part, lower ids.
-    fn rebuilt_merges<'a>(&self, vocabulary: &Vocabulary<'a>) -> Result<Vec<[&'a str; 2]>, AgentError> {
+    fn rebuilt_merges<'a>(
+        &self,
+        vocabulary: &Vocabulary<'a>,
+    ) -> Result<Vec<[&'a str; 2]>, AgentError> {
         let scores = self.scores(vocabulary)?;
-        let piece = |text: &str| vocabulary.ids.get(text).copied().filter(|id| vocabulary.is_piece(*id));
+        let piece = |text: &str| {
+            vocabulary
+                .ids
+                .get(text)
+                .copied()
+                .filter(|id| vocabulary.is_piece(*id))
+        };
         let mut merges = Vec::new();
         for (id, (&score, token)) in (0..).zip(scores.iter().zip(vocabulary.tokens)) {
             if !vocabulary.is_piece(id) {
                 continue;
             }
             if token.len() > LONGEST_PIECE {
-                return Err(self.content(format!("token {id} has {} bytes, {LONGEST_PIECE} are allowed", token.len())));
+                return Err(self.content(format!(
+                    "token {id} has {} bytes, {LONGEST_PIECE} are allowed",
+                    token.len()
+                )));
             }
             for (place, _) in token.char_indices().skip(1) {
                 let (left, right) = token.split_at(place);
@@ -264,13 +326,20 @@ impl<R> GgufFile<R> {
                 return Err(self.content(format!("more than {MOST_MERGES} ways to merge tokens")));
             }
         }
-        merges.sort_by(|(score, left, right, left_id, right_id), (other, left2, right2, left_id2, right_id2)| {
-            let lengths = |left: &str, right: &str| (left.chars().count(), right.chars().count());
-            (other.total_cmp(score))
-                .then_with(|| lengths(left2, right2).cmp(&lengths(left, right)))
-                .then((left_id, right_id).cmp(&(left_id2, right_id2)))
-        });
-        Ok(merges.into_iter().map(|(_, left, right, ..)| [left, right]).collect())
+        merges.sort_by(
+            |(score, left, right, left_id, right_id),
+             (other, left2, right2, left_id2, right_id2)| {
+                let lengths =
+                    |left: &str, right: &str| (left.chars().count(), right.chars().count());
+                (other.total_cmp(score))
+                    .then_with(|| lengths(left2, right2).cmp(&lengths(left, right)))
+                    .then((left_id, right_id).cmp(&(left_id2, right_id2)))
+            },
+        );
+        Ok(merges
+            .into_iter()
+            .map(|(_, left, right, ..)| [left, right])
+            .collect())
     }
 
     fn scores(&self, vocabulary: &Vocabulary) -> Result<Vec<f32>, AgentError> {
@@ -278,7 +347,11 @@ impl<R> GgufFile<R> {
             return Err(self.content("metadata tokenizer.ggml.scores is missing"));
         };
         if scores.len() != vocabulary.tokens.len() {
-            return Err(self.content(format!("{} scores for {} tokens", scores.len(), vocabulary.tokens.len())));
+            return Err(self.content(format!(
+                "{} scores for {} tokens",
+                scores.len(),
+                vocabulary.tokens.len()
+            )));
         }
         let score = |(id, score)| match score {
             Number::Single(score) if score.is_finite() => Ok(score),
@@ -291,29 +364,46 @@ impl<R> GgufFile<R> {
     fn frame(&self, vocabulary: &Vocabulary) -> Result<Value, AgentError> {
         let special = self.special_tokens()?;
         let sentencepiece = self.text("tokenizer.ggml.model")? == Some("llama");
-        let bos_by_default = sentencepiece || self.text("tokenizer.ggml.pre")?.is_some_and(is_llama3);
+        let bos_by_default =
+            sentencepiece || self.text("tokenizer.ggml.pre")?.is_some_and(is_llama3);
         let wanted = |key: &str, default: bool, id: Option<u32>| {
-            if !self.flag(&format!("tokenizer.ggml.{key}"))?.unwrap_or(default) {
+            if !self
+                .flag(&format!("tokenizer.ggml.{key}"))?
+                .unwrap_or(default)
+            {
                 return Ok(None);
             }
             let token = id.and_then(|id| Some((id, vocabulary.tokens.get(id as usize)?)));
-            token.map(Some).ok_or_else(|| self.content(format!("tokenizer.ggml.{key}, but that token is not named")))
+            token.map(Some).ok_or_else(|| {
+                self.content(format!("tokenizer.ggml.{key}, but that token is not named"))
+            })
         };
         let bos = wanted("add_bos_token", bos_by_default, special.bos)?;
         let eos = wanted("add_eos_token", false, special.eos)?;
         if bos.is_none() && eos.is_none() {
             return Ok(Value::Null);
         }
-        let place = |text: &str, type_id: u8| json!({"SpecialToken": {"id": text, "type_id": type_id}});
+        let place =
+            |text: &str, type_id: u8| json!({"SpecialToken": {"id": text, "type_id": type_id}});
         let framed = |name: &str, type_id: u8| {
             let text = json!({"Sequence": {"id": name, "type_id": type_id}});
-            let (before, after) = (bos.map(|(_, bos)| place(bos, type_id)), eos.map(|(_, eos)| place(eos, type_id)));
-            before.into_iter().chain([text]).chain(after).collect::<Vec<_>>()
+            let (before, after) = (
+                bos.map(|(_, bos)| place(bos, type_id)),
+                eos.map(|(_, eos)| place(eos, type_id)),
+            );
+            before
+                .into_iter()
+                .chain([text])
+                .chain(after)
+                .collect::<Vec<_>>()
         };
         let pair = [framed("A", 0), framed("B", 1)].concat();
         let mut tokens = serde_json::Map::new();
         for (id, text) in bos.into_iter().chain(eos) {
-            tokens.insert(text.clone(), json!({"id": text, "ids": [id], "tokens": [text]}));
+            tokens.insert(
+                text.clone(),
+                json!({"id": text, "ids": [id], "tokens": [text]}),
+            );
         }
         Ok(json!({
             "type": "TemplateProcessing",
@@ -332,7 +422,9 @@ impl Kind {
     fn of(number: i64) -> Option<Self> {
         use Kind::{Byte, Control, Normal, Unknown, Unused, UserDefined};
         let kinds = [Normal, Unknown, Control, UserDefined, Unused, Byte];
-        kinds.get(usize::try_from(number.checked_sub(1)?).ok()?).copied()
+        kinds
+            .get(usize::try_from(number.checked_sub(1)?).ok()?)
+            .copied()
     }
 }
 
@@ -366,7 +458,9 @@ impl Vocabulary<'_> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::tests::{Writer, bool_value, f32s_value, i32s_value, text_value, texts_value, u32_value};
+    use super::super::tests::{
+        Writer, bool_value, f32s_value, i32s_value, text_value, texts_value, u32_value,
+    };
     use super::*;
     use tokenizers::Tokenizer;
 
@@ -375,14 +469,19 @@ pub(super) mod tests {
     pub(in super::super) fn byte_level() -> Writer {
         let mut tokens: Vec<String> = (0..=255_u8).map(spelled).map(String::from).collect();
         tokens.extend(["Ġg", "go", "Ġgo", "<|end|>", "<tool>"].map(String::from));
-        let types: Vec<i32> = (0..261).map(|id| [1, 3, 4][(id.max(258) - 258) as usize]).collect();
+        let types: Vec<i32> = (0..261)
+            .map(|id| [1, 3, 4][(id.max(258) - 258) as usize])
+            .collect();
         Writer::new(&[
             ("general.architecture", text_value("llama")),
             ("tokenizer.ggml.model", text_value("gpt2")),
             ("tokenizer.ggml.pre", text_value("smollm")),
             ("tokenizer.ggml.tokens", texts_value(&tokens)),
             ("tokenizer.ggml.token_type", i32s_value(&types)),
-            ("tokenizer.ggml.merges", texts_value(&["g o", "Ġ g", "Ġ go"])),
+            (
+                "tokenizer.ggml.merges",
+                texts_value(&["g o", "Ġ g", "Ġ go"]),
+            ),
             ("tokenizer.ggml.eos_token_id", u32_value(259)),
         ])
     }
@@ -391,7 +490,11 @@ pub(super) mod tests {
     fn spelled(byte: u8) -> char {
         let itself = |byte: u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
         let others = (0..byte).filter(|other| !itself(*other)).count() as u32;
-        if itself(byte) { byte.into() } else { char::from_u32(256 + others).unwrap() }
+        if itself(byte) {
+            byte.into()
+        } else {
+            char::from_u32(256 + others).unwrap()
+        }
     }
 
     /// unknown 0, bos 1, eos 2, bytes 3 to 258, then pieces from 259 with scores −0, −1, …
@@ -400,7 +503,9 @@ pub(super) mod tests {
         tokens.extend((0..=255_u8).map(|byte| format!("<0x{byte:02X}>")));
         tokens.extend(["og", "▁g", "go", "▁go", "▁", "g", "o"].map(String::from));
         let types: Vec<i32> = [vec![2, 3, 3], vec![6; 256], vec![1; 7]].concat();
-        let scores: Vec<f32> = (0..266_u16).map(|id| 259.0 - f32::from(id.max(259))).collect();
+        let scores: Vec<f32> = (0..266_u16)
+            .map(|id| 259.0 - f32::from(id.max(259)))
+            .collect();
         Writer::new(&[
             ("general.architecture", text_value("llama")),
             ("tokenizer.ggml.model", text_value("llama")),
@@ -415,7 +520,11 @@ pub(super) mod tests {
     }
 
     fn ids(writer: &Writer, text: &str) -> Vec<u32> {
-        tokenizer(writer).encode(text, true).unwrap().get_ids().to_vec()
+        tokenizer(writer)
+            .encode(text, true)
+            .unwrap()
+            .get_ids()
+            .to_vec()
     }
 
     fn refusal(writer: &Writer) -> String {
@@ -428,9 +537,17 @@ pub(super) mod tests {
     fn bytes_merge_in_the_order_of_the_file() {
         let writer = byte_level();
         assert_eq!(ids(&writer, "go go g"), [257, 258, 256]);
-        assert_eq!(ids(&writer, "a\u{e9}12<tool>go<|end|>"), [97, 0xC3, 0xA9, 49, 50, 260, 257, 259]);
+        assert_eq!(
+            ids(&writer, "a\u{e9}12<tool>go<|end|>"),
+            [97, 0xC3, 0xA9, 49, 50, 260, 257, 259]
+        );
         let text = "go  go\n\u{e9} 漢 12\u{7f} <tool>";
-        assert_eq!(tokenizer(&writer).decode(&ids(&writer, text), true).unwrap(), text);
+        assert_eq!(
+            tokenizer(&writer)
+                .decode(&ids(&writer, text), true)
+                .unwrap(),
+            text
+        );
     }
 
     #[test]
@@ -455,14 +572,20 @@ pub(super) mod tests {
     #[test]
     fn llama_bpe_cuts_threes_and_begins_with_bos() {
         let writer = byte_level().set("tokenizer.ggml.pre", text_value("llama-bpe"));
-        assert_eq!(refusal(&writer), "tokenizer.ggml.add_bos_token, but that token is not named");
+        assert_eq!(
+            refusal(&writer),
+            "tokenizer.ggml.add_bos_token, but that token is not named"
+        );
         let writer = writer.set("tokenizer.ggml.bos_token_id", u32_value(259));
         assert_eq!(ids(&writer, "go"), [259, 257]);
         let writer = writer.set("tokenizer.ggml.add_bos_token", bool_value(false));
         assert_eq!(ids(&writer, "go"), [257]);
         let both = byte_level().set("tokenizer.ggml.add_eos_token", bool_value(true));
         let pair = tokenizer(&both).encode(("go", "go"), true).unwrap();
-        assert_eq!((pair.get_ids(), pair.get_type_ids()), (&[257, 259, 257, 259][..], &[0, 0, 1, 1][..]));
+        assert_eq!(
+            (pair.get_ids(), pair.get_type_ids()),
+            (&[257, 259, 257, 259][..], &[0, 0, 1, 1][..])
+        );
     }
 
     /// Scores: "og" before "▁g" before "go" before "▁go". "▁go" may be made of "▁g" and "o", as the score is that of
@@ -473,9 +596,18 @@ pub(super) mod tests {
         assert_eq!(ids(&writer, "go"), [1, 262]);
         assert_eq!(ids(&writer, "ogo"), [1, 263, 259, 265]);
         assert_eq!(ids(&writer, "\u{e9}"), [1, 263, 3 + 0xC3, 3 + 0xA9]);
-        assert_eq!(ids(&writer, "g</s>g"), [1, 260, 2, 260], "a blank is put before each text");
+        assert_eq!(
+            ids(&writer, "g</s>g"),
+            [1, 260, 2, 260],
+            "a blank is put before each text"
+        );
         let text = "go  \u{e9}\ngo";
-        assert_eq!(tokenizer(&writer).decode(&ids(&writer, text), true).unwrap(), text);
+        assert_eq!(
+            tokenizer(&writer)
+                .decode(&ids(&writer, text), true)
+                .unwrap(),
+            text
+        );
         let bare = writer.set("tokenizer.ggml.add_space_prefix", bool_value(false));
         assert_eq!(ids(&bare, "go"), [1, 261]);
         assert_eq!(tokenizer(&bare).decode(&[260, 265], true).unwrap(), " go");
@@ -488,13 +620,24 @@ pub(super) mod tests {
             .set("tokenizer.ggml.padding_token_id", u32_value(3))
             .set("tokenizer.chat_template", text_value("{{ messages }}"))
             .open();
-        let expected = SpecialTokens { eos: Some(259), eot: Some(259), pad: Some(3), ..SpecialTokens::default() };
+        let expected = SpecialTokens {
+            eos: Some(259),
+            eot: Some(259),
+            pad: Some(3),
+            ..SpecialTokens::default()
+        };
         assert_eq!(given.special_tokens().unwrap(), expected);
         assert_eq!(given.chat_template().unwrap(), Some("{{ messages }}"));
         assert_eq!(byte_level().open().chat_template().unwrap(), None);
         let pieces = pieces().open().special_tokens().unwrap();
-        assert_eq!((pieces.unknown, pieces.bos, pieces.eos), (Some(0), Some(1), Some(2)));
-        let outside = byte_level().set("tokenizer.ggml.eos_token_id", u32_value(261)).open().special_tokens();
+        assert_eq!(
+            (pieces.unknown, pieces.bos, pieces.eos),
+            (Some(0), Some(1), Some(2))
+        );
+        let outside = byte_level()
+            .set("tokenizer.ggml.eos_token_id", u32_value(261))
+            .open()
+            .special_tokens();
         let reason = "metadata tokenizer.ggml.eos_token_id is 261 of 261 tokens";
         assert!(outside.unwrap_err().to_string().ends_with(reason));
     }
@@ -503,34 +646,72 @@ pub(super) mod tests {
     fn vocabularies_that_do_not_fit_are_refused() {
         let types = |types: &[i32]| i32s_value(types);
         for (key, value, reason) in [
-            ("model", text_value("t5"), "tokenizer model \"t5\"; gpt2 and llama are read"),
+            (
+                "model",
+                text_value("t5"),
+                "tokenizer model \"t5\"; gpt2 and llama are read",
+            ),
             (
                 "pre",
                 text_value("tekken"),
                 "pre-tokenizer \"tekken\"; smollm, gpt-2, qwen2, llama-bpe and default are read",
             ),
-            ("tokens", texts_value(&["a", "b", "a"]), "3 tokens (524288 are allowed) and 261 token types"),
-            ("tokens", text_value("a"), "metadata tokenizer.ggml.tokens is not an array of texts"),
-            ("token_type", types(&[7; 261]), "token 0 has the unknown type Signed(7)"),
-            ("merges", texts_value(&["g o", "go"]), "merge 1, \"go\", does not make a token of two"),
-            ("merges", texts_value(&["o g"]), "merge 0, \"o g\", does not make a token of two"),
-            ("add_bos_token", u32_value(1), "metadata tokenizer.ggml.add_bos_token is not a truth value"),
+            (
+                "tokens",
+                texts_value(&["a", "b", "a"]),
+                "3 tokens (524288 are allowed) and 261 token types",
+            ),
+            (
+                "tokens",
+                text_value("a"),
+                "metadata tokenizer.ggml.tokens is not an array of texts",
+            ),
+            (
+                "token_type",
+                types(&[7; 261]),
+                "token 0 has the unknown type Signed(7)",
+            ),
+            (
+                "merges",
+                texts_value(&["g o", "go"]),
+                "merge 1, \"go\", does not make a token of two",
+            ),
+            (
+                "merges",
+                texts_value(&["o g"]),
+                "merge 0, \"o g\", does not make a token of two",
+            ),
+            (
+                "add_bos_token",
+                u32_value(1),
+                "metadata tokenizer.ggml.add_bos_token is not a truth value",
+            ),
         ] {
-            assert_eq!(refusal(&byte_level().set(&format!("tokenizer.ggml.{key}"), value)), reason);
+            assert_eq!(
+                refusal(&byte_level().set(&format!("tokenizer.ggml.{key}"), value)),
+                reason
+            );
         }
         let twice = byte_level().set("tokenizer.ggml.tokens", texts_value(&["a", "b", "a"]));
         let twice = twice.set("tokenizer.ggml.token_type", types(&[1; 3]));
         assert_eq!(refusal(&twice), "tokens 0 and 2 are both \"a\"");
         let mut bare = byte_level();
         bare.values.retain(|(key, _)| key != "tokenizer.ggml.pre");
-        assert_eq!(refusal(&bare), "metadata tokenizer.ggml.pre is missing: how to cut text is unknown");
+        assert_eq!(
+            refusal(&bare),
+            "metadata tokenizer.ggml.pre is missing: how to cut text is unknown"
+        );
     }
 
     #[test]
     fn pieces_that_do_not_fit_are_refused() {
         for (key, value, reason) in [
             ("scores", f32s_value(&[0.0]), "1 scores for 266 tokens"),
-            ("scores", f32s_value(&[f32::NAN; 266]), "token 0 has the score Single(NaN)"),
+            (
+                "scores",
+                f32s_value(&[f32::NAN; 266]),
+                "token 0 has the score Single(NaN)",
+            ),
             (
                 "remove_extra_whitespaces",
                 bool_value(true),
@@ -542,6 +723,9 @@ pub(super) mod tests {
         }
         let few = pieces().set("tokenizer.ggml.tokens", texts_value(&["a", "b", "c"]));
         let few = few.set("tokenizer.ggml.token_type", i32s_value(&[1; 3]));
-        assert_eq!(refusal(&few), "the vocabulary lacks some of the tokens <0x00> to <0xFF>");
+        assert_eq!(
+            refusal(&few),
+            "the vocabulary lacks some of the tokens <0x00> to <0xFF>"
+        );
     }
 }

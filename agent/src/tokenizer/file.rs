@@ -43,29 +43,55 @@ pub(super) struct Opened {
 
 /// Reads the text of a `tokenizer.json`.
 pub(super) fn open(json: &[u8]) -> Result<Opened, String> {
-    let File { version, normalizer, pre_tokenizer, decoder, model, added_tokens } =
-        serde_json::from_slice(json).map_err(said)?;
+    let File {
+        version,
+        normalizer,
+        pre_tokenizer,
+        decoder,
+        model,
+        added_tokens,
+    } = serde_json::from_slice(json).map_err(said)?;
     if let Some(version) = version.filter(|version| version != "1.0") {
         return Err(format!("version {version:?}; 1.0 is read"));
     }
-    let mut bounds = Bounds { patterns: MOST_PATTERNS, length: LONGEST_PATTERNS, repeated: 1, growing: MOST_GROWING };
-    each_part("normalizer", "normalizers", normalizer.as_ref(), &mut |kind, part| bounds.normalizer(kind, part))?;
-    each_part("pre_tokenizer", "pretokenizers", pre_tokenizer.as_ref(), &mut |kind, part| {
-        bounds.pre_tokenizer(kind, part)
-    })?;
+    let mut bounds = Bounds {
+        patterns: MOST_PATTERNS,
+        length: LONGEST_PATTERNS,
+        repeated: 1,
+        growing: MOST_GROWING,
+    };
+    each_part(
+        "normalizer",
+        "normalizers",
+        normalizer.as_ref(),
+        &mut |kind, part| bounds.normalizer(kind, part),
+    )?;
+    each_part(
+        "pre_tokenizer",
+        "pretokenizers",
+        pre_tokenizer.as_ref(),
+        &mut |kind, part| bounds.pre_tokenizer(kind, part),
+    )?;
     each_part("decoder", "decoders", decoder.as_ref(), &mut check_decoder)?;
     let mut largest_id = model.vocab.values().copied().max().unwrap_or(0);
     let mut inner = tokenizers::Tokenizer::new(model.build()?);
-    inner.with_normalizer(part::<NormalizerWrapper>("normalizer", normalizer)?).map_err(said)?;
+    inner
+        .with_normalizer(part::<NormalizerWrapper>("normalizer", normalizer)?)
+        .map_err(said)?;
     inner.with_pre_tokenizer(part::<PreTokenizerWrapper>("pre_tokenizer", pre_tokenizer)?);
     inner.with_decoder(part::<DecoderWrapper>("decoder", decoder)?);
     let added = added_tokens.unwrap_or_default();
     check_added(&added)?;
-    inner.add_tokens(added.iter().map(Added::token)).map_err(said)?;
+    inner
+        .add_tokens(added.iter().map(Added::token))
+        .map_err(said)?;
     for token in &added {
         let id = inner.token_to_id(&token.content).unwrap_or(token.id);
         if id != token.id {
-            return Err(format!("added token {:?} has the id {id}, not {}", token.content, token.id));
+            return Err(format!(
+                "added token {:?} has the id {id}, not {}",
+                token.content, token.id
+            ));
         }
         largest_id = largest_id.max(id);
     }
@@ -123,19 +149,31 @@ struct Added {
 impl Added {
     fn token(&self) -> AddedToken {
         let token = AddedToken::from(self.content.clone(), self.special);
-        token.single_word(self.single_word).lstrip(self.lstrip).rstrip(self.rstrip).normalized(self.normalized)
+        token
+            .single_word(self.single_word)
+            .lstrip(self.lstrip)
+            .rstrip(self.rstrip)
+            .normalized(self.normalized)
     }
 }
 
 fn check_added(added: &[Added]) -> Result<(), String> {
     let bytes: usize = added.iter().map(|token| token.content.len()).sum();
     if bytes > MOST_ADDED_BYTES {
-        return Err(format!("added tokens of {bytes} bytes, {MOST_ADDED_BYTES} are allowed"));
+        return Err(format!(
+            "added tokens of {bytes} bytes, {MOST_ADDED_BYTES} are allowed"
+        ));
     }
-    match added.iter().find(|token| !(1..=LONGEST_ADDED).contains(&token.content.len()) || token.id > LARGEST_ID) {
+    match added
+        .iter()
+        .find(|token| !(1..=LONGEST_ADDED).contains(&token.content.len()) || token.id > LARGEST_ID)
+    {
         Some(Added { id, content, .. }) => {
             let allowed = format!("1 to {LONGEST_ADDED} bytes and ids to {LARGEST_ID} are allowed");
-            Err(format!("added token {id} has {} bytes; {allowed}", content.len()))
+            Err(format!(
+                "added token {id} has {} bytes; {allowed}",
+                content.len()
+            ))
         }
         None => Ok(()),
     }
@@ -168,20 +206,34 @@ impl Model {
             }
         }
         if self.vocab.len() > MOST_TOKENS {
-            return Err(format!("{} tokens, {MOST_TOKENS} are allowed", self.vocab.len()));
+            return Err(format!(
+                "{} tokens, {MOST_TOKENS} are allowed",
+                self.vocab.len()
+            ));
         }
         if let Some((token, id)) = self.vocab.iter().find(|(_, id)| **id > LARGEST_ID) {
-            return Err(format!("token {token:?} has the id {id}, {LARGEST_ID} is the largest allowed"));
+            return Err(format!(
+                "token {token:?} has the id {id}, {LARGEST_ID} is the largest allowed"
+            ));
         }
-        if let Some(unknown) = self.unk_token.as_ref().filter(|unknown| !self.vocab.contains_key(*unknown)) {
+        if let Some(unknown) = self
+            .unk_token
+            .as_ref()
+            .filter(|unknown| !self.vocab.contains_key(*unknown))
+        {
             return Err(format!("unk_token {unknown:?} is not in the vocabulary"));
         }
         let mut whole = String::new();
         for (index, (left, right)) in self.merges.0.iter().enumerate() {
             whole.clear();
             whole.extend([left.as_str(), right]);
-            if ![left, right, &whole].into_iter().all(|token| self.vocab.contains_key(token)) {
-                return Err(format!("merge {index}, {left:?} and {right:?}, does not make a token of two"));
+            if ![left, right, &whole]
+                .into_iter()
+                .all(|token| self.vocab.contains_key(token))
+            {
+                return Err(format!(
+                    "merge {index}, {left:?} and {right:?}, does not make a token of two"
+                ));
             }
         }
         Ok(())
@@ -234,7 +286,9 @@ impl<'de> Visitor<'de> for Merge {
     fn visit_str<E: Error>(self, text: &str) -> Result<Self, E> {
         match text.split_once(' ') {
             _ if text.starts_with("#version") => Ok(self),
-            Some((left, right)) if !right.contains(' ') => Ok(Self(Some((left.into(), right.into())))),
+            Some((left, right)) if !right.contains(' ') => {
+                Ok(Self(Some((left.into(), right.into()))))
+            }
             _ => Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)),
         }
     }
@@ -265,7 +319,10 @@ impl<'de> DeserializeSeed<'de> for Branch<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        *self.0 = self.0.checked_sub(1).ok_or_else(|| D::Error::custom(format!("more than {MOST_VALUES} settings")))?;
+        *self.0 = self
+            .0
+            .checked_sub(1)
+            .ok_or_else(|| D::Error::custom(format!("more than {MOST_VALUES} settings")))?;
         deserializer.deserialize_any(self)
     }
 }
@@ -323,25 +380,38 @@ impl<'de> Visitor<'de> for Branch<'_> {
 }
 
 /// Makes a part of a checked tree.
-fn part<P: serde::de::DeserializeOwned>(what: &str, tree: Option<Tree>) -> Result<Option<P>, String> {
-    tree.map(|tree| serde_json::from_value(tree.0).map_err(|error| format!("{what}: {error}"))).transpose()
+fn part<P: serde::de::DeserializeOwned>(
+    what: &str,
+    tree: Option<Tree>,
+) -> Result<Option<P>, String> {
+    tree.map(|tree| serde_json::from_value(tree.0).map_err(|error| format!("{what}: {error}")))
+        .transpose()
 }
 
 type Check<'c> = dyn FnMut(&str, &Value) -> Result<(), String> + 'c;
 
 /// Asks about a part, or about each in a sequence of them.
-fn each_part(what: &str, list: &str, tree: Option<&Tree>, check: &mut Check<'_>) -> Result<(), String> {
+fn each_part(
+    what: &str,
+    list: &str,
+    tree: Option<&Tree>,
+    check: &mut Check<'_>,
+) -> Result<(), String> {
     fn walk(list: &str, part: &Value, check: &mut Check<'_>) -> Result<(), String> {
         match part["type"].as_str() {
             None => Err("its type is missing".into()),
             Some("Sequence") => {
-                let parts = part[list].as_array().ok_or_else(|| format!("a sequence without {list}"))?;
+                let parts = part[list]
+                    .as_array()
+                    .ok_or_else(|| format!("a sequence without {list}"))?;
                 parts.iter().try_for_each(|part| walk(list, part, check))
             }
             Some(kind) => check(kind, part),
         }
     }
-    tree.map_or(Ok(()), |tree| walk(list, &tree.0, check).map_err(|reason| format!("{what}: {reason}")))
+    tree.map_or(Ok(()), |tree| {
+        walk(list, &tree.0, check).map_err(|reason| format!("{what}: {reason}"))
+    })
 }
 
 /// What regular expressions and growing texts may still cost.
@@ -355,14 +425,18 @@ struct Bounds {
 impl Bounds {
     fn normalizer(&mut self, kind: &str, part: &Value) -> Result<(), String> {
         match kind {
-            "NFC" | "NFD" | "NFKC" | "NFKD" | "Lowercase" | "Nmt" | "Strip" | "StripAccents" => Ok(()),
+            "NFC" | "NFD" | "NFKC" | "NFKD" | "Lowercase" | "Nmt" | "Strip" | "StripAccents" => {
+                Ok(())
+            }
             "ByteLevel" => self.grow(),
             "Prepend" => {
                 self.grow()?;
                 // With nothing to put there, the library loses its place in the text.
                 match part["prepend"].as_str().map_or(0, str::len) {
                     1..=LONGEST_PREFIX => Ok(()),
-                    length => Err(format!("Prepend has {length} bytes, 1 to {LONGEST_PREFIX} are allowed")),
+                    length => Err(format!(
+                        "Prepend has {length} bytes, 1 to {LONGEST_PREFIX} are allowed"
+                    )),
                 }
             }
             "Replace" => match (&part["pattern"]["String"], &part["pattern"]["Regex"]) {
@@ -384,7 +458,9 @@ impl Bounds {
             "Digits" | "Punctuation" | "Whitespace" | "WhitespaceSplit" => Ok(()),
             "ByteLevel" | "Metaspace" => self.grow(),
             "Split" => match (&part["pattern"]["String"], &part["pattern"]["Regex"]) {
-                (Value::String(pattern), Value::Null) | (Value::Null, Value::String(pattern)) => self.pattern(pattern),
+                (Value::String(pattern), Value::Null) | (Value::Null, Value::String(pattern)) => {
+                    self.pattern(pattern)
+                }
                 _ => Err("Split without a pattern".into()),
             },
             other => Err(format!("{other:?} is not read")),
@@ -393,7 +469,8 @@ impl Bounds {
 
     fn grow(&mut self) -> Result<(), String> {
         let left = self.growing.checked_sub(1);
-        self.growing = left.ok_or_else(|| format!("more than {MOST_GROWING} parts that make a text longer"))?;
+        self.growing =
+            left.ok_or_else(|| format!("more than {MOST_GROWING} parts that make a text longer"))?;
         Ok(())
     }
 
@@ -401,10 +478,13 @@ impl Bounds {
         let left = self.patterns.checked_sub(1);
         self.patterns = left.ok_or_else(|| format!("more than {MOST_PATTERNS} patterns"))?;
         let left = self.length.checked_sub(pattern.len());
-        self.length = left.ok_or_else(|| format!("patterns of more than {LONGEST_PATTERNS} bytes"))?;
+        self.length =
+            left.ok_or_else(|| format!("patterns of more than {LONGEST_PATTERNS} bytes"))?;
         self.repeated = counts(pattern).fold(self.repeated, u64::saturating_mul);
         if self.repeated > MOST_REPEATED {
-            return Err(format!("pattern {pattern:?} repeats too much: {MOST_REPEATED} times are allowed"));
+            return Err(format!(
+                "pattern {pattern:?} repeats too much: {MOST_REPEATED} times are allowed"
+            ));
         }
         Ok(())
     }
@@ -413,18 +493,29 @@ impl Bounds {
 /// The counts of a pattern's `{3}` and `{1,3}`; those of letters by number, `\x{3000}`, are none.
 fn counts(pattern: &str) -> impl Iterator<Item = u64> {
     pattern.match_indices('{').filter_map(|(place, _)| {
-        let by_number = [r"\x", r"\u", r"\U"].iter().any(|start| pattern[..place].ends_with(start));
+        let by_number = [r"\x", r"\u", r"\U"]
+            .iter()
+            .any(|start| pattern[..place].ends_with(start));
         let (inside, _) = pattern[place + 1..].split_once('}')?;
-        let parts = inside.split(',').map(str::trim).filter(|part| part.starts_with(|c: char| c.is_ascii_digit()));
+        let parts = inside
+            .split(',')
+            .map(str::trim)
+            .filter(|part| part.starts_with(|c: char| c.is_ascii_digit()));
         // More digits than a number has are many.
-        parts.map(|part| part.parse().unwrap_or(u64::MAX)).max().filter(|_| !by_number)
+        parts
+            .map(|part| part.parse().unwrap_or(u64::MAX))
+            .max()
+            .filter(|_| !by_number)
     })
 }
 
 /// Whether a replacement leaves a text as long as it was, or shorter.
 fn shrinks(pattern: &str, part: &Value) -> Result<(), String> {
     let content = part["content"].as_str().unwrap_or_default();
-    if pattern.is_empty() || pattern.len() > LONGEST_PATTERNS || content.chars().count() > pattern.chars().count() {
+    if pattern.is_empty()
+        || pattern.len() > LONGEST_PATTERNS
+        || content.chars().count() > pattern.chars().count()
+    {
         return Err(format!("Replace by {content:?} makes a text longer"));
     }
     Ok(())

@@ -1,7 +1,12 @@
 //! A world small enough to reason about, and a random decoder that babbles its commands: shared by tests of several
 //! crates. A corridor of N rooms is won by N times `east`.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "every test takes what it needs, and may panic")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "every test takes what it needs, and may panic"
+)]
 
 use agent::chat::MALFORMED_ANSWER;
 use agent::config::DecoderConfig;
@@ -11,7 +16,9 @@ use agent::player::Policy;
 use agent::tokenizer::Tokenizer;
 use agent::weights::{HostTensor, VALUE_HEAD, Weights};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use scenarios::{Environment, EnvironmentError, Observation, Protocol, Split, Status, Task, Trajectory, World};
+use scenarios::{
+    Environment, EnvironmentError, Observation, Protocol, Split, Status, Task, Trajectory, World,
+};
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::{Arc, Condvar, Mutex};
@@ -29,7 +36,10 @@ pub struct Corridors {
 impl Corridors {
     /// A world that says how many it can hold.
     pub fn of_capacity(capacity: usize) -> Self {
-        Self { capacity: Some(capacity), ..Self::default() }
+        Self {
+            capacity: Some(capacity),
+            ..Self::default()
+        }
     }
 
     /// Corridors open now, and the most that ever were.
@@ -45,8 +55,10 @@ impl Corridors {
 
     fn wait(&self) -> bool {
         let released = self.released.lock().unwrap();
-        let (released, _) =
-            self.release.wait_timeout_while(released, Duration::from_secs(20), |released| !*released).unwrap();
+        let (released, _) = self
+            .release
+            .wait_timeout_while(released, Duration::from_secs(20), |released| !*released)
+            .unwrap();
         *released
     }
 }
@@ -67,7 +79,12 @@ impl Drop for Corridor {
 impl World for Corridors {
     fn open(&self, task: &Task) -> Result<Box<dyn Environment>, EnvironmentError> {
         let (kind, length) = task.id.split_once('/').unwrap();
-        let refuse = |reason: &str| Err(EnvironmentError::Load { path: task.path.clone(), reason: reason.into() });
+        let refuse = |reason: &str| {
+            Err(EnvironmentError::Load {
+                path: task.path.clone(),
+                reason: reason.into(),
+            })
+        };
         match kind {
             "walled" => return refuse("walled up"),
             "slow" if !self.wait() => return refuse("nobody released it"),
@@ -91,14 +108,24 @@ impl World for Corridors {
 impl Corridor {
     fn here(&self, text: String) -> Observation {
         let lost = self.kind == "pitted" && self.at >= 2;
-        Observation { text, status: if lost { Status::Lost } else { Status::of_goal(self.at >= self.length) } }
+        Observation {
+            text,
+            status: if lost {
+                Status::Lost
+            } else {
+                Status::of_goal(self.at >= self.length)
+            },
+        }
     }
 }
 
 impl Environment for Corridor {
     fn reset(&mut self) -> Result<Observation, EnvironmentError> {
         self.at = 0;
-        Ok(self.here(format!("You are in room 0 of {}.\n\nYour task is to walk east.", self.length)))
+        Ok(self.here(format!(
+            "You are in room 0 of {}.\n\nYour task is to walk east.",
+            self.length
+        )))
     }
 
     fn step(&mut self, command: &str) -> Result<Observation, EnvironmentError> {
@@ -109,7 +136,10 @@ impl Environment for Corridor {
             _ => return Ok(self.here("Nothing happens.".into())),
         }
         if self.kind == "rotten" && self.at >= 2 {
-            return Err(EnvironmentError::Step { command: command.into(), reason: "the floor gave way".into() });
+            return Err(EnvironmentError::Step {
+                command: command.into(),
+                reason: "the floor gave way".into(),
+            });
         }
         assert!(self.kind != "buggy" || self.at < 2, "a defect of the world");
         Ok(self.here(format!("You are in room {}.", self.at)))
@@ -136,14 +166,29 @@ impl Environment for Corridor {
         }
         let mut open = self.open.lock().unwrap();
         *open = (open.0 + 1, open.1.max(open.0 + 1));
-        Some(Box::new(Self { kind: self.kind.clone(), open: Arc::clone(&self.open), ..*self }))
+        Some(Box::new(Self {
+            kind: self.kind.clone(),
+            open: Arc::clone(&self.open),
+            ..*self
+        }))
     }
 }
 
 /// The task of that id.
 pub fn task(id: &str) -> Task {
-    let hash = format!("{:0>64}", id.bytes().map(|byte| format!("{byte:02x}")).collect::<String>());
-    Task { id: id.into(), split: Split::Train, task_type: None, path: id.into(), hash }
+    let hash = format!(
+        "{:0>64}",
+        id.bytes()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+    );
+    Task {
+        id: id.into(),
+        split: Split::Train,
+        task_type: None,
+        path: id.into(),
+        hash,
+    }
 }
 
 /// `repetitions` episodes of every task, each with its own seed.
@@ -172,20 +217,39 @@ pub fn protocol() -> Protocol {
 }
 
 /// Plays the jobs; the trajectories in the jobs' order, without their wall-clock seconds.
-pub fn play(policy: &impl Policy, jobs: &[Job<'_>], protocol: &Protocol, pool: Pool) -> Vec<Trajectory> {
+pub fn play(
+    policy: &impl Policy,
+    jobs: &[Job<'_>],
+    protocol: &Protocol,
+    pool: Pool,
+) -> Vec<Trajectory> {
     let (world, mut played) = (Corridors::default(), Vec::new());
-    let Ok(()) = play_episodes(policy, &world, jobs, protocol, pool, |trajectory| -> Result<(), Infallible> {
-        played.push(Trajectory { seconds: 0.0, ..trajectory });
-        Ok(())
-    });
-    let place = |t: &Trajectory| jobs.iter().position(|job| job.task.id == t.game && job.repetition == t.repetition);
+    let Ok(()) = play_episodes(
+        policy,
+        &world,
+        jobs,
+        protocol,
+        pool,
+        |trajectory| -> Result<(), Infallible> {
+            played.push(Trajectory {
+                seconds: 0.0,
+                ..trajectory
+            });
+            Ok(())
+        },
+    );
+    let place = |t: &Trajectory| {
+        jobs.iter()
+            .position(|job| job.task.id == t.game && job.repetition == t.repetition)
+    };
     played.sort_by_key(place);
     played
 }
 
 /// A vocabulary of corridor words.
 pub fn tokenizer() -> Tokenizer {
-    let corridor = "You are in room 1 of 3.\n\nYour task is to walk east.\nNothing happens.\neast\nwest\nlook";
+    let corridor =
+        "You are in room 1 of 3.\n\nYour task is to walk east.\nNothing happens.\neast\nwest\nlook";
     Tokenizer::train([corridor, MALFORMED_ANSWER].repeat(8).into_iter(), 400).unwrap()
 }
 
@@ -203,16 +267,28 @@ pub fn babbler(seed: u64) -> Model {
         ..DecoderConfig::default()
     };
     let mut policy = noise(&config, seed);
-    let fondness = [("east", 3.4), ("look", 2.8)].map(|(command, fondness)| (tokenizer.encode(command), fondness));
+    let fondness = [("east", 3.4), ("look", 2.8)]
+        .map(|(command, fondness)| (tokenizer.encode(command), fondness));
     let embedding = policy.0.get_mut("model.embed_tokens.weight").unwrap();
-    embedding.data.chunks_exact_mut(config.hidden_size).for_each(|row| row[0] = 1.0);
+    embedding
+        .data
+        .chunks_exact_mut(config.hidden_size)
+        .for_each(|row| row[0] = 1.0);
     for (ids, fondness) in fondness.into_iter().chain([(vec![tokenizer.end], 3.5)]) {
         assert_eq!(ids.len(), 1, "a command is one token");
         embedding.data[ids[0] as usize * config.hidden_size] = fondness;
     }
     let mut value = noise(&config, seed + 1);
-    let head = (0..config.hidden_size).map(|i| (i as f32).sin() / 4.0).collect();
-    value.0.insert(VALUE_HEAD.into(), HostTensor { shape: vec![1, config.hidden_size], data: head });
+    let head = (0..config.hidden_size)
+        .map(|i| (i as f32).sin() / 4.0)
+        .collect();
+    value.0.insert(
+        VALUE_HEAD.into(),
+        HostTensor {
+            shape: vec![1, config.hidden_size],
+            data: head,
+        },
+    );
     Model {
         config,
         tokenizer,
@@ -228,10 +304,17 @@ pub fn noise(config: &DecoderConfig, seed: u64) -> Weights {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut tensor = |(name, shape): (String, Vec<usize>)| {
         let size: usize = shape.iter().product();
-        let writes_the_stream = name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight");
-        let spread = if shape.len() == 1 || writes_the_stream { 0.2 } else { 0.6 };
+        let writes_the_stream =
+            name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight");
+        let spread = if shape.len() == 1 || writes_the_stream {
+            0.2
+        } else {
+            0.6
+        };
         let centre = if shape.len() == 1 { 1.0 } else { 0.0 };
-        let data = (0..size).map(|_| centre + spread * (rng.random::<f32>() - 0.5)).collect();
+        let data = (0..size)
+            .map(|_| centre + spread * (rng.random::<f32>() - 0.5))
+            .collect();
         (name, HostTensor { shape, data })
     };
     Weights(config.tensors().into_iter().map(&mut tensor).collect())

@@ -73,7 +73,12 @@ const STRANGE: [&str; 26] = [
 
 impl Mutator {
     pub(crate) fn new(seed: u64, iteration: u64) -> Self {
-        Self { rng: StdRng::seed_from_u64(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(iteration)) }
+        Self {
+            rng: StdRng::seed_from_u64(
+                seed.wrapping_mul(0x9E37_79B9_7F4A_7C15)
+                    .wrapping_add(iteration),
+            ),
+        }
     }
 
     pub(crate) fn below(&mut self, end: usize) -> usize {
@@ -107,7 +112,10 @@ impl Mutator {
             match self.below(9) {
                 _ if bytes.is_empty() => bytes.push(0),
                 0 => bytes[place] ^= 1 << self.below(8),
-                1 => bytes[place] = *self.choose(&[0, 1, 0x7F, 0x80, 0xFF, b'"', b'{', b'}', b'[', b',', b'\\']),
+                1 => {
+                    bytes[place] =
+                        *self.choose(&[0, 1, 0x7F, 0x80, 0xFF, b'"', b'{', b'}', b'[', b',', b'\\'])
+                }
                 2 | 3 => {
                     let width = *self.choose(&[2, 4, 8]);
                     let number = self.number().to_le_bytes();
@@ -131,7 +139,11 @@ impl Mutator {
                 }
                 _ => {
                     let number = self.number().to_string();
-                    let end = place + bytes[place..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+                    let end = place
+                        + bytes[place..]
+                            .iter()
+                            .take_while(|byte| byte.is_ascii_digit())
+                            .count();
                     bytes.splice(place..end, number.into_bytes());
                 }
             }
@@ -140,7 +152,9 @@ impl Mutator {
 
     /// Damages JSON value by value; what is no JSON is damaged as bytes.
     pub(crate) fn json(&mut self, bytes: &mut Vec<u8>, other: &[u8], words: &Words) {
-        let Ok(mut value) = serde_json::from_slice::<Value>(bytes) else { return self.bytes(bytes, other) };
+        let Ok(mut value) = serde_json::from_slice::<Value>(bytes) else {
+            return self.bytes(bytes, other);
+        };
         let mut raw = Vec::new();
         for _ in 0..=self.below(3) {
             self.damage(&mut value, &mut raw, words);
@@ -225,7 +239,9 @@ impl Mutator {
     fn long(&mut self, value: &Value) -> String {
         let times = *self.choose(&[2, 17, 257, 4097, 30_000]);
         match value {
-            Value::String(text) => Value::String(text.repeat(times.min(1 + 60_000 / text.len().max(1)))).to_string(),
+            Value::String(text) => {
+                Value::String(text.repeat(times.min(1 + 60_000 / text.len().max(1)))).to_string()
+            }
             Value::Number(number) => format!("{number}{}", "0".repeat(times)),
             _ => format!("[{}]", vec!["0"; times].join(",")),
         }
@@ -236,14 +252,23 @@ impl Mutator {
             Value::Number(number) => {
                 let number = number.as_f64().unwrap_or(0.0);
                 let factor = *self.choose(&[0.5, 2.0, -1.0, 1e3, 1e-3, 0.0]);
-                let moved = if self.one_in(2) { number + 1.0 } else { number * factor };
-                if moved.fract() == 0.0 && self.one_in(2) { format!("{moved:.0}") } else { format!("{moved:?}") }
+                let moved = if self.one_in(2) {
+                    number + 1.0
+                } else {
+                    number * factor
+                };
+                if moved.fract() == 0.0 && self.one_in(2) {
+                    format!("{moved:.0}")
+                } else {
+                    format!("{moved:?}")
+                }
             }
             Value::String(text) => {
                 let mut letters: Vec<char> = text.chars().collect();
                 let place = self.below(letters.len() + 1);
-                let letter =
-                    *self.choose(&['\0', 'é', '🙂', '\u{301}', '\u{FFFD}', '.', '/', '\\', '(', '[', '{', '*', ' ']);
+                let letter = *self.choose(&[
+                    '\0', 'é', '🙂', '\u{301}', '\u{FFFD}', '.', '/', '\\', '(', '[', '{', '*', ' ',
+                ]);
                 letters.insert(place.min(letters.len()), letter);
                 if self.one_in(3) {
                     letters.truncate(place);
@@ -257,7 +282,10 @@ impl Mutator {
 
     /// Damages a template word by word.
     pub(crate) fn jinja(&mut self, bytes: &mut Vec<u8>, other: &[u8], words: &Words) {
-        let (text, other) = (String::from_utf8_lossy(bytes).into_owned(), String::from_utf8_lossy(other).into_owned());
+        let (text, other) = (
+            String::from_utf8_lossy(bytes).into_owned(),
+            String::from_utf8_lossy(other).into_owned(),
+        );
         let (mut pieces, others) = (pieces(&text), pieces(&other));
         for _ in 0..=self.below(5) {
             let place = self.below(pieces.len());
@@ -288,14 +316,24 @@ impl Mutator {
 
     /// Damages the header of a safetensors file as JSON, and mostly tells its new length.
     pub(crate) fn safetensors(&mut self, bytes: &mut Vec<u8>, other: &[u8], words: &Words) {
-        let header = bytes.get(..8).and_then(|size| size.try_into().ok()).map_or(0, u64::from_le_bytes);
-        let end = usize::try_from(header).ok().and_then(|header| header.checked_add(8)).unwrap_or(usize::MAX);
+        let header = bytes
+            .get(..8)
+            .and_then(|size| size.try_into().ok())
+            .map_or(0, u64::from_le_bytes);
+        let end = usize::try_from(header)
+            .ok()
+            .and_then(|header| header.checked_add(8))
+            .unwrap_or(usize::MAX);
         if self.one_in(4) || end > bytes.len() {
             return self.bytes(bytes, other);
         }
         let mut json = bytes[8..end].to_vec();
         self.json(&mut json, other, words);
-        let told = if self.one_in(20) { self.number() } else { json.len() as u64 };
+        let told = if self.one_in(20) {
+            self.number()
+        } else {
+            json.len() as u64
+        };
         let mut data = bytes[end..].to_vec();
         if self.one_in(8) {
             self.bytes(&mut data, other);
@@ -321,7 +359,10 @@ impl Mutator {
     }
 
     fn damage_gguf(&mut self, gguf: &mut Gguf, other: &Gguf) {
-        let (value, tensor) = (self.below(gguf.values.len()), self.below(gguf.tensors.len()));
+        let (value, tensor) = (
+            self.below(gguf.values.len()),
+            self.below(gguf.tensors.len()),
+        );
         match self.below(12) {
             _ if gguf.values.is_empty() || gguf.tensors.is_empty() => {}
             0 => drop(gguf.values.remove(value)),
@@ -335,7 +376,8 @@ impl Mutator {
             }
             4 => {
                 let number =
-                    (*self.choose(&[0.0, -0.0, 1.0, -1.0, 1e-30, 1e30, f32::NAN, f32::INFINITY])).to_le_bytes();
+                    (*self.choose(&[0.0, -0.0, 1.0, -1.0, 1e-30, 1e30, f32::NAN, f32::INFINITY]))
+                        .to_le_bytes();
                 gguf.values[value].1 = [&6_u32.to_le_bytes()[..], &number].concat();
             }
             5 => self.bytes(&mut gguf.values[value].1, &[]),
@@ -344,7 +386,11 @@ impl Mutator {
             8 => {
                 let sizes = &mut gguf.tensors[tensor].sizes;
                 let place = self.below(sizes.len());
-                sizes[place] = if self.one_in(2) { self.number() } else { sizes[place].wrapping_mul(2) };
+                sizes[place] = if self.one_in(2) {
+                    self.number()
+                } else {
+                    sizes[place].wrapping_mul(2)
+                };
             }
             9 => gguf.tensors[tensor].code = self.below(42) as u32,
             10 => {

@@ -42,7 +42,10 @@ impl Gguf {
         for tensor in &self.tensors {
             bytes.extend(text(&tensor.name));
             bytes.extend((tensor.sizes.len() as u32).to_le_bytes());
-            tensor.sizes.iter().for_each(|size| bytes.extend(size.to_le_bytes()));
+            tensor
+                .sizes
+                .iter()
+                .for_each(|size| bytes.extend(size.to_le_bytes()));
             bytes.extend(tensor.code.to_le_bytes());
             bytes.extend((data.len() as u64).to_le_bytes());
             data.extend(&tensor.data);
@@ -66,7 +69,12 @@ impl Gguf {
             _ => elements * 4,
         };
         let data = (0..bytes).map(|place| (place * 7 % 60) as u8).collect();
-        self.tensors.push(GgufTensor { name: name.into(), sizes: sizes.into(), code, data });
+        self.tensors.push(GgufTensor {
+            name: name.into(),
+            sizes: sizes.into(),
+            code,
+            data,
+        });
     }
 }
 
@@ -84,14 +92,21 @@ fn number(value: u32) -> Vec<u8> {
 
 fn array(code: u32, items: &[Vec<u8>]) -> Vec<u8> {
     let count = (items.len() as u64).to_le_bytes();
-    tagged(9, &[&code.to_le_bytes()[..], &count, &items.concat()].concat())
+    tagged(
+        9,
+        &[&code.to_le_bytes()[..], &count, &items.concat()].concat(),
+    )
 }
 
 /// How byte-level vocabularies spell a byte.
 fn spelled(byte: u8) -> char {
     let itself = |byte: u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
     let others = (0..byte).filter(|other| !itself(*other)).count() as u32;
-    if itself(byte) { byte.into() } else { char::from_u32(256 + others).unwrap() }
+    if itself(byte) {
+        byte.into()
+    } else {
+        char::from_u32(256 + others).unwrap()
+    }
 }
 
 /// A vocabulary of bytes with merges.
@@ -108,11 +123,23 @@ fn byte_vocabulary(gguf: &mut Gguf) -> u64 {
         .collect();
     gguf.set("tokenizer.ggml.model", tagged(8, &text("gpt2")));
     gguf.set("tokenizer.ggml.pre", tagged(8, &text("smollm")));
-    gguf.set("tokenizer.ggml.tokens", array(8, &tokens.iter().map(|token| text(token)).collect::<Vec<_>>()));
+    gguf.set(
+        "tokenizer.ggml.tokens",
+        array(
+            8,
+            &tokens.iter().map(|token| text(token)).collect::<Vec<_>>(),
+        ),
+    );
     gguf.set("tokenizer.ggml.token_type", array(5, &types));
-    gguf.set("tokenizer.ggml.merges", array(8, &["g o", "Ġ g", "Ġ go"].map(text)));
+    gguf.set(
+        "tokenizer.ggml.merges",
+        array(8, &["g o", "Ġ g", "Ġ go"].map(text)),
+    );
     gguf.set("tokenizer.ggml.eos_token_id", number(260));
-    gguf.set("tokenizer.chat_template", tagged(8, &text(ChatTemplate::chatml().source())));
+    gguf.set(
+        "tokenizer.chat_template",
+        tagged(8, &text(ChatTemplate::chatml().source())),
+    );
     tokens.len() as u64
 }
 
@@ -122,10 +149,21 @@ fn piece_vocabulary(gguf: &mut Gguf) -> u64 {
     tokens.extend((0..=255_u8).map(|byte| format!("<0x{byte:02X}>")));
     tokens.extend(["og", "▁g", "go", "▁go", "▁", "g", "o"].map(String::from));
     let types = [vec![2_i32, 3, 3], vec![6; 256], vec![1; 7]].concat();
-    let types: Vec<Vec<u8>> = types.into_iter().map(|kind| kind.to_le_bytes().to_vec()).collect();
-    let scores: Vec<Vec<u8>> = (0..tokens.len()).map(|id| (-(id as f32)).to_le_bytes().to_vec()).collect();
+    let types: Vec<Vec<u8>> = types
+        .into_iter()
+        .map(|kind| kind.to_le_bytes().to_vec())
+        .collect();
+    let scores: Vec<Vec<u8>> = (0..tokens.len())
+        .map(|id| (-(id as f32)).to_le_bytes().to_vec())
+        .collect();
     gguf.set("tokenizer.ggml.model", tagged(8, &text("llama")));
-    gguf.set("tokenizer.ggml.tokens", array(8, &tokens.iter().map(|token| text(token)).collect::<Vec<_>>()));
+    gguf.set(
+        "tokenizer.ggml.tokens",
+        array(
+            8,
+            &tokens.iter().map(|token| text(token)).collect::<Vec<_>>(),
+        ),
+    );
     gguf.set("tokenizer.ggml.token_type", array(5, &types));
     gguf.set("tokenizer.ggml.scores", array(6, &scores));
     gguf.set("tokenizer.ggml.add_bos_token", tagged(7, &[1]));
@@ -139,7 +177,9 @@ const LLAMA: &str = "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'u
 /// One of every family, one of every vocabulary, plain numbers and blocks.
 pub(crate) fn ggufs() -> Vec<Gguf> {
     let made = [("llama", 0), ("qwen2", 8), ("minicpm", 2), ("llama", 1)];
-    made.into_iter().map(|(architecture, code)| gguf(architecture, code)).collect()
+    made.into_iter()
+        .map(|(architecture, code)| gguf(architecture, code))
+        .collect()
 }
 
 fn gguf(architecture: &str, code: u32) -> Gguf {
@@ -157,22 +197,37 @@ fn gguf(architecture: &str, code: u32) -> Gguf {
     ] {
         gguf.set(&format!("{architecture}.{key}"), number(size));
     }
-    gguf.set(&format!("{architecture}.attention.layer_norm_rms_epsilon"), tagged(6, &1e-5_f32.to_le_bytes()));
-    gguf.set(&format!("{architecture}.rope.freq_base"), tagged(6, &1e4_f32.to_le_bytes()));
+    gguf.set(
+        &format!("{architecture}.attention.layer_norm_rms_epsilon"),
+        tagged(6, &1e-5_f32.to_le_bytes()),
+    );
+    gguf.set(
+        &format!("{architecture}.rope.freq_base"),
+        tagged(6, &1e4_f32.to_le_bytes()),
+    );
     if architecture == "qwen2" {
         gguf.set("qwen2.rope.scaling.type", tagged(8, &text("yarn")));
         gguf.set("qwen2.rope.scaling.factor", tagged(6, &4_f32.to_le_bytes()));
         gguf.set("qwen2.rope.scaling.original_context_length", number(32));
     }
     let pieces = architecture == "minicpm" || code == 1;
-    let count = if pieces { piece_vocabulary(&mut gguf) } else { byte_vocabulary(&mut gguf) };
+    let count = if pieces {
+        piece_vocabulary(&mut gguf)
+    } else {
+        byte_vocabulary(&mut gguf)
+    };
     gguf.tensor("token_embd.weight", &[wide, count], code);
     gguf.tensor("output_norm.weight", &[wide], 0);
     gguf.tensor("blk.0.attn_norm.weight", &[wide], 0);
     gguf.tensor("blk.0.ffn_norm.weight", &[wide], 0);
-    for (part, rows) in
-        [("attn_q", wide), ("attn_k", 16), ("attn_v", 16), ("attn_output", wide), ("ffn_gate", wide), ("ffn_up", wide)]
-    {
+    for (part, rows) in [
+        ("attn_q", wide),
+        ("attn_k", 16),
+        ("attn_v", 16),
+        ("attn_output", wide),
+        ("ffn_gate", wide),
+        ("ffn_up", wide),
+    ] {
         gguf.tensor(&format!("blk.0.{part}.weight"), &[wide, rows], code);
     }
     gguf.tensor("blk.0.ffn_down.weight", &[wide, wide], code);
@@ -193,23 +248,40 @@ pub(crate) fn folders(place: &Path) -> Vec<Files> {
     let path = place.join("tokenizer.json");
     own.save(&path).unwrap();
     let own = std::fs::read(&path).unwrap();
-    let chatml = String::from_utf8_lossy(&own).replace("<|begin|>", "<|im_start|>").replace("<|end|>", "<|im_end|>");
+    let chatml = String::from_utf8_lossy(&own)
+        .replace("<|begin|>", "<|im_start|>")
+        .replace("<|end|>", "<|im_end|>");
     let path = place.join("model.gguf");
     std::fs::write(&path, gguf("minicpm", 2).bytes()).unwrap();
-    let pieces = GgufFile::open(&path).unwrap().tokenizer().unwrap().to_string();
-    let parts: Files = PARTS.iter().map(|(name, text)| ((*name).to_string(), text.as_bytes().to_vec())).collect();
+    let pieces = GgufFile::open(&path)
+        .unwrap()
+        .tokenizer()
+        .unwrap()
+        .to_string();
+    let parts: Files = PARTS
+        .iter()
+        .map(|(name, text)| ((*name).to_string(), text.as_bytes().to_vec()))
+        .collect();
 
     let mut hearths = Files::from([("tokenizer.json".to_string(), own)]);
-    hearths.insert("hearth.json".into(), b"{\"text_versions\":[\"2.1.1\"]}".to_vec());
+    hearths.insert(
+        "hearth.json".into(),
+        b"{\"text_versions\":[\"2.1.1\"]}".to_vec(),
+    );
     add_weights(&mut hearths, Family::Llama, place, false);
     let mut checkpoint = Files::from([("tokenizer.json".to_string(), chatml.into_bytes())]);
     checkpoint.extend(parts);
-    checkpoint.insert("chat_template.jinja".into(), ChatTemplate::chatml().source().into());
+    checkpoint.insert(
+        "chat_template.jinja".into(),
+        ChatTemplate::chatml().source().into(),
+    );
     add_weights(&mut checkpoint, Family::Qwen2, place, true);
     let mut plain = Files::from([("tokenizer.json".to_string(), pieces.into_bytes())]);
-    let settings =
-        json!({"bos_token": "<s>", "eos_token": {"content": "</s>", "special": true}, "chat_template": LLAMA});
-    plain.insert("tokenizer_config.json".into(), settings.to_string().into_bytes());
+    let settings = json!({"bos_token": "<s>", "eos_token": {"content": "</s>", "special": true}, "chat_template": LLAMA});
+    plain.insert(
+        "tokenizer_config.json".into(),
+        settings.to_string().into_bytes(),
+    );
     add_weights(&mut plain, Family::MiniCpm, place, false);
     vec![hearths, checkpoint, plain]
 }
@@ -222,8 +294,14 @@ const PARTS: [(&str, &str); 3] = [
         "chat_template":[{"name":"default","template":"{{ messages }}"},{"name":"tool","template":"{% for"}],
         "model_max_length":2048}"#,
     ),
-    ("generation_config.json", r#"{"eos_token_id":[0,2],"temperature":0.7,"do_sample":true}"#),
-    ("special_tokens_map.json", r#"{"eos_token":"<|im_end|>","additional_special_tokens":["<|im_start|>"]}"#),
+    (
+        "generation_config.json",
+        r#"{"eos_token_id":[0,2],"temperature":0.7,"do_sample":true}"#,
+    ),
+    (
+        "special_tokens_map.json",
+        r#"{"eos_token":"<|im_end|>","additional_special_tokens":["<|im_start|>"]}"#,
+    ),
 ];
 
 fn add_weights(files: &mut Files, family: Family, place: &Path, shards: bool) {
@@ -266,9 +344,23 @@ fn add_weights(files: &mut Files, family: Family, place: &Path, shards: bool) {
         std::fs::read(&path).unwrap()
     };
     if shards {
-        weights.0.insert("spare".into(), HostTensor { shape: vec![0, 3], data: vec![] });
-        let second = Weights(weights.0.split_off("model.layers.0.self_attn.k_proj.weight"));
-        let mut map: BTreeMap<&String, &str> = weights.0.keys().map(|name| (name, "model-1.safetensors")).collect();
+        weights.0.insert(
+            "spare".into(),
+            HostTensor {
+                shape: vec![0, 3],
+                data: vec![],
+            },
+        );
+        let second = Weights(
+            weights
+                .0
+                .split_off("model.layers.0.self_attn.k_proj.weight"),
+        );
+        let mut map: BTreeMap<&String, &str> = weights
+            .0
+            .keys()
+            .map(|name| (name, "model-1.safetensors"))
+            .collect();
         map.extend(second.0.keys().map(|name| (name, "model-2.safetensors")));
         let index = json!({"metadata": {"total_size": 1}, "weight_map": map}).to_string();
         files.insert("model.safetensors.index.json".into(), index.into_bytes());
@@ -277,14 +369,22 @@ fn add_weights(files: &mut Files, family: Family, place: &Path, shards: bool) {
     } else {
         files.insert("model.safetensors".into(), bytes(&weights));
     }
-    files.insert("config.json".into(), Value::Object(config.to_hugging_face()).to_string().into_bytes());
+    files.insert(
+        "config.json".into(),
+        Value::Object(config.to_hugging_face())
+            .to_string()
+            .into_bytes(),
+    );
 }
 
 /// Real templates, as the tests of templates know them.
 pub(crate) fn templates() -> Vec<Vec<u8>> {
-    let golden: Value = serde_json::from_str(include_str!("../golden/chat_templates.json")).unwrap();
+    let golden: Value =
+        serde_json::from_str(include_str!("../golden/chat_templates.json")).unwrap();
     let sources = golden["templates"].as_array().unwrap().iter();
-    sources.map(|template| template["source"].as_str().unwrap().as_bytes().to_vec()).collect()
+    sources
+        .map(|template| template["source"].as_str().unwrap().as_bytes().to_vec())
+        .collect()
 }
 
 /// What a damaged file may say.

@@ -1,7 +1,12 @@
 //! A small HTTP server on loopback that answers as a test tells it, and remembers what it was asked: shared by tests of
 //! several crates.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "every test takes what it needs, and may panic")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "every test takes what it needs, and may panic"
+)]
 
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -34,17 +39,27 @@ pub struct Said {
 
 impl Said {
     pub fn new(status: u16, body: impl ToString) -> Self {
-        Self { status, retry_after: None, body: body.to_string(), delay: Duration::ZERO }
+        Self {
+            status,
+            retry_after: None,
+            body: body.to_string(),
+            delay: Duration::ZERO,
+        }
     }
 
     /// A whole completion.
     pub fn completion(text: &str) -> Self {
-        Self::choice(json!({"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}))
+        Self::choice(
+            json!({"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}),
+        )
     }
 
     /// A choice with all its fields.
     pub fn choice(choice: Value) -> Self {
-        Self::new(200, json!({"object": "chat.completion", "choices": [choice]}))
+        Self::new(
+            200,
+            json!({"object": "chat.completion", "choices": [choice]}),
+        )
     }
 }
 
@@ -106,7 +121,11 @@ impl Server {
                 std::thread::spawn(move || shared.serve(stream.unwrap()).ok());
             }
         });
-        Self { address, shared, thread: Some(thread) }
+        Self {
+            address,
+            shared,
+            thread: Some(thread),
+        }
     }
 
     /// `openai:http://127.0.0.1:PORT/v1#m`
@@ -121,7 +140,10 @@ impl Server {
 
     /// The requests of turns, without the first questions.
     pub fn turns(&self) -> Vec<Heard> {
-        self.heard().into_iter().filter(|heard| heard.line.starts_with("POST") && !heard.is_probe()).collect()
+        self.heard()
+            .into_iter()
+            .filter(|heard| heard.line.starts_with("POST") && !heard.is_probe())
+            .collect()
     }
 
     /// The most requests that were answered at one time.
@@ -144,12 +166,22 @@ impl Shared {
         let heard = hear(&stream)?;
         self.heard.lock().unwrap().push(heard.clone());
         let is_turn = heard.line.starts_with("POST") && !heard.is_probe();
-        let number = if is_turn { self.turns.fetch_add(1, Ordering::SeqCst) } else { 0 };
-        self.busiest.fetch_max(self.busy.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        let number = if is_turn {
+            self.turns.fetch_add(1, Ordering::SeqCst)
+        } else {
+            0
+        };
+        self.busiest.fetch_max(
+            self.busy.fetch_add(1, Ordering::SeqCst) + 1,
+            Ordering::SeqCst,
+        );
         let said = (self.handler)(number, &heard);
         std::thread::sleep(said.delay);
         self.busy.fetch_sub(1, Ordering::SeqCst);
-        let wait = said.retry_after.map(|seconds| format!("Retry-After: {seconds}\r\n")).unwrap_or_default();
+        let wait = said
+            .retry_after
+            .map(|seconds| format!("Retry-After: {seconds}\r\n"))
+            .unwrap_or_default();
         let Said { status, body, .. } = said;
         let length = body.len();
         write!(
@@ -167,7 +199,9 @@ fn hear(stream: &TcpStream) -> std::io::Result<Heard> {
     loop {
         let mut line = String::new();
         reader.read_line(&mut line)?;
-        let Some((name, value)) = line.trim_end().split_once(": ") else { break };
+        let Some((name, value)) = line.trim_end().split_once(": ") else {
+            break;
+        };
         match name.to_lowercase().as_str() {
             "authorization" => authorization = Some(value.to_string()),
             "content-length" => length = value.parse().unwrap(),
@@ -177,5 +211,10 @@ fn hear(stream: &TcpStream) -> std::io::Result<Heard> {
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
     let line = first.trim_end().trim_end_matches(" HTTP/1.1").to_string();
-    Ok(Heard { line, authorization, body: serde_json::from_slice(&body).unwrap_or_default(), at: Instant::now() })
+    Ok(Heard {
+        line,
+        authorization,
+        body: serde_json::from_slice(&body).unwrap_or_default(),
+        at: Instant::now(),
+    })
 }

@@ -52,12 +52,23 @@ impl Relaxed {
         };
         let operators = grounded.actions.len();
         for operator in 0..operators {
-            let (conditions, effects) = (grounded.conditions.get(operator), grounded.effects.get(operator));
+            let (conditions, effects) = (
+                grounded.conditions.get(operator),
+                grounded.effects.get(operator),
+            );
             let plain = effects.iter().filter(|effect| effect.condition == ALWAYS);
-            relaxed.push(operator as u32, conditions.to_vec(), plain.map(|effect| effect.setting).collect());
+            relaxed.push(
+                operator as u32,
+                conditions.to_vec(),
+                plain.map(|effect| effect.setting).collect(),
+            );
             for effect in effects.iter().filter(|effect| effect.condition != ALWAYS) {
                 let own = grounded.effect_conditions.get(effect.condition as usize);
-                relaxed.push(operator as u32, [conditions, own].concat(), vec![effect.setting]);
+                relaxed.push(
+                    operator as u32,
+                    [conditions, own].concat(),
+                    vec![effect.setting],
+                );
             }
         }
         for (conjunction, atom) in grounded.supports.iter().enumerate() {
@@ -88,7 +99,11 @@ impl Relaxed {
             for rule in makers.get(fact as usize) {
                 if !std::mem::replace(&mut leads[*rule as usize], true) {
                     let conditions = self.conditions.get(*rule as usize).iter();
-                    open.extend(conditions.filter(|asked| !std::mem::replace(&mut is_asked[**asked as usize], true)));
+                    open.extend(
+                        conditions.filter(|asked| {
+                            !std::mem::replace(&mut is_asked[**asked as usize], true)
+                        }),
+                    );
                 }
             }
         }
@@ -96,7 +111,11 @@ impl Relaxed {
         let conditions = std::mem::take(&mut self.conditions);
         let effects = std::mem::take(&mut self.effects);
         for rule in (0..all.len()).filter(|rule| leads[*rule]) {
-            let asked = effects.get(rule).iter().copied().filter(|effect| is_asked[*effect as usize]);
+            let asked = effects
+                .get(rule)
+                .iter()
+                .copied()
+                .filter(|effect| is_asked[*effect as usize]);
             self.push(all[rule], conditions.get(rule).to_vec(), asked.collect());
         }
         self.watchers = by_fact(facts, &self.conditions);
@@ -129,8 +148,14 @@ impl Relaxed {
         let mut costs = vec![NONE; facts];
         let mut supporters = vec![GIVEN; facts];
         let mut queue = BinaryHeap::new();
-        let mut sums: Vec<(u32, u32)> = (0..self.operators.len()).map(|rule| (self.unmet(rule), 0)).collect();
-        let fires = |rule: u32, sum: u32, costs: &mut [u32], supporters: &mut [u32], queue: &mut BinaryHeap<_>| {
+        let mut sums: Vec<(u32, u32)> = (0..self.operators.len())
+            .map(|rule| (self.unmet(rule), 0))
+            .collect();
+        let fires = |rule: u32,
+                     sum: u32,
+                     costs: &mut [u32],
+                     supporters: &mut [u32],
+                     queue: &mut BinaryHeap<_>| {
             let cost = sum + u32::from(self.operators[rule as usize] != NONE);
             for effect in self.effects.get(rule as usize) {
                 if cost < costs[*effect as usize] {
@@ -178,7 +203,10 @@ impl Relaxed {
 fn by_fact(facts: usize, lists: &Lists<Setting>) -> Lists<u32> {
     let mut of: Vec<Vec<u32>> = vec![Vec::new(); facts];
     for rule in 0..lists.len() {
-        lists.get(rule).iter().for_each(|fact| of[*fact as usize].push(rule as u32));
+        lists
+            .get(rule)
+            .iter()
+            .for_each(|fact| of[*fact as usize].push(rule as u32));
     }
     let mut by_fact = Lists::default();
     of.into_iter().for_each(|rules| by_fact.push(rules));
@@ -194,11 +222,17 @@ struct Node {
 
 /// Commands to the goal from a state in which it does not hold; see the head of this file.
 pub(crate) fn to_goal(game: &NativeGame, relaxed: &Relaxed, state: &State) -> usize {
-    let Some(plan) = relaxed.plan(game.truth(state)) else { return usize::MAX };
+    let Some(plan) = relaxed.plan(game.truth(state)) else {
+        return usize::MAX;
+    };
     let estimate = plan.len().max(1);
     let mut seen: FxHashSet<Box<[u64]>> = FxHashSet::default();
     seen.insert(game.truth(state).into());
-    let mut nodes = vec![Node { state: state.clone(), commands: 0, relaxed: plan }];
+    let mut nodes = vec![Node {
+        state: state.clone(),
+        commands: 0,
+        relaxed: plan,
+    }];
     let mut open = BinaryHeap::from([Reverse((estimate, estimate, 0))]);
     while let Some(Reverse((_, _, index))) = open.pop() {
         if game.won(&nodes[index].state) {
@@ -208,17 +242,29 @@ pub(crate) fn to_goal(game: &NativeGame, relaxed: &Relaxed, state: &State) -> us
             if nodes.len() >= STATE_LIMIT {
                 break;
             }
-            let Node { state, commands, .. } = &nodes[index];
-            let Some(command) = game.command_of(state, operator) else { continue };
+            let Node {
+                state, commands, ..
+            } = &nodes[index];
+            let Some(command) = game.command_of(state, operator) else {
+                continue;
+            };
             let (mut next, commands) = (state.clone(), commands + 1);
             game.apply(&mut next, command);
             if !seen.insert(game.truth(&next).into()) {
                 continue;
             }
-            let plan = if game.won(&next) { Some(Vec::new()) } else { relaxed.plan(game.truth(&next)) };
+            let plan = if game.won(&next) {
+                Some(Vec::new())
+            } else {
+                relaxed.plan(game.truth(&next))
+            };
             let Some(plan) = plan else { continue };
             open.push(Reverse((commands + plan.len(), plan.len(), nodes.len())));
-            nodes.push(Node { state: next, commands, relaxed: plan });
+            nodes.push(Node {
+                state: next,
+                commands,
+                relaxed: plan,
+            });
         }
     }
     estimate

@@ -103,7 +103,11 @@ impl NativeGame {
         let objects = displayed
             .into_iter()
             .zip(&problem.objects)
-            .map(|(name, (id, type_id))| ObjectText { name, id: id.clone(), type_id: *type_id })
+            .map(|(name, (id, type_id))| ObjectText {
+                name,
+                id: id.clone(),
+                type_id: *type_id,
+            })
             .collect();
         let types_of = |action: &Action| action.slot_types[..action.parameters.len()].to_vec();
         let parameter_types = domain.actions.iter().map(types_of).collect();
@@ -121,7 +125,12 @@ impl NativeGame {
             parameter_types,
             operators_of: Lists::default(),
             layout: Layout::default(),
-            initial: State { game: 0, words: Box::new([]), unmet: Box::new([]), counts: Box::new([]) },
+            initial: State {
+                game: 0,
+                words: Box::new([]),
+                unmet: Box::new([]),
+                counts: Box::new([]),
+            },
             walkthrough,
             readers,
             fingerprint: OnceLock::new(),
@@ -147,7 +156,9 @@ impl NativeGame {
             // Objects beyond the eighth place used do not fit the key; such a template is told afresh.
             let places = &used[usize::from(action)];
             let fits = places.len() <= 8;
-            let key = places.iter().fold(0u128, |key, place| key << 16 | u128::from(parameters[usize::from(*place)]));
+            let key = places.iter().fold(0u128, |key, place| {
+                key << 16 | u128::from(parameters[usize::from(*place)])
+            });
             let text = match known.get(&(action, key)) {
                 Some(text) if fits => *text,
                 _ => {
@@ -173,28 +184,44 @@ impl NativeGame {
             }
             command_of[text as usize] = self.commands.ends.len() as u32 - 1;
         }
-        self.targets = text_of.into_iter().map(|text| command_of[text as usize]).collect();
+        self.targets = text_of
+            .into_iter()
+            .map(|text| command_of[text as usize])
+            .collect();
         let mut by_command: Vec<u32> = (0..operators as u32).collect();
         by_command.sort_by_key(|operator| self.targets[*operator as usize]);
-        let mut groups = by_command.chunk_by(|a, b| self.targets[*a as usize] == self.targets[*b as usize]);
+        let mut groups =
+            by_command.chunk_by(|a, b| self.targets[*a as usize] == self.targets[*b as usize]);
         for _ in 0..self.commands.ends.len() {
-            self.operators_of.push(groups.next().unwrap_or_default().iter().copied());
+            self.operators_of
+                .push(groups.next().unwrap_or_default().iter().copied());
         }
         let commands = self.commands.ends.len() as u32;
         let fluents = self.grounded.fluents as u32;
-        self.targets.extend(self.grounded.supports.iter().map(|atom| commands + atom - fluents));
+        self.targets.extend(
+            self.grounded
+                .supports
+                .iter()
+                .map(|atom| commands + atom - fluents),
+        );
         Ok(())
     }
 
     /// By action: the parameters its command template looks at.
     fn template_places(&self) -> Result<Vec<Vec<u16>>, Fault> {
         let mut present = vec![false; self.domain.actions.len()];
-        self.grounded.actions.iter().for_each(|action| present[usize::from(*action)] = true);
+        self.grounded
+            .actions
+            .iter()
+            .for_each(|action| present[usize::from(*action)] = true);
         let mut used = Vec::with_capacity(present.len());
         for (index, action) in self.domain.actions.iter().enumerate() {
             let Some(texts) = &self.program.actions[index] else {
                 if present[index] {
-                    return Err(Fault::new(0, format!("the grammar has no action {:?}", action.name)));
+                    return Err(Fault::new(
+                        0,
+                        format!("the grammar has no action {:?}", action.name),
+                    ));
                 }
                 used.push(Vec::new());
                 continue;
@@ -202,21 +229,46 @@ impl NativeGame {
             if present[index] && !self.narrator.is_fixed(&texts.template) {
                 return Err(Fault::new(
                     0,
-                    format!("the template of action {:?} looks at facts that change", action.name),
+                    format!(
+                        "the template of action {:?} looks at facts that change",
+                        action.name
+                    ),
                 ));
             }
-            used.push(self.program.places_used(&texts.template, action.parameters.len()));
+            used.push(
+                self.program
+                    .places_used(&texts.template, action.parameters.len()),
+            );
         }
         Ok(used)
     }
 
-    fn tell_command(&self, operator: usize, text: &mut String, work: &mut u32) -> Result<(), Fault> {
+    fn tell_command(
+        &self,
+        operator: usize,
+        text: &mut String,
+        work: &mut u32,
+    ) -> Result<(), Fault> {
         let action = usize::from(self.grounded.actions[operator]);
-        let template = self.program.actions[action].as_ref().map_or(&[][..], |texts| &texts.template);
-        let told = Told { holds: &[], made_false: &[] };
-        let fault =
-            |reason| Fault::new(0, format!("the template of action {:?}: {reason}", self.domain.actions[action].name));
-        self.narrator.tell(told, template, self.frame(operator), text, work).map_err(fault)
+        let template = self.program.actions[action]
+            .as_ref()
+            .map_or(&[][..], |texts| &texts.template);
+        let told = Told {
+            holds: &[],
+            made_false: &[],
+        };
+        let fault = |reason| {
+            Fault::new(
+                0,
+                format!(
+                    "the template of action {:?}: {reason}",
+                    self.domain.actions[action].name
+                ),
+            )
+        };
+        self.narrator
+            .tell(told, template, self.frame(operator), text, work)
+            .map_err(fault)
     }
 
     /// The objects of an operator as a text sees them.
@@ -224,9 +276,19 @@ impl NativeGame {
         let types = &self.parameter_types[usize::from(self.grounded.actions[operator])];
         let see = |(object, declared): (&u16, &Option<TypeId>)| {
             let own = self.narrator.objects[usize::from(*object)].type_id;
-            if *declared == Some(own) { *object } else { *object | FOREIGN }
+            if *declared == Some(own) {
+                *object
+            } else {
+                *object | FOREIGN
+            }
         };
-        self.grounded.parameters.get(operator).iter().zip(types).map(see).collect()
+        self.grounded
+            .parameters
+            .get(operator)
+            .iter()
+            .zip(types)
+            .map(see)
+            .collect()
     }
 
     fn watch(&mut self) {
@@ -234,7 +296,10 @@ impl NativeGame {
         let mut count = vec![0u32; atoms];
         let conditions = &self.grounded.conditions;
         for owner in 0..conditions.len() {
-            conditions.get(owner).iter().for_each(|wanted| count[(wanted >> 1) as usize] += 1);
+            conditions
+                .get(owner)
+                .iter()
+                .for_each(|wanted| count[(wanted >> 1) as usize] += 1);
         }
         let mut starts = Vec::with_capacity(atoms + 1);
         let mut total = 0;
@@ -263,10 +328,21 @@ impl NativeGame {
         let made_false = holds + words(self.grounded.fluents);
         let commands = made_false + words(self.grounded.fluents);
         let end = commands + words(self.commands.ends.len());
-        self.layout = Layout { holds, made_false, commands, end };
+        self.layout = Layout {
+            holds,
+            made_false,
+            commands,
+            end,
+        };
         let conditions = &self.grounded.conditions;
         let unmet: Box<[u16]> = (0..conditions.len())
-            .map(|owner| conditions.get(owner).iter().filter(|wanted| *wanted & 1 == 1).count() as u16)
+            .map(|owner| {
+                conditions
+                    .get(owner)
+                    .iter()
+                    .filter(|wanted| *wanted & 1 == 1)
+                    .count() as u16
+            })
             .collect();
         let mut state = State {
             game: self.number,
@@ -275,8 +351,11 @@ impl NativeGame {
             counts: vec![0; self.commands.ends.len() + self.grounded.derived].into(),
         };
         // Count first, then tell: what a derived atom sets off must find every counter right.
-        let idle: Vec<usize> = (0..conditions.len()).filter(|owner| state.unmet[*owner] == 0).collect();
-        idle.iter().for_each(|owner| state.counts[self.targets[*owner] as usize] += 1);
+        let idle: Vec<usize> = (0..conditions.len())
+            .filter(|owner| state.unmet[*owner] == 0)
+            .collect();
+        idle.iter()
+            .for_each(|owner| state.counts[self.targets[*owner] as usize] += 1);
         for target in 0..state.counts.len() {
             if state.counts[target] > 0 {
                 self.switch(&mut state, target, true);
@@ -330,7 +409,10 @@ impl NativeGame {
     /// The numbers of the admissible commands, ascending, which is byte order.
     pub fn admissible<'a>(&self, state: &'a State) -> impl Iterator<Item = usize> + use<'a> {
         let words = &state.words[self.layout.commands..self.layout.end];
-        words.iter().enumerate().flat_map(|(index, word)| Bits(*word).map(move |bit| index * 64 + bit))
+        words
+            .iter()
+            .enumerate()
+            .flat_map(|(index, word)| Bits(*word).map(move |bit| index * 64 + bit))
     }
 
     /// The admissible commands in byte order, without doubles.
@@ -354,7 +436,9 @@ impl NativeGame {
             return None;
         }
         let operators = self.operators_of.get(command);
-        let operator = *operators.iter().find(|operator| state.unmet[**operator as usize] == 0)?;
+        let operator = *operators
+            .iter()
+            .find(|operator| state.unmet[**operator as usize] == 0)?;
         self.run(state, self.grounded.effects.get(operator as usize));
         Some(Operator(operator))
     }
@@ -370,7 +454,9 @@ impl NativeGame {
             set_bit(&mut state.words[self.layout.made_false..], atom, !value);
         }
         if effects.iter().all(|effect| effect.condition == ALWAYS) {
-            effects.iter().for_each(|effect| self.change(state, effect.setting));
+            effects
+                .iter()
+                .for_each(|effect| self.change(state, effect.setting));
             return;
         }
         // Conditions look at the state before; what is both deleted and added is there afterwards.
@@ -383,7 +469,11 @@ impl NativeGame {
                     .iter()
                     .all(|s| holds(&state.words, *s))
         };
-        let mut fired: Vec<Setting> = effects.iter().filter(fires).map(|effect| effect.setting).collect();
+        let mut fired: Vec<Setting> = effects
+            .iter()
+            .filter(fires)
+            .map(|effect| effect.setting)
+            .collect();
         fired.sort_unstable_by_key(|setting| setting & 1);
         for setting in &fired {
             if setting & 1 == 1 || !fired.contains(&(setting | 1)) {
@@ -433,9 +523,16 @@ impl NativeGame {
 
     fn switch(&self, state: &mut State, target: usize, value: bool) {
         match target.checked_sub(self.commands.ends.len()) {
-            None => set_bit(&mut state.words[self.layout.commands..], target as u32, value),
+            None => set_bit(
+                &mut state.words[self.layout.commands..],
+                target as u32,
+                value,
+            ),
             // Depth is that of nested quantifiers.
-            Some(derived) => self.change(state, setting((self.grounded.fluents + derived) as u32, value)),
+            Some(derived) => self.change(
+                state,
+                setting((self.grounded.fluents + derived) as u32, value),
+            ),
         }
     }
 
@@ -460,12 +557,24 @@ impl NativeGame {
     pub fn feedback(&self, state: &State, operator: Operator) -> Result<String, String> {
         let operator = operator.0 as usize;
         let texts = self.program.actions[usize::from(self.grounded.actions[operator])].as_ref();
-        self.tell(state, texts.map_or(&[], |texts| &texts.feedback), self.frame(operator))
+        self.tell(
+            state,
+            texts.map_or(&[], |texts| &texts.feedback),
+            self.frame(operator),
+        )
     }
 
     fn tell(&self, state: &State, pieces: &[Piece], frame: Vec<u16>) -> Result<String, String> {
-        let Layout { holds, made_false, commands, .. } = self.layout;
-        let told = Told { holds: &state.words[holds..made_false], made_false: &state.words[made_false..commands] };
+        let Layout {
+            holds,
+            made_false,
+            commands,
+            ..
+        } = self.layout;
+        let told = Told {
+            holds: &state.words[holds..made_false],
+            made_false: &state.words[made_false..commands],
+        };
         let mut text = String::with_capacity(128);
         self.narrator.tell(told, pieces, frame, &mut text, &mut 0)?;
         Ok(text)
@@ -474,7 +583,12 @@ impl NativeGame {
     /// What `#task#` says in the opening, where the grammar has that symbol.
     #[must_use]
     pub fn task_sentence(&self) -> Option<String> {
-        self.tell(&self.initial, &[Piece::Call(self.program.task?)], Vec::new()).ok()
+        self.tell(
+            &self.initial,
+            &[Piece::Call(self.program.task?)],
+            Vec::new(),
+        )
+        .ok()
     }
 
     /// The plan that came with the game.
@@ -498,7 +612,9 @@ impl NativeGame {
         self.assert_own(state);
         let objects = &self.narrator.objects;
         let new = || Fingerprint::new(&self.domain, &self.grounded, objects, &self.readers);
-        self.fingerprint.get_or_init(new).hash(self.facts(state), self.facts(&self.initial))
+        self.fingerprint
+            .get_or_init(new)
+            .hash(self.facts(state), self.facts(&self.initial))
     }
 
     /// An estimate of the fewest commands from a state to the goal: the length of a plan that leads there, so that there
@@ -513,7 +629,11 @@ impl NativeGame {
         if self.won(state) {
             return 0;
         }
-        distance::to_goal(self, self.relaxed.get_or_init(|| Relaxed::new(&self.grounded)), state)
+        distance::to_goal(
+            self,
+            self.relaxed.get_or_init(|| Relaxed::new(&self.grounded)),
+            state,
+        )
     }
 
     /// The truth of fluents and derived atoms.
@@ -528,25 +648,44 @@ impl NativeGame {
 
     /// By fluent: whether it is true, told to hold, told to have been made false. Behind the first stand derived atoms.
     fn facts<'a>(&self, state: &'a State) -> [&'a [u64]; 3] {
-        let Layout { holds, made_false, commands, .. } = self.layout;
-        [&state.words[..holds], &state.words[holds..made_false], &state.words[made_false..commands]]
+        let Layout {
+            holds,
+            made_false,
+            commands,
+            ..
+        } = self.layout;
+        [
+            &state.words[..holds],
+            &state.words[holds..made_false],
+            &state.words[made_false..commands],
+        ]
     }
 
     /// The facts of a predicate, by its lower-case name, that hold at the start: the display names of their objects.
     /// There are none of a predicate that the domain does not have.
     pub fn initial_facts(&self, predicate: &str) -> impl Iterator<Item = Vec<&str>> {
-        let table = self.domain.predicate_ids.get(predicate).map(|id| &self.grounded.tables[usize::from(*id)]);
+        let table = self
+            .domain
+            .predicate_ids
+            .get(predicate)
+            .map(|id| &self.grounded.tables[usize::from(*id)]);
         table.into_iter().flat_map(move |table| {
-            let holds = |row: &usize| !table.fluent || self.grounded.initial[table.atoms[*row] as usize];
+            let holds =
+                |row: &usize| !table.fluent || self.grounded.initial[table.atoms[*row] as usize];
             let name = |object: &u16| self.narrator.objects[usize::from(*object)].name.as_str();
-            (0..table.count()).filter(holds).map(move |row| table.row(row).iter().map(name).collect())
+            (0..table.count())
+                .filter(holds)
+                .map(move |row| table.row(row).iter().map(name).collect())
         })
     }
 
     /// How many operators and atoms the game came to.
     #[must_use]
     pub fn size(&self) -> (usize, usize) {
-        (self.grounded.actions.len(), self.grounded.fluents + self.grounded.derived)
+        (
+            self.grounded.actions.len(),
+            self.grounded.fluents + self.grounded.derived,
+        )
     }
 }
 

@@ -23,7 +23,11 @@ pub(crate) struct Readers {
 }
 
 /// By predicate, who asks for its facts.
-pub(crate) fn readers(domain: &Domain, problem: &Problem, program: &super::grammar::Program) -> Vec<Readers> {
+pub(crate) fn readers(
+    domain: &Domain,
+    problem: &Problem,
+    program: &super::grammar::Program,
+) -> Vec<Readers> {
     let mut readers = vec![Readers::default(); domain.predicates.len()];
     let mut read = |branch: &Branch| {
         for literal in &branch.literals {
@@ -34,13 +38,25 @@ pub(crate) fn readers(domain: &Domain, problem: &Problem, program: &super::gramm
     };
     for action in &domain.actions {
         action.branches.iter().for_each(&mut read);
-        action.effects.iter().flat_map(|effect| &*effect.conditions).for_each(&mut read);
+        action
+            .effects
+            .iter()
+            .flat_map(|effect| &*effect.conditions)
+            .for_each(&mut read);
     }
-    let axioms = domain.axioms.iter().chain(&problem.goal_axioms).chain([&problem.goal]);
+    let axioms = domain
+        .axioms
+        .iter()
+        .chain(&problem.goal_axioms)
+        .chain([&problem.goal]);
     axioms.flat_map(|axiom| &axiom.branches).for_each(&mut read);
     for pattern in &program.patterns {
         let readers = &mut readers[usize::from(pattern.predicate)];
-        if pattern.negated { readers.negations = true } else { readers.texts = true }
+        if pattern.negated {
+            readers.negations = true
+        } else {
+            readers.texts = true
+        }
     }
     readers
 }
@@ -60,13 +76,22 @@ pub(crate) struct Fingerprint {
 const SHAPES: [u64; 3] = [1, 2, 3];
 
 impl Fingerprint {
-    pub(crate) fn new(domain: &Domain, grounded: &Grounded, objects: &[ObjectText], readers: &[Readers]) -> Self {
+    pub(crate) fn new(
+        domain: &Domain,
+        grounded: &Grounded,
+        objects: &[ObjectText],
+        readers: &[Readers],
+    ) -> Self {
         let words = grounded.fluents.div_ceil(64);
         let mut masks = [(); 3].map(|()| vec![0u64; words].into_boxed_slice());
         let mut marks = vec![0; grounded.fluents].into_boxed_slice();
         let mut initial = 0;
         for (predicate, (table, readers)) in grounded.tables.iter().zip(readers).enumerate() {
-            let Readers { rules, texts, negations } = *readers;
+            let Readers {
+                rules,
+                texts,
+                negations,
+            } = *readers;
             if !(rules || texts || negations) {
                 continue;
             }
@@ -75,7 +100,10 @@ impl Fingerprint {
                 initial ^= if texts { shaped(mark, SHAPES[1]) } else { 0 };
             };
             for row in 0..table.count() {
-                let ids = table.row(row).iter().map(|object| objects[usize::from(*object)].id.as_str());
+                let ids = table
+                    .row(row)
+                    .iter()
+                    .map(|object| objects[usize::from(*object)].id.as_str());
                 let mark = mark(&domain.predicates[predicate].name, ids);
                 let Some(&atom) = table.atoms.get(row) else {
                     at_start(mark); // it never changes
@@ -90,7 +118,11 @@ impl Fingerprint {
                 }
             }
         }
-        Self { initial, marks, masks }
+        Self {
+            initial,
+            marks,
+            masks,
+        }
     }
 
     /// The hash of the state of these bits: by fluent, whether it is true, told to hold, told to have been made false; now
@@ -110,8 +142,12 @@ impl Fingerprint {
 
 /// FNV-1a (64 bits) over the predicate and the objects, a zero byte after each.
 fn mark<'a>(predicate: &'a str, objects: impl Iterator<Item = &'a str>) -> u64 {
-    let bytes = std::iter::once(predicate).chain(objects).flat_map(|name| name.bytes().chain([0]));
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    let bytes = std::iter::once(predicate)
+        .chain(objects)
+        .flat_map(|name| name.bytes().chain([0]));
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// Spreads a mark over all bits (splitmix64's finish), so that marks of similar names do not cancel out.
@@ -130,8 +166,14 @@ mod tests {
     /// hashes, so these numbers stay.
     #[test]
     fn a_mark_is_the_same_number_everywhere() {
-        assert_eq!(mark("a", [].into_iter()), 0xaf63_dc4c_8601_ec8c_u64.wrapping_mul(0x0100_0000_01b3));
-        assert_ne!(mark("in", ["ab", "c"].into_iter()), mark("in", ["a", "bc"].into_iter()));
+        assert_eq!(
+            mark("a", [].into_iter()),
+            0xaf63_dc4c_8601_ec8c_u64.wrapping_mul(0x0100_0000_01b3)
+        );
+        assert_ne!(
+            mark("in", ["ab", "c"].into_iter()),
+            mark("in", ["a", "bc"].into_iter())
+        );
         // The first number that splitmix64 draws from the seed 0.
         assert_eq!(shaped(0, 1), 0xe220_a839_7b1d_cdaf);
     }

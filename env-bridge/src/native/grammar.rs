@@ -141,14 +141,24 @@ impl Program {
         let mut reach = Reach::default();
         self.follow(pieces, &mut reach);
         let mut used = vec![false; parameters.max(SCOPE_LIMIT + 1)];
-        reach.shown.iter().for_each(|place| used[usize::from(*place)] = true);
-        for argument in reach.queries.iter().flat_map(|query| &self.queries[*query]).flat_map(|atom| &atom.arguments) {
+        reach
+            .shown
+            .iter()
+            .for_each(|place| used[usize::from(*place)] = true);
+        for argument in reach
+            .queries
+            .iter()
+            .flat_map(|query| &self.queries[*query])
+            .flat_map(|atom| &atom.arguments)
+        {
             match argument {
                 Argument::Bound(place) => used[usize::from(*place)] = true,
                 Argument::New(_) => used.fill(true),
             }
         }
-        (0..parameters as Place).filter(|place| used[usize::from(*place)]).collect()
+        (0..parameters as Place)
+            .filter(|place| used[usize::from(*place)])
+            .collect()
     }
 
     fn follow(&self, pieces: &[Piece], reach: &mut Reach) {
@@ -157,12 +167,19 @@ impl Program {
                 Piece::Text(_) => {}
                 Piece::Show(place, _) => reach.shown.push(*place),
                 Piece::Call(procedure) => self.follow_call(*procedure, reach),
-                Piece::Each { pieces, query, list } => {
+                Piece::Each {
+                    pieces,
+                    query,
+                    list,
+                } => {
                     reach.queries.extend(query);
                     self.follow(pieces, reach);
                     if let Some(words) = list {
                         let words = [words.empty, words.separator, words.last_separator];
-                        words.into_iter().flatten().for_each(|procedure| self.follow_call(procedure, reach));
+                        words
+                            .into_iter()
+                            .flatten()
+                            .for_each(|procedure| self.follow_call(procedure, reach));
                     }
                 }
             }
@@ -233,13 +250,19 @@ impl<'a> Reader<'a> {
     }
 
     fn expect(&mut self, token: &str) -> Result<(), Fault> {
-        if self.accept(token) { Ok(()) } else { Err(Fault::new(self.at, format!("expected {token:?}"))) }
+        if self.accept(token) {
+            Ok(())
+        } else {
+            Err(Fault::new(self.at, format!("expected {token:?}")))
+        }
     }
 
     fn name(&mut self) -> Result<&'a str, Fault> {
         self.skip();
         let rest = self.rest();
-        let end = rest.find(|c: char| !is_word(c) && c != '/' && c != '-').unwrap_or(rest.len());
+        let end = rest
+            .find(|c: char| !is_word(c) && c != '/' && c != '-')
+            .unwrap_or(rest.len());
         if end == 0 {
             return Err(Fault::new(self.at, "expected a name"));
         }
@@ -251,7 +274,9 @@ impl<'a> Reader<'a> {
     fn quoted(&mut self, quote: &str) -> Result<(usize, &'a str), Fault> {
         self.expect(quote)?;
         let (start, rest) = (self.at, self.rest());
-        let end = rest.find(quote).ok_or_else(|| Fault::new(start, format!("this {quote} is never closed")))?;
+        let end = rest
+            .find(quote)
+            .ok_or_else(|| Fault::new(start, format!("this {quote} is never closed")))?;
         self.at += end + quote.len();
         Ok((start, &rest[..end]))
     }
@@ -290,7 +315,11 @@ impl<'a> Document<'a> {
 
     fn read_action(&mut self, reader: &mut Reader<'a>) -> Result<(), Fault> {
         let name = reader.name()?.to_lowercase();
-        let mut action = ActionText { at: reader.at, template: None, feedback: None };
+        let mut action = ActionText {
+            at: reader.at,
+            template: None,
+            feedback: None,
+        };
         let mut block = None;
         reader.expect("{")?;
         while !reader.accept("}") {
@@ -310,11 +339,17 @@ impl<'a> Document<'a> {
             }
         }
         self.actions.insert(name, action);
-        let Some((at, block)) = block else { return Ok(()) };
+        let Some((at, block)) = block else {
+            return Ok(());
+        };
         if block.lines().any(|line| line.trim_start().starts_with('#')) {
             // Comment lines are blanked, not removed, so that places stay true.
             let blank = |line: &str| {
-                if line.trim_start().starts_with('#') { " ".repeat(line.len()) } else { line.to_owned() }
+                if line.trim_start().starts_with('#') {
+                    " ".repeat(line.len())
+                } else {
+                    line.to_owned()
+                }
             };
             let block = block.split('\n').map(blank).collect::<Vec<_>>().join("\n");
             return self.add_rules(at, &block, reader.text);
@@ -324,14 +359,21 @@ impl<'a> Document<'a> {
 
     /// Adds the symbols of one JSON block; a later block replaces a symbol of an earlier one.
     fn add_rules(&mut self, at: usize, block: &str, text: &str) -> Result<(), Fault> {
-        let symbols: FxHashMap<String, Vec<RuleText>> = serde_json::from_str(block).map_err(|error| {
-            let line_start: usize =
-                block.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
-            let offset = (at + line_start + error.column().saturating_sub(1)).min(text.len());
-            let message = error.to_string();
-            let reason = message.split(" at line ").next().unwrap_or_default();
-            Fault::new(offset, format!("a grammar block is not JSON rules: {reason}"))
-        })?;
+        let symbols: FxHashMap<String, Vec<RuleText>> =
+            serde_json::from_str(block).map_err(|error| {
+                let line_start: usize = block
+                    .split_inclusive('\n')
+                    .take(error.line().saturating_sub(1))
+                    .map(str::len)
+                    .sum();
+                let offset = (at + line_start + error.column().saturating_sub(1)).min(text.len());
+                let message = error.to_string();
+                let reason = message.split(" at line ").next().unwrap_or_default();
+                Fault::new(
+                    offset,
+                    format!("a grammar block is not JSON rules: {reason}"),
+                )
+            })?;
         for (name, rules) in symbols {
             self.symbols.insert(name, (at, rules));
         }
@@ -345,7 +387,11 @@ impl<'a> Document<'a> {
 enum Symbol<'a> {
     Text(&'a str),
     Call(&'a str),
-    Each { what: What<'a>, given: Option<&'a str>, list: bool },
+    Each {
+        what: What<'a>,
+        given: Option<&'a str>,
+        list: bool,
+    },
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -401,7 +447,9 @@ impl<'a> Scanner<'a> {
 
     fn token(&mut self, token: &str) -> Option<()> {
         self.skip();
-        self.rest().starts_with(token).then(|| self.at += token.len())
+        self.rest()
+            .starts_with(token)
+            .then(|| self.at += token.len())
     }
 
     /// A longest run of characters that pass, at least one.
@@ -442,7 +490,9 @@ impl<'a> Scanner<'a> {
             Some(name) => What::Call(name),
             None => {
                 self.skip();
-                What::Eval(self.run(|c| !matches!(c, '|' | '[' | ']' | '{' | '}' | '\n' | '<' | '>'))?)
+                What::Eval(
+                    self.run(|c| !matches!(c, '|' | '[' | ']' | '{' | '}' | '\n' | '<' | '>'))?,
+                )
             }
         };
         let given = self.attempt(|s| {
@@ -466,7 +516,8 @@ impl<'a> Scanner<'a> {
 
     fn plain(&mut self) -> Option<Symbol<'a>> {
         self.skip();
-        let literal = |c: char| !matches!(c, ';' | '|' | '"' | '<' | '>' | '[' | ']' | '#' | '{' | '}');
+        let literal =
+            |c: char| !matches!(c, ';' | '|' | '"' | '<' | '>' | '[' | ']' | '#' | '{' | '}');
         let quoted = self.attempt(|s| {
             s.token("\"")?;
             let text = s.run(literal).unwrap_or("");
@@ -479,7 +530,9 @@ impl<'a> Scanner<'a> {
 }
 
 fn is_tag(c: char) -> bool {
-    is_word(c) || c.is_whitespace() || matches!(c, '(' | ')' | '/' | '!' | '<' | '>' | '-' | ',' | '.')
+    is_word(c)
+        || c.is_whitespace()
+        || matches!(c, '(' | ')' | '/' | '!' | '<' | '>' | '-' | ',' | '.')
 }
 
 // ---- the compiler -------------------------------------------------------------------------------------------------
@@ -497,12 +550,18 @@ struct Placeholder<'a> {
 impl Scope<'_> {
     /// The place of a placeholder, by name and type.
     fn place(&self, wanted: Placeholder<'_>) -> Option<Place> {
-        self.0.iter().position(|known| *known == wanted).map(|place| place as Place)
+        self.0
+            .iter()
+            .position(|known| *known == wanted)
+            .map(|place| place as Place)
     }
 
     /// The place of the newest placeholder with this name.
     fn newest(&self, name: &str) -> Option<Place> {
-        self.0.iter().rposition(|known| known.name == name).map(|place| place as Place)
+        self.0
+            .iter()
+            .rposition(|known| known.name == name)
+            .map(|place| place as Place)
     }
 }
 
@@ -538,10 +597,18 @@ pub(crate) fn compile<'d>(text: &'d str, domain: &'d Domain) -> Result<Program, 
         let texts = match document.actions.get(&action.name) {
             None => None,
             Some(found) => {
-                let placeholder = |(name, type_name): &'d (String, String)| Placeholder { name, type_name };
+                let placeholder =
+                    |(name, type_name): &'d (String, String)| Placeholder { name, type_name };
                 let scope = Scope(action.parameters.iter().map(placeholder).collect());
                 let need = |field: Option<&'static str>| {
-                    Fault::new(found.at, format!("action {:?} has no {}", action.name, field.unwrap_or_default()))
+                    Fault::new(
+                        found.at,
+                        format!(
+                            "action {:?} has no {}",
+                            action.name,
+                            field.unwrap_or_default()
+                        ),
+                    )
                 };
                 let template = found.template.ok_or_else(|| need(Some("template")))?;
                 let feedback = found.feedback.ok_or_else(|| need(Some("feedback")))?;
@@ -559,7 +626,10 @@ pub(crate) fn compile<'d>(text: &'d str, domain: &'d Domain) -> Result<Program, 
         let signatures = domain.types.signatures(&pattern.types, SIGNATURE_LIMIT);
         let too_many = || {
             let name = &domain.predicates[usize::from(pattern.predicate)].name;
-            Fault::new(0, format!("a query of {name:?} has more than {SIGNATURE_LIMIT} type signatures"))
+            Fault::new(
+                0,
+                format!("a query of {name:?} has more than {SIGNATURE_LIMIT} type signatures"),
+            )
         };
         let signatures = signatures.ok_or_else(too_many)?;
         total += signatures.len();
@@ -572,14 +642,21 @@ pub(crate) fn compile<'d>(text: &'d str, domain: &'d Domain) -> Result<Program, 
 }
 
 impl<'a> Compiler<'a> {
-    fn compile_text(&mut self, text: &'a str, scope: &Scope<'a>, at: usize) -> Result<Vec<Piece>, Fault> {
+    fn compile_text(
+        &mut self,
+        text: &'a str,
+        scope: &Scope<'a>,
+        at: usize,
+    ) -> Result<Vec<Piece>, Fault> {
         let mut pieces = Vec::new();
         for symbol in split_rule(text) {
             self.count(1, at)?;
             match symbol {
                 Symbol::Text(text) => pieces.push(Piece::Text(text.into())),
                 Symbol::Call(name) => pieces.push(Piece::Call(self.procedure(name, scope, at)?)),
-                Symbol::Each { what, given, list } => pieces.push(self.compile_each(&what, given, list, scope, at)?),
+                Symbol::Each { what, given, list } => {
+                    pieces.push(self.compile_each(&what, given, list, scope, at)?)
+                }
             }
         }
         Ok(pieces)
@@ -594,7 +671,9 @@ impl<'a> Compiler<'a> {
         at: usize,
     ) -> Result<Piece, Fault> {
         let mut inner = scope.clone();
-        let query = given.map(|given| self.query(given, &mut inner, at)).transpose()?;
+        let query = given
+            .map(|given| self.query(given, &mut inner, at))
+            .transpose()?;
         let mut pieces = match what {
             What::Call(name) => vec![Piece::Call(self.procedure(name, &inner, at)?)],
             What::Eval(expression) => compile_expression(expression, &inner, at)?,
@@ -611,19 +690,35 @@ impl<'a> Compiler<'a> {
         } else {
             None
         };
-        Ok(Piece::Each { pieces, query, list })
+        Ok(Piece::Each {
+            pieces,
+            query,
+            list,
+        })
     }
 
     fn count(&mut self, pieces: usize, at: usize) -> Result<(), Fault> {
         self.pieces += pieces;
         if self.pieces > PIECE_LIMIT {
-            return Err(Fault::new(at, format!("the grammar unfolds into more than {PIECE_LIMIT} pieces")));
+            return Err(Fault::new(
+                at,
+                format!("the grammar unfolds into more than {PIECE_LIMIT} pieces"),
+            ));
         }
         Ok(())
     }
 
-    fn optional_procedure(&mut self, name: &'a str, scope: &Scope<'a>, at: usize) -> Result<Option<usize>, Fault> {
-        if self.document.symbols.contains_key(name) { self.procedure(name, scope, at).map(Some) } else { Ok(None) }
+    fn optional_procedure(
+        &mut self,
+        name: &'a str,
+        scope: &Scope<'a>,
+        at: usize,
+    ) -> Result<Option<usize>, Fault> {
+        if self.document.symbols.contains_key(name) {
+            self.procedure(name, scope, at).map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     fn procedure(&mut self, name: &'a str, scope: &Scope<'a>, at: usize) -> Result<usize, Fault> {
@@ -634,13 +729,24 @@ impl<'a> Compiler<'a> {
         let document = self.document;
         let (block_at, rules) = match document.symbols.get(name) {
             Some((at, rules)) if !rules.is_empty() => (*at, rules),
-            _ => return Err(Fault::new(at, format!("unknown symbol #{name}#{}", self.trail()))),
+            _ => {
+                return Err(Fault::new(
+                    at,
+                    format!("unknown symbol #{name}#{}", self.trail()),
+                ));
+            }
         };
         if self.open.contains(&name) {
-            return Err(Fault::new(block_at, format!("symbol #{name}# calls itself{}", self.trail())));
+            return Err(Fault::new(
+                block_at,
+                format!("symbol #{name}# calls itself{}", self.trail()),
+            ));
         }
         if self.open.len() == DEPTH_LIMIT {
-            return Err(Fault::new(block_at, format!("symbols call each other deeper than {DEPTH_LIMIT}")));
+            return Err(Fault::new(
+                block_at,
+                format!("symbols call each other deeper than {DEPTH_LIMIT}"),
+            ));
         }
         if self.program.procedures.len() >= PROCEDURE_LIMIT {
             return Err(Fault::new(
@@ -649,18 +755,28 @@ impl<'a> Compiler<'a> {
             ));
         }
         self.open.push(name);
-        let rules = self.rules(rules, scope, block_at).map_err(|fault| match fault.at == block_at {
-            true => Fault::new(self.place_of(name, block_at), fault.reason),
-            false => fault,
-        })?;
+        let rules =
+            self.rules(rules, scope, block_at)
+                .map_err(|fault| match fault.at == block_at {
+                    true => Fault::new(self.place_of(name, block_at), fault.reason),
+                    false => fault,
+                })?;
         self.open.pop();
         let id = self.program.procedures.len();
-        self.program.procedures.push(Procedure { symbol: name.to_owned(), rules });
+        self.program.procedures.push(Procedure {
+            symbol: name.to_owned(),
+            rules,
+        });
         self.done.insert(key, id);
         Ok(id)
     }
 
-    fn rules(&mut self, rules: &'a [RuleText], scope: &Scope<'a>, at: usize) -> Result<Vec<Rule>, Fault> {
+    fn rules(
+        &mut self,
+        rules: &'a [RuleText],
+        scope: &Scope<'a>,
+        at: usize,
+    ) -> Result<Vec<Rule>, Fault> {
         let mut compiled = Vec::with_capacity(rules.len());
         for rule in rules {
             let condition = match rule.condition.as_deref() {
@@ -679,7 +795,10 @@ impl<'a> Compiler<'a> {
 
     /// Where a symbol is defined, in a block that begins at `block_at`.
     fn place_of(&self, symbol: &str, block_at: usize) -> usize {
-        block_at + self.text[block_at..].find(&format!("\"{symbol}\"")).unwrap_or(0)
+        block_at
+            + self.text[block_at..]
+                .find(&format!("\"{symbol}\""))
+                .unwrap_or(0)
     }
 
     /// How we got here, for messages.
@@ -695,16 +814,27 @@ impl<'a> Compiler<'a> {
         let fault = |reason: String| Fault::new(at, format!("query {text:?}: {reason}"));
         let mut atoms = Vec::new();
         for part in text.split('&') {
-            let (name, rest) = part.split_once('(').ok_or_else(|| fault("expected predicate(…)".into()))?;
-            let inside = rest.trim_end().strip_suffix(')').ok_or_else(|| fault("expected ')'".into()))?;
+            let (name, rest) = part
+                .split_once('(')
+                .ok_or_else(|| fault("expected predicate(…)".into()))?;
+            let inside = rest
+                .trim_end()
+                .strip_suffix(')')
+                .ok_or_else(|| fault("expected ')'".into()))?;
             let (predicate, negated) = self
                 .query_predicate(name.trim())
                 .ok_or_else(|| fault(format!("unknown predicate {:?}", name.trim())))?;
             let mut arguments = Vec::new();
             let mut types = Vec::new();
-            let placeholders = if inside.trim().is_empty() { Vec::new() } else { inside.split(',').collect() };
+            let placeholders = if inside.trim().is_empty() {
+                Vec::new()
+            } else {
+                inside.split(',').collect()
+            };
             for placeholder in placeholders {
-                let (name, type_name) = placeholder.split_once(':').unwrap_or((placeholder, placeholder));
+                let (name, type_name) = placeholder
+                    .split_once(':')
+                    .unwrap_or((placeholder, placeholder));
                 let (name, type_name) = (name.trim(), type_name.trim());
                 if name.is_empty() || !name.chars().all(|c| is_word(c) || c == '\'') {
                     return Err(fault(format!("{name:?} is not a placeholder")));
@@ -722,18 +852,31 @@ impl<'a> Compiler<'a> {
             }
             let arity = self.domain.predicates[usize::from(predicate)].arity;
             if types.len() != arity {
-                return Err(fault(format!("{:?} takes {arity} arguments, found {}", name.trim(), types.len())));
+                return Err(fault(format!(
+                    "{:?} takes {arity} arguments, found {}",
+                    name.trim(),
+                    types.len()
+                )));
             }
-            let pattern = Pattern { predicate, negated, types: types.into() };
+            let pattern = Pattern {
+                predicate,
+                negated,
+                types: types.into(),
+            };
             let next = self.program.patterns.len();
             let pattern_id = *self.known_patterns.entry(pattern.clone()).or_insert(next);
             if pattern_id == next {
                 self.program.patterns.push(pattern);
             }
-            atoms.push(QueryAtom { pattern: pattern_id, arguments });
+            atoms.push(QueryAtom {
+                pattern: pattern_id,
+                arguments,
+            });
         }
         if scope.0.len() > SCOPE_LIMIT || atoms.len() > SCOPE_LIMIT {
-            return Err(fault(format!("more than {SCOPE_LIMIT} placeholders or predicates")));
+            return Err(fault(format!(
+                "more than {SCOPE_LIMIT} placeholders or predicates"
+            )));
         }
         self.count(atoms.len(), at)?;
         self.program.queries.push(atoms);
@@ -745,7 +888,9 @@ impl<'a> Compiler<'a> {
         let find = |name: &str| self.domain.predicate_ids.get(name).copied();
         match name.strip_prefix('!') {
             Some(plain) => find(plain).map(|id| (id, true)),
-            None => find(name).map(|id| (id, false)).or_else(|| Some((find(name.strip_prefix("not_")?)?, true))),
+            None => find(name)
+                .map(|id| (id, false))
+                .or_else(|| Some((find(name.strip_prefix("not_")?)?, true))),
         }
     }
 }
@@ -761,7 +906,11 @@ enum Value {
 /// Compiles `x`, `x.name`, `'text'`, `a + b`, `a or b` and parentheses; nothing else of Python.
 fn compile_expression(text: &str, scope: &Scope<'_>, at: usize) -> Result<Vec<Piece>, Fault> {
     let fault = |reason: String| Fault::new(at, format!("expression {text:?}: {reason}"));
-    let mut parser = ExpressionParser { rest: text.trim(), scope, depth: 0 };
+    let mut parser = ExpressionParser {
+        rest: text.trim(),
+        scope,
+        depth: 0,
+    };
     let value = parser.alternatives().map_err(fault)?;
     if !parser.rest.trim().is_empty() {
         return Err(fault(format!("cannot read {:?}", parser.rest.trim())));
@@ -781,7 +930,9 @@ struct ExpressionParser<'a> {
 impl<'a> ExpressionParser<'a> {
     fn accept(&mut self, token: &str) -> bool {
         self.rest = self.rest.trim_start();
-        let Some(rest) = self.rest.strip_prefix(token) else { return false };
+        let Some(rest) = self.rest.strip_prefix(token) else {
+            return false;
+        };
         if token == "or" && rest.starts_with(is_word) {
             return false;
         }
@@ -824,7 +975,11 @@ impl<'a> ExpressionParser<'a> {
             }
             let value = self.alternatives()?;
             self.depth -= 1;
-            return if self.accept(")") { Ok(value) } else { Err("expected ')'".to_owned()) };
+            return if self.accept(")") {
+                Ok(value)
+            } else {
+                Err("expected ')'".to_owned())
+            };
         }
         for quote in ["'", "\""] {
             if self.accept(quote) {
@@ -835,7 +990,10 @@ impl<'a> ExpressionParser<'a> {
             }
         }
         let name = self.identifier()?;
-        let place = self.scope.newest(name).ok_or_else(|| format!("unknown variable {name:?}"))?;
+        let place = self
+            .scope
+            .newest(name)
+            .ok_or_else(|| format!("unknown variable {name:?}"))?;
         if !self.accept(".") {
             return Ok(Value::Object(place));
         }
@@ -845,7 +1003,11 @@ impl<'a> ExpressionParser<'a> {
             "type" => Piece::Show(place, Attribute::Type),
             "definite" => Piece::Text("the".into()),
             "indefinite" => Piece::Text("a".into()),
-            other => return Err(format!("unknown attribute {other:?}; known: name, id, type, definite, indefinite")),
+            other => {
+                return Err(format!(
+                    "unknown attribute {other:?}; known: name, id, type, definite, indefinite"
+                ));
+            }
         };
         Ok(Value::Text(vec![piece]))
     }
@@ -855,7 +1017,11 @@ impl<'a> ExpressionParser<'a> {
         let end = self.rest.find(|c| !is_word(c)).unwrap_or(self.rest.len());
         let (name, rest) = self.rest.split_at(end);
         self.rest = rest;
-        if name.is_empty() { Err(format!("expected a variable at {rest:?}")) } else { Ok(name) }
+        if name.is_empty() {
+            Err(format!("expected a variable at {rest:?}"))
+        } else {
+            Ok(name)
+        }
     }
 }
 
@@ -864,7 +1030,11 @@ mod tests {
     use super::*;
 
     fn each<'a>(expression: &'a str, given: Option<&'a str>, list: bool) -> Symbol<'a> {
-        Symbol::Each { what: What::Eval(expression), given, list }
+        Symbol::Each {
+            what: What::Eval(expression),
+            given,
+            list,
+        }
     }
 
     /// Every row was printed by TextWorld's own parser.
@@ -873,19 +1043,55 @@ mod tests {
         let rows: Vec<(&str, Vec<Symbol<'_>>)> = vec![
             ("a;b#c#", vec![Symbol::Text("a")]),
             ("x <b> y", vec![Symbol::Text("x ")]),
-            ("hi {o.name} (in)} tail", vec![Symbol::Text("hi "), each("o.name", None, false), Symbol::Text(" (in)")]),
-            ("\n\n  lead\n#a#\n b", vec![Symbol::Text("lead\n"), Symbol::Call("a"), Symbol::Text("\n b")]),
+            (
+                "hi {o.name} (in)} tail",
+                vec![
+                    Symbol::Text("hi "),
+                    each("o.name", None, false),
+                    Symbol::Text(" (in)"),
+                ],
+            ),
+            (
+                "\n\n  lead\n#a#\n b",
+                vec![
+                    Symbol::Text("lead\n"),
+                    Symbol::Call("a"),
+                    Symbol::Text("\n b"),
+                ],
+            ),
             ("#a#\tfoo", vec![Symbol::Call("a"), Symbol::Text("foo")]),
             ("// c\nx", vec![Symbol::Text("x")]),
-            ("say \"hi\" there", vec![Symbol::Text("say "), Symbol::Text("hi"), Symbol::Text(" there")]),
+            (
+                "say \"hi\" there",
+                vec![
+                    Symbol::Text("say "),
+                    Symbol::Text("hi"),
+                    Symbol::Text(" there"),
+                ],
+            ),
             ("say \"hi there", vec![Symbol::Text("say ")]),
-            ("#a#  #b#", vec![Symbol::Call("a"), Symbol::Text("  "), Symbol::Call("b")]),
-            ("[{o.name|p(o)}] x", vec![each("o.name", Some("p(o)"), true), Symbol::Text(" x")]),
-            ("{o.name  |  p(o:t) & q(o:t)}", vec![each("o.name  ", Some("p(o:t) & q(o:t)"), false)]),
+            (
+                "#a#  #b#",
+                vec![Symbol::Call("a"), Symbol::Text("  "), Symbol::Call("b")],
+            ),
+            (
+                "[{o.name|p(o)}] x",
+                vec![each("o.name", Some("p(o)"), true), Symbol::Text(" x")],
+            ),
+            (
+                "{o.name  |  p(o:t) & q(o:t)}",
+                vec![each("o.name  ", Some("p(o:t) & q(o:t)"), false)],
+            ),
             ("#a b#", vec![Symbol::Call("a b")]),
             ("#a#//b", vec![Symbol::Call("a"), Symbol::Text("//b")]),
-            ("x\n\n  {o.name}", vec![Symbol::Text("x\n\n  "), each("o.name", None, false)]),
-            ("a\n//c {o.name}", vec![Symbol::Text("a\n//c "), each("o.name", None, false)]),
+            (
+                "x\n\n  {o.name}",
+                vec![Symbol::Text("x\n\n  "), each("o.name", None, false)],
+            ),
+            (
+                "a\n//c {o.name}",
+                vec![Symbol::Text("a\n//c "), each("o.name", None, false)],
+            ),
             ("a [b] c", vec![Symbol::Text("a ")]),
         ];
         for (text, expected) in rows {

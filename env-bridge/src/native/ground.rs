@@ -9,7 +9,8 @@
 //! held by a counter of the conjunctions that are true. Knows nothing of text.
 
 use super::pddl::{
-    ARITY_LIMIT, Action, Axiom, Branch, Domain, Literal, PredicateId, Problem, Slot, Term, Test, TypeId,
+    ARITY_LIMIT, Action, Axiom, Branch, Domain, Literal, PredicateId, Problem, Slot, Term, Test,
+    TypeId,
 };
 use crate::error::Fault;
 use rustc_hash::FxHashMap;
@@ -101,7 +102,10 @@ pub(crate) struct Lists<T> {
 
 impl<T> Default for Lists<T> {
     fn default() -> Self {
-        Self { starts: vec![0], items: Vec::new() }
+        Self {
+            starts: vec![0],
+            items: Vec::new(),
+        }
     }
 }
 
@@ -192,10 +196,11 @@ impl Body<'_> {
         let bind = |arg: &Arg| match *arg {
             Arg::Object(object) => Bind::Object(object),
             Arg::Missing => Bind::Never,
-            Arg::Slot(slot) if std::mem::replace(&mut bound[usize::from(slot)], true) => Bind::Known(slot),
-            Arg::Slot(slot) => {
-                self.slot_types[usize::from(slot)].map_or(Bind::Never, |type_id| Bind::Fresh(slot, type_id))
+            Arg::Slot(slot) if std::mem::replace(&mut bound[usize::from(slot)], true) => {
+                Bind::Known(slot)
             }
+            Arg::Slot(slot) => self.slot_types[usize::from(slot)]
+                .map_or(Bind::Never, |type_id| Bind::Fresh(slot, type_id)),
         };
         self.literals[literal].args.iter().map(bind).collect()
     }
@@ -211,7 +216,11 @@ enum Step {
     /// The literal's variables are all bound: look it up.
     Check(usize),
     /// Bind the literal's variables from the facts of its predicate.
-    Match { literal: usize, bound: Vec<usize>, binds: Vec<Bind> },
+    Match {
+        literal: usize,
+        bound: Vec<usize>,
+        binds: Vec<Bind>,
+    },
     /// Try every object of the slot's type.
     Enumerate(Slot),
 }
@@ -240,11 +249,14 @@ struct Trigger {
 const SHORT: usize = 3;
 
 fn short_key(predicate: PredicateId, args: &[u16]) -> u64 {
-    args.iter().fold(u64::from(predicate), |key, arg| key << 16 | u64::from(*arg))
+    args.iter()
+        .fold(u64::from(predicate), |key, arg| key << 16 | u64::from(*arg))
 }
 
 fn long_key(predicate: PredicateId, args: &[u16]) -> u128 {
-    args.iter().fold(u128::from(predicate), |key, arg| key << 16 | u128::from(*arg))
+    args.iter().fold(u128::from(predicate), |key, arg| {
+        key << 16 | u128::from(*arg)
+    })
 }
 
 fn value(arg: Arg, frame: &[u16]) -> Option<u16> {
@@ -263,7 +275,9 @@ impl Facts<'_> {
     }
 
     fn has_type(&self, object: u16, wide: TypeId) -> bool {
-        self.domain.types.is_under(self.object_types[usize::from(object)], wide)
+        self.domain
+            .types
+            .is_under(self.object_types[usize::from(object)], wide)
     }
 
     fn find(&self, predicate: PredicateId, args: &[Arg], frame: &[u16]) -> Option<u32> {
@@ -313,9 +327,12 @@ impl Facts<'_> {
         self.spend(body.literals.len() * body.literals.len());
         let objects = self.object_types.len();
         let mut bound = vec![false; body.slot_types.len()];
-        bound_slots.iter().for_each(|slot| bound[usize::from(*slot)] = true);
-        let mut left: Vec<usize> =
-            (0..body.literals.len()).filter(|i| Some(*i) != skip && !body.literals[*i].negated).collect();
+        bound_slots
+            .iter()
+            .for_each(|slot| bound[usize::from(*slot)] = true);
+        let mut left: Vec<usize> = (0..body.literals.len())
+            .filter(|i| Some(*i) != skip && !body.literals[*i].negated)
+            .collect();
         let mut steps = Vec::new();
         loop {
             let is_bound = |arg: &Arg, bound: &[bool]| match arg {
@@ -323,26 +340,49 @@ impl Facts<'_> {
                 Arg::Object(_) | Arg::Missing => true,
             };
             left.retain(|&literal| {
-                let checked = body.literals[literal].args.iter().all(|arg| is_bound(arg, &bound));
+                let checked = body.literals[literal]
+                    .args
+                    .iter()
+                    .all(|arg| is_bound(arg, &bound));
                 if checked {
                     steps.push(Step::Check(literal));
                 }
                 !checked
             });
             let cost = |literal: usize| {
-                let GroundLiteral { test: Test::Predicate(predicate), args, .. } = &body.literals[literal] else {
+                let GroundLiteral {
+                    test: Test::Predicate(predicate),
+                    args,
+                    ..
+                } = &body.literals[literal]
+                else {
                     return usize::MAX;
                 };
                 let table = &self.tables[usize::from(*predicate)];
-                let rows = if table.fluent { table.count.max(1000) } else { table.count };
-                if args.iter().any(|arg| is_bound(arg, &bound)) { rows / 16 } else { rows }
+                let rows = if table.fluent {
+                    table.count.max(1000)
+                } else {
+                    table.count
+                };
+                if args.iter().any(|arg| is_bound(arg, &bound)) {
+                    rows / 16
+                } else {
+                    rows
+                }
             };
-            let best =
-                left.iter().copied().min_by_key(|literal| cost(*literal)).filter(|best| cost(*best) < usize::MAX);
+            let best = left
+                .iter()
+                .copied()
+                .min_by_key(|literal| cost(*literal))
+                .filter(|best| cost(*best) < usize::MAX);
             if let Some(literal) = best {
-                let Test::Predicate(predicate) = body.literals[literal].test else { unreachable!("cost is finite") };
+                let Test::Predicate(predicate) = body.literals[literal].test else {
+                    unreachable!("cost is finite")
+                };
                 let args = &body.literals[literal].args;
-                let positions: Vec<usize> = (0..args.len()).filter(|i| is_bound(&args[*i], &bound)).collect();
+                let positions: Vec<usize> = (0..args.len())
+                    .filter(|i| is_bound(&args[*i], &bound))
+                    .collect();
                 for position in &positions {
                     self.tables[usize::from(predicate)].ensure_index(*position, objects);
                 }
@@ -353,7 +393,11 @@ impl Facts<'_> {
                     }
                 }
                 left.retain(|other| *other != literal);
-                steps.push(Step::Match { literal, bound: positions, binds });
+                steps.push(Step::Match {
+                    literal,
+                    bound: positions,
+                    binds,
+                });
             } else if let Some(&slot) = body.slots.iter().find(|slot| !bound[usize::from(**slot)]) {
                 bound[usize::from(slot)] = true;
                 steps.push(Step::Enumerate(slot));
@@ -364,7 +408,14 @@ impl Facts<'_> {
     }
 
     /// Appends to `found` every frame that fulfils the positive literals of `body`.
-    fn join(&self, body: &Body<'_>, steps: &[Step], trigger: Option<Trigger>, frame: &mut [u16], found: &mut Vec<u16>) {
+    fn join(
+        &self,
+        body: &Body<'_>,
+        steps: &[Step],
+        trigger: Option<Trigger>,
+        frame: &mut [u16],
+        found: &mut Vec<u16>,
+    ) {
         let Some((step, rest)) = steps.split_first() else {
             found.extend_from_slice(frame);
             return;
@@ -382,11 +433,13 @@ impl Facts<'_> {
             Step::Check(index) => {
                 let literal = &body.literals[*index];
                 let holds = match literal.test {
-                    Test::Predicate(predicate) => match self.find(predicate, &literal.args, frame) {
-                        Some(STATIC) => true,
-                        Some(atom) => newest(*index).is_some_and(|newest| atom <= newest),
-                        None => false,
-                    },
+                    Test::Predicate(predicate) => {
+                        match self.find(predicate, &literal.args, frame) {
+                            Some(STATIC) => true,
+                            Some(atom) => newest(*index).is_some_and(|newest| atom <= newest),
+                            None => false,
+                        }
+                    }
                     Test::Equal => Self::are_equal(literal, frame),
                     Test::Axiom(_) => false,
                 };
@@ -394,15 +447,25 @@ impl Facts<'_> {
                     self.join(body, rest, trigger, frame, found);
                 }
             }
-            Step::Match { literal: index, bound, binds } => {
+            Step::Match {
+                literal: index,
+                bound,
+                binds,
+            } => {
                 let literal = &body.literals[*index];
-                let Test::Predicate(predicate) = literal.test else { return };
+                let Test::Predicate(predicate) = literal.test else {
+                    return;
+                };
                 let table = &self.tables[usize::from(predicate)];
                 let Some(newest) = newest(*index) else { return };
                 let mut shortest: Option<&[u32]> = None;
                 for position in bound {
-                    let Some(object) = value(literal.args[*position], frame) else { return };
-                    let Some(by) = &table.by[*position] else { continue };
+                    let Some(object) = value(literal.args[*position], frame) else {
+                        return;
+                    };
+                    let Some(by) = &table.by[*position] else {
+                        continue;
+                    };
                     let rows = &by[usize::from(object)][..];
                     if shortest.is_none_or(|best| rows.len() < best.len()) {
                         shortest = Some(rows);
@@ -421,7 +484,9 @@ impl Facts<'_> {
                 }
             }
             Step::Enumerate(slot) => {
-                let Some(wanted) = body.slot_types[usize::from(*slot)] else { return };
+                let Some(wanted) = body.slot_types[usize::from(*slot)] else {
+                    return;
+                };
                 for object in &self.by_type[usize::from(wanted)] {
                     frame[usize::from(*slot)] = *object;
                     self.join(body, rest, trigger, frame, found);
@@ -526,7 +591,11 @@ pub(crate) fn ground(domain: &Domain, problem: &Problem) -> Result<Grounded> {
 
 impl<'a> Grounder<'a> {
     fn new(domain: &'a Domain, problem: &'a Problem) -> Self {
-        let object_types: Vec<TypeId> = problem.objects.iter().map(|(_, type_id)| *type_id).collect();
+        let object_types: Vec<TypeId> = problem
+            .objects
+            .iter()
+            .map(|(_, type_id)| *type_id)
+            .collect();
         let mut by_type = vec![Vec::new(); domain.types.names.len()];
         for (number, narrow) in object_types.iter().enumerate() {
             for (wide, objects) in by_type.iter_mut().enumerate() {
@@ -536,8 +605,16 @@ impl<'a> Grounder<'a> {
             }
         }
         let table = |arity: usize| {
-            let unary = if arity == 1 { vec![UNKNOWN; problem.objects.len()] } else { Vec::new() };
-            Table { arity, unary, ..Table::default() }
+            let unary = if arity == 1 {
+                vec![UNKNOWN; problem.objects.len()]
+            } else {
+                Vec::new()
+            };
+            Table {
+                arity,
+                unary,
+                ..Table::default()
+            }
         };
         let mut tables: Vec<Table> = domain.predicates.iter().map(|p| table(p.arity)).collect();
         for action in &domain.actions {
@@ -547,8 +624,14 @@ impl<'a> Grounder<'a> {
                 }
             }
         }
-        let numbers = problem.objects.iter().enumerate().map(|(n, (name, _))| (name.as_str(), n as u16)).collect();
-        let known = FxHashMap::with_capacity_and_hasher(4 * problem.init.len(), rustc_hash::FxBuildHasher);
+        let numbers = problem
+            .objects
+            .iter()
+            .enumerate()
+            .map(|(n, (name, _))| (name.as_str(), n as u16))
+            .collect();
+        let known =
+            FxHashMap::with_capacity_and_hasher(4 * problem.init.len(), rustc_hash::FxBuildHasher);
         let facts = Facts {
             domain,
             object_types,
@@ -573,12 +656,18 @@ impl<'a> Grounder<'a> {
     }
 
     fn fault(&self, reason: impl Into<String>) -> GroundFault {
-        GroundFault { in_problem: self.in_problem, fault: Fault::new(self.at, reason) }
+        GroundFault {
+            in_problem: self.in_problem,
+            fault: Fault::new(self.at, reason),
+        }
     }
 
     fn run(&mut self) -> Result<()> {
         for (predicate, args) in &self.problem.init {
-            self.add_fact(*predicate, &args[..self.facts.tables[usize::from(*predicate)].arity]);
+            self.add_fact(
+                *predicate,
+                &args[..self.facts.tables[usize::from(*predicate)].arity],
+            );
         }
         self.grounded.initial = vec![true; self.atoms.len()];
         let rules = self.rules()?;
@@ -607,7 +696,11 @@ impl<'a> Grounder<'a> {
     /// Records a fact that holds at the start or could come to hold.
     fn add_fact(&mut self, predicate: PredicateId, args: &[u16]) {
         let fluent = self.facts.tables[usize::from(predicate)].fluent;
-        let atom = if fluent { self.atoms.len() as u32 } else { STATIC };
+        let atom = if fluent {
+            self.atoms.len() as u32
+        } else {
+            STATIC
+        };
         if self.facts.note(predicate, args, atom) {
             let table = &mut self.facts.tables[usize::from(predicate)];
             if fluent {
@@ -621,10 +714,17 @@ impl<'a> Grounder<'a> {
     fn look_up(&self, literal: &Literal) -> GroundLiteral {
         let arg = |term: &Term| match term {
             Term::Slot(slot) => Arg::Slot(*slot),
-            Term::Name(name) => self.numbers.get(&**name).map_or(Arg::Missing, |number| Arg::Object(*number)),
+            Term::Name(name) => self
+                .numbers
+                .get(&**name)
+                .map_or(Arg::Missing, |number| Arg::Object(*number)),
         };
         let args = literal.args.iter().map(arg).collect();
-        GroundLiteral { negated: literal.negated, test: literal.test, args }
+        GroundLiteral {
+            negated: literal.negated,
+            test: literal.test,
+            args,
+        }
     }
 
     fn body<'t>(
@@ -637,15 +737,26 @@ impl<'a> Grounder<'a> {
         for branch in branches {
             slots.extend(&branch.variables);
         }
-        let literals: Vec<GroundLiteral> =
-            branches.iter().flat_map(|branch| &branch.literals).map(|literal| self.look_up(literal)).collect();
+        let literals: Vec<GroundLiteral> = branches
+            .iter()
+            .flat_map(|branch| &branch.literals)
+            .map(|literal| self.look_up(literal))
+            .collect();
         self.facts.spend(literals.len());
         let is_open = |literal: &GroundLiteral| {
             let changes = |predicate| self.facts.tables[usize::from(predicate)].fluent;
-            literal.negated || matches!(literal.test, Test::Predicate(predicate) if changes(predicate))
+            literal.negated
+                || matches!(literal.test, Test::Predicate(predicate) if changes(predicate))
         };
-        let open = (0..literals.len()).filter(|literal| is_open(&literals[*literal])).collect();
-        Body { slot_types, slots, literals, open }
+        let open = (0..literals.len())
+            .filter(|literal| is_open(&literals[*literal]))
+            .collect();
+        Body {
+            slot_types,
+            slots,
+            literals,
+            open,
+        }
     }
 
     /// One rule for every alternative of every action, one more for every effect that has conditions of its own.
@@ -657,8 +768,14 @@ impl<'a> Grounder<'a> {
                 let mut adds = Vec::new();
                 let mut conditional = Vec::new();
                 self.at = action.at;
-                for effect in action.effects.iter().filter(|effect| !effect.literal.negated) {
-                    let Test::Predicate(predicate) = effect.literal.test else { continue };
+                for effect in action
+                    .effects
+                    .iter()
+                    .filter(|effect| !effect.literal.negated)
+                {
+                    let Test::Predicate(predicate) = effect.literal.test else {
+                        continue;
+                    };
                     let args = self.look_up(&effect.literal).args;
                     for condition in &*effect.conditions {
                         if is_plain(effect, condition) {
@@ -666,18 +783,40 @@ impl<'a> Grounder<'a> {
                         } else {
                             let slots = parameters.clone().chain(effect.variables.iter().copied());
                             let body = self.body(&action.slot_types, slots, &[branch, condition]);
-                            conditional.push((Head::Effect { predicate, args: args.clone() }, body));
+                            conditional.push((
+                                Head::Effect {
+                                    predicate,
+                                    args: args.clone(),
+                                },
+                                body,
+                            ));
                             self.check_work()?;
                         }
                     }
                 }
                 let body = self.body(&action.slot_types, parameters.clone(), &[branch]);
-                let effects = action.effects.iter().map(|effect| self.look_up(&effect.literal)).collect();
-                let plain = action.effects.iter().all(|e| e.conditions.iter().all(|condition| is_plain(e, condition)));
-                let operator = Head::Operator { action: index, adds, effects, plain };
+                let effects = action
+                    .effects
+                    .iter()
+                    .map(|effect| self.look_up(&effect.literal))
+                    .collect();
+                let plain = action
+                    .effects
+                    .iter()
+                    .all(|e| e.conditions.iter().all(|condition| is_plain(e, condition)));
+                let operator = Head::Operator {
+                    action: index,
+                    adds,
+                    effects,
+                    plain,
+                };
                 for (head, body) in std::iter::once((operator, body)).chain(conditional) {
                     // A type without objects: never applicable.
-                    if body.slots.iter().all(|slot| body.slot_types[usize::from(*slot)].is_some()) {
+                    if body
+                        .slots
+                        .iter()
+                        .all(|slot| body.slot_types[usize::from(*slot)].is_some())
+                    {
                         rules.push(self.planned(head, body));
                         self.check_work()?;
                     }
@@ -697,10 +836,20 @@ impl<'a> Grounder<'a> {
                 let slots: Vec<Slot> = literal
                     .args
                     .iter()
-                    .filter_map(|arg| if let Arg::Slot(slot) = arg { Some(*slot) } else { None })
+                    .filter_map(|arg| {
+                        if let Arg::Slot(slot) = arg {
+                            Some(*slot)
+                        } else {
+                            None
+                        }
+                    })
                     .collect();
                 let binds = body.binds(index, &vec![false; body.slot_types.len()]);
-                plans.push(Plan { literal: index, binds, steps: self.facts.plan(&body, &slots, Some(index)) });
+                plans.push(Plan {
+                    literal: index,
+                    binds,
+                    steps: self.facts.plan(&body, &slots, Some(index)),
+                });
             }
         }
         Rule { head, body, plans }
@@ -708,7 +857,9 @@ impl<'a> Grounder<'a> {
 
     fn check_work(&self) -> Result<()> {
         if self.facts.work.get() > WORK_LIMIT {
-            return Err(self.fault(format!("grounding takes more than {WORK_LIMIT} looks at facts")));
+            return Err(self.fault(format!(
+                "grounding takes more than {WORK_LIMIT} looks at facts"
+            )));
         }
         Ok(())
     }
@@ -726,7 +877,11 @@ impl<'a> Grounder<'a> {
         let mut candidates = Vec::new();
         let mut frames = Vec::new();
         let mut found = Vec::new();
-        for (number, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.plans.is_empty()) {
+        for (number, rule) in rules
+            .iter()
+            .enumerate()
+            .filter(|(_, rule)| rule.plans.is_empty())
+        {
             let steps = self.facts.plan(&rule.body, &[], None);
             let mut frame = vec![0; rule.body.frame_size()];
             self.join(&rule.body, &steps, None, &mut frame, &mut found)?;
@@ -742,10 +897,28 @@ impl<'a> Grounder<'a> {
                 frame.clear();
                 frame.resize(rule.body.frame_size(), 0);
                 let table = &self.facts.tables[usize::from(predicate)];
-                if self.facts.bind(&plan.binds, table.row(row as usize), &mut frame) {
-                    let trigger = Trigger { literal: plan.literal, atom: next as u32 };
-                    self.join(&rule.body, &plan.steps, Some(trigger), &mut frame, &mut found)?;
-                    self.fire(number as usize, rule, &mut found, &mut candidates, &mut frames)?;
+                if self
+                    .facts
+                    .bind(&plan.binds, table.row(row as usize), &mut frame)
+                {
+                    let trigger = Trigger {
+                        literal: plan.literal,
+                        atom: next as u32,
+                    };
+                    self.join(
+                        &rule.body,
+                        &plan.steps,
+                        Some(trigger),
+                        &mut frame,
+                        &mut found,
+                    )?;
+                    self.fire(
+                        number as usize,
+                        rule,
+                        &mut found,
+                        &mut candidates,
+                        &mut frames,
+                    )?;
                 }
             }
             next += 1;
@@ -781,10 +954,14 @@ impl<'a> Grounder<'a> {
                     for (predicate, args) in adds {
                         self.reach(*predicate, args, frame)?;
                     }
-                    candidates.push(Candidate { rule: number as u32, frame: frames.len() as u32 });
+                    candidates.push(Candidate {
+                        rule: number as u32,
+                        frame: frames.len() as u32,
+                    });
                     frames.extend_from_slice(frame);
                     if candidates.len() > OPERATOR_LIMIT {
-                        return Err(self.fault(format!("the game has more than {OPERATOR_LIMIT} operators")));
+                        return Err(self
+                            .fault(format!("the game has more than {OPERATOR_LIMIT} operators")));
                     }
                 }
                 Head::Effect { predicate, args } => self.reach(*predicate, args, frame)?,
@@ -812,15 +989,24 @@ impl<'a> Grounder<'a> {
     /// The settings a joined conjunction asks for, or `None` where it can never hold.
     fn settings(&mut self, body: &Body<'_>, frame: &[u16]) -> Result<Option<Vec<Setting>>> {
         let mut settings = Vec::new();
-        Ok(self.settings_into(body, frame, &mut settings)?.then_some(settings))
+        Ok(self
+            .settings_into(body, frame, &mut settings)?
+            .then_some(settings))
     }
 
     /// As [`Self::settings`], into a list that is empty before; `false` where the conjunction can never hold.
-    fn settings_into(&mut self, body: &Body<'_>, frame: &[u16], settings: &mut Vec<Setting>) -> Result<bool> {
+    fn settings_into(
+        &mut self,
+        body: &Body<'_>,
+        frame: &[u16],
+        settings: &mut Vec<Setting>,
+    ) -> Result<bool> {
         for literal in body.open.iter().map(|open| &body.literals[*open]) {
             match literal.test {
-                Test::Predicate(predicate) => match (self.facts.find(predicate, &literal.args, frame), literal.negated)
-                {
+                Test::Predicate(predicate) => match (
+                    self.facts.find(predicate, &literal.args, frame),
+                    literal.negated,
+                ) {
                     (Some(STATIC), false) | (None, true) => {}
                     (Some(STATIC), true) | (None, false) => return Ok(false),
                     (Some(atom), negated) => settings.push(setting(atom, !negated)),
@@ -832,7 +1018,8 @@ impl<'a> Grounder<'a> {
                 }
                 Test::Axiom(axiom) => {
                     let free = self.axiom(axiom).free.clone();
-                    let values: Vec<u16> = free.iter().map(|slot| frame[usize::from(*slot)]).collect();
+                    let values: Vec<u16> =
+                        free.iter().map(|slot| frame[usize::from(*slot)]).collect();
                     match self.derive(axiom, &values)? {
                         Derived::Always => return Ok(false),
                         Derived::Never => {}
@@ -851,7 +1038,11 @@ impl<'a> Grounder<'a> {
             return &self.problem.goal;
         }
         let own = self.domain.axioms.len();
-        if index < own { &self.domain.axioms[index] } else { &self.problem.goal_axioms[index - own] }
+        if index < own {
+            &self.domain.axioms[index]
+        } else {
+            &self.problem.goal_axioms[index - own]
+        }
     }
 
     /// The derived atom of an axiom (or, for `usize::MAX`, of the goal) under given free variables.
@@ -865,7 +1056,11 @@ impl<'a> Grounder<'a> {
         let mut always = false;
         for branch in &axiom.branches {
             let body = self.body(&axiom.slot_types, [], &[branch]);
-            if body.slots.iter().any(|slot| body.slot_types[usize::from(*slot)].is_none()) {
+            if body
+                .slots
+                .iter()
+                .any(|slot| body.slot_types[usize::from(*slot)].is_none())
+            {
                 continue;
             }
             let steps = self.facts.plan(&body, &axiom.free, None);
@@ -880,7 +1075,9 @@ impl<'a> Grounder<'a> {
                     always |= settings.is_empty();
                     conjunctions.push(settings);
                     if conjunctions.len() + self.conjunctions.len() > OPERATOR_LIMIT {
-                        return Err(self.fault(format!("conditions unfold into more than {OPERATOR_LIMIT} cases")));
+                        return Err(self.fault(format!(
+                            "conditions unfold into more than {OPERATOR_LIMIT} cases"
+                        )));
                     }
                 }
             }
@@ -894,15 +1091,29 @@ impl<'a> Grounder<'a> {
             self.grounded.derived += 1;
             conjunctions.sort_unstable();
             conjunctions.dedup();
-            self.conjunctions.extend(conjunctions.into_iter().map(|settings| (atom, settings)));
+            self.conjunctions
+                .extend(conjunctions.into_iter().map(|settings| (atom, settings)));
             Derived::Atom(atom)
         };
         self.memo.insert(memo, derived);
         Ok(derived)
     }
 
-    fn finish_operator(&mut self, rule: &Rule<'a>, frame: &[u16], conditions: &mut Vec<Setting>) -> Result<()> {
-        let Head::Operator { action: index, effects, plain, .. } = &rule.head else { return Ok(()) };
+    fn finish_operator(
+        &mut self,
+        rule: &Rule<'a>,
+        frame: &[u16],
+        conditions: &mut Vec<Setting>,
+    ) -> Result<()> {
+        let Head::Operator {
+            action: index,
+            effects,
+            plain,
+            ..
+        } = &rule.head
+        else {
+            return Ok(());
+        };
         let frame = &frame[..rule.body.frame_size()];
         let action = &self.domain.actions[*index];
         self.at = action.at;
@@ -922,7 +1133,10 @@ impl<'a> Grounder<'a> {
                     condition = self.grounded.effect_conditions.len() as u32;
                     self.grounded.effect_conditions.push(change.condition);
                 }
-                self.grounded.effects.items.push(Effect { setting: change.setting, condition });
+                self.grounded.effects.items.push(Effect {
+                    setting: change.setting,
+                    condition,
+                });
             }
         }
         if self.grounded.effects.items.len() == before {
@@ -930,7 +1144,9 @@ impl<'a> Grounder<'a> {
         }
         self.grounded.effects.push([]);
         self.grounded.actions.push(*index as u16);
-        self.grounded.parameters.push(frame[..action.parameters.len()].iter().copied());
+        self.grounded
+            .parameters
+            .push(frame[..action.parameters.len()].iter().copied());
         self.grounded.conditions.push(conditions.iter().copied());
         Ok(())
     }
@@ -940,9 +1156,14 @@ impl<'a> Grounder<'a> {
         let items = &mut self.grounded.effects.items;
         let before = items.len();
         for literal in literals {
-            let Test::Predicate(predicate) = literal.test else { continue };
+            let Test::Predicate(predicate) = literal.test else {
+                continue;
+            };
             if let Some(atom) = self.facts.find(predicate, &literal.args, frame) {
-                items.push(Effect { setting: setting(atom, !literal.negated), condition: ALWAYS });
+                items.push(Effect {
+                    setting: setting(atom, !literal.negated),
+                    condition: ALWAYS,
+                });
             }
         }
         items[before..].sort_unstable_by_key(|effect| effect.setting ^ 1);
@@ -961,31 +1182,55 @@ impl<'a> Grounder<'a> {
     }
 
     /// All effects of an operator that could matter, unpruned.
-    fn changes(&mut self, action: &'a Action, literals: &[GroundLiteral], frame: &[u16]) -> Result<Vec<Change>> {
+    fn changes(
+        &mut self,
+        action: &'a Action,
+        literals: &[GroundLiteral],
+        frame: &[u16],
+    ) -> Result<Vec<Change>> {
         let mut changes = Vec::with_capacity(action.effects.len());
         for (effect, literal) in action.effects.iter().zip(literals) {
-            let Test::Predicate(predicate) = literal.test else { continue };
+            let Test::Predicate(predicate) = literal.test else {
+                continue;
+            };
             for condition in &*effect.conditions {
                 if is_plain(effect, condition) {
                     if let Some(atom) = self.facts.find(predicate, &literal.args, frame) {
-                        changes.push(Change { setting: setting(atom, !literal.negated), condition: Vec::new() });
+                        changes.push(Change {
+                            setting: setting(atom, !literal.negated),
+                            condition: Vec::new(),
+                        });
                     }
                     continue;
                 }
-                let body = self.body(&action.slot_types, effect.variables.iter().copied(), &[condition]);
-                if body.slots.iter().any(|slot| body.slot_types[usize::from(*slot)].is_none()) {
+                let body = self.body(
+                    &action.slot_types,
+                    effect.variables.iter().copied(),
+                    &[condition],
+                );
+                if body
+                    .slots
+                    .iter()
+                    .any(|slot| body.slot_types[usize::from(*slot)].is_none())
+                {
                     continue;
                 }
-                let bound: Vec<Slot> =
-                    (0..action.slot_types.len() as Slot).filter(|s| !body.slots.contains(s)).collect();
+                let bound: Vec<Slot> = (0..action.slot_types.len() as Slot)
+                    .filter(|s| !body.slots.contains(s))
+                    .collect();
                 let steps = self.facts.plan(&body, &bound, None);
                 let mut frame = frame.to_vec();
                 let mut found = Vec::new();
                 self.join(&body, &steps, None, &mut frame, &mut found)?;
                 for frame in found.chunks_exact(frame.len()) {
-                    let Some(condition) = self.settings(&body, frame)? else { continue };
+                    let Some(condition) = self.settings(&body, frame)? else {
+                        continue;
+                    };
                     if let Some(atom) = self.facts.find(predicate, &literal.args, frame) {
-                        changes.push(Change { setting: setting(atom, !literal.negated), condition });
+                        changes.push(Change {
+                            setting: setting(atom, !literal.negated),
+                            condition,
+                        });
                     }
                 }
             }
@@ -1007,24 +1252,40 @@ struct Change {
 
 /// Drops the effects the planner's translator drops, and sorts the rest: by atom, adding before deleting.
 fn prune(changes: &mut Vec<Change>, conditions: &[Setting]) {
-    let adds: Vec<Change> = changes.iter().filter(|change| change.setting & 1 == 1).cloned().collect();
+    let adds: Vec<Change> = changes
+        .iter()
+        .filter(|change| change.setting & 1 == 1)
+        .cloned()
+        .collect();
     changes.retain(|change| change.setting & 1 == 1 || can_delete(change, &adds));
     let asked = |setting: &Setting| conditions.binary_search(setting).is_ok();
     // The effect repeats a condition, or its own condition contradicts one.
-    changes.retain(|change| !asked(&change.setting) && !change.condition.iter().any(|setting| asked(&(setting ^ 1))));
+    changes.retain(|change| {
+        !asked(&change.setting) && !change.condition.iter().any(|setting| asked(&(setting ^ 1)))
+    });
     for change in changes.iter_mut() {
         change.condition.retain(|setting| !asked(setting));
     }
     changes.sort_unstable_by(|a, b| {
-        (a.setting >> 1, b.setting & 1, &a.condition).cmp(&(b.setting >> 1, a.setting & 1, &b.condition))
+        (a.setting >> 1, b.setting & 1, &a.condition).cmp(&(
+            b.setting >> 1,
+            a.setting & 1,
+            &b.condition,
+        ))
     });
     changes.dedup();
 }
 
 /// Whether there is a case where the deletion fires and no addition of the same atom does.
 fn can_delete(deletion: &Change, adds: &[Change]) -> bool {
-    let rivals: Vec<&Change> = adds.iter().filter(|add| add.setting == deletion.setting | 1).collect();
-    if rivals.iter().any(|add| add.condition.is_empty() || add.condition == deletion.condition) {
+    let rivals: Vec<&Change> = adds
+        .iter()
+        .filter(|add| add.setting == deletion.setting | 1)
+        .collect();
+    if rivals
+        .iter()
+        .any(|add| add.condition.is_empty() || add.condition == deletion.condition)
+    {
         return false;
     }
     let mut case = deletion.condition.clone();
@@ -1033,7 +1294,9 @@ fn can_delete(deletion: &Change, adds: &[Change]) -> bool {
         return false;
     }
     fn open(case: &mut Vec<Setting>, rivals: &[&Change], budget: &mut usize) -> bool {
-        let Some((first, rest)) = rivals.split_first() else { return true };
+        let Some((first, rest)) = rivals.split_first() else {
+            return true;
+        };
         *budget = budget.saturating_sub(1);
         if *budget == 0 {
             return true;

@@ -81,7 +81,10 @@ impl NativeWorld {
     /// # Errors
     /// When the file cannot be read or is not a game; the error names the file, the place in it and the reason.
     pub fn game(&self, path: &Path) -> Result<Arc<NativeGame>, GameError> {
-        let bytes = std::fs::read(path).map_err(|source| GameError::Read { path: path.to_owned(), source })?;
+        let bytes = std::fs::read(path).map_err(|source| GameError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
         self.game_from_bytes(path, &bytes)
     }
 
@@ -91,9 +94,16 @@ impl NativeWorld {
     /// When the bytes are not a game.
     pub fn game_from_bytes(&self, path: &Path, bytes: &[u8]) -> Result<Arc<NativeGame>, GameError> {
         if bytes.len() > FILE_LIMIT {
-            return Err(GameError::TooLarge { path: path.to_owned(), bytes: bytes.len(), limit: FILE_LIMIT });
+            return Err(GameError::TooLarge {
+                path: path.to_owned(),
+                bytes: bytes.len(),
+                limit: FILE_LIMIT,
+            });
         }
-        let json = |source| GameError::Json { path: path.to_owned(), source };
+        let json = |source| GameError::Json {
+            path: path.to_owned(),
+            source,
+        };
         let file: GameFile<'_> = serde_json::from_slice(bytes).map_err(json)?;
         let domain = self.domain(path, &file.pddl_domain)?;
         let program = self.program(path, &file.grammar, &domain)?;
@@ -102,7 +112,9 @@ impl NativeWorld {
         let problem = pddl::Problem::parse(&text, &domain).map_err(in_problem)?;
         let grounded = ground::ground(&domain, &problem).map_err(|error| {
             if error.in_problem {
-                error.fault.in_text(path, "pddl_problem", &file.pddl_problem)
+                error
+                    .fault
+                    .in_text(path, "pddl_problem", &file.pddl_problem)
             } else {
                 error.fault.in_text(path, "pddl_domain", &file.pddl_domain)
             }
@@ -119,19 +131,34 @@ impl NativeWorld {
         let parsed = pddl::Domain::parse(&text.to_ascii_lowercase());
         let domain = Arc::new(parsed.map_err(|fault| fault.in_text(path, "pddl_domain", text))?);
         // Another thread may have been as fast; its domain is then everyone's.
-        Ok(make_room(&mut lock(&self.domains)).entry(text.into()).or_insert(domain).clone())
+        Ok(make_room(&mut lock(&self.domains))
+            .entry(text.into())
+            .or_insert(domain)
+            .clone())
     }
 
-    fn program(&self, path: &Path, text: &str, domain: &Arc<pddl::Domain>) -> Result<Arc<grammar::Program>, GameError> {
+    fn program(
+        &self,
+        path: &Path,
+        text: &str,
+        domain: &Arc<pddl::Domain>,
+    ) -> Result<Arc<grammar::Program>, GameError> {
         let find = |known: &Vec<CachedProgram>| {
-            known.iter().find(|(of, _)| Arc::ptr_eq(of, domain)).map(|(_, program)| program.clone())
+            known
+                .iter()
+                .find(|(of, _)| Arc::ptr_eq(of, domain))
+                .map(|(_, program)| program.clone())
         };
         if let Some(program) = lock(&self.programs).get(text).and_then(find) {
             return Ok(program);
         }
-        let program = grammar::compile(text, domain).map_err(|fault| fault.in_text(path, "grammar", text))?;
+        let program =
+            grammar::compile(text, domain).map_err(|fault| fault.in_text(path, "grammar", text))?;
         let program = Arc::new(program);
-        make_room(&mut lock(&self.programs)).entry(text.into()).or_default().push((domain.clone(), program.clone()));
+        make_room(&mut lock(&self.programs))
+            .entry(text.into())
+            .or_default()
+            .push((domain.clone(), program.clone()));
         Ok(program)
     }
 }
@@ -204,8 +231,14 @@ impl Environment for NativeEnvironment {
     fn reset(&mut self) -> Result<Observation, EnvironmentError> {
         self.state = self.game.initial_state();
         let text = self.game.opening(&self.state);
-        let text = text.map_err(|reason| EnvironmentError::Step { command: "reset".to_owned(), reason })?;
-        Ok(Observation { text, status: Status::of_goal(self.game.won(&self.state)) })
+        let text = text.map_err(|reason| EnvironmentError::Step {
+            command: "reset".to_owned(),
+            reason,
+        })?;
+        Ok(Observation {
+            text,
+            status: Status::of_goal(self.game.won(&self.state)),
+        })
     }
 
     fn step(&mut self, command: &str) -> Result<Observation, EnvironmentError> {
@@ -215,13 +248,23 @@ impl Environment for NativeEnvironment {
             Some(operator) => self
                 .game
                 .feedback(&self.state, operator)
-                .map_err(|reason| EnvironmentError::Step { command: command.to_owned(), reason })?,
+                .map_err(|reason| EnvironmentError::Step {
+                    command: command.to_owned(),
+                    reason,
+                })?,
         };
-        Ok(Observation { text, status: Status::of_goal(self.game.won(&self.state)) })
+        Ok(Observation {
+            text,
+            status: Status::of_goal(self.game.won(&self.state)),
+        })
     }
 
     fn admissible_commands(&mut self) -> Result<Vec<String>, EnvironmentError> {
-        Ok(self.game.admissible_commands(&self.state).map(str::to_owned).collect())
+        Ok(self
+            .game
+            .admissible_commands(&self.state)
+            .map(str::to_owned)
+            .collect())
     }
 
     /// [`NativeGame::state_hash`].

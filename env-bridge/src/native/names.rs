@@ -24,7 +24,9 @@ pub(crate) fn display_names(problem: &Problem) -> Vec<String> {
         let (id, mentioned) = (&problem.objects[object].0, problem.mentioned[object]);
         names.push(match base {
             Some(base) => {
-                let number = left.get_mut(base.as_str()).map_or(0, |left| std::mem::replace(left, *left - 1));
+                let number = left
+                    .get_mut(base.as_str())
+                    .map_or(0, |left| std::mem::replace(left, *left - 1));
                 format!("{base} {number}")
             }
             None if mentioned => format!("{} ", unmangle(id)),
@@ -37,7 +39,11 @@ pub(crate) fn display_names(problem: &Problem) -> Vec<String> {
 fn base_name(id: &str) -> Option<String> {
     let (base, _) = id.split_once("_bar_")?;
     let base = unmangle(base);
-    Some(if id.contains("basin") { base + "basin" } else { base })
+    Some(if id.contains("basin") {
+        base + "basin"
+    } else {
+        base
+    })
 }
 
 fn unmangle(id: &str) -> String {

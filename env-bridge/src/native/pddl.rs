@@ -103,22 +103,34 @@ impl Types {
     fn build(declared: &[(String, String, usize)]) -> Result<Self, Fault> {
         let mut types = Self::default();
         let mut times_declared: Vec<usize> = Vec::new();
-        for name in std::iter::once("object").chain(declared.iter().map(|(name, _, _)| name.as_str())) {
+        for name in
+            std::iter::once("object").chain(declared.iter().map(|(name, _, _)| name.as_str()))
+        {
             if let Some(id) = types.id(name) {
                 times_declared[usize::from(id)] += 1;
                 continue;
             }
             if types.names.len() == TYPE_LIMIT {
-                return Err(Fault::new(declared[0].2, format!("more than {TYPE_LIMIT} types")));
+                return Err(Fault::new(
+                    declared[0].2,
+                    format!("more than {TYPE_LIMIT} types"),
+                ));
             }
-            types.ids.insert(name.to_owned(), types.names.len() as TypeId);
+            types
+                .ids
+                .insert(name.to_owned(), types.names.len() as TypeId);
             types.names.push(name.to_owned());
             times_declared.push(1);
         }
         let count = types.names.len();
         let mut bases: Vec<Vec<TypeId>> = vec![Vec::new(); count];
         for (name, base, at) in declared {
-            let unknown = || Fault::new(*at, format!("type {name:?} is based on the unknown type {base:?}"));
+            let unknown = || {
+                Fault::new(
+                    *at,
+                    format!("type {name:?} is based on the unknown type {base:?}"),
+                )
+            };
             let base = types.id(base).ok_or_else(unknown)?;
             bases[usize::from(types.ids[name])].push(base);
         }
@@ -265,10 +277,16 @@ impl<'a> Scope<'a> {
         let mut slots = Vec::new();
         for variable in typed {
             if !variable.name.starts_with('?') {
-                return Err(Fault::new(variable.at, format!("expected a variable, found {:?}", variable.name)));
+                return Err(Fault::new(
+                    variable.at,
+                    format!("expected a variable, found {:?}", variable.name),
+                ));
             }
             if self.slot_types.len() == VARIABLE_LIMIT {
-                return Err(Fault::new(variable.at, format!("more than {VARIABLE_LIMIT} variables")));
+                return Err(Fault::new(
+                    variable.at,
+                    format!("more than {VARIABLE_LIMIT} variables"),
+                ));
             }
             let slot = self.slot_types.len() as Slot;
             self.slot_types.push(types.id(variable.type_name));
@@ -279,7 +297,11 @@ impl<'a> Scope<'a> {
     }
 
     fn slot(&self, name: &str) -> Option<Slot> {
-        self.names.iter().rev().find(|(known, _)| *known == name).map(|(_, slot)| *slot)
+        self.names
+            .iter()
+            .rev()
+            .find(|(known, _)| *known == name)
+            .map(|(_, slot)| *slot)
     }
 }
 
@@ -297,17 +319,26 @@ fn typed_list<'a>(nodes: &[Node<'a>], default: &'a str) -> Result<Vec<Typed<'a>>
     while let Some(node) = nodes.next() {
         let name = node.word()?;
         if name == "-" {
-            let type_node = nodes.next().ok_or_else(|| Fault::new(node.at, "no type after '-'"))?;
-            let type_name = type_node
-                .word()
-                .map_err(|_| Fault::new(type_node.at, "a type must be one word; (either …) is not supported"))?;
+            let type_node = nodes
+                .next()
+                .ok_or_else(|| Fault::new(node.at, "no type after '-'"))?;
+            let type_name = type_node.word().map_err(|_| {
+                Fault::new(
+                    type_node.at,
+                    "a type must be one word; (either …) is not supported",
+                )
+            })?;
             for entry in &mut typed[waiting..] {
                 let entry: &mut Typed<'_> = entry;
                 entry.type_name = type_name;
             }
             waiting = typed.len();
         } else {
-            typed.push(Typed { at: node.at, name, type_name: default });
+            typed.push(Typed {
+                at: node.at,
+                name,
+                type_name: default,
+            });
         }
     }
     Ok(typed)
@@ -324,7 +355,11 @@ impl Domain {
         for section in sections {
             if let (":types", rest) = section.headed()? {
                 for typed in typed_list(rest, "object")? {
-                    declared_types.push((typed.name.to_owned(), typed.type_name.to_owned(), typed.at));
+                    declared_types.push((
+                        typed.name.to_owned(),
+                        typed.type_name.to_owned(),
+                        typed.at,
+                    ));
                 }
             }
         }
@@ -344,8 +379,15 @@ impl Domain {
                     }
                 }
                 (":action", rest) => domain.parse_action(section.at, rest)?,
-                (":derived", _) => return Err(Fault::new(section.at, "derived predicates are not supported")),
-                (other, _) => return Err(Fault::new(section.at, format!("unknown section {other:?}"))),
+                (":derived", _) => {
+                    return Err(Fault::new(
+                        section.at,
+                        "derived predicates are not supported",
+                    ));
+                }
+                (other, _) => {
+                    return Err(Fault::new(section.at, format!("unknown section {other:?}")));
+                }
             }
         }
         Ok(domain)
@@ -356,33 +398,63 @@ impl Domain {
             let (name, parameters) = node.headed()?;
             let arity = typed_list(parameters, "object")?.len();
             if arity > ARITY_LIMIT {
-                return Err(Fault::new(node.at, format!("predicate {name:?} has more than {ARITY_LIMIT} arguments")));
+                return Err(Fault::new(
+                    node.at,
+                    format!("predicate {name:?} has more than {ARITY_LIMIT} arguments"),
+                ));
             }
             if self.predicates.len() == DECLARATION_LIMIT {
-                return Err(Fault::new(node.at, format!("more than {DECLARATION_LIMIT} predicates")));
+                return Err(Fault::new(
+                    node.at,
+                    format!("more than {DECLARATION_LIMIT} predicates"),
+                ));
             }
-            if self.predicate_ids.insert(name.to_owned(), self.predicates.len() as PredicateId).is_some() {
-                return Err(Fault::new(node.at, format!("predicate {name:?} is declared twice")));
+            if self
+                .predicate_ids
+                .insert(name.to_owned(), self.predicates.len() as PredicateId)
+                .is_some()
+            {
+                return Err(Fault::new(
+                    node.at,
+                    format!("predicate {name:?} is declared twice"),
+                ));
             }
-            self.predicates.push(Predicate { name: name.to_owned(), arity });
+            self.predicates.push(Predicate {
+                name: name.to_owned(),
+                arity,
+            });
         }
         Ok(())
     }
 
     fn object_type(&self, typed: &Typed<'_>) -> Result<TypeId, Fault> {
         self.types.id(typed.type_name).ok_or_else(|| {
-            Fault::new(typed.at, format!("object {:?} has the unknown type {:?}", typed.name, typed.type_name))
+            Fault::new(
+                typed.at,
+                format!(
+                    "object {:?} has the unknown type {:?}",
+                    typed.name, typed.type_name
+                ),
+            )
         })
     }
 
     fn parse_action<'a>(&mut self, at: usize, nodes: &[Node<'a>]) -> Result<(), Fault> {
-        let (name_node, fields) = nodes.split_first().ok_or_else(|| Fault::new(at, "an action without a name"))?;
+        let (name_node, fields) = nodes
+            .split_first()
+            .ok_or_else(|| Fault::new(at, "an action without a name"))?;
         let name = name_node.word()?;
         if self.actions.iter().any(|action| action.name == name) {
-            return Err(Fault::new(name_node.at, format!("action {name:?} is defined twice")));
+            return Err(Fault::new(
+                name_node.at,
+                format!("action {name:?} is defined twice"),
+            ));
         }
         if self.actions.len() == DECLARATION_LIMIT {
-            return Err(Fault::new(at, format!("more than {DECLARATION_LIMIT} actions")));
+            return Err(Fault::new(
+                at,
+                format!("more than {DECLARATION_LIMIT} actions"),
+            ));
         }
         let mut scope = Scope::default();
         let mut parameters = Vec::new();
@@ -391,12 +463,17 @@ impl Domain {
         let mut axioms = std::mem::take(&mut self.axioms);
         let mut fields = fields.iter();
         while let Some(field) = fields.next() {
-            let value = fields.next().ok_or_else(|| Fault::new(field.at, "a field without a value"))?;
+            let value = fields
+                .next()
+                .ok_or_else(|| Fault::new(field.at, "a field without a value"))?;
             match field.word()? {
                 ":parameters" => {
                     let typed = typed_list(value.list()?, "object")?;
                     scope.declare(&typed, &self.types)?;
-                    parameters = typed.iter().map(|t| (t.name[1..].to_owned(), t.type_name.to_owned())).collect();
+                    parameters = typed
+                        .iter()
+                        .map(|t| (t.name[1..].to_owned(), t.type_name.to_owned()))
+                        .collect();
                 }
                 ":precondition" => {
                     if !value.list()?.is_empty() {
@@ -406,12 +483,20 @@ impl Domain {
                 }
                 ":effect" => {
                     if !value.list()?.is_empty() {
-                        let mut context =
-                            EffectContext { scope: &mut scope, axioms: &mut axioms, effects: &mut effects };
+                        let mut context = EffectContext {
+                            scope: &mut scope,
+                            axioms: &mut axioms,
+                            effects: &mut effects,
+                        };
                         self.parse_effect(value, &mut context, &[], &[Branch::default()].into())?;
                     }
                 }
-                other => return Err(Fault::new(field.at, format!("unknown field {other:?} in action {name:?}"))),
+                other => {
+                    return Err(Fault::new(
+                        field.at,
+                        format!("unknown field {other:?} in action {name:?}"),
+                    ));
+                }
             }
         }
         self.axioms = axioms;
@@ -423,7 +508,14 @@ impl Domain {
                     axiom.slot_types.clone_from(&slot_types);
                 }
             }
-            self.actions.push(Action { at, name: name.to_owned(), parameters, slot_types, branches, effects });
+            self.actions.push(Action {
+                at,
+                name: name.to_owned(),
+                parameters,
+                slot_types,
+                branches,
+                effects,
+            });
         }
         Ok(())
     }
@@ -437,10 +529,14 @@ impl Domain {
     ) -> Result<(), Fault> {
         let (head, rest) = node.headed()?;
         match (head, rest) {
-            ("and", parts) => parts.iter().try_for_each(|part| self.parse_effect(part, context, variables, conditions)),
+            ("and", parts) => parts
+                .iter()
+                .try_for_each(|part| self.parse_effect(part, context, variables, conditions)),
             ("forall", [typed, effect]) => {
                 let outside = context.scope.names.len();
-                let more = context.scope.declare(&typed_list(typed.list()?, "object")?, &self.types)?;
+                let more = context
+                    .scope
+                    .declare(&typed_list(typed.list()?, "object")?, &self.types)?;
                 let variables = [variables, &more].concat();
                 self.parse_effect(effect, context, &variables, conditions)?;
                 context.scope.names.truncate(outside);
@@ -456,19 +552,30 @@ impl Domain {
                 ("total-cost", []) => Ok(()),
                 _ => Err(Fault::new(amount.at, "only (total-cost) can be increased")),
             },
-            ("forall" | "when" | "increase", _) => Err(Fault::new(node.at, format!("{head:?} takes two parts"))),
+            ("forall" | "when" | "increase", _) => {
+                Err(Fault::new(node.at, format!("{head:?} takes two parts")))
+            }
             _ => {
                 let literal = self.parse_literal(node, false, context.scope)?;
                 if !matches!(literal.test, Test::Predicate(_)) {
                     return Err(Fault::new(node.at, "only a predicate can be changed"));
                 }
-                context.effects.push(Effect { variables: variables.to_vec(), conditions: conditions.clone(), literal });
+                context.effects.push(Effect {
+                    variables: variables.to_vec(),
+                    conditions: conditions.clone(),
+                    literal,
+                });
                 Ok(())
             }
         }
     }
 
-    fn parse_condition<'a>(&self, node: &Node<'a>, negated: bool, scope: &mut Scope<'a>) -> Result<Condition, Fault> {
+    fn parse_condition<'a>(
+        &self,
+        node: &Node<'a>,
+        negated: bool,
+        scope: &mut Scope<'a>,
+    ) -> Result<Condition, Fault> {
         let (head, rest) = node.headed()?;
         match (head, rest) {
             ("not", [part]) => self.parse_condition(part, !negated, scope),
@@ -477,14 +584,22 @@ impl Domain {
                     .iter()
                     .map(|part| self.parse_condition(part, negated, scope))
                     .collect::<Result<Vec<_>, _>>()?;
-                Ok(if (head == "and") == negated { Condition::Any(parts) } else { Condition::All(parts) })
+                Ok(if (head == "and") == negated {
+                    Condition::Any(parts)
+                } else {
+                    Condition::All(parts)
+                })
             }
             ("imply", [premise, conclusion]) => {
                 let parts = vec![
                     self.parse_condition(premise, !negated, scope)?,
                     self.parse_condition(conclusion, negated, scope)?,
                 ];
-                Ok(if negated { Condition::All(parts) } else { Condition::Any(parts) })
+                Ok(if negated {
+                    Condition::All(parts)
+                } else {
+                    Condition::Any(parts)
+                })
             }
             ("exists" | "forall", [typed, part]) => {
                 let outside = scope.names.len();
@@ -497,14 +612,22 @@ impl Domain {
                     Condition::Exists(slots, part)
                 })
             }
-            ("not" | "imply" | "exists" | "forall", _) => {
-                Err(Fault::new(node.at, format!("wrong number of parts in {head:?}")))
-            }
-            _ => Ok(Condition::Literal(self.parse_literal(node, negated, scope)?)),
+            ("not" | "imply" | "exists" | "forall", _) => Err(Fault::new(
+                node.at,
+                format!("wrong number of parts in {head:?}"),
+            )),
+            _ => Ok(Condition::Literal(
+                self.parse_literal(node, negated, scope)?,
+            )),
         }
     }
 
-    fn parse_literal(&self, node: &Node<'_>, negated: bool, scope: &Scope<'_>) -> Result<Literal, Fault> {
+    fn parse_literal(
+        &self,
+        node: &Node<'_>,
+        negated: bool,
+        scope: &Scope<'_>,
+    ) -> Result<Literal, Fault> {
         let (head, rest) = node.headed()?;
         if let ("not", [part]) = (head, rest) {
             return self.parse_literal(part, !negated, scope);
@@ -514,12 +637,18 @@ impl Domain {
         } else if head == "=" {
             (Test::Equal, 2)
         } else if self.types.id(head).is_some() {
-            return Err(Fault::new(node.at, format!("type {head:?} used as a predicate, which is not supported")));
+            return Err(Fault::new(
+                node.at,
+                format!("type {head:?} used as a predicate, which is not supported"),
+            ));
         } else {
             return Err(Fault::new(node.at, format!("unknown predicate {head:?}")));
         };
         if rest.len() != arity {
-            return Err(Fault::new(node.at, format!("{head:?} takes {arity} arguments, found {}", rest.len())));
+            return Err(Fault::new(
+                node.at,
+                format!("{head:?} takes {arity} arguments, found {}", rest.len()),
+            ));
         }
         let term = |node: &Node<'_>| {
             let name = node.word()?;
@@ -530,7 +659,12 @@ impl Domain {
             scope.slot(name).map(Term::Slot).ok_or_else(unbound)
         };
         let args = rest.iter().map(term).collect::<Result<_, _>>()?;
-        Ok(Literal { at: node.at, negated, test, args })
+        Ok(Literal {
+            at: node.at,
+            negated,
+            test,
+            args,
+        })
     }
 }
 
@@ -542,9 +676,17 @@ struct EffectContext<'s, 'a> {
 }
 
 /// Unfolds a condition into alternatives; a `forall` becomes an axiom whose number counts from `first_axiom`.
-fn unfold(condition: Condition, axioms: &mut Vec<Axiom>, first_axiom: usize, at: usize) -> Result<Vec<Branch>, Fault> {
+fn unfold(
+    condition: Condition,
+    axioms: &mut Vec<Axiom>,
+    first_axiom: usize,
+    at: usize,
+) -> Result<Vec<Branch>, Fault> {
     match condition {
-        Condition::Literal(literal) => Ok(vec![Branch { variables: Vec::new(), literals: vec![literal] }]),
+        Condition::Literal(literal) => Ok(vec![Branch {
+            variables: Vec::new(),
+            literals: vec![literal],
+        }]),
         Condition::All(parts) => {
             let mut branches = vec![Branch::default()];
             for part in parts {
@@ -575,8 +717,20 @@ fn unfold(condition: Condition, axioms: &mut Vec<Axiom>, first_axiom: usize, at:
             let free = free_slots(&branches);
             let args = free.iter().map(|slot| Term::Slot(*slot)).collect();
             let test = Test::Axiom(first_axiom + axioms.len());
-            axioms.push(Axiom { free, slot_types: Vec::new(), branches });
-            Ok(vec![Branch { variables: Vec::new(), literals: vec![Literal { at, negated: true, test, args }] }])
+            axioms.push(Axiom {
+                free,
+                slot_types: Vec::new(),
+                branches,
+            });
+            Ok(vec![Branch {
+                variables: Vec::new(),
+                literals: vec![Literal {
+                    at,
+                    negated: true,
+                    test,
+                    args,
+                }],
+            }])
         }
     }
 }
@@ -587,13 +741,18 @@ fn negate(condition: Condition) -> Condition {
         Condition::Any(parts) => Condition::All(parts.into_iter().map(negate).collect()),
         Condition::Exists(slots, part) => Condition::Forall(slots, Box::new(negate(*part))),
         Condition::Forall(slots, part) => Condition::Exists(slots, Box::new(negate(*part))),
-        Condition::Literal(literal) => Condition::Literal(Literal { negated: !literal.negated, ..literal }),
+        Condition::Literal(literal) => Condition::Literal(Literal {
+            negated: !literal.negated,
+            ..literal
+        }),
     }
 }
 
 /// The product of alternatives; a single one on the right is added in place.
 fn with_all(mut left: Vec<Branch>, right: &[Branch], at: usize) -> Result<Vec<Branch>, Fault> {
-    let [only] = right else { return product(&left, right, at) };
+    let [only] = right else {
+        return product(&left, right, at);
+    };
     for branch in &mut left {
         branch.variables.extend(&only.variables);
         branch.literals.extend_from_slice(&only.literals);
@@ -608,7 +767,13 @@ fn product(left: &[Branch], right: &[Branch], at: usize) -> Result<Vec<Branch>, 
     if left.len() * right.len() > BRANCH_LIMIT {
         return Err(too_many_branches(at));
     }
-    let longest = |branches: &[Branch]| branches.iter().map(|branch| branch.literals.len()).max().unwrap_or(0);
+    let longest = |branches: &[Branch]| {
+        branches
+            .iter()
+            .map(|branch| branch.literals.len())
+            .max()
+            .unwrap_or(0)
+    };
     if longest(left) + longest(right) > LITERAL_LIMIT {
         return Err(too_many_literals(at));
     }
@@ -616,15 +781,24 @@ fn product(left: &[Branch], right: &[Branch], at: usize) -> Result<Vec<Branch>, 
         variables: [&a.variables[..], &b.variables].concat(),
         literals: [&a.literals[..], &b.literals].concat(),
     };
-    Ok(left.iter().flat_map(|a| right.iter().map(move |b| join(a, b))).collect())
+    Ok(left
+        .iter()
+        .flat_map(|a| right.iter().map(move |b| join(a, b)))
+        .collect())
 }
 
 fn too_many_literals(at: usize) -> Fault {
-    Fault::new(at, format!("a conjunction of more than {LITERAL_LIMIT} conditions"))
+    Fault::new(
+        at,
+        format!("a conjunction of more than {LITERAL_LIMIT} conditions"),
+    )
 }
 
 fn too_many_branches(at: usize) -> Fault {
-    Fault::new(at, format!("the condition unfolds into more than {BRANCH_LIMIT} alternatives"))
+    Fault::new(
+        at,
+        format!("the condition unfolds into more than {BRANCH_LIMIT} alternatives"),
+    )
 }
 
 fn free_slots(branches: &[Branch]) -> Vec<Slot> {
@@ -646,9 +820,14 @@ fn free_slots(branches: &[Branch]) -> Vec<Slot> {
 fn definition<'n, 'a>(root: &'n Node<'a>, kind: &str) -> Result<(&'a str, &'n [Node<'a>]), Fault> {
     let (head, rest) = root.headed()?;
     if head != "define" {
-        return Err(Fault::new(root.at, format!("expected (define …), found ({head} …)")));
+        return Err(Fault::new(
+            root.at,
+            format!("expected (define …), found ({head} …)"),
+        ));
     }
-    let (title, sections) = rest.split_first().ok_or_else(|| Fault::new(root.at, "an empty definition"))?;
+    let (title, sections) = rest
+        .split_first()
+        .ok_or_else(|| Fault::new(root.at, "an empty definition"))?;
     match title.headed()? {
         (found, [name]) if found == kind => Ok((name.word()?, sections)),
         _ => Err(Fault::new(title.at, format!("expected ({kind} NAME)"))),
@@ -666,7 +845,10 @@ impl Problem {
             match section.headed()? {
                 (":domain", [name]) if name.word()? == domain.name => {}
                 (":domain", _) => {
-                    return Err(Fault::new(section.at, format!("the problem is not of domain {:?}", domain.name)));
+                    return Err(Fault::new(
+                        section.at,
+                        format!("the problem is not of domain {:?}", domain.name),
+                    ));
                 }
                 (":objects", rest) => {
                     for typed in typed_list(rest, "object")? {
@@ -676,30 +858,50 @@ impl Problem {
                 (":init", rest) => init = Some(rest),
                 (":goal", [condition]) => goal = Some(condition),
                 (":requirements" | ":metric", _) => {}
-                (other, _) => return Err(Fault::new(section.at, format!("unknown section {other:?}"))),
+                (other, _) => {
+                    return Err(Fault::new(section.at, format!("unknown section {other:?}")));
+                }
             }
         }
         let init_nodes = init.ok_or_else(|| Fault::new(root.at, "the problem has no (:init …)"))?;
         let goal_node = goal.ok_or_else(|| Fault::new(root.at, "the problem has no (:goal …)"))?;
         if objects.len() > super::OBJECT_LIMIT {
-            return Err(Fault::new(root.at, format!("more than {} objects", super::OBJECT_LIMIT)));
+            return Err(Fault::new(
+                root.at,
+                format!("more than {} objects", super::OBJECT_LIMIT),
+            ));
         }
         if objects.len() * domain.predicates.len() > super::OBJECT_PREDICATE_LIMIT {
-            let reason = format!("objects times predicates is more than {}", super::OBJECT_PREDICATE_LIMIT);
+            let reason = format!(
+                "objects times predicates is more than {}",
+                super::OBJECT_PREDICATE_LIMIT
+            );
             return Err(Fault::new(root.at, reason));
         }
         objects.sort_unstable();
         if let Some(pair) = objects.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            return Err(Fault::new(root.at, format!("object {:?} is declared twice", pair[0].0)));
+            return Err(Fault::new(
+                root.at,
+                format!("object {:?} is declared twice", pair[0].0),
+            ));
         }
         let mut scope = Scope::default();
         let mut goal_axioms = Vec::new();
         let condition = domain.parse_condition(goal_node, false, &mut scope)?;
-        let branches = unfold(condition, &mut goal_axioms, domain.axioms.len(), goal_node.at)?;
+        let branches = unfold(
+            condition,
+            &mut goal_axioms,
+            domain.axioms.len(),
+            goal_node.at,
+        )?;
         for axiom in &mut goal_axioms {
             axiom.slot_types.clone_from(&scope.slot_types);
         }
-        let goal = Axiom { free: Vec::new(), slot_types: scope.slot_types, branches };
+        let goal = Axiom {
+            free: Vec::new(),
+            slot_types: scope.slot_types,
+            branches,
+        };
         let mut problem = Self {
             mentioned: vec![false; objects.len()],
             objects,
@@ -713,18 +915,35 @@ impl Problem {
     }
 
     fn read_facts(&mut self, nodes: &[Node<'_>], domain: &Domain) -> Result<(), Fault> {
-        let numbers: FxHashMap<&str, u16> =
-            self.objects.iter().enumerate().map(|(number, (name, _))| (name.as_str(), number as u16)).collect();
+        let numbers: FxHashMap<&str, u16> = self
+            .objects
+            .iter()
+            .enumerate()
+            .map(|(number, (name, _))| (name.as_str(), number as u16))
+            .collect();
         let number = |node: &Node<'_>| {
             let name = node.word()?;
-            numbers.get(name).copied().ok_or_else(|| Fault::new(node.at, format!("unknown object {name:?}")))
+            numbers
+                .get(name)
+                .copied()
+                .ok_or_else(|| Fault::new(node.at, format!("unknown object {name:?}")))
         };
         let mut seen = rustc_hash::FxHashSet::default();
         let mut denied = Vec::new();
         for node in nodes {
             let (mut head, mut rest) = node.headed()?;
             let mut holds = true;
-            if let ("=", [function, Node { kind: Kind::Word(_), .. }]) = (head, rest) {
+            if let (
+                "=",
+                [
+                    function,
+                    Node {
+                        kind: Kind::Word(_),
+                        ..
+                    },
+                ],
+            ) = (head, rest)
+            {
                 // A number for a function: nothing reads it, but the objects in it count as mentioned.
                 if let Kind::List(parts) = &function.kind {
                     for part in parts.iter().skip(1) {
@@ -738,10 +957,17 @@ impl Problem {
                 holds = false;
             }
             let unknown = || Fault::new(node.at, format!("unknown predicate {head:?}"));
-            let id = domain.predicate_ids.get(head).copied().ok_or_else(unknown)?;
+            let id = domain
+                .predicate_ids
+                .get(head)
+                .copied()
+                .ok_or_else(unknown)?;
             let arity = domain.predicates[usize::from(id)].arity;
             if rest.len() != arity {
-                return Err(Fault::new(node.at, format!("{head:?} takes {arity} arguments, found {}", rest.len())));
+                return Err(Fault::new(
+                    node.at,
+                    format!("{head:?} takes {arity} arguments, found {}", rest.len()),
+                ));
             }
             let mut args = [0; ARITY_LIMIT];
             for (arg, node) in args.iter_mut().zip(rest) {

@@ -33,14 +33,19 @@ impl<'a> Node<'a> {
     pub(crate) fn list(&self) -> Result<&[Node<'a>], Fault> {
         match &self.kind {
             Kind::List(items) => Ok(items),
-            Kind::Word(word) => Err(Fault::new(self.at, format!("expected a list, found {word:?}"))),
+            Kind::Word(word) => Err(Fault::new(
+                self.at,
+                format!("expected a list, found {word:?}"),
+            )),
         }
     }
 
     /// The first word of a list and what follows it.
     pub(crate) fn headed(&self) -> Result<(&'a str, &[Node<'a>]), Fault> {
         let items = self.list()?;
-        let (head, rest) = items.split_first().ok_or_else(|| Fault::new(self.at, "expected a word, found ()"))?;
+        let (head, rest) = items
+            .split_first()
+            .ok_or_else(|| Fault::new(self.at, "expected a word, found ()"))?;
         Ok((head.word()?, rest))
     }
 }
@@ -59,23 +64,37 @@ pub(crate) fn parse(text: &str) -> Result<Node<'_>, Fault> {
             continue;
         }
         if byte == b';' {
-            at = bytes[at..].iter().position(|b| *b == b'\n').map_or(bytes.len(), |n| at + n);
+            at = bytes[at..]
+                .iter()
+                .position(|b| *b == b'\n')
+                .map_or(bytes.len(), |n| at + n);
             continue;
         }
         if done.is_some() {
-            return Err(Fault::new(start, "unexpected text after the closing parenthesis"));
+            return Err(Fault::new(
+                start,
+                "unexpected text after the closing parenthesis",
+            ));
         }
         match byte {
             b'(' => {
                 if open.len() == DEPTH_LIMIT {
-                    return Err(Fault::new(start, format!("lists are nested deeper than {DEPTH_LIMIT}")));
+                    return Err(Fault::new(
+                        start,
+                        format!("lists are nested deeper than {DEPTH_LIMIT}"),
+                    ));
                 }
                 open.push((start, Vec::new()));
                 at += 1;
             }
             b')' => {
-                let (from, items) = open.pop().ok_or_else(|| Fault::new(start, "unexpected ')'"))?;
-                let node = Node { at: from, kind: Kind::List(items) };
+                let (from, items) = open
+                    .pop()
+                    .ok_or_else(|| Fault::new(start, "unexpected ')'"))?;
+                let node = Node {
+                    at: from,
+                    kind: Kind::List(items),
+                };
                 match open.last_mut() {
                     Some((_, outer)) => outer.push(node),
                     None => done = Some(node),
@@ -88,12 +107,23 @@ pub(crate) fn parse(text: &str) -> Result<Node<'_>, Fault> {
                     at += 1;
                 }
                 if let Some(n) = bytes[start..at].iter().position(|b| !b.is_ascii()) {
-                    return Err(Fault::new(start + n, "non-ASCII character outside a comment"));
+                    return Err(Fault::new(
+                        start + n,
+                        "non-ASCII character outside a comment",
+                    ));
                 }
-                let word = Node { at: start, kind: Kind::Word(&text[start..at]) };
+                let word = Node {
+                    at: start,
+                    kind: Kind::Word(&text[start..at]),
+                };
                 match open.last_mut() {
                     Some((_, outer)) => outer.push(word),
-                    None => return Err(Fault::new(start, format!("expected '(', found {:?}", &text[start..at]))),
+                    None => {
+                        return Err(Fault::new(
+                            start,
+                            format!("expected '(', found {:?}", &text[start..at]),
+                        ));
+                    }
                 }
             }
         }
@@ -116,7 +146,9 @@ mod tests {
     fn show(node: &Node<'_>) -> String {
         match &node.kind {
             Kind::Word(word) => (*word).to_owned(),
-            Kind::List(items) => format!("[{}]", items.iter().map(show).collect::<Vec<_>>().join(" ")),
+            Kind::List(items) => {
+                format!("[{}]", items.iter().map(show).collect::<Vec<_>>().join(" "))
+            }
         }
     }
 
@@ -143,6 +175,9 @@ mod tests {
     #[test]
     fn a_mountain_of_parentheses_is_refused_without_recursion() {
         let fault = parse(&"(".repeat(1_000_000)).expect_err("too deep");
-        assert_eq!(fault, Fault::new(DEPTH_LIMIT, "lists are nested deeper than 100"));
+        assert_eq!(
+            fault,
+            Fault::new(DEPTH_LIMIT, "lists are nested deeper than 100")
+        );
     }
 }

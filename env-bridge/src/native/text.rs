@@ -86,24 +86,38 @@ impl Narrator {
     ) -> Self {
         let mut relation_of = vec![usize::MAX; domain.predicates.len()];
         let (relations, links) = (Vec::new(), Vec::new());
-        let mut narrator = Self { domain, program: program.clone(), relations, links, objects };
+        let mut narrator = Self {
+            domain,
+            program: program.clone(),
+            relations,
+            links,
+            objects,
+        };
         for pattern in &program.patterns {
             let known = &mut relation_of[usize::from(pattern.predicate)];
             if *known == usize::MAX {
                 *known = narrator.relations.len();
                 let table = &grounded.tables[usize::from(pattern.predicate)];
-                narrator.relations.push(Relation::new(table, &narrator.objects));
+                narrator
+                    .relations
+                    .push(Relation::new(table, &narrator.objects));
             }
         }
         for (pattern, signatures) in program.patterns.iter().zip(&program.signatures) {
             let relation_index = relation_of[usize::from(pattern.predicate)];
             let relation = &narrator.relations[relation_index];
-            let mut visits: Vec<u32> =
-                signatures.iter().filter_map(|wanted| relation.signatures.get(wanted).copied()).collect();
+            let mut visits: Vec<u32> = signatures
+                .iter()
+                .filter_map(|wanted| relation.signatures.get(wanted).copied())
+                .collect();
             if relation.signatures.len() == 1 {
                 visits.fill(ANY);
             }
-            narrator.links.push(Link { relation: relation_index, negated: pattern.negated, visits });
+            narrator.links.push(Link {
+                relation: relation_index,
+                negated: pattern.negated,
+                visits,
+            });
         }
         for atom in program.queries.iter().flatten() {
             let relation = narrator.links[atom.pattern].relation;
@@ -120,10 +134,18 @@ impl Narrator {
     /// Whether everything a text looks at never changes.
     pub(crate) fn is_fixed(&self, pieces: &[Piece]) -> bool {
         let program = &*self.program;
-        program.queries_of(pieces).into_iter().flat_map(|query| &program.queries[query]).all(|atom| {
-            let link = &self.links[atom.pattern];
-            !link.negated && self.relations[link.relation].atoms.iter().all(|atom| *atom == STATIC)
-        })
+        program
+            .queries_of(pieces)
+            .into_iter()
+            .flat_map(|query| &program.queries[query])
+            .all(|atom| {
+                let link = &self.links[atom.pattern];
+                !link.negated
+                    && self.relations[link.relation]
+                        .atoms
+                        .iter()
+                        .all(|atom| *atom == STATIC)
+            })
     }
 
     /// Appends a text, with the given objects bound to the first places of the frame. `work` counts what it takes.
@@ -135,7 +157,14 @@ impl Narrator {
         text: &mut String,
         work: &mut u32,
     ) -> Result<(), String> {
-        let mut telling = Telling { narrator: self, told, frame, answers: Vec::new(), work, text };
+        let mut telling = Telling {
+            narrator: self,
+            told,
+            frame,
+            answers: Vec::new(),
+            work,
+            text,
+        };
         telling.tell(pieces)
     }
 }
@@ -143,23 +172,41 @@ impl Narrator {
 impl Relation {
     fn new(table: &super::ground::Table, objects: &[ObjectText]) -> Self {
         let arity = table.arity;
-        let sort_key =
-            |row: &u32| table.row(*row as usize).iter().fold(0u128, |key, object| key << 16 | u128::from(*object));
+        let sort_key = |row: &u32| {
+            table
+                .row(*row as usize)
+                .iter()
+                .fold(0u128, |key, object| key << 16 | u128::from(*object))
+        };
         let mut order: Vec<u32> = (0..table.count() as u32).collect();
         order.sort_unstable_by_key(sort_key);
-        let mut relation = Self { arity, by: (0..arity).map(|_| None).collect(), ..Self::default() };
+        let mut relation = Self {
+            arity,
+            by: (0..arity).map(|_| None).collect(),
+            ..Self::default()
+        };
         let mut types: Vec<TypeId> = Vec::with_capacity(arity);
         for row in order {
             let args = table.row(row as usize);
             types.clear();
-            types.extend(args.iter().map(|object| objects[usize::from(*object)].type_id));
+            types.extend(
+                args.iter()
+                    .map(|object| objects[usize::from(*object)].type_id),
+            );
             let next = relation.signatures.len() as u32;
             let signature = match relation.signatures.get(&types[..]) {
                 Some(known) => *known,
-                None => *relation.signatures.entry(types.clone().into()).or_insert(next),
+                None => *relation
+                    .signatures
+                    .entry(types.clone().into())
+                    .or_insert(next),
             };
             relation.args.extend_from_slice(args);
-            relation.atoms.push(if table.fluent { table.atoms[row as usize] } else { STATIC });
+            relation.atoms.push(if table.fluent {
+                table.atoms[row as usize]
+            } else {
+                STATIC
+            });
             relation.signature.push(signature);
         }
         relation
@@ -193,15 +240,22 @@ impl<'a> Telling<'a> {
             match piece {
                 Piece::Text(text) => self.text.push_str(text),
                 Piece::Show(place, attribute) => {
-                    let object = &self.narrator.objects[usize::from(self.frame[usize::from(*place)] & !FOREIGN)];
+                    let object = &self.narrator.objects
+                        [usize::from(self.frame[usize::from(*place)] & !FOREIGN)];
                     self.text.push_str(match attribute {
                         Attribute::Name => &object.name,
                         Attribute::Id => &object.id,
-                        Attribute::Type => &self.narrator.domain.types.names[usize::from(object.type_id)],
+                        Attribute::Type => {
+                            &self.narrator.domain.types.names[usize::from(object.type_id)]
+                        }
                     });
                 }
                 Piece::Call(procedure) => self.call(*procedure)?,
-                Piece::Each { pieces, query, list } => self.each(pieces, *query, list.as_ref())?,
+                Piece::Each {
+                    pieces,
+                    query,
+                    list,
+                } => self.each(pieces, *query, list.as_ref())?,
             }
         }
         if self.text.len() > TEXT_LIMIT {
@@ -213,7 +267,9 @@ impl<'a> Telling<'a> {
     fn spend(&mut self, work: usize) -> Result<(), String> {
         *self.work = self.work.saturating_add(work as u32);
         if *self.work > WORK_LIMIT {
-            return Err(format!("the text takes more than {WORK_LIMIT} facts and pieces"));
+            return Err(format!(
+                "the text takes more than {WORK_LIMIT} facts and pieces"
+            ));
         }
         Ok(())
     }
@@ -242,8 +298,15 @@ impl<'a> Telling<'a> {
         Err(format!("no rule of #{}# applies", procedure.symbol))
     }
 
-    fn each(&mut self, pieces: &[Piece], query: Option<usize>, list: Option<&ListWords>) -> Result<(), String> {
-        let Some(query) = query else { return self.tell(pieces) };
+    fn each(
+        &mut self,
+        pieces: &[Piece],
+        query: Option<usize>,
+        list: Option<&ListWords>,
+    ) -> Result<(), String> {
+        let Some(query) = query else {
+            return self.tell(pieces);
+        };
         let narrator = self.narrator;
         let places = self.frame.len();
         let first = self.answers.len();
@@ -269,7 +332,8 @@ impl<'a> Telling<'a> {
                 _ => {}
             }
             let from = first + answer * size;
-            self.frame.extend_from_slice(&self.answers[from..from + size]);
+            self.frame
+                .extend_from_slice(&self.answers[from..from + size]);
             self.tell(pieces)?;
             self.frame.truncate(places);
         }
@@ -282,8 +346,14 @@ impl<'a> Telling<'a> {
     }
 
     /// Calls `answer` with the frame of every answer, in order, until it says no. Leaves the frame as it was.
-    fn solve(&mut self, query: &'a [QueryAtom], answer: &mut dyn FnMut(&[u16]) -> bool) -> Result<bool, String> {
-        let Some((atom, rest)) = query.split_first() else { return Ok(answer(&self.frame)) };
+    fn solve(
+        &mut self,
+        query: &'a [QueryAtom],
+        answer: &mut dyn FnMut(&[u16]) -> bool,
+    ) -> Result<bool, String> {
+        let Some((atom, rest)) = query.split_first() else {
+            return Ok(answer(&self.frame));
+        };
         let narrator = self.narrator;
         let link = &narrator.links[atom.pattern];
         let relation = &narrator.relations[link.relation];
@@ -291,7 +361,8 @@ impl<'a> Telling<'a> {
         // The shortest list of rows: of one of the bound arguments, or all.
         let mut shortest: Option<&[u32]> = None;
         for (position, argument) in atom.arguments.iter().enumerate() {
-            if let (Argument::Bound(place), Some((starts, rows))) = (argument, &relation.by[position])
+            if let (Argument::Bound(place), Some((starts, rows))) =
+                (argument, &relation.by[position])
                 && usize::from(*place) < places
             {
                 let object = usize::from(self.frame[usize::from(*place)]);
@@ -321,14 +392,18 @@ impl<'a> Telling<'a> {
                     continue;
                 }
                 let args = &relation.args[row * relation.arity..(row + 1) * relation.arity];
-                let fits = atom.arguments.iter().zip(args).all(|(argument, object)| match argument {
-                    Argument::Bound(place) => self.frame[usize::from(*place)] == *object,
-                    Argument::New(_) => {
-                        let fresh = !self.frame.contains(object);
-                        self.frame.push(*object);
-                        fresh
-                    }
-                });
+                let fits =
+                    atom.arguments
+                        .iter()
+                        .zip(args)
+                        .all(|(argument, object)| match argument {
+                            Argument::Bound(place) => self.frame[usize::from(*place)] == *object,
+                            Argument::New(_) => {
+                                let fresh = !self.frame.contains(object);
+                                self.frame.push(*object);
+                                fresh
+                            }
+                        });
                 let go_on = !fits || self.solve(rest, answer)?;
                 self.frame.truncate(places);
                 if !go_on {

@@ -36,7 +36,10 @@ impl Interpreter {
                 Ok(world.unbind())
             };
             let world = world().map_err(|error| explain(py, &glue, error))?;
-            Ok(Self { glue: glue.unbind(), world })
+            Ok(Self {
+                glue: glue.unbind(),
+                world,
+            })
         })
     }
 
@@ -57,7 +60,9 @@ impl Interpreter {
     }
 
     fn call<T>(&self, work: impl FnOnce(&Bound<'_, PyAny>) -> PyResult<T>) -> Result<T, String> {
-        Python::attach(|py| work(self.world.bind(py)).map_err(|error| explain(py, self.glue.bind(py), error)))
+        Python::attach(|py| {
+            work(self.world.bind(py)).map_err(|error| explain(py, self.glue.bind(py), error))
+        })
     }
 }
 
@@ -74,12 +79,18 @@ fn told(answer: &Bound<'_, PyAny>) -> PyResult<Said> {
         "lost" => scenarios::Status::Lost,
         _ => scenarios::Status::Playing,
     };
-    Ok(Said::Told { text, status, commands })
+    Ok(Said::Told {
+        text,
+        status,
+        commands,
+    })
 }
 
 /// The traceback of an exception, SystemExit and KeyboardInterrupt included.
 fn explain(py: Python<'_>, glue: &Bound<'_, PyModule>, error: PyErr) -> String {
     let short = error.to_string();
-    let full = glue.call_method1("explain", (error.value(py), error.traceback(py))).and_then(|text| text.extract());
+    let full = glue
+        .call_method1("explain", (error.value(py), error.traceback(py)))
+        .and_then(|text| text.extract());
     full.unwrap_or(short)
 }

@@ -34,7 +34,8 @@ mod wire;
 mod worker;
 
 pub use venv::{
-    PYTHON_EXECUTABLE, PYTHON_LIBRARY, PYTHON_VERSION, Pin, REQUIREMENTS, Venv, VenvError, install, pinned,
+    PYTHON_EXECUTABLE, PYTHON_LIBRARY, PYTHON_VERSION, Pin, REQUIREMENTS, Venv, VenvError, install,
+    pinned,
 };
 pub use wire::PythonKind;
 pub use worker::serve;
@@ -161,15 +162,25 @@ impl PythonWorld {
     pub fn start(options: PythonOptions) -> Result<Self, StartError> {
         process::sweep(&options.temporary);
         let workers = options.workers.max(1);
-        let pool = Pool { options, state: Mutex::default(), returned: Condvar::new() };
+        let pool = Pool {
+            options,
+            state: Mutex::default(),
+            returned: Condvar::new(),
+        };
         let start = || -> Result<(), Failure> {
-            let mut all = (0..workers).map(|_| pool.spawn()).collect::<Result<Vec<_>, _>>()?;
+            let mut all = (0..workers)
+                .map(|_| pool.spawn())
+                .collect::<Result<Vec<_>, _>>()?;
             all[0].wait_until_ready()?;
             pool.lock().places = all.into_iter().map(Some).collect();
             Ok(())
         };
-        start().map_err(|failure| StartError { reason: failure.to_string() })?;
-        Ok(Self { pool: Arc::new(pool) })
+        start().map_err(|failure| StartError {
+            reason: failure.to_string(),
+        })?;
+        Ok(Self {
+            pool: Arc::new(pool),
+        })
     }
 
     /// What has happened to workers so far.
@@ -183,21 +194,32 @@ impl PythonWorld {
     pub fn idle(&self) -> Vec<u64> {
         let mut state = self.pool.lock();
         let workers = state.places.iter_mut().flatten();
-        workers.filter_map(|worker| worker.is_alive().then_some(worker.memory)).collect()
+        workers
+            .filter_map(|worker| worker.is_alive().then_some(worker.memory))
+            .collect()
     }
 }
 
 impl World for PythonWorld {
     fn open(&self, task: &Task) -> Result<Box<dyn Environment>, EnvironmentError> {
         let game = task.path.canonicalize();
-        let game =
-            game.map_err(|error| EnvironmentError::Load { path: task.path.clone(), reason: error.to_string() })?;
+        let game = game.map_err(|error| EnvironmentError::Load {
+            path: task.path.clone(),
+            reason: error.to_string(),
+        })?;
         let worker = self.pool.take();
-        let mut environment =
-            PythonEnvironment { pool: self.pool.clone(), worker, path: task.path.clone(), commands: None };
+        let mut environment = PythonEnvironment {
+            pool: self.pool.clone(),
+            worker,
+            path: task.path.clone(),
+            commands: None,
+        };
         let limit = self.pool.options.load_limit;
         let loaded = environment.ask(Request::Load { game }, limit);
-        loaded.map_err(|reason| EnvironmentError::Load { path: task.path.clone(), reason })?;
+        loaded.map_err(|reason| EnvironmentError::Load {
+            path: task.path.clone(),
+            reason,
+        })?;
         Ok(Box::new(environment))
     }
 
@@ -240,7 +262,10 @@ impl Pool {
                     None
                 });
             }
-            state = self.returned.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .returned
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -262,7 +287,8 @@ impl Pool {
     /// Whether a worker is to be replaced now; counts it as replaced.
     fn is_worn(&self, worker: &Worker) -> bool {
         let mut state = self.lock();
-        let oldest_is_due = state.resets >= self.options.recycle_after && state.living.first() == Some(&worker.serial);
+        let oldest_is_due = state.resets >= self.options.recycle_after
+            && state.living.first() == Some(&worker.serial);
         let worn = oldest_is_due || worker.memory > self.options.recycle_above_mib;
         if worn {
             state.resets = 0;
@@ -330,13 +356,25 @@ impl PythonEnvironment {
         })
     }
 
-    fn tell(&mut self, command: &str, request: Request, limit: Duration) -> Result<Observation, EnvironmentError> {
-        let fail = |reason: String| EnvironmentError::Step { command: command.to_owned(), reason };
+    fn tell(
+        &mut self,
+        command: &str,
+        request: Request,
+        limit: Duration,
+    ) -> Result<Observation, EnvironmentError> {
+        let fail = |reason: String| EnvironmentError::Step {
+            command: command.to_owned(),
+            reason,
+        };
         if self.worker.is_none() {
             return Err(fail("the worker of this game has failed before".into()));
         }
         match self.ask(request, limit).map_err(fail)? {
-            Said::Told { text, status, commands } => {
+            Said::Told {
+                text,
+                status,
+                commands,
+            } => {
                 self.commands = commands;
                 Ok(Observation { text, status })
             }
@@ -354,12 +392,24 @@ impl Environment for PythonEnvironment {
 
     fn step(&mut self, command: &str) -> Result<Observation, EnvironmentError> {
         let limit = self.pool.options.step_limit;
-        self.tell(command, Request::Step { command: command.to_owned() }, limit)
+        self.tell(
+            command,
+            Request::Step {
+                command: command.to_owned(),
+            },
+            limit,
+        )
     }
 
     fn admissible_commands(&mut self) -> Result<Vec<String>, EnvironmentError> {
-        let reason = format!("{}: this world does not tell its admissible commands", self.path.display());
-        self.commands.clone().ok_or(EnvironmentError::Step { command: "admissible commands".into(), reason })
+        let reason = format!(
+            "{}: this world does not tell its admissible commands",
+            self.path.display()
+        );
+        self.commands.clone().ok_or(EnvironmentError::Step {
+            command: "admissible commands".into(),
+            reason,
+        })
     }
 }
 

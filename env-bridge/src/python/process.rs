@@ -31,16 +31,30 @@ pub(super) enum Failure {
     Died { status: String, tail: String },
     #[error("no answer within {} s{}", limit.as_secs_f64(), said(tail))]
     Hung { limit: Duration, tail: String },
-    #[error("the worker process wrote something else than an answer: {reason}{}", said(tail))]
+    #[error(
+        "the worker process wrote something else than an answer: {reason}{}",
+        said(tail)
+    )]
     Corrupt { reason: String, tail: String },
-    #[error("the worker process has {memory} MiB of memory and may have {limit}{}", said(tail))]
-    OverMemory { memory: u64, limit: u64, tail: String },
+    #[error(
+        "the worker process has {memory} MiB of memory and may have {limit}{}",
+        said(tail)
+    )]
+    OverMemory {
+        memory: u64,
+        limit: u64,
+        tail: String,
+    },
     #[error("cannot start a worker process: {0}")]
     NotStarted(#[from] io::Error),
 }
 
 fn said(tail: &str) -> String {
-    if tail.trim().is_empty() { String::new() } else { format!("; it said:\n{}", tail.trim_end()) }
+    if tail.trim().is_empty() {
+        String::new()
+    } else {
+        format!("; it said:\n{}", tail.trim_end())
+    }
 }
 
 /// A running worker process.
@@ -67,7 +81,9 @@ impl Worker {
     pub(super) fn spawn(options: &PythonOptions) -> Result<Self, Failure> {
         static FOLDERS: AtomicU64 = AtomicU64::new(0);
         let own = FOLDERS.fetch_add(1, Ordering::Relaxed);
-        let temporary = options.temporary.join(format!("{FOLDER}{}-{own}", std::process::id()));
+        let temporary = options
+            .temporary
+            .join(format!("{FOLDER}{}-{own}", std::process::id()));
         let mut child = Command::new(&options.program)
             .arg0("hearth")
             .arg("env-worker")
@@ -80,7 +96,9 @@ impl Worker {
             .process_group(0)
             .spawn()?;
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let (Some(requests), Some(mut answers), Some(errors)) = pipes else { unreachable!("all three are piped") };
+        let (Some(requests), Some(mut answers), Some(errors)) = pipes else {
+            unreachable!("all three are piped")
+        };
         let (sender, replies) = unbounded();
         std::thread::spawn(move || {
             while let Some(frame) = read_frame(&mut answers).transpose() {
@@ -142,39 +160,67 @@ impl Worker {
     }
 
     fn send(&mut self, message: Request) -> Result<(), Failure> {
-        let frame = Frame { number: self.number, message };
+        let frame = Frame {
+            number: self.number,
+            message,
+        };
         match write_frame(&mut self.requests, &frame) {
             // It has ended; what it said last tells why.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => match self.receive(LAST_WORDS) {
-                Err(failure) => Err(failure),
-                Ok(_) => Err(self.died()),
-            },
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                match self.receive(LAST_WORDS) {
+                    Err(failure) => Err(failure),
+                    Ok(_) => Err(self.died()),
+                }
+            }
             other => Ok(other?),
         }
     }
 
     fn receive(&mut self, limit: Duration) -> Result<Said, Failure> {
         match self.replies.recv_timeout(limit) {
-            Ok(Ok(Frame { message: Reply { memory, said: Said::OverMemory }, .. })) => {
-                Err(Failure::OverMemory { memory, limit: self.memory_limit, tail: self.errors.all() })
-            }
+            Ok(Ok(Frame {
+                message:
+                    Reply {
+                        memory,
+                        said: Said::OverMemory,
+                    },
+                ..
+            })) => Err(Failure::OverMemory {
+                memory,
+                limit: self.memory_limit,
+                tail: self.errors.all(),
+            }),
             Ok(Ok(Frame { number, .. })) if number != self.number => {
                 let reason = format!("an answer to request {number} instead of {}", self.number);
-                Err(Failure::Corrupt { reason, tail: self.errors.now() })
+                Err(Failure::Corrupt {
+                    reason,
+                    tail: self.errors.now(),
+                })
             }
-            Ok(Ok(Frame { message: Reply { memory, said }, .. })) => {
+            Ok(Ok(Frame {
+                message: Reply { memory, said },
+                ..
+            })) => {
                 self.memory = memory;
                 match said {
-                    Said::Raised { reason } => Err(Failure::Raised { reason: reason.trim_end().to_owned() }),
+                    Said::Raised { reason } => Err(Failure::Raised {
+                        reason: reason.trim_end().to_owned(),
+                    }),
                     said => Ok(said),
                 }
             }
             Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Err(self.died()),
-            Ok(Err(error)) => Err(Failure::Corrupt { reason: error.to_string(), tail: self.errors.now() }),
+            Ok(Err(error)) => Err(Failure::Corrupt {
+                reason: error.to_string(),
+                tail: self.errors.now(),
+            }),
             Err(RecvTimeoutError::Timeout) => {
                 // An abort makes Python print its stack.
                 let _ = rustix::process::kill_process(Pid::from_child(&self.child), Signal::ABORT);
-                Err(Failure::Hung { limit, tail: self.errors.all() })
+                Err(Failure::Hung {
+                    limit,
+                    tail: self.errors.all(),
+                })
             }
             Err(RecvTimeoutError::Disconnected) => Err(self.died()),
         }
@@ -187,7 +233,9 @@ impl Worker {
         let status = loop {
             match self.child.try_wait() {
                 Ok(Some(status)) => break status.to_string(),
-                Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+                Ok(None) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(5))
+                }
                 Ok(None) => break "its pipe is closed".to_owned(),
                 Err(error) => break error.to_string(),
             }
@@ -209,7 +257,9 @@ impl Drop for Worker {
 pub(super) fn sweep(temporary: &Path) {
     for entry in std::fs::read_dir(temporary).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let parent = name.to_str().and_then(|name| name.strip_prefix(FOLDER)?.split_once('-')?.0.parse().ok());
+        let parent = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(FOLDER)?.split_once('-')?.0.parse().ok());
         let gone = |pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH);
         if parent.and_then(Pid::from_raw).is_some_and(gone) {
             let _ = std::fs::remove_dir_all(entry.path());
@@ -243,7 +293,13 @@ impl Tail {
 
     /// What is there now.
     fn now(&self) -> String {
-        let bytes: Vec<u8> = self.bytes.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+        let bytes: Vec<u8> = self
+            .bytes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .copied()
+            .collect();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 

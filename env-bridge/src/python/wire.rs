@@ -69,7 +69,11 @@ pub(super) enum Said {
     /// The world is made, or a game loaded, or all put away.
     Done,
     /// What a reset or a step brought.
-    Told { text: String, status: Status, commands: Option<Vec<String>> },
+    Told {
+        text: String,
+        status: Status,
+        commands: Option<Vec<String>>,
+    },
     /// Python raised; `reason` is the traceback.
     Raised { reason: String },
     /// The worker has more memory than it may; it is ending itself.
@@ -80,8 +84,11 @@ pub(super) enum Said {
 pub(super) fn write_frame(pipe: &mut impl Write, frame: &impl Serialize) -> io::Result<()> {
     let mut bytes = vec![0; 4];
     serde_json::to_writer(&mut bytes, frame)?;
-    let length = u32::try_from(bytes.len() - 4).ok().filter(|length| *length as usize <= FRAME_LIMIT);
-    let length = length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the message is too long"))?;
+    let length = u32::try_from(bytes.len() - 4)
+        .ok()
+        .filter(|length| *length as usize <= FRAME_LIMIT);
+    let length = length
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the message is too long"))?;
     bytes[..4].copy_from_slice(&length.to_le_bytes());
     pipe.write_all(&bytes)?;
     pipe.flush()
@@ -96,7 +103,10 @@ pub(super) fn read_frame<T: DeserializeOwned>(pipe: &mut impl Read) -> io::Resul
     }
     let length = u32::from_le_bytes(length) as usize;
     if length > FRAME_LIMIT {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {length} bytes")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("a frame of {length} bytes"),
+        ));
     }
     let mut bytes = vec![0; length];
     pipe.read_exact(&mut bytes)?;
@@ -111,7 +121,9 @@ mod tests {
     fn frames_come_back_as_they_were_written() {
         let mut pipe = Vec::new();
         for number in 0..3 {
-            let message = Request::Step { command: format!("say \u{1F525} \0 {number}") };
+            let message = Request::Step {
+                command: format!("say \u{1F525} \0 {number}"),
+            };
             write_frame(&mut pipe, &Frame { number, message }).unwrap();
         }
         let mut pipe = pipe.as_slice();
@@ -128,11 +140,27 @@ mod tests {
     #[test]
     fn a_cut_or_foreign_frame_is_an_error() {
         let mut pipe = Vec::new();
-        write_frame(&mut pipe, &Frame { number: 1, message: Request::Reset }).unwrap();
+        write_frame(
+            &mut pipe,
+            &Frame {
+                number: 1,
+                message: Request::Reset,
+            },
+        )
+        .unwrap();
         for length in 1..pipe.len() {
-            assert!(read_frame::<Frame<Request>>(&mut &pipe[..length]).is_err(), "cut to {length} bytes");
+            assert!(
+                read_frame::<Frame<Request>>(&mut &pipe[..length]).is_err(),
+                "cut to {length} bytes"
+            );
         }
-        assert!(read_frame::<Frame<Request>>(&mut b"print(1)".as_slice()).is_err(), "text, read as a length of 1.8 GB");
-        assert!(read_frame::<Frame<Request>>(&mut b"\x02\0\0\0{]".as_slice()).is_err(), "not JSON");
+        assert!(
+            read_frame::<Frame<Request>>(&mut b"print(1)".as_slice()).is_err(),
+            "text, read as a length of 1.8 GB"
+        );
+        assert!(
+            read_frame::<Frame<Request>>(&mut b"\x02\0\0\0{]".as_slice()).is_err(),
+            "not JSON"
+        );
     }
 }

@@ -25,13 +25,23 @@ const MEMORY_PERIOD: Duration = Duration::from_millis(100);
 /// # Errors
 /// When standard input and output are not the pipes of a parent.
 pub fn serve() -> io::Result<ExitCode> {
-    let _ = rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    let _ = rustix::process::setrlimit(
+        Resource::Core,
+        Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        },
+    );
     let (requests, replies) = take_pipes()?;
     let replies = Arc::new(Mutex::new(replies));
     let (sender, inbox) = unbounded();
     let mut reader = requests;
     let first: Option<Frame<Request>> = read_frame(&mut reader)?;
-    let Some(Frame { number, message: Request::Start(start) }) = first else {
+    let Some(Frame {
+        number,
+        message: Request::Start(start),
+    }) = first
+    else {
         let reason = "env-worker is started by hearth itself and speaks its protocol over pipes";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
     };
@@ -69,9 +79,18 @@ fn watch_memory(limit: u64, replies: &Mutex<File>) {
         std::thread::sleep(MEMORY_PERIOD);
         let memory = resident_mib();
         if memory > limit {
-            let reply = Reply { memory, said: Said::OverMemory };
+            let reply = Reply {
+                memory,
+                said: Said::OverMemory,
+            };
             let mut pipe = replies.lock().unwrap_or_else(PoisonError::into_inner);
-            let _ = write_frame(&mut *pipe, &Frame { number: u64::MAX, message: reply });
+            let _ = write_frame(
+                &mut *pipe,
+                &Frame {
+                    number: u64::MAX,
+                    message: reply,
+                },
+            );
             end_group();
         }
     }
@@ -84,10 +103,24 @@ fn end_group() {
 }
 
 /// The interpreter's loop.
-fn answer(number: u64, start: Start, inbox: &Receiver<Frame<Request>>, replies: &Mutex<File>) -> io::Result<ExitCode> {
+fn answer(
+    number: u64,
+    start: Start,
+    inbox: &Receiver<Frame<Request>>,
+    replies: &Mutex<File>,
+) -> io::Result<ExitCode> {
     let reply = |number: u64, said: Said| {
-        let frame = Frame { number, message: Reply { memory: resident_mib(), said } };
-        write_frame(&mut *replies.lock().unwrap_or_else(PoisonError::into_inner), &frame)
+        let frame = Frame {
+            number,
+            message: Reply {
+                memory: resident_mib(),
+                said,
+            },
+        };
+        write_frame(
+            &mut *replies.lock().unwrap_or_else(PoisonError::into_inner),
+            &frame,
+        )
     };
     let mut world = match Interpreter::start(&start) {
         Ok(world) => world,
@@ -105,7 +138,10 @@ fn answer(number: u64, start: Start, inbox: &Receiver<Frame<Request>>, replies: 
             Request::Step { command } => world.step(&command),
             Request::Close => world.close().map(|()| Said::Done),
         };
-        reply(number, said.unwrap_or_else(|reason| Said::Raised { reason }))?;
+        reply(
+            number,
+            said.unwrap_or_else(|reason| Said::Raised { reason }),
+        )?;
     }
     Ok(ExitCode::SUCCESS)
 }

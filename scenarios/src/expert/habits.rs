@@ -3,22 +3,31 @@
 
 /// Chance, in percent, that one receptacle of type `place` holds an object of type `object`.
 pub(super) fn percent(object: &str, place: &str) -> f64 {
-    let row = HABITS.lines().find_map(|line| line.strip_prefix(object)?.strip_prefix(": ")).unwrap_or(ANYTHING);
-    let entry = row.split(", ").find_map(|entry| entry.strip_prefix(place)?.strip_prefix(' '));
-    entry.and_then(|percent| percent.parse().ok()).unwrap_or(ELSEWHERE)
+    let row = HABITS
+        .lines()
+        .find_map(|line| line.strip_prefix(object)?.strip_prefix(": "))
+        .unwrap_or(ANYTHING);
+    let entry = row
+        .split(", ")
+        .find_map(|entry| entry.strip_prefix(place)?.strip_prefix(' '));
+    entry
+        .and_then(|percent| percent.parse().ok())
+        .unwrap_or(ELSEWHERE)
 }
 
 /// Receptacle types that mostly have doors, so that a look costs two turns.
 pub(super) fn usually_closed(place: &str) -> bool {
-    matches!(place, "cabinet" | "drawer" | "fridge" | "microwave" | "safe")
+    matches!(
+        place,
+        "cabinet" | "drawer" | "fridge" | "microwave" | "safe"
+    )
 }
 
 /// Types that a row does not list.
 const ELSEWHERE: f64 = 1.0;
 
 /// The row of an object that has none.
-const ANYTHING: &str =
-    "diningtable 50, desk 50, dresser 45, coffeetable 45, countertop 40, sidetable 35, shelf 15, cabinet 5, drawer 4";
+const ANYTHING: &str = "diningtable 50, desk 50, dresser 45, coffeetable 45, countertop 40, sidetable 35, shelf 15, cabinet 5, drawer 4";
 
 const HABITS: &str = "\
 alarmclock: desk 61, sidetable 53, dresser 45, shelf 16
@@ -91,7 +100,9 @@ mod tests {
         for line in HABITS.lines() {
             let (_, row) = line.split_once(": ").expect("an object and its row");
             assert!(
-                row.split(", ").all(|entry| entry.split_once(' ').is_some_and(|(_, n)| n.parse::<u8>().is_ok())),
+                row.split(", ").all(|entry| entry
+                    .split_once(' ')
+                    .is_some_and(|(_, n)| n.parse::<u8>().is_ok())),
                 "{line}"
             );
         }

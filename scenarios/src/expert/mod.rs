@@ -115,44 +115,77 @@ impl Expert {
     /// thing put down where one stands; which of them, the draw decides. `None` before it has seen a room.
     #[must_use]
     pub fn stray(&self, draw: u64) -> Option<String> {
-        let (here, away): (Vec<usize>, Vec<usize>) = self.all().partition(|place| self.room.is_here(*place));
-        let open = here.into_iter().filter(|place| self.room.places[*place].door != Door::Closed);
+        let (here, away): (Vec<usize>, Vec<usize>) =
+            self.all().partition(|place| self.room.is_here(*place));
+        let open = here
+            .into_iter()
+            .filter(|place| self.room.places[*place].door != Door::Closed);
         let handled: Vec<Command> = match &self.held {
-            Some(thing) => open.map(|place| Command::Put(thing.clone(), place)).collect(),
+            Some(thing) => open
+                .map(|place| Command::Put(thing.clone(), place))
+                .collect(),
             None => open
-                .flat_map(|place| self.room.places[place].things.iter().map(move |thing| (thing, place)))
+                .flat_map(|place| {
+                    self.room.places[place]
+                        .things
+                        .iter()
+                        .map(move |thing| (thing, place))
+                })
                 .map(|(thing, place)| Command::Take(thing.clone(), place))
                 .collect(),
         };
         let walks = away.into_iter().map(Command::GoTo).collect();
         let [rarely, mostly]: [Vec<Command>; 2] = [handled, walks];
-        let commands = if mix(draw, "hands") % 10 < 3 && !rarely.is_empty() { rarely } else { mostly };
+        let commands = if mix(draw, "hands") % 10 < 3 && !rarely.is_empty() {
+            rarely
+        } else {
+            mostly
+        };
         let place = mix(draw, "place").checked_rem(commands.len() as u64)?;
-        commands.get(usize::try_from(place).ok()?).map(|command| self.say(command))
+        commands
+            .get(usize::try_from(place).ok()?)
+            .map(|command| self.say(command))
     }
 
     /// What words mean of what it writes itself, where it knows the places in them.
     fn understand(&self, words: &str) -> Option<Command> {
-        let place = |name: &str| self.all().find(|place| self.room.places[*place].name == name);
+        let place = |name: &str| {
+            self.all()
+                .find(|place| self.room.places[*place].name == name)
+        };
         if let Some(name) = words.strip_prefix("go to ") {
             return place(name).map(Command::GoTo);
         }
         if let Some(name) = words.strip_prefix("open ") {
             return place(name).map(Command::Open);
         }
-        if let Some((thing, name)) = words.strip_prefix("take ").and_then(|rest| rest.split_once(" from ")) {
+        if let Some((thing, name)) = words
+            .strip_prefix("take ")
+            .and_then(|rest| rest.split_once(" from "))
+        {
             return place(name).map(|place| Command::Take(thing.to_owned(), place));
         }
         if words == "inventory" {
             return Some(Command::Inventory);
         }
-        let treats = |verb: &str| words.strip_prefix(verb)?.strip_prefix(' ')?.split_once(" with ");
+        let treats = |verb: &str| {
+            words
+                .strip_prefix(verb)?
+                .strip_prefix(' ')?
+                .split_once(" with ")
+        };
         let treatment = self.goal.as_ref().and_then(|goal| goal.treatment);
         if let Some((thing, name)) = treatment.and_then(|treatment| treats(treatment.verb())) {
             return place(name).map(|place| Command::Treat(thing.to_owned(), place));
         }
-        let put = (words.strip_prefix("move ").and_then(|rest| rest.split_once(" to ")))
-            .or_else(|| words.strip_prefix("put ").and_then(|rest| rest.split_once(" in/on ")));
+        let put = (words
+            .strip_prefix("move ")
+            .and_then(|rest| rest.split_once(" to ")))
+        .or_else(|| {
+            words
+                .strip_prefix("put ")
+                .and_then(|rest| rest.split_once(" in/on "))
+        });
         put.and_then(|(thing, name)| Some(Command::Put(thing.to_owned(), place(name)?)))
     }
 
@@ -168,7 +201,9 @@ impl Expert {
         }
         match self.last.take() {
             Some(_) if observation.trim() == "Nothing happens." && self.strayed => {}
-            Some(command) if observation.trim() == "Nothing happens." => self.learn_from_refusal(command),
+            Some(command) if observation.trim() == "Nothing happens." => {
+                self.learn_from_refusal(command)
+            }
             Some(command) => self.learn_from_success(command, observation),
             None => {}
         }
@@ -265,7 +300,8 @@ impl Expert {
             End::Place(kind) if goal.treatment.is_none() => self.nearest(kind, "", goal),
             _ => None,
         };
-        let already_there = |thing: &str| target.is_some_and(|target| self.room.places[target].holds(thing));
+        let already_there =
+            |thing: &str| target.is_some_and(|target| self.room.places[target].holds(thing));
         match self.find(|thing| self.is_wanted(thing, goal) && !already_there(thing)) {
             Some((thing, place)) => self.inside(place, Command::Take(thing, place)),
             None => self.search(&goal.object, Some(goal)),
@@ -274,7 +310,9 @@ impl Expert {
 
     /// A wrong object is in hand: the first place that takes it gets it.
     fn put_aside(&mut self, thing: &str) -> Command {
-        let willing = self.all().filter(|&place| !self.room.places[place].refuses(thing));
+        let willing = self
+            .all()
+            .filter(|&place| !self.room.places[place].refuses(thing));
         match willing.min_by_key(|&place| !self.room.is_here(place)) {
             Some(place) => self.inside(place, Command::Put(thing.to_owned(), place)),
             None => self.look_again(),
@@ -285,11 +323,18 @@ impl Expert {
     /// when the search is for the object itself.
     fn search(&mut self, object: &str, goal: Option<&Goal>) -> Command {
         let open_question = |&place: &usize| !self.room.places[place].searched;
-        if let Some(place) = self.all().find(|place| open_question(place) && self.room.is_here(*place)) {
+        if let Some(place) = self
+            .all()
+            .find(|place| open_question(place) && self.room.is_here(*place))
+        {
             return self.inspect(place);
         }
         let promise = |place: usize| self.promise(object, self.room.places[place].kind(), goal);
-        let order = |&a: &usize, &b: &usize| promise(b).total_cmp(&promise(a)).then(self.order(a).cmp(&self.order(b)));
+        let order = |&a: &usize, &b: &usize| {
+            promise(b)
+                .total_cmp(&promise(a))
+                .then(self.order(a).cmp(&self.order(b)))
+        };
         match self.all().filter(open_question).min_by(order) {
             Some(place) => Command::GoTo(place),
             None => self.look_again(),
@@ -299,10 +344,19 @@ impl Expert {
     /// What a turn spent on a place of this type promises: the chance of the object over the turns a look costs,
     /// blurred by the seed by up to a sixth.
     fn promise(&self, object: &str, kind: &str, goal: Option<&Goal>) -> f64 {
-        let turns = if habits::usually_closed(kind) { 2.0 } else { 1.0 };
+        let turns = if habits::usually_closed(kind) {
+            2.0
+        } else {
+            1.0
+        };
         let settled = goal.is_some_and(|goal| goal.is_settled_in(kind));
-        let chance = if settled { 0.01 } else { habits::percent(object, kind) };
-        let blur = u16::try_from(mix(self.seed, kind) % 1000).map_or(0.0, |draw| (f64::from(draw) - 500.0) / 3000.0);
+        let chance = if settled {
+            0.01
+        } else {
+            habits::percent(object, kind)
+        };
+        let blur = u16::try_from(mix(self.seed, kind) % 1000)
+            .map_or(0.0, |draw| (f64::from(draw) - 500.0) / 3000.0);
         chance / turns * (1.0 + blur)
     }
 
@@ -315,7 +369,11 @@ impl Expert {
         };
         let rank = |place: usize| {
             let known = &self.room.places[place];
-            let count = if goal.count > 1 { known.count(&goal.object) } else { 0 };
+            let count = if goal.count > 1 {
+                known.count(&goal.object)
+            } else {
+                0
+            };
             // A place that holds one stays the target wherever the agent stands, or two such places would take turns.
             let away = count == 0 && !self.room.is_here(place);
             let shut = count == 0 && known.door == Door::Closed;
@@ -328,15 +386,24 @@ impl Expert {
     fn find(&self, wanted: impl Fn(&str) -> bool) -> Option<(String, usize)> {
         let wanted = &wanted;
         let seen = self.all().flat_map(|place| {
-            self.room.places[place].things.iter().filter(move |thing| wanted(thing)).map(move |thing| (thing, place))
+            self.room.places[place]
+                .things
+                .iter()
+                .filter(move |thing| wanted(thing))
+                .map(move |thing| (thing, place))
         });
-        let nearest = seen.min_by_key(|&(_, place)| (!self.room.is_here(place), self.order(place)))?;
+        let nearest =
+            seen.min_by_key(|&(_, place)| (!self.room.is_here(place), self.order(place)))?;
         Some((nearest.0.clone(), nearest.1))
     }
 
     /// Goes to the place, or does `then` when there.
     fn at(&self, place: usize, then: Command) -> Command {
-        if self.room.is_here(place) { then } else { Command::GoTo(place) }
+        if self.room.is_here(place) {
+            then
+        } else {
+            Command::GoTo(place)
+        }
     }
 
     /// Goes to the place, opens its door, or does `then` when nothing is in the way.
@@ -376,7 +443,11 @@ impl Expert {
     fn order(&self, place: usize) -> u64 {
         let place = &self.room.places[place];
         let number = text::number(&place.name);
-        if mix(self.seed, place.kind()) & 1024 == 0 { u64::MAX - number } else { number }
+        if mix(self.seed, place.kind()) & 1024 == 0 {
+            u64::MAX - number
+        } else {
+            number
+        }
     }
 
     fn say(&self, command: &Command) -> String {
@@ -391,7 +462,11 @@ impl Expert {
                 PutForm::Put => format!("put {thing} in/on {}", name(place)),
             },
             Command::Treat(thing, place) => {
-                let verb = self.goal.as_ref().and_then(|goal| goal.treatment).map_or("clean", text::Treatment::verb);
+                let verb = self
+                    .goal
+                    .as_ref()
+                    .and_then(|goal| goal.treatment)
+                    .map_or("clean", text::Treatment::verb);
                 format!("{verb} {thing} with {}", name(place))
             }
             Command::Use(lamp, _) => format!("use {lamp}"),
@@ -405,7 +480,9 @@ impl Expert {
 fn mix(seed: u64, word: &str) -> u64 {
     let hash = word
         .bytes()
-        .fold(seed ^ 0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+        .fold(seed ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
     let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     hash ^ (hash >> 31)
@@ -438,10 +515,19 @@ mod tests {
             "a desk 1, and a safe 1",
             "go to desk 1",
             &[
-                ("You arrive at desk 1. On the desk 1, you see a creditcard 2.", "take creditcard 2 from desk 1"),
-                ("You pick up the creditcard 2 from the desk 1.", "go to safe 1"),
+                (
+                    "You arrive at desk 1. On the desk 1, you see a creditcard 2.",
+                    "take creditcard 2 from desk 1",
+                ),
+                (
+                    "You pick up the creditcard 2 from the desk 1.",
+                    "go to safe 1",
+                ),
                 ("You arrive at safe 1. The safe 1 is closed.", "open safe 1"),
-                ("You open the safe 1. The safe 1 is open. In it, you see nothing.", "move creditcard 2 to safe 1"),
+                (
+                    "You open the safe 1. The safe 1 is open. In it, you see nothing.",
+                    "move creditcard 2 to safe 1",
+                ),
             ],
         );
     }
@@ -453,9 +539,15 @@ mod tests {
             "a desk 1, and a shelf 1",
             "go to desk 1",
             &[
-                ("You arrive at loc 14. On the desk 1, you see a mug 1.", "take mug 1 from desk 1"),
+                (
+                    "You arrive at loc 14. On the desk 1, you see a mug 1.",
+                    "take mug 1 from desk 1",
+                ),
                 ("You pick up the mug 1 from the desk 1.", "go to shelf 1"),
-                ("You arrive at loc 3. On the shelf 1, you see nothing.", "put mug 1 in/on shelf 1"),
+                (
+                    "You arrive at loc 3. On the shelf 1, you see nothing.",
+                    "put mug 1 in/on shelf 1",
+                ),
             ],
         );
     }
@@ -465,18 +557,36 @@ mod tests {
     fn it_goes_on_from_what_another_did() {
         let mut expert = Expert::new(0);
         let room = "a coffeemachine 1, and a microwave 1";
-        assert_eq!(expert.act(&opening("put a hot mug in coffeemachine", room)), "go to coffeemachine 1");
+        assert_eq!(
+            expert.act(&opening("put a hot mug in coffeemachine", room)),
+            "go to coffeemachine 1"
+        );
         let does = |expert: &mut Expert, words: &str, said: &str| {
             expert.instead(words);
             expert.act(said)
         };
         let said = "You arrive at microwave 1. The microwave 1 is open. In it, you see a mug 3.";
-        assert_eq!(does(&mut expert, "go to microwave 1", said), "take mug 3 from microwave 1");
-        assert_eq!(expert.act("You pick up the mug 3 from the microwave 1."), "heat mug 3 with microwave 1");
-        assert_eq!(does(&mut expert, "inventory", "You are carrying: a mug 3."), "heat mug 3 with microwave 1");
+        assert_eq!(
+            does(&mut expert, "go to microwave 1", said),
+            "take mug 3 from microwave 1"
+        );
+        assert_eq!(
+            expert.act("You pick up the mug 3 from the microwave 1."),
+            "heat mug 3 with microwave 1"
+        );
+        assert_eq!(
+            does(&mut expert, "inventory", "You are carrying: a mug 3."),
+            "heat mug 3 with microwave 1"
+        );
         let said = "You heat the mug 3 using the microwave 1.";
-        assert_eq!(does(&mut expert, "heat mug 3 with microwave 1", said), "go to coffeemachine 1");
-        assert_eq!(does(&mut expert, "heat mug 3 with the sun", "Nothing happens."), "go to coffeemachine 1");
+        assert_eq!(
+            does(&mut expert, "heat mug 3 with microwave 1", said),
+            "go to coffeemachine 1"
+        );
+        assert_eq!(
+            does(&mut expert, "heat mug 3 with the sun", "Nothing happens."),
+            "go to coffeemachine 1"
+        );
     }
 
     #[test]
@@ -486,14 +596,26 @@ mod tests {
             "a coffeemachine 1, and a microwave 1",
             "go to coffeemachine 1",
             &[
-                ("You arrive at coffeemachine 1. On the coffeemachine 1, you see nothing.", "go to microwave 1"),
-                ("You arrive at microwave 1. The microwave 1 is closed.", "open microwave 1"),
+                (
+                    "You arrive at coffeemachine 1. On the coffeemachine 1, you see nothing.",
+                    "go to microwave 1",
+                ),
+                (
+                    "You arrive at microwave 1. The microwave 1 is closed.",
+                    "open microwave 1",
+                ),
                 (
                     "You open the microwave 1. The microwave 1 is open. In it, you see a mug 3.",
                     "take mug 3 from microwave 1",
                 ),
-                ("You pick up the mug 3 from the microwave 1.", "heat mug 3 with microwave 1"),
-                ("You heat the mug 3 using the microwave 1.", "go to coffeemachine 1"),
+                (
+                    "You pick up the mug 3 from the microwave 1.",
+                    "heat mug 3 with microwave 1",
+                ),
+                (
+                    "You heat the mug 3 using the microwave 1.",
+                    "go to coffeemachine 1",
+                ),
                 (
                     "You arrive at coffeemachine 1. On the coffeemachine 1, you see nothing.",
                     "move mug 3 to coffeemachine 1",
@@ -509,10 +631,19 @@ mod tests {
             "a bed 1, a sofa 1, and a drawer 1",
             "go to bed 1",
             &[
-                ("You arrive at bed 1. On the bed 1, you see a desklamp 1.", "go to sofa 1"),
-                ("You arrive at sofa 1. On the sofa 1, you see a pillow 2.", "take pillow 2 from sofa 1"),
+                (
+                    "You arrive at bed 1. On the bed 1, you see a desklamp 1.",
+                    "go to sofa 1",
+                ),
+                (
+                    "You arrive at sofa 1. On the sofa 1, you see a pillow 2.",
+                    "take pillow 2 from sofa 1",
+                ),
                 ("You pick up the pillow 2 from the sofa 1.", "go to bed 1"),
-                ("You arrive at bed 1. On the bed 1, you see a desklamp 1.", "use desklamp 1"),
+                (
+                    "You arrive at bed 1. On the bed 1, you see a desklamp 1.",
+                    "use desklamp 1",
+                ),
             ],
         );
     }
@@ -524,8 +655,14 @@ mod tests {
             "a bed 1, a dresser 1, and a drawer 1",
             "go to bed 1",
             &[
-                ("You arrive at bed 1. On the bed 1, you see a pillow 1.", "take pillow 1 from bed 1"),
-                ("You pick up the pillow 1 from the bed 1.", "go to dresser 1"),
+                (
+                    "You arrive at bed 1. On the bed 1, you see a pillow 1.",
+                    "take pillow 1 from bed 1",
+                ),
+                (
+                    "You pick up the pillow 1 from the bed 1.",
+                    "go to dresser 1",
+                ),
             ],
         );
     }
@@ -536,26 +673,47 @@ mod tests {
         let mut expert = Expert::new(0);
         let first = expert.act(&opening("put a kettle in sinkbasin", room));
         let (here, there) = if first.ends_with('1') { (1, 2) } else { (2, 1) };
-        let arrival = format!("You arrive at stoveburner {here}. On the stoveburner {here}, you see nothing.");
+        let arrival = format!(
+            "You arrive at stoveburner {here}. On the stoveburner {here}, you see nothing."
+        );
         assert_eq!(expert.act(&arrival), format!("go to stoveburner {there}"));
-        assert_eq!(expert.act("Nothing happens."), format!("examine stoveburner {there}"));
+        assert_eq!(
+            expert.act("Nothing happens."),
+            format!("examine stoveburner {there}")
+        );
         let view = format!("On the stoveburner {there}, you see a kettle 1.");
-        assert_eq!(expert.act(&view), format!("take kettle 1 from stoveburner {there}"));
+        assert_eq!(
+            expert.act(&view),
+            format!("take kettle 1 from stoveburner {there}")
+        );
     }
 
     #[test]
     fn a_door_at_the_same_spot_is_opened_directly() {
         let mut expert = Expert::new(0);
-        let first = expert.act(&opening("put a pen in bed", "a drawer 2, a drawer 1, and a bed 1"));
+        let first = expert.act(&opening(
+            "put a pen in bed",
+            "a drawer 2, a drawer 1, and a bed 1",
+        ));
         let (here, there) = if first.ends_with('1') { (1, 2) } else { (2, 1) };
         assert_eq!(
-            expert.act(&format!("You arrive at drawer {here}. The drawer {here} is closed.")),
+            expert.act(&format!(
+                "You arrive at drawer {here}. The drawer {here} is closed."
+            )),
             format!("open drawer {here}")
         );
-        let opened = format!("You open the drawer {here}. The drawer {here} is open. In it, you see nothing.");
+        let opened = format!(
+            "You open the drawer {here}. The drawer {here} is open. In it, you see nothing."
+        );
         assert_eq!(expert.act(&opened), format!("go to drawer {there}"));
-        assert_eq!(expert.act("Nothing happens."), format!("open drawer {there}"));
-        assert_eq!(expert.act("Nothing happens."), format!("examine drawer {there}"));
+        assert_eq!(
+            expert.act("Nothing happens."),
+            format!("open drawer {there}")
+        );
+        assert_eq!(
+            expert.act("Nothing happens."),
+            format!("examine drawer {there}")
+        );
     }
 
     #[test]
@@ -565,10 +723,22 @@ mod tests {
             "a bed 1, a sofa 1, and a armchair 1",
             "go to bed 1",
             &[
-                ("You arrive at bed 1. On the bed 1, you see nothing.", "go to sofa 1"),
-                ("You arrive at sofa 1. On the sofa 1, you see nothing.", "go to armchair 1"),
-                ("You arrive at armchair 1. On the armchair 1, you see a pillow 1.", "look"),
-                ("You are facing the armchair 1. Next to it, you see nothing.", "examine armchair 1"),
+                (
+                    "You arrive at bed 1. On the bed 1, you see nothing.",
+                    "go to sofa 1",
+                ),
+                (
+                    "You arrive at sofa 1. On the sofa 1, you see nothing.",
+                    "go to armchair 1",
+                ),
+                (
+                    "You arrive at armchair 1. On the armchair 1, you see a pillow 1.",
+                    "look",
+                ),
+                (
+                    "You are facing the armchair 1. Next to it, you see nothing.",
+                    "examine armchair 1",
+                ),
             ],
         );
     }
@@ -580,13 +750,25 @@ mod tests {
             "a bed 1, a sofa 1, and a drawer 1",
             "go to bed 1",
             &[
-                ("You arrive at bed 1. On the bed 1, you see a pillow 2, and a pillow 1.", "take pillow 2 from bed 1"),
+                (
+                    "You arrive at bed 1. On the bed 1, you see a pillow 2, and a pillow 1.",
+                    "take pillow 2 from bed 1",
+                ),
                 ("You pick up the pillow 2 from the bed 1.", "go to sofa 1"),
-                ("You arrive at sofa 1. On the sofa 1, you see nothing.", "move pillow 2 to sofa 1"),
+                (
+                    "You arrive at sofa 1. On the sofa 1, you see nothing.",
+                    "move pillow 2 to sofa 1",
+                ),
                 ("You move the pillow 2 to the sofa 1.", "go to bed 1"),
-                ("You arrive at bed 1. On the bed 1, you see a pillow 2, and a pillow 1.", "take pillow 1 from bed 1"),
+                (
+                    "You arrive at bed 1. On the bed 1, you see a pillow 2, and a pillow 1.",
+                    "take pillow 1 from bed 1",
+                ),
                 ("You pick up the pillow 1 from the bed 1.", "go to sofa 1"),
-                ("You arrive at sofa 1. On the sofa 1, you see a pillow 2.", "move pillow 1 to sofa 1"),
+                (
+                    "You arrive at sofa 1. On the sofa 1, you see a pillow 2.",
+                    "move pillow 1 to sofa 1",
+                ),
             ],
         );
     }
@@ -596,21 +778,34 @@ mod tests {
         let mut expert = Expert::new(0);
         let first = expert.act(&opening("put two pillow in sofa", "a sofa 2, and a sofa 1"));
         let (one, two) = if first.ends_with('1') { (1, 2) } else { (2, 1) };
-        let see = |sofa: usize| format!("You arrive at sofa {sofa}. On the sofa {sofa}, you see a pillow {sofa}.");
+        let see = |sofa: usize| {
+            format!("You arrive at sofa {sofa}. On the sofa {sofa}, you see a pillow {sofa}.")
+        };
         assert_eq!(expert.act(&see(one)), format!("go to sofa {two}"));
-        assert_eq!(expert.act(&see(two)), format!("take pillow {two} from sofa {two}"));
+        assert_eq!(
+            expert.act(&see(two)),
+            format!("take pillow {two} from sofa {two}")
+        );
         assert_eq!(expert.act("You pick up it."), format!("go to sofa {one}"));
-        assert_eq!(expert.act(&see(one)), format!("move pillow {two} to sofa {one}"));
+        assert_eq!(
+            expert.act(&see(one)),
+            format!("move pillow {two} to sofa {one}")
+        );
     }
 
     #[test]
     fn a_target_that_refuses_is_replaced_by_another_of_its_type() {
         let mut expert = Expert::new(0);
-        expert.act(&opening("put a mug in shelf", "a desk 1, a shelf 1, and a shelf 2"));
+        expert.act(&opening(
+            "put a mug in shelf",
+            "a desk 1, a shelf 1, and a shelf 2",
+        ));
         expert.act("You arrive at desk 1. On the desk 1, you see a mug 1.");
         let first = expert.act("You pick up the mug 1 from the desk 1.");
         let (one, two) = if first.ends_with('1') { (1, 2) } else { (2, 1) };
-        let put = expert.act(&format!("You arrive at shelf {one}. On the shelf {one}, you see nothing."));
+        let put = expert.act(&format!(
+            "You arrive at shelf {one}. On the shelf {one}, you see nothing."
+        ));
         assert_eq!(put, format!("move mug 1 to shelf {one}"));
         assert_eq!(expert.act("Nothing happens."), format!("go to shelf {two}"));
     }
@@ -622,7 +817,10 @@ mod tests {
             "a desk 1, and a shelf 1",
             "go to desk 1",
             &[
-                ("You arrive at desk 1. On the desk 1, you see a mug 2, and a mug 1.", "take mug 2 from desk 1"),
+                (
+                    "You arrive at desk 1. On the desk 1, you see a mug 2, and a mug 1.",
+                    "take mug 2 from desk 1",
+                ),
                 ("Nothing happens.", "take mug 1 from desk 1"),
                 ("Nothing happens.", "inventory"),
                 ("You are carrying: a pen 1.", "move pen 1 to desk 1"),
@@ -633,11 +831,16 @@ mod tests {
     #[test]
     fn seeds_differ_only_among_near_equals() {
         let room = "a drawer 2, a drawer 1, a desk 1, a dresser 1, and a sidetable 1";
-        let firsts: Vec<String> =
-            (0..40).map(|seed| Expert::new(seed).act(&opening("put a pencil in drawer", room))).collect();
+        let firsts: Vec<String> = (0..40)
+            .map(|seed| Expert::new(seed).act(&opening("put a pencil in drawer", room)))
+            .collect();
         assert!(firsts.iter().any(|first| first == "go to desk 1"));
         assert!(firsts.iter().any(|first| first == "go to dresser 1"));
-        assert!(firsts.iter().all(|first| !first.starts_with("go to drawer")));
+        assert!(
+            firsts
+                .iter()
+                .all(|first| !first.starts_with("go to drawer"))
+        );
     }
 
     #[test]
@@ -645,11 +848,17 @@ mod tests {
         let mut expert = Expert::new(3);
         let first = expert.act(&opening("put a mug in shelf", "a desk 1, and a shelf 1"));
         expert.act("You arrive at loc 4. On the desk 1, you see a mug 1.");
-        assert_eq!(expert.act(&opening("put a mug in shelf", "a desk 1, and a shelf 1")), first);
+        assert_eq!(
+            expert.act(&opening("put a mug in shelf", "a desk 1, and a shelf 1")),
+            first
+        );
     }
 
     #[test]
     fn an_unknown_task_is_looked_at() {
-        assert_eq!(Expert::new(0).act(&opening("sing a song", "a bed 1")), "look");
+        assert_eq!(
+            Expert::new(0).act(&opening("sing a song", "a bed 1")),
+            "look"
+        );
     }
 }

@@ -35,7 +35,10 @@ impl Place {
 
     /// How many objects of the type are thought to be in it.
     pub(super) fn count(&self, object: &str) -> usize {
-        self.things.iter().filter(|thing| text::kind(thing) == object).count()
+        self.things
+            .iter()
+            .filter(|thing| text::kind(thing) == object)
+            .count()
     }
 }
 
@@ -57,7 +60,10 @@ impl Room {
             things: Vec::new(),
             refused: Vec::new(),
         };
-        Self { places: names.into_iter().enumerate().map(place).collect(), spot: None }
+        Self {
+            places: names.into_iter().enumerate().map(place).collect(),
+            spot: None,
+        }
     }
 
     pub(super) fn is_here(&self, place: usize) -> bool {
@@ -72,7 +78,10 @@ impl Room {
     pub(super) fn join_here(&mut self, place: usize) {
         let joined = self.places[place].spot;
         if let Some(here) = self.spot {
-            self.places.iter_mut().filter(|p| p.spot == joined).for_each(|p| p.spot = here);
+            self.places
+                .iter_mut()
+                .filter(|p| p.spot == joined)
+                .for_each(|p| p.spot = here);
         }
     }
 
@@ -84,7 +93,11 @@ impl Room {
     }
 
     pub(super) fn see(&mut self, view: View) {
-        if let Some(place) = self.places.iter_mut().find(|place| place.name == view.receptacle) {
+        if let Some(place) = self
+            .places
+            .iter_mut()
+            .find(|place| place.name == view.receptacle)
+        {
             place.door = view.door;
             if let Some(things) = view.things {
                 place.things = things;
@@ -111,6 +124,8 @@ impl Room {
 
     /// Whether a place of this type was seen to have a door.
     pub(super) fn has_doors(&self, kind: &str) -> bool {
-        self.places.iter().any(|place| place.kind() == kind && matches!(place.door, Door::Closed | Door::Open))
+        self.places
+            .iter()
+            .any(|place| place.kind() == kind && matches!(place.door, Door::Closed | Door::Open))
     }
 }

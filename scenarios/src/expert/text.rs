@@ -17,7 +17,9 @@ pub(super) struct Goal {
 impl Goal {
     /// Whether an object that lay in a receptacle of this type would have won the game already.
     pub(super) fn is_settled_in(&self, kind: &str) -> bool {
-        self.count == 1 && self.treatment.is_none() && matches!(&self.end, End::Place(end) if end == kind)
+        self.count == 1
+            && self.treatment.is_none()
+            && matches!(&self.end, End::Place(end) if end == kind)
     }
 }
 
@@ -90,34 +92,71 @@ pub(super) fn goal(opening: &str) -> Option<Goal> {
     let sentence = rest.lines().next()?.trim().trim_end_matches('.');
     let words: Vec<&str> = sentence.split(' ').collect();
     let (object, count, treatment, end) = match words.as_slice() {
-        ["examine", "the", object, "with", "the", lamp] | ["look", "at", object, "under", "the", lamp] => {
+        ["examine", "the", object, "with", "the", lamp]
+        | ["look", "at", object, "under", "the", lamp] => {
             (object, 1, None, End::Light((*lamp).to_owned()))
         }
         ["put", "two", object, "in" | "on", place]
-        | ["find", "two", object, "and", "put", "them", "in" | "on", place] => {
-            (object, 2, None, End::Place((*place).to_owned()))
+        | [
+            "find",
+            "two",
+            object,
+            "and",
+            "put",
+            "them",
+            "in" | "on",
+            place,
+        ] => (object, 2, None, End::Place((*place).to_owned())),
+        ["put", "a" | "some", object, "in" | "on", place] => {
+            (object, 1, None, End::Place((*place).to_owned()))
         }
-        ["put", "a" | "some", object, "in" | "on", place] => (object, 1, None, End::Place((*place).to_owned())),
-        ["put", "a" | "some", state, object, "in" | "on", place] => {
-            (object, 1, Some(Treatment::from_word(state)?), End::Place((*place).to_owned()))
-        }
-        [verb, "a" | "some", object, "and", "put", "it", "in" | "on", place] => {
-            (object, 1, Some(Treatment::from_word(verb)?), End::Place((*place).to_owned()))
-        }
+        ["put", "a" | "some", state, object, "in" | "on", place] => (
+            object,
+            1,
+            Some(Treatment::from_word(state)?),
+            End::Place((*place).to_owned()),
+        ),
+        [
+            verb,
+            "a" | "some",
+            object,
+            "and",
+            "put",
+            "it",
+            "in" | "on",
+            place,
+        ] => (
+            object,
+            1,
+            Some(Treatment::from_word(verb)?),
+            End::Place((*place).to_owned()),
+        ),
         _ => return None,
     };
-    Some(Goal { object: (*object).to_owned(), count, treatment, end })
+    Some(Goal {
+        object: (*object).to_owned(),
+        count,
+        treatment,
+        end,
+    })
 }
 
 /// The receptacles that an opening text lists.
 pub(super) fn receptacles(opening: &str) -> Vec<String> {
-    opening.split_once("around you, you see ").map(|(_, list)| names(list)).unwrap_or_default()
+    opening
+        .split_once("around you, you see ")
+        .map(|(_, list)| names(list))
+        .unwrap_or_default()
 }
 
 /// The receptacle that an observation describes, if it describes one.
 pub(super) fn view(observation: &str) -> Option<View> {
     let seen = |receptacle: &str, door, list: Option<&str>| {
-        Some(View { receptacle: receptacle.to_owned(), door, things: list.map(names) })
+        Some(View {
+            receptacle: receptacle.to_owned(),
+            door,
+            things: list.map(names),
+        })
     };
     if let Some((_, rest)) = observation.split_once("On the ") {
         let (receptacle, list) = rest.split_once(", you see ")?;
@@ -132,7 +171,9 @@ pub(super) fn view(observation: &str) -> Option<View> {
 
 /// What the agent carries, out of the answer to `inventory`.
 pub(super) fn carried(observation: &str) -> Option<String> {
-    names(observation.split_once("You are carrying: ")?.1).into_iter().next()
+    names(observation.split_once("You are carrying: ")?.1)
+        .into_iter()
+        .next()
 }
 
 /// `mug` of `mug 12`.
@@ -142,14 +183,21 @@ pub(super) fn kind(name: &str) -> &str {
 
 /// `12` of `mug 12`; 0 where there is no number.
 pub(super) fn number(name: &str) -> u64 {
-    name.rsplit_once(' ').and_then(|(_, number)| number.parse().ok()).unwrap_or(0)
+    name.rsplit_once(' ')
+        .and_then(|(_, number)| number.parse().ok())
+        .unwrap_or(0)
 }
 
 /// The names in `a x 1, a y 2, and a z 3.`, read up to the end of the sentence; none for `nothing.`.
 fn names(list: &str) -> Vec<String> {
     let list = list.split_once('.').map_or(list, |(list, _)| list);
     list.split(", ")
-        .filter_map(|item| item.strip_prefix("and ").unwrap_or(item).strip_prefix("a ").map(str::to_owned))
+        .filter_map(|item| {
+            item.strip_prefix("and ")
+                .unwrap_or(item)
+                .strip_prefix("a ")
+                .map(str::to_owned)
+        })
         .collect()
 }
 
@@ -163,24 +211,69 @@ mod tests {
         ))
     }
 
-    fn placed(object: &str, count: usize, treatment: Option<Treatment>, place: &str) -> Option<Goal> {
-        Some(Goal { object: object.into(), count, treatment, end: End::Place(place.into()) })
+    fn placed(
+        object: &str,
+        count: usize,
+        treatment: Option<Treatment>,
+        place: &str,
+    ) -> Option<Goal> {
+        Some(Goal {
+            object: object.into(),
+            count,
+            treatment,
+            end: End::Place(place.into()),
+        })
     }
 
     #[test]
     fn every_sentence_form_is_read() {
         use Treatment::{Clean, Cool, Heat};
-        assert_eq!(read("put a kettle in shelf."), placed("kettle", 1, None, "shelf"));
-        assert_eq!(read("put some pencil on desk."), placed("pencil", 1, None, "desk"));
-        assert_eq!(read("put two lettuce in fridge."), placed("lettuce", 2, None, "fridge"));
-        assert_eq!(read("find two pen and put them in drawer."), placed("pen", 2, None, "drawer"));
-        assert_eq!(read("put a clean mug in coffeemachine."), placed("mug", 1, Some(Clean), "coffeemachine"));
-        assert_eq!(read("clean some cloth and put it in toilet."), placed("cloth", 1, Some(Clean), "toilet"));
-        assert_eq!(read("put a hot egg in garbagecan."), placed("egg", 1, Some(Heat), "garbagecan"));
-        assert_eq!(read("heat some apple and put it in fridge."), placed("apple", 1, Some(Heat), "fridge"));
-        assert_eq!(read("put a cool pot in stoveburner."), placed("pot", 1, Some(Cool), "stoveburner"));
-        assert_eq!(read("cool some wine and put it in cabinet."), placed("wine", 1, Some(Cool), "cabinet"));
-        let lit = Some(Goal { object: "cd".into(), count: 1, treatment: None, end: End::Light("desklamp".into()) });
+        assert_eq!(
+            read("put a kettle in shelf."),
+            placed("kettle", 1, None, "shelf")
+        );
+        assert_eq!(
+            read("put some pencil on desk."),
+            placed("pencil", 1, None, "desk")
+        );
+        assert_eq!(
+            read("put two lettuce in fridge."),
+            placed("lettuce", 2, None, "fridge")
+        );
+        assert_eq!(
+            read("find two pen and put them in drawer."),
+            placed("pen", 2, None, "drawer")
+        );
+        assert_eq!(
+            read("put a clean mug in coffeemachine."),
+            placed("mug", 1, Some(Clean), "coffeemachine")
+        );
+        assert_eq!(
+            read("clean some cloth and put it in toilet."),
+            placed("cloth", 1, Some(Clean), "toilet")
+        );
+        assert_eq!(
+            read("put a hot egg in garbagecan."),
+            placed("egg", 1, Some(Heat), "garbagecan")
+        );
+        assert_eq!(
+            read("heat some apple and put it in fridge."),
+            placed("apple", 1, Some(Heat), "fridge")
+        );
+        assert_eq!(
+            read("put a cool pot in stoveburner."),
+            placed("pot", 1, Some(Cool), "stoveburner")
+        );
+        assert_eq!(
+            read("cool some wine and put it in cabinet."),
+            placed("wine", 1, Some(Cool), "cabinet")
+        );
+        let lit = Some(Goal {
+            object: "cd".into(),
+            count: 1,
+            treatment: None,
+            end: End::Light("desklamp".into()),
+        });
         assert_eq!(read("examine the cd with the desklamp."), lit);
         assert_eq!(read("look at cd under the desklamp."), lit);
         assert_eq!(read("juggle the cd."), None);
@@ -194,20 +287,43 @@ mod tests {
 
     #[test]
     fn views_of_both_versions_are_read() {
-        let desk =
-            View { receptacle: "desk 1".into(), door: Door::None, things: Some(vec!["bowl 1".into(), "mug 1".into()]) };
-        assert_eq!(view("You arrive at desk 1. On the desk 1, you see a bowl 1, and a mug 1."), Some(desk));
-        let fridge = View { receptacle: "fridge 1".into(), door: Door::Closed, things: None };
-        assert_eq!(view("You arrive at loc 14. The fridge 1 is closed."), Some(fridge));
-        let safe = View { receptacle: "safe 1".into(), door: Door::Open, things: Some(Vec::new()) };
-        assert_eq!(view("You open the safe 1. The safe 1 is open. In it, you see nothing."), Some(safe));
+        let desk = View {
+            receptacle: "desk 1".into(),
+            door: Door::None,
+            things: Some(vec!["bowl 1".into(), "mug 1".into()]),
+        };
+        assert_eq!(
+            view("You arrive at desk 1. On the desk 1, you see a bowl 1, and a mug 1."),
+            Some(desk)
+        );
+        let fridge = View {
+            receptacle: "fridge 1".into(),
+            door: Door::Closed,
+            things: None,
+        };
+        assert_eq!(
+            view("You arrive at loc 14. The fridge 1 is closed."),
+            Some(fridge)
+        );
+        let safe = View {
+            receptacle: "safe 1".into(),
+            door: Door::Open,
+            things: Some(Vec::new()),
+        };
+        assert_eq!(
+            view("You open the safe 1. The safe 1 is open. In it, you see nothing."),
+            Some(safe)
+        );
         assert_eq!(view("You close the safe 1."), None);
         assert_eq!(view("Nothing happens."), None);
     }
 
     #[test]
     fn the_inventory_is_read() {
-        assert_eq!(carried("You are carrying: a alarmclock 1."), Some("alarmclock 1".into()));
+        assert_eq!(
+            carried("You are carrying: a alarmclock 1."),
+            Some("alarmclock 1".into())
+        );
         assert_eq!(carried("You are not carrying anything."), None);
     }
 }

@@ -95,7 +95,9 @@ impl ReceptacleType {
     /// Whether an object of that type may be put here.
     #[must_use]
     pub fn holds(&self, object: &str) -> bool {
-        self.holds.split_ascii_whitespace().any(|name| name == object)
+        self.holds
+            .split_ascii_whitespace()
+            .any(|name| name == object)
     }
 }
 
@@ -116,7 +118,9 @@ impl ObjectType {
 /// The receptacle type with that name (`countertop`).
 #[must_use]
 pub fn receptacle_type(name: &str) -> Option<&'static ReceptacleType> {
-    RECEPTACLES.iter().find(|receptacle| receptacle.name == name)
+    RECEPTACLES
+        .iter()
+        .find(|receptacle| receptacle.name == name)
 }
 
 /// The object type with that name (`mug`).
@@ -134,7 +138,9 @@ pub fn object_type(name: &str) -> Option<&'static ObjectType> {
 /// ```
 #[must_use]
 pub fn likely_receptacles(object: &str) -> Vec<&'static str> {
-    object_type(object).map_or(Vec::new(), |object| object.places.iter().map(|&(name, _)| name).collect())
+    object_type(object).map_or(Vec::new(), |object| {
+        object.places.iter().map(|&(name, _)| name).collect()
+    })
 }
 
 /// How likely an object of that type is found in receptacles of that type, in [0, 1], before the room is known.
@@ -142,7 +148,10 @@ pub fn likely_receptacles(object: &str) -> Vec<&'static str> {
 pub fn prior(object: &str, receptacle: &str) -> f64 {
     let places = object_type(object).map_or(&[][..], |object| object.places);
     let total: u32 = places.iter().map(|&(_, weight)| weight).sum();
-    let here = places.iter().find(|&&(name, _)| name == receptacle).map_or(0, |&(_, weight)| weight);
+    let here = places
+        .iter()
+        .find(|&&(name, _)| name == receptacle)
+        .map_or(0, |&(_, weight)| weight);
     f64::from(here) / f64::from(total.max(1))
 }
 
@@ -194,7 +203,13 @@ const fn receptacle(
     does: Option<Use>,
     holds: &'static str,
 ) -> ReceptacleType {
-    ReceptacleType { title, name, openable, does, holds }
+    ReceptacleType {
+        title,
+        name,
+        openable,
+        does,
+        holds,
+    }
 }
 
 const fn object(
@@ -203,11 +218,26 @@ const fn object(
     traits: &'static [Trait],
     places: &'static [(&'static str, u32)],
 ) -> ObjectType {
-    ObjectType { title, name, traits, places }
+    ObjectType {
+        title,
+        name,
+        traits,
+        places,
+    }
 }
 
-const fn some(name: &'static str, presence: u32, small: (usize, usize), full: (usize, usize)) -> Furniture {
-    Furniture { name, presence, small, full }
+const fn some(
+    name: &'static str,
+    presence: u32,
+    small: (usize, usize),
+    full: (usize, usize),
+) -> Furniture {
+    Furniture {
+        name,
+        presence,
+        small,
+        full,
+    }
 }
 
 /// Every receptacle type.
@@ -509,32 +539,64 @@ mod tests {
 
     #[test]
     fn names_are_unique_across_objects_and_receptacles() {
-        let names: Vec<_> = OBJECTS.iter().map(|o| o.name).chain(RECEPTACLES.iter().map(|r| r.name)).collect();
+        let names: Vec<_> = OBJECTS
+            .iter()
+            .map(|o| o.name)
+            .chain(RECEPTACLES.iter().map(|r| r.name))
+            .collect();
         assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len());
-        assert!(OBJECTS.iter().all(|o| o.title.to_ascii_lowercase() == o.name));
-        assert!(RECEPTACLES.iter().all(|r| r.title.to_ascii_lowercase() == r.name));
+        assert!(
+            OBJECTS
+                .iter()
+                .all(|o| o.title.to_ascii_lowercase() == o.name)
+        );
+        assert!(
+            RECEPTACLES
+                .iter()
+                .all(|r| r.title.to_ascii_lowercase() == r.name)
+        );
     }
 
     #[test]
     fn every_name_in_a_table_is_a_type() {
         for receptacle in RECEPTACLES {
             for object in receptacle.holds.split_ascii_whitespace() {
-                assert!(object_type(object).is_some(), "{} holds {object}", receptacle.name);
+                assert!(
+                    object_type(object).is_some(),
+                    "{} holds {object}",
+                    receptacle.name
+                );
             }
         }
         for room in Room::ALL {
-            assert!(room.furniture().iter().all(|f| receptacle_type(f.name).is_some()));
-            assert!(room.things().iter().all(|&(name, _)| object_type(name).is_some()));
+            assert!(
+                room.furniture()
+                    .iter()
+                    .all(|f| receptacle_type(f.name).is_some())
+            );
+            assert!(
+                room.things()
+                    .iter()
+                    .all(|&(name, _)| object_type(name).is_some())
+            );
         }
     }
 
     #[test]
     fn things_are_found_only_where_they_may_be_put() {
         for object in OBJECTS {
-            assert!(object.places.is_sorted_by(|a, b| a.1 >= b.1), "{}", object.name);
+            assert!(
+                object.places.is_sorted_by(|a, b| a.1 >= b.1),
+                "{}",
+                object.name
+            );
             for &(place, _) in object.places {
                 let receptacle = receptacle_type(place).expect(place);
-                assert!(!object.pickupable() || receptacle.holds(object.name), "{} in {place}", object.name);
+                assert!(
+                    !object.pickupable() || receptacle.holds(object.name),
+                    "{} in {place}",
+                    object.name
+                );
             }
         }
     }
@@ -544,6 +606,10 @@ mod tests {
     fn priors_are_shares_of_the_weights() {
         assert!((prior("apple", "fridge") - 5.0 / 22.0).abs() < 1e-12);
         assert!(prior("apple", "sofa").abs() < 1e-12 && prior("unicorn", "fridge").abs() < 1e-12);
-        assert!(can_hold("coffeemachine", "mug") && !can_hold("coffeemachine", "pan") && !can_hold("toaster", "bread"));
+        assert!(
+            can_hold("coffeemachine", "mug")
+                && !can_hold("coffeemachine", "pan")
+                && !can_hold("toaster", "bread")
+        );
     }
 }

@@ -68,10 +68,20 @@ pub(super) struct Object {
 /// Makes one game: the same arguments always make the same game, byte for byte. `None` when this draw makes none (the room
 /// cannot ask for such a task, or it would start won); another seed may.
 #[must_use]
-pub fn game(layout: &Layout, task_type: TaskType, trial: &str, seed: u64, text: TextVersion) -> Option<Game> {
+pub fn game(
+    layout: &Layout,
+    task_type: TaskType,
+    trial: &str,
+    seed: u64,
+    text: TextVersion,
+) -> Option<Game> {
     let (objects, goal) = furnish(layout, task_type, seed)?;
-    let house = House { receptacles: &layout.receptacles, objects: &objects };
-    let walkthrough = plan::walkthrough(house, &goal, text).filter(|commands| !commands.is_empty())?;
+    let house = House {
+        receptacles: &layout.receptacles,
+        objects: &objects,
+    };
+    let walkthrough =
+        plan::walkthrough(house, &goal, text).filter(|commands| !commands.is_empty())?;
     let sentence = goal.sentence(seed);
     let (domain, grammar) = words(text);
     Some(Game {
@@ -98,7 +108,11 @@ fn words(text: TextVersion) -> (&'static str, &'static str) {
 /// [`DOMAIN`] without its `Help` action.
 fn older_domain() -> String {
     let is_help = |paragraph: &&str| paragraph.trim_start().starts_with("(:action Help");
-    DOMAIN.split("\n\n").filter(|paragraph| !is_help(paragraph)).collect::<Vec<_>>().join("\n\n")
+    DOMAIN
+        .split("\n\n")
+        .filter(|paragraph| !is_help(paragraph))
+        .collect::<Vec<_>>()
+        .join("\n\n")
 }
 
 /// [`GRAMMAR`] with the older way to put and to arrive, and without `help`, its last action.
@@ -106,8 +120,14 @@ fn older_grammar() -> String {
     let (older, newer) = (TextVersion::V2_1_1, TextVersion::V2_1_3);
     let grammar = GRAMMAR.split("\naction Help ").next().unwrap_or_default();
     grammar
-        .replace(&newer.put_command("{o}", "{r}"), &older.put_command("{o}", "{r}"))
-        .replace(&newer.put_feedback("{o.name}", "{r.name}"), &older.put_feedback("{o.name}", "{r.name}"))
+        .replace(
+            &newer.put_command("{o}", "{r}"),
+            &older.put_command("{o}", "{r}"),
+        )
+        .replace(
+            &newer.put_feedback("{o.name}", "{r.name}"),
+            &older.put_feedback("{o.name}", "{r.name}"),
+        )
         .replace("You arrive at {r.name}.", "You arrive at {to.name}.")
 }
 
@@ -136,8 +156,14 @@ impl Game {
                 parent_target: self.goal.parent.map_or("", |parent| parent.title),
                 toggle_target: self.goal.lamp.map_or("", |lamp| lamp.title),
             },
-            scene: Scene { floor_plan: &self.layout },
-            turk_annotations: Annotations { anns: [Annotation { task_desc: &self.sentence }] },
+            scene: Scene {
+                floor_plan: &self.layout,
+            },
+            turk_annotations: Annotations {
+                anns: [Annotation {
+                    task_desc: &self.sentence,
+                }],
+            },
         })
     }
 }
@@ -225,20 +251,36 @@ impl Goal {
     }
 
     fn task_name(&self, layout: &str) -> String {
-        let last = self.parent.map(|parent| parent.title).or(self.lamp.map(|lamp| lamp.title)).unwrap_or("None");
-        format!("{}-{}-None-{last}-{layout}", self.task_type, self.target.title)
+        let last = self
+            .parent
+            .map(|parent| parent.title)
+            .or(self.lamp.map(|lamp| lamp.title))
+            .unwrap_or("None");
+        format!(
+            "{}-{}-None-{last}-{layout}",
+            self.task_type, self.target.title
+        )
     }
 }
 
 /// Draws a goal and things in their places.
-pub(super) fn furnish(layout: &Layout, task_type: TaskType, seed: u64) -> Option<(Vec<Object>, Goal)> {
+pub(super) fn furnish(
+    layout: &Layout,
+    task_type: TaskType,
+    seed: u64,
+) -> Option<(Vec<Object>, Goal)> {
     let mut rng = Rng::new(&[seed, 1]);
     let goal = draw_goal(layout, task_type, &mut rng)?;
     let mut objects: Vec<Object> = Vec::new();
     for (kind, count) in draw_things(layout, &goal, &mut rng) {
         for _ in 0..count {
             let place = draw_place(layout, kind, &goal, &mut rng)?;
-            objects.push(Object { kind, id: String::new(), name: String::new(), place });
+            objects.push(Object {
+                kind,
+                id: String::new(),
+                name: String::new(),
+                place,
+            });
         }
     }
     name_objects(&mut objects, &mut rng);
@@ -279,11 +321,19 @@ fn draw_goal(layout: &Layout, task_type: TaskType, rng: &mut Rng) -> Option<Goal
         .map(|(kind, _)| kind)
         .collect();
     let target = *rng.pick(&targets)?;
-    let mut goal = Goal { task_type, target, parent: None, lamp, treatment };
+    let mut goal = Goal {
+        task_type,
+        target,
+        parent: None,
+        lamp,
+        treatment,
+    };
     if lamp.is_none() {
         let parents: Vec<_> = kinds
             .into_iter()
-            .filter(|kind| kind.holds(target.name) && (treatment.is_none() || kind.does != treatment))
+            .filter(|kind| {
+                kind.holds(target.name) && (treatment.is_none() || kind.does != treatment)
+            })
             .filter(|kind| kind.does != Some(Use::Cleans)) // as in ALFWorld, nothing is to be left in a sink
             .collect();
         goal.parent = Some(*rng.pick(&parents)?);
@@ -293,13 +343,15 @@ fn draw_goal(layout: &Layout, task_type: TaskType, rng: &mut Rng) -> Option<Goal
 
 /// A lamp that this room could have and has a place for.
 fn room_lamp(layout: &Layout) -> Option<&'static ObjectType> {
-    things(layout.room)
-        .map(|(kind, _)| kind)
-        .find(|kind| kind.is(Trait::Lamp) && kind.places.iter().any(|&(place, _)| layout.has(place)))
+    things(layout.room).map(|(kind, _)| kind).find(|kind| {
+        kind.is(Trait::Lamp) && kind.places.iter().any(|&(place, _)| layout.has(place))
+    })
 }
 
 fn things(room: Room) -> impl Iterator<Item = (&'static ObjectType, u32)> {
-    room.things().iter().filter_map(|&(name, presence)| Some((catalog::object_type(name)?, presence)))
+    room.things()
+        .iter()
+        .filter_map(|&(name, presence)| Some((catalog::object_type(name)?, presence)))
 }
 
 /// Types and how many of each: the target, the lamp, and whatever else lies about.
@@ -316,10 +368,13 @@ fn draw_things(layout: &Layout, goal: &Goal, rng: &mut Rng) -> Vec<(&'static Obj
     drawn.extend(goal.lamp.map(|lamp| (lamp, 1)));
 
     let has_place = |kind: &ObjectType| kind.places.iter().any(|&(place, _)| layout.has(place));
-    let mut others: Vec<_> =
-        things(layout.room).filter(|(kind, _)| has_place(kind) && drawn.iter().all(|(have, _)| have != kind)).collect();
+    let mut others: Vec<_> = things(layout.room)
+        .filter(|(kind, _)| has_place(kind) && drawn.iter().all(|(have, _)| have != kind))
+        .collect();
     rng.shuffle(&mut others);
-    let (common, rare): (Vec<_>, Vec<_>) = others.into_iter().partition(|&(_, presence)| rng.percent(presence));
+    let (common, rare): (Vec<_>, Vec<_>) = others
+        .into_iter()
+        .partition(|&(_, presence)| rng.percent(presence));
 
     let wanted = rng.within((fewest, most));
     let mut total: usize = drawn.iter().map(|(_, count)| count).sum();
@@ -342,15 +397,35 @@ fn draw_things(layout: &Layout, goal: &Goal, rng: &mut Rng) -> Vec<(&'static Obj
 }
 
 /// A receptacle drawn by the catalog's prior; what is only to be put somewhere does not start there.
-fn draw_place(layout: &Layout, kind: &'static ObjectType, goal: &Goal, rng: &mut Rng) -> Option<usize> {
-    let weight = |name: &str| kind.places.iter().find(|&&(place, _)| place == name).map_or(0, |&(_, weight)| weight);
+fn draw_place(
+    layout: &Layout,
+    kind: &'static ObjectType,
+    goal: &Goal,
+    rng: &mut Rng,
+) -> Option<usize> {
+    let weight = |name: &str| {
+        kind.places
+            .iter()
+            .find(|&&(place, _)| place == name)
+            .map_or(0, |&(_, weight)| weight)
+    };
     let weights: Vec<u32> = layout
         .receptacles
         .iter()
         .map(|receptacle| {
-            let alike = layout.receptacles.iter().filter(|other| other.kind == receptacle.kind).count() as u32;
-            let taboo = goal.treatment.is_none() && kind == goal.target && Some(receptacle.kind) == goal.parent;
-            if taboo { 0 } else { weight(receptacle.kind.name) * 60 / alike }
+            let alike = layout
+                .receptacles
+                .iter()
+                .filter(|other| other.kind == receptacle.kind)
+                .count() as u32;
+            let taboo = goal.treatment.is_none()
+                && kind == goal.target
+                && Some(receptacle.kind) == goal.parent;
+            if taboo {
+                0
+            } else {
+                weight(receptacle.kind.name) * 60 / alike
+            }
         })
         .collect();
     rng.weighted(&weights)
@@ -362,20 +437,29 @@ mod tests {
 
     /// The lines that only one of two texts has, in order: of the first, of the second.
     fn differences<'a>(first: &'a str, second: &'a str) -> (Vec<&'a str>, Vec<&'a str>) {
-        let only = |one: &'a str, other: &str| one.lines().filter(|line| !other.lines().any(|l| l == *line)).collect();
+        let only = |one: &'a str, other: &str| {
+            one.lines()
+                .filter(|line| !other.lines().any(|l| l == *line))
+                .collect()
+        };
         (only(first, second), only(second, first))
     }
 
     #[test]
     fn the_older_words_differ_where_they_should() {
-        let ((older_domain, older), (newer_domain, newer)) = (words(TextVersion::V2_1_1), words(TextVersion::V2_1_3));
+        let ((older_domain, older), (newer_domain, newer)) =
+            (words(TextVersion::V2_1_1), words(TextVersion::V2_1_3));
         let help = "    (:action Help\n        :parameters (?a - agent)\n        :precondition ()\n        \
                     :effect (and (askedHelp ?a))\n    )\n\n";
         assert_eq!(newer_domain.replacen(help, "", 1), older_domain);
         assert_eq!(newer_domain.len(), older_domain.len() + help.len());
 
         let (without_help, help) = newer.split_once("\naction Help ").unwrap();
-        assert_eq!(help.matches("\naction ").count(), 0, "help is the last action");
+        assert_eq!(
+            help.matches("\naction ").count(),
+            0,
+            "help is the last action"
+        );
         let (gone, come) = differences(without_help, older);
         assert_eq!(
             gone,

@@ -98,12 +98,18 @@ impl Layout {
     /// Whether there is such a receptacle.
     #[must_use]
     pub fn has(&self, kind: &str) -> bool {
-        self.receptacles.iter().any(|receptacle| receptacle.kind.name == kind)
+        self.receptacles
+            .iter()
+            .any(|receptacle| receptacle.kind.name == kind)
     }
 
     /// Receptacle types, each once, sorted by name.
     pub(super) fn kinds(&self) -> Vec<&'static ReceptacleType> {
-        let mut kinds: Vec<_> = self.receptacles.iter().map(|receptacle| receptacle.kind).collect();
+        let mut kinds: Vec<_> = self
+            .receptacles
+            .iter()
+            .map(|receptacle| receptacle.kind)
+            .collect();
         kinds.sort_by_key(|kind| kind.name);
         kinds.dedup();
         kinds
@@ -113,7 +119,10 @@ impl Layout {
 /// Every layout of that size; no two rooms of a kind hold the same numbers of receptacles.
 #[must_use]
 pub fn layouts(size: Size) -> Vec<Layout> {
-    Room::ALL.into_iter().flat_map(|room| room_layouts(room, size)).collect()
+    Room::ALL
+        .into_iter()
+        .flat_map(|room| room_layouts(room, size))
+        .collect()
 }
 
 fn room_layouts(room: Room, size: Size) -> Vec<Layout> {
@@ -160,8 +169,14 @@ fn build(room: Room, size: Size, place: u16, counts: &[usize], rng: &mut Rng) ->
     let mut cells = cells.into_iter();
     let mut receptacles = Vec::new();
     for (some, &count) in room.furniture().iter().zip(counts) {
-        let kind = catalog::receptacle_type(some.name).expect("a test checks that every table names types");
-        receptacles.extend(cells.by_ref().take(count).map(|cell| stand(kind, cell, rng)));
+        let kind = catalog::receptacle_type(some.name)
+            .expect("a test checks that every table names types");
+        receptacles.extend(
+            cells
+                .by_ref()
+                .take(count)
+                .map(|cell| stand(kind, cell, rng)),
+        );
     }
     let names = display_names(receptacles.iter().map(|receptacle| receptacle.id.as_str()));
     for (receptacle, name) in receptacles.iter_mut().zip(names) {
@@ -172,7 +187,13 @@ fn build(room: Room, size: Size, place: u16, counts: &[usize], rng: &mut Rng) ->
         Size::Small => 'L',
         Size::Full => 'F',
     };
-    Layout { id: format!("{letter}{}", room.first_number() + place + 1), room, size, receptacles, place }
+    Layout {
+        id: format!("{letter}{}", room.first_number() + place + 1),
+        room,
+        size,
+        receptacles,
+        place,
+    }
 }
 
 fn stand(kind: &'static ReceptacleType, cell: usize, rng: &mut Rng) -> Receptacle {
@@ -187,7 +208,13 @@ fn stand(kind: &'static ReceptacleType, cell: usize, rng: &mut Rng) -> Receptacl
         (true, "cabinet" | "drawer") if rng.percent(5) => Door::Open,
         (true, _) => Door::Closed,
     };
-    Receptacle { kind, id, name: String::new(), location: format!("loc_bar_{x:02}_bar_{y:02}"), door }
+    Receptacle {
+        kind,
+        id,
+        name: String::new(),
+        location: format!("loc_bar_{x:02}_bar_{y:02}"),
+        door,
+    }
 }
 
 /// The names that the world gives to ids, in the order asked: among ids sorted by bytes, the numbers of a base name (the text
@@ -195,10 +222,20 @@ fn stand(kind: &'static ReceptacleType, cell: usize, rng: &mut Rng) -> Receptacl
 pub(super) fn display_names<'a>(ids: impl Iterator<Item = &'a str> + Clone) -> Vec<String> {
     let base = |id: &str| {
         let stem = id.split("_bar_").next().unwrap_or(id);
-        if id.contains("basin") { format!("{stem}basin") } else { stem.to_owned() }
+        if id.contains("basin") {
+            format!("{stem}basin")
+        } else {
+            stem.to_owned()
+        }
     };
-    let rank = |id: &str| ids.clone().filter(|other| base(other) == base(id) && *other >= id).count();
-    ids.clone().map(|id| format!("{} {}", base(id), rank(id))).collect()
+    let rank = |id: &str| {
+        ids.clone()
+            .filter(|other| base(other) == base(id) && *other >= id)
+            .count()
+    };
+    ids.clone()
+        .map(|id| format!("{} {}", base(id), rank(id)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -209,7 +246,10 @@ mod tests {
     #[test]
     fn names_count_down_along_sorted_ids() {
         let ids = ["fork_bar_02", "sink_bar_05_bar_sinkbasin", "fork_bar_01"];
-        assert_eq!(display_names(ids.into_iter()), ["fork 1", "sinkbasin 1", "fork 2"]);
+        assert_eq!(
+            display_names(ids.into_iter()),
+            ["fork 1", "sinkbasin 1", "fork 2"]
+        );
     }
 
     #[test]
@@ -224,7 +264,11 @@ mod tests {
             let signatures: HashSet<_> = layouts.iter().map(signature).collect();
             assert_eq!(signatures.len(), layouts.len());
             assert_eq!(layouts.len(), 4 * LAYOUTS as usize);
-            assert!(layouts.iter().all(|l| (smallest(size)..=largest(size)).contains(&l.receptacles.len())));
+            assert!(
+                layouts
+                    .iter()
+                    .all(|l| (smallest(size)..=largest(size)).contains(&l.receptacles.len()))
+            );
         }
     }
 
@@ -232,7 +276,11 @@ mod tests {
     fn unseen_layouts_serve_no_other_split() {
         for layout in layouts(Size::Small) {
             let unseen = layout.serves(Split::ValidUnseen);
-            assert!([Split::Train, Split::ValidTrain, Split::ValidSeen].iter().all(|&s| layout.serves(s) != unseen));
+            assert!(
+                [Split::Train, Split::ValidTrain, Split::ValidSeen]
+                    .iter()
+                    .all(|&s| layout.serves(s) != unseen)
+            );
         }
     }
 }

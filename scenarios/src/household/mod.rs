@@ -75,7 +75,9 @@ pub enum GenerateError {
         path: PathBuf,
     },
     /// No further game that differs from all others was found.
-    #[error("no new game for {split} after {made} games\nhint: ask for fewer games, or full-size rooms")]
+    #[error(
+        "no new game for {split} after {made} games\nhint: ask for fewer games, or full-size rooms"
+    )]
     Exhausted {
         /// The split.
         split: Split,
@@ -99,11 +101,23 @@ pub fn generate(out: &Path, options: &GenerateOptions) -> Result<Suite, Generate
         return Err(GenerateError::Occupied { path: out.into() });
     }
     let games = games(options)?;
-    let mut tasks = games.iter().map(|(split, game)| write_game(out, *split, game)).collect::<Result<Vec<_>, _>>()?;
+    let mut tasks = games
+        .iter()
+        .map(|(split, game)| write_game(out, *split, game))
+        .collect::<Result<Vec<_>, _>>()?;
     tasks.sort_by(|a, b| (a.split, &a.id).cmp(&(b.split, &b.id)));
     let name = options.suite_name();
-    let suite = Suite { name, root: out.into(), tasks, faults: Vec::new(), left_out: Vec::new() };
-    fs::create_dir_all(out).map_err(|source| GenerateError::Io { path: out.into(), source })?;
+    let suite = Suite {
+        name,
+        root: out.into(),
+        tasks,
+        faults: Vec::new(),
+        left_out: Vec::new(),
+    };
+    fs::create_dir_all(out).map_err(|source| GenerateError::Io {
+        path: out.into(),
+        source,
+    })?;
     suite.write_manifest(out.join(MANIFEST))?;
     Ok(suite)
 }
@@ -115,11 +129,18 @@ pub fn generate(out: &Path, options: &GenerateOptions) -> Result<Suite, Generate
 /// `Exhausted` when there are not that many different games.
 pub fn games(options: &GenerateOptions) -> Result<Vec<(Split, Game)>, GenerateError> {
     let layouts = layouts(options.size);
-    let mut maker = Maker { options, layouts: &layouts, made: HashSet::new(), trained: BTreeSet::new() };
+    let mut maker = Maker {
+        options,
+        layouts: &layouts,
+        made: HashSet::new(),
+        trained: BTreeSet::new(),
+    };
     let mut games = Vec::new();
     for split in Split::ALL {
         for index in 0..options.count(split) {
-            let game = maker.make(split, index).ok_or(GenerateError::Exhausted { split, made: index })?;
+            let game = maker
+                .make(split, index)
+                .ok_or(GenerateError::Exhausted { split, made: index })?;
             games.push((split, game));
         }
     }
@@ -163,7 +184,13 @@ impl<'a> Maker<'a> {
         let trial = format!("trial_S{}_{index:05}", self.options.seed);
         let candidates = self.candidates(split, room, rooms);
         for attempt in 0..ATTEMPTS {
-            let mut rng = Rng::new(&[self.options.seed, self.options.size as u64, split as u64, index as u64, attempt]);
+            let mut rng = Rng::new(&[
+                self.options.seed,
+                self.options.size as u64,
+                split as u64,
+                index as u64,
+                attempt,
+            ]);
             let layout = *rng.pick(&candidates)?;
             let Some(game) = game(layout, task_type, &trial, rng.next(), self.options.text) else {
                 continue;
@@ -187,8 +214,14 @@ impl<'a> Maker<'a> {
             return of_room;
         }
         let same_room: Vec<_> = of_room.iter().copied().filter(trained).collect();
-        let any_room: Vec<_> = served().filter(trained).filter(|layout| rooms.contains(&layout.room)).collect();
-        [same_room, any_room].into_iter().find(|list| !list.is_empty()).unwrap_or(of_room)
+        let any_room: Vec<_> = served()
+            .filter(trained)
+            .filter(|layout| rooms.contains(&layout.room))
+            .collect();
+        [same_room, any_room]
+            .into_iter()
+            .find(|list| !list.is_empty())
+            .unwrap_or(of_room)
     }
 }
 
@@ -204,19 +237,37 @@ fn rooms(task_type: TaskType) -> &'static [Room] {
 
 /// Equal for games that differ in name and sentence only.
 fn content_hash(game: &Game, trial: &str) -> String {
-    hex_sha256(game.problem.replacen(&trial.to_ascii_lowercase(), "", 1).as_bytes())
+    hex_sha256(
+        game.problem
+            .replacen(&trial.to_ascii_lowercase(), "", 1)
+            .as_bytes(),
+    )
 }
 
 fn write_game(out: &Path, split: Split, game: &Game) -> Result<Task, GenerateError> {
     let id = format!("{split}/{}", game.id);
-    let folder = id.split('/').fold(out.to_path_buf(), |folder, part| folder.join(part));
+    let folder = id
+        .split('/')
+        .fold(out.to_path_buf(), |folder, part| folder.join(part));
     let text = game.to_json();
-    fs::create_dir_all(&folder).map_err(|source| GenerateError::Io { path: folder.clone(), source })?;
+    fs::create_dir_all(&folder).map_err(|source| GenerateError::Io {
+        path: folder.clone(),
+        source,
+    })?;
     write(&folder.join(GAME), &text)?;
     write(&folder.join(TRAJ_DATA), &game.traj_data())?;
-    Ok(Task { id, split, task_type: Some(game.task_type), path: folder.join(GAME), hash: hex_sha256(text.as_bytes()) })
+    Ok(Task {
+        id,
+        split,
+        task_type: Some(game.task_type),
+        path: folder.join(GAME),
+        hash: hex_sha256(text.as_bytes()),
+    })
 }
 
 fn write(path: &Path, text: &str) -> Result<(), GenerateError> {
-    fs::write(path, text).map_err(|source| GenerateError::Io { path: path.into(), source })
+    fs::write(path, text).map_err(|source| GenerateError::Io {
+        path: path.into(),
+        source,
+    })
 }

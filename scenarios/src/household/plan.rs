@@ -54,8 +54,15 @@ enum Command {
 
 /// The fewest commands that win, in the words of a text version; `None` when nothing does, empty when the game starts won.
 pub(super) fn walkthrough(house: House, goal: &Goal, text: TextVersion) -> Option<Vec<String>> {
-    let best = scopes(house, goal).iter().filter_map(|scope| shortest(house, goal, scope)).min_by_key(Vec::len)?;
-    Some(best.into_iter().map(|command| command.text(house, goal, text)).collect())
+    let best = scopes(house, goal)
+        .iter()
+        .filter_map(|scope| shortest(house, goal, scope))
+        .min_by_key(Vec::len)?;
+    Some(
+        best.into_iter()
+            .map(|command| command.text(house, goal, text))
+            .collect(),
+    )
 }
 
 /// One scope for every choice of objects, destination and tool.
@@ -65,24 +72,36 @@ fn scopes(house: House, goal: &Goal) -> Vec<Scope> {
         TaskType::PickTwoObjAndPlace => pairs(&targets),
         _ => targets.iter().map(|&object| vec![object]).collect(),
     };
-    let destinations = optional(indices(house.receptacles, |spot| Some(spot.kind) == goal.parent));
+    let destinations = optional(indices(house.receptacles, |spot| {
+        Some(spot.kind) == goal.parent
+    }));
     let tools = match goal.task_type {
-        TaskType::LookAtObjInLight => indices(house.objects, |object| Some(object.kind) == goal.lamp)
-            .into_iter()
-            .map(|lamp| house.objects[lamp].place)
-            .collect(),
-        _ => indices(house.receptacles, |spot| goal.treatment.is_some() && spot.kind.does == goal.treatment),
+        TaskType::LookAtObjInLight => {
+            indices(house.objects, |object| Some(object.kind) == goal.lamp)
+                .into_iter()
+                .map(|lamp| house.objects[lamp].place)
+                .collect()
+        }
+        _ => indices(house.receptacles, |spot| {
+            goal.treatment.is_some() && spot.kind.does == goal.treatment
+        }),
     };
     let tools = optional(tools);
     let mut scopes = Vec::new();
     for objects in &carried {
         for destination in &destinations {
             for tool in &tools {
-                let mut spots: Vec<usize> = objects.iter().map(|&object| house.objects[object].place).collect();
+                let mut spots: Vec<usize> = objects
+                    .iter()
+                    .map(|&object| house.objects[object].place)
+                    .collect();
                 spots.extend(destination.iter().chain(tool));
                 spots.sort_unstable();
                 spots.dedup();
-                scopes.push(Scope { spots, objects: objects.clone() });
+                scopes.push(Scope {
+                    spots,
+                    objects: objects.clone(),
+                });
             }
         }
     }
@@ -90,16 +109,26 @@ fn scopes(house: House, goal: &Goal) -> Vec<Scope> {
 }
 
 fn indices<T>(items: &[T], wanted: impl Fn(&T) -> bool) -> Vec<usize> {
-    (0..items.len()).filter(|&index| wanted(&items[index])).collect()
+    (0..items.len())
+        .filter(|&index| wanted(&items[index]))
+        .collect()
 }
 
 fn pairs(items: &[usize]) -> Vec<Vec<usize>> {
-    items.iter().enumerate().flat_map(|(i, &a)| items[i + 1..].iter().map(move |&b| vec![a, b])).collect()
+    items
+        .iter()
+        .enumerate()
+        .flat_map(|(i, &a)| items[i + 1..].iter().map(move |&b| vec![a, b]))
+        .collect()
 }
 
 /// Each item, or the one choice of none.
 fn optional(items: Vec<usize>) -> Vec<Option<usize>> {
-    if items.is_empty() { vec![None] } else { items.into_iter().map(Some).collect() }
+    if items.is_empty() {
+        vec![None]
+    } else {
+        items.into_iter().map(Some).collect()
+    }
 }
 
 fn shortest(house: House, goal: &Goal, scope: &Scope) -> Option<Vec<Command>> {
@@ -123,14 +152,23 @@ fn shortest(house: House, goal: &Goal, scope: &Scope) -> Option<Vec<Command>> {
 fn start(house: House, scope: &Scope) -> State {
     let mut places = [NOWHERE; OBJECTS];
     for (place, &object) in places.iter_mut().zip(&scope.objects) {
-        let spot = scope.spots.iter().position(|&spot| spot == house.objects[object].place);
+        let spot = scope
+            .spots
+            .iter()
+            .position(|&spot| spot == house.objects[object].place);
         *place = spot.map_or(NOWHERE, |spot| spot as u8);
     }
     let mut open = 0;
     for (bit, &spot) in scope.spots.iter().enumerate() {
         open |= u64::from(house.receptacles[spot].door != Door::Closed) << bit;
     }
-    State { at: NOWHERE, places, treated: 0, open, lit: false }
+    State {
+        at: NOWHERE,
+        places,
+        treated: 0,
+        open,
+        lit: false,
+    }
 }
 
 fn unwind(came_from: &HashMap<State, Option<(State, Command)>>, mut state: State) -> Vec<Command> {
@@ -166,7 +204,13 @@ fn successors(house: House, goal: &Goal, scope: &Scope, state: State) -> Vec<(Co
 }
 
 /// What the hand can do at `spot`.
-fn by_hand(house: House, goal: &Goal, scope: &Scope, state: State, spot: usize) -> Vec<(Command, State)> {
+fn by_hand(
+    house: House,
+    goal: &Goal,
+    scope: &Scope,
+    state: State,
+    spot: usize,
+) -> Vec<(Command, State)> {
     let kind = house.receptacles[spot].kind;
     let is_open = state.open >> state.at & 1 == 1;
     let mut next = Vec::new();
@@ -212,9 +256,16 @@ fn wins(house: House, goal: &Goal, scope: &Scope, state: State) -> bool {
             in_light && state.lit && state.places.contains(&HAND)
         }
         _ => {
-            let wanted = if goal.task_type == TaskType::PickTwoObjAndPlace { 2 } else { 1 };
-            let is_parent = |&spot: &usize| Some(house.receptacles[scope.spots[spot]].kind) == goal.parent;
-            (0..scope.spots.len()).filter(is_parent).any(|spot| arrived(spot) >= wanted)
+            let wanted = if goal.task_type == TaskType::PickTwoObjAndPlace {
+                2
+            } else {
+                1
+            };
+            let is_parent =
+                |&spot: &usize| Some(house.receptacles[scope.spots[spot]].kind) == goal.parent;
+            (0..scope.spots.len())
+                .filter(is_parent)
+                .any(|spot| arrived(spot) >= wanted)
         }
     }
 }
@@ -230,7 +281,10 @@ impl Command {
             Self::Move(what, at) => text.put_command(object(what), spot(at)),
             Self::Treat(what, at) => format!("{} {} with {}", goal.verb(), object(what), spot(at)),
             Self::Use(at) => {
-                let lamp = house.objects.iter().find(|lamp| lamp.place == at && Some(lamp.kind) == goal.lamp);
+                let lamp = house
+                    .objects
+                    .iter()
+                    .find(|lamp| lamp.place == at && Some(lamp.kind) == goal.lamp);
                 format!("use {}", lamp.map_or("lamp", |lamp| lamp.name.as_str()))
             }
         }
@@ -251,7 +305,14 @@ mod tests {
 
     #[test]
     fn no_plan_over_the_whole_house_is_shorter() {
-        let is_simple = |layout: &Layout| layout.receptacles.iter().filter(|r| r.door == Door::Closed).count() <= 3;
+        let is_simple = |layout: &Layout| {
+            layout
+                .receptacles
+                .iter()
+                .filter(|r| r.door == Door::Closed)
+                .count()
+                <= 3
+        };
         let layouts: Vec<_> = layouts(Size::Small).into_iter().filter(is_simple).collect();
         let mut compared = 0;
         for (index, layout) in layouts.iter().enumerate() {
@@ -259,8 +320,14 @@ mod tests {
                 let Some((objects, goal)) = game::furnish(layout, task_type, index as u64) else {
                     continue;
                 };
-                let house = House { receptacles: &layout.receptacles, objects: &objects };
-                let targets = objects.iter().filter(|object| object.kind == goal.target).count();
+                let house = House {
+                    receptacles: &layout.receptacles,
+                    objects: &objects,
+                };
+                let targets = objects
+                    .iter()
+                    .filter(|object| object.kind == goal.target)
+                    .count();
                 if targets > 2 {
                     continue;
                 }

@@ -14,7 +14,10 @@ const START: &str = "loc_bar_50_bar_50";
 
 /// The whole problem, every list sorted.
 pub(super) fn text(house: House, goal: &Goal, trial: &str) -> String {
-    let mut text = format!("(define (problem {})\n    (:domain household)\n", trial.to_ascii_lowercase());
+    let mut text = format!(
+        "(define (problem {})\n    (:domain household)\n",
+        trial.to_ascii_lowercase()
+    );
     section(&mut text, "objects", declarations(house));
     section(&mut text, "init", facts(house));
     let _ = write!(text, "    (:goal\n        {}\n    )\n)\n", goal_text(goal)); // writing to a String cannot fail
@@ -47,20 +50,50 @@ fn facts(house: House) -> BTreeSet<String> {
     let mut facts = BTreeSet::from([format!("(atLocation {AGENT} {START})")]);
     for receptacle in house.receptacles {
         let id = &receptacle.id;
-        facts.insert(format!("(receptacleAtLocation {id} {})", receptacle.location));
-        facts.insert(format!("(receptacleType {id} {}type)", receptacle.kind.name));
-        facts.extend(door_facts(receptacle.door).iter().map(|predicate| format!("({predicate} {id})")));
-        facts.extend(receptacle.kind.does.map(|does| format!("({} {id})", use_predicate(does))));
-        for object in house.objects.iter().filter(|object| receptacle.kind.holds(object.kind.name)) {
-            facts.insert(format!("(canContain {}type {}type)", receptacle.kind.name, object.kind.name));
+        facts.insert(format!(
+            "(receptacleAtLocation {id} {})",
+            receptacle.location
+        ));
+        facts.insert(format!(
+            "(receptacleType {id} {}type)",
+            receptacle.kind.name
+        ));
+        facts.extend(
+            door_facts(receptacle.door)
+                .iter()
+                .map(|predicate| format!("({predicate} {id})")),
+        );
+        facts.extend(
+            receptacle
+                .kind
+                .does
+                .map(|does| format!("({} {id})", use_predicate(does))),
+        );
+        for object in house
+            .objects
+            .iter()
+            .filter(|object| receptacle.kind.holds(object.kind.name))
+        {
+            facts.insert(format!(
+                "(canContain {}type {}type)",
+                receptacle.kind.name, object.kind.name
+            ));
         }
     }
     for object in house.objects {
         let id = &object.id;
         facts.insert(format!("(objectType {id} {}type)", object.kind.name));
-        facts.insert(format!("(inReceptacle {id} {})", house.receptacles[object.place].id));
-        facts
-            .extend(object.kind.traits.iter().filter_map(|&which| Some(format!("({} {id})", trait_predicate(which)?))));
+        facts.insert(format!(
+            "(inReceptacle {id} {})",
+            house.receptacles[object.place].id
+        ));
+        facts.extend(
+            object
+                .kind
+                .traits
+                .iter()
+                .filter_map(|&which| Some(format!("({} {id})", trait_predicate(which)?))),
+        );
         if object.kind.pickupable() {
             facts.insert(format!("(pickupable {id})"));
         }
@@ -99,8 +132,12 @@ fn trait_predicate(which: Trait) -> Option<&'static str> {
 
 fn goal_text(goal: &Goal) -> String {
     let target = format!("{}type", goal.target.name);
-    let parent = goal.parent.map_or(String::new(), |parent| format!("{}type", parent.name));
-    let lamp = goal.lamp.map_or(String::new(), |lamp| format!("{}type", lamp.name));
+    let parent = goal
+        .parent
+        .map_or(String::new(), |parent| format!("{}type", parent.name));
+    let lamp = goal
+        .lamp
+        .map_or(String::new(), |lamp| format!("{}type", lamp.name));
     let became = match goal.treatment {
         Some(Use::Heats) => " (isHot ?o)",
         Some(Use::Cools) => " (isCool ?o)",

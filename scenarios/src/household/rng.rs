@@ -7,7 +7,9 @@ pub(super) struct Rng(u64);
 impl Rng {
     /// A stream of its own for every list of words.
     pub(super) fn new(words: &[u64]) -> Self {
-        words.iter().fold(Self(0x5EED), |mut rng, &word| Self(rng.next() ^ word))
+        words
+            .iter()
+            .fold(Self(0x5EED), |mut rng, &word| Self(rng.next() ^ word))
     }
 
     pub(super) fn next(&mut self) -> u64 {

@@ -29,7 +29,10 @@ pub(super) struct Message {
 
 impl Message {
     pub(super) fn new(role: Role, content: &str) -> Self {
-        Self { role, content: content.into() }
+        Self {
+            role,
+            content: content.into(),
+        }
     }
 }
 
@@ -38,7 +41,10 @@ pub(super) fn messages(episode: &Trajectory, instructions: Option<&str>) -> Vec<
     let instructions = instructions.or(episode.protocol.instructions.as_deref());
     let above = instructions.map(|text| Message::new(Role::System, text));
     let turns = episode.turns.iter().flat_map(|turn| {
-        [Message::new(Role::User, &turn.observation), Message::new(Role::Assistant, &turn.completion)]
+        [
+            Message::new(Role::User, &turn.observation),
+            Message::new(Role::Assistant, &turn.completion),
+        ]
     });
     above.into_iter().chain(turns).collect()
 }
@@ -57,9 +63,25 @@ pub(super) struct About<'a> {
 
 impl<'a> About<'a> {
     pub(super) fn new(episode: &'a Trajectory) -> Self {
-        let Trajectory { game, split, task_type, repetition, policy, outcome, .. } = episode;
+        let Trajectory {
+            game,
+            split,
+            task_type,
+            repetition,
+            policy,
+            outcome,
+            ..
+        } = episode;
         let reward = episode.reward();
-        Self { game, split: *split, task_type: *task_type, repetition: *repetition, policy, outcome: *outcome, reward }
+        Self {
+            game,
+            split: *split,
+            task_type: *task_type,
+            repetition: *repetition,
+            policy,
+            outcome: *outcome,
+            reward,
+        }
     }
 }
 
@@ -86,10 +108,17 @@ impl<'a> ShareGpt<'a> {
                 Role::User => "human",
                 Role::Assistant => "gpt",
             };
-            Said { from, value: content }
+            Said {
+                from,
+                value: content,
+            }
         };
         let id = format!("{}#{}", episode.game, episode.repetition);
-        Self { id, conversations: messages.iter().map(said).collect(), about: About::new(episode) }
+        Self {
+            id,
+            conversations: messages.iter().map(said).collect(),
+            about: About::new(episode),
+        }
     }
 }
 

@@ -36,8 +36,15 @@ pub enum Format {
 
 impl Format {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::ShareGpt, Self::OpenAi, Self::TrlSft, Self::TrlDpo, Self::TrlKto, Self::VerlSft, Self::VerlRl];
+    pub const ALL: [Self; 7] = [
+        Self::ShareGpt,
+        Self::OpenAi,
+        Self::TrlSft,
+        Self::TrlDpo,
+        Self::TrlKto,
+        Self::VerlSft,
+        Self::VerlRl,
+    ];
 
     /// As it is written in flags.
     #[must_use]
@@ -146,7 +153,15 @@ impl Export {
             _ => Sink::json(path)?,
         };
         let (to_pair, games) = (Vec::new(), Vec::new());
-        Ok(Self { format, options, sink, counts: Counts::default(), to_pair, games, places: HashMap::new() })
+        Ok(Self {
+            format,
+            options,
+            sink,
+            counts: Counts::default(),
+            to_pair,
+            games,
+            places: HashMap::new(),
+        })
     }
 
     /// Takes an episode: writes its row, or keeps what a later row needs of it.
@@ -165,13 +180,22 @@ impl Export {
         let sink = &mut self.sink;
         match self.format {
             Format::ShareGpt => sink.write(&ShareGpt::new(episode, &messages)),
-            Format::OpenAi => sink.write(&OpenAi { messages: &messages, about: About::new(episode) }),
-            Format::TrlSft => sink.write(&trl::Sft { messages: &messages }),
+            Format::OpenAi => sink.write(&OpenAi {
+                messages: &messages,
+                about: About::new(episode),
+            }),
+            Format::TrlSft => sink.write(&trl::Sft {
+                messages: &messages,
+            }),
             Format::TrlKto => sink.write(&trl::Kto::new(&messages, won)),
             Format::VerlSft => sink.write(&verl::Sft::new(sink.rows(), episode, &messages)),
             Format::TrlDpo => {
                 let game = self.game_of(episode);
-                self.to_pair.push(ToPair { game, won, messages });
+                self.to_pair.push(ToPair {
+                    game,
+                    won,
+                    messages,
+                });
                 Ok(())
             }
             Format::VerlRl => {
@@ -183,7 +207,11 @@ impl Export {
 
     /// The count of those that are left out for the same reason; `None` for an episode that is kept.
     fn left_out(&mut self, episode: &Trajectory) -> Option<&mut usize> {
-        let Self { options, counts: Counts { left_out, .. }, .. } = self;
+        let Self {
+            options,
+            counts: Counts { left_out, .. },
+            ..
+        } = self;
         if episode.outcome == Outcome::EnvFailed {
             Some(&mut left_out.lost)
         } else if !options.splits.is_empty() && !options.splits.contains(&episode.split) {
@@ -200,7 +228,10 @@ impl Export {
     /// A number for each game, in the order in which they first occur.
     fn game_of(&mut self, episode: &Trajectory) -> usize {
         let next = self.places.len();
-        *self.places.entry((episode.game_hash.clone(), episode.game.clone())).or_insert(next)
+        *self
+            .places
+            .entry((episode.game_hash.clone(), episode.game.clone()))
+            .or_insert(next)
     }
 
     fn count_game(&mut self, episode: &Trajectory, mut messages: Vec<Message>) {
@@ -208,7 +239,9 @@ impl Export {
         match self.games.get_mut(place) {
             Some(row) => row.count(episode),
             None => {
-                let opening = messages.iter().position(|message| message.role == Role::Assistant);
+                let opening = messages
+                    .iter()
+                    .position(|message| message.role == Role::Assistant);
                 messages.truncate(opening.unwrap_or(messages.len()));
                 self.games.push(verl::Rl::new(place, episode, messages));
             }
@@ -224,21 +257,32 @@ impl Export {
         for row in &self.games {
             self.sink.write(row)?;
         }
-        Ok(Counts { rows: self.sink.finish()?, ..self.counts })
+        Ok(Counts {
+            rows: self.sink.finish()?,
+            ..self.counts
+        })
     }
 
     fn write_pairs(&mut self) -> Result<(), TrainerError> {
-        self.to_pair.shuffle(&mut StdRng::seed_from_u64(self.options.seed));
+        self.to_pair
+            .shuffle(&mut StdRng::seed_from_u64(self.options.seed));
         self.to_pair.sort_by_key(|episode| episode.game); // stable: shuffled within each game
-        let outcomes: Vec<(usize, bool)> = self.to_pair.iter().map(|one| (one.game, one.won)).collect();
+        let outcomes: Vec<(usize, bool)> =
+            self.to_pair.iter().map(|one| (one.game, one.won)).collect();
         let mut is_paired = vec![false; outcomes.len()];
         for [won, lost] in dpo::pairs(&outcomes, self.options.pairs) {
-            if let Some(row) = trl::Dpo::new(&self.to_pair[won].messages, &self.to_pair[lost].messages) {
+            if let Some(row) =
+                trl::Dpo::new(&self.to_pair[won].messages, &self.to_pair[lost].messages)
+            {
                 self.sink.write(&row)?;
                 (is_paired[won], is_paired[lost]) = (true, true);
             }
         }
-        let unpaired = self.to_pair.iter().zip(&is_paired).filter(|(_, is_paired)| !**is_paired);
+        let unpaired = self
+            .to_pair
+            .iter()
+            .zip(&is_paired)
+            .filter(|(_, is_paired)| !**is_paired);
         self.counts.left_out.unpaired = unpaired.clone().count();
         self.counts.not_won -= unpaired.filter(|(one, _)| !one.won).count();
         Ok(())

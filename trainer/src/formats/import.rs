@@ -50,7 +50,9 @@ impl FromStr for Origin {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        let found = [Self::Eto, Self::AgentGym].into_iter().find(|origin| origin.name() == name);
+        let found = [Self::Eto, Self::AgentGym]
+            .into_iter()
+            .find(|origin| origin.name() == name);
         found.ok_or_else(|| format!("`{name}` is neither eto nor agentgym"))
     }
 }
@@ -71,18 +73,24 @@ pub struct BadRecord {
 pub fn read(origin: Origin, path: &Path) -> Result<Vec<Result<Recorded, BadRecord>>, TrainerError> {
     let text = std::fs::read_to_string(path).map_err(TrainerError::file(path))?;
     let records: Vec<Result<Value, String>> = if text.trim_start().starts_with('[') {
-        let list: Vec<Value> = serde_json::from_str(&text).map_err(|e| TrainerError::content(path, e))?;
+        let list: Vec<Value> =
+            serde_json::from_str(&text).map_err(|e| TrainerError::content(path, e))?;
         list.into_iter().map(Ok).collect()
     } else {
         let lines = text.lines().filter(|line| !line.trim().is_empty());
-        lines.map(|line| serde_json::from_str(line).map_err(|e| e.to_string())).collect()
+        lines
+            .map(|line| serde_json::from_str(line).map_err(|e| e.to_string()))
+            .collect()
     };
     let read = |(index, record): (usize, Result<Value, String>)| {
         let recorded = record.and_then(|record| match origin {
             Origin::Eto => eto(record),
             Origin::AgentGym => agentgym(record),
         });
-        recorded.map_err(|reason| BadRecord { number: index + 1, reason })
+        recorded.map_err(|reason| BadRecord {
+            number: index + 1,
+            reason,
+        })
     };
     Ok(records.into_iter().enumerate().map(read).collect())
 }
@@ -94,9 +102,18 @@ fn eto(record: Value) -> Result<Recorded, String> {
         game_file: String,
         conversations: Vec<Said>,
     }
-    let Eto { id, game_file, conversations } = serde_json::from_value(record).map_err(|e| e.to_string())?;
-    let game = GameName::of_path(&game_file).ok_or_else(|| format!("game_file {game_file:?} names no TASK/TRIAL"))?;
-    Recorded::new(id.as_str().map_or_else(|| id.to_string(), Into::into), game, &conversations)
+    let Eto {
+        id,
+        game_file,
+        conversations,
+    } = serde_json::from_value(record).map_err(|e| e.to_string())?;
+    let game = GameName::of_path(&game_file)
+        .ok_or_else(|| format!("game_file {game_file:?} names no TASK/TRIAL"))?;
+    Recorded::new(
+        id.as_str().map_or_else(|| id.to_string(), Into::into),
+        game,
+        &conversations,
+    )
 }
 
 fn agentgym(record: Value) -> Result<Recorded, String> {
@@ -105,11 +122,20 @@ fn agentgym(record: Value) -> Result<Recorded, String> {
         item_id: String,
         conversations: Vec<Said>,
     }
-    let AgentGym { item_id, conversations } = serde_json::from_value(record).map_err(|e| e.to_string())?;
+    let AgentGym {
+        item_id,
+        conversations,
+    } = serde_json::from_value(record).map_err(|e| e.to_string())?;
     let Some((task, trial)) = item_id.split_once("_trial_") else {
-        return Err(format!("item_id {item_id:?} is no TASK_trial_… of ALFWorld"));
+        return Err(format!(
+            "item_id {item_id:?} is no TASK_trial_… of ALFWorld"
+        ));
     };
-    let game = GameName { split: None, task: task.into(), trial: format!("trial_{trial}") };
+    let game = GameName {
+        split: None,
+        task: task.into(),
+        trial: format!("trial_{trial}"),
+    };
     Recorded::new(item_id, game, &conversations)
 }
 
@@ -119,7 +145,12 @@ fn agentgym(record: Value) -> Result<Recorded, String> {
 pub fn said_otherwise(recorded: &Trajectory, played: &Trajectory) -> Option<Difference> {
     let differs = |turn: usize, expected: &str, found: &str| {
         let [expected, found] = [expected, found].map(|text| format!("{text:?}"));
-        Some(Difference { turn, field: Field::Observation, expected, found })
+        Some(Difference {
+            turn,
+            field: Field::Observation,
+            expected,
+            found,
+        })
     };
     for (index, (recorded, played)) in recorded.turns.iter().zip(&played.turns).enumerate() {
         if plain(&recorded.observation) != plain(&played.observation) {
@@ -163,7 +194,11 @@ mod tests {
     }
 
     fn said(episode: &Trajectory) -> Vec<(&str, &str)> {
-        episode.turns.iter().map(|turn| (turn.observation.as_str(), turn.completion.as_str())).collect()
+        episode
+            .turns
+            .iter()
+            .map(|turn| (turn.observation.as_str(), turn.completion.as_str()))
+            .collect()
     }
 
     #[test]
@@ -172,28 +207,52 @@ mod tests {
         assert_eq!(recorded.text(), Some(TextVersion::V2_1_1));
         let episode = recorded.episode("agentgym", Thoughts::Drop, None, 0);
         let expected = [
-            ("You see a desk 1.\nYour task is to: put a mug on desk.", "take mug 1 from shelf 1"),
-            ("You pick up the mug 1 from the shelf 1.", "put mug 1 in/on desk 1"),
+            (
+                "You see a desk 1.\nYour task is to: put a mug on desk.",
+                "take mug 1 from shelf 1",
+            ),
+            (
+                "You pick up the mug 1 from the shelf 1.",
+                "put mug 1 in/on desk 1",
+            ),
             ("You put the mug 1 in/on the desk 1.", "look"),
         ];
         assert_eq!(said(&episode), expected);
-        assert_eq!(episode.game, "train/pick_and_place_simple-Mug-None-Desk-3/trial_T1_2");
-        assert_eq!(episode.task_type, Some(scenarios::TaskType::PickAndPlaceSimple));
+        assert_eq!(
+            episode.game,
+            "train/pick_and_place_simple-Mug-None-Desk-3/trial_T1_2"
+        );
+        assert_eq!(
+            episode.task_type,
+            Some(scenarios::TaskType::PickAndPlaceSimple)
+        );
     }
 
     /// A thought is a turn that the world does not understand, and every completion stays one command.
     #[test]
     fn a_kept_thought_is_a_turn_and_old_grammar_is_translated() {
-        let episode = agentgym(record()).unwrap().episode("x", Thoughts::Keep, Some(TextVersion::V2_1_3), 0);
+        let episode =
+            agentgym(record())
+                .unwrap()
+                .episode("x", Thoughts::Keep, Some(TextVersion::V2_1_3), 0);
         let expected = [
-            ("You see a desk 1.\nYour task is to: put a mug on desk.", "think: I need a mug. The Action: is to look."),
+            (
+                "You see a desk 1.\nYour task is to: put a mug on desk.",
+                "think: I need a mug. The Action: is to look.",
+            ),
             ("Nothing happens.", "take mug 1 from shelf 1"),
-            ("You pick up the mug 1 from the shelf 1.", "move mug 1 to desk 1"),
+            (
+                "You pick up the mug 1 from the shelf 1.",
+                "move mug 1 to desk 1",
+            ),
             ("You move the mug 1 to the desk 1.", "look"),
         ];
         assert_eq!(said(&episode), expected);
         for turn in &episode.turns {
-            assert_eq!(agent::chat::parse_command(&turn.completion), turn.action.as_deref());
+            assert_eq!(
+                agent::chat::parse_command(&turn.completion),
+                turn.action.as_deref()
+            );
         }
     }
 
@@ -207,26 +266,49 @@ mod tests {
         let messages = |record: &mut Value, index: usize, key: &str, value: Value| {
             record["conversations"][index][key] = value;
         };
-        assert!(broken(&|r| r["item_id"] = json!("babyai_3")).contains("\"babyai_3\" is no TASK_trial_"));
         assert!(
-            broken(&|r| messages(r, 5, "value", json!("look"))).contains("message 6: no line begins with `Action:`")
+            broken(&|r| r["item_id"] = json!("babyai_3"))
+                .contains("\"babyai_3\" is no TASK_trial_")
         );
-        assert!(broken(&|r| messages(r, 5, "loss", json!(false))).contains("message 6: an answer that is not"));
-        assert!(broken(&|r| messages(r, 4, "from", json!("gpt"))).contains("message 5 is from \"gpt\""));
         assert!(
-            broken(&|r| messages(r, 7, "value", json!("Action: look\nlook"))).contains("message 8: \"look\\nlook\"")
+            broken(&|r| messages(r, 5, "value", json!("look")))
+                .contains("message 6: no line begins with `Action:`")
         );
-        assert!(broken(&|r| r["conversations"] = json!([])).contains("no answer holds an `Action:`"));
-        assert!(broken(&|r| r["conversations"][3] = json!({"from": "gpt"})).contains("missing field `value`"));
+        assert!(
+            broken(&|r| messages(r, 5, "loss", json!(false)))
+                .contains("message 6: an answer that is not")
+        );
+        assert!(
+            broken(&|r| messages(r, 4, "from", json!("gpt"))).contains("message 5 is from \"gpt\"")
+        );
+        assert!(
+            broken(&|r| messages(r, 7, "value", json!("Action: look\nlook")))
+                .contains("message 8: \"look\\nlook\"")
+        );
+        assert!(
+            broken(&|r| r["conversations"] = json!([])).contains("no answer holds an `Action:`")
+        );
+        assert!(
+            broken(&|r| r["conversations"][3] = json!({"from": "gpt"}))
+                .contains("missing field `value`")
+        );
     }
 
     #[test]
     fn a_path_of_alfworld_names_its_game() {
-        for path in ["data/json_2.1.1/train/a-b/trial_1", "/x/train/a-b/trial_1/game.tw-pddl", "train/a-b/trial_1/"] {
+        for path in [
+            "data/json_2.1.1/train/a-b/trial_1",
+            "/x/train/a-b/trial_1/game.tw-pddl",
+            "train/a-b/trial_1/",
+        ] {
             let game = GameName::of_path(path).unwrap();
             assert_eq!(
                 game,
-                GameName { split: Some(scenarios::Split::Train), task: "a-b".into(), trial: "trial_1".into() }
+                GameName {
+                    split: Some(scenarios::Split::Train),
+                    task: "a-b".into(),
+                    trial: "trial_1".into()
+                }
             );
         }
         assert_eq!(GameName::of_path("trial_1"), None);
@@ -234,8 +316,12 @@ mod tests {
 
     #[test]
     fn a_world_and_a_record_are_compared_without_what_recorders_drop() {
-        let opening = "-= Welcome to TextWorld, ALFRED! =-\n\nYou are here.\n\nYour task is to: look.";
-        assert_eq!(plain(opening), plain("You are here.\nYour task is to: look."));
+        let opening =
+            "-= Welcome to TextWorld, ALFRED! =-\n\nYou are here.\n\nYour task is to: look.";
+        assert_eq!(
+            plain(opening),
+            plain("You are here.\nYour task is to: look.")
+        );
         for arrival in [
             "You arrive at loc 14. On the desk 1, you see a mug 1.",
             "You arrive at desk 1. On the desk 1, you see a mug 1.",

@@ -44,11 +44,20 @@ impl GameName {
         let mut parts = folder.rsplit('/').filter(|part| !part.is_empty());
         let (trial, task) = (parts.next()?, parts.next()?);
         let split = parts.next().and_then(|part| part.parse().ok());
-        Some(Self { split, task: task.into(), trial: trial.into() })
+        Some(Self {
+            split,
+            task: task.into(),
+            trial: trial.into(),
+        })
     }
 
     fn id(&self) -> String {
-        format!("{}/{}/{}", self.split.unwrap_or(Split::Train), self.task, self.trial)
+        format!(
+            "{}/{}/{}",
+            self.split.unwrap_or(Split::Train),
+            self.task,
+            self.trial
+        )
     }
 
     fn task_type(&self) -> Option<TaskType> {
@@ -107,26 +116,43 @@ impl Recorded {
             let number = first + 2 * index + 1;
             let human = &pair[0];
             if human.from != "human" {
-                return Err(format!("message {number} is from {:?}, and a human's turn it was", human.from));
+                return Err(format!(
+                    "message {number} is from {:?}, and a human's turn it was",
+                    human.from
+                ));
             }
             let observation = observation(&human.value).to_owned();
             let Some(gpt) = pair.get(1) else {
                 last = Some(observation);
                 break;
             };
-            let (thought, command) = answer(gpt).map_err(|reason| format!("message {}: {reason}", number + 1))?;
-            steps.push(Step { observation, thought, command });
+            let (thought, command) =
+                answer(gpt).map_err(|reason| format!("message {}: {reason}", number + 1))?;
+            steps.push(Step {
+                observation,
+                thought,
+                command,
+            });
         }
         if steps.is_empty() {
             return Err("no answer holds an `Action:`".into());
         }
-        Ok(Self { id, game, steps, last })
+        Ok(Self {
+            id,
+            game,
+            steps,
+            last,
+        })
     }
 
     /// The text version that its commands show; `None` where none of them does, or where they show both.
     #[must_use]
     pub fn text(&self) -> Option<TextVersion> {
-        let speaks = |text: &TextVersion| self.steps.iter().any(|step| text.put_parts(&step.command).is_some());
+        let speaks = |text: &TextVersion| {
+            self.steps
+                .iter()
+                .any(|step| text.put_parts(&step.command).is_some())
+        };
         let mut shown = TextVersion::ALL.into_iter().filter(speaks);
         shown.next().filter(|_| shown.next().is_none())
     }
@@ -146,13 +172,24 @@ impl Recorded {
         let mut before: Option<&str> = None;
         for step in &self.steps {
             let mut observation = translated_answer(words, before, &step.observation);
-            if let Some(thought) = step.thought.as_deref().filter(|_| thoughts == Thoughts::Keep).and_then(spoken) {
-                turns.push(turn(std::mem::replace(&mut observation, NOTHING_HAPPENS.into()), thought));
+            if let Some(thought) = step
+                .thought
+                .as_deref()
+                .filter(|_| thoughts == Thoughts::Keep)
+                .and_then(spoken)
+            {
+                turns.push(turn(
+                    std::mem::replace(&mut observation, NOTHING_HAPPENS.into()),
+                    thought,
+                ));
             }
             turns.push(turn(observation, translated(words, &step.command)));
             before = Some(&step.command);
         }
-        let last = self.last.as_deref().map(|last| translated_answer(words, before, last));
+        let last = self
+            .last
+            .as_deref()
+            .map(|last| translated_answer(words, before, last));
         Trajectory {
             format: Trajectory::FORMAT,
             game: self.game.id(),
@@ -163,7 +200,10 @@ impl Recorded {
             seed: repetition as u64,
             policy: policy.into(),
             value_policy: None,
-            protocol: Protocol { turn_limit: turns.len().max(TURN_LIMIT), ..Protocol::default() },
+            protocol: Protocol {
+                turn_limit: turns.len().max(TURN_LIMIT),
+                ..Protocol::default()
+            },
             turns,
             last_observation: last.unwrap_or_default(),
             outcome: Outcome::Success,
@@ -187,27 +227,40 @@ fn preface(said: &[Said]) -> usize {
 /// What the world said, without what recorders put around it.
 fn observation(value: &str) -> &str {
     let value = value.strip_prefix("Observation:").unwrap_or(value);
-    value.split("AVAILABLE ACTIONS:").next().unwrap_or(value).trim()
+    value
+        .split("AVAILABLE ACTIONS:")
+        .next()
+        .unwrap_or(value)
+        .trim()
 }
 
 /// The thought, where there is one, and the command of an answer: `Thought: …`, `Action: …`, each on its own line or below.
 fn answer(gpt: &Said) -> Result<(Option<String>, String), String> {
     if gpt.from != "gpt" {
-        return Err(format!("it is from {:?}, and a gpt's turn it was", gpt.from));
+        return Err(format!(
+            "it is from {:?}, and a gpt's turn it was",
+            gpt.from
+        ));
     }
     if gpt.loss == Some(false) {
         return Err("an answer that is not to be learned from, and no episode can say that".into());
     }
     let value = gpt.value.trim();
-    let begins_line = |(place, _): &(usize, &str)| *place == 0 || value[..*place].trim_end_matches(' ').ends_with('\n');
+    let begins_line = |(place, _): &(usize, &str)| {
+        *place == 0 || value[..*place].trim_end_matches(' ').ends_with('\n')
+    };
     let Some((place, label)) = value.match_indices("Action:").filter(begins_line).last() else {
         return Err("no line begins with `Action:`".into());
     };
     let said = &value[place + label.len()..];
-    let command = parse_command(said).ok_or_else(|| format!("{:?} is not one command on one line", said.trim()))?;
+    let command = parse_command(said)
+        .ok_or_else(|| format!("{:?} is not one command on one line", said.trim()))?;
     let thought = value[..place].trim();
     let thought = thought.strip_prefix("Thought:").unwrap_or(thought).trim();
-    Ok(((!thought.is_empty()).then(|| thought.into()), command.into()))
+    Ok((
+        (!thought.is_empty()).then(|| thought.into()),
+        command.into(),
+    ))
 }
 
 /// A thought as a turn of its own; `None` where it would not be one, by the frames of chats that it holds.
@@ -218,14 +271,22 @@ fn spoken(thought: &str) -> Option<String> {
 }
 
 fn turn(observation: String, command: String) -> Turn {
-    Turn { observation, completion: command.clone(), action: Some(command), ..Turn::default() }
+    Turn {
+        observation,
+        completion: command.clone(),
+        action: Some(command),
+        ..Turn::default()
+    }
 }
 
 /// From which text version into which.
 type Words = Option<(TextVersion, TextVersion)>;
 
 fn translated(words: Words, command: &str) -> String {
-    let put = words.and_then(|(from, to)| from.put_parts(command).map(|(object, place)| to.put_command(object, place)));
+    let put = words.and_then(|(from, to)| {
+        from.put_parts(command)
+            .map(|(object, place)| to.put_command(object, place))
+    });
     put.unwrap_or_else(|| command.into())
 }
 
@@ -241,9 +302,17 @@ fn translated_answer(words: Words, command: Option<&str>, text: &str) -> String 
 /// A world's text, or a record's, without what recorders drop.
 #[must_use]
 pub fn plain(text: &str) -> String {
-    let text = text.strip_prefix("-= Welcome to TextWorld, ALFRED! =-").unwrap_or(text);
-    let arrived = text.strip_prefix("You arrive at ").and_then(|rest| rest.split_once(". "));
+    let text = text
+        .strip_prefix("-= Welcome to TextWorld, ALFRED! =-")
+        .unwrap_or(text);
+    let arrived = text
+        .strip_prefix("You arrive at ")
+        .and_then(|rest| rest.split_once(". "));
     let text = arrived.map_or(text, |(_, seen)| seen);
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
     lines.join("\n")
 }

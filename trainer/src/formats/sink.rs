@@ -51,10 +51,16 @@ impl Sink {
     /// # Errors
     /// When something stands there already, or the file cannot be made.
     pub fn json(path: &Path) -> Result<Self, TrainerError> {
-        let is_array = path.extension().is_some_and(|extension| extension == "json");
+        let is_array = path
+            .extension()
+            .is_some_and(|extension| extension == "json");
         Self::create(path, |file| {
             let file = BufWriter::new(file);
-            Ok(if is_array { Form::Array(file) } else { Form::Lines(file) })
+            Ok(if is_array {
+                Form::Array(file)
+            } else {
+                Form::Lines(file)
+            })
         })
     }
 
@@ -66,23 +72,41 @@ impl Sink {
         let schema = Arc::new(schema);
         Self::create(path, |file| {
             let refused = |reason: String| TrainerError::content(path, reason);
-            let decoder =
-                ReaderBuilder::new(Arc::clone(&schema)).build_decoder().map_err(|e| refused(e.to_string()))?;
-            let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
-            let writer = ArrowWriter::try_new(file, schema, Some(properties)).map_err(|e| refused(e.to_string()))?;
-            Ok(Form::Parquet { decoder: Box::new(decoder), writer: Box::new(writer) })
+            let decoder = ReaderBuilder::new(Arc::clone(&schema))
+                .build_decoder()
+                .map_err(|e| refused(e.to_string()))?;
+            let properties = WriterProperties::builder()
+                .set_compression(Compression::SNAPPY)
+                .build();
+            let writer = ArrowWriter::try_new(file, schema, Some(properties))
+                .map_err(|e| refused(e.to_string()))?;
+            Ok(Form::Parquet {
+                decoder: Box::new(decoder),
+                writer: Box::new(writer),
+            })
         })
     }
 
-    fn create(path: &Path, form: impl FnOnce(File) -> Result<Form, TrainerError>) -> Result<Self, TrainerError> {
+    fn create(
+        path: &Path,
+        form: impl FnOnce(File) -> Result<Form, TrainerError>,
+    ) -> Result<Self, TrainerError> {
         if path.exists() {
-            return Err(TrainerError::content(path, "is there already\nhint: choose another --out, or remove it"));
+            return Err(TrainerError::content(
+                path,
+                "is there already\nhint: choose another --out, or remove it",
+            ));
         }
         let mut draft = path.as_os_str().to_owned();
         draft.push(".tmp");
         let draft = Draft(draft.into());
         let file = File::create(&draft.0).map_err(TrainerError::file(path))?;
-        Ok(Self { path: path.into(), draft, rows: 0, form: form(file)? })
+        Ok(Self {
+            path: path.into(),
+            draft,
+            rows: 0,
+            form: form(file)?,
+        })
     }
 
     /// Writes a row.
@@ -90,7 +114,9 @@ impl Sink {
     /// # Errors
     /// When it cannot be written, or is not of the columns that the file began with.
     pub fn write<T: Serialize>(&mut self, row: &T) -> Result<(), TrainerError> {
-        let Self { path, rows, form, .. } = self;
+        let Self {
+            path, rows, form, ..
+        } = self;
         *rows += 1;
         match form {
             Form::Lines(file) => json_line(file, "", row).map_err(TrainerError::file(path)),
@@ -99,8 +125,14 @@ impl Sink {
                 json_line(file, before, row).map_err(TrainerError::file(path))
             }
             Form::Parquet { decoder, .. } => {
-                decoder.serialize(std::slice::from_ref(row)).map_err(|e| TrainerError::content(path, e))?;
-                if rows.is_multiple_of(BATCH) { self.flush() } else { Ok(()) }
+                decoder
+                    .serialize(std::slice::from_ref(row))
+                    .map_err(|e| TrainerError::content(path, e))?;
+                if rows.is_multiple_of(BATCH) {
+                    self.flush()
+                } else {
+                    Ok(())
+                }
             }
         }
     }
@@ -112,9 +144,16 @@ impl Sink {
 
     /// Puts the rows so far into columns.
     fn flush(&mut self) -> Result<(), TrainerError> {
-        let Form::Parquet { decoder, writer } = &mut self.form else { return Ok(()) };
-        if let Some(batch) = decoder.flush().map_err(|e| TrainerError::content(&self.path, e))? {
-            writer.write(&batch).map_err(|e| TrainerError::content(&self.path, e))?;
+        let Form::Parquet { decoder, writer } = &mut self.form else {
+            return Ok(());
+        };
+        if let Some(batch) = decoder
+            .flush()
+            .map_err(|e| TrainerError::content(&self.path, e))?
+        {
+            writer
+                .write(&batch)
+                .map_err(|e| TrainerError::content(&self.path, e))?;
         }
         Ok(())
     }
@@ -125,26 +164,40 @@ impl Sink {
     /// When it cannot be written to its end.
     pub fn finish(mut self) -> Result<usize, TrainerError> {
         self.flush()?;
-        let Self { path, draft, rows, form } = self;
+        let Self {
+            path,
+            draft,
+            rows,
+            form,
+        } = self;
         let file = match form {
             Form::Lines(file) => whole(file),
             Form::Array(mut file) => {
                 let end: &[u8] = if rows == 0 { b"[]\n" } else { b"]\n" };
                 file.write_all(end).and_then(|()| whole(file))
             }
-            Form::Parquet { writer, .. } => Ok(writer.into_inner().map_err(|e| TrainerError::content(&path, e))?),
+            Form::Parquet { writer, .. } => Ok(writer
+                .into_inner()
+                .map_err(|e| TrainerError::content(&path, e))?),
         };
-        let named = file.and_then(|file| file.sync_all()).and_then(|()| fs::rename(&draft.0, &path));
+        let named = file
+            .and_then(|file| file.sync_all())
+            .and_then(|()| fs::rename(&draft.0, &path));
         named.map_err(TrainerError::file(&path))?;
         Ok(rows)
     }
 }
 
 fn whole(file: BufWriter<File>) -> std::io::Result<File> {
-    file.into_inner().map_err(std::io::IntoInnerError::into_error)
+    file.into_inner()
+        .map_err(std::io::IntoInnerError::into_error)
 }
 
-fn json_line<T: Serialize>(file: &mut BufWriter<File>, before: &str, row: &T) -> std::io::Result<()> {
+fn json_line<T: Serialize>(
+    file: &mut BufWriter<File>,
+    before: &str,
+    row: &T,
+) -> std::io::Result<()> {
     file.write_all(before.as_bytes())?;
     serde_json::to_writer(&mut *file, row)?;
     file.write_all(b"\n")

@@ -33,9 +33,16 @@ impl<'a> Dpo<'a> {
     /// the world said last before the policy first wrote something else.
     pub(super) fn new(won: &'a [Message], lost: &'a [Message]) -> Option<Self> {
         let shared = won.iter().zip(lost).take_while(|(a, b)| a == b).count();
-        let asked = won[..shared].iter().rposition(|message| message.role == Role::User)? + 1;
+        let asked = won[..shared]
+            .iter()
+            .rposition(|message| message.role == Role::User)?
+            + 1;
         let (chosen, rejected) = (&won[asked..], &lost[asked..]);
-        (!chosen.is_empty() && !rejected.is_empty()).then_some(Self { prompt: &won[..asked], chosen, rejected })
+        (!chosen.is_empty() && !rejected.is_empty()).then_some(Self {
+            prompt: &won[..asked],
+            chosen,
+            rejected,
+        })
     }
 }
 
@@ -50,9 +57,16 @@ pub(super) struct Kto<'a> {
 impl<'a> Kto<'a> {
     /// The opening and what stands above it are the prompt.
     pub(super) fn new(messages: &'a [Message], won: bool) -> Self {
-        let opening = messages.iter().position(|message| message.role == Role::Assistant).unwrap_or(messages.len());
+        let opening = messages
+            .iter()
+            .position(|message| message.role == Role::Assistant)
+            .unwrap_or(messages.len());
         let (prompt, completion) = messages.split_at(opening);
-        Self { prompt, completion, label: won }
+        Self {
+            prompt,
+            completion,
+            label: won,
+        }
     }
 }
 
@@ -62,7 +76,10 @@ mod tests {
 
     fn chat(texts: &[&str]) -> Vec<Message> {
         let roles = [Role::User, Role::Assistant].into_iter().cycle();
-        roles.zip(texts).map(|(role, text)| Message::new(role, text)).collect()
+        roles
+            .zip(texts)
+            .map(|(role, text)| Message::new(role, text))
+            .collect()
     }
 
     /// Two episodes part where the policy first writes something else, or where the world does, whose words are then no
@@ -72,14 +89,24 @@ mod tests {
         let won = chat(&["opening", "look", "a room", "go east"]);
         let lost = chat(&["opening", "look", "a room", "go west", "a wall", "look"]);
         let pair = Dpo::new(&won, &lost).unwrap();
-        assert_eq!((pair.prompt, pair.chosen, pair.rejected), (&won[..3], &won[3..], &lost[3..]));
+        assert_eq!(
+            (pair.prompt, pair.chosen, pair.rejected),
+            (&won[..3], &won[3..], &lost[3..])
+        );
 
         let other = chat(&["opening", "look", "a dark room", "go west"]);
         let pair = Dpo::new(&won, &other).unwrap();
-        assert_eq!((pair.prompt, pair.chosen, pair.rejected), (&won[..1], &won[1..], &other[1..]));
+        assert_eq!(
+            (pair.prompt, pair.chosen, pair.rejected),
+            (&won[..1], &won[1..], &other[1..])
+        );
 
         assert_eq!(Dpo::new(&won, &chat(&["another opening", "look"])), None);
-        assert_eq!(Dpo::new(&won, &won[..3]), None, "nothing was written instead");
+        assert_eq!(
+            Dpo::new(&won, &won[..3]),
+            None,
+            "nothing was written instead"
+        );
     }
 
     #[test]
@@ -87,6 +114,9 @@ mod tests {
         let mut messages = chat(&["opening", "look"]);
         messages.insert(0, Message::new(Role::System, "above"));
         let row = Kto::new(&messages, true);
-        assert_eq!((row.prompt.len(), row.completion.len(), row.label), (2, 1, true));
+        assert_eq!(
+            (row.prompt.len(), row.completion.len(), row.label),
+            (2, 1, true)
+        );
     }
 }

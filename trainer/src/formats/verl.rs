@@ -36,10 +36,29 @@ struct SftInfo<'a> {
 
 impl<'a> Sft<'a> {
     pub(super) fn new(index: usize, episode: &'a Trajectory, messages: &'a [Message]) -> Self {
-        let Trajectory { game, split, task_type, policy, outcome, .. } = episode;
+        let Trajectory {
+            game,
+            split,
+            task_type,
+            policy,
+            outcome,
+            ..
+        } = episode;
         let (split, task_type, outcome, reward) = (*split, *task_type, *outcome, episode.reward());
-        let extra_info = SftInfo { index, split, game, task_type, policy, outcome, reward };
-        Self { messages, data_source: DATA_SOURCE, extra_info }
+        let extra_info = SftInfo {
+            index,
+            split,
+            game,
+            task_type,
+            policy,
+            outcome,
+            reward,
+        };
+        Self {
+            messages,
+            data_source: DATA_SOURCE,
+            extra_info,
+        }
     }
 }
 
@@ -72,12 +91,21 @@ struct RlInfo {
 impl Rl {
     /// The game of an episode, which counts as its first; `prompt` is what stands above it and its opening.
     pub(super) fn new(index: usize, episode: &Trajectory, prompt: Vec<Message>) -> Self {
-        let Trajectory { game, game_hash, split, task_type, .. } = episode;
+        let Trajectory {
+            game,
+            game_hash,
+            split,
+            task_type,
+            ..
+        } = episode;
         let mut row = Self {
             data_source: DATA_SOURCE,
             prompt,
             ability: task_type.map_or(ABILITY, TaskType::name).into(),
-            reward_model: RewardModel { style: "rule", ground_truth: game.clone() },
+            reward_model: RewardModel {
+                style: "rule",
+                ground_truth: game.clone(),
+            },
             extra_info: RlInfo {
                 index,
                 split: *split,
@@ -109,13 +137,23 @@ pub(super) fn sft_schema() -> Schema {
         text("outcome"),
         Field::new("reward", DataType::Float64, false),
     ];
-    Schema::new(vec![chat("messages"), text("data_source"), record("extra_info", info)])
+    Schema::new(vec![
+        chat("messages"),
+        text("data_source"),
+        record("extra_info", info),
+    ])
 }
 
 /// The columns of [`Rl`].
 pub(super) fn rl_schema() -> Schema {
-    let info =
-        [number("index"), text("split"), text("game"), text("game_hash"), number("episodes"), number("successes")];
+    let info = [
+        number("index"),
+        text("split"),
+        text("game"),
+        text("game_hash"),
+        number("episodes"),
+        number("successes"),
+    ];
     Schema::new(vec![
         text("data_source"),
         chat("prompt"),

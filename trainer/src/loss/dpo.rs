@@ -53,18 +53,29 @@ pub fn pairs(outcomes: &[(usize, bool)], most_per_task: usize) -> Vec<[usize; 2]
         }
         tasks[place][usize::from(!won)].push(index);
     }
-    tasks.iter().flat_map(|[won, lost]| pairs_of_a_task(won, lost, most_per_task)).collect()
+    tasks
+        .iter()
+        .flat_map(|[won, lost]| pairs_of_a_task(won, lost, most_per_task))
+        .collect()
 }
 
 /// Both sides go round in step until they would meet again, after lcm pairs; then the losers move on by one.
-fn pairs_of_a_task<'a>(won: &'a [usize], lost: &'a [usize], most: usize) -> impl Iterator<Item = [usize; 2]> + 'a {
+fn pairs_of_a_task<'a>(
+    won: &'a [usize],
+    lost: &'a [usize],
+    most: usize,
+) -> impl Iterator<Item = [usize; 2]> + 'a {
     let all = won.len() * lost.len();
     let round = all / greatest_common_divisor(won.len(), lost.len()).max(1);
     (0..all.min(most)).map(move |i| [won[i % won.len()], lost[(i + i / round) % lost.len()]])
 }
 
 fn greatest_common_divisor(a: usize, b: usize) -> usize {
-    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
+    if b == 0 {
+        a
+    } else {
+        greatest_common_divisor(b, a % b)
+    }
 }
 
 #[cfg(test)]
@@ -97,7 +108,10 @@ mod tests {
             chosen_log_ratios: tensor(&[9f64.ln() + 1.0, 7.0], [2]),
             rejected_log_ratios: tensor(&[1.0, 7.0], [2]),
         };
-        assert_close(&[number(dpo_loss(&inputs, 0.5))], &[0.5 * (8.0f64 / 3.0).ln()]);
+        assert_close(
+            &[number(dpo_loss(&inputs, 0.5))],
+            &[0.5 * (8.0f64 / 3.0).ln()],
+        );
     }
 
     /// Recorded from tests/oracle/losses.py, "dpo".
@@ -106,7 +120,11 @@ mod tests {
         let inputs = case();
         let loss = dpo_loss(&inputs, BETA);
         assert_close(&[number(loss.clone())], &[0.656_975_332_017_431_1]);
-        let expected = [-0.013_779_414_036_089, -0.017_499_306_249_298, -0.016_666_666_666_666_666];
+        let expected = [
+            -0.013_779_414_036_089,
+            -0.017_499_306_249_298,
+            -0.016_666_666_666_666_666,
+        ];
         assert_close(&gradient(&loss, &inputs.chosen_log_ratios), &expected);
         let inputs = case();
         let got = gradient(&dpo_loss(&inputs, BETA), &inputs.rejected_log_ratios);
@@ -117,9 +135,15 @@ mod tests {
     #[test]
     fn gradients_by_hand() {
         let inputs = margin(9f64.ln());
-        assert_close(&gradient(&dpo_loss(&inputs, 0.5), &inputs.chosen_log_ratios), &[-0.125]);
+        assert_close(
+            &gradient(&dpo_loss(&inputs, 0.5), &inputs.chosen_log_ratios),
+            &[-0.125],
+        );
         let inputs = margin(9f64.ln());
-        assert_close(&gradient(&dpo_loss(&inputs, 0.5), &inputs.rejected_log_ratios), &[0.125]);
+        assert_close(
+            &gradient(&dpo_loss(&inputs, 0.5), &inputs.rejected_log_ratios),
+            &[0.125],
+        );
     }
 
     /// At ±10³ nats of β (ρ_w − ρ_l): loss 0 with gradient 0, and loss 10³ with gradient −1; nothing overflows.
@@ -139,22 +163,38 @@ mod tests {
             chosen_log_ratios: case().chosen_log_ratios.narrow(0, row, 1),
             rejected_log_ratios: case().rejected_log_ratios.narrow(0, row, 1),
         };
-        let singles = (0..3).map(|row| number(dpo_loss(&single(row), BETA))).sum::<f64>() / 3.0;
+        let singles = (0..3)
+            .map(|row| number(dpo_loss(&single(row), BETA)))
+            .sum::<f64>()
+            / 3.0;
         assert_close(&[number(dpo_loss(&case(), BETA))], &[singles]);
     }
 
     /// Task 7: won 0 and 3, lost 1 and 4: 0–1 and 3–4, then the losers move on by one. Task 2 comes second.
     #[test]
     fn pairs_by_hand() {
-        let outcomes = [(7, true), (7, false), (2, false), (7, true), (7, false), (2, true)];
-        assert_eq!(pairs(&outcomes, 5), [[0, 1], [3, 4], [0, 4], [3, 1], [5, 2]]);
+        let outcomes = [
+            (7, true),
+            (7, false),
+            (2, false),
+            (7, true),
+            (7, false),
+            (2, true),
+        ];
+        assert_eq!(
+            pairs(&outcomes, 5),
+            [[0, 1], [3, 4], [0, 4], [3, 1], [5, 2]]
+        );
         assert_eq!(pairs(&outcomes, 1), [[0, 1], [5, 2]]);
         assert_eq!(pairs(&outcomes, 0), [[0; 2]; 0]);
     }
 
     #[test]
     fn one_sided_tasks_give_no_pair() {
-        assert_eq!(pairs(&[(0, true), (0, true), (1, false), (2, false)], 5), [[0; 2]; 0]);
+        assert_eq!(
+            pairs(&[(0, true), (0, true), (1, false), (2, false)], 5),
+            [[0; 2]; 0]
+        );
         assert_eq!(pairs(&[], 5), [[0; 2]; 0]);
     }
 
@@ -163,17 +203,27 @@ mod tests {
     #[test]
     fn pairs_are_many_distinct_and_even() {
         for (won, lost) in (1..=6).flat_map(|won| (1..=6).map(move |lost| (won, lost))) {
-            let outcomes: Vec<(usize, bool)> = (0..won + lost).map(|index| (0, index < won)).collect();
+            let outcomes: Vec<(usize, bool)> =
+                (0..won + lost).map(|index| (0, index < won)).collect();
             for most in 0..=won * lost + 1 {
                 let pairs = pairs(&outcomes, most);
                 assert_eq!(pairs.len(), most.min(won * lost));
                 assert_eq!(pairs.iter().collect::<HashSet<_>>().len(), pairs.len());
-                assert!(pairs.iter().all(|&[winner, loser]| winner < won && loser >= won));
+                assert!(
+                    pairs
+                        .iter()
+                        .all(|&[winner, loser]| winner < won && loser >= won)
+                );
                 for (side, people) in [(0, 0..won), (1, won..won + lost)] {
-                    let uses: Vec<usize> =
-                        people.map(|who| pairs.iter().filter(|pair| pair[side] == who).count()).collect();
+                    let uses: Vec<usize> = people
+                        .map(|who| pairs.iter().filter(|pair| pair[side] == who).count())
+                        .collect();
                     let (least, most) = (uses.iter().min(), uses.iter().max());
-                    assert!(most.zip(least).is_some_and(|(most, least)| most - least <= 1), "{uses:?}");
+                    assert!(
+                        most.zip(least)
+                            .is_some_and(|(most, least)| most - least <= 1),
+                        "{uses:?}"
+                    );
                 }
             }
         }

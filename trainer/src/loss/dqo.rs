@@ -56,8 +56,8 @@ impl DqoInputs {
 /// stands in [0, 1].
 #[must_use]
 pub fn lambda_returns(inputs: &DqoInputs, beta: f64, lambda: f64) -> Tensor<2> {
-    let [log_ratios, values, rewards] =
-        [&inputs.log_ratios, &inputs.values, &inputs.rewards].map(|terms| inputs.masked(terms).detach());
+    let [log_ratios, values, rewards] = [&inputs.log_ratios, &inputs.values, &inputs.rewards]
+        .map(|terms| inputs.masked(terms).detach());
     let steps = rewards - log_ratios * beta + ahead(values, 1) * (1.0 - lambda);
     discounted_suffix_sum(steps, lambda)
 }
@@ -68,7 +68,12 @@ pub fn lambda_returns(inputs: &DqoInputs, beta: f64, lambda: f64) -> Tensor<2> {
 /// On the fields of [`DqoInputs`]; the answer `[batch, 1]`.
 #[must_use]
 pub fn trajectory_weights(inputs: &DqoInputs) -> Tensor<2> {
-    inputs.masked(&inputs.log_ratios).detach().sum_dim(1).clamp_max(1.0).exp()
+    inputs
+        .masked(&inputs.log_ratios)
+        .detach()
+        .sum_dim(1)
+        .clamp_max(1.0)
+        .exp()
 }
 
 /// L_V; gradients reach `values` only.
@@ -94,7 +99,11 @@ pub fn policy_loss(inputs: &DqoInputs, weights: &Tensor<2>, beta: f64, lambda: f
     weighted_mean_square(q - target.detach(), weights, &inputs.action_mask)
 }
 
-fn weighted_mean_square(residuals: Tensor<2>, weights: &Tensor<2>, mask: &Tensor<2, Bool>) -> Tensor<1> {
+fn weighted_mean_square(
+    residuals: Tensor<2>,
+    weights: &Tensor<2>,
+    mask: &Tensor<2, Bool>,
+) -> Tensor<1> {
     let [batch, _] = residuals.dims();
     assert_shape!(weights, [batch, 1]);
     mean_per_trajectory(weights.clone().detach() * residuals.square(), mask)
@@ -167,15 +176,21 @@ mod tests {
     #[test]
     fn lambda_returns_by_hand() {
         for (lambda, first) in [(0.0, 2.0), (0.5, 1.25), (1.0, 0.5)] {
-            assert_close(&numbers(lambda_returns(&by_hand(), BETA, lambda)), &[first, 1.5]);
+            assert_close(
+                &numbers(lambda_returns(&by_hand(), BETA, lambda)),
+                &[first, 1.5],
+            );
         }
     }
 
     /// The (1−λ) Σ form, n by n, on rows of five actions and of two, for λ = 0 and 1 too.
     #[test]
     fn the_recursion_is_the_sum_over_n() {
-        let (log_ratios, values, rewards) =
-            ([0.4, -0.2, 0.1, 0.7, -0.5], [0.2, 0.5, 0.9, -0.3, 0.6], [0.0, 0.25, 0.0, 0.0, 1.0]);
+        let (log_ratios, values, rewards) = (
+            [0.4, -0.2, 0.1, 0.7, -0.5],
+            [0.2, 0.5, 0.9, -0.3, 0.6],
+            [0.0, 0.25, 0.0, 0.0, 1.0],
+        );
         for (actions, lambda) in [(5, 0.0_f64), (5, 0.3), (5, 0.95), (5, 1.0), (2, 0.3)] {
             let n_step = |h: usize, n: usize| {
                 let to_come: f64 = (h..h + n).map(|j| rewards[j] - BETA * log_ratios[j]).sum();
@@ -184,7 +199,9 @@ mod tests {
             let expected: Vec<f64> = (0..actions)
                 .map(|h| {
                     let left = actions - h;
-                    let mixed: f64 = (1..left).map(|n| lambda.powi(n as i32 - 1) * n_step(h, n)).sum();
+                    let mixed: f64 = (1..left)
+                        .map(|n| lambda.powi(n as i32 - 1) * n_step(h, n))
+                        .sum();
                     (1.0 - lambda) * mixed + lambda.powi(left as i32 - 1) * n_step(h, left)
                 })
                 .collect();
@@ -207,29 +224,47 @@ mod tests {
         let mut inputs = by_hand();
         inputs.log_ratios = tensor(&[1.0, -0.5, 900.0, f64::NAN], [2, 2]);
         inputs.action_mask = mask(&[true, true, true, false], [2, 2]);
-        assert_close(&numbers(trajectory_weights(&inputs)), &[0.5f64.exp(), 1f64.exp()]);
+        assert_close(
+            &numbers(trajectory_weights(&inputs)),
+            &[0.5f64.exp(), 1f64.exp()],
+        );
     }
 
     /// Returns 7, 8 and 9 on last actions third, first and none.
     #[test]
     fn terminal_rewards_by_hand() {
-        let action_mask = mask(&[true, true, true, true, false, false, false, false, false], [3, 3]);
+        let action_mask = mask(
+            &[true, true, true, true, false, false, false, false, false],
+            [3, 3],
+        );
         let rewards = terminal_rewards(tensor(&[7.0, 8.0, 9.0], [3, 1]), &action_mask);
-        assert_eq!(numbers(rewards), [0.0, 0.0, 7.0, 8.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+        assert_eq!(
+            numbers(rewards),
+            [0.0, 0.0, 7.0, 8.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+        );
     }
 
     /// λ = ½: (5/4 − 1, 3/2 − 3) = (¼, −3/2); (1/16 + 9/4)/2 = 37/32, twice that with w = 2.
     #[test]
     fn value_loss_by_hand() {
-        assert_close(&[number(value_loss(&by_hand(), &ones(1), BETA, 0.5))], &[37.0 / 32.0]);
-        assert_close(&[number(value_loss(&by_hand(), &(ones(1) * 2.0), BETA, 0.5))], &[37.0 / 16.0]);
+        assert_close(
+            &[number(value_loss(&by_hand(), &ones(1), BETA, 0.5))],
+            &[37.0 / 32.0],
+        );
+        assert_close(
+            &[number(value_loss(&by_hand(), &(ones(1) * 2.0), BETA, 0.5))],
+            &[37.0 / 16.0],
+        );
     }
 
     /// t = 0: 1 + 1 − 0 − 3/2 = ½; t = 1: 3 − ½ − 1 − 0 = 3/2. (¼ + 9/4)/2 = 5/4 whatever λ, two actions from the end.
     #[test]
     fn policy_loss_by_hand() {
         for lambda in [0.0, 0.5, 1.0] {
-            assert_close(&[number(policy_loss(&by_hand(), &ones(1), BETA, lambda))], &[1.25]);
+            assert_close(
+                &[number(policy_loss(&by_hand(), &ones(1), BETA, lambda))],
+                &[1.25],
+            );
         }
     }
 
@@ -237,9 +272,15 @@ mod tests {
     #[test]
     fn weights_and_returns_against_the_oracle() {
         let inputs = ragged();
-        assert_close(&numbers(trajectory_weights(&inputs)), &[1.349_858_807_576_003_2, 1.221_402_758_160_169_9]);
+        assert_close(
+            &numbers(trajectory_weights(&inputs)),
+            &[1.349_858_807_576_003_2, 1.221_402_758_160_169_9],
+        );
         let returns = numbers(lambda_returns(&inputs, BETA, 0.95));
-        assert_close(&returns, &[1.070_124_999_999_999_8, 1.047_5, 0.95, 0.367_5, 0.25, 0.0]);
+        assert_close(
+            &returns,
+            &[1.070_124_999_999_999_8, 1.047_5, 0.95, 0.367_5, 0.25, 0.0],
+        );
     }
 
     /// Recorded from tests/oracle/losses.py, "dqo value". The last gradient is the masked one: exactly 0.
@@ -308,20 +349,42 @@ mod tests {
         let returns = || tensor(&[1.0, 0.0], [2, 1]);
         let dqo = || {
             let inputs = ragged();
-            DqoInputs { rewards: terminal_rewards(returns(), &inputs.action_mask), ..inputs }
+            DqoInputs {
+                rewards: terminal_rewards(returns(), &inputs.action_mask),
+                ..inputs
+            }
         };
         let oreo = || {
-            let DqoInputs { log_ratios, values, action_mask, .. } = ragged();
-            oreo::OreoInputs { log_ratios, values, returns: returns(), action_mask }
+            let DqoInputs {
+                log_ratios,
+                values,
+                action_mask,
+                ..
+            } = ragged();
+            oreo::OreoInputs {
+                log_ratios,
+                values,
+                returns: returns(),
+                action_mask,
+            }
         };
         let (a, b) = (dqo(), oreo());
-        let (ours, theirs) = (value_loss(&a, &ones(2), BETA, 1.0), oreo::value_loss(&b, BETA));
+        let (ours, theirs) = (
+            value_loss(&a, &ones(2), BETA, 1.0),
+            oreo::value_loss(&b, BETA),
+        );
         assert_close(&[number(ours.clone())], &[number(theirs.clone())]);
         assert_close(&gradient(&ours, &a.values), &gradient(&theirs, &b.values));
         let (a, b) = (dqo(), oreo());
-        let (ours, theirs) = (policy_loss(&a, &ones(2), BETA, 1.0), oreo::policy_loss(&b, BETA));
+        let (ours, theirs) = (
+            policy_loss(&a, &ones(2), BETA, 1.0),
+            oreo::policy_loss(&b, BETA),
+        );
         assert_close(&[number(ours.clone())], &[number(theirs.clone())]);
-        assert_close(&gradient(&ours, &a.log_ratios), &gradient(&theirs, &b.log_ratios));
+        assert_close(
+            &gradient(&ours, &a.log_ratios),
+            &gradient(&theirs, &b.log_ratios),
+        );
     }
 
     /// T6: with λ = 0 the value loss is the mean square of V(s_h) + β l_h − r_h − V(s_{h+1}):
@@ -366,10 +429,16 @@ mod tests {
         };
         let paths = [(0, 0), (0, 1), (1, 0), (1, 1)];
         let action_mask = mask(&[true; 8], [4, 2]);
-        let log_ratios = paths.map(|(first, second)| [log_ratio(0, first), log_ratio(1 + first, second)]);
+        let log_ratios =
+            paths.map(|(first, second)| [log_ratio(0, first), log_ratio(1 + first, second)]);
         DqoInputs {
             log_ratios: tensor(log_ratios.as_flattened(), [4, 2]),
-            values: tensor(paths.map(|(first, _)| [values[0], values[1 + first]]).as_flattened(), [4, 2]),
+            values: tensor(
+                paths
+                    .map(|(first, _)| [values[0], values[1 + first]])
+                    .as_flattened(),
+                [4, 2],
+            ),
             rewards: terminal_rewards(tensor(&[1.0, 0.0, 0.0, 1.0], [4, 1]), &action_mask),
             action_mask,
         }
@@ -378,16 +447,33 @@ mod tests {
     /// At (π_ref, V = 0): the two won paths give 1 at the second turn and .95² at the first, (1 + .9025)/2/2.
     #[test]
     fn golden_a_at_the_start() {
-        let start = tree([[0.5, 0.5], [0.25, 0.75], [0.6, 0.4]].map(|row: [f64; 2]| row.map(f64::ln)), [0.0; 3]);
-        assert_close(&[number(value_loss(&start, &trajectory_weights(&start), BETA, 0.95))], &[0.475_625]);
+        let start = tree(
+            [[0.5, 0.5], [0.25, 0.75], [0.6, 0.4]].map(|row: [f64; 2]| row.map(f64::ln)),
+            [0.0; 3],
+        );
+        assert_close(
+            &[number(value_loss(
+                &start,
+                &trajectory_weights(&start),
+                BETA,
+                0.95,
+            ))],
+            &[0.475_625],
+        );
     }
 
     #[test]
     fn golden_a_at_a_point() {
         let point = tree([[0.2, -0.1], [0.3, 0.0], [-0.4, 0.1]], [0.3, 0.6, 0.2]);
-        assert_close(&[number(value_loss(&point, &ones(4), BETA, 0.95))], &[0.096_198_825_408_474_26]);
+        assert_close(
+            &[number(value_loss(&point, &ones(4), BETA, 0.95))],
+            &[0.096_198_825_408_474_26],
+        );
         for loss in LOSSES {
-            assert_close(&[number(loss(&point, &ones(4), BETA, 1.0))], &[0.100_413_623_750_726_21]);
+            assert_close(
+                &[number(loss(&point, &ones(4), BETA, 1.0))],
+                &[0.100_413_623_750_726_21],
+            );
         }
     }
 
@@ -396,13 +482,19 @@ mod tests {
     fn the_optimum_is_a_zero() {
         let soft = |reference: [f64; 2], q: [f64; 2]| {
             let weighted = [0, 1].map(|action| reference[action] * (q[action] / BETA).exp());
-            (BETA * (weighted[0] + weighted[1]).ln(), weighted.map(f64::ln))
+            (
+                BETA * (weighted[0] + weighted[1]).ln(),
+                weighted.map(f64::ln),
+            )
         };
         let (a, logits_a) = soft([0.25, 0.75], [1.0, 0.0]);
         let (b, logits_b) = soft([0.6, 0.4], [0.0, 1.0]);
         let (root, logits) = soft([0.5, 0.5], [a, b]);
         let optimum = tree([logits, logits_a, logits_b], [root, a, b]);
-        for (loss, lambda) in LOSSES.into_iter().flat_map(|loss| [0.0, 0.95, 1.0].map(|lambda| (loss, lambda))) {
+        for (loss, lambda) in LOSSES
+            .into_iter()
+            .flat_map(|loss| [0.0, 0.95, 1.0].map(|lambda| (loss, lambda)))
+        {
             assert!(number(loss(&optimum, &trajectory_weights(&optimum), BETA, lambda)) < 1e-30);
         }
     }
@@ -410,12 +502,18 @@ mod tests {
     /// L_V holds the policy still, L_π the value; neither moves through weights or target.
     #[test]
     fn each_loss_moves_its_own_network_only() {
-        let detached: [(Loss, Field); 2] =
-            [(value_loss, |inputs| &inputs.log_ratios), (policy_loss, |inputs| &inputs.values)];
+        let detached: [(Loss, Field); 2] = [
+            (value_loss, |inputs| &inputs.log_ratios),
+            (policy_loss, |inputs| &inputs.values),
+        ];
         for (loss, held) in detached {
             let inputs = ragged();
             let weights = trajectory_weights(&inputs);
-            assert!(held(&inputs).grad(&loss(&inputs, &weights, BETA, 0.5).backward()).is_none());
+            assert!(
+                held(&inputs)
+                    .grad(&loss(&inputs, &weights, BETA, 0.5).backward())
+                    .is_none()
+            );
         }
     }
 
@@ -433,8 +531,12 @@ mod tests {
             }
         };
         for loss in LOSSES {
-            let weighted = |inputs: DqoInputs| number(loss(&inputs, &trajectory_weights(&inputs), BETA, 0.95));
-            assert_close(&[weighted(ragged())], &[(weighted(single(0, 3)) + weighted(single(1, 2))) / 2.0]);
+            let weighted =
+                |inputs: DqoInputs| number(loss(&inputs, &trajectory_weights(&inputs), BETA, 0.95));
+            assert_close(
+                &[weighted(ragged())],
+                &[(weighted(single(0, 3)) + weighted(single(1, 2))) / 2.0],
+            );
         }
     }
 }

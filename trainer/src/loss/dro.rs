@@ -37,7 +37,11 @@ pub struct DroInputs {
 /// On the fields of [`DroInputs`]; the answer `[1]`, reward units squared. `beta`, the paper's τ, is reward per nat.
 #[must_use]
 pub fn value_loss(inputs: &DroInputs, beta: f64) -> Tensor<1> {
-    mean_square(inputs.returns.clone(), inputs.values.clone(), inputs.log_ratios.clone().detach() * beta)
+    mean_square(
+        inputs.returns.clone(),
+        inputs.values.clone(),
+        inputs.log_ratios.clone().detach() * beta,
+    )
 }
 
 /// Twice Eq. 4 as a loss of π; gradients reach `log_ratios` only.
@@ -46,7 +50,11 @@ pub fn value_loss(inputs: &DroInputs, beta: f64) -> Tensor<1> {
 /// On the fields of [`DroInputs`]; the answer `[1]`, reward units squared. `beta`, the paper's τ, is reward per nat.
 #[must_use]
 pub fn policy_loss(inputs: &DroInputs, beta: f64) -> Tensor<1> {
-    mean_square(inputs.returns.clone(), inputs.values.clone().detach(), inputs.log_ratios.clone() * beta)
+    mean_square(
+        inputs.returns.clone(),
+        inputs.values.clone().detach(),
+        inputs.log_ratios.clone() * beta,
+    )
 }
 
 /// E( r − V − τ ρ )².
@@ -78,7 +86,13 @@ mod tests {
     #[test]
     fn both_losses_by_hand() {
         let expected = (0.65f64.powi(2) + 0.2f64.powi(2) + 1.15f64.powi(2)) / 3.0;
-        assert_close(&[number(value_loss(&case(), BETA)), number(policy_loss(&case(), BETA))], &[expected; 2]);
+        assert_close(
+            &[
+                number(value_loss(&case(), BETA)),
+                number(policy_loss(&case(), BETA)),
+            ],
+            &[expected; 2],
+        );
     }
 
     /// Recorded from tests/oracle/losses.py, "dro value" and "dro policy".
@@ -87,13 +101,21 @@ mod tests {
         let inputs = case();
         let value = value_loss(&inputs, BETA);
         assert_close(&[number(value.clone())], &[0.594_999_999_999_999_9]);
-        let expected = [-0.433_333_333_333_333_35, 0.133_333_333_333_333_33, -0.766_666_666_666_666_6];
+        let expected = [
+            -0.433_333_333_333_333_35,
+            0.133_333_333_333_333_33,
+            -0.766_666_666_666_666_6,
+        ];
         assert_close(&gradient(&value, &inputs.values), &expected);
 
         let inputs = case();
         let policy = policy_loss(&inputs, BETA);
         assert_close(&[number(policy.clone())], &[0.594_999_999_999_999_9]);
-        let expected = [-0.216_666_666_666_666_67, 0.066_666_666_666_666_67, -0.383_333_333_333_333_3];
+        let expected = [
+            -0.216_666_666_666_666_67,
+            0.066_666_666_666_666_67,
+            -0.383_333_333_333_333_3,
+        ];
         assert_close(&gradient(&policy, &inputs.log_ratios), &expected);
     }
 
@@ -103,14 +125,30 @@ mod tests {
         let residuals = [0.65, -0.2, 1.15];
         let inputs = case();
         let loss = value_loss(&inputs, BETA);
-        assert_close(&gradient(&loss, &inputs.values), &residuals.map(|residual| -residual * 2.0 / 3.0));
+        assert_close(
+            &gradient(&loss, &inputs.values),
+            &residuals.map(|residual| -residual * 2.0 / 3.0),
+        );
         let inputs = case();
-        assert!(inputs.log_ratios.grad(&value_loss(&inputs, BETA).backward()).is_none());
+        assert!(
+            inputs
+                .log_ratios
+                .grad(&value_loss(&inputs, BETA).backward())
+                .is_none()
+        );
         let inputs = case();
         let loss = policy_loss(&inputs, BETA);
-        assert_close(&gradient(&loss, &inputs.log_ratios), &residuals.map(|residual| -residual / 3.0));
+        assert_close(
+            &gradient(&loss, &inputs.log_ratios),
+            &residuals.map(|residual| -residual / 3.0),
+        );
         let inputs = case();
-        assert!(inputs.values.grad(&policy_loss(&inputs, BETA).backward()).is_none());
+        assert!(
+            inputs
+                .values
+                .grad(&policy_loss(&inputs, BETA).backward())
+                .is_none()
+        );
     }
 
     #[test]
@@ -124,7 +162,10 @@ mod tests {
             }
         };
         for loss in [value_loss, policy_loss] {
-            let singles = (0..3).map(|row| number(loss(&single(row), BETA))).sum::<f64>() / 3.0;
+            let singles = (0..3)
+                .map(|row| number(loss(&single(row), BETA)))
+                .sum::<f64>()
+                / 3.0;
             assert_close(&[number(loss(&case(), BETA))], &[singles]);
         }
     }
@@ -144,8 +185,14 @@ mod tests {
             values: tensor(&[0.2, 0.1], [2]),
             returns: tensor(&[1.0, 0.0], [2]),
         };
-        assert_close(&[number(value_loss(&whole, BETA))], &[number(oreo::response_value_loss(&tokens, BETA))]);
-        assert_close(&[number(policy_loss(&whole, BETA))], &[number(oreo::response_policy_loss(&tokens, BETA))]);
+        assert_close(
+            &[number(value_loss(&whole, BETA))],
+            &[number(oreo::response_value_loss(&tokens, BETA))],
+        );
+        assert_close(
+            &[number(policy_loss(&whole, BETA))],
+            &[number(oreo::response_policy_loss(&tokens, BETA))],
+        );
     }
 
     /// Tree A of trainer/tests/golden.rs: half of the four paths succeed; then its point, from the tree's own logits.
@@ -158,7 +205,8 @@ mod tests {
                 logits[state][action] - total.ln() - reference[state][action].ln()
             };
             let paths = [(0, 0), (0, 1), (1, 0), (1, 1)];
-            let sums = paths.map(|(first, second)| log_ratio(0, first) + log_ratio(1 + first, second));
+            let sums =
+                paths.map(|(first, second)| log_ratio(0, first) + log_ratio(1 + first, second));
             let inputs = DroInputs {
                 log_ratios: tensor(&sums, [4]),
                 values: tensor(&[value; 4], [4]),
@@ -167,7 +215,10 @@ mod tests {
             number(value_loss(&inputs, BETA))
         };
         let point = [[0.2, -0.1], [0.3, 0.0], [-0.4, 0.1]];
-        let got = [loss(reference.map(|row| row.map(f64::ln)), 0.0), loss(point, 0.3)];
+        let got = [
+            loss(reference.map(|row| row.map(f64::ln)), 0.0),
+            loss(point, 0.3),
+        ];
         assert_close(&got, &[0.5, 0.091_665_202_574_033_89]);
     }
 }

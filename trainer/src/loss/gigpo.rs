@@ -34,8 +34,9 @@ pub struct AnchorStep {
 /// Turns as far from their end get the very same number in every episode of the same reward.
 #[must_use]
 pub fn discounted_returns(reward: f64, turns: usize, discount: f64) -> Vec<f64> {
-    let mut returns: Vec<f64> =
-        std::iter::successors(Some(reward), |later| Some(later * discount)).take(turns).collect();
+    let mut returns: Vec<f64> = std::iter::successors(Some(reward), |later| Some(later * discount))
+        .take(turns)
+        .collect();
     returns.reverse();
     returns
 }
@@ -51,9 +52,15 @@ pub fn anchor_advantages(episodes: &[Vec<AnchorStep>]) -> Vec<Vec<f64>> {
             groups.entry(step.state).or_default().push([episode, turn]);
         }
     }
-    let mut advantages: Vec<Vec<f64>> = episodes.iter().map(|steps| vec![0.0; steps.len()]).collect();
+    let mut advantages: Vec<Vec<f64>> = episodes
+        .iter()
+        .map(|steps| vec![0.0; steps.len()])
+        .collect();
     for visits in groups.values() {
-        let returns: Vec<f64> = visits.iter().map(|&[episode, turn]| episodes[episode][turn].return_to_go).collect();
+        let returns: Vec<f64> = visits
+            .iter()
+            .map(|&[episode, turn]| episodes[episode][turn].return_to_go)
+            .collect();
         for (&[episode, turn], advantage) in visits.iter().zip(group_advantages(&returns)) {
             advantages[episode][turn] = advantage;
         }
@@ -64,7 +71,10 @@ pub fn anchor_advantages(episodes: &[Vec<AnchorStep>]) -> Vec<Vec<f64>> {
 /// A^E + ω A^S of each turn of one episode.
 #[must_use]
 pub fn combined(episode_advantage: f64, anchor_advantages: &[f64], omega: f64) -> Vec<f64> {
-    anchor_advantages.iter().map(|anchor_advantage| episode_advantage + omega * anchor_advantage).collect()
+    anchor_advantages
+        .iter()
+        .map(|anchor_advantage| episode_advantage + omega * anchor_advantage)
+        .collect()
 }
 
 #[cfg(test)]
@@ -75,12 +85,23 @@ mod tests {
 
     fn episode(states: &[u64], reward: f64, discount: f64) -> Vec<AnchorStep> {
         let returns = discounted_returns(reward, states.len(), discount);
-        states.iter().zip(returns).map(|(&state, return_to_go)| AnchorStep { state, return_to_go }).collect()
+        states
+            .iter()
+            .zip(returns)
+            .map(|(&state, return_to_go)| AnchorStep {
+                state,
+                return_to_go,
+            })
+            .collect()
     }
 
     /// The oracle's three episodes of one task: won in three turns, won in four with a turn wasted, lost in two.
     fn episodes() -> Vec<Vec<AnchorStep>> {
-        vec![episode(&[1, 2, 3], 1.0, 0.9), episode(&[1, 1, 2, 3], 1.0, 0.9), episode(&[1, 4], 0.0, 0.9)]
+        vec![
+            episode(&[1, 2, 3], 1.0, 0.9),
+            episode(&[1, 1, 2, 3], 1.0, 0.9),
+            episode(&[1, 4], 0.0, 0.9),
+        ]
     }
 
     /// γ = ½, three turns: ¼, ½, 1. γ = 0 pays the last turn alone.
@@ -98,7 +119,10 @@ mod tests {
         let episodes = [episode(&[1, 2, 3], 1.0, 0.5), episode(&[1, 4, 1], 0.0, 0.5)];
         let advantages = anchor_advantages(&episodes);
         let less = -(0.5f64.sqrt());
-        assert_close(&advantages.concat(), &[2f64.sqrt(), 0.0, 0.0, less, 0.0, less]);
+        assert_close(
+            &advantages.concat(),
+            &[2f64.sqrt(), 0.0, 0.0, less, 0.0, less],
+        );
         assert_eq!(advantages.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3]);
     }
 
@@ -119,7 +143,12 @@ mod tests {
     #[test]
     fn alone_nobody_has_an_advantage() {
         for episode in [episode(&[1, 2, 3], 1.0, 0.9), episode(&[1, 4], 0.0, 0.9)] {
-            assert!(anchor_advantages(&[episode]).concat().iter().all(|&advantage| advantage == 0.0));
+            assert!(
+                anchor_advantages(&[episode])
+                    .concat()
+                    .iter()
+                    .all(|&advantage| advantage == 0.0)
+            );
         }
     }
 
@@ -127,8 +156,15 @@ mod tests {
     #[test]
     fn gigpo_against_the_oracle() {
         let anchors = anchor_advantages(&episodes());
-        let (late, best, worst) = (0.416_106_808_794_434_9, 0.653_882_128_105_540_4, -1.723_871_065_005_515_6);
-        assert_close(&anchors.concat(), &[best, 0.0, 0.0, late, best, 0.0, 0.0, worst, 0.0]);
+        let (late, best, worst) = (
+            0.416_106_808_794_434_9,
+            0.653_882_128_105_540_4,
+            -1.723_871_065_005_515_6,
+        );
+        assert_close(
+            &anchors.concat(),
+            &[best, 0.0, 0.0, late, best, 0.0, 0.0, worst, 0.0],
+        );
 
         let advantages: Vec<f64> = group_advantages(&[1.0, 1.0, 0.0])
             .into_iter()
@@ -140,11 +176,21 @@ mod tests {
             })
             .collect();
         let nan = f64::NAN;
-        let log_ratios = tensor(&[0.1, -0.3, 0.3, nan, 0.0, 0.2, -0.1, 0.4, 0.1, -0.4, nan, nan], [3, 4]);
+        let log_ratios = tensor(
+            &[
+                0.1, -0.3, 0.3, nan, 0.0, 0.2, -0.1, 0.4, 0.1, -0.4, nan, nan,
+            ],
+            [3, 4],
+        );
         let inputs = SurrogateInputs {
             log_ratios: log_ratios.require_grad(),
             advantages: tensor(&advantages, [3, 4]),
-            action_mask: mask(&[true, true, true, false, true, true, true, true, true, true, false, false], [3, 4]),
+            action_mask: mask(
+                &[
+                    true, true, true, false, true, true, true, true, true, true, false, false,
+                ],
+                [3, 4],
+            ),
         };
         let loss = clipped_surrogate_loss(&inputs, 0.2);
         assert_close(&[number(loss.clone())], &[0.024_657_756_910_329_23]);

@@ -42,9 +42,15 @@ pub fn group_advantages(returns: &[f64]) -> Vec<f64> {
     let mean = |terms: &[f64]| terms.iter().sum::<f64>() / terms.len() as f64;
     let center = mean(returns);
     let deviations: Vec<f64> = returns.iter().map(|return_| return_ - center).collect();
-    let squares: Vec<f64> = deviations.iter().map(|deviation| deviation * deviation).collect();
+    let squares: Vec<f64> = deviations
+        .iter()
+        .map(|deviation| deviation * deviation)
+        .collect();
     let deviation = mean(&squares).sqrt();
-    deviations.into_iter().map(|difference| difference / deviation).collect()
+    deviations
+        .into_iter()
+        .map(|difference| difference / deviation)
+        .collect()
 }
 
 /// −Eq. 3 without its KL term; gradients reach `log_ratios` only.
@@ -83,7 +89,10 @@ mod tests {
     #[test]
     fn group_advantages_by_hand() {
         let third = -(1.0 / 3f64.sqrt());
-        assert_close(&group_advantages(&[1.0, 0.0, 0.0, 0.0]), &[3f64.sqrt(), third, third, third]);
+        assert_close(
+            &group_advantages(&[1.0, 0.0, 0.0, 0.0]),
+            &[3f64.sqrt(), third, third, third],
+        );
     }
 
     /// 0.1 thrice has a mean that is not 0.1 in floating point; still nobody stands out.
@@ -146,7 +155,12 @@ mod tests {
     #[test]
     fn advantages_are_given_not_learnt() {
         let inputs = ragged();
-        assert!(inputs.advantages.grad(&clipped_surrogate_loss(&inputs, CLIP).backward()).is_none());
+        assert!(
+            inputs
+                .advantages
+                .grad(&clipped_surrogate_loss(&inputs, CLIP).backward())
+                .is_none()
+        );
     }
 
     /// At the policy that sampled, the gradient is the policy gradient: −Â_t / T / G, whatever the clip.
@@ -171,6 +185,9 @@ mod tests {
             }
         };
         let loss = |inputs: SurrogateInputs| number(clipped_surrogate_loss(&inputs, CLIP));
-        assert_close(&[loss(ragged())], &[(loss(single(0, 3)) + loss(single(1, 2))) / 2.0]);
+        assert_close(
+            &[loss(ragged())],
+            &[(loss(single(0, 3)) + loss(single(1, 2))) / 2.0],
+        );
     }
 }

@@ -49,13 +49,20 @@ pub fn reference_point(mismatched_log_ratios: &[f64]) -> f64 {
 /// # Shapes
 /// On the fields of [`KtoInputs`]; the answer `[1]`. `reference_point` in nats, `beta` per nat.
 #[must_use]
-pub fn kto_loss(inputs: &KtoInputs, reference_point: f64, beta: f64, weights: KtoWeights) -> Tensor<1> {
+pub fn kto_loss(
+    inputs: &KtoInputs,
+    reference_point: f64,
+    beta: f64,
+    weights: KtoWeights,
+) -> Tensor<1> {
     let [batch] = inputs.log_ratios.dims();
     assert_shape!(inputs.desirable, [batch]);
     let gains = (inputs.log_ratios.clone() - reference_point) * beta;
     let of_desirable = sigmoid(-gains.clone()) * weights.desirable; // λ_D − λ_D σ(x) = λ_D σ(−x)
     let of_undesirable = sigmoid(gains) * weights.undesirable;
-    of_undesirable.mask_where(inputs.desirable.clone(), of_desirable).mean()
+    of_undesirable
+        .mask_where(inputs.desirable.clone(), of_desirable)
+        .mean()
 }
 
 #[cfg(test)]
@@ -64,7 +71,10 @@ mod tests {
     use super::*;
 
     const BETA: f64 = 0.1;
-    const WEIGHTS: KtoWeights = KtoWeights { desirable: 1.0, undesirable: 1.5 };
+    const WEIGHTS: KtoWeights = KtoWeights {
+        desirable: 1.0,
+        undesirable: 1.5,
+    };
     const REFERENCE_POINT: f64 = 0.7;
 
     /// The oracle's four trajectories.
@@ -76,28 +86,53 @@ mod tests {
     }
 
     fn single(log_ratio: f64, desirable: bool) -> KtoInputs {
-        KtoInputs { log_ratios: tensor(&[log_ratio], [1]).require_grad(), desirable: mask(&[desirable], [1]) }
+        KtoInputs {
+            log_ratios: tensor(&[log_ratio], [1]).require_grad(),
+            desirable: mask(&[desirable], [1]),
+        }
     }
 
     /// (1 + 2 − 1)/3; a mean below 0 counts as 0, and so does that of nothing.
     #[test]
     fn reference_point_by_hand() {
         assert_close(&[reference_point(&[1.0, 2.0, -1.0])], &[2.0 / 3.0]);
-        assert_eq!([reference_point(&[1.0, -2.0]), reference_point(&[])], [0.0, 0.0]);
+        assert_eq!(
+            [reference_point(&[1.0, -2.0]), reference_point(&[])],
+            [0.0, 0.0]
+        );
     }
 
     /// β (ρ − z_0) = ln 3 for both, σ = ¾: λ_D (1 − ¾) = ¼ for the desirable, λ_U (1 − ¼) = 9/8 for the other.
     #[test]
     fn kto_by_hand() {
         let log_ratio = 0.5 + 9f64.ln();
-        assert_close(&[number(kto_loss(&single(log_ratio, true), 0.5, 0.5, WEIGHTS))], &[0.25]);
-        assert_close(&[number(kto_loss(&single(log_ratio, false), 0.5, 0.5, WEIGHTS))], &[1.125]);
+        assert_close(
+            &[number(kto_loss(
+                &single(log_ratio, true),
+                0.5,
+                0.5,
+                WEIGHTS,
+            ))],
+            &[0.25],
+        );
+        assert_close(
+            &[number(kto_loss(
+                &single(log_ratio, false),
+                0.5,
+                0.5,
+                WEIGHTS,
+            ))],
+            &[1.125],
+        );
     }
 
     /// Recorded from tests/oracle/losses.py, "kto reference point" and "kto".
     #[test]
     fn kto_against_the_oracle() {
-        assert_close(&[reference_point(&[1.2, -0.3, 0.5, 1.4])], &[REFERENCE_POINT]);
+        assert_close(
+            &[reference_point(&[1.2, -0.3, 0.5, 1.4])],
+            &[REFERENCE_POINT],
+        );
         let inputs = case();
         let loss = kto_loss(&inputs, REFERENCE_POINT, BETA, WEIGHTS);
         assert_close(&[number(loss.clone())], &[0.659_080_030_121_644]);
@@ -123,9 +158,12 @@ mod tests {
     /// At β (ρ − z_0) = ±10³ the value has saturated: 0 or λ, and no gradient.
     #[test]
     fn far_ratios_stay_finite() {
-        for (log_ratio, desirable, expected) in
-            [(1e3, true, 0.0), (-1e3, true, 1.0), (1e3, false, 1.5), (-1e3, false, 0.0)]
-        {
+        for (log_ratio, desirable, expected) in [
+            (1e3, true, 0.0),
+            (-1e3, true, 1.0),
+            (1e3, false, 1.5),
+            (-1e3, false, 0.0),
+        ] {
             let inputs = single(log_ratio, desirable);
             let loss = kto_loss(&inputs, 0.0, 1.0, WEIGHTS);
             assert_close(&[number(loss.clone())], &[expected]);
@@ -140,7 +178,12 @@ mod tests {
             log_ratios: case().log_ratios.narrow(0, row, 1),
             desirable: case().desirable.narrow(0, row, 1),
         };
-        let singles = (0..4).map(|row| number(kto_loss(&single(row), REFERENCE_POINT, BETA, WEIGHTS))).sum::<f64>();
-        assert_close(&[number(kto_loss(&case(), REFERENCE_POINT, BETA, WEIGHTS))], &[singles / 4.0]);
+        let singles = (0..4)
+            .map(|row| number(kto_loss(&single(row), REFERENCE_POINT, BETA, WEIGHTS)))
+            .sum::<f64>();
+        assert_close(
+            &[number(kto_loss(&case(), REFERENCE_POINT, BETA, WEIGHTS))],
+            &[singles / 4.0],
+        );
     }
 }

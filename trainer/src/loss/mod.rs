@@ -30,7 +30,10 @@ pub fn target_logprobs(logits: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<2> 
     let [batch, time, vocab] = logits.dims();
     assert_shape!(targets, [batch, time]);
     if fused::work_on(&logits.device(), logits.dtype()) {
-        let (logits, targets) = (logits.reshape([batch * time, vocab]), targets.reshape([batch * time]));
+        let (logits, targets) = (
+            logits.reshape([batch * time, vocab]),
+            targets.reshape([batch * time]),
+        );
         return fused::target_logprobs(logits, targets).reshape([batch, time]);
     }
     let maxima = logits.clone().detach().max_dim(2);
@@ -47,7 +50,11 @@ pub fn target_logprobs(logits: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<2> 
 /// `terms` and `mask` `[batch, actions]`; the answer `[1]`.
 #[must_use]
 pub fn mean_per_trajectory(terms: Tensor<2>, mask: &Tensor<2, Bool>) -> Tensor<1> {
-    let counts = counts(mask).sum_dim(1).clamp_min(1).float().cast(terms.dtype());
+    let counts = counts(mask)
+        .sum_dim(1)
+        .clamp_min(1)
+        .float()
+        .cast(terms.dtype());
     (where_masked(terms, mask).sum_dim(1) / counts).mean()
 }
 
@@ -104,11 +111,17 @@ pub(crate) mod cases {
 
     pub(crate) fn tensor<const D: usize>(values: &[f64], shape: [usize; D]) -> Tensor<D> {
         let device = Device::flex().autodiff();
-        Tensor::from_data(TensorData::new(values.to_vec(), shape), (&device, DType::F64))
+        Tensor::from_data(
+            TensorData::new(values.to_vec(), shape),
+            (&device, DType::F64),
+        )
     }
 
     pub(crate) fn mask<const D: usize>(values: &[bool], shape: [usize; D]) -> Tensor<D, Bool> {
-        Tensor::from_data(TensorData::new(values.to_vec(), shape), &Device::flex().autodiff())
+        Tensor::from_data(
+            TensorData::new(values.to_vec(), shape),
+            &Device::flex().autodiff(),
+        )
     }
 
     pub(crate) fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
@@ -120,14 +133,20 @@ pub(crate) mod cases {
     }
 
     pub(crate) fn gradient<const D: usize>(loss: &Tensor<1>, of: &Tensor<D>) -> Vec<f64> {
-        numbers(of.grad(&loss.backward()).expect("the gradient reaches this tensor"))
+        numbers(
+            of.grad(&loss.backward())
+                .expect("the gradient reaches this tensor"),
+        )
     }
 
     #[track_caller]
     pub(crate) fn assert_close(got: &[f64], expected: &[f64]) {
         assert_eq!(got.len(), expected.len());
         for (a, b) in got.iter().zip(expected) {
-            assert!((a - b).abs() <= 1e-14 * b.abs().max(1.0), "{got:?} is not {expected:?}");
+            assert!(
+                (a - b).abs() <= 1e-14 * b.abs().max(1.0),
+                "{got:?} is not {expected:?}"
+            );
         }
     }
 }
@@ -144,7 +163,10 @@ mod tests {
         let three = 3f64.ln();
         let logits = tensor(&[0.0, three, 1e4, 1e4 + three], [1, 2, 2]);
         let targets = Tensor::from_data([[0, 1]], &logits.device());
-        let logprobs: Vec<f64> = target_logprobs(logits, targets).into_data().try_to_vec().unwrap();
+        let logprobs: Vec<f64> = target_logprobs(logits, targets)
+            .into_data()
+            .try_to_vec()
+            .unwrap();
         assert!((logprobs[0] - 0.25f64.ln()).abs() < 1e-12);
         assert!((logprobs[1] - 0.75f64.ln()).abs() < 1e-11);
     }
@@ -155,7 +177,12 @@ mod tests {
         let logits = tensor(&[0.0, 3f64.ln(), 0.0], [1, 1, 3]).require_grad();
         let targets = Tensor::from_data([[1]], &logits.device());
         let gradients = target_logprobs(logits.clone(), targets).sum().backward();
-        let gradient: Vec<f64> = logits.grad(&gradients).unwrap().into_data().try_to_vec().unwrap();
+        let gradient: Vec<f64> = logits
+            .grad(&gradients)
+            .unwrap()
+            .into_data()
+            .try_to_vec()
+            .unwrap();
         for (got, expected) in gradient.iter().zip([-0.2, 0.4, -0.2]) {
             assert!((got - expected).abs() < 1e-12, "{gradient:?}");
         }
@@ -180,8 +207,14 @@ mod tests {
         let weights = tensor(&[1.0, 10.0, 100.0], [1, 3]);
         let gradients = (sums.clone() * weights).sum().backward();
         let gradient = terms.grad(&gradients).unwrap();
-        assert_eq!(sums.into_data().try_to_vec::<f64>().unwrap(), [7.0, 6.0, 4.0]);
-        assert_eq!(gradient.into_data().try_to_vec::<f64>().unwrap(), [1.0, 11.0, 111.0]);
+        assert_eq!(
+            sums.into_data().try_to_vec::<f64>().unwrap(),
+            [7.0, 6.0, 4.0]
+        );
+        assert_eq!(
+            gradient.into_data().try_to_vec::<f64>().unwrap(),
+            [1.0, 11.0, 111.0]
+        );
     }
 
     /// ρ = [ln 2, 0 | −ln 2]: ½ − 1 + ln 2 and 0 in the first row, 2 − 1 − ln 2 in the second; NaN under the mask.
@@ -190,7 +223,10 @@ mod tests {
     fn k3_by_hand() {
         let two = 2f64.ln();
         let action_mask = mask(&[true, true, true, false], [2, 2]);
-        let kl = number(k3_kl(tensor(&[two, 0.0, -two, f64::NAN], [2, 2]), &action_mask));
+        let kl = number(k3_kl(
+            tensor(&[two, 0.0, -two, f64::NAN], [2, 2]),
+            &action_mask,
+        ));
         assert_close(&[kl], &[0.375 - 0.25 * two]);
     }
 
@@ -198,7 +234,10 @@ mod tests {
     #[test]
     fn k3_against_the_oracle() {
         let log_ratios = tensor(&[0.4, -0.2, 0.1, -0.3, 0.5, f64::NAN], [2, 3]).require_grad();
-        let loss = k3_kl(log_ratios.clone(), &mask(&[true, true, true, true, true, false], [2, 3]));
+        let loss = k3_kl(
+            log_ratios.clone(),
+            &mask(&[true, true, true, true, true, false], [2, 3]),
+        );
         assert_close(&[number(loss.clone())], &[0.055_190_737_194_120_61]);
         let expected = [
             0.054_946_658_994_060_11,
@@ -217,7 +256,10 @@ mod tests {
     fn k3_gradient_by_hand() {
         let two = 2f64.ln();
         let log_ratios = tensor(&[two, 0.0, -two, f64::NAN], [2, 2]).require_grad();
-        let loss = k3_kl(log_ratios.clone(), &mask(&[true, true, true, false], [2, 2]));
+        let loss = k3_kl(
+            log_ratios.clone(),
+            &mask(&[true, true, true, false], [2, 2]),
+        );
         let got = gradient(&loss, &log_ratios);
         assert_close(&got[..3], &[0.125, 0.0, -0.5]);
         assert_eq!(got[3], 0.0);
@@ -229,9 +271,15 @@ mod tests {
     fn k3_is_the_kl_where_the_policy_sampled() {
         let (first, second) = (1.5f64.ln(), 0.5f64.ln());
         let kl = 0.75 * first + 0.25 * second;
-        let own = k3_kl(tensor(&[first, first, first, second], [4, 1]), &mask(&[true; 4], [4, 1]));
+        let own = k3_kl(
+            tensor(&[first, first, first, second], [4, 1]),
+            &mask(&[true; 4], [4, 1]),
+        );
         assert_close(&[number(own)], &[kl]);
-        let other = number(k3_kl(tensor(&[first, second], [2, 1]), &mask(&[true; 2], [2, 1])));
+        let other = number(k3_kl(
+            tensor(&[first, second], [2, 1]),
+            &mask(&[true; 2], [2, 1]),
+        ));
         assert!((other - kl).abs() > 0.01);
     }
 
@@ -242,8 +290,14 @@ mod tests {
         let action_mask = mask(&[true, true, true, false], [2, 2]);
         let single = |row: usize, actions: usize| {
             let cut = action_mask.clone().narrow(0, row, 1).narrow(1, 0, actions);
-            number(k3_kl(log_ratios().narrow(0, row, 1).narrow(1, 0, actions), &cut))
+            number(k3_kl(
+                log_ratios().narrow(0, row, 1).narrow(1, 0, actions),
+                &cut,
+            ))
         };
-        assert_close(&[number(k3_kl(log_ratios(), &action_mask))], &[(single(0, 2) + single(1, 1)) / 2.0]);
+        assert_close(
+            &[number(k3_kl(log_ratios(), &action_mask))],
+            &[(single(0, 2) + single(1, 1)) / 2.0],
+        );
     }
 }

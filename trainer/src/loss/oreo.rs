@@ -45,13 +45,19 @@ impl OreoInputs {
         let [batch, actions] = self.action_mask.dims();
         let [_, returns] = self.returns.dims();
         assert_shape!(self.values, [batch, actions]);
-        assert_shape!(self.returns, [batch, if returns == 1 { 1 } else { actions }]);
+        assert_shape!(
+            self.returns,
+            [batch, if returns == 1 { 1 } else { actions }]
+        );
         where_masked(self.log_ratios.clone(), &self.action_mask)
     }
 
     /// `residuals` with 0 where there is no action, squared and averaged.
     fn mean_square(&self, residuals: Tensor<2>) -> Tensor<1> {
-        mean_per_trajectory(where_masked(residuals, &self.action_mask).square(), &self.action_mask)
+        mean_per_trajectory(
+            where_masked(residuals, &self.action_mask).square(),
+            &self.action_mask,
+        )
     }
 
     /// V − R + β Σ at t = 0, squared, mean over the batch.
@@ -103,7 +109,11 @@ pub fn after_value_loss(after_values: Tensor<2>, inputs: &OreoInputs, beta: f64)
 /// On the fields of [`OreoInputs`]; the answer `[1]`. `beta` is reward per nat.
 #[must_use]
 pub fn response_policy_loss(inputs: &OreoInputs, beta: f64) -> Tensor<1> {
-    inputs.first_mean_square(inputs.values.clone().detach(), inputs.masked_log_ratios(), beta)
+    inputs.first_mean_square(
+        inputs.values.clone().detach(),
+        inputs.masked_log_ratios(),
+        beta,
+    )
 }
 
 /// The t = 0 term of Eq. 8, which goes with Eq. 10; gradients reach V_φ(s_0) only.
@@ -112,7 +122,11 @@ pub fn response_policy_loss(inputs: &OreoInputs, beta: f64) -> Tensor<1> {
 /// On the fields of [`OreoInputs`]; the answer `[1]`. `beta` is reward per nat.
 #[must_use]
 pub fn response_value_loss(inputs: &OreoInputs, beta: f64) -> Tensor<1> {
-    inputs.first_mean_square(inputs.values.clone(), inputs.masked_log_ratios().detach(), beta)
+    inputs.first_mean_square(
+        inputs.values.clone(),
+        inputs.masked_log_ratios().detach(),
+        beta,
+    )
 }
 
 /// L_reg: exact D_KL(π_θ ‖ π_ref) over the full vocabulary, nats, mean over a trajectory's action tokens, then over
@@ -122,11 +136,17 @@ pub fn response_value_loss(inputs: &OreoInputs, beta: f64) -> Tensor<1> {
 /// `policy_logprobs` and `reference_logprobs` `[batch, time, vocab]`, normalised and finite; `action_mask`
 /// `[batch, time]`; the answer `[1]`. `time` may be any axis of positions, so only action tokens need be given.
 #[must_use]
-pub fn exact_kl(policy_logprobs: Tensor<3>, reference_logprobs: Tensor<3>, action_mask: &Tensor<2, Bool>) -> Tensor<1> {
+pub fn exact_kl(
+    policy_logprobs: Tensor<3>,
+    reference_logprobs: Tensor<3>,
+    action_mask: &Tensor<2, Bool>,
+) -> Tensor<1> {
     let [batch, time, vocab] = policy_logprobs.dims();
     assert_shape!(reference_logprobs, [batch, time, vocab]);
     let log_ratios = policy_logprobs.clone() - reference_logprobs.detach();
-    let divergences = (policy_logprobs.exp() * log_ratios).sum_dim(2).squeeze_dim(2);
+    let divergences = (policy_logprobs.exp() * log_ratios)
+        .sum_dim(2)
+        .squeeze_dim(2);
     mean_per_trajectory(divergences, action_mask)
 }
 
@@ -207,7 +227,10 @@ mod tests {
     #[test]
     fn after_value_loss_by_hand() {
         let after_values = tensor(&[0.0, 1.0], [1, 2]);
-        assert_close(&[number(after_value_loss(after_values, &by_hand(), BETA))], &[1.125]);
+        assert_close(
+            &[number(after_value_loss(after_values, &by_hand(), BETA))],
+            &[1.125],
+        );
     }
 
     /// (1 − 1 + ½(2 − 1))² = ¼.
@@ -232,7 +255,13 @@ mod tests {
         let inputs = ragged();
         let loss = value_loss(&inputs, BETA);
         assert_close(&[number(loss.clone())], &[0.136_875]);
-        let expected = [-0.216_666_666_666_666_65, -0.183_333_333_333_333_38, -0.016_666_666_666_666_66, 0.1, -0.075];
+        let expected = [
+            -0.216_666_666_666_666_65,
+            -0.183_333_333_333_333_38,
+            -0.016_666_666_666_666_66,
+            0.1,
+            -0.075,
+        ];
         let got = gradient(&loss, &inputs.values);
         assert_close(&got[..5], &expected);
         assert_eq!(got[5], 0.0);
@@ -244,7 +273,13 @@ mod tests {
         let inputs = ragged();
         let loss = policy_loss(&inputs, BETA);
         assert_close(&[number(loss.clone())], &[0.136_875]);
-        let expected = [-0.108_333_333_333_333_36, -0.091_666_666_666_666_65, -0.008_333_333_333_333_33, 0.05, -0.0375];
+        let expected = [
+            -0.108_333_333_333_333_36,
+            -0.091_666_666_666_666_65,
+            -0.008_333_333_333_333_33,
+            0.05,
+            -0.0375,
+        ];
         let got = gradient(&loss, &inputs.log_ratios);
         assert_close(&got[..5], &expected);
         assert_eq!(got[5], 0.0);
@@ -256,7 +291,13 @@ mod tests {
         let after_values = ragged_after_values();
         let loss = after_value_loss(after_values.clone(), &ragged(), BETA);
         assert_close(&[number(loss.clone())], &[0.138_958_333_333_333_35]);
-        let expected = [-0.25, -0.116_666_666_666_666_67, -0.066_666_666_666_666_65, 0.125, -0.05];
+        let expected = [
+            -0.25,
+            -0.116_666_666_666_666_67,
+            -0.066_666_666_666_666_65,
+            0.125,
+            -0.05,
+        ];
         let got = gradient(&loss, &after_values);
         assert_close(&got[..5], &expected);
         assert_eq!(got[5], 0.0);
@@ -282,7 +323,9 @@ mod tests {
     /// Recorded from tests/oracle/oreo_golden.py, "kl"; the fourth position is masked and gets exactly no gradient.
     #[test]
     fn exact_kl_against_the_oracle() {
-        let logits = [0.5, -0.2, 0.1, 0.0, 1.0, -1.0, 0.3, 0.3, -0.6, 9.0, -9.0, 0.0];
+        let logits = [
+            0.5, -0.2, 0.1, 0.0, 1.0, -1.0, 0.3, 0.3, -0.6, 9.0, -9.0, 0.0,
+        ];
         let reference = [0.1, 0.0, 0.4, 0.2, 0.2, 0.2, -0.5, 0.1, 0.7, 0.0, 0.0, 0.0];
         let logits = tensor(&logits, [2, 2, 3]).require_grad();
         let reference = log_softmax(tensor(&reference, [2, 2, 3]), 2);
@@ -316,7 +359,11 @@ mod tests {
         ];
         for (loss, held) in detached {
             let inputs = ragged();
-            assert!(held(&inputs).grad(&loss(&inputs, BETA).backward()).is_none());
+            assert!(
+                held(&inputs)
+                    .grad(&loss(&inputs, BETA).backward())
+                    .is_none()
+            );
         }
         let (inputs, after_values) = (ragged(), ragged_after_values());
         let gradients = after_value_loss(after_values, &inputs, BETA).backward();
@@ -347,11 +394,16 @@ mod tests {
                 action_mask: whole.action_mask.narrow(0, row, 1).narrow(1, 0, actions),
             }
         };
-        let losses: [Loss; 5] = [value_loss, policy_loss, response_policy_loss, response_value_loss, |inputs, beta| {
-            after_value_loss(inputs.values.clone() * 3.0, inputs, beta)
-        }];
+        let losses: [Loss; 5] = [
+            value_loss,
+            policy_loss,
+            response_policy_loss,
+            response_value_loss,
+            |inputs, beta| after_value_loss(inputs.values.clone() * 3.0, inputs, beta),
+        ];
         for loss in losses {
-            let singles = (number(loss(&single(0, 3), BETA)) + number(loss(&single(1, 2), BETA))) / 2.0;
+            let singles =
+                (number(loss(&single(0, 3), BETA)) + number(loss(&single(1, 2), BETA))) / 2.0;
             assert_close(&[number(loss(&ragged(), BETA))], &[singles]);
         }
     }
@@ -361,8 +413,16 @@ mod tests {
     fn one_terminal_return_stands_for_all() {
         let mut spread = ragged();
         spread.returns = tensor(&[1.0, 1.0, 1.0, 0.0, 0.0, 0.0], [2, 3]);
-        for loss in [value_loss, policy_loss, response_policy_loss, response_value_loss] {
-            assert_close(&[number(loss(&spread, BETA))], &[number(loss(&ragged(), BETA))]);
+        for loss in [
+            value_loss,
+            policy_loss,
+            response_policy_loss,
+            response_value_loss,
+        ] {
+            assert_close(
+                &[number(loss(&spread, BETA))],
+                &[number(loss(&ragged(), BETA))],
+            );
         }
     }
 
@@ -371,13 +431,29 @@ mod tests {
     fn gaps_between_actions_are_invisible() {
         let nan = f64::NAN;
         let gapped = OreoInputs {
-            log_ratios: tensor(&[nan, 0.4, nan, -0.2, 0.1, nan, -0.3, nan, 0.5, nan], [2, 5]),
+            log_ratios: tensor(
+                &[nan, 0.4, nan, -0.2, 0.1, nan, -0.3, nan, 0.5, nan],
+                [2, 5],
+            ),
             values: tensor(&[nan, 0.2, nan, 0.5, 0.9, nan, 0.1, nan, -0.4, nan], [2, 5]),
             returns: tensor(&[1.0, 0.0], [2, 1]),
-            action_mask: mask(&[false, true, false, true, true, false, true, false, true, false], [2, 5]),
+            action_mask: mask(
+                &[
+                    false, true, false, true, true, false, true, false, true, false,
+                ],
+                [2, 5],
+            ),
         };
-        for loss in [value_loss, policy_loss, response_policy_loss, response_value_loss] {
-            assert_close(&[number(loss(&gapped, BETA))], &[number(loss(&ragged(), BETA))]);
+        for loss in [
+            value_loss,
+            policy_loss,
+            response_policy_loss,
+            response_value_loss,
+        ] {
+            assert_close(
+                &[number(loss(&gapped, BETA))],
+                &[number(loss(&ragged(), BETA))],
+            );
         }
     }
 
@@ -386,9 +462,19 @@ mod tests {
     fn turn_sums_by_hand() {
         let terms = tensor(&[1.0, 2.0, f64::NAN, 4.0], [1, 4]).require_grad();
         let turn_of_target = Tensor::from_data([[0, 0, 99, 1]], &terms.device());
-        let sums = turn_sums(terms.clone(), turn_of_target, &mask(&[true, true, false, true], [1, 4]), 3);
-        let gradients = (sums.clone() * tensor(&[10.0, 20.0, 30.0], [1, 3])).sum().backward();
-        assert_eq!(numbers(terms.grad(&gradients).unwrap()), [10.0, 10.0, 0.0, 20.0]);
+        let sums = turn_sums(
+            terms.clone(),
+            turn_of_target,
+            &mask(&[true, true, false, true], [1, 4]),
+            3,
+        );
+        let gradients = (sums.clone() * tensor(&[10.0, 20.0, 30.0], [1, 3]))
+            .sum()
+            .backward();
+        assert_eq!(
+            numbers(terms.grad(&gradients).unwrap()),
+            [10.0, 10.0, 0.0, 20.0]
+        );
         assert_eq!(numbers(sums), [3.0, 4.0, 0.0]);
     }
 }

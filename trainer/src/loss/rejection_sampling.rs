@@ -30,7 +30,10 @@ mod tests {
     /// Log-probs of three rollouts, of which the first and the last are won; NaN where there is no action.
     fn rollouts() -> (Tensor<2>, Tensor<2, Bool>) {
         let logprobs = tensor(&[-0.5, -1.0, -9.0, -8.0, -3.0, f64::NAN], [3, 2]).require_grad();
-        (logprobs, mask(&[true, true, true, true, true, false], [3, 2]))
+        (
+            logprobs,
+            mask(&[true, true, true, true, true, false], [3, 2]),
+        )
     }
 
     /// The mask of the rollouts that the rule keeps.
@@ -41,7 +44,10 @@ mod tests {
 
     #[test]
     fn only_successes_are_imitated() {
-        assert_eq!([1.0, 0.0, 0.4, -1.0, f64::NAN].map(is_imitated), [true, false, false, false, false]);
+        assert_eq!(
+            [1.0, 0.0, 0.4, -1.0, f64::NAN].map(is_imitated),
+            [true, false, false, false, false]
+        );
     }
 
     /// (0.5 + 1 + 3)/3 = 1.5; the failure's 9 and 8 are not there.
@@ -55,8 +61,15 @@ mod tests {
     #[test]
     fn successes_against_the_oracle() {
         let nan = f64::NAN;
-        let logprobs = tensor(&[-0.4, -1.1, -0.3, -2.0, -0.7, nan, -0.9, -1.6, nan], [3, 3]).require_grad();
-        let action_mask = mask(&[true, true, true, false, false, false, true, true, false], [3, 3]);
+        let logprobs = tensor(
+            &[-0.4, -1.1, -0.3, -2.0, -0.7, nan, -0.9, -1.6, nan],
+            [3, 3],
+        )
+        .require_grad();
+        let action_mask = mask(
+            &[true, true, true, false, false, false, true, true, false],
+            [3, 3],
+        );
         let loss = sft_loss(logprobs.clone(), &action_mask);
         assert_close(&[number(loss.clone())], &[0.86]);
         let got = gradient(&loss, &logprobs);
@@ -69,7 +82,10 @@ mod tests {
         let (logprobs, action_mask) = rollouts();
         let loss = sft_loss(logprobs.clone(), &kept(action_mask));
         let third = -1.0 / 3.0;
-        assert_eq!(gradient(&loss, &logprobs), [third, third, 0.0, 0.0, third, 0.0]);
+        assert_eq!(
+            gradient(&loss, &logprobs),
+            [third, third, 0.0, 0.0, third, 0.0]
+        );
     }
 
     /// Singles weigh by their tokens: (2·0.75 + 1·3)/3 = 1.5, and the failure's is 0 over none.
@@ -77,10 +93,16 @@ mod tests {
     fn a_batch_equals_its_singles_by_token_count() {
         let single = |row: usize| {
             let (logprobs, action_mask) = rollouts();
-            number(sft_loss(logprobs.narrow(0, row, 1), &kept(action_mask).narrow(0, row, 1)))
+            number(sft_loss(
+                logprobs.narrow(0, row, 1),
+                &kept(action_mask).narrow(0, row, 1),
+            ))
         };
         assert_close(&[single(0), single(1), single(2)], &[0.75, 0.0, 3.0]);
         let (logprobs, action_mask) = rollouts();
-        assert_close(&[number(sft_loss(logprobs, &kept(action_mask)))], &[(2.0 * single(0) + single(2)) / 3.0]);
+        assert_close(
+            &[number(sft_loss(logprobs, &kept(action_mask)))],
+            &[(2.0 * single(0) + single(2)) / 3.0],
+        );
     }
 }

@@ -44,17 +44,25 @@ mod tests {
     fn case(device: &Device) -> (Tensor<2>, Tensor<2, Bool>) {
         let logprobs = TensorData::new(vec![-0.5, -1.0, -9.0, -3.0, -9.0, -9.0], [2, 3]);
         let mask = [[true, true, false], [true, false, false]];
-        (Tensor::from_data(logprobs, (device, DType::F64)), Tensor::from_data(mask, device))
+        (
+            Tensor::from_data(logprobs, (device, DType::F64)),
+            Tensor::from_data(mask, device),
+        )
     }
 
     /// Recorded from tests/oracle/losses.py, "sft": logits of two trajectories of two tokens and of one, vocabulary 3;
     /// the fourth position is masked and gets exactly no gradient.
     #[test]
     fn sft_against_the_oracle() {
-        let logits = [0.5, -0.2, 0.1, 0.0, 1.0, -1.0, 0.3, 0.3, -0.6, 9.0, -9.0, 0.0];
+        let logits = [
+            0.5, -0.2, 0.1, 0.0, 1.0, -1.0, 0.3, 0.3, -0.6, 9.0, -9.0, 0.0,
+        ];
         let logits = tensor(&logits, [2, 2, 3]).require_grad();
         let targets = Tensor::from_data([[0, 2], [1, 0]], &logits.device());
-        let loss = sft_loss(target_logprobs(logits.clone(), targets), &mask(&[true, true, true, false], [2, 2]));
+        let loss = sft_loss(
+            target_logprobs(logits.clone(), targets),
+            &mask(&[true, true, true, false], [2, 2]),
+        );
         assert_close(&[number(loss.clone())], &[1.353_036_121_302_138_7]);
         let expected = [
             -0.179_504_125_537_091_4,
@@ -93,7 +101,12 @@ mod tests {
         let (logprobs, mask) = case(&Device::flex().autodiff());
         let logprobs = logprobs.require_grad();
         let gradients = sft_loss(logprobs.clone(), &mask).backward();
-        let gradient: Vec<f64> = logprobs.grad(&gradients).unwrap().into_data().try_to_vec().unwrap();
+        let gradient: Vec<f64> = logprobs
+            .grad(&gradients)
+            .unwrap()
+            .into_data()
+            .try_to_vec()
+            .unwrap();
         let third = -1.0 / 3.0;
         assert_eq!(gradient, [third, third, 0.0, third, 0.0, 0.0]);
     }
@@ -103,7 +116,10 @@ mod tests {
     fn a_batch_equals_its_singles_by_token_count() {
         let (logprobs, mask) = case(&Device::flex());
         let single = |row: usize| {
-            let (logprobs, mask) = (logprobs.clone().narrow(0, row, 1), mask.clone().narrow(0, row, 1));
+            let (logprobs, mask) = (
+                logprobs.clone().narrow(0, row, 1),
+                mask.clone().narrow(0, row, 1),
+            );
             sft_loss(logprobs, &mask).into_scalar::<f64>()
         };
         let singles = (2.0 * single(0) + single(1)) / 3.0;

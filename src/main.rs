@@ -2,36 +2,15 @@
 //!
 //! Exit codes: 0 done, 1 the run failed, 2 wrong use or a broken world.
 
-mod audit;
+mod args;
 mod bench;
-mod collect;
-mod compare;
-mod doctor;
-mod eval;
-mod export;
-mod games;
-mod import;
-mod lab;
-mod merge;
-mod model;
-mod play;
-mod policy;
-mod remote;
+mod commands;
 mod report;
-mod run;
-mod score;
 mod scratch;
-mod search;
-mod selftest;
-mod shard;
-mod stores;
-mod train;
 mod ui;
-mod verify;
-mod world;
-mod worlds;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use commands::{data, measure, play, tools, train};
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -56,48 +35,48 @@ struct Hearth {
 #[derive(Subcommand)]
 enum Command {
     /// Collect, train and evaluate a small decoder from scratch with the built-in recipe
-    Quickstart(run::Quickstart),
+    Quickstart(train::pipeline::Quickstart),
     /// Follow a recipe: collect, train, evaluate, again
-    Loop(run::Loop),
+    Loop(train::pipeline::Loop),
     /// Play one game in the terminal: yourself, the expert, or a model
-    Play(play::Play),
+    Play(play::play::Play),
     /// Generate household games, or list a suite
     #[command(subcommand)]
-    Scenarios(games::Scenarios),
+    Scenarios(data::scenarios::Scenarios),
     /// Play episodes into a trajectory store
-    Collect(collect::Collect),
+    Collect(play::collect::Collect),
     /// Make whole stores of what shards have played (`--shard`)
-    Merge(merge::Merge),
+    Merge(play::merge::Merge),
     /// Score the turns of failed episodes by how far they could still be won
-    Score(score::Score),
-    /// Train one lesson on trajectory stores
-    Train(train::Train),
+    Score(play::score::Score),
+    /// Train one job on trajectory stores
+    Train(train::train::Train),
     /// Prove the losses on problems whose optimum is known; exit code 1 when one misses
-    Selftest(selftest::Selftest),
+    Selftest(train::selftest::Selftest),
     /// Play every game of the named splits and print the table, with all that its numbers need beside them
-    Eval(eval::Eval),
-    /// Play the best of K for every K and chooser: success against cost, and what the value network's numbers are worth
-    Lab(lab::Lab),
+    Eval(measure::eval::Eval),
+    /// Play the best of K for every K and scorer: success against cost, and what the value network's numbers are worth
+    Sweep(measure::sweep::Sweep),
     /// Compare two policies game by game, or add up the tables of runs of one recipe
-    Compare(compare::Compare),
+    Compare(measure::compare::Compare),
     /// Write a run or an evaluation as one HTML file: tables, curves and every episode turn by turn
-    Report(report::Report),
+    Report(measure::report::Report),
     /// Replay every logged episode in a fresh world; exit code 1 when a log does not say what happens there
-    Verify(verify::Verify),
+    Verify(measure::verify::Verify),
     /// Write logged episodes as other trainers load them: ShareGPT, OpenAI, TRL, verl
-    Export(export::Export),
+    Export(data::export::Export),
     /// Read demonstrations that others have published, and play them again where the games are at hand
-    Import(import::Import),
+    Import(data::import::Import),
     /// Look for leaks and cheats in what was measured
-    Audit(audit::Audit),
+    Audit(measure::audit::Audit),
     /// Import a checkpoint, or tell what one holds
     #[command(subcommand)]
-    Model(model::ModelCommand),
+    Model(tools::model::ModelCommand),
     /// Hold the native world against the Python one
     #[command(subcommand)]
-    World(world::World),
+    World(tools::world::World),
     /// Look for what the Python worlds need and say how to mend what is missing
-    Doctor(doctor::Doctor),
+    Doctor(tools::doctor::Doctor),
     /// Measure speed
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -137,7 +116,7 @@ fn main() -> ExitCode {
         Command::Train(command) => command.run(),
         Command::Selftest(command) => command.run(),
         Command::Eval(command) => command.run(),
-        Command::Lab(command) => command.run(),
+        Command::Sweep(command) => command.run(),
         Command::Compare(command) => command.run(),
         Command::Report(command) => command.run(),
         Command::Verify(command) => command.run(),

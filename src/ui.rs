@@ -10,9 +10,9 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 use trainer::TrainerError;
-use trainer::course::Reporter;
-use trainer::evaluate::{Interval, Row};
-use trainer::failures::{Failure, FailureRow};
+use trainer::measure::evaluate::{Interval, Row};
+use trainer::measure::failures::{Failure, FailureRow};
+use trainer::pipeline::run::Reporter;
 
 /// Draws progress bars on stderr, or prints one line a stage where stderr is no terminal.
 pub(crate) struct Terminal;
@@ -238,6 +238,12 @@ fn percent(row: &Row) -> String {
         100.0 * row.low,
         100.0 * row.high
     )
+}
+
+/// Prints a note to stderr.
+#[cfg(not(feature = "png"))]
+pub(crate) fn note(text: &str) {
+    eprintln!("note: {text}");
 }
 
 /// Prints an error and its causes, each once; hints stand on their own lines.

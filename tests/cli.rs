@@ -4,10 +4,10 @@
 
 mod tiny;
 
-use agent::config::DecoderConfig;
-use agent::model::{Companions, Model};
-use agent::tokenizer::Tokenizer;
-use agent::weights::Weights;
+use agent::model::config::DecoderConfig;
+use agent::model::folder::{Companions, Model};
+use agent::model::weights::Weights;
+use agent::text::tokenizer::Tokenizer;
 use env_bridge::NativeWorld;
 use scenarios::household::{GenerateOptions, generate};
 use scenarios::store::Store;
@@ -266,7 +266,7 @@ fn the_expert_guides_a_student() {
             .for_each(|trajectory| trajectory.seconds = 0.0);
         played
     };
-    let played = collect("guided.jsonl", "12");
+    let played = collect("dagger.jsonl", "12");
     assert_eq!(collect("alone.jsonl", "1"), played);
     assert_eq!(played.len(), 12);
     assert!(
@@ -281,16 +281,16 @@ fn the_expert_guides_a_student() {
         .iter()
         .flat_map(|trajectory| &trajectory.turns)
         .collect();
-    let astray = turns.iter().filter(|turn| turn.astray).count();
+    let perturbed = turns.iter().filter(|turn| turn.perturbed).count();
     assert!(
-        astray > 20 && turns.len() - astray > 20,
-        "{astray} of {}",
+        perturbed > 20 && turns.len() - perturbed > 20,
+        "{perturbed} of {}",
         turns.len()
     );
     assert!(
         turns
             .iter()
-            .all(|turn| turn.astray || turn.action.is_some()),
+            .all(|turn| turn.perturbed || turn.action.is_some()),
         "the expert is never malformed"
     );
     hearth(
@@ -310,11 +310,11 @@ fn the_expert_guides_a_student() {
     .refused(2, "error: --student: only the expert guides one\n");
     hearth(
         folder.path(),
-        &[&own[..], &["--slips", "0.1", "--out", "x.jsonl"]].concat(),
+        &[&own[..], &["--expert_noise", "0.1", "--out", "x.jsonl"]].concat(),
     )
     .refused(
         2,
-        "error: --slips: beside a --student the student goes astray, and the expert does not\n",
+        "error: --expert_noise: beside a --student the student goes perturbed, and the expert does not\n",
     );
 }
 
@@ -324,7 +324,7 @@ fn a_device_that_cannot_be_had_is_refused_at_once() {
     let quickstart = ["quickstart", "--quick", "--out", "run", "--device"];
     let train = [
         "train",
-        "lesson.toml",
+        "job.toml",
         "--data",
         "data.jsonl",
         "--out",
@@ -432,7 +432,7 @@ fn a_search_is_a_protocol_of_its_own() {
     );
     hearth(folder.path(), &["play", "--policy", "expert", "--search", "beam:2"]).refused(
         2,
-        "error: --search beam:2: expert has no value network to be guided by\nhint: a model folder with value/ has one\n",
+        "error: --search beam:2: expert has no value network to be dagger by\nhint: a model folder with value/ has one\n",
     );
 
     let measured = eval("model", "best-first:30").json();
@@ -869,10 +869,10 @@ fn a_bad_recipe_is_refused_with_its_file_and_key() {
     );
     assert!(misplaced.contains("unknown field `beta`"), "{misplaced}");
     assert!(told("seed = 3\n", "").contains("missing field `seed`"));
-    let lesson = told("policy = \"sft\"", "policy = \"gpt\"");
+    let job = told("policy = \"sft\"", "policy = \"gpt\"");
     assert_eq!(
-        lesson,
-        "error: bad.toml: collect: there is no lesson \"gpt\"; lessons are [\"sft\", \"rejection-sampling\", \"oreo\"]\n"
+        job,
+        "error: bad.toml: collect: there is no job \"gpt\"; jobs are [\"sft\", \"rejection-sampling\", \"oreo\"]\n"
     );
     assert!(!folder.path().join("runs").exists(), "nothing was begun");
 }
@@ -1313,10 +1313,7 @@ fn the_expert_is_measured_in_one_json_object() {
 }
 
 fn lab_row(row: &Value) -> (&str, u64) {
-    (
-        row["chosen_by"].as_str().unwrap(),
-        row["k"].as_u64().unwrap(),
-    )
+    (row["scorer"].as_str().unwrap(), row["k"].as_u64().unwrap())
 }
 
 /// The loop, and each of its stages by hand with the models that it made.
@@ -1418,8 +1415,8 @@ fn a_loop_and_its_stages_by_hand() {
         4
     );
 
-    let lesson = "name = \"more\"\nfrom = \"collector\"\ndata = [\"rollouts\"]\noptimizer = { batch = 2, updates = 1 }\nalgorithm = { kind = \"sft\", targets = \"actions\" }\n";
-    fs::write(folder.path().join("more.toml"), lesson).unwrap();
+    let job = "name = \"more\"\nfrom = \"collector\"\ndata = [\"rollouts\"]\noptimizer = { batch = 2, updates = 1 }\nalgorithm = { kind = \"sft\", targets = \"actions\" }\n";
+    fs::write(folder.path().join("more.toml"), job).unwrap();
     let train = [
         "train",
         "more.toml",
@@ -1430,7 +1427,7 @@ fn a_loop_and_its_stages_by_hand() {
     ];
     run(&train).refused(
         2,
-        "error: --from MODEL is missing: the lesson is not from = \"fresh\"\n",
+        "error: --from MODEL is missing: the job is not from = \"fresh\"\n",
     );
     let trained = run(&[&train[..], &["--from", oreo, "--json"]].concat()).json();
     assert_eq!(
@@ -1480,7 +1477,7 @@ fn a_loop_and_its_stages_by_hand() {
     assert!(ks.contains(&&json!(1)) && ks.contains(&&json!(2)), "{ks:?}");
     assert_ne!(
         measured["policy_hash"], trained["policy_hash"],
-        "the lesson made another policy"
+        "the job made another policy"
     );
     let lab = [
         "lab",
@@ -1511,7 +1508,7 @@ fn a_loop_and_its_stages_by_hand() {
         .iter()
         .map(lab_row)
         .collect();
-    let choosers = [
+    let scorers = [
         "after_value",
         "soft_value",
         "log_ratio",
@@ -1519,9 +1516,9 @@ fn a_loop_and_its_stages_by_hand() {
         "random",
         "oracle",
     ]
-    .map(|chooser| (chooser, 2));
+    .map(|scorer| (scorer, 2));
     let before = [("greedy", 1), ("sampled", 1), ("repeated", 2)];
-    assert_eq!(rows, [&before[..], &choosers, &[("beam", 2)]].concat());
+    assert_eq!(rows, [&before[..], &scorers, &[("beam", 2)]].concat());
     let completions = |row: usize| report["rows"][row]["completions"].as_f64().unwrap();
     assert!(
         completions(2) > completions(1),

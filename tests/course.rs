@@ -5,7 +5,7 @@
 
 mod tiny;
 
-use agent::device::Hardware;
+use agent::inference::device::DeviceChoice;
 use env_bridge::NativeWorld;
 use indicatif::ProgressBar;
 use scenarios::store::Store;
@@ -18,11 +18,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tiny::{RECIPE, files};
 use trainer::TrainerError;
-use trainer::card::Lineage;
-use trainer::course::{Means, Report, Reporter, follow};
-use trainer::evaluate::Row;
-use trainer::recipe::Recipe;
-use trainer::status::{State, status};
+use trainer::measure::card::Lineage;
+use trainer::measure::evaluate::Row;
+use trainer::pipeline::recipe::Recipe;
+use trainer::pipeline::run::{Report, Reporter, RunOptions, follow};
+use trainer::pipeline::status::{State, status};
 
 /// The native world, counting the games that are opened.
 #[derive(Default)]
@@ -66,7 +66,7 @@ fn go(recipe: &Recipe, out: &Path) -> Result<Followed, TrainerError> {
         out,
         &world,
         &notes,
-        &Means::alone(Hardware::Cpu, "test"),
+        &RunOptions::alone(DeviceChoice::Cpu, "test"),
     )?;
     Ok(Followed {
         report,
@@ -143,7 +143,7 @@ fn check_table(rows: &[Row]) {
     assert_eq!(
         lines,
         expected.into(),
-        "only a lesson with a value network has a best of 2, and the fresh lesson is learned once"
+        "only a job with a value network has a best of 2, and the fresh job is learned once"
     );
     for (policy, k) in lines {
         for split in [Split::ValidSeen, Split::ValidUnseen] {
@@ -203,11 +203,7 @@ fn a_run_that_was_killed_anywhere_ends_in_the_same_table() {
         .into_iter()
         .filter(|(path, _)| path.ends_with("hearth.json"))
         .collect();
-    assert_eq!(
-        notes.len(),
-        5,
-        "each lesson's model says what it learned from"
-    );
+    assert_eq!(notes.len(), 5, "each job's model says what it learned from");
     assert!(
         notes
             .iter()
@@ -371,7 +367,7 @@ fn a_changed_recipe_costs_what_depends_on_the_change() {
     let notes = other.notes.join("\n");
     for said in [
         "1/eval/oreo-k2 is not asked for by the recipe any more; it is kept in aside/1/eval/oreo-k2.",
-        "1/oreo is out of date, as `lesson.algorithm.beta` is 0.2 and was 0.1; it is kept in aside/1/oreo.",
+        "1/oreo is out of date, as `job.algorithm.beta` is 0.2 and was 0.1; it is kept in aside/1/oreo.",
         "1/eval/oreo-k1 is out of date, as `policy` is \"",
     ] {
         assert!(notes.contains(said), "{notes}");
@@ -478,7 +474,7 @@ struct Watching<'a>(&'a Path, Mutex<Vec<usize>>);
 
 impl Reporter for Watching<'_> {
     fn stage(&self, _: &str) -> ProgressBar {
-        let rows = trainer::evaluate::read_csv::<Row>(&self.0.join("eval.csv"))
+        let rows = trainer::measure::evaluate::read_csv::<Row>(&self.0.join("eval.csv"))
             .map_or(0, |rows| rows.len());
         self.1.lock().unwrap().push(rows);
         ProgressBar::hidden()
@@ -491,7 +487,7 @@ impl Reporter for Watching<'_> {
 fn the_table_grows_with_each_evaluation() {
     let folder = tempfile::tempdir().unwrap();
     let watching = Watching(folder.path(), Mutex::default());
-    let means = Means::alone(Hardware::Cpu, "test");
+    let means = RunOptions::alone(DeviceChoice::Cpu, "test");
     let one = recipe(|text| text.replace("iterations = 2", "iterations = 1"));
     let report = follow(&one, folder.path(), &NativeWorld::new(), &watching, &means).unwrap();
     let mut seen = watching.1.into_inner().unwrap();
@@ -508,10 +504,10 @@ fn the_table_grows_with_each_evaluation() {
 fn go_as(shard: &str, wait: u64, recipe: &Recipe, out: &Path) -> Result<Followed, TrainerError> {
     let (world, notes) = (Counting::default(), Notes::default());
     let shard = shard.parse().unwrap();
-    let means = Means {
+    let means = RunOptions {
         shard,
         wait: Duration::from_secs(wait),
-        ..Means::alone(Hardware::Cpu, "test")
+        ..RunOptions::alone(DeviceChoice::Cpu, "test")
     };
     let report = follow(recipe, out, &world, &notes, &means)?;
     Ok(Followed {
@@ -659,7 +655,7 @@ fn status_tells_how_far_each_stage_is_and_touches_nothing() {
     );
 
     let mut other = one.clone();
-    other.lessons[2].optimizer.updates = 5;
+    other.jobs[2].optimizer.updates = 5;
     other.evaluate.best_of = vec![1];
     let before = files(&out);
     let told = status(&other, &out).unwrap();
@@ -667,7 +663,7 @@ fn status_tells_how_far_each_stage_is_and_touches_nothing() {
     assert_eq!((oreo.state, oreo.differs.len()), (State::OutOfDate, 1));
     assert_eq!(
         oreo.differs[0].to_string(),
-        "`lesson.optimizer.updates` is 5 and was 2"
+        "`job.optimizer.updates` is 5 and was 2"
     );
     let after = told
         .iter()
@@ -697,7 +693,7 @@ fn a_run_on_a_folder_of_games_is_bound_to_these_games() {
     let suite = tiny::suite(&games);
     fs::remove_file(games.join("suite.jsonl")).unwrap();
     let mut recipe = recipe(|text| text.replace("iterations = 2", "iterations = 0"));
-    recipe.games = trainer::recipe::GamesRecipe::Folder {
+    recipe.games = trainer::pipeline::recipe::GamesRecipe::Folder {
         path: games.clone(),
     };
     let followed = go(&recipe, &out).unwrap();
@@ -711,7 +707,7 @@ fn a_run_on_a_folder_of_games_is_bound_to_these_games() {
         &out,
         &NativeWorld::new(),
         &notes,
-        &Means::alone(Hardware::Cpu, "test"),
+        &RunOptions::alone(DeviceChoice::Cpu, "test"),
     ) else {
         panic!("a game less")
     };
@@ -729,7 +725,7 @@ fn a_run_on_a_folder_of_games_is_bound_to_these_games() {
     assert_eq!(notes[1], "1 games of games are left out");
 }
 
-/// A student is guided between two lessons, and who reads that learns something else; the log marks what is not imitated.
+/// A student is dagger between two jobs, and who reads that learns something else; the log marks what is not imitated.
 #[test]
 fn a_student_is_guided_in_a_loop() {
     let (folder, plain) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -738,16 +734,14 @@ fn a_student_is_guided_in_a_loop() {
             .replace("context = 400", "context = 900")
     };
     let beside = |text: &str| {
-        let again = "[[lesson]]\nname = \"again\"\nthinned = 0.9\nfrom = { lesson = \"sft\" }\ndata = [\"demonstrations\", \"guided\"]\n\
+        let again = "[[job]]\nname = \"again\"\nthinned = 0.9\nfrom = { job = \"sft\" }\ndata = [\"demonstrations\", \"dagger\"]\n\
                      optimizer = { batch = 2, updates = 3, learning_rate = 2e-3 }\n\
                      algorithm = { kind = \"sft\", targets = \"transcript\" }\n";
-        let guided =
-            "[[guided]]\nstudent = \"sft\"\ngames = 6\nrepetitions = 2\ntemperature = 1.0\n\n";
-        let rejection = text
-            .find("[[lesson]]\nname = \"rejection-sampling\"")
-            .unwrap();
+        let dagger =
+            "[[dagger]]\nstudent = \"sft\"\ngames = 6\nrepetitions = 2\ntemperature = 1.0\n\n";
+        let rejection = text.find("[[job]]\nname = \"rejection-sampling\"").unwrap();
         format!(
-            "{}{again}\n{guided}{}",
+            "{}{again}\n{dagger}{}",
             &text[..rejection],
             &text[rejection..]
         )
@@ -758,13 +752,13 @@ fn a_student_is_guided_in_a_loop() {
         plain.path(),
     )
     .unwrap();
-    let guided = recipe(|text| beside(&one(text)));
-    let first = go(&guided, folder.path()).unwrap();
-    let shown = episodes(&folder.path().join("guided-sft.jsonl"));
+    let dagger = recipe(|text| beside(&one(text)));
+    let first = go(&dagger, folder.path()).unwrap();
+    let shown = episodes(&folder.path().join("dagger-sft.jsonl"));
     assert_eq!(shown.len(), 12);
     let turns = || shown.iter().flat_map(|episode| &episode.turns);
     assert!(
-        turns().any(|turn| turn.astray) && turns().any(|turn| !turn.astray),
+        turns().any(|turn| turn.perturbed) && turns().any(|turn| !turn.perturbed),
         "both have written"
     );
     let policy =
@@ -777,13 +771,13 @@ fn a_student_is_guided_in_a_loop() {
     assert_ne!(policy(folder.path(), "again"), policy(folder.path(), "sft"));
     let lineage = Lineage::open(&folder.path().join("1/again"))
         .unwrap()
-        .expect("a lesson leaves it");
+        .expect("a job leaves it");
     assert_eq!(
         lineage.start.as_deref(),
         Lineage::open(&folder.path().join("1/sft"))
             .unwrap()
             .as_ref()
     );
-    let again = go(&guided, folder.path()).unwrap();
+    let again = go(&dagger, folder.path()).unwrap();
     assert_eq!((again.opened, again.report.rows), (0, first.report.rows));
 }

@@ -58,14 +58,14 @@ fn suite(folder: &Path, text: TextVersion, train: usize) -> Suite {
     generate(&folder.join("games"), &options).unwrap()
 }
 
-/// `games` and `log.jsonl`: episodes of an expert who slips, too long for some.
+/// `games` and `log.jsonl`: episodes of an expert who expert_noise, too long for some.
 fn played() -> (TempDir, Vec<Trajectory>) {
     let folder = tempfile::tempdir().unwrap();
     suite(folder.path(), TextVersion::V2_1_3, 6);
     let how = [
         "--repetitions",
         "6",
-        "--slips",
+        "--expert_noise",
         "0.4",
         "--turns",
         "9",
@@ -381,7 +381,7 @@ fn old() -> (TempDir, Vec<Trajectory>) {
     let how = [
         "--repetitions",
         "1",
-        "--slips",
+        "--expert_noise",
         "0.2",
         "--turns",
         "60",

@@ -1,4 +1,4 @@
-//! A lesson, and a whole loop, that are killed again and again, for real, end in the weights, the episodes and the table of
+//! A job, and a whole loop, that are killed again and again, for real, end in the weights, the episodes and the table of
 //! those that never were.
 //!
 //! `HEARTH_KILLS=50 cargo test --release --test killed` kills each as often as that; a few times without it.
@@ -53,13 +53,13 @@ fn killed_lessons_end_in_the_same_weights() {
     tiny::suite(&path.join("games"));
     std::fs::write(path.join("tiny.toml"), tiny::RECIPE).unwrap();
     let recipe: toml::Table = tiny::RECIPE.parse().unwrap();
-    let mut lessons = recipe["lesson"]
+    let mut jobs = recipe["job"]
         .as_array()
         .unwrap()
         .iter()
-        .map(|lesson| lesson.as_table().unwrap().clone());
-    let sft = lessons.next().unwrap();
-    let mut oreo = lessons.next_back().unwrap();
+        .map(|job| job.as_table().unwrap().clone());
+    let sft = jobs.next().unwrap();
+    let mut oreo = jobs.next_back().unwrap();
     oreo["optimizer"].as_table_mut().unwrap()["updates"] = toml::Value::Integer(UPDATES as i64);
     oreo["data"] = toml::Value::Array(vec!["rollouts".into()]);
     std::fs::write(path.join("sft.toml"), toml::to_string(&sft).unwrap()).unwrap();

@@ -211,9 +211,9 @@ fn there_is_one_rollout_loop() {
         set(&["agent/src/episode.rs"])
     );
     // The second is a policy that asks another one.
-    let asks = set(&["agent/src/episode.rs", "agent/src/guided.rs"]);
+    let asks = set(&["agent/src/episode.rs", "agent/src/dagger.rs"]);
     assert_eq!(
-        files_with(".answer(", &["agent/src", "trainer/src", "src"]),
+        files_with(".respond(", &["agent/src", "trainer/src", "src"]),
         asks
     );
     let callers = files_with("play_episodes(", &["agent/src", "trainer/src", "src"]);

@@ -4,8 +4,8 @@
 #![cfg(all(feature = "python", target_os = "linux"))]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use agent::episode::{Job, Pool, play_episodes};
-use agent::player::Scripted;
+use agent::policy::ScriptedPolicy;
+use agent::rollout::{Concurrency, EpisodeJob, play_episodes};
 use env_bridge::python::{PythonKind, PythonOptions, PythonWorld};
 use scenarios::{Outcome, Protocol, Split, Task, Trajectory, World};
 use std::collections::{BTreeMap, HashSet};
@@ -41,23 +41,23 @@ fn game(folder: &Path, number: usize, content: &str) -> Task {
 }
 
 fn play(world: &PythonWorld, tasks: &[Task], commands: &[&str]) -> Vec<Trajectory> {
-    let jobs: Vec<Job<'_>> = tasks
+    let jobs: Vec<EpisodeJob<'_>> = tasks
         .iter()
-        .map(|task| Job {
+        .map(|task| EpisodeJob {
             task,
             repetition: 0,
             seed: 1,
             forced: &[],
         })
         .collect();
-    let script = Scripted(commands.iter().map(ToString::to_string).collect());
+    let script = ScriptedPolicy(commands.iter().map(ToString::to_string).collect());
     let mut played = Vec::new();
     let Ok(()) = play_episodes(
         &script,
         world,
         &jobs,
         &Protocol::default(),
-        Pool::default(),
+        Concurrency::default(),
         |trajectory| {
             played.push(trajectory);
             Ok::<(), Infallible>(())

@@ -333,7 +333,7 @@ fn the_expert_plays_the_same_in_both_worlds() {
             "3",
             "--repetitions",
             "2",
-            "--slips",
+            "--expert_noise",
             "0.2",
             "--world",
             world,

@@ -150,12 +150,12 @@ fn a_server_plays_collects_and_is_measured() {
         asked,
         "episodes that stand there are not played again"
     );
-    let lesson = "name = \"imitate\"\nfrom = \"fresh\"\ndata = [\"demonstrations\"]\noptimizer = { batch = 2, updates = 1 }\nalgorithm = { kind = \"sft\", targets = \"actions\" }\n";
-    fs::write(folder.path().join("lesson.toml"), lesson).unwrap();
+    let job = "name = \"imitate\"\nfrom = \"fresh\"\ndata = [\"demonstrations\"]\noptimizer = { batch = 2, updates = 1 }\nalgorithm = { kind = \"sft\", targets = \"actions\" }\n";
+    fs::write(folder.path().join("job.toml"), job).unwrap();
     fs::write(folder.path().join("tiny.toml"), tiny::RECIPE).unwrap();
     let train = [
         "train",
-        "lesson.toml",
+        "job.toml",
         "--data",
         "store.jsonl",
         "--model",

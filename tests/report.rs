@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
-use trainer::evaluate;
+use trainer::measure::evaluate;
 
 const HOSTILE: &str = "</script><img src=x onerror=\"document.title='taken'\"><!--";
 const OUTCOMES: [Outcome; 3] = [Outcome::Success, Outcome::TurnLimit, Outcome::EnvFailed];
@@ -159,19 +159,19 @@ fn run() -> TempDir {
     );
     let facts = json!({ "name": "small run", "seed": 7, "suite": "5".repeat(64), "games": 6, "faults": 0, "code": "test", "device": "cpu" });
     fs::write(run.join("run.json"), facts.to_string()).unwrap();
-    let recipe = "name = \"small run\"\n[[lesson]]\nname = \"sft\"\n[[lesson]]\nname = \"oreo\"\n";
+    let recipe = "name = \"small run\"\n[[job]]\nname = \"sft\"\n[[job]]\nname = \"oreo\"\n";
     fs::write(run.join("recipe.toml"), recipe).unwrap();
     fs::write(run.join("suite.jsonl"), "{\"not\":\"a trajectory\"}\n").unwrap();
-    for (lesson, value) in [("sft", ""), ("oreo", "0.5")] {
-        fs::create_dir_all(run.join("1").join(lesson)).unwrap();
+    for (job, value) in [("sft", ""), ("oreo", "0.5")] {
+        fs::create_dir_all(run.join("1").join(job)).unwrap();
         let line = |update: usize| format!("{update},{}.5,{value},{value}\n", 9 - update);
         let text = format!(
             "update,loss/policy,loss/value,kl/exact\n{}",
             (0..9).map(line).collect::<String>()
         );
-        fs::write(run.join("1").join(lesson).join("metrics.csv"), text).unwrap();
+        fs::write(run.join("1").join(job).join("metrics.csv"), text).unwrap();
     }
-    let lab = "chosen_by,k,split,n,successes,success_rate,low,high,more\n\
+    let lab = "scorer,k,split,n,successes,success_rate,low,high,more\n\
                after_value,1,valid_seen,3,1,0.333,0.06,0.79,x\nafter_value,2,valid_seen,3,2,0.667,0.2,0.94,x\n\
                oracle,1,valid_seen,3,1,0.333,0.06,0.79,x\noracle,2,valid_seen,3,3,1.0,0.44,1.0,x\n";
     fs::write(run.join("lab.csv"), lab).unwrap();
@@ -421,17 +421,17 @@ fn an_evaluation_is_reported_under_the_name_of_its_table() {
     );
 }
 
-/// What the expert showed stands in `guided-STUDENT.jsonl`, what a lesson of that name played in `eval/guided-k1.jsonl`.
+/// What the expert showed stands in `dagger-STUDENT.jsonl`, what a job of that name played in `eval/dagger-k1.jsonl`.
 #[test]
 fn a_lesson_called_guided_is_measured_like_others() {
     let run = run();
     write_store(
-        &run.path().join("guided-sft.jsonl"),
+        &run.path().join("dagger-sft.jsonl"),
         &games("expert", 1, "from bed 1", 0)[..2],
     );
     write_store(
-        &run.path().join("1/eval/guided-k1.jsonl"),
-        &games("guided", 1, "from bed 1", 0),
+        &run.path().join("1/eval/dagger-k1.jsonl"),
+        &games("dagger", 1, "from bed 1", 0),
     );
     let (_, page) = written(run.path(), &[]);
     let titles = |page| {
@@ -443,7 +443,7 @@ fn a_lesson_called_guided_is_measured_like_others() {
     assert_eq!(
         titles(&page)
             .iter()
-            .filter(|title| *title == "guided")
+            .filter(|title| *title == "dagger")
             .count(),
         1
     );
@@ -451,7 +451,7 @@ fn a_lesson_called_guided_is_measured_like_others() {
     assert_eq!(
         titles(&page)
             .iter()
-            .filter(|title| title.starts_with("guided"))
+            .filter(|title| title.starts_with("dagger"))
             .count(),
         2
     );

@@ -287,7 +287,7 @@ fn a_run_goes_on_when_its_disk_has_room_again_and_may_be_written_again() {
     assert_eq!(
         finished(path).len(),
         10,
-        "games, demonstrations, rollouts, three lessons, four evaluations"
+        "games, demonstrations, rollouts, three jobs, four evaluations"
     );
 }
 
@@ -419,7 +419,7 @@ fn shards_are_merged_once_nothing_is_missing() {
         "games",
         "--repetitions",
         "2",
-        "--slips",
+        "--expert_noise",
         "0.2",
         "--out",
     ];

@@ -32,7 +32,7 @@ fn verified(folder: &Path, arguments: &[&str]) -> (i32, Value) {
     (output.status.code().unwrap(), report)
 }
 
-/// `games`, and `log.jsonl`: episodes of the expert, which now and then slips.
+/// `games`, and `log.jsonl`: episodes of the expert, which now and then expert_noise.
 fn played(more: &[&str]) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     tiny::suite(&folder.path().join("games"));
@@ -44,7 +44,7 @@ fn played(more: &[&str]) -> (TempDir, PathBuf) {
         "games",
         "--out",
         "log.jsonl",
-        "--slips",
+        "--expert_noise",
         "0.3",
     ];
     let output = hearth(folder.path(), &[&collect, more].concat());
@@ -107,7 +107,7 @@ fn malformed_turns_and_episodes_that_were_ended_are_true_too() {
     let mut episodes = Store::read(&log).unwrap();
     let malformed = |episode: &mut Trajectory, completion: &str| {
         let first = episode.turns[0].clone();
-        episode.turns[0].observation = agent::chat::MALFORMED_ANSWER.into();
+        episode.turns[0].observation = agent::text::chat::MALFORMED_ANSWER.into();
         episode.turns.insert(
             0,
             Turn {

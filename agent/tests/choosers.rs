@@ -4,21 +4,21 @@
 
 mod corridor;
 
-use agent::chat::{self, Place};
-use agent::device::Engine;
-use agent::episode::Pool;
-use agent::generate::{KvCache, PolicyEngine, Span, ValueEngine};
-use agent::model::Model;
-use agent::model_player::{LookingOn, ModelPlayer};
-use agent::player::Policy;
-use agent::select;
-use agent::tokenizer::Tokenizer;
+use agent::inference::device::Backend;
+use agent::inference::{KvCache, PolicyInference, Span, ValueInference};
+use agent::model::folder::Model;
+use agent::policy::Policy;
+use agent::policy::lm::select;
+use agent::policy::lm::{LmPolicy, ValueUse};
+use agent::rollout::Concurrency;
+use agent::text::chat::{self, Place};
+use agent::text::tokenizer::Tokenizer;
 use corridor::{babbler, jobs, play, protocol, task};
 use scenarios::{
-    Candidate, Chooser, History, Outcome, Protocol, Task, Trajectory, Turn, WeightFormat,
+    Candidate, History, Outcome, Protocol, Scorer, Task, Trajectory, Turn, WeightFormat,
 };
 
-const POOL: Pool = Pool {
+const POOL: Concurrency = Concurrency {
     workers: 2,
     episodes: 8,
 };
@@ -27,21 +27,21 @@ fn tasks() -> Vec<Task> {
     vec![task("plain/3"), task("plain/9")]
 }
 
-fn best_of(k: usize, chosen_by: Chooser) -> Protocol {
+fn best_of(k: usize, scorer: Scorer) -> Protocol {
     Protocol {
         best_of: k,
-        chosen_by,
+        scorer,
         ..protocol()
     }
 }
 
 /// A policy with nobody but the reference looking on.
-fn beside(reference: Option<&Model>, model: &Model) -> ModelPlayer {
-    ModelPlayer::with_reference(model.clone(), reference.cloned(), LookingOn::Nobody).unwrap()
+fn beside(reference: Option<&Model>, model: &Model) -> LmPolicy {
+    LmPolicy::with_reference(model.clone(), reference.cloned(), ValueUse::Skip).unwrap()
 }
 
-fn watched(model: &Model) -> ModelPlayer {
-    ModelPlayer::new(model.clone(), LookingOn::Value).unwrap()
+fn watched(model: &Model) -> LmPolicy {
+    LmPolicy::new(model.clone(), ValueUse::Score).unwrap()
 }
 
 fn turns(played: &[Trajectory]) -> impl Iterator<Item = &Turn> {
@@ -49,7 +49,7 @@ fn turns(played: &[Trajectory]) -> impl Iterator<Item = &Turn> {
 }
 
 /// The state after each token, read in one piece.
-fn states(trunk: &agent::generate::Trunk, tokens: &[u32]) -> Vec<f32> {
+fn states(trunk: &agent::inference::Trunk, tokens: &[u32]) -> Vec<f32> {
     trunk.extend(&mut [Span::new(tokens, &mut KvCache::default())])
 }
 
@@ -88,11 +88,11 @@ fn assert_the_best_was_taken(played: &[Trajectory], k: usize) {
 #[test]
 fn the_likeliest_and_a_random_candidate_need_nobody_to_look_on() {
     let (tasks, player) = (tasks(), beside(None, &babbler(1)));
-    for by in [Chooser::Logprob, Chooser::Random] {
+    for by in [Scorer::Logprob, Scorer::Random] {
         let played = play(&player, &jobs(&tasks, 4), &best_of(4, by), POOL);
         assert_the_best_was_taken(&played, 4);
         assert!(turns(&played).all(|turn| turn.after_value.is_none() && turn.log_ratio.is_none()));
-        if by == Chooser::Logprob {
+        if by == Scorer::Logprob {
             assert!(
                 turns(&played)
                     .flat_map(|turn| &turn.candidates)
@@ -107,9 +107,9 @@ fn the_likeliest_and_a_random_candidate_need_nobody_to_look_on() {
 fn the_chooser_decides_and_the_others_are_logged() {
     let (tasks, model) = (tasks(), babbler(2));
     let player =
-        ModelPlayer::with_reference(model.clone(), Some(babbler(9)), LookingOn::Value).unwrap();
-    assert_eq!(player.choosers(), Chooser::ALL);
-    for by in Chooser::ALL.into_iter().filter(|by| *by != Chooser::Oracle) {
+        LmPolicy::with_reference(model.clone(), Some(babbler(9)), ValueUse::Score).unwrap();
+    assert_eq!(player.scorers(), Scorer::ALL);
+    for by in Scorer::ALL.into_iter().filter(|by| *by != Scorer::Oracle) {
         let played = play(&player, &jobs(&tasks, 4), &best_of(4, by), POOL);
         assert_the_best_was_taken(&played, 4);
         for candidate in turns(&played).flat_map(|turn| &turn.candidates) {
@@ -120,10 +120,10 @@ fn the_chooser_decides_and_the_others_are_logged() {
             ]
             .map(Option::unwrap);
             match by {
-                Chooser::AfterValue => assert_eq!(candidate.score, known[0]),
-                Chooser::SoftValue => assert_eq!(candidate.score, known[0] + 0.1 * known[2]),
-                Chooser::LogRatio => assert_eq!(candidate.score, known[1]),
-                Chooser::Logprob => assert_eq!(candidate.score, known[2]),
+                Scorer::AfterValue => assert_eq!(candidate.score, known[0]),
+                Scorer::SoftValue => assert_eq!(candidate.score, known[0] + 0.1 * known[2]),
+                Scorer::LogRatio => assert_eq!(candidate.score, known[1]),
+                Scorer::Logprob => assert_eq!(candidate.score, known[2]),
                 _ => assert!((0.0..1.0).contains(&candidate.score)),
             }
         }
@@ -134,7 +134,7 @@ fn the_chooser_decides_and_the_others_are_logged() {
 #[test]
 fn samples_are_nested() {
     let (tasks, player) = (tasks(), watched(&babbler(3)));
-    let first = |k: usize, by: Chooser| -> Vec<Vec<Candidate>> {
+    let first = |k: usize, by: Scorer| -> Vec<Vec<Candidate>> {
         let played = play(&player, &jobs(&tasks, 6), &best_of(k, by), POOL);
         let sampled = |candidate: &Candidate| Candidate {
             score: 0.0,
@@ -146,11 +146,11 @@ fn samples_are_nested() {
             .map(|trajectory| trajectory.turns[0].candidates.iter().map(sampled).collect())
             .collect()
     };
-    let eight = first(8, Chooser::AfterValue);
+    let eight = first(8, Scorer::AfterValue);
     for (k, by) in [
-        (2, Chooser::AfterValue),
-        (3, Chooser::Random),
-        (5, Chooser::Logprob),
+        (2, Scorer::AfterValue),
+        (3, Scorer::Random),
+        (5, Scorer::Logprob),
     ] {
         for (few, all) in first(k, by).iter().zip(&eight) {
             assert_eq!(few[..], all[..few.len()], "{k} by {}", by.name());
@@ -169,7 +169,7 @@ fn a_policy_has_no_advantage_over_itself() {
     let played = play(
         &beside(Some(&model), &model),
         &jobs(&tasks, 4),
-        &best_of(3, Chooser::LogRatio),
+        &best_of(3, Scorer::LogRatio),
         POOL,
     );
     assert!(turns(&played).all(|turn| turn.log_ratio == Some(0.0)));
@@ -186,18 +186,15 @@ fn a_policy_has_no_advantage_over_itself() {
 fn the_log_ratio_is_that_of_the_logged_tokens() {
     let (tasks, model, mut other) = (tasks(), babbler(5), babbler(6));
     other.config.num_hidden_layers = 1;
-    let reference = PolicyEngine::from_weights(
+    let reference = PolicyInference::from_weights(
         &other.config,
         &mut other.policy.clone(),
         WeightFormat::Exact,
-        &Engine::Cpu,
+        &Backend::Cpu,
     )
     .unwrap();
     let vocab = other.config.vocab_size;
-    for protocol in [
-        best_of(1, Chooser::AfterValue),
-        best_of(3, Chooser::LogRatio),
-    ] {
+    for protocol in [best_of(1, Scorer::AfterValue), best_of(3, Scorer::LogRatio)] {
         let player = beside(Some(&other), &model);
         for played in play(&player, &jobs(&tasks, 3), &protocol, POOL) {
             let ids = played.turns.iter().flat_map(|turn| {
@@ -229,25 +226,25 @@ fn the_log_ratio_is_that_of_the_logged_tokens() {
 #[test]
 fn who_cannot_choose_so_says_what_would_help() {
     let model = babbler(7);
-    let reason = |player: &ModelPlayer, by| player.can_play(&best_of(3, by)).unwrap_err();
+    let reason = |player: &LmPolicy, by| player.can_play(&best_of(3, by)).unwrap_err();
     let alone = beside(None, &model);
     assert_eq!(
-        reason(&alone, Chooser::AfterValue),
+        reason(&alone, Scorer::AfterValue),
         "the best of 3 by after_value: no value network looks on\nhint: it can be chosen by logprob, random, oracle"
     );
     assert_eq!(
-        reason(&watched(&model), Chooser::LogRatio),
+        reason(&watched(&model), Scorer::LogRatio),
         "the best of 3 by log_ratio: no reference looks on\nhint: it can be chosen by after_value, soft_value, logprob, random, oracle"
     );
     assert_eq!(
-        alone.can_play(&best_of(1, Chooser::LogRatio)),
+        alone.can_play(&best_of(1, Scorer::LogRatio)),
         Ok(()),
         "one candidate is no choice"
     );
     let failed = play(
         &alone,
         &jobs(&tasks(), 1),
-        &best_of(2, Chooser::AfterValue),
+        &best_of(2, Scorer::AfterValue),
         POOL,
     );
     assert!(
@@ -261,7 +258,7 @@ fn who_cannot_choose_so_says_what_would_help() {
     let mut foreign = babbler(8);
     foreign.config.vocab_size = tokenizer.vocab_size();
     foreign.tokenizer = tokenizer;
-    let Err(error) = ModelPlayer::with_reference(model, Some(foreign), LookingOn::Nobody) else {
+    let Err(error) = LmPolicy::with_reference(model, Some(foreign), ValueUse::Skip) else {
         panic!("two languages")
     };
     assert!(
@@ -277,12 +274,7 @@ fn who_cannot_choose_so_says_what_would_help() {
 #[test]
 fn the_oracle_knows_the_way() {
     let (tasks, player) = (tasks(), beside(None, &babbler(1)));
-    let played = play(
-        &player,
-        &jobs(&tasks, 6),
-        &best_of(6, Chooser::Oracle),
-        POOL,
-    );
+    let played = play(&player, &jobs(&tasks, 6), &best_of(6, Scorer::Oracle), POOL);
     assert_the_best_was_taken(&played, 6);
     for trajectory in &played {
         let commands = |turn: &Turn| {
@@ -325,16 +317,11 @@ fn an_oracle_needs_a_world_that_tells() {
         vec![task("single/3"), task("dumb/3")],
         beside(None, &babbler(1)),
     );
-    for trajectory in play(
-        &player,
-        &jobs(&tasks, 1),
-        &best_of(3, Chooser::Oracle),
-        POOL,
-    ) {
+    for trajectory in play(&player, &jobs(&tasks, 1), &best_of(3, Scorer::Oracle), POOL) {
         assert_eq!(trajectory.outcome, Outcome::EnvFailed);
         assert_eq!(
             trajectory.failure.as_deref(),
-            Some(agent::episode::NO_LOOK_AHEAD)
+            Some(agent::rollout::NO_LOOK_AHEAD)
         );
     }
 }
@@ -351,16 +338,16 @@ fn a_window_shows_the_task_and_the_last_turns() {
             &jobs(&tasks, times),
             &Protocol {
                 history,
-                ..best_of(6, Chooser::Oracle)
+                ..best_of(6, Scorer::Oracle)
             },
             POOL,
         )
     };
-    let value = ValueEngine::from_weights(
+    let value = ValueInference::from_weights(
         &model.config,
         &mut model.value.clone().unwrap(),
         WeightFormat::Exact,
-        &Engine::Cpu,
+        &Backend::Cpu,
     )
     .unwrap();
     let (tokenizer, width) = (&model.tokenizer, model.config.hidden_size);

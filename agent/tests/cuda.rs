@@ -5,27 +5,27 @@
 
 mod corridor;
 
-use agent::device::{Engine, Hardware};
-use agent::episode::Pool;
-use agent::generate::{KvCache, PolicyEngine, Span};
-use agent::model_player::{Holding, LookingOn, ModelPlayer};
+use agent::inference::device::{Backend, DeviceChoice};
+use agent::inference::{KvCache, PolicyInference, Span};
+use agent::policy::lm::{LmPolicy, LoadOptions, ValueUse};
+use agent::rollout::Concurrency;
 use corridor::{babbler, jobs, play, protocol, task};
 use scenarios::{Protocol, WeightFormat};
 
 /// None, and a word about it, where there is no GPU.
-fn gpu() -> Option<Engine> {
-    Hardware::Cuda(0)
+fn gpu() -> Option<Backend> {
+    DeviceChoice::Cuda(0)
         .engine()
         .inspect_err(|error| eprintln!("skipped, nothing was compared: {error}"))
         .ok()
 }
 
 /// Log-probabilities after prompts of many lengths read together, and after three more tokens of each, one by one.
-fn logprobs(engine: &Engine, format: WeightFormat) -> Vec<f32> {
+fn logprobs(engine: &Backend, format: WeightFormat) -> Vec<f32> {
     let model = babbler(31);
     let vocab = model.config.vocab_size;
     let policy =
-        PolicyEngine::from_weights(&model.config, &mut model.policy.clone(), format, engine)
+        PolicyInference::from_weights(&model.config, &mut model.policy.clone(), format, engine)
             .unwrap();
     let prompt = |length: usize| {
         (0..length)
@@ -54,7 +54,7 @@ fn logprobs(engine: &Engine, format: WeightFormat) -> Vec<f32> {
 fn the_gpu_has_the_logprobs_of_the_cpu() {
     let Some(gpu) = gpu() else { return };
     for (format, tolerance) in [(WeightFormat::Exact, 1e-2), (WeightFormat::Bf16, 1e-1)] {
-        let (found, expected) = (logprobs(&gpu, format), logprobs(&Engine::Cpu, format));
+        let (found, expected) = (logprobs(&gpu, format), logprobs(&Backend::Cpu, format));
         assert_eq!(found.len(), expected.len());
         for (found, expected) in found.iter().zip(&expected) {
             assert!(
@@ -70,11 +70,11 @@ fn the_gpu_has_the_logprobs_of_the_cpu() {
 fn episodes_are_played_on_the_gpu() {
     let Some(engine) = gpu() else { return };
     let tasks = ["plain/1", "plain/2", "plain/9"].map(task);
-    let player = ModelPlayer::new(
+    let player = LmPolicy::new(
         babbler(32),
-        Holding {
+        LoadOptions {
             engine,
-            ..LookingOn::Value.into()
+            ..ValueUse::Score.into()
         },
     )
     .unwrap();
@@ -86,7 +86,7 @@ fn episodes_are_played_on_the_gpu() {
         &player,
         &jobs(&tasks, 8),
         &protocol,
-        Pool {
+        Concurrency {
             workers: 2,
             episodes: 24,
         },

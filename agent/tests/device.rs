@@ -4,15 +4,15 @@
 
 mod corridor;
 
-use agent::device::Engine;
-use agent::episode::{Job, Pool, play_episodes};
-use agent::model::Model;
-use agent::model_player::{Holding, LookingOn, ModelPlayer};
+use agent::inference::device::Backend;
+use agent::model::folder::Model;
+use agent::policy::lm::{LmPolicy, LoadOptions, ValueUse};
+use agent::rollout::{Concurrency, EpisodeJob, play_episodes};
 use burn::tensor::Device;
 use corridor::{Corridors, babbler, jobs, play, protocol, task};
 use scenarios::{Protocol, Search, Task, Trajectory};
 
-const POOL: Pool = Pool {
+const POOL: Concurrency = Concurrency {
     workers: 2,
     episodes: 8,
 };
@@ -20,13 +20,13 @@ const CORRIDORS: [&str; 4] = ["plain/9", "plain/2", "plain/5", "plain/7"];
 
 fn player(
     model: &Model,
-    engine: Engine,
-    looking_on: LookingOn,
+    engine: Backend,
+    looking_on: ValueUse,
     token_budget: Option<usize>,
-) -> ModelPlayer {
-    ModelPlayer::new(
+) -> LmPolicy {
+    LmPolicy::new(
         model.clone(),
-        Holding {
+        LoadOptions {
             engine,
             token_budget,
             ..looking_on.into()
@@ -35,8 +35,8 @@ fn player(
     .unwrap()
 }
 
-fn on_burn() -> Engine {
-    Engine::Burn(Device::flex())
+fn on_burn() -> Backend {
+    Backend::Burn(Device::flex())
 }
 
 /// The same tokens, and numbers that differ by rounding alone.
@@ -76,8 +76,8 @@ fn alike(found: &[Trajectory], expected: &[Trajectory]) {
 fn a_device_plays_the_same_episodes() {
     let (tasks, model) = (CORRIDORS.map(task), babbler(11));
     let jobs = jobs(&tasks, 4);
-    let watched = |engine| player(&model, engine, LookingOn::Value, None);
-    let (own, device) = (watched(Engine::Cpu), watched(on_burn()));
+    let watched = |engine| player(&model, engine, ValueUse::Score, None);
+    let (own, device) = (watched(Backend::Cpu), watched(on_burn()));
     let greedy = Protocol {
         temperature: 0.0,
         ..protocol()
@@ -101,10 +101,10 @@ fn a_device_plays_the_same_episodes() {
             &play(&own, &jobs, &protocol, POOL),
         );
     }
-    let alone = |engine| player(&model, engine, LookingOn::Nobody, None);
+    let alone = |engine| player(&model, engine, ValueUse::Skip, None);
     alike(
         &play(&alone(on_burn()), &jobs, &protocol(), POOL),
-        &play(&alone(Engine::Cpu), &jobs, &protocol(), POOL),
+        &play(&alone(Backend::Cpu), &jobs, &protocol(), POOL),
     );
 }
 
@@ -125,8 +125,8 @@ fn a_small_token_budget_changes_no_episode() {
         },
     );
     let budget = 2 * model.config.max_position_embeddings;
-    let small = player(&model, on_burn(), LookingOn::Value, Some(budget));
-    let pool = Pool {
+    let small = player(&model, on_burn(), ValueUse::Score, Some(budget));
+    let pool = Concurrency {
         workers: 2,
         episodes: 18,
     };
@@ -141,7 +141,7 @@ fn a_small_token_budget_changes_no_episode() {
     alike(
         &found,
         &play(
-            &player(&model, Engine::Cpu, LookingOn::Value, None),
+            &player(&model, Backend::Cpu, ValueUse::Score, None),
             &jobs,
             &protocol,
             pool,
@@ -150,10 +150,10 @@ fn a_small_token_budget_changes_no_episode() {
 }
 
 fn played_within(
-    player: &ModelPlayer,
-    jobs: &[Job<'_>],
+    player: &LmPolicy,
+    jobs: &[EpisodeJob<'_>],
     protocol: &Protocol,
-    pool: Pool,
+    pool: Concurrency,
     budget: usize,
 ) -> Vec<Trajectory> {
     let mut played = Vec::new();

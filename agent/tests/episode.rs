@@ -5,32 +5,32 @@
 
 mod corridor;
 
-use agent::chat::{self, MALFORMED_ANSWER, Place};
-use agent::device::Engine;
-use agent::episode::{Job, Pool, play_episodes};
-use agent::generate::{KvCache, PolicyEngine, Span, ValueEngine};
-use agent::model::Model;
-use agent::model_player::{Holding, LookingOn, ModelPlayer};
-use agent::player::{ExpertPolicy, Scripted};
-use agent::tokenizer::BEGIN;
+use agent::inference::device::Backend;
+use agent::inference::{KvCache, PolicyInference, Span, ValueInference};
+use agent::model::folder::Model;
+use agent::policy::lm::{LmPolicy, LoadOptions, ValueUse};
+use agent::policy::{ExpertPolicy, ScriptedPolicy};
+use agent::rollout::{Concurrency, EpisodeJob, play_episodes};
+use agent::text::chat::{self, MALFORMED_ANSWER, Place};
+use agent::text::tokenizer::BEGIN;
 use corridor::{Corridors, babbler, jobs, play, protocol, task};
 use scenarios::{Outcome, Protocol, Search, Task, Trajectory, WeightFormat};
 
-const POOL: Pool = Pool {
+const POOL: Concurrency = Concurrency {
     workers: 2,
     episodes: 8,
 };
 
-fn script(commands: &[&str]) -> Scripted {
-    Scripted(commands.iter().map(ToString::to_string).collect())
+fn script(commands: &[&str]) -> ScriptedPolicy {
+    ScriptedPolicy(commands.iter().map(ToString::to_string).collect())
 }
 
 fn tasks(ids: &[&str]) -> Vec<Task> {
     ids.iter().map(|id| task(id)).collect()
 }
 
-fn player(model: &Model) -> ModelPlayer {
-    ModelPlayer::new(model.clone(), LookingOn::Value).unwrap()
+fn player(model: &Model) -> LmPolicy {
+    LmPolicy::new(model.clone(), ValueUse::Score).unwrap()
 }
 
 fn best_of(k: usize) -> Protocol {
@@ -63,7 +63,7 @@ fn results_do_not_depend_on_the_pool() {
             &player,
             &jobs,
             &protocol,
-            Pool {
+            Concurrency {
                 workers: 1,
                 episodes: 1,
             },
@@ -86,7 +86,7 @@ fn results_do_not_depend_on_the_pool() {
         }
         for (workers, episodes) in [(4, 16), (2, 5)] {
             assert_eq!(
-                play(&player, &jobs, &protocol, Pool { workers, episodes }),
+                play(&player, &jobs, &protocol, Concurrency { workers, episodes }),
                 alone
             );
         }
@@ -193,7 +193,7 @@ fn a_world_of_limited_capacity_is_never_overfull() {
         &policy,
         &jobs,
         &protocol(),
-        Pool {
+        Concurrency {
             workers: 1,
             episodes: 1,
         },
@@ -283,7 +283,7 @@ fn a_slow_world_makes_no_other_episode_wait() {
     let (jobs, world) = (jobs(&tasks, 2), Corridors::default());
     let policy = script(&["east"; 4]);
     let mut ended = Vec::new();
-    let pool = Pool {
+    let pool = Concurrency {
         workers: 3,
         episodes: 4,
     };
@@ -461,18 +461,18 @@ fn the_context_limit_leaves_room_for_a_whole_completion() {
 #[test]
 fn the_logged_tokens_are_what_the_policy_read() {
     let (tasks, model) = (tasks(&["plain/3", "plain/9"]), babbler(3));
-    let policy = PolicyEngine::from_weights(
+    let policy = PolicyInference::from_weights(
         &model.config,
         &mut model.policy.clone(),
         WeightFormat::Exact,
-        &Engine::Cpu,
+        &Backend::Cpu,
     )
     .unwrap();
-    let value = ValueEngine::from_weights(
+    let value = ValueInference::from_weights(
         &model.config,
         &mut model.value.clone().unwrap(),
         WeightFormat::Exact,
-        &Engine::Cpu,
+        &Backend::Cpu,
     )
     .unwrap();
     let (width, vocab) = (model.config.hidden_size, model.config.vocab_size);
@@ -499,7 +499,7 @@ fn the_logged_tokens_are_what_the_policy_read() {
         for played in play(&player(&model), &jobs(&tasks, 2), &protocol, POOL) {
             let tokens = tokens(&played);
             assert_eq!(Some(tokens[0]), model.tokenizer.id(BEGIN));
-            let read = |trunk: &agent::generate::Trunk| {
+            let read = |trunk: &agent::inference::Trunk| {
                 trunk.extend(&mut [Span::new(&tokens, &mut KvCache::default())])
             };
             let (states, value_states) = (read(&policy.trunk), read(&value.trunk));
@@ -550,7 +550,7 @@ fn the_best_of_k_is_the_candidate_with_the_highest_value() {
             .collect();
         assert!((1..=4).contains(&scores.len()));
         assert_eq!(turn.after_value, scores.iter().copied().reduce(f32::max));
-        let winner = agent::select::best(&scores);
+        let winner = agent::policy::lm::select::best(&scores);
         assert_eq!(turn.completion, turn.candidates[winner].completion);
     }
     assert!(
@@ -615,12 +615,12 @@ fn a_small_token_budget_changes_no_result() {
         },
     );
     let budget = 2 * model.config.max_position_embeddings;
-    let holding = |token_budget| Holding {
+    let holding = |token_budget| LoadOptions {
         token_budget,
-        ..Holding::from(LookingOn::Value)
+        ..LoadOptions::from(ValueUse::Score)
     };
-    let small = ModelPlayer::new(model.clone(), holding(Some(budget))).unwrap();
-    let pool = Pool {
+    let small = LmPolicy::new(model.clone(), holding(Some(budget))).unwrap();
+    let pool = Concurrency {
         workers: 2,
         episodes: 24,
     };
@@ -652,7 +652,7 @@ fn a_small_token_budget_changes_no_result() {
             |t: &&Trajectory| (&t.game, t.repetition) == (&trajectory.game, trajectory.repetition);
         assert_eq!(played.iter().find(same).unwrap().turns, trajectory.turns);
     }
-    let Err(error) = ModelPlayer::new(model, holding(Some(budget - 1))) else {
+    let Err(error) = LmPolicy::new(model, holding(Some(budget - 1))) else {
         panic!("not one episode fits")
     };
     assert!(
@@ -731,7 +731,7 @@ fn the_sampling_distribution_is_logged_where_it_is_not_the_policys() {
 #[test]
 fn samples_come_from_the_seed_alone() {
     let (tasks, model) = (tasks(&["plain/9"]), babbler(5));
-    let blind = ModelPlayer::new(model.clone(), LookingOn::Nobody).unwrap();
+    let blind = LmPolicy::new(model.clone(), ValueUse::Skip).unwrap();
     let alone = play(&blind, &jobs(&tasks, 3), &best_of(1), POOL);
     assert_ne!(
         tokens(&alone[0]),
@@ -768,8 +768,8 @@ fn a_turn_names_the_state_in_which_it_was_written() {
 }
 
 /// Continues an episode from its first turns.
-fn forced<'a>(task: &'a Task, played: &'a Trajectory, turns: usize) -> Job<'a> {
-    Job {
+fn forced<'a>(task: &'a Task, played: &'a Trajectory, turns: usize) -> EpisodeJob<'a> {
+    EpisodeJob {
         task,
         repetition: played.repetition,
         seed: played.seed,
@@ -795,7 +795,7 @@ fn an_episode_goes_on_from_any_of_its_turns() {
         let whole = play(&player, &jobs(&tasks, 6), &protocol, POOL);
         malformed += whole.iter().map(Trajectory::malformed_turns).sum::<usize>();
         for turns in [1, 3, 5] {
-            let jobs: Vec<Job<'_>> = whole
+            let jobs: Vec<EpisodeJob<'_>> = whole
                 .iter()
                 .map(|played| forced(&tasks[0], played, turns))
                 .collect();
@@ -820,8 +820,8 @@ fn an_episode_goes_on_from_any_of_its_turns() {
 fn those_that_go_on_from_one_turn_do_not_depend_on_each_other() {
     let (tasks, player) = (tasks(&["plain/9"]), player(&babbler(6)));
     let whole = play(&player, &jobs(&tasks, 2), &protocol(), POOL);
-    let jobs: Vec<Job<'_>> = (0..12)
-        .map(|index| Job {
+    let jobs: Vec<EpisodeJob<'_>> = (0..12)
+        .map(|index| EpisodeJob {
             repetition: index,
             seed: 50 + index as u64,
             ..forced(&tasks[0], &whole[index % 2], 3)
@@ -831,7 +831,7 @@ fn those_that_go_on_from_one_turn_do_not_depend_on_each_other() {
         &player,
         &jobs,
         &protocol(),
-        Pool {
+        Concurrency {
             workers: 1,
             episodes: 1,
         },
@@ -840,7 +840,7 @@ fn those_that_go_on_from_one_turn_do_not_depend_on_each_other() {
         &player,
         &jobs,
         &protocol(),
-        Pool {
+        Concurrency {
             workers: 2,
             episodes: 12,
         },
@@ -896,7 +896,7 @@ fn a_world_that_does_not_say_again_what_it_said_loses_the_episode() {
     let healthy = tasks(&["plain/5", "plain/1"]);
     let policy = script(&["east", "look", "east"]);
     let played = play(&policy, &jobs(&healthy[..1], 1), &protocol(), POOL).remove(0);
-    let failure = |job: Job<'_>| {
+    let failure = |job: EpisodeJob<'_>| {
         let again = play(&policy, &[job], &protocol(), POOL).remove(0);
         assert_eq!(again.outcome, Outcome::EnvFailed);
         (again.turns.len(), again.failure.unwrap())
@@ -956,7 +956,7 @@ fn a_vocabulary_larger_than_the_embedding_is_refused() {
         model.tokenizer.vocab_size() - 1,
     );
     model.config.vocab_size = fits;
-    let Err(error) = ModelPlayer::new(model, LookingOn::Nobody) else {
+    let Err(error) = LmPolicy::new(model, ValueUse::Skip) else {
         panic!("{has} tokens do not fit into {fits}")
     };
     assert_eq!(

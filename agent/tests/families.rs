@@ -3,12 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use agent::config::DecoderConfig;
-use agent::decoder::Decoder;
-use agent::device::Engine;
-use agent::generate::{KvCache, PolicyEngine, Span};
-use agent::sample::Sampling;
-use agent::weights::{HostTensor, Weights};
+use agent::inference::device::Backend;
+use agent::inference::sample::Sampling;
+use agent::inference::{KvCache, PolicyInference, Span};
+use agent::model::config::DecoderConfig;
+use agent::model::decoder::Decoder;
+use agent::model::weights::{HostTensor, Weights};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::{SeedableRng, rngs::StdRng};
 use scenarios::WeightFormat;
@@ -133,11 +133,11 @@ fn the_decoder_that_learns_has_the_logits_of_transformers() {
 fn the_decoder_that_plays_has_the_logits_of_transformers_and_says_what_it_says() {
     for case in cases() {
         let config = DecoderConfig::from_hugging_face(case.config).unwrap();
-        let engine = PolicyEngine::from_weights(
+        let engine = PolicyInference::from_weights(
             &config,
             &mut weights(&config),
             WeightFormat::Exact,
-            &Engine::Cpu,
+            &Backend::Cpu,
         )
         .unwrap();
         let mut cache = KvCache::default();

@@ -15,16 +15,16 @@ mod mutate;
 mod seeds;
 
 use agent::AgentError;
-use agent::chat::{Place, observation_tokens};
-use agent::config::DecoderConfig;
-use agent::device::Engine;
-use agent::generate::{KvCache, PolicyEngine, Span, ValueEngine};
-use agent::gguf::GgufFile;
-use agent::model::Model;
-use agent::sample::Sampling;
-use agent::template::{ChatTemplate, TurnFrames};
-use agent::tokenizer::{Frames, Tokenizer};
-use agent::weights::Weights;
+use agent::inference::device::Backend;
+use agent::inference::sample::Sampling;
+use agent::inference::{KvCache, PolicyInference, Span, ValueInference};
+use agent::model::config::DecoderConfig;
+use agent::model::folder::Model;
+use agent::model::gguf::GgufFile;
+use agent::model::weights::Weights;
+use agent::text::chat::{Place, observation_tokens};
+use agent::text::template::{ChatTemplate, TurnFrames};
+use agent::text::tokenizer::{Frames, Tokenizer};
 use mutate::Mutator;
 use rand::{SeedableRng, rngs::StdRng};
 use scenarios::WeightFormat;
@@ -238,11 +238,11 @@ fn play(model: &Model, then: Then) -> bool {
             .is_ok()
     }) {
         let config = short(&model.config);
-        let engine = ValueEngine::from_weights(
+        let engine = ValueInference::from_weights(
             &config,
             &mut value.clone(),
             WeightFormat::Exact,
-            &Engine::Cpu,
+            &Backend::Cpu,
         )
         .unwrap();
         let _ = engine.value(&vec![0.5; config.hidden_size]);
@@ -276,11 +276,11 @@ fn short(config: &DecoderConfig) -> DecoderConfig {
 
 fn say(config: &DecoderConfig, weights: &Weights, ids: &[u32]) {
     let config = short(config);
-    let engine = PolicyEngine::from_weights(
+    let engine = PolicyInference::from_weights(
         &config,
         &mut weights.clone(),
         WeightFormat::Exact,
-        &Engine::Cpu,
+        &Backend::Cpu,
     )
     .unwrap();
     let tokens = &ids[..ids.len().min(config.max_position_embeddings)];

@@ -1,6 +1,6 @@
 //! A real GGUF file, where there is one: SmolLM2-135M-Instruct against the package gguf (numbers) and llama.cpp (ids).
 
-use agent::gguf::GgufFile;
+use agent::model::gguf::GgufFile;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;

@@ -5,10 +5,10 @@
 mod corridor;
 mod server;
 
-use agent::chat::MALFORMED_ANSWER;
-use agent::episode::Pool;
-use agent::player::{Answer, Asked, Policy};
-use agent::remote::{Address, Key, RemoteOptions, RemotePolicy};
+use agent::policy::remote::{ApiKey, RemoteOptions, RemotePolicy, ServerAddress};
+use agent::policy::{Policy, TurnRequest, TurnResponse};
+use agent::rollout::Concurrency;
+use agent::text::chat::MALFORMED_ANSWER;
 use corridor::{jobs, play, task};
 use scenarios::{Outcome, Protocol, Trajectory};
 use serde_json::{Value, json};
@@ -30,7 +30,7 @@ fn options() -> RemoteOptions {
 }
 
 fn try_connect(server: &Server, options: RemoteOptions) -> Result<RemotePolicy, String> {
-    RemotePolicy::connect(Address::parse(&server.policy()).unwrap(), options)
+    RemotePolicy::connect(ServerAddress::parse(&server.policy()).unwrap(), options)
         .map_err(|error| error.to_string())
 }
 
@@ -44,7 +44,7 @@ fn played(policy: &RemotePolicy, id: &str, protocol: &Protocol) -> Trajectory {
         policy,
         &jobs(&[task(id)], 1),
         &policy.protocol(protocol.clone()),
-        Pool {
+        Concurrency {
             workers: 1,
             episodes: 1,
         },
@@ -60,11 +60,11 @@ fn greedy() -> Protocol {
 }
 
 /// What a single observation is answered with.
-fn answer(policy: &RemotePolicy) -> Answer {
-    let mut seat = policy.sit(1);
+fn answer(policy: &RemotePolicy) -> TurnResponse {
+    let mut seat = policy.begin(1);
     policy
-        .answer(
-            &mut [Asked {
+        .respond(
+            &mut [TurnRequest {
                 seat: &mut seat,
                 observation: "You see a door.",
             }],
@@ -74,9 +74,9 @@ fn answer(policy: &RemotePolicy) -> Answer {
 }
 
 #[track_caller]
-fn failure(answer: Answer) -> String {
+fn failure(answer: TurnResponse) -> String {
     match answer {
-        Answer::Failed(reason) => reason,
+        TurnResponse::Failed(reason) => reason,
         other => panic!("{other:?}"),
     }
 }
@@ -329,7 +329,7 @@ fn a_server_that_does_not_answer_in_time_is_tried_again() {
 fn a_server_that_goes_is_gone() {
     let server = friendly(|_, _| Said::completion("east"));
     let policy = connect(&server, options());
-    assert!(matches!(answer(&policy), Answer::Completion(_)));
+    assert!(matches!(answer(&policy), TurnResponse::Completion(_)));
     let address = server.address;
     drop(server);
     let reason = failure(answer(&policy));
@@ -448,7 +448,7 @@ fn no_more_requests_at_once_than_allowed() {
         &policy,
         &jobs(&tasks, 3),
         &greedy(),
-        Pool {
+        Concurrency {
             workers: 2,
             episodes: 12,
         },
@@ -500,7 +500,7 @@ fn the_key_is_sent_and_never_told() {
         (_, (_, body)) => Said::new(500, body),
     });
     let keyed = || RemoteOptions {
-        key: Key::new(SECRET),
+        key: ApiKey::new(SECRET),
         ..options()
     };
     let policy = connect(&server, keyed());
@@ -549,7 +549,7 @@ fn a_wrong_address_is_said_at_once() {
         .local_addr()
         .unwrap();
     let nobody = RemotePolicy::connect(
-        Address::parse(&format!("openai:http://{free}/v1#m")).unwrap(),
+        ServerAddress::parse(&format!("openai:http://{free}/v1#m")).unwrap(),
         RemoteOptions {
             retries: 50,
             first_wait: Duration::from_secs(5),
@@ -587,7 +587,7 @@ fn a_model_that_is_not_listed_is_said_with_those_that_are() {
         "the server has no such model; it lists a/b, c\nhint: --policy 'openai:{base}#a/b'"
     );
     assert!(error.ends_with(&expected), "{error}");
-    let unnamed = Address::parse(&format!("openai:{base}")).unwrap();
+    let unnamed = ServerAddress::parse(&format!("openai:{base}")).unwrap();
     assert!(
         RemotePolicy::connect(unnamed, options())
             .unwrap_err()

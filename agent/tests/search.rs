@@ -5,10 +5,12 @@
 
 mod corridor;
 
-use agent::chat::MALFORMED_ANSWER;
-use agent::episode::{Job, Pool, play_episodes};
-use agent::model_player::{Holding, LookingOn, ModelPlayer};
-use agent::player::{Answer, Asked, Completion, ExpertPolicy, Foresight, Policy, written};
+use agent::policy::lm::{LmPolicy, LoadOptions, ValueUse};
+use agent::policy::{
+    Completion, ExpertPolicy, Lookahead, Policy, TurnRequest, TurnResponse, written,
+};
+use agent::rollout::{Concurrency, EpisodeJob, play_episodes};
+use agent::text::chat::MALFORMED_ANSWER;
 use corridor::{Corridors, babbler, jobs, play, protocol, task};
 use scenarios::{
     Environment, EnvironmentError, Observation, Outcome, Protocol, Search, Spent, Task, Trajectory,
@@ -16,7 +18,7 @@ use scenarios::{
 };
 use std::convert::Infallible;
 
-const POOL: Pool = Pool {
+const POOL: Concurrency = Concurrency {
     workers: 2,
     episodes: 8,
 };
@@ -41,8 +43,8 @@ fn tasks(ids: &[&str]) -> Vec<Task> {
     ids.iter().map(|id| task(id)).collect()
 }
 
-fn player(seed: u64) -> ModelPlayer {
-    ModelPlayer::new(babbler(seed), LookingOn::Value).unwrap()
+fn player(seed: u64) -> LmPolicy {
+    LmPolicy::new(babbler(seed), ValueUse::Score).unwrap()
 }
 
 /// Knows the exact value of a room, the number of those to its west, and would rather look around than go there: its first
@@ -57,13 +59,13 @@ struct Walk {
 const CANDIDATES: [&str; 4] = ["look", "", "west", "east"];
 
 impl Policy for Walker {
-    type Seat = Walk;
+    type EpisodeState = Walk;
 
     fn name(&self) -> String {
         "walker".into()
     }
 
-    fn sit(&self, _: u64) -> Walk {
+    fn begin(&self, _: u64) -> Walk {
         Walk {
             room: 0,
             seen: false,
@@ -75,20 +77,24 @@ impl Policy for Walker {
         Ok(())
     }
 
-    fn answer(&self, asked: &mut [Asked<'_, Walk>], protocol: &Protocol) -> Vec<Answer> {
+    fn respond(
+        &self,
+        asked: &mut [TurnRequest<'_, Walk>],
+        protocol: &Protocol,
+    ) -> Vec<TurnResponse> {
         asked
             .iter_mut()
-            .map(|question| question.seat.answer(question.observation, protocol))
+            .map(|question| question.seat.respond(question.observation, protocol))
             .collect()
     }
 
-    fn foresight(&self) -> Option<&dyn Foresight<Seat = Walk>> {
+    fn lookahead(&self) -> Option<&dyn Lookahead<EpisodeState = Walk>> {
         Some(self)
     }
 }
 
 impl Walk {
-    fn answer(&mut self, observation: &str, protocol: &Protocol) -> Answer {
+    fn respond(&mut self, observation: &str, protocol: &Protocol) -> TurnResponse {
         if protocol.search.is_none() {
             return written(CANDIDATES[0].into());
         }
@@ -97,7 +103,7 @@ impl Walk {
                 .strip_prefix("You are in room ")
                 .map(|rest| rest.split([' ', '.']).next().unwrap());
             self.room = room.map_or(self.room, |room| room.parse().unwrap());
-            return Answer::Seen(self.room as f32);
+            return TurnResponse::Seen(self.room as f32);
         }
         let candidate = |text: &&str| Completion {
             text: (*text).into(),
@@ -107,7 +113,7 @@ impl Walk {
             written_tokens: 2,
             ..Completion::default()
         };
-        Answer::Candidates(
+        TurnResponse::Candidates(
             CANDIDATES[..protocol.best_of]
                 .iter()
                 .map(candidate)
@@ -116,8 +122,8 @@ impl Walk {
     }
 }
 
-impl Foresight for Walker {
-    type Seat = Walk;
+impl Lookahead for Walker {
+    type EpisodeState = Walk;
 
     fn branch(&self, seat: &mut Walk, _: usize) -> Walk {
         Walk {
@@ -288,7 +294,7 @@ fn results_do_not_depend_on_the_pool() {
             &player,
             &jobs,
             &protocol,
-            Pool {
+            Concurrency {
                 workers: 1,
                 episodes: 1,
             },
@@ -302,7 +308,7 @@ fn results_do_not_depend_on_the_pool() {
         }
         for (workers, episodes) in [(4, 14), (2, 5)] {
             assert_eq!(
-                play(&player, &jobs, &protocol, Pool { workers, episodes }),
+                play(&player, &jobs, &protocol, Concurrency { workers, episodes }),
                 alone,
                 "{search}"
             );
@@ -319,12 +325,12 @@ fn a_small_token_budget_changes_no_result() {
         player(6),
         2 * model.config.max_position_embeddings,
     );
-    let holding = Holding {
+    let holding = LoadOptions {
         token_budget: Some(budget),
-        ..Holding::from(LookingOn::Value)
+        ..LoadOptions::from(ValueUse::Score)
     };
-    let small = ModelPlayer::new(model, holding).unwrap();
-    let pool = Pool {
+    let small = LmPolicy::new(model, holding).unwrap();
+    let pool = Concurrency {
         workers: 2,
         episodes: 6,
     };
@@ -428,7 +434,7 @@ fn the_logged_way_replays_in_a_fresh_world() {
                 let led_to = logged.turns.get(place + 1).map(|next| next.value.unwrap());
                 assert!(led_to.is_none_or(|value| value == acted.score), "{acted:?}");
             }
-            let forced = Job {
+            let forced = EpisodeJob {
                 task,
                 repetition: 0,
                 seed: 9,
@@ -453,7 +459,7 @@ fn the_logged_way_replays_in_a_fresh_world() {
 fn a_search_goes_on_from_turns_that_were_played() {
     let tasks = tasks(&["plain/3"]);
     let found = play(&Walker, &jobs(&tasks, 1), &searched(BEAM, 4), POOL).remove(0);
-    let forced = Job {
+    let forced = EpisodeJob {
         task: &tasks[0],
         repetition: 0,
         seed: 0,
@@ -543,21 +549,22 @@ fn a_search_looks_ahead_through_copies_of_the_world_alone() {
 
 #[test]
 fn who_cannot_search_loses_the_episode_and_says_why() {
-    let failure = |policy: &dyn Fn(&[Job<'_>]) -> Trajectory, id: &str| {
+    let failure = |policy: &dyn Fn(&[EpisodeJob<'_>]) -> Trajectory, id: &str| {
         let tasks = tasks(&[id]);
         let trajectory = policy(&jobs(&tasks, 1));
         assert_eq!(trajectory.outcome, Outcome::EnvFailed);
         trajectory.failure.unwrap()
     };
     let protocol = searched(BEAM, 2);
-    let walker = |jobs: &[Job<'_>]| play(&Walker, jobs, &protocol, POOL).remove(0);
+    let walker = |jobs: &[EpisodeJob<'_>]| play(&Walker, jobs, &protocol, POOL).remove(0);
     assert!(failure(&walker, "single/3").starts_with("the world cannot be copied"));
-    let expert = |jobs: &[Job<'_>]| play(&ExpertPolicy::default(), jobs, &protocol, POOL).remove(0);
+    let expert =
+        |jobs: &[EpisodeJob<'_>]| play(&ExpertPolicy::default(), jobs, &protocol, POOL).remove(0);
     assert_eq!(
         failure(&expert, "plain/3"),
         "expert cannot search: it has no value network"
     );
-    let blind = ModelPlayer::new(babbler(1), LookingOn::Nobody).unwrap();
-    let blind = |jobs: &[Job<'_>]| play(&blind, jobs, &protocol, POOL).remove(0);
+    let blind = LmPolicy::new(babbler(1), ValueUse::Skip).unwrap();
+    let blind = |jobs: &[EpisodeJob<'_>]| play(&blind, jobs, &protocol, POOL).remove(0);
     assert!(failure(&blind, "plain/3").ends_with("cannot search: it has no value network"));
 }

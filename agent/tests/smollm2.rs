@@ -7,11 +7,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use agent::chat::{self, Place};
-use agent::device::Engine;
-use agent::generate::{KvCache, PolicyEngine, Span};
-use agent::model::Model;
-use agent::sample::Sampling;
+use agent::inference::device::Backend;
+use agent::inference::sample::Sampling;
+use agent::inference::{KvCache, PolicyInference, Span};
+use agent::model::folder::Model;
+use agent::text::chat::{self, Place};
 use rand::{SeedableRng, rngs::StdRng};
 use scenarios::WeightFormat;
 use serde::Deserialize;
@@ -96,11 +96,11 @@ fn the_prompt_has_the_logits_and_the_continuation_of_transformers() {
     }
     let Some(mut model) = open() else { return };
     let golden = golden();
-    let engine = PolicyEngine::from_weights(
+    let engine = PolicyInference::from_weights(
         &model.config,
         &mut model.policy,
         WeightFormat::Exact,
-        &Engine::Cpu,
+        &Backend::Cpu,
     )
     .unwrap();
     let (width, vocab) = (model.config.hidden_size, model.config.vocab_size);

@@ -3,7 +3,7 @@
 //! `golden/chat_templates.json` is what `oracle/chat_templates.py` printed.
 
 use agent::AgentError;
-use agent::template::{ChatTemplate, Message, Role, SpecialTokens, TurnFrames};
+use agent::text::template::{ChatTemplate, Message, Role, SpecialTokens, TurnFrames};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

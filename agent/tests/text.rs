@@ -2,8 +2,8 @@
 
 mod corridor;
 
-use agent::chat::{self, Place};
-use agent::tokenizer::{AGENT, BEGIN, END, Tokenizer};
+use agent::text::chat::{self, Place};
+use agent::text::tokenizer::{AGENT, BEGIN, END, Tokenizer};
 use corridor::tokenizer;
 use proptest::prelude::*;
 use std::sync::LazyLock;

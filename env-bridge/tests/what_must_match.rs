@@ -1,4 +1,4 @@
-//! One small kitchen, and what the Python stack says in it: a test for each point where an engine could go astray.
+//! One small kitchen, and what the Python stack says in it: a test for each point where an engine could go perturbed.
 //! Every expected text was printed by TextWorld 1.7.0 with ALFWorld's demangler from these very files.
 
 use env_bridge::{NativeEnvironment, NativeWorld};

@@ -19,5 +19,5 @@ pub use suite::{Suite, SuiteError};
 pub use task::{Split, Task, TaskType};
 pub use text_version::TextVersion;
 pub use trajectory::{
-    Candidate, Chooser, History, Outcome, Protocol, Search, Spent, Trajectory, Turn, WeightFormat,
+    Candidate, History, Outcome, Protocol, Scorer, Search, Spent, Trajectory, Turn, WeightFormat,
 };

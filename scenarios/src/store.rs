@@ -261,7 +261,7 @@ mod tests {
                 logprobs: vec![-0.5],
                 sampling_logprobs: Vec::new(),
                 action: Some("look".into()),
-                astray: false,
+                perturbed: false,
                 value: None,
                 after_value: None,
                 candidates: Vec::new(),

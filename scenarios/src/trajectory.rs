@@ -47,7 +47,7 @@ impl Outcome {
 pub struct Candidate {
     /// What was sampled, without the end-of-turn token.
     pub completion: String,
-    /// What it was chosen by, higher is better: see [`Chooser`].
+    /// What it was chosen by, higher is better: see [`Scorer`].
     pub score: f32,
     /// How many of the K samples said this.
     #[serde(default = "one", skip_serializing_if = "is_one")]
@@ -66,11 +66,11 @@ pub struct Candidate {
 /// What the best of K candidates is chosen by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Chooser {
+pub enum Scorer {
     /// U: the value network just after the candidate.
     #[default]
     AfterValue,
-    /// U + β ln π with β = [`Chooser::BETA`]: the likeliest command of the policy improved by U, π exp(U/β). A value network
+    /// U + β ln π with β = [`Scorer::BETA`]: the likeliest command of the policy improved by U, π exp(U/β). A value network
     /// whose errors are larger than what tells candidates apart is led to rare ones by U alone.
     SoftValue,
     /// The implicit advantage ln π − ln π_ref, which β would only scale.
@@ -79,11 +79,11 @@ pub enum Chooser {
     Logprob,
     /// A draw that looks at nothing: what more samples alone are worth.
     Random,
-    /// How near to the goal the candidate leads, by the world's own state: what the best chooser could reach. It cheats.
+    /// How near to the goal the candidate leads, by the world's own state: what the best scorer could reach. It cheats.
     Oracle,
 }
 
-impl Chooser {
+impl Scorer {
     /// All of them.
     pub const ALL: [Self; 6] = [
         Self::AfterValue,
@@ -93,7 +93,7 @@ impl Chooser {
         Self::Random,
         Self::Oracle,
     ];
-    /// Reward per nat of [`Chooser::SoftValue`]: that of the lessons' recipes.
+    /// Reward per nat of [`Scorer::SoftValue`]: that of the lessons' recipes.
     pub const BETA: f32 = 0.1;
 
     /// As it is written in flags and logs.
@@ -110,11 +110,11 @@ impl Chooser {
     }
 }
 
-impl FromStr for Chooser {
+impl FromStr for Scorer {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|chooser| chooser.name() == name);
+        let found = Self::ALL.into_iter().find(|scorer| scorer.name() == name);
         found.ok_or_else(|| {
             format!(
                 "`{name}` is none of after_value, soft_value, log_ratio, logprob, random and oracle"
@@ -190,9 +190,9 @@ pub struct Turn {
     pub sampling_logprobs: Vec<f32>,
     /// The command in the completion; `None` when it was malformed.
     pub action: Option<String>,
-    /// Whether the expert wrote it to go astray, so as to show the way back: nobody is to imitate it.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub astray: bool,
+    /// Whether the expert wrote it to go perturbed, so as to show the way back: nobody is to imitate it.
+    #[serde(default, alias = "astray", skip_serializing_if = "is_default")]
+    pub perturbed: bool,
     /// V just before the completion, reward units, when a value network looked on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<f32>,
@@ -387,8 +387,8 @@ pub struct Protocol {
     /// K: candidates a turn, the best acted on.
     pub best_of: usize,
     /// What the best of K is chosen by; says nothing where K is 1.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub chosen_by: Chooser,
+    #[serde(default, alias = "chosen_by", skip_serializing_if = "is_default")]
+    pub scorer: Scorer,
     /// Hash of the weights of the reference policy that looks on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
@@ -423,7 +423,7 @@ impl Default for Protocol {
             stop: Vec::new(),
             weights: WeightFormat::Exact,
             best_of: 1,
-            chosen_by: Chooser::default(),
+            scorer: Scorer::default(),
             reference: None,
             search: None,
             admissible_shown: false,

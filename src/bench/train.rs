@@ -1,15 +1,15 @@
-//! `hearth bench train`: how fast lessons learn on the CPU, and in how much memory, beside PyTorch with the same weights,
+//! `hearth bench train`: how fast jobs learn on the CPU, and in how much memory, beside PyTorch with the same weights,
 //! batch, losses and optimizer, and as a share of what the machine could compute at most.
 //!
 //! Hearth's side is `hearth train` in a process of its own, so what is measured is what users run.
 
 use crate::scratch::Scratch;
 use crate::ui;
-use agent::config::DecoderConfig;
-use agent::limits::Limits;
-use agent::model::Model;
-use agent::player::ExpertPolicy;
-use agent::weights::Weights;
+use agent::inference::limits::Limits;
+use agent::model::config::DecoderConfig;
+use agent::model::folder::Model;
+use agent::model::weights::Weights;
+use agent::policy::ExpertPolicy;
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum, ValueHint};
 use scenarios::household::{self, GenerateOptions, Size};
@@ -21,8 +21,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 use trainer::TrainerError;
-use trainer::course::{fresh, tokenize_texts};
-use trainer::recipe::{Algorithm, Data, LessonRecipe, Recipe, Start};
+use trainer::pipeline::recipe::{Algorithm, DataSource, Recipe, StartFrom, TrainConfig};
+use trainer::pipeline::run::{fresh, tokenize_texts};
 
 /// The peer's script; it runs under a Python of the user's that has PyTorch.
 const PEER: &str = include_str!("train_peer.py");
@@ -41,7 +41,7 @@ pub(crate) struct BenchTrain {
     shape: Shape,
     /// Lessons of the quickstart's recipe, with commas between: sft, oreo
     #[arg(long, value_delimiter = ',', default_value = "sft,oreo")]
-    lessons: Vec<String>,
+    jobs: Vec<String>,
     /// Trajectories in an update [default: the recipe's; 2 for SmolLM2's shape]
     #[arg(long)]
     batch: Option<usize>,
@@ -65,17 +65,17 @@ enum Shape {
     Smollm2,
 }
 
-/// A lesson's speed, beside the peer or alone.
+/// A job's speed, beside the peer or alone.
 #[derive(Debug, Serialize)]
 struct Row {
-    /// The lesson.
+    /// The job.
     what: String,
     model: String,
     /// Trajectories in an update.
     batch: usize,
     /// Tokens in an update.
     tokens: usize,
-    /// Tokens a second: those of the trajectories, through however many networks the lesson has.
+    /// Tokens a second: those of the trajectories, through however many networks the job has.
     ours: f64,
     peer: Option<f64>,
     peer_name: Option<String>,
@@ -84,7 +84,7 @@ struct Row {
     memory_mib: Option<u64>,
     peer_memory_mib: Option<u64>,
     memory_ratio: Option<f64>,
-    /// Operations of matrix products that the lesson needs, of what the machine could do in that time.
+    /// Operations of matrix products that the job needs, of what the machine could do in that time.
     share_of_peak: f64,
     /// The largest difference of a loss between the two sides, as a share: at the first update, and at any.
     first_loss_off: Option<f64>,
@@ -99,7 +99,7 @@ struct Report {
     rows: Vec<Row>,
 }
 
-/// What a lesson did by itself.
+/// What a job did by itself.
 struct Ours {
     seconds: f64,
     losses: Vec<Losses>,
@@ -138,7 +138,7 @@ impl BenchTrain {
         let (threads, peak) = (limits.threads, limits.flop_per_s / 1e9);
         eprintln!("{threads} threads, {peak:.0} GFLOP/s");
         let mut rows = Vec::new();
-        for name in &self.lessons {
+        for name in &self.jobs {
             rows.push(self.row(name, limits)?);
         }
         let report = Report {
@@ -156,10 +156,8 @@ impl BenchTrain {
 
     fn row(&self, name: &str, limits: Limits) -> anyhow::Result<Row> {
         let scratch = Scratch::new();
-        let lesson = self.lesson(name)?;
-        let (model, batch) = self
-            .shape
-            .material(lesson.optimizer.batch, scratch.path())?;
+        let job = self.job(name)?;
+        let (model, batch) = self.shape.material(job.optimizer.batch, scratch.path())?;
         let tokens: usize = batch.iter().map(Trajectory::tokens).sum();
         eprintln!(
             "{name}: {} trajectories, {tokens} tokens an update",
@@ -168,7 +166,7 @@ impl BenchTrain {
         let folder = scratch.path().join("model");
         model.save(&folder).map_err(TrainerError::from)?;
         let material = Material {
-            lesson: &lesson,
+            job: &job,
             batch: &batch,
             scratch: scratch.path(),
             threads: limits.threads,
@@ -207,35 +205,38 @@ impl BenchTrain {
             memory_mib: ours.memory_mib,
             peer_memory_mib: peer.as_ref().map(|peer| peer.memory_mib),
             memory_ratio: memory,
-            share_of_peak: operations(&model.config, &batch, &lesson.algorithm)
+            share_of_peak: operations(&model.config, &batch, &job.algorithm)
                 / (ours.seconds * limits.flop_per_s),
             first_loss_off: offs.map(|[first, _]| first),
             loss_off: offs.map(|[_, all]| all),
         })
     }
 
-    /// The quickstart's lesson of that name, for one batch again and again; no update leaves the policy still.
-    fn lesson(&self, name: &str) -> anyhow::Result<LessonRecipe> {
-        let known = Recipe::quickstart().lessons;
+    /// The quickstart's job of that name, for one batch again and again; no update leaves the policy still.
+    fn job(&self, name: &str) -> anyhow::Result<TrainConfig> {
+        let known = Recipe::quickstart().jobs;
         let found = known
             .into_iter()
-            .find(|lesson| lesson.name == name && ["sft", "oreo"].contains(&name));
-        let Some(mut lesson) = found else {
-            return Err(ui::WrongUse(format!("--lessons {name}: there are sft and oreo")).into());
+            .find(|job| job.name == name && ["sft", "oreo"].contains(&name));
+        let Some(mut job) = found else {
+            return Err(ui::WrongUse(format!("--jobs {name}: there are sft and oreo")).into());
         };
-        (lesson.from, lesson.data) = (Start::Collector, vec![Data::Demonstrations]);
-        lesson.optimizer.updates = usize::try_from(self.updates)?;
-        lesson.optimizer.batch = self.batch.unwrap_or(match self.shape {
-            Shape::Quickstart => lesson.optimizer.batch,
+        (job.from, job.data) = (StartFrom::Collector, vec![DataSource::Demonstrations]);
+        job.optimizer.updates = usize::try_from(self.updates)?;
+        job.optimizer.batch = self.batch.unwrap_or(match self.shape {
+            Shape::Quickstart => job.optimizer.batch,
             Shape::Smollm2 => 2,
         });
-        if lesson.optimizer.batch == 0 {
+        if job.optimizer.batch == 0 {
             return Err(ui::WrongUse("--batch starts at 1".into()).into());
         }
-        if let Algorithm::Oreo { value_warmup, .. } = &mut lesson.algorithm {
-            *value_warmup = 0.0;
+        if let Algorithm::Oreo {
+            critic_only_share, ..
+        } = &mut job.algorithm
+        {
+            *critic_only_share = 0.0;
         }
-        Ok(lesson)
+        Ok(job)
     }
 }
 
@@ -264,11 +265,11 @@ impl Shape {
         let recipe = Recipe::quickstart();
         let protocol: Protocol = recipe.protocol.protocol(recipe.model.context, 0.0, 1);
         let slips = match self {
-            Self::Quickstart => recipe.demonstrations.slips,
+            Self::Quickstart => recipe.demonstrations.expert_noise,
             Self::Smollm2 => 0.5, // longer texts
         };
-        let expert = ExpertPolicy { slips };
-        let mut played = super::mind::demonstrations(&expert, &tasks, &protocol);
+        let expert = ExpertPolicy { noise: slips };
+        let mut played = super::inference::demonstrations(&expert, &tasks, &protocol);
         let mut model = fresh(&recipe.model, &played, 1)?;
         if self == Self::Smollm2 {
             model.config = DecoderConfig {
@@ -336,7 +337,7 @@ fn operations(config: &DecoderConfig, batch: &[Trajectory], algorithm: &Algorith
 
 /// What both sides are given; the model lies in the scratch folder.
 struct Material<'a> {
-    lesson: &'a LessonRecipe,
+    job: &'a TrainConfig,
     batch: &'a [Trajectory],
     scratch: &'a Path,
     threads: usize,
@@ -346,13 +347,13 @@ impl Material<'_> {
     /// `hearth train` on the batch.
     fn ours(&self) -> anyhow::Result<Ours> {
         let [file, data, model, out] =
-            ["lesson.toml", "batch.jsonl", "model", "out"].map(|name| self.scratch.join(name));
+            ["job.toml", "batch.jsonl", "model", "out"].map(|name| self.scratch.join(name));
         if out.exists() {
             std::fs::remove_dir_all(&out)
                 .with_context(|| format!("cannot remove {}", out.display()))?;
         } else {
-            let lesson = toml::to_string(self.lesson)?;
-            std::fs::write(&file, lesson)
+            let job = toml::to_string(self.job)?;
+            std::fs::write(&file, job)
                 .with_context(|| format!("cannot write {}", file.display()))?;
             let (mut store, _) = Store::open(&data)?;
             self.batch
@@ -471,7 +472,7 @@ fn ask(
     waiting: &str,
 ) -> anyhow::Result<String> {
     let Material {
-        lesson,
+        job,
         batch,
         scratch,
         threads,
@@ -485,9 +486,9 @@ fn ask(
                 .collect()
         })
         .collect();
-    let optimizer = &lesson.optimizer;
-    let mut job = serde_json::json!({
-        "lesson": lesson.name, "batch": turns, "returns": batch.iter().map(Trajectory::reward).collect::<Vec<_>>(),
+    let optimizer = &job.optimizer;
+    let mut order = serde_json::json!({
+        "job": job.name, "batch": turns, "returns": batch.iter().map(Trajectory::reward).collect::<Vec<_>>(),
         "updates": optimizer.updates, "learning_rate": optimizer.learning_rate, "warmup": optimizer.warmup,
         "clip": optimizer.clip, "weight_decay": optimizer.weight_decay, "betas": optimizer.betas,
         "part_tokens": part_tokens,
@@ -497,14 +498,14 @@ fn ask(
         alpha,
         value_learning_rate,
         ..
-    } = lesson.algorithm
+    } = job.algorithm
     {
-        job["beta"] = beta.into();
-        job["alpha"] = alpha.into();
-        job["value_learning_rate"] = value_learning_rate.into();
+        order["beta"] = beta.into();
+        order["alpha"] = alpha.into();
+        order["value_learning_rate"] = value_learning_rate.into();
     }
     let file = scratch.join("job.json");
-    std::fs::write(&file, job.to_string())
+    std::fs::write(&file, order.to_string())
         .with_context(|| format!("cannot write {}", file.display()))?;
     let mut command = Command::new(python);
     command
@@ -574,7 +575,7 @@ fn print(report: &Report) {
         })
         .collect();
     let header = [
-        "lesson",
+        "job",
         "batch",
         "tokens",
         "tokens/s",

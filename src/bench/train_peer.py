@@ -3,7 +3,7 @@ in plain torch. One JSON object on stdout; everything else goes to stderr.
 
     train_peer.py --folder HF --job JOB.json --threads 2                             (needs: torch, safetensors)
 
-JOB.json holds `lesson` ("sft" or "oreo"), `batch` (trajectories: a list of turns [observation ids, completion ids]),
+JOB.json holds `job` ("sft" or "oreo"), `batch` (trajectories: a list of turns [observation ids, completion ids]),
 `returns`, and the recipe's numbers. Eager f32, attention by scaled_dot_product_attention, AdamW fused, logits only where a
 loss looks at them. The batch is sorted by length and cut into parts of at most so many tokens, padding included, whose
 gradients are added, as hearth does. With several `part_tokens` in the job each is tried, and the seconds and the
@@ -216,7 +216,7 @@ def learn(job, config, weights, batch, updates):
 
     policy = decoder()
     adam = optimizer(policy, job)
-    is_oreo = job["lesson"] == "oreo"
+    is_oreo = job["job"] == "oreo"
     if is_oreo:
         reference, value = decoder().requires_grad_(False), Value(config)
         value.trunk.load_state_dict(policy.state_dict())

@@ -3,13 +3,17 @@
 //! Colours are the constants below: the page gives them other values in the dark by their names, and so do the names of
 //! `report.css`. Knows nothing of runs, only names and numbers.
 
-use anyhow::{Context, anyhow};
+#[cfg(feature = "png")]
+use anyhow::Context;
+use anyhow::anyhow;
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
+#[cfg(feature = "png")]
 use resvg::{tiny_skia, usvg};
+#[cfg(feature = "png")]
 use std::sync::Arc;
 
 const INK: RGBColor = RGBColor(0x1c, 0x23, 0x2b);
@@ -38,16 +42,16 @@ const LEGEND_ROW: i32 = 17;
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// One set of axes.
-pub(super) struct Panel {
-    pub(super) title: String,
-    pub(super) across: Across,
+pub(crate) struct Panel {
+    pub(crate) title: String,
+    pub(crate) across: Across,
     /// Name of the upright axis.
-    pub(super) up: String,
-    pub(super) series: Vec<Series>,
+    pub(crate) up: String,
+    pub(crate) series: Vec<Series>,
 }
 
 /// What lies along the level axis.
-pub(super) enum Across {
+pub(crate) enum Across {
     /// Numbers.
     Numbers(&'static str),
     /// One place for each of these; a series' x counts from 0.
@@ -55,30 +59,30 @@ pub(super) enum Across {
 }
 
 /// One line.
-pub(super) struct Series {
-    pub(super) name: String,
-    pub(super) points: Vec<Point>,
+pub(crate) struct Series {
+    pub(crate) name: String,
+    pub(crate) points: Vec<Point>,
 }
 
 /// A point of a line, perhaps with an interval.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Point {
-    pub(super) x: f64,
-    pub(super) y: f64,
-    pub(super) interval: Option<(f64, f64)>,
+pub(crate) struct Point {
+    pub(crate) x: f64,
+    pub(crate) y: f64,
+    pub(crate) interval: Option<(f64, f64)>,
 }
 
 /// A line of a table of rates: what it is called, and one dot for each of the columns.
-pub(super) struct DotRow {
-    pub(super) name: String,
+pub(crate) struct DotRow {
+    pub(crate) name: String,
     /// Which colour.
-    pub(super) group: usize,
+    pub(crate) group: usize,
     /// Rate and interval in percent.
-    pub(super) dots: Vec<Option<(f64, f64, f64)>>,
+    pub(crate) dots: Vec<Option<(f64, f64, f64)>>,
 }
 
 /// Panels side by side, so many in a row, each of so many pixels; those of places have one upright axis.
-pub(super) fn lines(
+pub(crate) fn lines(
     panels: &[Panel],
     columns: usize,
     (width, height): (u32, u32),
@@ -103,7 +107,7 @@ pub(super) fn lines(
 }
 
 /// One row a policy, one column a split, a dot with its interval in each.
-pub(super) fn dots(
+pub(crate) fn dots(
     columns: &[String],
     groups: &[String],
     rows: &[DotRow],
@@ -135,7 +139,8 @@ pub(super) fn dots(
 }
 
 /// An SVG as a PNG of twice its size in pixels.
-pub(super) fn png(svg: &str) -> anyhow::Result<Vec<u8>> {
+#[cfg(feature = "png")]
+pub(crate) fn png(svg: &str) -> anyhow::Result<Vec<u8>> {
     const SCALE: f32 = 2.0;
     let mut fonts = usvg::fontdb::Database::new();
     fonts.load_font_source(usvg::fontdb::Source::Binary(Arc::new(
@@ -479,6 +484,7 @@ fn short(number: f64) -> String {
 mod tests {
     use super::*;
 
+    #[cfg(feature = "png")]
     fn dark_pixels(svg: &str) -> usize {
         let pixels = tiny_skia::Pixmap::decode_png(&png(svg).unwrap()).unwrap();
         pixels
@@ -490,6 +496,7 @@ mod tests {
 
     /// Half of the systems that run this have no font of their own.
     #[test]
+    #[cfg(feature = "png")]
     fn text_is_drawn_without_a_font_of_the_system() {
         let label = |words: &str| {
             let name = |root: &Area<'_>| {

@@ -5,71 +5,71 @@ use super::pack::{Packed, PackedStore, Played};
 use crate::ui::WrongUse;
 use anyhow::Context;
 use scenarios::store::Store;
-use scenarios::{Chooser, Protocol, Search, Split, Trajectory};
+use scenarios::{Protocol, Scorer, Search, Split, Trajectory};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use trainer::evaluate::{self, Row, read_csv};
-use trainer::shard::whole_of;
-use trainer::stage::ASIDE;
-use trainer::steps::is_shown;
+use trainer::measure::evaluate::{self, Row, read_csv};
+use trainer::pipeline::manifest::ASIDE;
+use trainer::pipeline::shard::whole_of;
+use trainer::pipeline::stages::is_shown;
 
 /// A run or an evaluation, read.
-pub(super) struct Found {
+pub(crate) struct Found {
     /// What it is called.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// Seed, suite, code and the like, as `run.json` or `eval.json` tells them.
-    pub(super) facts: Vec<(String, String)>,
-    pub(super) recipe: Option<String>,
+    pub(crate) facts: Vec<(String, String)>,
+    pub(crate) recipe: Option<String>,
     /// The table.
-    pub(super) rows: Vec<Row>,
+    pub(crate) rows: Vec<Row>,
     /// Where the table stands; `None` when it was counted from the stores.
-    pub(super) table: Option<String>,
+    pub(crate) table: Option<String>,
     /// How the episodes of the table were played, where `eval.json` tells.
     table_protocols: Vec<String>,
     /// How each kind of episode was played, each line once.
-    pub(super) protocols: Vec<(String, String)>,
-    pub(super) lessons: Vec<Lesson>,
-    pub(super) labs: Vec<Lab>,
-    pub(super) packed: Packed,
+    pub(crate) protocols: Vec<(String, String)>,
+    pub(crate) jobs: Vec<Lesson>,
+    pub(crate) labs: Vec<Sweep>,
+    pub(crate) packed: Packed,
     /// What the user should read.
-    pub(super) notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
-/// The updates of one lesson.
-pub(super) struct Lesson {
-    pub(super) iteration: Option<usize>,
-    pub(super) name: String,
+/// The updates of one job.
+pub(crate) struct Lesson {
+    pub(crate) iteration: Option<usize>,
+    pub(crate) name: String,
     /// By the column of `metrics.csv`; `None` where a cell is empty or no number.
-    pub(super) columns: BTreeMap<String, Vec<Option<f64>>>,
+    pub(crate) columns: BTreeMap<String, Vec<Option<f64>>>,
 }
 
 /// One `lab.csv`: best-of-K by what it is chosen by.
-pub(super) struct Lab {
-    pub(super) file: String,
-    pub(super) rows: Vec<LabRow>,
+pub(crate) struct Sweep {
+    pub(crate) file: String,
+    pub(crate) rows: Vec<SweepRow>,
 }
 
 /// The columns of `lab.csv` that a curve needs.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct LabRow {
+pub(crate) struct SweepRow {
     #[serde(default)]
-    pub(super) policy: Option<String>,
+    pub(crate) policy: Option<String>,
     #[serde(alias = "score")]
-    pub(super) chosen_by: String,
-    pub(super) k: usize,
-    pub(super) split: Split,
-    pub(super) n: usize,
-    pub(super) success_rate: f64,
-    pub(super) low: f64,
-    pub(super) high: f64,
+    pub(crate) scorer: String,
+    pub(crate) k: usize,
+    pub(crate) split: Split,
+    pub(crate) n: usize,
+    pub(crate) success_rate: f64,
+    pub(crate) low: f64,
+    pub(crate) high: f64,
 }
 
 /// Everything a report tells of `run`.
-pub(super) fn gather(
+pub(crate) fn gather(
     run: &Path,
     with_rollouts: bool,
     games: Option<usize>,
@@ -102,7 +102,7 @@ pub(super) fn gather(
         table: table.map(|file| shown(file)),
         table_protocols: Vec::new(),
         protocols: Vec::new(),
-        lessons: lessons(run, &files, recipe.as_deref())?,
+        jobs: jobs(run, &files, recipe.as_deref())?,
         recipe,
         labs: labs(run, &files)?,
         packed: Packed::default(),
@@ -221,7 +221,7 @@ impl Found {
             title: title(&name, &how),
             policy,
             k: first.protocol.best_of,
-            score: score(first.protocol.chosen_by),
+            score: score(first.protocol.scorer),
             file: shown(&store.file),
             protocol,
         };
@@ -251,7 +251,7 @@ impl Found {
 
     /// The store behind a row of the table: where several are of one policy and K, the one that was played as `eval.json`
     /// says.
-    pub(super) fn store_of(&self, row: &Row) -> Option<&PackedStore> {
+    pub(crate) fn store_of(&self, row: &Row) -> Option<&PackedStore> {
         let is_of =
             |store: &&PackedStore| store.played.policy == row.policy && store.played.k == row.k;
         let mut stores = self.packed.stores().iter().filter(is_of);
@@ -260,7 +260,7 @@ impl Found {
     }
 
     /// What the page calls the policy of a row.
-    pub(super) fn row_title(&self, row: &Row) -> String {
+    pub(crate) fn row_title(&self, row: &Row) -> String {
         self.store_of(row).map_or_else(
             || title(&row.policy, &how_many(row.k)),
             |store| store.played.title.clone(),
@@ -364,7 +364,7 @@ fn stores(run: &Path, files: &[PathBuf], with_rollouts: bool) -> anyhow::Result<
         let is_in_eval = file
             .parent()
             .is_some_and(|folder| folder.file_name().is_some_and(|name| name == "eval"));
-        let is_learned = !is_in_eval && (name == "rollouts" || is_shown(&name)); // a lesson may be called `guided`
+        let is_learned = !is_in_eval && (name == "rollouts" || is_shown(&name)); // a job may be called `guided`
         let kind = if is_learned {
             Kind::Learned
         } else {
@@ -410,23 +410,22 @@ fn begins_with_a_trajectory(path: &Path) -> anyhow::Result<bool> {
         .is_ok_and(|value| value["game_hash"].is_string() && value["turns"].is_array()))
 }
 
-/// The lessons that left metrics: by iteration, in the recipe's order.
-fn lessons(run: &Path, files: &[PathBuf], recipe: Option<&str>) -> anyhow::Result<Vec<Lesson>> {
+/// The jobs that left metrics: by iteration, in the recipe's order.
+fn jobs(run: &Path, files: &[PathBuf], recipe: Option<&str>) -> anyhow::Result<Vec<Lesson>> {
     let named = |recipe: toml::Table| -> Option<Vec<String>> {
-        let lessons = recipe.get("lesson")?.as_array()?.iter();
-        lessons
-            .map(|lesson| Some(lesson.get("name")?.as_str()?.to_string()))
+        let jobs = recipe.get("job")?.as_array()?.iter();
+        jobs.map(|job| Some(job.get("name")?.as_str()?.to_string()))
             .collect()
     };
     let order = recipe
         .and_then(|text| text.parse().ok())
         .and_then(named)
         .unwrap_or_default();
-    let mut lessons = Vec::new();
+    let mut jobs = Vec::new();
     for file in files.iter().filter(|file| is_named(file, "metrics.csv")) {
         let folder = file.parent().filter(|folder| *folder != Path::new(""));
         let name = folder.map_or_else(|| folder_name(run), folder_name);
-        lessons.push(Lesson {
+        jobs.push(Lesson {
             iteration: iteration(file),
             name,
             columns: columns(&run.join(file))?,
@@ -438,8 +437,8 @@ fn lessons(run: &Path, files: &[PathBuf], recipe: Option<&str>) -> anyhow::Resul
             .position(|other| other == name)
             .unwrap_or(order.len())
     };
-    lessons.sort_by_key(|lesson| (lesson.iteration, place(&lesson.name)));
-    Ok(lessons)
+    jobs.sort_by_key(|job| (job.iteration, place(&job.name)));
+    Ok(jobs)
 }
 
 /// The iteration whose folder a file lies in.
@@ -464,12 +463,12 @@ fn columns(path: &Path) -> anyhow::Result<BTreeMap<String, Vec<Option<f64>>>> {
     Ok(columns)
 }
 
-fn labs(run: &Path, files: &[PathBuf]) -> anyhow::Result<Vec<Lab>> {
+fn labs(run: &Path, files: &[PathBuf]) -> anyhow::Result<Vec<Sweep>> {
     let read = |file: &PathBuf| {
         let path = run.join(file);
         let mut reader = csv::Reader::from_path(&path).map_err(|e| damaged(&path, e))?;
-        let rows: Result<Vec<LabRow>, _> = reader.deserialize().collect();
-        Ok(Lab {
+        let rows: Result<Vec<SweepRow>, _> = reader.deserialize().collect();
+        Ok(Sweep {
             file: shown(file),
             rows: rows.map_err(|e| damaged(&path, e))?,
         })
@@ -486,8 +485,8 @@ fn how(protocol: &Protocol) -> String {
     match (protocol.best_of, protocol.temperature) {
         (1, 0.0) => String::new(),
         (1, temperature) => format!("temperature {temperature}"),
-        (k, _) if protocol.chosen_by == Chooser::default() => how_many(k),
-        (k, _) => format!("{} by {}", how_many(k), protocol.chosen_by.name()),
+        (k, _) if protocol.scorer == Scorer::default() => how_many(k),
+        (k, _) => format!("{} by {}", how_many(k), protocol.scorer.name()),
     }
 }
 
@@ -501,19 +500,19 @@ fn search(protocol: &Protocol) -> String {
 }
 
 /// What candidates are chosen by, as the page calls it.
-fn score(chooser: Chooser) -> &'static str {
-    match chooser {
-        Chooser::AfterValue => "U",
-        Chooser::SoftValue => "U + β ln π",
-        Chooser::LogRatio => "ρ",
-        Chooser::Logprob => "ln π",
-        Chooser::Random => "random",
-        Chooser::Oracle => "oracle",
+fn score(scorer: Scorer) -> &'static str {
+    match scorer {
+        Scorer::AfterValue => "U",
+        Scorer::SoftValue => "U + β ln π",
+        Scorer::LogRatio => "ρ",
+        Scorer::Logprob => "ln π",
+        Scorer::Random => "random",
+        Scorer::Oracle => "oracle",
     }
 }
 
 /// How completions come about, where only K is known.
-pub(super) fn how_many(k: usize) -> String {
+pub(crate) fn how_many(k: usize) -> String {
     if k == 1 {
         String::new()
     } else {
@@ -522,7 +521,7 @@ pub(super) fn how_many(k: usize) -> String {
 }
 
 /// A policy with how it was played.
-pub(super) fn title(policy: &str, how: &str) -> String {
+pub(crate) fn title(policy: &str, how: &str) -> String {
     if how.is_empty() {
         policy.into()
     } else {
@@ -589,7 +588,7 @@ mod tests {
             ..sampled.clone()
         };
         let by_logprob = Protocol {
-            chosen_by: Chooser::Logprob,
+            scorer: Scorer::Logprob,
             ..best.clone()
         };
         let said =

@@ -18,7 +18,7 @@ use std::collections::{BTreeSet, HashMap};
 
 /// Everything that the page's script reads.
 #[derive(Default, Serialize)]
-pub(super) struct Packed {
+pub(crate) struct Packed {
     texts: Vec<String>,
     stores: Vec<PackedStore>,
     games: Vec<Game>,
@@ -31,25 +31,25 @@ pub(super) struct Packed {
 
 /// What the episodes of one store have in common.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Played {
+pub(crate) struct Played {
     /// The policy with how it was played.
-    pub(super) title: String,
-    pub(super) policy: String,
-    pub(super) k: usize,
+    pub(crate) title: String,
+    pub(crate) policy: String,
+    pub(crate) k: usize,
     /// What a candidate's score is.
-    pub(super) score: &'static str,
-    pub(super) file: String,
-    pub(super) protocol: String,
+    pub(crate) score: &'static str,
+    pub(crate) file: String,
+    pub(crate) protocol: String,
 }
 
 /// A store with its counts.
 #[derive(Serialize)]
-pub(super) struct PackedStore {
+pub(crate) struct PackedStore {
     #[serde(flatten)]
-    pub(super) played: Played,
-    pub(super) episodes: usize,
+    pub(crate) played: Played,
+    pub(crate) episodes: usize,
     /// Those that can be looked at.
-    pub(super) kept: usize,
+    pub(crate) kept: usize,
 }
 
 #[derive(Serialize)]
@@ -67,12 +67,12 @@ enum Cell {
 }
 
 impl Packed {
-    pub(super) fn stores(&self) -> &[PackedStore] {
+    pub(crate) fn stores(&self) -> &[PackedStore] {
         &self.stores
     }
 
     /// Adds a store; where only so many of its games shall be shown, those with the smallest hashes.
-    pub(super) fn add(
+    pub(crate) fn add(
         &mut self,
         played: Played,
         trajectories: &[Trajectory],
@@ -98,7 +98,7 @@ impl Packed {
     }
 
     /// As JSON that may stand in a `script` element: no markup begins in it, whatever a world or a server has said.
-    pub(super) fn json(&self) -> serde_json::Result<String> {
+    pub(crate) fn json(&self) -> serde_json::Result<String> {
         let text = serde_json::to_string(self)?;
         Ok(text
             .replace('<', "\\u003c")

@@ -11,7 +11,7 @@ use minijinja::{Environment, UndefinedBehavior, Value, context};
 use scenarios::TaskType;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use trainer::evaluate::Row;
+use trainer::measure::evaluate::Row;
 
 const TEMPLATE: &str = include_str!("report.html");
 const STYLE: &str = include_str!("report.css");
@@ -58,7 +58,7 @@ struct Shown {
 }
 
 /// The whole file.
-pub(super) fn page(found: &Found, figures: &[Figure]) -> anyhow::Result<String> {
+pub(crate) fn page(found: &Found, figures: &[Figure]) -> anyhow::Result<String> {
     let stores = found.packed.stores();
     let (kept, all) = stores.iter().fold((0, 0), |(kept, all), store| {
         (kept + store.kept, all + store.episodes)
@@ -81,7 +81,7 @@ pub(super) fn page(found: &Found, figures: &[Figure]) -> anyhow::Result<String> 
         learning => shown(figures, About::Learning),
         episodes => kept,
         left_out => all - kept,
-        code => crate::run::CODE,
+        code => crate::commands::train::pipeline::CODE,
         style => Value::from_safe_string(STYLE.into()),
         script => Value::from_safe_string(SCRIPT.into()),
         script_hash => Base64Display::new(&Sha256::digest(SCRIPT), &STANDARD).to_string(),

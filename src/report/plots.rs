@@ -1,23 +1,23 @@
-//! Which plots a run has: success with intervals, learning curves of each lesson, best-of-K curves, success by iteration.
+//! Which plots a run has: success with intervals, learning curves of each job, best-of-K curves, success by iteration.
 
 use super::chart::{self, Across, DotRow, Panel, Point, Series};
-use super::gather::{Found, Lab, LabRow, Lesson};
+use super::gather::{Found, Lesson, Sweep, SweepRow};
 use scenarios::Split;
-use trainer::evaluate::{Interval, Row};
+use trainer::measure::evaluate::{Interval, Row};
 
 /// A plot with the words around it.
-pub(super) struct Figure {
+pub(crate) struct Figure {
     /// The name of its file, without an ending.
-    pub(super) file: String,
-    pub(super) title: String,
-    pub(super) caption: String,
-    pub(super) about: About,
-    pub(super) svg: String,
+    pub(crate) file: String,
+    pub(crate) title: String,
+    pub(crate) caption: String,
+    pub(crate) about: About,
+    pub(crate) svg: String,
 }
 
 /// Where in the page a figure belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum About {
+pub(crate) enum About {
     Success,
     Learning,
 }
@@ -25,7 +25,7 @@ pub(super) enum About {
 /// Most points of a learning curve.
 const POINTS: usize = 120;
 
-/// What is drawn of a lesson: title, and columns of `metrics.csv` in one panel.
+/// What is drawn of a job: title, and columns of `metrics.csv` in one panel.
 const LEARNING: [(&str, &[&str]); 7] = [
     ("policy loss", &["loss/policy", "loss/held_out"]),
     ("value loss", &["loss/value", "loss/after_value"]),
@@ -43,7 +43,7 @@ const LEARNING: [(&str, &[&str]); 7] = [
 ];
 
 /// Every plot that there is something for.
-pub(super) fn figures(found: &Found) -> anyhow::Result<Vec<Figure>> {
+pub(crate) fn figures(found: &Found) -> anyhow::Result<Vec<Figure>> {
     let mut figures = Vec::new();
     let all: Vec<&Row> = found
         .rows
@@ -60,8 +60,8 @@ pub(super) fn figures(found: &Found) -> anyhow::Result<Vec<Figure>> {
     for (index, lab) in found.labs.iter().enumerate() {
         figures.push(lab_curves(lab, index, found.labs.len())?);
     }
-    for lesson in &found.lessons {
-        figures.extend(learning(lesson)?);
+    for job in &found.jobs {
+        figures.extend(learning(job)?);
     }
     Ok(figures)
 }
@@ -108,7 +108,7 @@ fn success(found: &Found, rows: &[&Row]) -> anyhow::Result<Figure> {
 }
 
 /// How the intervals of these rows were found.
-pub(super) fn intervals(rows: &[&Row]) -> String {
+pub(crate) fn intervals(rows: &[&Row]) -> String {
     let names: Vec<&str> = in_order(rows.iter().map(|row| row.interval))
         .into_iter()
         .map(Interval::name)
@@ -116,7 +116,7 @@ pub(super) fn intervals(rows: &[&Row]) -> String {
     format!("{} 95 % intervals", names.join(" or "))
 }
 
-/// A lesson of iteration i > 1 is called NAME-i in the table.
+/// A job of iteration i > 1 is called NAME-i in the table.
 fn lesson_and_iteration(policy: &str) -> (&str, usize) {
     let tail = policy
         .rsplit_once('-')
@@ -128,8 +128,8 @@ fn by_iteration(rows: &[&Row]) -> anyhow::Result<Option<Figure>> {
     let greedy: Vec<&&Row> = rows.iter().filter(|row| row.k == 1).collect();
     let names = in_order(greedy.iter().map(|row| row.policy.as_str()));
     let is_later = |name: &&str| {
-        let (lesson, iteration) = lesson_and_iteration(name);
-        iteration > 1 && names.contains(&lesson)
+        let (job, iteration) = lesson_and_iteration(name);
+        iteration > 1 && names.contains(&job)
     };
     let Some(last) = names
         .iter()
@@ -139,19 +139,19 @@ fn by_iteration(rows: &[&Row]) -> anyhow::Result<Option<Figure>> {
     else {
         return Ok(None);
     };
-    let lessons = in_order(
+    let jobs = in_order(
         names
             .iter()
             .filter(|name| is_later(name))
             .map(|name| lesson_and_iteration(name).0),
     );
     let places = (1..=last).map(|iteration| iteration.to_string()).collect();
-    let line = |lesson: &&str, split: Split| {
+    let line = |job: &&str, split: Split| {
         let points = (1..=last).filter_map(|iteration| {
             let name = if iteration == 1 {
-                (*lesson).to_string()
+                (*job).to_string()
             } else {
-                format!("{lesson}-{iteration}")
+                format!("{job}-{iteration}")
             };
             let row = greedy
                 .iter()
@@ -164,7 +164,7 @@ fn by_iteration(rows: &[&Row]) -> anyhow::Result<Option<Figure>> {
             ))
         });
         Series {
-            name: (*lesson).into(),
+            name: (*job).into(),
             points: points.collect(),
         }
     };
@@ -172,12 +172,12 @@ fn by_iteration(rows: &[&Row]) -> anyhow::Result<Option<Figure>> {
         &in_order(rows.iter().map(|row| row.split)),
         "iteration",
         places,
-        |split| lessons.iter().map(|lesson| line(lesson, split)).collect(),
+        |split| jobs.iter().map(|job| line(job, split)).collect(),
     );
     Ok(Some(Figure {
         file: "iterations".into(),
         title: "By iteration".into(),
-        caption: format!("success of each lesson at K = 1, {}", intervals(rows)),
+        caption: format!("success of each job at K = 1, {}", intervals(rows)),
         about: About::Success,
         svg: chart::lines(&panels, 2, (560, 300))?,
     }))
@@ -233,14 +233,14 @@ fn best_of_k(rows: &[&Row]) -> anyhow::Result<Option<Figure>> {
     }))
 }
 
-fn lab_curves(lab: &Lab, index: usize, labs: usize) -> anyhow::Result<Figure> {
+fn lab_curves(lab: &Sweep, index: usize, labs: usize) -> anyhow::Result<Figure> {
     let (ks, splits) = (
         sorted(lab.rows.iter().map(|row| row.k)),
         in_order(lab.rows.iter().map(|row| row.split)),
     );
-    let name = |row: &LabRow| match &row.policy {
-        Some(policy) => format!("{policy}, {}", row.chosen_by),
-        None => row.chosen_by.clone(),
+    let name = |row: &SweepRow| match &row.policy {
+        Some(policy) => format!("{policy}, {}", row.scorer),
+        None => row.scorer.clone(),
     };
     let names = in_order(lab.rows.iter().map(name));
     let curve = |name_of: &String, split: Split| {
@@ -248,7 +248,7 @@ fn lab_curves(lab: &Lab, index: usize, labs: usize) -> anyhow::Result<Figure> {
             .rows
             .iter()
             .filter(|row| name(row) == *name_of && row.split == split);
-        let point = |row: &LabRow| {
+        let point = |row: &SweepRow| {
             Some(rate(
                 place(row.k, &ks)?,
                 row.success_rate,
@@ -290,16 +290,12 @@ fn lab_curves(lab: &Lab, index: usize, labs: usize) -> anyhow::Result<Figure> {
     })
 }
 
-fn learning(lesson: &Lesson) -> anyhow::Result<Option<Figure>> {
-    let updates = lesson.columns.get("update").map_or(0, Vec::len);
+fn learning(job: &Lesson) -> anyhow::Result<Option<Figure>> {
+    let updates = job.columns.get("update").map_or(0, Vec::len);
     let each = updates.div_ceil(POINTS).max(1);
     let panel = |(title, columns): &(&str, &[&str])| {
         let line = |column: &&str| {
-            let points = means(
-                lesson.columns.get("update")?,
-                lesson.columns.get(*column)?,
-                each,
-            );
+            let points = means(job.columns.get("update")?, job.columns.get(*column)?, each);
             let name = column
                 .split('/')
                 .next_back()
@@ -320,10 +316,10 @@ fn learning(lesson: &Lesson) -> anyhow::Result<Option<Figure>> {
     if panels.is_empty() {
         return Ok(None);
     }
-    let folder = lesson
+    let folder = job
         .iteration
         .map_or(String::new(), |iteration| format!("{iteration}-"));
-    let round = lesson
+    let round = job
         .iteration
         .filter(|iteration| *iteration > 1)
         .map_or(String::new(), |i| format!(", iteration {i}"));
@@ -333,15 +329,15 @@ fn learning(lesson: &Lesson) -> anyhow::Result<Option<Figure>> {
         String::new()
     };
     Ok(Some(Figure {
-        file: format!("learning-{folder}{}", lesson.name),
-        title: format!("{}{round}", lesson.name),
+        file: format!("learning-{folder}{}", job.name),
+        title: format!("{}{round}", job.name),
         caption: format!("{updates} updates{mean}"),
         about: About::Learning,
         svg: chart::lines(&panels, 3, (390, 210))?,
     }))
 }
 
-/// Means of so many neighbours; those without a number count for nothing.
+/// RunOptions of so many neighbours; those without a number count for nothing.
 fn means(updates: &[Option<f64>], values: &[Option<f64>], each: usize) -> Vec<Point> {
     let pairs: Vec<Option<(f64, f64)>> = updates
         .iter()
@@ -401,7 +397,7 @@ fn sorted(numbers: impl Iterator<Item = usize>) -> Vec<usize> {
 }
 
 /// Each once, in the order in which they came.
-pub(super) fn in_order<T: PartialEq>(items: impl Iterator<Item = T>) -> Vec<T> {
+pub(crate) fn in_order<T: PartialEq>(items: impl Iterator<Item = T>) -> Vec<T> {
     let mut found = Vec::new();
     for item in items {
         if !found.contains(&item) {

@@ -1,6 +1,6 @@
 //! What can go wrong while learning and measuring.
 
-use crate::batch::BatchError;
+use crate::learn::batch::BatchError;
 use std::path::{Path, PathBuf};
 
 /// Why a run stopped.
@@ -33,7 +33,7 @@ pub enum TrainerError {
     #[error(
         "update {update}: {what} is {value}; the episodes of its batch stand in {}\nhint: a smaller learning rate, or a look at the last rows of metrics.csv", batch.display()
     )]
-    Astray {
+    Diverged {
         /// The update.
         update: usize,
         /// Which number.

@@ -6,18 +6,18 @@
 #[path = "../../agent/tests/corridor/mod.rs"]
 mod corridor;
 
-use agent::decoder::Precision;
-use agent::device::Hardware;
-use agent::episode::Pool;
-use agent::model_player::{LookingOn, ModelPlayer};
+use agent::inference::device::DeviceChoice;
+use agent::model::decoder::Precision;
+use agent::policy::lm::{LmPolicy, ValueUse};
+use agent::rollout::Concurrency;
 use corridor::{babbler, jobs, play, protocol, task};
 use indicatif::ProgressBar;
 use std::collections::BTreeMap;
-use trainer::optimizer::OptimizerRecipe;
-use trainer::recipe::{Algorithm, LessonRecipe, Level, Targets};
-use trainer::train::{Lesson, train};
+use trainer::learn::optimizer::OptimizerRecipe;
+use trainer::learn::train::{TrainingJob, train};
+use trainer::pipeline::recipe::{Algorithm, Level, Targets, TrainConfig};
 
-const GPU: Hardware = Hardware::Cuda(0);
+const GPU: DeviceChoice = DeviceChoice::Cuda(0);
 
 /// Updates that are compared: rounding errors grow from one to the next.
 const UPDATES: usize = 5;
@@ -26,16 +26,16 @@ const UPDATES: usize = 5;
 fn losses(
     algorithm: &Algorithm,
     precision: Precision,
-    hardware: Hardware,
+    hardware: DeviceChoice,
 ) -> BTreeMap<String, Vec<f64>> {
     let model = babbler(22);
-    let player = ModelPlayer::new(model.clone(), LookingOn::Nobody).unwrap();
+    let player = LmPolicy::new(model.clone(), ValueUse::Skip).unwrap();
     let tasks = ["plain/1", "plain/2", "plain/9"].map(task);
     let played = play(
         &player,
         &jobs(&tasks, 4),
         &protocol(),
-        Pool {
+        Concurrency {
             workers: 2,
             episodes: 8,
         },
@@ -45,13 +45,13 @@ fn losses(
         updates: UPDATES,
         ..OptimizerRecipe::default()
     };
-    let recipe = LessonRecipe {
+    let recipe = TrainConfig {
         precision,
         optimizer,
-        ..LessonRecipe::of(algorithm.clone())
+        ..TrainConfig::of(algorithm.clone())
     };
     let out = tempfile::tempdir().unwrap();
-    let lesson = Lesson {
+    let job = TrainingJob {
         recipe: &recipe,
         start: &model,
         lineage: None,
@@ -60,7 +60,7 @@ fn losses(
         out: out.path(),
         hardware,
     };
-    train(&lesson, &ProgressBar::hidden()).unwrap();
+    train(&job, &ProgressBar::hidden()).unwrap();
     let mut losses = BTreeMap::<String, Vec<f64>>::new();
     let mut reader = csv::Reader::from_path(out.path().join("metrics.csv")).unwrap();
     for row in reader
@@ -92,7 +92,7 @@ fn the_gpu_has_the_losses_of_the_cpu() {
         beta: 0.1,
         alpha: 0.01,
         value_learning_rate: 1e-3,
-        value_warmup: 0.0,
+        critic_only_share: 0.0,
     };
     for algorithm in [
         Algorithm::Sft {
@@ -104,7 +104,7 @@ fn the_gpu_has_the_losses_of_the_cpu() {
         oreo(Level::Turn),
         oreo(Level::Token),
     ] {
-        let expected = losses(&algorithm, Precision::F32, Hardware::Cpu);
+        let expected = losses(&algorithm, Precision::F32, DeviceChoice::Cpu);
         for (precision, tolerance) in [(Precision::F32, 2e-3), (Precision::Bf16, 3e-2)] {
             let found = losses(&algorithm, precision, GPU);
             assert_eq!(found.len(), expected.len());

@@ -5,21 +5,21 @@
 #[path = "../../agent/tests/corridor/mod.rs"]
 mod corridor;
 
-use agent::decoder::Precision;
-use agent::device::Hardware;
-use agent::lora::{Adapter, LoraRecipe, Target};
-use agent::model::Model;
-use agent::player::Scripted;
-use agent::weights::{VALUE_HEAD, Weights};
+use agent::inference::device::DeviceChoice;
+use agent::model::decoder::Precision;
+use agent::model::folder::Model;
+use agent::model::lora::{Adapter, LoraRecipe, Target};
+use agent::model::weights::{VALUE_HEAD, Weights};
+use agent::policy::ScriptedPolicy;
 use corridor::{babbler, jobs, play, protocol, task};
 use indicatif::ProgressBar;
 use scenarios::Trajectory;
 use std::collections::BTreeMap;
 use std::path::Path;
-use trainer::course::tokenize_texts;
-use trainer::optimizer::OptimizerRecipe;
-use trainer::recipe::{Algorithm, LessonRecipe, Level, Targets};
-use trainer::train::{Lesson, train};
+use trainer::learn::optimizer::OptimizerRecipe;
+use trainer::learn::train::{TrainingJob, train};
+use trainer::pipeline::recipe::{Algorithm, Level, Targets, TrainConfig};
+use trainer::pipeline::run::tokenize_texts;
 
 /// Updates after which a checkpoint is written.
 const CHECKPOINT: usize = 100;
@@ -33,23 +33,23 @@ const OREO: Algorithm = Algorithm::Oreo {
     beta: 0.1,
     alpha: 0.0,
     value_learning_rate: 1e-2,
-    value_warmup: 0.0,
+    critic_only_share: 0.0,
 };
 
 /// Adapters on all matrices but one.
-fn recipe(algorithm: Algorithm, optimizer: OptimizerRecipe) -> LessonRecipe {
+fn recipe(algorithm: Algorithm, optimizer: OptimizerRecipe) -> TrainConfig {
     let targets = Target::all()
         .into_iter()
         .filter(|target| *target != Target::KProj)
         .collect();
-    LessonRecipe {
+    TrainConfig {
         optimizer,
         lora: Some(LoraRecipe {
             rank: 4,
             alpha: 8.0,
             targets,
         }),
-        ..LessonRecipe::of(algorithm)
+        ..TrainConfig::of(algorithm)
     }
 }
 
@@ -62,17 +62,17 @@ fn updates(trajectories: &[Trajectory], updates: usize) -> OptimizerRecipe {
     }
 }
 
-fn learn(recipe: &LessonRecipe, start: &Model, trajectories: &[Trajectory], out: &Path) -> Model {
-    let lesson = Lesson {
+fn learn(recipe: &TrainConfig, start: &Model, trajectories: &[Trajectory], out: &Path) -> Model {
+    let job = TrainingJob {
         recipe,
         start,
         lineage: None,
         trajectories,
         seed: 7,
         out,
-        hardware: Hardware::Cpu,
+        hardware: DeviceChoice::Cpu,
     };
-    train(&lesson, &ProgressBar::hidden()).unwrap().0
+    train(&job, &ProgressBar::hidden()).unwrap().0
 }
 
 /// The column of metrics.csv, update by update.
@@ -87,12 +87,12 @@ fn column(out: &Path, name: &str) -> Vec<f64> {
 /// A win, a loss and a win, played by scripts.
 fn episodes(model: &Model) -> Vec<Trajectory> {
     let scripted = |id: &str, commands: &[&str]| {
-        let policy = Scripted(commands.iter().map(ToString::to_string).collect());
+        let policy = ScriptedPolicy(commands.iter().map(ToString::to_string).collect());
         play(
             &policy,
             &jobs(&[task(id)], 1),
             &protocol(),
-            agent::episode::Pool {
+            agent::rollout::Concurrency {
                 workers: 1,
                 episodes: 1,
             },
@@ -128,7 +128,7 @@ fn adapters_learn_and_all_else_stays() {
         let (out, whole) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let learned = learn(&with, &model, &played, out.path());
         learn(
-            &LessonRecipe {
+            &TrainConfig {
                 lora: None,
                 ..with.clone()
             },
@@ -187,12 +187,12 @@ fn adapters_lower_the_loss_in_both_precisions() {
     let played = episodes(&model);
     for (algorithm, name) in [(SFT, "loss/policy"), (OREO, "loss/value")] {
         for precision in [Precision::F32, Precision::Bf16] {
-            let lesson = LessonRecipe {
+            let job = TrainConfig {
                 precision,
                 ..recipe(algorithm.clone(), updates(&played, 8))
             };
             let out = tempfile::tempdir().unwrap();
-            learn(&lesson, &model, &played, out.path());
+            learn(&job, &model, &played, out.path());
             let losses = column(out.path(), name);
             assert!(
                 losses[7] < 0.95 * losses[0],
@@ -213,17 +213,17 @@ fn adapters_of_full_rank_learn_about_as_fast_as_the_matrices() {
         alpha: rank as f64,
         targets: Target::all(),
     };
-    let whole = LessonRecipe {
+    let whole = TrainConfig {
         lora: None,
         ..recipe(SFT, updates(&played, 12))
     };
-    let with = LessonRecipe {
+    let with = TrainConfig {
         lora: Some(lora),
         ..whole.clone()
     };
-    let [whole, with] = [whole, with].map(|lesson| {
+    let [whole, with] = [whole, with].map(|job| {
         let out = tempfile::tempdir().unwrap();
-        learn(&lesson, &model, &played, out.path());
+        learn(&job, &model, &played, out.path());
         let losses = column(out.path(), "loss/policy");
         losses[0] - losses[11]
     });
@@ -246,9 +246,9 @@ fn resuming_equals_not_stopping() {
             weight_decay: 0.01,
             ..OptimizerRecipe::default()
         };
-        let lesson = recipe(algorithm, optimizer);
+        let job = recipe(algorithm, optimizer);
         let out = tempfile::tempdir().unwrap();
-        let whole = learn(&lesson, &model, &played, out.path());
+        let whole = learn(&job, &model, &played, out.path());
         let (losses, seconds) = (
             column(out.path(), "loss/policy"),
             column(out.path(), "seconds"),
@@ -275,7 +275,7 @@ fn resuming_equals_not_stopping() {
         }
 
         let adapter = Adapter::open(&out.path().join("adapter")).unwrap();
-        let resumed = learn(&lesson, &model, &played, out.path());
+        let resumed = learn(&job, &model, &played, out.path());
         assert_eq!((resumed.policy, resumed.value), (whole.policy, whole.value));
         assert_eq!(column(out.path(), "loss/policy"), losses);
         assert_eq!(
@@ -287,22 +287,22 @@ fn resuming_equals_not_stopping() {
     }
 }
 
-/// The table of a lesson's file, and what does not go together with it.
+/// The table of a job's file, and what does not go together with it.
 #[test]
 fn a_lesson_asks_for_adapters_in_a_table() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("lesson.toml");
+    let path = folder.path().join("job.toml");
     let read = |lines: &str| {
         let text = format!(
-            "name = \"lesson\"\nfrom = \"collector\"\ndata = [\"rollouts\"]\n{lines}\n\
+            "name = \"job\"\nfrom = \"collector\"\ndata = [\"rollouts\"]\n{lines}\n\
              [algorithm]\nkind = \"sft\"\ntargets = \"actions\"\n"
         );
         std::fs::write(&path, text).unwrap();
-        trainer::recipe::open_lesson(&path).map_err(|error| error.to_string())
+        trainer::pipeline::recipe::open_job(&path).map_err(|error| error.to_string())
     };
-    let lesson = read("lora = { rank = 8, alpha = 16 }").unwrap();
+    let job = read("lora = { rank = 8, alpha = 16 }").unwrap();
     assert_eq!(
-        lesson.lora,
+        job.lora,
         Some(LoraRecipe {
             rank: 8,
             alpha: 16.0,
@@ -310,8 +310,8 @@ fn a_lesson_asks_for_adapters_in_a_table() {
         })
     );
     assert_eq!(
-        toml::from_str::<LessonRecipe>(&toml::to_string(&lesson).unwrap()).unwrap(),
-        lesson
+        toml::from_str::<TrainConfig>(&toml::to_string(&job).unwrap()).unwrap(),
+        job
     );
     let some = read("lora = { rank = 8, alpha = 16, targets = [\"q_proj\", \"v_proj\"] }").unwrap();
     assert_eq!(some.lora.unwrap().targets, [Target::QProj, Target::VProj]);
@@ -334,9 +334,6 @@ fn a_lesson_asks_for_adapters_in_a_table() {
         ),
     ] {
         let said = read(lines).unwrap_err();
-        assert!(
-            said.contains(words) && said.contains("lesson.toml"),
-            "{said}"
-        );
+        assert!(said.contains(words) && said.contains("job.toml"), "{said}");
     }
 }

@@ -7,10 +7,10 @@ mod corridor;
 #[path = "../../agent/tests/server/mod.rs"]
 mod server;
 
-use agent::chat::is_tokenized_by;
-use agent::episode::Pool;
-use agent::model_player::{LookingOn, ModelPlayer};
-use agent::remote::{Address, RemoteOptions, RemotePolicy};
+use agent::policy::lm::{LmPolicy, ValueUse};
+use agent::policy::remote::{RemoteOptions, RemotePolicy, ServerAddress};
+use agent::rollout::Concurrency;
+use agent::text::chat::is_tokenized_by;
 use corridor::{Corridors, babbler, jobs, play, protocol, task, tokenizer};
 use indicatif::ProgressBar;
 use scenarios::store::Store;
@@ -19,9 +19,9 @@ use server::{Said, Server, friendly};
 use std::path::Path;
 use std::time::Duration;
 use trainer::TrainerError;
-use trainer::course::tokenize_texts;
-use trainer::evaluate::{Round, play_round, table};
-use trainer::shard::Shard;
+use trainer::measure::evaluate::{Round, play_round, table};
+use trainer::pipeline::run::tokenize_texts;
+use trainer::pipeline::shard::Shard;
 
 fn connect(server: &Server) -> RemotePolicy {
     let options = RemoteOptions {
@@ -33,7 +33,7 @@ fn connect(server: &Server) -> RemotePolicy {
         instructions: None,
         stop: Vec::new(),
     };
-    RemotePolicy::connect(Address::parse(&server.policy()).unwrap(), options).unwrap()
+    RemotePolicy::connect(ServerAddress::parse(&server.policy()).unwrap(), options).unwrap()
 }
 
 /// Of five corridors the longest is never answered: 3 won of 4, and 1 lost.
@@ -47,7 +47,7 @@ fn a_lost_episode_counts_neither_way() {
             },
         );
     let tasks = ["plain/1", "plain/2", "plain/3", "plain/8", "plain/9"].map(task);
-    let pool = Pool {
+    let pool = Concurrency {
         workers: 1,
         episodes: 2,
     };
@@ -76,7 +76,7 @@ fn round(policy: &RemotePolicy, tasks: &[Task], store: &Path) -> Result<usize, T
     let round = Round {
         repetitions: 1,
         seed: 1,
-        pool: Pool {
+        pool: Concurrency {
             workers: 1,
             episodes: 1,
         },
@@ -134,7 +134,7 @@ fn a_lesson_reads_foreign_episodes_as_texts() {
         ),
         _ => Said::completion("east"),
     });
-    let pool = Pool {
+    let pool = Concurrency {
         workers: 1,
         episodes: 1,
     };
@@ -171,7 +171,7 @@ fn a_lesson_reads_foreign_episodes_as_texts() {
     tokenize_texts(&tokenizer, &mut foreign);
     assert_eq!(foreign, played);
 
-    let player = ModelPlayer::new(babbler(3), LookingOn::Nobody).unwrap();
+    let player = LmPolicy::new(babbler(3), ValueUse::Skip).unwrap();
     let mut own = play(
         &player,
         &jobs(&["plain/2", "plain/9"].map(task), 6),

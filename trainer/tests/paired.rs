@@ -5,15 +5,15 @@
 #[path = "../../agent/tests/corridor/mod.rs"]
 mod corridor;
 
-use agent::episode::Pool;
-use agent::player::Scripted;
+use agent::policy::ScriptedPolicy;
+use agent::rollout::Concurrency;
 use corridor::{Corridors, jobs, play, protocol, task};
 use indicatif::ProgressBar;
 use scenarios::{History, Outcome, Protocol, Task, Trajectory};
-use trainer::evaluate::{
+use trainer::measure::evaluate::{
     Baseline, Interval, Round, Row, games, play_round, read_csv, table, write_csv,
 };
-use trainer::shard::Shard;
+use trainer::pipeline::shard::Shard;
 
 /// So many steps to the east, in corridors of 1 to 5 rooms and one that is lost to the world.
 fn walked(steps: usize) -> Vec<Trajectory> {
@@ -24,10 +24,10 @@ fn walked(steps: usize) -> Vec<Trajectory> {
     let mut commands = vec!["east".to_string(); steps];
     commands.resize(8, "look".into());
     play(
-        &Scripted(commands),
+        &ScriptedPolicy(commands),
         &jobs(&tasks, 1),
         &protocol(),
-        Pool {
+        Concurrency {
             workers: 1,
             episodes: 2,
         },
@@ -80,13 +80,13 @@ fn repeated_games_have_an_interval_over_games() {
         let round = Round {
             repetitions,
             seed: 1,
-            pool: Pool {
+            pool: Concurrency {
                 workers: 1,
                 episodes: 2,
             },
             shard: Shard::WHOLE,
         };
-        let policy = Scripted(vec!["east".to_string(); 2]);
+        let policy = ScriptedPolicy(vec!["east".to_string(); 2]);
         let tasks: Vec<&Task> = tasks.iter().collect();
         let store = folder.path().join("store.jsonl");
         let bar = ProgressBar::hidden();
@@ -143,7 +143,7 @@ fn repeated_games_have_an_interval_over_games() {
     );
     assert_eq!(
         (row.low, row.high),
-        trainer::statistics::wilson_interval(2, 2, 0.95)
+        trainer::measure::statistics::wilson_interval(2, 2, 0.95)
     );
 }
 
@@ -154,7 +154,7 @@ fn a_window_that_the_policy_cannot_keep_is_refused() {
     let round = Round {
         repetitions: 1,
         seed: 1,
-        pool: Pool::default(),
+        pool: Concurrency::default(),
         shard: Shard::WHOLE,
     };
     let (task, store) = (task("plain/1"), folder.path().join("store.jsonl"));
@@ -164,7 +164,7 @@ fn a_window_that_the_policy_cannot_keep_is_refused() {
     };
     let bar = ProgressBar::hidden();
     let refused = play_round(
-        &Scripted(Vec::new()),
+        &ScriptedPolicy(Vec::new()),
         &Corridors::default(),
         &[&task],
         &windowed,

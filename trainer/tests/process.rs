@@ -5,15 +5,17 @@
 #[path = "../../agent/tests/corridor/mod.rs"]
 mod corridor;
 
-use agent::episode::Pool;
-use agent::model_player::{LookingOn, ModelPlayer};
-use agent::player::{Answer, Asked, Policy, Scripted, written};
+use agent::policy::lm::{LmPolicy, ValueUse};
+use agent::policy::{Policy, ScriptedPolicy, TurnRequest, TurnResponse, written};
+use agent::rollout::Concurrency;
 use corridor::{Corridors, babbler, jobs, play, protocol, task};
 use scenarios::{Protocol, Task, Trajectory, Turn};
 use trainer::TrainerError;
-use trainer::process::{Cost, Failed, Found, Scoring, completing, score_episodes, with_scores};
+use trainer::measure::score::{
+    Cost, Failed, Found, Scoring, completing, score_episodes, with_scores,
+};
 
-const POOL: Pool = Pool {
+const POOL: Concurrency = Concurrency {
     workers: 2,
     episodes: 4,
 };
@@ -28,13 +30,13 @@ const SCORING: Scoring = Scoring {
 struct Walker;
 
 impl Policy for Walker {
-    type Seat = bool;
+    type EpisodeState = bool;
 
     fn name(&self) -> String {
         "walker".into()
     }
 
-    fn sit(&self, seed: u64) -> bool {
+    fn begin(&self, seed: u64) -> bool {
         seed % 2 == 1
     }
 
@@ -42,7 +44,7 @@ impl Policy for Walker {
         Ok(())
     }
 
-    fn answer(&self, asked: &mut [Asked<'_, bool>], _: &Protocol) -> Vec<Answer> {
+    fn respond(&self, asked: &mut [TurnRequest<'_, bool>], _: &Protocol) -> Vec<TurnResponse> {
         asked
             .iter()
             .map(|question| written(if *question.seat { "east" } else { "look" }.into()))
@@ -51,7 +53,7 @@ impl Policy for Walker {
 }
 
 fn episode(task: &Task, commands: &[&str]) -> Trajectory {
-    let script = Scripted(commands.iter().map(ToString::to_string).collect());
+    let script = ScriptedPolicy(commands.iter().map(ToString::to_string).collect());
     play(
         &script,
         &jobs(std::slice::from_ref(task), 1),
@@ -180,7 +182,7 @@ fn a_short_episode_costs_nothing() {
 /// By a model: whoever is scored beside, and however many at once.
 #[test]
 fn scores_depend_on_the_episode_alone() {
-    let player = ModelPlayer::new(babbler(3), LookingOn::Nobody).unwrap();
+    let player = LmPolicy::new(babbler(3), ValueUse::Skip).unwrap();
     let tasks = [task("plain/1"), task("plain/2")];
     let played = play(&player, &jobs(&tasks, 8), &protocol(), POOL);
     let failed: Vec<(Task, Trajectory)> = played
@@ -199,7 +201,7 @@ fn scores_depend_on_the_episode_alone() {
         together.len()
     );
     let mut alone = Vec::new();
-    let pool = Pool {
+    let pool = Concurrency {
         workers: 1,
         episodes: 1,
     };

@@ -1,4 +1,4 @@
-//! Token exactness: the decoder that learns, given the logged ids through [`trainer::batch`], finds the log-probabilities
+//! Token exactness: the decoder that learns, given the logged ids through [`trainer::learn::batch`], finds the log-probabilities
 //! and values that the engine that plays has logged.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -6,13 +6,13 @@
 #[path = "../../agent/tests/corridor/mod.rs"]
 mod corridor;
 
-use agent::decoder::{Decoder, ValueNetwork};
-use agent::episode::Pool;
-use agent::model_player::{LookingOn, ModelPlayer};
+use agent::model::decoder::{Decoder, ValueNetwork};
+use agent::policy::lm::{LmPolicy, ValueUse};
+use agent::rollout::Concurrency;
 use burn::tensor::{Device, Tensor};
 use corridor::{babbler, jobs, play, protocol, task};
 use scenarios::{Protocol, Trajectory};
-use trainer::batch::Batch;
+use trainer::learn::batch::Batch;
 use trainer::loss::target_logprobs;
 
 /// Largest difference of two f32 computations in different orders; measured 2e-6.
@@ -48,9 +48,9 @@ fn kept(values: &[f32], mask: &[bool], row: usize, width: usize) -> Vec<f32> {
 #[test]
 fn the_learner_finds_the_logged_logprobs_and_values() {
     let model = babbler(11);
-    let player = ModelPlayer::new(model.clone(), LookingOn::Value).unwrap();
+    let player = LmPolicy::new(model.clone(), ValueUse::Score).unwrap();
     let tasks = ["plain/1", "plain/3", "plain/9"].map(task);
-    let pool = Pool {
+    let pool = Concurrency {
         workers: 2,
         episodes: 8,
     };

@@ -5,24 +5,26 @@
 #[path = "../../agent/tests/corridor/mod.rs"]
 mod corridor;
 
-use agent::decoder::Precision;
-use agent::device::Hardware;
-use agent::episode::Pool;
-use agent::model::Model;
-use agent::model_player::{LookingOn, ModelPlayer};
-use agent::player::Scripted;
-use agent::weights::VALUE_HEAD;
+use agent::inference::device::DeviceChoice;
+use agent::model::decoder::Precision;
+use agent::model::folder::Model;
+use agent::model::weights::VALUE_HEAD;
+use agent::policy::ScriptedPolicy;
+use agent::policy::lm::{LmPolicy, ValueUse};
+use agent::rollout::Concurrency;
 use corridor::{babbler, jobs, play, protocol, task};
 use indicatif::ProgressBar;
 use scenarios::{Outcome, TextVersion, Trajectory};
 use std::collections::BTreeMap;
 use std::path::Path;
 use trainer::TrainerError;
-use trainer::course::tokenize_texts;
-use trainer::optimizer::OptimizerRecipe;
-use trainer::plan::{LeftOut, Read};
-use trainer::recipe::{Algorithm, EarlyStopping, LessonRecipe, Level, ReferenceUse, Targets};
-use trainer::train::{Lesson, train};
+use trainer::learn::optimizer::OptimizerRecipe;
+use trainer::learn::plan::{LeftOut, Read};
+use trainer::learn::train::{TrainingJob, train};
+use trainer::pipeline::recipe::{
+    Algorithm, EarlyStopping, Level, ReferenceUse, Targets, TrainConfig,
+};
+use trainer::pipeline::run::tokenize_texts;
 
 /// Updates after which a checkpoint is written.
 const CHECKPOINT: usize = 100;
@@ -34,20 +36,20 @@ const REJECTION_SAMPLING: Algorithm = Algorithm::RejectionSampling {
     targets: Targets::Actions,
 };
 
-fn oreo(level: Level, value_warmup: f64) -> Algorithm {
+fn oreo(level: Level, critic_only_share: f64) -> Algorithm {
     Algorithm::Oreo {
         level,
         beta: 0.1,
         alpha: 0.0,
         value_learning_rate: 1e-2,
-        value_warmup,
+        critic_only_share,
     }
 }
 
-fn recipe(algorithm: Algorithm, optimizer: OptimizerRecipe) -> LessonRecipe {
-    LessonRecipe {
+fn recipe(algorithm: Algorithm, optimizer: OptimizerRecipe) -> TrainConfig {
+    TrainConfig {
         optimizer,
-        ..LessonRecipe::of(algorithm)
+        ..TrainConfig::of(algorithm)
     }
 }
 
@@ -61,20 +63,20 @@ fn one_update(trajectories: &[Trajectory], learning_rate: f64) -> OptimizerRecip
 }
 
 fn learn(
-    recipe: &LessonRecipe,
+    recipe: &TrainConfig,
     start: &Model,
     trajectories: &[Trajectory],
     out: &Path,
 ) -> Result<(Model, Read), TrainerError> {
     train(
-        &Lesson {
+        &TrainingJob {
             recipe,
             start,
             lineage: None,
             trajectories,
             seed: 7,
             out,
-            hardware: Hardware::Cpu,
+            hardware: DeviceChoice::Cpu,
         },
         &ProgressBar::hidden(),
     )
@@ -82,7 +84,7 @@ fn learn(
 
 /// Learns in a folder of its own; what came of it and the rows of metrics.csv.
 fn learned(
-    recipe: &LessonRecipe,
+    recipe: &TrainConfig,
     start: &Model,
     trajectories: &[Trajectory],
 ) -> (Model, Read, Vec<MetricsRow>) {
@@ -108,13 +110,13 @@ fn number(row: &MetricsRow, column: &str) -> f64 {
 
 /// Sampled episodes, some won and some not.
 fn rollouts(model: &Model) -> Vec<Trajectory> {
-    let player = ModelPlayer::new(model.clone(), LookingOn::Nobody).unwrap();
+    let player = LmPolicy::new(model.clone(), ValueUse::Skip).unwrap();
     let tasks = ["plain/1", "plain/2", "plain/9"].map(task);
     let played = play(
         &player,
         &jobs(&tasks, 4),
         &protocol(),
-        Pool {
+        Concurrency {
             workers: 2,
             episodes: 8,
         },
@@ -133,12 +135,12 @@ fn rollouts(model: &Model) -> Vec<Trajectory> {
 
 /// Episodes played by a script, tokenized afterwards.
 fn scripted(model: &Model, id: &str, commands: &[&str]) -> Trajectory {
-    let policy = Scripted(commands.iter().map(ToString::to_string).collect());
+    let policy = ScriptedPolicy(commands.iter().map(ToString::to_string).collect());
     let mut played = play(
         &policy,
         &jobs(&[task(id)], 1),
         &protocol(),
-        Pool {
+        Concurrency {
             workers: 1,
             episodes: 1,
         },
@@ -284,8 +286,8 @@ fn comparing_needs_games_that_were_both_won_and_lost() {
         undesirable: 1.0,
     };
     for algorithm in [grpo, dpo, kto] {
-        let lesson = recipe(algorithm.clone(), one_update(&played, 1e-3));
-        let (learned_all, read, _) = learned(&lesson, &model, &played);
+        let job = recipe(algorithm.clone(), one_update(&played, 1e-3));
+        let (learned_all, read, _) = learned(&job, &model, &played);
         assert_ne!(learned_all.policy, model.policy, "{algorithm:?}");
         let is_pairless = matches!(algorithm, Algorithm::Kto { .. });
         let expected = if is_pairless {
@@ -297,7 +299,7 @@ fn comparing_needs_games_that_were_both_won_and_lost() {
         assert_eq!(read.left_out.uncompared, played.len() - expected);
         for (one_sided, side) in [(&lost, "lost"), (&won, "won")] {
             let out = tempfile::tempdir().unwrap();
-            let error = learn(&lesson, &model, one_sided, out.path())
+            let error = learn(&job, &model, one_sided, out.path())
                 .unwrap_err()
                 .to_string();
             let said = if is_pairless {
@@ -306,7 +308,7 @@ fn comparing_needs_games_that_were_both_won_and_lost() {
                 "no game was both won and lost"
             };
             assert!(
-                error.starts_with("nothing to learn from: lesson lesson: ") && error.contains(said),
+                error.starts_with("nothing to learn from: job job: ") && error.contains(said),
                 "{error}"
             );
         }
@@ -349,7 +351,7 @@ fn what_an_algorithm_needs_and_the_log_lacks_is_counted() {
         lambda: 0.9,
         process_scores: true,
         value_learning_rate: 1e-3,
-        value_warmup: 0.0,
+        critic_only_share: 0.0,
     };
     let read = |algorithm: &Algorithm, played: &[Trajectory]| {
         learned(
@@ -391,7 +393,7 @@ fn what_an_algorithm_needs_and_the_log_lacks_is_counted() {
             beta,
             lambda,
             value_learning_rate,
-            value_warmup,
+            critic_only_share,
             ..
         } = scored
         else {
@@ -403,7 +405,7 @@ fn what_an_algorithm_needs_and_the_log_lacks_is_counted() {
             lambda,
             process_scores,
             value_learning_rate,
-            value_warmup,
+            critic_only_share,
         };
         number(
             &learned(
@@ -441,7 +443,7 @@ fn a_cached_reference_teaches_the_same() {
         },
     ] {
         let live = recipe(algorithm.clone(), optimizer.clone());
-        let cached = LessonRecipe {
+        let cached = TrainConfig {
             reference: ReferenceUse::Cached,
             ..live.clone()
         };
@@ -479,11 +481,11 @@ fn a_lesson_stops_where_held_out_games_say_so() {
         warmup: 0.5,
         ..OptimizerRecipe::default()
     };
-    let lesson = LessonRecipe {
+    let job = TrainConfig {
         early_stopping: Some(early),
         ..recipe(SFT, optimizer)
     };
-    let (stopped, read, rows) = learned(&lesson, &model, &played);
+    let (stopped, read, rows) = learned(&job, &model, &played);
     assert_eq!(read.held_out + read.trajectories, played.len());
     assert!(read.held_out >= 4, "a game's four episodes");
     let looks: Vec<f64> = rows
@@ -504,9 +506,9 @@ fn a_lesson_stops_where_held_out_games_say_so() {
         patience: 1000,
         ..early
     };
-    let mut shorter = LessonRecipe {
+    let mut shorter = TrainConfig {
         early_stopping: Some(never),
-        ..lesson
+        ..job
     };
     shorter.optimizer.log_ratio_limit = 1e9;
     let out = tempfile::tempdir().unwrap();
@@ -522,7 +524,7 @@ fn a_lesson_stops_where_held_out_games_say_so() {
     }
 }
 
-/// A policy that leaves its reference further behind than allowed stops the lesson, and its batch can be read.
+/// A policy that leaves its reference further behind than allowed stops the job, and its batch can be read.
 #[test]
 fn a_policy_that_runs_away_is_stopped() {
     let model = babbler(24);
@@ -597,7 +599,7 @@ fn half_precision_learns_too() {
     for (algorithm, column) in [(SFT, "loss/policy"), (oreo(Level::Turn, 0.0), "loss/value")] {
         let wide = recipe(algorithm, optimizer.clone());
         let (_, _, wide_rows) = learned(&wide, &model, &played);
-        let narrow = LessonRecipe {
+        let narrow = TrainConfig {
             precision: Precision::Bf16,
             ..wide
         };
@@ -638,7 +640,7 @@ fn only_the_last_layers_learn_where_that_is_asked() {
             ..optimizer.clone()
         };
         let (learned_some, _, rows) = learned(
-            &LessonRecipe {
+            &TrainConfig {
                 optimizer: last_layer,
                 ..everything.clone()
             },
@@ -703,7 +705,7 @@ fn neither_padding_nor_order_nor_company_changes_a_loss() {
     }
 }
 
-/// Rejection sampling on everything and imitation of the wins alone are the same lesson, to the bit.
+/// Rejection sampling on everything and imitation of the wins alone are the same job, to the bit.
 #[test]
 fn rejection_sampling_reads_only_successes() {
     let model = babbler(24);
@@ -790,7 +792,7 @@ fn what_is_left_out_is_counted_by_its_reason() {
     .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "nothing to learn from: lesson lesson: no trajectory remains of 6 (left out: 1 failures, 2 lost to the world, 1 longer than the context, 2 without tokens)"
+        "nothing to learn from: job job: no trajectory remains of 6 (left out: 1 failures, 2 lost to the world, 1 longer than the context, 2 without tokens)"
     );
 }
 
@@ -857,8 +859,8 @@ fn every_epoch_reads_everything_once_and_has_its_rows() {
         epochs: 2,
         ..OptimizerRecipe::default()
     };
-    let lesson = recipe(SFT, optimizer);
-    let (_, _, rows) = learned(&lesson, &model, &played);
+    let job = recipe(SFT, optimizer);
+    let (_, _, rows) = learned(&job, &model, &played);
     let column = |name: &str| rows.iter().map(|row| row[name].clone()).collect::<Vec<_>>();
     assert_eq!(column("update"), ["0", "1", "2", "3", "4", "5"]);
     assert_eq!(column("epoch"), ["0", "0", "0", "1", "1", "1"]);
@@ -878,8 +880,8 @@ fn every_epoch_reads_everything_once_and_has_its_rows() {
                 < 1e-9
         );
     }
-    let (again, _, _) = learned(&lesson, &model, &played);
-    assert_eq!(again.policy, learned(&lesson, &model, &played).0.policy);
+    let (again, _, _) = learned(&job, &model, &played);
+    assert_eq!(again.policy, learned(&job, &model, &played).0.policy);
 }
 
 #[test]
@@ -906,7 +908,7 @@ fn a_number_that_is_none_stops_the_lesson_and_is_named() {
     assert_eq!(metrics(out.path()).len(), 0, "only finite rows are written");
 }
 
-/// A lesson that ends a few updates after its checkpoint leaves that checkpoint behind, just as a killed one would. The
+/// A job that ends a few updates after its checkpoint leaves that checkpoint behind, just as a killed one would. The
 /// second call then begins there, and must end in the same bits. `after` is what the kill left in metrics.csv.
 #[track_caller]
 fn resuming_equals_not_stopping(algorithm: Algorithm, after: impl Fn(&mut String)) {
@@ -923,9 +925,9 @@ fn resuming_equals_not_stopping(algorithm: Algorithm, after: impl Fn(&mut String
         weight_decay: 0.01,
         ..OptimizerRecipe::default()
     };
-    let lesson = recipe(algorithm, optimizer);
+    let job = recipe(algorithm, optimizer);
     let out = tempfile::tempdir().unwrap();
-    let (whole, left_out) = learn(&lesson, &model, &played, out.path()).unwrap();
+    let (whole, left_out) = learn(&job, &model, &played, out.path()).unwrap();
     let whole_rows = metrics(out.path());
     assert_eq!(whole_rows.len(), updates);
     assert!(out.path().join("checkpoint/position.json").exists());
@@ -934,7 +936,7 @@ fn resuming_equals_not_stopping(algorithm: Algorithm, after: impl Fn(&mut String
     let mut text = std::fs::read_to_string(&path).unwrap();
     after(&mut text);
     std::fs::write(&path, text).unwrap();
-    let (resumed, left_out_again) = learn(&lesson, &model, &played, out.path()).unwrap();
+    let (resumed, left_out_again) = learn(&job, &model, &played, out.path()).unwrap();
     let rows = metrics(out.path());
     assert!(
         rows[..CHECKPOINT] == whole_rows[..CHECKPOINT],
@@ -969,12 +971,12 @@ fn resuming_equals_not_stopping(algorithm: Algorithm, after: impl Fn(&mut String
     assert_eq!(resumed.text_versions, whole.text_versions);
     assert_eq!(left_out_again, left_out);
 
-    let other = LessonRecipe {
+    let other = TrainConfig {
         optimizer: OptimizerRecipe {
             learning_rate: 0.5,
-            ..lesson.optimizer.clone()
+            ..job.optimizer.clone()
         },
-        ..lesson
+        ..job
     };
     let error = learn(&other, &model, &played, out.path())
         .unwrap_err()
@@ -1009,7 +1011,7 @@ fn resuming_with_everything_else_equals_not_stopping() {
         learning_rate: 2e-3,
         ..OptimizerRecipe::default()
     };
-    let lesson = LessonRecipe {
+    let job = TrainConfig {
         reference: ReferenceUse::Cached,
         early_stopping: Some(EarlyStopping {
             share: 0.4,
@@ -1019,9 +1021,9 @@ fn resuming_with_everything_else_equals_not_stopping() {
         ..recipe(oreo(Level::Token, 0.1), optimizer)
     };
     let out = tempfile::tempdir().unwrap();
-    let (whole, read) = learn(&lesson, &model, &played, out.path()).unwrap();
+    let (whole, read) = learn(&job, &model, &played, out.path()).unwrap();
     assert!(read.held_out > 0);
-    let (resumed, _) = learn(&lesson, &model, &played, out.path()).unwrap();
+    let (resumed, _) = learn(&job, &model, &played, out.path()).unwrap();
     assert_eq!((resumed.policy, resumed.value), (whole.policy, whole.value));
 }
 

@@ -8,13 +8,13 @@
     reason = "every test takes what it needs, and may panic"
 )]
 
-use agent::chat::MALFORMED_ANSWER;
-use agent::config::DecoderConfig;
-use agent::episode::{Job, Pool, play_episodes};
-use agent::model::{Companions, Model};
-use agent::player::Policy;
-use agent::tokenizer::Tokenizer;
-use agent::weights::{HostTensor, VALUE_HEAD, Weights};
+use agent::model::config::DecoderConfig;
+use agent::model::folder::{Companions, Model};
+use agent::model::weights::{HostTensor, VALUE_HEAD, Weights};
+use agent::policy::Policy;
+use agent::rollout::{Concurrency, EpisodeJob, play_episodes};
+use agent::text::chat::MALFORMED_ANSWER;
+use agent::text::tokenizer::Tokenizer;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use scenarios::{
     Environment, EnvironmentError, Observation, Protocol, Split, Status, Task, Trajectory, World,
@@ -192,9 +192,9 @@ pub fn task(id: &str) -> Task {
 }
 
 /// `repetitions` episodes of every task, each with its own seed.
-pub fn jobs(tasks: &[Task], repetitions: usize) -> Vec<Job<'_>> {
+pub fn jobs(tasks: &[Task], repetitions: usize) -> Vec<EpisodeJob<'_>> {
     let of = |(index, task)| {
-        (0..repetitions).map(move |repetition| Job {
+        (0..repetitions).map(move |repetition| EpisodeJob {
             task,
             repetition,
             seed: (100 * index + repetition) as u64,
@@ -219,9 +219,9 @@ pub fn protocol() -> Protocol {
 /// Plays the jobs; the trajectories in the jobs' order, without their wall-clock seconds.
 pub fn play(
     policy: &impl Policy,
-    jobs: &[Job<'_>],
+    jobs: &[EpisodeJob<'_>],
     protocol: &Protocol,
-    pool: Pool,
+    pool: Concurrency,
 ) -> Vec<Trajectory> {
     let (world, mut played) = (Corridors::default(), Vec::new());
     let Ok(()) = play_episodes(

@@ -1,11 +1,11 @@
 //! Whole files to begin with: model folders and GGUF files, as small as they can be.
 
 use crate::mutate::Words;
-use agent::config::{DecoderConfig, Family};
-use agent::gguf::GgufFile;
-use agent::template::ChatTemplate;
-use agent::tokenizer::Tokenizer;
-use agent::weights::{HostTensor, Weights};
+use agent::model::config::{DecoderConfig, Family};
+use agent::model::gguf::GgufFile;
+use agent::model::weights::{HostTensor, Weights};
+use agent::text::template::ChatTemplate;
+use agent::text::tokenizer::Tokenizer;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -21,7 +21,6 @@ mod grammar;
 mod ground;
 mod names;
 mod pddl;
-mod sexpr;
 mod text;
 
 use crate::error::{Fault, GameError};

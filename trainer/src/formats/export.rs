@@ -135,6 +135,22 @@ pub struct Export {
     places: HashMap<(String, String), usize>,
 }
 
+#[cfg(feature = "parquet")]
+fn parquet(format: Format, path: &Path) -> Result<Sink, TrainerError> {
+    let schema = match format {
+        Format::VerlRl => super::verl_schema::rl_schema(),
+        _ => super::verl_schema::sft_schema(),
+    };
+    Sink::parquet(path, schema)
+}
+
+#[cfg(not(feature = "parquet"))]
+fn parquet(_: Format, _: &Path) -> Result<Sink, TrainerError> {
+    let reason = "verl reads Parquet, and this hearth is built without the feature `parquet`\n\
+                  hint: cargo build --release --features parquet";
+    Err(TrainerError::Data(reason.into()))
+}
+
 struct ToPair {
     game: usize,
     won: bool,
@@ -148,8 +164,7 @@ impl Export {
     /// When something stands there already, or it cannot be made.
     pub fn create(format: Format, options: Options, path: &Path) -> Result<Self, TrainerError> {
         let sink = match format {
-            Format::VerlSft => Sink::parquet(path, verl::sft_schema())?,
-            Format::VerlRl => Sink::parquet(path, verl::rl_schema())?,
+            Format::VerlSft | Format::VerlRl => parquet(format, path)?,
             _ => Sink::json(path)?,
         };
         let (to_pair, games) = (Vec::new(), Vec::new());

@@ -19,7 +19,7 @@ pub use super::recorded::{GameName, Recorded, Thoughts, plain};
 
 use super::recorded::Said;
 use crate::error::TrainerError;
-use crate::verify::{Difference, Field};
+use crate::measure::verify::{Difference, Field};
 use scenarios::{Outcome, Trajectory};
 use serde::Deserialize;
 use serde_json::Value;
@@ -139,7 +139,7 @@ fn agentgym(record: Value) -> Result<Recorded, String> {
     Recorded::new(item_id, game, &conversations)
 }
 
-/// Where an episode, played again as [`crate::verify`] does, first says something else than the record of it, whatever
+/// Where an episode, played again as [`crate::measure::verify`] does, first says something else than the record of it, whatever
 /// recorders drop. Whether it was won is for the world alone to say.
 #[must_use]
 pub fn said_otherwise(recorded: &Trajectory, played: &Trajectory) -> Option<Difference> {
@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(said(&episode), expected);
         for turn in &episode.turns {
             assert_eq!(
-                agent::chat::parse_command(&turn.completion),
+                agent::text::chat::parse_command(&turn.completion),
                 turn.action.as_deref()
             );
         }

@@ -5,7 +5,7 @@
 //! (the banner), one of its blank lines, and "You arrive at loc 14. " before what is to be seen there; [`plain`] drops the
 //! same of any text, so that a record can be held against a world.
 
-use agent::chat::parse_command;
+use agent::text::chat::parse_command;
 use scenarios::{Outcome, Protocol, Spent, Split, TaskType, TextVersion, Trajectory, Turn};
 use serde::Deserialize;
 use std::str::FromStr;

@@ -1,21 +1,15 @@
 //! A file that is written row by row and is there whole or not at all: rows go to `FILE.tmp`, which takes the name when all
 //! of them are on the disk. What stands under that name already is never replaced.
 
+#[cfg(feature = "parquet")]
+use super::columns::Columns;
 use crate::error::TrainerError;
-use arrow_json::ReaderBuilder;
-use arrow_json::reader::Decoder;
+#[cfg(feature = "parquet")]
 use arrow_schema::Schema;
-use parquet::arrow::ArrowWriter;
-use parquet::basic::Compression;
-use parquet::file::properties::WriterProperties;
 use serde::Serialize;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-/// Rows of Parquet that are put into columns at once.
-const BATCH: usize = 512;
 
 /// A file that is being written.
 pub struct Sink {
@@ -39,10 +33,9 @@ enum Form {
     Lines(BufWriter<File>),
     /// The same between brackets, with commas.
     Array(BufWriter<File>),
-    Parquet {
-        decoder: Box<Decoder>,
-        writer: Box<ArrowWriter<File>>,
-    },
+    /// Columns of Parquet.
+    #[cfg(feature = "parquet")]
+    Parquet(Columns),
 }
 
 impl Sink {
@@ -67,23 +60,14 @@ impl Sink {
     /// Rows as columns of Parquet.
     ///
     /// # Errors
-    /// When something stands there already, or the file cannot be made.
+    /// If the file exists already, or cannot be created.
+    #[cfg(feature = "parquet")]
     pub(super) fn parquet(path: &Path, schema: Schema) -> Result<Self, TrainerError> {
-        let schema = Arc::new(schema);
         Self::create(path, |file| {
-            let refused = |reason: String| TrainerError::content(path, reason);
-            let decoder = ReaderBuilder::new(Arc::clone(&schema))
-                .build_decoder()
-                .map_err(|e| refused(e.to_string()))?;
-            let properties = WriterProperties::builder()
-                .set_compression(Compression::SNAPPY)
-                .build();
-            let writer = ArrowWriter::try_new(file, schema, Some(properties))
-                .map_err(|e| refused(e.to_string()))?;
-            Ok(Form::Parquet {
-                decoder: Box::new(decoder),
-                writer: Box::new(writer),
-            })
+            let columns = Columns::new(file, schema);
+            columns
+                .map(Form::Parquet)
+                .map_err(|reason| TrainerError::content(path, reason))
         })
     }
 
@@ -124,16 +108,10 @@ impl Sink {
                 let before = if *rows == 1 { "[\n" } else { "," };
                 json_line(file, before, row).map_err(TrainerError::file(path))
             }
-            Form::Parquet { decoder, .. } => {
-                decoder
-                    .serialize(std::slice::from_ref(row))
-                    .map_err(|e| TrainerError::content(path, e))?;
-                if rows.is_multiple_of(BATCH) {
-                    self.flush()
-                } else {
-                    Ok(())
-                }
-            }
+            #[cfg(feature = "parquet")]
+            Form::Parquet(columns) => columns
+                .write(row)
+                .map_err(|reason| TrainerError::content(path, reason)),
         }
     }
 
@@ -142,28 +120,11 @@ impl Sink {
         self.rows
     }
 
-    /// Puts the rows so far into columns.
-    fn flush(&mut self) -> Result<(), TrainerError> {
-        let Form::Parquet { decoder, writer } = &mut self.form else {
-            return Ok(());
-        };
-        if let Some(batch) = decoder
-            .flush()
-            .map_err(|e| TrainerError::content(&self.path, e))?
-        {
-            writer
-                .write(&batch)
-                .map_err(|e| TrainerError::content(&self.path, e))?;
-        }
-        Ok(())
-    }
-
     /// Gives the file its name, and tells how many rows it has.
     ///
     /// # Errors
     /// When it cannot be written to its end.
-    pub fn finish(mut self) -> Result<usize, TrainerError> {
-        self.flush()?;
+    pub fn finish(self) -> Result<usize, TrainerError> {
         let Self {
             path,
             draft,
@@ -176,9 +137,10 @@ impl Sink {
                 let end: &[u8] = if rows == 0 { b"[]\n" } else { b"]\n" };
                 file.write_all(end).and_then(|()| whole(file))
             }
-            Form::Parquet { writer, .. } => Ok(writer
-                .into_inner()
-                .map_err(|e| TrainerError::content(&path, e))?),
+            #[cfg(feature = "parquet")]
+            Form::Parquet(columns) => Ok(columns
+                .finish()
+                .map_err(|reason| TrainerError::content(&path, reason))?),
         };
         let named = file
             .and_then(|file| file.sync_all())

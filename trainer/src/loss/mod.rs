@@ -14,12 +14,12 @@ pub mod oreo;
 pub mod rejection_sampling;
 pub mod sft;
 
-use agent::fused;
 use burn::tensor::{Bool, Int, Tensor, assert_shape};
+use kernels::fused;
 
 /// ln π(target | before) of each position, nats: logit of the target minus the log-sum-exp over the vocabulary.
 ///
-/// Entry `t` belongs to `targets[t]`, which is token `t + 1` of the sequence (see [`crate::batch`]). The normalised
+/// Entry `t` belongs to `targets[t]`, which is token `t + 1` of the sequence (see [`crate::learn::batch`]). The normalised
 /// `[batch, time, vocab]` table is never made; where only a few positions matter, select them before the output
 /// projection: `time` may be any axis of positions.
 ///

@@ -1,4 +1,4 @@
-//! What the losses are held to: the production losses, learned through [`crate::objective`] as every lesson learns, on
+//! What the losses are held to: the production losses, learned through [`crate::learn::objective`] as every lesson learns, on
 //! decision problems that backward induction solves exactly. In double precision, in seconds.
 //!
 //! T1 to T14 and the golden numbers A and B are the facts that the equations entail; the others say what the baselines
@@ -6,11 +6,11 @@
 
 mod problem;
 
+use crate::learn::objective::Losses;
 use crate::loss::rejection_sampling::is_imitated;
 use crate::loss::{gigpo, grpo, kto};
-use crate::objective::Losses;
-use crate::recipe::{Algorithm, Level, Targets};
-use agent::select;
+use crate::pipeline::recipe::{Algorithm, Level, Targets};
+use agent::policy::lm::select;
 use problem::{
     Desk, Exchange, OBSERVATIONS, Optimum, Problem, Tables, VOCAB, Walk, numbers, tensor,
 };
@@ -193,7 +193,7 @@ fn oreo(level: Level, problem: &Problem) -> Algorithm {
         beta,
         alpha: 0.0,
         value_learning_rate: 1.0,
-        value_warmup: 0.0,
+        critic_only_share: 0.0,
     }
 }
 
@@ -205,7 +205,7 @@ fn dqo(level: Level, problem: &Problem, lambda: f64) -> Algorithm {
         lambda,
         process_scores: false,
         value_learning_rate: 1.0,
-        value_warmup: 0.0,
+        critic_only_share: 0.0,
     }
 }
 
@@ -213,7 +213,7 @@ fn dro(problem: &Problem) -> Algorithm {
     Algorithm::Dro {
         beta: problem.beta,
         value_learning_rate: 1.0,
-        value_warmup: 0.0,
+        critic_only_share: 0.0,
     }
 }
 
@@ -917,7 +917,7 @@ fn regularising_moves_the_optimum() -> Found {
         beta: 0.5,
         alpha: 0.01,
         value_learning_rate: 1.0,
-        value_warmup: 0.0,
+        critic_only_share: 0.0,
     };
     let learned = desk.descend(problem.at_optimum(), &algorithm, squares(&problem), 150);
     let off = desk.distance(&learned, &optimum, &[]);

@@ -1,11 +1,11 @@
 //! Decision problems small enough to be solved exactly, and tables in the place of networks, learned through
-//! [`crate::objective`] as networks are. A state is all that was said so far: the prefix of a walk's tokens.
+//! [`crate::learn::objective`] as networks are. A state is all that was said so far: the prefix of a walk's tokens.
 
-use crate::batch::{Batch, BatchTensors, Example};
+use crate::learn::batch::{Batch, BatchTensors, Example};
+use crate::learn::objective::{self, Losses, Moment};
 use crate::loss::oreo::{OreoInputs, value_loss};
 use crate::loss::target_logprobs;
-use crate::objective::{self, Losses, Moment};
-use crate::recipe::{Algorithm, Level};
+use crate::pipeline::recipe::{Algorithm, Level};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation::log_softmax};
 use scenarios::{Outcome, Protocol, Spent, Split, Trajectory, Turn};
 use std::collections::BTreeMap;
@@ -269,7 +269,7 @@ impl Desk {
         let examples: Vec<Example<'_>> = trajectories.iter().enumerate().map(example).collect();
         let mut batch = Batch::new(&examples, multiple).expect("walks can be learned from");
         for (row, walk) in rows.iter().enumerate() {
-            // Outcomes are won or lost; problems know rewards between them.
+            // StageOutputs are won or lost; problems know rewards between them.
             let reward = problem.walks[*walk].reward as f32;
             batch.returns[row] = reward;
             batch.rewards[row * batch.turns + trajectories[row].turns.len() - 1] = reward;
@@ -406,14 +406,14 @@ impl Desk {
                 level,
                 beta,
                 value_learning_rate,
-                value_warmup,
+                critic_only_share,
                 ..
             } => Algorithm::Oreo {
                 level,
                 beta,
                 alpha: 0.0,
                 value_learning_rate,
-                value_warmup,
+                critic_only_share,
             },
             ref other => other.clone(),
         };

@@ -1,0 +1,325 @@
+//! Tensor formats of GGUF and their numbers as f32, bit for bit as the reference computes them
+//! (`gguf.quants.dequantize` of the Python package `gguf`, itself held to ggml's `dequantize_row_*`).
+//!
+//! A block holds 32 or 256 numbers: small integers `q` and the scales that they share. Knows nothing of files.
+
+use half::{bf16, f16};
+
+/// How a tensor's numbers are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(non_camel_case_types, reason = "ggml's own names")]
+pub enum Format {
+    /// Single precision.
+    F32,
+    /// Half precision.
+    F16,
+    /// The upper half of single precision.
+    BF16,
+    /// `d (q − 8)`, 4 bits.
+    Q4_0,
+    /// `d q + m`, 4 bits.
+    Q4_1,
+    /// `d (q − 16)`, 5 bits.
+    Q5_0,
+    /// `d q + m`, 5 bits.
+    Q5_1,
+    /// `d q`, 8 bits.
+    Q8_0,
+    /// `d sc_j q − dmin m_j` for the j-th 32 of 256, 4 bits.
+    Q4_K,
+    /// `d sc_j q − dmin m_j` for the j-th 32 of 256, 5 bits.
+    Q5_K,
+    /// `d sc_j (q − 32)` for the j-th 16 of 256, 6 bits.
+    Q6_K,
+}
+
+/// Name of a tensor type for messages, read here or not.
+pub(super) fn name(code: u32) -> String {
+    let known = match code {
+        9 => "Q8_1",
+        10 => "Q2_K",
+        11 => "Q3_K",
+        15 => "Q8_K",
+        16 => "IQ2_XXS",
+        17 => "IQ2_XS",
+        18 => "IQ3_XXS",
+        19 => "IQ1_S",
+        20 => "IQ4_NL",
+        21 => "IQ3_S",
+        22 => "IQ2_S",
+        23 => "IQ4_XS",
+        24 => "I8",
+        25 => "I16",
+        26 => "I32",
+        27 => "I64",
+        28 => "F64",
+        29 => "IQ1_M",
+        34 => "TQ1_0",
+        35 => "TQ2_0",
+        39 => "MXFP4",
+        40 => "NVFP4",
+        41 => "Q1_0",
+        _ => return format!("of the unknown type {code}"),
+    };
+    format!("of type {known}")
+}
+
+impl Format {
+    /// The format that a file writes as this number.
+    pub(super) fn of(code: u32) -> Option<Self> {
+        Some(match code {
+            0 => Self::F32,
+            1 => Self::F16,
+            2 => Self::Q4_0,
+            3 => Self::Q4_1,
+            6 => Self::Q5_0,
+            7 => Self::Q5_1,
+            8 => Self::Q8_0,
+            12 => Self::Q4_K,
+            13 => Self::Q5_K,
+            14 => Self::Q6_K,
+            30 => Self::BF16,
+            _ => return None,
+        })
+    }
+
+    /// Numbers in a block.
+    #[must_use]
+    pub fn block_elements(self) -> usize {
+        match self {
+            Self::F32 | Self::F16 | Self::BF16 => 1,
+            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => 32,
+            Self::Q4_K | Self::Q5_K | Self::Q6_K => 256,
+        }
+    }
+
+    /// Bytes of a block.
+    #[must_use]
+    pub fn block_bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::BF16 => 2,
+            Self::Q4_0 => 2 + 16,
+            Self::Q4_1 => 2 + 2 + 16,
+            Self::Q5_0 => 2 + 4 + 16,
+            Self::Q5_1 => 2 + 2 + 4 + 16,
+            Self::Q8_0 => 2 + 32,
+            Self::Q4_K => 2 + 2 + 12 + 128,
+            Self::Q5_K => 2 + 2 + 12 + 32 + 128,
+            Self::Q6_K => 128 + 64 + 16 + 2,
+        }
+    }
+
+    /// Turns whole blocks into numbers; what lacks its counterpart on the other side is left alone.
+    pub fn dequantize(self, blocks: &[u8], out: &mut [f32]) {
+        match self {
+            Self::F32 => each(blocks, out, |block, [y]: &mut [f32; 1]| {
+                *y = f32::from_le_bytes(*block)
+            }),
+            Self::F16 => each(blocks, out, |block, [y]: &mut [f32; 1]| {
+                *y = f16::from_le_bytes(*block).to_f32()
+            }),
+            Self::BF16 => each(blocks, out, |block, [y]: &mut [f32; 1]| {
+                *y = bf16::from_le_bytes(*block).to_f32()
+            }),
+            Self::Q4_0 => each(blocks, out, q4_0),
+            Self::Q4_1 => each(blocks, out, q4_1),
+            Self::Q5_0 => each(blocks, out, q5_0),
+            Self::Q5_1 => each(blocks, out, q5_1),
+            Self::Q8_0 => each(blocks, out, q8_0),
+            Self::Q4_K => each(blocks, out, q4_k),
+            Self::Q5_K => each(blocks, out, q5_k),
+            Self::Q6_K => each(blocks, out, q6_k),
+        }
+    }
+}
+
+fn each<const BYTES: usize, const ELEMENTS: usize>(
+    blocks: &[u8],
+    out: &mut [f32],
+    turn: impl Fn(&[u8; BYTES], &mut [f32; ELEMENTS]),
+) {
+    for (block, numbers) in blocks.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
+        turn(block, numbers);
+    }
+}
+
+fn half(low: u8, high: u8) -> f32 {
+    f16::from_le_bytes([low, high]).to_f32()
+}
+
+/// The 4 low bits of 16 bytes, then their 4 high bits.
+fn nibbles(bytes: &[u8]) -> impl Iterator<Item = u8> {
+    bytes
+        .iter()
+        .map(|byte| byte & 15)
+        .chain(bytes.iter().map(|byte| byte >> 4))
+}
+
+/// As [`nibbles`], with a fifth bit each from `high`.
+fn five_bits(high: [u8; 4], bytes: &[u8]) -> impl Iterator<Item = u8> {
+    let high = u32::from_le_bytes(high);
+    nibbles(bytes)
+        .zip(0..32)
+        .map(move |(low, bit)| low | ((high >> bit & 1) << 4) as u8)
+}
+
+fn q4_0(block: &[u8; 18], out: &mut [f32; 32]) {
+    let [d0, d1, qs @ ..] = block;
+    let d = half(*d0, *d1);
+    out.iter_mut()
+        .zip(nibbles(qs))
+        .for_each(|(y, q)| *y = d * (f32::from(q) - 8.0));
+}
+
+fn q4_1(block: &[u8; 20], out: &mut [f32; 32]) {
+    let [d0, d1, m0, m1, qs @ ..] = block;
+    let (d, m) = (half(*d0, *d1), half(*m0, *m1));
+    out.iter_mut()
+        .zip(nibbles(qs))
+        .for_each(|(y, q)| *y = d * f32::from(q) + m);
+}
+
+fn q5_0(block: &[u8; 22], out: &mut [f32; 32]) {
+    let [d0, d1, h0, h1, h2, h3, qs @ ..] = block;
+    let d = half(*d0, *d1);
+    out.iter_mut()
+        .zip(five_bits([*h0, *h1, *h2, *h3], qs))
+        .for_each(|(y, q)| *y = d * (f32::from(q) - 16.0));
+}
+
+fn q5_1(block: &[u8; 24], out: &mut [f32; 32]) {
+    let [d0, d1, m0, m1, h0, h1, h2, h3, qs @ ..] = block;
+    let (d, m) = (half(*d0, *d1), half(*m0, *m1));
+    out.iter_mut()
+        .zip(five_bits([*h0, *h1, *h2, *h3], qs))
+        .for_each(|(y, q)| *y = d * f32::from(q) + m);
+}
+
+fn q8_0(block: &[u8; 34], out: &mut [f32; 32]) {
+    let [d0, d1, qs @ ..] = block;
+    let d = half(*d0, *d1);
+    out.iter_mut()
+        .zip(qs)
+        .for_each(|(y, q)| *y = f32::from(q.cast_signed()) * d);
+}
+
+/// The j-th of eight 6-bit scales and minima, packed into 12 bytes:
+/// those with `j < 4` are the low 6 bits of bytes j and j + 4; the others are a half of byte j + 4 below the two high bits
+/// of bytes j − 4 and j.
+fn scale_and_minimum(packed: &[u8], j: usize) -> (f32, f32) {
+    let (scale, minimum) = if j < 4 {
+        (packed[j] & 63, packed[j + 4] & 63)
+    } else {
+        (
+            packed[j + 4] & 15 | packed[j - 4] >> 6 << 4,
+            packed[j + 4] >> 4 | packed[j] >> 6 << 4,
+        )
+    };
+    (f32::from(scale), f32::from(minimum))
+}
+
+fn q4_k(block: &[u8; 144], out: &mut [f32; 256]) {
+    let (d, dmin) = (half(block[0], block[1]), half(block[2], block[3]));
+    let (scales, qs) = block[4..].split_at(12);
+    for (j, numbers) in out.chunks_exact_mut(32).enumerate() {
+        let (scale, minimum) = scale_and_minimum(scales, j);
+        let (d, m) = (d * scale, dmin * minimum);
+        let low = qs[j / 2 * 32..].iter().map(|byte| byte >> (j % 2 * 4) & 15);
+        numbers
+            .iter_mut()
+            .zip(low)
+            .for_each(|(y, q)| *y = d * f32::from(q) - m);
+    }
+}
+
+fn q5_k(block: &[u8; 176], out: &mut [f32; 256]) {
+    let (d, dmin) = (half(block[0], block[1]), half(block[2], block[3]));
+    let (scales, rest) = block[4..].split_at(12);
+    let (high, qs) = rest.split_at(32);
+    for (j, numbers) in out.chunks_exact_mut(32).enumerate() {
+        let (scale, minimum) = scale_and_minimum(scales, j);
+        let (d, m) = (d * scale, dmin * minimum);
+        let low = qs[j / 2 * 32..].iter().map(|byte| byte >> (j % 2 * 4) & 15);
+        let fifth = high.iter().map(|byte| (byte >> j & 1) << 4);
+        numbers
+            .iter_mut()
+            .zip(low.zip(fifth))
+            .for_each(|(y, (low, fifth))| *y = d * f32::from(low | fifth) - m);
+    }
+}
+
+/// Eight times 32 numbers. Of each half, 64 bytes hold low bits (numbers 0 and 2 of the four 32s share bytes, 1 and 3
+/// too) and 32 bytes hold two high bits for each of its four.
+fn q6_k(block: &[u8; 210], out: &mut [f32; 256]) {
+    let (low, rest) = block.split_at(128);
+    let (high, rest) = rest.split_at(64);
+    let (scales, d) = rest.split_at(16);
+    let d = half(d[0], d[1]);
+    for (j, numbers) in out.chunks_exact_mut(32).enumerate() {
+        let (part, quarter) = (j / 4, j % 4);
+        let low = low[part * 64 + quarter % 2 * 32..]
+            .iter()
+            .map(|byte| byte >> (quarter / 2 * 4) & 15);
+        let high = high[part * 32..]
+            .iter()
+            .map(|byte| (byte >> (quarter * 2) & 3) << 4);
+        for (i, (y, (low, high))) in numbers.iter_mut().zip(low.zip(high)).enumerate() {
+            let scale = d * f32::from(scales[j * 2 + i / 16].cast_signed());
+            *y = scale * (f32::from(low | high) - 32.0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    /// Made by `agent/tests/oracle/gguf_golden.py`.
+    const GOLDEN: &str = include_str!("../../../tests/golden/gguf_blocks.json");
+
+    fn bytes(recorded: &Value) -> Vec<u8> {
+        let digits = recorded.as_str().unwrap().as_bytes().as_chunks::<2>().0;
+        digits
+            .iter()
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn every_format_has_the_reference_bits() {
+        let golden: Value = serde_json::from_str(GOLDEN).unwrap();
+        let formats: Vec<Format> = (0..64).filter_map(Format::of).collect();
+        assert_eq!(golden.as_object().unwrap().len(), formats.len());
+        for format in formats {
+            let recorded = &golden[format!("{format:?}")];
+            let (blocks, values) = (bytes(&recorded["blocks"]), bytes(&recorded["values"]));
+            let expected: Vec<u32> = values
+                .as_chunks()
+                .0
+                .iter()
+                .map(|bits| u32::from_le_bytes(*bits))
+                .collect();
+            let mut numbers = vec![f32::NAN; expected.len()];
+            assert_eq!(
+                blocks.len() / format.block_bytes() * format.block_elements(),
+                numbers.len(),
+                "{format:?}"
+            );
+            format.dequantize(&blocks, &mut numbers);
+            let bits: Vec<u32> = numbers.iter().map(|number| number.to_bits()).collect();
+            assert_eq!(bits, expected, "{format:?}");
+        }
+    }
+
+    /// d = 2, m = −1; the first byte 0x4F holds 15 for number 0 and 4 for number 16.
+    #[test]
+    fn q4_1_by_hand() {
+        let mut block = [0; 20];
+        block[..5].copy_from_slice(&[0x00, 0x40, 0x00, 0xBC, 0x4F]);
+        let mut numbers = [0.0; 32];
+        Format::Q4_1.dequantize(&block, &mut numbers);
+        assert_eq!((numbers[0], numbers[1], numbers[16]), (29.0, -1.0, 7.0));
+    }
+}

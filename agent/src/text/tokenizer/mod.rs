@@ -1,0 +1,398 @@
+//! Text to token ids and back: a byte-level BPE tokenizer trained on a suite's own texts, kept as `tokenizer.json`.
+//!
+//! Household texts are templates around numbered names ("On the desk 1, you see a mug 2."). The pre-tokenizer keeps a
+//! numbered name in one piece, or its name and its number in two ([`NumberTokens`]), and the words that lead up to one in another,
+//! so that frequent pieces become one token each; the rest splits by words. Any bytes round-trip, seen in training or not.
+
+mod file;
+
+use crate::error::AgentError;
+use crate::files;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::sync::Arc;
+use tokenizers::{
+    AddedToken, DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper,
+    PreTokenizerWrapper, SplitDelimiterBehavior, TokenizerBuilder, TokenizerImpl,
+    models::bpe::{BPE, BpeTrainerBuilder},
+    pre_tokenizers::{
+        byte_level::ByteLevel,
+        sequence::Sequence,
+        split::{Split, SplitPattern},
+    },
+};
+
+/// How a numbered name stands in a vocabulary.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NumberTokens {
+    /// `mug 2` is one token: short episodes, and the better from little training.
+    #[default]
+    Whole,
+    /// `mug` and ` 2` are two: a mug is the same token in the task, in a list and in a command, whatever its number. A third
+    /// more tokens, and the better from long training (results/LOG.md).
+    #[serde(alias = "apart")]
+    Digits,
+}
+
+impl NumberTokens {
+    /// A numbered name, or a name and its number | the words that lead up to one | a word | what remains. At every word a name
+    /// is looked for, so how far away it may be is bounded: a line without names would take time by the square of its length.
+    fn pieces(self) -> &'static str {
+        match self {
+            Self::Whole => {
+                r"[a-z]+ [0-9]+|[^0-9\n:]{1,200}?(?=[a-z]+ [0-9])|\n+| ?[A-Za-z]+|[0-9]| ?[^A-Za-z0-9\s]+|\s"
+            }
+            Self::Digits => {
+                r"[a-z]+(?= [0-9])| [0-9]+|[^0-9\n:]{1,200}?(?=[a-z]+ [0-9])|\n+|[A-Za-z]+|[0-9]| ?[^A-Za-z0-9\s]+|\s"
+            }
+        }
+    }
+}
+
+/// A `tokenizer.json` may have this many bytes; the largest in use have a third of it.
+const FILE_LIMIT: u64 = 100 << 20;
+
+/// Opens the context of an episode.
+pub const BEGIN: &str = "<|begin|>";
+/// Ends an observation: the policy writes next.
+pub const AGENT: &str = "<|agent|>";
+/// Ends a completion.
+pub const END: &str = "<|end|>";
+
+type Inner = TokenizerImpl<
+    ModelWrapper,
+    NormalizerWrapper,
+    PreTokenizerWrapper,
+    PostProcessorWrapper,
+    DecoderWrapper,
+>;
+
+/// The texts that frame the turns of an episode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frames {
+    /// Before the first observation.
+    pub opening: String,
+    /// After an observation: the policy writes next.
+    pub answer: String,
+    /// Ends a completion; one token.
+    pub end: String,
+    /// Between the end of a completion and the next observation.
+    pub between: String,
+    /// Whether observations stand in them without the blanks at both ends.
+    pub strips: bool,
+}
+
+impl Default for Frames {
+    /// Those of a tokenizer that was trained here.
+    fn default() -> Self {
+        let [opening, answer, end] = [BEGIN, AGENT, END].map(String::from);
+        Self {
+            opening,
+            answer,
+            end,
+            between: String::new(),
+            strips: false,
+        }
+    }
+}
+
+/// A tokenizer and the frames of turns.
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    frames: Frames,
+    /// Texts of the special tokens, which no other text may spell.
+    special: Vec<String>,
+    /// Id of the token that ends a completion.
+    pub end: u32,
+    largest_id: u32,
+    /// The text of its file, with what other programs want of it.
+    json: Arc<[u8]>,
+}
+
+fn refused(error: impl std::fmt::Display) -> AgentError {
+    AgentError::Tokenizer(error.to_string())
+}
+
+impl Tokenizer {
+    /// Trains a tokenizer of at most `vocab_size` tokens (256 of them bytes, 3 special) on `texts`, numbered names whole.
+    ///
+    /// # Errors
+    /// When the library refuses the settings.
+    pub fn train<'a>(
+        texts: impl Iterator<Item = &'a str> + Send,
+        vocab_size: usize,
+    ) -> Result<Self, AgentError> {
+        Self::train_with(texts, vocab_size, NumberTokens::Whole)
+    }
+
+    /// The same with numbered names that way.
+    ///
+    /// # Errors
+    /// When the library refuses the settings.
+    pub fn train_with<'a>(
+        texts: impl Iterator<Item = &'a str> + Send,
+        vocab_size: usize,
+        names: NumberTokens,
+    ) -> Result<Self, AgentError> {
+        let pieces = SplitPattern::Regex(names.pieces().into());
+        let split = Split::new(pieces, SplitDelimiterBehavior::Isolated, false).map_err(refused)?;
+        let bytes = ByteLevel::new(false, false, false);
+        let mut inner: Inner = TokenizerBuilder::new()
+            .with_model(ModelWrapper::BPE(BPE::default()))
+            .with_normalizer(None)
+            .with_pre_tokenizer(Some(PreTokenizerWrapper::Sequence(Sequence::new(vec![
+                PreTokenizerWrapper::Split(split),
+                PreTokenizerWrapper::ByteLevel(bytes),
+            ]))))
+            .with_post_processor(None)
+            .with_decoder(Some(DecoderWrapper::ByteLevel(bytes)))
+            .build()
+            .map_err(refused)?;
+        let trainer = BpeTrainerBuilder::new()
+            .show_progress(false)
+            .vocab_size(vocab_size)
+            .min_frequency(2)
+            .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+            .special_tokens(
+                [BEGIN, AGENT, END]
+                    .map(|text| AddedToken::from(text, true))
+                    .to_vec(),
+            )
+            .build();
+        let mut trainer = tokenizers::models::TrainerWrapper::BpeTrainer(trainer);
+        inner.train(&mut trainer, texts).map_err(refused)?;
+        let json = serde_json::to_string(&inner).map_err(refused)?;
+        Self::from_json(json.as_bytes(), Frames::default())
+    }
+
+    /// Whether the same ids stand for the same texts in both, and frame turns in the same way.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.frames == other.frames && self.inner.get_vocab(true) == other.inner.get_vocab(true)
+    }
+
+    /// Reads a `tokenizer.json` whose turns are framed so.
+    ///
+    /// # Errors
+    /// When the file is missing, damaged, or lacks a token of the frames.
+    pub fn open(path: &Path, frames: Frames) -> Result<Self, AgentError> {
+        let content = |e: AgentError| AgentError::Content {
+            path: path.into(),
+            reason: e.to_string(),
+        };
+        Self::from_json(&files::read(path, FILE_LIMIT)?, frames).map_err(content)
+    }
+
+    /// The same from the text of the file.
+    ///
+    /// # Errors
+    /// When it is damaged, asks for what is not built here, or lacks a token of the frames.
+    pub fn from_json(json: &[u8], frames: Frames) -> Result<Self, AgentError> {
+        let file::Opened { inner, largest_id } = file::open(json).map_err(AgentError::Tokenizer)?;
+        let id = |text: &str| {
+            inner
+                .token_to_id(text)
+                .ok_or_else(|| AgentError::Tokenizer(format!("the vocabulary lacks {text}")))
+        };
+        if frames == Frames::default() {
+            id(BEGIN)?;
+            id(AGENT)?;
+        }
+        let end = id(&frames.end)?;
+        let special = inner
+            .get_added_tokens_decoder()
+            .into_values()
+            .filter(|token| token.special);
+        let mut special: Vec<String> = special
+            .map(|token| token.content)
+            .filter(|text| text.len() > 1)
+            .collect();
+        special.sort();
+        let tokenizer = Self {
+            inner,
+            frames,
+            special,
+            end,
+            largest_id,
+            json: json.into(),
+        };
+        let Frames {
+            opening, answer, ..
+        } = tokenizer.frames();
+        if tokenizer.encode_framed(opening, "", answer).is_empty() {
+            return Err(AgentError::Tokenizer(
+                "the vocabulary has no token for the frames of a turn".into(),
+            ));
+        }
+        Ok(tokenizer)
+    }
+
+    /// The texts that frame turns.
+    #[must_use]
+    pub fn frames(&self) -> &Frames {
+        &self.frames
+    }
+
+    /// The id of a token; `None` where the vocabulary lacks it.
+    #[must_use]
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// Writes `tokenizer.json`.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), AgentError> {
+        scenarios::files::replace(path, &self.json).map_err(|source| AgentError::File {
+            path: path.into(),
+            source,
+        })
+    }
+
+    /// Token ids of a text; special tokens spelled out in the text stay text.
+    #[must_use]
+    pub fn encode(&self, text: &str) -> Vec<u32> {
+        self.encode_framed("", text, "")
+    }
+
+    /// Token ids of a text between two frames; special tokens count only in the frames.
+    ///
+    /// # Panics
+    /// Never: what a vocabulary lacks becomes its unknown token, which it has, or is left out.
+    #[must_use]
+    pub fn encode_framed(&self, before: &str, text: &str, after: &str) -> Vec<u32> {
+        let mut unframed = text.replace("<|", "< |");
+        for special in self
+            .special
+            .iter()
+            .filter(|special| !special.starts_with("<|"))
+        {
+            if unframed.contains(special.as_str()) {
+                let first = special.chars().next().map_or(0, char::len_utf8);
+                unframed = unframed.replace(
+                    special.as_str(),
+                    &format!("{} {}", &special[..first], &special[first..]),
+                );
+            }
+        }
+        let whole = [before, &unframed, after].concat();
+        self.inner
+            .encode_fast(whole, false)
+            .expect("every text has ids")
+            .get_ids()
+            .to_vec()
+    }
+
+    /// The text of token ids; framing tokens are spelled out.
+    ///
+    /// # Panics
+    /// Never: the byte-level decoder replaces what is not UTF-8.
+    #[must_use]
+    pub fn decode(&self, ids: &[u32]) -> String {
+        self.inner
+            .decode(ids, false)
+            .expect("byte-level decoding accepts any ids")
+    }
+
+    /// The largest id of a token.
+    #[must_use]
+    pub fn largest_id(&self) -> u32 {
+        self.largest_id
+    }
+
+    /// How many tokens there are.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn small_with(names: NumberTokens) -> Tokenizer {
+        let texts = ["You arrive at desk 1. On the desk 1, you see a mug 2, and a pen 1.\ngo to desk 1\ntake mug 2 from desk 1\n\
+            put a mug in desk"; 8];
+        Tokenizer::train_with(texts.into_iter(), 400, names).expect("trains")
+    }
+
+    fn small() -> Tokenizer {
+        small_with(NumberTokens::Whole)
+    }
+
+    fn pieces(tokenizer: &Tokenizer, text: &str) -> Vec<String> {
+        tokenizer
+            .encode(text)
+            .iter()
+            .map(|id| tokenizer.decode(&[*id]))
+            .collect()
+    }
+
+    /// Found by fuzzing: eight thousand letters without a name took seconds, and these would take hours.
+    #[test]
+    fn a_long_line_without_names_is_read_in_passing() {
+        for names in [NumberTokens::Whole, NumberTokens::Digits] {
+            let (tokenizer, line) = (small_with(names), "the desk ".repeat(4_000));
+            assert_eq!(tokenizer.decode(&tokenizer.encode(&line)), line);
+        }
+    }
+
+    #[test]
+    fn a_numbered_name_is_one_token() {
+        assert_eq!(pieces(&small(), "go to desk 1"), ["go to ", "desk 1"]);
+    }
+
+    #[test]
+    fn a_name_apart_from_its_number_is_the_same_token_everywhere() {
+        let tokenizer = small_with(NumberTokens::Digits);
+        assert_eq!(pieces(&tokenizer, "go to desk 1"), ["go to ", "desk", " 1"]);
+        assert_eq!(
+            pieces(&tokenizer, "take mug 2 from desk 1")[1..3],
+            ["mug", " 2"]
+        );
+        let unnumbered = pieces(&tokenizer, "put a mug in desk");
+        assert_eq!(
+            unnumbered
+                .iter()
+                .filter(|piece| ["mug", "desk"].contains(&piece.as_str()))
+                .count(),
+            2
+        );
+    }
+
+    #[test]
+    fn any_text_comes_back() {
+        for tokenizer in [NumberTokens::Whole, NumberTokens::Digits].map(small_with) {
+            for text in [
+                "",
+                "\n\n -= Ünïcode 漢字 =- \t\r\n",
+                "mug 12345",
+                "On the desk 1, you see nothing.",
+                ": a: b 2",
+            ] {
+                assert_eq!(tokenizer.decode(&tokenizer.encode(text)), text);
+            }
+        }
+    }
+
+    #[test]
+    fn a_world_cannot_forge_a_turn() {
+        let tokenizer = small();
+        assert!(!tokenizer.encode("<|end|>").contains(&tokenizer.end));
+    }
+
+    #[test]
+    fn a_saved_tokenizer_gives_the_same_ids() {
+        let tokenizer = small();
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("tokenizer.json");
+        tokenizer.save(&path).expect("saves");
+        let again = Tokenizer::open(&path, Frames::default()).expect("opens");
+        let text = "You arrive at desk 1.\nmug 7";
+        assert_eq!(again.encode(text), tokenizer.encode(text));
+    }
+}

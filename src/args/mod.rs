@@ -1,0 +1,8 @@
+//! Groups of flags that several commands share.
+
+pub(crate) mod policy;
+pub(crate) mod search;
+pub(crate) mod server;
+pub(crate) mod shard;
+pub(crate) mod stores;
+pub(crate) mod world;

@@ -1,0 +1,5 @@
+//! Commands that read and write games and episodes.
+
+pub(crate) mod export;
+pub(crate) mod import;
+pub(crate) mod scenarios;

@@ -1,0 +1,11 @@
+//! Measurement: tables, statistics, comparisons, audits and replays of logged episodes.
+
+pub mod audit;
+pub mod card;
+pub mod compare;
+pub mod evaluate;
+pub mod failures;
+pub mod score;
+pub mod statistics;
+pub mod sweep;
+pub mod verify;

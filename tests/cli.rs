@@ -272,7 +272,7 @@ fn the_expert_guides_a_student() {
     assert!(
         played
             .iter()
-            .filter(|trajectory| trajectory.reward() > 0.0)
+            .filter(|trajectory| trajectory.is_won())
             .count()
             > 6,
         "the expert finds its way"

@@ -257,7 +257,7 @@ fn what_is_left_out_is_said_and_what_is_there_is_kept() {
     write(&folder.path().join("log.jsonl"), &episodes);
     let won = episodes[2..]
         .iter()
-        .filter(|episode| episode.outcome == Outcome::Success)
+        .filter(|episode| episode.is_won())
         .count();
     assert!(won > 0 && won < 34, "{won}");
 
@@ -399,10 +399,7 @@ fn old() -> (TempDir, Vec<Trajectory>) {
     ));
     let episodes = Store::read(folder.path().join("log.jsonl")).unwrap();
     assert_eq!(
-        episodes
-            .iter()
-            .filter(|episode| episode.outcome == Outcome::Success)
-            .count(),
+        episodes.iter().filter(|episode| episode.is_won()).count(),
         12
     );
     (folder, episodes)

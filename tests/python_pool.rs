@@ -305,7 +305,7 @@ fn workers_serve_many_games_and_are_recycled() {
         assert!(
             play(&world, &tasks, &["forward"])
                 .iter()
-                .all(|t| t.outcome == Outcome::Success)
+                .all(|t| t.is_won())
         );
         let counts = world.counts();
         assert!(

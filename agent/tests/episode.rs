@@ -242,7 +242,7 @@ fn a_world_that_fails_loses_its_own_episode_and_says_why() {
     assert!(
         undisturbed
             .iter()
-            .all(|t| t.outcome == Outcome::Success && t.failure.is_none())
+            .all(|t| t.is_won() && t.failure.is_none())
     );
     let lost: Vec<(Outcome, usize, &str, &str)> = (played[3..].iter())
         .map(|t| {

@@ -416,7 +416,7 @@ fn the_logged_way_replays_in_a_fresh_world() {
                 };
             }
             assert_eq!(logged.last_observation, said.text);
-            assert_eq!(said.won(), logged.outcome == Outcome::Success);
+            assert_eq!(said.won(), logged.is_won());
             won += usize::from(said.won());
             for (place, turn) in logged.turns.iter().enumerate() {
                 let acted = turn

@@ -8,6 +8,7 @@ pub mod environment;
 pub mod expert;
 pub mod files;
 pub mod household;
+pub mod seed;
 pub mod store;
 pub mod suite;
 pub mod task;

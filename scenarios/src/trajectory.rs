@@ -493,10 +493,10 @@ impl Trajectory {
     /// The form that this code writes.
     pub const FORMAT: u32 = 1;
 
-    /// The terminal reward.
+    /// Whether the episode was won.
     #[must_use]
-    pub fn reward(&self) -> f64 {
-        self.outcome.reward()
+    pub fn is_won(&self) -> bool {
+        self.outcome == Outcome::Success
     }
 
     /// How many turns held no command.

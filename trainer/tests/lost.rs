@@ -121,7 +121,7 @@ fn a_round_stops_when_the_server_goes_and_goes_on_later() {
         Store::read(&path)
             .unwrap()
             .iter()
-            .all(|trajectory| trajectory.outcome == Outcome::Success)
+            .all(|trajectory| trajectory.is_won())
     );
 }
 

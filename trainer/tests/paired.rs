@@ -134,7 +134,7 @@ fn repeated_games_have_an_interval_over_games() {
 
     let same: Vec<Trajectory> = thrice
         .into_iter()
-        .filter(|episode| episode.outcome == Outcome::Success)
+        .filter(|episode| episode.is_won())
         .collect();
     let row = &table("p", 1, &same)[0];
     assert_eq!(

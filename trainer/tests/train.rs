@@ -121,10 +121,7 @@ fn rollouts(model: &Model) -> Vec<Trajectory> {
             episodes: 8,
         },
     );
-    let won = played
-        .iter()
-        .filter(|t| t.outcome == Outcome::Success)
-        .count();
+    let won = played.iter().filter(|t| t.is_won()).count();
     assert!(
         won > 1 && won < played.len() - 3,
         "{won} won of {}",
@@ -264,7 +261,7 @@ fn comparing_needs_games_that_were_both_won_and_lost() {
             .iter()
             .filter(|other| other.game_hash == trajectory.game_hash);
         same.map(Trajectory::reward)
-            .any(|reward| reward != trajectory.reward())
+            .any(|reward| reward != trajectory.outcome.reward())
     };
     let contrasted = played.iter().filter(compared).count();
     assert!(
@@ -373,13 +370,10 @@ fn what_an_algorithm_needs_and_the_log_lacks_is_counted() {
     );
     let lost = played
         .iter()
-        .filter(|trajectory| trajectory.outcome != Outcome::Success)
+        .filter(|trajectory| !trajectory.is_won())
         .count();
     assert_eq!(read(&scored, &played).unscored, lost);
-    for trajectory in played
-        .iter_mut()
-        .filter(|trajectory| trajectory.outcome != Outcome::Success)
-    {
+    for trajectory in played.iter_mut().filter(|trajectory| !trajectory.is_won()) {
         trajectory
             .turns
             .iter_mut()

@@ -6,10 +6,11 @@
 //! asked about every state of the student, but writes some of the turns itself, because a transcript holds one action a
 //! turn; who holds the pen changes by chance from turn to turn, so that mistakes come in runs, as they do at play.
 
-use crate::policy::lm::{LmEpisode, LmPolicy, mixed_seed};
+use crate::policy::lm::{LmEpisode, LmPolicy};
 use crate::policy::{Completion, Policy, TurnRequest, TurnResponse, written};
 use crate::text::chat;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+use scenarios::seed::mixed_seed;
 use scenarios::{Protocol, Turn, expert::Expert};
 
 /// Chance that the student begins.

@@ -5,8 +5,8 @@ pub mod dagger;
 pub mod lm;
 pub mod remote;
 
-use crate::policy::lm::mixed_seed;
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use scenarios::seed::mixed_seed;
 use scenarios::{Candidate, History, Protocol, Turn, expert::Expert, household::catalog};
 
 /// Answers observations with completions, many episodes at once.

@@ -7,6 +7,7 @@
 
 use crate::native::{NativeEnvironment, NativeGame, NativeWorld};
 use crate::replay::{Answer, Unequal};
+use scenarios::seed::SplitMix64;
 use scenarios::{EnvironmentError, Task, World};
 use serde::Serialize;
 use std::collections::VecDeque;
@@ -389,7 +390,7 @@ fn follow(
     let mut source = Source::new(
         place.commands,
         game.clone(),
-        Rng::of_game(plan.seed, &task.hash),
+        stream_of_game(plan.seed, &task.hash),
     );
     let mut ours = NativeEnvironment::new(game);
     let mut other = other
@@ -432,11 +433,11 @@ struct Source {
     /// Commands of the walkthrough that have been said.
     walked: usize,
     said: usize,
-    rng: Rng,
+    rng: SplitMix64,
 }
 
 impl Source {
-    fn new(commands: Commands, game: Arc<NativeGame>, rng: Rng) -> Self {
+    fn new(commands: Commands, game: Arc<NativeGame>, rng: SplitMix64) -> Self {
         Self {
             commands,
             game,
@@ -481,7 +482,7 @@ impl Source {
 
     fn trick(&mut self, admissible: &[String]) -> String {
         let base = self.any(admissible);
-        let tricks: &[Trick] = if self.rng.coin() {
+        let tricks: &[Trick] = if self.rng.below(2) == 0 {
             &Trick::ALTERING
         } else {
             &Trick::INVENTING
@@ -653,7 +654,7 @@ const GRAMMAR_SYNTAX: [&str; 11] = [
 
 /// Plays tricks where these are the admissible commands.
 struct Prankster<'a> {
-    rng: &'a mut Rng,
+    rng: &'a mut SplitMix64,
     game: &'a NativeGame,
     admissible: &'a [String],
 }
@@ -703,7 +704,7 @@ impl Prankster<'_> {
     }
 
     fn case(&mut self, base: &str) -> String {
-        if self.rng.coin() {
+        if self.rng.below(2) == 0 {
             return base.to_uppercase();
         }
         let letters: Vec<usize> = base
@@ -725,7 +726,7 @@ impl Prankster<'_> {
 
     fn blanks_within(&mut self, base: &str) -> String {
         let joint = self.one_of(&["  ", "\t", "   ", " \n", ""]);
-        if self.rng.coin() {
+        if self.rng.below(2) == 0 {
             base.replace(' ', joint)
         } else {
             base.replacen(' ', joint, 1)
@@ -751,7 +752,7 @@ impl Prankster<'_> {
         let Some(&at) = self.rng.pick(&numbers) else {
             return format!("{base} 1");
         };
-        let by = if self.rng.coin() { 1 } else { -1 };
+        let by = if self.rng.below(2) == 0 { 1 } else { -1 };
         words[at] = words[at]
             .parse()
             .map_or(0, |number: i64| number.saturating_add(by))
@@ -840,38 +841,11 @@ fn names(command: &str) -> Vec<String> {
     numbered.map(|pair| pair.join(" ")).collect()
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): the same commands whatever version of a library is around.
-#[derive(Debug, Clone)]
-struct Rng(u64);
-
-impl Rng {
-    /// A stream for each seed and game.
-    fn of_game(seed: u64, hash: &str) -> Self {
-        hash.bytes().fold(Self(seed), |mut rng, byte| {
-            Self(rng.next() ^ u64::from(byte))
-        })
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// Uniform in `0..bound`, but for the bias of the modulus, which is below 2⁻⁵⁰ here; 0 where there is no bound.
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
-    }
-
-    fn coin(&mut self) -> bool {
-        self.below(2) == 0
-    }
-
-    fn pick<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
-        items.get(self.below(items.len()))
-    }
+/// Returns a stream of random numbers for each seed and game.
+fn stream_of_game(seed: u64, hash: &str) -> SplitMix64 {
+    hash.bytes().fold(SplitMix64(seed), |mut stream, byte| {
+        SplitMix64(stream.next() ^ u64::from(byte))
+    })
 }
 
 #[cfg(test)]
@@ -926,7 +900,7 @@ mod tests {
     fn a_trick_does_what_its_name_says() {
         let game = small_game();
         let admissible = admissible(&game);
-        let mut rng = Rng::of_game(0, "");
+        let mut rng = stream_of_game(0, "");
         let mut all = |trick, base: &str| -> BTreeSet<String> {
             let mut prankster = Prankster {
                 rng: &mut rng,
@@ -1044,7 +1018,7 @@ mod tests {
         for blank in NEAR_BLANKS {
             assert_ne!(say(&format!("{blank}look")), look, "{blank:?}");
         }
-        let mut rng = Rng::of_game(1, "");
+        let mut rng = stream_of_game(1, "");
         let mut prankster = Prankster {
             rng: &mut rng,
             game: &small_game(),
@@ -1097,7 +1071,11 @@ mod tests {
     fn every_trick_is_played_and_every_third_command_is_admissible() {
         let game = small_game();
         let here = admissible(&game);
-        let mut source = Source::new(Commands::Adversarial, game.clone(), Rng::of_game(5, "abc"));
+        let mut source = Source::new(
+            Commands::Adversarial,
+            game.clone(),
+            stream_of_game(5, "abc"),
+        );
         let said: Vec<String> = (0..3000).map(|_| source.next(&here)).collect();
         assert!(
             said.iter()
@@ -1125,7 +1103,7 @@ mod tests {
         let walkthrough = game.walkthrough().unwrap().to_vec();
         let here = admissible(&game);
         let said = |commands, turns| -> Vec<String> {
-            let mut source = Source::new(commands, game.clone(), Rng::of_game(5, "abc"));
+            let mut source = Source::new(commands, game.clone(), stream_of_game(5, "abc"));
             (0..turns).map(|_| source.next(&here)).collect()
         };
         let walked = said(Commands::Walkthrough, walkthrough.len() + 20);
@@ -1157,7 +1135,7 @@ mod tests {
 
     #[test]
     fn each_game_and_seed_has_a_stream_of_its_own() {
-        let first = |seed, hash| Rng::of_game(seed, hash).next();
+        let first = |seed, hash| stream_of_game(seed, hash).next();
         assert_eq!(first(1, "ab"), first(1, "ab"));
         assert_ne!(first(1, "ab"), first(2, "ab"));
         assert_ne!(first(1, "ab"), first(1, "ba"));

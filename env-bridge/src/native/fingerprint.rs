@@ -152,10 +152,7 @@ fn mark<'a>(predicate: &'a str, objects: impl Iterator<Item = &'a str>) -> u64 {
 
 /// Spreads a mark over all bits (splitmix64's finish), so that marks of similar names do not cancel out.
 fn shaped(mark: u64, shape: u64) -> u64 {
-    let mut z = mark.wrapping_add(shape.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
+    scenarios::seed::spread(mark, shape)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::catalog::{self, ObjectType, ReceptacleType, Room, Trait, Use};
 use super::layout::{Layout, Size, display_names};
 use super::plan::{self, House};
 use super::problem;
-use super::rng::Rng;
+use crate::seed::SplitMix64;
 use crate::task::TaskType;
 use crate::text_version::TextVersion;
 use serde::Serialize;
@@ -231,7 +231,7 @@ impl Goal {
         let what = self.target.name;
         let place = self.parent.map_or("", |parent| parent.name);
         let lamp = self.lamp.map_or("", |lamp| lamp.name);
-        let first = Rng::new(&[seed, 2]).percent(50);
+        let first = SplitMix64::new(&[seed, 2]).percent(50);
         match (self.task_type, first) {
             (TaskType::PickAndPlaceSimple, true) => format!("put a {what} in {place}."),
             (TaskType::PickAndPlaceSimple, false) => format!("put some {what} on {place}."),
@@ -269,7 +269,7 @@ pub(super) fn furnish(
     task_type: TaskType,
     seed: u64,
 ) -> Option<(Vec<Object>, Goal)> {
-    let mut rng = Rng::new(&[seed, 1]);
+    let mut rng = SplitMix64::new(&[seed, 1]);
     let goal = draw_goal(layout, task_type, &mut rng)?;
     let mut objects: Vec<Object> = Vec::new();
     for (kind, count) in draw_things(layout, &goal, &mut rng) {
@@ -288,7 +288,7 @@ pub(super) fn furnish(
 }
 
 /// Numbers say nothing about what was drawn first: the target is not always mug 1.
-fn name_objects(objects: &mut [Object], rng: &mut Rng) {
+fn name_objects(objects: &mut [Object], rng: &mut SplitMix64) {
     let mut serials: Vec<usize> = (1..=objects.len()).collect();
     rng.shuffle(&mut serials);
     for (object, serial) in objects.iter_mut().zip(serials) {
@@ -301,7 +301,7 @@ fn name_objects(objects: &mut [Object], rng: &mut Rng) {
     objects.sort_by(|a, b| a.id.cmp(&b.id));
 }
 
-fn draw_goal(layout: &Layout, task_type: TaskType, rng: &mut Rng) -> Option<Goal> {
+fn draw_goal(layout: &Layout, task_type: TaskType, rng: &mut SplitMix64) -> Option<Goal> {
     let (needed, treatment) = match task_type {
         TaskType::PickCleanThenPlaceInRecep => (Some(Trait::Cleanable), Some(Use::Cleans)),
         TaskType::PickHeatThenPlaceInRecep => (Some(Trait::Heatable), Some(Use::Heats)),
@@ -355,7 +355,11 @@ fn things(room: Room) -> impl Iterator<Item = (&'static ObjectType, u32)> {
 }
 
 /// Types and how many of each: the target, the lamp, and whatever else lies about.
-fn draw_things(layout: &Layout, goal: &Goal, rng: &mut Rng) -> Vec<(&'static ObjectType, usize)> {
+fn draw_things(
+    layout: &Layout,
+    goal: &Goal,
+    rng: &mut SplitMix64,
+) -> Vec<(&'static ObjectType, usize)> {
     let (fewest, most) = match layout.size {
         Size::Small => (6, 14),
         Size::Full => (12, 44),
@@ -401,7 +405,7 @@ fn draw_place(
     layout: &Layout,
     kind: &'static ObjectType,
     goal: &Goal,
-    rng: &mut Rng,
+    rng: &mut SplitMix64,
 ) -> Option<usize> {
     let weight = |name: &str| {
         kind.places

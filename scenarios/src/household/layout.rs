@@ -4,7 +4,7 @@
 //! kept for `valid_unseen` is unseen by whatever was trained on, under any seed.
 
 use super::catalog::{self, ReceptacleType, Room};
-use super::rng::Rng;
+use crate::seed::SplitMix64;
 use crate::task::Split;
 use std::collections::HashSet;
 use std::str::FromStr;
@@ -126,7 +126,7 @@ pub fn layouts(size: Size) -> Vec<Layout> {
 }
 
 fn room_layouts(room: Room, size: Size) -> Vec<Layout> {
-    let mut rng = Rng::new(&[u64::from(room.first_number()), size as u64]);
+    let mut rng = SplitMix64::new(&[u64::from(room.first_number()), size as u64]);
     let mut seen = HashSet::new();
     let mut layouts = Vec::new();
     while layouts.len() < LAYOUTS as usize {
@@ -154,7 +154,7 @@ fn largest(size: Size) -> usize {
 }
 
 /// How many of each of the room's receptacle types.
-fn draw_counts(room: Room, size: Size, rng: &mut Rng) -> Vec<usize> {
+fn draw_counts(room: Room, size: Size, rng: &mut SplitMix64) -> Vec<usize> {
     let draw = |some: &catalog::Furniture| match (rng.percent(some.presence), size) {
         (false, _) => 0,
         (true, Size::Small) => rng.within(some.small),
@@ -163,7 +163,7 @@ fn draw_counts(room: Room, size: Size, rng: &mut Rng) -> Vec<usize> {
     room.furniture().iter().map(draw).collect()
 }
 
-fn build(room: Room, size: Size, place: u16, counts: &[usize], rng: &mut Rng) -> Layout {
+fn build(room: Room, size: Size, place: u16, counts: &[usize], rng: &mut SplitMix64) -> Layout {
     let mut cells: Vec<usize> = (0..GRID * GRID).collect();
     rng.shuffle(&mut cells);
     let mut cells = cells.into_iter();
@@ -196,7 +196,7 @@ fn build(room: Room, size: Size, place: u16, counts: &[usize], rng: &mut Rng) ->
     }
 }
 
-fn stand(kind: &'static ReceptacleType, cell: usize, rng: &mut Rng) -> Receptacle {
+fn stand(kind: &'static ReceptacleType, cell: usize, rng: &mut SplitMix64) -> Receptacle {
     let (x, y) = (cell / GRID, cell % GRID);
     let id = match kind.name.strip_suffix("basin") {
         Some(stem) => format!("{stem}_bar_{x:02}_bar_{y:02}_bar_{}", kind.name),

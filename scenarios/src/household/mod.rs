@@ -9,16 +9,15 @@ mod game;
 mod layout;
 mod plan;
 mod problem;
-mod rng;
 
 pub use game::{DOMAIN, Game, Goal, game};
 pub use layout::{Door, Layout, Receptacle, Size, layouts};
 
+use crate::seed::SplitMix64;
 use crate::suite::{GAME, MANIFEST, Suite, SuiteError, TRAJ_DATA, hex_sha256};
 use crate::task::{Split, Task, TaskType};
 use crate::text_version::TextVersion;
 use catalog::Room;
-use rng::Rng;
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -184,7 +183,7 @@ impl<'a> Maker<'a> {
         let trial = format!("trial_S{}_{index:05}", self.options.seed);
         let candidates = self.candidates(split, room, rooms);
         for attempt in 0..ATTEMPTS {
-            let mut rng = Rng::new(&[
+            let mut rng = SplitMix64::new(&[
                 self.options.seed,
                 self.options.size as u64,
                 split as u64,

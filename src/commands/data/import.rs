@@ -97,10 +97,7 @@ impl Import {
             report.records
         );
         report.imported = episodes.len();
-        report.won = episodes
-            .iter()
-            .filter(|episode| episode.outcome == Outcome::Success)
-            .count();
+        report.won = episodes.iter().filter(|episode| episode.is_won()).count();
         for episode in &episodes {
             out.write(episode)?;
         }

@@ -468,7 +468,7 @@ fn say_part(
     };
     let (n, successes) = (
         ended().count(),
-        ended().filter(|episode| episode.reward() > 0.0).count(),
+        ended().filter(|episode| episode.is_won()).count(),
     );
     if json {
         ui::print_json(

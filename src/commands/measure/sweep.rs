@@ -309,7 +309,7 @@ fn repeat(
 ) -> Result<(), TrainerError> {
     let lost = last
         .iter()
-        .filter(|played| played.reward() <= 0.0)
+        .filter(|played| !played.is_won())
         .map(|played| played.game_hash.as_str());
     let lost: HashSet<&str> = lost.collect();
     let open: Vec<&Task> = tasks

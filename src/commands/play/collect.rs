@@ -147,7 +147,7 @@ impl Collect {
         let lost = ui::say_lost(&all);
         let collected = Collected {
             episodes: all.len(),
-            successes: all.iter().filter(|t| t.reward() > 0.0).count(),
+            successes: all.iter().filter(|t| t.is_won()).count(),
             lost,
             tokens: all.iter().map(scenarios::Trajectory::tokens).sum(),
             store,

@@ -254,7 +254,7 @@ impl Score {
             |is: &dyn Fn(&Trajectory) -> bool| all.iter().filter(|episode| is(episode)).count();
         let counts = Counts {
             episodes: all.len(),
-            successes: count(&|episode| episode.outcome == Outcome::Success),
+            successes: count(&|episode| episode.is_won()),
             scored: count(&|episode| is_scored(episode.outcome)),
             winnable: count(&|episode| {
                 episode

@@ -72,7 +72,7 @@ impl<'a> About<'a> {
             outcome,
             ..
         } = episode;
-        let reward = episode.reward();
+        let reward = episode.outcome.reward();
         Self {
             game,
             split: *split,

@@ -189,7 +189,7 @@ impl Export {
             *count += 1;
             return Ok(());
         }
-        let won = episode.outcome == Outcome::Success;
+        let won = episode.is_won();
         self.counts.not_won += usize::from(!won);
         let messages = chat::messages(episode, self.options.instructions.as_deref());
         let sink = &mut self.sink;
@@ -233,7 +233,7 @@ impl Export {
             Some(&mut left_out.other_split)
         } else if episode.turns.is_empty() {
             Some(&mut left_out.empty)
-        } else if options.won_only && episode.outcome != Outcome::Success {
+        } else if options.won_only && !episode.is_won() {
             Some(&mut left_out.not_won)
         } else {
             None

@@ -42,7 +42,8 @@ impl<'a> Sft<'a> {
             outcome,
             ..
         } = episode;
-        let (split, task_type, outcome, reward) = (*split, *task_type, *outcome, episode.reward());
+        let (split, task_type, outcome, reward) =
+            (*split, *task_type, *outcome, episode.outcome.reward());
         let extra_info = SftInfo {
             index,
             split,
@@ -120,6 +121,6 @@ impl Rl {
     /// Counts another episode of the game.
     pub(super) fn count(&mut self, episode: &Trajectory) {
         self.extra_info.episodes += 1;
-        self.extra_info.successes += usize::from(episode.outcome == Outcome::Success);
+        self.extra_info.successes += usize::from(episode.is_won());
     }
 }

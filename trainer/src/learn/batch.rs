@@ -317,7 +317,7 @@ impl Batch {
             self.after_positions[slot] = position(length - 1);
         }
         #[expect(clippy::cast_possible_truncation, reason = "rewards are 0 and 1")]
-        let reward = trajectory.reward() as f32;
+        let reward = trajectory.outcome.reward() as f32;
         self.returns[row] = reward;
         self.rewards[row * self.turns + trajectory.turns.len() - 1] += reward;
     }

@@ -182,7 +182,7 @@ impl<'a> Plan<'a> {
         let held: BTreeSet<usize> = held_out.iter().flatten().copied().collect();
         let successes = learned
             .iter()
-            .filter(|index| data[**index].outcome == Outcome::Success)
+            .filter(|index| data[**index].is_won())
             .count();
         let read = Read {
             trajectories: learned.len(),
@@ -268,14 +268,14 @@ fn readable<'a>(
             &mut left_out.empty
         } else if trajectory.tokens() > context {
             &mut left_out.too_long
-        } else if only_successes && !rejection_sampling::is_imitated(trajectory.reward()) {
+        } else if only_successes && !rejection_sampling::is_imitated(trajectory.outcome.reward()) {
             &mut left_out.failures
         } else if only_logged && turns.iter().any(|turn| behaviour_logprobs(turn).is_empty()) {
             &mut left_out.unlogged
         } else if only_with_states && turns.iter().any(|turn| turn.state.is_none()) {
             &mut left_out.stateless
         } else if only_scored
-            && trajectory.reward() < 0.5
+            && !trajectory.is_won()
             && turns.iter().any(|turn| turn.process_score.is_none())
         {
             &mut left_out.unscored
@@ -319,7 +319,10 @@ fn advantages(algorithm: &Algorithm, data: &[&Trajectory]) -> Vec<Vec<f64>> {
         _ => return all,
     };
     for game in by_game(data) {
-        let returns: Vec<f64> = game.iter().map(|index| data[*index].reward()).collect();
+        let returns: Vec<f64> = game
+            .iter()
+            .map(|index| data[*index].outcome.reward())
+            .collect();
         let of_episodes = grpo::group_advantages(&returns);
         let of_turns = match anchor {
             Some(discount) => {
@@ -343,7 +346,11 @@ fn advantages(algorithm: &Algorithm, data: &[&Trajectory]) -> Vec<Vec<f64>> {
 
 /// What a trajectory shows of the states that it went through.
 fn anchor_steps(trajectory: &Trajectory, discount: f64) -> Vec<gigpo::AnchorStep> {
-    let returns = gigpo::discounted_returns(trajectory.reward(), trajectory.turns.len(), discount);
+    let returns = gigpo::discounted_returns(
+        trajectory.outcome.reward(),
+        trajectory.turns.len(),
+        discount,
+    );
     let step = |(turn, return_to_go): (&Turn, f64)| gigpo::AnchorStep {
         state: turn.state.expect("episodes without states are left out"),
         return_to_go,
@@ -360,7 +367,7 @@ fn units(algorithm: &Algorithm, data: &[&Trajectory], advantages: &[Vec<f64>]) -
             for (game, indices) in by_game(data).into_iter().enumerate() {
                 indices
                     .into_iter()
-                    .for_each(|index| outcomes[index] = (game, data[index].reward() > 0.5));
+                    .for_each(|index| outcomes[index] = (game, data[index].is_won()));
             }
             dpo::pairs(&outcomes, *pairs)
                 .into_iter()
@@ -378,11 +385,7 @@ fn units(algorithm: &Algorithm, data: &[&Trajectory], advantages: &[Vec<f64>]) -
 
 /// `won` or `lost`, where all are.
 fn one_sided(data: &[&Trajectory]) -> Option<&'static str> {
-    match data
-        .iter()
-        .filter(|trajectory| trajectory.reward() > 0.5)
-        .count()
-    {
+    match data.iter().filter(|trajectory| trajectory.is_won()).count() {
         0 => Some("lost"),
         all if all == data.len() => Some("won"),
         _ => None,

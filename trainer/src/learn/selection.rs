@@ -72,14 +72,14 @@ fn choose(
     for (place, episode) in episodes
         .iter()
         .enumerate()
-        .filter(|(_, episode)| episode.reward() > 0.0)
+        .filter(|(_, episode)| episode.is_won())
     {
         won.entry(&episode.game_hash).or_default().push(place);
     }
     let mut random = StdRng::seed_from_u64(seed);
     let mut keeps: Vec<bool> = episodes
         .iter()
-        .map(|e| e.reward() == 0.0 && lost == Lost::Kept)
+        .map(|e| !e.is_won() && lost == Lost::Kept)
         .collect();
     for mut places in won.into_values() {
         match prefer {

@@ -405,7 +405,7 @@ impl Student {
             tokens: chosen.iter().map(|trajectory| trajectory.tokens()).sum(),
             success_rate: chosen
                 .iter()
-                .map(|trajectory| trajectory.reward())
+                .map(|trajectory| trajectory.outcome.reward())
                 .sum::<f64>()
                 / chosen.len() as f64,
             watched: whole.watched,

@@ -272,10 +272,7 @@ fn look_at_protocols(measured: &Measured<'_>, audit: &mut Audit) {
 /// nothing happened; and failures that were rewarded.
 fn look_at_successes(measured: &Measured<'_>, audit: &mut Audit) {
     let Measured { name, episodes, .. } = measured;
-    let won = episodes
-        .iter()
-        .filter(|episode| episode.outcome == Outcome::Success)
-        .count();
+    let won = episodes.iter().filter(|episode| episode.is_won()).count();
     let mut told = |count: usize, what: &str| {
         if count > 0 {
             let n = episodes.len();
@@ -287,7 +284,7 @@ fn look_at_successes(measured: &Measured<'_>, audit: &mut Audit) {
     };
     let count =
         |is: &dyn Fn(&Trajectory) -> bool| episodes.iter().filter(|episode| is(episode)).count();
-    let is_won = |episode: &Trajectory| episode.outcome == Outcome::Success;
+    let is_won = |episode: &Trajectory| episode.is_won();
     told(
         count(&|t| (t.reward - t.outcome.reward()).abs() > f64::EPSILON),
         "have another reward than their outcome gives",

@@ -196,7 +196,7 @@ pub fn games(policy: &str, k: usize, trajectories: &[Trajectory]) -> Vec<GameRow
             continue;
         }
         row.played += 1;
-        row.won += u32::from(trajectory.outcome == Outcome::Success);
+        row.won += u32::from(trajectory.is_won());
         row.mean_turns += (trajectory.turns.len() as f64 - row.mean_turns) / f64::from(row.played);
     }
     games.into_values().collect()
@@ -264,17 +264,14 @@ fn row(
     let (lost, ended): (Vec<&Trajectory>, Vec<&Trajectory>) =
         group.iter().partition(|t| t.outcome == Outcome::EnvFailed);
     let n = ended.len();
-    let successes = ended
-        .iter()
-        .filter(|t| t.outcome == Outcome::Success)
-        .count();
+    let successes = ended.iter().filter(|t| t.is_won()).count();
     let turns: usize = ended.iter().map(|t| t.turns.len()).sum();
     let malformed: usize = ended.iter().map(|t| t.malformed_turns()).sum();
     let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
     for trajectory in &ended {
         let tally = tallies.entry(&trajectory.game_hash).or_default();
         tally.played += 1;
-        tally.won += u32::from(trajectory.outcome == Outcome::Success);
+        tally.won += u32::from(trajectory.is_won());
     }
     let (interval, low, high) = Interval::of(&tallies.values().copied().collect::<Vec<_>>());
     Row {
@@ -391,7 +388,7 @@ pub(crate) fn play_jobs<P: Policy>(
         .collect();
     progress.set_length(jobs.len() as u64);
     progress.set_position((jobs.len() - open.len()) as u64);
-    let mut wins = finished.iter().filter(|t| t.reward() > 0.0).count();
+    let mut wins = finished.iter().filter(|t| t.is_won()).count();
     play_episodes(policy, world, &open, protocol, pool, |trajectory| {
         if let Some(reason) = policy
             .gone()
@@ -400,7 +397,7 @@ pub(crate) fn play_jobs<P: Policy>(
             return Err(TrainerError::Gone(reason));
         }
         store.append(&trajectory)?;
-        wins += usize::from(trajectory.reward() > 0.0);
+        wins += usize::from(trajectory.is_won());
         finished.push(trajectory);
         progress.inc(1);
         progress.set_message(format!("won {wins} of {}", finished.len()));

@@ -287,7 +287,7 @@ fn calibration_of(
         .iter()
         .filter(|trajectory| trajectory.outcome != Outcome::EnvFailed);
     let readings = ended.flat_map(|trajectory| {
-        let won = trajectory.outcome == Outcome::Success;
+        let won = trajectory.is_won();
         let value = move |turn: &Turn| match reading {
             Reading::V => turn.value,
             Reading::U => turn.after_value,

@@ -532,10 +532,7 @@ impl Pipeline<'_> {
             self.play(step, place, &bar)?
         };
         remove_parts(&path, &episodes)?;
-        let won = episodes
-            .iter()
-            .filter(|episode| episode.reward() > 0.0)
-            .count();
+        let won = episodes.iter().filter(|episode| episode.is_won()).count();
         match step {
             Stage::Evaluate { .. } => bar.finish(),
             _ => bar.finish_with_message(format!("{won} won of {}", episodes.len())),
@@ -760,7 +757,7 @@ impl Pipeline<'_> {
         shard::sort(&mut episodes);
         if is_shown(stage) {
             let played = episodes.len();
-            episodes.retain(|episode| episode.reward() > 0.0);
+            episodes.retain(|episode| episode.is_won());
             if episodes.is_empty() {
                 return Err(TrainerError::Data(format!(
                     "the expert won none of {played} games of train"

@@ -373,10 +373,7 @@ fn merge_round(whole: PathBuf, parts: &BTreeMap<Shard, PathBuf>) -> Result<Merge
     }
     sort(&mut episodes);
     write_whole(&whole, &episodes)?;
-    let successes = episodes
-        .iter()
-        .filter(|episode| episode.reward() > 0.0)
-        .count();
+    let successes = episodes.iter().filter(|episode| episode.is_won()).count();
     Ok(Merged {
         store: whole,
         episodes: episodes.len(),

@@ -32,6 +32,7 @@ use crate::text::chat::{self, Place};
 use crate::text::tokenizer::Tokenizer;
 use rand::{SeedableRng, rngs::StdRng};
 use rayon::prelude::*;
+use scenarios::seed::mixed_seed;
 use scenarios::{Candidate, History, Protocol, Scorer, TextVersion, Turn, WeightFormat};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -1310,16 +1311,6 @@ impl Branch {
         self.done =
             ended || self.stopped.is_some() || self.tokens.len() >= protocol.completion_limit;
     }
-}
-
-/// One seed out of an episode's seed, its turn and a candidate's index (splitmix64).
-pub(crate) fn mixed_seed(seed: u64, turn: u64, candidate: u64) -> u64 {
-    [turn, candidate].into_iter().fold(seed, |mixed, part| {
-        let mut z = mixed ^ part.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    })
 }
 
 impl Policy for LmPolicy {

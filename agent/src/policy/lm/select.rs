@@ -1,7 +1,7 @@
 //! Best-of-K: which of a turn's candidates to act on.
 
-use crate::policy::lm::mixed_seed;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+use scenarios::seed::mixed_seed;
 
 /// The index of the highest score; the first of equals.
 ///

@@ -17,12 +17,12 @@
 
 use crate::error::AgentError;
 use crate::inference::sample::Sampling;
-use crate::policy::lm::mixed_seed;
 use crate::policy::{Completion, Policy, TurnRequest, TurnResponse};
 use crate::text::template::{Message, Role};
 use crossbeam::channel::unbounded;
 use rand::RngExt;
 use scenarios::Protocol;
+use scenarios::seed::mixed_seed;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt;

@@ -488,7 +488,7 @@ fn ask(
         .collect();
     let optimizer = &job.optimizer;
     let mut order = serde_json::json!({
-        "job": job.name, "batch": turns, "returns": batch.iter().map(Trajectory::reward).collect::<Vec<_>>(),
+        "job": job.name, "batch": turns, "returns": batch.iter().map(|episode| episode.outcome.reward()).collect::<Vec<_>>(),
         "updates": optimizer.updates, "learning_rate": optimizer.learning_rate, "warmup": optimizer.warmup,
         "clip": optimizer.clip, "weight_decay": optimizer.weight_decay, "betas": optimizer.betas,
         "part_tokens": part_tokens,

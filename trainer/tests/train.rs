@@ -160,7 +160,11 @@ fn of(trajectories: &[Trajectory], outcome_is: impl Fn(Outcome) -> bool) -> Vec<
 fn the_first_value_loss_is_the_success_rate() {
     let model = babbler(21);
     let played = rollouts(&model);
-    let wins = played.iter().map(Trajectory::reward).sum::<f64>() / played.len() as f64;
+    let wins = played
+        .iter()
+        .map(|episode| episode.outcome.reward())
+        .sum::<f64>()
+        / played.len() as f64;
     for level in [Level::Turn, Level::Token] {
         let (_, _, rows) = learned(
             &recipe(oreo(level, 0.0), one_update(&played, 1e-3)),
@@ -260,7 +264,7 @@ fn comparing_needs_games_that_were_both_won_and_lost() {
         let same = played
             .iter()
             .filter(|other| other.game_hash == trajectory.game_hash);
-        same.map(Trajectory::reward)
+        same.map(|episode| episode.outcome.reward())
             .any(|reward| reward != trajectory.outcome.reward())
     };
     let contrasted = played.iter().filter(compared).count();

@@ -44,7 +44,8 @@ impl Status {
 /// One running game.
 ///
 /// Only three methods are required. If an environment implements [`Environment::state_hash`],
-/// [`Environment::remaining`] or [`Environment::fork`], more measurements and searches are possible.
+/// [`Environment::remaining`] or [`Environment::fork`], more measurements and searches are
+/// possible.
 ///
 /// ```
 /// use scenarios::{Environment, EnvironmentError, Observation, Status};
@@ -94,8 +95,8 @@ pub trait Environment: Send {
     /// If the simulator cannot run the game.
     fn reset(&mut self) -> Result<Observation, EnvironmentError>;
 
-    /// Executes one command. If the game does not know the command, the observation reports it; that
-    /// is not an error.
+    /// Executes one command. If the game does not know the command, the observation reports it;
+    /// that is not an error.
     ///
     /// # Errors
     /// If the simulator itself fails. The outcome of the episode is then `Outcome::EnvFailed`.
@@ -109,22 +110,22 @@ pub trait Environment: Send {
     fn admissible_commands(&mut self) -> Result<Vec<String>, EnvironmentError>;
 
     /// Returns a hash of the current state. It depends only on the facts of the state, not on the
-    /// commands that led to it or on the process. Returns `None` if the environment does not provide
-    /// a hash. Do not compare the hashes of states of different games.
+    /// commands that led to it or on the process. Returns `None` if the environment does not
+    /// provide a hash. Do not compare the hashes of states of different games.
     fn state_hash(&self) -> Option<u64> {
         None
     }
 
-    /// Returns an estimate of the fewest commands that still lead to the goal. The estimate uses the
-    /// internal state of the environment, which no observation may reveal. It is 0 exactly if the
-    /// goal holds, and `usize::MAX` if the goal is out of reach. It depends on the state alone.
+    /// Returns an estimate of the fewest commands that still lead to the goal. The estimate uses
+    /// the internal state of the environment, which no observation may reveal. It is 0 exactly if
+    /// the goal holds, and `usize::MAX` if the goal is out of reach. It depends on the state alone.
     /// Returns `None` if the environment does not provide an estimate.
     fn remaining(&self) -> Option<usize> {
         None
     }
 
-    /// Returns an independent copy in the current state. It responds to every command as the original
-    /// would. Returns `None` if the environment cannot be copied.
+    /// Returns an independent copy in the current state. It responds to every command as the
+    /// original would. Returns `None` if the environment cannot be copied.
     fn fork(&self) -> Option<Box<dyn Environment>> {
         None
     }

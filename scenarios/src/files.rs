@@ -36,11 +36,12 @@ pub fn sync_folder(path: &Path) {
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    let _ = File::open(folder).and_then(|folder| folder.sync_all()); // some file systems do not support it
+    // Some file systems do not support it.
+    let _ = File::open(folder).and_then(|folder| folder.sync_all());
 }
 
-/// Returns the process that holds a lock on the file at `path`, if the system lists it (`/proc/locks`
-/// on Linux). Takes no lock itself, and does not find a process of another machine.
+/// Returns the process that holds a lock on the file at `path`, if the system lists it
+/// (`/proc/locks` on Linux). Takes no lock itself, and does not find a process of another machine.
 #[must_use]
 pub fn lock_holder(path: &Path) -> Option<u32> {
     let inode = inode(&fs::metadata(path).ok()?)?;
@@ -50,8 +51,8 @@ pub fn lock_holder(path: &Path) -> Option<u32> {
 /// How often the list of locks is read before the lock counts as free.
 ///
 /// The system continues its list by line number from one read call to the next. If an earlier lock
-/// ends in between, one lock is missing from the list. So the list is read in large pieces, and more
-/// than once if the lock is not found.
+/// ends in between, one lock is missing from the list. So the list is read in large pieces, and
+/// more than once if the lock is not found.
 const ATTEMPTS: usize = 4;
 
 fn locks() -> io::Result<String> {
@@ -70,8 +71,8 @@ fn inode(_: &fs::Metadata) -> Option<u64> {
     None
 }
 
-/// Returns the process (4711) of a line `1: FLOCK  ADVISORY  WRITE 4711 fe:00:10185108 0 EOF` if its
-/// inode (10185108) is `inode`.
+/// Returns the process (4711) of a line `1: FLOCK  ADVISORY  WRITE 4711 fe:00:10185108 0 EOF` if
+/// its inode (10185108) is `inode`.
 fn holder(line: &str, inode: u64) -> Option<u32> {
     let mut words = line.split_whitespace();
     let process = words.by_ref().nth(4)?;
@@ -95,7 +96,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("table.csv");
         replace(&path, b"old").unwrap();
-        fs::create_dir(temporary_path(&path)).unwrap(); // so that the temporary file cannot be created
+        // The temporary file cannot be created, because a folder has its name.
+        fs::create_dir(temporary_path(&path)).unwrap();
         assert!(replace(&path, b"new").is_err());
         assert_eq!(fs::read(&path).unwrap(), b"old");
         fs::remove_dir(temporary_path(&path)).unwrap();

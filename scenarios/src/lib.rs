@@ -1,9 +1,9 @@
 //! Tasks, environments, episode records and household games: the vocabulary of every other crate.
 //!
 //! [`Task`] is one game with its goal, and [`Suite`] is a named list of tasks. [`Environment`] is
-//! the only interface between a policy and a simulator. [`Trajectory`] is the record of one episode,
-//! and [`Protocol`] records how it was played. [`household`] generates games, and [`expert`] plays
-//! them from observations alone.
+//! the only interface between a policy and a simulator. [`Trajectory`] is the record of one
+//! episode, and [`Protocol`] records how it was played. [`household`] generates games, and
+//! [`expert`] plays them from observations alone.
 //!
 //! This crate does not depend on tensors, models or the way in which a simulator makes its texts.
 

@@ -130,8 +130,8 @@ pub enum Scorer {
     #[default]
     AfterValue,
     /// U + β ln π with β = [`Scorer::BETA`]. Its maximum is the most likely candidate of the policy
-    /// that U improves, π exp(U/β). If the errors of the value network exceed the differences between
-    /// candidates, U alone selects unlikely candidates.
+    /// that U improves, π exp(U/β). If the errors of the value network exceed the differences
+    /// between candidates, U alone selects unlikely candidates.
     SoftValue,
     /// The implicit advantage ln π − ln π_ref. A factor β would only scale it.
     LogRatio,
@@ -190,8 +190,8 @@ impl FromStr for Scorer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Search {
-    /// Keeps `width` episodes. In every turn each of them samples K candidates, and the best `width`
-    /// of the resulting states are kept.
+    /// Keeps `width` episodes. In every turn each of them samples K candidates, and the best
+    /// `width` of the resulting states are kept.
     Beam {
         /// B.
         width: usize,
@@ -280,8 +280,8 @@ pub enum History {
     /// All of it.
     #[default]
     Full,
-    /// The first observation, which states the task, then this many previous turns (at least 1), then
-    /// the current observation.
+    /// The first observation, which states the task, then this many previous turns (at least 1),
+    /// then the current observation.
     Last(usize),
 }
 

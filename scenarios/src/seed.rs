@@ -1,12 +1,14 @@
-//! Random numbers that depend only on a seed: SplitMix64 (Steele, Lea, Flood 2014) and functions of it.
+//! Random numbers that depend only on a seed: SplitMix64 (Steele, Lea, Flood 2014) and functions of
+//! it.
 //!
-//! hearth implements SplitMix64 itself, so that a seed gives the same games, commands and hashes even
-//! if a library changes its generator.
+//! hearth implements SplitMix64 itself, so that a seed gives the same games, commands and hashes
+//! even if a library changes its generator.
 
 /// The increment of SplitMix64: 2⁶⁴ divided by the golden ratio.
 const INCREMENT: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// The output function of SplitMix64: returns a number in which every bit depends on all bits of `z`.
+/// The output function of SplitMix64: returns a number in which every bit depends on all bits of
+/// `z`.
 #[must_use]
 pub fn finish(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -28,8 +30,8 @@ pub fn mixed_seed(seed: u64, turn: u64, candidate: u64) -> u64 {
     })
 }
 
-/// Returns a number that depends only on the seed and the word: FNV-1a over the bytes of the word, then
-/// [`finish`].
+/// Returns a number that depends only on the seed and the word: FNV-1a over the bytes of the word,
+/// then [`finish`].
 pub(crate) fn of_word(seed: u64, word: &str) -> u64 {
     let hash = word
         .bytes()
@@ -62,8 +64,8 @@ impl SplitMix64 {
         finish(self.0)
     }
 
-    /// Returns a number, uniform in `0..bound`. If `bound` is 0, returns 0. The bias of the modulus is
-    /// below 2⁻⁵⁰ for the small bounds used here.
+    /// Returns a number, uniform in `0..bound`. If `bound` is 0, returns 0. The bias of the modulus
+    /// is below 2⁻⁵⁰ for the small bounds used here.
     pub fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound.max(1) as u64) as usize
     }

@@ -1,8 +1,9 @@
-//! The append-only store of trajectories: one JSON line per episode, safe against a crash at any byte.
+//! The append-only store of trajectories: one JSON line per episode, safe against a crash at any
+//! byte.
 //!
-//! A line is complete if it ends in a newline and parses. Only the last line can be torn, by a crash
-//! during the write. If it is torn, it is moved to `PATH.torn`. A bad line anywhere else is damage and
-//! an error. Only one process at a time can write to a store.
+//! A line is complete if it ends in a newline and parses. Only the last line can be torn, by a
+//! crash during the write. If it is torn, it is moved to `PATH.torn`. A bad line anywhere else is
+//! damage and an error. Only one process at a time can write to a store.
 
 use crate::files::{lock_holder, sync_folder};
 use crate::trajectory::Trajectory;
@@ -83,12 +84,12 @@ pub enum StoreError {
 }
 
 impl Store {
-    /// Opens a store and returns it with its trajectories. If the file does not exist, it is created.
-    /// If the last line is torn, it is moved to `PATH.torn`.
+    /// Opens a store and returns it with its trajectories. If the file does not exist, it is
+    /// created. If the last line is torn, it is moved to `PATH.torn`.
     ///
     /// # Errors
-    /// `Locked` if another process has the store open, `BadLine` for damage before the last line or an
-    /// unknown format, `Io` otherwise.
+    /// `Locked` if another process has the store open, `BadLine` for damage before the last line or
+    /// an unknown format, `Io` otherwise.
     pub fn open(path: impl AsRef<Path>) -> Result<(Self, Vec<Trajectory>), StoreError> {
         let path = path.as_ref();
         let mut file = OpenOptions::new()
@@ -156,8 +157,8 @@ impl Store {
         self.torn
     }
 
-    /// Reads the complete lines of a store without locking or repairing it. If the last line is torn,
-    /// it is left out; [`Store::contents`] returns its size.
+    /// Reads the complete lines of a store without locking or repairing it. If the last line is
+    /// torn, it is left out; [`Store::contents`] returns its size.
     ///
     /// # Errors
     /// `BadLine` for damage before the last line or an unknown format, `Io` if the file cannot be

@@ -1,9 +1,9 @@
 //! A suite: a named list of tasks, checked against hashes.
 //!
-//! Two forms are read. A manifest is JSONL: a header `{"suite": NAME, "format": 1}`, then one game per
-//! line with `id`, `split`, `task_type`, `path` (relative to the manifest) and `hash`. If a folder has
-//! no `suite.jsonl`, its games are found by its layout, which may be ALFWorld's, that of other
-//! TextWorld games, or both:
+//! Two forms are read. A manifest is JSONL: a header `{"suite": NAME, "format": 1}`, then one game
+//! per line with `id`, `split`, `task_type`, `path` (relative to the manifest) and `hash`. If a
+//! folder has no `suite.jsonl`, its games are found by its layout, which may be ALFWorld's, that of
+//! other TextWorld games, or both:
 //!
 //! ```text
 //! SPLIT/TASK/TRIAL/game.tw-pddl     with a traj_data.json beside it: ALFWorld's layout
@@ -62,8 +62,8 @@ pub struct Suite {
     pub tasks: Vec<Task>,
     /// Games that are listed but cannot be used. They must be reported, never dropped silently.
     pub faults: Vec<SuiteFault>,
-    /// Files and folders in the place of a game that are not playable games: folders that have no text
-    /// game by ALFWorld's own rules (movable receptacles, sliced objects, no game file, marked
+    /// Files and folders in the place of a game that are not playable games: folders that have no
+    /// text game by ALFWorld's own rules (movable receptacles, sliced objects, no game file, marked
     /// unsolvable), and Glulx files. Empty if the suite has a manifest.
     pub left_out: Vec<SuiteFault>,
 }
@@ -177,8 +177,8 @@ impl Suite {
             .collect()
     }
 
-    /// Returns the lower-case hex SHA-256 of the sorted (split, id, game hash). Two suites have the same
-    /// hash if they have the same games with the same ids and splits, in whatever folder.
+    /// Returns the lower-case hex SHA-256 of the sorted (split, id, game hash). Two suites have the
+    /// same hash if they have the same games with the same ids and splits, in whatever folder.
     #[must_use]
     pub fn hash(&self) -> String {
         let mut lines: Vec<String> = self
@@ -421,8 +421,8 @@ fn read_trial(root: &Path, split: Split, trial: &Path) -> GameEntry {
     }
 }
 
-/// Reads a file directly in the folder of a split. Returns `None` if it is not a game, for example if
-/// it is one of the files that `tw-make` writes beside its games.
+/// Reads a file directly in the folder of a split. Returns `None` if it is not a game, for example
+/// if it is one of the files that `tw-make` writes beside its games.
 fn read_file(root: &Path, split: Split, path: &Path) -> Option<GameEntry> {
     match path.extension()?.to_str()? {
         "z1" | "z2" | "z3" | "z4" | "z5" | "z6" | "z7" | "z8" | "tw-pddl" => {

@@ -4,8 +4,8 @@ use crate::text_version::{TextVersion, agreed};
 use crate::trajectory::Trajectory;
 
 impl TextVersion {
-    /// Returns the version that a logged episode shows. Returns `None` if no turn shows a version, or
-    /// if the turns contradict each other.
+    /// Returns the version that a logged episode shows. Returns `None` if no turn shows a version,
+    /// or if the turns contradict each other.
     #[must_use]
     pub fn of_trajectory(trajectory: &Trajectory) -> Option<Self> {
         let turns = &trajectory.turns;

@@ -7,8 +7,8 @@
 //! | arrive | `You arrive at loc 14.` | `You arrive at desk 1.` |
 //! | `help` | not known | lists the commands |
 //!
-//! [`TextVersion::of_game`] reads the version of a game from its grammar. If only a logged episode is
-//! available, [`TextVersion::of_trajectory`] infers the version from its texts.
+//! [`TextVersion::of_game`] reads the version of a game from its grammar. If only a logged episode
+//! is available, [`TextVersion::of_trajectory`] infers the version from its texts.
 
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -55,8 +55,8 @@ impl TextVersion {
         }))
     }
 
-    /// Returns the version of a game file. Returns `None` if the file is not a readable PDDL game, or
-    /// if its grammar has neither version.
+    /// Returns the version of a game file. Returns `None` if the file is not a readable PDDL game,
+    /// or if its grammar has neither version.
     #[must_use]
     pub fn of_game(path: &Path) -> Option<Self> {
         let bytes = fs::read(path).ok()?;
@@ -116,8 +116,8 @@ impl FromStr for TextVersion {
     }
 }
 
-/// Returns the version on which all the evidence agrees. Returns `None` if there is no evidence or if
-/// it is contradictory.
+/// Returns the version on which all the evidence agrees. Returns `None` if there is no evidence or
+/// if it is contradictory.
 pub(crate) fn agreed(evidence: impl IntoIterator<Item = TextVersion>) -> Option<TextVersion> {
     let mut evidence = evidence.into_iter();
     let first = evidence.next()?;

@@ -1,4 +1,5 @@
-//! The record of one episode: [`Turn`]s and an [`Outcome`], with the token ids as they were sampled.
+//! The record of one episode: [`Turn`]s and an [`Outcome`], with the token ids as they were
+//! sampled.
 
 use crate::protocol::{Protocol, is_default};
 use crate::task::{Split, TaskType};
@@ -83,8 +84,8 @@ pub struct Turn {
     /// policy writes text or its server returns no ids, this and `observation_tokens` are empty.
     pub completion_tokens: Vec<u32>,
     /// ln π(token | context), nats, of each completion token under the untempered policy; empty if
-    /// they are not available. If a server returns logprobs without ids, they cover every token that
-    /// it sampled, including those of a stop text.
+    /// they are not available. If a server returns logprobs without ids, they cover every token
+    /// that it sampled, including those of a stop text.
     pub logprobs: Vec<f32>,
     /// The same under the distribution that was sampled from: with temperature, top-k, top-p and
     /// min-p. Empty if that is the untempered policy, or if nothing was sampled.
@@ -106,13 +107,13 @@ pub struct Turn {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub candidates: Vec<Candidate>,
     /// [`crate::Environment::state_hash`] of the state in which the observation was made and the
-    /// completion written. In JSON it has 16 hex digits, because many JSON readers lose the last bits
-    /// of such numbers. `None` if the environment provides no hash.
+    /// completion written. In JSON it has 16 hex digits, because many JSON readers lose the last
+    /// bits of such numbers. `None` if the environment provides no hash.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "hex_digits")]
     pub state: Option<u64>,
     /// The process score of the turn, reward units: 1/n for each turn of the longest prefix of a
-    /// failed episode of n turns that could still be won, else 0. `None` if no score was computed, and
-    /// in an episode that was won.
+    /// failed episode of n turns that could still be won, else 0. `None` if no score was computed,
+    /// and in an episode that was won.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process_score: Option<f64>,
     /// ln π − ln π_ref of the whole completion, nats, if a reference policy scored it.

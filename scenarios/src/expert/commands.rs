@@ -19,7 +19,8 @@ pub(super) enum ExpertCommand {
 }
 
 impl ExpertCommand {
-    /// Returns the text of the command. If the goal has no treatment, the verb of `Treat` is `clean`.
+    /// Returns the text of the command. If the goal has no treatment, the verb of `Treat` is
+    /// `clean`.
     pub(super) fn text(
         &self,
         room: &RoomBelief,
@@ -44,8 +45,8 @@ impl ExpertCommand {
         }
     }
 
-    /// Returns the command that a text means. Returns `None` if the text is not a command that changes
-    /// the expert's beliefs, or if its receptacle is not in the room.
+    /// Returns the command that a text means. Returns `None` if the text is not a command that
+    /// changes the expert's beliefs, or if its receptacle is not in the room.
     pub(super) fn parse(
         text: &str,
         room: &RoomBelief,

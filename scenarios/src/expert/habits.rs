@@ -1,8 +1,8 @@
-//! The usual places of objects: the percentage of the receptacles of a type that hold the object, in rooms
-//! in which the task names it.
+//! The usual places of objects: the percentage of the receptacles of a type that hold the object,
+//! in rooms in which the task names it.
 //!
-//! Counted over ALFWorld's `train` games only. If an object in a receptacle would have won at once, it is
-//! left out. Each object has at most ten receptacle types.
+//! Counted over ALFWorld's `train` games only. If an object in a receptacle would have won at once,
+//! it is left out. Each object has at most ten receptacle types.
 
 /// Returns the percentage of receptacles of type `place` that hold an object of type `object`.
 pub(super) fn percent(object: &str, place: &str) -> f64 {

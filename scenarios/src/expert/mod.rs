@@ -1,11 +1,11 @@
 //! An expert that plays household games from observations alone, for demonstrations.
 //!
-//! The rule is the same in every turn. If the expert holds the object, it brings the object to the next
-//! station of the task (appliance, lamp or target). If its hands are empty, it fetches an object that was
-//! seen. If none was seen, it searches the receptacle with the highest expected gain that was not searched
-//! yet. It goes to the place, opens a closed door, then acts. It reads texts of ALFWorld 2.1.1 and 2.1.3,
-//! and its commands follow the version of the texts. It does not read the game file, the admissible
-//! commands or the status of the game.
+//! The rule is the same in every turn. If the expert holds the object, it brings the object to the
+//! next station of the task (appliance, lamp or target). If its hands are empty, it fetches an
+//! object that was seen. If none was seen, it searches the receptacle with the highest expected
+//! gain that was not searched yet. It goes to the place, opens a closed door, then acts. It reads
+//! texts of ALFWorld 2.1.1 and 2.1.3, and its commands follow the version of the texts. It does not
+//! read the game file, the admissible commands or the status of the game.
 
 mod commands;
 mod habits;
@@ -51,15 +51,15 @@ pub struct Expert {
     replaced: bool,
 }
 
-/// Returns the object type in the task sentence of an opening text, such as `mug`. Returns `None` if the
-/// sentence has no known form.
+/// Returns the object type in the task sentence of an opening text, such as `mug`. Returns `None`
+/// if the sentence has no known form.
 #[must_use]
 pub fn goal_object(opening: &str) -> Option<String> {
     text::goal(opening).map(|goal| goal.object)
 }
 
-/// Returns the receptacles that an opening text lists, such as `desk 1`, in its order. If it lists none,
-/// the result is empty.
+/// Returns the receptacles that an opening text lists, such as `desk 1`, in its order. If it lists
+/// none, the result is empty.
 #[must_use]
 pub fn receptacles(opening: &str) -> Vec<String> {
     text::receptacles(opening)
@@ -83,8 +83,9 @@ impl Expert {
         }
     }
 
-    /// Returns the next command. The first observation must be the opening text with the task. If another
-    /// opening text follows, another game begins. If the task is not known, the command is `look`.
+    /// Returns the next command. The first observation must be the opening text with the task. If
+    /// another opening text follows, another game begins. If the task is not known, the command is
+    /// `look`.
     pub fn act(&mut self, observation: &str) -> String {
         self.update(observation);
         let command = self.decide();
@@ -94,16 +95,16 @@ impl Expert {
         text
     }
 
-    /// Records that this command was executed instead of the one that [`Expert::act`] returned. The expert
-    /// continues from the state to which it leads.
+    /// Records that this command was executed instead of the one that [`Expert::act`] returned. The
+    /// expert continues from the state to which it leads.
     pub fn replace_last(&mut self, command: &str) {
         self.last = ExpertCommand::parse(command, &self.room, self.treatment());
         self.replaced = true;
     }
 
-    /// Returns a command that very likely works and does not help: a walk to another receptacle, a take
-    /// of an object, or putting down the held object. The draw selects one. Returns `None` if no room was
-    /// observed yet.
+    /// Returns a command that very likely works and does not help: a walk to another receptacle, a
+    /// take of an object, or putting down the held object. The draw selects one. Returns `None` if
+    /// there is none, for example before a room was observed.
     #[must_use]
     pub fn useless_command(&self, draw: u64) -> Option<String> {
         noise::useless_command(&self.room, self.held.as_deref(), draw)
@@ -268,8 +269,9 @@ impl Expert {
         }
     }
 
-    /// Searches a receptacle that was not searched yet: one at hand, or else the one with the highest
-    /// expected gain. If the search is for the object of the task, `goal` excludes the target.
+    /// Searches a receptacle that was not searched yet: one at hand, or else the one with the
+    /// highest expected gain. If the search is for the object of the task, `goal` excludes the
+    /// target.
     fn search(&mut self, object: &str, goal: Option<&ExpertGoal>) -> ExpertCommand {
         let at_hand = self
             .room
@@ -311,8 +313,8 @@ impl Expert {
         }
     }
 
-    /// Looks into a receptacle at hand. If it was never described, but others of its type have doors, it
-    /// is opened.
+    /// Looks into a receptacle at hand. If it was never described, but others of its type have
+    /// doors, it is opened.
     fn inspect(&self, place: usize) -> ExpertCommand {
         let known = &self.room.places[place];
         match known.door {

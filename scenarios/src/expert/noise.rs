@@ -5,9 +5,10 @@ use super::room::RoomBelief;
 use super::text::SeenDoor;
 use crate::seed;
 
-/// Returns a command that very likely works and does not help. The draw selects among walks to other
-/// receptacles and, in 30 % of the draws, takes of objects at hand. If an object is held, putting it down
-/// replaces the takes. Returns `None` if the room is empty.
+/// Returns a command that very likely works and does not help. The draw selects among walks to
+/// other receptacles and, in 30 % of the draws, takes of objects at hand. If an object is held,
+/// putting it down replaces the takes. Returns `None` if there is no such
+/// command.
 pub(super) fn useless_command(
     room: &RoomBelief,
     held: Option<&str>,
@@ -26,7 +27,8 @@ pub(super) fn useless_command(
     commands.into_iter().nth(usize::try_from(index).ok()?)
 }
 
-/// Returns the commands that put the held object into a receptacle at hand, or take an object from one.
+/// Returns the commands that put the held object into a receptacle at hand, or take an object from
+/// one.
 fn commands_at_hand(room: &RoomBelief, held: Option<&str>) -> Vec<ExpertCommand> {
     let mut commands = Vec::new();
     for index in room.indices() {

@@ -1,5 +1,6 @@
-//! The expert's beliefs about the room: the receptacles, and the objects that were seen in them. If an
-//! observation contradicts a belief, the belief is corrected. This file does not depend on the task.
+//! The expert's beliefs about the room: the receptacles, and the objects that were seen in them. If
+//! an observation contradicts a belief, the belief is corrected. This file does not depend on the
+//! task.
 
 use super::text::{self, ReceptacleView, SeenDoor};
 
@@ -51,7 +52,8 @@ pub(super) struct RoomBelief {
 }
 
 impl RoomBelief {
-    /// Creates a room in which every receptacle has its own spot, until an observation contradicts it.
+    /// Creates a room in which every receptacle has its own spot, until an observation contradicts
+    /// it.
     pub(super) fn new(names: Vec<String>) -> Self {
         let places = names
             .into_iter()
@@ -95,8 +97,8 @@ impl RoomBelief {
         }
     }
 
-    /// Corrects the beliefs if `place` cannot be examined: the agent is not there. It counts as searched,
-    /// so that other receptacles come first.
+    /// Corrects the beliefs if `place` cannot be examined: the agent is not there. It counts as
+    /// searched, so that other receptacles come first.
     pub(super) fn leave(&mut self, place: usize) {
         let spot = 1 + self.places.iter().map(|p| p.spot).max().unwrap_or(0);
         let place = &mut self.places[place];

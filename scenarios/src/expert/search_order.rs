@@ -14,8 +14,8 @@ pub(super) struct SearchOrder<'a> {
 }
 
 impl SearchOrder<'_> {
-    /// Returns the receptacle with the highest expected gain that was not searched yet, or `None` if all
-    /// were searched. If `goal` is given, receptacles of the target type count as unlikely.
+    /// Returns the receptacle with the highest expected gain that was not searched yet, or `None`
+    /// if all were searched. If `goal` is given, receptacles of the target type count as unlikely.
     pub(super) fn most_promising(&self, object: &str, goal: Option<&ExpertGoal>) -> Option<usize> {
         self.room
             .indices()
@@ -29,8 +29,9 @@ impl SearchOrder<'_> {
             })
     }
 
-    /// Returns the expected gain of one turn spent on a receptacle of this type: the percentage that holds
-    /// the object, divided by the turns that a look costs. The seed changes it by up to a sixth.
+    /// Returns the expected gain of one turn spent on a receptacle of this type: the percentage
+    /// that holds the object, divided by the turns that a look costs. The seed changes it by up to
+    /// a sixth.
     fn gain(&self, object: &str, kind: &str, goal: Option<&ExpertGoal>) -> f64 {
         let turns = if habits::usually_closed(kind) {
             2.0
@@ -47,9 +48,9 @@ impl SearchOrder<'_> {
         percent / turns * (1.0 + noise)
     }
 
-    /// Returns the best receptacle of a type into which to put `object`. If the goal needs two objects,
-    /// it is the one that already holds most of them. Otherwise one at hand comes first, then one whose
-    /// door is not known to be closed.
+    /// Returns the best receptacle of a type into which to put `object`. If the goal needs two
+    /// objects, it is the one that already holds most of them. Otherwise one at hand comes first,
+    /// then one whose door is not known to be closed.
     pub(super) fn nearest(&self, kind: &str, object: &str, goal: &ExpertGoal) -> Option<usize> {
         self.room
             .indices()
@@ -92,11 +93,12 @@ impl SearchOrder<'_> {
         Some((object.clone(), index))
     }
 
-    /// Returns the rank of a receptacle among others of its type: by number, ascending or descending. The
-    /// seed selects which.
+    /// Returns the rank of a receptacle among others of its type: by number, ascending or
+    /// descending. The seed selects which.
     ///
-    /// A single order for all seeds would be easier to imitate, but a model would learn less from it: if
-    /// the route is always the same, the model does not learn to read the observation (results/LOG.md).
+    /// A single order for all seeds would be easier to imitate, but a model would learn less from
+    /// it: if the route is always the same, the model does not learn to read the observation
+    /// (results/LOG.md).
     fn tie_break(&self, index: usize) -> u64 {
         let place = &self.room.places[index];
         let number = text::number(&place.name);

@@ -62,8 +62,8 @@ fn in_the_older_version_put_has_in_on() {
     );
 }
 
-/// A command that replaced the expert's counts as done: it neither heats twice nor searches for the object
-/// that it holds.
+/// A command that replaced the expert's counts as done: it neither heats twice nor searches for the
+/// object that it holds.
 #[test]
 fn it_continues_from_a_command_that_replaced_its_own() {
     let mut expert = Expert::new(0);

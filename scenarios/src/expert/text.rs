@@ -1,5 +1,5 @@
-//! The parser of observations: the task sentence, the list of receptacles, and the objects in a receptacle.
-//! It reads the texts of both ALFWorld versions.
+//! The parser of observations: the task sentence, the list of receptacles, and the objects in a
+//! receptacle. It reads the texts of both ALFWorld versions.
 
 /// The goal in a task sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! The object and receptacle types of household games.
 //!
-//! The vocabulary, and which receptacles may contain which objects, are AI2-THOR's. The usual places of
-//! objects are rounded counts over ALFWorld's games. Names are lower-case, as in observations
-//! (`countertop`); `title` is the form in task names (`CounterTop`).
+//! The vocabulary, and which receptacles may contain which objects, are AI2-THOR's. The usual
+//! places of objects are rounded counts over ALFWorld's games. Names are lower-case, as in
+//! observations (`countertop`); `title` is the form in task names (`CounterTop`).
 
 use Trait::{Blade, Cleanable, Coolable, Fixed, Heatable, Lamp, Sliceable, Vessel};
 use Use::{Cleans, Cools, Heats};
@@ -105,8 +105,8 @@ pub fn object_type(name: &str) -> Option<&'static ObjectType> {
     OBJECTS.iter().find(|object| object.name == name)
 }
 
-/// Returns the receptacle types where an object of that type is usually found, the most likely first.
-/// If the object is unknown, the list is empty.
+/// Returns the receptacle types where an object of that type is usually found, the most likely
+/// first. If the object is unknown, the list is empty.
 ///
 /// ```
 /// let places = scenarios::household::catalog::likely_receptacles("mug");
@@ -120,8 +120,8 @@ pub fn likely_receptacles(object: &str) -> Vec<&'static str> {
     })
 }
 
-/// Returns the prior probability, in [0, 1], that an object of that type is in receptacles of that type
-/// if the room is not known.
+/// Returns the prior probability, in [0, 1], that an object of that type is in receptacles of that
+/// type if the room is not known.
 #[must_use]
 pub fn prior(object: &str, receptacle: &str) -> f64 {
     let places = object_type(object).map_or(&[][..], |object| object.places);

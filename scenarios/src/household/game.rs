@@ -77,8 +77,8 @@ pub fn game(
     })
 }
 
-/// Returns the domain and the grammar of a text version. Both versions have the same objects, predicates
-/// and actions, except `help`.
+/// Returns the domain and the grammar of a text version. Both versions have the same objects,
+/// predicates and actions, except `help`.
 fn domain_and_grammar(text: TextVersion) -> (&'static str, &'static str) {
     match text {
         TextVersion::V2_1_1 => (&OLDER_DOMAIN, &OLDER_GRAMMAR),
@@ -95,7 +95,8 @@ fn older_domain() -> String {
         .join("\n\n")
 }
 
-/// Returns [`GRAMMAR`] with the older texts for put and arrive, and without `help`, its last action.
+/// Returns [`GRAMMAR`] with the older texts for put and arrive, and without `help`, its last
+/// action.
 fn older_grammar() -> String {
     let older = TextVersion::V2_1_1;
     let newer = TextVersion::V2_1_3;
@@ -220,8 +221,8 @@ pub(super) fn furnish(
     Some((objects, goal))
 }
 
-/// Gives the objects random serial numbers, so that a number does not reveal the order of the draws. The
-/// target is not always mug 1.
+/// Gives the objects random serial numbers, so that a number does not reveal the order of the
+/// draws. The target is not always mug 1.
 fn name_objects(objects: &mut [Object], rng: &mut SplitMix64) {
     let mut serials: Vec<usize> = (1..=objects.len()).collect();
     rng.shuffle(&mut serials);
@@ -338,8 +339,8 @@ fn draw_objects(
     drawn
 }
 
-/// Draws a receptacle by the prior of the catalog. If the task is only to put the object somewhere, the
-/// object does not start there.
+/// Draws a receptacle by the prior of the catalog. If the task is only to put the object somewhere,
+/// the object does not start there.
 fn draw_place(
     layout: &Layout,
     kind: &'static ObjectType,

@@ -38,7 +38,8 @@ pub(super) struct House<'a> {
 }
 
 impl Goal {
-    /// Returns the verb of the treatment: heat, cool or clean. If there is no treatment, returns `use`.
+    /// Returns the verb of the treatment: heat, cool or clean. If there is no treatment, returns
+    /// `use`.
     pub(super) fn verb(&self) -> &'static str {
         match self.treatment {
             Some(Use::Heats) => "heat",

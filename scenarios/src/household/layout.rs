@@ -1,7 +1,8 @@
 //! Room layouts: the receptacles of a room, their locations and their doors.
 //!
 //! A layout depends only on its size and number, not on a seed. `L12` is the same kitchen in every
-//! suite. So a layout that is reserved for `valid_unseen` is never in a training split, under any seed.
+//! suite. So a layout that is reserved for `valid_unseen` is never in a training split, under any
+//! seed.
 
 use super::catalog::{self, ReceptacleType};
 use super::rooms::{Furniture, RoomKind};
@@ -45,8 +46,8 @@ impl Size {
 /// One room without objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
-    /// `L12` for a small room, `F12` for a full one. The hundreds give the room type, as in AI2-THOR's
-    /// floor plans.
+    /// `L12` for a small room, `F12` for a full one. The hundreds give the room type, as in
+    /// AI2-THOR's floor plans.
     pub id: String,
     /// The room type.
     pub room: RoomKind,
@@ -230,8 +231,8 @@ fn receptacle_at(kind: &'static ReceptacleType, cell: usize, rng: &mut SplitMix6
 
 /// Returns the names that the simulator gives to ids, in the order of `ids`.
 ///
-/// The base name is the text before the first `_bar_`; if the id contains `basin`, that word is added.
-/// Along the ids sorted by bytes, the numbers of a base name count down.
+/// The base name is the text before the first `_bar_`; if the id contains `basin`, that word is
+/// added. Along the ids sorted by bytes, the numbers of a base name count down.
 pub(super) fn display_names<'a>(ids: impl Iterator<Item = &'a str> + Clone) -> Vec<String> {
     ids.clone()
         .map(|id| {
@@ -258,8 +259,8 @@ fn base_name(id: &str) -> String {
 mod tests {
     use super::*;
 
-    /// The sorted order is fork_bar_01, fork_bar_02, sink_bar_05_bar_sinkbasin. The first fork gets the
-    /// highest number.
+    /// The sorted order is fork_bar_01, fork_bar_02, sink_bar_05_bar_sinkbasin. The first fork gets
+    /// the highest number.
     #[test]
     fn names_count_down_along_sorted_ids() {
         let ids = ["fork_bar_02", "sink_bar_05_bar_sinkbasin", "fork_bar_01"];

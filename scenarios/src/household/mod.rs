@@ -1,12 +1,12 @@
-//! Generated household games in ALFWorld's file format: the six task types in kitchens, living rooms,
-//! bedrooms and bathrooms, with splits by room layout.
+//! Generated household games in ALFWorld's file format: the six task types in kitchens, living
+//! rooms, bedrooms and bathrooms, with splits by room layout.
 //!
-//! [`game()`] generates one game from a layout and a seed, [`games`] a balanced list for every split, and
-//! [`generate`] writes them to a folder. Everything is a function of the seed: if it is the same, two runs
-//! write the same bytes. This module does not depend on a simulator.
+//! [`game()`] generates one game from a layout and a seed, [`games`] a balanced list for every
+//! split, and [`generate`] writes them to a folder. Everything is a function of the seed: if it is
+//! the same, two runs write the same bytes. This module does not depend on a simulator.
 //!
-//! [`goal_object`], [`receptacles`] and [`perturb()`] are for other crates, so that they need not read
-//! the texts and the catalog of household games themselves.
+//! [`goal_object`], [`receptacles`] and [`perturb()`] are for other crates, so that they need not
+//! read the texts and the catalog of household games themselves.
 
 pub mod catalog;
 mod game;
@@ -101,12 +101,12 @@ pub enum GenerateError {
 /// Most draws for one game. If none gives a new game, the generator fails.
 const DRAWS_PER_GAME: u64 = 1000;
 
-/// Writes `SPLIT/TASK/TRIAL/game.tw-pddl` and `traj_data.json` for every game, and `suite.jsonl`, into a
-/// folder. If the folder does not exist, it is created.
+/// Writes `SPLIT/TASK/TRIAL/game.tw-pddl` and `traj_data.json` for every game, and `suite.jsonl`,
+/// into a folder. If the folder does not exist, it is created.
 ///
 /// # Errors
-/// `Occupied` if the folder contains a suite, `Exhausted` if there are not that many different games, `Io`
-/// or `Suite` if a file cannot be written.
+/// `Occupied` if the folder contains a suite, `Exhausted` if there are not that many different
+/// games, `Io` or `Suite` if a file cannot be written.
 pub fn generate(out: &Path, options: &GenerateOptions) -> Result<Suite, GenerateError> {
     if out.join(MANIFEST).exists() {
         return Err(GenerateError::Occupied { path: out.into() });
@@ -133,8 +133,8 @@ pub fn generate(out: &Path, options: &GenerateOptions) -> Result<Suite, Generate
     Ok(suite)
 }
 
-/// Returns the games that [`generate`] writes. The task types alternate, and so do the room types that
-/// allow the task type. No two games are the same.
+/// Returns the games that [`generate`] writes. The task types alternate, and so do the room types
+/// that allow the task type. No two games are the same.
 ///
 /// # Errors
 /// `Exhausted` if there are not that many different games.
@@ -159,8 +159,8 @@ pub fn games(options: &GenerateOptions) -> Result<Vec<(Split, Game)>, GenerateEr
 }
 
 impl GenerateOptions {
-    /// Returns the name of the suite, for example `household-small-seed1`. If the text version is the
-    /// older one, the name is `household-small-seed1-text2.1.1`.
+    /// Returns the name of the suite, for example `household-small-seed1`. If the text version is
+    /// the older one, the name is `household-small-seed1-text2.1.1`.
     fn suite_name(&self) -> String {
         let name = format!("household-{}-seed{}", self.size.name(), self.seed);
         match self.text {
@@ -217,10 +217,11 @@ impl<'a> GameGenerator<'a> {
         None
     }
 
-    /// Returns the layouts from which a game is drawn: those of the room type that the split may use.
+    /// Returns the layouts from which a game is drawn: those of the room type that the split may
+    /// use.
     ///
-    /// If the split repeats train layouts, only layouts that occur in `train` are returned. If there
-    /// are none of that room type, those of all allowed room types are returned.
+    /// If the split repeats train layouts, only layouts that occur in `train` are returned. If
+    /// there are none of that room type, those of all allowed room types are returned.
     fn candidates(&self, split: Split, room: RoomKind, rooms: &[RoomKind]) -> Vec<&'a Layout> {
         let layouts = self.layouts;
         let allowed: Vec<&Layout> = layouts.iter().filter(|l| l.serves(split)).collect();
@@ -254,8 +255,8 @@ fn rooms_for(task_type: TaskType) -> &'static [RoomKind] {
     }
 }
 
-/// Returns a hash of the content of a game. If two games differ only in name and sentence, their hashes
-/// are equal.
+/// Returns a hash of the content of a game. If two games differ only in name and sentence, their
+/// hashes are equal.
 fn content_hash(game: &Game, trial: &str) -> String {
     hex_sha256(
         game.problem

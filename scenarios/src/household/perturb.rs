@@ -6,8 +6,8 @@ use super::catalog::RECEPTACLES;
 use crate::expert::Expert;
 use std::ops::Range;
 
-/// The random draws of [`perturb`]. If two implementations return the same numbers in the same order,
-/// the commands are the same.
+/// The random draws of [`perturb`]. If two implementations return the same numbers in the same
+/// order, the commands are the same.
 pub trait PerturbationDraws {
     /// Returns true with probability 1/2.
     fn coin(&mut self) -> bool;
@@ -24,10 +24,10 @@ pub trait PerturbationDraws {
 
 /// Returns a command that perturbs the expert's play, or `None` if this draw gives none.
 ///
-/// With probability 1/2 the command is possible but useless ([`Expert::useless_command`]). Otherwise it
-/// very likely fails: it takes an object from a receptacle that does not contain it, or goes to a
-/// receptacle that does not exist, or opens or uses something at random. `names` are the numbered names
-/// in the observations so far, see [`numbered_names`].
+/// With probability 1/2 the command is possible but useless ([`Expert::useless_command`]).
+/// Otherwise it very likely fails: it takes an object from a receptacle that does not contain it,
+/// or goes to a receptacle that does not exist, or opens or uses something at random. `names` are
+/// the numbered names in the observations so far, see [`numbered_names`].
 pub fn perturb(
     expert: &Expert,
     names: &[String],
@@ -58,7 +58,8 @@ fn pick<'a, T>(items: &'a [T], draws: &mut impl PerturbationDraws) -> Option<&'a
 /// Returns the names with a number in a text, such as "mug 2".
 ///
 /// ```
-/// let names = scenarios::household::numbered_names("On the desk 1, you see a mug 2, and a pen 14.");
+/// use scenarios::household::numbered_names;
+/// let names = numbered_names("On the desk 1, you see a mug 2, and a pen 14.");
 /// assert_eq!(names, ["desk 1", "mug 2", "pen 14"]);
 /// ```
 #[must_use]

@@ -1,9 +1,9 @@
 //! The shortest walkthrough of a game, by exact search over a reduced house.
 //!
-//! A plan that wins needs only one object (two for the two-object task), one destination, and one tool
-//! or lamp. If all commands about other things are removed from it, it still wins. So a breadth-first
-//! search over those receptacles alone, for every choice of them, finds a shortest plan. A test compares
-//! it with a search over the whole house.
+//! A plan that wins needs only one object (two for the two-object task), one destination, and one
+//! tool or lamp. If all commands about other things are removed from it, it still wins. So a
+//! breadth-first search over those receptacles alone, for every choice of them, finds a shortest
+//! plan. A test compares it with a search over the whole house.
 
 use super::goal::{Goal, House};
 use super::layout::Door;
@@ -11,8 +11,8 @@ use crate::task::TaskType;
 use crate::text_version::TextVersion;
 use std::collections::{HashMap, VecDeque};
 
-/// Returns the fewest commands that win, in the given text version. Returns `None` if the game cannot
-/// be won, and an empty list if the goal holds at the start.
+/// Returns the fewest commands that win, in the given text version. Returns `None` if the game
+/// cannot be won, and an empty list if the goal holds at the start.
 pub(super) fn walkthrough(house: House, goal: &Goal, text: TextVersion) -> Option<Vec<String>> {
     let best = scopes(house, goal)
         .into_iter()

@@ -19,7 +19,8 @@ pub(super) fn text(house: House, goal: &Goal, trial: &str) -> String {
     );
     section(&mut text, "objects", declarations(house));
     section(&mut text, "init", facts(house));
-    let _ = write!(text, "    (:goal\n        {}\n    )\n)\n", goal_text(goal)); // writing to a String cannot fail
+    // Writing to a String cannot fail.
+    let _ = write!(text, "    (:goal\n        {}\n    )\n)\n", goal_text(goal));
     text
 }
 

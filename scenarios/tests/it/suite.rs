@@ -8,7 +8,8 @@ use std::path::Path;
 const GAME: &str = r#"{"pddl_domain": "", "grammar": "", "pddl_problem": "", "solvable": true}"#;
 const PUT: &str = r#"{"task_type": "pick_and_place_simple", "pddl_params": {}}"#;
 
-/// Writes ALFWorld's layout: three good games in two splits, and one of every kind that is not a game.
+/// Writes ALFWorld's layout: three good games in two splits, and one of every kind that is not a
+/// game.
 fn lay_out(root: &Path) {
     let trials = [
         ("train/put-Mug-None-Desk-1/trial_2", Some(GAME), Some(PUT)),

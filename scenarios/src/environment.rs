@@ -1,27 +1,27 @@
-//! The door between worlds and minds. A world knows how texts come about; a mind sees only what passes here.
+//! The interface between policies and environments. A policy receives only what passes through it.
 
 use crate::task::Task;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// What the world says after a reset or a command.
+/// The response of an environment to a reset or a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
-    /// The world's text, exactly as the world prints it.
+    /// The text of the environment, unchanged.
     pub text: String,
-    /// Whether the game goes on.
+    /// Whether the game continues.
     pub status: Status,
 }
 
 impl Observation {
-    /// Whether the goal holds now.
+    /// Returns true if the goal holds now.
     #[must_use]
     pub fn won(&self) -> bool {
         self.status == Status::Won
     }
 }
 
-/// How a game stands. Household games are never lost; other TextWorld games can be.
+/// The status of a game. Household games are never lost; other TextWorld games can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
@@ -34,7 +34,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// The status of a game that cannot be lost.
+    /// Returns the status of a game that cannot be lost: `Won` if the goal holds, else `Playing`.
     #[must_use]
     pub fn of_goal(holds: bool) -> Self {
         if holds { Self::Won } else { Self::Playing }
@@ -42,61 +42,111 @@ impl Status {
 }
 
 /// One running game.
+///
+/// Only three methods are required. If an environment implements [`Environment::state_hash`],
+/// [`Environment::remaining`] or [`Environment::fork`], more measurements and searches are
+/// possible.
+///
+/// ```
+/// use scenarios::{Environment, EnvironmentError, Observation, Status};
+///
+/// /// A corridor with a door at its end.
+/// struct Corridor {
+///     steps_left: usize,
+/// }
+///
+/// impl Corridor {
+///     fn observation(&self) -> Observation {
+///         Observation {
+///             text: format!("The door is {} steps away.", self.steps_left),
+///             status: Status::of_goal(self.steps_left == 0),
+///         }
+///     }
+/// }
+///
+/// impl Environment for Corridor {
+///     fn reset(&mut self) -> Result<Observation, EnvironmentError> {
+///         self.steps_left = 2;
+///         Ok(self.observation())
+///     }
+///
+///     fn step(&mut self, command: &str) -> Result<Observation, EnvironmentError> {
+///         if command == "walk" {
+///             self.steps_left = self.steps_left.saturating_sub(1);
+///         }
+///         Ok(self.observation())
+///     }
+///
+///     fn admissible_commands(&mut self) -> Result<Vec<String>, EnvironmentError> {
+///         Ok(vec!["walk".into()])
+///     }
+/// }
+///
+/// let mut corridor = Corridor { steps_left: 0 };
+/// assert_eq!(corridor.reset()?.text, "The door is 2 steps away.");
+/// assert!(!corridor.step("walk")?.won());
+/// assert!(corridor.step("walk")?.won());
+/// # Ok::<(), EnvironmentError>(())
+/// ```
 pub trait Environment: Send {
-    /// Puts the game back to its start and returns the opening text.
+    /// Resets the game to its initial state and returns the opening text.
     ///
     /// # Errors
-    /// When the world cannot run the game.
+    /// If the simulator cannot run the game.
     fn reset(&mut self) -> Result<Observation, EnvironmentError>;
 
-    /// Performs one command. A command the world does not know is answered by the world, not by an error.
+    /// Executes one command. If the game does not know the command, the observation reports it;
+    /// that is not an error.
     ///
     /// # Errors
-    /// When the world itself fails; the episode is then lost (`Outcome::EnvFailed`).
+    /// If the simulator itself fails. The outcome of the episode is then `Outcome::EnvFailed`.
     fn step(&mut self, command: &str) -> Result<Observation, EnvironmentError>;
 
-    /// The commands that would change something or print something now: sorted by bytes, without doubles.
+    /// Returns the commands that would change or print something now, sorted by bytes, without
+    /// duplicates.
     ///
     /// # Errors
-    /// When the world itself fails.
+    /// If the simulator itself fails.
     fn admissible_commands(&mut self) -> Result<Vec<String>, EnvironmentError>;
 
-    /// A hash of the state that the game is in: of its facts alone, whatever led to them, in whichever process. `None`
-    /// where the world does not tell. States of different games are not to be compared.
+    /// Returns a hash of the current state. It depends only on the facts of the state, not on the
+    /// commands that led to it or on the process. Returns `None` if the environment does not
+    /// provide a hash. Do not compare the hashes of states of different games.
     fn state_hash(&self) -> Option<u64> {
         None
     }
 
-    /// An estimate of the fewest commands that still lead to the goal, by what the world knows and no text may tell: 0
-    /// exactly when the goal holds, `usize::MAX` when it is out of reach. It depends on the state alone. `None` where the
-    /// world does not tell.
+    /// Returns an estimate of the fewest commands that still lead to the goal. The estimate uses
+    /// the internal state of the environment, which no observation may reveal. It is 0 exactly if
+    /// the goal holds, and `usize::MAX` if the goal is out of reach. It depends on the state alone.
+    /// Returns `None` if the environment does not provide an estimate.
     fn remaining(&self) -> Option<usize> {
         None
     }
 
-    /// A copy that goes on from here by itself, and says to any commands what this one would say; the two know nothing of
-    /// each other. `None` where a world cannot be copied.
+    /// Returns an independent copy in the current state. It responds to every command as the
+    /// original would. Returns `None` if the environment cannot be copied.
     fn fork(&self) -> Option<Box<dyn Environment>> {
         None
     }
 }
 
-/// Opens games. Shared by the workers of a pool.
+/// Opens games. The threads of a worker pool share one `World`.
 pub trait World: Sync {
-    /// Loads the game of `task`; the result still wants a [`Environment::reset`].
+    /// Loads the game of `task`. Call [`Environment::reset`] on the result before anything else.
     ///
     /// # Errors
-    /// When the file is missing, damaged or not a game this world can play.
+    /// If the file is missing, damaged or not a game of this kind.
     fn open(&self, task: &Task) -> Result<Box<dyn Environment>, EnvironmentError>;
 
-    /// How many environments can be open at once; `None` = as many as memory holds. Whoever opens more waits until one
-    /// is dropped.
+    /// Returns how many environments can be open at once. `None` means that only memory limits it.
+    /// If more are opened, the caller waits until one is dropped.
     fn capacity(&self) -> Option<usize> {
         None
     }
 }
 
-/// Why a world could not go on.
+/// Why an environment failed.
 #[derive(Debug, thiserror::Error)]
 pub enum EnvironmentError {
     /// The game file cannot be read or is not a game.
@@ -104,15 +154,15 @@ pub enum EnvironmentError {
     Load {
         /// The file.
         path: PathBuf,
-        /// Place and cause.
+        /// The place in the file and the cause.
         reason: String,
     },
-    /// The world broke while the game ran.
+    /// The simulator failed during the game.
     #[error("the world failed at command {command:?}: {reason}")]
     Step {
-        /// The command that was performed.
+        /// The command that was executed.
         command: String,
-        /// What the world said.
+        /// The error message of the simulator.
         reason: String,
     },
 }

@@ -1,24 +1,28 @@
-//! The problem: what a household game is, who may play it, and what is written down about it.
+//! Tasks, environments, episode records and household games: the vocabulary of every other crate.
 //!
-//! [`Task`] is one game with its goal, [`Suite`] a named list of tasks, [`Environment`] the only door between a
-//! world and a mind, [`Trajectory`] the record of one episode. [`household`] makes games of our own and [`expert`]
-//! plays them from observations alone. This crate knows nothing of tensors, models or how a world computes its texts.
+//! [`Task`] is one game with its goal, and [`Suite`] is a named list of tasks. [`Environment`] is
+//! the only interface between a policy and a simulator. [`Trajectory`] is the record of one
+//! episode, and [`Protocol`] records how it was played. [`household`] generates games, and
+//! [`expert`] plays them from observations alone.
+//!
+//! This crate does not depend on tensors, models or the way in which a simulator makes its texts.
 
 pub mod environment;
 pub mod expert;
 pub mod files;
 pub mod household;
+pub mod protocol;
 pub mod seed;
 pub mod store;
 pub mod suite;
 pub mod task;
+mod text_evidence;
 pub mod text_version;
 pub mod trajectory;
 
 pub use environment::{Environment, EnvironmentError, Observation, Status, World};
+pub use protocol::{History, Malformed, Protocol, Scorer, Search, WeightFormat};
 pub use suite::{Suite, SuiteError};
 pub use task::{Split, Task, TaskType};
 pub use text_version::TextVersion;
-pub use trajectory::{
-    Candidate, History, Outcome, Protocol, Scorer, Search, Spent, Trajectory, Turn, WeightFormat,
-};
+pub use trajectory::{Candidate, Outcome, Spent, Trajectory, Turn};

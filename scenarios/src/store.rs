@@ -1,7 +1,9 @@
-//! The append-only store of trajectories: one JSON line an episode, safe against a crash at any byte.
+//! The append-only store of trajectories: one JSON line per episode, safe against a crash at any
+//! byte.
 //!
-//! A line is whole when it ends in a newline and parses. Only the last line can be torn (a crash while it was written); it
-//! is moved aside to `PATH.torn`. A bad line anywhere else is damage, and an error. One process writes a store at a time.
+//! A line is complete if it ends in a newline and parses. Only the last line can be torn, by a
+//! crash during the write. If it is torn, it is moved to `PATH.torn`. A bad line anywhere else is
+//! damage and an error. Only one process at a time can write to a store.
 
 use crate::files::{lock_holder, sync_folder};
 use crate::trajectory::Trajectory;
@@ -9,22 +11,41 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-/// A store opened for appending; holds the file's lock until dropped.
+/// A store opened for appending. It holds the lock of the file until it is dropped.
+///
+/// ```
+/// use scenarios::{Trajectory, store::Store};
+///
+/// # let line = r#"{"format": 1, "game": "train/a", "game_hash": "00", "split": "train",
+/// #     "task_type": null, "repetition": 0, "seed": 7, "policy": "expert",
+/// #     "protocol": {"turn_limit": 40, "context_limit": 0, "completion_limit": 24,
+/// #         "temperature": 0.0, "best_of": 1, "admissible_shown": false, "history": "full",
+/// #         "malformed": "wasted_turn"},
+/// #     "turns": [], "last_observation": "", "outcome": "turn_limit", "seconds": 0.1}"#;
+/// # let trajectory: Trajectory = serde_json::from_str(line)?;
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("episodes.jsonl");
+/// let (mut store, earlier) = Store::open(&path)?;
+/// assert!(earlier.is_empty());
+/// store.append(&trajectory)?;
+/// assert_eq!(Store::read(&path)?, [trajectory]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Store {
     file: File,
     path: PathBuf,
-    /// Bytes of whole lines.
+    /// Number of bytes in complete lines.
     end: u64,
     torn: usize,
 }
 
-/// What a store holds.
+/// The contents of a store.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Contents {
-    /// The whole lines, in the order they were appended.
+    /// The trajectories of the complete lines, in the order in which they were appended.
     pub trajectories: Vec<Trajectory>,
-    /// Bytes of a torn last line; 0 when there is none.
+    /// Number of bytes in a torn last line; 0 if there is none.
     pub torn: usize,
 }
 
@@ -43,59 +64,58 @@ pub enum StoreError {
         source: io::Error,
     },
     /// Another process appends to this store.
-    #[error("{} is in use by {}\nhint: wait for it, or choose another file", path.display(), named(*process))]
+    #[error("{} is in use by {}\nhint: wait for it, or choose another file", path.display(), process_name(*process))]
     Locked {
         /// The file.
         path: PathBuf,
-        /// Its number, where the system tells.
+        /// The process id, if the system provides it.
         process: Option<u32>,
     },
-    /// A line that is not the last one is no trajectory.
+    /// A line before the last one is not a trajectory, or a line has an unknown format.
     #[error("{}:{line}: {reason}\nhint: the file was changed or damaged; remove the line to keep the others", path.display())]
     BadLine {
         /// The file.
         path: PathBuf,
-        /// From 1.
+        /// The line number, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The cause.
         reason: String,
     },
 }
 
 impl Store {
-    /// Opens a store, creating it where there is none, and reads what it holds. A torn last line is moved to `PATH.torn`.
+    /// Opens a store and returns it with its trajectories. If the file does not exist, it is
+    /// created. If the last line is torn, it is moved to `PATH.torn`.
     ///
     /// # Errors
-    /// `Locked` when another process has it open, `BadLine` for damage before the last line, `Io` otherwise.
+    /// `Locked` if another process has the store open, `BadLine` for damage before the last line or
+    /// an unknown format, `Io` otherwise.
     pub fn open(path: impl AsRef<Path>) -> Result<(Self, Vec<Trajectory>), StoreError> {
         let path = path.as_ref();
-        let io = |verb, source| StoreError::Io {
-            verb,
-            path: path.into(),
-            source,
-        };
         let mut file = OpenOptions::new()
             .read(true)
             .append(true)
             .create(true)
             .open(path)
-            .map_err(|e| io("open", e))?;
+            .map_err(|source| io_error("open", path, source))?;
         file.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => StoreError::Locked {
                 path: path.into(),
                 process: lock_holder(path),
             },
-            TryLockError::Error(source) => io("open", source),
+            TryLockError::Error(source) => io_error("open", path, source),
         })?;
         let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(|e| io("read", e))?;
+        file.read_to_end(&mut bytes)
+            .map_err(|source| io_error("read", path, source))?;
         let Contents { trajectories, torn } = parse(path, &bytes)?;
         let end = bytes.len() - torn;
         if bytes.is_empty() {
             sync_folder(path);
         }
         if torn > 0 {
-            move_aside(&file, path, &bytes[end..], end).map_err(|e| io("mend", e))?;
+            move_aside(&file, path, &bytes[end..], end)
+                .map_err(|source| io_error("mend", path, source))?;
         }
         Ok((
             Self {
@@ -108,65 +128,66 @@ impl Store {
         ))
     }
 
-    /// Appends one trajectory: a single write of a full line, on the disk when this returns.
+    /// Appends one trajectory by a single write of a whole line. The line is on the disk when this
+    /// returns.
     ///
     /// # Errors
-    /// `Io`; the store then still ends in its last whole line, unless that cannot be restored either.
+    /// `Io` if the line cannot be written. The store is then cut back to its last complete line. If
+    /// that fails too, the torn line is moved at the next [`Store::open`].
     pub fn append(&mut self, trajectory: &Trajectory) -> Result<(), StoreError> {
-        let mut line = serde_json::to_vec(trajectory).map_err(|e| self.append_failed(e.into()))?;
+        let mut line = serde_json::to_vec(trajectory)
+            .map_err(|error| io_error("append to", &self.path, error.into()))?;
         line.push(b'\n');
         if let Err(error) = self
             .file
             .write_all(&line)
             .and_then(|()| self.file.sync_data())
         {
-            let _ = self.file.set_len(self.end); // what failed first is what is reported
-            return Err(self.append_failed(error));
+            let _ = self.file.set_len(self.end); // only the first error is reported
+            return Err(io_error("append to", &self.path, error));
         }
         self.end += line.len() as u64;
         Ok(())
     }
 
-    /// Bytes of the torn last line that [`Store::open`] moved aside; 0 when there was none.
+    /// Returns the number of bytes in the torn last line that [`Store::open`] moved; 0 if there was
+    /// none.
     #[must_use]
     pub fn torn(&self) -> usize {
         self.torn
     }
 
-    /// Reads the whole lines of a store without locking or mending it; a torn last line is left out (see
-    /// [`Store::contents`] for its size).
+    /// Reads the complete lines of a store without locking or repairing it. If the last line is
+    /// torn, it is left out; [`Store::contents`] returns its size.
     ///
     /// # Errors
-    /// `BadLine` for damage before the last line, `Io` when the file cannot be read.
+    /// `BadLine` for damage before the last line or an unknown format, `Io` if the file cannot be
+    /// read.
     pub fn read(path: impl AsRef<Path>) -> Result<Vec<Trajectory>, StoreError> {
         Ok(Self::contents(path)?.trajectories)
     }
 
-    /// Like [`Store::read`], with the size of a torn last line.
+    /// Like [`Store::read`], and also returns the size of a torn last line.
     ///
     /// # Errors
     /// As [`Store::read`].
     pub fn contents(path: impl AsRef<Path>) -> Result<Contents, StoreError> {
         let path = path.as_ref();
-        let bytes = fs::read(path).map_err(|source| StoreError::Io {
-            verb: "read",
-            path: path.into(),
-            source,
-        })?;
+        let bytes = fs::read(path).map_err(|source| io_error("read", path, source))?;
         parse(path, &bytes)
-    }
-
-    fn append_failed(&self, source: io::Error) -> StoreError {
-        StoreError::Io {
-            verb: "append to",
-            path: self.path.clone(),
-            source,
-        }
     }
 }
 
-/// A process in words.
-fn named(process: Option<u32>) -> String {
+fn io_error(verb: &'static str, path: &Path, source: io::Error) -> StoreError {
+    StoreError::Io {
+        verb,
+        path: path.into(),
+        source,
+    }
+}
+
+/// Returns the process as a message names it.
+fn process_name(process: Option<u32>) -> String {
     process.map_or_else(
         || "another process".into(),
         |process| format!("process {process}"),
@@ -184,25 +205,26 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Contents, StoreError> {
                 torn: line.len(),
             });
         }
-        let bad_line = |reason| StoreError::BadLine {
-            path: path.into(),
-            line: index + 1,
-            reason,
-        };
-        match serde_json::from_slice::<Trajectory>(line) {
+        let reason = match serde_json::from_slice::<Trajectory>(line) {
             Ok(trajectory) if trajectory.format == Trajectory::FORMAT => {
-                trajectories.push(trajectory)
+                trajectories.push(trajectory);
+                at += line.len();
+                continue;
             }
-            Ok(other) => return Err(bad_line(format!("unknown format {}", other.format))),
+            Ok(other) => format!("unknown format {}", other.format),
             Err(_) if is_last => {
                 return Ok(Contents {
                     trajectories,
                     torn: line.len(),
                 });
             }
-            Err(error) => return Err(bad_line(error.to_string())),
-        }
-        at += line.len();
+            Err(error) => error.to_string(),
+        };
+        return Err(StoreError::BadLine {
+            path: path.into(),
+            line: index + 1,
+            reason,
+        });
     }
     Ok(Contents {
         trajectories,
@@ -210,7 +232,8 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Contents, StoreError> {
     })
 }
 
-/// Copies first and cuts second, so that a crash in between loses nothing.
+/// Copies the torn line to `PATH.torn`, then cuts it off. If a crash happens in between, nothing is
+/// lost.
 fn move_aside(file: &File, path: &Path, torn: &[u8], end: usize) -> io::Result<()> {
     let mut aside = OpenOptions::new()
         .append(true)
@@ -234,8 +257,9 @@ fn torn_path(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Protocol;
     use crate::task::{Split, TaskType};
-    use crate::trajectory::{Outcome, Protocol, Spent, Turn};
+    use crate::trajectory::{Outcome, Spent, Turn};
 
     fn trajectory(repetition: usize) -> Trajectory {
         Trajectory {
@@ -282,8 +306,8 @@ mod tests {
         }
     }
 
-    /// A store of three episodes, closed.
-    fn three(folder: &Path) -> PathBuf {
+    /// Writes a store of three episodes and closes it.
+    fn store_of_three(folder: &Path) -> PathBuf {
         let path = folder.join("store.jsonl");
         let (mut store, before) = Store::open(&path).unwrap();
         assert_eq!((before.len(), store.torn()), (0, 0));
@@ -294,9 +318,9 @@ mod tests {
     }
 
     #[test]
-    fn what_was_appended_is_read_again() {
+    fn appended_trajectories_are_read_again() {
         let folder = tempfile::tempdir().unwrap();
-        let path = three(folder.path());
+        let path = store_of_three(folder.path());
         let expected: Vec<_> = (0..3).map(trajectory).collect();
         assert_eq!(Store::read(&path).unwrap(), expected);
         assert_eq!(Store::open(&path).unwrap().1, expected);
@@ -304,9 +328,9 @@ mod tests {
     }
 
     #[test]
-    fn a_last_line_cut_at_any_byte_moves_aside_and_appending_goes_on() {
+    fn a_last_line_cut_at_any_byte_is_moved_and_appending_continues() {
         let folder = tempfile::tempdir().unwrap();
-        let path = three(folder.path());
+        let path = store_of_three(folder.path());
         let whole = fs::read(&path).unwrap();
         let second_end = whole[..whole.len() - 1]
             .iter()
@@ -331,7 +355,7 @@ mod tests {
     #[test]
     fn a_last_line_with_a_newline_that_does_not_parse_is_torn_too() {
         let folder = tempfile::tempdir().unwrap();
-        let path = three(folder.path());
+        let path = store_of_three(folder.path());
         let mut bytes = fs::read(&path).unwrap();
         let length = bytes.len();
         bytes.extend_from_slice(b"\0\0\0\n");
@@ -343,7 +367,7 @@ mod tests {
     #[test]
     fn a_bad_line_in_the_middle_names_file_and_line() {
         let folder = tempfile::tempdir().unwrap();
-        let path = three(folder.path());
+        let path = store_of_three(folder.path());
         let text = fs::read_to_string(&path)
             .unwrap()
             .replace("\"repetition\":1", "\"repetition\":x");
@@ -356,12 +380,12 @@ mod tests {
         assert_eq!(
             fs::read_to_string(&path).unwrap(),
             text,
-            "a damaged store is left as it is"
+            "a damaged store is not changed"
         );
     }
 
     #[test]
-    fn another_form_is_an_error_even_on_the_last_line() {
+    fn an_unknown_format_is_an_error_even_on_the_last_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.jsonl");
         let (mut store, _) = Store::open(&path).unwrap();
@@ -376,9 +400,9 @@ mod tests {
     }
 
     #[test]
-    fn two_writers_are_one_too_many() {
+    fn a_second_writer_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let path = three(folder.path());
+        let path = store_of_three(folder.path());
         let first = Store::open(&path).unwrap();
         let error = Store::open(&path).unwrap_err();
         assert!(matches!(error, StoreError::Locked { .. }));

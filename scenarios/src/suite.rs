@@ -1,15 +1,17 @@
 //! A suite: a named list of tasks, checked against hashes.
 //!
-//! Two forms are read. A manifest is JSONL: a header `{"suite": NAME, "format": 1}`, then one game a line with `id`,
-//! `split`, `task_type`, `path` (relative to the manifest) and `hash`. A folder without `suite.jsonl` is read by its
-//! layout, which may be ALFWorld's, that of other TextWorld games, or both:
+//! Two forms are read. A manifest is JSONL: a header `{"suite": NAME, "format": 1}`, then one game
+//! per line with `id`, `split`, `task_type`, `path` (relative to the manifest) and `hash`. If a
+//! folder has no `suite.jsonl`, its games are found by its layout, which may be ALFWorld's, that of
+//! other TextWorld games, or both:
 //!
 //! ```text
-//! SPLIT/TASK/TRIAL/game.tw-pddl     with a traj_data.json beside it, as ALFWorld lays its games out
-//! SPLIT/NAME.z8                     z1 to z8 and tw-pddl, as of `tw-make tw-coin_collector … --output SPLIT/NAME.z8`
+//! SPLIT/TASK/TRIAL/game.tw-pddl     with a traj_data.json beside it: ALFWorld's layout
+//! SPLIT/NAME.z8                     z1 to z8 and tw-pddl, for example the output of
+//!                                   `tw-make tw-coin_collector … --output SPLIT/NAME.z8`
 //! ```
 //!
-//! Knows nothing of what is inside a game, except whether ALFWorld itself calls it unsolvable.
+//! The content of a game is not read, except to check whether ALFWorld marks it as unsolvable.
 
 use crate::files;
 use crate::task::{Split, Task, TaskType};
@@ -20,42 +22,65 @@ use std::fmt::Write as _;
 use std::path::{Component, Path, PathBuf};
 use std::{fs, io};
 
-/// The manifest's name within a folder.
+/// The file name of the manifest within a folder.
 pub const MANIFEST: &str = "suite.jsonl";
-/// The game's name within its trial folder.
+/// The file name of a game within its trial folder.
 pub const GAME: &str = "game.tw-pddl";
-/// The file beside a game that names its task type.
+/// The name of the file beside a game that contains its task type.
 pub const TRAJ_DATA: &str = "traj_data.json";
 
 const FORMAT: u32 = 1;
 
 /// A named list of tasks, in the order of (split, id).
+///
+/// ```
+/// use scenarios::{Split, Suite, household};
+///
+/// let folder = tempfile::tempdir()?;
+/// let options = household::GenerateOptions {
+///     train: 6,
+///     valid_train: 0,
+///     seen: 0,
+///     unseen: 2,
+///     ..household::GenerateOptions::default()
+/// };
+/// household::generate(folder.path(), &options)?;
+///
+/// let suite = Suite::open(folder.path())?;
+/// assert_eq!(suite.name, "household-small-seed1");
+/// assert_eq!((suite.tasks.len(), suite.faults.len()), (8, 0));
+/// assert_eq!(suite.split(Split::ValidUnseen).len(), 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Suite {
-    /// What tables call it.
+    /// Its name in tables.
     pub name: String,
     /// The folder that holds the manifest or the splits.
     pub root: PathBuf,
-    /// The games that are whole.
+    /// The games that can be played.
     pub tasks: Vec<Task>,
-    /// Games that are named but cannot be used; to be shown, never dropped.
-    pub faults: Vec<Fault>,
-    /// What stands where a game is expected and is none that can be played: folders that hold no text game by ALFWorld's
-    /// own rules (movable receptacles, sliced objects, no game file, marked unsolvable), and Glulx files. Empty with a
-    /// manifest.
-    pub left_out: Vec<Fault>,
+    /// Games that are listed but cannot be used. They must be reported, never dropped silently.
+    pub faults: Vec<SuiteFault>,
+    /// Files and folders in the place of a game that are not playable games: folders that have no
+    /// text game by ALFWorld's own rules (movable receptacles, sliced objects, no game file, marked
+    /// unsolvable), and Glulx files. Empty if the suite has a manifest.
+    pub left_out: Vec<SuiteFault>,
 }
 
-/// A game that is not in the suite, and why.
+/// A game that is not in the suite, with the cause.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct SuiteFault {
     /// The file or folder.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// The cause.
     pub reason: String,
 }
 
-/// Why a suite could not be opened or written.
+#[doc(hidden)]
+pub use SuiteFault as Fault; // ALIAS
+
+/// Why a suite cannot be opened or written.
 #[derive(Debug, thiserror::Error)]
 pub enum SuiteError {
     /// A file or folder cannot be read or written.
@@ -65,25 +90,25 @@ pub enum SuiteError {
         verb: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// What to try.
+        /// How to fix it.
         hint: &'static str,
         /// The cause.
         #[source]
         source: io::Error,
     },
-    /// A line of a manifest means nothing.
+    /// A line of a manifest is invalid.
     #[error("{}:{line}: {reason}\nhint: {hint}", path.display())]
     Manifest {
         /// The manifest.
         path: PathBuf,
-        /// From 1.
+        /// The line number, from 1.
         line: usize,
-        /// What is wrong with the line.
+        /// The cause.
         reason: String,
-        /// What to try.
+        /// How to fix it.
         hint: &'static str,
     },
-    /// The folder holds neither a manifest nor splits.
+    /// The folder contains neither a manifest nor splits.
     #[error(
         "no suite in {}\nhint: expected {MANIFEST}, or folders named train, valid_train, valid_seen or valid_unseen, \
          with TASK/TRIAL/{GAME} or .z8 files in them",
@@ -93,26 +118,26 @@ pub enum SuiteError {
         /// The folder.
         path: PathBuf,
     },
-    /// A game lies outside the folder of the manifest that should name it.
+    /// A game is outside the folder of the manifest that should list it.
     #[error("{} is not below {}\nhint: write the manifest into a folder above all games", path.display(), folder.display())]
     Outside {
         /// The game.
         path: PathBuf,
-        /// The manifest's folder.
+        /// The folder of the manifest.
         folder: PathBuf,
     },
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Header {
+struct SuiteHeader {
     suite: String,
     format: u32,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
+struct SuiteEntry {
     id: String,
     split: Split,
     task_type: Option<TaskType>,
@@ -121,12 +146,13 @@ struct Entry {
 }
 
 impl Suite {
-    /// Opens a manifest file, a folder that holds one, or a folder of splits in the layouts above (for ALFWorld's also one
-    /// level higher, as in `json_2.1.1/train`). With a manifest every game's hash is checked; without one it is computed.
+    /// Opens a manifest file, a folder with a manifest, or a folder of splits in one of the layouts
+    /// above. In ALFWorld's layout the splits may be one level lower, as in `json_2.1.1/train`. If
+    /// there is a manifest, the hash of every game is checked; if not, the hashes are computed.
     ///
     /// # Errors
-    /// `Io` when the path cannot be read, `Manifest` for a line that means nothing, `NotASuite` for another folder. A single
-    /// missing or damaged game is no error but one of [`Suite::faults`].
+    /// `Io` if the path cannot be read, `Manifest` if a line is invalid, `NotASuite` for any other
+    /// folder. A missing or damaged game is not an error; it is listed in [`Suite::faults`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, SuiteError> {
         let path = path.as_ref();
         let manifest = path.join(MANIFEST);
@@ -142,7 +168,7 @@ impl Suite {
         open_layout(path)
     }
 
-    /// The tasks of one split, in the order of their ids.
+    /// Returns the tasks of one split, in the order of their ids.
     #[must_use]
     pub fn split(&self, split: Split) -> Vec<&Task> {
         self.tasks
@@ -151,8 +177,8 @@ impl Suite {
             .collect()
     }
 
-    /// Lower-case hex SHA-256 over the sorted (split, id, game hash): equal when the same games are asked the same way,
-    /// wherever they lie.
+    /// Returns the lower-case hex SHA-256 of the sorted (split, id, game hash). Two suites have the
+    /// same hash if they have the same games with the same ids and splits, in whatever folder.
     #[must_use]
     pub fn hash(&self) -> String {
         let mut lines: Vec<String> = self
@@ -164,18 +190,19 @@ impl Suite {
         hex_sha256(lines.concat().as_bytes())
     }
 
-    /// Writes the manifest of the whole games to `path`, replacing what was there at once or not at all.
+    /// Writes the manifest of the playable games to `path`. If a file exists there, it is replaced
+    /// atomically.
     ///
     /// # Errors
-    /// `Outside` when a game lies outside the manifest's folder, `Io` when the file cannot be written.
+    /// `Outside` if a game is outside the manifest's folder, `Io` if the file cannot be written.
     pub fn write_manifest(&self, path: impl AsRef<Path>) -> Result<(), SuiteError> {
         let path = path.as_ref();
-        let mut text = json_line(&Header {
+        let mut text = json_line(&SuiteHeader {
             suite: self.name.clone(),
             format: FORMAT,
         });
         for task in &self.tasks {
-            text.push_str(&json_line(&Entry {
+            text.push_str(&json_line(&SuiteEntry {
                 id: task.id.clone(),
                 split: task.split,
                 task_type: task.task_type,
@@ -187,7 +214,7 @@ impl Suite {
     }
 }
 
-/// Lower-case hex SHA-256 of bytes.
+/// Returns the lower-case hex SHA-256 of bytes.
 #[must_use]
 pub fn hex_sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes)
@@ -200,23 +227,15 @@ pub fn hex_sha256(bytes: &[u8]) -> String {
 
 fn open_manifest(path: &Path) -> Result<Suite, SuiteError> {
     let text = fs::read_to_string(path).map_err(|source| cannot_read(path, source))?;
-    let bad_line = |line: usize, reason: String, hint| SuiteError::Manifest {
-        path: path.into(),
-        line,
-        reason,
-        hint,
-    };
-    let mut lines = text
-        .lines()
-        .enumerate()
-        .map(|(index, line)| (index + 1, line));
+    let mut lines = (1..).zip(text.lines());
 
     let header_hint = r#"the first line of a manifest is {"suite": NAME, "format": 1}"#;
     let first = lines.next().map_or("", |(_, line)| line);
-    let header: Header =
-        serde_json::from_str(first).map_err(|e| bad_line(1, e.to_string(), header_hint))?;
+    let header: SuiteHeader = serde_json::from_str(first)
+        .map_err(|error| bad_line(path, 1, error.to_string(), header_hint))?;
     if header.format != FORMAT {
         return Err(bad_line(
+            path,
             1,
             format!("unknown format {}", header.format),
             "this version reads format 1",
@@ -233,15 +252,17 @@ fn open_manifest(path: &Path) -> Result<Suite, SuiteError> {
     };
     let mut ids = HashSet::new();
     for (number, line) in lines {
-        let entry: Entry = serde_json::from_str(line).map_err(|e| {
+        let entry: SuiteEntry = serde_json::from_str(line).map_err(|error| {
             bad_line(
+                path,
                 number,
-                e.to_string(),
-                "a game's line holds id, split, task_type, path and hash, and nothing else",
+                error.to_string(),
+                "the line of a game has id, split, task_type, path and hash, and nothing else",
             )
         })?;
         if !ids.insert(entry.id.clone()) {
             return Err(bad_line(
+                path,
                 number,
                 format!("id {:?} occurs twice", entry.id),
                 "remove one of the two lines",
@@ -250,6 +271,7 @@ fn open_manifest(path: &Path) -> Result<Suite, SuiteError> {
         if !stays_below(Path::new(&entry.path)) {
             let reason = format!("path {:?} leaves the folder of the manifest", entry.path);
             return Err(bad_line(
+                path,
                 number,
                 reason,
                 "paths are relative and go down only",
@@ -263,12 +285,22 @@ fn open_manifest(path: &Path) -> Result<Suite, SuiteError> {
     Ok(in_order(suite))
 }
 
-fn check_entry(entry: &Entry, root: &Path) -> Result<Task, Fault> {
+fn bad_line(path: &Path, line: usize, reason: String, hint: &'static str) -> SuiteError {
+    SuiteError::Manifest {
+        path: path.into(),
+        line,
+        reason,
+        hint,
+    }
+}
+
+/// Returns the task of a line in a manifest. If its game is missing or changed, returns the fault.
+fn check_entry(entry: &SuiteEntry, root: &Path) -> Result<Task, SuiteFault> {
     let path = root.join(&entry.path);
     let hash = match fs::read(&path) {
         Ok(bytes) => hex_sha256(&bytes),
         Err(error) => {
-            return Err(Fault {
+            return Err(SuiteFault {
                 path,
                 reason: format!("cannot read the game: {error}"),
             });
@@ -279,7 +311,7 @@ fn check_entry(entry: &Entry, root: &Path) -> Result<Task, Fault> {
             "the game is not the one in the manifest (hash {hash}, expected {})",
             entry.hash
         );
-        return Err(Fault { path, reason });
+        return Err(SuiteFault { path, reason });
     }
     Ok(Task {
         id: entry.id.clone(),
@@ -320,33 +352,29 @@ fn open_layout(path: &Path) -> Result<Suite, SuiteError> {
     Ok(in_order(suite))
 }
 
-/// The folder that holds the splits: `path` itself, or a `json_…` folder in it.
+/// Returns the folder of the splits: `path` itself, or a `json_…` folder in it.
 fn layout_root(path: &Path) -> Result<Option<PathBuf>, SuiteError> {
-    let holds_splits = |folder: &Path| {
-        Split::ALL
-            .iter()
-            .any(|split| folder.join(split.name()).is_dir())
-    };
-    if holds_splits(path) {
+    if has_splits(path) {
         return Ok(Some(path.into()));
     }
-    let is_release = |folder: &PathBuf| {
-        folder
-            .file_name()
-            .is_some_and(|n| n.to_string_lossy().starts_with("json_"))
-    };
-    Ok(subfolders(path)?
-        .into_iter()
-        .filter(is_release)
-        .find(|folder| holds_splits(folder)))
+    Ok(subfolders(path)?.into_iter().find(|folder| {
+        let name = folder.file_name().map(|name| name.to_string_lossy());
+        name.is_some_and(|name| name.starts_with("json_")) && has_splits(folder)
+    }))
+}
+
+fn has_splits(folder: &Path) -> bool {
+    Split::ALL
+        .iter()
+        .any(|split| folder.join(split.name()).is_dir())
 }
 
 impl Suite {
-    fn add(&mut self, place: &Path, found: Found) {
+    fn add(&mut self, place: &Path, found: GameEntry) {
         match found {
-            Found::Game(task) => self.tasks.push(task),
-            Found::Faulty(fault) => self.faults.push(fault),
-            Found::LeftOut(reason) => self.left_out.push(Fault {
+            GameEntry::Playable(task) => self.tasks.push(task),
+            GameEntry::Faulty(fault) => self.faults.push(fault),
+            GameEntry::LeftOut(reason) => self.left_out.push(SuiteFault {
                 path: place.into(),
                 reason: reason.into(),
             }),
@@ -354,64 +382,64 @@ impl Suite {
     }
 }
 
-/// What stands in a place where a game is expected.
-enum Found {
-    Game(Task),
-    Faulty(Fault),
+/// The content of a place where a layout expects a game.
+enum GameEntry {
+    Playable(Task),
+    Faulty(SuiteFault),
     LeftOut(&'static str),
 }
 
 #[derive(Deserialize)]
-struct GameHead {
+struct SolvableMark {
     solvable: Option<bool>,
 }
 
 #[derive(Deserialize)]
-struct TrajData {
+struct TaskTypeMark {
     task_type: TaskType,
 }
 
-fn read_trial(root: &Path, split: Split, trial: &Path) -> Found {
+fn read_trial(root: &Path, split: Split, trial: &Path) -> GameEntry {
     let id = slashed(trial.strip_prefix(root).unwrap_or(trial));
     if id.contains("movable") || id.contains("Sliced") {
-        return Found::LeftOut("movable receptacle or sliced object");
+        return GameEntry::LeftOut("movable receptacle or sliced object");
     }
     let path = trial.join(GAME);
     if matches!(path.try_exists(), Ok(false)) {
-        return Found::LeftOut("no game file");
+        return GameEntry::LeftOut("no game file");
     }
     let found = read_game(id, split, path);
-    let Found::Game(task) = found else {
+    let GameEntry::Playable(task) = found else {
         return found;
     };
     match read_task_type(&trial.join(TRAJ_DATA)) {
-        Ok(task_type) => Found::Game(Task { task_type, ..task }),
-        Err(reason) => Found::Faulty(Fault {
+        Ok(task_type) => GameEntry::Playable(Task { task_type, ..task }),
+        Err(reason) => GameEntry::Faulty(SuiteFault {
             path: trial.join(TRAJ_DATA),
             reason,
         }),
     }
 }
 
-/// A file that lies in the folder of a split itself; `None` where it is there for another reason, as what `tw-make`
-/// writes beside its games.
-fn read_file(root: &Path, split: Split, path: &Path) -> Option<Found> {
+/// Reads a file directly in the folder of a split. Returns `None` if it is not a game, for example
+/// if it is one of the files that `tw-make` writes beside its games.
+fn read_file(root: &Path, split: Split, path: &Path) -> Option<GameEntry> {
     match path.extension()?.to_str()? {
         "z1" | "z2" | "z3" | "z4" | "z5" | "z6" | "z7" | "z8" | "tw-pddl" => {
             let id = slashed(path.strip_prefix(root).unwrap_or(path));
             Some(read_game(id, split, path.into()))
         }
-        "ulx" => Some(Found::LeftOut("TextWorld 1.7 no longer plays Glulx")),
+        "ulx" => Some(GameEntry::LeftOut("TextWorld 1.7 no longer plays Glulx")),
         _ => None,
     }
 }
 
-/// A game of a kind yet unknown.
-fn read_game(id: String, split: Split, path: PathBuf) -> Found {
+/// Reads a game without its task type.
+fn read_game(id: String, split: Split, path: PathBuf) -> GameEntry {
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
         Err(error) => {
-            return Found::Faulty(Fault {
+            return GameEntry::Faulty(SuiteFault {
                 path,
                 reason: format!("cannot read the game: {error}"),
             });
@@ -421,20 +449,20 @@ fn read_game(id: String, split: Split, path: PathBuf) -> Found {
         .extension()
         .is_some_and(|extension| extension == "tw-pddl")
     {
-        match serde_json::from_slice::<GameHead>(&bytes) {
-            Ok(GameHead {
+        match serde_json::from_slice::<SolvableMark>(&bytes) {
+            Ok(SolvableMark {
                 solvable: Some(false),
-            }) => return Found::LeftOut("marked unsolvable"),
+            }) => return GameEntry::LeftOut("marked unsolvable"),
             Ok(_) => {}
             Err(error) => {
-                return Found::Faulty(Fault {
+                return GameEntry::Faulty(SuiteFault {
                     path,
                     reason: format!("not a game: {error}"),
                 });
             }
         }
     }
-    Found::Game(Task {
+    GameEntry::Playable(Task {
         id,
         split,
         task_type: None,
@@ -443,14 +471,14 @@ fn read_game(id: String, split: Split, path: PathBuf) -> Found {
     })
 }
 
-/// `None` where there is no such file.
+/// Returns the task type in a `traj_data.json`, or `None` if there is no such file.
 fn read_task_type(path: &Path) -> Result<Option<TaskType>, String> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.to_string()),
     };
-    let data: TrajData = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+    let data: TaskTypeMark = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
     Ok(Some(data.task_type))
 }
 
@@ -461,7 +489,7 @@ fn in_order(mut suite: Suite) -> Suite {
     suite
 }
 
-/// What a folder holds, by name.
+/// Returns the paths in a folder, sorted by name.
 fn entries(path: &Path) -> Result<Vec<PathBuf>, SuiteError> {
     let found =
         fs::read_dir(path).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());

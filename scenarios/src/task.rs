@@ -1,9 +1,9 @@
-//! One game with its goal: [`Task`], its [`TaskType`] and the [`Split`] it belongs to, named as ALFWorld names them.
+//! One game with its goal: [`Task`], its [`TaskType`] and its [`Split`]. The names are ALFWorld's.
 
 use serde::{Deserialize, Serialize};
 use std::{fmt, path::PathBuf, str::FromStr};
 
-/// The six kinds of household tasks, by ALFWorld's names.
+/// The six types of household tasks, with ALFWorld's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskType {
@@ -32,7 +32,7 @@ impl TaskType {
         Self::PickTwoObjAndPlace,
     ];
 
-    /// ALFWorld's name, as in `traj_data.json`.
+    /// Returns ALFWorld's name, as in `traj_data.json`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -45,7 +45,7 @@ impl TaskType {
         }
     }
 
-    /// A word for narrow tables: put, examine, clean, heat, cool, two.
+    /// Returns a short name for narrow tables: put, examine, clean, heat, cool, two.
     #[must_use]
     pub fn short_name(self) -> &'static str {
         match self {
@@ -76,13 +76,13 @@ impl FromStr for TaskType {
     }
 }
 
-/// Which part of a suite a task belongs to.
+/// The part of a suite to which a task belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {
     /// For demonstrations, collection and updates.
     Train,
-    /// For choosing checkpoints and settings; room layouts of `train`.
+    /// For the selection of checkpoints and settings; room layouts of `train`.
     ValidTrain,
     /// For reporting; room layouts of `train`.
     ValidSeen,
@@ -99,7 +99,7 @@ impl Split {
         Self::ValidUnseen,
     ];
 
-    /// ALFWorld's folder name.
+    /// Returns ALFWorld's folder name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -132,16 +132,16 @@ impl FromStr for Split {
     }
 }
 
-/// One game with its goal: where its file lies and what it is.
+/// One game with its goal: its file and its place in a suite.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Task {
-    /// Name within its suite, with `/` between parts, e.g. `valid_seen/pick_…/trial_…`.
+    /// Its name within the suite, with `/` between parts, for example `valid_seen/pick_…/trial_…`.
     pub id: String,
-    /// The split it belongs to.
+    /// Its split.
     pub split: Split,
-    /// Which of the six kinds, where known.
+    /// Its task type, if it is known.
     pub task_type: Option<TaskType>,
-    /// The game's file: `game.tw-pddl`, or a `.z8` of another TextWorld game.
+    /// Its file: `game.tw-pddl`, or a `.z8` file if it is another TextWorld game.
     pub path: PathBuf,
     /// Lower-case hex SHA-256 of the file's bytes.
     pub hash: String,

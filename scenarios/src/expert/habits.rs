@@ -1,7 +1,10 @@
-//! Where things tend to be: percent of the receptacles of a type, in rooms where the object is asked for, that hold one.
-//! Counted over ALFWorld's `train` games only; a target that would have won at once is left out; at most ten types each.
+//! The usual places of objects: the percentage of the receptacles of a type that hold the object,
+//! in rooms in which the task names it.
+//!
+//! Counted over ALFWorld's `train` games only. If an object in a receptacle would have won at once,
+//! it is left out. Each object has at most ten receptacle types.
 
-/// Chance, in percent, that one receptacle of type `place` holds an object of type `object`.
+/// Returns the percentage of receptacles of type `place` that hold an object of type `object`.
 pub(super) fn percent(object: &str, place: &str) -> f64 {
     let row = HABITS
         .lines()
@@ -15,7 +18,7 @@ pub(super) fn percent(object: &str, place: &str) -> f64 {
         .unwrap_or(ELSEWHERE)
 }
 
-/// Receptacle types that mostly have doors, so that a look costs two turns.
+/// Returns true if receptacles of this type mostly have doors, so that a look costs two turns.
 pub(super) fn usually_closed(place: &str) -> bool {
     matches!(
         place,
@@ -23,12 +26,13 @@ pub(super) fn usually_closed(place: &str) -> bool {
     )
 }
 
-/// Types that a row does not list.
+/// The percentage for types that a row does not list.
 const ELSEWHERE: f64 = 1.0;
 
-/// The row of an object that has none.
+/// The row of an object that is not in the table.
 const ANYTHING: &str = "diningtable 50, desk 50, dresser 45, coffeetable 45, countertop 40, sidetable 35, shelf 15, cabinet 5, drawer 4";
 
+/// One row per object: receptacle types with their percentages.
 const HABITS: &str = "\
 alarmclock: desk 61, sidetable 53, dresser 45, shelf 16
 apple: sidetable 53, diningtable 46, garbagecan 30, countertop 26, fridge 22, microwave 21, sinkbasin 14

@@ -1,69 +1,82 @@
-//! What the expert believes about the room: where the receptacles are and what was seen in them. Repaired when the
-//! world contradicts it; knows nothing of the task.
+//! The expert's beliefs about the room: the receptacles, and the objects that were seen in them. If
+//! an observation contradicts a belief, the belief is corrected. This file does not depend on the
+//! task.
 
-use super::text::{self, Door, View};
+use super::text::{self, ReceptacleView, SeenDoor};
 
-/// A receptacle.
+/// The beliefs about one receptacle.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct PlaceBelief {
     pub(super) name: String,
-    /// Places with one `spot` are reached together: going from one to the other changes nothing.
+    /// If two receptacles have the same spot, the agent is at both: going from one to the other
+    /// changes nothing.
     pub(super) spot: usize,
-    pub(super) door: Door,
-    /// Whether it was looked into.
+    pub(super) door: SeenDoor,
+    /// Whether its contents were seen.
     pub(super) searched: bool,
-    /// What is thought to be in it.
-    pub(super) things: Vec<String>,
-    /// Objects it would not take.
+    /// The objects that are believed to be in it.
+    pub(super) objects: Vec<String>,
+    /// Objects that could not be put into it.
     pub(super) refused: Vec<String>,
 }
 
-impl Place {
+impl PlaceBelief {
     pub(super) fn kind(&self) -> &str {
         text::kind(&self.name)
     }
 
-    /// Whether that very object is thought to be in it.
-    pub(super) fn holds(&self, thing: &str) -> bool {
-        self.things.iter().any(|other| other == thing)
+    /// Returns true if this object is believed to be in it.
+    pub(super) fn holds(&self, object: &str) -> bool {
+        self.objects.iter().any(|other| other == object)
     }
 
-    /// Whether it would not take that very object.
-    pub(super) fn refuses(&self, thing: &str) -> bool {
-        self.refused.iter().any(|refused| refused == thing)
+    /// Returns true if this object could not be put into it.
+    pub(super) fn refuses(&self, object: &str) -> bool {
+        self.refused.iter().any(|refused| refused == object)
     }
 
-    /// How many objects of the type are thought to be in it.
-    pub(super) fn count(&self, object: &str) -> usize {
-        self.things
+    /// Returns the number of objects of a type that are believed to be in it.
+    pub(super) fn count(&self, kind: &str) -> usize {
+        self.objects
             .iter()
-            .filter(|thing| text::kind(thing) == object)
+            .filter(|object| text::kind(object) == kind)
             .count()
     }
 }
 
-/// All receptacles and where the agent stands.
+/// The beliefs about all receptacles and the position of the agent.
 #[derive(Debug, Default)]
-pub(super) struct Room {
-    pub(super) places: Vec<Place>,
+pub(super) struct RoomBelief {
+    pub(super) places: Vec<PlaceBelief>,
     spot: Option<usize>,
 }
 
-impl Room {
-    /// A room in which every place has a spot of its own, until the world says otherwise.
+impl RoomBelief {
+    /// Creates a room in which every receptacle has its own spot, until an observation contradicts
+    /// it.
     pub(super) fn new(names: Vec<String>) -> Self {
-        let place = |(spot, name)| Place {
-            name,
-            spot,
-            door: Door::Unknown,
-            searched: false,
-            things: Vec::new(),
-            refused: Vec::new(),
-        };
-        Self {
-            places: names.into_iter().enumerate().map(place).collect(),
-            spot: None,
-        }
+        let places = names
+            .into_iter()
+            .enumerate()
+            .map(|(spot, name)| PlaceBelief {
+                name,
+                spot,
+                door: SeenDoor::Unknown,
+                searched: false,
+                objects: Vec::new(),
+                refused: Vec::new(),
+            })
+            .collect();
+        Self { places, spot: None }
+    }
+
+    pub(super) fn indices(&self) -> std::ops::Range<usize> {
+        0..self.places.len()
+    }
+
+    /// Returns the index of the receptacle with this name.
+    pub(super) fn find(&self, name: &str) -> Option<usize> {
+        self.places.iter().position(|place| place.name == name)
     }
 
     pub(super) fn is_here(&self, place: usize) -> bool {
@@ -74,47 +87,47 @@ impl Room {
         self.spot = Some(self.places[place].spot);
     }
 
-    /// Going to `place` changed nothing: it is where the agent stands already.
+    /// Corrects the beliefs if going to `place` changed nothing: the agent is already there.
     pub(super) fn join_here(&mut self, place: usize) {
         let joined = self.places[place].spot;
         if let Some(here) = self.spot {
-            self.places
-                .iter_mut()
-                .filter(|p| p.spot == joined)
-                .for_each(|p| p.spot = here);
-        }
-    }
-
-    /// `place` does not answer: it is not where the agent stands, and others are worth trying first.
-    pub(super) fn leave(&mut self, place: usize) {
-        let spot = 1 + self.places.iter().map(|p| p.spot).max().unwrap_or(0);
-        let place = &mut self.places[place];
-        (place.spot, place.door, place.searched) = (spot, Door::Unknown, true);
-    }
-
-    pub(super) fn see(&mut self, view: View) {
-        if let Some(place) = self
-            .places
-            .iter_mut()
-            .find(|place| place.name == view.receptacle)
-        {
-            place.door = view.door;
-            if let Some(things) = view.things {
-                place.things = things;
-                place.searched = true;
+            for place in self.places.iter_mut().filter(|place| place.spot == joined) {
+                place.spot = here;
             }
         }
     }
 
-    pub(super) fn add(&mut self, thing: &str, place: usize) {
-        self.places[place].things.push(thing.to_owned());
+    /// Corrects the beliefs if `place` cannot be examined: the agent is not there. It counts as
+    /// searched, so that other receptacles come first.
+    pub(super) fn leave(&mut self, place: usize) {
+        let spot = 1 + self.places.iter().map(|p| p.spot).max().unwrap_or(0);
+        let place = &mut self.places[place];
+        place.spot = spot;
+        place.door = SeenDoor::Unknown;
+        place.searched = true;
     }
 
-    pub(super) fn remove(&mut self, thing: &str, place: usize) {
-        self.places[place].things.retain(|other| other != thing);
+    pub(super) fn see(&mut self, view: ReceptacleView) {
+        let Some(index) = self.find(&view.receptacle) else {
+            return;
+        };
+        let place = &mut self.places[index];
+        place.door = view.door;
+        if let Some(objects) = view.objects {
+            place.objects = objects;
+            place.searched = true;
+        }
     }
 
-    /// Every place deserves another look and another try.
+    pub(super) fn add(&mut self, object: &str, place: usize) {
+        self.places[place].objects.push(object.to_owned());
+    }
+
+    pub(super) fn remove(&mut self, object: &str, place: usize) {
+        self.places[place].objects.retain(|other| other != object);
+    }
+
+    /// Marks every receptacle as not searched and not refusing anything.
     pub(super) fn doubt_everything(&mut self) {
         for place in &mut self.places {
             place.searched = false;
@@ -122,10 +135,10 @@ impl Room {
         }
     }
 
-    /// Whether a place of this type was seen to have a door.
+    /// Returns true if a receptacle of this type was seen to have a door.
     pub(super) fn has_doors(&self, kind: &str) -> bool {
-        self.places
-            .iter()
-            .any(|place| place.kind() == kind && matches!(place.door, Door::Closed | Door::Open))
+        self.places.iter().any(|place| {
+            place.kind() == kind && matches!(place.door, SeenDoor::Closed | SeenDoor::Open)
+        })
     }
 }

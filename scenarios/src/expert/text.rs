@@ -1,21 +1,21 @@
-//! What the expert reads: the task sentence, the list of receptacles, and what stands where. Texts of both ALFWorld
-//! versions. Knows nothing of what to do about them.
+//! The parser of observations: the task sentence, the list of receptacles, and the objects in a
+//! receptacle. It reads the texts of both ALFWorld versions.
 
-/// What is asked for.
+/// The goal in a task sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Goal {
-    /// Object type, e.g. `mug`.
+pub(super) struct ExpertGoal {
+    /// Object type, for example `mug`.
     pub(super) object: String,
-    /// How many of them, all in one receptacle.
+    /// Number of objects that must be in one receptacle.
     pub(super) count: usize,
     /// What must be done to the object first.
     pub(super) treatment: Option<Treatment>,
-    /// Where it ends.
+    /// The last part of the task.
     pub(super) end: End,
 }
 
-impl Goal {
-    /// Whether an object that lay in a receptacle of this type would have won the game already.
+impl ExpertGoal {
+    /// Returns true if an object in a receptacle of this type would have won the game already.
     pub(super) fn is_settled_in(&self, kind: &str) -> bool {
         self.count == 1
             && self.treatment.is_none()
@@ -26,9 +26,9 @@ impl Goal {
 /// The last part of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum End {
-    /// The object lies in a receptacle of this type.
+    /// The object is in a receptacle of this type.
     Place(String),
-    /// The object is held where a lamp of this type has been turned on.
+    /// The object is held at a lamp of this type that is on.
     Light(String),
 }
 
@@ -49,7 +49,7 @@ impl Treatment {
         }
     }
 
-    /// The receptacle type that does it.
+    /// Returns the receptacle type that does it.
     pub(super) fn appliance(self) -> &'static str {
         match self {
             Self::Clean => "sinkbasin",
@@ -68,26 +68,26 @@ impl Treatment {
     }
 }
 
-/// Whether a receptacle can be looked into.
+/// The door of a receptacle, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Door {
+pub(super) enum SeenDoor {
     Unknown,
     None,
     Closed,
     Open,
 }
 
-/// One receptacle as an observation shows it.
+/// The description of one receptacle in an observation.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct View {
+pub(super) struct ReceptacleView {
     pub(super) receptacle: String,
-    pub(super) door: Door,
-    /// `None` behind a closed door.
-    pub(super) things: Option<Vec<String>>,
+    pub(super) door: SeenDoor,
+    /// The objects in it; `None` if its door is closed.
+    pub(super) objects: Option<Vec<String>>,
 }
 
-/// The goal in an opening text; `None` when there is no task sentence or none that is known.
-pub(super) fn goal(opening: &str) -> Option<Goal> {
+/// Returns the goal in an opening text, or `None` if it has no task sentence of a known form.
+pub(super) fn goal(opening: &str) -> Option<ExpertGoal> {
     let (_, rest) = opening.split_once("Your task is to: ")?;
     let sentence = rest.lines().next()?.trim().trim_end_matches('.');
     let words: Vec<&str> = sentence.split(' ').collect();
@@ -133,7 +133,7 @@ pub(super) fn goal(opening: &str) -> Option<Goal> {
         ),
         _ => return None,
     };
-    Some(Goal {
+    Some(ExpertGoal {
         object: (*object).to_owned(),
         count,
         treatment,
@@ -141,7 +141,7 @@ pub(super) fn goal(opening: &str) -> Option<Goal> {
     })
 }
 
-/// The receptacles that an opening text lists.
+/// Returns the receptacles that an opening text lists.
 pub(super) fn receptacles(opening: &str) -> Vec<String> {
     opening
         .split_once("around you, you see ")
@@ -149,46 +149,46 @@ pub(super) fn receptacles(opening: &str) -> Vec<String> {
         .unwrap_or_default()
 }
 
-/// The receptacle that an observation describes, if it describes one.
-pub(super) fn view(observation: &str) -> Option<View> {
-    let seen = |receptacle: &str, door, list: Option<&str>| {
-        Some(View {
-            receptacle: receptacle.to_owned(),
-            door,
-            things: list.map(names),
-        })
-    };
-    if let Some((_, rest)) = observation.split_once("On the ") {
+/// Returns the description of a receptacle in an observation, if it contains one.
+pub(super) fn view(observation: &str) -> Option<ReceptacleView> {
+    let (receptacle, door, list) = if let Some((_, rest)) = observation.split_once("On the ") {
         let (receptacle, list) = rest.split_once(", you see ")?;
-        return seen(receptacle, Door::None, Some(list));
-    }
-    let (_, rest) = observation.rsplit_once("The ")?;
-    if let Some((receptacle, list)) = rest.split_once(" is open. In it, you see ") {
-        return seen(receptacle, Door::Open, Some(list));
-    }
-    seen(rest.split_once(" is closed.")?.0, Door::Closed, None)
+        (receptacle, SeenDoor::None, Some(list))
+    } else {
+        let (_, rest) = observation.rsplit_once("The ")?;
+        match rest.split_once(" is open. In it, you see ") {
+            Some((receptacle, list)) => (receptacle, SeenDoor::Open, Some(list)),
+            None => (rest.split_once(" is closed.")?.0, SeenDoor::Closed, None),
+        }
+    };
+    Some(ReceptacleView {
+        receptacle: receptacle.to_owned(),
+        door,
+        objects: list.map(names),
+    })
 }
 
-/// What the agent carries, out of the answer to `inventory`.
+/// Returns the object that the agent holds, from the response to `inventory`.
 pub(super) fn carried(observation: &str) -> Option<String> {
     names(observation.split_once("You are carrying: ")?.1)
         .into_iter()
         .next()
 }
 
-/// `mug` of `mug 12`.
+/// Returns the type in a name: `mug` of `mug 12`.
 pub(super) fn kind(name: &str) -> &str {
     name.rsplit_once(' ').map_or(name, |(kind, _)| kind)
 }
 
-/// `12` of `mug 12`; 0 where there is no number.
+/// Returns the number in a name: 12 of `mug 12`. If there is no number, returns 0.
 pub(super) fn number(name: &str) -> u64 {
     name.rsplit_once(' ')
         .and_then(|(_, number)| number.parse().ok())
         .unwrap_or(0)
 }
 
-/// The names in `a x 1, a y 2, and a z 3.`, read up to the end of the sentence; none for `nothing.`.
+/// Returns the names in `a x 1, a y 2, and a z 3.`, up to the end of the sentence. If the text is
+/// `nothing.`, there are none.
 fn names(list: &str) -> Vec<String> {
     let list = list.split_once('.').map_or(list, |(list, _)| list);
     list.split(", ")
@@ -205,7 +205,7 @@ fn names(list: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn read(sentence: &str) -> Option<Goal> {
+    fn read(sentence: &str) -> Option<ExpertGoal> {
         goal(&format!(
             "-= Welcome to TextWorld, ALFRED! =-\n\nYou are in the middle of a room.\n\nYour task is to: {sentence}"
         ))
@@ -216,8 +216,8 @@ mod tests {
         count: usize,
         treatment: Option<Treatment>,
         place: &str,
-    ) -> Option<Goal> {
-        Some(Goal {
+    ) -> Option<ExpertGoal> {
+        Some(ExpertGoal {
             object: object.into(),
             count,
             treatment,
@@ -268,7 +268,7 @@ mod tests {
             read("cool some wine and put it in cabinet."),
             placed("wine", 1, Some(Cool), "cabinet")
         );
-        let lit = Some(Goal {
+        let lit = Some(ExpertGoal {
             object: "cd".into(),
             count: 1,
             treatment: None,
@@ -287,28 +287,28 @@ mod tests {
 
     #[test]
     fn views_of_both_versions_are_read() {
-        let desk = View {
+        let desk = ReceptacleView {
             receptacle: "desk 1".into(),
-            door: Door::None,
-            things: Some(vec!["bowl 1".into(), "mug 1".into()]),
+            door: SeenDoor::None,
+            objects: Some(vec!["bowl 1".into(), "mug 1".into()]),
         };
         assert_eq!(
             view("You arrive at desk 1. On the desk 1, you see a bowl 1, and a mug 1."),
             Some(desk)
         );
-        let fridge = View {
+        let fridge = ReceptacleView {
             receptacle: "fridge 1".into(),
-            door: Door::Closed,
-            things: None,
+            door: SeenDoor::Closed,
+            objects: None,
         };
         assert_eq!(
             view("You arrive at loc 14. The fridge 1 is closed."),
             Some(fridge)
         );
-        let safe = View {
+        let safe = ReceptacleView {
             receptacle: "safe 1".into(),
-            door: Door::Open,
-            things: Some(Vec::new()),
+            door: SeenDoor::Open,
+            objects: Some(Vec::new()),
         };
         assert_eq!(
             view("You open the safe 1. The safe 1 is open. In it, you see nothing."),

@@ -1,7 +1,8 @@
-//! What there is in a house: one table of receptacle types, one of object types, and one of rooms.
+//! The object and receptacle types of household games.
 //!
-//! The vocabulary and what may hold what are AI2-THOR's; where things are usually found is a rounded count over ALFWorld's
-//! games. Names are lower-case, as the world prints them (`countertop`); `title` is the form of task names (`CounterTop`).
+//! The vocabulary, and which receptacles may contain which objects, are AI2-THOR's. The usual
+//! places of objects are rounded counts over ALFWorld's games. Names are lower-case, as in
+//! observations (`countertop`); `title` is the form in task names (`CounterTop`).
 
 use Trait::{Blade, Cleanable, Coolable, Fixed, Heatable, Lamp, Sliceable, Vessel};
 use Use::{Cleans, Cools, Heats};
@@ -9,19 +10,19 @@ use Use::{Cleans, Cools, Heats};
 /// A type of receptacle.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ReceptacleType {
-    /// As in task names: `CounterTop`.
+    /// The form in task names: `CounterTop`.
     pub title: &'static str,
-    /// As the world prints it: `countertop`.
+    /// The form in observations: `countertop`.
     pub name: &'static str,
-    /// Whether it has a door: it must be opened before anything is taken out or put in.
+    /// Whether it has a door. If so, it must be open before an object is taken out or put in.
     pub openable: bool,
-    /// What can be done with it to a held object; needs no open door.
+    /// What it does to a held object, if anything. Its door need not be open.
     pub does: Option<Use>,
-    /// Names of the object types it may hold, between blanks.
+    /// Names of the object types that it may contain, separated by spaces.
     holds: &'static str,
 }
 
-/// What a receptacle does to an object.
+/// What an appliance does to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Use {
     /// A microwave.
@@ -35,13 +36,13 @@ pub enum Use {
 /// A type of object.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ObjectType {
-    /// As in task names: `DishSponge`.
+    /// The form in task names: `DishSponge`.
     pub title: &'static str,
-    /// As the world prints it: `dishsponge`.
+    /// The form in observations: `dishsponge`.
     pub name: &'static str,
     /// What can be done with it.
     pub traits: &'static [Trait],
-    /// Where it is usually found, with weights, the likeliest first.
+    /// Receptacle types where it is usually found, with weights, the most likely first.
     pub places: &'static [(&'static str, u32)],
 }
 
@@ -56,43 +57,18 @@ pub enum Trait {
     Coolable,
     /// A knife slices it.
     Sliceable,
-    /// It slices.
+    /// It slices other objects.
     Blade,
-    /// A bowl, a box, a pan: `examine` looks into it.
+    /// A bowl, a box, a pan: `examine` lists its contents.
     Vessel,
-    /// It is switched on where it stands, and never carried.
+    /// It is switched on at its place and cannot be taken.
     Lamp,
-    /// It is only seen.
+    /// It cannot be taken or used.
     Fixed,
 }
 
-/// The four kinds of rooms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Room {
-    /// Heats, cools and cleans.
-    Kitchen,
-    /// Has sofas, and often a lamp.
-    Living,
-    /// Has a bed, and often a lamp.
-    Bedroom,
-    /// Cleans.
-    Bathroom,
-}
-
-/// How many of a receptacle type a room has.
-#[derive(Debug)]
-pub(super) struct Furniture {
-    pub(super) name: &'static str,
-    /// Percent of the rooms that have any.
-    pub(super) presence: u32,
-    /// Fewest and most in a small room that has any.
-    pub(super) small: (usize, usize),
-    /// Fewest and most in a full room that has any.
-    pub(super) full: (usize, usize),
-}
-
 impl ReceptacleType {
-    /// Whether an object of that type may be put here.
+    /// Returns true if an object of that type may be put here.
     #[must_use]
     pub fn holds(&self, object: &str) -> bool {
         self.holds
@@ -102,20 +78,20 @@ impl ReceptacleType {
 }
 
 impl ObjectType {
-    /// Whether that can be done with it.
+    /// Returns true if the object type has the trait.
     #[must_use]
     pub fn is(&self, which: Trait) -> bool {
         self.traits.contains(&which)
     }
 
-    /// Whether an agent can take it.
+    /// Returns true if an agent can take the object.
     #[must_use]
     pub fn pickupable(&self) -> bool {
         !self.is(Lamp) && !self.is(Fixed)
     }
 }
 
-/// The receptacle type with that name (`countertop`).
+/// Returns the receptacle type with that name (`countertop`).
 #[must_use]
 pub fn receptacle_type(name: &str) -> Option<&'static ReceptacleType> {
     RECEPTACLES
@@ -123,13 +99,14 @@ pub fn receptacle_type(name: &str) -> Option<&'static ReceptacleType> {
         .find(|receptacle| receptacle.name == name)
 }
 
-/// The object type with that name (`mug`).
+/// Returns the object type with that name (`mug`).
 #[must_use]
 pub fn object_type(name: &str) -> Option<&'static ObjectType> {
     OBJECTS.iter().find(|object| object.name == name)
 }
 
-/// The receptacle types where an object of that type is usually found, the likeliest first; empty for unknown objects.
+/// Returns the receptacle types where an object of that type is usually found, the most likely
+/// first. If the object is unknown, the list is empty.
 ///
 /// ```
 /// let places = scenarios::household::catalog::likely_receptacles("mug");
@@ -143,7 +120,8 @@ pub fn likely_receptacles(object: &str) -> Vec<&'static str> {
     })
 }
 
-/// How likely an object of that type is found in receptacles of that type, in [0, 1], before the room is known.
+/// Returns the prior probability, in [0, 1], that an object of that type is in receptacles of that
+/// type if the room is not known.
 #[must_use]
 pub fn prior(object: &str, receptacle: &str) -> f64 {
     let places = object_type(object).map_or(&[][..], |object| object.places);
@@ -155,45 +133,11 @@ pub fn prior(object: &str, receptacle: &str) -> f64 {
     f64::from(here) / f64::from(total.max(1))
 }
 
-/// Whether receptacles of that type may hold objects of that type; false for unknown names.
+/// Returns true if receptacles of that type may contain objects of that type. If a name is unknown,
+/// returns false.
 #[must_use]
 pub fn can_hold(receptacle: &str, object: &str) -> bool {
     receptacle_type(receptacle).is_some_and(|receptacle| receptacle.holds(object))
-}
-
-impl Room {
-    /// All four, in the order of their layout numbers.
-    pub const ALL: [Self; 4] = [Self::Kitchen, Self::Living, Self::Bedroom, Self::Bathroom];
-
-    /// The hundreds of the layout numbers, as AI2-THOR counts its floor plans.
-    #[must_use]
-    pub fn first_number(self) -> u16 {
-        match self {
-            Self::Kitchen => 0,
-            Self::Living => 200,
-            Self::Bedroom => 300,
-            Self::Bathroom => 400,
-        }
-    }
-
-    pub(super) fn furniture(self) -> &'static [Furniture] {
-        match self {
-            Self::Kitchen => KITCHEN,
-            Self::Living => LIVING,
-            Self::Bedroom => BEDROOM,
-            Self::Bathroom => BATHROOM,
-        }
-    }
-
-    /// Object types seen in such rooms, each with the percent of rooms that have any.
-    pub(super) fn things(self) -> &'static [(&'static str, u32)] {
-        match self {
-            Self::Kitchen => KITCHEN_THINGS,
-            Self::Living => LIVING_THINGS,
-            Self::Bedroom => BEDROOM_THINGS,
-            Self::Bathroom => BATHROOM_THINGS,
-        }
-    }
 }
 
 const fn receptacle(
@@ -223,20 +167,6 @@ const fn object(
         name,
         traits,
         places,
-    }
-}
-
-const fn some(
-    name: &'static str,
-    presence: u32,
-    small: (usize, usize),
-    full: (usize, usize),
-) -> Furniture {
-    Furniture {
-        name,
-        presence,
-        small,
-        full,
     }
 }
 
@@ -435,103 +365,6 @@ pub const OBJECTS: &[ObjectType] = &[
         &[("countertop", 7), ("cabinet", 5), ("diningtable", 5), ("garbagecan", 2), ("shelf", 1)]),
 ];
 
-const KITCHEN: &[Furniture] = &[
-    some("fridge", 100, (1, 1), (1, 1)),
-    some("microwave", 100, (1, 1), (1, 1)),
-    some("sinkbasin", 100, (1, 1), (1, 1)),
-    some("countertop", 100, (1, 2), (1, 3)),
-    some("garbagecan", 80, (1, 1), (1, 1)),
-    some("cabinet", 95, (1, 3), (6, 20)),
-    some("drawer", 65, (1, 2), (3, 10)),
-    some("stoveburner", 60, (1, 2), (4, 4)),
-    some("coffeemachine", 65, (1, 1), (1, 1)),
-    some("toaster", 35, (1, 1), (1, 1)),
-    some("diningtable", 50, (1, 1), (1, 2)),
-    some("shelf", 30, (1, 2), (1, 4)),
-    some("sidetable", 20, (1, 1), (1, 1)),
-];
-
-const LIVING: &[Furniture] = &[
-    some("sofa", 100, (1, 1), (1, 2)),
-    some("garbagecan", 85, (1, 1), (1, 1)),
-    some("armchair", 75, (1, 2), (1, 2)),
-    some("coffeetable", 80, (1, 1), (1, 2)),
-    some("sidetable", 75, (1, 2), (1, 3)),
-    some("diningtable", 45, (1, 1), (1, 2)),
-    some("drawer", 50, (1, 3), (2, 9)),
-    some("dresser", 40, (1, 1), (1, 2)),
-    some("shelf", 40, (1, 2), (2, 9)),
-    some("tvstand", 35, (1, 1), (1, 2)),
-    some("cabinet", 25, (1, 2), (1, 6)),
-    some("desk", 15, (1, 1), (1, 1)),
-    some("ottoman", 15, (1, 1), (1, 1)),
-    some("safe", 15, (1, 1), (1, 1)),
-];
-
-const BEDROOM: &[Furniture] = &[
-    some("bed", 100, (1, 1), (1, 2)),
-    some("garbagecan", 85, (1, 1), (1, 1)),
-    some("desk", 70, (1, 1), (1, 2)),
-    some("drawer", 85, (1, 3), (2, 10)),
-    some("sidetable", 65, (1, 2), (1, 2)),
-    some("shelf", 60, (1, 2), (1, 8)),
-    some("dresser", 50, (1, 1), (1, 2)),
-    some("laundryhamper", 30, (1, 1), (1, 1)),
-    some("armchair", 25, (1, 1), (1, 2)),
-    some("safe", 25, (1, 1), (1, 1)),
-    some("cabinet", 20, (1, 2), (1, 4)),
-    some("diningtable", 10, (1, 1), (1, 1)),
-];
-
-const BATHROOM: &[Furniture] = &[
-    some("sinkbasin", 100, (1, 2), (1, 2)),
-    some("toilet", 100, (1, 1), (1, 1)),
-    some("toiletpaperhanger", 90, (1, 1), (1, 1)),
-    some("garbagecan", 90, (1, 1), (1, 1)),
-    some("towelholder", 80, (1, 1), (1, 2)),
-    some("handtowelholder", 80, (1, 2), (1, 2)),
-    some("countertop", 80, (1, 1), (1, 2)),
-    some("bathtubbasin", 60, (1, 1), (1, 1)),
-    some("cabinet", 55, (1, 3), (2, 8)),
-    some("drawer", 50, (1, 2), (2, 7)),
-    some("shelf", 30, (1, 2), (1, 3)),
-    some("cart", 20, (1, 1), (1, 1)),
-    some("sidetable", 12, (1, 1), (1, 1)),
-    some("dresser", 10, (1, 1), (1, 1)),
-];
-
-#[rustfmt::skip]
-const KITCHEN_THINGS: &[(&str, u32)] = &[
-    ("apple", 90), ("bowl", 95), ("bread", 85), ("butterknife", 80), ("cup", 95), ("dishsponge", 85), ("egg", 90),
-    ("fork", 85), ("knife", 85), ("lettuce", 85), ("mug", 95), ("pan", 90), ("peppershaker", 85), ("plate", 95), ("pot", 90),
-    ("potato", 90), ("saltshaker", 85), ("soapbottle", 80), ("spatula", 80), ("spoon", 85), ("tomato", 90), ("kettle", 50),
-    ("winebottle", 40), ("houseplant", 20), ("papertowelroll", 30), ("ladle", 40), ("glassbottle", 30), ("vase", 20),
-    ("statue", 15), ("cellphone", 15), ("creditcard", 12), ("book", 10),
-];
-
-#[rustfmt::skip]
-const LIVING_THINGS: &[(&str, u32)] = &[
-    ("laptop", 90), ("creditcard", 90), ("pillow", 90), ("remotecontrol", 95), ("statue", 80), ("keychain", 90), ("box", 85),
-    ("television", 50), ("houseplant", 45), ("newspaper", 70), ("watch", 60), ("vase", 55), ("tissuebox", 45), ("plate", 35),
-    ("book", 45), ("desklamp", 50), ("cellphone", 40), ("pen", 30), ("pencil", 30), ("bowl", 20), ("candle", 20),
-    ("wateringcan", 15),
-];
-
-#[rustfmt::skip]
-const BEDROOM_THINGS: &[(&str, u32)] = &[
-    ("creditcard", 90), ("cellphone", 95), ("laptop", 90), ("pillow", 95), ("pen", 90), ("book", 95), ("pencil", 90),
-    ("alarmclock", 90), ("keychain", 85), ("cd", 85), ("desklamp", 70), ("mug", 50), ("bowl", 45), ("teddybear", 25),
-    ("houseplant", 20), ("statue", 15), ("tissuebox", 20), ("remotecontrol", 15), ("box", 15), ("watch", 15), ("vase", 10),
-    ("baseballbat", 12), ("basketball", 12), ("tennisracket", 12), ("cloth", 15),
-];
-
-#[rustfmt::skip]
-const BATHROOM_THINGS: &[(&str, u32)] = &[
-    ("towel", 80), ("spraybottle", 90), ("handtowel", 90), ("cloth", 95), ("toiletpaper", 95), ("candle", 90),
-    ("soapbar", 95), ("soapbottle", 95), ("tissuebox", 40), ("dishsponge", 40), ("papertowelroll", 20), ("plunger", 25),
-    ("houseplant", 8),
-];
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -568,22 +401,10 @@ mod tests {
                 );
             }
         }
-        for room in Room::ALL {
-            assert!(
-                room.furniture()
-                    .iter()
-                    .all(|f| receptacle_type(f.name).is_some())
-            );
-            assert!(
-                room.things()
-                    .iter()
-                    .all(|&(name, _)| object_type(name).is_some())
-            );
-        }
     }
 
     #[test]
-    fn things_are_found_only_where_they_may_be_put() {
+    fn objects_are_found_only_where_they_may_be_put() {
         for object in OBJECTS {
             assert!(
                 object.places.is_sorted_by(|a, b| a.1 >= b.1),
@@ -601,7 +422,7 @@ mod tests {
         }
     }
 
-    /// An apple's weights are 5, 5, 3, 3, 3, 2, 1: 22 in all, 5 of them in the fridge.
+    /// An apple's weights are 5, 5, 3, 3, 3, 2, 1. Their sum is 22, and 5 of it is the fridge's.
     #[test]
     fn priors_are_shares_of_the_weights() {
         assert!((prior("apple", "fridge") - 5.0 / 22.0).abs() < 1e-12);

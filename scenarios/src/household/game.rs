@@ -1,72 +1,52 @@
-//! One game: a layout with things in it, a goal, and the texts an engine needs.
+//! One game: a layout with objects, a goal, and the texts that a simulator needs.
 
-use super::catalog::{self, ObjectType, ReceptacleType, Room, Trait, Use};
+use super::catalog::{self, ObjectType, Trait, Use};
+use super::goal::{Goal, House, Object};
 use super::layout::{Layout, Size, display_names};
-use super::plan::{self, House};
+use super::plan;
 use super::problem;
+use super::rooms::RoomKind;
 use crate::seed::SplitMix64;
 use crate::task::TaskType;
 use crate::text_version::TextVersion;
 use serde::Serialize;
 use std::sync::LazyLock;
 
-/// The PDDL domain that every game of text 2.1.3 carries.
+/// The PDDL domain of every game of text version 2.1.3.
 pub const DOMAIN: &str = include_str!("domain.pddl");
 const GRAMMAR: &str = include_str!("grammar.twl2");
 
 static OLDER_DOMAIN: LazyLock<String> = LazyLock::new(older_domain);
 static OLDER_GRAMMAR: LazyLock<String> = LazyLock::new(older_grammar);
 
-/// One game, ready to be written or played.
+/// One game that can be written to a file or played.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Game {
-    /// `TASK/TRIAL`, e.g. `pick_clean_then_place_in_recep-Mug-None-CoffeeMachine-L12/trial_S1_00042`.
+    /// `TASK/TRIAL`, for example
+    /// `pick_clean_then_place_in_recep-Mug-None-CoffeeMachine-L12/trial_S1_00042`.
     pub id: String,
-    /// Which of the six kinds.
+    /// The task type.
     pub task_type: TaskType,
-    /// The layout's id, e.g. `L12`.
+    /// The id of the layout, for example `L12`.
     pub layout: String,
-    /// The task as the world says it, e.g. `put a clean mug in coffeemachine.`
+    /// The task sentence in the opening text, for example `put a clean mug in coffeemachine.`
     pub sentence: String,
     /// PDDL domain.
     pub domain: &'static str,
-    /// TWL2 grammar with the sentence in it.
+    /// TWL2 grammar that contains the task sentence.
     pub grammar: String,
     /// PDDL problem.
     pub problem: String,
     /// The fewest commands that win.
     pub walkthrough: Vec<String>,
-    /// What the goal names.
+    /// The goal.
     pub goal: Goal,
 }
 
-/// What a game asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Goal {
-    /// Which of the six kinds.
-    pub task_type: TaskType,
-    /// The type of object to bring or hold.
-    pub target: &'static ObjectType,
-    /// The type of receptacle to bring it to.
-    pub parent: Option<&'static ReceptacleType>,
-    /// The type of lamp to hold it under.
-    pub lamp: Option<&'static ObjectType>,
-    /// What is to be done to it first.
-    pub treatment: Option<Use>,
-}
-
-/// A thing in its place.
-#[derive(Debug, Clone)]
-pub(super) struct Object {
-    pub(super) kind: &'static ObjectType,
-    pub(super) id: String,
-    pub(super) name: String,
-    /// Index of a receptacle of the layout.
-    pub(super) place: usize,
-}
-
-/// Makes one game: the same arguments always make the same game, byte for byte. `None` when this draw makes none (the room
-/// cannot ask for such a task, or it would start won); another seed may.
+/// Generates one game. The same arguments always give the same game, byte for byte.
+///
+/// Returns `None` if the room does not allow the task type, or if the goal would hold at the start.
+/// Another seed can still give a game.
 #[must_use]
 pub fn game(
     layout: &Layout,
@@ -83,7 +63,7 @@ pub fn game(
     let walkthrough =
         plan::walkthrough(house, &goal, text).filter(|commands| !commands.is_empty())?;
     let sentence = goal.sentence(seed);
-    let (domain, grammar) = words(text);
+    let (domain, grammar) = domain_and_grammar(text);
     Some(Game {
         id: format!("{}/{trial}", goal.task_name(&layout.id)),
         task_type,
@@ -97,27 +77,29 @@ pub fn game(
     })
 }
 
-/// Domain and grammar of a text version; both have the same objects, predicates and, but for `help`, actions.
-fn words(text: TextVersion) -> (&'static str, &'static str) {
+/// Returns the domain and the grammar of a text version. Both versions have the same objects,
+/// predicates and actions, except `help`.
+fn domain_and_grammar(text: TextVersion) -> (&'static str, &'static str) {
     match text {
         TextVersion::V2_1_1 => (&OLDER_DOMAIN, &OLDER_GRAMMAR),
         TextVersion::V2_1_3 => (DOMAIN, GRAMMAR),
     }
 }
 
-/// [`DOMAIN`] without its `Help` action.
+/// Returns [`DOMAIN`] without its `Help` action.
 fn older_domain() -> String {
-    let is_help = |paragraph: &&str| paragraph.trim_start().starts_with("(:action Help");
     DOMAIN
         .split("\n\n")
-        .filter(|paragraph| !is_help(paragraph))
+        .filter(|paragraph| !paragraph.trim_start().starts_with("(:action Help"))
         .collect::<Vec<_>>()
         .join("\n\n")
 }
 
-/// [`GRAMMAR`] with the older way to put and to arrive, and without `help`, its last action.
+/// Returns [`GRAMMAR`] with the older texts for put and arrive, and without `help`, its last
+/// action.
 fn older_grammar() -> String {
-    let (older, newer) = (TextVersion::V2_1_1, TextVersion::V2_1_3);
+    let older = TextVersion::V2_1_1;
+    let newer = TextVersion::V2_1_3;
     let grammar = GRAMMAR.split("\naction Help ").next().unwrap_or_default();
     grammar
         .replace(
@@ -132,10 +114,10 @@ fn older_grammar() -> String {
 }
 
 impl Game {
-    /// The content of `game.tw-pddl`.
+    /// Returns the content of `game.tw-pddl`.
     #[must_use]
     pub fn to_json(&self) -> String {
-        to_json(&GameFile {
+        to_json(&GameJson {
             pddl_domain: self.domain,
             grammar: &self.grammar,
             pddl_problem: &self.problem,
@@ -144,10 +126,10 @@ impl Game {
         })
     }
 
-    /// The content of `traj_data.json`.
+    /// Returns the content of `traj_data.json`.
     #[must_use]
     pub fn traj_data(&self) -> String {
-        to_json(&TrajData {
+        to_json(&TrajDataJson {
             task_type: self.task_type,
             pddl_params: PddlParams {
                 mrecep_target: "",
@@ -168,10 +150,10 @@ impl Game {
     }
 }
 
-// Structs and not maps: the order of the fields is part of the bytes that a hash is taken of.
+// These are structs, not maps, because the order of the fields is part of the hashed bytes.
 
 #[derive(Serialize)]
-struct GameFile<'a> {
+struct GameJson<'a> {
     pddl_domain: &'a str,
     grammar: &'a str,
     pddl_problem: &'a str,
@@ -180,7 +162,7 @@ struct GameFile<'a> {
 }
 
 #[derive(Serialize)]
-struct TrajData<'a> {
+struct TrajDataJson<'a> {
     task_type: TaskType,
     pddl_params: PddlParams,
     scene: Scene<'a>,
@@ -215,55 +197,7 @@ fn to_json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("strings and flags are always JSON")
 }
 
-impl Goal {
-    /// heat, cool or clean.
-    pub(super) fn verb(&self) -> &'static str {
-        match self.treatment {
-            Some(Use::Heats) => "heat",
-            Some(Use::Cools) => "cool",
-            Some(Use::Cleans) => "clean",
-            None => "use",
-        }
-    }
-
-    /// One of the two sentences of ALFWorld's for this kind of task.
-    fn sentence(&self, seed: u64) -> String {
-        let what = self.target.name;
-        let place = self.parent.map_or("", |parent| parent.name);
-        let lamp = self.lamp.map_or("", |lamp| lamp.name);
-        let first = SplitMix64::new(&[seed, 2]).percent(50);
-        match (self.task_type, first) {
-            (TaskType::PickAndPlaceSimple, true) => format!("put a {what} in {place}."),
-            (TaskType::PickAndPlaceSimple, false) => format!("put some {what} on {place}."),
-            (TaskType::LookAtObjInLight, true) => format!("look at {what} under the {lamp}."),
-            (TaskType::LookAtObjInLight, false) => format!("examine the {what} with the {lamp}."),
-            (TaskType::PickTwoObjAndPlace, true) => format!("put two {what} in {place}."),
-            (TaskType::PickTwoObjAndPlace, false) => {
-                format!("find two {what} and put them in {place}.")
-            }
-            (TaskType::PickCleanThenPlaceInRecep, true) => {
-                format!("put a clean {what} in {place}.")
-            }
-            (TaskType::PickHeatThenPlaceInRecep, true) => format!("put a hot {what} in {place}."),
-            (TaskType::PickCoolThenPlaceInRecep, true) => format!("put a cool {what} in {place}."),
-            (_, false) => format!("{} some {what} and put it in {place}.", self.verb()),
-        }
-    }
-
-    fn task_name(&self, layout: &str) -> String {
-        let last = self
-            .parent
-            .map(|parent| parent.title)
-            .or(self.lamp.map(|lamp| lamp.title))
-            .unwrap_or("None");
-        format!(
-            "{}-{}-None-{last}-{layout}",
-            self.task_type, self.target.title
-        )
-    }
-}
-
-/// Draws a goal and things in their places.
+/// Draws a goal and the objects with their places.
 pub(super) fn furnish(
     layout: &Layout,
     task_type: TaskType,
@@ -272,7 +206,7 @@ pub(super) fn furnish(
     let mut rng = SplitMix64::new(&[seed, 1]);
     let goal = draw_goal(layout, task_type, &mut rng)?;
     let mut objects: Vec<Object> = Vec::new();
-    for (kind, count) in draw_things(layout, &goal, &mut rng) {
+    for (kind, count) in draw_objects(layout, &goal, &mut rng) {
         for _ in 0..count {
             let place = draw_place(layout, kind, &goal, &mut rng)?;
             objects.push(Object {
@@ -287,7 +221,8 @@ pub(super) fn furnish(
     Some((objects, goal))
 }
 
-/// Numbers say nothing about what was drawn first: the target is not always mug 1.
+/// Gives the objects random serial numbers, so that a number does not reveal the order of the
+/// draws. The target is not always mug 1.
 fn name_objects(objects: &mut [Object], rng: &mut SplitMix64) {
     let mut serials: Vec<usize> = (1..=objects.len()).collect();
     rng.shuffle(&mut serials);
@@ -316,7 +251,7 @@ fn draw_goal(layout: &Layout, task_type: TaskType, rng: &mut SplitMix64) -> Opti
         TaskType::LookAtObjInLight => Some(room_lamp(layout)?),
         _ => None,
     };
-    let targets: Vec<_> = things(layout.room)
+    let targets: Vec<_> = object_types(layout.room)
         .filter(|(kind, _)| kind.pickupable() && needed.is_none_or(|needed| kind.is(needed)))
         .map(|(kind, _)| kind)
         .collect();
@@ -334,28 +269,33 @@ fn draw_goal(layout: &Layout, task_type: TaskType, rng: &mut SplitMix64) -> Opti
             .filter(|kind| {
                 kind.holds(target.name) && (treatment.is_none() || kind.does != treatment)
             })
-            .filter(|kind| kind.does != Some(Use::Cleans)) // as in ALFWorld, nothing is to be left in a sink
+            .filter(|kind| kind.does != Some(Use::Cleans)) // in ALFWorld no task ends in a sink
             .collect();
         goal.parent = Some(*rng.pick(&parents)?);
     }
     Some(goal)
 }
 
-/// A lamp that this room could have and has a place for.
+/// Returns a lamp type of this room type, if the layout has a place for it.
 fn room_lamp(layout: &Layout) -> Option<&'static ObjectType> {
-    things(layout.room).map(|(kind, _)| kind).find(|kind| {
-        kind.is(Trait::Lamp) && kind.places.iter().any(|&(place, _)| layout.has(place))
-    })
+    object_types(layout.room)
+        .map(|(kind, _)| kind)
+        .find(|kind| kind.is(Trait::Lamp) && has_place(layout, kind))
 }
 
-fn things(room: Room) -> impl Iterator<Item = (&'static ObjectType, u32)> {
-    room.things()
+/// Returns true if the layout has a receptacle in which such objects are usually found.
+fn has_place(layout: &Layout, kind: &ObjectType) -> bool {
+    kind.places.iter().any(|&(place, _)| layout.has(place))
+}
+
+fn object_types(room: RoomKind) -> impl Iterator<Item = (&'static ObjectType, u32)> {
+    room.objects()
         .iter()
         .filter_map(|&(name, presence)| Some((catalog::object_type(name)?, presence)))
 }
 
-/// Types and how many of each: the target, the lamp, and whatever else lies about.
-fn draw_things(
+/// Draws object types and the number of each: the target, the lamp, and other objects of the room.
+fn draw_objects(
     layout: &Layout,
     goal: &Goal,
     rng: &mut SplitMix64,
@@ -371,9 +311,8 @@ fn draw_things(
     let mut drawn = vec![(goal.target, targets)];
     drawn.extend(goal.lamp.map(|lamp| (lamp, 1)));
 
-    let has_place = |kind: &ObjectType| kind.places.iter().any(|&(place, _)| layout.has(place));
-    let mut others: Vec<_> = things(layout.room)
-        .filter(|(kind, _)| has_place(kind) && drawn.iter().all(|(have, _)| have != kind))
+    let mut others: Vec<_> = object_types(layout.room)
+        .filter(|(kind, _)| has_place(layout, kind) && drawn.iter().all(|(have, _)| have != kind))
         .collect();
     rng.shuffle(&mut others);
     let (common, rare): (Vec<_>, Vec<_>) = others
@@ -400,19 +339,14 @@ fn draw_things(
     drawn
 }
 
-/// A receptacle drawn by the catalog's prior; what is only to be put somewhere does not start there.
+/// Draws a receptacle by the prior of the catalog. If the task is only to put the object somewhere,
+/// the object does not start there.
 fn draw_place(
     layout: &Layout,
     kind: &'static ObjectType,
     goal: &Goal,
     rng: &mut SplitMix64,
 ) -> Option<usize> {
-    let weight = |name: &str| {
-        kind.places
-            .iter()
-            .find(|&&(place, _)| place == name)
-            .map_or(0, |&(_, weight)| weight)
-    };
     let weights: Vec<u32> = layout
         .receptacles
         .iter()
@@ -422,37 +356,42 @@ fn draw_place(
                 .iter()
                 .filter(|other| other.kind == receptacle.kind)
                 .count() as u32;
-            let taboo = goal.treatment.is_none()
+            let is_excluded = goal.treatment.is_none()
                 && kind == goal.target
                 && Some(receptacle.kind) == goal.parent;
-            if taboo {
+            if is_excluded {
                 0
             } else {
-                weight(receptacle.kind.name) * 60 / alike
+                weight(kind, receptacle.kind.name) * 60 / alike
             }
         })
         .collect();
     rng.weighted(&weights)
 }
 
+/// Returns the weight of a receptacle type among the usual places of an object type.
+fn weight(kind: &ObjectType, receptacle: &str) -> u32 {
+    kind.places
+        .iter()
+        .find(|&&(place, _)| place == receptacle)
+        .map_or(0, |&(_, weight)| weight)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The lines that only one of two texts has, in order: of the first, of the second.
-    fn differences<'a>(first: &'a str, second: &'a str) -> (Vec<&'a str>, Vec<&'a str>) {
-        let only = |one: &'a str, other: &str| {
-            one.lines()
-                .filter(|line| !other.lines().any(|l| l == *line))
-                .collect()
-        };
-        (only(first, second), only(second, first))
+    /// Returns the lines of a text that another text lacks, in order.
+    fn lines_only_in<'a>(text: &'a str, other: &str) -> Vec<&'a str> {
+        text.lines()
+            .filter(|line| !other.lines().any(|l| l == *line))
+            .collect()
     }
 
     #[test]
-    fn the_older_words_differ_where_they_should() {
-        let ((older_domain, older), (newer_domain, newer)) =
-            (words(TextVersion::V2_1_1), words(TextVersion::V2_1_3));
+    fn the_older_texts_differ_in_put_arrive_and_help_only() {
+        let (older_domain, older) = domain_and_grammar(TextVersion::V2_1_1);
+        let (newer_domain, newer) = domain_and_grammar(TextVersion::V2_1_3);
         let help = "    (:action Help\n        :parameters (?a - agent)\n        :precondition ()\n        \
                     :effect (and (askedHelp ?a))\n    )\n\n";
         assert_eq!(newer_domain.replacen(help, "", 1), older_domain);
@@ -464,9 +403,8 @@ mod tests {
             0,
             "help is the last action"
         );
-        let (gone, come) = differences(without_help, older);
         assert_eq!(
-            gone,
+            lines_only_in(without_help, older),
             [
                 r##"        "arrival": [{"rhs": "You arrive at {r.name}. #contents#"}],"##,
                 r#"        "moving": [{"rhs": "You move the {o.name} to the {r.name}."}],"#,
@@ -474,7 +412,7 @@ mod tests {
             ]
         );
         assert_eq!(
-            come,
+            lines_only_in(older, without_help),
             [
                 r##"        "arrival": [{"rhs": "You arrive at {to.name}. #contents#"}],"##,
                 r#"        "moving": [{"rhs": "You put the {o.name} in/on the {r.name}."}],"#,

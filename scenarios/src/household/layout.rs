@@ -1,21 +1,23 @@
-//! Room layouts: which receptacles stand where, and which have doors.
+//! Room layouts: the receptacles of a room, their locations and their doors.
 //!
-//! A layout depends on its size and number alone, never on a seed: `L12` is the same kitchen in every suite, so that a layout
-//! kept for `valid_unseen` is unseen by whatever was trained on, under any seed.
+//! A layout depends only on its size and number, not on a seed. `L12` is the same kitchen in every
+//! suite. So a layout that is reserved for `valid_unseen` is never in a training split, under any
+//! seed.
 
-use super::catalog::{self, ReceptacleType, Room};
+use super::catalog::{self, ReceptacleType};
+use super::rooms::{Furniture, RoomKind};
 use crate::seed::SplitMix64;
 use crate::task::Split;
 use std::collections::HashSet;
 use std::str::FromStr;
 
-/// How large rooms are.
+/// The size of rooms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Size {
     /// 7 to 13 receptacles and 6 to 14 objects: short episodes.
     #[default]
     Small,
-    /// Near ALFWorld's own rooms: up to 54 receptacles.
+    /// Similar to ALFWorld's own rooms: up to 54 receptacles.
     Full,
 }
 
@@ -31,7 +33,7 @@ impl FromStr for Size {
 }
 
 impl Size {
-    /// `small` or `full`.
+    /// Returns `small` or `full`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -41,61 +43,63 @@ impl Size {
     }
 }
 
-/// One room, before anything is put into it.
+/// One room without objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
-    /// `L12` for a small room, `F12` for a full one; hundreds tell the room as in AI2-THOR's floor plans.
+    /// `L12` for a small room, `F12` for a full one. The hundreds give the room type, as in
+    /// AI2-THOR's floor plans.
     pub id: String,
-    /// Which kind of room.
-    pub room: Room,
-    /// How large.
+    /// The room type.
+    pub room: RoomKind,
+    /// Its size.
     pub size: Size,
-    /// What stands in it.
+    /// Its receptacles.
     pub receptacles: Vec<Receptacle>,
-    /// Place among the layouts of its room, from 0.
+    /// Its index among the layouts of its room type, from 0.
     place: u16,
 }
 
-/// A receptacle at its place.
+/// A receptacle at its location.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receptacle {
     /// Its type.
     pub kind: &'static ReceptacleType,
-    /// PDDL id; the world makes the name from it.
+    /// Its PDDL id, from which the simulator derives the name.
     pub id: String,
-    /// As the world prints it: `cabinet 3`.
+    /// Its name in observations: `cabinet 3`.
     pub name: String,
-    /// PDDL id of the place before it.
+    /// PDDL id of the location in front of it.
     pub location: String,
-    /// How its door stands at the start.
+    /// Its door at the start of a game.
     pub door: Door,
 }
 
-/// A receptacle's door at the start of a game.
+/// The door of a receptacle at the start of a game.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Door {
-    /// There is none.
+    /// The receptacle has no door.
     Absent,
-    /// Shut, as nearly all are.
+    /// Closed, as nearly all doors are.
     Closed,
-    /// Somebody left it open.
+    /// Open.
     Open,
 }
 
-/// Layouts a room, train and unseen together.
+/// Number of layouts per room type, including those of `valid_unseen`.
 const LAYOUTS: u16 = 30;
-/// The last of them, kept for `valid_unseen`.
+/// How many of them, the last ones, are reserved for `valid_unseen`.
 const UNSEEN: u16 = 5;
+/// Number of cells along each side of a room.
 const GRID: usize = 12;
 
 impl Layout {
-    /// Whether games of `split` may happen here.
+    /// Returns true if games of `split` may use this layout.
     #[must_use]
     pub fn serves(&self, split: Split) -> bool {
         (self.place >= LAYOUTS - UNSEEN) == (split == Split::ValidUnseen)
     }
 
-    /// Whether there is such a receptacle.
+    /// Returns true if there is a receptacle of that type.
     #[must_use]
     pub fn has(&self, kind: &str) -> bool {
         self.receptacles
@@ -103,7 +107,7 @@ impl Layout {
             .any(|receptacle| receptacle.kind.name == kind)
     }
 
-    /// Receptacle types, each once, sorted by name.
+    /// Returns the receptacle types, without duplicates, sorted by name.
     pub(super) fn kinds(&self) -> Vec<&'static ReceptacleType> {
         let mut kinds: Vec<_> = self
             .receptacles
@@ -116,16 +120,17 @@ impl Layout {
     }
 }
 
-/// Every layout of that size; no two rooms of a kind hold the same numbers of receptacles.
+/// Returns every layout of that size. No two layouts of a room type have the same numbers of
+/// receptacles.
 #[must_use]
 pub fn layouts(size: Size) -> Vec<Layout> {
-    Room::ALL
+    RoomKind::ALL
         .into_iter()
         .flat_map(|room| room_layouts(room, size))
         .collect()
 }
 
-fn room_layouts(room: Room, size: Size) -> Vec<Layout> {
+fn room_layouts(room: RoomKind, size: Size) -> Vec<Layout> {
     let mut rng = SplitMix64::new(&[u64::from(room.first_number()), size as u64]);
     let mut seen = HashSet::new();
     let mut layouts = Vec::new();
@@ -153,29 +158,35 @@ fn largest(size: Size) -> usize {
     }
 }
 
-/// How many of each of the room's receptacle types.
-fn draw_counts(room: Room, size: Size, rng: &mut SplitMix64) -> Vec<usize> {
-    let draw = |some: &catalog::Furniture| match (rng.percent(some.presence), size) {
-        (false, _) => 0,
-        (true, Size::Small) => rng.within(some.small),
-        (true, Size::Full) => rng.within(some.full),
-    };
-    room.furniture().iter().map(draw).collect()
+/// Draws the number of receptacles of each type in the room.
+fn draw_counts(room: RoomKind, size: Size, rng: &mut SplitMix64) -> Vec<usize> {
+    room.furniture()
+        .iter()
+        .map(|entry| draw_count(entry, size, rng))
+        .collect()
 }
 
-fn build(room: Room, size: Size, place: u16, counts: &[usize], rng: &mut SplitMix64) -> Layout {
+fn draw_count(entry: &Furniture, size: Size, rng: &mut SplitMix64) -> usize {
+    match (rng.percent(entry.presence), size) {
+        (false, _) => 0,
+        (true, Size::Small) => rng.within(entry.small),
+        (true, Size::Full) => rng.within(entry.full),
+    }
+}
+
+fn build(room: RoomKind, size: Size, place: u16, counts: &[usize], rng: &mut SplitMix64) -> Layout {
     let mut cells: Vec<usize> = (0..GRID * GRID).collect();
     rng.shuffle(&mut cells);
     let mut cells = cells.into_iter();
     let mut receptacles = Vec::new();
-    for (some, &count) in room.furniture().iter().zip(counts) {
-        let kind = catalog::receptacle_type(some.name)
-            .expect("a test checks that every table names types");
+    for (entry, &count) in room.furniture().iter().zip(counts) {
+        let kind = catalog::receptacle_type(entry.name)
+            .expect("a test checks that every name in a table is a type");
         receptacles.extend(
             cells
                 .by_ref()
                 .take(count)
-                .map(|cell| stand(kind, cell, rng)),
+                .map(|cell| receptacle_at(kind, cell, rng)),
         );
     }
     let names = display_names(receptacles.iter().map(|receptacle| receptacle.id.as_str()));
@@ -196,8 +207,9 @@ fn build(room: Room, size: Size, place: u16, counts: &[usize], rng: &mut SplitMi
     }
 }
 
-fn stand(kind: &'static ReceptacleType, cell: usize, rng: &mut SplitMix64) -> Receptacle {
-    let (x, y) = (cell / GRID, cell % GRID);
+fn receptacle_at(kind: &'static ReceptacleType, cell: usize, rng: &mut SplitMix64) -> Receptacle {
+    let x = cell / GRID;
+    let y = cell % GRID;
     let id = match kind.name.strip_suffix("basin") {
         Some(stem) => format!("{stem}_bar_{x:02}_bar_{y:02}_bar_{}", kind.name),
         None => format!("{}_bar_{x:02}_bar_{y:02}", kind.name),
@@ -217,32 +229,38 @@ fn stand(kind: &'static ReceptacleType, cell: usize, rng: &mut SplitMix64) -> Re
     }
 }
 
-/// The names that the world gives to ids, in the order asked: among ids sorted by bytes, the numbers of a base name (the text
-/// before the first `_bar_`, with `basin` when the id holds that word) are handed out from the highest down.
+/// Returns the names that the simulator gives to ids, in the order of `ids`.
+///
+/// The base name is the text before the first `_bar_`; if the id contains `basin`, that word is
+/// added. Along the ids sorted by bytes, the numbers of a base name count down.
 pub(super) fn display_names<'a>(ids: impl Iterator<Item = &'a str> + Clone) -> Vec<String> {
-    let base = |id: &str| {
-        let stem = id.split("_bar_").next().unwrap_or(id);
-        if id.contains("basin") {
-            format!("{stem}basin")
-        } else {
-            stem.to_owned()
-        }
-    };
-    let rank = |id: &str| {
-        ids.clone()
-            .filter(|other| base(other) == base(id) && *other >= id)
-            .count()
-    };
     ids.clone()
-        .map(|id| format!("{} {}", base(id), rank(id)))
+        .map(|id| {
+            let base = base_name(id);
+            let number = ids
+                .clone()
+                .filter(|other| *other >= id && base_name(other) == base)
+                .count();
+            format!("{base} {number}")
+        })
         .collect()
+}
+
+fn base_name(id: &str) -> String {
+    let stem = id.split("_bar_").next().unwrap_or(id);
+    if id.contains("basin") {
+        format!("{stem}basin")
+    } else {
+        stem.to_owned()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Sorted: fork_bar_01, fork_bar_02, sink_bar_05_bar_sinkbasin. The first fork gets the highest number.
+    /// The sorted order is fork_bar_01, fork_bar_02, sink_bar_05_bar_sinkbasin. The first fork gets
+    /// the highest number.
     #[test]
     fn names_count_down_along_sorted_ids() {
         let ids = ["fork_bar_02", "sink_bar_05_bar_sinkbasin", "fork_bar_01"];
@@ -253,15 +271,18 @@ mod tests {
     }
 
     #[test]
-    fn no_two_rooms_hold_the_same_receptacles() {
+    fn no_two_layouts_have_the_same_receptacles() {
         for size in [Size::Small, Size::Full] {
             let layouts = layouts(size);
-            let signature = |layout: &Layout| {
-                let mut names: Vec<_> = layout.receptacles.iter().map(|r| r.kind.name).collect();
-                names.sort_unstable();
-                names.join(" ")
-            };
-            let signatures: HashSet<_> = layouts.iter().map(signature).collect();
+            let signatures: HashSet<String> = layouts
+                .iter()
+                .map(|layout| {
+                    let mut names: Vec<_> =
+                        layout.receptacles.iter().map(|r| r.kind.name).collect();
+                    names.sort_unstable();
+                    names.join(" ")
+                })
+                .collect();
             assert_eq!(signatures.len(), layouts.len());
             assert_eq!(layouts.len(), 4 * LAYOUTS as usize);
             assert!(
@@ -273,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn unseen_layouts_serve_no_other_split() {
+    fn unseen_layouts_are_in_no_other_split() {
         for layout in layouts(Size::Small) {
             let unseen = layout.serves(Split::ValidUnseen);
             assert!(

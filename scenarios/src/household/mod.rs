@@ -1,43 +1,53 @@
-//! Household games of our own, in ALFWorld's file format: the six task types over kitchens, living rooms, bedrooms and
-//! bathrooms, with splits by room layout.
+//! Generated household games in ALFWorld's file format: the six task types in kitchens, living
+//! rooms, bedrooms and bathrooms, with splits by room layout.
 //!
-//! [`game()`] makes one game from a layout and a seed; [`games`] a balanced list for every split; [`generate`] writes them.
-//! Everything is a function of the seed: two runs write the same bytes. Knows nothing of how a world computes its texts.
+//! [`game()`] generates one game from a layout and a seed, [`games`] a balanced list for every
+//! split, and [`generate`] writes them to a folder. Everything is a function of the seed: if it is
+//! the same, two runs write the same bytes. This module does not depend on a simulator.
+//!
+//! [`goal_object`], [`receptacles`] and [`perturb()`] are for other crates, so that they need not
+//! read the texts and the catalog of household games themselves.
 
 pub mod catalog;
 mod game;
+mod goal;
 mod layout;
+mod perturb;
 mod plan;
 mod problem;
+mod rooms;
 
-pub use game::{DOMAIN, Game, Goal, game};
+pub use crate::expert::{goal_object, receptacles};
+pub use game::{DOMAIN, Game, game};
+pub use goal::Goal;
 pub use layout::{Door, Layout, Receptacle, Size, layouts};
+pub use perturb::{PerturbationDraws, numbered_names, perturb};
+pub use rooms::RoomKind;
 
 use crate::seed::SplitMix64;
 use crate::suite::{GAME, MANIFEST, Suite, SuiteError, TRAJ_DATA, hex_sha256};
 use crate::task::{Split, Task, TaskType};
 use crate::text_version::TextVersion;
-use catalog::Room;
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-/// What to generate.
+/// The options of the generator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GenerateOptions {
-    /// Different seeds make different games over the same layouts.
+    /// The seed. If it differs, the games differ, but not the layouts.
     pub seed: u64,
-    /// How large rooms are.
+    /// The size of the rooms.
     pub size: Size,
-    /// Games of `train`.
+    /// Number of games in `train`.
     pub train: usize,
-    /// Games of `valid_train`: train layouts, for choosing checkpoints.
+    /// Number of games in `valid_train`: train layouts, for the selection of checkpoints.
     pub valid_train: usize,
-    /// Games of `valid_seen`: train layouts, for reporting.
+    /// Number of games in `valid_seen`: train layouts, for reporting.
     pub seen: usize,
-    /// Games of `valid_unseen`: layouts that no other split has.
+    /// Number of games in `valid_unseen`: layouts that no other split uses.
     pub unseen: usize,
-    /// The words of the games; the houses and tasks are the same in both.
+    /// The text version of the games. The houses and tasks are the same in both versions.
     pub text: TextVersion,
 }
 
@@ -55,7 +65,7 @@ impl Default for GenerateOptions {
     }
 }
 
-/// Why games could not be generated.
+/// Why games cannot be generated.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerateError {
     /// A file cannot be written.
@@ -67,20 +77,20 @@ pub enum GenerateError {
         #[source]
         source: io::Error,
     },
-    /// There is a suite already.
+    /// The folder already contains a suite.
     #[error("{} holds a suite already\nhint: choose another folder, or remove this one", path.display())]
     Occupied {
         /// The folder.
         path: PathBuf,
     },
-    /// No further game that differs from all others was found.
+    /// No other game that differs from all previous ones was found.
     #[error(
         "no new game for {split} after {made} games\nhint: ask for fewer games, or full-size rooms"
     )]
     Exhausted {
         /// The split.
         split: Split,
-        /// How many games of that split were made.
+        /// Number of games of that split so far.
         made: usize,
     },
     /// The manifest cannot be written.
@@ -88,13 +98,15 @@ pub enum GenerateError {
     Suite(#[from] SuiteError),
 }
 
-/// Draws for one game before giving up.
-const ATTEMPTS: u64 = 1000;
+/// Most draws for one game. If none gives a new game, the generator fails.
+const DRAWS_PER_GAME: u64 = 1000;
 
-/// Writes `SPLIT/TASK/TRIAL/game.tw-pddl` and `traj_data.json` for every game, and `suite.jsonl`, into a folder that is created.
+/// Writes `SPLIT/TASK/TRIAL/game.tw-pddl` and `traj_data.json` for every game, and `suite.jsonl`,
+/// into a folder. If the folder does not exist, it is created.
 ///
 /// # Errors
-/// `Occupied` when the folder holds a suite, `Exhausted` when there are not that many different games, else what the disk says.
+/// `Occupied` if the folder contains a suite, `Exhausted` if there are not that many different
+/// games, `Io` or `Suite` if a file cannot be written.
 pub fn generate(out: &Path, options: &GenerateOptions) -> Result<Suite, GenerateError> {
     if out.join(MANIFEST).exists() {
         return Err(GenerateError::Occupied { path: out.into() });
@@ -121,14 +133,14 @@ pub fn generate(out: &Path, options: &GenerateOptions) -> Result<Suite, Generate
     Ok(suite)
 }
 
-/// The games that [`generate`] writes, in memory: task types in turn, rooms in turn among those that allow the type, no two
-/// games alike.
+/// Returns the games that [`generate`] writes. The task types alternate, and so do the room types
+/// that allow the task type. No two games are the same.
 ///
 /// # Errors
-/// `Exhausted` when there are not that many different games.
+/// `Exhausted` if there are not that many different games.
 pub fn games(options: &GenerateOptions) -> Result<Vec<(Split, Game)>, GenerateError> {
     let layouts = layouts(options.size);
-    let mut maker = Maker {
+    let mut generator = GameGenerator {
         options,
         layouts: &layouts,
         made: HashSet::new(),
@@ -137,8 +149,8 @@ pub fn games(options: &GenerateOptions) -> Result<Vec<(Split, Game)>, GenerateEr
     let mut games = Vec::new();
     for split in Split::ALL {
         for index in 0..options.count(split) {
-            let game = maker
-                .make(split, index)
+            let game = generator
+                .next_game(split, index)
                 .ok_or(GenerateError::Exhausted { split, made: index })?;
             games.push((split, game));
         }
@@ -147,7 +159,8 @@ pub fn games(options: &GenerateOptions) -> Result<Vec<(Split, Game)>, GenerateEr
 }
 
 impl GenerateOptions {
-    /// E.g. `household-small-seed1`, and `household-small-seed1-text2.1.1` for the older words.
+    /// Returns the name of the suite, for example `household-small-seed1`. If the text version is
+    /// the older one, the name is `household-small-seed1-text2.1.1`.
     fn suite_name(&self) -> String {
         let name = format!("household-{}-seed{}", self.size.name(), self.seed);
         match self.text {
@@ -166,23 +179,23 @@ impl GenerateOptions {
     }
 }
 
-struct Maker<'a> {
+struct GameGenerator<'a> {
     options: &'a GenerateOptions,
     layouts: &'a [Layout],
-    /// Hashes of what each game holds and asks, whatever its name.
+    /// Hashes of the content of each game, without its name.
     made: HashSet<String>,
     /// Layouts that occur in `train`.
     trained: BTreeSet<String>,
 }
 
-impl<'a> Maker<'a> {
-    fn make(&mut self, split: Split, index: usize) -> Option<Game> {
+impl<'a> GameGenerator<'a> {
+    fn next_game(&mut self, split: Split, index: usize) -> Option<Game> {
         let task_type = TaskType::ALL[index % TaskType::ALL.len()];
-        let rooms = rooms(task_type);
+        let rooms = rooms_for(task_type);
         let room = rooms[index / TaskType::ALL.len() % rooms.len()];
         let trial = format!("trial_S{}_{index:05}", self.options.seed);
         let candidates = self.candidates(split, room, rooms);
-        for attempt in 0..ATTEMPTS {
+        for attempt in 0..DRAWS_PER_GAME {
             let mut rng = SplitMix64::new(&[
                 self.options.seed,
                 self.options.size as u64,
@@ -204,19 +217,23 @@ impl<'a> Maker<'a> {
         None
     }
 
-    /// Layouts of that room; for the splits that repeat train layouts, only those that train has, as far as it has any.
-    fn candidates(&self, split: Split, room: Room, rooms: &[Room]) -> Vec<&'a Layout> {
-        let served = || self.layouts.iter().filter(|layout| layout.serves(split));
-        let trained = |layout: &&Layout| self.trained.contains(&layout.id);
-        let of_room: Vec<_> = served().filter(|layout| layout.room == room).collect();
+    /// Returns the layouts from which a game is drawn: those of the room type that the split may
+    /// use.
+    ///
+    /// If the split repeats train layouts, only layouts that occur in `train` are returned. If
+    /// there are none of that room type, those of all allowed room types are returned.
+    fn candidates(&self, split: Split, room: RoomKind, rooms: &[RoomKind]) -> Vec<&'a Layout> {
+        let layouts = self.layouts;
+        let allowed: Vec<&Layout> = layouts.iter().filter(|l| l.serves(split)).collect();
+        let mut of_room = allowed.clone();
+        of_room.retain(|layout| layout.room == room);
         if matches!(split, Split::Train | Split::ValidUnseen) {
             return of_room;
         }
-        let same_room: Vec<_> = of_room.iter().copied().filter(trained).collect();
-        let any_room: Vec<_> = served()
-            .filter(trained)
-            .filter(|layout| rooms.contains(&layout.room))
-            .collect();
+        let mut same_room = of_room.clone();
+        same_room.retain(|layout| self.trained.contains(&layout.id));
+        let mut any_room = allowed;
+        any_room.retain(|layout| self.trained.contains(&layout.id) && rooms.contains(&layout.room));
         [same_room, any_room]
             .into_iter()
             .find(|list| !list.is_empty())
@@ -224,17 +241,22 @@ impl<'a> Maker<'a> {
     }
 }
 
-/// Rooms that allow a task type, in the order they take turns.
-fn rooms(task_type: TaskType) -> &'static [Room] {
+/// Returns the room types that allow a task type, in the order in which they alternate.
+fn rooms_for(task_type: TaskType) -> &'static [RoomKind] {
     match task_type {
-        TaskType::PickAndPlaceSimple | TaskType::PickTwoObjAndPlace => &Room::ALL,
-        TaskType::LookAtObjInLight => &[Room::Bedroom, Room::Living],
-        TaskType::PickCleanThenPlaceInRecep => &[Room::Kitchen, Room::Kitchen, Room::Bathroom],
-        TaskType::PickHeatThenPlaceInRecep | TaskType::PickCoolThenPlaceInRecep => &[Room::Kitchen],
+        TaskType::PickAndPlaceSimple | TaskType::PickTwoObjAndPlace => &RoomKind::ALL,
+        TaskType::LookAtObjInLight => &[RoomKind::Bedroom, RoomKind::Living],
+        TaskType::PickCleanThenPlaceInRecep => {
+            &[RoomKind::Kitchen, RoomKind::Kitchen, RoomKind::Bathroom]
+        }
+        TaskType::PickHeatThenPlaceInRecep | TaskType::PickCoolThenPlaceInRecep => {
+            &[RoomKind::Kitchen]
+        }
     }
 }
 
-/// Equal for games that differ in name and sentence only.
+/// Returns a hash of the content of a game. If two games differ only in name and sentence, their
+/// hashes are equal.
 fn content_hash(game: &Game, trial: &str) -> String {
     hex_sha256(
         game.problem

@@ -1,18 +1,17 @@
 //! The PDDL problem of a game: its objects, its facts and its goal.
 
 use super::catalog::{Trait, Use};
-use super::game::Goal;
+use super::goal::{Goal, House};
 use super::layout::Door;
-use super::plan::House;
 use crate::task::TaskType;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 const AGENT: &str = "agent1";
-/// The middle of the room, beyond every layout's grid.
+/// The middle of the room, outside the grid of every layout.
 const START: &str = "loc_bar_50_bar_50";
 
-/// The whole problem, every list sorted.
+/// Returns the whole problem, with every list sorted.
 pub(super) fn text(house: House, goal: &Goal, trial: &str) -> String {
     let mut text = format!(
         "(define (problem {})\n    (:domain household)\n",
@@ -20,7 +19,8 @@ pub(super) fn text(house: House, goal: &Goal, trial: &str) -> String {
     );
     section(&mut text, "objects", declarations(house));
     section(&mut text, "init", facts(house));
-    let _ = write!(text, "    (:goal\n        {}\n    )\n)\n", goal_text(goal)); // writing to a String cannot fail
+    // Writing to a String cannot fail.
+    let _ = write!(text, "    (:goal\n        {}\n    )\n)\n", goal_text(goal));
     text
 }
 

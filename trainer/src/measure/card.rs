@@ -137,8 +137,8 @@ impl NamedCard {
         hold("min_p", protocol.min_p.to_string(), "0".into());
         hold(
             "malformed",
-            protocol.malformed.clone(),
-            Protocol::default().malformed,
+            protocol.malformed.to_string(),
+            Protocol::default().malformed.to_string(),
         );
         hold(
             "search",

@@ -1,8 +1,6 @@
-//! Suites on disk: manifests, ALFWorld's own layout, single game files, and what is said about damage.
+//! Suites on disk: manifests, ALFWorld's layout, single game files, and reports of damage.
 
-#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
-
-use scenarios::suite::{MANIFEST, hex_sha256};
+use scenarios::suite::{MANIFEST, SuiteFault, hex_sha256};
 use scenarios::{Split, Suite, TaskType};
 use std::fs;
 use std::path::Path;
@@ -10,7 +8,8 @@ use std::path::Path;
 const GAME: &str = r#"{"pddl_domain": "", "grammar": "", "pddl_problem": "", "solvable": true}"#;
 const PUT: &str = r#"{"task_type": "pick_and_place_simple", "pddl_params": {}}"#;
 
-/// ALFWorld's layout: three good games in two splits, and one of every kind that is no game.
+/// Writes ALFWorld's layout: three good games in two splits, and one of every kind that is not a
+/// game.
 fn lay_out(root: &Path) {
     let trials = [
         ("train/put-Mug-None-Desk-1/trial_2", Some(GAME), Some(PUT)),
@@ -58,7 +57,7 @@ fn ids(suite: &Suite) -> Vec<&str> {
 }
 
 #[test]
-fn alfworlds_layout_is_read_as_it_is_and_everything_left_out_is_named() {
+fn alfworlds_layout_is_read_and_everything_left_out_is_listed() {
     let folder = tempfile::tempdir().unwrap();
     lay_out(folder.path());
     let suite = Suite::open(folder.path()).unwrap();
@@ -102,7 +101,7 @@ fn alfworlds_layout_is_read_as_it_is_and_everything_left_out_is_named() {
     );
 }
 
-/// What `tw-make … --output SPLIT/NAME.z8` leaves behind.
+/// The files that `tw-make … --output SPLIT/NAME.z8` writes.
 #[test]
 fn files_in_the_folder_of_a_split_are_games_themselves() {
     let folder = tempfile::tempdir().unwrap();
@@ -140,27 +139,14 @@ fn files_in_the_folder_of_a_split_are_games_themselves() {
             .all(|task| task.task_type.is_none() && task.path == folder.path().join(&task.id))
     );
     assert_eq!(suite.tasks[0].hash, hex_sha256(b"\x08 not JSON"));
-    let named = |faults: &[scenarios::suite::Fault]| -> Vec<(String, String)> {
-        let name = |path: &Path| {
-            path.strip_prefix(folder.path())
-                .unwrap()
-                .display()
-                .to_string()
-        };
-        faults
-            .iter()
-            .map(|fault| (name(&fault.path), fault.reason.clone()))
-            .collect()
-    };
-    let owned = |path: &str, reason: &str| (path.to_string(), reason.to_string());
     assert_eq!(
-        named(&suite.left_out),
+        relative_faults(&suite.left_out, folder.path()),
         [
-            owned("train/glulx.ulx", "TextWorld 1.7 no longer plays Glulx"),
-            owned("train/hopeless.tw-pddl", "marked unsolvable")
+            ("train/glulx.ulx", "TextWorld 1.7 no longer plays Glulx"),
+            ("train/hopeless.tw-pddl", "marked unsolvable")
         ]
     );
-    let faults = named(&suite.faults);
+    let faults = relative_faults(&suite.faults, folder.path());
     assert!(
         faults.len() == 1 && faults[0].0 == "train/torn.tw-pddl",
         "{faults:?}"
@@ -178,12 +164,23 @@ fn files_in_the_folder_of_a_split_are_games_themselves() {
     assert_eq!(
         Suite::open(folder.path()).unwrap().tasks,
         both.tasks,
-        "a manifest names games of both"
+        "a manifest lists games of both"
     );
 }
 
+/// Returns the (path below the folder, reason) of each fault.
+fn relative_faults<'a>(faults: &'a [SuiteFault], folder: &Path) -> Vec<(&'a str, &'a str)> {
+    faults
+        .iter()
+        .map(|fault| {
+            let path = fault.path.strip_prefix(folder).unwrap();
+            (path.to_str().unwrap(), fault.reason.as_str())
+        })
+        .collect()
+}
+
 #[test]
-fn the_splits_may_lie_one_level_down() {
+fn the_splits_may_be_one_level_down() {
     let folder = tempfile::tempdir().unwrap();
     lay_out(&folder.path().join("json_2.1.1"));
     let above = Suite::open(folder.path()).unwrap();
@@ -205,12 +202,12 @@ fn a_manifest_reads_back_the_same_suite() {
     );
     assert!(
         again.faults.is_empty() && again.left_out.is_empty(),
-        "a manifest lists whole games only"
+        "a manifest lists playable games only"
     );
     assert_eq!(Suite::open(folder.path().join(MANIFEST)).unwrap(), again);
 }
 
-/// The hash by hand: the SHA-256 of the three lines `split TAB id TAB game hash`.
+/// The expected hash by hand: the SHA-256 of the three lines `split TAB id TAB game hash`.
 #[test]
 fn the_hash_is_over_split_id_and_game() {
     let folder = tempfile::tempdir().unwrap();
@@ -230,7 +227,7 @@ fn the_hash_is_over_split_id_and_game() {
 }
 
 #[test]
-fn damaged_and_missing_games_are_faults_with_their_names() {
+fn damaged_and_missing_games_are_listed_as_faults() {
     let folder = tempfile::tempdir().unwrap();
     lay_out(folder.path());
     let suite = Suite::open(folder.path()).unwrap();
@@ -251,7 +248,7 @@ fn damaged_and_missing_games_are_faults_with_their_names() {
 }
 
 #[test]
-fn a_bad_manifest_names_file_line_and_a_way_out() {
+fn the_error_for_a_bad_manifest_has_file_line_and_hint() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("games.jsonl");
     let header = r#"{"suite": "s", "format": 1}"#;
@@ -291,7 +288,7 @@ fn a_bad_manifest_names_file_line_and_a_way_out() {
 }
 
 #[test]
-fn another_folder_is_no_suite() {
+fn any_other_folder_is_not_a_suite() {
     let folder = tempfile::tempdir().unwrap();
     let error = Suite::open(folder.path()).unwrap_err().to_string();
     assert!(
@@ -306,7 +303,7 @@ fn another_folder_is_no_suite() {
 }
 
 #[test]
-fn a_manifest_cannot_name_games_above_it() {
+fn a_manifest_cannot_list_games_above_it() {
     let folder = tempfile::tempdir().unwrap();
     lay_out(folder.path());
     let suite = Suite::open(folder.path()).unwrap();

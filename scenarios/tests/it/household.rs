@@ -1,6 +1,4 @@
-//! The generator: the same bytes every time, splits that keep their promise, and games that are what they say.
-
-#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+//! The generator: the same bytes for the same seed, splits by layout, and the form of the games.
 
 use scenarios::household::{Door, Game, GenerateOptions, Size, games, generate, layouts};
 use scenarios::suite::MANIFEST;
@@ -20,7 +18,7 @@ fn options(seed: u64) -> GenerateOptions {
     }
 }
 
-/// Every file below a folder, by its path from there.
+/// Returns the bytes of every file below a folder, by its path relative to the folder.
 fn bytes_below(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     let mut folders = vec![root.to_path_buf()];
@@ -45,7 +43,8 @@ fn bytes_below(root: &Path) -> BTreeMap<String, Vec<u8>> {
 
 #[test]
 fn the_same_seed_writes_the_same_bytes() {
-    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let first = tempfile::tempdir().unwrap();
+    let second = tempfile::tempdir().unwrap();
     let few = GenerateOptions {
         train: 12,
         valid_train: 6,
@@ -65,15 +64,16 @@ fn the_same_seed_writes_the_same_bytes() {
     assert_eq!(
         (&unlisted.tasks, unlisted.hash()),
         (&suite.tasks, suite.hash()),
-        "ALFWorld's layout holds the same"
+        "without the manifest, the layout gives the same games"
     );
     let error = generate(second.path(), &few).unwrap_err().to_string();
     assert!(error.contains("holds a suite already\nhint: "), "{error}");
 }
 
-/// A change of the catalog, the draws or the texts changes every game, and with it what was measured on them.
+/// If the catalog, the draws or the texts change, every game changes, and earlier results are not
+/// comparable.
 #[test]
-fn seed_one_is_pinned() {
+fn the_games_of_seed_one_do_not_change() {
     let folder = tempfile::tempdir().unwrap();
     let few = GenerateOptions {
         train: 12,
@@ -91,19 +91,19 @@ fn seed_one_is_pinned() {
 
 #[test]
 fn seeds_differ_and_no_game_occurs_twice() {
-    let content = |game: &Game| game.problem.lines().skip(1).collect::<Vec<_>>().join("\n");
-    let first: HashSet<_> = games(&options(1))
-        .unwrap()
-        .iter()
-        .map(|(_, game)| content(game))
-        .collect();
-    let second: HashSet<_> = games(&options(2))
-        .unwrap()
-        .iter()
-        .map(|(_, game)| content(game))
-        .collect();
+    let first = problems(1);
+    let second = problems(2);
     assert_eq!((first.len(), second.len()), (204, 204));
     assert!(first.is_disjoint(&second));
+}
+
+/// Returns the problems of the games of a seed, without their names.
+fn problems(seed: u64) -> HashSet<String> {
+    games(&options(seed))
+        .unwrap()
+        .iter()
+        .map(|(_, game)| game.problem.lines().skip(1).collect::<Vec<_>>().join("\n"))
+        .collect()
 }
 
 #[test]
@@ -129,24 +129,25 @@ fn seen_layouts_occur_in_train() {
             ..options(5)
         })
         .unwrap();
-        let layouts = |split: Split| -> HashSet<&str> {
-            games
-                .iter()
-                .filter(|(of, _)| *of == split)
-                .map(|(_, game)| game.layout.as_str())
-                .collect()
-        };
         for split in [Split::ValidTrain, Split::ValidSeen] {
             assert!(
-                layouts(split).is_subset(&layouts(Split::Train)),
+                layouts_of(&games, split).is_subset(&layouts_of(&games, Split::Train)),
                 "{train}: {split}"
             );
         }
     }
 }
 
+fn layouts_of(games: &[(Split, Game)], split: Split) -> HashSet<&str> {
+    games
+        .iter()
+        .filter(|(of, _)| *of == split)
+        .map(|(_, game)| game.layout.as_str())
+        .collect()
+}
+
 #[test]
-fn every_split_asks_all_six_kinds_equally() {
+fn every_split_has_the_six_task_types_equally_often() {
     let mut counts: BTreeMap<(Split, TaskType), usize> = BTreeMap::new();
     for (split, game) in games(&options(1)).unwrap() {
         *counts.entry((split, game.task_type)).or_default() += 1;
@@ -221,7 +222,7 @@ fn treated(how: &str, verb: &str, what: &str, place: &str) -> [String; 2] {
 }
 
 #[test]
-fn rooms_have_the_promised_size() {
+fn rooms_have_the_documented_size() {
     for (size, receptacles, objects) in
         [(Size::Small, 7..=13, 6..=14), (Size::Full, 10..=54, 8..=64)]
     {
@@ -259,7 +260,7 @@ fn rooms_have_the_promised_size() {
 }
 
 #[test]
-fn walkthroughs_are_as_short_as_the_kind_allows() {
+fn walkthroughs_are_as_short_as_the_task_type_allows() {
     for (_, game) in games(&options(1)).unwrap() {
         let range = match game.task_type {
             TaskType::PickAndPlaceSimple => 4..=6,

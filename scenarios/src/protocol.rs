@@ -1,0 +1,404 @@
+//! How an episode is played: [`Protocol`] and the closed sets of its fields.
+
+use crate::text_version::TextVersion;
+use serde::{Deserialize, Serialize};
+use std::fmt::{self, Display, Formatter};
+use std::str::FromStr;
+
+/// How an episode was played: every setting that must be reported beside a result.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Protocol {
+    /// Most turns in an episode.
+    pub turn_limit: usize,
+    /// Most tokens in the context of an episode; 0 if the policy reads text, not tokens.
+    pub context_limit: usize,
+    /// Most tokens in one completion.
+    pub completion_limit: usize,
+    /// Sampling temperature; 0 is greedy.
+    pub temperature: f32,
+    /// Sample among this many most likely tokens; 0 = all.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub top_k: usize,
+    /// Sample among the fewest most likely tokens that together have this probability; 1 = all.
+    #[serde(default = "top_p_of_all", skip_serializing_if = "is_top_p_of_all")]
+    pub top_p: f32,
+    /// Sample among tokens whose probability is at least this share of the highest one; 0 = all.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub min_p: f32,
+    /// Texts that end a completion and are not part of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stop: Vec<String>,
+    /// The number format of the model's weights during play.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub weights: WeightFormat,
+    /// K: candidates per turn. The best one is executed.
+    pub best_of: usize,
+    /// The score that selects the best of K. It has no effect if K is 1.
+    #[serde(default, alias = "chosen_by", skip_serializing_if = "is_default")]
+    pub scorer: Scorer,
+    /// Hash of the weights of the reference policy, if one scored the tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// The search over copies of the environment, if there was one. K is then the number of
+    /// candidates per state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<Search>,
+    /// Whether the observations listed the admissible commands.
+    pub admissible_shown: bool,
+    /// How much of the episode is in the context of the policy.
+    pub history: History,
+    /// What a malformed completion costs.
+    pub malformed: Malformed,
+    /// The text version into which every household game was translated. If it is `None`, each game
+    /// kept its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub translated_to: Option<TextVersion>,
+    /// The instructions above the first observation, if the policy runs on a server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instructions: Option<String>,
+}
+
+impl Default for Protocol {
+    /// The card `oreo` for a policy that reads text: 40 turns, greedy, full history, no admissible
+    /// list.
+    fn default() -> Self {
+        Self {
+            turn_limit: 40,
+            context_limit: 0,
+            completion_limit: 24,
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            stop: Vec::new(),
+            weights: WeightFormat::Exact,
+            best_of: 1,
+            scorer: Scorer::default(),
+            reference: None,
+            search: None,
+            admissible_shown: false,
+            history: History::Full,
+            malformed: Malformed::WastedTurn,
+            translated_to: None,
+            instructions: None,
+        }
+    }
+}
+
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+fn top_p_of_all() -> f32 {
+    1.0
+}
+
+fn is_top_p_of_all(top_p: &f32) -> bool {
+    *top_p == 1.0
+}
+
+/// What a malformed completion costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Malformed {
+    /// The turn counts, the environment receives no command, and the episode continues.
+    #[default]
+    WastedTurn,
+}
+
+impl Malformed {
+    /// The name in logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::WastedTurn => "wasted_turn",
+        }
+    }
+}
+
+impl Display for Malformed {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// The score that selects the best of K candidates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scorer {
+    /// U: the after-state value of the candidate.
+    #[default]
+    AfterValue,
+    /// U + β ln π with β = [`Scorer::BETA`]. Its maximum is the most likely candidate of the policy
+    /// that U improves, π exp(U/β). If the errors of the value network exceed the differences
+    /// between candidates, U alone selects unlikely candidates.
+    SoftValue,
+    /// The implicit advantage ln π − ln π_ref. A factor β would only scale it.
+    LogRatio,
+    /// ln π of the whole candidate.
+    Logprob,
+    /// A uniform draw. It measures the effect of more samples alone.
+    Random,
+    /// How near to the goal the candidate leads, by the internal state of the environment. It is an
+    /// upper bound for the other scorers. It uses information that a policy does not have.
+    Oracle,
+}
+
+impl Scorer {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::AfterValue,
+        Self::SoftValue,
+        Self::LogRatio,
+        Self::Logprob,
+        Self::Random,
+        Self::Oracle,
+    ];
+    /// β of [`Scorer::SoftValue`], reward units per nat. The recipes of the training jobs use the
+    /// same value.
+    pub const BETA: f32 = 0.1;
+
+    /// The name in flags and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AfterValue => "after_value",
+            Self::SoftValue => "soft_value",
+            Self::LogRatio => "log_ratio",
+            Self::Logprob => "logprob",
+            Self::Random => "random",
+            Self::Oracle => "oracle",
+        }
+    }
+}
+
+impl FromStr for Scorer {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|scorer| scorer.name() == name);
+        found.ok_or_else(|| {
+            format!(
+                "`{name}` is none of after_value, soft_value, log_ratio, logprob, random and oracle"
+            )
+        })
+    }
+}
+
+/// A search over turns with copies of the environment. It observes the results of its candidates
+/// before it acts. In a real environment no agent can do this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Search {
+    /// Keeps `width` episodes. In every turn each of them samples K candidates, and the best
+    /// `width` of the resulting states are kept.
+    Beam {
+        /// B.
+        width: usize,
+    },
+    /// Expands the best state found so far, at any depth, until the game is won or the budget is
+    /// spent.
+    BestFirst {
+        /// Most completions in a game.
+        budget: usize,
+    },
+}
+
+impl Display for Search {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Beam { width } => write!(f, "beam:{width}"),
+            Self::BestFirst { budget } => write!(f, "best-first:{budget}"),
+        }
+    }
+}
+
+impl FromStr for Search {
+    type Err = String;
+
+    /// Reads the form that `Display` writes. The number must be at least 1.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split_once(':');
+        let number = parts
+            .and_then(|(_, number)| number.parse().ok())
+            .filter(|number| *number > 0);
+        match (parts.map(|(kind, _)| kind), number) {
+            (Some("beam"), Some(width)) => Ok(Self::Beam { width }),
+            (Some("best-first"), Some(budget)) => Ok(Self::BestFirst { budget }),
+            _ => Err(format!(
+                "`{text}` is neither beam:B nor best-first:N, with a number from 1"
+            )),
+        }
+    }
+}
+
+/// The number format of a model's weight matrices during play.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WeightFormat {
+    /// 16 bits if every weight of a matrix is a bf16 or an f16 number, else 32. No value changes.
+    #[default]
+    Exact,
+    /// Rounded to f16.
+    F16,
+    /// Rounded to bf16.
+    Bf16,
+    /// Rounded to 8 bits with one f16 scale for each 32 inputs of a column, as in GGUF's Q8_0.
+    Q8,
+}
+
+impl WeightFormat {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Exact, Self::F16, Self::Bf16, Self::Q8];
+
+    /// The name in flags and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+            Self::Q8 => "q8",
+        }
+    }
+}
+
+impl FromStr for WeightFormat {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|format| format.name() == name);
+        found.ok_or_else(|| format!("`{name}` is none of exact, f16, bf16 and q8"))
+    }
+}
+
+/// How much of an episode is in the context of the policy. Its text is `full`, or `last_2` for
+/// [`History::Last`] of 2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum History {
+    /// All of it.
+    #[default]
+    Full,
+    /// The first observation, which states the task, then this many previous turns (at least 1),
+    /// then the current observation.
+    Last(usize),
+}
+
+impl Display for History {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("full"),
+            Self::Last(turns) => write!(f, "last_{turns}"),
+        }
+    }
+}
+
+impl FromStr for History {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        if name == "full" {
+            return Ok(Self::Full);
+        }
+        let turns = name
+            .strip_prefix("last_")
+            .and_then(|number| number.parse().ok())
+            .filter(|turns| *turns > 0);
+        turns
+            .map(Self::Last)
+            .ok_or_else(|| format!("`{name}` is neither full nor last_N, N above 0"))
+    }
+}
+
+impl From<History> for String {
+    fn from(history: History) -> Self {
+        history.to_string()
+    }
+}
+
+impl TryFrom<String> for History {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        name.parse()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cost_of_a_malformed_completion_is_logged_by_its_name() {
+        let text = serde_json::to_string(&Malformed::WastedTurn).unwrap();
+        assert_eq!(text, format!("\"{}\"", Malformed::WastedTurn));
+        assert_eq!(text, "\"wasted_turn\"");
+        assert!(serde_json::from_str::<Malformed>("\"failure\"").is_err());
+    }
+
+    /// Logs older than translations lack the field. If there is no translation, it is not written.
+    #[test]
+    fn a_protocol_contains_a_translation_only_if_there_is_one() {
+        let own = serde_json::to_string(&Protocol::default()).unwrap();
+        assert!(!own.contains("translated_to"), "{own}");
+        assert!(own.contains(r#""malformed":"wasted_turn""#), "{own}");
+        assert_eq!(
+            serde_json::from_str::<Protocol>(&own).unwrap(),
+            Protocol::default()
+        );
+        let translated = Protocol {
+            translated_to: Some(TextVersion::V2_1_1),
+            ..Protocol::default()
+        };
+        let text = serde_json::to_string(&translated).unwrap();
+        assert!(text.ends_with(",\"translated_to\":\"2.1.1\"}"), "{text}");
+        assert_eq!(serde_json::from_str::<Protocol>(&text).unwrap(), translated);
+    }
+
+    /// Logs older than history windows contain `full`. A full history is still written that way.
+    #[test]
+    fn a_history_is_full_or_a_number_of_turns() {
+        for (text, history) in [
+            ("\"full\"", History::Full),
+            ("\"last_2\"", History::Last(2)),
+        ] {
+            assert_eq!(serde_json::from_str::<History>(text).unwrap(), history);
+            assert_eq!(serde_json::to_string(&history).unwrap(), text);
+        }
+        for wrong in ["\"none\"", "\"last_0\"", "\"last_\"", "\"last_-1\"", "2"] {
+            assert!(serde_json::from_str::<History>(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_search_is_read_as_it_is_written() {
+        for search in [Search::Beam { width: 3 }, Search::BestFirst { budget: 120 }] {
+            assert_eq!(search.to_string().parse(), Ok(search));
+        }
+        for wrong in [
+            "beam",
+            "beam:0",
+            "beam:-1",
+            "best-first:",
+            "best_first:3",
+            "greedy:2",
+            "",
+        ] {
+            assert!(
+                wrong.parse::<Search>().unwrap_err().contains("beam:B"),
+                "{wrong}"
+            );
+        }
+        let searched = Protocol {
+            search: Some(Search::Beam { width: 3 }),
+            ..Protocol::default()
+        };
+        let text = serde_json::to_string(&searched).unwrap();
+        assert!(
+            text.contains(r#""search":{"kind":"beam","width":3}"#),
+            "{text}"
+        );
+        assert_eq!(serde_json::from_str::<Protocol>(&text).unwrap(), searched);
+    }
+}

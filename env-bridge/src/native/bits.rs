@@ -6,6 +6,7 @@ pub(crate) fn words_for(bits: usize) -> usize {
 }
 
 /// Returns whether a bit is set.
+#[inline]
 pub(crate) fn bit(words: &[u64], index: u32) -> bool {
     words[(index >> 6) as usize] >> (index & 63) & 1 == 1
 }

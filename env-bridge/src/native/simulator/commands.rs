@@ -13,7 +13,7 @@ const KEY_PARAMETERS: usize = 8;
 
 /// The commands of a game.
 #[derive(Debug)]
-pub(super) struct Commands {
+pub(super) struct GameCommands {
     /// The texts, sorted by bytes and without duplicates.
     texts: JoinedTexts,
     /// By operator: its command.
@@ -50,7 +50,7 @@ impl JoinedTexts {
     }
 }
 
-impl Commands {
+impl GameCommands {
     /// Renders the command of every operator. The fault's place is in the grammar.
     pub(super) fn new(texts: &GameTexts, grounded: &Grounded) -> Result<Self, Fault> {
         let (rendered, text_of) = render(texts, grounded)?;

@@ -1,6 +1,6 @@
 //! A loaded game.
 
-use super::commands::Commands;
+use super::commands::GameCommands;
 use super::game_text::GameTexts;
 use super::state::{GameState, Operator};
 use super::transitions::Transitions;
@@ -24,7 +24,7 @@ pub struct NativeGame {
     number: u32,
     domain: Arc<Domain>,
     texts: GameTexts,
-    commands: Commands,
+    commands: GameCommands,
     transitions: Transitions,
     initial: GameState,
     walkthrough: Option<Vec<String>>,
@@ -47,7 +47,7 @@ impl NativeGame {
         let number = GAMES.fetch_add(1, Ordering::Relaxed);
         let readers = fingerprint::readers(&domain, problem, &program);
         let texts = GameTexts::new(&domain, program, problem, &grounded);
-        let commands = Commands::new(&texts, &grounded)?;
+        let commands = GameCommands::new(&texts, &grounded)?;
         let transitions = Transitions::new(grounded, &commands);
         Ok(Self {
             number,
@@ -69,7 +69,7 @@ impl NativeGame {
         self.initial.clone()
     }
 
-    /// Returns the number of commands of the game. Commands are numbered in byte order.
+    /// Returns the number of commands of the game. GameCommands are numbered in byte order.
     #[must_use]
     pub fn command_count(&self) -> usize {
         self.commands.len()

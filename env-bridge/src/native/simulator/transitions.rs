@@ -1,6 +1,6 @@
 //! The state transitions: applies effects and updates the counters of operators.
 
-use super::commands::Commands;
+use super::commands::GameCommands;
 use super::state::{GameState, StateLayout};
 use crate::native::bits::{bit, set_bit};
 use crate::native::ground::{ALWAYS, GroundEffect, Grounded, Setting, setting};
@@ -21,7 +21,7 @@ pub(super) struct Transitions {
 }
 
 impl Transitions {
-    pub(super) fn new(grounded: Grounded, commands: &Commands) -> Self {
+    pub(super) fn new(grounded: Grounded, commands: &GameCommands) -> Self {
         let command_count = commands.len();
         let mut targets = commands.of_operator.clone();
         let first_derived = grounded.fluents as u32;

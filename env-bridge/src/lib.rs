@@ -13,5 +13,5 @@ pub mod replay;
 pub mod translate;
 
 pub use error::GameError;
-pub use native::{NativeEnvironment, NativeGame, NativeWorld, Operator, State};
+pub use native::{GameState, NativeEnvironment, NativeGame, NativeWorld, Operator};
 pub use translate::Translating;

@@ -1,78 +1,81 @@
-//! A number for each state: the facts that can still matter, by their names.
+//! The hash of a state, computed from the names of the facts that can still matter.
 //!
-//! Every fact has a mark, a hash of its predicate and its objects' ids as the game file writes them; a state's hash is the
-//! exclusive or of the marks of its facts (Zobrist 1970), so that it depends neither on the order in which they came to
-//! hold nor on how this program numbers them. Only what differs from the start is looked at for each state.
+//! Every fact has a mark: a hash of its predicate and of its objects' ids as the game file writes
+//! them. The hash of a state is the exclusive or of the marks of its facts (Zobrist 1970). It
+//! therefore depends neither on the order in which the facts became true nor on how this program
+//! numbers them. For each state, only the differences from the initial state are processed.
 //!
-//! A fact matters when some condition, the goal or some text asks for it. That somebody looked around is written down
-//! (`checked` in ALFWorld) and never read: it is left out, else a look would lead to another state.
+//! A fact matters if a condition, the goal or a text reads it. ALFWorld's fact `checked` (the
+//! player has looked) is written but never read, so it is left out. If it were included, a `look`
+//! would lead to another state.
 
+use super::bits::Bits;
+use super::grammar::Program;
 use super::ground::Grounded;
-use super::pddl::{Branch, Domain, Problem, Test};
+use super::pddl::{ConditionBranch, Domain, PddlProblem, Test};
 use super::text::ObjectText;
 
-/// What asks for the facts of a predicate.
+/// What reads the facts of a predicate.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Readers {
-    /// A condition or the goal: whether a fact is true.
+    /// A condition or the goal reads whether a fact is true.
     rules: bool,
-    /// A text: whether it is told to hold.
+    /// A text reads whether a fact is true.
     texts: bool,
-    /// A text: whether it is told to have been made false.
+    /// A text reads whether a fact was made false.
     negations: bool,
 }
 
-/// By predicate, who asks for its facts.
-pub(crate) fn readers(
-    domain: &Domain,
-    problem: &Problem,
-    program: &super::grammar::Program,
-) -> Vec<Readers> {
+/// Returns, by predicate, what reads its facts.
+pub(crate) fn readers(domain: &Domain, problem: &PddlProblem, program: &Program) -> Vec<Readers> {
     let mut readers = vec![Readers::default(); domain.predicates.len()];
-    let mut read = |branch: &Branch| {
-        for literal in &branch.literals {
-            if let Test::Predicate(predicate) = literal.test {
-                readers[usize::from(predicate)].rules = true;
-            }
-        }
-    };
     for action in &domain.actions {
-        action.branches.iter().for_each(&mut read);
-        action
-            .effects
-            .iter()
-            .flat_map(|effect| &*effect.conditions)
-            .for_each(&mut read);
+        read_branches(&mut readers, &action.branches);
+        for effect in &action.effects {
+            read_branches(&mut readers, &effect.conditions);
+        }
     }
     let axioms = domain
         .axioms
         .iter()
         .chain(&problem.goal_axioms)
         .chain([&problem.goal]);
-    axioms.flat_map(|axiom| &axiom.branches).for_each(&mut read);
+    for axiom in axioms {
+        read_branches(&mut readers, &axiom.branches);
+    }
     for pattern in &program.patterns {
         let readers = &mut readers[usize::from(pattern.predicate)];
         if pattern.negated {
-            readers.negations = true
+            readers.negations = true;
         } else {
-            readers.texts = true
+            readers.texts = true;
         }
     }
     readers
 }
 
+/// Marks the predicates of a condition as read.
+fn read_branches(readers: &mut [Readers], branches: &[ConditionBranch]) {
+    for literal in branches.iter().flat_map(|branch| &branch.literals) {
+        if let Test::Predicate(predicate) = literal.test {
+            readers[usize::from(predicate)].rules = true;
+        }
+    }
+}
+
 /// The marks of a game's facts.
 #[derive(Debug)]
 pub(crate) struct Fingerprint {
-    /// The hash of the first state.
+    /// The hash of the initial state.
     initial: u64,
     /// By fluent: its mark.
     marks: Box<[u64]>,
-    /// The fluents that somebody asks for, a bit each.
+    /// By shape, one bit per fluent: whether something reads it.
     masks: [Box<[u64]>; 3],
 }
 
-/// In which of its three shapes a fact is marked; the values are part of what a hash is.
+/// The three ways in which a fact is read, in the order of [`Readers`]. The values are part of the
+/// hash.
 const SHAPES: [u64; 3] = [1, 2, 3];
 
 impl Fingerprint {
@@ -95,10 +98,6 @@ impl Fingerprint {
             if !(rules || texts || negations) {
                 continue;
             }
-            let mut at_start = |mark| {
-                initial ^= if rules { shaped(mark, SHAPES[0]) } else { 0 };
-                initial ^= if texts { shaped(mark, SHAPES[1]) } else { 0 };
-            };
             for row in 0..table.count() {
                 let ids = table
                     .row(row)
@@ -106,15 +105,15 @@ impl Fingerprint {
                     .map(|object| objects[usize::from(*object)].id.as_str());
                 let mark = mark(&domain.predicates[predicate].name, ids);
                 let Some(&atom) = table.atoms.get(row) else {
-                    at_start(mark); // it never changes
+                    initial ^= initial_mark(mark, *readers); // a static fact always holds
                     continue;
                 };
                 marks[atom as usize] = mark;
-                for (mask, asked) in masks.iter_mut().zip([rules, texts, negations]) {
-                    mask[atom as usize / 64] |= u64::from(asked) << (atom % 64);
+                for (mask, is_read) in masks.iter_mut().zip([rules, texts, negations]) {
+                    mask[atom as usize / 64] |= u64::from(is_read) << (atom % 64);
                 }
                 if grounded.initial[atom as usize] {
-                    at_start(mark);
+                    initial ^= initial_mark(mark, *readers);
                 }
             }
         }
@@ -125,13 +124,14 @@ impl Fingerprint {
         }
     }
 
-    /// The hash of the state of these bits: by fluent, whether it is true, told to hold, told to have been made false; now
-    /// and at the start.
+    /// Returns the hash of a state. The three bit sets contain, by fluent, whether it is true,
+    /// whether the texts read it as true, and whether they read it as made false; in the state and
+    /// in the initial state.
     pub(crate) fn hash(&self, now: [&[u64]; 3], start: [&[u64]; 3]) -> u64 {
         let mut hash = self.initial;
         for (((mask, now), start), shape) in self.masks.iter().zip(now).zip(start).zip(SHAPES) {
             for (index, ((mask, now), start)) in mask.iter().zip(now).zip(start).enumerate() {
-                for bit in super::engine::Bits((now ^ start) & mask) {
+                for bit in Bits((now ^ start) & mask) {
                     hash ^= shaped(self.marks[index * 64 + bit], shape);
                 }
             }
@@ -140,7 +140,19 @@ impl Fingerprint {
     }
 }
 
-/// FNV-1a (64 bits) over the predicate and the objects, a zero byte after each.
+/// Returns the part of the initial hash for a fact that holds at the start.
+fn initial_mark(mark: u64, readers: Readers) -> u64 {
+    let mut hash = 0;
+    if readers.rules {
+        hash ^= shaped(mark, SHAPES[0]);
+    }
+    if readers.texts {
+        hash ^= shaped(mark, SHAPES[1]);
+    }
+    hash
+}
+
+/// Returns FNV-1a (64 bits) over the predicate and the objects, with a zero byte after each.
 fn mark<'a>(predicate: &'a str, objects: impl Iterator<Item = &'a str>) -> u64 {
     let bytes = std::iter::once(predicate)
         .chain(objects)
@@ -150,7 +162,8 @@ fn mark<'a>(predicate: &'a str, objects: impl Iterator<Item = &'a str>) -> u64 {
     })
 }
 
-/// Spreads a mark over all bits (splitmix64's finish), so that marks of similar names do not cancel out.
+/// Spreads a mark over all bits (the output function of SplitMix64), so that the marks of similar
+/// names do not cancel.
 fn shaped(mark: u64, shape: u64) -> u64 {
     scenarios::seed::spread(mark, shape)
 }
@@ -159,8 +172,8 @@ fn shaped(mark: u64, shape: u64) -> u64 {
 mod tests {
     use super::*;
 
-    /// FNV-1a's published value for "a" is af63dc4c8601ec8c; one more zero byte multiplies it by the prime. Logs hold
-    /// hashes, so these numbers stay.
+    /// FNV-1a's published value for "a" is af63dc4c8601ec8c. One more zero byte multiplies it by
+    /// the prime. Logs contain hashes, so these numbers must not change.
     #[test]
     fn a_mark_is_the_same_number_everywhere() {
         assert_eq!(
@@ -171,7 +184,7 @@ mod tests {
             mark("in", ["ab", "c"].into_iter()),
             mark("in", ["a", "bc"].into_iter())
         );
-        // The first number that splitmix64 draws from the seed 0.
+        // The first number of SplitMix64 with seed 0.
         assert_eq!(shaped(0, 1), 0xe220_a839_7b1d_cdaf);
     }
 }

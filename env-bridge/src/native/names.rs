@@ -1,14 +1,16 @@
-//! Display names: ALFWorld's rule for turning raw ids such as `mug_bar__minus_00_dot_61` into `mug 2`.
+//! Display names: ALFWorld's rule that turns raw ids such as `mug_bar__minus_00_dot_61` into
+//! `mug 2`.
 
-use super::pddl::Problem;
+use super::pddl::PddlProblem;
 use rustc_hash::FxHashMap;
 
-/// The display name of every object of a problem.
+/// Returns the display name of every object of a problem.
 ///
-/// The base name is what stands before the first `_bar_`, and `basin` is added where the id has that word. Among the
-/// ids that occur in initial facts, in byte order, each base hands out its numbers from the highest down. An id without
-/// `_bar_` keeps a blank where the number would be; an object in no fact keeps its raw id.
-pub(crate) fn display_names(problem: &Problem) -> Vec<String> {
+/// The base name is the part of the id before the first `_bar_`; `basin` is appended if the id
+/// contains that word. The ids that occur in initial facts are numbered in byte order, separately
+/// for each base name and from the highest number down. If an id has no `_bar_`, its name ends with
+/// a blank in place of the number. If an object occurs in no initial fact, its name is the raw id.
+pub(crate) fn display_names(problem: &PddlProblem) -> Vec<String> {
     let bases: Vec<Option<String>> = problem
         .objects
         .iter()
@@ -21,7 +23,7 @@ pub(crate) fn display_names(problem: &Problem) -> Vec<String> {
     }
     let mut names = Vec::with_capacity(bases.len());
     for (object, base) in bases.iter().enumerate() {
-        let (id, mentioned) = (&problem.objects[object].0, problem.mentioned[object]);
+        let id = &problem.objects[object].0;
         names.push(match base {
             Some(base) => {
                 let number = left
@@ -29,7 +31,7 @@ pub(crate) fn display_names(problem: &Problem) -> Vec<String> {
                     .map_or(0, |left| std::mem::replace(left, *left - 1));
                 format!("{base} {number}")
             }
-            None if mentioned => format!("{} ", unmangle(id)),
+            None if problem.mentioned[object] => format!("{} ", unmangle(id)),
             None => id.clone(),
         });
     }
@@ -46,6 +48,7 @@ fn base_name(id: &str) -> Option<String> {
     })
 }
 
+/// Reverses ALFWorld's mangling of special characters in ids.
 fn unmangle(id: &str) -> String {
     if !id.contains('_') {
         return id.to_owned();

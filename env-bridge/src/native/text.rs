@@ -1,20 +1,24 @@
-//! Telling: runs the compiled grammar over a state. Knows which facts there are, not how they come about.
+//! Text rendering: runs the compiled grammar over the facts of a state.
 
-use super::grammar::{Argument, Attribute, ListWords, Piece, Program, QueryAtom};
-use super::ground::{Grounded, STATIC};
+use super::bits::bit;
+use super::grammar::{
+    FramePlace, ListWords, ObjectAttribute, Piece, Program, QueryArgument, QueryAtom,
+};
+use super::ground::{FactTable, Grounded, STATIC};
 use super::pddl::{Domain, TypeId};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
-/// A text may be this long, in bytes; so may all commands of a game together.
+/// The largest length in bytes of a text, and of all commands of a game together.
 const TEXT_LIMIT: usize = 8 << 20;
-/// A text may take this many facts and pieces; so may all commands of a game together.
+/// The largest number of facts and pieces that a text visits, and all commands of a game together.
 const WORK_LIMIT: u32 = 10_000_000;
 
-/// Set in a frame where the placeholder's type is not the object's own: TextWorld then takes them for different.
+/// Set in an object of a frame if the type of the placeholder is not the object's own type.
+/// TextWorld treats the two as different objects.
 pub(crate) const FOREIGN: u16 = 1 << 15;
 
-/// What an object is called.
+/// The texts for an object.
 #[derive(Debug)]
 pub(crate) struct ObjectText {
     pub(crate) name: String,
@@ -22,90 +26,91 @@ pub(crate) struct ObjectText {
     pub(crate) type_id: TypeId,
 }
 
-/// The rows of one predicate, sorted by object numbers, which is by raw id.
+/// The facts of one predicate, sorted by object numbers, which is the order of raw ids.
 #[derive(Debug, Default)]
-struct Relation {
+struct FactRelation {
     arity: usize,
     args: Vec<u16>,
     atoms: Vec<u32>,
-    /// By row: which of `signatures` it has.
+    /// By row: its signature, as a number in `signatures`.
     signature: Vec<u32>,
     signatures: FxHashMap<Box<[TypeId]>, u32>,
-    /// By argument position, where a query needs it: starts by object, and rows.
-    by: Vec<Option<(Vec<u32>, Vec<u32>)>>,
+    /// By argument position, if a query needs it: the rows by object.
+    by: Vec<Option<RowIndex>>,
 }
 
-/// A pattern of the grammar, linked to this game's facts.
+/// The rows by object.
 #[derive(Debug)]
-struct Link {
+struct RowIndex {
+    /// By object: its start in `rows`. Then the length of `rows`.
+    starts: Vec<u32>,
+    rows: Vec<u32>,
+}
+
+/// A pattern of the grammar, linked to the facts of a game.
+#[derive(Debug)]
+struct PatternLink {
     relation: usize,
     negated: bool,
-    /// The relation's signatures to visit, in order; a single [`ANY`] where all rows have the same.
+    /// The relation's signatures to visit, in order. If all rows have the same signature, each
+    /// visit is [`ANY`].
     visits: Vec<u32>,
 }
 
 const ANY: u32 = u32::MAX;
 
-/// The facts a state adds to what never changes: by fluent, whether it is told to hold, and to have been made false.
+/// The changing facts of a state, one bit per fluent: whether the texts read it as true, and
+/// whether they read it as made false by an effect.
 #[derive(Clone, Copy)]
-pub(crate) struct Told<'a> {
+pub(crate) struct TextFacts<'a> {
     pub(crate) holds: &'a [u64],
     pub(crate) made_false: &'a [u64],
 }
 
-pub(crate) fn bit(words: &[u64], index: u32) -> bool {
-    words[(index >> 6) as usize] >> (index & 63) & 1 == 1
-}
-
-/// Everything needed to turn a state into text.
+/// Renders the texts of a game.
 #[derive(Debug)]
-pub(crate) struct Narrator {
+pub(crate) struct TextRenderer {
     domain: Arc<Domain>,
     program: Arc<Program>,
-    relations: Vec<Relation>,
-    links: Vec<Link>,
+    relations: Vec<FactRelation>,
+    links: Vec<PatternLink>,
     pub(crate) objects: Vec<ObjectText>,
 }
 
-/// One text in the making.
-struct Telling<'a> {
-    narrator: &'a Narrator,
-    told: Told<'a>,
-    frame: Vec<u16>,
-    answers: Vec<u16>,
-    work: &'a mut u32,
-    text: &'a mut String,
-}
-
-impl Narrator {
+impl TextRenderer {
     pub(crate) fn new(
         domain: Arc<Domain>,
         program: Arc<Program>,
         grounded: &Grounded,
         objects: Vec<ObjectText>,
     ) -> Self {
-        let mut relation_of = vec![usize::MAX; domain.predicates.len()];
-        let (relations, links) = (Vec::new(), Vec::new());
-        let mut narrator = Self {
+        let mut renderer = Self {
             domain,
-            program: program.clone(),
-            relations,
-            links,
+            program,
+            relations: Vec::new(),
+            links: Vec::new(),
             objects,
         };
+        renderer.link_patterns(grounded);
+        renderer.index_relations();
+        renderer
+    }
+
+    /// Builds the relations that the grammar reads, and the link of every pattern.
+    fn link_patterns(&mut self, grounded: &Grounded) {
+        let program = self.program.clone();
+        let mut relation_of = vec![usize::MAX; self.domain.predicates.len()];
         for pattern in &program.patterns {
             let known = &mut relation_of[usize::from(pattern.predicate)];
             if *known == usize::MAX {
-                *known = narrator.relations.len();
+                *known = self.relations.len();
                 let table = &grounded.tables[usize::from(pattern.predicate)];
-                narrator
-                    .relations
-                    .push(Relation::new(table, &narrator.objects));
+                self.relations.push(FactRelation::new(table, &self.objects));
             }
         }
         for (pattern, signatures) in program.patterns.iter().zip(&program.signatures) {
             let relation_index = relation_of[usize::from(pattern.predicate)];
-            let relation = &narrator.relations[relation_index];
+            let relation = &self.relations[relation_index];
             let mut visits: Vec<u32> = signatures
                 .iter()
                 .filter_map(|wanted| relation.signatures.get(wanted).copied())
@@ -113,25 +118,27 @@ impl Narrator {
             if relation.signatures.len() == 1 {
                 visits.fill(ANY);
             }
-            narrator.links.push(Link {
+            self.links.push(PatternLink {
                 relation: relation_index,
                 negated: pattern.negated,
                 visits,
             });
         }
-        for atom in program.queries.iter().flatten() {
-            let relation = narrator.links[atom.pattern].relation;
+    }
+
+    /// Builds the row index of every argument position that a query binds before.
+    fn index_relations(&mut self) {
+        for atom in self.program.queries.iter().flatten() {
+            let relation = self.links[atom.pattern].relation;
             for (position, argument) in atom.arguments.iter().enumerate() {
-                if matches!(argument, Argument::Bound(_)) {
-                    let objects = narrator.objects.len();
-                    narrator.relations[relation].ensure_index(position, objects);
+                if matches!(argument, QueryArgument::Bound(_)) {
+                    self.relations[relation].ensure_index(position, self.objects.len());
                 }
             }
         }
-        narrator
     }
 
-    /// Whether everything a text looks at never changes.
+    /// Returns whether everything that a text reads never changes.
     pub(crate) fn is_fixed(&self, pieces: &[Piece]) -> bool {
         let program = &*self.program;
         program
@@ -148,38 +155,38 @@ impl Narrator {
             })
     }
 
-    /// Appends a text, with the given objects bound to the first places of the frame. `work` counts what it takes.
-    pub(crate) fn tell(
+    /// Appends a text. The objects of `frame` are bound to the first places. `work` counts the
+    /// facts and pieces visited.
+    pub(crate) fn render(
         &self,
-        told: Told<'_>,
+        facts: TextFacts<'_>,
         pieces: &[Piece],
         frame: Vec<u16>,
         text: &mut String,
         work: &mut u32,
     ) -> Result<(), String> {
-        let mut telling = Telling {
-            narrator: self,
-            told,
+        let mut rendering = Rendering {
+            renderer: self,
+            facts,
             frame,
             answers: Vec::new(),
             work,
             text,
         };
-        telling.tell(pieces)
+        rendering.render(pieces)
     }
 }
 
-impl Relation {
-    fn new(table: &super::ground::Table, objects: &[ObjectText]) -> Self {
+impl FactRelation {
+    fn new(table: &FactTable, objects: &[ObjectText]) -> Self {
         let arity = table.arity;
-        let sort_key = |row: &u32| {
+        let mut order: Vec<u32> = (0..table.count() as u32).collect();
+        order.sort_unstable_by_key(|row| {
             table
                 .row(*row as usize)
                 .iter()
                 .fold(0u128, |key, object| key << 16 | u128::from(*object))
-        };
-        let mut order: Vec<u32> = (0..table.count() as u32).collect();
-        order.sort_unstable_by_key(sort_key);
+        });
         let mut relation = Self {
             arity,
             by: (0..arity).map(|_| None).collect(),
@@ -212,44 +219,65 @@ impl Relation {
         relation
     }
 
+    fn row(&self, row: usize) -> &[u16] {
+        &self.args[row * self.arity..(row + 1) * self.arity]
+    }
+
+    /// Builds the row index of a position if there is none.
     fn ensure_index(&mut self, position: usize, objects: usize) {
         if self.by[position].is_some() {
             return;
         }
-        let column = || self.args.iter().skip(position).step_by(self.arity);
         let mut starts = vec![0u32; objects + 1];
-        column().for_each(|object| starts[usize::from(*object) + 1] += 1);
+        for row in 0..self.atoms.len() {
+            starts[usize::from(self.row(row)[position]) + 1] += 1;
+        }
         for object in 0..objects {
             starts[object + 1] += starts[object];
         }
         let mut next = starts.clone();
         let mut rows = vec![0u32; self.atoms.len()];
-        for (row, object) in column().enumerate() {
-            let place = &mut next[usize::from(*object)];
+        for row in 0..self.atoms.len() {
+            let place = &mut next[usize::from(self.row(row)[position])];
             rows[*place as usize] = row as u32;
             *place += 1;
         }
-        self.by[position] = Some((starts, rows));
+        self.by[position] = Some(RowIndex { starts, rows });
     }
 }
 
-impl<'a> Telling<'a> {
-    fn tell(&mut self, pieces: &[Piece]) -> Result<(), String> {
+impl RowIndex {
+    fn rows_of(&self, object: usize) -> &[u32] {
+        &self.rows[self.starts[object] as usize..self.starts[object + 1] as usize]
+    }
+}
+
+/// One text under construction.
+struct Rendering<'a> {
+    renderer: &'a TextRenderer,
+    facts: TextFacts<'a>,
+    frame: Vec<u16>,
+    /// The new places of every answer of the open queries, end to end.
+    answers: Vec<u16>,
+    work: &'a mut u32,
+    text: &'a mut String,
+}
+
+/// The rows that can match a query atom.
+#[derive(Clone, Copy)]
+enum MatchingRows<'a> {
+    None,
+    All(usize),
+    Listed(&'a [u32]),
+}
+
+impl<'a> Rendering<'a> {
+    fn render(&mut self, pieces: &[Piece]) -> Result<(), String> {
         for piece in pieces {
             self.spend(1)?;
             match piece {
                 Piece::Text(text) => self.text.push_str(text),
-                Piece::Show(place, attribute) => {
-                    let object = &self.narrator.objects
-                        [usize::from(self.frame[usize::from(*place)] & !FOREIGN)];
-                    self.text.push_str(match attribute {
-                        Attribute::Name => &object.name,
-                        Attribute::Id => &object.id,
-                        Attribute::Type => {
-                            &self.narrator.domain.types.names[usize::from(object.type_id)]
-                        }
-                    });
-                }
+                Piece::Show(place, attribute) => self.show(*place, *attribute),
                 Piece::Call(procedure) => self.call(*procedure)?,
                 Piece::Each {
                     pieces,
@@ -268,34 +296,46 @@ impl<'a> Telling<'a> {
         *self.work = self.work.saturating_add(work as u32);
         if *self.work > WORK_LIMIT {
             return Err(format!(
-                "the text takes more than {WORK_LIMIT} facts and pieces"
+                "the text needs more than {WORK_LIMIT} facts and pieces"
             ));
         }
         Ok(())
     }
 
+    fn show(&mut self, place: FramePlace, attribute: ObjectAttribute) {
+        let object = self.frame[usize::from(place)] & !FOREIGN;
+        let object = &self.renderer.objects[usize::from(object)];
+        self.text.push_str(match attribute {
+            ObjectAttribute::Name => &object.name,
+            ObjectAttribute::Id => &object.id,
+            ObjectAttribute::Type => &self.renderer.domain.types.names[usize::from(object.type_id)],
+        });
+    }
+
     fn call(&mut self, procedure: usize) -> Result<(), String> {
-        let program: &'a Program = &self.narrator.program;
+        let program: &'a Program = &self.renderer.program;
         let procedure = &program.procedures[procedure];
         for rule in &procedure.rules {
             let applies = match rule.condition {
                 None => true,
-                Some(query) => {
-                    let places = self.frame.len();
-                    let mut found = false;
-                    self.solve(&program.queries[query], &mut |_| {
-                        found = true;
-                        false
-                    })?;
-                    self.frame.truncate(places);
-                    found
-                }
+                Some(query) => self.has_answer(&program.queries[query])?,
             };
             if applies {
-                return self.tell(&rule.pieces);
+                return self.render(&rule.pieces);
             }
         }
         Err(format!("no rule of #{}# applies", procedure.symbol))
+    }
+
+    fn has_answer(&mut self, query: &'a [QueryAtom]) -> Result<bool, String> {
+        let places = self.frame.len();
+        let mut found = false;
+        self.solve(query, &mut |_| {
+            found = true;
+            false
+        })?;
+        self.frame.truncate(places);
+        Ok(found)
     }
 
     fn each(
@@ -305,14 +345,14 @@ impl<'a> Telling<'a> {
         list: Option<&ListWords>,
     ) -> Result<(), String> {
         let Some(query) = query else {
-            return self.tell(pieces);
+            return self.render(pieces);
         };
-        let narrator = self.narrator;
+        let renderer = self.renderer;
         let places = self.frame.len();
         let first = self.answers.len();
         let mut answers = std::mem::take(&mut self.answers);
         let mut count = 0;
-        let solved = self.solve(&narrator.program.queries[query], &mut |frame| {
+        let solved = self.solve(&renderer.program.queries[query], &mut |frame| {
             answers.extend_from_slice(&frame[places..]);
             count += 1;
             true
@@ -334,7 +374,7 @@ impl<'a> Telling<'a> {
             let from = first + answer * size;
             self.frame
                 .extend_from_slice(&self.answers[from..from + size]);
-            self.tell(pieces)?;
+            self.render(pieces)?;
             self.frame.truncate(places);
         }
         self.answers.truncate(first);
@@ -345,7 +385,8 @@ impl<'a> Telling<'a> {
         self.call(procedure.ok_or_else(|| format!("unknown symbol #{symbol}#"))?)
     }
 
-    /// Calls `answer` with the frame of every answer, in order, until it says no. Leaves the frame as it was.
+    /// Calls `answer` with the frame of every answer, in order, until it returns `false`. Returns
+    /// whether it always returned `true`, and leaves the frame unchanged.
     fn solve(
         &mut self,
         query: &'a [QueryAtom],
@@ -354,57 +395,30 @@ impl<'a> Telling<'a> {
         let Some((atom, rest)) = query.split_first() else {
             return Ok(answer(&self.frame));
         };
-        let narrator = self.narrator;
-        let link = &narrator.links[atom.pattern];
-        let relation = &narrator.relations[link.relation];
+        let renderer = self.renderer;
+        let link = &renderer.links[atom.pattern];
+        let relation = &renderer.relations[link.relation];
         let places = self.frame.len();
-        // The shortest list of rows: of one of the bound arguments, or all.
-        let mut shortest: Option<&[u32]> = None;
-        for (position, argument) in atom.arguments.iter().enumerate() {
-            if let (Argument::Bound(place), Some((starts, rows))) =
-                (argument, &relation.by[position])
-                && usize::from(*place) < places
-            {
-                let object = usize::from(self.frame[usize::from(*place)]);
-                if object >= usize::from(FOREIGN) {
-                    return Ok(true);
-                }
-                let rows = &rows[starts[object] as usize..starts[object + 1] as usize];
-                if shortest.is_none_or(|best| rows.len() < best.len()) {
-                    shortest = Some(rows);
-                }
-            }
-        }
-        let count = shortest.map_or(relation.atoms.len(), <[u32]>::len);
+        let rows = self.matching_rows(atom, relation);
+        let count = match rows {
+            MatchingRows::None => return Ok(true),
+            MatchingRows::All(count) => count,
+            MatchingRows::Listed(rows) => rows.len(),
+        };
         for visit in &link.visits {
             self.spend(count)?;
             for index in 0..count {
-                let row = shortest.map_or(index, |rows| rows[index] as usize);
+                let row = match rows {
+                    MatchingRows::Listed(rows) => rows[index] as usize,
+                    _ => index,
+                };
                 if *visit != ANY && relation.signature[row] != *visit {
                     continue;
                 }
-                let holds = match (relation.atoms[row], link.negated) {
-                    (STATIC, negated) => !negated,
-                    (atom, false) => bit(self.told.holds, atom),
-                    (atom, true) => bit(self.told.made_false, atom),
-                };
-                if !holds {
+                if !self.facts.contains(relation.atoms[row], link.negated) {
                     continue;
                 }
-                let args = &relation.args[row * relation.arity..(row + 1) * relation.arity];
-                let fits =
-                    atom.arguments
-                        .iter()
-                        .zip(args)
-                        .all(|(argument, object)| match argument {
-                            Argument::Bound(place) => self.frame[usize::from(*place)] == *object,
-                            Argument::New(_) => {
-                                let fresh = !self.frame.contains(object);
-                                self.frame.push(*object);
-                                fresh
-                            }
-                        });
-                let go_on = !fits || self.solve(rest, answer)?;
+                let go_on = !self.bind(atom, relation.row(row)) || self.solve(rest, answer)?;
                 self.frame.truncate(places);
                 if !go_on {
                     return Ok(false);
@@ -412,5 +426,58 @@ impl<'a> Telling<'a> {
             }
         }
         Ok(true)
+    }
+
+    /// Returns the shortest list of rows that agree with a bound argument, or all rows.
+    fn matching_rows(&self, atom: &QueryAtom, relation: &'a FactRelation) -> MatchingRows<'a> {
+        let mut shortest: Option<&[u32]> = None;
+        for (position, argument) in atom.arguments.iter().enumerate() {
+            let (QueryArgument::Bound(place), Some(index)) = (argument, &relation.by[position])
+            else {
+                continue;
+            };
+            // If the same atom binds the place, there is no object yet.
+            let Some(object) = self.frame.get(usize::from(*place)) else {
+                continue;
+            };
+            if *object >= FOREIGN {
+                return MatchingRows::None;
+            }
+            let rows = index.rows_of(usize::from(*object));
+            if shortest.is_none_or(|best| rows.len() < best.len()) {
+                shortest = Some(rows);
+            }
+        }
+        shortest.map_or(
+            MatchingRows::All(relation.atoms.len()),
+            MatchingRows::Listed,
+        )
+    }
+
+    /// Matches the arguments of an atom against a row, and appends the new objects to the frame.
+    /// Returns `false` if an argument does not match.
+    fn bind(&mut self, atom: &QueryAtom, row: &[u16]) -> bool {
+        atom.arguments
+            .iter()
+            .zip(row)
+            .all(|(argument, object)| match argument {
+                QueryArgument::Bound(place) => self.frame[usize::from(*place)] == *object,
+                QueryArgument::New(_) => {
+                    let is_new = !self.frame.contains(object);
+                    self.frame.push(*object);
+                    is_new
+                }
+            })
+    }
+}
+
+impl TextFacts<'_> {
+    /// Returns whether a fact is true, or, if `negated`, whether an effect made it false.
+    fn contains(self, atom: u32, negated: bool) -> bool {
+        match (atom, negated) {
+            (STATIC, negated) => !negated,
+            (atom, false) => bit(self.holds, atom),
+            (atom, true) => bit(self.made_false, atom),
+        }
     }
 }

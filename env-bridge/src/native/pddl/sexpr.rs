@@ -1,47 +1,50 @@
-//! S-expressions: words and lists in parentheses, with their places. Knows nothing of what the words mean.
+//! S-expressions: words and lists in parentheses, with the byte where each starts.
 //!
-//! As the planner's reader does: everything is lower-case (the caller lowers the text first), `;` starts a comment,
-//! `?` always starts a new word, and outside comments only ASCII is allowed.
+//! The rules are those of the planner's reader: everything is lower-case (the caller converts the
+//! text first), `;` starts a comment, `?` always starts a new word, and a character outside a
+//! comment must be ASCII.
 
 use crate::error::Fault;
 
-/// Lists may be nested this deep. The deepest official game needs 12.
+/// The largest nesting depth of lists. The deepest official game needs 12.
 pub(crate) const DEPTH_LIMIT: usize = 100;
 
 /// A word or a list, and the byte where it starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Node<'a> {
+pub(crate) struct Sexpr<'a> {
     pub(crate) at: usize,
-    pub(crate) kind: Kind<'a>,
+    pub(crate) kind: SexprKind<'a>,
 }
 
-/// What a [`Node`] is.
+/// What a [`Sexpr`] is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Kind<'a> {
+pub(crate) enum SexprKind<'a> {
     Word(&'a str),
-    List(Vec<Node<'a>>),
+    List(Vec<Sexpr<'a>>),
 }
 
-impl<'a> Node<'a> {
+impl<'a> Sexpr<'a> {
+    /// Returns the word, or a fault if this is a list.
     pub(crate) fn word(&self) -> Result<&'a str, Fault> {
         match &self.kind {
-            Kind::Word(word) => Ok(word),
-            Kind::List(_) => Err(Fault::new(self.at, "expected a word, found a list")),
+            SexprKind::Word(word) => Ok(word),
+            SexprKind::List(_) => Err(Fault::new(self.at, "expected a word, found a list")),
         }
     }
 
-    pub(crate) fn list(&self) -> Result<&[Node<'a>], Fault> {
+    /// Returns the items of the list, or a fault if this is a word.
+    pub(crate) fn list(&self) -> Result<&[Sexpr<'a>], Fault> {
         match &self.kind {
-            Kind::List(items) => Ok(items),
-            Kind::Word(word) => Err(Fault::new(
+            SexprKind::List(items) => Ok(items),
+            SexprKind::Word(word) => Err(Fault::new(
                 self.at,
                 format!("expected a list, found {word:?}"),
             )),
         }
     }
 
-    /// The first word of a list and what follows it.
-    pub(crate) fn headed(&self) -> Result<(&'a str, &[Node<'a>]), Fault> {
+    /// Returns the first word of a list and the items after it.
+    pub(crate) fn headed(&self) -> Result<(&'a str, &[Sexpr<'a>]), Fault> {
         let items = self.list()?;
         let (head, rest) = items
             .split_first()
@@ -50,11 +53,11 @@ impl<'a> Node<'a> {
     }
 }
 
-/// Parses one list that fills the whole of a lower-case text.
-pub(crate) fn parse(text: &str) -> Result<Node<'_>, Fault> {
+/// Parses a lower-case text that consists of one list.
+pub(crate) fn parse(text: &str) -> Result<Sexpr<'_>, Fault> {
     let bytes = text.as_bytes();
-    let mut open: Vec<(usize, Vec<Node<'_>>)> = Vec::new();
-    let mut done: Option<Node<'_>> = None;
+    let mut open: Vec<(usize, Vec<Sexpr<'_>>)> = Vec::new();
+    let mut done: Option<Sexpr<'_>> = None;
     let mut at = 0;
     while at < bytes.len() {
         let start = at;
@@ -91,9 +94,9 @@ pub(crate) fn parse(text: &str) -> Result<Node<'_>, Fault> {
                 let (from, items) = open
                     .pop()
                     .ok_or_else(|| Fault::new(start, "unexpected ')'"))?;
-                let node = Node {
+                let node = Sexpr {
                     at: from,
-                    kind: Kind::List(items),
+                    kind: SexprKind::List(items),
                 };
                 match open.last_mut() {
                     Some((_, outer)) => outer.push(node),
@@ -112,9 +115,9 @@ pub(crate) fn parse(text: &str) -> Result<Node<'_>, Fault> {
                         "non-ASCII character outside a comment",
                     ));
                 }
-                let word = Node {
+                let word = Sexpr {
                     at: start,
-                    kind: Kind::Word(&text[start..at]),
+                    kind: SexprKind::Word(&text[start..at]),
                 };
                 match open.last_mut() {
                     Some((_, outer)) => outer.push(word),
@@ -143,23 +146,23 @@ fn is_blank(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    fn show(node: &Node<'_>) -> String {
+    fn show(node: &Sexpr<'_>) -> String {
         match &node.kind {
-            Kind::Word(word) => (*word).to_owned(),
-            Kind::List(items) => {
+            SexprKind::Word(word) => (*word).to_owned(),
+            SexprKind::List(items) => {
                 format!("[{}]", items.iter().map(show).collect::<Vec<_>>().join(" "))
             }
         }
     }
 
     #[test]
-    fn comments_vanish_and_question_marks_split_words() {
+    fn comments_are_removed_and_question_marks_split_words() {
         let node = parse("(a ; (b\n (c?d ?e)(f))").expect("parses");
         assert_eq!(show(&node), "[a [c ?d ?e] [f]]");
     }
 
     #[test]
-    fn faults_say_where() {
+    fn faults_contain_the_place() {
         for (text, at, reason) in [
             ("", 0, "expected '(', found nothing"),
             ("a", 0, "expected '(', found \"a\""),
@@ -173,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mountain_of_parentheses_is_refused_without_recursion() {
+    fn deep_nesting_is_refused_without_recursion() {
         let fault = parse(&"(".repeat(1_000_000)).expect_err("too deep");
         assert_eq!(
             fault,

@@ -1,4 +1,5 @@
-//! Small games with what the official ones leave untouched, against what the Python stack said in them.
+//! Small games with features that the official games do not use, compared with recorded play of the
+//! Python stack.
 
 use env_bridge::replay::{ReplayError, replay};
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ fn recorded() -> PathBuf {
 }
 
 #[test]
-fn what_the_official_games_leave_untouched_is_repeated_to_the_byte() {
+fn games_with_unusual_features_are_repeated_byte_for_byte() {
     let report = replay(&recorded().join("walks.jsonl"), &recorded()).expect("replays");
     assert_eq!(report.first, None);
     assert_eq!(
@@ -18,7 +19,7 @@ fn what_the_official_games_leave_untouched_is_repeated_to_the_byte() {
 }
 
 #[test]
-fn a_changed_recording_is_reported_with_its_place() {
+fn a_changed_recording_is_reported_with_its_turn() {
     let text = std::fs::read_to_string(recorded().join("walks.jsonl")).expect("readable");
     let first =
         text.lines()
@@ -47,7 +48,7 @@ fn a_changed_recording_is_reported_with_its_place() {
 }
 
 #[test]
-fn a_missing_game_and_a_damaged_line_are_named() {
+fn a_missing_game_and_a_damaged_line_are_errors_with_their_place() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("walks.jsonl");
     std::fs::write(

@@ -1,36 +1,26 @@
-//! The native world against the real thing: everything the Python stack was recorded to say, and every walkthrough.
-//!
-//! Needs the official games beside the checkout; says so and passes where they are not.
+//! The native world on the official games: the recorded play of the Python stack, and every
+//! walkthrough. The tests are skipped if the games are missing.
 
+use crate::support;
 use env_bridge::NativeWorld;
 use env_bridge::replay::replay;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::io::BufReader;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-fn official_games() -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/alfworld");
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    eprintln!(
-        "skipped: the official games are not at {}",
-        folder.display()
-    );
-    None
-}
-
+/// A game in the archive.
 #[derive(Deserialize)]
-struct Packed {
+struct PackedGame {
     id: String,
     task: String,
     walkthrough: Vec<String>,
     problem: String,
 }
 
+/// The content of a `game.tw-pddl`.
 #[derive(Serialize)]
-struct GameFile<'a> {
+struct WrittenGame<'a> {
     pddl_domain: &'a str,
     grammar: &'a str,
     pddl_problem: &'a str,
@@ -39,8 +29,9 @@ struct GameFile<'a> {
     walkthrough: Option<&'a [String]>,
 }
 
+/// Returns the lines of an xz archive.
 fn unpack(folder: &Path, name: &str) -> Vec<String> {
-    let file = std::fs::File::open(folder.join(name)).expect("the archive is there");
+    let file = std::fs::File::open(folder.join(name)).expect("the archive exists");
     let mut plain = Vec::new();
     lzma_rs::xz_decompress(&mut BufReader::new(file), &mut plain).expect("an xz file");
     String::from_utf8(plain)
@@ -51,24 +42,21 @@ fn unpack(folder: &Path, name: &str) -> Vec<String> {
 }
 
 /// The domain and the grammar of one text version.
-struct Version {
+struct TextFiles {
     domain: String,
     grammar: String,
 }
 
-impl Version {
+impl TextFiles {
     fn read(folder: &Path, version: &str) -> Self {
-        let read = |name: String| {
-            std::fs::read_to_string(folder.join(name)).expect("the version's text is there")
-        };
         Self {
-            domain: read(format!("domain-{version}.pddl")),
-            grammar: read(format!("grammar-{version}.twl2")),
+            domain: read_text(&folder.join(format!("domain-{version}.pddl"))),
+            grammar: read_text(&folder.join(format!("grammar-{version}.twl2"))),
         }
     }
 
-    fn game(&self, packed: &Packed) -> Vec<u8> {
-        let file = GameFile {
+    fn game(&self, packed: &PackedGame) -> Vec<u8> {
+        let file = WrittenGame {
             pddl_domain: &self.domain,
             grammar: &self.grammar.replace("UNKNOWN GOAL.", &packed.task),
             pddl_problem: &packed.problem,
@@ -79,17 +67,23 @@ impl Version {
     }
 }
 
+/// The game of a recorded walk.
+#[derive(Deserialize)]
+struct RecordedWalk {
+    game: String,
+    version: String,
+}
+
+fn read_text(path: &Path) -> String {
+    std::fs::read_to_string(path).expect("the text of the version exists")
+}
+
 #[test]
-fn recorded_play_is_repeated_to_the_byte() {
-    let Some(folder) = official_games() else {
+fn recorded_play_is_repeated_byte_for_byte() {
+    let Some(folder) = support::alfworld() else {
         return;
     };
-    #[derive(Deserialize)]
-    struct Walk {
-        game: String,
-        version: String,
-    }
-    let walks: Vec<Walk> = unpack(&folder, "traces.jsonl.xz")
+    let walks: Vec<RecordedWalk> = unpack(&folder, "traces.jsonl.xz")
         .iter()
         .map(|line| serde_json::from_str(line).expect("a recorded walk"))
         .collect();
@@ -98,9 +92,9 @@ fn recorded_play_is_repeated_to_the_byte() {
         .map(|walk| (walk.game, walk.version))
         .collect();
     let games = tempfile::tempdir().expect("a temporary folder");
-    let versions = ["2.1.1", "2.1.3"].map(|version| (version, Version::read(&folder, version)));
+    let versions = ["2.1.1", "2.1.3"].map(|version| (version, TextFiles::read(&folder, version)));
     for line in unpack(&folder, "games.jsonl.xz") {
-        let packed: Packed = serde_json::from_str(&line).expect("a packed game");
+        let packed: PackedGame = serde_json::from_str(&line).expect("a packed game");
         let name = format!("{}/game.tw-pddl", packed.id);
         for (version, texts) in &versions {
             if wanted.contains(&(name.clone(), (*version).to_owned())) {
@@ -119,18 +113,19 @@ fn recorded_play_is_repeated_to_the_byte() {
     assert_eq!((report.walks, report.commands), (119, 2433));
 }
 
-/// In a debug build every twentieth game is played; in a release build all of them.
+/// Plays every twentieth game in a debug build, and all games in a release build.
 #[test]
 fn every_walkthrough_wins() {
-    let Some(folder) = official_games() else {
+    let Some(folder) = support::alfworld() else {
         return;
     };
-    let texts = Version::read(&folder, "2.1.3");
+    let texts = TextFiles::read(&folder, "2.1.3");
     let world = NativeWorld::new();
     let stride = if cfg!(debug_assertions) { 20 } else { 1 };
-    let (mut played, mut commands) = (0, 0);
+    let mut played = 0;
+    let mut commands = 0;
     for line in unpack(&folder, "games.jsonl.xz").iter().step_by(stride) {
-        let packed: Packed = serde_json::from_str(line).expect("a packed game");
+        let packed: PackedGame = serde_json::from_str(line).expect("a packed game");
         let game = world
             .game_from_bytes(Path::new(&packed.id), &texts.game(&packed))
             .expect("loads");
@@ -155,5 +150,5 @@ fn every_walkthrough_wins() {
         assert!(game.won(&state), "{} is not won", packed.id);
         played += 1;
     }
-    println!("{played} walkthroughs won, {commands} commands (every {stride}. game)");
+    println!("{played} walkthroughs won, {commands} commands (1 of {stride} games)");
 }

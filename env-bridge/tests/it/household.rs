@@ -1,5 +1,5 @@
-//! Games of our own in the native engine: every walkthrough wins, not earlier and not later, and the texts have the
-//! forms of ALFWorld 2.1.3.
+//! Generated games in the native world: every walkthrough wins with its last command, and the texts
+//! have the forms of ALFWorld 2.1.3.
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
@@ -8,14 +8,15 @@ use scenarios::household::{Game, GenerateOptions, Size, games, generate};
 use scenarios::{Environment, Split, Suite, Task, TaskType, World};
 use std::collections::{BTreeMap, BTreeSet};
 
-struct Played {
+/// A generated game and its environment.
+struct OpenGame {
     task: Task,
     game: Game,
     environment: Box<dyn Environment>,
 }
 
-/// Opens every game of a small suite and hands it to `play`.
-fn with_games(size: Size, mut play: impl FnMut(Played)) {
+/// Opens every game of a small suite and calls `play` with it.
+fn with_games(size: Size, mut play: impl FnMut(OpenGame)) {
     let options = GenerateOptions {
         seed: 11,
         size,
@@ -38,7 +39,7 @@ fn with_games(size: Size, mut play: impl FnMut(Played)) {
         let game = by_id.remove(&task.id).unwrap();
         seen.insert((game.task_type, task.split == Split::ValidUnseen));
         let environment = world.open(&task).unwrap();
-        play(Played {
+        play(OpenGame {
             task,
             game,
             environment,
@@ -56,7 +57,7 @@ fn every_walkthrough_wins_with_its_last_command() {
     for size in [Size::Small, Size::Full] {
         with_games(
             size,
-            |Played {
+            |OpenGame {
                  task,
                  game,
                  mut environment,
@@ -90,7 +91,7 @@ fn every_walkthrough_wins_with_its_last_command() {
 fn the_opening_names_the_room_and_the_task() {
     with_games(
         Size::Small,
-        |Played {
+        |OpenGame {
              game,
              mut environment,
              ..
@@ -111,13 +112,14 @@ fn the_opening_names_the_room_and_the_task() {
     );
 }
 
-/// A tour of every receptacle; behind each door, the first thing is taken out, looked at and put back.
+/// Visits every receptacle. If a receptacle has a door, the first object in it is taken, examined
+/// and put back.
 #[test]
-fn every_command_answers_in_its_form() {
+fn every_text_has_the_form_of_its_command() {
     let forms = std::sync::Mutex::new(BTreeMap::<String, usize>::new());
     with_games(
         Size::Small,
-        |Played {
+        |OpenGame {
              mut environment, ..
          }| {
             environment.reset().unwrap();
@@ -141,7 +143,7 @@ fn every_command_answers_in_its_form() {
                     let opening = here.iter().filter(|c| c.starts_with("open "));
                     script.extend(opening.cloned());
                 } else if command.starts_with("open ") {
-                    script.extend(deeds(&mut *environment, &command));
+                    script.extend(door_commands(&mut *environment, &command));
                 }
             }
         },
@@ -158,7 +160,7 @@ fn every_command_answers_in_its_form() {
         "inventory",
         "help",
     ] {
-        assert!(forms.contains_key(verb), "{verb} was never said: {forms:?}");
+        assert!(forms.contains_key(verb), "{verb} was never used: {forms:?}");
     }
 }
 
@@ -175,8 +177,9 @@ fn tour(admissible: &[String]) -> Vec<String> {
     script
 }
 
-/// After a door was opened: take out the first thing, look at it, put it back, shut the door. Last command first.
-fn deeds(environment: &mut dyn Environment, opened: &str) -> Vec<String> {
+/// Returns the commands after a door was opened: take the first object, examine it, put it back,
+/// close the door. The last command is first.
+fn door_commands(environment: &mut dyn Environment, opened: &str) -> Vec<String> {
     let place = opened.strip_prefix("open ").unwrap();
     let mut script = vec![
         format!("close {place}"),
@@ -204,6 +207,7 @@ fn verb(command: &str) -> &str {
     command.split(' ').next().unwrap()
 }
 
+/// Returns whether a text has the form of the command it follows.
 fn has_form(command: &str, text: &str) -> bool {
     let words: Vec<&str> = command.split(' ').collect();
     match words[..] {
@@ -269,13 +273,13 @@ fn is_view(place: &str, text: &str) -> bool {
             .any(|start| text.strip_prefix(start.as_str()).is_some_and(is_list))
 }
 
-/// "nothing." | "a x 1." | "a x 1, and a y 1." | "a x 1, a y 1, and a z 1."
+/// Returns whether a text is one of "nothing.", "a x 1.", "a x 1, and a y 1.", "a x 1, a y 1, and a
+/// z 1.".
 fn is_list(text: &str) -> bool {
     let Some(list) = text.strip_suffix('.') else {
         return false;
     };
     let items: Vec<&str> = list.split(", ").collect();
-    let is_item = |item: &str| matches!(item.split(' ').collect::<Vec<_>>()[..], ["a", _, n] if n.parse::<u32>().is_ok());
     match items[..] {
         ["nothing"] => true,
         [only] => is_item(only),
@@ -286,8 +290,14 @@ fn is_list(text: &str) -> bool {
     }
 }
 
-/// The commands of whoever always takes the one after which least remains.
-fn taken_by_what_remains(environment: &mut dyn Environment) -> Vec<String> {
+fn is_item(text: &str) -> bool {
+    let words: Vec<&str> = text.split(' ').collect();
+    matches!(words[..], ["a", _, number] if number.parse::<u32>().is_ok())
+}
+
+/// Always applies the command with the lowest distance to the goal after it, and returns the
+/// commands.
+fn follow_the_distance(environment: &mut dyn Environment) -> Vec<String> {
     let mut taken = Vec::new();
     while environment.remaining().unwrap() > 0 && taken.len() < 30 {
         let commands = environment.admissible_commands().unwrap();
@@ -303,20 +313,20 @@ fn taken_by_what_remains(environment: &mut dyn Environment) -> Vec<String> {
     taken
 }
 
-/// Whoever follows what remains wins, never later than by the walkthrough; along the walkthrough it is what is left of
-/// it, or one more.
+/// Following the distance wins, and never takes longer than the walkthrough. Along the walkthrough
+/// the distance is at most one more than the number of commands left.
 #[test]
-fn what_remains_leads_to_the_goal() {
+fn the_distance_leads_to_the_goal() {
     let mut exact = 0;
     with_games(
         Size::Small,
-        |Played {
+        |OpenGame {
              task,
              game,
              mut environment,
          }| {
             environment.reset().unwrap();
-            let commands = taken_by_what_remains(&mut *environment);
+            let commands = follow_the_distance(&mut *environment);
             assert_eq!(
                 environment.remaining(),
                 Some(0),
@@ -330,10 +340,8 @@ fn what_remains_leads_to_the_goal() {
             );
             environment.reset().unwrap();
             for (done, command) in game.walkthrough.iter().enumerate() {
-                let (left, remaining) = (
-                    game.walkthrough.len() - done,
-                    environment.remaining().unwrap(),
-                );
+                let left = game.walkthrough.len() - done;
+                let remaining = environment.remaining().unwrap();
                 assert!(
                     (1..=left + 1).contains(&remaining),
                     "{}: {remaining} remain before {command}, not {left}",

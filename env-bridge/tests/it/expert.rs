@@ -1,30 +1,32 @@
-//! The expert on the real `ALFWorld` validation games, played by the native world. Skips, and says so, where the games
-//! are not there: `../shared/alfworld` beside the repository, and a `python3` to expand them.
+//! The expert on the real `ALFWorld` validation games, played by the native world. The tests are
+//! skipped if the games or `python3` are missing.
 
+use crate::support;
 use env_bridge::NativeWorld;
 use scenarios::expert::Expert;
 use scenarios::{EnvironmentError, Split, Task, TaskType, World};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 const TURN_LIMIT: usize = 50;
 
 #[test]
-fn the_expert_wins_the_validation_games_of_the_newer_texts() {
+fn the_expert_wins_the_validation_games_of_text_version_2_1_3() {
     wins_on_both_splits("2.1.3");
 }
 
 #[test]
-fn the_expert_wins_the_validation_games_of_the_older_texts() {
+fn the_expert_wins_the_validation_games_of_text_version_2_1_1() {
     wins_on_both_splits("2.1.1");
 }
 
 fn wins_on_both_splits(version: &str) {
+    let Some(alfworld) = support::alfworld() else {
+        return;
+    };
     let folder = tempfile::tempdir().expect("a folder for the games");
     for (split, games) in [(Split::ValidSeen, 140), (Split::ValidUnseen, 134)] {
-        if !expand(folder.path(), version, split) {
-            eprintln!("skipped: no ALFWorld games in ../shared/alfworld, or no python3");
+        if !support::expand_games(&alfworld, folder.path(), version, split) {
             return;
         }
         let tasks = tasks(&folder.path().join(split.name()), split);
@@ -34,7 +36,7 @@ fn wins_on_both_splits(version: &str) {
             .map(|task| {
                 (
                     task.task_type,
-                    turns_to_win(task).expect("the world plays its games"),
+                    turns_to_win(task).expect("the world plays its own games"),
                 )
             })
             .collect();
@@ -47,34 +49,22 @@ fn wins_on_both_splits(version: &str) {
     }
 }
 
-/// Writes the games of a split under `folder`; false where that cannot be done.
-fn expand(folder: &Path, version: &str, split: Split) -> bool {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/alfworld/expand.py");
-    let arguments = ["--version", version, "--split", split.name()];
-    script.exists()
-        && Command::new("python3")
-            .arg(script)
-            .arg(folder)
-            .args(arguments)
-            .output()
-            .is_ok_and(|output| output.status.success())
-}
-
-/// The games under a split's folder, `TASK/TRIAL/game.tw-pddl`.
+/// Returns the games in a split's folder, `TASK/TRIAL/game.tw-pddl`.
 fn tasks(folder: &Path, split: Split) -> Vec<Task> {
     let trials = children(folder)
         .into_iter()
         .flat_map(|task| children(&task));
-    let task = |trial: PathBuf| Task {
-        id: trial.display().to_string(),
-        split,
-        task_type: TaskType::ALL
-            .into_iter()
-            .find(|kind| trial.to_string_lossy().contains(kind.name())),
-        path: trial.join("game.tw-pddl"),
-        hash: String::new(),
-    };
-    trials.map(task).collect()
+    trials
+        .map(|trial| Task {
+            id: trial.display().to_string(),
+            split,
+            task_type: TaskType::ALL
+                .into_iter()
+                .find(|kind| trial.to_string_lossy().contains(kind.name())),
+            path: trial.join("game.tw-pddl"),
+            hash: String::new(),
+        })
+        .collect()
 }
 
 fn children(folder: &Path) -> Vec<PathBuf> {
@@ -86,7 +76,7 @@ fn children(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// How many commands the expert needed; `None` when it did not win within the limit.
+/// Returns the number of commands the expert needed, or `None` if it did not win within the limit.
 fn turns_to_win(task: &Task) -> Result<Option<usize>, EnvironmentError> {
     let mut game = NativeWorld::default().open(task)?;
     let mut expert = Expert::new(0);
@@ -100,7 +90,8 @@ fn turns_to_win(task: &Task) -> Result<Option<usize>, EnvironmentError> {
     Ok(None)
 }
 
-/// A line for each kind of task: games, wins within 30, 40 and 50 turns, mean turns of the won ones.
+/// Prints a line for each task type: games, wins within 30, 40 and 50 turns, and the total turns of
+/// the won games.
 fn report(version: &str, split: Split, turns: &[(Option<TaskType>, Option<usize>)]) {
     let mut kinds: BTreeMap<&str, Vec<Option<usize>>> = BTreeMap::new();
     for (kind, turns) in turns {
@@ -111,21 +102,22 @@ fn report(version: &str, split: Split, turns: &[(Option<TaskType>, Option<usize>
         kinds.entry("total").or_default().push(*turns);
     }
     for (kind, turns) in kinds {
-        let within = |limit: usize| {
-            turns
-                .iter()
-                .flatten()
-                .filter(|&&turn| turn <= limit)
-                .count()
-        };
         let sum: usize = turns.iter().flatten().sum();
         println!(
             "{version} {split} {kind:8} {:4} games, won within 30 {}, 40 {}, 50 {}; {} turns in all",
             turns.len(),
-            within(30),
-            within(40),
-            within(50),
+            wins_within(30, &turns),
+            wins_within(40, &turns),
+            wins_within(50, &turns),
             sum
         );
     }
+}
+
+fn wins_within(limit: usize, turns: &[Option<usize>]) -> usize {
+    turns
+        .iter()
+        .flatten()
+        .filter(|turn| **turn <= limit)
+        .count()
 }

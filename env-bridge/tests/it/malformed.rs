@@ -1,4 +1,5 @@
-//! Damaged games: an error that names the file, the place and the reason; never a panic, a hang or a deep stack.
+//! Damaged games: loading returns an error with the file, the place and the reason. It never
+//! panics, hangs or overflows the stack.
 
 use env_bridge::{NativeEnvironment, NativeWorld};
 use proptest::prelude::*;
@@ -9,7 +10,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 static LAMP: LazyLock<Value> = LazyLock::new(|| {
-    let text = include_str!("recorded/textworld-1.7.0/lamp/game.tw-pddl");
+    let text = include_str!("../recorded/textworld-1.7.0/lamp/game.tw-pddl");
     serde_json::from_str(text).expect("the lamp game is JSON")
 });
 
@@ -22,8 +23,8 @@ fn lamp_with(key: &str, from: &str, to: &str) -> Vec<u8> {
     game.to_string().into_bytes()
 }
 
-/// What loading says; `None` when it loads.
-fn complaint(bytes: &[u8]) -> Option<String> {
+/// Returns the error of loading, or `None` if the game loads.
+fn load_error(bytes: &[u8]) -> Option<String> {
     NativeWorld::new()
         .game_from_bytes(Path::new("some/game.tw-pddl"), bytes)
         .err()
@@ -31,7 +32,7 @@ fn complaint(bytes: &[u8]) -> Option<String> {
 }
 
 #[test]
-fn each_fault_names_its_file_its_place_and_its_reason() {
+fn each_fault_contains_its_file_its_place_and_its_reason() {
     let rows: &[(&str, &str, &str, &str)] = &[
         (
             "pddl_domain",
@@ -139,7 +140,7 @@ fn each_fault_names_its_file_its_place_and_its_reason() {
             "pddl_problem",
             "(hot ?f) (in ?f ?p)",
             "(= ?f ?f)",
-            "pddl_problem, line 5, column 9: the goal holds whatever is done",
+            "pddl_problem, line 5, column 9: the goal always holds",
         ),
         (
             "pddl_problem",
@@ -235,7 +236,7 @@ fn each_fault_names_its_file_its_place_and_its_reason() {
             "grammar",
             "\"press {x}\"",
             "\"press [{y.name | lit(y:thing)}]\"",
-            "the template of action \"press\" looks at facts that change",
+            "the template of action \"press\" depends on facts that change",
         ),
         (
             "grammar",
@@ -246,20 +247,20 @@ fn each_fault_names_its_file_its_place_and_its_reason() {
     ];
     let mut wrong = Vec::new();
     for (key, from, to, expected) in rows {
-        let said =
-            complaint(&lamp_with(key, from, to)).unwrap_or_else(|| "nothing, it loads".to_owned());
-        let placed = said.starts_with("some/game.tw-pddl: ")
-            && said.contains(", line ")
-            && said.contains(", column ");
-        if !(placed && said.contains(key) && said.contains(expected)) {
-            wrong.push(format!("said     {said}\nexpected {expected}\n"));
+        let error =
+            load_error(&lamp_with(key, from, to)).unwrap_or_else(|| "none, it loads".to_owned());
+        let has_place = error.starts_with("some/game.tw-pddl: ")
+            && error.contains(", line ")
+            && error.contains(", column ");
+        if !(has_place && error.contains(key) && error.contains(expected)) {
+            wrong.push(format!("error    {error}\nexpected {expected}\n"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
-fn json_faults_have_line_and_column() {
+fn json_faults_contain_line_and_column() {
     for (bytes, expected) in [
         ("", "EOF while parsing a value at line 1 column 0"),
         (
@@ -273,17 +274,17 @@ fn json_faults_have_line_and_column() {
         ("[]", "invalid length 0"),
         ("{\"pddl_domain\": \"\\ud800\"}", "at line 1 column"),
     ] {
-        let said = complaint(bytes.as_bytes()).expect("an error");
+        let error = load_error(bytes.as_bytes()).expect("an error");
         assert!(
-            said.contains("some/game.tw-pddl: ") && said.contains(expected),
-            "{said}"
+            error.contains("some/game.tw-pddl: ") && error.contains(expected),
+            "{error}"
         );
     }
-    assert!(complaint(b"\xff\xfe").is_some());
+    assert!(load_error(b"\xff\xfe").is_some());
 }
 
 #[test]
-fn a_missing_file_is_named_at_the_door() {
+fn a_missing_file_is_named_in_the_error_of_the_world() {
     let task = Task {
         id: "gone".to_owned(),
         split: Split::Train,
@@ -317,7 +318,7 @@ fn wide_game(objects: usize, parameters: usize) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The lamp game with a grammar of a chain of symbols, each calling the next twice.
+/// The lamp game with a chain of symbols in its grammar. Each calls the next twice.
 fn doubling(depth: usize, text: &str) -> Vec<u8> {
     let mut rules: Vec<String> = (0..depth)
         .map(|n| format!("\"s{n}\": [{{\"rhs\": \"#s{0}##s{0}#\"}}]", n + 1))
@@ -332,7 +333,7 @@ fn doubling(depth: usize, text: &str) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_too_much_is_refused_in_good_time() {
+fn a_game_that_exceeds_a_limit_is_refused_quickly() {
     let deep_condition = format!("{}(lit ?x){}", "(not ".repeat(50_000), ")".repeat(50_000));
     let choices = "(or (lit ?x) (lamp ?x)) ".repeat(40);
     let rows: Vec<(&str, Vec<u8>, &str)> = vec![
@@ -348,7 +349,7 @@ fn what_is_too_much_is_refused_in_good_time() {
         (
             "choices",
             lamp_with("pddl_domain", "(lamp ?x) (at", &format!("{choices} (at")),
-            "unfolds into more than 512 alternatives",
+            "expands into more than 512 alternatives",
         ),
         (
             "conditions",
@@ -363,7 +364,7 @@ fn what_is_too_much_is_refused_in_good_time() {
         (
             "groundings",
             wide_game(1000, 3),
-            "grounding takes more than 30000000 looks at facts",
+            "grounding visits more than 30000000 facts and conditions",
         ),
         (
             "operators",
@@ -391,23 +392,23 @@ fn what_is_too_much_is_refused_in_good_time() {
     ];
     for (name, bytes, expected) in rows {
         let start = Instant::now();
-        let said = complaint(&bytes).unwrap_or_else(|| panic!("{name} loads"));
+        let error = load_error(&bytes).unwrap_or_else(|| panic!("{name} loads"));
         assert!(
-            said.contains(expected),
+            error.contains(expected),
             "{name}: {}",
-            said.chars().take(300).collect::<String>()
+            error.chars().take(300).collect::<String>()
         );
         let limit = Duration::from_secs(if cfg!(debug_assertions) { 60 } else { 6 });
         assert!(start.elapsed() < limit, "{name} took {:?}", start.elapsed());
     }
 }
 
-/// Games of other kinds have no PDDL; the world says who plays them.
+/// If a file is not a PDDL game, the error names a world that can play it.
 #[test]
 fn a_game_of_another_kind_is_refused_with_a_way_to_play_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let python = "\nhint: only .tw-pddl games play natively; play this one with --world python";
-    let nobody =
+    let no_world =
         "\nhint: only .tw-pddl games play natively, and TextWorld 1.7 no longer plays Glulx";
     let large = vec![8; env_bridge::native::FILE_LIMIT + 1];
     for (name, bytes, reason, hint) in [
@@ -439,7 +440,7 @@ fn a_game_of_another_kind_is_refused_with_a_way_to_play_it() {
             "coin.ulx",
             b"Glul",
             "expected value at line 1 column 1",
-            nobody,
+            no_world,
         ),
         (
             "torn.tw-pddl",
@@ -485,9 +486,9 @@ fn a_game_of_another_kind_is_refused_with_a_way_to_play_it() {
     assert!(!error.to_string().contains("hint"), "{error}");
 }
 
-/// A text that would never end loads, and then fails when it is told.
+/// A text that is too long loads, and rendering it returns an error.
 #[test]
-fn a_text_without_end_is_an_error_of_the_world() {
+fn rendering_a_text_that_is_too_long_is_an_error_of_the_world() {
     for text in ["x", ""] {
         let game = NativeWorld::new()
             .game_from_bytes(Path::new("doubling"), &doubling(90, text))
@@ -502,8 +503,8 @@ fn a_text_without_end_is_an_error_of_the_world() {
     }
 }
 
-/// Loads, and if it loads plays a little.
-fn survive(bytes: &[u8]) {
+/// Loads a game, and plays some commands if it loads.
+fn load_and_play(bytes: &[u8]) {
     let Ok(game) = NativeWorld::new().game_from_bytes(Path::new("mutant"), bytes) else {
         return;
     };
@@ -518,7 +519,7 @@ fn survive(bytes: &[u8]) {
     }
 }
 
-/// One change to a text: at a place, some bytes away, a fragment in.
+/// Changes a text: removes some bytes at a place and inserts a fragment.
 fn mutate(text: &str, place: usize, removed: usize, inserted: &str) -> String {
     let mut cut = place % (text.len() + 1);
     while !text.is_char_boundary(cut) {
@@ -590,7 +591,7 @@ proptest! {
             text = mutate(&text, place, removed, inserted);
         }
         value[key] = json!(text);
-        survive(value.to_string().as_bytes());
+        load_and_play(value.to_string().as_bytes());
     }
 
     #[test]
@@ -603,6 +604,6 @@ proptest! {
         if cut % 3 == 0 {
             bytes.truncate(cut / 3 % bytes.len());
         }
-        survive(&bytes);
+        load_and_play(&bytes);
     }
 }

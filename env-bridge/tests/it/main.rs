@@ -1,0 +1,13 @@
+//! Integration tests of the env-bridge crate.
+
+mod diff;
+mod expert;
+mod household;
+mod kitchen;
+mod malformed;
+mod native_states;
+mod native_texts;
+mod official_games;
+mod recorded_play;
+mod support;
+mod translate;

@@ -280,7 +280,7 @@ impl<R> GgufFile<R> {
         Ok(flag.unwrap_or(default))
     }
 
-    /// The token that the flag `key` asks for; an error if the file does not name it.
+    /// The token that the flag `key` requires; an error if the file does not name it.
     fn frame_token<'a>(
         &self,
         key: &str,

@@ -133,7 +133,7 @@ impl<'b> BudgetedText<'b> {
     }
 }
 
-/// What stands after the opening bracket, between items and before the closing bracket.
+/// The texts after the opening bracket, between items and before the closing bracket.
 fn json_frame(value: &Value, indent: Option<usize>, depth: usize) -> [String; 3] {
     let open = line_break(indent, depth + 1);
     let comma = if indent.is_some() {

@@ -39,10 +39,10 @@ impl FuzzReader {
     /// Number of inputs of an ordinary test run: about two seconds in a debug build.
     pub(crate) fn inputs(self) -> u64 {
         match self {
-            Self::Safetensors => 600,
-            Self::Gguf => 600,
-            Self::Config => 600,
-            Self::Tokenizer => 600,
+            Self::Safetensors => 1000,
+            Self::Gguf => 700,
+            Self::Config => 1000,
+            Self::Tokenizer => 200,
         }
     }
 

@@ -1,6 +1,7 @@
-//! Chat templates render as transformers renders them, byte for byte; those that fit have frames; none can hang.
+//! Chat templates render as transformers renders them, byte for byte. If a template fits an episode,
+//! it has frames. No template can hang or fill memory.
 //!
-//! `golden/chat_templates.json` is what `oracle/chat_templates.py` printed.
+//! `golden/chat_templates.json` is the output of `oracle/chat_templates.py`.
 
 use agent::AgentError;
 use agent::text::template::{ChatTemplate, Message, Role, SpecialTokens, TurnFrames};
@@ -9,7 +10,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 #[derive(Deserialize)]
-struct Golden {
+struct GoldenTemplates {
     conversations: BTreeMap<String, Vec<GoldenMessage>>,
     templates: Vec<GoldenTemplate>,
 }
@@ -26,19 +27,19 @@ struct GoldenTemplate {
     source: String,
     bos: Option<String>,
     eos: Option<String>,
-    cases: Vec<Case>,
+    cases: Vec<GoldenRendering>,
 }
 
 #[derive(Deserialize)]
-struct Case {
+struct GoldenRendering {
     conversation: String,
     add_generation_prompt: bool,
     text: Option<String>,
     error: Option<String>,
 }
 
-fn golden() -> Golden {
-    serde_json::from_str(include_str!("golden/chat_templates.json"))
+fn golden() -> GoldenTemplates {
+    serde_json::from_str(include_str!("../golden/chat_templates.json"))
         .expect("the tests' own data fit")
 }
 
@@ -62,14 +63,17 @@ impl GoldenTemplate {
     }
 }
 
-fn messages(told: &[GoldenMessage]) -> Vec<Message> {
-    let role = |name: &str| match name {
-        "system" => Role::System,
-        "user" => Role::User,
-        _ => Role::Assistant,
-    };
-    told.iter()
-        .map(|message| Message::new(role(&message.role), message.content.clone()))
+fn messages(recorded: &[GoldenMessage]) -> Vec<Message> {
+    recorded
+        .iter()
+        .map(|message| {
+            let role = match message.role.as_str() {
+                "system" => Role::System,
+                "user" => Role::User,
+                _ => Role::Assistant,
+            };
+            Message::new(role, message.content.clone())
+        })
         .collect()
 }
 
@@ -77,12 +81,12 @@ fn messages(told: &[GoldenMessage]) -> Vec<Message> {
 fn templates_render_as_transformers_renders_them() {
     let golden = golden();
     let (mut texts, mut raised) = (0, 0);
-    for told in &golden.templates {
-        let template = told.opened();
-        for case in &told.cases {
+    for recorded in &golden.templates {
+        let template = recorded.opened();
+        for case in &recorded.cases {
             let place = format!(
                 "{}, {}, {}",
-                told.name, case.conversation, case.add_generation_prompt
+                recorded.name, case.conversation, case.add_generation_prompt
             );
             let rendered = template.render(
                 &messages(&golden.conversations[&case.conversation]),
@@ -128,7 +132,7 @@ fn unfit(name: &str, system: Option<&str>) -> String {
 }
 
 #[test]
-fn the_stated_chatml_is_what_its_template_says() {
+fn the_frames_of_chatml_are_those_of_its_template() {
     for system in [None, Some("Be brief.")] {
         assert_eq!(
             TurnFrames::derive(&ChatTemplate::chatml(), system).unwrap(),
@@ -162,7 +166,7 @@ fn a_default_system_prompt_belongs_to_the_opening() {
 }
 
 #[test]
-fn llama_2_keeps_its_blanks_outside_of_completions() {
+fn the_blanks_of_llama_2_are_outside_of_completions() {
     let expected = TurnFrames {
         opening: "<s>[INST] ".into(),
         generation_prompt: " [/INST]".into(),
@@ -251,14 +255,11 @@ fn a_template_that_drops_reasoning_has_no_frames() {
         error.contains("not prefix-preserving") && error.contains("<think>"),
         "{error}"
     );
-    assert!(
-        error.contains("hint: play with the stated ChatML"),
-        "{error}"
-    );
+    assert!(error.contains("hint: use ChatML"), "{error}");
 }
 
 #[test]
-fn a_system_prompt_that_moves_along_has_no_frames() {
+fn a_moving_system_prompt_has_no_frames() {
     let error = unfit("mistral", Some("Be brief."));
     assert!(
         error.contains("not prefix-preserving") && error.contains("Be brief."),
@@ -272,14 +273,17 @@ fn from_source(source: &str) -> ChatTemplate {
     ChatTemplate::new(source, SpecialTokens::default()).expect("the tests' own data fit")
 }
 
+/// The frames of a template that writes `content` of each message `m`.
+fn derived(content: &str) -> Result<TurnFrames, AgentError> {
+    let source =
+        format!("{{% for m in messages %}}<{{{{ m.role }}}}>{{{{ {content} }}}}</>{{% endfor %}}");
+    TurnFrames::derive(&from_source(&source), None)
+}
+
 #[test]
 fn templates_that_change_texts_have_no_frames() {
-    let body = |content: &str| {
-        format!("{{% for m in messages %}}<{{{{ m.role }}}}>{{{{ {content} }}}}</>{{% endfor %}}")
-    };
-    let derive = |content: &str| TurnFrames::derive(&from_source(&body(content)), None);
-    assert!(!derive("m.content").unwrap().strips);
-    assert!(derive("m.content.rstrip()").unwrap().strips);
+    assert!(!derived("m.content").unwrap().strips);
+    assert!(derived("m.content.rstrip()").unwrap().strips);
     for changed in [
         "m.content.lower()",
         "m.content.split()|join(' ')",
@@ -290,25 +294,33 @@ fn templates_that_change_texts_have_no_frames() {
         "m.content|replace('<', '&lt;')",
         "raise_exception('not me') if m.role == 'user'",
     ] {
-        let error = derive(changed).expect_err(changed).to_string();
+        let error = derived(changed).expect_err(changed).to_string();
         assert!(error.contains("\nhint: "), "{changed}: {error}");
     }
+}
+
+/// A template that runs `step` 99 times.
+fn doubling(step: &str) -> String {
+    format!(
+        "{{% set ns = namespace(x='aaaaaaaa', l=[1]) %}}{{% for i in range(99) %}}{step}{{% endfor %}}{{{{ ns.x }}}}"
+    )
+}
+
+/// A template that replaces `ns.x` 99 times.
+fn set(value: &str) -> String {
+    doubling(&format!("{{% set ns.x = {value} %}}"))
+}
+
+/// A template that nests `ns.x` 40 000 times.
+fn nest(value: &str) -> String {
+    format!(
+        "{{% set ns = namespace(x=1) %}}{{% for i in range(40000) %}}{{% set ns.x = {value} %}}{{% endfor %}}"
+    )
 }
 
 #[test]
 fn hostile_templates_end_with_an_error() {
     let loops = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}";
-    let doubling = |step: &str| {
-        format!(
-            "{{% set ns = namespace(x='aaaaaaaa', l=[1]) %}}{{% for i in range(99) %}}{step}{{% endfor %}}{{{{ ns.x }}}}"
-        )
-    };
-    let set = |value: &str| doubling(&format!("{{% set ns.x = {value} %}}"));
-    let nest = |value: &str| {
-        format!(
-            "{{% set ns = namespace(x=1) %}}{{% for i in range(40000) %}}{{% set ns.x = {value} %}}{{% endfor %}}"
-        )
-    };
     let hostile = [
         loops.to_string(),
         "{% for i in range(10**12) %}x{% endfor %}".into(),
@@ -384,17 +396,17 @@ fn hostile_templates_end_with_an_error() {
         "x".repeat(60_001),
     ];
     for source in &hostile {
-        let began = Instant::now();
+        let start = Instant::now();
         let rendered = ChatTemplate::new(source, SpecialTokens::default())
             .and_then(|template| template.render(&[Message::new(Role::User, "x")], true));
-        let took = began.elapsed();
+        let time = start.elapsed();
         let shown: String = source.chars().take(90).collect();
         assert!(
             rendered.is_err() || source.contains("count('')"),
             "{shown} renders {} bytes",
             rendered.unwrap().len()
         );
-        assert!(took < Duration::from_secs(20), "{shown} took {took:?}");
+        assert!(time < Duration::from_secs(20), "{shown} took {time:?}");
     }
 }
 
@@ -413,7 +425,7 @@ fn deep_but_allowed_templates_do_not_overflow_the_stack() {
 }
 
 #[test]
-fn what_is_missing_is_undefined_as_in_transformers() {
+fn a_missing_variable_is_undefined_as_in_transformers() {
     let template = from_source(
         "[{{ bos_token }}{{ enable_thinking }}{{ messages[0].name }}{{ tools is none }}]",
     );
@@ -460,7 +472,7 @@ fn opened(files: &[(&str, &str)]) -> Result<Option<ChatTemplate>, AgentError> {
 }
 
 #[test]
-fn a_model_folder_brings_its_template() {
+fn a_model_folder_has_its_template() {
     let plain = r#"{"chat_template": "{{ bos_token }}a{{ eos_token }}", "bos_token": "<s>", "model_max_length": 1e30,
         "eos_token": {"__type": "AddedToken", "content": "</s>", "lstrip": false}, "unk_token": null,
         "added_tokens_decoder": {"2": {"content": "<|end|>", "special": true}, "3": {"content": "yes", "special": false}}}"#;
@@ -494,9 +506,12 @@ fn a_model_folder_brings_its_template() {
     assert!(opened(&[]).unwrap().is_none());
 }
 
+fn broken(files: &[(&str, &str)]) -> String {
+    opened(files).unwrap_err().to_string()
+}
+
 #[test]
-fn a_broken_model_folder_names_its_file() {
-    let broken = |files: &[(&str, &str)]| opened(files).unwrap_err().to_string();
+fn a_broken_model_folder_is_refused_with_its_file() {
     let named = r#"{"chat_template": [{"name": "tool_use", "template": "t"}]}"#;
     assert!(
         broken(&[("tokenizer_config.json", named)])

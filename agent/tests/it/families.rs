@@ -1,7 +1,5 @@
 //! The decoder of every family against transformers: logits and greedy continuations recorded by
-//! `tests/oracle/families.py`, on weights that both sides make by one formula.
-
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+//! `tests/oracle/families.py`, with weights that both sides compute from one formula.
 
 use agent::inference::device::Backend;
 use agent::inference::sample::Sampling;
@@ -16,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 #[derive(Deserialize)]
-struct Case {
+struct FamilyCase {
     name: String,
     config: Map<String, Value>,
     prompt: Vec<u32>,
@@ -24,36 +22,39 @@ struct Case {
     first: Vec<f32>,
     last: Vec<f32>,
     continuation: Vec<u32>,
-    /// By how much the best logit led.
+    /// Difference between the best and the second best logit, for each token of `continuation`.
     gaps: Vec<f32>,
 }
 
-fn cases() -> Vec<Case> {
-    serde_json::from_str(include_str!("golden/families.json")).unwrap()
+fn cases() -> Vec<FamilyCase> {
+    serde_json::from_str(include_str!("../golden/families.json")).unwrap()
 }
 
-/// Every weight by its place: tensor k of the names in order, element i.
+/// Every weight is computed from its place: element i of tensor k, with the names in order.
 fn weights(config: &DecoderConfig) -> Weights {
     let mut tensors = config.tensors();
     tensors.sort();
-    let fill = |(k, (name, shape)): (usize, (String, Vec<usize>))| {
-        let value = |i: usize| {
-            let place = (k as u64 * 7919 + i as u64) * 2_654_435_761 % (1 << 32);
-            let noise = place as f64 / 4_294_967_296.0 - 0.5;
-            let value = match shape[..] {
-                [_] if name.ends_with("norm.weight") => 1.0 + 0.4 * noise,
-                [_, inputs] => 3.0 * noise / (inputs as f64).sqrt(),
-                _ => 0.5 * noise,
-            };
-            value as f32
-        };
-        let data = (0..shape.iter().product()).map(value).collect();
+    let tensors = tensors.into_iter().enumerate().map(|(k, (name, shape))| {
+        let data = (0..shape.iter().product())
+            .map(|i| weight(&name, &shape, k, i))
+            .collect();
         (name, HostTensor { shape, data })
-    };
-    Weights(tensors.into_iter().enumerate().map(fill).collect())
+    });
+    Weights(tensors.collect())
 }
 
-/// Within 1e-4 of the largest logit.
+fn weight(name: &str, shape: &[usize], k: usize, i: usize) -> f32 {
+    let place = (k as u64 * 7919 + i as u64) * 2_654_435_761 % (1 << 32);
+    let noise = place as f64 / 4_294_967_296.0 - 0.5;
+    let value = match shape[..] {
+        [_] if name.ends_with("norm.weight") => 1.0 + 0.4 * noise,
+        [_, inputs] => 3.0 * noise / (inputs as f64).sqrt(),
+        _ => 0.5 * noise,
+    };
+    value as f32
+}
+
+/// Checks that logits differ by less than 1e-4 of the largest.
 fn assert_close(name: &str, found: &[f32], expected: &[f32]) {
     let largest = expected
         .iter()
@@ -70,6 +71,14 @@ fn assert_close(name: &str, found: &[f32], expected: &[f32]) {
     );
 }
 
+/// The config without the keys that it was read from.
+fn bare(config: DecoderConfig) -> DecoderConfig {
+    DecoderConfig {
+        source: Map::new(),
+        ..config
+    }
+}
+
 /// Log-probabilities of recorded logits.
 fn logprobs(logits: &[f32]) -> Vec<f32> {
     let total: f64 = logits.iter().map(|logit| f64::from(*logit).exp()).sum();
@@ -80,7 +89,7 @@ fn logprobs(logits: &[f32]) -> Vec<f32> {
 }
 
 #[test]
-fn every_family_is_there() {
+fn every_family_is_recorded() {
     let names: Vec<String> = cases().into_iter().map(|case| case.name).collect();
     for family in [
         "llama",
@@ -99,7 +108,7 @@ fn every_family_is_there() {
 }
 
 #[test]
-fn the_decoder_that_learns_has_the_logits_of_transformers() {
+fn the_training_decoder_has_the_logits_of_transformers() {
     for case in cases() {
         let config = DecoderConfig::from_hugging_face(case.config).unwrap();
         let decoder = Decoder::from_weights(&config, &weights(&config), &Device::flex()).unwrap();
@@ -130,10 +139,10 @@ fn the_decoder_that_learns_has_the_logits_of_transformers() {
 }
 
 #[test]
-fn the_decoder_that_plays_has_the_logits_of_transformers_and_says_what_it_says() {
+fn the_inference_decoder_has_the_logits_and_continuations_of_transformers() {
     for case in cases() {
         let config = DecoderConfig::from_hugging_face(case.config).unwrap();
-        let engine = PolicyInference::from_weights(
+        let inference = PolicyInference::from_weights(
             &config,
             &mut weights(&config),
             WeightFormat::Exact,
@@ -142,10 +151,10 @@ fn the_decoder_that_plays_has_the_logits_of_transformers_and_says_what_it_says()
         .unwrap();
         let mut cache = KvCache::default();
         let mut rng = StdRng::seed_from_u64(1);
-        let hidden = engine
+        let hidden = inference
             .trunk
             .extend(&mut [Span::new(&case.prompt, &mut cache)]);
-        let all = engine.logprobs(&hidden);
+        let all = inference.logprobs(&hidden);
         assert_close(
             &case.name,
             &all[..config.vocab_size],
@@ -163,22 +172,20 @@ fn the_decoder_that_plays_has_the_logits_of_transformers_and_says_what_it_says()
                 );
                 break;
             }
-            let hidden = engine.trunk.extend(&mut [Span::new(&[token], &mut cache)]);
-            last = engine.logprobs(&hidden);
+            let hidden = inference
+                .trunk
+                .extend(&mut [Span::new(&[token], &mut cache)]);
+            last = inference.logprobs(&hidden);
         }
     }
 }
 
-/// A model folder of every family comes back as it was written, and keeps what transformers wrote into its config.
+/// If the config of a family is written and read again, it is the same.
 #[test]
-fn configs_come_back() {
+fn configs_round_trip() {
     for case in cases() {
         let config = DecoderConfig::from_hugging_face(case.config.clone()).unwrap();
         let again = DecoderConfig::from_hugging_face(config.to_hugging_face()).unwrap();
-        let bare = |config: DecoderConfig| DecoderConfig {
-            source: Map::new(),
-            ..config
-        };
         assert_eq!(bare(again), bare(config), "{}", case.name);
     }
 }

@@ -1,8 +1,8 @@
 //! `hearth --help`: the list of commands by group.
 //!
-//! clap has no groups of subcommands. The top-level help therefore uses a template whose command list is
-//! generated here from the names and descriptions that clap has, so that the list cannot differ from the
-//! commands. A command that is in no group is listed under "Other".
+//! clap has no groups of subcommands. The top-level help therefore uses a template whose command
+//! list is generated here from the names and descriptions that clap has, so that the list cannot
+//! differ from the commands. A command that is in no group is listed under "Other".
 
 use clap::Command;
 use std::fmt::Write;

@@ -20,8 +20,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Train and measure language-model agents in text worlds.
 ///
-/// A policy plays household games turn by turn, learns offline from its own episodes with OREO, and is
-/// measured on seen and unseen games, also with the best of K actions by its value network.
+/// A policy plays household games turn by turn, learns offline from its own episodes with OREO, and
+/// is measured on seen and unseen games, also with the best of K actions by its value network.
 #[derive(Parser)]
 #[command(
     name = "hearth",
@@ -37,7 +37,7 @@ struct Hearth {
 /// The commands. A new command also needs a place in [`help`].
 #[derive(Subcommand)]
 enum HearthCommand {
-    /// Collect, train and evaluate a small model with the built-in recipe
+    /// Train and evaluate a small model with the built-in recipe
     Quickstart(train::quickstart::QuickstartCommand),
     /// Run a recipe: collect, train, evaluate, repeat
     Loop(train::loop_command::LoopCommand),
@@ -144,8 +144,8 @@ fn run(command: HearthCommand) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Makes the allocator keep freed memory for a minute instead of a second. An update of a large network
-/// frees and allocates gigabytes, and the system zeroes every page that it gives out again.
+/// Makes the allocator keep freed memory for a minute instead of a second. An update of a large
+/// network frees and allocates gigabytes, and the system zeroes every page that it gives out again.
 #[allow(
     unsafe_code,
     reason = "sets an option of the allocator before any thread starts"

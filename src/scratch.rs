@@ -1,13 +1,13 @@
-//! Temporary folders that exist while a command runs, for example for generated games or a model that is
-//! being converted.
+//! Temporary folders that exist while a command runs, for example for generated games or a model
+//! that is being converted.
 //!
-//! The crate tempfile does not replace this: if hearth is killed, its folder stays (a model and its wheel
-//! take over 600 MB), and the next call of hearth removes it.
+//! The crate tempfile does not replace this: if hearth is killed, its folder stays (a model and its
+//! wheel take over 600 MB), and the next call of hearth removes it.
 
 use std::path::{Path, PathBuf};
 
-/// The path of a temporary folder. The folder is removed when this value is dropped. Folders of killed
-/// processes are removed when a new value is created. The folder itself is not created.
+/// The path of a temporary folder. The folder is removed when this value is dropped. Folders of
+/// killed processes are removed when a new value is created. The folder itself is not created.
 pub(crate) struct Scratch(PathBuf);
 
 /// The part of a folder's name before the id of its process.
@@ -37,8 +37,8 @@ impl Drop for Scratch {
     }
 }
 
-/// Removes the folders of processes that no longer run. Does nothing if the system does not list its
-/// processes.
+/// Removes the folders of processes that no longer run. Does nothing if the system does not list
+/// its processes.
 fn remove_leftovers(root: &Path, processes: &Path) {
     if !processes.join(std::process::id().to_string()).exists() {
         return;

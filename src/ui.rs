@@ -66,7 +66,8 @@ pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes to stdout. If the pipe is closed, for example by a pager, the program exits without an error.
+/// Writes to stdout. If the pipe is closed, for example by a pager, the program exits without an
+/// error.
 pub(crate) fn print(text: &str) {
     if std::io::stdout().write_all(text.as_bytes()).is_err() {
         std::process::exit(0);
@@ -132,8 +133,8 @@ pub(crate) fn p_value(p: f64) -> String {
     }
 }
 
-/// Prints every row with all its columns. The number of games and the kind of interval are shown if an
-/// interval is not a Wilson interval.
+/// Prints every row with all its columns. The number of games and the kind of interval are shown if
+/// an interval is not a Wilson interval.
 pub(crate) fn print_rows(rows: &[Row]) {
     if rows.iter().all(|row| row.interval == Interval::Wilson) {
         let header = [
@@ -213,8 +214,8 @@ pub(crate) fn print_failures(rows: &[FailureRow]) {
     print_table(&header, &table);
 }
 
-/// Prints how many episodes were lost because their world or server failed, with the reason of the last
-/// one. Returns the number.
+/// Prints how many episodes were lost because their world or server failed, with the reason of the
+/// last one. Returns the number.
 pub(crate) fn report_lost(played: &[Trajectory]) -> usize {
     let lost: Vec<&Trajectory> = played
         .iter()
@@ -303,8 +304,8 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(if wrong_use { 2 } else { 1 })
 }
 
-/// Returns true for every store error except one of writing, which means that the store was usable when
-/// it was opened.
+/// Returns true for every store error except one of writing, which means that the store was usable
+/// when it was opened.
 fn is_unusable_store(error: &StoreError) -> bool {
     !matches!(
         error,

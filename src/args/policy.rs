@@ -29,8 +29,8 @@ pub(crate) struct SamplingArgs {
     /// Sample among tokens with at least this share of the highest token probability
     #[arg(long, default_value_t = 0.0, help_heading = "Sampling", value_parser = share)]
     pub(crate) min_p: f32,
-    /// End a completion before this text (`\n` means a line break); can be repeated, and an empty text
-    /// means none [default: none for a model folder, `\n` for a server]
+    /// End a completion before this text (`\n` means a line break); can be repeated, and an empty
+    /// text means none [default: none for a model folder, `\n` for a server]
     #[arg(long, value_name = "TEXT", help_heading = "Sampling")]
     stop: Option<Vec<String>>,
 }
@@ -48,16 +48,16 @@ fn share(text: &str) -> Result<f32, String> {
 /// How a model folder is loaded.
 #[derive(Args, Clone, Copy)]
 pub(crate) struct LoadArgs {
-    /// Format of the model's matrices: `exact` (16 bits if that loses nothing), or rounded to `f16`,
-    /// `bf16` or `q8`; part of the protocol
+    /// Format of the model's matrices: `exact` (16 bits if that loses nothing), or rounded to
+    /// `f16`, `bf16` or `q8`; part of the protocol
     #[arg(long, default_value = "exact", help_heading = "Model")]
     pub(crate) weights: WeightFormat,
-    /// Device of a model folder: `cpu`, or `cuda` or `cuda:N` in a build with CUDA (weights `exact` or
-    /// `bf16`); results differ only by rounding
+    /// Device of a model folder: `cpu`, or `cuda` or `cuda:N` in a build with CUDA (weights `exact`,
+    /// which are f32 there, or `bf16`); results differ only by rounding
     #[arg(long, default_value_t, help_heading = "Model")]
     device: DeviceChoice,
-    /// Maximum number of tokens in the KV caches of all episodes; an episode waits if it does not fit,
-    /// and results do not change [default: 4 GiB of tokens]
+    /// Maximum number of tokens in the KV caches of all episodes; an episode waits if it does not
+    /// fit, and results do not change [default: 4 GiB of tokens]
     #[arg(long, help_heading = "Model")]
     token_budget: Option<usize>,
 }
@@ -65,8 +65,8 @@ pub(crate) struct LoadArgs {
 /// The reference policy that scores tokens beside a model.
 #[derive(Args, Clone, Default)]
 pub(crate) struct ReferenceArgs {
-    /// Model folder of a reference policy with the same tokenizer, for example the one that training
-    /// started from; adds log-ratios to the log and costs one more forward pass per token
+    /// Model folder of a reference policy with the same tokenizer, for example the one that
+    /// training started from; adds log-ratios to the log and costs one more forward pass per token
     #[arg(long, value_name = "MODEL", help_heading = "Best of K", value_hint = ValueHint::DirPath)]
     pub(crate) reference: Option<PathBuf>,
 }
@@ -74,9 +74,9 @@ pub(crate) struct ReferenceArgs {
 /// What selects among K candidates.
 #[derive(Args, Clone, Default)]
 pub(crate) struct ScorerArgs {
-    /// Select the best of K by `after_value` (value network after the candidate), `soft_value` (that
-    /// plus 0.1 ln π), `log_ratio` (implicit advantage over --reference), `logprob`, `random`, or
-    /// `oracle` (true distance to the goal, not a fair comparison)
+    /// Select the best of K by `after_value` (value network after the candidate), `soft_value`
+    /// (that plus 0.1 ln π), `log_ratio` (implicit advantage over --reference), `logprob`,
+    /// `random`, or `oracle` (true distance to the goal, not a fair comparison)
     #[arg(
         long,
         alias = "choose-by",
@@ -283,8 +283,8 @@ impl Player {
         }
     }
 
-    /// Returns the text versions that a model was trained on. The set is empty if the model does not
-    /// record them, and for the expert, which reads both.
+    /// Returns the text versions that a model was trained on. The set is empty if the model does
+    /// not record them, and for the expert, which reads both.
     pub(crate) fn learned(&self) -> BTreeSet<TextVersion> {
         match self {
             Self::Expert(_) | Self::Remote(_) => BTreeSet::new(),

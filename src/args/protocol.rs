@@ -1,5 +1,5 @@
-//! How episodes are played: the flags that `play`, `collect`, `eval` and `sweep` share, the function
-//! that turns them into a [`Protocol`], and the function that checks K.
+//! How episodes are played: the flags that `play`, `collect`, `eval` and `sweep` share, the
+//! function that turns them into a [`Protocol`], and the function that checks K.
 
 use crate::args::policy::{Player, PolicyArgs, PolicyKind};
 use crate::args::world::OpenedWorld;
@@ -21,8 +21,8 @@ pub(crate) struct PlayArgs {
     /// Show the admissible commands to the policy; this is a different protocol
     #[arg(long)]
     show_admissible: bool,
-    /// What the policy sees of its episode: `full`, or `last_N` for the first observation and the last
-    /// N turns [default: full]
+    /// What the policy sees of its episode: `full`, or `last_N` for the first observation and the N
+    /// turns before the current one [default: full]
     #[arg(long)]
     history: Option<History>,
     #[command(flatten)]
@@ -59,8 +59,8 @@ impl PlaySetting {
 }
 
 impl PlayArgs {
-    /// Returns the protocol. Flags come first, then the card, then the default. `player` is `None` for
-    /// a person, and as long as the policy is not open.
+    /// Returns the protocol. Flags come first, then the card, then the default. `player` is `None`
+    /// for a person, and as long as the policy is not open.
     pub(crate) fn protocol(&self, setting: &PlaySetting, player: Option<&Player>) -> Protocol {
         let default = Protocol::default();
         let card = setting.card;
@@ -138,8 +138,9 @@ impl SelectionFlags<'_> {
     /// Checks, before the first episode, that every K can be played.
     ///
     /// # Errors
-    /// If K is 0, if the policy generates only one completion, if it lacks the network of its scorer
-    /// or of its search, or if the world cannot be copied and the scorer or search needs copies.
+    /// If K is 0, if the policy generates only one completion, if it lacks the network of its
+    /// scorer or of its search, or if the world cannot be copied and the scorer or search needs
+    /// copies.
     pub(crate) fn check(self, parts: OpenedParts<'_>) -> anyhow::Result<()> {
         self.check_flags()?;
         match parts {
@@ -229,7 +230,8 @@ impl SelectionFlags<'_> {
     }
 }
 
-/// Returns whether the game can be copied and reports its distance to the goal, which the oracle needs.
+/// Returns whether the game can be copied and reports its distance to the goal, which the oracle
+/// needs.
 ///
 /// # Errors
 /// If the game cannot be opened.

@@ -6,8 +6,9 @@ use scenarios::Search;
 /// Whether a policy searches in copies of the environment.
 #[derive(Args, Clone, Copy)]
 pub(crate) struct SearchArgs {
-    /// Search in copies of the environment: `beam:B` keeps the B best states per turn, `best-first:N`
-    /// generates at most N completions per game; needs a value network and `--world native`
+    /// Search in copies of the environment: `beam:B` keeps the B best states per turn,
+    /// `best-first:N` generates at most N completions per game; needs a value network and `--world
+    /// native`
     #[arg(long, value_name = "SEARCH")]
     pub(crate) search: Option<Search>,
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 /// The environment variable that is read if `--api-key-env` is not given.
 const KEY: &str = "OPENAI_API_KEY";
 
-/// The heading of these flags in `--help`. Each field sets it, because `next_help_heading` would also
-/// apply to the flags that follow this struct.
+/// The heading of these flags in `--help`. Each field sets it, because `next_help_heading` would
+/// also apply to the flags that follow this struct.
 const HEADING: &str = "Server (--policy openai:URL#MODEL)";
 
 /// How requests are sent to a server; for every command that plays.
@@ -88,8 +88,8 @@ impl RemoteArgs {
         Ok(Some(text.trim().to_string()))
     }
 
-    /// Returns the API key. No message contains its text. Most local servers need no key, so a missing
-    /// or empty default variable is not an error.
+    /// Returns the API key. No message contains its text. Most local servers need no key, so a
+    /// missing or empty default variable is not an error.
     fn key(&self) -> anyhow::Result<Option<ApiKey>> {
         let name = self.api_key_env.as_deref().unwrap_or(KEY);
         let problem = match std::env::var(name) {

@@ -4,8 +4,8 @@ use crate::ui;
 use clap::Args;
 use trainer::pipeline::shard::Shard;
 
-/// Launchers' variables for the index of a process (zero-based) and the number of processes. The first
-/// pair that is set counts.
+/// Launchers' variables for the index of a process (zero-based) and the number of processes. The
+/// first pair that is set counts.
 const LAUNCHERS: [(&str, &str); 2] = [("SLURM_PROCID", "SLURM_NTASKS"), ("RANK", "WORLD_SIZE")];
 
 /// The share of the games that this process plays.

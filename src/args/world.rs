@@ -1,4 +1,5 @@
-//! Which world is played, and in which text version: the `--world` flags of every command that plays.
+//! Which world is played, and in which text version: the `--world` flags of every command that
+//! plays.
 
 use crate::ui;
 use clap::{Args, ValueHint};
@@ -7,8 +8,8 @@ use scenarios::{Task, TextVersion, World};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-/// The heading of the Python flags in `--help`. Each field sets it, because `next_help_heading` would
-/// also apply to the flags that follow this struct.
+/// The heading of the Python flags in `--help`. Each field sets it, because `next_help_heading`
+/// would also apply to the flags that follow this struct.
 const PYTHON_HEADING: &str = "Python worlds";
 
 /// The world.
@@ -25,8 +26,8 @@ pub(crate) struct WorldName {
 pub(crate) struct WorldArgs {
     #[command(flatten)]
     name: WorldName,
-    /// Translate every household game to text version 2.1.1 (`put X in/on Y`) or 2.1.3 (`move X to Y`);
-    /// without a value, to the version that the model was trained on
+    /// Translate every household game to text version 2.1.1 (`put X in/on Y`) or 2.1.3 (`move X to
+    /// Y`); without a value, to the version that the model was trained on
     #[arg(
         long,
         value_name = "VERSION",
@@ -51,8 +52,8 @@ pub(crate) struct ReplayWorldArgs {
 /// How the processes of a Python world are run.
 #[derive(Args)]
 pub(crate) struct PythonArgs {
-    /// Python environment (venv) with the packages [default: $VIRTUAL_ENV, else $CONDA_PREFIX, else the
-    /// packages of the interpreter]
+    /// Python environment (venv) with the packages [default: $VIRTUAL_ENV, else $CONDA_PREFIX, else
+    /// the packages of the interpreter]
     #[arg(
         long,
         value_name = "VENV",
@@ -89,8 +90,8 @@ pub(crate) struct PythonArgs {
         help_heading = PYTHON_HEADING
     )]
     memory_limit: u64,
-    /// Number of episodes after which a Python process is replaced, because TextWorld's planner leaks
-    /// about 1 MiB per game
+    /// Number of episodes after which a Python process is replaced, because TextWorld's planner
+    /// leaks about 1 MiB per game
     #[arg(long, value_name = "N", default_value_t = 25, help_heading = PYTHON_HEADING)]
     recycle_after: usize,
 }
@@ -127,9 +128,10 @@ impl WorldArgs {
         self.name.open(&self.python, at_once)
     }
 
-    /// Returns the text version that every game is translated to. If it is `None`, each game uses its
-    /// own, and a warning is printed if the model was trained on another version. `learned` is empty for
-    /// a policy that reads both versions, and for a model that does not record its versions.
+    /// Returns the text version that every game is translated to. If it is `None`, each game uses
+    /// its own, and a warning is printed if the model was trained on another version. `learned` is
+    /// empty for a policy that reads both versions, and for a model that does not record its
+    /// versions.
     ///
     /// # Errors
     /// If `--translate-commands` has no value and the model's version is not known.
@@ -178,8 +180,8 @@ fn warn_of_other_versions(policy: &str, learned: TextVersion, tasks: &[&Task]) {
     }
 }
 
-/// Returns the number of games of each text version; `None` counts games of neither. Takes about 0.2 s
-/// for ALFWorld's 4026 games.
+/// Returns the number of games of each text version; `None` counts games of neither. Takes about
+/// 0.2 s for ALFWorld's 4026 games.
 pub(crate) fn text_versions(tasks: &[&Task]) -> BTreeMap<Option<TextVersion>, usize> {
     let mut counts = BTreeMap::new();
     for task in tasks {

@@ -15,8 +15,8 @@ pub(crate) struct ExportCommand {
     /// Stores (JSONL), or run folders, whose stores are all read
     #[arg(required = true, value_hint = ValueHint::AnyPath)]
     stores: Vec<PathBuf>,
-    /// Format: `sharegpt`, `openai`, `trl-sft`, `trl-dpo` (pairs of a won and a lost episode of one game),
-    /// `trl-kto`, or, as Parquet, `verl-sft` and `verl-rl` (one row per game)
+    /// Format: `sharegpt`, `openai`, `trl-sft`, `trl-dpo` (pairs of a won and a lost episode of one
+    /// game), `trl-kto`, or, as Parquet, `verl-sft` and `verl-rl` (one row per game)
     #[arg(long)]
     format: Format,
     /// File to write; a JSON list if its name ends in .json, else JSON lines

@@ -1,5 +1,5 @@
-//! `hearth import`: converts published demonstrations to a store. If the games are available, every record
-//! is replayed, and the observations of the world are written.
+//! `hearth import`: converts published demonstrations to a store. If the games are available, every
+//! record is replayed, and the observations of the world are written.
 
 use crate::args::world::ReplayWorldArgs;
 use crate::commands::data::scenarios::report_faults;
@@ -35,8 +35,8 @@ pub(crate) struct ImportCommand {
     /// observations are written [default: write the record's observations]
     #[arg(long, value_hint = ValueHint::AnyPath)]
     suite: Option<PathBuf>,
-    /// Text version of the episodes, 2.1.1 (`put X in/on Y`) or 2.1.3 (`move X to Y`) [default: that of
-    /// the game, or of the record if there is no suite]
+    /// Text version of the episodes, 2.1.1 (`put X in/on Y`) or 2.1.3 (`move X to Y`) [default:
+    /// that of the game, or of the record if there is no suite]
     #[arg(long, value_name = "VERSION")]
     text: Option<TextVersion>,
     /// Thoughts: `drop`, or `keep` each as a turn `think: …`, which the world does not understand
@@ -234,7 +234,8 @@ impl ImportCommand {
         Ok(kept)
     }
 
-    /// Returns a record as an episode of its game, to be replayed. It ends with the record, won or not.
+    /// Returns a record as an episode of its game, to be replayed. It ends with the record, won or
+    /// not.
     fn draft(&self, one: &PlacedRecord, game: &Task, repetitions: &mut Repetitions) -> Trajectory {
         let own = TextVersion::of_game(&game.path);
         let text = self.text.or(own);
@@ -280,7 +281,8 @@ fn by_folders(suite: &Suite) -> HashMap<(&str, &str), &Task> {
         .collect()
 }
 
-/// Returns the replayed episode with the identity of the record: its repetition, seed, policy and protocol.
+/// Returns the replayed episode with the identity of the record: its repetition, seed, policy and
+/// protocol.
 fn as_imported(draft: Trajectory, played: Trajectory) -> Trajectory {
     Trajectory {
         repetition: draft.repetition,

@@ -40,8 +40,8 @@ pub(crate) struct GenerateCommand {
     #[arg(long, default_value_t = 120)]
     unseen: usize,
     /// Size of the rooms
-    #[arg(long, value_enum, default_value_t = RoomSize::Small)]
-    size: RoomSize,
+    #[arg(long, value_enum, default_value_t = GenerateSize::Small)]
+    size: GenerateSize,
     /// ALFWorld's text version: 2.1.3 (`move X to Y`) or 2.1.1 (`put X in/on Y`)
     #[arg(long, value_name = "VERSION", default_value_t = TextVersion::V2_1_3)]
     text: TextVersion,
@@ -51,7 +51,7 @@ pub(crate) struct GenerateCommand {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum RoomSize {
+enum GenerateSize {
     /// A few receptacles per room
     Small,
     /// As many receptacles as in ALFWorld
@@ -97,8 +97,8 @@ impl GenerateCommand {
         let options = GenerateOptions {
             seed: self.seed,
             size: match self.size {
-                RoomSize::Small => Size::Small,
-                RoomSize::Full => Size::Full,
+                GenerateSize::Small => Size::Small,
+                GenerateSize::Full => Size::Full,
             },
             train: self.train,
             valid_train: self.valid_train,

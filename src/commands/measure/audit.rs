@@ -12,7 +12,8 @@ pub(crate) struct AuditCommand {
     /// Folders of `hearth eval` or `hearth loop`
     #[arg(required = true, value_hint = ValueHint::DirPath)]
     folders: Vec<PathBuf>,
-    /// Suite of the evaluation, to find missing games and games or rooms of train [default: the run's]
+    /// Suite of the evaluation, to find missing games and games or rooms of train [default: the
+    /// run's]
     #[arg(long, value_hint = ValueHint::AnyPath)]
     suite: Option<PathBuf>,
     /// Further stores that the policy was trained on, besides those of the run

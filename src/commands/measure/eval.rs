@@ -1,5 +1,5 @@
-//! `hearth eval`: plays every game of the given splits and prints the table with intervals, the causes of
-//! lost games, the protocol card of each number, and the findings of the audit.
+//! `hearth eval`: plays every game of the given splits and prints the table with intervals, the
+//! causes of lost games, the protocol card of each number, and the findings of the audit.
 
 use crate::args::concurrency::ConcurrencyArgs;
 use crate::args::policy::{Player, ScorerArgs};
@@ -35,7 +35,8 @@ pub(crate) struct EvalCommand {
     /// Splits to play, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "valid_seen,valid_unseen")]
     split: Vec<Split>,
-    /// K, separated by commas: 1 is greedy; above 1, --scorer selects the best of K sampled completions
+    /// K, separated by commas: 1 is greedy; above 1, --scorer selects the best of K sampled
+    /// completions
     #[arg(long, value_name = "K", value_delimiter = ',', default_value = "1")]
     best_of: Vec<usize>,
     /// Sampling temperature if K is above 1 [default: 1]
@@ -44,9 +45,9 @@ pub(crate) struct EvalCommand {
     /// Sample if K is 1 too, at the same temperature, instead of greedy play
     #[arg(long)]
     sample: bool,
-    /// Published protocol: `oreo` (40 turns, full history, no admissible list, K = 1 greedy) or `verl`
-    /// (50 turns, the last 2 turns visible, admissible list, temperature 0.4); contradicting flags are
-    /// refused
+    /// Published protocol: `oreo` (40 turns, full history, no admissible list, K = 1 greedy) or
+    /// `verl` (50 turns, the last 2 turns visible, admissible list, temperature 0.4); contradicting
+    /// flags are refused
     #[arg(long)]
     card: Option<NamedCard>,
     #[command(flatten)]

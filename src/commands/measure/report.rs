@@ -1,4 +1,5 @@
-//! `hearth report`: writes a run or an evaluation as one self-contained HTML file, and its plots as files.
+//! `hearth report`: writes a run or an evaluation as one self-contained HTML file, and its plots as
+//! files.
 
 #[cfg(feature = "png")]
 use crate::report::chart;
@@ -19,11 +20,12 @@ pub(crate) struct ReportCommand {
     /// HTML file to write [default: RUN/report.html]
     #[arg(long, value_hint = ValueHint::FilePath)]
     out: Option<PathBuf>,
-    /// Folder for the plots as SVG files, and as PNG files if hearth is built with the feature `png`
+    /// Folder for the plots as SVG files, and as PNG files if hearth is built with the feature
+    /// `png`
     #[arg(long, value_hint = ValueHint::DirPath)]
     plots: Option<PathBuf>,
-    /// Number of games per store whose episodes are shown: those with the smallest hashes, which are the
-    /// same games in every store; tables count all games [default: all]
+    /// Number of games per store whose episodes are shown: those with the smallest hashes, which
+    /// are the same games in every store; tables count all games [default: all]
     #[arg(long, value_name = "N")]
     episodes: Option<usize>,
     /// Also show demonstrations and rollouts

@@ -1,5 +1,5 @@
-//! `hearth sweep`: measures the best of K for every scorer and every K, with the cost, and the calibration
-//! of the value network.
+//! `hearth sweep`: measures the best of K for every scorer and every K, with the cost, and the
+//! calibration of the value network.
 
 use crate::args::concurrency::ConcurrencyArgs;
 use crate::args::policy::{Player, PolicyKind, ReferenceArgs};
@@ -59,7 +59,8 @@ pub(crate) struct SweepCommand {
         value_delimiter = ','
     )]
     scorer: Vec<Scorer>,
-    /// Also search with a beam of B = K for each K, in copies of the environment; a different protocol
+    /// Also search with a beam of B = K for each K, in copies of the environment; a different
+    /// protocol
     #[arg(long)]
     beam: bool,
     #[command(flatten)]
@@ -74,8 +75,8 @@ pub(crate) struct SweepCommand {
     /// Seed of the episodes
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Folder for sweep.csv, calibration.csv and one store per scorer and K; episodes that it already
-    /// contains are not played again
+    /// Folder for sweep.csv, calibration.csv and one store per scorer and K; episodes that it
+    /// already contains are not played again
     #[arg(long, value_hint = ValueHint::DirPath)]
     out: PathBuf,
     /// Print one JSON object instead of the tables
@@ -250,8 +251,8 @@ impl SweepCommand {
         Ok(())
     }
 
-    /// Opens the model again without the reference, because a search cannot use one. Returns `None` if
-    /// there is no search, or no reference.
+    /// Opens the model again without the reference, because a search cannot use one. Returns `None`
+    /// if there is no search, or no reference.
     fn without_reference(&self) -> anyhow::Result<Option<Player>> {
         if !self.beam || self.reference.reference.is_none() {
             return Ok(None);

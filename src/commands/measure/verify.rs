@@ -29,8 +29,8 @@ pub(crate) struct VerifyCommand {
     /// Stores (JSONL), or run folders, whose stores are all read
     #[arg(required = true, value_hint = ValueHint::AnyPath)]
     stores: Vec<PathBuf>,
-    /// Games: a folder (ALFWorld's layout, or SPLIT/NAME.z8) or a manifest [default: those of the run
-    /// folder]
+    /// Games: a folder (ALFWorld's layout, or SPLIT/NAME.z8) or a manifest [default: those of the
+    /// run folder]
     #[arg(long, value_hint = ValueHint::AnyPath)]
     suite: Option<PathBuf>,
     /// Model folder whose tokenizer must decode the logged token ids to the logged texts
@@ -129,8 +129,8 @@ impl VerifyCommand {
         Ok((place, suite))
     }
 
-    /// Returns the first difference of each episode that has one, with its index in the store, sorted by
-    /// index.
+    /// Returns the first difference of each episode that has one, with its index in the store,
+    /// sorted by index.
     fn differences(
         &self,
         opened: &OpenedWorld,

@@ -39,8 +39,8 @@ pub(crate) struct CollectCommand {
     /// actions (noise injection, as in DART); these turns are marked and not imitated
     #[arg(long, alias = "slips", value_name = "P", default_value_t = 0.0)]
     expert_noise: f64,
-    /// Model folder that acts in some turns while the expert labels the states (DAgger); the model's
-    /// turns are marked and not imitated
+    /// Model folder that acts in some turns while the expert labels the states (DAgger); the
+    /// model's turns are marked and not imitated
     #[arg(
         long,
         alias = "student",

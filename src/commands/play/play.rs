@@ -38,6 +38,8 @@ pub(crate) struct PlayCommand {
     best_of: usize,
     #[command(flatten)]
     search: SearchArgs,
+    #[command(flatten)]
+    scorer: ScorerArgs,
     /// Sampling temperature; 0 is greedy
     #[arg(long, default_value_t = 0.0)]
     temperature: f32,
@@ -49,8 +51,6 @@ pub(crate) struct PlayCommand {
     json: bool,
     #[command(flatten)]
     world: WorldArgs,
-    #[command(flatten)]
-    scorer: ScorerArgs,
 }
 
 /// A person at the terminal, who reads observations and writes commands.
@@ -73,7 +73,8 @@ impl Policy for Person {
     }
 }
 
-/// Prints an observation and reads a command. Returns `GaveUp` for `quit` and at the end of the input.
+/// Prints an observation and reads a command. Returns `GaveUp` for `quit` and at the end of the
+/// input.
 fn read_command(observation: &str) -> TurnResponse {
     eprint!("\n{observation}\n> ");
     let _ = std::io::stderr().flush();

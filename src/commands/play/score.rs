@@ -1,9 +1,9 @@
-//! `hearth score`: writes a store with process scores at the turns of its failed episodes. Won episodes,
-//! and episodes whose world failed, are copied unchanged.
+//! `hearth score`: writes a store with process scores at the turns of its failed episodes. Won
+//! episodes, and episodes whose world failed, are copied unchanged.
 //!
-//! Each scored episode is written at once. If a call is interrupted, the next one continues with the
-//! episodes that are not in OUT yet, and the scores are the same. OUT.settings.json records the settings;
-//! if they differ, the call is refused.
+//! Each scored episode is written at once. If a call is interrupted, the next one continues with
+//! the episodes that are not in OUT yet, and the scores are the same. OUT.settings.json records the
+//! settings; if they differ, the call is refused.
 
 use crate::args::concurrency::ConcurrencyArgs;
 use crate::args::policy::{FOLDER_HINT, LoadArgs, ReferenceArgs};
@@ -284,7 +284,8 @@ fn append(
     Ok(())
 }
 
-/// Returns the games of the suite by hash. Refuses the suite if the game of a failed episode is missing.
+/// Returns the games of the suite by hash. Refuses the suite if the game of a failed episode is
+/// missing.
 fn tasks_of<'s>(
     suite: &'s Suite,
     episodes: &[Trajectory],

@@ -1,4 +1,5 @@
-//! `hearth doctor`: checks the requirements of Python worlds, and prints the commands that fix them.
+//! `hearth doctor`: checks the requirements of Python worlds, and prints the commands that fix
+//! them.
 
 use crate::args::world::PythonArgs;
 use crate::commands::data::scenarios::one_of_each;
@@ -13,8 +14,8 @@ use std::process::ExitCode;
 
 #[derive(Args)]
 pub(crate) struct DoctorCommand {
-    /// First create a Python venv in this folder and install the pinned packages (about 200 MB; this
-    /// compiles a planner)
+    /// First create a Python venv in this folder and install the pinned packages (about 200 MB;
+    /// this compiles a planner)
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     install: Option<PathBuf>,
     /// Print one JSON object instead of lines
@@ -240,8 +241,8 @@ mod python {
         checks
     }
 
-    /// Returns the versions of the pinned packages in an interpreter, in their order. A version is empty if
-    /// the package is not installed.
+    /// Returns the versions of the pinned packages in an interpreter, in their order. A version is
+    /// empty if the package is not installed.
     fn installed(python: &Path) -> Result<Vec<String>, String> {
         const ASK: &str = "import sys\nfrom importlib import metadata\nfor name in sys.argv[1:]:\n    try:\n        \
                            print(metadata.version(name))\n    except metadata.PackageNotFoundError:\n        print()\n";

@@ -12,7 +12,8 @@ use std::process::ExitCode;
 
 #[derive(Subcommand)]
 pub(crate) enum WorldCommand {
-    /// Play the same commands in both worlds and print the first difference; exit code 1 if there is one
+    /// Play the same commands in both worlds and print the first difference; exit code 1 if there
+    /// is one
     Diff(DiffCommand),
     /// Replay recorded traces and print the first difference; exit code 1 if there is one
     Replay(ReplayCommand),
@@ -32,8 +33,8 @@ pub(crate) struct DiffCommand {
     /// Number of commands per game
     #[arg(long, default_value_t = 30)]
     turns: usize,
-    /// Kinds of commands, separated by commas and used in turn game by game: walkthrough, random, mixed,
-    /// adversarial
+    /// Kinds of commands, separated by commas and used in turn game by game: walkthrough, random,
+    /// mixed, adversarial
     #[arg(
         long,
         value_delimiter = ',',
@@ -52,7 +53,8 @@ pub(crate) struct DiffCommand {
 
 #[derive(Args)]
 pub(crate) struct ReplayCommand {
-    /// Recorded episodes, JSONL, plain or .xz: {game, version, walk: [{command, observation, admissible, won}]}
+    /// Recorded episodes, JSONL, plain or .xz: {game, version, walk: [{command, observation,
+    /// admissible, won}]}
     #[arg(value_hint = ValueHint::FilePath)]
     traces: PathBuf,
     /// Folder of the games; the game of a line is DIR/VERSION/GAME

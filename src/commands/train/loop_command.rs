@@ -38,8 +38,8 @@ pub(crate) struct LoopCommand {
     json: bool,
     #[command(flatten)]
     shard: ShardArgs,
-    /// Seconds that a shard waits for the others before it stops; shard 0 merges and trains, and the
-    /// others wait for it
+    /// Seconds that a shard waits for the others before it stops; shard 0 merges and trains, and
+    /// the others wait for it
     #[arg(
         long,
         value_name = "SECONDS",

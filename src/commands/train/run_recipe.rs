@@ -12,8 +12,8 @@ use trainer::pipeline::shard::Shard;
 /// Runs a recipe in the folder `out` and prints the table.
 ///
 /// # Errors
-/// Those of [`run::follow`]. If the process is a shard that does not wait, it is no error that other
-/// shards have to play first.
+/// Those of [`run::follow`]. If the process is a shard that does not wait, it is no error that
+/// other shards have to play first.
 pub(super) fn run_recipe(
     recipe: &Recipe,
     out: &Path,

@@ -113,8 +113,8 @@ impl Measurement {
         })
     }
 
-    /// Reads the stores of a folder without cards: one of an older version, or of a run that was stopped
-    /// before the first card.
+    /// Reads the stores of a folder without cards: one of an older version, or of a run that was
+    /// stopped before the first card.
     fn of_stores(selector: &Selector) -> anyhow::Result<Self> {
         let stores = measured_stores(&selector.folder)?;
         let named: Vec<(String, usize, &String)> = stores
@@ -141,7 +141,8 @@ impl Measurement {
     }
 }
 
-/// Returns policy and K of a store: `("sft-2", 1)` of `2/eval/sft-k1.jsonl`, `("", 5)` of `episodes-k5.jsonl`.
+/// Returns policy and K of a store: `("sft-2", 1)` of `2/eval/sft-k1.jsonl`, `("", 5)` of
+/// `episodes-k5.jsonl`.
 fn named(store: &str) -> Option<(String, usize)> {
     let (stem, k) = store.strip_suffix(".jsonl")?.rsplit_once("-k")?;
     let k = k.parse().ok()?;
@@ -200,7 +201,8 @@ struct ComparedSide {
 }
 
 impl ComparedSide {
-    /// Opens selectors separated by commas. If a folder has exactly this name, it is the only selector.
+    /// Opens selectors separated by commas. If a folder has exactly this name, it is the only
+    /// selector.
     fn open(text: &str) -> anyhow::Result<Self> {
         let texts: Vec<&str> = if Path::new(text).is_dir() {
             vec![text]

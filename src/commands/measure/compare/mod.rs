@@ -1,5 +1,6 @@
-//! `hearth compare`: compares two policies on the same games, or pools the tables of several runs of one
-//! recipe. Pooling adds the counts over seeds, and computes intervals and paired tests of the sums.
+//! `hearth compare`: compares two policies on the same games, or pools the tables of several runs
+//! of one recipe. Pooling adds the counts over seeds, and computes intervals and paired tests of
+//! the sums.
 
 mod direct;
 
@@ -16,9 +17,9 @@ use trainer::measure::statistics::{mcnemar_exact, wilson_interval};
 
 #[derive(Args)]
 pub(crate) struct CompareCommand {
-    /// Two policies: eval folders (`@K` selects one of several K), or `RUN:POLICY` or `RUN:POLICY@K` of
-    /// a loop, with commas between runs of several seeds; or the run folders of one recipe, one per
-    /// seed, whose tables are pooled
+    /// Two policies: eval folders (`@K` selects one of several K), or `RUN:POLICY` or
+    /// `RUN:POLICY@K` of a loop, with commas between runs of several seeds; or the run folders of
+    /// one recipe, one per seed, whose tables are pooled
     #[arg(required = true, value_name = "POLICY_OR_RUN", value_hint = ValueHint::DirPath)]
     runs: Vec<PathBuf>,
     /// Print one JSON object instead of the table
@@ -35,8 +36,8 @@ struct PooledRow {
     n: usize,
     successes: usize,
     success_rate: f64,
-    /// Lower end of the 95 % interval. The interval is over games if runs share games, as far as their
-    /// eval-games.csv records it.
+    /// Lower end of the 95 % interval. The interval is over games if runs share games, as far as
+    /// their eval-games.csv records it.
     low: f64,
     /// Upper end of the 95 % interval.
     high: f64,
@@ -49,8 +50,8 @@ struct PooledRow {
     against: Option<String>,
     won_alone: Option<u32>,
     lost_alone: Option<u32>,
-    /// Exact McNemar test over all pairs. If runs share games, each game is one pair, won by the policy
-    /// that won it more often.
+    /// Exact McNemar test over all pairs. If runs share games, each game is one pair, won by the
+    /// policy that won it more often.
     p_value: Option<f64>,
 }
 

@@ -15,8 +15,8 @@ pub(crate) struct ModelImportCommand {
     /// Model folder to write
     #[arg(value_hint = ValueHint::DirPath)]
     pub(super) out: PathBuf,
-    /// LoRA adapter of this checkpoint in PEFT's layout, to merge into the policy; a value network is not
-    /// changed
+    /// LoRA adapter of this checkpoint in PEFT's layout, to merge into the policy; a value network
+    /// is not changed
     #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
     pub(super) adapter: Option<PathBuf>,
     /// Print one JSON object instead of lines

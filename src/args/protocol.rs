@@ -187,30 +187,28 @@ impl SelectionFlags<'_> {
     }
 
     fn check_policy(self, player: Option<&Player>) -> Result<(), WrongUse> {
-        let highest_k = self.highest_k();
-        let policy = self.policy;
-        if let Some(Player::Model(model)) = player
-            && highest_k > 1
-            && !model.scorers().contains(&self.scorer)
-        {
-            return Err(WrongUse(match self.scorer {
-                Scorer::LogRatio => "--scorer log_ratio: needs a reference policy\n\
-                                     hint: --reference MODEL, the one that training started from"
-                    .into(),
-                _ => format!(
-                    "--best-of {highest_k}: {policy} has no value network (value/)\n\
-                     hint: --scorer logprob or random needs none"
-                ),
-            }));
+        self.check_search(player)?;
+        match player {
+            Some(Player::Model(model))
+                if self.highest_k() > 1 && !model.scorers().contains(&self.scorer) =>
+            {
+                Err(self.unsupported_scorer())
+            }
+            _ => Ok(()),
         }
+    }
+
+    fn check_search(self, player: Option<&Player>) -> Result<(), WrongUse> {
         let Some(search) = self.search else {
             return Ok(());
         };
+        let highest_k = self.highest_k();
         let has_value = matches!(player, Some(Player::Model(model)) if model.has_value());
         match search {
             _ if !has_value => Err(WrongUse(format!(
-                "--search {search}: {policy} has no value network to guide the search\n\
-                 hint: use a model folder that contains value/"
+                "--search {search}: {} has no value network to guide the search\n\
+                 hint: use a model folder that contains value/",
+                self.policy
             ))),
             Search::BestFirst { budget } if budget < highest_k => Err(WrongUse(format!(
                 "--search {search}: fewer completions than the {highest_k} of --best-of, which each \
@@ -218,6 +216,20 @@ impl SelectionFlags<'_> {
             ))),
             Search::BestFirst { .. } | Search::Beam { .. } => Ok(()),
         }
+    }
+
+    fn unsupported_scorer(self) -> WrongUse {
+        WrongUse(match self.scorer {
+            Scorer::LogRatio => "--scorer log_ratio: needs a reference policy\n\
+                                 hint: --reference MODEL, the one that training started from"
+                .into(),
+            _ => format!(
+                "--best-of {}: {} has no value network (value/)\n\
+                 hint: --scorer logprob or random needs none",
+                self.highest_k(),
+                self.policy
+            ),
+        })
     }
 
     fn check_world(self, opened: &OpenedWorld) -> Result<(), WrongUse> {

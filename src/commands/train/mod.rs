@@ -4,6 +4,10 @@ pub(crate) mod loop_command;
 pub(crate) mod quickstart;
 mod run_recipe;
 pub(crate) mod selftest;
+#[expect(
+    clippy::module_inception,
+    reason = "the file is named after its command"
+)]
 pub(crate) mod train;
 
 /// The old path of [`crate::code::CODE`].

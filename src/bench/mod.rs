@@ -23,6 +23,7 @@ pub(crate) enum Bench {
     /// The native world against the Python world, and the bridge against the same Python loop without it
     World(BenchWorld),
     /// Reading, writing and whole episodes of a model, against llama.cpp and transformers on the same weights
+    #[command(name = "inference", alias = "mind")]
     Mind(inference::BenchMind),
     /// Learning on the CPU: speed and memory of jobs, against PyTorch with the same weights, batch and optimizer
     Train(train::BenchTrain),

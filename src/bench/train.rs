@@ -40,7 +40,12 @@ pub(crate) struct BenchTrain {
     #[arg(long, value_enum, default_value = "quickstart")]
     shape: Shape,
     /// Lessons of the quickstart's recipe, with commas between: sft, oreo
-    #[arg(long, value_delimiter = ',', default_value = "sft,oreo")]
+    #[arg(
+        long,
+        alias = "lessons",
+        value_delimiter = ',',
+        default_value = "sft,oreo"
+    )]
     jobs: Vec<String>,
     /// Trajectories in an update [default: the recipe's; 2 for SmolLM2's shape]
     #[arg(long)]

@@ -272,8 +272,7 @@ impl KeyHead {
         for h in 0..H {
             for b in 0..B {
                 let at = h * (count + WIDTH) + b * WIDTH;
-                scores[at..][..WIDTH]
-                    .copy_from_slice(&simd.to_array(simd.mul(sums[h][b], scale)));
+                scores[at..][..WIDTH].copy_from_slice(&simd.to_array(simd.mul(sums[h][b], scale)));
             }
         }
     }

@@ -302,7 +302,10 @@ mod tests {
     }
 
     fn norm(numbers: impl Iterator<Item = f32>) -> f64 {
-        numbers.map(|x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt()
+        numbers
+            .map(|x| f64::from(x) * f64::from(x))
+            .sum::<f64>()
+            .sqrt()
     }
 
     /// |a − b| ≤ 1e-5 |a|, as vectors.
@@ -375,7 +378,10 @@ mod tests {
     #[test]
     fn fused_swiglu_equals_the_composed_one() {
         assert_same(
-            || [numbers([70, 21], 1) * 4.0, numbers([70, 21], 2)].map(|x| x.detach().require_grad()),
+            || {
+                [numbers([70, 21], 1) * 4.0, numbers([70, 21], 2)]
+                    .map(|x| x.detach().require_grad())
+            },
             |[gate, up]| composed::swiglu(gate, up),
             |[gate, up]| swiglu(gate, up),
         );
@@ -394,8 +400,7 @@ mod tests {
     #[test]
     fn fused_target_logprobs_equal_the_composed_ones() {
         let ids: Vec<i64> = (0..67).map(|row| row * 11 % 37).collect();
-        let targets =
-            Tensor::<2, Int>::from_data(TensorData::new(ids, [1, 67]), &device());
+        let targets = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, 67]), &device());
         let gathered = |[x]: [Tensor<2>; 1]| {
             activation::log_softmax(x, 1)
                 .gather(1, targets.clone().swap_dims(0, 1))

@@ -306,8 +306,7 @@ impl SimdJob for AttentionForward<'_> {
             .chunks_exact_mut(time * padded)
             .zip(self.normalizers.chunks_exact_mut(time));
         for (member, (out, normalizers)) in outs.enumerate() {
-            let queries =
-                group.take_rotated(self.queries, group.query_head(member), rotary, scale);
+            let queries = group.take_rotated(self.queries, group.query_head(member), rotary, scale);
             for first in (0..time).step_by(BLOCK) {
                 let rows = BLOCK.min(time - first);
                 let seen = (first + rows).next_multiple_of(WIDTH);

@@ -3,13 +3,13 @@
 //! [`record`] runs an operation and, if an input needs a gradient, registers its backward step. What
 //! the step needs is a [`Saved`] value, which also computes the gradients.
 
+use super::FusedBackend;
 use super::attention::{self, Heads};
 use super::elementwise::{LogSoftmaxGradient, RmsNormGradient, SwigluGradient, TargetGradient};
 use super::forward;
 use super::host::{
     CpuTensor, contiguous, for_row_blocks, last_axis, numbers, numbers_at, tensor, tensor_like,
 };
-use super::FusedBackend;
 use crate::elementwise::add;
 use burn::backend::Flex;
 use burn::backend::autodiff::Autodiff;
@@ -252,8 +252,7 @@ impl Saved<2> for SavedByTable {
         [hidden_needed, table_needed]: [bool; 2],
     ) -> [Option<CpuTensor>; 2] {
         let Self { hidden, table } = self;
-        let to_table =
-            table_needed.then(|| Flex::float_matmul(gradient.transpose(0, 1), hidden));
+        let to_table = table_needed.then(|| Flex::float_matmul(gradient.transpose(0, 1), hidden));
         let to_hidden = hidden_needed.then(|| Flex::float_matmul(gradient, table));
         [to_hidden, to_table]
     }

@@ -1,11 +1,11 @@
 //! The fused operations without gradients.
 
+use super::FusedBackend;
 use super::attention::{self, Heads};
 use super::elementwise::{log_normalizers, swiglu};
 use super::host::{
     CpuTensor, contiguous, for_row_blocks, last_axis, numbers, numbers_at, tensor, tensor_like,
 };
-use super::FusedBackend;
 use crate::elementwise;
 use burn::backend::Flex;
 use burn::backend::ops::FloatTensorOps;

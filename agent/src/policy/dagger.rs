@@ -1,10 +1,12 @@
-//! Demonstrations in states that the student visits (DAgger; Ross, Gordon & Bagnell 2011, arXiv 1011.0686): a model and
-//! the expert alternate in one game, and only the turns of the expert are imitated.
+//! Demonstrations in states that the student visits (DAgger; Ross, Gordon & Bagnell 2011, arXiv
+//! 1011.0686): a model and the expert alternate in one game, and only the turns of the expert are
+//! imitated.
 //!
-//! A policy that imitates only the games of the expert reaches, after its first mistake, states from which the expert
-//! never showed a way out. These episodes contain such states. Differs from the paper: the expert does not label every
-//! state of the student, but writes some of the turns itself, because a transcript holds one action a turn. The author
-//! of a turn changes by chance from turn to turn, so that mistakes come in runs, as they do in play.
+//! A policy that imitates only the games of the expert reaches, after its first mistake, states
+//! from which the expert never showed a way out. These episodes contain such states. Differs from
+//! the paper: the expert does not label every state of the student, but writes some of the turns
+//! itself, because a transcript holds one action a turn. The author of a turn changes by chance
+//! from turn to turn, so that mistakes come in runs, as they do in play.
 
 use crate::policy::lm::{LmEpisode, LmPolicy};
 use crate::policy::{Completion, Policy, TurnRequest, TurnResponse, text_response};
@@ -13,15 +15,15 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use scenarios::seed::mixed_seed;
 use scenarios::{Protocol, Turn, expert::Expert};
 
-/// The recorded name of this policy, before the name of the student. Existing logs contain it, and stores are matched by
-/// it, so it must not change.
+/// The recorded name of this policy, before the name of the student. Existing logs contain it, and
+/// stores are matched by it, so it must not change.
 const NAME_BEFORE_STUDENT: &str = "expert guiding ";
 /// Probability that the student writes the first turn.
 const STUDENT_BEGINS: f64 = 0.7;
 /// Probability that the author changes before a turn.
 const AUTHOR_CHANGES: f64 = 0.15;
-/// Takes the place of a turn number in the seed of the authors. No turn has this number, so the authors are independent
-/// of the samples of the student.
+/// Takes the place of a turn number in the seed of the authors. No turn has this number, so the
+/// authors are independent of the samples of the student.
 const AUTHOR_STREAM: u64 = u64::MAX - 1;
 
 /// A student and the expert that alternate in each episode.
@@ -121,8 +123,8 @@ impl DaggerPolicy {
 }
 
 impl DaggerEpisode {
-    /// Lets the expert read the observation, and decides who writes this turn. Does nothing if the turn was decided
-    /// before, which is the case while the student is still writing it.
+    /// Lets the expert read the observation, and decides who writes this turn. Does nothing if the
+    /// turn was decided before, which is the case while the student is still writing it.
     fn read(&mut self, observation: &str) {
         if self.intended.is_some() {
             return;
@@ -136,8 +138,9 @@ impl DaggerEpisode {
         }
     }
 
-    /// If the student has written its turn, reports the action to the expert, and marks the turn as perturbed if the
-    /// expert would have acted differently. Token ids are left out, because the turns of the expert have none.
+    /// If the student has written its turn, reports the action to the expert, and marks the turn as
+    /// perturbed if the expert would have acted differently. Token ids are left out, because the
+    /// turns of the expert have none.
     fn student_turn(&mut self, response: TurnResponse) -> TurnResponse {
         let TurnResponse::Completion(completion) = response else {
             return response;

@@ -5,8 +5,8 @@ use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use scenarios::seed::mixed_seed;
 use scenarios::{Protocol, expert::Expert, household::catalog};
 
-/// The recorded name of a noisy expert, before and after its noise. Existing logs contain this name, and stores are
-/// matched by it, so it must not change.
+/// The recorded name of a noisy expert, before and after its noise. Existing logs contain this
+/// name, and stores are matched by it, so it must not change.
 const NOISY_NAME: [&str; 2] = ["expert that goes astray in ", " of its turns"];
 
 /// Probability of a perturbed turn directly after a perturbed turn, if `noise` is lower.
@@ -14,10 +14,11 @@ const NOISE_AFTER_NOISE: f64 = 0.3;
 
 /// The expert of [`scenarios::expert`], as a policy.
 ///
-/// If `noise` is above 0, some actions are perturbed (noise injection; DART, Laskey et al. 2017, arXiv 1703.09327): the
-/// expert writes a command that fails or leads nowhere, sometimes several in a row, and continues from there. A policy
-/// that imitates only perfect play never sees how to recover from a mistake. The log marks these turns
-/// ([`scenarios::Turn::perturbed`]), and imitation leaves them out.
+/// If `noise` is above 0, some actions are perturbed (noise injection; DART, Laskey et al. 2017,
+/// arXiv 1703.09327): the expert writes a command that fails or leads nowhere, sometimes several in
+/// a row, and continues from there. A policy that imitates only perfect play never sees how to
+/// recover from a mistake. The log marks these turns ([`scenarios::Turn::perturbed`]), and
+/// imitation leaves them out.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ExpertPolicy {
     /// Probability that a turn is perturbed. If it is 0, the play is perfect.
@@ -98,9 +99,9 @@ impl ExpertEpisode {
         }
     }
 
-    /// Returns a command that works but leads nowhere, or one that very likely changes nothing: taking an object from a
-    /// place that does not contain it, or going to a place that does not exist. Returns `None` if a name is needed and
-    /// none was read yet.
+    /// Returns a command that works but leads nowhere, or one that very likely changes nothing:
+    /// taking an object from a place that does not contain it, or going to a place that does not
+    /// exist. Returns `None` if a name is needed and none was read yet.
     fn perturbed_command(&mut self) -> Option<String> {
         if self.rng.random_bool(0.5) {
             return self.expert.stray(self.rng.random());
@@ -151,8 +152,8 @@ mod tests {
         );
     }
 
-    /// The expert reads the reply to a perturbed action. If the action failed, its plan is as before; if the action led
-    /// to another place, its plan starts from there.
+    /// The expert reads the reply to a perturbed action. If the action failed, its plan is as
+    /// before; if the action led to another place, its plan starts from there.
     #[test]
     fn the_expert_recovers_from_perturbed_actions() {
         let opening = "You are in the middle of a room. Looking quickly around you, you see a desk 1, and a shelf 1.\n\n\

@@ -1,8 +1,9 @@
 //! The policies: what writes the completions of an episode.
 //!
-//! The trait [`Policy`] is the interface between the rollout loop and everything that can play: a language model
-//! ([`lm`]), a model behind a server ([`remote`]), the rule-based expert ([`ExpertPolicy`]), an expert that alternates
-//! with a model ([`dagger`]), and a fixed list of commands ([`ScriptedPolicy`]).
+//! The trait [`Policy`] is the interface between the rollout loop and everything that can play: a
+//! language model ([`lm`]), a model behind a server ([`remote`]), the rule-based expert
+//! ([`ExpertPolicy`]), an expert that alternates with a model ([`dagger`]), and a fixed list of
+//! commands ([`ScriptedPolicy`]).
 
 pub mod dagger;
 mod expert;
@@ -52,7 +53,8 @@ pub trait Policy: Sync {
     /// The state that the policy keeps for one episode between its turns.
     type EpisodeState: Send;
 
-    /// Returns the name that logs record: the hash of the weights, or a fixed name if there are no weights.
+    /// Returns the name that logs record: the hash of the weights, or a fixed name if there are no
+    /// weights.
     fn name(&self) -> String;
 
     /// Returns the hash of the weights of the value network, if one scores the episodes.
@@ -60,8 +62,8 @@ pub trait Policy: Sync {
         None
     }
 
-    /// Returns a reason if the policy can no longer respond to any request. If so, a run must stop, because it would
-    /// lose every remaining episode.
+    /// Returns a reason if the policy can no longer respond to any request. If so, a run must stop,
+    /// because it would lose every remaining episode.
     fn gone(&self) -> Option<String> {
         None
     }
@@ -83,8 +85,8 @@ pub trait Policy: Sync {
     /// Begins an episode. Everything random in it must follow from `seed`.
     fn begin(&self, seed: u64) -> Self::EpisodeState;
 
-    /// Adds a turn that was played before to an episode: its observation, and its completion as if the policy had
-    /// written it. The next request continues after this turn.
+    /// Adds a turn that was played before to an episode: its observation, and its completion as if
+    /// the policy had written it. The next request continues after this turn.
     ///
     /// # Errors
     /// Returns a message if the policy cannot do so. The episode is then lost.
@@ -95,8 +97,8 @@ pub trait Policy: Sync {
         ))
     }
 
-    /// Takes the best of the candidates that the policy returned as [`TurnResponse::Offers`]. `scores` contains one
-    /// score for each candidate, and the highest is best.
+    /// Takes the best of the candidates that the policy returned as [`TurnResponse::Offers`].
+    /// `scores` contains one score for each candidate, and the highest is best.
     ///
     /// # Panics
     /// Panics if the policy has not returned any offers for this episode.
@@ -104,9 +106,9 @@ pub trait Policy: Sync {
         panic!("{} returns no offers to choose from", self.name())
     }
 
-    /// Returns one response for each request, in the same order. If a response is [`TurnResponse::InProgress`] or
-    /// [`TurnResponse::Waiting`], the loop sends the same request again, together with other requests that are ready by
-    /// then.
+    /// Returns one response for each request, in the same order. If a response is
+    /// [`TurnResponse::InProgress`] or [`TurnResponse::Waiting`], the loop sends the same request
+    /// again, together with other requests that are ready by then.
     fn respond(
         &self,
         requests: &mut [TurnRequest<'_, Self::EpisodeState>],
@@ -119,17 +121,19 @@ pub trait Policy: Sync {
     }
 }
 
-/// A policy that can guide a search. If the protocol has a search, the policy first responds to an observation with
-/// [`TurnResponse::StateValue`], and with [`TurnResponse::Candidates`] when the same request is sent again.
+/// A policy that can guide a search. If the protocol has a search, the policy first responds to an
+/// observation with [`TurnResponse::StateValue`], and with [`TurnResponse::Candidates`] when the
+/// same request is sent again.
 pub trait Lookahead {
     /// The same type as [`Policy::EpisodeState`].
     type EpisodeState;
 
-    /// Returns the state of an episode that continues with one of the candidates that `episode` has just returned,
-    /// named by its index. Each candidate can be taken once. The first candidate continues the random numbers of
-    /// `episode`; every other candidate gets a seed of its own.
+    /// Returns the state of an episode that continues with one of the candidates that `episode` has
+    /// just returned, named by its index. Each candidate can be taken once. The first candidate
+    /// continues the random numbers of `episode`; every other candidate gets a seed of its own.
     fn branch(&self, episode: &mut Self::EpisodeState, candidate: usize) -> Self::EpisodeState;
 
-    /// Releases the cache that an episode holds and is not using now. This must not change any response.
+    /// Releases the cache that an episode holds and is not using now. This must not change any
+    /// response.
     fn make_room(&self, _episode: &mut Self::EpisodeState) {}
 }

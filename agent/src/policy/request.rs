@@ -18,10 +18,11 @@ pub enum TurnResponse {
     Completion(Completion),
     /// Only in a search: V of the observation, in reward units, before anything is written.
     StateValue(f32),
-    /// Only in a search: the distinct completions among the K that were sampled. The field `written` of each counts
-    /// the samples that are equal to it.
+    /// Only in a search: the distinct completions among the K that were sampled. The field
+    /// `written` of each counts the samples that are equal to it.
     Candidates(Vec<Completion>),
-    /// Several distinct completions. The rollout loop scores them and calls [`crate::policy::Policy::take`].
+    /// Several distinct completions. The rollout loop scores them and calls
+    /// [`crate::policy::Policy::take`].
     Offers(Vec<CandidateText>),
     /// The observation and a whole completion would not fit into the context.
     ContextFull,
@@ -29,10 +30,11 @@ pub enum TurnResponse {
     GaveUp,
     /// The turn is still being written. The loop must send the same request again.
     InProgress,
-    /// The turn has not started, because the cache budget has no room for it. The loop must send the same request
-    /// again after another episode ended or another environment replied.
+    /// The turn has not started, because the cache budget has no room for it. The loop must send
+    /// the same request again after another episode ended or another environment replied.
     Waiting,
-    /// The policy could not be used, for this reason. If so, the episode does not count against the policy.
+    /// The policy could not be used, for this reason. If so, the episode does not count against the
+    /// policy.
     Failed(String),
 }
 
@@ -45,8 +47,8 @@ pub struct CandidateText {
     pub ended: bool,
 }
 
-/// The completion that a policy wrote in a turn. If a field has the same name as a field of [`scenarios::Turn`], it has
-/// the same meaning.
+/// The completion that a policy wrote in a turn. If a field has the same name as a field of
+/// [`scenarios::Turn`], it has the same meaning.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Completion {
     /// The whole completion, without the end-of-turn token.
@@ -59,8 +61,8 @@ pub struct Completion {
     pub tokens: Vec<u32>,
     /// ln π of each token under the untempered policy, nats.
     pub logprobs: Vec<f32>,
-    /// ln of the probability of each token under the sampling distribution, nats. Empty if that is the untempered
-    /// policy.
+    /// ln of the probability of each token under the sampling distribution, nats. Empty if that is
+    /// the untempered policy.
     pub sampling_logprobs: Vec<f32>,
     /// Whether the action was perturbed, so that it must not be imitated.
     pub perturbed: bool,

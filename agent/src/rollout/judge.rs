@@ -15,7 +15,8 @@ pub(super) struct OracleScores {
     pub(super) commands: usize,
 }
 
-/// Performs each candidate in a copy of the environment and scores the result. A malformed candidate performs no command.
+/// Performs each candidate in a copy of the environment and scores the result. A malformed
+/// candidate performs no command.
 pub(super) fn look_ahead<S>(
     state: &RolloutState<S>,
     candidates: &[CandidateText],

@@ -1,12 +1,12 @@
 //! The rollout loop: plays many episodes at the same time, for every command that plays.
 //!
-//! Environments run on a pool of worker threads, and the policy responds to all episodes that are ready, so a slow
-//! environment delays no other episode. The result of an episode depends only on its game, its forced turns, its seed and
-//! the protocol. It does not depend on the other episodes.
+//! Environments run on a pool of worker threads, and the policy responds to all episodes that are
+//! ready, so a slow environment delays no other episode. The result of an episode depends only on
+//! its game, its forced turns, its seed and the protocol. It does not depend on the other episodes.
 //!
-//! If an episode is searched ([`search`]), several of its states are played at the same time, each in a copy of the
-//! environment. Only the path that the search returns is logged, as an ordinary episode. The other states appear only in
-//! `spent` and in the candidates of its turns.
+//! If an episode is searched ([`search`]), several of its states are played at the same time, each
+//! in a copy of the environment. Only the path that the search returns is logged, as an ordinary
+//! episode. The other states appear only in `spent` and in the candidates of its turns.
 
 mod judge;
 pub mod search;
@@ -36,8 +36,9 @@ pub struct EpisodeJob<'a> {
     pub repetition: usize,
     /// Seed of everything random in the episode.
     pub seed: u64,
-    /// The turns at the beginning that were played before, in order; usually none. Their commands are performed again,
-    /// and the policy continues after them. If the environment does not repeat its observations, the episode is lost.
+    /// The turns at the beginning that were played before, in order; usually none. Their commands
+    /// are performed again, and the policy continues after them. If the environment does not repeat
+    /// its observations, the episode is lost.
     pub forced: &'a [Turn],
 }
 
@@ -62,8 +63,8 @@ impl Default for Concurrency {
 
 /// Plays every job and passes each finished trajectory to `record`, in the order in which they end.
 ///
-/// If the world has a limited capacity, no more episodes are played at the same time, each with a thread of its own, so
-/// that none waits for the environment of another.
+/// If the world has a limited capacity, no more episodes are played at the same time, each with a
+/// thread of its own, so that none waits for the environment of another.
 ///
 /// # Errors
 /// Returns the first error of `record`. The episodes that are being played are then dropped.
@@ -127,9 +128,9 @@ struct Rollout<'a, 'r, P: Policy, R> {
 }
 
 impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P, R> {
-    /// Plays all jobs in `slots` slots. Each state goes through the same steps until its episode ends: [`Self::receive`]
-    /// a reply of the environment, [`Self::ask`] the policy, [`Self::act`] by its completion, and at last
-    /// [`Self::end_state`].
+    /// Plays all jobs in `slots` slots. Each state goes through the same steps until its episode
+    /// ends: [`Self::receive`] a reply of the environment, [`Self::ask`] the policy, [`Self::act`]
+    /// by its completion, and at last [`Self::end_state`].
     fn run(&mut self, slots: usize, replies: &Receiver<WorkerReply>) -> Result<(), E> {
         self.running.resize_with(slots, || None);
         for slot in 0..slots {
@@ -225,8 +226,9 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
         self.continue_from(at, ready)
     }
 
-    /// Continues after an observation: the turn limit is reached, a forced turn is played again, or the state is ready
-    /// for the policy. In a search, the policy evaluates the observation at the turn limit too.
+    /// Continues after an observation: the turn limit is reached, a forced turn is played again, or
+    /// the state is ready for the policy. In a search, the policy evaluates the observation at the
+    /// turn limit too.
     fn continue_from(&mut self, at: StateIndex, ready: &mut Vec<StateIndex>) -> Result<(), E> {
         let policy = self.policy;
         let limit = self.protocol.turn_limit;
@@ -252,8 +254,8 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
         }
     }
 
-    /// Lets the policy respond to the ready states. Returns the states that are ready again without a reply of their
-    /// environment, and whether no state made progress.
+    /// Lets the policy respond to the ready states. Returns the states that are ready again without
+    /// a reply of their environment, and whether no state made progress.
     fn ask(&mut self, mut ready: Vec<StateIndex>) -> Result<(Vec<StateIndex>, bool), E> {
         ready.sort_unstable();
         let mut requests: Vec<TurnRequest<'_, P::EpisodeState>> = Vec::with_capacity(ready.len());
@@ -329,7 +331,8 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
         }
     }
 
-    /// Plays a completion. If the episode is searched, it is lost, because a search needs candidates.
+    /// Plays a completion. If the episode is searched, it is lost, because a search needs
+    /// candidates.
     fn play(
         &mut self,
         at: StateIndex,
@@ -349,8 +352,8 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
         self.act(at, turn, again)
     }
 
-    /// Records a turn and sends its command to the environment. If it has none, the policy gets a fixed observation, and
-    /// the environment is not involved.
+    /// Records a turn and sends its command to the environment. If it has none, the policy gets a
+    /// fixed observation, and the environment is not involved.
     fn act(&mut self, at: StateIndex, turn: Turn, again: &mut Vec<StateIndex>) -> Result<(), E> {
         let state = self.state(at);
         let action = turn.action.clone();
@@ -373,7 +376,8 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
         Ok(())
     }
 
-    /// In a search: plays each distinct command of the candidates of a state in a copy of the environment.
+    /// In a search: plays each distinct command of the candidates of a state in a copy of the
+    /// environment.
     fn expand(
         &mut self,
         at: StateIndex,
@@ -474,8 +478,8 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
         Ok(())
     }
 
-    /// Lets the searched episodes release the caches of all states that are not being played. This is called if every
-    /// state waits for the cache budget and no environment is going to reply.
+    /// Lets the searched episodes release the caches of all states that are not being played. This
+    /// is called if every state waits for the cache budget and no environment is going to reply.
     fn make_room(&mut self) {
         let Some(lookahead) = self.policy.lookahead() else {
             return;

@@ -1,17 +1,20 @@
-//! Search over turns with copies of the environment: from which of the states found so far to continue.
+//! Search over turns with copies of the environment: from which of the states found so far to
+//! continue.
 //!
-//! A best-of-K agent chooses among completions before it has seen their effect. A search sees it: the command of every
-//! candidate is performed in a copy of the environment, and the state that it leads to is scored by V after its
-//! observation. [`Search::Beam`] is the step-level beam search of OREO (arXiv 2412.16145). The paper has it for
-//! mathematics, where a state is its text, and not for `ALFWorld`, whose environment it could not copy.
-//! [`Search::BestFirst`] continues from the best state found so far, however early it is (Koh et al., Tree Search for
-//! Language Model Agents, arXiv 2407.01476).
+//! A best-of-K agent chooses among completions before it has seen their effect. A search sees it:
+//! the command of every candidate is performed in a copy of the environment, and the state that it
+//! leads to is scored by V after its observation. [`Search::Beam`] is the step-level beam search of
+//! OREO (arXiv 2412.16145). The paper has it for mathematics, where a state is its text, and not
+//! for `ALFWorld`, whose environment it could not copy. [`Search::BestFirst`] continues from the
+//! best state found so far, however early it is (Koh et al., Tree Search for Language Model Agents,
+//! arXiv 2407.01476).
 //!
-//! Differs from the papers: if states with one hash ([`scenarios::Environment::state_hash`]) are reached in the same
-//! number of turns, they count as one, although a policy with another history may continue differently. Of those found at
-//! the same time, the one with the better score is kept. If a state was found before, the search does not continue from
-//! it again. If more turns led to it, it counts as another state, since the policy has seen more; otherwise best-first
-//! search would soon have no state to continue from.
+//! Differs from the papers: if states with one hash ([`scenarios::Environment::state_hash`]) are
+//! reached in the same number of turns, they count as one, although a policy with another history
+//! may continue differently. Of those found at the same time, the one with the better score is
+//! kept. If a state was found before, the search does not continue from it again. If more turns led
+//! to it, it counts as another state, since the policy has seen more; otherwise best-first search
+//! would soon have no state to continue from.
 //!
 //! This module depends on no model and no environment, only on scores.
 
@@ -54,7 +57,8 @@ pub struct Frontier<N> {
     waiting: Vec<FoundState<N>>,
     /// The best of the states that reached the turn limit or the context limit.
     ended: Option<FoundState<N>>,
-    /// The best of the states that are lost or were found before. It is the result if no other state is left.
+    /// The best of the states that are lost or were found before. It is the result if no other
+    /// state is left.
     rejected: Option<FoundState<N>>,
     /// The hashes of the states that were found, each with the number of turns that led to it.
     known: HashSet<(u64, usize)>,
@@ -75,9 +79,9 @@ impl<N> Frontier<N> {
         }
     }
 
-    /// Takes all states that the last ones have led to, in the order of the last ones and of their candidates, and
-    /// returns what to do next. The first call takes the state in which the game begins. If a state is won, the search
-    /// ends with it; if several are won, with the first.
+    /// Takes all states that the last ones have led to, in the order of the last ones and of their
+    /// candidates, and returns what to do next. The first call takes the state in which the game
+    /// begins. If a state is won, the search ends with it; if several are won, with the first.
     ///
     /// # Panics
     /// Panics if no state was ever found.
@@ -121,8 +125,8 @@ impl<N> Frontier<N> {
             .map(|found| &mut found.node)
     }
 
-    /// Returns whether the state was not found before after the same number of turns. If the environment has no hash,
-    /// every state is new.
+    /// Returns whether the state was not found before after the same number of turns. If the
+    /// environment has no hash, every state is new.
     fn is_new(&mut self, found: &FoundState<N>) -> bool {
         found
             .hash
@@ -158,7 +162,8 @@ impl<N> Frontier<N> {
 }
 
 impl<N> FoundState<N> {
-    /// Orders by score, the highest first. If two are equal, the one with fewer turns comes first. NaN comes last.
+    /// Orders by score, the highest first. If two are equal, the one with fewer turns comes first.
+    /// NaN comes last.
     fn ranked(&self, other: &Self) -> Ordering {
         other
             .comparable_score()
@@ -232,7 +237,8 @@ mod tests {
         assert_eq!(beam.next(last), NextStates::End("bba", Outcome::TurnLimit));
     }
 
-    /// Two states with one hash are one. If the number of turns differs, or if the environment has no hash, they are not.
+    /// Two states with one hash are one. If the number of turns differs, or if the environment has
+    /// no hash, they are not.
     #[test]
     fn a_beam_holds_a_state_once() {
         let mut beam = Frontier::new(BEAM, 3);
@@ -312,7 +318,8 @@ mod tests {
         );
     }
 
-    /// If a state is reached again after the same number of turns, it is dropped, and so are lost states.
+    /// If a state is reached again after the same number of turns, it is dropped, and so are lost
+    /// states.
     #[test]
     fn best_first_ends_if_no_new_state_is_found() {
         let mut queue = Frontier::new(Search::BestFirst { budget: 100 }, 2);
@@ -339,8 +346,8 @@ mod tests {
         );
     }
 
-    /// With three completions per state and a budget of 8, the search continues from two states, and the result is the best
-    /// of the rest.
+    /// With three completions per state and a budget of 8, the search continues from two states,
+    /// and the result is the best of the rest.
     #[test]
     fn the_budget_is_never_exceeded() {
         let mut queue = Frontier::new(Search::BestFirst { budget: 8 }, 3);

@@ -13,8 +13,8 @@ pub(super) enum EpisodeShape<S> {
 }
 
 impl<S> EpisodeShape<S> {
-    /// Returns the shape that the protocol asks for. `forced` is the number of turns at the beginning that were played
-    /// before.
+    /// Returns the shape that the protocol asks for. `forced` is the number of turns at the
+    /// beginning that were played before.
     pub(super) fn new(protocol: &Protocol, forced: usize, root: RolloutState<S>) -> Self {
         match protocol.search {
             None => Self::Single(Some(root)),

@@ -41,7 +41,8 @@ impl<S> RolloutState<S> {
         }
     }
 
-    /// Builds the turn in which `completion` answers the last observation, and takes that observation.
+    /// Builds the turn in which `completion` answers the last observation, and takes that
+    /// observation.
     pub(super) fn turn(&mut self, completion: Completion) -> Turn {
         let action = chat::command(&completion.text, completion.ended).map(str::to_string);
         Turn {
@@ -62,8 +63,8 @@ impl<S> RolloutState<S> {
         }
     }
 
-    /// Builds the same turn as one that was played before. If the environment does not repeat the observation of that
-    /// turn, it returns an error.
+    /// Builds the same turn as one that was played before. If the environment does not repeat the
+    /// observation of that turn, it returns an error.
     pub(super) fn repeated_turn(&self, turn: &Turn) -> Result<Turn, String> {
         if turn.observation != self.observation {
             return Err(format!(

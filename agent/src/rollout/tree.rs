@@ -1,5 +1,5 @@
-//! An episode that is searched: its states form a tree, in which every candidate of a state was tried in a copy of the
-//! environment.
+//! An episode that is searched: its states form a tree, in which every candidate of a state was
+//! tried in a copy of the environment.
 
 use super::search::{FoundState, Frontier, NextStates};
 use super::state::{AfterState, RolloutState, StateEnd};
@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 /// The states of an episode that is searched.
 pub(super) struct SearchTree<S> {
-    /// The states from which the search continues, and behind them the states that these have led to, until they are
-    /// judged.
+    /// The states from which the search continues, and behind them the states that these have led
+    /// to, until they are judged.
     nodes: Vec<Option<SearchNode<S>>>,
     /// The states that the last ones have led to, with their verdicts.
     judged: Vec<(SearchNode<S>, StateVerdict)>,
@@ -74,8 +74,9 @@ impl<S> SearchTree<S> {
         Some(&mut self.nodes[index].as_mut()?.state)
     }
 
-    /// Replaces a state by one state for each distinct command of its candidates, each with a copy of the environment.
-    /// Returns the indices of the new states, each with the completion to be played in it.
+    /// Replaces a state by one state for each distinct command of its candidates, each with a copy
+    /// of the environment. Returns the indices of the new states, each with the completion to be
+    /// played in it.
     pub(super) fn expand(
         &mut self,
         index: usize,
@@ -130,8 +131,8 @@ impl<S> SearchTree<S> {
         )
     }
 
-    /// Takes the end of a state. If the context is full, V of the state is not known, and V of the turn before is used
-    /// in its place.
+    /// Takes the end of a state. If the context is full, V of the state is not known, and V of the
+    /// turn before is used in its place.
     pub(super) fn end(&mut self, index: usize, end: StateEnd) -> AfterState<S> {
         let turn_limit = self.turn_limit;
         let turns = &self
@@ -166,8 +167,9 @@ impl<S> SearchTree<S> {
         }
     }
 
-    /// Records the verdict on a state. After the last state that is being played, the search continues or ends. The
-    /// search receives the states in the order of their candidates, whichever environment replied first.
+    /// Records the verdict on a state. After the last state that is being played, the search
+    /// continues or ends. The search receives the states in the order of their candidates,
+    /// whichever environment replied first.
     fn judge(&mut self, index: usize, verdict: StateVerdict) -> AfterState<S> {
         let node = self.nodes[index]
             .take()
@@ -222,8 +224,8 @@ fn found<S>((node, verdict): (SearchNode<S>, StateVerdict)) -> FoundState<Search
     }
 }
 
-/// Stores, in the last turn of each state, all candidates that were tried beside it, each with V of the state that it led
-/// to. If a game is over, its reward takes the place of V.
+/// Stores, in the last turn of each state, all candidates that were tried beside it, each with V of
+/// the state that it led to. If a game is over, its reward takes the place of V.
 fn record_candidates<S>(judged: &mut [(SearchNode<S>, StateVerdict)]) {
     for siblings in judged.chunk_by_mut(|(a, _), (b, _)| a.origin.0 == b.origin.0) {
         let candidates: Vec<Candidate> = siblings

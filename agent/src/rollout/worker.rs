@@ -4,7 +4,8 @@ use crossbeam::channel::{Receiver, Sender};
 use scenarios::{Environment, EnvironmentError, Observation, Task, World};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Names a state of an episode that is being played: the slot of the episode, and the index of the state in it.
+/// Names a state of an episode that is being played: the slot of the episode, and the index of the
+/// state in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct StateIndex {
     pub(super) slot: usize,
@@ -38,7 +39,8 @@ pub(super) struct EnvironmentReply {
     pub(super) hash: Option<u64>,
 }
 
-/// Runs tasks until the sender of `tasks` is dropped. If an environment panics, only its episode is lost.
+/// Runs tasks until the sender of `tasks` is dropped. If an environment panics, only its episode is
+/// lost.
 pub(super) fn run_worker(
     world: &dyn World,
     tasks: &Receiver<WorkerTask<'_>>,

@@ -1,4 +1,5 @@
-//! The HTTP server of the crate `support`, for tests that include this file by its path. New tests use the crate.
+//! The HTTP server of the crate `support`, for tests that include this file by its path. New tests
+//! use the crate.
 
 #![allow(
     dead_code,

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-/// Returns the folder with the real ALFWorld games: the one that `HEARTH_ALFWORLD` names, else `../shared/alfworld`
-/// relative to the root of the workspace. If there is no such folder, the test is skipped and this returns `None`.
+/// Returns the folder with the real ALFWorld games: the one that `HEARTH_ALFWORLD` names, else
+/// `../shared/alfworld` relative to the root of the workspace. If there is no such folder, the test
+/// is skipped and this returns `None`.
 ///
 /// # Panics
 /// Panics if there is no such folder and `HEARTH_REQUIRE_ALL=1` is set.

@@ -7,8 +7,8 @@ use scenarios::{Environment, EnvironmentError, Observation, Protocol, Split, Sta
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-/// A world of corridors. The word before the `/` of a task's id names the kind of the corridor; the number after it is
-/// its length.
+/// A world of corridors. The word before the `/` of a task's id names the kind of the corridor; the
+/// number after it is its length.
 ///
 /// | kind | behaviour |
 /// | --- | --- |

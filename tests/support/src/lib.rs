@@ -1,5 +1,5 @@
-//! Shared by the tests of all crates: environments that are small enough to reason about, an HTTP server on loopback,
-//! tiny models, and the folder with the real ALFWorld games.
+//! Shared by the tests of all crates: environments that are small enough to reason about, an HTTP
+//! server on loopback, tiny models, and the folder with the real ALFWorld games.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -9,7 +9,8 @@ pub mod corridor;
 mod models;
 pub mod server;
 
-/// Reports that a test cannot run here. If `HEARTH_REQUIRE_ALL=1` is set, a skipped test is a failure.
+/// Reports that a test cannot run here. If `HEARTH_REQUIRE_ALL=1` is set, a skipped test is a
+/// failure.
 ///
 /// # Panics
 /// Panics if `HEARTH_REQUIRE_ALL=1` is set.

@@ -28,7 +28,8 @@ pub fn jobs(tasks: &[Task], repetitions: usize) -> Vec<EpisodeJob<'_>> {
     jobs
 }
 
-/// Plays the jobs in corridors. Returns the trajectories in the order of the jobs, with `seconds` set to 0.
+/// Plays the jobs in corridors. Returns the trajectories in the order of the jobs, with `seconds`
+/// set to 0.
 pub fn play(
     policy: &impl Policy,
     jobs: &[EpisodeJob<'_>],
@@ -66,7 +67,8 @@ pub fn tokenizer() -> Tokenizer {
     Tokenizer::train([corridor, MALFORMED_ANSWER].repeat(8).into_iter(), 400).unwrap()
 }
 
-/// Returns a random two-layer decoder with a value network, which prefers commands and the end of its turn.
+/// Returns a random two-layer decoder with a value network, which prefers commands and the end of
+/// its turn.
 #[must_use]
 pub fn babbler(seed: u64) -> Model {
     let tokenizer = tokenizer();

@@ -89,8 +89,8 @@ struct ServerState {
     closed: AtomicBool,
 }
 
-/// Starts a server that lists the model `m` and replies to the probe. Every other request is passed to `turn`, with its
-/// number from 0.
+/// Starts a server that lists the model `m` and replies to the probe. Every other request is passed
+/// to `turn`, with its number from 0.
 pub fn friendly(turn: impl Fn(usize, &HttpRequest) -> HttpReply + Send + Sync + 'static) -> Server {
     Server::start(move |number, request| match request.line.as_str() {
         "GET /v1/models" => HttpReply::new(200, json!({"object": "list", "data": [{"id": "m"}]})),
@@ -100,8 +100,8 @@ pub fn friendly(turn: impl Fn(usize, &HttpRequest) -> HttpReply + Send + Sync + 
 }
 
 impl Server {
-    /// Starts a server that passes every request to `handler`. Its number counts the requests that are neither a list of
-    /// models nor a probe.
+    /// Starts a server that passes every request to `handler`. Its number counts the requests that
+    /// are neither a list of models nor a probe.
     pub fn start(
         handler: impl Fn(usize, &HttpRequest) -> HttpReply + Send + Sync + 'static,
     ) -> Self {

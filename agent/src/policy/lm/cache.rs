@@ -1,8 +1,9 @@
-//! The cache budget and the prefix cache: how many tokens the KV caches of all episodes may hold, and which prefixes
-//! several episodes share.
+//! The cache budget and the prefix cache: how many tokens the KV caches of all episodes may hold,
+//! and which prefixes several episodes share.
 //!
-//! A network reads the tokens of an episode into a [`NetworkContext`]: a shared prefix, then a KV cache of the episode's
-//! own. A [`SharedPrefix`] can itself continue another one, so the caches of a game form a tree.
+//! A network reads the tokens of an episode into a [`NetworkContext`]: a shared prefix, then a KV
+//! cache of the episode's own. A [`SharedPrefix`] can itself continue another one, so the caches of
+//! a game form a tree.
 
 use crate::inference::{KvCache, Part, Span};
 use std::sync::Arc;
@@ -32,7 +33,8 @@ impl CacheBudget {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Takes `tokens` tokens of the budget, even if the limit is then exceeded: admission checks the limit.
+    /// Takes `tokens` tokens of the budget, even if the limit is then exceeded: admission checks
+    /// the limit.
     pub(super) fn lease(&self, tokens: usize) -> BudgetLease {
         self.held.fetch_add(tokens, Ordering::Relaxed);
         BudgetLease {
@@ -71,7 +73,8 @@ impl Drop for BudgetLease {
 /// The KV cache of a prefix that several episodes share, and the hidden state at its end.
 #[derive(Debug)]
 pub(super) struct SharedPrefix {
-    /// All tokens from the beginning of the sequence. Empty if the prefix is not in the prefix cache.
+    /// All tokens from the beginning of the sequence. Empty if the prefix is not in the prefix
+    /// cache.
     pub(super) tokens: Vec<u32>,
     /// The prefix that this one continues.
     parent: Option<PrefixSlice>,
@@ -152,7 +155,8 @@ impl NetworkContext {
         parts
     }
 
-    /// Returns the span of the tokens of `sequence` that were not read yet. There must be at least one.
+    /// Returns the span of the tokens of `sequence` that were not read yet. There must be at least
+    /// one.
     pub(super) fn unread<'a>(&'a mut self, sequence: &'a [u32]) -> Span<'a> {
         let tokens = &sequence[self.len()..];
         Span {
@@ -162,7 +166,8 @@ impl NetworkContext {
         }
     }
 
-    /// Returns a context with the same shared prefix and another cache after it. The cache of `self` must be empty.
+    /// Returns a context with the same shared prefix and another cache after it. The cache of
+    /// `self` must be empty.
     pub(super) fn fork(&self, cache: KvCache) -> Self {
         Self {
             shared: self.shared.clone(),
@@ -215,8 +220,8 @@ pub(super) struct PrefixPair {
 pub(super) struct PrefixCache(Vec<PrefixPair>);
 
 impl PrefixCache {
-    /// Returns the prefix that has the most first tokens in common with `sequence`, and the number of these tokens. If
-    /// several have equally many, it returns the newest.
+    /// Returns the prefix that has the most first tokens in common with `sequence`, and the number
+    /// of these tokens. If several have equally many, it returns the newest.
     pub(super) fn closest(&self, sequence: &[u32]) -> Option<(usize, &PrefixPair)> {
         self.0
             .iter()
@@ -322,8 +327,9 @@ mod tests {
         assert_eq!(cache.0.len(), MAX_PREFIXES);
     }
 
-    /// One context reads four tokens and publishes them, reads two more and publishes again. The prefix of six tokens
-    /// then continues that of four, and each slice is held by the prefix in whose cache it ends.
+    /// One context reads four tokens and publishes them, reads two more and publishes again. The
+    /// prefix of six tokens then continues that of four, and each slice is held by the prefix in
+    /// whose cache it ends.
     #[test]
     fn a_prefix_continues_another_and_slices_end_in_the_right_one() {
         let network = network();
@@ -351,8 +357,8 @@ mod tests {
         assert_eq!(budget.held(), 0);
     }
 
-    /// The hidden state after the last token has the same bits, whether the sequence was read in one piece or after any
-    /// slice of a shared prefix.
+    /// The hidden state after the last token has the same bits, whether the sequence was read in
+    /// one piece or after any slice of a shared prefix.
     #[test]
     fn a_shared_prefix_changes_no_number() {
         let network = network();

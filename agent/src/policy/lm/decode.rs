@@ -13,9 +13,10 @@ use scenarios::seed::mixed_seed;
 const MIN_PARALLEL_LOGITS: usize = 1 << 16;
 
 impl LmPolicy {
-    /// Writes one token of every candidate of these episodes, all of which are admitted, after reading what was not read
-    /// yet. Returns the responses of the turns that are over. In a search, observations that were not evaluated are
-    /// evaluated first, and then nothing is written.
+    /// Writes one token of every candidate of these episodes, all of which are admitted, after
+    /// reading what was not read yet. Returns the responses of the turns that are over. In a
+    /// search, observations that were not evaluated are evaluated first, and then nothing is
+    /// written.
     pub(super) fn decode_step(
         &self,
         episodes: &mut [&mut LmEpisode],
@@ -35,8 +36,8 @@ impl LmPolicy {
         self.finish_turns(episodes, protocol)
     }
 
-    /// Repeats the decode step until a turn is over. Distributing every token over the threads would cost more time than
-    /// it saves.
+    /// Repeats the decode step until a turn is over. Distributing every token over the threads
+    /// would cost more time than it saves.
     pub(super) fn decode_until_a_turn_ends(
         &self,
         episodes: &mut [&mut LmEpisode],
@@ -50,7 +51,8 @@ impl LmPolicy {
         }
     }
 
-    /// Samples the next token of every candidate. If an episode has just ended its prefill, its K candidates begin.
+    /// Samples the next token of every candidate. If an episode has just ended its prefill, its K
+    /// candidates begin.
     fn sample_tokens(
         &self,
         episodes: &mut [&mut LmEpisode],

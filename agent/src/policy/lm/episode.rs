@@ -33,7 +33,8 @@ pub struct LmEpisode {
 }
 
 impl LmEpisode {
-    /// Returns an episode without any turn. `lease` is the share of the cache budget that it grows into.
+    /// Returns an episode without any turn. `lease` is the share of the cache budget that it grows
+    /// into.
     pub(super) fn new(seed: u64, lease: BudgetLease) -> Self {
         Self {
             sequence: Vec::new(),
@@ -75,9 +76,9 @@ impl LmEpisode {
         };
     }
 
-    /// Returns the sequence of a window: the first observation, and the last `turns` turns after it. The first
-    /// observation and that of the first turn in the window share one frame, with an empty line between them, because
-    /// no completion follows the first.
+    /// Returns the sequence of a window: the first observation, and the last `turns` turns after
+    /// it. The first observation and that of the first turn in the window share one frame, with an
+    /// empty line between them, because no completion follows the first.
     pub(super) fn windowed_sequence(&self, turns: usize, tokenizer: &Tokenizer) -> Vec<u32> {
         let mut sequence = Vec::new();
         let mut place = Place::Opening;

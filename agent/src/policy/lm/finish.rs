@@ -1,4 +1,5 @@
-//! The end of a turn: the best candidate becomes the completion, and the episode continues after it.
+//! The end of a turn: the best candidate becomes the completion, and the episode continues after
+//! it.
 
 use super::episode::LmEpisode;
 use super::load::LmPolicy;
@@ -9,8 +10,9 @@ use crate::policy::{Completion, TurnResponse};
 use scenarios::{Candidate, Protocol, Scorer};
 
 impl LmPolicy {
-    /// Ends the turns of which all candidates have ended: scores the candidates, takes the best, and appends it to the
-    /// episode. Under the oracle, the candidates are returned as offers. In a search, all of them are returned.
+    /// Ends the turns of which all candidates have ended: scores the candidates, takes the best,
+    /// and appends it to the episode. Under the oracle, the candidates are returned as offers. In a
+    /// search, all of them are returned.
     pub(super) fn finish_turns(
         &self,
         episodes: &mut [&mut LmEpisode],
@@ -55,8 +57,8 @@ impl LmPolicy {
         TurnResponse::Completion(self.take_best(episode, finished, &scores))
     }
 
-    /// Takes the candidate with the highest score and appends it to the episode. `scores` contains one score for each
-    /// distinct candidate.
+    /// Takes the candidate with the highest score and appends it to the episode. `scores` contains
+    /// one score for each distinct candidate.
     pub(super) fn take_best(
         &self,
         episode: &mut LmEpisode,
@@ -91,7 +93,8 @@ impl LmPolicy {
         completion
     }
 
-    /// Returns the completion with distinct candidate `best`, without its token ids and log-probabilities.
+    /// Returns the completion with distinct candidate `best`, without its token ids and
+    /// log-probabilities.
     fn completion_of(&self, finished: &FinishedTurn, best: usize, scores: &[f32]) -> Completion {
         let chosen = &finished.distinct[best];
         let candidate = finished.sample(chosen);

@@ -1,5 +1,5 @@
-//! The forward passes of a decode step: prefill of what the networks have not read, and the last token of every candidate
-//! that is being written.
+//! The forward passes of a decode step: prefill of what the networks have not read, and the last
+//! token of every candidate that is being written.
 
 use super::cache::{PrefixCache, PrefixPair};
 use super::episode::LmEpisode;
@@ -14,9 +14,11 @@ const MIN_SHARED_TOKENS: usize = 16;
 pub(super) enum ForwardInput {
     /// The last token of each of its candidates (decode).
     LastTokens,
-    /// The tokens that were not read yet (prefill). If there is a value network, it then stores its hidden state here.
+    /// The tokens that were not read yet (prefill). If there is a value network, it then stores its
+    /// hidden state here.
     Unread(Option<Vec<f32>>),
-    /// Nothing, because the whole sequence is a shared prefix. This is the policy's hidden state at its end.
+    /// Nothing, because the whole sequence is a shared prefix. This is the policy's hidden state at
+    /// its end.
     Prefix(Vec<f32>),
     /// Nothing in this step, because another episode is reading the same tokens.
     Deferred,
@@ -38,9 +40,9 @@ impl ForwardInput {
 }
 
 impl LmPolicy {
-    /// Decides what the networks read of each episode. An episode that has read nothing continues the closest shared
-    /// prefix. If several begin with the same tokens and no prefix is known, the first reads them in this step, and the
-    /// others continue from it in the next one.
+    /// Decides what the networks read of each episode. An episode that has read nothing continues
+    /// the closest shared prefix. If several begin with the same tokens and no prefix is known, the
+    /// first reads them in this step, and the others continue from it in the next one.
     pub(super) fn plan_inputs(&self, episodes: &mut [&mut LmEpisode]) -> Vec<ForwardInput> {
         let mut being_read: Vec<Vec<u32>> = Vec::new();
         let prefixes = self.prefixes();
@@ -97,7 +99,8 @@ impl LmPolicy {
         ForwardInput::Prefix(prefix.policy.last_state.clone())
     }
 
-    /// Runs the value network over its unread tokens of the episodes in prefill, and stores V of each.
+    /// Runs the value network over its unread tokens of the episodes in prefill, and stores V of
+    /// each.
     pub(super) fn read_values(&self, episodes: &mut [&mut LmEpisode], inputs: &mut [ForwardInput]) {
         let Some(network) = &self.value else { return };
         let mut spans = Vec::new();
@@ -133,9 +136,9 @@ impl LmPolicy {
         }
     }
 
-    /// Runs the policy over its unread tokens of the episodes in prefill, and over the last token of every candidate that
-    /// is being written. Returns the hidden states from which tokens are sampled, `[rows, hidden]`, by episode and
-    /// candidate.
+    /// Runs the policy over its unread tokens of the episodes in prefill, and over the last token
+    /// of every candidate that is being written. Returns the hidden states from which tokens are
+    /// sampled, `[rows, hidden]`, by episode and candidate.
     pub(super) fn read_policy(
         &self,
         episodes: &mut [&mut LmEpisode],
@@ -184,7 +187,8 @@ impl LmPolicy {
         hidden
     }
 
-    /// Publishes what episodes have read before their first turn as shared prefixes, for themselves and for others.
+    /// Publishes what episodes have read before their first turn as shared prefixes, for themselves
+    /// and for others.
     pub(super) fn publish_prefixes(
         &self,
         episodes: &mut [&mut LmEpisode],
@@ -199,7 +203,8 @@ impl LmPolicy {
                 continue;
             };
             let state = of_episode.next().expect("a prefill has one row");
-            // If a search has evaluated the observation before, only V was kept, and not the hidden state.
+            // If a search has evaluated the observation before, only V was kept, and not the hidden
+            // state.
             let has_all_states = value_state.is_some() == self.value.is_some();
             if episode.is_at_first_turn() && has_all_states {
                 self.publish_prefix(episode, state, value_state.as_deref());

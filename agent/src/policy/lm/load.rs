@@ -14,8 +14,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Size of all KV caches if no token budget is given, bytes.
 const DEFAULT_CACHE_BYTES: usize = 4 << 30;
 
-/// Whether the value network of a model scores the episodes. Best-of-K by value and search need it; it costs a second
-/// forward pass.
+/// Whether the value network of a model scores the episodes. Best-of-K by value and search need it;
+/// it costs a second forward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ValueUse {
     /// The value network scores every observation and candidate, if the model has one.
@@ -24,8 +24,8 @@ pub enum ValueUse {
     Skip,
 }
 
-/// How a model is held in memory. The options change memory and speed. Only `weights` changes the results, and `engine`
-/// their rounding.
+/// How a model is held in memory. The options change memory and speed. Only `weights` changes the
+/// results, and `engine` their rounding.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoadOptions {
     /// Whether the value network is used.
@@ -69,14 +69,16 @@ impl LmPolicy {
     /// Builds the policy from a model, whose policy and value network have the same configuration.
     ///
     /// # Errors
-    /// Returns an error if a tensor does not fit the configuration, if the tokenizer has more tokens than the embedding,
-    /// if the token budget is too small for one episode, or if the backend does not support the weight format.
+    /// Returns an error if a tensor does not fit the configuration, if the tokenizer has more
+    /// tokens than the embedding, if the token budget is too small for one episode, or if the
+    /// backend does not support the weight format.
     pub fn new(model: Model, options: impl Into<LoadOptions>) -> Result<Self, AgentError> {
         Self::with_reference(model, None, options)
     }
 
-    /// Builds the policy with a reference policy of any configuration, for log-ratios against it. The reference reads
-    /// every token of every episode and candidate, so it needs the memory and about the time of one more network.
+    /// Builds the policy with a reference policy of any configuration, for log-ratios against it.
+    /// The reference reads every token of every episode and candidate, so it needs the memory and
+    /// about the time of one more network.
     ///
     /// # Errors
     /// As [`Self::new`], and if the reference has another tokenizer.
@@ -173,7 +175,8 @@ impl LmPolicy {
         self.reference_name.as_deref()
     }
 
-    /// Returns the scorers that can rank the candidates of best-of-K, given the networks that are loaded.
+    /// Returns the scorers that can rank the candidates of best-of-K, given the networks that are
+    /// loaded.
     #[must_use]
     pub fn scorers(&self) -> Vec<Scorer> {
         Scorer::ALL
@@ -186,7 +189,8 @@ impl LmPolicy {
             .collect()
     }
 
-    /// Returns the number of tokens that fit into the context of the model and, if there is one, of the reference.
+    /// Returns the number of tokens that fit into the context of the model and, if there is one, of
+    /// the reference.
     #[must_use]
     pub fn context_limit(&self) -> usize {
         let own = context_of(&self.policy);

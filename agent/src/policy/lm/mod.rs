@@ -1,25 +1,30 @@
-//! The language model as a policy: one growing sequence of tokens per episode, K candidates per turn, and the best of
-//! them by the protocol's [`Scorer`].
+//! The language model as a policy: one growing sequence of tokens per episode, K candidates per
+//! turn, and the best of them by the protocol's [`Scorer`].
 //!
-//! *Value network and reference policy.* If they are loaded, each reads every token of an episode and of its candidates
-//! once, which costs one more forward pass each. The value network has one head. Read before a completion it is V, read
-//! just after a candidate it is U. Both are one function of the tokens so far, so U and "V after the candidate, before
-//! the environment replies" are the same number.
+//! *Value network and reference policy.* If they are loaded, each reads every token of an episode
+//! and of its candidates once, which costs one more forward pass each. The value network has one
+//! head. Read before a completion it is V, read just after a candidate it is U. Both are one
+//! function of the tokens so far, so U and "V after the candidate, before the environment replies"
+//! are the same number.
 //!
-//! *History.* If the history is the last n turns, the sequence is not append-only: once turns drop out of the window, it
-//! is built again each turn, and everything but a shared prefix is read again. Token ids and log-probabilities of such an
-//! episode are not logged, because their concatenation is not what the policy read.
+//! *History.* If the history is the last n turns, the sequence is not append-only: once turns drop
+//! out of the window, it is built again each turn, and everything but a shared prefix is read
+//! again. Token ids and log-probabilities of such an episode are not logged, because their
+//! concatenation is not what the policy read.
 //!
-//! *Continuous batching.* [`LmPolicy::respond`] writes one token of every episode in the requests and returns. An episode
-//! whose turn is over leaves the batch at once, and one whose environment has replied enters it.
+//! *Continuous batching.* [`LmPolicy::respond`] writes one token of every episode in the requests
+//! and returns. An episode whose turn is over leaves the batch at once, and one whose environment
+//! has replied enters it.
 //!
-//! *Prefix cache.* Episodes that begin with the same tokens share the KV cache of these tokens. If several continue from
-//! the same replayed turns, these turns are part of the shared prefix. In a search, all candidates of a turn are
-//! continued: what was read before them becomes a shared prefix, so the caches of a game form a tree.
+//! *Prefix cache.* Episodes that begin with the same tokens share the KV cache of these tokens. If
+//! several continue from the same replayed turns, these turns are part of the shared prefix. In a
+//! search, all candidates of a turn are continued: what was read before them becomes a shared
+//! prefix, so the caches of a game form a tree.
 //!
-//! *Cache budget.* The caches never hold more tokens than the budget. If an episode does not fit, it waits. If all of them
-//! wait, the last gives up its cache and reads its sequence again when it is admitted. This changes no number, since a
-//! sequence may be cut anywhere (on a GPU, up to rounding).
+//! *Cache budget.* The caches never hold more tokens than the budget. If an episode does not fit,
+//! it waits. If all of them wait, the last gives up its cache and reads its sequence again when it
+//! is admitted. This changes no number, since a sequence may be cut anywhere (on a GPU, up to
+//! rounding).
 
 mod cache;
 mod decode;
@@ -44,8 +49,8 @@ use scenarios::{History, Protocol, Scorer, Turn};
 use schedule::Admission;
 use turn::{PastTurn, TurnInProgress, place_after};
 
-/// Size of the matrices up to which, on the CPU, each thread decodes episodes of its own, bytes. If they are larger, all
-/// threads share each product, so that the matrices are read from memory once.
+/// Size of the matrices up to which, on the CPU, each thread decodes episodes of its own, bytes. If
+/// they are larger, all threads share each product, so that the matrices are read from memory once.
 const MAX_BYTES_FOR_OWN_EPISODES: usize = 8 << 20;
 
 impl Policy for LmPolicy {
@@ -59,8 +64,8 @@ impl Policy for LmPolicy {
         self.value_name.clone()
     }
 
-    /// Best-of-K needs the network of its scorer. A search needs the full history, the scorer `after_value`, and no
-    /// reference.
+    /// Best-of-K needs the network of its scorer. A search needs the full history, the scorer
+    /// `after_value`, and no reference.
     fn can_play(&self, protocol: &Protocol) -> Result<(), String> {
         if protocol.search.is_some() {
             return self.can_search(protocol);
@@ -86,9 +91,9 @@ impl Policy for LmPolicy {
         LmEpisode::new(seed, self.budget.lease(0))
     }
 
-    /// Appends the token ids of the turn as they were sampled. The networks read them when the next completion is
-    /// requested. If the ids of the first observation are not those of this tokenizer, or if there are none, the texts
-    /// are tokenized.
+    /// Appends the token ids of the turn as they were sampled. The networks read them when the next
+    /// completion is requested. If the ids of the first observation are not those of this
+    /// tokenizer, or if there are none, the texts are tokenized.
     fn replay(&self, episode: &mut LmEpisode, turn: &Turn) -> Result<(), String> {
         if episode.turn == 0 {
             let own = chat::observation_tokens(&self.tokenizer, &turn.observation, episode.place);
@@ -185,8 +190,8 @@ impl LmPolicy {
         Err(format!("a search {refusal}"))
     }
 
-    /// Appends an observation to its episode and begins the turn, if it was not begun before. Returns a response if the
-    /// turn cannot be written at all.
+    /// Appends an observation to its episode and begins the turn, if it was not begun before.
+    /// Returns a response if the turn cannot be written at all.
     fn begin_turn(
         &self,
         request: &mut TurnRequest<'_, LmEpisode>,
@@ -222,8 +227,8 @@ impl LmPolicy {
         None
     }
 
-    /// Runs one decode step over all episodes on all threads, or, if the model is small, lets each thread decode a part
-    /// of them until a turn is over.
+    /// Runs one decode step over all episodes on all threads, or, if the model is small, lets each
+    /// thread decode a part of them until a turn is over.
     fn decode(
         &self,
         episodes: &mut [&mut LmEpisode],

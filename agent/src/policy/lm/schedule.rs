@@ -14,11 +14,13 @@ pub(super) struct Admission<'a> {
 }
 
 impl Admission<'_> {
-    /// Admits, in order, every turn for which the budget has room. If no turn is being written and the first turn does
-    /// not fit, all shared prefixes are evicted, and the episodes after the first give up their caches, beginning with
-    /// the last, until it fits. An episode whose caches were evicted reads its sequence again, which changes no result.
+    /// Admits, in order, every turn for which the budget has room. If no turn is being written and
+    /// the first turn does not fit, all shared prefixes are evicted, and the episodes after the
+    /// first give up their caches, beginning with the last, until it fits. An episode whose caches
+    /// were evicted reads its sequence again, which changes no result.
     ///
-    /// If only one episode is left and it still does not fit, it is admitted as soon as the caches hold nothing else.
+    /// If only one episode is left and it still does not fit, it is admitted as soon as the caches
+    /// hold nothing else.
     pub(super) fn admit<'p>(
         &self,
         episodes: &mut [&mut LmEpisode],
@@ -75,7 +77,8 @@ mod tests {
     use crate::policy::lm::turn::TurnInProgress;
     use std::sync::Mutex;
 
-    /// An episode with `tokens` tokens, of which its caches hold `cached`, that waits for its next turn.
+    /// An episode with `tokens` tokens, of which its caches hold `cached`, that waits for its next
+    /// turn.
     fn waiting(budget: &CacheBudget, tokens: usize, cached: usize) -> LmEpisode {
         let mut episode = LmEpisode::new(0, budget.lease(cached));
         episode.sequence = vec![1; tokens];
@@ -89,8 +92,8 @@ mod tests {
         episode
     }
 
-    /// Two candidates of at most five tokens and one network: each turn adds ten tokens. Returns which of the episodes
-    /// are admitted.
+    /// Two candidates of at most five tokens and one network: each turn adds ten tokens. Returns
+    /// which of the episodes are admitted.
     fn admitted(budget: &CacheBudget, episodes: &mut [LmEpisode]) -> Vec<bool> {
         let protocol = Protocol {
             best_of: 2,
@@ -132,8 +135,8 @@ mod tests {
         assert_eq!(admitted(&budget, &mut episodes[1..2]), [true]);
     }
 
-    /// The caches of waiting episodes hold 60 of 70 tokens. The first needs 50, so the last gives up its 30 tokens, and
-    /// the one before the last keeps its 10.
+    /// The caches of waiting episodes hold 60 of 70 tokens. The first needs 50, so the last gives
+    /// up its 30 tokens, and the one before the last keeps its 10.
     #[test]
     fn the_last_episode_gives_up_its_caches_first() {
         let budget = CacheBudget::new(70);

@@ -1,5 +1,5 @@
-//! The scores of finished candidates: U by the value network, ln π_ref by the reference policy, and the rank under a
-//! scorer.
+//! The scores of finished candidates: U by the value network, ln π_ref by the reference policy, and
+//! the rank under a scorer.
 
 use super::episode::LmEpisode;
 use super::load::LmPolicy;
@@ -9,7 +9,8 @@ use crate::inference::{PolicyInference, Span};
 use scenarios::Scorer;
 
 impl LmPolicy {
-    /// Runs the value network over the distinct candidates of all turns that are over, and stores U of each.
+    /// Runs the value network over the distinct candidates of all turns that are over, and stores U
+    /// of each.
     pub(super) fn read_after_values(
         &self,
         episodes: &[&mut LmEpisode],
@@ -45,8 +46,8 @@ impl LmPolicy {
         }
     }
 
-    /// Runs the reference policy over its unread tokens of the episodes whose turn is over, then over their distinct
-    /// candidates, and stores ln π_ref of each.
+    /// Runs the reference policy over its unread tokens of the episodes whose turn is over, then
+    /// over their distinct candidates, and stores ln π_ref of each.
     pub(super) fn read_reference(
         &self,
         episodes: &mut [&mut LmEpisode],
@@ -79,7 +80,8 @@ impl LmPolicy {
     }
 }
 
-/// Stores ln π_ref of the distinct candidates. `firsts` `[turns, hidden]` are the hidden states before the candidates.
+/// Stores ln π_ref of the distinct candidates. `firsts` `[turns, hidden]` are the hidden states
+/// before the candidates.
 fn score_by_reference(
     reference: &PolicyInference,
     turns: &mut [(&mut LmEpisode, &mut FinishedTurn)],
@@ -127,8 +129,9 @@ fn score_by_reference(
     }
 }
 
-/// Returns the score of a candidate under a scorer; the highest is best. If the scorer needs a network that is not
-/// loaded, which [`crate::policy::Policy::can_play`] allows only for a single candidate, it returns 0.
+/// Returns the score of a candidate under a scorer; the highest is best. If the scorer needs a
+/// network that is not loaded, which [`crate::policy::Policy::can_play`] allows only for a single
+/// candidate, it returns 0.
 pub(super) fn score(
     scorer: Scorer,
     episode: &LmEpisode,

@@ -1,5 +1,5 @@
-//! What a search over turns needs from a language model: V of an observation before anything is written, all candidates
-//! of a turn, and an episode that continues with any of them.
+//! What a search over turns needs from a language model: V of an observation before anything is
+//! written, all candidates of a turn, and an episode that continues with any of them.
 
 use super::cache::NetworkContext;
 use super::episode::LmEpisode;
@@ -10,8 +10,8 @@ use crate::policy::{Completion, Lookahead, TurnResponse};
 use scenarios::seed::mixed_seed;
 
 impl LmPolicy {
-    /// Runs only the value network, over the observations that were not evaluated yet. Returns V of each of these; their
-    /// turns must then be admitted again.
+    /// Runs only the value network, over the observations that were not evaluated yet. Returns V of
+    /// each of these; their turns must then be admitted again.
     pub(super) fn evaluate_observations(
         &self,
         episodes: &mut [&mut LmEpisode],
@@ -34,7 +34,8 @@ impl LmPolicy {
             .collect()
     }
 
-    /// Returns all distinct candidates and keeps their caches. What was read before them becomes a shared prefix.
+    /// Returns all distinct candidates and keeps their caches. What was read before them becomes a
+    /// shared prefix.
     pub(super) fn take_all(
         &self,
         episode: &mut LmEpisode,
@@ -88,8 +89,8 @@ impl LmPolicy {
     }
 }
 
-/// Returns V of an observation that was just evaluated. The turn gives up its place in the batch, and the episode keeps
-/// the part of the budget that its caches hold.
+/// Returns V of an observation that was just evaluated. The turn gives up its place in the batch,
+/// and the episode keeps the part of the budget that its caches hold.
 fn evaluated(episode: &mut LmEpisode) -> Option<TurnResponse> {
     let turn = episode.in_progress.as_mut()?;
     turn.admitted = false;

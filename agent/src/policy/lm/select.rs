@@ -41,9 +41,10 @@ pub fn first_equals<T: PartialEq>(items: &[T]) -> Vec<usize> {
         .collect()
 }
 
-/// Returns the score of sample `index` under [`scenarios::Scorer::Random`]: uniform in [0, 1), from the seed of the
-/// episode. It is independent of the random numbers that the sample was drawn with, so each of K samples has the
-/// highest score equally often, and the scores of the first k samples do not depend on K.
+/// Returns the score of sample `index` under [`scenarios::Scorer::Random`]: uniform in [0, 1), from
+/// the seed of the episode. It is independent of the random numbers that the sample was drawn with,
+/// so each of K samples has the highest score equally often, and the scores of the first k samples
+/// do not depend on K.
 #[must_use]
 pub fn random_score(seed: u64, turn: u64, index: u64) -> f32 {
     StdRng::seed_from_u64(mixed_seed(mixed_seed(seed, turn, index), RANDOM_SCORES, 0)).random()
@@ -53,8 +54,8 @@ pub fn random_score(seed: u64, turn: u64, index: u64) -> f32 {
 mod tests {
     use super::*;
 
-    /// Over 3000 turns, each of three samples has the highest score a thousand times, within three standard deviations
-    /// of 26.
+    /// Over 3000 turns, each of three samples has the highest score a thousand times, within three
+    /// standard deviations of 26.
     #[test]
     fn random_scores_are_uniform_over_the_samples() {
         let mut chosen = [0_usize; 3];
@@ -78,7 +79,8 @@ mod tests {
         assert_eq!(first_equals(&["a", "b", "a", "c", "b"]), [0, 1, 0, 3, 1]);
     }
 
-    /// On a one-turn bandit with exact values, the success rate with K candidates is 1 − (1−p)^K (fact T14).
+    /// On a one-turn bandit with exact values, the success rate with K candidates is 1 − (1−p)^K
+    /// (fact T14).
     #[test]
     fn exact_values_never_hurt_with_more_candidates() {
         let p: f64 = 0.3;

@@ -1,5 +1,5 @@
-//! The turn that is being written: its candidate completions, token by token, and what is known of them when all have
-//! ended.
+//! The turn that is being written: its candidate completions, token by token, and what is known of
+//! them when all have ended.
 
 use super::select;
 use crate::inference::KvCache;
@@ -24,7 +24,8 @@ pub(super) struct PastTurn {
 pub(super) struct TurnInProgress {
     /// Token ids of the observation.
     pub(super) observation: Vec<u32>,
-    /// Text of the observation, if the history is a window over the last turns: its ids depend on the window.
+    /// Text of the observation, if the history is a window over the last turns: its ids depend on
+    /// the window.
     pub(super) windowed: Option<String>,
     /// V of the observation, in reward units.
     pub(super) value: Option<f32>,

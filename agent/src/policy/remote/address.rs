@@ -22,8 +22,8 @@ impl ServerAddress {
     /// Parses `openai:URL#MODEL`, with or without a slash at the end of the URL.
     ///
     /// # Errors
-    /// Returns [`AgentError::Remote`] if the text is not such an address, or if it contains a password. The message does
-    /// not repeat the text, because it may contain a secret.
+    /// Returns [`AgentError::Remote`] if the text is not such an address, or if it contains a
+    /// password. The message does not repeat the text, because it may contain a secret.
     pub fn parse(text: &str) -> Result<Self, AgentError> {
         let rest = text
             .strip_prefix(Self::SCHEME)
@@ -85,8 +85,8 @@ impl fmt::Display for ServerAddress {
 pub struct ApiKey(pub(super) String);
 
 impl ApiKey {
-    /// Returns the key without the spaces and newlines around it. Returns `None` if nothing is left, or if a header
-    /// cannot contain it.
+    /// Returns the key without the spaces and newlines around it. Returns `None` if nothing is
+    /// left, or if a header cannot contain it.
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
         let text = text.trim();

@@ -68,8 +68,8 @@ impl ServerClient {
         self.receive(request.send(body))
     }
 
-    /// Parses the body of a chat completion. If it is something else, it may be the page of a proxy, so the failure is
-    /// transient.
+    /// Parses the body of a chat completion. If it is something else, it may be the page of a
+    /// proxy, so the failure is transient.
     pub(super) fn parse(&self, text: &str) -> Result<ChatReply, RequestFailure> {
         ChatReply::parse(text).map_err(|why| {
             RequestFailure::transient(format!(

@@ -1,5 +1,5 @@
-//! The state that a policy behind a server keeps for one episode: its messages, and its token ids as far as the server
-//! returns them.
+//! The state that a policy behind a server keeps for one episode: its messages, and its token ids
+//! as far as the server returns them.
 
 use super::wire::{ChatChoice, ChatReply};
 use crate::policy::Completion;
@@ -80,7 +80,8 @@ impl RemoteEpisode {
         }
     }
 
-    /// Returns the new ids of a prompt and the ids of the completion, if the prompt begins with all ids before it.
+    /// Returns the new ids of a prompt and the ids of the completion, if the prompt begins with all
+    /// ids before it.
     fn extend_context(
         &mut self,
         prompt: Vec<u32>,
@@ -118,8 +119,8 @@ mod tests {
         (completion.observation_tokens, completion.tokens)
     }
 
-    /// The prompts are 1 2 and 1 2 3 4 5, around completion 3, so the second adds 4 5. If a third prompt begins
-    /// differently, no ids are kept from then on.
+    /// The prompts are 1 2 and 1 2 3 4 5, around completion 3, so the second adds 4 5. If a third
+    /// prompt begins differently, no ids are kept from then on.
     #[test]
     fn token_ids_are_kept_while_each_prompt_extends_the_last() {
         let mut episode = RemoteEpisode::new(1);

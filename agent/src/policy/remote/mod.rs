@@ -1,20 +1,25 @@
-//! A policy behind a server with `OpenAI`'s protocol (vLLM, SGLang, llama.cpp's server): every turn is one request to
-//! `/chat/completions` with all messages of the episode, observations as the user's and completions as the assistant's.
+//! A policy behind a server with `OpenAI`'s protocol (vLLM, SGLang, llama.cpp's server): every turn
+//! is one request to `/chat/completions` with all messages of the episode, observations as the
+//! user's and completions as the assistant's.
 //!
-//! Every request switches off, by name, what a server does to the distribution by default (its own top-k, min-p,
-//! penalties), so that completions come from the model's distribution at the protocol's temperature, as they do from a
-//! [`crate::policy::lm::LmPolicy`]. If a server refuses log-probabilities, or fields that are not part of `OpenAI`'s
-//! protocol, this is found when the connection is made. The requests then leave them out, and [`RemotePolicy::notes`]
-//! contains a message.
+//! Every request switches off, by name, what a server does to the distribution by default (its own
+//! top-k, min-p, penalties), so that completions come from the model's distribution at the
+//! protocol's temperature, as they do from a [`crate::policy::lm::LmPolicy`]. If a server refuses
+//! log-probabilities, or fields that are not part of `OpenAI`'s protocol, this is found when the
+//! connection is made. The requests then leave them out, and [`RemotePolicy::notes`] contains a
+//! message.
 //!
-//! - *Log-probabilities* belong to the untempered policy. Servers differ in whether they divide by the temperature first
-//!   (vLLM and llama.cpp do not, SGLang does). At temperature 1 the division changes nothing, and at 0 none of them
-//!   divides. At other temperatures they are not requested, and the list of a turn stays empty.
-//! - *Token ids* are kept if the server returns those of the prompt and of the completion (vLLM), as long as each prompt
-//!   extends what was read and written before. If the template of a server or a stop text breaks that, they stay empty
-//!   from that turn on, and training tokenizes the texts of the episode, as it does with the expert's.
+//! - *Log-probabilities* belong to the untempered policy. Servers differ in whether they divide by
+//!   the temperature first (vLLM and llama.cpp do not, SGLang does). At temperature 1 the division
+//!   changes nothing, and at 0 none of them divides. At other temperatures they are not requested,
+//!   and the list of a turn stays empty.
+//! - *Token ids* are kept if the server returns those of the prompt and of the completion (vLLM),
+//!   as long as each prompt extends what was read and written before. If the template of a server
+//!   or a stop text breaks that, they stay empty from that turn on, and training tokenizes the
+//!   texts of the episode, as it does with the expert's.
 //!
-//! This module does not read environment variables: the caller passes the key. It is sent as a header and never shown.
+//! This module does not read environment variables: the caller passes the key. It is sent as a
+//! header and never shown.
 
 mod address;
 mod client;
@@ -57,12 +62,12 @@ struct AcceptedFields {
 }
 
 impl RemotePolicy {
-    /// Connects to the server: checks whether it lists the model, and requests one token to find out which fields it
-    /// accepts.
+    /// Connects to the server: checks whether it lists the model, and requests one token to find
+    /// out which fields it accepts.
     ///
     /// # Errors
-    /// Returns [`AgentError::Remote`] with a hint if there is no server, if the key is refused, if the server lists
-    /// other models only, or if a plain request fails.
+    /// Returns [`AgentError::Remote`] with a hint if there is no server, if the key is refused, if
+    /// the server lists other models only, or if a plain request fails.
     pub fn connect(address: ServerAddress, options: RemoteOptions) -> Result<Self, AgentError> {
         let mut policy = Self {
             retry: Retry::new(&options),
@@ -78,7 +83,8 @@ impl RemotePolicy {
         Ok(policy)
     }
 
-    /// Returns a message for each kind of fields that the server refused, so that requests leave them out.
+    /// Returns a message for each kind of fields that the server refused, so that requests leave
+    /// them out.
     #[must_use]
     pub fn notes(&self) -> &[String] {
         &self.notes
@@ -90,7 +96,8 @@ impl RemotePolicy {
         self.accepts.extras
     }
 
-    /// Returns the protocol with the settings that only a policy behind a server has: instructions and stop texts.
+    /// Returns the protocol with the settings that only a policy behind a server has: instructions
+    /// and stop texts.
     #[must_use]
     pub fn protocol(&self, protocol: Protocol) -> Protocol {
         let RemoteOptions {

@@ -3,8 +3,9 @@
 use super::address::ApiKey;
 use std::time::Duration;
 
-/// The instructions for a model that was not trained on these games. They precede the first observation in the user's
-/// message, because not every chat template has a system message. Logs record this text in their protocol.
+/// The instructions for a model that was not trained on these games. They precede the first
+/// observation in the user's message, because not every chat template has a system message. Logs
+/// record this text in their protocol.
 pub const INSTRUCTIONS: &str = "\
 You act in a house, one command a turn, until your task is done. Answer with one command on one line and nothing else.
 
@@ -23,7 +24,8 @@ pub struct RemoteOptions {
     pub timeout: Duration,
     /// Number of retries if a request fails for a reason that may pass.
     pub retries: usize,
-    /// Delay before the first retry. Each further delay is twice as long, up to 30 seconds, less a random part.
+    /// Delay before the first retry. Each further delay is twice as long, up to 30 seconds, less a
+    /// random part.
     pub first_wait: Duration,
     /// The key, which is sent as a bearer token.
     pub key: Option<ApiKey>,

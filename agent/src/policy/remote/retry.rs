@@ -7,7 +7,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Number of requests in a row that must fail, each after its last retry, before the server counts as gone.
+/// Number of requests in a row that must fail, each after its last retry, before the server counts
+/// as gone.
 const MAX_FAILED_IN_A_ROW: usize = 8;
 
 /// The longest delay before a retry, whatever a server asks for.
@@ -43,9 +44,9 @@ impl Retry {
         self.gone.get()
     }
 
-    /// Repeats `attempt` while it fails for a reason that may pass. If the server is unreachable and has never replied,
-    /// there is no retry: the URL is wrong, or the server was not started. If the server is gone, `attempt` is not
-    /// called at all.
+    /// Repeats `attempt` while it fails for a reason that may pass. If the server is unreachable
+    /// and has never replied, there is no retry: the URL is wrong, or the server was not started.
+    /// If the server is gone, `attempt` is not called at all.
     pub(super) fn run<T>(
         &self,
         attempt: impl Fn() -> Result<T, RequestFailure>,
@@ -80,8 +81,8 @@ impl Retry {
         }
     }
 
-    /// Returns an exponential delay, of which up to half is taken off at random, so that requests that failed together
-    /// are not repeated together.
+    /// Returns an exponential delay, of which up to half is taken off at random, so that requests
+    /// that failed together are not repeated together.
     fn backoff(&self, tries: usize) -> Duration {
         self.first_wait
             .saturating_mul(1 << tries.min(16))

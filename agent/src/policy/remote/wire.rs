@@ -1,4 +1,5 @@
-//! The JSON of `/chat/completions`: the fields of a request, and the parts of a reply that are used.
+//! The JSON of `/chat/completions`: the fields of a request, and the parts of a reply that are
+//! used.
 
 use super::failure::RequestFailure;
 use crate::text::template::Message;
@@ -11,8 +12,9 @@ pub(super) const LOGPROBS: LogprobFields = LogprobFields {
     top_logprobs: 1,
 };
 
-/// Everything that a server may do to a distribution, switched off, and vLLM's token ids switched on. `top_k` is above
-/// the size of every vocabulary, because servers disagree on whether -1 or 0 means all tokens.
+/// Everything that a server may do to a distribution, switched off, and vLLM's token ids switched
+/// on. `top_k` is above the size of every vocabulary, because servers disagree on whether -1 or 0
+/// means all tokens.
 pub(super) const EXTRAS: ExtraFields = ExtraFields {
     top_k: 1 << 30,
     min_p: 0.0,
@@ -128,7 +130,8 @@ pub(super) fn model_ids(text: &str) -> Option<Vec<String>> {
     Some(list.data.into_iter().map(|model| model.id).collect())
 }
 
-/// Returns the failure that a reply with an error status stands for. `shown` is its message, fit to be printed.
+/// Returns the failure that a reply with an error status stands for. `shown` is its message, fit to
+/// be printed.
 pub(super) fn failure_of(
     status: u16,
     text: &str,
@@ -168,8 +171,8 @@ pub(super) fn error_message(text: &str) -> String {
         .into()
 }
 
-/// Returns whether an error means that the messages are too long for the model. The phrases are those of vLLM, SGLang,
-/// llama.cpp, its Python server, and `OpenAI`.
+/// Returns whether an error means that the messages are too long for the model. The phrases are
+/// those of vLLM, SGLang, llama.cpp, its Python server, and `OpenAI`.
 fn is_context_overflow(text: &str) -> bool {
     const PHRASES: [&str; 6] = [
         "context_length_exceeded",

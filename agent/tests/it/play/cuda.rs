@@ -1,4 +1,5 @@
-//! Play on a GPU, compared with play on the CPU. These tests need the feature `cuda` and an NVIDIA GPU:
+//! Play on a GPU, compared with play on the CPU. These tests need the feature `cuda` and an NVIDIA
+//! GPU:
 //!
 //! ```text
 //! cargo test --release -p agent --features cuda --test it cuda -- --ignored
@@ -16,7 +17,8 @@ fn gpu() -> Backend {
     DeviceChoice::Cuda(0).engine().unwrap()
 }
 
-/// Log-probabilities after prompts of many lengths read together, and after three more tokens of each, one by one.
+/// Log-probabilities after prompts of many lengths read together, and after three more tokens of
+/// each, one by one.
 fn logprobs(engine: &Backend, format: WeightFormat) -> Vec<f32> {
     let model = babbler(31);
     let vocab = model.config.vocab_size;
@@ -45,8 +47,8 @@ fn logprobs(engine: &Backend, format: WeightFormat) -> Vec<f32> {
     found
 }
 
-/// The tolerances are in nats. On a GPU, f32 products may be computed in TF32, whose mantissa has ten bits; that of bf16 has
-/// seven.
+/// The tolerances are in nats. On a GPU, f32 products may be computed in TF32, whose mantissa has
+/// ten bits; that of bf16 has seven.
 #[test]
 #[ignore = "needs an NVIDIA GPU"]
 fn the_gpu_has_the_logprobs_of_the_cpu() {
@@ -64,8 +66,8 @@ fn the_gpu_has_the_logprobs_of_the_cpu() {
     }
 }
 
-/// Rounding may change a sampled token, so episodes are not compared. Each is played to its end, and logs the distributions
-/// that it was sampled from.
+/// Rounding may change a sampled token, so episodes are not compared. Each is played to its end,
+/// and logs the distributions that it was sampled from.
 #[test]
 #[ignore = "needs an NVIDIA GPU"]
 fn episodes_are_played_on_the_gpu() {

@@ -1,4 +1,5 @@
-//! The inference backend for GPUs, on burn's CPU device: it plays the same episodes as the CPU backend, up to rounding.
+//! The inference backend for GPUs, on burn's CPU device: it plays the same episodes as the CPU
+//! backend, up to rounding.
 
 use super::POOL;
 use agent::inference::device::Backend;
@@ -102,8 +103,8 @@ fn a_device_plays_the_same_episodes_as_the_cpu() {
     );
 }
 
-/// The budget is one full context: episodes wait, give up their caches and read their sequence again, into rows that other
-/// episodes held before.
+/// The budget is one full context: episodes wait, give up their caches and read their sequence
+/// again, into rows that other episodes held before.
 #[test]
 fn a_small_token_budget_changes_no_episode_on_a_device() {
     let tasks = tasks(&CORRIDORS[..3]);

@@ -1,4 +1,5 @@
-//! The rollout loop: on what the result of an episode depends, how an episode ends, and how completions become commands.
+//! The rollout loop: on what the result of an episode depends, how an episode ends, and how
+//! completions become commands.
 
 use super::{ALONE, POOL, best_of, player, script};
 use agent::rollout::{Concurrency, play_episodes};
@@ -97,7 +98,8 @@ fn the_outcome_names_why_an_episode_ended() {
     assert!(last.starts_with("You are in room 0 of 0."));
 }
 
-/// The corridor has a pit in room 2. If the agent enters it, the game is lost, whatever commands were left to play.
+/// The corridor has a pit in room 2. If the agent enters it, the game is lost, whatever commands
+/// were left to play.
 #[test]
 fn a_lost_game_is_a_failure() {
     let pitted = tasks(&["pitted/5"]);
@@ -124,7 +126,8 @@ fn a_lost_game_is_a_failure() {
     }
 }
 
-/// A slot of the world is used again as soon as its episode is over, however it ended, and never before.
+/// A slot of the world is used again as soon as its episode is over, however it ended, and never
+/// before.
 #[test]
 fn a_world_of_limited_capacity_never_exceeds_it() {
     let tasks = tasks(&[
@@ -277,8 +280,8 @@ fn an_error_of_the_recorder_stops_the_rollout() {
     assert_eq!((result, recorded), (Err("the disk is full"), 4));
 }
 
-/// A malformed completion is not sent to the environment: the room stays the same, a turn is used, and the next observation is
-/// a fixed text.
+/// A malformed completion is not sent to the environment: the room stays the same, a turn is used,
+/// and the next observation is a fixed text.
 #[test]
 fn a_malformed_completion_costs_a_turn_and_is_not_sent_to_the_environment() {
     let tasks = tasks(&["plain/2"]);
@@ -318,7 +321,8 @@ fn a_malformed_completion_costs_a_turn_and_is_not_sent_to_the_environment() {
     assert_eq!(never.last_observation, MALFORMED_ANSWER);
 }
 
-/// One token has no room for a word and an end: every command is cut, and the next observation contains the missing end.
+/// One token has no room for a word and an end: every command is cut, and the next observation
+/// contains the missing end.
 #[test]
 fn a_cut_completion_is_malformed_and_its_end_is_inserted() {
     let tasks = tasks(&["plain/2"]);

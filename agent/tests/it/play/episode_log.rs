@@ -1,4 +1,5 @@
-//! The log of an episode: what is logged is what the policy has read and written, whatever the cache budget.
+//! The log of an episode: what is logged is what the policy has read and written, whatever the
+//! cache budget.
 
 use super::{POOL, best_of, player, tokens};
 use agent::inference::device::Backend;
@@ -10,8 +11,9 @@ use agent::text::tokenizer::BEGIN;
 use scenarios::{Protocol, Search, Trajectory, WeightFormat};
 use support::corridor::{Corridors, babbler, jobs, play, protocol, tasks};
 
-/// If the logged tokens are read again in one piece, they give exactly the log-probabilities and values that were logged turn
-/// by turn: the policy has read this concatenation and nothing else, at any temperature and K.
+/// If the logged tokens are read again in one piece, they give exactly the log-probabilities and
+/// values that were logged turn by turn: the policy has read this concatenation and nothing else,
+/// at any temperature and K.
 #[test]
 fn the_logged_tokens_are_what_the_policy_read() {
     let tasks = tasks(&["plain/3", "plain/9"]);
@@ -162,8 +164,8 @@ fn equal_candidates_are_scored_once() {
     );
 }
 
-/// The budget is one full context: most episodes wait, and some give up their caches and read their sequence again. The results
-/// are the same, and the caches never hold more than the budget.
+/// The budget is one full context: most episodes wait, and some give up their caches and read their
+/// sequence again. The results are the same, and the caches never hold more than the budget.
 #[test]
 fn a_small_token_budget_changes_no_result() {
     let tasks = tasks(&["plain/9", "plain/5", "plain/7"]);
@@ -220,7 +222,8 @@ fn a_small_token_budget_changes_no_result() {
     );
 }
 
-/// The text ends before the stop text, the tokens are those that were sampled, and the next observation contains the end.
+/// The text ends before the stop text, the tokens are those that were sampled, and the next
+/// observation contains the end.
 #[test]
 fn a_stop_text_ends_a_completion() {
     let tasks = tasks(&["plain/9"]);
@@ -253,8 +256,8 @@ fn a_stop_text_ends_a_completion() {
     assert!(stopped > 5, "{stopped}");
 }
 
-/// If the sampling distribution differs from the policy, both log-probabilities of a token are logged. At top-2, the two most
-/// probable tokens share the whole probability.
+/// If the sampling distribution differs from the policy, both log-probabilities of a token are
+/// logged. At top-2, the two most probable tokens share the whole probability.
 #[test]
 fn the_sampling_distribution_is_logged_if_it_is_not_the_policy() {
     let tasks = tasks(&["plain/9"]);

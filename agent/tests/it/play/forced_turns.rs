@@ -17,8 +17,8 @@ fn forced<'a>(task: &'a Task, played: &'a Trajectory, turns: usize) -> EpisodeJo
     }
 }
 
-/// If an episode begins with its own first turns and has the same seed, it is equal to the original, with the same
-/// log-probabilities and values: the policy reads the same tokens.
+/// If an episode begins with its own first turns and has the same seed, it is equal to the
+/// original, with the same log-probabilities and values: the policy reads the same tokens.
 #[test]
 fn an_episode_can_continue_from_any_of_its_turns() {
     let tasks = tasks(&["plain/9"]);
@@ -55,7 +55,8 @@ fn an_episode_can_continue_from_any_of_its_turns() {
     assert!(malformed > 10, "{malformed}");
 }
 
-/// Episodes that continue from the same turns share a prefix, whatever other episodes are played at the same time.
+/// Episodes that continue from the same turns share a prefix, whatever other episodes are played at
+/// the same time.
 #[test]
 fn episodes_that_continue_from_one_turn_are_independent() {
     let tasks = tasks(&["plain/9"]);

@@ -1,4 +1,5 @@
-//! A policy behind a server: the requests, the replies, and what happens to an episode if the server fails.
+//! A policy behind a server: the requests, the replies, and what happens to an episode if the
+//! server fails.
 
 use super::ALONE;
 use agent::policy::remote::{ApiKey, RemoteOptions, RemotePolicy, ServerAddress};
@@ -167,7 +168,8 @@ fn a_completion_that_was_cut_is_no_command() {
     );
 }
 
-/// The first turn has observation 7 8 and completion 1 2. The second prompt contains them, and adds 9; its completion is 3.
+/// The first turn has observation 7 8 and completion 1 2. The second prompt contains them, and adds
+/// 9; its completion is 3.
 #[test]
 fn token_ids_and_log_probabilities_are_kept_if_the_server_returns_them() {
     let logprobs = |all: &[f64]| json!({"content": all.iter().map(|p| json!({"token": "?", "logprob": p})).collect::<Vec<_>>()});

@@ -39,7 +39,8 @@ fn states(trunk: &agent::inference::Trunk, tokens: &[u32]) -> Vec<f32> {
     trunk.extend(&mut [Span::new(tokens, &mut KvCache::default())])
 }
 
-/// The completion of a turn is the first of the candidates with the highest score, whatever the scorer is.
+/// The completion of a turn is the first of the candidates with the highest score, whatever the
+/// scorer is.
 #[track_caller]
 fn assert_the_best_was_taken(played: &[Trajectory], k: usize) {
     for turn in turns(played) {
@@ -118,7 +119,8 @@ fn one_scorer_decides_and_the_others_are_logged() {
     }
 }
 
-/// The first k of K candidates are those of K = k. This is checked on the first turn, after which the choices differ.
+/// The first k of K candidates are those of K = k. This is checked on the first turn, after which
+/// the choices differ.
 #[test]
 fn samples_are_nested() {
     let tasks = tasks();
@@ -151,7 +153,8 @@ fn samples_are_nested() {
     );
 }
 
-/// If the reference is the policy itself, every log-ratio is exactly 0, whatever was written and however it was read.
+/// If the reference is the policy itself, every log-ratio is exactly 0, whatever was written and
+/// however it was read.
 #[test]
 fn the_log_ratio_of_a_policy_to_itself_is_zero() {
     let tasks = tasks();
@@ -170,8 +173,8 @@ fn the_log_ratio_of_a_policy_to_itself_is_zero() {
     );
 }
 
-/// ln π − ln π_ref of a completion equals the difference of both log-probabilities of the logged ids, read again in one piece.
-/// The reference may have another configuration.
+/// ln π − ln π_ref of a completion equals the difference of both log-probabilities of the logged
+/// ids, read again in one piece. The reference may have another configuration.
 #[test]
 fn the_log_ratio_is_that_of_the_logged_tokens() {
     let tasks = tasks();
@@ -261,8 +264,8 @@ fn a_missing_network_is_reported_with_the_available_scorers() {
     );
 }
 
-/// In a corridor the goal is in the east, so the oracle goes east if one of K candidates does. The commands in copies are
-/// counted, and they do not change the episode.
+/// In a corridor the goal is in the east, so the oracle goes east if one of K candidates does. The
+/// commands in copies are counted, and they do not change the episode.
 #[test]
 fn the_oracle_takes_the_candidate_nearest_to_the_goal() {
     let tasks = tasks();
@@ -311,9 +314,9 @@ fn the_oracle_needs_copies_and_a_distance() {
     }
 }
 
-/// If the history is the last two turns, V belongs to the first observation, these turns, and the current observation. The first
-/// observation shares a frame with the one that follows. The ids are not logged. If the window contains all turns, nothing
-/// else changes.
+/// If the history is the last two turns, V belongs to the first observation, these turns, and the
+/// current observation. The first observation shares a frame with the one that follows. The ids are
+/// not logged. If the window contains all turns, nothing else changes.
 #[test]
 fn a_window_shows_the_task_and_the_last_turns() {
     let tasks = tasks();

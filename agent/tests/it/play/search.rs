@@ -1,4 +1,5 @@
-//! Search in corridors: it finds the win, reports what it has spent, and leaves the log of an ordinary episode.
+//! Search in corridors: it finds the win, reports what it has spent, and leaves the log of an
+//! ordinary episode.
 
 use super::{ALONE, POOL, best_of};
 use agent::policy::lm::{LmPolicy, LoadOptions, ValueUse};
@@ -28,8 +29,8 @@ fn player(seed: u64) -> LmPolicy {
     LmPolicy::new(babbler(seed), ValueUse::Score).unwrap()
 }
 
-/// A policy with the exact value of a room, which is the number of rooms in its west. Its first three candidates lead nowhere,
-/// and only the fourth leads east.
+/// A policy with the exact value of a room, which is the number of rooms in its west. Its first
+/// three candidates lead nowhere, and only the fourth leads east.
 struct RoomCounter;
 
 struct RoomEpisode {
@@ -114,8 +115,9 @@ impl Lookahead for RoomCounter {
     }
 }
 
-/// The goal is three rooms to the east. Each state has four candidates, of which three are commands. Best-first tries each room
-/// once. A beam of two also continues from the best state that is behind.
+/// The goal is three rooms to the east. Each state has four candidates, of which three are
+/// commands. Best-first tries each room once. A beam of two also continues from the best state that
+/// is behind.
 #[test]
 fn a_search_finds_the_win_that_greedy_play_misses() {
     let tasks = tasks(&["plain/3"]);
@@ -180,8 +182,8 @@ fn a_search_without_a_win_is_no_success() {
     );
 }
 
-/// With K = 2, the candidates are `look` and an empty text. Both lead to the same state, so the malformed one is the second of
-/// two equals.
+/// With K = 2, the candidates are `look` and an empty text. Both lead to the same state, so the
+/// malformed one is the second of two equals.
 #[test]
 fn a_malformed_candidate_is_a_wasted_turn() {
     let only_malformed = |trajectory: &Trajectory| {
@@ -364,8 +366,8 @@ fn the_completion_budget_is_never_exceeded() {
     }
 }
 
-/// The log is that of an ordinary episode: a new environment gives the same observations, and each turn contains its
-/// candidates, of which the played one has V of the state that it led to.
+/// The log is that of an ordinary episode: a new environment gives the same observations, and each
+/// turn contains its candidates, of which the played one has V of the state that it led to.
 #[test]
 fn the_logged_path_can_be_replayed_in_a_new_environment() {
     let tasks = tasks(&["plain/1", "plain/2", "plain/3"]);
@@ -451,7 +453,8 @@ fn a_search_can_continue_from_turns_that_were_played() {
     assert_eq!((again.spent.completions, again.spent.commands), (4, 2 + 3));
 }
 
-/// Opens corridors of which only copies may be stepped, and which must not be asked for admissible commands.
+/// Opens corridors of which only copies may be stepped, and which must not be asked for admissible
+/// commands.
 struct CopiesOnly(Corridors);
 
 struct CopyOnlyCorridor {

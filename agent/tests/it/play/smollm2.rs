@@ -1,5 +1,5 @@
-//! A real checkpoint: SmolLM2-135M-Instruct gives the token ids, the chat, the logits and the continuation that transformers
-//! gives for it.
+//! A real checkpoint: SmolLM2-135M-Instruct gives the token ids, the chat, the logits and the
+//! continuation that transformers gives for it.
 //!
 //! ```text
 //! HEARTH_SMOLLM2_GGUF=SmolLM2-135M-Instruct.Q4_1.gguf cargo test --release -p agent --test it smollm2 -- --ignored
@@ -80,8 +80,8 @@ fn texts_and_turns_have_the_ids_of_transformers() {
     assert_eq!(rendered.map(String::as_str).concat(), golden.chat);
 }
 
-/// The logits differ by less than 1e-4 of the largest. The 64 tokens are the same, unless the two highest logits differ by less
-/// than 1e-3.
+/// The logits differ by less than 1e-4 of the largest. The 64 tokens are the same, unless the two
+/// highest logits differ by less than 1e-3.
 #[test]
 #[ignore = "needs SmolLM2-135M-Instruct: HEARTH_SMOLLM2_GGUF; takes minutes without --release"]
 fn the_prompt_has_the_logits_and_the_continuation_of_transformers() {
@@ -107,7 +107,8 @@ fn the_prompt_has_the_logits_and_the_continuation_of_transformers() {
         let largest = expected
             .iter()
             .fold(0.0_f32, |most, logit| most.max(logit.abs()));
-        // Log-probabilities are logits minus their normalizer, so the differences of both are the same.
+        // Log-probabilities are logits minus their normalizer, so the differences of both are the
+        // same.
         for (id, logit) in golden.logit_ids.iter().zip(expected) {
             let found = found[*id] - found[golden.logit_ids[0]];
             let expected = logit - expected[0];

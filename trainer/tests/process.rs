@@ -47,7 +47,7 @@ impl Policy for Walker {
     fn respond(&self, asked: &mut [TurnRequest<'_, bool>], _: &Protocol) -> Vec<TurnResponse> {
         asked
             .iter()
-            .map(|question| written(if *question.seat { "east" } else { "look" }.into()))
+            .map(|question| written(if *question.episode { "east" } else { "look" }.into()))
             .collect()
     }
 }

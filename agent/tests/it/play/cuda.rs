@@ -1,26 +1,24 @@
-//! Playing on a GPU against the same on the CPU; says so where there is no GPU. Built with the feature `cuda` alone.
+//! Play on a GPU, compared with play on the CPU. These tests need the feature `cuda` and an NVIDIA
+//! GPU:
+//!
+//! ```text
+//! cargo test --release -p agent --features cuda --test it cuda -- --ignored
+//! ```
 
-#![cfg(feature = "cuda")]
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod corridor;
-
+use super::best_of;
 use agent::inference::device::{Backend, DeviceChoice};
 use agent::inference::{KvCache, PolicyInference, Span};
 use agent::policy::lm::{LmPolicy, LoadOptions, ValueUse};
 use agent::rollout::Concurrency;
-use corridor::{babbler, jobs, play, protocol, task};
-use scenarios::{Protocol, WeightFormat};
+use scenarios::WeightFormat;
+use support::corridor::{babbler, jobs, play, task};
 
-/// None, and a word about it, where there is no GPU.
-fn gpu() -> Option<Backend> {
-    DeviceChoice::Cuda(0)
-        .engine()
-        .inspect_err(|error| eprintln!("skipped, nothing was compared: {error}"))
-        .ok()
+fn gpu() -> Backend {
+    DeviceChoice::Cuda(0).engine().unwrap()
 }
 
-/// Log-probabilities after prompts of many lengths read together, and after three more tokens of each, one by one.
+/// Log-probabilities after prompts of many lengths read together, and after three more tokens of
+/// each, one by one.
 fn logprobs(engine: &Backend, format: WeightFormat) -> Vec<f32> {
     let model = babbler(31);
     let vocab = model.config.vocab_size;
@@ -49,12 +47,15 @@ fn logprobs(engine: &Backend, format: WeightFormat) -> Vec<f32> {
     found
 }
 
-/// Nats. On a GPU, f32 products may be taken in TF32, whose mantissa has ten bits; that of bf16 has seven.
+/// The tolerances are in nats. On a GPU, f32 products may be computed in TF32, whose mantissa has
+/// ten bits; that of bf16 has seven.
 #[test]
+#[ignore = "needs an NVIDIA GPU"]
 fn the_gpu_has_the_logprobs_of_the_cpu() {
-    let Some(gpu) = gpu() else { return };
+    let gpu = gpu();
     for (format, tolerance) in [(WeightFormat::Exact, 1e-2), (WeightFormat::Bf16, 1e-1)] {
-        let (found, expected) = (logprobs(&gpu, format), logprobs(&Backend::Cpu, format));
+        let found = logprobs(&gpu, format);
+        let expected = logprobs(&Backend::Cpu, format);
         assert_eq!(found.len(), expected.len());
         for (found, expected) in found.iter().zip(&expected) {
             assert!(
@@ -65,27 +66,24 @@ fn the_gpu_has_the_logprobs_of_the_cpu() {
     }
 }
 
-/// Rounding may turn a draw, so episodes are not compared; each is played to an end, and logs what it drew from.
+/// Rounding may change a sampled token, so episodes are not compared. Each is played to its end,
+/// and logs the distributions that it was sampled from.
 #[test]
+#[ignore = "needs an NVIDIA GPU"]
 fn episodes_are_played_on_the_gpu() {
-    let Some(engine) = gpu() else { return };
     let tasks = ["plain/1", "plain/2", "plain/9"].map(task);
     let player = LmPolicy::new(
         babbler(32),
         LoadOptions {
-            engine,
+            engine: gpu(),
             ..ValueUse::Score.into()
         },
     )
     .unwrap();
-    let protocol = Protocol {
-        best_of: 3,
-        ..protocol()
-    };
     let played = play(
         &player,
         &jobs(&tasks, 8),
-        &protocol,
+        &best_of(3),
         Concurrency {
             workers: 2,
             episodes: 24,

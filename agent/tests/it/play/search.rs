@@ -1,27 +1,20 @@
-//! Search in corridors: that it finds what it should, spends what it says, and leaves a record that is an episode like
-//! any other.
+//! Search in corridors: it finds the win, reports what it has spent, and leaves the log of an
+//! ordinary episode.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod corridor;
-
+use super::{ALONE, POOL, best_of};
 use agent::policy::lm::{LmPolicy, LoadOptions, ValueUse};
 use agent::policy::{
-    Completion, ExpertPolicy, Lookahead, Policy, TurnRequest, TurnResponse, written,
+    Completion, ExpertPolicy, Lookahead, Policy, TurnRequest, TurnResponse, text_response,
 };
 use agent::rollout::{Concurrency, EpisodeJob, play_episodes};
 use agent::text::chat::MALFORMED_ANSWER;
-use corridor::{Corridors, babbler, jobs, play, protocol, task};
 use scenarios::{
     Environment, EnvironmentError, Observation, Outcome, Protocol, Search, Spent, Task, Trajectory,
     Turn, World,
 };
 use std::convert::Infallible;
+use support::corridor::{Corridors, babbler, jobs, play, protocol, task, tasks};
 
-const POOL: Concurrency = Concurrency {
-    workers: 2,
-    episodes: 8,
-};
 const BEAM: Search = Search::Beam { width: 2 };
 const BEST_FIRST: Search = Search::BestFirst { budget: 14 };
 
@@ -32,78 +25,67 @@ fn searched(search: Search, k: usize) -> Protocol {
     }
 }
 
-fn best_of(k: usize) -> Protocol {
-    Protocol {
-        best_of: k,
-        ..protocol()
-    }
-}
-
-fn tasks(ids: &[&str]) -> Vec<Task> {
-    ids.iter().map(|id| task(id)).collect()
-}
-
 fn player(seed: u64) -> LmPolicy {
     LmPolicy::new(babbler(seed), ValueUse::Score).unwrap()
 }
 
-/// Knows the exact value of a room, the number of those to its west, and would rather look around than go there: its first
-/// candidates lead nowhere, and only the fourth leads east.
-struct Walker;
+/// A policy with the exact value of a room, which is the number of rooms in its west. Its first
+/// three candidates lead nowhere, and only the fourth leads east.
+struct RoomCounter;
 
-struct Walk {
+struct RoomEpisode {
     room: usize,
-    seen: bool,
+    evaluated: bool,
 }
 
 const CANDIDATES: [&str; 4] = ["look", "", "west", "east"];
 
-impl Policy for Walker {
-    type EpisodeState = Walk;
+impl Policy for RoomCounter {
+    type EpisodeState = RoomEpisode;
 
     fn name(&self) -> String {
         "walker".into()
     }
 
-    fn begin(&self, _: u64) -> Walk {
-        Walk {
+    fn begin(&self, _: u64) -> RoomEpisode {
+        RoomEpisode {
             room: 0,
-            seen: false,
+            evaluated: false,
         }
     }
 
-    fn replay(&self, seat: &mut Walk, turn: &Turn) -> Result<(), String> {
-        seat.room += usize::from(turn.action.as_deref() == Some("east"));
+    fn replay(&self, episode: &mut RoomEpisode, turn: &Turn) -> Result<(), String> {
+        episode.room += usize::from(turn.action.as_deref() == Some("east"));
         Ok(())
     }
 
     fn respond(
         &self,
-        asked: &mut [TurnRequest<'_, Walk>],
+        requests: &mut [TurnRequest<'_, RoomEpisode>],
         protocol: &Protocol,
     ) -> Vec<TurnResponse> {
-        asked
+        requests
             .iter_mut()
-            .map(|question| question.seat.respond(question.observation, protocol))
+            .map(|request| request.episode.respond(request.observation, protocol))
             .collect()
     }
 
-    fn lookahead(&self) -> Option<&dyn Lookahead<EpisodeState = Walk>> {
+    fn lookahead(&self) -> Option<&dyn Lookahead<EpisodeState = RoomEpisode>> {
         Some(self)
     }
 }
 
-impl Walk {
+impl RoomEpisode {
     fn respond(&mut self, observation: &str, protocol: &Protocol) -> TurnResponse {
         if protocol.search.is_none() {
-            return written(CANDIDATES[0].into());
+            return text_response(CANDIDATES[0].into());
         }
-        if !std::mem::replace(&mut self.seen, true) {
+        if !std::mem::replace(&mut self.evaluated, true) {
             let room = observation
                 .strip_prefix("You are in room ")
                 .map(|rest| rest.split([' ', '.']).next().unwrap());
             self.room = room.map_or(self.room, |room| room.parse().unwrap());
-            return TurnResponse::Seen(self.room as f32);
+            return TurnResponse::StateValue(self.room as f32);
         }
         let candidate = |text: &&str| Completion {
             text: (*text).into(),
@@ -122,23 +104,25 @@ impl Walk {
     }
 }
 
-impl Lookahead for Walker {
-    type EpisodeState = Walk;
+impl Lookahead for RoomCounter {
+    type EpisodeState = RoomEpisode;
 
-    fn branch(&self, seat: &mut Walk, _: usize) -> Walk {
-        Walk {
-            room: seat.room,
-            seen: false,
+    fn branch(&self, episode: &mut RoomEpisode, _: usize) -> RoomEpisode {
+        RoomEpisode {
+            room: episode.room,
+            evaluated: false,
         }
     }
 }
 
-/// Three rooms to the east, four candidates a state, of which three are commands. Best-first tries each room once; a beam
-/// of two also goes on from the best that stayed behind.
+/// The goal is three rooms to the east. Each state has four candidates, of which three are
+/// commands. Best-first tries each room once. A beam of two also continues from the best state that
+/// is behind.
 #[test]
 fn a_search_finds_the_win_that_greedy_play_misses() {
     let tasks = tasks(&["plain/3"]);
-    let played = |protocol: &Protocol| play(&Walker, &jobs(&tasks, 1), protocol, POOL).remove(0);
+    let played =
+        |protocol: &Protocol| play(&RoomCounter, &jobs(&tasks, 1), protocol, POOL).remove(0);
     assert_eq!(played(&best_of(1)).outcome, Outcome::TurnLimit);
     for (search, states) in [(Search::Beam { width: 1 }, 3), (BEAM, 5), (BEST_FIRST, 3)] {
         let found = played(&searched(search, 4));
@@ -160,11 +144,11 @@ fn a_search_finds_the_win_that_greedy_play_misses() {
     }
 }
 
-/// With the way east never written, what is logged is the best state that there is: no success, and all it has spent.
+/// If no candidate leads east, the best state is logged: no success, and everything that was spent.
 #[test]
-fn what_is_not_won_is_no_success() {
+fn a_search_without_a_win_is_no_success() {
     let tasks = tasks(&["plain/3", "dumb/3"]);
-    let played = |search| play(&Walker, &jobs(&tasks, 1), &searched(search, 3), POOL);
+    let played = |search| play(&RoomCounter, &jobs(&tasks, 1), &searched(search, 3), POOL);
     for trajectory in played(BEAM) {
         assert_eq!(
             (trajectory.outcome, trajectory.turns.len()),
@@ -177,15 +161,15 @@ fn what_is_not_won_is_no_success() {
     assert_eq!(
         shape(&found[0]),
         (Outcome::TurnLimit, 4, 12),
-        "a room after as many turns is one state"
+        "a room after the same number of turns is one state"
     );
     assert_eq!(
         shape(&found[1]),
         (Outcome::TurnLimit, 2, 12),
-        "and several where the world does not tell"
+        "without hashes, there are several"
     );
     let lost = play(
-        &Walker,
+        &RoomCounter,
         &jobs(&[task("pitted/3")], 1),
         &searched(BEST_FIRST, 4),
         POOL,
@@ -198,7 +182,8 @@ fn what_is_not_won_is_no_success() {
     );
 }
 
-/// K = 2: it looks around or writes nothing; the state is the same, so the malformed one is the second of equals.
+/// With K = 2, the candidates are `look` and an empty text. Both lead to the same state, so the
+/// malformed one is the second of two equals.
 #[test]
 fn a_malformed_candidate_is_a_wasted_turn() {
     let only_malformed = |trajectory: &Trajectory| {
@@ -208,12 +193,12 @@ fn a_malformed_candidate_is_a_wasted_turn() {
             .all(|turn| turn.candidates.len() == 2 && turn.candidates[1].completion.is_empty())
     };
     let tasks = tasks(&["dumb/3"]);
-    let beam = play(&Walker, &jobs(&tasks, 1), &searched(BEAM, 2), POOL).remove(0);
+    let beam = play(&RoomCounter, &jobs(&tasks, 1), &searched(BEAM, 2), POOL).remove(0);
     assert!(only_malformed(&beam), "{beam:?}");
     assert_eq!(
         (beam.spent.completions, beam.spent.commands),
         (2 + 5 * 4, 1 + 5 * 2),
-        "it reaches no world"
+        "it is not sent to the environment"
     );
 
     let player = player(1);
@@ -236,11 +221,9 @@ fn a_malformed_candidate_is_a_wasted_turn() {
 }
 
 #[test]
-fn one_beam_of_one_candidate_is_plain_sampling() {
-    let (tasks, player) = (
-        tasks(&["plain/1", "plain/3", "plain/9", "pitted/4"]),
-        player(1),
-    );
+fn a_beam_of_one_with_one_candidate_is_plain_sampling() {
+    let tasks = tasks(&["plain/1", "plain/3", "plain/9", "pitted/4"]);
+    let player = player(1);
     let tight = |protocol: Protocol| Protocol {
         context_limit: 80,
         ..protocol
@@ -283,22 +266,15 @@ fn one_beam_of_one_candidate_is_plain_sampling() {
 }
 
 #[test]
-fn results_do_not_depend_on_the_pool() {
+fn search_results_do_not_depend_on_the_concurrency() {
     let tasks = tasks(&[
         "plain/1", "plain/3", "plain/9", "rotten/9", "walled/1", "pitted/6", "dumb/5",
     ]);
-    let (jobs, player) = (jobs(&tasks, 2), player(1));
+    let jobs = jobs(&tasks, 2);
+    let player = player(1);
     for search in [BEAM, BEST_FIRST] {
         let protocol = searched(search, 3);
-        let alone = play(
-            &player,
-            &jobs,
-            &protocol,
-            Concurrency {
-                workers: 1,
-                episodes: 1,
-            },
-        );
+        let alone = play(&player, &jobs, &protocol, ALONE);
         let outcomes: Vec<Outcome> = alone.iter().map(|t| t.outcome).collect();
         for outcome in [Outcome::Success, Outcome::TurnLimit, Outcome::EnvFailed] {
             assert!(
@@ -316,20 +292,19 @@ fn results_do_not_depend_on_the_pool() {
     }
 }
 
-/// All that waits in a queue gives up its caches when another state is to be gone on from.
+/// If the search continues from one state, all waiting states release their caches.
 #[test]
-fn a_small_token_budget_changes_no_result() {
-    let (tasks, model) = (tasks(&["plain/9", "dumb/7"]), babbler(6));
-    let (jobs, roomy, budget) = (
-        jobs(&tasks, 3),
-        player(6),
-        2 * model.config.max_position_embeddings,
-    );
-    let holding = LoadOptions {
+fn a_small_token_budget_changes_no_search() {
+    let tasks = tasks(&["plain/9", "dumb/7"]);
+    let model = babbler(6);
+    let jobs = jobs(&tasks, 3);
+    let unlimited = player(6);
+    let budget = 2 * model.config.max_position_embeddings;
+    let options = LoadOptions {
         token_budget: Some(budget),
         ..LoadOptions::from(ValueUse::Score)
     };
-    let small = LmPolicy::new(model, holding).unwrap();
+    let small = LmPolicy::new(model, options).unwrap();
     let pool = Concurrency {
         workers: 2,
         episodes: 6,
@@ -357,7 +332,7 @@ fn a_small_token_budget_changes_no_result() {
                 let job = jobs
                     .iter()
                     .find(|job| job.task.id == played.game && job.repetition == played.repetition);
-                let alone = play(&roomy, &[job.unwrap().clone()], &protocol, POOL).remove(0);
+                let alone = play(&unlimited, &[job.unwrap().clone()], &protocol, POOL).remove(0);
                 assert_eq!(
                     Trajectory {
                         seconds: 0.0,
@@ -372,8 +347,9 @@ fn a_small_token_budget_changes_no_result() {
 }
 
 #[test]
-fn the_budget_is_never_exceeded() {
-    let (tasks, player) = (tasks(&["plain/9", "dumb/9"]), player(2));
+fn the_completion_budget_is_never_exceeded() {
+    let tasks = tasks(&["plain/9", "dumb/9"]);
+    let player = player(2);
     for budget in [3, 4, 10, 31] {
         for trajectory in play(
             &player,
@@ -390,36 +366,37 @@ fn the_budget_is_never_exceeded() {
     }
 }
 
-/// The record is that of an episode which only went this way: the world says it all again, and its turns tell what they
-/// chose among, the acted one with V of where it led.
+/// The log is that of an ordinary episode: a new environment gives the same observations, and each
+/// turn contains its candidates, of which the played one has V of the state that it led to.
 #[test]
-fn the_logged_way_replays_in_a_fresh_world() {
-    let (tasks, player) = (tasks(&["plain/1", "plain/2", "plain/3"]), player(1));
+fn the_logged_path_can_be_replayed_in_a_new_environment() {
+    let tasks = tasks(&["plain/1", "plain/2", "plain/3"]);
+    let player = player(1);
     let mut won = 0;
     for search in [BEAM, BEST_FIRST] {
         for logged in play(&player, &jobs(&tasks, 3), &searched(search, 3), POOL) {
             let task = tasks.iter().find(|task| task.id == logged.game).unwrap();
-            let mut world = Corridors::default().open(task).unwrap();
-            let mut said = world.reset().unwrap();
+            let mut environment = Corridors::default().open(task).unwrap();
+            let mut observation = environment.reset().unwrap();
             for turn in &logged.turns {
-                assert!(!said.won());
+                assert!(!observation.won());
                 assert_eq!(
                     (&turn.observation, turn.state),
-                    (&said.text, world.state_hash())
+                    (&observation.text, environment.state_hash())
                 );
-                said = match &turn.action {
-                    Some(command) => world.step(command).unwrap(),
+                observation = match &turn.action {
+                    Some(command) => environment.step(command).unwrap(),
                     None => Observation {
                         text: MALFORMED_ANSWER.into(),
-                        ..said
+                        ..observation
                     },
                 };
             }
-            assert_eq!(logged.last_observation, said.text);
-            assert_eq!(said.won(), logged.is_won());
-            won += usize::from(said.won());
+            assert_eq!(logged.last_observation, observation.text);
+            assert_eq!(observation.won(), logged.is_won());
+            won += usize::from(observation.won());
             for (place, turn) in logged.turns.iter().enumerate() {
-                let acted = turn
+                let played = turn
                     .candidates
                     .iter()
                     .find(|candidate| candidate.completion == turn.completion)
@@ -432,7 +409,10 @@ fn the_logged_way_replays_in_a_fresh_world() {
                     3
                 );
                 let led_to = logged.turns.get(place + 1).map(|next| next.value.unwrap());
-                assert!(led_to.is_none_or(|value| value == acted.score), "{acted:?}");
+                assert!(
+                    led_to.is_none_or(|value| value == played.score),
+                    "{played:?}"
+                );
             }
             let forced = EpisodeJob {
                 task,
@@ -454,18 +434,18 @@ fn the_logged_way_replays_in_a_fresh_world() {
     assert!(won > 3, "{won}");
 }
 
-/// An episode can begin with turns that were played before, and is searched from there.
+/// If an episode begins with turns that were played before, the search continues after them.
 #[test]
-fn a_search_goes_on_from_turns_that_were_played() {
+fn a_search_can_continue_from_turns_that_were_played() {
     let tasks = tasks(&["plain/3"]);
-    let found = play(&Walker, &jobs(&tasks, 1), &searched(BEAM, 4), POOL).remove(0);
+    let found = play(&RoomCounter, &jobs(&tasks, 1), &searched(BEAM, 4), POOL).remove(0);
     let forced = EpisodeJob {
         task: &tasks[0],
         repetition: 0,
         seed: 0,
         forced: &found.turns[..2],
     };
-    let again = play(&Walker, &[forced], &searched(BEAM, 4), POOL).remove(0);
+    let again = play(&RoomCounter, &[forced], &searched(BEAM, 4), POOL).remove(0);
     assert_eq!(
         (again.outcome, &again.turns),
         (Outcome::Success, &found.turns)
@@ -473,36 +453,37 @@ fn a_search_goes_on_from_turns_that_were_played() {
     assert_eq!((again.spent.completions, again.spent.commands), (4, 2 + 3));
 }
 
-/// Opens corridors of which only copies may be walked, and none may be asked what is admissible.
+/// Opens corridors of which only copies may be stepped, and which must not be asked for admissible
+/// commands.
 struct CopiesOnly(Corridors);
 
-struct Guarded {
+struct CopyOnlyCorridor {
     corridor: Box<dyn Environment>,
     is_copy: bool,
 }
 
 impl World for CopiesOnly {
     fn open(&self, task: &Task) -> Result<Box<dyn Environment>, EnvironmentError> {
-        Ok(Box::new(Guarded {
+        Ok(Box::new(CopyOnlyCorridor {
             corridor: self.0.open(task)?,
             is_copy: false,
         }))
     }
 }
 
-impl Environment for Guarded {
+impl Environment for CopyOnlyCorridor {
     fn reset(&mut self) -> Result<Observation, EnvironmentError> {
-        assert!(!self.is_copy, "a copy goes on from where it was made");
+        assert!(!self.is_copy, "a copy must continue from where it was made");
         self.corridor.reset()
     }
 
     fn step(&mut self, command: &str) -> Result<Observation, EnvironmentError> {
-        assert!(self.is_copy, "the game itself was played on");
+        assert!(self.is_copy, "the game itself must not be continued");
         self.corridor.step(command)
     }
 
     fn admissible_commands(&mut self) -> Result<Vec<String>, EnvironmentError> {
-        panic!("somebody asked what is admissible")
+        panic!("admissible commands must not be read")
     }
 
     fn state_hash(&self) -> Option<u64> {
@@ -518,10 +499,12 @@ impl Environment for Guarded {
 }
 
 #[test]
-fn a_search_looks_ahead_through_copies_of_the_world_alone() {
-    let (tasks, player) = (tasks(&["plain/2", "plain/5"]), player(3));
+fn a_search_steps_only_copies_of_the_environment() {
+    let tasks = tasks(&["plain/2", "plain/5"]);
+    let player = player(3);
     for search in [BEAM, BEST_FIRST] {
-        let (world, mut ended) = (CopiesOnly(Corridors::default()), Vec::new());
+        let world = CopiesOnly(Corridors::default());
+        let mut ended = Vec::new();
         let Ok(()) = play_episodes(
             &player,
             &world,
@@ -548,7 +531,7 @@ fn a_search_looks_ahead_through_copies_of_the_world_alone() {
 }
 
 #[test]
-fn who_cannot_search_loses_the_episode_and_says_why() {
+fn an_episode_that_cannot_be_searched_is_lost_with_a_reason() {
     let failure = |policy: &dyn Fn(&[EpisodeJob<'_>]) -> Trajectory, id: &str| {
         let tasks = tasks(&[id]);
         let trajectory = policy(&jobs(&tasks, 1));
@@ -556,15 +539,16 @@ fn who_cannot_search_loses_the_episode_and_says_why() {
         trajectory.failure.unwrap()
     };
     let protocol = searched(BEAM, 2);
-    let walker = |jobs: &[EpisodeJob<'_>]| play(&Walker, jobs, &protocol, POOL).remove(0);
-    assert!(failure(&walker, "single/3").starts_with("the world cannot be copied"));
+    let counter = |jobs: &[EpisodeJob<'_>]| play(&RoomCounter, jobs, &protocol, POOL).remove(0);
+    assert!(failure(&counter, "single/3").starts_with("the world cannot be copied"));
     let expert =
         |jobs: &[EpisodeJob<'_>]| play(&ExpertPolicy::default(), jobs, &protocol, POOL).remove(0);
     assert_eq!(
         failure(&expert, "plain/3"),
         "expert cannot search: it has no value network"
     );
-    let blind = LmPolicy::new(babbler(1), ValueUse::Skip).unwrap();
-    let blind = |jobs: &[EpisodeJob<'_>]| play(&blind, jobs, &protocol, POOL).remove(0);
-    assert!(failure(&blind, "plain/3").ends_with("cannot search: it has no value network"));
+    let without_value = LmPolicy::new(babbler(1), ValueUse::Skip).unwrap();
+    let without_value =
+        |jobs: &[EpisodeJob<'_>]| play(&without_value, jobs, &protocol, POOL).remove(0);
+    assert!(failure(&without_value, "plain/3").ends_with("cannot search: it has no value network"));
 }

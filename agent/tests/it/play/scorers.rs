@@ -1,27 +1,17 @@
-//! What the best of K is chosen by, who looks on while it is, and what a window over the last turns leaves to read.
+//! The scorers of best-of-K, the networks that they need, and the history of the last turns.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod corridor;
-
+use super::{POOL, player};
 use agent::inference::device::Backend;
 use agent::inference::{KvCache, PolicyInference, Span, ValueInference};
 use agent::model::folder::Model;
 use agent::policy::Policy;
-use agent::policy::lm::select;
-use agent::policy::lm::{LmPolicy, ValueUse};
-use agent::rollout::Concurrency;
+use agent::policy::lm::{LmPolicy, ValueUse, select};
 use agent::text::chat::{self, Place};
 use agent::text::tokenizer::Tokenizer;
-use corridor::{babbler, jobs, play, protocol, task};
 use scenarios::{
     Candidate, History, Outcome, Protocol, Scorer, Task, Trajectory, Turn, WeightFormat,
 };
-
-const POOL: Concurrency = Concurrency {
-    workers: 2,
-    episodes: 8,
-};
+use support::corridor::{babbler, jobs, play, protocol, task};
 
 fn tasks() -> Vec<Task> {
     vec![task("plain/3"), task("plain/9")]
@@ -35,25 +25,22 @@ fn best_of(k: usize, scorer: Scorer) -> Protocol {
     }
 }
 
-/// A policy with nobody but the reference looking on.
-fn beside(reference: Option<&Model>, model: &Model) -> LmPolicy {
+/// A policy without a value network, and with a reference if one is given.
+fn with_reference(reference: Option<&Model>, model: &Model) -> LmPolicy {
     LmPolicy::with_reference(model.clone(), reference.cloned(), ValueUse::Skip).unwrap()
-}
-
-fn watched(model: &Model) -> LmPolicy {
-    LmPolicy::new(model.clone(), ValueUse::Score).unwrap()
 }
 
 fn turns(played: &[Trajectory]) -> impl Iterator<Item = &Turn> {
     played.iter().flat_map(|trajectory| &trajectory.turns)
 }
 
-/// The state after each token, read in one piece.
+/// The hidden state after each token, read in one piece.
 fn states(trunk: &agent::inference::Trunk, tokens: &[u32]) -> Vec<f32> {
     trunk.extend(&mut [Span::new(tokens, &mut KvCache::default())])
 }
 
-/// A turn's choice is the first of the candidates with the highest score, whatever the score is.
+/// The completion of a turn is the first of the candidates with the highest score, whatever the
+/// scorer is.
 #[track_caller]
 fn assert_the_best_was_taken(played: &[Trajectory], k: usize) {
     for turn in turns(played) {
@@ -86,8 +73,9 @@ fn assert_the_best_was_taken(played: &[Trajectory], k: usize) {
 }
 
 #[test]
-fn the_likeliest_and_a_random_candidate_need_nobody_to_look_on() {
-    let (tasks, player) = (tasks(), beside(None, &babbler(1)));
+fn the_scorers_logprob_and_random_need_no_other_network() {
+    let tasks = tasks();
+    let player = with_reference(None, &babbler(1));
     for by in [Scorer::Logprob, Scorer::Random] {
         let played = play(&player, &jobs(&tasks, 4), &best_of(4, by), POOL);
         assert_the_best_was_taken(&played, 4);
@@ -102,10 +90,11 @@ fn the_likeliest_and_a_random_candidate_need_nobody_to_look_on() {
     }
 }
 
-/// One log can be looked at by every score: whoever looks on is written down, whether it decides or not.
+/// A log contains every score that the loaded networks can give, whichever scorer decides.
 #[test]
-fn the_chooser_decides_and_the_others_are_logged() {
-    let (tasks, model) = (tasks(), babbler(2));
+fn one_scorer_decides_and_the_others_are_logged() {
+    let tasks = tasks();
+    let model = babbler(2);
     let player =
         LmPolicy::with_reference(model.clone(), Some(babbler(9)), ValueUse::Score).unwrap();
     assert_eq!(player.scorers(), Scorer::ALL);
@@ -130,10 +119,12 @@ fn the_chooser_decides_and_the_others_are_logged() {
     }
 }
 
-/// The first k of K' candidates are those of K = k: on the first turn, before the choices part.
+/// The first k of K candidates are those of K = k. This is checked on the first turn, after which
+/// the choices differ.
 #[test]
 fn samples_are_nested() {
-    let (tasks, player) = (tasks(), watched(&babbler(3)));
+    let tasks = tasks();
+    let player = player(&babbler(3));
     let first = |k: usize, by: Scorer| -> Vec<Vec<Candidate>> {
         let played = play(&player, &jobs(&tasks, 6), &best_of(k, by), POOL);
         let sampled = |candidate: &Candidate| Candidate {
@@ -162,12 +153,14 @@ fn samples_are_nested() {
     );
 }
 
-/// Held against itself a policy has no advantage, to the bit, whatever it wrote and however it was read.
+/// If the reference is the policy itself, every log-ratio is exactly 0, whatever was written and
+/// however it was read.
 #[test]
-fn a_policy_has_no_advantage_over_itself() {
-    let (tasks, model) = (tasks(), babbler(4));
+fn the_log_ratio_of_a_policy_to_itself_is_zero() {
+    let tasks = tasks();
+    let model = babbler(4);
     let played = play(
-        &beside(Some(&model), &model),
+        &with_reference(Some(&model), &model),
         &jobs(&tasks, 4),
         &best_of(3, Scorer::LogRatio),
         POOL,
@@ -180,11 +173,13 @@ fn a_policy_has_no_advantage_over_itself() {
     );
 }
 
-/// ln π − ln π_ref of a completion is what both say of the logged ids, read from scratch in one piece; a reference of
-/// another shape reads them too.
+/// ln π − ln π_ref of a completion equals the difference of both log-probabilities of the logged
+/// ids, read again in one piece. The reference may have another configuration.
 #[test]
 fn the_log_ratio_is_that_of_the_logged_tokens() {
-    let (tasks, model, mut other) = (tasks(), babbler(5), babbler(6));
+    let tasks = tasks();
+    let model = babbler(5);
+    let mut other = babbler(6);
     other.config.num_hidden_layers = 1;
     let reference = PolicyInference::from_weights(
         &other.config,
@@ -195,7 +190,7 @@ fn the_log_ratio_is_that_of_the_logged_tokens() {
     .unwrap();
     let vocab = other.config.vocab_size;
     for protocol in [best_of(1, Scorer::AfterValue), best_of(3, Scorer::LogRatio)] {
-        let player = beside(Some(&other), &model);
+        let player = with_reference(Some(&other), &model);
         for played in play(&player, &jobs(&tasks, 3), &protocol, POOL) {
             let ids = played.turns.iter().flat_map(|turn| {
                 turn.observation_tokens
@@ -208,14 +203,14 @@ fn the_log_ratio_is_that_of_the_logged_tokens() {
             for turn in &played.turns {
                 end += turn.observation_tokens.len();
                 let rows = logprobs[(end - 1) * vocab..].chunks_exact(vocab);
-                let said: f32 = rows
+                let logprob: f32 = rows
                     .zip(&turn.completion_tokens)
                     .map(|(row, token)| row[*token as usize])
                     .sum();
                 end += turn.completion_tokens.len();
                 assert_eq!(
                     turn.log_ratio,
-                    Some(turn.logprobs.iter().sum::<f32>() - said)
+                    Some(turn.logprobs.iter().sum::<f32>() - logprob)
                 );
                 assert_ne!(turn.log_ratio, Some(0.0));
             }
@@ -224,17 +219,17 @@ fn the_log_ratio_is_that_of_the_logged_tokens() {
 }
 
 #[test]
-fn who_cannot_choose_so_says_what_would_help() {
+fn a_missing_network_is_reported_with_the_available_scorers() {
     let model = babbler(7);
     let reason = |player: &LmPolicy, by| player.can_play(&best_of(3, by)).unwrap_err();
-    let alone = beside(None, &model);
+    let alone = with_reference(None, &model);
     assert_eq!(
         reason(&alone, Scorer::AfterValue),
-        "the best of 3 by after_value: no value network looks on\nhint: it can be chosen by logprob, random, oracle"
+        "the best of 3 by after_value: no value network is loaded\nhint: available scorers are logprob, random, oracle"
     );
     assert_eq!(
-        reason(&watched(&model), Scorer::LogRatio),
-        "the best of 3 by log_ratio: no reference looks on\nhint: it can be chosen by after_value, soft_value, logprob, random, oracle"
+        reason(&player(&model), Scorer::LogRatio),
+        "the best of 3 by log_ratio: no reference policy is loaded\nhint: available scorers are after_value, soft_value, logprob, random, oracle"
     );
     assert_eq!(
         alone.can_play(&best_of(1, Scorer::LogRatio)),
@@ -259,7 +254,7 @@ fn who_cannot_choose_so_says_what_would_help() {
     foreign.config.vocab_size = tokenizer.vocab_size();
     foreign.tokenizer = tokenizer;
     let Err(error) = LmPolicy::with_reference(model, Some(foreign), ValueUse::Skip) else {
-        panic!("two languages")
+        panic!("two tokenizers")
     };
     assert!(
         error
@@ -269,11 +264,12 @@ fn who_cannot_choose_so_says_what_would_help() {
     );
 }
 
-/// In a corridor the goal lies east, so the oracle goes east as soon as one of K candidates does; what it looked at is
-/// counted, and the episode does not notice.
+/// In a corridor the goal is in the east, so the oracle goes east if one of K candidates does. The
+/// commands in copies are counted, and they do not change the episode.
 #[test]
-fn the_oracle_knows_the_way() {
-    let (tasks, player) = (tasks(), beside(None, &babbler(1)));
+fn the_oracle_takes_the_candidate_nearest_to_the_goal() {
+    let tasks = tasks();
+    let player = with_reference(None, &babbler(1));
     let played = play(&player, &jobs(&tasks, 6), &best_of(6, Scorer::Oracle), POOL);
     assert_the_best_was_taken(&played, 6);
     for trajectory in &played {
@@ -283,10 +279,8 @@ fn the_oracle_knows_the_way() {
                 .filter(|c| chat::parse_command(&c.completion).is_some())
                 .count()
         };
-        let (asked, done) = (
-            trajectory.turns.iter().map(commands).sum::<usize>(),
-            trajectory.turns.len(),
-        );
+        let asked: usize = trajectory.turns.iter().map(commands).sum();
+        let done = trajectory.turns.len();
         assert!(
             (done..=asked + done).contains(&trajectory.spent.commands),
             "{:?}",
@@ -308,11 +302,9 @@ fn the_oracle_knows_the_way() {
 }
 
 #[test]
-fn an_oracle_needs_a_world_that_tells() {
-    let (tasks, player) = (
-        vec![task("single/3"), task("dumb/3")],
-        beside(None, &babbler(1)),
-    );
+fn the_oracle_needs_copies_and_a_distance() {
+    let tasks = [task("single/3"), task("dumb/3")];
+    let player = with_reference(None, &babbler(1));
     for trajectory in play(&player, &jobs(&tasks, 1), &best_of(3, Scorer::Oracle), POOL) {
         assert_eq!(trajectory.outcome, Outcome::EnvFailed);
         assert_eq!(
@@ -322,12 +314,14 @@ fn an_oracle_needs_a_world_that_tells() {
     }
 }
 
-/// Of an episode under a window, V is that of the first observation, the last two turns and the observation to answer,
-/// in one frame where nobody answered. Its ids are not logged. A window that holds everything changes nothing else.
+/// If the history is the last two turns, V belongs to the first observation, these turns, and the
+/// current observation. The first observation shares a frame with the one that follows. The ids are
+/// not logged. If the window contains all turns, nothing else changes.
 #[test]
 fn a_window_shows_the_task_and_the_last_turns() {
-    let (tasks, model) = (tasks(), babbler(3));
-    let player = watched(&model);
+    let tasks = tasks();
+    let model = babbler(3);
+    let player = player(&model);
     let playing = |history, times| {
         play(
             &player,
@@ -346,7 +340,8 @@ fn a_window_shows_the_task_and_the_last_turns() {
         &Backend::Cpu,
     )
     .unwrap();
-    let (tokenizer, width) = (&model.tokenizer, model.config.hidden_size);
+    let tokenizer = &model.tokenizer;
+    let width = model.config.hidden_size;
     let mut moved = 0;
     for played in playing(History::Last(2), 24) {
         for (now, turn) in played.turns.iter().enumerate() {
@@ -358,7 +353,8 @@ fn a_window_shows_the_task_and_the_last_turns() {
                     played.turns[0].observation, window[0].observation
                 );
             }
-            let (mut place, mut tokens) = (Place::Opening, Vec::new());
+            let mut place = Place::Opening;
+            let mut tokens = Vec::new();
             for past in &window {
                 let (observation, completion, next) = chat::turn_tokens(tokenizer, past, place);
                 tokens.extend(observation.into_iter().chain(completion));
@@ -372,7 +368,7 @@ fn a_window_shows_the_task_and_the_last_turns() {
                     && turn.completion_tokens.is_empty()
                     && turn.logprobs.is_empty()
             );
-            // A babbled text has more than one spelling in tokens; a command has one.
+            // A random text can be tokenized in several ways; a command has one tokenization.
             if window.iter().all(|past| {
                 ["east", "look"].contains(&past.completion.as_str()) && past.action.is_some()
             }) {

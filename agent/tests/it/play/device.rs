@@ -1,27 +1,21 @@
-//! The engine for a GPU at play, on burn's CPU backend: the same episodes as with our own engine, numbers but for rounding.
+//! The inference backend for GPUs, on burn's CPU device: it plays the same episodes as the CPU
+//! backend, up to rounding.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod corridor;
-
+use super::POOL;
 use agent::inference::device::Backend;
 use agent::model::folder::Model;
 use agent::policy::lm::{LmPolicy, LoadOptions, ValueUse};
 use agent::rollout::{Concurrency, EpisodeJob, play_episodes};
 use burn::tensor::Device;
-use corridor::{Corridors, babbler, jobs, play, protocol, task};
-use scenarios::{Protocol, Search, Task, Trajectory};
+use scenarios::{Protocol, Search, Trajectory};
+use support::corridor::{Corridors, babbler, jobs, play, protocol, task, tasks};
 
-const POOL: Concurrency = Concurrency {
-    workers: 2,
-    episodes: 8,
-};
 const CORRIDORS: [&str; 4] = ["plain/9", "plain/2", "plain/5", "plain/7"];
 
 fn player(
     model: &Model,
     engine: Backend,
-    looking_on: ValueUse,
+    value_use: ValueUse,
     token_budget: Option<usize>,
 ) -> LmPolicy {
     LmPolicy::new(
@@ -29,7 +23,7 @@ fn player(
         LoadOptions {
             engine,
             token_budget,
-            ..looking_on.into()
+            ..value_use.into()
         },
     )
     .unwrap()
@@ -39,9 +33,9 @@ fn on_burn() -> Backend {
     Backend::Burn(Device::flex())
 }
 
-/// The same tokens, and numbers that differ by rounding alone.
+/// The tokens are the same, and the numbers differ only by rounding.
 #[track_caller]
-fn alike(found: &[Trajectory], expected: &[Trajectory]) {
+fn assert_alike(found: &[Trajectory], expected: &[Trajectory]) {
     let close = |a: f32, b: f32| (a - b).abs() < 1e-4;
     assert_eq!(found.len(), expected.len());
     for (found, expected) in found.iter().zip(expected) {
@@ -73,11 +67,12 @@ fn alike(found: &[Trajectory], expected: &[Trajectory]) {
 }
 
 #[test]
-fn a_device_plays_the_same_episodes() {
-    let (tasks, model) = (CORRIDORS.map(task), babbler(11));
+fn a_device_plays_the_same_episodes_as_the_cpu() {
+    let tasks = CORRIDORS.map(task);
+    let model = babbler(11);
     let jobs = jobs(&tasks, 4);
-    let watched = |engine| player(&model, engine, ValueUse::Score, None);
-    let (own, device) = (watched(Backend::Cpu), watched(on_burn()));
+    let own = player(&model, Backend::Cpu, ValueUse::Score, None);
+    let device = player(&model, on_burn(), ValueUse::Score, None);
     let greedy = Protocol {
         temperature: 0.0,
         ..protocol()
@@ -96,34 +91,30 @@ fn a_device_plays_the_same_episodes() {
         },
         beam,
     ] {
-        alike(
+        assert_alike(
             &play(&device, &jobs, &protocol, POOL),
             &play(&own, &jobs, &protocol, POOL),
         );
     }
     let alone = |engine| player(&model, engine, ValueUse::Skip, None);
-    alike(
+    assert_alike(
         &play(&alone(on_burn()), &jobs, &protocol(), POOL),
         &play(&alone(Backend::Cpu), &jobs, &protocol(), POOL),
     );
 }
 
-/// A budget of one full context: episodes wait, give up their caches and read their sequence again, into rows that others
-/// held before.
+/// The budget is one full context: episodes wait, give up their caches and read their sequence
+/// again, into rows that other episodes held before.
 #[test]
-fn a_small_token_budget_changes_no_episode() {
-    let (tasks, model): (Vec<Task>, Model) = (
-        CORRIDORS[..3].iter().map(|id| task(id)).collect(),
-        babbler(12),
-    );
-    let (jobs, protocol) = (
-        jobs(&tasks, 6),
-        Protocol {
-            turn_limit: 12,
-            best_of: 2,
-            ..protocol()
-        },
-    );
+fn a_small_token_budget_changes_no_episode_on_a_device() {
+    let tasks = tasks(&CORRIDORS[..3]);
+    let model = babbler(12);
+    let jobs = jobs(&tasks, 6);
+    let protocol = Protocol {
+        turn_limit: 12,
+        best_of: 2,
+        ..protocol()
+    };
     let budget = 2 * model.config.max_position_embeddings;
     let small = player(&model, on_burn(), ValueUse::Score, Some(budget));
     let pool = Concurrency {
@@ -137,8 +128,8 @@ fn a_small_token_budget_changes_no_episode() {
     };
     found.sort_by_key(place);
     let held: usize = found.iter().map(Trajectory::tokens).sum();
-    assert!(held > budget, "{held} tokens would have fitted anyway");
-    alike(
+    assert!(held > budget, "{held} tokens would fit into the budget");
+    assert_alike(
         &found,
         &play(
             &player(&model, Backend::Cpu, ValueUse::Score, None),

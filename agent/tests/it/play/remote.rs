@@ -1,21 +1,18 @@
-//! A policy on a server: what it is asked, what is made of its answers, and what becomes of an episode when it fails.
+//! A policy behind a server: the requests, the replies, and what happens to an episode if the
+//! server fails.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod corridor;
-mod server;
-
+use super::ALONE;
 use agent::policy::remote::{ApiKey, RemoteOptions, RemotePolicy, ServerAddress};
 use agent::policy::{Policy, TurnRequest, TurnResponse};
 use agent::rollout::Concurrency;
 use agent::text::chat::MALFORMED_ANSWER;
-use corridor::{jobs, play, task};
 use scenarios::{Outcome, Protocol, Trajectory};
 use serde_json::{Value, json};
-use server::{Said, Server, friendly};
 use std::time::Duration;
+use support::corridor::{jobs, play, task};
+use support::server::{HttpReply, HttpRequest, Server, friendly};
 
-const SECRET: &str = "sk-do-not-tell";
+const SECRET: &str = "sk-do-not-show";
 
 fn options() -> RemoteOptions {
     RemoteOptions {
@@ -44,10 +41,7 @@ fn played(policy: &RemotePolicy, id: &str, protocol: &Protocol) -> Trajectory {
         policy,
         &jobs(&[task(id)], 1),
         &policy.protocol(protocol.clone()),
-        Concurrency {
-            workers: 1,
-            episodes: 1,
-        },
+        ALONE,
     )
     .remove(0)
 }
@@ -59,13 +53,13 @@ fn greedy() -> Protocol {
     }
 }
 
-/// What a single observation is answered with.
-fn answer(policy: &RemotePolicy) -> TurnResponse {
-    let mut seat = policy.begin(1);
+/// The response to a single observation.
+fn respond(policy: &RemotePolicy) -> TurnResponse {
+    let mut episode = policy.begin(1);
     policy
         .respond(
             &mut [TurnRequest {
-                seat: &mut seat,
+                episode: &mut episode,
                 observation: "You see a door.",
             }],
             &greedy(),
@@ -74,22 +68,22 @@ fn answer(policy: &RemotePolicy) -> TurnResponse {
 }
 
 #[track_caller]
-fn failure(answer: TurnResponse) -> String {
-    match answer {
+fn failure(response: TurnResponse) -> String {
+    match response {
         TurnResponse::Failed(reason) => reason,
         other => panic!("{other:?}"),
     }
 }
 
 #[test]
-fn a_turn_asks_with_all_messages_and_all_fields() {
-    let server = friendly(|_, _| Said::completion("east"));
-    let told = RemoteOptions {
+fn a_request_contains_all_messages_and_all_fields() {
+    let server = friendly(|_, _| HttpReply::completion("east"));
+    let options = RemoteOptions {
         instructions: Some("Walk.".into()),
         stop: vec!["\n".into()],
         ..options()
     };
-    let policy = connect(&server, told);
+    let policy = connect(&server, options);
     assert_eq!(
         (policy.name(), policy.notes()),
         (format!("openai:{}#m", server.address), &[][..])
@@ -117,13 +111,13 @@ fn a_turn_asks_with_all_messages_and_all_fields() {
     );
     assert_eq!(
         trajectory.turns[0].observation, "You are in room 0 of 2.\n\nYour task is to walk east.",
-        "as it was"
+        "without the instructions"
     );
 
     let turns = server.turns();
-    let mut asked = turns[1].body.clone();
-    let seed = asked["seed"].take();
-    assert_ne!(turns[0].body["seed"], seed, "each turn has its own");
+    let mut request = turns[1].body.clone();
+    let seed = request["seed"].take();
+    assert_ne!(turns[0].body["seed"], seed, "each turn has its own seed");
     assert!(seed.as_u64().unwrap() < 1 << 31);
     let expected = json!({
         "model": "m",
@@ -136,20 +130,20 @@ fn a_turn_asks_with_all_messages_and_all_fields() {
         "logprobs": true, "top_logprobs": 1, "top_k": 1 << 30, "min_p": 0.0,
         "repetition_penalty": 1.0, "repeat_penalty": 1.0, "return_token_ids": true,
     });
-    assert_eq!(asked, expected);
+    assert_eq!(request, expected);
     assert_eq!(
         played(&policy, "plain/2", &trajectory.protocol),
         trajectory,
-        "the same seeds again"
+        "the seeds are the same again"
     );
 }
 
 #[test]
 fn a_completion_that_was_cut_is_no_command() {
     let server = friendly(|number, _| match number {
-        0 => Said::choice(json!({"message": {"content": "east"}, "finish_reason": "length"})),
-        1 => Said::choice(json!({"message": {"content": null}, "finish_reason": "stop"})),
-        _ => Said::completion("east"),
+        0 => HttpReply::choice(json!({"message": {"content": "east"}, "finish_reason": "length"})),
+        1 => HttpReply::choice(json!({"message": {"content": null}, "finish_reason": "stop"})),
+        _ => HttpReply::completion("east"),
     });
     let trajectory = played(&connect(&server, options()), "plain/1", &greedy());
     let actions: Vec<Option<&str>> = trajectory
@@ -174,9 +168,10 @@ fn a_completion_that_was_cut_is_no_command() {
     );
 }
 
-/// Observation 7 8 and completion 1 2, then, in one prompt with them, 9 and 3.
+/// The first turn has observation 7 8 and completion 1 2. The second prompt contains them, and adds
+/// 9; its completion is 3.
 #[test]
-fn token_ids_and_log_probabilities_are_kept_where_the_server_tells() {
+fn token_ids_and_log_probabilities_are_kept_if_the_server_returns_them() {
     let logprobs = |all: &[f64]| json!({"content": all.iter().map(|p| json!({"token": "?", "logprob": p})).collect::<Vec<_>>()});
     let server = friendly(move |number, _| {
         let (prompt, tokens, given) = match number {
@@ -185,7 +180,7 @@ fn token_ids_and_log_probabilities_are_kept_where_the_server_tells() {
         };
         let choice = json!({"message": {"content": "east"}, "finish_reason": "stop", "stop_reason": null,
             "token_ids": tokens, "logprobs": logprobs(&given)});
-        Said::new(
+        HttpReply::new(
             200,
             json!({"prompt_token_ids": prompt, "choices": [choice]}),
         )
@@ -212,10 +207,10 @@ fn token_ids_and_log_probabilities_are_kept_where_the_server_tells() {
     );
 }
 
-/// At 0.7 a server may tell ln π^(1/0.7)/Z, which is not what a turn's list holds.
+/// At temperature 0.7 a server may return ln π^(1/0.7)/Z, which is not what a turn logs.
 #[test]
-fn log_probabilities_of_a_tempered_policy_are_not_asked_for() {
-    let server = friendly(|_, _| Said::completion("east"));
+fn log_probabilities_of_a_tempered_policy_are_not_requested() {
+    let server = friendly(|_, _| HttpReply::completion("east"));
     let policy = connect(&server, options());
     played(
         &policy,
@@ -225,15 +220,15 @@ fn log_probabilities_of_a_tempered_policy_are_not_asked_for() {
             ..greedy()
         },
     );
-    let asked = &server.turns()[0].body;
+    let request = &server.turns()[0].body;
     assert_eq!(
-        (asked.get("logprobs"), asked["temperature"].as_f64()),
+        (request.get("logprobs"), request["temperature"].as_f64()),
         (None, Some(0.7))
     );
 }
 
 #[test]
-fn what_may_pass_is_tried_again() {
+fn a_transient_failure_is_retried() {
     for (status, body) in [
         (503, "{\"error\": \"loading\"}"),
         (500, ""),
@@ -243,8 +238,8 @@ fn what_may_pass_is_tried_again() {
         (200, "{}"),
     ] {
         let server = friendly(move |number, _| match number {
-            0 | 1 => Said::new(status, body),
-            _ => Said::completion("east"),
+            0 | 1 => HttpReply::new(status, body),
+            _ => HttpReply::completion("east"),
         });
         let trajectory = played(&connect(&server, options()), "plain/1", &greedy());
         assert_eq!(
@@ -256,13 +251,13 @@ fn what_may_pass_is_tried_again() {
 }
 
 #[test]
-fn a_server_that_asks_to_wait_is_waited_for() {
+fn the_delay_that_a_server_asks_for_is_kept() {
     let server = friendly(|number, _| match number {
-        0 => Said {
+        0 => HttpReply {
             retry_after: Some("1"),
-            ..Said::new(429, "{}")
+            ..HttpReply::new(429, "{}")
         },
-        _ => Said::completion("east"),
+        _ => HttpReply::completion("east"),
     });
     let trajectory = played(&connect(&server, options()), "plain/1", &greedy());
     let turns = server.turns();
@@ -274,11 +269,11 @@ fn a_server_that_asks_to_wait_is_waited_for() {
     );
 }
 
-/// An episode that no retry saves is lost, says why, and is not the policy's failure.
+/// If no retry succeeds, the episode is lost with a reason, and does not count against the policy.
 #[test]
 fn an_episode_is_lost_after_the_last_retry() {
     let server =
-        friendly(|_, _| Said::new(503, json!({"error": {"message": "the GPU\nis on fire"}})));
+        friendly(|_, _| HttpReply::new(503, json!({"error": {"message": "the GPU\nis on fire"}})));
     let policy = connect(&server, options());
     let trajectory = played(&policy, "plain/1", &greedy());
     assert_eq!(
@@ -286,27 +281,28 @@ fn an_episode_is_lost_after_the_last_retry() {
         (Outcome::EnvFailed, 3)
     );
     let expected = format!(
-        "openai:{}#m: HTTP 503: the GPU is on fire\nhint: --request-timeout and --retries say how long a server is waited for",
+        "openai:{}#m: HTTP 503: the GPU is on fire\nhint: --request-timeout and --retries set how long hearth waits for a server",
         server.address
     );
     assert_eq!(trajectory.failure, Some(expected));
-    assert_eq!(policy.gone(), None, "others may do better");
+    assert_eq!(policy.gone(), None, "other episodes may succeed");
 }
 
 #[test]
-fn a_server_that_says_no_is_not_asked_again() {
-    let server = friendly(|_, _| Said::new(400, json!({"error": {"message": "no such field"}})));
+fn a_refused_request_is_not_retried() {
+    let server =
+        friendly(|_, _| HttpReply::new(400, json!({"error": {"message": "no such field"}})));
     let policy = connect(&server, options());
-    let reason = failure(answer(&policy));
+    let reason = failure(respond(&policy));
     assert!(reason.ends_with("HTTP 400: no such field"), "{reason}");
     assert_eq!((server.turns().len(), policy.gone()), (1, None));
 }
 
 #[test]
-fn a_server_that_does_not_answer_in_time_is_tried_again() {
-    let server = friendly(|_, _| Said {
+fn a_request_that_times_out_is_retried() {
+    let server = friendly(|_, _| HttpReply {
         delay: Duration::from_millis(600),
-        ..Said::completion("east")
+        ..HttpReply::completion("east")
     });
     let policy = connect(
         &server,
@@ -316,7 +312,7 @@ fn a_server_that_does_not_answer_in_time_is_tried_again() {
             ..options()
         },
     );
-    let reason = failure(answer(&policy));
+    let reason = failure(respond(&policy));
     assert!(
         reason.contains("no whole answer within 0.2 s\nhint: --request-timeout"),
         "{reason}"
@@ -324,15 +320,15 @@ fn a_server_that_does_not_answer_in_time_is_tried_again() {
     assert_eq!(server.turns().len(), 2);
 }
 
-/// Nobody plays thousands of episodes against a server that has gone.
+/// If a server is gone, the run must not play thousands of episodes against it.
 #[test]
-fn a_server_that_goes_is_gone() {
-    let server = friendly(|_, _| Said::completion("east"));
+fn a_server_that_stops_is_reported_as_gone() {
+    let server = friendly(|_, _| HttpReply::completion("east"));
     let policy = connect(&server, options());
-    assert!(matches!(answer(&policy), TurnResponse::Completion(_)));
+    assert!(matches!(respond(&policy), TurnResponse::Completion(_)));
     let address = server.address;
     drop(server);
-    let reason = failure(answer(&policy));
+    let reason = failure(respond(&policy));
     assert!(
         reason.contains("refused")
             && reason.contains("hint: is a server running at http://127.0.0.1:"),
@@ -341,11 +337,11 @@ fn a_server_that_goes_is_gone() {
     let gone = policy.gone().unwrap();
     assert!(gone.starts_with(&format!("openai:{address}#m: ")), "{gone}");
     assert!(
-        !failure(answer(&policy)).is_empty(),
+        !failure(respond(&policy)).is_empty(),
         "at once, without retries"
     );
 
-    let server = friendly(|_, _| Said::new(500, ""));
+    let server = friendly(|_, _| HttpReply::new(500, ""));
     let policy = connect(
         &server,
         RemoteOptions {
@@ -354,26 +350,26 @@ fn a_server_that_goes_is_gone() {
         },
     );
     for count in 1..=8 {
-        failure(answer(&policy));
+        failure(respond(&policy));
         assert_eq!(
             policy.gone().is_some(),
             count == 8,
             "eight failures in a row"
         );
     }
-    failure(answer(&policy));
+    failure(respond(&policy));
     assert_eq!(server.turns().len(), 8);
 }
 
 #[test]
-fn fields_that_a_server_refuses_are_left_away_and_said() {
+fn fields_that_a_server_refuses_are_left_out_and_reported() {
     let refuse = |field: &'static str, status: u16, text: &'static str| {
-        Server::start(move |_, heard| match heard.line.as_str() {
-            "GET /v1/models" => Said::new(404, ""),
-            _ if heard.body.get(field).is_some() => {
-                Said::new(status, json!({"error": {"message": text}}))
+        Server::start(move |_, request| match request.line.as_str() {
+            "GET /v1/models" => HttpReply::new(404, ""),
+            _ if request.body.get(field).is_some() => {
+                HttpReply::new(status, json!({"error": {"message": text}}))
             }
-            _ => Said::completion("east"),
+            _ => HttpReply::completion("east"),
         })
     };
     let has = |server: &Server, field: &str| server.turns()[0].body.get(field).is_some();
@@ -421,7 +417,7 @@ fn fields_that_a_server_refuses_are_left_away_and_said() {
         try_connect(&server, options())
             .unwrap_err()
             .ends_with("#m: HTTP 400: no"),
-        "nothing is left to leave away"
+        "no further field can be left out"
     );
     assert_eq!(
         server.heard().len(),
@@ -431,10 +427,10 @@ fn fields_that_a_server_refuses_are_left_away_and_said() {
 }
 
 #[test]
-fn no_more_requests_at_once_than_allowed() {
-    let server = friendly(|_, _| Said {
+fn the_number_of_simultaneous_requests_is_limited() {
+    let server = friendly(|_, _| HttpReply {
         delay: Duration::from_millis(30),
-        ..Said::completion("east")
+        ..HttpReply::completion("east")
     });
     let policy = connect(
         &server,
@@ -461,13 +457,13 @@ fn no_more_requests_at_once_than_allowed() {
 }
 
 #[test]
-fn a_full_context_ends_the_episode_as_such() {
+fn a_full_context_ends_the_episode_with_that_outcome() {
     let full = json!({"error": {"message": "the request exceeds the available context size", "type": "exceed_context_size_error"}});
     let server = friendly(move |number, _| {
         if number < 2 {
-            Said::completion("look")
+            HttpReply::completion("look")
         } else {
-            Said::new(400, &full)
+            HttpReply::new(400, &full)
         }
     });
     let trajectory = played(&connect(&server, options()), "plain/1", &greedy());
@@ -481,20 +477,20 @@ fn a_full_context_ends_the_episode_as_such() {
     );
 }
 
-/// A server that repeats the key in its errors, as some gateways do.
+/// The server repeats the key in its errors, as some gateways do.
 #[test]
-fn the_key_is_sent_and_never_told() {
-    let echo = |heard: &server::Heard| {
-        let key = heard.authorization.clone().unwrap_or_default();
+fn the_key_is_sent_and_never_shown() {
+    let echo = |request: &HttpRequest| {
+        let key = request.authorization.clone().unwrap_or_default();
         (
             key == format!("Bearer {SECRET}"),
             json!({"error": {"message": format!("bad key {key}"), "key": key}}),
         )
     };
-    let server = friendly(move |number, heard| match (number, echo(heard)) {
-        (0, (true, _)) => Said::completion("look"),
-        (1, (_, body)) => Said::new(200, body),
-        (_, (_, body)) => Said::new(500, body),
+    let server = friendly(move |number, request| match (number, echo(request)) {
+        (0, (true, _)) => HttpReply::completion("look"),
+        (1, (_, body)) => HttpReply::new(200, body),
+        (_, (_, body)) => HttpReply::new(500, body),
     });
     let keyed = || RemoteOptions {
         key: ApiKey::new(SECRET),
@@ -520,12 +516,12 @@ fn the_key_is_sent_and_never_told() {
         server
             .heard()
             .iter()
-            .all(|heard| heard.authorization.is_some()),
-        "the list is asked for with the key"
+            .all(|request| request.authorization.is_some()),
+        "the list is requested with the key"
     );
     assert!(!format!("{policy:?}{}", serde_json::to_string(&trajectory).unwrap()).contains(SECRET));
 
-    let server = Server::start(move |_, heard| Said::new(401, echo(heard).1));
+    let server = Server::start(move |_, request| HttpReply::new(401, echo(request).1));
     let refused = try_connect(&server, keyed()).unwrap_err();
     assert!(
         refused.contains("HTTP 401: bad key Bearer [key]\nhint: a key was sent and refused"),
@@ -540,7 +536,7 @@ fn the_key_is_sent_and_never_told() {
 }
 
 #[test]
-fn a_wrong_address_is_said_at_once() {
+fn a_wrong_address_is_reported_at_once() {
     let free = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -561,7 +557,7 @@ fn a_wrong_address_is_said_at_once() {
         "{nobody}"
     );
 
-    let server = Server::start(|_, _| Said::new(404, json!({"detail": "Not Found"})));
+    let server = Server::start(|_, _| HttpReply::new(404, json!({"detail": "Not Found"})));
     let nothing = try_connect(&server, options()).unwrap_err();
     assert!(
         nothing.contains("HTTP 404: Not Found\nhint: nothing answers at http://"),
@@ -570,11 +566,11 @@ fn a_wrong_address_is_said_at_once() {
 }
 
 #[test]
-fn a_model_that_is_not_listed_is_said_with_those_that_are() {
+fn an_unlisted_model_is_reported_with_the_listed_ones() {
     let lists = |data: Value| {
-        Server::start(move |_, heard| match heard.line.as_str() {
-            "GET /v1/models" => Said::new(200, json!({"data": data})),
-            _ => Said::completion("yes"),
+        Server::start(move |_, request| match request.line.as_str() {
+            "GET /v1/models" => HttpReply::new(200, json!({"data": data})),
+            _ => HttpReply::completion("yes"),
         })
     };
     let server = lists(json!([{"id": "a/b"}, {"id": "c"}]));

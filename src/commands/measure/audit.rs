@@ -5,7 +5,8 @@ use clap::{Args, ValueHint};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use trainer::measure::audit::{Folder, Severity, audit};
+use trainer::measure::audit::{Severity, audit};
+use trainer::pipeline::folder::Folder;
 
 #[derive(Args)]
 pub(crate) struct Audit {

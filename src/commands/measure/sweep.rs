@@ -16,9 +16,11 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use trainer::TrainerError;
-use trainer::measure::evaluate::{self, Baseline, Round, play_round};
+use trainer::measure::compare::Baseline;
+use trainer::measure::evaluate;
 use trainer::measure::sweep::{self, CalibrationRow, Part, SweepRow, SweepSetting};
-use trainer::pipeline::shard::Shard;
+use trainer::pipeline::rounds::{Round, Shard};
+use trainer::pipeline::shard::play_round;
 
 #[derive(Args)]
 pub(crate) struct Sweep {

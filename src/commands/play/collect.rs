@@ -11,7 +11,7 @@ use scenarios::{Protocol, Split, Suite, Task};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use trainer::measure::evaluate::Round;
+use trainer::pipeline::rounds::Round;
 
 #[derive(Args)]
 pub(crate) struct Collect {

@@ -15,7 +15,8 @@ use scenarios::{Protocol, Scorer, Task, TextVersion, Trajectory, WeightFormat, W
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use trainer::TrainerError;
-use trainer::measure::evaluate::{Round, play_round};
+use trainer::pipeline::rounds::Round;
+use trainer::pipeline::shard::play_round;
 
 /// How a model's completions are sampled, besides the temperature.
 #[derive(Args)]

@@ -19,9 +19,10 @@ use server::{Said, Server, friendly};
 use std::path::Path;
 use std::time::Duration;
 use trainer::TrainerError;
-use trainer::measure::evaluate::{Round, play_round, table};
+use trainer::measure::evaluate::table;
+use trainer::pipeline::rounds::{Round, Shard};
 use trainer::pipeline::run::tokenize_texts;
-use trainer::pipeline::shard::Shard;
+use trainer::pipeline::shard::play_round;
 
 fn connect(server: &Server) -> RemotePolicy {
     let options = RemoteOptions {

@@ -10,10 +10,10 @@ use agent::rollout::Concurrency;
 use corridor::{Corridors, jobs, play, protocol, task};
 use indicatif::ProgressBar;
 use scenarios::{History, Outcome, Protocol, Task, Trajectory};
-use trainer::measure::evaluate::{
-    Baseline, Interval, Round, Row, games, play_round, read_csv, table, write_csv,
-};
-use trainer::pipeline::shard::Shard;
+use trainer::measure::compare::Baseline;
+use trainer::measure::evaluate::{Interval, Row, games, read_csv, table, write_csv};
+use trainer::pipeline::rounds::{Round, Shard};
+use trainer::pipeline::shard::play_round;
 
 /// So many steps to the east, in corridors of 1 to 5 rooms and one that is lost to the world.
 fn walked(steps: usize) -> Vec<Trajectory> {

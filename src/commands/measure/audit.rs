@@ -5,7 +5,8 @@ use clap::{Args, ValueHint};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use trainer::measure::audit::{self, Folder, Severity};
+use trainer::measure::audit::{self, Severity};
+use trainer::pipeline::folder::Folder;
 
 #[derive(Args)]
 pub(crate) struct AuditCommand {

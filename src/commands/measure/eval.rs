@@ -18,11 +18,12 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
-use trainer::measure::audit::{Audit, Evidence, Measured, audit, learned_in_run};
-use trainer::measure::card::{Card, Lineage, Made, NamedCard, Sheets, checkpoint_of, run_of};
-use trainer::measure::evaluate::{self, Round, Row};
+use trainer::measure::audit::{Audit, Evidence, Measured, audit};
+use trainer::measure::card::{Card, Lineage, Made, NamedCard, Sheets, run_of};
+use trainer::measure::evaluate::{self, Row};
 use trainer::measure::failures::FailureRow;
-use trainer::pipeline::shard::Shard;
+use trainer::pipeline::folder::{checkpoint_of, learned_in_run};
+use trainer::pipeline::rounds::{Round, Shard};
 
 #[derive(Args)]
 pub(crate) struct EvalCommand {

@@ -17,9 +17,11 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use trainer::TrainerError;
-use trainer::measure::evaluate::{self, Baseline, Round, play_round};
+use trainer::measure::compare::Baseline;
+use trainer::measure::evaluate;
 use trainer::measure::sweep::{self, CalibrationRow, Part, SweepRow, SweepSetting};
-use trainer::pipeline::shard::Shard;
+use trainer::pipeline::rounds::{Round, Shard};
+use trainer::pipeline::shard::play_round;
 
 /// The table of a sweep.
 const TABLE: &str = "sweep.csv";

@@ -13,7 +13,7 @@ use scenarios::{Split, Suite, Task, Trajectory};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use trainer::measure::evaluate::Round;
+use trainer::pipeline::rounds::Round;
 
 #[derive(Args)]
 pub(crate) struct CollectCommand {

@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod checkpoint;
+pub mod config;
 pub mod metrics;
 pub mod objective;
 pub mod optimizer;

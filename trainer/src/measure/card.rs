@@ -9,9 +9,10 @@
 //! They stand beside `eval.csv`, whose rows have the same policies and K.
 
 use crate::error::TrainerError;
-use crate::measure::evaluate::{self, GameRow};
+use crate::learn::config::TrainConfig;
+use crate::measure::evaluate;
 use crate::measure::failures::{self, FailureRow};
-use crate::pipeline::recipe::{Recipe, TrainConfig};
+use crate::measure::games::{self, GameRow};
 use scenarios::files;
 use scenarios::{History, Protocol, Scorer, Split, Suite, Trajectory};
 use serde::{Deserialize, Serialize};
@@ -387,7 +388,7 @@ impl Sheets {
     /// Counts a policy's episodes.
     pub fn add(&mut self, card: Card, episodes: &[Trajectory]) {
         self.games
-            .extend(evaluate::games(&card.policy, card.k, episodes));
+            .extend(games::games(&card.policy, card.k, episodes));
         self.failures
             .extend(failures::failures(&card.policy, card.k, episodes));
         self.cards.push(card);
@@ -441,26 +442,6 @@ pub fn scorer(job: &TrainConfig) -> &'static str {
 pub fn run_of(model: &Path) -> Option<PathBuf> {
     let run = model.parent()?.parent()?;
     run.join("recipe.toml").exists().then(|| run.to_path_buf())
-}
-
-/// How the checkpoint in a model's folder was chosen, as the folder tells or the recipe of its run; [`UNKNOWN`].
-///
-/// # Errors
-/// When a file is damaged.
-pub fn checkpoint_of(model: &Path) -> Result<String, TrainerError> {
-    if let Some(lineage) = Lineage::open(model)? {
-        return Ok(lineage.checkpoint);
-    }
-    let Some(run) = run_of(model) else {
-        return Ok(UNKNOWN.into());
-    };
-    let recipe = Recipe::open(&run.join("recipe.toml"))?;
-    let job = recipe.jobs.iter().find(|job| {
-        model
-            .file_name()
-            .is_some_and(|name| name == job.name.as_str())
-    });
-    Ok(job.map_or(UNKNOWN, scorer).into())
 }
 
 /// What a model was made from, in its folder.

@@ -7,11 +7,11 @@ use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
-use trainer::measure::audit::measured_stores;
 use trainer::measure::card::{CARDS, Card, Sheets, protocol_differences, run_policy};
 use trainer::measure::compare::{Comparison, compare, merge};
 use trainer::measure::evaluate::{GameRow, games};
 use trainer::measure::statistics::Resampling;
+use trainer::pipeline::folder::measured_stores;
 
 /// Which measurement is compared: `FOLDER`, `FOLDER:POLICY`, `FOLDER@K` or `FOLDER:POLICY@K`.
 #[derive(Debug, Clone, PartialEq, Eq)]

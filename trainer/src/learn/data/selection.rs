@@ -1,12 +1,16 @@
-//! Which episodes a job reads: the rules of [`DataSource`], applied to what was shown and collected so far.
+//! Episode selection: which episodes a training job reads, by the rules of [`DataSource`].
 
 use crate::pipeline::recipe::{DataSource, Lost, Prefer};
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 use scenarios::Trajectory;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 use std::ops::RangeInclusive;
 
-/// The iterations whose rollouts a source reads in an iteration, from 1; `None` where it reads none.
+pub use select_episodes as mix; // ALIAS
+
+/// Returns the iterations whose rollouts a source reads in `iteration` (from 1); `None` if it reads
+/// no rollouts.
 #[must_use]
 pub fn iterations(source: &DataSource, iteration: usize) -> Option<RangeInclusive<usize>> {
     match *source {
@@ -20,10 +24,13 @@ pub fn iterations(source: &DataSource, iteration: usize) -> Option<RangeInclusiv
     }
 }
 
-/// What a job reads in an iteration: source after source, each in the order of iterations and play, and no episode
-/// twice. `dagger` holds what the expert showed beside students, `rollouts` those of every iteration that a source reads.
+/// Returns the episodes that a job reads in `iteration`: source after source, each in the order of
+/// iterations and of play. If two sources contain the same episode, it is read once.
+///
+/// `dagger` contains the expert labels on states that students visited. `rollouts` contains the
+/// rollouts of every iteration that a source reads.
 #[must_use]
-pub fn mix(
+pub fn select_episodes(
     sources: &[DataSource],
     demonstrations: &[Trajectory],
     dagger: &[&[Trajectory]],
@@ -31,17 +38,17 @@ pub fn mix(
     iteration: usize,
     seed: u64,
 ) -> Vec<Trajectory> {
-    let (mut taken, mut seen): (Vec<&Trajectory>, HashSet<*const Trajectory>) = Default::default();
+    let mut selected: Vec<&Trajectory> = Vec::new();
+    let mut seen: HashSet<*const Trajectory> = HashSet::new();
     for source in sources {
-        let range = iterations(source, iteration);
-        let within = range
+        let in_range = iterations(source, iteration)
             .into_iter()
             .flatten()
             .filter_map(|iteration| rollouts.get(&iteration))
             .copied()
             .flatten()
             .collect();
-        let some: Vec<&Trajectory> = match source {
+        let episodes: Vec<&Trajectory> = match source {
             DataSource::Demonstrations => demonstrations.iter().collect(),
             DataSource::Dagger => dagger.iter().copied().flatten().collect(),
             DataSource::SelectedRollouts {
@@ -49,19 +56,21 @@ pub fn mix(
                 prefer,
                 lost,
                 ..
-            } => choose(within, *won_per_game, *prefer, *lost, seed),
-            DataSource::Rollouts | DataSource::LatestRollouts => within,
+            } => cap_won(in_range, *won_per_game, *prefer, *lost, seed),
+            DataSource::Rollouts | DataSource::LatestRollouts => in_range,
         };
-        taken.extend(
-            some.into_iter()
+        selected.extend(
+            episodes
+                .into_iter()
                 .filter(|episode| seen.insert(std::ptr::from_ref(*episode))),
         );
     }
-    taken.into_iter().cloned().collect()
+    selected.into_iter().cloned().collect()
 }
 
-/// Of each game at most so many won episodes (0 = all), and the lost ones or none of them; the order stays.
-fn choose(
+/// Keeps at most `won_per_game` won episodes of each game (0 = all), and all or none of the lost
+/// ones. The order stays.
+fn cap_won(
     episodes: Vec<&Trajectory>,
     won_per_game: usize,
     prefer: Prefer,
@@ -69,22 +78,21 @@ fn choose(
     seed: u64,
 ) -> Vec<&Trajectory> {
     let mut won: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    for (place, episode) in episodes
-        .iter()
-        .enumerate()
-        .filter(|(_, episode)| episode.is_won())
-    {
-        won.entry(&episode.game_hash).or_default().push(place);
+    for (place, episode) in episodes.iter().enumerate() {
+        if episode.is_won() {
+            won.entry(&episode.game_hash).or_default().push(place);
+        }
     }
     let mut random = StdRng::seed_from_u64(seed);
     let mut keeps: Vec<bool> = episodes
         .iter()
-        .map(|e| !e.is_won() && lost == Lost::Kept)
+        .map(|episode| !episode.is_won() && lost == Lost::Kept)
         .collect();
     for mut places in won.into_values() {
         match prefer {
-            Prefer::Shortest => places
-                .sort_by_key(|place| (episodes[*place].turns.len(), std::cmp::Reverse(*place))),
+            Prefer::Shortest => {
+                places.sort_by_key(|place| (episodes[*place].turns.len(), Reverse(*place)));
+            }
             Prefer::Random => places.shuffle(&mut random),
         }
         let most = if won_per_game == 0 {
@@ -92,10 +100,9 @@ fn choose(
         } else {
             won_per_game
         };
-        places
-            .into_iter()
-            .take(most)
-            .for_each(|place| keeps[place] = true);
+        for place in places.into_iter().take(most) {
+            keeps[place] = true;
+        }
     }
     episodes
         .into_iter()
@@ -132,10 +139,12 @@ mod tests {
         }
     }
 
-    /// Seeds tell who is who: 0 was shown, 1 beside a student, 11 to 13 are of iteration 1, 21 to 23 of 2, 31 and 32 of 3.
+    /// The seed identifies an episode: 0 is a demonstration, 1 is from DAgger, 11 to 13 are from
+    /// iteration 1, 21 to 23 from iteration 2, 31 and 32 from iteration 3.
     fn seeds(data: &[DataSource], iteration: usize) -> Vec<u64> {
         use Outcome::{Success, TurnLimit};
-        let (shown, beside) = ([episode("a", 0, 9, Success)], [episode("a", 1, 9, Success)]);
+        let demonstrations = [episode("a", 0, 9, Success)];
+        let dagger = [episode("a", 1, 9, Success)];
         let rollouts: BTreeMap<usize, Vec<Trajectory>> = BTreeMap::from([
             (
                 1,
@@ -162,13 +171,13 @@ mod tests {
             .iter()
             .map(|(iteration, episodes)| (*iteration, episodes.as_slice()))
             .collect();
-        mix(data, &shown, &[&beside], &rollouts, iteration, 7)
+        select_episodes(data, &demonstrations, &[&dagger], &rollouts, iteration, 7)
             .iter()
             .map(|episode| episode.seed)
             .collect()
     }
 
-    fn chosen(last: usize, won_per_game: usize, prefer: Prefer, lost: Lost) -> DataSource {
+    fn selected(last: usize, won_per_game: usize, prefer: Prefer, lost: Lost) -> DataSource {
         DataSource::SelectedRollouts {
             last,
             won_per_game,
@@ -178,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_moves_with_the_iterations() {
+    fn the_range_of_iterations_moves_with_the_iteration() {
         assert_eq!(
             seeds(&[DataSource::Demonstrations, DataSource::Rollouts], 2),
             [0, 11, 12, 13, 21, 22, 23]
@@ -188,34 +197,35 @@ mod tests {
             seeds(&[DataSource::Demonstrations, DataSource::Dagger], 1),
             [0, 1]
         );
-        let last_two = chosen(2, 0, Prefer::Shortest, Lost::Kept);
+        let last_two = selected(2, 0, Prefer::Shortest, Lost::Kept);
         assert_eq!(seeds(&[last_two], 1), [11, 12, 13]);
         assert_eq!(seeds(&[last_two], 3), [21, 22, 23, 31, 32]);
     }
 
-    /// Game a was won in 5 turns (11), 4 (21), 6 (23) and 4 (31); b in 3 (12) and 7 (32). Of two of one length the later.
+    /// Game a was won in 5 turns (11), 4 (21), 6 (23) and 4 (31); b in 3 (12) and 7 (32). If two
+    /// episodes have the same length, the later one is preferred.
     #[test]
-    fn won_episodes_are_capped_by_game_and_the_order_stays() {
+    fn won_episodes_are_capped_by_game_in_order() {
         assert_eq!(
-            seeds(&[chosen(0, 1, Prefer::Shortest, Lost::LeftOut)], 3),
+            seeds(&[selected(0, 1, Prefer::Shortest, Lost::LeftOut)], 3),
             [12, 31]
         );
         assert_eq!(
-            seeds(&[chosen(0, 2, Prefer::Shortest, Lost::LeftOut)], 3),
+            seeds(&[selected(0, 2, Prefer::Shortest, Lost::LeftOut)], 3),
             [12, 21, 31, 32]
         );
         assert_eq!(
-            seeds(&[chosen(0, 1, Prefer::Shortest, Lost::Kept)], 3),
+            seeds(&[selected(0, 1, Prefer::Shortest, Lost::Kept)], 3),
             [12, 13, 22, 31]
         );
         assert_eq!(
-            seeds(&[chosen(2, 1, Prefer::Shortest, Lost::LeftOut)], 3),
+            seeds(&[selected(2, 1, Prefer::Shortest, Lost::LeftOut)], 3),
             [31, 32]
         );
-        let random = seeds(&[chosen(0, 2, Prefer::Random, Lost::LeftOut)], 3);
+        let random = seeds(&[selected(0, 2, Prefer::Random, Lost::LeftOut)], 3);
         assert_eq!(
             random,
-            seeds(&[chosen(0, 2, Prefer::Random, Lost::LeftOut)], 3),
+            seeds(&[selected(0, 2, Prefer::Random, Lost::LeftOut)], 3),
             "the seed decides"
         );
         let of_a = random
@@ -226,10 +236,10 @@ mod tests {
     }
 
     #[test]
-    fn what_two_sources_name_is_read_once() {
+    fn an_episode_of_two_sources_is_read_once() {
         let sources = [
             DataSource::LatestRollouts,
-            chosen(0, 1, Prefer::Shortest, Lost::LeftOut),
+            selected(0, 1, Prefer::Shortest, Lost::LeftOut),
         ];
         assert_eq!(seeds(&sources, 3), [31, 32, 12]);
     }

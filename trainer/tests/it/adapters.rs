@@ -1,17 +1,13 @@
-//! Lessons in which adapters learn: what moves, what is written, and that resuming equals not stopping.
+//! Training jobs with adapters: which tensors move, which files are written, and that resuming
+//! equals not stopping.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-#[path = "../../agent/tests/corridor/mod.rs"]
-mod corridor;
-
+use crate::corridor::{babbler, jobs, play, protocol, task};
 use agent::inference::device::DeviceChoice;
 use agent::model::decoder::Precision;
 use agent::model::folder::Model;
 use agent::model::lora::{Adapter, LoraRecipe, Target};
 use agent::model::weights::{VALUE_HEAD, Weights};
 use agent::policy::ScriptedPolicy;
-use corridor::{babbler, jobs, play, protocol, task};
 use indicatif::ProgressBar;
 use scenarios::Trajectory;
 use std::collections::BTreeMap;
@@ -36,7 +32,7 @@ const OREO: Algorithm = Algorithm::Oreo {
     critic_only_share: 0.0,
 };
 
-/// Adapters on all matrices but one.
+/// A job with adapters on all matrices but one.
 fn recipe(algorithm: Algorithm, optimizer: OptimizerRecipe) -> TrainConfig {
     let targets = Target::all()
         .into_iter()
@@ -75,7 +71,7 @@ fn learn(recipe: &TrainConfig, start: &Model, trajectories: &[Trajectory], out: 
     train(&job, &ProgressBar::hidden()).unwrap().0
 }
 
-/// The column of metrics.csv, update by update.
+/// A column of metrics.csv, update by update.
 fn column(out: &Path, name: &str) -> Vec<f64> {
     let mut reader = csv::Reader::from_path(out.join("metrics.csv")).unwrap();
     reader
@@ -108,7 +104,7 @@ fn episodes(model: &Model) -> Vec<Trajectory> {
     played
 }
 
-/// Names of the tensors that are not the same.
+/// Names of the tensors that differ.
 fn moved(a: &Weights, b: &Weights) -> Vec<String> {
     assert!(a.0.keys().eq(b.0.keys()));
     a.0.iter()
@@ -117,15 +113,17 @@ fn moved(a: &Weights, b: &Weights) -> Vec<String> {
         .collect()
 }
 
-/// The first losses are those of the whole networks, to the bit. Then the matrices with adapters move, by no more than
-/// the rank, and a value network's head; the files beside the model say the same.
+/// The first losses are those of the whole networks, to the bit. Then the matrices with adapters
+/// move, by no more than the rank, and the head of a value network. The adapter files beside the
+/// model contain the same change.
 #[test]
-fn adapters_learn_and_all_else_stays() {
+fn only_matrices_with_adapters_move() {
     let model = babbler(22);
     let played = episodes(&model);
     for algorithm in [SFT, OREO] {
         let with = recipe(algorithm, updates(&played, 4));
-        let (out, whole) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let out = tempfile::tempdir().unwrap();
+        let whole = tempfile::tempdir().unwrap();
         let learned = learn(&with, &model, &played, out.path());
         learn(
             &TrainConfig {
@@ -175,12 +173,12 @@ fn adapters_learn_and_all_else_stays() {
         assert_eq!(
             (opened.policy, opened.value),
             (learned.policy, learned.value),
-            "whatever lies beside it"
+            "the adapter files do not matter"
         );
     }
 }
 
-/// On one batch that is read again and again; as far in bf16 as the losses of whole networks go.
+/// If one batch is read repeatedly, the loss decreases, in bf16 as far as that of whole networks.
 #[test]
 fn adapters_lower_the_loss_in_both_precisions() {
     let model = babbler(22);
@@ -202,7 +200,7 @@ fn adapters_lower_the_loss_in_both_precisions() {
     }
 }
 
-/// Factors as wide as the matrices can be anything that the matrices can.
+/// If the rank is that of the matrices, the factors can represent any change of them.
 #[test]
 fn adapters_of_full_rank_learn_about_as_fast_as_the_matrices() {
     let model = babbler(22);
@@ -233,10 +231,11 @@ fn adapters_of_full_rank_learn_about_as_fast_as_the_matrices() {
     );
 }
 
-/// As for whole networks in tests/train.rs: the second call begins at the checkpoint, and must end in the same bits. The
-/// checkpoint has the factors, the head and their moments, and no matrix under an adapter.
+/// As for whole networks in resuming.rs: a second call resumes at the checkpoint and must end in
+/// the same bits. The checkpoint has the factors, the head and their moments, and no matrix with an
+/// adapter.
 #[test]
-fn resuming_equals_not_stopping() {
+fn resuming_with_adapters_equals_not_stopping() {
     let model = babbler(28);
     let played = episodes(&model);
     for algorithm in [SFT, OREO] {
@@ -249,10 +248,8 @@ fn resuming_equals_not_stopping() {
         let job = recipe(algorithm, optimizer);
         let out = tempfile::tempdir().unwrap();
         let whole = learn(&job, &model, &played, out.path());
-        let (losses, seconds) = (
-            column(out.path(), "loss/policy"),
-            column(out.path(), "seconds"),
-        );
+        let losses = column(out.path(), "loss/policy");
+        let seconds = column(out.path(), "seconds");
 
         let tensors = |name: &str| {
             Weights::open(&out.path().join(format!("checkpoint/{name}.safetensors"))).unwrap()
@@ -281,15 +278,15 @@ fn resuming_equals_not_stopping() {
         assert_eq!(
             column(out.path(), "seconds")[..CHECKPOINT],
             seconds[..CHECKPOINT],
-            "not learned again"
+            "not computed again"
         );
         assert_eq!(Adapter::open(&out.path().join("adapter")).unwrap(), adapter);
     }
 }
 
-/// The table of a job's file, and what does not go together with it.
+/// The table `lora` of a job file, and the settings that exclude it.
 #[test]
-fn a_lesson_asks_for_adapters_in_a_table() {
+fn adapters_are_set_by_a_table_of_the_job() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("job.toml");
     let read = |lines: &str| {
@@ -333,7 +330,10 @@ fn a_lesson_asks_for_adapters_in_a_table() {
             "lora and last_layers exclude each other",
         ),
     ] {
-        let said = read(lines).unwrap_err();
-        assert!(said.contains(words) && said.contains("job.toml"), "{said}");
+        let error = read(lines).unwrap_err();
+        assert!(
+            error.contains(words) && error.contains("job.toml"),
+            "{error}"
+        );
     }
 }

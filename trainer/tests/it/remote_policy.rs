@@ -1,21 +1,15 @@
-//! Episodes lost to a server: what they count for, and what a server that goes leaves in the store.
+//! Episodes of a policy on a server: how failed ones count, and what is in the store if the server
+//! is gone.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-#[path = "../../agent/tests/corridor/mod.rs"]
-mod corridor;
-#[path = "../../agent/tests/server/mod.rs"]
-mod server;
-
+use crate::corridor::{Corridors, babbler, jobs, play, protocol, task, tokenizer};
+use crate::server::{Said, Server, friendly};
 use agent::policy::lm::{LmPolicy, ValueUse};
 use agent::policy::remote::{RemoteOptions, RemotePolicy, ServerAddress};
 use agent::rollout::Concurrency;
 use agent::text::chat::is_tokenized_by;
-use corridor::{Corridors, babbler, jobs, play, protocol, task, tokenizer};
 use indicatif::ProgressBar;
 use scenarios::store::Store;
 use scenarios::{Outcome, Protocol, Task};
-use server::{Said, Server, friendly};
 use std::path::Path;
 use std::time::Duration;
 use trainer::TrainerError;
@@ -37,9 +31,9 @@ fn connect(server: &Server) -> RemotePolicy {
     RemotePolicy::connect(ServerAddress::parse(&server.policy()).unwrap(), options).unwrap()
 }
 
-/// Of five corridors the longest is never answered: 3 won of 4, and 1 lost.
+/// The server fails in the longest of five corridors. Of the other four, 3 are won and 1 is lost.
 #[test]
-fn a_lost_episode_counts_neither_way() {
+fn a_failed_episode_counts_neither_way() {
     let server =
         friendly(
             |_, heard| match heard.body["messages"][0]["content"].as_str().unwrap() {
@@ -96,9 +90,10 @@ fn round(policy: &RemotePolicy, tasks: &[Task], store: &Path) -> Result<usize, T
     Ok(all.len())
 }
 
-/// The third episode meets a server that no longer knows the model; nothing of it is kept, so a later round plays it.
+/// In the third episode the server returns 404. Nothing of the episode is kept, so a later round
+/// plays it.
 #[test]
-fn a_round_stops_when_the_server_goes_and_goes_on_later() {
+fn a_round_stops_if_the_server_is_gone_and_resumes_later() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.jsonl");
     let server =
@@ -126,9 +121,10 @@ fn a_round_stops_when_the_server_goes_and_goes_on_later() {
     );
 }
 
-/// Texts from a server, and ids of somebody else's vocabulary, become this tokenizer's; its own stay as sampled.
+/// Texts from a server, and ids of another vocabulary, are tokenized again. If the ids are those of
+/// this tokenizer, they stay as sampled.
 #[test]
-fn a_lesson_reads_foreign_episodes_as_texts() {
+fn episodes_of_other_tokenizers_are_tokenized_again() {
     let server = friendly(|number, _| match number {
         0 => Said::choice(
             serde_json::json!({"message": {"content": "look"}, "finish_reason": "length"}),
@@ -160,9 +156,12 @@ fn a_lesson_reads_foreign_episodes_as_texts() {
     assert_ne!(
         turns[0].completion_tokens.last(),
         Some(&tokenizer.end),
-        "cut, and not ended by the policy"
+        "cut off, not ended by the policy"
     );
-    assert_eq!(turns[1].observation_tokens[0], tokenizer.end, "the world's");
+    assert_eq!(
+        turns[1].observation_tokens[0], tokenizer.end,
+        "part of the observation"
+    );
     assert_eq!(turns[1].completion_tokens.last(), Some(&tokenizer.end));
 
     for turn in &mut foreign[0].turns {
@@ -181,5 +180,5 @@ fn a_lesson_reads_foreign_episodes_as_texts() {
     );
     let sampled = own.clone();
     tokenize_texts(&player.tokenizer, &mut own);
-    assert_eq!(own, sampled, "what was sampled is never tokenized again");
+    assert_eq!(own, sampled, "sampled tokens stay");
 }

@@ -1,75 +1,77 @@
-//! From trajectories to a batch: plain arrays first, then the same arrays as tensors on a device.
+//! Host arrays of a batch of trajectories.
 //!
-//! A trajectory is one sequence: each turn's observation tokens, then its completion tokens. All `[batch, time]`
-//! arrays share one axis of positions, and the convention is: **position `t` reads token `t` and foretells token
-//! `t + 1`**, its target. So `targets[t]`, `target_mask[t]`, `action_mask[t]` and `turn_of_target[t]` all speak of
-//! token `t + 1`, and a row's last token has no target. Rows are padded on the right; masks come from lengths, never
-//! from a token's id. This file knows nothing of text, only token ids.
+//! A trajectory is one token sequence: the observation tokens of each turn, then its completion
+//! tokens. All `[batch, time]` arrays share one axis of positions. The convention is: **position
+//! `t` reads token `t` and predicts token `t + 1`**, its target. So `targets[t]`, `target_mask[t]`,
+//! `action_mask[t]` and `turn_of_target[t]` all describe token `t + 1`, and the last token of a row
+//! has no target. Rows are padded on the right. Masks come from lengths, never from the id of a
+//! token. This file uses token ids only, no text.
 
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use scenarios::{Outcome, Trajectory, Turn};
 
-/// Why trajectories cannot be learned from.
+/// Why a trajectory cannot be part of a batch.
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {
     /// There was no trajectory.
     #[error("a batch needs at least one trajectory")]
     Empty,
-    /// The world failed, so the outcome says nothing about the policy.
-    #[error("game {game}, repetition {repetition}: the world failed, its reward means nothing")]
+    /// The environment failed, so the outcome is no evidence about the policy.
+    #[error(
+        "game {game}, repetition {repetition}: the environment failed, so its reward means nothing"
+    )]
     EnvFailed {
-        /// The trajectory's game.
+        /// The game of the trajectory.
         game: String,
-        /// The trajectory's repetition.
+        /// The repetition of the trajectory.
         repetition: usize,
     },
-    /// There is no action to learn from.
+    /// The trajectory has no action to learn from.
     #[error("game {game}, repetition {repetition}: no turns")]
     NoTurns {
-        /// The trajectory's game.
+        /// The game of the trajectory.
         game: String,
-        /// The trajectory's repetition.
+        /// The repetition of the trajectory.
         repetition: usize,
     },
-    /// The first completion has no token before it, where it would be foretold and valued.
+    /// No token precedes the first completion, so no position predicts or values it.
     #[error("game {game}, repetition {repetition}: the first observation has no tokens")]
     NoContext {
-        /// The trajectory's game.
+        /// The game of the trajectory.
         game: String,
-        /// The trajectory's repetition.
+        /// The repetition of the trajectory.
         repetition: usize,
     },
-    /// A turn in which the policy wrote nothing, as when the player reads text instead of tokens.
+    /// The policy wrote no token in a turn, for example if the log contains text only.
     #[error("game {game}, repetition {repetition}: the completion of turn {turn} has no tokens")]
     EmptyCompletion {
-        /// The trajectory's game.
+        /// The game of the trajectory.
         game: String,
-        /// The trajectory's repetition.
+        /// The repetition of the trajectory.
         repetition: usize,
         /// The turn, from 0.
         turn: usize,
     },
 }
 
-/// A trajectory and what was found out about it before the job began.
+/// A trajectory with what was computed about it before the training job began.
 #[derive(Debug, Clone, Copy)]
 pub struct Example<'a> {
-    /// What is read.
+    /// The trajectory.
     pub trajectory: &'a Trajectory,
-    /// The advantage of each turn, where the algorithm compares episodes.
+    /// The advantage of each turn, if the algorithm compares episodes.
     pub advantages: Option<&'a [f64]>,
-    /// ln π_ref of every token that the policy wrote, nats, where it is cached.
+    /// ln π_ref of every token that the policy wrote, nats, if it is cached.
     pub reference_logprobs: Option<&'a [f32]>,
     /// Whether process scores are rewards.
-    pub rewards: Rewards,
+    pub rewards: RewardSource,
 }
 
-/// What counts as a reward.
+/// Which numbers of a trajectory are rewards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rewards {
-    /// The outcome, at the last turn.
+pub enum RewardSource {
+    /// The reward of the outcome, at the last turn.
     Terminal,
-    /// That, and the process scores of failed episodes.
+    /// The reward of the outcome, plus the process scores of failed episodes.
     WithProcessScores,
 }
 
@@ -79,84 +81,120 @@ impl<'a> From<&'a Trajectory> for Example<'a> {
             trajectory,
             advantages: None,
             reference_logprobs: None,
-            rewards: Rewards::Terminal,
+            rewards: RewardSource::Terminal,
         }
     }
 }
 
 /// A batch on the host: row-major arrays, `[batch, time]` or `[batch, turns]`.
+///
+/// [`Batch::to_device`] turns it into tensors.
+///
+/// # Example
+/// ```
+/// use trainer::learn::batch::Batch;
+/// # use scenarios::Trajectory;
+/// # use serde_json::json;
+/// # fn episode(outcome: &str, turns: &[(&[u32], &[u32])]) -> Trajectory {
+/// #     let turn = |(observation, completion): &(&[u32], &[u32])| json!({
+/// #         "observation": "", "observation_tokens": observation, "completion": "",
+/// #         "completion_tokens": completion, "logprobs": [], "action": "look",
+/// #     });
+/// #     let protocol = json!({
+/// #         "turn_limit": 3, "context_limit": 99, "completion_limit": 9, "temperature": 1.0,
+/// #         "best_of": 1, "admissible_shown": false, "history": "full",
+/// #         "malformed": "wasted_turn",
+/// #     });
+/// #     serde_json::from_value(json!({
+/// #         "format": 1, "game": "g", "game_hash": "", "split": "train", "task_type": null,
+/// #         "repetition": 0, "seed": 0, "policy": "", "protocol": protocol,
+/// #         "turns": turns.iter().map(turn).collect::<Vec<_>>(), "last_observation": "",
+/// #         "outcome": outcome, "seconds": 0.0,
+/// #     }))
+/// #     .unwrap()
+/// # }
+///
+/// // Each turn is (observation tokens, completion tokens).
+/// let won = episode("success", &[(&[11, 12], &[21, 22]), (&[13], &[23])]);
+/// let lost = episode("turn_limit", &[(&[14], &[24])]);
+/// let batch = Batch::new(&[&won, &lost], 1).unwrap();
+/// assert_eq!((batch.batch, batch.time, batch.turns), (2, 6, 2));
+/// assert_eq!(batch.tokens[..6], [11, 12, 21, 22, 13, 23]);
+/// assert_eq!(batch.before_positions, [1, 4, 0, 0]);
+/// assert_eq!(batch.returns, [1.0, 0.0]);
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
-    /// Trajectories.
+    /// Number of trajectories.
     pub batch: usize,
-    /// Positions: the longest trajectory's tokens, rounded up.
+    /// Number of positions: the tokens of the longest trajectory, rounded up.
     pub time: usize,
-    /// The most turns in one trajectory.
+    /// The largest number of turns of one trajectory.
     pub turns: usize,
     /// Token ids, 0 in the padding, `[batch, time]`.
     pub tokens: Vec<i64>,
-    /// The next token's id, 0 where there is none, `[batch, time]`.
+    /// The id of the next token, 0 if there is none, `[batch, time]`.
     pub targets: Vec<i64>,
-    /// True where there is a token, `[batch, time]`.
+    /// True if there is a token, `[batch, time]`.
     pub valid_mask: Vec<bool>,
-    /// True where there is a target, `[batch, time]`.
+    /// True if there is a target, `[batch, time]`.
     pub target_mask: Vec<bool>,
-    /// True where an imitator may learn the target: not in turns that went perturbed. `[batch, time]`.
+    /// True if imitation learning may learn the target: false in perturbed turns. `[batch, time]`.
     pub imitated_mask: Vec<bool>,
-    /// True where the policy wrote the target, `[batch, time]`. Token-level V is read at these same positions.
+    /// True if the policy wrote the target, `[batch, time]`. Token-level V is read at these same
+    /// positions.
     pub action_mask: Vec<bool>,
-    /// The turn, from 0, whose completion the target belongs to; 0 outside `action_mask`. `[batch, time]`.
+    /// The turn, from 0, whose completion contains the target; 0 outside `action_mask`.
+    /// `[batch, time]`.
     pub turn_of_target: Vec<i64>,
-    /// Position of the last token before each turn's completion, where turn-level V is read; 0 in the padding.
-    /// `[batch, turns]`.
+    /// Position of the last token before each completion, at which turn-level V is read; 0 in the
+    /// padding. `[batch, turns]`.
     pub before_positions: Vec<i64>,
-    /// Position of each completion's last token, where U is read; 0 in the padding. `[batch, turns]`.
+    /// Position of the last token of each completion, at which U is read; 0 in the padding.
+    /// `[batch, turns]`.
     pub after_positions: Vec<i64>,
-    /// True where there is a turn, `[batch, turns]`.
+    /// True if there is a turn, `[batch, turns]`.
     pub turn_mask: Vec<bool>,
-    /// Terminal reward, which is R_t of every t, `[batch]`.
+    /// Reward of the outcome, which is R_t for every t, `[batch]`. Process scores are not in it.
     pub returns: Vec<f32>,
-    /// r of each turn: the terminal reward at a trajectory's last one, and in a failed trajectory its process scores where
-    /// the example says so; else 0. `[batch, turns]`.
+    /// r of each turn: the reward of the outcome at the last turn, else 0. If
+    /// [`Example::rewards`] includes process scores, these are added. `[batch, turns]`.
     pub rewards: Vec<f32>,
-    /// Advantages, 0 where there are none. `[batch, turns]`.
+    /// Advantages, 0 if there are none. `[batch, turns]`.
     pub advantages: Vec<f32>,
-    /// ln π(target) of the policy that sampled it, nats; 0 outside `action_mask` and where nobody told. `[batch, time]`.
+    /// ln π(target) of the policy that sampled it, nats; 0 outside `action_mask` and if the log
+    /// does not contain it. `[batch, time]`.
     pub behaviour_logprobs: Vec<f32>,
-    /// ln π_ref(target), nats, where every trajectory brought it; 0 outside `action_mask`. `[batch, time]`.
+    /// ln π_ref(target), nats, if every example has it; 0 outside `action_mask`. `[batch, time]`.
     pub reference_logprobs: Option<Vec<f32>>,
 }
 
 impl Batch {
-    /// Lays trajectories out, the number of positions rounded up to a multiple of `time_multiple` (1 = as it is).
+    /// Packs trajectories. The number of positions is rounded up to a multiple of `time_multiple`;
+    /// 1 leaves it as it is.
     ///
     /// # Errors
-    /// Any [`BatchError`]: a trajectory that cannot be learned from is refused, never skipped.
+    /// Any [`BatchError`]. If one trajectory cannot be learned from, the whole batch is refused.
     ///
     /// # Panics
-    /// When `time_multiple` is 0.
+    /// If `time_multiple` is 0.
     pub fn new<'a, E: Into<Example<'a>> + Copy>(
         examples: &[E],
         time_multiple: usize,
     ) -> Result<Self, BatchError> {
         let examples: Vec<Example<'a>> = examples.iter().map(|example| (*example).into()).collect();
+        let mut longest = 0;
+        let mut turns = 0;
         for example in &examples {
             check(example.trajectory)?;
+            longest = longest.max(example.trajectory.tokens());
+            turns = turns.max(example.trajectory.turns.len());
         }
-        let trajectories = || examples.iter().map(|example| example.trajectory);
-        let longest = trajectories()
-            .map(Trajectory::tokens)
-            .max()
-            .ok_or(BatchError::Empty)?;
-        let turns = trajectories()
-            .map(|trajectory| trajectory.turns.len())
-            .max()
-            .ok_or(BatchError::Empty)?;
-        let mut batch = Self::blank(
-            examples.len(),
-            longest.next_multiple_of(time_multiple),
-            turns,
-        );
+        if examples.is_empty() {
+            return Err(BatchError::Empty);
+        }
+        let time = longest.next_multiple_of(time_multiple);
+        let mut batch = Self::blank(examples.len(), time, turns);
         if examples
             .iter()
             .all(|example| example.reference_logprobs.is_some())
@@ -169,90 +207,7 @@ impl Batch {
         Ok(batch)
     }
 
-    /// What networks and losses read, as tensors; the number of written positions rounded up to a multiple of
-    /// `written_multiple`.
-    ///
-    /// # Panics
-    /// When `written_multiple` is 0.
-    #[must_use]
-    pub fn to_device(&self, device: &Device, written_multiple: usize) -> BatchTensors {
-        let by_time = [self.batch, self.time];
-        let by_turn = [self.batch, self.turns];
-        let ints = |values: &[i64], shape| {
-            Tensor::from_data(TensorData::new(values.to_vec(), shape), device)
-        };
-        let bools = |values: &[bool], shape| {
-            Tensor::from_data(TensorData::new(values.to_vec(), shape), device)
-        };
-        let floats = |values: &[f32], shape| {
-            Tensor::from_data(TensorData::new(values.to_vec(), shape), device)
-        };
-        BatchTensors {
-            tokens: ints(&self.tokens, by_time),
-            targets: ints(&self.targets, by_time),
-            imitated_mask: bools(&self.imitated_mask, by_time),
-            before_positions: ints(&self.before_positions, by_turn),
-            after_positions: ints(&self.after_positions, by_turn),
-            turn_mask: bools(&self.turn_mask, by_turn),
-            returns: floats(&self.returns, [self.batch, 1]),
-            rewards: floats(&self.rewards, by_turn),
-            advantages: floats(&self.advantages, by_turn),
-            written: self.written(device, written_multiple),
-        }
-    }
-
-    /// Only the positions before a token that the policy wrote: nobody needs other logits.
-    fn written(&self, device: &Device, multiple: usize) -> Written {
-        let row =
-            |index: usize| (0..self.time).filter(move |t| self.action_mask[index * self.time + t]);
-        let width = (0..self.batch)
-            .map(|index| row(index).count())
-            .max()
-            .unwrap_or(0)
-            .next_multiple_of(multiple);
-        let (shape, size) = ([self.batch, width], self.batch * width);
-        let [mut positions, mut rows, mut targets, mut turns] = [(); 4].map(|()| vec![0_i64; size]);
-        let [mut rewards, mut behaviour, mut reference] = [(); 3].map(|()| vec![0.0_f32; size]);
-        let [mut mask, mut imitated] = [(); 2].map(|()| vec![false; size]);
-        for index in 0..self.batch {
-            for (slot, t) in row(index).enumerate() {
-                let (at, from) = (index * width + slot, index * self.time + t);
-                positions[at] = position(t);
-                rows[at] = position(from);
-                targets[at] = self.targets[from];
-                turns[at] = self.turn_of_target[from];
-                let turn = index * self.turns
-                    + usize::try_from(self.turn_of_target[from]).expect("turns count from 0");
-                if self.after_positions[turn] == position(t + 1) {
-                    rewards[at] = self.rewards[turn];
-                }
-                behaviour[at] = self.behaviour_logprobs[from];
-                reference[at] = self
-                    .reference_logprobs
-                    .as_ref()
-                    .map_or(0.0, |logprobs| logprobs[from]);
-                mask[at] = true;
-                imitated[at] = self.imitated_mask[from];
-            }
-        }
-        let ints =
-            |data: Vec<i64>| Tensor::<2, Int>::from_data(TensorData::new(data, shape), device);
-        let floats = |data: Vec<f32>| Tensor::<2>::from_data(TensorData::new(data, shape), device);
-        let bools =
-            |data: Vec<bool>| Tensor::<2, Bool>::from_data(TensorData::new(data, shape), device);
-        Written {
-            rows: Tensor::from_data(TensorData::new(rows, [size]), device),
-            positions: ints(positions),
-            targets: ints(targets),
-            turns: ints(turns),
-            rewards: floats(rewards),
-            behaviour_logprobs: floats(behaviour),
-            reference_logprobs: self.reference_logprobs.is_some().then(|| floats(reference)),
-            mask: bools(mask),
-            imitated_mask: bools(imitated),
-        }
-    }
-
+    /// Returns a batch of padding only.
     fn blank(batch: usize, time: usize, turns: usize) -> Self {
         Self {
             batch,
@@ -276,6 +231,7 @@ impl Batch {
         }
     }
 
+    /// Writes one trajectory into a row.
     fn write(&mut self, row: usize, example: &Example<'_>) {
         let trajectory = example.trajectory;
         let mut cached = example.reference_logprobs.into_iter().flatten();
@@ -296,7 +252,8 @@ impl Batch {
                 .advantages
                 .map_or(0.0, |advantages| advantages[k] as f32);
             self.advantages[slot] = advantage;
-            if let (Rewards::WithProcessScores, Some(score)) = (example.rewards, turn.process_score)
+            if let (RewardSource::WithProcessScores, Some(score)) =
+                (example.rewards, turn.process_score)
             {
                 #[expect(clippy::cast_possible_truncation, reason = "a reward needs few digits")]
                 let score = score as f32;
@@ -322,6 +279,7 @@ impl Batch {
         self.rewards[row * self.turns + trajectory.turns.len() - 1] += reward;
     }
 
+    /// Appends a token to the row that begins at `start`.
     fn push(&mut self, start: usize, length: &mut usize, token: u32) {
         let here = start + *length;
         self.tokens[here] = i64::from(token);
@@ -335,96 +293,26 @@ impl Batch {
     }
 }
 
-/// ln π of each completion token under the distribution that it was sampled from, nats; of none where nobody told.
+/// Returns ln π of each completion token under the distribution that it was sampled from, nats. If
+/// the log does not contain one number a token, the result is empty.
 #[must_use]
 pub fn behaviour_logprobs(turn: &Turn) -> &[f32] {
-    let told = if turn.sampling_logprobs.is_empty() {
+    let logged = if turn.sampling_logprobs.is_empty() {
         &turn.logprobs
     } else {
         &turn.sampling_logprobs
     };
-    if told.len() == turn.completion_tokens.len() {
-        told
+    if logged.len() == turn.completion_tokens.len() {
+        logged
     } else {
         &[]
     }
 }
 
-/// A [`Batch`] as tensors; every field means what its namesake means.
-#[derive(Debug, Clone)]
-pub struct BatchTensors {
-    /// `[batch, time]`.
-    pub tokens: Tensor<2, Int>,
-    /// `[batch, time]`.
-    pub targets: Tensor<2, Int>,
-    /// `[batch, time]`.
-    pub imitated_mask: Tensor<2, Bool>,
-    /// `[batch, turns]`.
-    pub before_positions: Tensor<2, Int>,
-    /// `[batch, turns]`.
-    pub after_positions: Tensor<2, Int>,
-    /// `[batch, turns]`.
-    pub turn_mask: Tensor<2, Bool>,
-    /// `[batch, 1]`.
-    pub returns: Tensor<2>,
-    /// `[batch, turns]`.
-    pub rewards: Tensor<2>,
-    /// `[batch, turns]`.
-    pub advantages: Tensor<2>,
-    /// What the policy wrote.
-    pub written: Written,
-}
-
-/// The tokens that the policy wrote, moved to the left of each row, `[batch, written]`.
-#[derive(Debug, Clone)]
-pub struct Written {
-    /// Where a written token is foretold, in `[0, time)`; 0 in the padding.
-    pub positions: Tensor<2, Int>,
-    /// The same in the flattened batch, `[batch · written]`.
-    pub rows: Tensor<1, Int>,
-    /// The written tokens.
-    pub targets: Tensor<2, Int>,
-    /// Their turns.
-    pub turns: Tensor<2, Int>,
-    /// A turn's reward, at its last token.
-    pub rewards: Tensor<2>,
-    /// ln π of the policy that sampled them, nats.
-    pub behaviour_logprobs: Tensor<2>,
-    /// ln π_ref, nats, where it is cached.
-    pub reference_logprobs: Option<Tensor<2>>,
-    /// False in the padding.
-    pub mask: Tensor<2, Bool>,
-    /// The same, without turns that went perturbed.
-    pub imitated_mask: Tensor<2, Bool>,
-}
-
-impl Written {
-    /// The states before the written tokens.
-    ///
-    /// # Shapes
-    /// `hidden` `[batch, time, width]`; the answer `[batch · written, width]`.
-    #[must_use]
-    pub fn select(&self, hidden: Tensor<3>) -> Tensor<2> {
-        let [batch, time, width] = hidden.dims();
-        hidden
-            .reshape([batch * time, width])
-            .select(0, self.rows.clone())
-    }
-
-    /// What is said of the written tokens, out of what is said of the whole vocabulary.
-    ///
-    /// # Shapes
-    /// `logprobs` `[batch, written, vocab]`; the answer `[batch, written]`.
-    #[must_use]
-    pub fn of_targets(&self, logprobs: Tensor<3>) -> Tensor<2> {
-        logprobs
-            .gather(2, self.targets.clone().unsqueeze_dim(2))
-            .squeeze_dim(2)
-    }
-}
-
+/// Returns an error if the trajectory cannot be learned from.
 fn check(trajectory: &Trajectory) -> Result<(), BatchError> {
-    let (game, repetition) = (trajectory.game.clone(), trajectory.repetition);
+    let game = trajectory.game.clone();
+    let repetition = trajectory.repetition;
     if trajectory.outcome == Outcome::EnvFailed {
         return Err(BatchError::EnvFailed { game, repetition });
     }
@@ -448,7 +336,8 @@ fn check(trajectory: &Trajectory) -> Result<(), BatchError> {
     }
 }
 
-fn position(index: usize) -> i64 {
+/// Converts a position to the type of tensor data.
+pub(super) fn position(index: usize) -> i64 {
     i64::try_from(index).expect("a position in memory fits into i64")
 }
 
@@ -456,6 +345,7 @@ fn position(index: usize) -> i64 {
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
+    use burn::tensor::{Device, Int, Tensor};
     use serde_json::json;
 
     fn trajectory(outcome: &str, turns: &[(&[u32], &[u32])]) -> Trajectory {
@@ -480,8 +370,8 @@ mod tests {
         .unwrap()
     }
 
-    /// Ids 1x came from the world, 2x and 0 from the policy: 0 is a token like any other, and it is what padding
-    /// holds too.
+    /// Ids 1x came from the environment, 2x and 0 from the policy. Id 0 is a token like any other;
+    /// the padding contains it too.
     fn three_turns() -> Trajectory {
         trajectory(
             "success",
@@ -503,7 +393,7 @@ mod tests {
 
     #[test]
     #[rustfmt::skip]
-    fn the_picture_of_a_three_turn_trajectory() {
+    fn a_three_turn_trajectory_has_the_expected_layout() {
         let batch = Batch::new(&[&three_turns(), &one_turn()], 1).unwrap();
         assert_eq!((batch.batch, batch.time, batch.turns), (2, 12, 3));
         //           t =              0   1   2   3   4   5   6   7   8   9  10  11
@@ -530,30 +420,32 @@ mod tests {
         assert_eq!(batch.returns, [1.0, 0.0]);
     }
 
-    /// Turn 1 went perturbed: its three targets are context, and nothing else changes.
+    /// If turn 1 is perturbed, its three targets are context only, and nothing else changes.
     #[test]
     #[rustfmt::skip]
-    fn who_went_astray_is_not_imitated() {
-        let mut strayed = three_turns();
-        strayed.turns[1].perturbed = true;
-        let (batch, straight) = (Batch::new(&[&strayed], 1).unwrap(), Batch::new(&[&three_turns()], 1).unwrap());
+    fn perturbed_turns_are_not_imitated() {
+        let mut perturbed = three_turns();
+        perturbed.turns[1].perturbed = true;
+        let batch = Batch::new(&[&perturbed], 1).unwrap();
+        let plain = Batch::new(&[&three_turns()], 1).unwrap();
         //           t =              0   1   2   3   4   5   6   7   8   9  10  11
         assert_eq!(batch.imitated_mask,
                            bits(&[   1,  1,  1,  1,  1,  0,  0,  0,  1,  1,  1,  0]));
-        assert_eq!(straight.imitated_mask, straight.target_mask);
-        assert_eq!(Batch { imitated_mask: straight.target_mask.clone(), ..batch.clone() }, straight);
+        assert_eq!(plain.imitated_mask, plain.target_mask);
+        assert_eq!(Batch { imitated_mask: plain.target_mask.clone(), ..batch.clone() }, plain);
         let written = batch.to_device(&Device::flex(), 1).written;
         assert_eq!(written.imitated_mask.into_data().iter::<bool>().collect::<Vec<_>>(), bits(&[1, 1, 0, 0, 0, 1]));
         assert_eq!(written.mask.into_data().iter::<bool>().collect::<Vec<_>>(), bits(&[1; 6]));
     }
 
-    /// Twelve tokens rounded up to a multiple of 8 make 16 positions; without the last four columns nothing differs.
+    /// Twelve tokens rounded up to a multiple of 8 give 16 positions. If the last four columns are
+    /// ignored, nothing differs.
     #[test]
     fn padding_is_invisible() {
-        let (trajectory, wide) = (three_turns(), 16);
+        let trajectory = three_turns();
         let plain = Batch::new(&[&trajectory], 1).unwrap();
         let padded = Batch::new(&[&trajectory], 8).unwrap();
-        assert_eq!(padded.time, wide);
+        assert_eq!(padded.time, 16);
         assert_eq!(padded.tokens[..12], plain.tokens);
         assert_eq!(padded.action_mask[..12], plain.action_mask);
         assert_eq!(padded.valid_mask[12..], [false; 4]);
@@ -562,11 +454,13 @@ mod tests {
         assert_eq!(padded.after_positions, plain.after_positions);
     }
 
-    /// The same picture moved to the left: nine written tokens of two rows, and one column of padding.
+    /// The written tokens moved to the left: six and two tokens of two rows, and one column of
+    /// padding.
     #[test]
     #[rustfmt::skip]
-    fn what_was_written_stands_together() {
-        let (first, second) = (three_turns(), one_turn());
+    fn written_tokens_are_packed_to_the_left() {
+        let first = three_turns();
+        let second = one_turn();
         let cached = [-1.0, -2.0, -3.0, -4.0, -5.0, -6.0];
         let example = |trajectory, tokens: usize| Example { reference_logprobs: Some(&cached[..tokens]), ..Example::from(trajectory) };
         let batch = Batch::new(&[example(&first, 6), example(&second, 2)], 1).unwrap();
@@ -583,14 +477,15 @@ mod tests {
         assert_eq!(logprobs, [-1.0, -2.0, -3.0, -4.0, -5.0, -6.0, 0.0,  -1.0, -2.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
     }
 
-    /// Advantages stand at their turns; the log-probabilities that were sampled from go before the untempered ones.
+    /// Advantages are at their turns. If a turn has sampling log-probabilities, they take
+    /// precedence over the untempered ones.
     #[test]
-    fn advantages_and_behaviour_stand_where_they_belong() {
+    fn advantages_and_behaviour_logprobs_are_at_their_positions() {
         let mut trajectory = three_turns();
         trajectory.turns[0].logprobs = vec![-0.5, -0.25];
         trajectory.turns[1].logprobs = vec![-9.0; 3];
         trajectory.turns[1].sampling_logprobs = vec![-1.0, -2.0, -3.0];
-        trajectory.turns[2].logprobs = vec![-7.0; 2]; // not one a token: nobody told
+        trajectory.turns[2].logprobs = vec![-7.0; 2]; // not one a token: ignored
         let advantages = [0.5, -1.0, 2.0];
         let example = Example {
             advantages: Some(&advantages),
@@ -607,28 +502,28 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_learned_from_is_refused() {
-        let said = |trajectory: &Trajectory| {
+    fn invalid_trajectories_are_refused() {
+        let message = |trajectory: &Trajectory| {
             Batch::new(&[&three_turns(), trajectory], 1)
                 .unwrap_err()
                 .to_string()
         };
-        let place = "game g, repetition 2: ";
+        let prefix = "game g, repetition 2: ";
         assert_eq!(
-            said(&trajectory("env_failed", &[(&[1], &[2])])),
-            format!("{place}the world failed, its reward means nothing")
+            message(&trajectory("env_failed", &[(&[1], &[2])])),
+            format!("{prefix}the environment failed, so its reward means nothing")
         );
         assert_eq!(
-            said(&trajectory("failure", &[])),
-            format!("{place}no turns")
+            message(&trajectory("failure", &[])),
+            format!("{prefix}no turns")
         );
         assert_eq!(
-            said(&trajectory("failure", &[(&[], &[2])])),
-            format!("{place}the first observation has no tokens")
+            message(&trajectory("failure", &[(&[], &[2])])),
+            format!("{prefix}the first observation has no tokens")
         );
         assert_eq!(
-            said(&trajectory("failure", &[(&[1], &[2]), (&[3], &[])])),
-            format!("{place}the completion of turn 1 has no tokens")
+            message(&trajectory("failure", &[(&[1], &[2]), (&[3], &[])])),
+            format!("{prefix}the completion of turn 1 has no tokens")
         );
         assert_eq!(
             Batch::new::<&Trajectory>(&[], 1).unwrap_err().to_string(),

@@ -1,23 +1,30 @@
-//! Rooms that an imitator cannot know by heart: an opening without some of the receptacles that its episode never names.
+//! Augmentation by receptacle dropout: the first observation loses some of the receptacles that its
+//! episode never names.
 //!
-//! ALFWorld's train split has a hundred rooms for thousands of games. A small decoder soon knows them by the list in the
-//! opening, and what it learned in them by heart it cannot use in a room that it has never seen. Who plays by what it
-//! sees goes the same way in a room that lacks what it never went to: the episode stays true.
+//! The train split of ALFWorld has a hundred rooms for thousands of games. A small decoder soon
+//! memorises a room by the list of receptacles in the first observation. What it memorised is
+//! useless in a room that it has not seen. If a receptacle is missing that the episode never
+//! visits, the episode is still valid in the changed room.
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use scenarios::Trajectory;
 use scenarios::expert::receptacles;
 
-/// Leaves each receptacle that no later turn names out of the opening, with one chance for all, drawn between 0 and `most`
-/// anew for every game, repetition and seed: some openings stay as full as those that will be met. What is changed is an
-/// episode in text again, without token ids. Texts that list no receptacles, and lists of which nothing would be left, stay
-/// as they are.
-pub fn thin(trajectory: &mut Trajectory, most: f64, seed: u64) {
+pub use drop_receptacles as thin; // ALIAS
+
+/// Removes receptacles that no later text of the episode names from the first observation, each
+/// with the same probability.
+///
+/// The probability is drawn between 0 and `most` for every game, repetition and seed, so some
+/// observations stay nearly complete. If the list changes, the token ids of the episode are
+/// cleared, because it must be tokenized again. If the text lists no receptacles, or none of them
+/// would be left, the episode stays as it is.
+pub fn drop_receptacles(trajectory: &mut Trajectory, most: f64, seed: u64) {
     let Some((opening, later)) = trajectory.turns.split_first_mut() else {
         return;
     };
     let list = receptacles(&opening.observation);
-    let told: Vec<&str> = std::iter::once(opening.completion.as_str())
+    let later_texts: Vec<&str> = std::iter::once(opening.completion.as_str())
         .chain(
             later
                 .iter()
@@ -31,10 +38,14 @@ pub fn thin(trajectory: &mut Trajectory, most: f64, seed: u64) {
         .and_then(|hash| u64::from_str_radix(hash, 16).ok())
         .unwrap_or_default();
     let mut random = StdRng::seed_from_u64(seed ^ hash ^ trajectory.seed.rotate_left(32));
-    let chance = random.random_range(0.0..=most);
+    let probability = random.random_range(0.0..=most);
     let list: Vec<&str> = list.iter().map(String::as_str).collect();
-    let kept: Vec<&str> = (list.iter().copied())
-        .filter(|name| !random.random_bool(chance) || told.iter().any(|text| names(text, name)))
+    let kept: Vec<&str> = list
+        .iter()
+        .copied()
+        .filter(|name| {
+            !random.random_bool(probability) || later_texts.iter().any(|text| names(text, name))
+        })
         .collect();
     if kept.is_empty() || kept.len() == list.len() {
         return;
@@ -49,26 +60,27 @@ pub fn thin(trajectory: &mut Trajectory, most: f64, seed: u64) {
     }
 }
 
-/// `a x 1, a y 2, and a z 3`, as the world says it.
+/// Returns `a x 1, a y 2, and a z 3`, the form of the observation.
 fn listed(names: &[&str]) -> String {
     let last = names.len() - 1;
-    let item = |(index, name): (usize, &&str)| match index {
-        index if index == last && last > 0 => format!("and a {name}"),
-        _ => format!("a {name}"),
-    };
-    names
-        .iter()
-        .enumerate()
-        .map(item)
-        .collect::<Vec<_>>()
-        .join(", ")
+    let mut text = String::new();
+    for (index, name) in names.iter().enumerate() {
+        if index > 0 {
+            text += ", ";
+        }
+        if index == last && last > 0 {
+            text += "and ";
+        }
+        text += "a ";
+        text += name;
+    }
+    text
 }
 
-/// Whether a text holds this name, and not only as the beginning of `desk 12`.
+/// Returns whether a text contains this name. `desk 1` in `desk 12` does not count.
 fn names(text: &str, name: &str) -> bool {
-    let is_end =
-        |at: usize| !text[at + name.len()..].starts_with(|next: char| next.is_ascii_digit());
-    text.match_indices(name).any(|(at, _)| is_end(at))
+    text.match_indices(name)
+        .any(|(at, _)| !text[at + name.len()..].starts_with(|next: char| next.is_ascii_digit()))
 }
 
 #[cfg(test)]
@@ -117,53 +129,53 @@ mod tests {
     }
 
     #[test]
-    fn what_the_episode_names_stays() {
+    fn receptacles_that_the_episode_names_stay() {
         let list = "a bed 1, a desk 12, a desk 1, a safe 1, and a shelf 3";
-        let thinned = |seed| {
+        let reduced = |seed| {
             let mut episode = episode(list);
-            thin(&mut episode, 1.0, seed);
+            drop_receptacles(&mut episode, 1.0, seed);
             episode
         };
         let least = (0..40)
-            .map(thinned)
+            .map(reduced)
             .min_by_key(|episode| episode.turns[0].observation.len());
-        let mut thinned = least.expect("there are some");
+        let mut reduced = least.expect("forty episodes");
         let opening = "Hello.\n\nLooking quickly around you, you see a desk 12, and a safe 1.\n\nYour task is to: put a pen in safe.";
-        assert_eq!(thinned.turns[0].observation, opening);
+        assert_eq!(reduced.turns[0].observation, opening);
         assert!(
-            thinned
+            reduced
                 .turns
                 .iter()
                 .all(|turn| turn.completion_tokens.is_empty()),
-            "it is to be read anew"
+            "it must be tokenized again"
         );
-        thinned.turns[0].observation = episode(list).turns[0].observation.clone();
-        thinned
+        reduced.turns[0].observation = episode(list).turns[0].observation.clone();
+        reduced
             .turns
             .iter_mut()
             .for_each(|turn| turn.completion_tokens = vec![5]);
-        assert_eq!(thinned, episode(list), "nothing else is changed");
+        assert_eq!(reduced, episode(list), "nothing else is changed");
     }
 
     #[test]
-    fn another_draw_for_every_episode_and_the_same_for_the_same() {
+    fn the_draw_depends_on_episode_and_seed_alone() {
         let list: Vec<String> = (1..=40)
             .rev()
             .map(|number| format!("shelf {number}"))
             .collect();
         let list = listed(&list.iter().map(String::as_str).collect::<Vec<_>>());
-        let thinned = |seed, of: u64| {
+        let reduced = |seed, of: u64| {
             let mut episode = Trajectory {
                 seed: of,
                 ..episode(&list)
             };
-            thin(&mut episode, 0.5, seed);
+            drop_receptacles(&mut episode, 0.5, seed);
             episode.turns.remove(0).observation
         };
-        assert_eq!(thinned(1, 1), thinned(1, 1));
-        assert!(thinned(1, 1) != thinned(2, 1) && thinned(1, 1) != thinned(1, 2));
+        assert_eq!(reduced(1, 1), reduced(1, 1));
+        assert!(reduced(1, 1) != reduced(2, 1) && reduced(1, 1) != reduced(1, 2));
         let left: Vec<usize> = (0..40)
-            .map(|seed| thinned(seed, 1).matches("shelf").count())
+            .map(|seed| reduced(seed, 1).matches("shelf").count())
             .collect();
         assert!(
             left.iter().any(|left| *left > 36) && left.iter().any(|left| *left < 26),
@@ -172,13 +184,13 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_stay_as_they_are() {
+    fn texts_without_a_list_stay_as_they_are() {
         for list in ["nothing", "a desk 1"] {
             let mut same = episode(list);
             same.turns.truncate(0);
-            thin(&mut same, 1.0, 1);
+            drop_receptacles(&mut same, 1.0, 1);
             let mut same = episode(list);
-            thin(&mut same, 1.0, 1);
+            drop_receptacles(&mut same, 1.0, 1);
             assert_eq!(same, episode(list));
         }
     }

@@ -1,13 +1,8 @@
 //! Policies on the same games, paired.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-#[path = "../../agent/tests/corridor/mod.rs"]
-mod corridor;
-
+use crate::corridor::{Corridors, jobs, play, protocol, task};
 use agent::policy::ScriptedPolicy;
 use agent::rollout::Concurrency;
-use corridor::{Corridors, jobs, play, protocol, task};
 use indicatif::ProgressBar;
 use scenarios::{History, Outcome, Protocol, Task, Trajectory};
 use trainer::measure::compare::Baseline;
@@ -15,7 +10,8 @@ use trainer::measure::evaluate::{Interval, Row, games, read_csv, table, write_cs
 use trainer::pipeline::rounds::{Round, Shard};
 use trainer::pipeline::shard::play_round;
 
-/// So many steps to the east, in corridors of 1 to 5 rooms and one that is lost to the world.
+/// Plays `steps` steps to the east, in corridors of 1 to 5 rooms and in one whose environment
+/// fails.
 fn walked(steps: usize) -> Vec<Trajectory> {
     let tasks = [
         "plain/1", "plain/2", "plain/3", "plain/4", "plain/5", "rotten/9",
@@ -34,11 +30,12 @@ fn walked(steps: usize) -> Vec<Trajectory> {
     )
 }
 
-/// Four steps win corridors 1 to 4, two steps 1 and 2. Each game counts once; the one lost to the world nowhere, and one
-/// that only one of the two ended nowhere either.
+/// Four steps win corridors 1 to 4, two steps 1 and 2. Each game counts once. If the environment of
+/// a game failed for one of the policies, the game does not count.
 #[test]
 fn games_are_paired_one_by_one() {
-    let (short, mut long) = (walked(2), walked(4));
+    let short = walked(2);
+    let mut long = walked(4);
     let mut rows = table("long", 1, &long);
     Baseline::new("short", &short).pair(&mut rows, &long);
     let row = &rows[0];
@@ -65,13 +62,13 @@ fn games_are_paired_one_by_one() {
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("eval.csv");
-    rows.extend(table("short", 1, &short)); // paired with nobody
+    rows.extend(table("short", 1, &short)); // not paired
     write_csv(&path, &rows).unwrap();
     assert_eq!(read_csv::<Row>(&path).unwrap(), rows);
 }
 
-/// Corridors 1 to 4 with a policy that wins those of 1 and 2 rooms, each once or three times: the same rate, but an
-/// interval of four games, not of twelve episodes.
+/// A policy that wins corridors of 1 and 2 rooms plays corridors 1 to 4, each once or three times.
+/// The rate is the same, but the interval is over four games, not over twelve episodes.
 #[test]
 fn repeated_games_have_an_interval_over_games() {
     let tasks = ["plain/1", "plain/2", "plain/3", "plain/4"].map(task);
@@ -101,8 +98,10 @@ fn repeated_games_have_an_interval_over_games() {
         )
         .unwrap()
     };
-    let (once, thrice) = (play_all(1), play_all(3));
-    let (row, of_three) = (&table("p", 1, &once)[0], &table("p", 1, &thrice)[0]);
+    let once = play_all(1);
+    let thrice = play_all(3);
+    let row = &table("p", 1, &once)[0];
+    let of_three = &table("p", 1, &thrice)[0];
     assert_eq!(
         (row.n, row.games, row.success_rate, row.interval),
         (4, 4, 0.5, Interval::Wilson)
@@ -147,9 +146,9 @@ fn repeated_games_have_an_interval_over_games() {
     );
 }
 
-/// Nobody plays with half of a history who needs the whole of it.
+/// If a policy needs the full history, a protocol with a window is refused.
 #[test]
-fn a_window_that_the_policy_cannot_keep_is_refused() {
+fn a_history_window_that_the_policy_does_not_support_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let round = Round {
         repetitions: 1,
@@ -157,7 +156,8 @@ fn a_window_that_the_policy_cannot_keep_is_refused() {
         pool: Concurrency::default(),
         shard: Shard::WHOLE,
     };
-    let (task, store) = (task("plain/1"), folder.path().join("store.jsonl"));
+    let task = task("plain/1");
+    let store = folder.path().join("store.jsonl");
     let windowed = Protocol {
         history: History::Last(2),
         ..protocol()

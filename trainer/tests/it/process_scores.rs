@@ -1,14 +1,10 @@
-//! Process scores in corridors, where the longest beginning that can still be won is counted on the fingers.
+//! Process scores in corridors, for which the longest prefix that can still be won is easy to
+//! count.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-#[path = "../../agent/tests/corridor/mod.rs"]
-mod corridor;
-
+use crate::corridor::{Corridors, babbler, jobs, play, protocol, task};
 use agent::policy::lm::{LmPolicy, ValueUse};
 use agent::policy::{Policy, ScriptedPolicy, TurnRequest, TurnResponse, written};
 use agent::rollout::Concurrency;
-use corridor::{Corridors, babbler, jobs, play, protocol, task};
 use scenarios::{Protocol, Task, Trajectory, Turn};
 use trainer::TrainerError;
 use trainer::measure::score::{
@@ -26,10 +22,10 @@ const SCORING: Scoring = Scoring {
     pool: POOL,
 };
 
-/// Walks east; of three completions of one beginning only one with an odd seed does, the others look.
-struct Walker;
+/// A policy that walks east if its seed is odd, and looks otherwise.
+struct OddSeedWalker;
 
-impl Policy for Walker {
+impl Policy for OddSeedWalker {
     type EpisodeState = bool;
 
     fn name(&self) -> String {
@@ -91,10 +87,11 @@ fn score<P: Policy>(
     (found, cost.unwrap())
 }
 
-/// Six turns: one east and five looks. From room 1 of 3, two turns more are needed, so that four of the six could be
-/// played as they were; from room 1 of 6, five are. In the pit nothing helps, nor where the door is never opened.
+/// Six turns: one east and five looks. From room 1 of 3, two more turns are needed, so four of the
+/// six turns can stay. From room 1 of 6, five are needed. From the pit, and from room 1 of 7, the
+/// episode cannot be won.
 #[test]
-fn the_longest_beginning_that_can_still_be_won_is_found() {
+fn the_longest_prefix_that_can_still_be_won_is_found() {
     let looking = ["east", "look", "look", "look", "look", "look"];
     let failed = ["plain/3", "plain/6", "plain/7", "pitted/5"]
         .map(|id| (task(id), episode(&task(id), &looking)));
@@ -106,7 +103,7 @@ fn the_longest_beginning_that_can_still_be_won_is_found() {
                 .collect(),
         )
     };
-    let (found, cost) = score(&Walker, &failed, SCORING);
+    let (found, cost) = score(&OddSeedWalker, &failed, SCORING);
     let expected = [
         ("pitted/5", 0),
         ("plain/3", 4),
@@ -119,7 +116,7 @@ fn the_longest_beginning_that_can_still_be_won_is_found() {
     );
     assert_eq!(cost.completions, 3 * (5 + 2 + 5 + 5));
     let (found, _) = score(
-        &Walker,
+        &OddSeedWalker,
         &failed,
         Scoring {
             stride: 3,
@@ -139,15 +136,16 @@ fn the_longest_beginning_that_can_still_be_won_is_found() {
     );
 }
 
-/// The floor gives way under whoever goes on, and once the world says something else than it said.
+/// In one episode the environment fails in every completion. In the other, the replayed observation
+/// differs.
 #[test]
-fn an_episode_whose_completions_are_lost_is_not_scored() {
+fn an_episode_whose_completions_fail_is_not_scored() {
     let looking = ["east", "look", "look", "look", "look", "look"];
     let rotten = episode(&task("rotten/5"), &looking);
     let mut other = episode(&task("plain/5"), &looking);
     other.turns[1].observation = "You are in a wood.".into();
     let failed = [(task("rotten/5"), rotten), (task("plain/5"), other)];
-    let (found, _) = score(&Walker, &failed, SCORING);
+    let (found, _) = score(&OddSeedWalker, &failed, SCORING);
     let [(_, Found::Lost(changed)), (_, Found::Lost(gave_way))] = &found[..] else {
         panic!("{found:?}")
     };
@@ -161,14 +159,14 @@ fn an_episode_whose_completions_are_lost_is_not_scored() {
     );
 }
 
-/// An episode that failed before its first turn, or with it, has no beginning to complete.
+/// If an episode has at most one turn, it has no prefix to complete.
 #[test]
-fn a_short_episode_costs_nothing() {
+fn a_short_episode_needs_no_completions() {
     let failed = [
         (task("plain/3"), episode(&task("plain/3"), &["look"])),
         (task("plain/4"), episode(&task("plain/4"), &[])),
     ];
-    let (found, cost) = score(&Walker, &failed, SCORING);
+    let (found, cost) = score(&OddSeedWalker, &failed, SCORING);
     assert_eq!(
         found
             .into_iter()
@@ -179,7 +177,7 @@ fn a_short_episode_costs_nothing() {
     assert_eq!(cost, Cost::default());
 }
 
-/// By a model: whoever is scored beside, and however many at once.
+/// With a model: the scores do not depend on the other episodes, or on how many are scored at once.
 #[test]
 fn scores_depend_on_the_episode_alone() {
     let player = LmPolicy::new(babbler(3), ValueUse::Skip).unwrap();
@@ -224,7 +222,7 @@ fn scores_depend_on_the_episode_alone() {
 }
 
 #[test]
-fn scores_stand_at_their_turns() {
+fn scores_are_recorded_at_their_turns() {
     let episode = episode(&task("plain/3"), &["look", "east"]);
     let scored = with_scores(&episode, &[0.5, 0.0]);
     assert_eq!(

@@ -1,16 +1,12 @@
-//! Token exactness: the decoder that learns, given the logged ids through [`trainer::learn::batch`], finds the log-probabilities
-//! and values that the engine that plays has logged.
+//! Token exactness: if the decoder of the trainer reads the logged ids through
+//! [`trainer::learn::batch`], it computes the log-probabilities and values that the inference
+//! backend has logged.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-#[path = "../../agent/tests/corridor/mod.rs"]
-mod corridor;
-
+use crate::corridor::{babbler, jobs, play, protocol, task};
 use agent::model::decoder::{Decoder, ValueNetwork};
 use agent::policy::lm::{LmPolicy, ValueUse};
 use agent::rollout::Concurrency;
 use burn::tensor::{Device, Tensor};
-use corridor::{babbler, jobs, play, protocol, task};
 use scenarios::{Protocol, Trajectory};
 use trainer::learn::batch::Batch;
 use trainer::loss::target_logprobs;
@@ -33,7 +29,7 @@ fn assert_close(found: &[f32], logged: &[f32]) {
     }
 }
 
-/// The entries of one row that the mask keeps.
+/// Returns the entries of one row that the mask keeps.
 fn kept(values: &[f32], mask: &[bool], row: usize, width: usize) -> Vec<f32> {
     let row = row * width..(row + 1) * width;
     values[row.clone()]
@@ -44,9 +40,10 @@ fn kept(values: &[f32], mask: &[bool], row: usize, width: usize) -> Vec<f32> {
         .collect()
 }
 
-/// Episodes of different lengths in one padded batch, best of 1 and best of 3, hot and cold.
+/// Episodes of different lengths in one padded batch: best of 1, and best of 3 at a higher
+/// temperature.
 #[test]
-fn the_learner_finds_the_logged_logprobs_and_values() {
+fn the_trainer_computes_the_logged_logprobs_and_values() {
     let model = babbler(11);
     let player = LmPolicy::new(model.clone(), ValueUse::Score).unwrap();
     let tasks = ["plain/1", "plain/3", "plain/9"].map(task);

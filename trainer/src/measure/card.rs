@@ -9,7 +9,6 @@
 //! They stand beside `eval.csv`, whose rows have the same policies and K.
 
 use crate::error::TrainerError;
-use crate::learn::config::TrainConfig;
 use crate::measure::evaluate;
 use crate::measure::failures::{self, FailureRow};
 use crate::measure::games::{self, GameRow};

@@ -2,6 +2,7 @@
 
 mod diff;
 mod expert;
+mod faulty_world;
 mod household;
 mod kitchen;
 mod malformed;

@@ -324,10 +324,13 @@ fn the_walkthrough_is_followed_in_order() {
 }
 
 #[test]
-fn each_game_and_seed_has_a_stream_of_its_own() {
-    let first = |seed, hash| stream_of_game(seed, hash).next();
-    assert_eq!(first(1, "ab"), first(1, "ab"));
-    assert_ne!(first(1, "ab"), first(2, "ab"));
-    assert_ne!(first(1, "ab"), first(1, "ba"));
-    assert_ne!(first(1, "a"), first(1, "b"));
+fn each_game_and_seed_has_its_own_stream() {
+    assert_eq!(first_number(1, "ab"), first_number(1, "ab"));
+    assert_ne!(first_number(1, "ab"), first_number(2, "ab"));
+    assert_ne!(first_number(1, "ab"), first_number(1, "ba"));
+    assert_ne!(first_number(1, "a"), first_number(1, "b"));
+}
+
+fn first_number(seed: u64, hash: &str) -> u64 {
+    stream_of_game(seed, hash).next()
 }

@@ -2,7 +2,6 @@
 
 mod diff;
 mod expert;
-mod faulty_world;
 mod household;
 mod kitchen;
 mod malformed;

@@ -3,11 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
-use crate::faulty_world::{FaultyWorld, InjectedFault};
+mod faulty_world;
+
 use env_bridge::NativeWorld;
 use env_bridge::diff::{
     Commands, DiffPlan, DiffProgress, DiffReport, TURNS_BEFORE, WorldSide, diff,
 };
+use faulty_world::{FaultyWorld, InjectedFault};
 use scenarios::household::{GenerateOptions, Size, generate};
 use scenarios::{Task, World};
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! Translation between the two `ALFWorld` text versions: a world in which all games have the wording
-//! of one version.
+//! Translation between the two `ALFWorld` text versions: a world in which all games have the
+//! wording of one version.
 //!
 //! If a policy learned the command `put X in/on Y`, it can then play games that expect
 //! `move X to Y`, and the reverse. The observations, admissible commands and status of a translated

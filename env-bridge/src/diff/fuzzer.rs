@@ -272,8 +272,8 @@ impl CommandFuzzer<'_> {
         words.join(" ")
     }
 
-    /// Swaps the first and the last name of the command. If it has only one name, replaces it. If it
-    /// has none, reverses the words.
+    /// Swaps the first and the last name of the command. If it has only one name, replaces it. If
+    /// it has none, reverses the words.
     fn swapped_names(&mut self, base: &str) -> String {
         match &names(base)[..] {
             [] => base.split(' ').rev().collect::<Vec<_>>().join(" "),

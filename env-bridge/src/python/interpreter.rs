@@ -1,5 +1,5 @@
-//! The embedded interpreter: `glue.py` with its world. Python returns only `str` and `list[str]`; its
-//! exceptions are converted to their tracebacks here.
+//! The embedded interpreter: `glue.py` with its world. Python returns only `str` and `list[str]`;
+//! its exceptions are converted to their tracebacks here.
 
 use super::wire::{PythonKind, WorkerResult, WorkerStart};
 use pyo3::prelude::*;
@@ -12,8 +12,8 @@ const GLUE: &str = include_str!("glue.py");
 /// The observation, the status and the admissible commands, as `glue.py` returns them.
 type GlueObservation = (String, String, Option<Vec<String>>);
 
-/// A world in the interpreter of this process. A process has only one, because the translator of the
-/// planner has global state.
+/// A world in the interpreter of this process. A process has only one, because the translator of
+/// the planner has global state.
 pub(super) struct Interpreter {
     glue: Py<PyModule>,
     world: Py<PyAny>,

@@ -54,8 +54,8 @@ impl PythonWorld {
     /// Starts the workers, and waits until the first of them has created its world.
     ///
     /// # Errors
-    /// If no worker can be started or the world cannot be created. The error contains the message of
-    /// Python.
+    /// If no worker can be started or the world cannot be created. The error contains the message
+    /// of Python.
     pub fn start(options: PythonOptions) -> Result<Self, StartError> {
         process::remove_leftovers(&options.temporary);
         let pool = WorkerPool {

@@ -1,5 +1,5 @@
-//! One worker process, in the parent: start it, send requests with a time limit, and end it together
-//! with its temporary files.
+//! One worker process, in the parent: start it, send requests with a time limit, and end it
+//! together with its temporary files.
 
 use super::options::PythonOptions;
 use super::wire::{
@@ -155,8 +155,8 @@ impl WorkerProcess {
         Ok(())
     }
 
-    /// Sends a request and waits for the reply for at most `limit`. If this fails, the worker can no
-    /// longer be used.
+    /// Sends a request and waits for the reply for at most `limit`. If this fails, the worker can
+    /// no longer be used.
     pub(super) fn request(
         &mut self,
         request: WorkerRequest,

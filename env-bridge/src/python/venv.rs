@@ -1,5 +1,5 @@
-//! The Python packages: a venv or conda environment on disk, the pinned list, and the installation of
-//! a venv.
+//! The Python packages: a venv or conda environment on disk, the pinned list, and the installation
+//! of a venv.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -136,8 +136,8 @@ fn includes_system_packages(line: &str) -> bool {
 }
 
 /// Makes a venv in `folder` and installs the pinned packages without their dependencies. Existing
-/// files are kept, so that the installation can be repeated if it was interrupted. `print` is called
-/// with each command line before it runs.
+/// files are kept, so that the installation can be repeated if it was interrupted. `print` is
+/// called with each command line before it runs.
 ///
 /// # Errors
 /// If a command fails. The error contains the end of its output.

@@ -2,8 +2,8 @@
 //! bytes, a little-endian number of four bytes.
 //!
 //! Every request has a number, and a reply has the number of its request. If Python code writes
-//! bytes into the pipe, or if a reply is late, the parent therefore does not take them for the reply
-//! to the current request.
+//! bytes into the pipe, or if a reply is late, the parent therefore does not take them for the
+//! reply to the current request.
 
 use scenarios::Status;
 use serde::de::DeserializeOwned;

@@ -22,8 +22,8 @@ use std::time::Duration;
 /// The time between two checks of the memory.
 const MEMORY_PERIOD: Duration = Duration::from_millis(100);
 
-/// Runs a worker process: the command `hearth env-worker`. Only [`super::PythonWorld`] starts it; the
-/// protocol runs over standard input and output.
+/// Runs a worker process: the command `hearth env-worker`. Only [`super::PythonWorld`] starts it;
+/// the protocol runs over standard input and output.
 ///
 /// # Errors
 /// If standard input and output are not the pipes of a parent.
@@ -56,8 +56,8 @@ pub fn serve() -> io::Result<ExitCode> {
     run_interpreter(number, &start, &inbox, &replies)
 }
 
-/// Takes the two pipes for the protocol. Python then reads an empty standard input, and its standard
-/// output goes to standard error.
+/// Takes the two pipes for the protocol. Python then reads an empty standard input, and its
+/// standard output goes to standard error.
 fn take_pipes() -> io::Result<(File, File)> {
     let requests = File::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?);
     let replies = File::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?);
@@ -78,7 +78,8 @@ fn read_requests(pipe: &mut File, inbox: &Sender<Frame<WorkerRequest>>, temporar
     end_group();
 }
 
-/// Checks the memory periodically. If it exceeds the limit in MiB, reports that and ends the process.
+/// Checks the memory periodically. If it exceeds the limit in MiB, reports that and ends the
+/// process.
 fn watch_memory(limit: u64, replies: &Mutex<File>) {
     loop {
         std::thread::sleep(MEMORY_PERIOD);
@@ -104,8 +105,8 @@ fn end_group() {
     std::process::abort();
 }
 
-/// Starts the interpreter and serves requests until the sender closes. `number` is the number of the
-/// start request.
+/// Starts the interpreter and serves requests until the sender closes. `number` is the number of
+/// the start request.
 fn run_interpreter(
     number: u64,
     start: &WorkerStart,
@@ -147,7 +148,8 @@ fn reply(replies: &Mutex<File>, number: u64, result: WorkerResult) -> io::Result
 }
 
 /// Returns the resident memory of this process in MiB, from the second field of `/proc/self/statm`,
-/// which counts pages. Returns 0 if the system has no such file; the memory limit then has no effect.
+/// which counts pages. Returns 0 if the system has no such file; the memory limit then has no
+/// effect.
 fn resident_mib() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split_whitespace().nth(1);
@@ -159,7 +161,8 @@ fn resident_mib() -> u64 {
 mod tests {
     use super::*;
 
-    /// A test process uses more than 1 MiB. If 64 MiB are written, at least 32 MiB more are resident.
+    /// A test process uses more than 1 MiB. If 64 MiB are written, at least 32 MiB more are
+    /// resident.
     #[test]
     #[cfg(target_os = "linux")]
     fn resident_memory_grows_with_written_memory() {

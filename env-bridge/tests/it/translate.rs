@@ -1,5 +1,6 @@
 //! Translation compared with real games: a translated game equals the same game in the other text
-//! version, byte for byte. The games are generated ones, and those of ALFWorld if they are available.
+//! version, byte for byte. The games are generated ones, and those of ALFWorld if they are
+//! available.
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
@@ -50,8 +51,8 @@ fn alfworld_games_are_translated_byte_for_byte() {
     coverage.assert_complete();
 }
 
-/// If a game has the wanted version already, or if the file is not a game, the result is that of the
-/// inner world.
+/// If a game has the wanted version already, or if the file is not a game, the result is that of
+/// the inner world.
 #[test]
 fn games_that_need_no_translation_are_not_changed() {
     let folder = tempfile::tempdir().unwrap();
@@ -121,8 +122,8 @@ impl TranslatedPair {
         self.list("reset");
     }
 
-    /// Executes a command in both games and in a copy of the translated one. Checks that the responses
-    /// are equal and returns the text.
+    /// Executes a command in both games and in a copy of the translated one. Checks that the
+    /// responses are equal and returns the text.
     fn step(&mut self, command: &str) -> String {
         let mut copy = self.translated.fork().unwrap();
         let real = self.real.step(command).unwrap();
@@ -293,8 +294,8 @@ impl TranslationCoverage {
     }
 }
 
-/// Returns a command that changes nothing that a walkthrough needs: an invalid command, a command of
-/// the other version, `help`, or blanks.
+/// Returns a command that changes nothing that a walkthrough needs: an invalid command, a command
+/// of the other version, `help`, or blanks.
 fn noise(pair: &TranslatedPair, to: TextVersion, random: &mut TestRandom) -> String {
     let from = TextVersion::ALL
         .into_iter()

@@ -7,12 +7,12 @@ use ::scenarios::{Suite, Task};
 use std::path::Path;
 
 /// A suite. If it was generated, its files are removed when this value is dropped.
-pub(super) struct BenchGames {
+pub(super) struct BenchmarkGames {
     suite: Suite,
     _scratch: Option<Scratch>,
 }
 
-impl BenchGames {
+impl BenchmarkGames {
     /// Opens a suite; if there is no path, generates 42 games of ALFWorld's size.
     pub(super) fn open(suite: Option<&Path>) -> anyhow::Result<Self> {
         if let Some(path) = suite {

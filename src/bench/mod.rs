@@ -12,8 +12,10 @@ mod world;
 use clap::Subcommand;
 use std::process::ExitCode;
 
+pub(crate) use BenchCommand as Bench; // ALIAS
+
 #[derive(Subcommand)]
-pub(crate) enum Bench {
+pub(crate) enum BenchCommand {
     /// Speed of the native world against the Python world, and of the bridge against a plain Python
     /// loop
     World(world::BenchWorld),
@@ -28,7 +30,7 @@ pub(crate) enum Bench {
     Concurrency(world::BenchPool),
 }
 
-impl Bench {
+impl BenchCommand {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::World(command) => command.run(),

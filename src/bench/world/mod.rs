@@ -14,7 +14,7 @@ mod walk;
 
 pub(super) use pool::BenchPool;
 
-use super::games::BenchGames;
+use super::games::BenchmarkGames;
 use crate::args::world::PythonArgs;
 use crate::ui;
 use clap::{Args, ValueHint};
@@ -45,7 +45,7 @@ pub(crate) struct BenchWorld {
 
 impl BenchWorld {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let games = BenchGames::open(self.suite.as_deref())?;
+        let games = BenchmarkGames::open(self.suite.as_deref())?;
         let world = NativeWorld::new();
         let walks = games
             .tasks(self.games)

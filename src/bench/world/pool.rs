@@ -31,7 +31,7 @@ pub(crate) struct BenchPool {
 #[cfg(not(feature = "python"))]
 impl BenchPool {
     #[expect(clippy::unused_self, reason = "the other build uses it")]
-    pub(in crate::bench) fn run(self) -> anyhow::Result<std::process::ExitCode> {
+    pub(crate) fn run(self) -> anyhow::Result<std::process::ExitCode> {
         Err(crate::ui::WrongUse(crate::args::world::WITHOUT_PYTHON.into()).into())
     }
 }

@@ -2,7 +2,7 @@
 
 use super::parallel::for_each_index;
 use super::pool::BenchPool;
-use crate::bench::games::BenchGames;
+use crate::bench::games::BenchmarkGames;
 use crate::bench::measure::{milliseconds, status_kib};
 use crate::ui;
 use anyhow::Context;
@@ -45,8 +45,8 @@ struct PoolReport {
 }
 
 impl BenchPool {
-    pub(in crate::bench) fn run(self) -> anyhow::Result<ExitCode> {
-        let games = BenchGames::open(self.suite.as_deref())?;
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let games = BenchmarkGames::open(self.suite.as_deref())?;
         let tasks = games.tasks(self.games);
         if tasks.is_empty() {
             return Err(ui::WrongUse("there are no games to load".into()).into());

@@ -1,5 +1,6 @@
-//! Puts the git commit into the binary, so that a run's folder says which code made it, and whether it was committed. With
-//! the `python` feature, lets the binary find the Python library it is built for, wherever it is started from.
+//! Records the git commit in the binary, with `-dirty` if the tree has uncommitted changes, so that a run
+//! folder names the code that made it. If the feature `python` is on, this also sets the library path of
+//! the Python that the binary is built for, so that the binary starts from any folder.
 
 fn main() {
     if let Some(folder) =
@@ -7,12 +8,13 @@ fn main() {
     {
         println!("cargo:rustc-link-arg=-Wl,-rpath,{}", folder.display());
     }
-    // Whatever changes the program may change whether it is what was committed.
+    // If any of these changes, the tree may no longer be the committed one.
     for path in [
         ".git/logs/HEAD",
         "Cargo.lock",
         "src",
         "agent/src",
+        "agent/kernels/src",
         "env-bridge/src",
         "scenarios/src",
         "trainer/src",
@@ -20,22 +22,19 @@ fn main() {
     ] {
         println!("cargo:rerun-if-changed={path}");
     }
-    let described = [
-        "describe",
-        "--always",
-        "--exclude=*",
-        "--abbrev=12",
-        "--dirty",
-    ];
-    let commit = std::process::Command::new("git")
-        .args(described)
+    let output = std::process::Command::new("git")
+        .args([
+            "describe",
+            "--always",
+            "--exclude=*",
+            "--abbrev=12",
+            "--dirty",
+        ])
         .output()
-        .ok();
-    let commit = commit
-        .filter(|output| output.status.success())
-        .map(|output| output.stdout);
-    let commit = commit
-        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .ok()
+        .filter(|output| output.status.success());
+    let commit = output
+        .and_then(|output| String::from_utf8(output.stdout).ok())
         .unwrap_or_else(|| "unknown".into());
     println!("cargo:rustc-env=HEARTH_COMMIT={}", commit.trim());
 }

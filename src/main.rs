@@ -1,15 +1,17 @@
-//! The hand: parses the command line, dispatches, prints results to stdout and errors to stderr.
+//! The command line: parses the arguments, runs the command, and prints an error to stderr.
 //!
 //! Exit codes: 0 done, 1 the run failed, 2 wrong use or a broken world.
 
 mod args;
 mod bench;
+mod code;
 mod commands;
+mod help;
 mod report;
 mod scratch;
 mod ui;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use commands::{data, measure, play, tools, train};
 use std::process::ExitCode;
 
@@ -18,8 +20,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Train and measure language-model agents in text worlds.
 ///
-/// A policy plays household games turn by turn, learns offline from its own episodes with OREO, and is measured on
-/// seen and unseen games with best-of-K actions chosen by its value network.
+/// A policy plays household games turn by turn, learns offline from its own episodes with OREO, and
+/// is measured on seen and unseen games, also with the best of K actions by its value network.
 #[derive(Parser)]
 #[command(
     name = "hearth",
@@ -29,58 +31,60 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 )]
 struct Hearth {
     #[command(subcommand)]
-    command: Command,
+    command: HearthCommand,
 }
 
+/// The commands. A new command also needs a place in [`help`].
 #[derive(Subcommand)]
-enum Command {
-    /// Collect, train and evaluate a small decoder from scratch with the built-in recipe
-    Quickstart(train::pipeline::Quickstart),
-    /// Follow a recipe: collect, train, evaluate, again
-    Loop(train::pipeline::Loop),
-    /// Play one game in the terminal: yourself, the expert, or a model
-    Play(play::play::Play),
+enum HearthCommand {
+    /// Train and evaluate a small model with the built-in recipe
+    Quickstart(train::quickstart::QuickstartCommand),
+    /// Run a recipe: collect, train, evaluate, repeat
+    Loop(train::loop_command::LoopCommand),
+    /// Play one game in the terminal: you, the expert, or a model
+    Play(play::play::PlayCommand),
     /// Generate household games, or list a suite
     #[command(subcommand)]
-    Scenarios(data::scenarios::Scenarios),
+    Scenarios(data::scenarios::ScenariosCommand),
     /// Play episodes into a trajectory store
-    Collect(play::collect::Collect),
-    /// Make whole stores of what shards have played (`--shard`)
-    Merge(play::merge::Merge),
-    /// Score the turns of failed episodes by how far they could still be won
-    Score(play::score::Score),
-    /// Train one job on trajectory stores
-    Train(train::train::Train),
-    /// Prove the losses on problems whose optimum is known; exit code 1 when one misses
-    Selftest(train::selftest::Selftest),
-    /// Play every game of the named splits and print the table, with all that its numbers need beside them
-    Eval(measure::eval::Eval),
-    /// Play the best of K for every K and scorer: success against cost, and what the value network's numbers are worth
-    Sweep(measure::sweep::Sweep),
-    /// Compare two policies game by game, or add up the tables of runs of one recipe
-    Compare(measure::compare::Compare),
-    /// Write a run or an evaluation as one HTML file: tables, curves and every episode turn by turn
-    Report(measure::report::Report),
-    /// Replay every logged episode in a fresh world; exit code 1 when a log does not say what happens there
-    Verify(measure::verify::Verify),
-    /// Write logged episodes as other trainers load them: ShareGPT, OpenAI, TRL, verl
-    Export(data::export::Export),
-    /// Read demonstrations that others have published, and play them again where the games are at hand
-    Import(data::import::Import),
-    /// Look for leaks and cheats in what was measured
-    Audit(measure::audit::Audit),
-    /// Import a checkpoint, or tell what one holds
+    Collect(play::collect::CollectCommand),
+    /// Combine the stores of shards (`--shard`) into whole stores
+    Merge(play::merge::MergeCommand),
+    /// Add process scores to the turns of failed episodes
+    Score(play::score::ScoreCommand),
+    /// Run one training job on trajectory stores
+    Train(train::train::TrainCommand),
+    /// Check the losses on known optima; exit code 1 if one is missed
+    Selftest(train::selftest::SelftestCommand),
+    /// Play every game of the given splits and print the table
+    Eval(measure::eval::EvalCommand),
+    /// Measure best of K for every K and scorer: success and cost
+    #[command(alias = "lab")]
+    Sweep(measure::sweep::SweepCommand),
+    /// Compare two policies game by game, or pool runs of one recipe
+    Compare(measure::compare::CompareCommand),
+    /// Write a run or an evaluation as one HTML file
+    Report(measure::report::ReportCommand),
+    /// Replay logged episodes; exit code 1 if a log is not reproduced
+    Verify(measure::verify::VerifyCommand),
+    /// Write episodes for other trainers: ShareGPT, OpenAI, TRL, verl
+    Export(data::export::ExportCommand),
+    /// Read published demonstrations, and replay them in their games
+    Import(data::import::ImportCommand),
+    /// Check evaluations for leaks and invalid results
+    Audit(measure::audit::AuditCommand),
+    /// Import, download or describe a model
     #[command(subcommand)]
     Model(tools::model::ModelCommand),
-    /// Hold the native world against the Python one
+    /// Compare the native world with the Python world
     #[command(subcommand)]
-    World(tools::world::World),
-    /// Look for what the Python worlds need and say how to mend what is missing
-    Doctor(tools::doctor::Doctor),
-    /// Measure speed
+    World(tools::world::WorldCommand),
+    /// Check the requirements of Python worlds, and print the fixes
+    Doctor(tools::doctor::DoctorCommand),
+    /// Measure speed and memory
     #[command(subcommand)]
     Bench(bench::Bench),
-    /// A Python worker process; hearth starts it itself
+    /// Run as a Python worker process; hearth starts it itself
     #[cfg(feature = "python")]
     #[command(hide = true)]
     EnvWorker,
@@ -91,58 +95,63 @@ enum Command {
     },
 }
 
-/// Lets the allocator keep what is freed for a minute instead of a second: an update of a large network frees and asks for
-/// gigabytes, and the system clears each page that it lends anew.
-#[allow(unsafe_code, reason = "a setting, made before there are threads")]
+fn main() -> ExitCode {
+    let matches = help::with_groups(Hearth::command()).get_matches();
+    let hearth = Hearth::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    if let HearthCommand::Quickstart(_) | HearthCommand::Loop(_) | HearthCommand::Train(_) =
+        hearth.command
+    {
+        keep_freed_memory();
+    }
+    run(hearth.command).unwrap_or_else(|error| {
+        ui::print_error(&error);
+        ui::exit_code(&error)
+    })
+}
+
+fn run(command: HearthCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        HearthCommand::Quickstart(command) => command.run(),
+        HearthCommand::Loop(command) => command.run(),
+        HearthCommand::Play(command) => command.run(),
+        HearthCommand::Scenarios(command) => command.run(),
+        HearthCommand::Collect(command) => command.run(),
+        HearthCommand::Merge(command) => command.run(),
+        HearthCommand::Score(command) => command.run(),
+        HearthCommand::Train(command) => command.run(),
+        HearthCommand::Selftest(command) => command.run(),
+        HearthCommand::Eval(command) => command.run(),
+        HearthCommand::Sweep(command) => command.run(),
+        HearthCommand::Compare(command) => command.run(),
+        HearthCommand::Report(command) => command.run(),
+        HearthCommand::Verify(command) => command.run(),
+        HearthCommand::Export(command) => command.run(),
+        HearthCommand::Import(command) => command.run(),
+        HearthCommand::Audit(command) => command.run(),
+        HearthCommand::Model(command) => command.run(),
+        HearthCommand::World(command) => command.run(),
+        HearthCommand::Doctor(command) => command.run(),
+        HearthCommand::Bench(command) => command.run(),
+        #[cfg(feature = "python")]
+        HearthCommand::EnvWorker => {
+            env_bridge::python::serve().map_err(|e| ui::WrongUse(e.to_string()).into())
+        }
+        HearthCommand::Completions { shell } => {
+            let mut command = Hearth::command();
+            clap_complete::generate(shell, &mut command, "hearth", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Makes the allocator keep freed memory for a minute instead of a second. An update of a large
+/// network frees and allocates gigabytes, and the system zeroes every page that it gives out again.
+#[allow(
+    unsafe_code,
+    reason = "sets an option of the allocator before any thread starts"
+)]
 fn keep_freed_memory() {
     const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
     const MINUTE: std::ffi::c_long = 60_000; // milliseconds
     unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, MINUTE) };
-}
-
-fn main() -> ExitCode {
-    let hearth = Hearth::parse();
-    if let Command::Quickstart(_) | Command::Loop(_) | Command::Train(_) = hearth.command {
-        keep_freed_memory();
-    }
-    let done = match hearth.command {
-        Command::Quickstart(command) => command.run(),
-        Command::Loop(command) => command.run(),
-        Command::Play(command) => command.run(),
-        Command::Scenarios(command) => command.run(),
-        Command::Collect(command) => command.run(),
-        Command::Merge(command) => command.run(),
-        Command::Score(command) => command.run(),
-        Command::Train(command) => command.run(),
-        Command::Selftest(command) => command.run(),
-        Command::Eval(command) => command.run(),
-        Command::Sweep(command) => command.run(),
-        Command::Compare(command) => command.run(),
-        Command::Report(command) => command.run(),
-        Command::Verify(command) => command.run(),
-        Command::Export(command) => command.run(),
-        Command::Import(command) => command.run(),
-        Command::Audit(command) => command.run(),
-        Command::Model(command) => command.run(),
-        Command::World(command) => command.run(),
-        Command::Doctor(command) => command.run(),
-        Command::Bench(command) => command.run(),
-        #[cfg(feature = "python")]
-        Command::EnvWorker => {
-            env_bridge::python::serve().map_err(|e| ui::WrongUse(e.to_string()).into())
-        }
-        Command::Completions { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut Hearth::command(),
-                "hearth",
-                &mut std::io::stdout(),
-            );
-            Ok(ExitCode::SUCCESS)
-        }
-    };
-    done.unwrap_or_else(|error| {
-        ui::print_error(&error);
-        ui::exit_code(&error)
-    })
 }

@@ -1,25 +1,31 @@
-//! Folders for things that are needed while a command runs: games that are generated for a look, a model on its way.
+//! Temporary folders that exist while a command runs, for example for generated games or a model
+//! that is being converted.
+//!
+//! The crate tempfile does not replace this: if hearth is killed, its folder stays (a model and its
+//! wheel take over 600 MB), and the next call of hearth removes it.
 
 use std::path::{Path, PathBuf};
 
-/// A folder of its own below the system's folder for temporary files, or another; it goes with this value, and what a
-/// killed hearth has left there goes when the next one makes its own.
+/// The path of a temporary folder. The folder is removed when this value is dropped. Folders of
+/// killed processes are removed when a new value is created. The folder itself is not created.
 pub(crate) struct Scratch(PathBuf);
 
-/// Before the number of the process that made the folder.
+/// The part of a folder's name before the id of its process.
 const NAME: &str = "hearth-scratch-";
 
 impl Scratch {
+    /// A folder below the system's folder for temporary files.
     pub(crate) fn new() -> Self {
         Self::within(&std::env::temp_dir())
     }
 
-    /// Below a folder on whose disk the things shall stay when they are done.
+    /// A folder below `root`, for example if its content is moved to a folder on the same disk.
     pub(crate) fn within(root: &Path) -> Self {
-        sweep(root, Path::new("/proc"));
+        remove_leftovers(root, Path::new("/proc"));
         Self(root.join(format!("{NAME}{}", std::process::id())))
     }
 
+    /// The path of the folder.
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }
@@ -31,8 +37,9 @@ impl Drop for Scratch {
     }
 }
 
-/// Removes folders of processes that run no more, where the system lists those that do.
-fn sweep(root: &Path, processes: &Path) {
+/// Removes the folders of processes that no longer run. Does nothing if the system does not list
+/// its processes.
+fn remove_leftovers(root: &Path, processes: &Path) {
     if !processes.join(std::process::id().to_string()).exists() {
         return;
     }
@@ -52,23 +59,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_of_the_dead_are_swept_and_no_others() {
-        let (root, processes) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let make = |folder: &Path, name: &str| std::fs::create_dir(folder.join(name)).unwrap();
-        make(processes.path(), &std::process::id().to_string());
-        make(processes.path(), "8");
+    fn only_folders_of_dead_processes_are_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let processes = tempfile::tempdir().unwrap();
+        for name in [std::process::id().to_string(), "8".into()] {
+            std::fs::create_dir(processes.path().join(name)).unwrap();
+        }
         for name in [
             "hearth-scratch-7",
             "hearth-scratch-8",
             "hearth-scratch-mine",
         ] {
-            make(root.path(), name);
+            std::fs::create_dir(root.path().join(name)).unwrap();
         }
-        sweep(root.path(), processes.path());
+        remove_leftovers(root.path(), processes.path());
         assert!(!root.path().join("hearth-scratch-7").exists());
-        assert!(
-            root.path().join("hearth-scratch-8").exists()
-                && root.path().join("hearth-scratch-mine").exists()
-        );
+        assert!(root.path().join("hearth-scratch-8").exists());
+        assert!(root.path().join("hearth-scratch-mine").exists());
     }
 }

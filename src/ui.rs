@@ -1,4 +1,5 @@
-//! What the terminal shows: progress bars, tables, errors. Results go to stdout, talk to stderr.
+//! Terminal output: progress bars, tables, errors and exit codes. Results go to stdout, messages to
+//! stderr.
 
 use agent::AgentError;
 use comfy_table::{CellAlignment, Table, presets};
@@ -14,7 +15,7 @@ use trainer::measure::evaluate::{Interval, Row};
 use trainer::measure::failures::{Failure, FailureRow};
 use trainer::pipeline::run::Reporter;
 
-/// Draws progress bars on stderr, or prints one line a stage where stderr is no terminal.
+/// Draws progress bars on stderr, or prints one line per stage if stderr is not a terminal.
 pub(crate) struct Terminal;
 
 impl Reporter for Terminal {
@@ -27,7 +28,8 @@ impl Reporter for Terminal {
     }
 }
 
-/// A bar for one stage of work.
+/// Returns the progress bar of one stage of work. If stderr is not a terminal, prints the title and
+/// returns a hidden bar.
 pub(crate) fn bar(title: &str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         eprintln!("{title}");
@@ -37,7 +39,7 @@ pub(crate) fn bar(title: &str) -> ProgressBar {
         "{prefix:32} {bar:24} {pos:>5}/{len:<5} {elapsed:>4}  {wide_msg}",
     );
     let bar = ProgressBar::new(0)
-        .with_style(style.expect("the template is written here"))
+        .with_style(style.expect("the template is a valid constant"))
         .with_prefix(title.to_string());
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
@@ -64,59 +66,65 @@ pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes to stdout; a closed pipe ends the program quietly, as a pager's reader expects.
+/// Writes to stdout. If the pipe is closed, for example by a pager, the program exits without an
+/// error.
 pub(crate) fn print(text: &str) {
     if std::io::stdout().write_all(text.as_bytes()).is_err() {
         std::process::exit(0);
     }
 }
 
-/// Success by policy and K, one column a split.
+/// Prints the success rates by policy and K, with one column per split.
 pub(crate) fn print_summary(rows: &[Row], title: impl Fn(&Row) -> String) {
     let mut splits: Vec<Split> = rows.iter().map(|row| row.split).collect();
     splits.sort_unstable();
     splits.dedup();
-    let mut lines: Vec<(String, usize)> = Vec::new();
+    let mut lines: Vec<(&str, usize)> = Vec::new();
     for row in rows {
-        let line = (row.policy.clone(), row.k);
+        let line = (row.policy.as_str(), row.k);
         if !lines.contains(&line) {
             lines.push(line);
         }
     }
-    let table: Vec<Vec<String>> = lines
-        .iter()
-        .map(|(policy, k)| {
-            let of = |split: &Split| {
-                rows.iter().find(|r| {
-                    r.policy == *policy && r.k == *k && r.split == *split && r.task_type.is_none()
+    let mut header = vec!["success %, Wilson 95 %".to_string()];
+    for split in &splits {
+        let n = rows
+            .iter()
+            .find(|row| row.split == *split && row.task_type.is_none())
+            .map_or(0, |row| row.n);
+        header.push(format!("{split} (n = {n})"));
+    }
+    let mut table = Vec::new();
+    for (policy, k) in lines {
+        let found: Vec<Option<&Row>> = splits
+            .iter()
+            .map(|split| {
+                rows.iter().find(|row| {
+                    (row.policy.as_str(), row.k, row.split, row.task_type)
+                        == (policy, k, *split, None)
                 })
-            };
-            let name = splits
-                .iter()
-                .find_map(&of)
-                .map_or_else(|| policy.clone(), &title);
-            let cells = splits
-                .iter()
-                .map(|split| of(split).map_or_else(|| "-".into(), percent));
-            std::iter::once(name).chain(cells).collect()
-        })
-        .collect();
-    let header: Vec<String> = std::iter::once("success %, Wilson 95 %".to_string())
-        .chain(splits.iter().map(|split| {
-            let n = rows
-                .iter()
-                .find(|row| row.split == *split && row.task_type.is_none())
-                .map_or(0, |row| row.n);
-            format!("{split} (n = {n})")
-        }))
-        .collect();
+            })
+            .collect();
+        let name = found
+            .iter()
+            .flatten()
+            .next()
+            .map_or_else(|| policy.to_string(), |row| title(row));
+        let mut cells = vec![name];
+        cells.extend(
+            found
+                .into_iter()
+                .map(|row| row.map_or_else(|| "-".into(), percent)),
+        );
+        table.push(cells);
+    }
     print_table(
         &header.iter().map(String::as_str).collect::<Vec<_>>(),
         &table,
     );
 }
 
-/// A p-value for the eye.
+/// Formats a p-value for reading.
 pub(crate) fn p_value(p: f64) -> String {
     if p < 1e-3 {
         format!("{p:.0e}")
@@ -125,33 +133,21 @@ pub(crate) fn p_value(p: f64) -> String {
     }
 }
 
-/// Every row with all its columns.
+/// Prints every row with all its columns. The number of games and the kind of interval are shown if
+/// an interval is not a Wilson interval.
 pub(crate) fn print_rows(rows: &[Row]) {
-    let cells = |row: &Row| {
-        let kind = row.task_type.map_or("all", scenarios::TaskType::short_name);
-        vec![
-            row.policy.clone(),
-            row.split.to_string(),
-            kind.to_string(),
-            row.k.to_string(),
-            row.n.to_string(),
-            percent(row),
-            format!("{:.1}", row.mean_turns),
-            format!("{:.1}", 100.0 * row.malformed_share),
-        ]
-    };
-    let header = [
-        "policy",
-        "split",
-        "task type",
-        "K",
-        "n",
-        "success %, Wilson 95 %",
-        "mean turns",
-        "malformed %",
-    ];
     if rows.iter().all(|row| row.interval == Interval::Wilson) {
-        return print_table(&header, &rows.iter().map(cells).collect::<Vec<_>>());
+        let header = [
+            "policy",
+            "split",
+            "task type",
+            "K",
+            "n",
+            "success %, Wilson 95 %",
+            "mean turns",
+            "malformed %",
+        ];
+        return print_table(&header, &rows.iter().map(row_cells).collect::<Vec<_>>());
     }
     let header = [
         "policy",
@@ -165,16 +161,31 @@ pub(crate) fn print_rows(rows: &[Row]) {
         "mean turns",
         "malformed %",
     ];
-    let with_interval = |row: &Row| {
-        let mut cells = cells(row);
+    let mut table = Vec::new();
+    for row in rows {
+        let mut cells = row_cells(row);
         cells.insert(5, row.games.to_string());
         cells.insert(7, row.interval.name().into());
-        cells
-    };
-    print_table(&header, &rows.iter().map(with_interval).collect::<Vec<_>>());
+        table.push(cells);
+    }
+    print_table(&header, &table);
 }
 
-/// Lost episodes by class, one line a split and K; nothing where none was lost.
+fn row_cells(row: &Row) -> Vec<String> {
+    let kind = row.task_type.map_or("all", scenarios::TaskType::short_name);
+    vec![
+        row.policy.clone(),
+        row.split.to_string(),
+        kind.to_string(),
+        row.k.to_string(),
+        row.n.to_string(),
+        percent(row),
+        format!("{:.1}", row.mean_turns),
+        format!("{:.1}", 100.0 * row.malformed_share),
+    ]
+}
+
+/// Prints lost episodes by class, one line per split and K. Prints nothing if none was lost.
 pub(crate) fn print_failures(rows: &[FailureRow]) {
     let all: Vec<&FailureRow> = rows.iter().filter(|row| row.task_type.is_none()).collect();
     if all.is_empty() {
@@ -185,50 +196,44 @@ pub(crate) fn print_failures(rows: &[FailureRow]) {
         .map(|row| (row.policy.as_str(), row.split, row.k))
         .collect();
     lines.dedup();
-    let line = |(policy, split, k): &(&str, Split, usize)| {
-        let of = |failure: &Failure| {
-            let is_it = |row: &&&FailureRow| {
-                (row.policy.as_str(), row.split, row.k, row.failure)
-                    == (*policy, *split, *k, *failure)
-            };
+    let mut header = vec!["lost episodes of", "split", "K"];
+    header.extend(Failure::ALL.map(Failure::name));
+    let mut table = Vec::new();
+    for (policy, split, k) in lines {
+        let mut cells = vec![policy.to_string(), split.to_string(), k.to_string()];
+        cells.extend(Failure::ALL.iter().map(|failure| {
             all.iter()
-                .find(is_it)
+                .find(|row| {
+                    (row.policy.as_str(), row.split, row.k, row.failure)
+                        == (policy, split, k, *failure)
+                })
                 .map_or_else(|| "-".into(), |row| row.episodes.to_string())
-        };
-        let names = [(*policy).to_string(), split.to_string(), k.to_string()];
-        names
-            .into_iter()
-            .chain(Failure::ALL.iter().map(of))
-            .collect()
-    };
-    let header: Vec<&str> = ["lost episodes of", "split", "K"]
-        .into_iter()
-        .chain(Failure::ALL.map(Failure::name))
-        .collect();
-    print_table(
-        &header,
-        &lines.iter().map(line).collect::<Vec<Vec<String>>>(),
-    );
+        }));
+        table.push(cells);
+    }
+    print_table(&header, &table);
 }
 
-/// Tells how many episodes were lost to a world or a server, and what the last of them said.
-pub(crate) fn say_lost(played: &[Trajectory]) -> usize {
-    let lost = played
+/// Prints how many episodes were lost because their world or server failed, with the reason of the
+/// last one. Returns the number.
+pub(crate) fn report_lost(played: &[Trajectory]) -> usize {
+    let lost: Vec<&Trajectory> = played
         .iter()
-        .filter(|trajectory| trajectory.outcome == Outcome::EnvFailed);
-    let failure = lost
-        .clone()
-        .filter_map(|trajectory| trajectory.failure.as_deref())
-        .next_back()
-        .unwrap_or_default();
-    let count = lost.count();
-    if count > 0 {
+        .filter(|trajectory| trajectory.outcome == Outcome::EnvFailed)
+        .collect();
+    if !lost.is_empty() {
+        let reason = lost
+            .iter()
+            .rev()
+            .find_map(|trajectory| trajectory.failure.as_deref())
+            .unwrap_or_default();
         eprintln!(
-            "{count} of {} episodes were lost and count neither as won nor as not won; the last: {failure}",
+            "{} of {} episodes were lost and count neither as won nor as not won; the last: {reason}",
+            lost.len(),
             played.len()
         );
     }
-    count
+    lost.len()
 }
 
 fn percent(row: &Row) -> String {
@@ -246,7 +251,7 @@ pub(crate) fn note(text: &str) {
     eprintln!("note: {text}");
 }
 
-/// Prints an error and its causes, each once; hints stand on their own lines.
+/// Prints an error and its causes, each once. Hints are on lines of their own.
 pub(crate) fn print_error(error: &anyhow::Error) {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
@@ -257,25 +262,30 @@ pub(crate) fn print_error(error: &anyhow::Error) {
     eprintln!("error: {text}");
 }
 
-/// Wrong use (exit code 2), as against a run that failed (1).
+/// Wrong use (exit code 2), in contrast to a run that failed (1).
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct WrongUse(pub(crate) String);
 
-/// Refuses a list in which something stands twice: what is played twice would be counted twice.
-pub(crate) fn refuse_twice<T: PartialEq>(flag: &str, list: &[T]) -> Result<(), WrongUse> {
-    let stands_twice = list
+/// Refuses a list that contains an item twice, because its episodes would be counted twice.
+///
+/// # Errors
+/// If an item occurs twice.
+pub(crate) fn refuse_duplicates<T: PartialEq>(flag: &str, list: &[T]) -> Result<(), WrongUse> {
+    let has_duplicates = list
         .iter()
         .enumerate()
         .any(|(index, item)| list[..index].contains(item));
-    if stands_twice {
-        Err(WrongUse(format!("{flag}: one of them stands there twice")))
+    if has_duplicates {
+        Err(WrongUse(format!(
+            "{flag}: one of the values is given twice"
+        )))
     } else {
         Ok(())
     }
 }
 
-/// 2 for wrong use, an unusable file or a broken world, else 1.
+/// Returns exit code 2 if the error is wrong use, an unusable file or a broken world, else 1.
 pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
     let wrong_use = error.is::<WrongUse>()
         || error.is::<scenarios::EnvironmentError>()
@@ -294,7 +304,8 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(if wrong_use { 2 } else { 1 })
 }
 
-/// Everything but a store that could be read and then no longer written.
+/// Returns true for every store error except one of writing, which means that the store was usable
+/// when it was opened.
 fn is_unusable_store(error: &StoreError) -> bool {
     !matches!(
         error,

@@ -139,7 +139,7 @@ fn run() -> TempDir {
         ),
     ];
     let mut rows = Vec::new();
-    let baseline = evaluate::Baseline::new("sft", &played[0].2);
+    let baseline = trainer::measure::compare::Baseline::new("sft", &played[0].2);
     for (name, file, trajectories) in &played {
         write_store(&run.join(file), trajectories);
         let mut table = evaluate::table(name, trajectories[0].protocol.best_of, trajectories);

@@ -1,13 +1,13 @@
-//! What can go wrong with a mind.
+//! The error type of this crate.
 
 use std::fmt::{Display, Formatter, Result};
 use std::path::PathBuf;
 
-/// Why a mind could not be made, read, written or asked.
+/// Why a model could not be made, read, written or run.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     /// A file could not be read or written.
-    #[error("cannot use {}: {source}", Plain(&path.to_string_lossy()))]
+    #[error("cannot use {}: {source}", TerminalText(&path.to_string_lossy()))]
     File {
         /// The file.
         path: PathBuf,
@@ -15,46 +15,46 @@ pub enum AgentError {
         #[source]
         source: std::io::Error,
     },
-    /// A file was read but does not hold what it should.
-    #[error("{}: {}", Plain(&path.to_string_lossy()), Plain(reason))]
+    /// A file was read, but its content is wrong.
+    #[error("{}: {}", TerminalText(&path.to_string_lossy()), TerminalText(reason))]
     Content {
         /// The file.
         path: PathBuf,
-        /// Place and cause.
+        /// Place in the file and cause.
         reason: String,
     },
-    /// The tokenizer library refused.
-    #[error("tokenizer: {}", Plain(_0))]
+    /// The tokenizer library, or our check before it, refused a tokenizer.
+    #[error("tokenizer: {}", TerminalText(_0))]
     Tokenizer(String),
-    /// Shapes that do not belong together.
-    #[error("model configuration: {}", Plain(_0))]
+    /// A configuration that is wrong, or shapes that do not fit each other.
+    #[error("model configuration: {}", TerminalText(_0))]
     Config(String),
-    /// A server that was to play.
+    /// A server that should play did not.
     #[error("{server}: {reason}")]
     Remote {
         /// Host and model.
         server: String,
-        /// What went wrong, and what mends it.
+        /// The cause, and how to fix it.
         reason: String,
     },
-    /// A device that cannot be had, or not for this.
+    /// A device is missing or cannot do what was asked for.
     #[error("device {device}: {reason}")]
     Device {
-        /// As it was asked for.
+        /// The device as the user wrote it.
         device: String,
-        /// What is missing, and what mends it.
+        /// What is missing, and how to fix it.
         reason: String,
     },
 }
 
-/// Bytes of a message that are shown from its beginning, and from its end.
+/// If a message is long: the bytes that are shown of its beginning and of its end.
 const SHOWN: [usize; 2] = [1600, 400];
 
-/// A text that may quote a stranger's file, fit for a terminal: what would steer it is spelled out, and of a long text
-/// the middle is left out.
-struct Plain<'a>(&'a str);
+/// A text made safe for a terminal, because it may quote a stranger's file. Control characters are
+/// spelled out. If the text is long, the middle is left out.
+struct TerminalText<'a>(&'a str);
 
-impl Display for Plain<'_> {
+impl Display for TerminalText<'_> {
     fn fmt(&self, out: &mut Formatter<'_>) -> Result {
         let [first, last] = SHOWN;
         let text = self.0;
@@ -63,10 +63,8 @@ impl Display for Plain<'_> {
             return out.write_str(&head);
         }
         let tail = spelled(&text[text.ceil_char_boundary(text.len().saturating_sub(last))..]);
-        let (head, tail) = (
-            &head[..head.floor_char_boundary(first)],
-            &tail[tail.ceil_char_boundary(tail.len().saturating_sub(last))..],
-        );
+        let head = &head[..head.floor_char_boundary(first)];
+        let tail = &tail[tail.ceil_char_boundary(tail.len().saturating_sub(last))..];
         write!(out, "{head} … (of {} bytes) … {tail}", text.len())
     }
 }
@@ -76,7 +74,7 @@ fn spelled(text: &str) -> String {
     for letter in text.chars() {
         match letter {
             '\n' => spelled.push('\n'),
-            // Those that turn the direction of writing are no control characters for Unicode.
+            // Letters that change the direction of writing are not control characters in Unicode.
             letter
                 if letter.is_control()
                     || matches!(letter, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}') =>
@@ -93,25 +91,26 @@ fn spelled(text: &str) -> String {
 mod tests {
     use super::*;
 
+    fn message(reason: &str) -> String {
+        AgentError::Content {
+            path: "a\x1b[2J.json".into(),
+            reason: reason.into(),
+        }
+        .to_string()
+    }
+
     #[test]
-    fn a_message_can_neither_steer_nor_flood_a_terminal() {
-        let said = |reason: &str| {
-            AgentError::Content {
-                path: "a\x1b[2J.json".into(),
-                reason: reason.into(),
-            }
-            .to_string()
-        };
+    fn a_message_can_neither_control_nor_flood_a_terminal() {
         assert_eq!(
-            said("é \x1b[31m\0\u{202E}\nhint: x"),
+            message("é \x1b[31m\0\u{202E}\nhint: x"),
             "a\\u{1b}[2J.json: é \\u{1b}[31m\\u{0}\\u{202e}\nhint: x"
         );
-        let long = said(&format!("begin {} end", "é".repeat(100_000)));
+        let long = message(&format!("begin {} end", "é".repeat(100_000)));
         assert!(
             long.len() < 2100 && long.contains("begin é") && long.ends_with("é end"),
             "{long}"
         );
         assert!(long.contains(" … (of 200010 bytes) … "), "{long}");
-        assert!(said(&"\0".repeat(1990)).len() < 2100);
+        assert!(message(&"\0".repeat(1990)).len() < 2100);
     }
 }

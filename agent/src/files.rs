@@ -1,48 +1,43 @@
-//! Opens the files of a model folder. They come from a stranger: a name may be a pipe that never ends or a link to
-//! `/dev/zero`, and a small file's place may hold a large one. So only regular files are opened, and those that are
-//! read whole may have so many bytes.
+//! Opens the files of a model folder.
+//!
+//! The folder may come from a stranger: a name may be a pipe that never ends or a link to
+//! `/dev/zero`, and a file that should be small may be large. So only regular files are opened, and
+//! if a file is read whole, its length has a limit.
 
 use crate::error::AgentError;
 use std::fs::File;
 use std::io::{Error, ErrorKind, Read};
 use std::path::Path;
 
-/// A regular file and its length, bytes.
+/// Opens a regular file; returns it with its length in bytes.
 pub(crate) fn open(path: &Path) -> Result<(File, u64), AgentError> {
-    let refused = |source| AgentError::File {
-        path: path.into(),
-        source,
-    };
-    // Before it is opened, as opening a pipe waits for a writer.
-    if !std::fs::metadata(path).map_err(refused)?.is_file() {
-        return Err(refused(Error::other("it is no regular file")));
+    // Checked before opening: if the file were a pipe, opening it would wait for a writer.
+    let metadata = std::fs::metadata(path).map_err(|source| unusable(path, source))?;
+    if !metadata.is_file() {
+        return Err(unusable(path, Error::other("it is not a regular file")));
     }
-    let file = File::open(path).map_err(refused)?;
-    let length = file.metadata().map_err(refused)?.len();
-    Ok((file, length))
+    let file = File::open(path).map_err(|source| unusable(path, source))?;
+    let metadata = file.metadata().map_err(|source| unusable(path, source))?;
+    Ok((file, metadata.len()))
 }
 
-/// The bytes of a file of at most `longest`.
+/// The bytes of a file; an error if there are more than `longest`.
 pub(crate) fn read(path: &Path, longest: u64) -> Result<Vec<u8>, AgentError> {
     let (file, length) = open(path)?;
     if length > longest {
-        let reason = format!("has {length} bytes, and such a file at most {longest}");
         return Err(AgentError::Content {
             path: path.into(),
-            reason,
+            reason: format!("has {length} bytes, and such a file at most {longest}"),
         });
     }
     let mut bytes = Vec::new();
     file.take(longest)
         .read_to_end(&mut bytes)
-        .map_err(|source| AgentError::File {
-            path: path.into(),
-            source,
-        })?;
+        .map_err(|source| unusable(path, source))?;
     Ok(bytes)
 }
 
-/// The same; `None` where there is no such file.
+/// The same as [`read`]; `None` if there is no such file.
 pub(crate) fn read_if_any(path: &Path, longest: u64) -> Result<Option<Vec<u8>>, AgentError> {
     match read(path, longest) {
         Err(AgentError::File { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
@@ -50,28 +45,37 @@ pub(crate) fn read_if_any(path: &Path, longest: u64) -> Result<Option<Vec<u8>>, 
     }
 }
 
-/// The bytes of a file as text.
+/// The bytes of a file as text; an error if they are not UTF-8.
 pub(crate) fn text(path: &Path, bytes: Vec<u8>) -> Result<String, AgentError> {
-    let content = |reason: String| AgentError::Content {
+    String::from_utf8(bytes).map_err(|error| AgentError::Content {
         path: path.into(),
-        reason,
-    };
-    String::from_utf8(bytes).map_err(|error| content(format!("is not UTF-8: {error}")))
+        reason: format!("is not UTF-8: {error}"),
+    })
+}
+
+fn unusable(path: &Path, source: Error) -> AgentError {
+    AgentError::File {
+        path: path.into(),
+        source,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn refusal(path: &Path) -> String {
+        read(path, 4).unwrap_err().to_string()
+    }
+
     #[test]
-    fn only_regular_files_of_their_length_are_read() {
+    fn only_regular_files_within_the_limit_are_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.json");
-        let said = |path: &Path| read(path, 4).unwrap_err().to_string();
         assert!(read_if_any(&path, 4).unwrap().is_none());
-        assert!(said(folder.path()).ends_with("it is no regular file"));
+        assert!(refusal(folder.path()).ends_with("it is not a regular file"));
         std::fs::write(&path, "12345").unwrap();
-        assert!(said(&path).ends_with("config.json: has 5 bytes, and such a file at most 4"));
+        assert!(refusal(&path).ends_with("config.json: has 5 bytes, and such a file at most 4"));
         std::fs::write(&path, "1234").unwrap();
         assert_eq!(read(&path, 4).unwrap(), b"1234");
         assert!(
@@ -82,7 +86,7 @@ mod tests {
         );
     }
 
-    /// A link of a cloned repository may lead anywhere.
+    /// A link in a cloned repository may lead anywhere.
     #[cfg(unix)]
     #[test]
     fn a_link_to_an_endless_file_is_not_followed() {
@@ -93,7 +97,7 @@ mod tests {
             read(&path, 1 << 20)
                 .unwrap_err()
                 .to_string()
-                .ends_with("it is no regular file")
+                .ends_with("it is not a regular file")
         );
         std::fs::write(folder.path().join("blob"), "{}").unwrap();
         std::fs::remove_file(&path).unwrap();

@@ -1,6 +1,8 @@
 //! Groups of flags that several commands share.
 
+pub(crate) mod concurrency;
 pub(crate) mod policy;
+pub(crate) mod protocol;
 pub(crate) mod search;
 pub(crate) mod server;
 pub(crate) mod shard;

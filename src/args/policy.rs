@@ -1,14 +1,13 @@
-//! Who plays: the player that `--policy` names, and the flags that say how.
+//! The policy that `--policy` names, and the flags of how it is loaded and sampled.
 
 use crate::args::server::RemoteArgs;
 use crate::ui;
 use agent::inference::device::DeviceChoice;
 use agent::model::folder::Model;
-use agent::policy::ExpertPolicy;
 use agent::policy::dagger::DaggerPolicy;
 use agent::policy::lm::{LmPolicy, LoadOptions, ValueUse};
 use agent::policy::remote::{RemotePolicy, ServerAddress};
-use agent::rollout::NO_LOOK_AHEAD;
+use agent::policy::{ExpertPolicy, Policy};
 use anyhow::Context;
 use clap::{Args, ValueHint};
 use indicatif::ProgressBar;
@@ -16,27 +15,28 @@ use scenarios::{Protocol, Scorer, Task, TextVersion, Trajectory, WeightFormat, W
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use trainer::TrainerError;
-use trainer::measure::evaluate::{Round, play_round};
+use trainer::pipeline::rounds::Round;
+use trainer::pipeline::shard::play_round;
 
-/// What a model's completions are sampled by, beside the temperature.
+/// How a model's completions are sampled, besides the temperature.
 #[derive(Args)]
 pub(crate) struct SamplingArgs {
-    /// Sample among this many likeliest tokens; 0 = all
+    /// Sample among this many of the most likely tokens; 0 means all
     #[arg(long, default_value_t = 0, help_heading = "Sampling")]
-    top_k: usize,
-    /// Sample among the fewest likeliest tokens that together have this probability
+    pub(crate) top_k: usize,
+    /// Sample among the fewest most likely tokens whose probabilities sum to this
     #[arg(long, default_value_t = 1.0, help_heading = "Sampling", value_parser = share)]
-    top_p: f32,
-    /// Sample among tokens of at least this share of the likeliest one's probability
+    pub(crate) top_p: f32,
+    /// Sample among tokens with at least this share of the highest token probability
     #[arg(long, default_value_t = 0.0, help_heading = "Sampling", value_parser = share)]
-    min_p: f32,
-    /// Text that ends a completion and is no part of it, `\n` for a new line; may be given several times, empty for
-    /// none [default: none for a model folder, `\n` for a server]
+    pub(crate) min_p: f32,
+    /// End a completion before this text (`\n` means a line break); can be repeated, and an empty
+    /// text means none [default: none for a model folder, `\n` for a server]
     #[arg(long, value_name = "TEXT", help_heading = "Sampling")]
     stop: Option<Vec<String>>,
 }
 
-/// A number from 0 to 1.
+/// Parses a number from 0 to 1.
 fn share(text: &str) -> Result<f32, String> {
     let number: f32 = text.parse().map_err(|_| "not a number".to_string())?;
     if (0.0..=1.0).contains(&number) {
@@ -46,189 +46,129 @@ fn share(text: &str) -> Result<f32, String> {
     }
 }
 
-/// How a model is held while it plays.
+/// How a model folder is loaded.
 #[derive(Args, Clone, Copy)]
-pub(crate) struct HoldingArgs {
-    /// Numbers of the model's matrices: `exact` (in 16 bits where that changes nothing), or rounded to `f16`, `bf16` or
-    /// `q8`; part of the protocol
+pub(crate) struct LoadArgs {
+    /// Format of the model's matrices: `exact` (16 bits if that loses nothing), or rounded to
+    /// `f16`, `bf16` or `q8`; part of the protocol
     #[arg(long, default_value = "exact", help_heading = "Model")]
     pub(crate) weights: WeightFormat,
-    /// Where a model folder plays: `cpu`, or in a build with CUDA an NVIDIA GPU, `cuda` or `cuda:N`, with `--weights`
-    /// `exact`, which is f32 there, or `bf16`; changes the speed, and numbers by rounding
+    /// Device of a model folder: `cpu`, or `cuda` or `cuda:N` in a build with CUDA (weights `exact`,
+    /// which are f32 there, or `bf16`); results differ only by rounding
     #[arg(long, default_value_t, help_heading = "Model")]
     device: DeviceChoice,
-    /// Most tokens held in the caches of all episodes at once; an episode that does not fit waits, and no result
-    /// changes [default: what 4 GiB hold]
+    /// Maximum number of tokens in the KV caches of all episodes; an episode waits if it does not
+    /// fit, and results do not change [default: 4 GiB of tokens]
     #[arg(long, help_heading = "Model")]
     token_budget: Option<usize>,
 }
 
-/// Who looks on while a model plays, beside its value network.
+/// The reference policy that scores tokens beside a model.
 #[derive(Args, Clone, Default)]
 pub(crate) struct ReferenceArgs {
-    /// A model folder with the same tokenizer, the one that the policy was trained from for instance: log-ratios against
-    /// it are logged. It reads all that is read and written, about the time and memory of one more network
+    /// Model folder of a reference policy with the same tokenizer, for example the one that
+    /// training started from; adds log-ratios to the log and costs one more forward pass per token
     #[arg(long, value_name = "MODEL", help_heading = "Best of K", value_hint = ValueHint::DirPath)]
     pub(crate) reference: Option<PathBuf>,
 }
 
-/// What the best of K is chosen by.
+/// What selects among K candidates.
 #[derive(Args, Clone, Default)]
-pub(crate) struct ChoosingArgs {
-    /// What the best of K is chosen by: `after_value`, the model's value network just after a candidate; `soft_value`,
-    /// that and 0.1 ln π; `log_ratio`, the implicit advantage over `--reference`; `logprob`; `random`; or `oracle`, how near
-    /// to the goal the world's own state then is, which cheats
+pub(crate) struct ScorerArgs {
+    /// Select the best of K by `after_value` (value network after the candidate), `soft_value`
+    /// (that plus 0.1 ln π), `log_ratio` (implicit advantage over --reference), `logprob`,
+    /// `random`, or `oracle` (true distance to the goal, not a fair comparison)
     #[arg(
         long,
-        value_name = "CHOOSER",
+        alias = "choose-by",
+        value_name = "SCORER",
         default_value = "after_value",
         help_heading = "Best of K"
     )]
     pub(crate) scorer: Scorer,
     #[command(flatten)]
-    pub(crate) looking_on: ReferenceArgs,
+    pub(crate) reference: ReferenceArgs,
 }
 
 impl ReferenceArgs {
     fn open(&self) -> anyhow::Result<Option<Model>> {
-        let open = |folder: &PathBuf| {
-            let opened = Model::open(folder).map_err(TrainerError::from);
-            opened.with_context(|| format!("--reference {}", folder.display()))
+        let Some(folder) = &self.reference else {
+            return Ok(None);
         };
-        self.reference.as_ref().map(open).transpose()
+        Model::open(folder)
+            .map(Some)
+            .map_err(TrainerError::from)
+            .with_context(|| format!("--reference {}", folder.display()))
     }
 
-    /// Refuses a reference for who writes no tokens here.
+    /// Refuses a reference for a policy that is no model folder.
+    ///
+    /// # Errors
+    /// If `--reference` is set.
     pub(crate) fn refuse(&self, policy: &str) -> anyhow::Result<()> {
         match &self.reference {
             None => Ok(()),
             Some(_) => Err(ui::WrongUse(format!(
-                "--reference: a model folder is held against it, not {policy}"
+                "--reference: only a model folder can have a reference, not {policy}"
             ))
             .into()),
         }
     }
 }
 
-impl ChoosingArgs {
-    /// This protocol with K and what the best of it is chosen by.
-    pub(crate) fn onto(&self, protocol: Protocol) -> Protocol {
-        let scorer = if protocol.best_of > 1 {
-            self.scorer
-        } else {
-            Scorer::default()
-        };
-        Protocol { scorer, ..protocol }
-    }
-
-    /// Refuses, before the first episode, what this model cannot choose by.
-    fn check(&self, policy: &str, highest_k: usize, player: &LmPolicy) -> anyhow::Result<()> {
-        if highest_k < 2 || player.scorers().contains(&self.scorer) {
-            return Ok(());
-        }
-        Err(ui::WrongUse(match self.scorer {
-            Scorer::LogRatio => "--choose-by log_ratio: the advantage is held against a model\n\
-                                  hint: --reference MODEL, the one that the policy was trained from"
-                .into(),
-            _ => format!(
-                "--best-of {highest_k}: {policy} holds no value network (value/)\n\
-                 hint: --choose-by logprob or random needs none"
-            ),
-        })
-        .into())
-    }
-
-    /// Refuses, before the first episode, an oracle in a world that does not tell what remains.
-    pub(crate) fn check_world(
-        &self,
-        highest_k: usize,
-        world: &dyn World,
-        task: &Task,
-    ) -> anyhow::Result<()> {
-        if highest_k > 1 && self.scorer == Scorer::Oracle && !tells_what_remains(world, task)? {
-            return Err(ui::WrongUse(format!("--choose-by oracle: {NO_LOOK_AHEAD}")).into());
-        }
-        Ok(())
-    }
-}
-
-/// Whether an oracle can look at this game.
-pub(crate) fn tells_what_remains(world: &dyn World, task: &Task) -> anyhow::Result<bool> {
-    let copy = world.open(task)?.fork();
-    Ok(copy.is_some_and(|copy| copy.remaining().is_some()))
-}
-
-impl HoldingArgs {
-    /// The model of a folder, and who looks on.
+impl LoadArgs {
+    /// Opens the model of a folder with its value network and its reference.
+    ///
+    /// # Errors
+    /// If a model or the device is not usable.
     pub(crate) fn open(
         self,
         folder: &Path,
-        looking_on: ValueUse,
+        value: ValueUse,
         reference: &ReferenceArgs,
     ) -> anyhow::Result<LmPolicy> {
-        let Self {
-            weights,
-            device,
-            token_budget,
-        } = self;
-        let policy = folder.display();
-        let engine = device.engine().map_err(TrainerError::from)?;
+        let options = LoadOptions {
+            looking_on: value,
+            weights: self.weights,
+            token_budget: self.token_budget,
+            engine: self.device.engine().map_err(TrainerError::from)?,
+        };
         let model = Model::open(folder)
             .map_err(TrainerError::from)
-            .with_context(|| format!("--policy {policy}"))?;
-        let holding = LoadOptions {
-            looking_on,
-            weights,
-            token_budget,
-            engine,
-        };
-        Ok(LmPolicy::with_reference(model, reference.open()?, holding)
+            .with_context(|| format!("--policy {}", folder.display()))?;
+        Ok(LmPolicy::with_reference(model, reference.open()?, options)
             .map_err(TrainerError::from)?)
     }
 }
 
-/// How the player of `--policy` plays.
+/// How the policy of `--policy` is sampled, loaded, or reached.
 #[derive(Args)]
 pub(crate) struct PolicyArgs {
     #[command(flatten)]
-    sampling: SamplingArgs,
+    pub(crate) sampling: SamplingArgs,
     #[command(flatten)]
-    holding: HoldingArgs,
+    pub(crate) load: LoadArgs,
     #[command(flatten)]
     remote: RemoteArgs,
 }
 
 impl PolicyArgs {
-    /// Refuses a device for who needs none.
+    /// Refuses a GPU for a policy that is no model folder.
+    ///
+    /// # Errors
+    /// If `--device` is not the CPU.
     pub(crate) fn refuse_device(&self, policy: &str) -> anyhow::Result<()> {
-        match self.holding.device {
+        match self.load.device {
             DeviceChoice::Cpu => Ok(()),
             gpu => Err(ui::WrongUse(format!(
-                "--device {gpu}: a model folder plays there, not {policy}"
+                "--device {gpu}: only a model folder can run there, not {policy}"
             ))
             .into()),
         }
     }
 
-    /// The protocol with what these flags say of it.
-    pub(crate) fn onto(&self, protocol: Protocol) -> Protocol {
-        let SamplingArgs {
-            top_k,
-            top_p,
-            min_p,
-            ..
-        } = self.sampling;
-        Protocol {
-            top_k,
-            top_p,
-            min_p,
-            stop: self.stop(&[]),
-            weights: self.holding.weights,
-            ..protocol
-        }
-    }
-
-    fn stop(&self, default: &[&str]) -> Vec<String> {
+    /// Returns the texts that end a completion: those of `--stop`, else the default.
+    pub(crate) fn stop(&self, default: &[&str]) -> Vec<String> {
         let Some(texts) = &self.sampling.stop else {
             return default.iter().map(ToString::to_string).collect();
         };
@@ -240,112 +180,134 @@ impl PolicyArgs {
     }
 }
 
-/// Who plays, from the `--policy` flag.
+/// The three kinds of `--policy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PolicyKind {
+    /// `expert`.
+    Expert,
+    /// `openai:URL#MODEL`.
+    Server,
+    /// A model folder.
+    Folder,
+}
+
+impl PolicyKind {
+    /// Returns the kind of a `--policy` value, without opening anything.
+    pub(crate) fn of(policy: &str) -> Self {
+        if policy.starts_with(ServerAddress::SCHEME) {
+            Self::Server
+        } else if policy == "expert" {
+            Self::Expert
+        } else {
+            Self::Folder
+        }
+    }
+}
+
+/// An open policy.
 pub(crate) enum Player {
+    /// The planner that demonstrates.
     Expert(ExpertPolicy),
+    /// A model folder.
     Model(Box<LmPolicy>),
+    /// A model on a server.
     Remote(Box<RemotePolicy>),
-    DaggerPolicy(Box<DaggerPolicy>),
+    /// The expert together with a learner whose states it labels.
+    Dagger(Box<DaggerPolicy>),
 }
 
 impl Player {
-    /// `expert`, a model folder, or `openai:URL#MODEL`; for K above 1 whoever it is chosen by must look on.
+    /// Opens `expert`, a model folder, or `openai:URL#MODEL`.
+    ///
+    /// # Errors
+    /// If the policy is not usable, or a flag does not apply to it.
     pub(crate) fn open(
         policy: &str,
-        highest_k: usize,
-        choosing: &ChoosingArgs,
+        reference: &ReferenceArgs,
         args: &PolicyArgs,
     ) -> anyhow::Result<Self> {
-        if policy.starts_with(ServerAddress::SCHEME) || policy == "expert" {
-            choosing.looking_on.refuse(policy)?;
-        }
-        if policy.starts_with(ServerAddress::SCHEME) {
-            args.refuse_device(policy)?;
-            if highest_k > 1 {
-                let text = "--best-of: a value network chooses the best of K, and a server has none; only K = 1 works";
-                return Err(ui::WrongUse(text.into()).into());
+        match PolicyKind::of(policy) {
+            PolicyKind::Server => {
+                reference.refuse(policy)?;
+                args.refuse_device(policy)?;
+                Self::connect(policy, args)
             }
-            let remote = args.remote.connect(policy, args.stop(&["\n"]))?;
-            if !remote.takes_filters() && (args.sampling.top_k > 0 || args.sampling.min_p > 0.0) {
-                return Err(ui::WrongUse(
-                    "--top-k, --min-p: the server takes neither; --top-p it does".into(),
-                )
-                .into());
+            PolicyKind::Expert => {
+                reference.refuse(policy)?;
+                args.refuse_device(policy)?;
+                Ok(Self::Expert(ExpertPolicy::default()))
             }
-            return Ok(Self::Remote(Box::new(remote)));
-        }
-        if policy == "expert" {
-            args.refuse_device(policy)?;
-            if highest_k > 1 {
-                return Err(ui::WrongUse(
-                    "--best-of: the expert writes one completion; only K = 1 makes sense".into(),
-                )
-                .into());
+            PolicyKind::Folder => {
+                let folder = Path::new(policy);
+                if !folder.is_dir() {
+                    return Err(ui::WrongUse(format!(
+                        "--policy {policy}: neither `expert` nor a model folder nor \
+                         openai:URL#MODEL\n{FOLDER_HINT}"
+                    ))
+                    .into());
+                }
+                let model = args.load.open(folder, ValueUse::Score, reference)?;
+                Ok(Self::Model(Box::new(model)))
             }
-            return Ok(Self::Expert(ExpertPolicy::default()));
         }
-        let folder = Path::new(policy);
-        if !folder.is_dir() {
-            let text = format!(
-                "--policy {policy}: neither `expert` nor a model folder nor openai:URL#MODEL\nhint: a model folder holds config.json, tokenizer.json and model.safetensors"
-            );
-            return Err(ui::WrongUse(text).into());
-        }
-        let player = args
-            .holding
-            .open(folder, ValueUse::Score, &choosing.looking_on)?;
-        choosing.check(policy, highest_k, &player)?;
-        Ok(Self::Model(Box::new(player)))
     }
 
-    /// The expert, and the model of a folder that it guides.
-    pub(crate) fn guided(student: &Path, args: &PolicyArgs) -> anyhow::Result<Self> {
-        Ok(Self::DaggerPolicy(Box::new(DaggerPolicy {
+    fn connect(policy: &str, args: &PolicyArgs) -> anyhow::Result<Self> {
+        let remote = args.remote.connect(policy, args.stop(&["\n"]))?;
+        if !remote.takes_filters() && (args.sampling.top_k > 0 || args.sampling.min_p > 0.0) {
+            return Err(ui::WrongUse(
+                "--top-k, --min-p: this server accepts neither\nhint: it accepts --top-p".into(),
+            )
+            .into());
+        }
+        Ok(Self::Remote(Box::new(remote)))
+    }
+
+    /// Opens the expert together with the learner of a model folder (DAgger).
+    ///
+    /// # Errors
+    /// If the model is not usable.
+    pub(crate) fn dagger(student: &Path, args: &PolicyArgs) -> anyhow::Result<Self> {
+        Ok(Self::Dagger(Box::new(DaggerPolicy {
             student: args
-                .holding
+                .load
                 .open(student, ValueUse::Skip, &ReferenceArgs::default())?,
         })))
     }
 
+    /// Returns the maximum number of tokens in the context; 0 if the policy reads text.
     pub(crate) fn context(&self) -> usize {
         match self {
             Self::Expert(_) | Self::Remote(_) => 0,
-            Self::Model(player) => player.context_limit(),
-            Self::DaggerPolicy(guided) => guided.student.context_limit(),
+            Self::Model(model) => model.context_limit(),
+            Self::Dagger(dagger) => dagger.student.context_limit(),
         }
     }
 
-    /// The protocol with what only this player has.
-    pub(crate) fn protocol(&self, protocol: Protocol) -> Protocol {
-        match self {
-            Self::Expert(_) | Self::DaggerPolicy(_) => protocol,
-            Self::Model(player) => Protocol {
-                reference: player.reference_name().map(str::to_owned),
-                ..protocol
-            },
-            Self::Remote(policy) => policy.protocol(protocol),
-        }
-    }
-
-    /// The text versions that a model learned from; empty where it does not tell, and for the expert, who reads both.
+    /// Returns the text versions that a model was trained on. The set is empty if the model does
+    /// not record them, and for the expert, which reads both.
     pub(crate) fn learned(&self) -> BTreeSet<TextVersion> {
         match self {
             Self::Expert(_) | Self::Remote(_) => BTreeSet::new(),
-            Self::Model(player) => player.text_versions.clone(),
-            Self::DaggerPolicy(guided) => guided.student.text_versions.clone(),
+            Self::Model(model) => model.text_versions.clone(),
+            Self::Dagger(dagger) => dagger.student.text_versions.clone(),
         }
     }
 
+    /// Returns the name of the policy in logs, such as its hash.
     pub(crate) fn name(&self) -> String {
-        use agent::policy::Policy;
         match self {
             Self::Expert(expert) => expert.name(),
-            Self::Model(player) => player.name(),
-            Self::DaggerPolicy(guided) => guided.name(),
-            Self::Remote(policy) => policy.name(),
+            Self::Model(model) => model.name(),
+            Self::Dagger(dagger) => dagger.name(),
+            Self::Remote(remote) => remote.name(),
         }
     }
 
+    /// Plays a round; see [`play_round`].
+    ///
+    /// # Errors
+    /// Those of [`play_round`].
     pub(crate) fn play(
         &self,
         world: &dyn World,
@@ -357,13 +319,17 @@ impl Player {
     ) -> Result<Vec<Trajectory>, TrainerError> {
         match self {
             Self::Expert(expert) => play_round(expert, world, tasks, protocol, round, store, bar),
-            Self::Model(player) => play_round(&**player, world, tasks, protocol, round, store, bar),
-            Self::DaggerPolicy(guided) => {
-                play_round(&**guided, world, tasks, protocol, round, store, bar)
+            Self::Model(model) => play_round(&**model, world, tasks, protocol, round, store, bar),
+            Self::Dagger(dagger) => {
+                play_round(&**dagger, world, tasks, protocol, round, store, bar)
             }
-            Self::Remote(policy) => {
-                play_round(&**policy, world, tasks, protocol, round, store, bar)
+            Self::Remote(remote) => {
+                play_round(&**remote, world, tasks, protocol, round, store, bar)
             }
         }
     }
 }
+
+/// Added to a message if a path is no model folder.
+pub(crate) const FOLDER_HINT: &str =
+    "hint: a model folder contains config.json, tokenizer.json and model.safetensors";

@@ -1,53 +1,20 @@
-//! The `--search` flag: what a search needs before its first episode.
+//! The `--search` flag, and the name of the store that it leads to.
 
-use crate::args::policy::Player;
-use crate::args::world::Opened;
-use crate::ui::WrongUse;
 use clap::Args;
 use scenarios::Search;
 
-/// Whether a model searches with copies of the world.
+/// Whether a policy searches in copies of the environment.
 #[derive(Args, Clone, Copy)]
 pub(crate) struct SearchArgs {
-    /// Search with copies of the world, each state given K candidates that are judged by V of what they lead to: `beam:B`
-    /// keeps the best B states of a turn, `best-first:N` writes at most N completions a game. A protocol of its own: no
-    /// agent can try its commands in copies of a real world
+    /// Search in copies of the environment: `beam:B` keeps the B best states per turn,
+    /// `best-first:N` generates at most N completions per game; needs a value network and `--world
+    /// native`
     #[arg(long, value_name = "SEARCH")]
     pub(crate) search: Option<Search>,
 }
 
 impl SearchArgs {
-    /// Refuses a search by who has no value network, with fewer completions than one state is given, or in a world that
-    /// cannot be copied. `player` is `None` for a person.
-    pub(crate) fn check(
-        self,
-        policy: &str,
-        player: Option<&Player>,
-        highest_k: usize,
-        opened: &Opened,
-    ) -> Result<(), WrongUse> {
-        let Some(search) = self.search else {
-            return Ok(());
-        };
-        let has_value = matches!(player, Some(Player::Model(model)) if model.has_value());
-        let text = match search {
-            _ if !has_value => format!(
-                "--search {search}: {policy} has no value network to be guided by\nhint: a model folder with value/ has one"
-            ),
-            _ if !opened.can_be_copied() => {
-                format!("--search {search}: this world cannot be copied\nhint: --world native")
-            }
-            Search::BestFirst { budget } if budget < highest_k => {
-                format!(
-                    "--search {search}: fewer completions than the {highest_k} of --best-of that one state is given"
-                )
-            }
-            Search::BestFirst { .. } | Search::Beam { .. } => return Ok(()),
-        };
-        Err(WrongUse(text))
-    }
-
-    /// A name for the file of the episodes, such as `episodes-beam3-k5`.
+    /// Returns the file name of the store, for example `episodes-beam3-k5.jsonl`.
     pub(crate) fn store_name(self, k: usize) -> String {
         let kind = self
             .search
@@ -61,14 +28,13 @@ impl SearchArgs {
 mod tests {
     use super::*;
 
+    fn name(search: Option<&str>, k: usize) -> String {
+        let search = search.map(|text| text.parse().unwrap());
+        SearchArgs { search }.store_name(k)
+    }
+
     #[test]
-    fn every_way_to_play_has_a_file_of_its_own() {
-        let name = |search: Option<&str>, k| {
-            SearchArgs {
-                search: search.map(|s| s.parse().unwrap()),
-            }
-            .store_name(k)
-        };
+    fn every_search_and_k_has_its_own_store() {
         assert_eq!(name(None, 5), "episodes-k5.jsonl");
         assert_eq!(name(Some("beam:3"), 3), "episodes-beam3-k3.jsonl");
         assert_eq!(

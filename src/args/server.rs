@@ -1,4 +1,4 @@
-//! The policy on a server: the flags that say how it is asked.
+//! The flags of a policy on a server: how requests are sent to it.
 
 use crate::ui;
 use agent::policy::remote::{ApiKey, INSTRUCTIONS, RemoteOptions, RemotePolicy, ServerAddress};
@@ -7,46 +7,47 @@ use clap::{Args, ValueHint};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Where the key is, unless a flag says otherwise.
+/// The environment variable that is read if `--api-key-env` is not given.
 const KEY: &str = "OPENAI_API_KEY";
 
-/// How a server is asked, for every command that plays.
+/// The heading of these flags in `--help`. Each field sets it, because `next_help_heading` would
+/// also apply to the flags that follow this struct.
+const HEADING: &str = "Server (--policy openai:URL#MODEL)";
+
+/// How requests are sent to a server; for every command that plays.
 #[derive(Args)]
-#[command(next_help_heading = "Server (--policy openai:URL#MODEL)")]
 pub(crate) struct RemoteArgs {
-    /// Requests at once, at most one an episode
-    #[arg(long, value_name = "N", default_value_t = 16)]
+    /// Maximum number of requests in flight; each episode has at most one
+    #[arg(long, value_name = "N", default_value_t = 16, help_heading = HEADING)]
     concurrency: usize,
-    /// Seconds that a request may take
-    #[arg(long, value_name = "SECONDS", default_value_t = 120.0)]
+    /// Timeout of a request in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 120.0, help_heading = HEADING)]
     request_timeout: f64,
-    /// Further tries, each after a longer wait, before an episode is lost
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    /// Number of retries of a failed request, with growing waits, before its episode is lost
+    #[arg(long, value_name = "N", default_value_t = 5, help_heading = HEADING)]
     retries: usize,
-    /// Environment variable that holds the server's key [default: OPENAI_API_KEY]
-    #[arg(long, value_name = "NAME")]
+    /// Environment variable that contains the server's API key [default: OPENAI_API_KEY]
+    #[arg(long, value_name = "NAME", help_heading = HEADING)]
     api_key_env: Option<String>,
-    /// Text file that stands above the first observation [default: which commands there are in household games]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    /// Text file to put before the first observation [default: the list of household commands]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = HEADING)]
     instructions: Option<PathBuf>,
-    /// Give no instructions, as to a model that has learned these games
-    #[arg(long, conflicts_with = "instructions")]
+    /// Send no instructions, for example if the model was trained on these games
+    #[arg(long, conflicts_with = "instructions", help_heading = HEADING)]
     no_instructions: bool,
 }
 
 impl RemoteArgs {
-    /// Meets the server of `openai:URL#MODEL`; `stop` ends its completions.
+    /// Connects to the server of `openai:URL#MODEL`. A completion ends at any text of `stop`.
+    ///
+    /// # Errors
+    /// If a flag is not usable or the server cannot be reached.
     pub(crate) fn connect(&self, policy: &str, stop: Vec<String>) -> anyhow::Result<RemotePolicy> {
-        let wrong = |error: agent::AgentError| ui::WrongUse(error.to_string());
-        let remote = RemotePolicy::connect(
-            ServerAddress::parse(policy).map_err(wrong)?,
-            self.options(stop)?,
-        )
-        .map_err(wrong)?;
-        remote
-            .notes()
-            .iter()
-            .for_each(|note| eprintln!("note: {note}"));
+        let address = ServerAddress::parse(policy).map_err(wrong_use)?;
+        let remote = RemotePolicy::connect(address, self.options(stop)?).map_err(wrong_use)?;
+        for note in remote.notes() {
+            eprintln!("note: {note}");
+        }
         Ok(remote)
     }
 
@@ -56,53 +57,57 @@ impl RemoteArgs {
         }
         let timeout = Duration::try_from_secs_f64(self.request_timeout)
             .ok()
-            .filter(|duration| !duration.is_zero());
-        let timeout = timeout.ok_or_else(|| {
-            ui::WrongUse(format!(
-                "--request-timeout {}: seconds above 0",
-                self.request_timeout
-            ))
-        })?;
-        let instructions = match &self.instructions {
-            _ if self.no_instructions => None,
-            None => Some(INSTRUCTIONS.to_string()),
-            Some(path) => {
-                let text = std::fs::read_to_string(path)
-                    .with_context(|| format!("cannot use {}", path.display()));
-                Some(
-                    text.map_err(|error| ui::WrongUse(format!("{error:#}")))?
-                        .trim()
-                        .to_string(),
-                )
-            }
-        };
+            .filter(|duration| !duration.is_zero())
+            .ok_or_else(|| {
+                ui::WrongUse(format!(
+                    "--request-timeout {}: must be above 0 seconds",
+                    self.request_timeout
+                ))
+            })?;
         Ok(RemoteOptions {
             concurrency: self.concurrency,
             timeout,
             retries: self.retries,
             first_wait: Duration::from_millis(500),
             key: self.key()?,
-            instructions,
+            instructions: self.instructions()?,
             stop,
         })
     }
 
-    /// The key, whose text no message here repeats. No key is right for most servers of one's own.
+    fn instructions(&self) -> anyhow::Result<Option<String>> {
+        if self.no_instructions {
+            return Ok(None);
+        }
+        let Some(path) = &self.instructions else {
+            return Ok(Some(INSTRUCTIONS.to_string()));
+        };
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot use {}", path.display()))
+            .map_err(|error| ui::WrongUse(format!("{error:#}")))?;
+        Ok(Some(text.trim().to_string()))
+    }
+
+    /// Returns the API key. No message contains its text. Most local servers need no key, so a
+    /// missing or empty default variable is not an error.
     fn key(&self) -> anyhow::Result<Option<ApiKey>> {
         let name = self.api_key_env.as_deref().unwrap_or(KEY);
-        let unusable = |why: &str| ui::WrongUse(format!("the environment variable {name} {why}"));
-        match std::env::var(name) {
-            Ok(text) if text.trim().is_empty() && self.api_key_env.is_none() => Ok(None),
-            Ok(text) => {
-                Ok(Some(ApiKey::new(&text).ok_or_else(|| {
-                    unusable("holds no key that a header could carry")
-                })?))
-            }
-            Err(std::env::VarError::NotPresent) if self.api_key_env.is_none() => Ok(None),
+        let problem = match std::env::var(name) {
+            Ok(text) if text.trim().is_empty() && self.api_key_env.is_none() => return Ok(None),
+            Ok(text) => match ApiKey::new(&text) {
+                Some(key) => return Ok(Some(key)),
+                None => "contains no key that fits into an HTTP header",
+            },
+            Err(std::env::VarError::NotPresent) if self.api_key_env.is_none() => return Ok(None),
             Err(std::env::VarError::NotPresent) => {
-                Err(unusable("is not set\nhint: export it, or leave --api-key-env away").into())
+                "is not set\nhint: export it, or omit --api-key-env"
             }
-            Err(std::env::VarError::NotUnicode(_)) => Err(unusable("holds no text").into()),
-        }
+            Err(std::env::VarError::NotUnicode(_)) => "is not valid UTF-8",
+        };
+        Err(ui::WrongUse(format!("the environment variable {name} {problem}")).into())
     }
+}
+
+fn wrong_use(error: agent::AgentError) -> ui::WrongUse {
+    ui::WrongUse(error.to_string())
 }

@@ -1,46 +1,51 @@
-//! Which share of the games a process plays: `--shard`, or what a cluster's launcher says.
+//! Which share of the games a process plays: `--shard`, or the variables of a cluster's launcher.
 
 use crate::ui;
 use clap::Args;
 use trainer::pipeline::shard::Shard;
 
-/// Launchers' variables for a process's number, from 0, and for how many there are; the first pair that is set counts.
+/// Launchers' variables for the index of a process (zero-based) and the number of processes. The
+/// first pair that is set counts.
 const LAUNCHERS: [(&str, &str); 2] = [("SLURM_PROCID", "SLURM_NTASKS"), ("RANK", "WORLD_SIZE")];
 
+/// The share of the games that this process plays.
 #[derive(Args)]
 pub(crate) struct ShardArgs {
-    /// Play only the games whose place modulo N is I, from 0, into a store of this shard's own; `hearth merge` makes the
-    /// whole of all [default: SLURM_PROCID/SLURM_NTASKS, else RANK/WORLD_SIZE, else 0/1, which is all games]
-    #[arg(long, value_name = "I/N", help_heading = "Sharing")]
+    /// Play shard I of N (zero-based) into its own store; combine stores with `hearth merge`
+    /// [default: SLURM_PROCID/SLURM_NTASKS, else RANK/WORLD_SIZE, else 0/1 (all games)]
+    #[arg(long, value_name = "I/N", help_heading = "Sharding")]
     shard: Option<Shard>,
 }
 
 impl ShardArgs {
-    /// The flag's shard, else the launcher's; says which where there are several.
+    /// Returns the shard of the flag, else the launcher's. Prints it if there are several shards.
+    ///
+    /// # Errors
+    /// If the launcher's variables are not a shard.
     pub(crate) fn resolve(&self) -> anyhow::Result<Shard> {
         self.resolve_with(|name| std::env::var(name).ok())
     }
 
     fn resolve_with(&self, variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<Shard> {
         if let Some(shard) = self.shard {
-            return Ok(said(shard, "--shard"));
+            return Ok(announced(shard, "--shard"));
         }
         for (index, count) in LAUNCHERS {
             if let (Some(i), Some(n)) = (variable(index), variable(count)) {
-                let shard = format!("{i}/{n}").parse();
-                let wrong = |e| {
+                let shard = format!("{i}/{n}").parse().map_err(|error| {
                     ui::WrongUse(format!(
-                        "{index}, {count}: {e}\nhint: --shard 0/1 plays all games"
+                        "{index}, {count}: {error}\nhint: --shard 0/1 plays all games"
                     ))
-                };
-                return Ok(said(shard.map_err(wrong)?, &format!("{index}, {count}")));
+                })?;
+                return Ok(announced(shard, &format!("{index}, {count}")));
             }
         }
         Ok(Shard::WHOLE)
     }
 }
 
-fn said(shard: Shard, from: &str) -> Shard {
+/// Prints the shard and its origin if it is not the whole, and returns it.
+fn announced(shard: Shard, from: &str) -> Shard {
     if shard.is_part() {
         eprintln!("shard {shard} ({from})");
     }
@@ -55,35 +60,32 @@ mod tests {
         let args = ShardArgs {
             shard: flag.map(|text| text.parse().unwrap()),
         };
-        let variable = |name: &str| {
+        args.resolve_with(|name| {
             set.iter()
                 .find(|(other, _)| *other == name)
                 .map(|(_, value)| (*value).to_string())
-        };
-        args.resolve_with(variable)
-            .map(|shard| shard.to_string())
-            .map_err(|error| error.to_string())
+        })
+        .map(|shard| shard.to_string())
+        .map_err(|error| error.to_string())
     }
 
     #[test]
     fn the_flag_comes_before_slurm_and_slurm_before_rank() {
-        let (slurm, rank) = (
-            [("SLURM_PROCID", "1"), ("SLURM_NTASKS", "3")],
-            [("RANK", "2"), ("WORLD_SIZE", "4")],
-        );
+        let slurm = [("SLURM_PROCID", "1"), ("SLURM_NTASKS", "3")];
+        let rank = [("RANK", "2"), ("WORLD_SIZE", "4")];
         let both = [slurm, rank].concat();
         assert_eq!(resolved(Some("0/2"), &both), Ok("0/2".into()));
         assert_eq!(
             resolved(Some("0/1"), &both),
             Ok("0/1".into()),
-            "as if there were no launcher"
+            "the launcher is ignored if the flag is set"
         );
         assert_eq!(resolved(None, &both), Ok("1/3".into()));
         assert_eq!(resolved(None, &rank), Ok("2/4".into()));
         assert_eq!(
             resolved(None, &slurm[..1]),
             Ok("0/1".into()),
-            "half a pair says nothing"
+            "one variable of a pair is not enough"
         );
         assert_eq!(
             resolved(None, &[("RANK", "0"), ("WORLD_SIZE", "1")]),

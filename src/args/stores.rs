@@ -1,4 +1,4 @@
-//! Which stores a command reads: files, and folders that `loop`, `quickstart` and `eval` have filled.
+//! Which stores a command reads: files, and the folders of `loop`, `quickstart` and `eval`.
 
 use crate::ui;
 use scenarios::store::Store;
@@ -9,34 +9,40 @@ use trainer::pipeline::recipe::GamesRecipe;
 use trainer::pipeline::shard::whole_of;
 use trainer::pipeline::stages::is_shown;
 
-/// A store to read, and the folder that was named where it was found in one.
-pub(crate) struct Source {
+/// A store to read.
+pub(crate) struct StoreSource {
     pub(crate) store: PathBuf,
+    /// The folder that the user named, if the store was found in one.
     pub(crate) folder: Option<PathBuf>,
 }
 
-/// The files among `paths`, and the stores of the folders: `demonstrations.jsonl`, `guided-*.jsonl`, `episodes-*.jsonl`, and
-/// by iteration `N/rollouts.jsonl` and `N/eval/*.jsonl`.
-pub(crate) fn find(paths: &[PathBuf]) -> anyhow::Result<Vec<Source>> {
+/// Returns the files among `paths`, and the stores of the folders: `demonstrations.jsonl`,
+/// `dagger-*.jsonl` (`guided-*.jsonl` in old runs), `episodes-*.jsonl`, and per iteration
+/// `N/rollouts.jsonl` and `N/eval/*.jsonl`.
+///
+/// # Errors
+/// If a folder contains no store.
+pub(crate) fn find(paths: &[PathBuf]) -> anyhow::Result<Vec<StoreSource>> {
     let mut sources = Vec::new();
     for path in paths {
         if !path.is_dir() {
-            sources.push(Source {
+            sources.push(StoreSource {
                 store: path.clone(),
                 folder: None,
             });
             continue;
         }
-        let found = of_folder(path)?;
+        let found = stores_in(path)?;
         if found.is_empty() {
-            let hint = "a run folder holds demonstrations.jsonl, N/rollouts.jsonl, N/eval/*.jsonl or episodes-*.jsonl";
             return Err(ui::WrongUse(format!(
-                "{}: no store in this folder\nhint: {hint}",
+                "{}: no store in this folder\n\
+                 hint: a run folder contains demonstrations.jsonl, N/rollouts.jsonl, N/eval/*.jsonl or \
+                 episodes-*.jsonl",
                 path.display()
             ))
             .into());
         }
-        sources.extend(found.into_iter().map(|store| Source {
+        sources.extend(found.into_iter().map(|store| StoreSource {
             store,
             folder: Some(path.clone()),
         }));
@@ -44,51 +50,60 @@ pub(crate) fn find(paths: &[PathBuf]) -> anyhow::Result<Vec<Source>> {
     Ok(sources)
 }
 
-fn of_folder(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let is_store = |path: &PathBuf| {
-        path.extension().is_some_and(|of| of == "jsonl") && whole_of(path).is_none()
-    };
-    let is_played = |path: &PathBuf| {
-        let name = path.file_stem().unwrap_or_default().to_string_lossy();
-        is_shown(&name) || name.starts_with("episodes-")
-    };
-    let mut found: Vec<PathBuf> = entries(folder)?
-        .into_iter()
-        .filter(|path| is_store(path) && is_played(path))
-        .collect();
-    let iteration = |path: &PathBuf| path.file_name()?.to_str()?.parse::<usize>().ok();
-    let mut iterations: Vec<(usize, PathBuf)> = entries(folder)?
-        .into_iter()
-        .filter_map(|path| Some((iteration(&path)?, path)))
-        .collect();
+fn stores_in(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut iterations: Vec<(usize, PathBuf)> = Vec::new();
+    for path in entries(folder)? {
+        let number = path
+            .file_name()
+            .and_then(|name| name.to_str()?.parse().ok());
+        if is_store(&path) && is_played(&path) {
+            found.push(path.clone());
+        }
+        iterations.extend(number.map(|number| (number, path)));
+    }
     iterations.sort();
     for (_, iteration) in iterations {
         let rollouts = iteration.join("rollouts.jsonl");
-        found.extend(rollouts.is_file().then_some(rollouts));
+        if rollouts.is_file() {
+            found.push(rollouts);
+        }
         let eval = iteration.join("eval");
         if eval.is_dir() {
-            found.extend(entries(&eval)?.into_iter().filter(is_store));
+            found.extend(entries(&eval)?.into_iter().filter(|path| is_store(path)));
         }
     }
     Ok(found)
 }
 
-/// What a folder holds, by name.
+/// Returns whether the path is a whole store, not one shard of it.
+fn is_store(path: &Path) -> bool {
+    path.extension().is_some_and(|of| of == "jsonl") && whole_of(path).is_none()
+}
+
+fn is_played(path: &Path) -> bool {
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    is_shown(&name) || name.starts_with("episodes-")
+}
+
+/// Returns the entries of a folder, sorted by name.
 fn entries(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let cannot = |e| ui::WrongUse(format!("cannot read {}: {e}", folder.display()));
-    let found = std::fs::read_dir(folder)
-        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
-    let mut entries: Vec<PathBuf> = found.map_err(cannot)?;
+    let mut entries: Vec<PathBuf> = std::fs::read_dir(folder)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
+        .map_err(|e| ui::WrongUse(format!("cannot read {}: {e}", folder.display())))?;
     entries.sort();
     Ok(entries)
 }
 
-/// The episodes of a store; tells of a torn last line.
+/// Reads the episodes of a store. Prints a message if the last line is incomplete.
+///
+/// # Errors
+/// If the store is not readable.
 pub(crate) fn read(store: &Path) -> anyhow::Result<Vec<Trajectory>> {
     let contents = Store::contents(store)?;
     if contents.torn > 0 {
         eprintln!(
-            "{}: {} bytes of a torn last line are left out",
+            "{}: {} bytes of an incomplete last line are left out",
             store.display(),
             contents.torn
         );
@@ -96,10 +111,13 @@ pub(crate) fn read(store: &Path) -> anyhow::Result<Vec<Trajectory>> {
     Ok(contents.trajectories)
 }
 
-/// The games of a run: its own, or those that its recipe names.
+/// Opens the games of a run: those in its folder, or those that its recipe names.
+///
+/// # Errors
+/// If neither exists.
 pub(crate) fn suite_of_run(folder: &Path) -> anyhow::Result<Suite> {
     #[derive(Deserialize)]
-    struct Games {
+    struct RecipeGames {
         games: GamesRecipe,
     }
     let own = folder.join("games");
@@ -108,12 +126,12 @@ pub(crate) fn suite_of_run(folder: &Path) -> anyhow::Result<Suite> {
     }
     let recipe = folder.join("recipe.toml");
     let text = std::fs::read_to_string(&recipe).ok();
-    match text.and_then(|text| toml::from_str::<Games>(&text).ok()) {
-        Some(Games {
+    match text.and_then(|text| toml::from_str::<RecipeGames>(&text).ok()) {
+        Some(RecipeGames {
             games: GamesRecipe::Folder { path },
         }) => Ok(Suite::open(path)?),
         _ => Err(ui::WrongUse(format!(
-            "{}: nothing here says which games were played\nhint: --suite",
+            "{}: nothing here names the games that were played\nhint: --suite",
             folder.display()
         ))
         .into()),

@@ -1,4 +1,4 @@
-//! One module for each group of commands, and in it one file for each command.
+//! The commands: one module per group of `hearth --help`, and one file per command.
 
 pub(crate) mod data;
 pub(crate) mod measure;

@@ -84,7 +84,7 @@ pub(crate) fn page(data: &RunData, figures: &[Figure]) -> anyhow::Result<String>
         learning => embedded(figures, FigureSection::Learning),
         episodes => kept,
         left_out => all - kept,
-        code => crate::commands::train::pipeline::CODE,
+        code => crate::code::CODE,
         style => Value::from_safe_string(STYLE.into()),
         script => Value::from_safe_string(SCRIPT.into()),
         script_hash => Base64Display::new(&Sha256::digest(SCRIPT), &STANDARD).to_string(),

@@ -1,9 +1,9 @@
-//! What can go wrong while learning and measuring.
+//! The errors of training and measurement.
 
 use crate::learn::batch::BatchError;
 use std::path::{Path, PathBuf};
 
-/// Why a run stopped.
+/// Why training, evaluation or a pipeline stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainerError {
     /// A file could not be read or written.
@@ -15,7 +15,7 @@ pub enum TrainerError {
         #[source]
         source: std::io::Error,
     },
-    /// A recipe, table or checkpoint does not say what it should.
+    /// The content of a recipe, table or checkpoint is invalid.
     #[error("{}: {reason}", path.display())]
     Content {
         /// The file.
@@ -23,54 +23,54 @@ pub enum TrainerError {
         /// Place and cause.
         reason: String,
     },
-    /// The data cannot teach what was asked for.
+    /// The algorithm cannot learn from the data.
     #[error("nothing to learn from: {0}")]
     Data(String),
-    /// Who plays cannot play by this protocol.
+    /// The policy cannot play by this protocol.
     #[error("{0}")]
     Protocol(String),
-    /// An update gave a number that is none, or a policy far from its reference.
+    /// An update gave a number that is not finite, or the policy is too far from its reference.
     #[error(
-        "update {update}: {what} is {value}; the episodes of its batch stand in {}\nhint: a smaller learning rate, or a look at the last rows of metrics.csv", batch.display()
+        "update {update}: {what} is {value}; the episodes of its batch are in {}\nhint: use a smaller learning rate, and read the last rows of metrics.csv", batch.display()
     )]
     Diverged {
-        /// The update.
+        /// The update, from 0.
         update: usize,
-        /// Which number.
+        /// Name of the number.
         what: String,
-        /// What it was.
+        /// Its value.
         value: f64,
-        /// A store of the trajectories that it read.
+        /// A store of the trajectories of the update.
         batch: PathBuf,
     },
-    /// Another process works in this folder.
+    /// Another process uses this folder.
     #[error("{} is in use by {holder}\nhint: wait for it, or choose another --out; `--status` shows how far it is", folder.display())]
     Busy {
-        /// The run's folder.
+        /// The folder of the run.
         folder: PathBuf,
-        /// Which process, where it tells.
+        /// The process, if it is known.
         holder: String,
     },
-    /// Shards have not played all that they have to.
+    /// Shards have not played all of their episodes.
     #[error("{} cannot be merged yet\n{}\nhint: the same command with the shard's --shard goes on with it", store.display(), missing.join("\n"))]
     Incomplete {
-        /// The whole store.
+        /// The store of all shards.
         store: PathBuf,
-        /// What each shard lacks.
+        /// What is missing of each shard.
         missing: Vec<String>,
     },
-    /// This shard can do nothing more before another has done something.
+    /// This shard cannot continue before another one has done its part.
     #[error("{0}")]
     Awaiting(String),
-    /// Whoever played answers no more.
+    /// The policy no longer answers, for example because its server is gone.
     #[error(
-        "{0}\nhint: the episodes that were played stand in the store; the same command goes on with the others"
+        "{0}\nhint: the episodes that were played are in the store; the same command goes on with the others"
     )]
     Gone(String),
     /// See [`BatchError`].
     #[error(transparent)]
     Batch(#[from] BatchError),
-    /// The mind failed.
+    /// The model failed.
     #[error(transparent)]
     Agent(#[from] agent::AgentError),
     /// The trajectory store failed.
@@ -85,7 +85,7 @@ pub enum TrainerError {
 }
 
 impl TrainerError {
-    /// An [`TrainerError::File`] for `map_err`.
+    /// Returns a conversion to [`TrainerError::File`] for `map_err`.
     pub(crate) fn file(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         |source| Self::File {
             path: path.into(),
@@ -93,7 +93,7 @@ impl TrainerError {
         }
     }
 
-    /// A [`TrainerError::Content`] from any cause.
+    /// Returns a [`TrainerError::Content`] with any cause.
     pub(crate) fn content(path: &Path, reason: impl std::fmt::Display) -> Self {
         Self::Content {
             path: path.into(),

@@ -1,4 +1,4 @@
-//! What an agent learns from its own episodes, and how well it then plays.
+//! Training of a policy on recorded episodes, and measurement of how well it plays.
 
 pub mod error;
 pub mod formats;
@@ -9,3 +9,7 @@ pub mod pipeline;
 pub mod selftest;
 
 pub use error::TrainerError;
+
+#[cfg(test)]
+#[path = "../../agent/tests/corridor/mod.rs"]
+mod corridor;

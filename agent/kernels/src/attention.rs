@@ -1,58 +1,59 @@
-//! Attention of one row over what stands before it, for the engine on the CPU.
+//! Attention of new tokens over a KV cache, for play on the CPU.
 //!
-//! Keys lie sixteen tokens side by side, so that sixteen scores are made at once and no sum runs across a vector; the query
-//! heads that share a key head go together, so that a key or a value is read once for them. A score is one chain of fused
-//! multiply-adds over the head, a mixed value one over the tokens: where a sequence was cut changes no bit.
+//! Keys are stored in blocks of sixteen tokens, so that a vector holds sixteen scores and no sum runs
+//! across a vector. Query heads that share a key head are computed together, so that each key and
+//! value is read once for them. A score is one chain of fused multiply-adds over the numbers of a
+//! head, and a mixed value is one chain over the tokens. Therefore no bit changes if a sequence is
+//! cut at another place.
 
 use crate::elementwise;
-use crate::simd::{Lanes, WIDTH, Work, vector};
+use crate::gemm::{load_vectors, multiply_add};
+use crate::simd::{self, Simd, SimdJob, WIDTH, vector_at};
 
-/// Query heads that go together.
+/// Query heads that are computed together.
 const HEADS: usize = 4;
-/// Blocks of keys that go together where there are registers for their scores.
+/// Blocks of keys that are scored together if there are registers for their scores.
 const BLOCKS: usize = 4;
-/// Vectors of a head's values that go together.
+/// Vectors of a head's values that are mixed together.
 const CHUNKS: usize = 4;
 
-/// Widths of attention, in numbers.
+/// Widths of an attention, in numbers.
 #[derive(Debug, Clone, Copy)]
-pub struct Widths {
-    /// Of a head.
+pub struct HeadWidths {
+    /// Of one head.
     pub head: usize,
-    /// Of all query heads.
+    /// Of all query heads together.
     pub queries: usize,
-    /// Of all key heads, which is also that of all value heads.
+    /// Of all key heads together. All value heads together have the same width.
     pub kv: usize,
 }
 
-/// Keys and values of some tokens of one sequence.
+/// Keys and values of consecutive tokens of one sequence.
 #[derive(Debug, Clone, Copy)]
-pub struct Seen<'a> {
-    /// `[blocks, kv]`: sixteen tokens in each.
-    pub keys: &'a [[f32; WIDTH]],
-    /// `[tokens, kv]`.
+pub struct KvSegment<'a> {
+    /// The keys; may have more tokens than are visible.
+    pub keys: &'a KeyCache,
+    /// The values, `[tokens, kv]`.
     pub values: &'a [f32],
-    /// How many are seen; what the last block has beyond them is not.
+    /// Visible tokens.
     pub tokens: usize,
 }
 
-/// Keys of a sequence, `[blocks, kv]`, as they come.
+/// The keys of a sequence in one layer, in blocks `[blocks, kv]` of sixteen tokens.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Keys {
+pub struct KeyCache {
     blocks: Vec<[f32; WIDTH]>,
     tokens: usize,
 }
 
-impl Keys {
-    /// Appends one token's keys, `[kv]`; there is room for so many tokens at first.
-    pub fn push(&mut self, keys: impl ExactSizeIterator<Item = f32>, first: usize) {
-        let (block, lane) = (self.tokens / WIDTH * keys.len(), self.tokens % WIDTH);
+impl KeyCache {
+    /// Appends the keys of one token, `[kv]`. The first allocation has room for `capacity` tokens.
+    pub fn push(&mut self, keys: impl ExactSizeIterator<Item = f32>, capacity: usize) {
+        let block = self.tokens / WIDTH * keys.len();
+        let lane = self.tokens % WIDTH;
         if lane == 0 {
-            reserve(
-                &mut self.blocks,
-                keys.len(),
-                first.div_ceil(WIDTH) * keys.len(),
-            );
+            let capacity = capacity.div_ceil(WIDTH) * keys.len();
+            reserve(&mut self.blocks, keys.len(), capacity);
             self.blocks.resize(block + keys.len(), [0.0; WIDTH]);
         }
         for (out, key) in self.blocks[block..].iter_mut().zip(keys) {
@@ -61,7 +62,7 @@ impl Keys {
         self.tokens += 1;
     }
 
-    /// Appends the keys of a sequence that goes on here.
+    /// Appends the keys of the tokens that follow.
     pub fn append(&mut self, more: &Self) {
         let kv = more.blocks.len() / more.tokens.div_ceil(WIDTH).max(1);
         for token in 0..more.tokens {
@@ -71,37 +72,41 @@ impl Keys {
             self.push(keys, more.tokens);
         }
     }
+}
 
-    /// `[blocks, kv]`.
-    pub fn blocks(&self) -> &[[f32; WIDTH]] {
-        &self.blocks
+/// Reserves room for `more` items. The first allocation has room for `capacity` items. Later the
+/// room grows by a quarter, so that at most a fifth of a cache is unused.
+pub fn reserve<T>(items: &mut Vec<T>, more: usize, capacity: usize) {
+    let length = items.len() + more;
+    if length > items.capacity() {
+        let room = length.max(items.len() + items.len() / 4).max(capacity);
+        items.reserve_exact(room - items.len());
     }
 }
 
-/// Makes room for more; by a quarter at a time, so that at most a fifth of a cache lies idle.
-pub fn reserve<T>(numbers: &mut Vec<T>, more: usize, first: usize) {
-    let length = numbers.len() + more;
-    if length > numbers.capacity() {
-        let room = length.max(numbers.len() + numbers.len() / 4).max(first);
-        numbers.reserve_exact(room - numbers.len());
-    }
-}
-
-/// Some rows of an attention, as a job for the widest vectors.
-pub struct Attend<'a, R> {
-    pub widths: Widths,
+/// Attention of some rows, each a new token of a sequence: softmax(q · k / √head) · v.
+pub struct CachedAttention<'a, V> {
+    /// The widths of the heads.
+    pub widths: HeadWidths,
     /// `[rows, queries + keys + values]`, of which only the queries are read.
     pub qkv: &'a [f32],
-    /// What each row sees, and how many tokens of it.
-    pub seen: R,
+    /// Returns the segments of a row's sequence, and how many of their tokens the row sees.
+    pub visible: V,
     /// `[rows, queries]`; overwritten.
     pub mixed: &'a mut [f32],
 }
 
-impl<'a, R: Fn(usize) -> (&'a [Seen<'a>], usize)> Work for Attend<'a, R> {
+impl<'a, V: Fn(usize) -> (&'a [KvSegment<'a>], usize)> CachedAttention<'a, V> {
+    /// Computes the attention on this thread.
+    pub fn run(self) {
+        simd::dispatch(self);
+    }
+}
+
+impl<'a, V: Fn(usize) -> (&'a [KvSegment<'a>], usize)> SimdJob for CachedAttention<'a, V> {
     #[inline(always)]
-    fn with<L: Lanes>(self, lanes: L) {
-        let Widths { head, queries, kv } = self.widths;
+    fn run_with<S: Simd>(self, simd: S) {
+        let HeadWidths { head, queries, kv } = self.widths;
         let group = queries / kv;
         let mut scores = Vec::new();
         let rows = self
@@ -110,10 +115,10 @@ impl<'a, R: Fn(usize) -> (&'a [Seen<'a>], usize)> Work for Attend<'a, R> {
             .zip(self.mixed.chunks_exact_mut(queries))
             .enumerate();
         for (row, (qkv, mixed)) in rows {
-            let (seen, count) = (self.seen)(row);
+            let (segments, count) = (self.visible)(row);
             scores.resize(scores.len().max(HEADS * (count + WIDTH)), 0.0);
             for shared in 0..kv / head {
-                let place = Place {
+                let key_head = KeyHead {
                     head,
                     kv,
                     column: shared * head,
@@ -121,13 +126,19 @@ impl<'a, R: Fn(usize) -> (&'a [Seen<'a>], usize)> Work for Attend<'a, R> {
                 };
                 for first in (0..group).step_by(HEADS) {
                     let heads = HEADS.min(group - first);
-                    let (at, numbers) = ((shared * group + first) * head, heads * head);
-                    let (queries, mixed) = (&qkv[at..][..numbers], &mut mixed[at..][..numbers]);
+                    let at = (shared * group + first) * head;
+                    let work = HeadsWork {
+                        key_head,
+                        queries: &qkv[at..][..heads * head],
+                        segments,
+                        scores: &mut scores,
+                        mixed: &mut mixed[at..][..heads * head],
+                    };
                     match heads {
-                        4 => some_heads::<4, L>(lanes, place, queries, seen, &mut scores, mixed),
-                        3 => some_heads::<3, L>(lanes, place, queries, seen, &mut scores, mixed),
-                        2 => some_heads::<2, L>(lanes, place, queries, seen, &mut scores, mixed),
-                        _ => some_heads::<1, L>(lanes, place, queries, seen, &mut scores, mixed),
+                        4 => work.attend::<4, S>(simd),
+                        3 => work.attend::<3, S>(simd),
+                        2 => work.attend::<2, S>(simd),
+                        _ => work.attend::<1, S>(simd),
                     }
                 }
             }
@@ -135,227 +146,205 @@ impl<'a, R: Fn(usize) -> (&'a [Seen<'a>], usize)> Work for Attend<'a, R> {
     }
 }
 
-/// Where a key head lies.
+/// Position of a key head in the cache.
 #[derive(Clone, Copy)]
-struct Place {
+struct KeyHead {
     /// Numbers of a head.
     head: usize,
     /// Numbers of all key heads.
     kv: usize,
-    /// The head's first among them.
+    /// The head's first number among those of all key heads.
     column: usize,
-    /// Tokens seen.
+    /// Visible tokens.
     count: usize,
 }
 
-/// H query heads that share a key head; `scores` has room for each head's tokens and a vector.
-#[inline(always)]
-fn some_heads<const H: usize, L: Lanes>(
-    lanes: L,
-    place: Place,
-    queries: &[f32],
-    seen: &[Seen<'_>],
-    scores: &mut [f32],
-    mixed: &mut [f32],
-) {
-    let (Place { count, head, .. }, stride) = (place, place.count + WIDTH);
-    let scale = 1.0 / (head as f32).sqrt();
-    let mut start = 0;
-    for part in seen {
-        let blocks = part.tokens.min(count - start).div_ceil(WIDTH);
-        let together = if L::REGISTERS > HEADS * BLOCKS {
-            blocks / BLOCKS * BLOCKS
-        } else {
-            0
-        };
-        for block in (0..together).step_by(BLOCKS) {
-            score::<H, BLOCKS, L>(
-                lanes,
-                place,
-                queries,
-                part.keys,
-                block,
-                scale,
-                &mut scores[start..],
-            );
-        }
-        for block in together..blocks {
-            score::<H, 1, L>(
-                lanes,
-                place,
-                queries,
-                part.keys,
-                block,
-                scale,
-                &mut scores[start..],
-            );
-        }
-        start += part.tokens.min(count - start);
-    }
-    for scores in scores.chunks_exact_mut(stride).take(H) {
-        elementwise::softmax(&mut scores[..count]);
-    }
-    mixed.fill(0.0);
-    let mut start = 0;
-    for part in seen {
-        let tokens = part.tokens.min(count - start);
-        let whole = head / WIDTH;
-        let together = whole / CHUNKS * CHUNKS;
-        for chunk in (0..together).step_by(CHUNKS) {
-            mix::<H, CHUNKS, L>(
-                lanes,
-                place,
-                &scores[start..],
-                part.values,
-                tokens,
-                chunk * WIDTH,
-                mixed,
-            );
-        }
-        for chunk in together..whole {
-            mix::<H, 1, L>(
-                lanes,
-                place,
-                &scores[start..],
-                part.values,
-                tokens,
-                chunk * WIDTH,
-                mixed,
-            );
-        }
-        mix_rest::<H>(
-            place,
-            &scores[start..],
-            part.values,
-            tokens,
-            whole * WIDTH,
+/// Query heads that share a key head.
+struct HeadsWork<'a> {
+    key_head: KeyHead,
+    /// `[heads, head]`.
+    queries: &'a [f32],
+    segments: &'a [KvSegment<'a>],
+    /// Has room for `count + WIDTH` numbers of each head.
+    scores: &'a mut [f32],
+    /// `[heads, head]`.
+    mixed: &'a mut [f32],
+}
+
+impl HeadsWork<'_> {
+    #[inline(always)]
+    fn attend<const H: usize, S: Simd>(self, simd: S) {
+        let Self {
+            key_head,
+            queries,
+            segments,
+            scores,
             mixed,
-        );
-        start += tokens;
+        } = self;
+        let KeyHead {
+            count, head, kv, ..
+        } = key_head;
+        let mut start = 0;
+        for segment in segments {
+            let blocks = segment.tokens.min(count - start).div_ceil(WIDTH);
+            let together = if S::REGISTERS > HEADS * BLOCKS {
+                blocks / BLOCKS * BLOCKS
+            } else {
+                0
+            };
+            let keys = &segment.keys.blocks[..];
+            for block in (0..together).step_by(BLOCKS) {
+                let scores = &mut scores[start + block * WIDTH..];
+                key_head.score::<H, BLOCKS, S>(simd, queries, &keys[block * kv..], scores);
+            }
+            for block in together..blocks {
+                let scores = &mut scores[start + block * WIDTH..];
+                key_head.score::<H, 1, S>(simd, queries, &keys[block * kv..], scores);
+            }
+            start += segment.tokens.min(count - start);
+        }
+        for scores in scores.chunks_exact_mut(count + WIDTH).take(H) {
+            elementwise::softmax(&mut scores[..count]);
+        }
+        mixed.fill(0.0);
+        let mut start = 0;
+        for segment in segments {
+            let tokens = segment.tokens.min(count - start);
+            let weights = &scores[start..];
+            let values = &segment.values[..tokens * kv];
+            let whole = head / WIDTH;
+            let together = whole / CHUNKS * CHUNKS;
+            for chunk in (0..together).step_by(CHUNKS) {
+                key_head.mix::<H, CHUNKS, S>(simd, weights, values, chunk * WIDTH, mixed);
+            }
+            for chunk in together..whole {
+                key_head.mix::<H, 1, S>(simd, weights, values, chunk * WIDTH, mixed);
+            }
+            key_head.mix_rest::<H>(weights, values, whole * WIDTH, mixed);
+            start += tokens;
+        }
     }
 }
 
-/// Scores of B blocks of keys; a head's begin `count` and a vector after the one's before.
-#[inline(always)]
-#[allow(
-    clippy::needless_range_loop,
-    reason = "every index is of several arrays"
-)]
-fn score<const H: usize, const B: usize, L: Lanes>(
-    lanes: L,
-    Place {
-        head,
-        kv,
-        column,
-        count,
-    }: Place,
-    queries: &[f32],
-    keys: &[[f32; WIDTH]],
-    block: usize,
-    scale: f32,
-    scores: &mut [f32],
-) {
-    let zero = lanes.splat(0.0);
-    let mut held = [[zero; B]; H];
-    let mut query = [&queries[..0]; H];
-    for h in 0..H {
-        query[h] = &queries[h * head..][..head];
-    }
-    let mut key = [&keys[..0]; B];
-    for b in 0..B {
-        key[b] = &keys[(block + b) * kv + column..][..head];
-    }
-    for d in 0..head {
-        let mut numbers = [zero; B];
-        for b in 0..B {
-            numbers[b] = lanes.f32(&key[b][d]);
-        }
+impl KeyHead {
+    /// Scores of B blocks of keys. The scores of a head begin `count + WIDTH` numbers after those of
+    /// the previous one.
+    #[inline(always)]
+    #[allow(
+        clippy::needless_range_loop,
+        reason = "every index is of several arrays"
+    )]
+    fn score<const H: usize, const B: usize, S: Simd>(
+        self,
+        simd: S,
+        queries: &[f32],
+        keys: &[[f32; WIDTH]],
+        scores: &mut [f32],
+    ) {
+        let Self {
+            head,
+            kv,
+            column,
+            count,
+        } = self;
+        let zero = simd.splat(0.0);
+        let mut sums = [[zero; B]; H];
+        let mut query = [&queries[..0]; H];
         for h in 0..H {
-            let query = lanes.splat(query[h][d]);
+            query[h] = &queries[h * head..][..head];
+        }
+        let mut key = [&keys[..0]; B];
+        for b in 0..B {
+            key[b] = &keys[b * kv + column..][..head];
+        }
+        for d in 0..head {
+            let mut left = [0.0; H];
+            for h in 0..H {
+                left[h] = query[h][d];
+            }
+            let mut right = [zero; B];
             for b in 0..B {
-                held[h][b] = lanes.mul_add(query, numbers[b], held[h][b]);
+                right[b] = simd.load(&key[b][d]);
+            }
+            multiply_add::<H, B, S>(simd, &left, &right, &mut sums);
+        }
+        let scale = simd.splat(1.0 / (head as f32).sqrt());
+        for h in 0..H {
+            for b in 0..B {
+                let at = h * (count + WIDTH) + b * WIDTH;
+                scores[at..][..WIDTH].copy_from_slice(&simd.to_array(simd.mul(sums[h][b], scale)));
             }
         }
     }
-    let scale = lanes.splat(scale);
-    for h in 0..H {
-        for b in 0..B {
-            let at = h * (count + WIDTH) + (block + b) * WIDTH;
-            scores[at..][..WIDTH].copy_from_slice(&lanes.array(lanes.mul(held[h][b], scale)));
-        }
-    }
-}
 
-/// `mixed += Σ weight · value` over tokens, in C vectors of each head from one of its numbers on.
-#[inline(always)]
-#[allow(
-    clippy::needless_range_loop,
-    reason = "every index is of several arrays"
-)]
-fn mix<const H: usize, const C: usize, L: Lanes>(
-    lanes: L,
-    Place {
-        head,
-        kv,
-        column,
-        count,
-    }: Place,
-    weights: &[f32],
-    values: &[f32],
-    tokens: usize,
-    from: usize,
-    mixed: &mut [f32],
-) {
-    let zero = lanes.splat(0.0);
-    let mut held = [[zero; C]; H];
-    for h in 0..H {
-        for c in 0..C {
-            held[h][c] = lanes.f32(vector(mixed, h * head + from + c * WIDTH));
+    /// `mixed += Σ weight · value` over the tokens of `values` `[tokens, kv]`, in C vectors of each
+    /// head that begin with its number `from`.
+    #[inline(always)]
+    #[allow(
+        clippy::needless_range_loop,
+        reason = "every index is of several arrays"
+    )]
+    fn mix<const H: usize, const C: usize, S: Simd>(
+        self,
+        simd: S,
+        weights: &[f32],
+        values: &[f32],
+        from: usize,
+        mixed: &mut [f32],
+    ) {
+        let Self {
+            head,
+            kv,
+            column,
+            count,
+        } = self;
+        let mut sums = [[simd.splat(0.0); C]; H];
+        for h in 0..H {
+            for c in 0..C {
+                sums[h][c] = simd.load(vector_at(mixed, h * head + from + c * WIDTH));
+            }
         }
-    }
-    let mut weight = [&weights[..0]; H];
-    for h in 0..H {
-        weight[h] = &weights[h * (count + WIDTH)..][..tokens];
-    }
-    for (token, values) in values.chunks_exact(kv).take(tokens).enumerate() {
-        let mut numbers = [zero; C];
-        for c in 0..C {
-            numbers[c] = lanes.f32(vector(values, column + from + c * WIDTH));
+        let mut weight = [&weights[..0]; H];
+        for h in 0..H {
+            weight[h] = &weights[h * (count + WIDTH)..][..values.len() / kv];
+        }
+        for (token, values) in values.chunks_exact(kv).enumerate() {
+            let mut left = [0.0; H];
+            for h in 0..H {
+                left[h] = weight[h][token];
+            }
+            let right = load_vectors::<C, S>(simd, &values[column + from..]);
+            multiply_add::<H, C, S>(simd, &left, &right, &mut sums);
         }
         for h in 0..H {
-            let weight = lanes.splat(weight[h][token]);
             for c in 0..C {
-                held[h][c] = lanes.mul_add(weight, numbers[c], held[h][c]);
+                mixed[h * head + from + c * WIDTH..][..WIDTH]
+                    .copy_from_slice(&simd.to_array(sums[h][c]));
             }
         }
     }
-    for h in 0..H {
-        for c in 0..C {
-            mixed[h * head + from + c * WIDTH..][..WIDTH].copy_from_slice(&lanes.array(held[h][c]));
-        }
-    }
-}
 
-/// [`mix`] of the numbers that fill no vector.
-#[inline(always)]
-fn mix_rest<const H: usize>(
-    Place {
-        head,
-        kv,
-        column,
-        count,
-    }: Place,
-    weights: &[f32],
-    values: &[f32],
-    tokens: usize,
-    from: usize,
-    mixed: &mut [f32],
-) {
-    for h in 0..H {
-        for d in from..head {
-            let out = &mut mixed[h * head + d];
-            for (token, values) in values.chunks_exact(kv).take(tokens).enumerate() {
-                *out = weights[h * (count + WIDTH) + token].mul_add(values[column + d], *out);
+    /// [`KeyHead::mix`] of the numbers from `from` on, which do not fill a vector.
+    #[inline(always)]
+    fn mix_rest<const H: usize>(
+        self,
+        weights: &[f32],
+        values: &[f32],
+        from: usize,
+        mixed: &mut [f32],
+    ) {
+        let Self {
+            head,
+            kv,
+            column,
+            count,
+        } = self;
+        for h in 0..H {
+            for d in from..head {
+                let out = &mut mixed[h * head + d];
+                for (token, values) in values.chunks_exact(kv).enumerate() {
+                    *out = weights[h * (count + WIDTH) + token].mul_add(values[column + d], *out);
+                }
             }
         }
     }
@@ -364,7 +353,7 @@ fn mix_rest<const H: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simd::{self, Portable};
+    use crate::simd::Portable;
 
     fn numbers(n: usize, seed: usize) -> Vec<f32> {
         (0..n)
@@ -373,14 +362,14 @@ mod tests {
     }
 
     /// softmax(q · k / √d) · v in f64.
-    fn written_out(
-        widths: Widths,
+    fn formula(
+        widths: HeadWidths,
         queries: &[f32],
         keys: &[f32],
         values: &[f32],
         count: usize,
     ) -> Vec<f64> {
-        let Widths { head, kv, .. } = widths;
+        let HeadWidths { head, kv, .. } = widths;
         let group = widths.queries / kv;
         let mut mixed = Vec::new();
         for (index, query) in queries.chunks_exact(head).enumerate() {
@@ -410,9 +399,9 @@ mod tests {
         mixed
     }
 
-    /// The row with all keys in one part or in several.
+    /// The row with all keys in one segment or in several.
     fn attend(
-        widths: Widths,
+        widths: HeadWidths,
         qkv: &[f32],
         keys: &[f32],
         values: &[f32],
@@ -420,65 +409,62 @@ mod tests {
         count: usize,
     ) -> Vec<f32> {
         let kv = widths.kv;
-        let parts: Vec<(Keys, &[f32], usize)> = (cuts.windows(2))
+        let parts: Vec<(KeyCache, &[f32], usize)> = (cuts.windows(2))
             .map(|cut| {
-                let mut part = Keys::default();
+                let mut part = KeyCache::default();
                 keys[cut[0] * kv..cut[1] * kv]
                     .chunks_exact(kv)
                     .for_each(|key| part.push(key.iter().copied(), 1));
                 (part, &values[cut[0] * kv..cut[1] * kv], cut[1] - cut[0])
             })
             .collect();
-        let seen: Vec<Seen<'_>> = parts
+        let seen: Vec<KvSegment<'_>> = parts
             .iter()
-            .map(|(keys, values, tokens)| Seen {
-                keys: keys.blocks(),
+            .map(|(keys, values, tokens)| KvSegment {
+                keys,
                 values,
                 tokens: *tokens,
             })
             .collect();
-        let (mut mixed, mut arrays) = (
-            vec![f32::NAN; widths.queries],
-            vec![f32::NAN; widths.queries],
-        );
-        simd::widest(Attend {
+        let mut mixed = vec![f32::NAN; widths.queries];
+        let mut arrays = vec![f32::NAN; widths.queries];
+        CachedAttention {
             widths,
             qkv,
-            seen: |_| (&seen[..], count),
+            visible: |_| (&seen[..], count),
             mixed: &mut mixed,
-        });
-        // As where there is no AVX-512.
-        Attend {
+        }
+        .run();
+        // As if the machine had no AVX-512.
+        CachedAttention {
             widths,
             qkv,
-            seen: |_| (&seen[..], count),
+            visible: |_| (&seen[..], count),
             mixed: &mut arrays,
         }
-        .with(Portable);
+        .run_with(Portable);
         assert_eq!(mixed, arrays);
         mixed
     }
 
-    /// Heads that fill vectors and heads that do not, groups of every size, blocks by one and by four, tokens that are
-    /// not seen, parts of any length.
+    /// Heads that fill vectors and heads that do not, groups of every size, one block and four, tokens
+    /// that are not visible, segments of any length.
     #[test]
-    fn attention_equals_the_written_out_one_however_it_is_cut() {
+    fn attention_equals_the_formula_wherever_the_cache_is_cut() {
         for (head, group, kv_heads) in [(64, 3, 2), (10, 1, 3), (16, 2, 1), (80, 7, 1), (128, 4, 2)]
         {
-            let widths = Widths {
+            let widths = HeadWidths {
                 head,
                 queries: head * group * kv_heads,
                 kv: head * kv_heads,
             };
             let tokens = 150;
             let qkv = numbers(widths.queries + 2 * widths.kv, 1);
-            let (keys, values) = (
-                numbers(tokens * widths.kv, 2),
-                numbers(tokens * widths.kv, 3),
-            );
+            let keys = numbers(tokens * widths.kv, 2);
+            let values = numbers(tokens * widths.kv, 3);
             for count in [1, 16, 17, 150] {
                 let whole = attend(widths, &qkv, &keys, &values, &[0, tokens], count);
-                let exact = written_out(widths, &qkv[..widths.queries], &keys, &values, count);
+                let exact = formula(widths, &qkv[..widths.queries], &keys, &values, count);
                 assert!(
                     whole
                         .iter()
@@ -502,10 +488,10 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_go_on_are_the_keys_of_the_whole() {
+    fn appended_keys_equal_the_keys_of_the_whole_sequence() {
         let numbers = numbers(40 * 6, 5);
         let push = |from: usize, to: usize| {
-            let mut keys = Keys::default();
+            let mut keys = KeyCache::default();
             numbers[from * 6..to * 6]
                 .chunks_exact(6)
                 .for_each(|key| keys.push(key.iter().copied(), 3));

@@ -1,36 +1,60 @@
-//! The small loops that playing needs beside the products of [`crate::matrix`], written so that the compiler turns them
-//! into the widest vectors of the machine it runs on (dispatch at run time by `pulp`, no unsafe code here). Each works
-//! on one row, so a row's result does not depend on which other rows share its batch.
+//! Loops over rows that a decoder needs besides matrix products.
+//!
+//! The compiler vectorises them for the widest vectors of the machine; [`dispatch`] selects them at
+//! run time through `pulp`. Each loop works on one row, so a row's result does not depend on which
+//! other rows share its batch.
 
-/// Runs a job compiled for the widest vectors of this machine. The job's `call`, and all it calls, must be
-/// `#[inline(always)]`, or the compiler leaves it in the narrow form.
-pub fn widest<J: pulp::NullaryFnOnce>(job: J) -> J::Output {
+/// Runs a job that is compiled for the widest vectors of this machine.
+///
+/// The job's `call` and every function that it calls must be `#[inline(always)]`. If one is not, the
+/// compiler compiles it for the baseline instruction set.
+pub fn dispatch<J: pulp::NullaryFnOnce>(job: J) -> J::Output {
     pulp::Arch::new().dispatch(job)
 }
 
-/// Lanes of a dot product's partial sums.
-const LANES: usize = 16;
+/// y = x / √(mean(x²) + ε) · weight, row by row (RMSNorm, Zhang & Sennrich, arXiv 1910.07467).
+///
+/// # Shapes
+/// `x` and `y` `[rows, width]`, `weight` `[width]`.
+pub fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, y: &mut [f32]) {
+    dispatch(RmsNormJob {
+        x,
+        weight,
+        epsilon,
+        y,
+    });
+}
 
-/// Σ a·b.
-#[inline(always)]
-pub fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let length = a.len().min(b.len());
-    let mut sums = [0.0f32; LANES];
-    let mut start = 0;
-    while start + LANES <= length {
-        let x: &[f32; LANES] = a[start..][..LANES].try_into().expect("a block's length");
-        let y: &[f32; LANES] = b[start..][..LANES].try_into().expect("a block's length");
-        for lane in 0..LANES {
-            sums[lane] = x[lane].mul_add(y[lane], sums[lane]);
-        }
-        start += LANES;
-    }
-    let mut total = sum(sums);
-    while start < length {
-        total = a[start].mul_add(b[start], total);
-        start += 1;
-    }
-    total
+/// out = silu(gate) · up, row by row.
+///
+/// # Shapes
+/// `gate_up` `[rows, 2 · width]`, the gate before the up projection; `out` `[rows, width]`.
+pub fn swiglu(gate_up: &[f32], out: &mut [f32], width: usize) {
+    dispatch(SwigluJob {
+        gate_up,
+        out,
+        width,
+    });
+}
+
+/// Replaces logits by ln softmax(scale · logits), nats, row by row.
+///
+/// # Shapes
+/// `rows` `[rows, width]`.
+pub fn log_softmax(rows: &mut [f32], width: usize, scale: f32) {
+    dispatch(LogSoftmaxJob { rows, width, scale });
+}
+
+/// Replaces `out` by exp((logprobs − highest) / temperature).
+///
+/// # Shapes
+/// `logprobs` and `out` `[vocab]`.
+pub fn tempered(logprobs: &[f32], temperature: f32, out: &mut Vec<f32>) {
+    dispatch(TemperedJob {
+        logprobs,
+        temperature,
+        out,
+    });
 }
 
 /// y += x.
@@ -49,7 +73,7 @@ pub fn scale(x: &mut [f32], factor: f32) {
     }
 }
 
-/// Adds a bias to every row; an empty one is none.
+/// Adds a bias to every row. If `bias` is empty, nothing is added.
 #[inline(always)]
 pub fn add_to_rows(x: &mut [f32], bias: &[f32]) {
     if !bias.is_empty() {
@@ -58,36 +82,134 @@ pub fn add_to_rows(x: &mut [f32], bias: &[f32]) {
     }
 }
 
-/// y = x / √(mean(x²) + ε) · weight, row by row (RMSNorm).
-#[inline(always)]
-pub fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, y: &mut [f32]) {
-    let width = weight.len();
-    for row in 0..x.len() / width {
-        let (input, output) = (&x[row * width..][..width], &mut y[row * width..][..width]);
-        let scale = 1.0 / (dot(input, input) / width as f32 + epsilon).sqrt();
-        for at in 0..width {
-            output[at] = input[at] * scale * weight[at];
+struct RmsNormJob<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    epsilon: f32,
+    y: &'a mut [f32],
+}
+
+impl pulp::NullaryFnOnce for RmsNormJob<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let weight = self.weight;
+        let width = weight.len();
+        for row in 0..self.x.len() / width {
+            let input = &self.x[row * width..][..width];
+            let output = &mut self.y[row * width..][..width];
+            let scale = 1.0 / (dot(input, input) / width as f32 + self.epsilon).sqrt();
+            for at in 0..width {
+                output[at] = input[at] * scale * weight[at];
+            }
         }
     }
 }
 
-/// out = silu(gate) · up, where each row of `gate_up` is a gate and an up side by side.
-#[inline(always)]
-pub fn swiglu(gate_up: &[f32], out: &mut [f32], width: usize) {
-    for (both, out) in gate_up
-        .chunks_exact(2 * width)
-        .zip(out.chunks_exact_mut(width))
-    {
-        let (gate, up) = both.split_at(width);
-        for at in 0..width {
-            out[at] = gate[at] / (1.0 + exp(-gate[at])) * up[at];
+struct SwigluJob<'a> {
+    gate_up: &'a [f32],
+    out: &'a mut [f32],
+    width: usize,
+}
+
+impl pulp::NullaryFnOnce for SwigluJob<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let rows = self
+            .gate_up
+            .chunks_exact(2 * self.width)
+            .zip(self.out.chunks_exact_mut(self.width));
+        for (gate_up, out) in rows {
+            let (gate, up) = gate_up.split_at(self.width);
+            gated(gate, up, out);
         }
     }
 }
 
-/// Turns scores into weights that sum to one, in place.
+/// out = silu(gate) · up.
 #[inline(always)]
-pub fn softmax(scores: &mut [f32]) {
+pub(crate) fn gated(gate: &[f32], up: &[f32], out: &mut [f32]) {
+    let width = out.len();
+    let gate = &gate[..width];
+    let up = &up[..width];
+    for at in 0..width {
+        out[at] = gate[at] / (1.0 + exp(-gate[at])) * up[at];
+    }
+}
+
+struct LogSoftmaxJob<'a> {
+    rows: &'a mut [f32],
+    width: usize,
+    scale: f32,
+}
+
+impl pulp::NullaryFnOnce for LogSoftmaxJob<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        for row in self.rows.chunks_exact_mut(self.width) {
+            scale(row, self.scale);
+            let normalizer = log_sum_exp(row);
+            for logit in row.iter_mut() {
+                *logit -= normalizer;
+            }
+        }
+    }
+}
+
+struct TemperedJob<'a> {
+    logprobs: &'a [f32],
+    temperature: f32,
+    out: &'a mut Vec<f32>,
+}
+
+impl pulp::NullaryFnOnce for TemperedJob<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let highest = highest(self.logprobs);
+        let inverse = 1.0 / self.temperature;
+        self.out.clear();
+        self.out.resize(self.logprobs.len(), 0.0);
+        for (out, logprob) in self.out.iter_mut().zip(self.logprobs) {
+            *out = exp((logprob - highest) * inverse);
+        }
+    }
+}
+
+/// Partial sums of a reduction.
+const LANES: usize = 16;
+
+/// Σ a·b.
+#[inline(always)]
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let length = a.len().min(b.len());
+    let mut sums = [0.0f32; LANES];
+    let mut start = 0;
+    while start + LANES <= length {
+        let x: &[f32; LANES] = a[start..][..LANES].try_into().expect("LANES numbers");
+        let y: &[f32; LANES] = b[start..][..LANES].try_into().expect("LANES numbers");
+        for lane in 0..LANES {
+            sums[lane] = x[lane].mul_add(y[lane], sums[lane]);
+        }
+        start += LANES;
+    }
+    let mut total = sum(sums);
+    while start < length {
+        total = a[start].mul_add(b[start], total);
+        start += 1;
+    }
+    total
+}
+
+/// Replaces scores by their softmax.
+#[inline(always)]
+pub(crate) fn softmax(scores: &mut [f32]) {
     let highest = highest(scores);
     let (blocks, rest) = scores.as_chunks_mut::<LANES>();
     let mut sums = [0.0f32; LANES];
@@ -108,27 +230,28 @@ pub fn softmax(scores: &mut [f32]) {
     }
 }
 
-/// The greatest of some numbers.
+/// The greatest number.
 #[inline(always)]
-pub fn highest(numbers: &[f32]) -> f32 {
+pub(crate) fn highest(numbers: &[f32]) -> f32 {
     let (blocks, rest) = numbers.as_chunks::<LANES>();
     let mut most = [f32::NEG_INFINITY; LANES];
     for block in blocks {
         for lane in 0..LANES {
-            most[lane] = if block[lane] > most[lane] {
-                block[lane]
-            } else {
-                most[lane]
-            };
+            most[lane] = greater(most[lane], &block[lane]);
         }
     }
-    let greater = |a: f32, b: &f32| if *b > a { *b } else { a };
     most.iter().chain(rest).fold(f32::NEG_INFINITY, greater)
+}
+
+/// The greater of two numbers; `a` if they are equal or one is NaN.
+#[inline(always)]
+fn greater(a: f32, b: &f32) -> f32 {
+    if *b > a { *b } else { a }
 }
 
 /// The sum of some numbers.
 #[inline(always)]
-pub fn total(numbers: &[f32]) -> f32 {
+pub(crate) fn total(numbers: &[f32]) -> f32 {
     let (blocks, rest) = numbers.as_chunks::<LANES>();
     let mut sums = [0.0f32; LANES];
     for block in blocks {
@@ -139,7 +262,7 @@ pub fn total(numbers: &[f32]) -> f32 {
     rest.iter().fold(sum(sums), |total, number| total + number)
 }
 
-/// The sum of a block, in a tree.
+/// The sum of a block, added as a binary tree.
 #[inline(always)]
 fn sum(mut sums: [f32; LANES]) -> f32 {
     let mut width = LANES / 2;
@@ -152,23 +275,19 @@ fn sum(mut sums: [f32; LANES]) -> f32 {
     sums[0]
 }
 
-/// Logits of one row to ln softmax(scale · logits), nats. The sum is in f32 over short stretches, in f64 over those.
+/// ln Σ exp(x).
 #[inline(always)]
-pub fn log_softmax(row: &mut [f32], scale: f32) {
-    self::scale(row, scale);
+pub(crate) fn log_sum_exp(row: &[f32]) -> f32 {
     let highest = highest(row);
-    let normalizer = highest + sum_of_exp(row, highest).ln() as f32;
-    for logit in row.iter_mut() {
-        *logit -= normalizer;
-    }
+    highest + sum_of_exp(row, highest).ln() as f32
 }
 
-/// Σ exp(x − highest).
+/// Σ exp(x − highest). The sum is in f32 within blocks of 1024 numbers and in f64 over the blocks.
 #[inline(always)]
-pub fn sum_of_exp(row: &[f32], highest: f32) -> f64 {
+fn sum_of_exp(row: &[f32], highest: f32) -> f64 {
     let mut total = 0.0;
-    for stretch in row.chunks(64 * LANES) {
-        let (blocks, rest) = stretch.as_chunks::<LANES>();
+    for block in row.chunks(64 * LANES) {
+        let (blocks, rest) = block.as_chunks::<LANES>();
         let mut sums = [0.0f32; LANES];
         for block in blocks {
             for lane in 0..LANES {
@@ -181,33 +300,14 @@ pub fn sum_of_exp(row: &[f32], highest: f32) -> f64 {
     total
 }
 
-/// `out` = exp((logprobs − highest) / temperature), all in one stretch of vectors.
-pub struct Tempered<'a> {
-    pub logprobs: &'a [f32],
-    pub temperature: f32,
-    pub out: &'a mut Vec<f32>,
-}
-
-impl pulp::NullaryFnOnce for Tempered<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn call(self) {
-        let highest = highest(self.logprobs);
-        let inverse = 1.0 / self.temperature;
-        self.out.clear();
-        self.out.resize(self.logprobs.len(), 0.0);
-        for (out, logprob) in self.out.iter_mut().zip(self.logprobs) {
-            *out = exp((logprob - highest) * inverse);
-        }
-    }
-}
-
-/// eˣ to within 2 ulp where it is a normal number, without a call, so that loops over it become vectors:
-/// x = n·ln 2 + r, 2ⁿ put together from its bits, eʳ by its Taylor polynomial (|r| ≤ ½ ln 2, so seven terms leave 1e-8).
-/// Adding 1.5·2²³ rounds to a whole number and leaves it in the low bits.
+/// eˣ to within 2 ulp if the result is a normal number. There is no function call, so that loops over
+/// it can be vectorised.
+///
+/// x = n·ln 2 + r. 2ⁿ is assembled from its bits, and eʳ is a Taylor polynomial; because
+/// |r| ≤ ½ ln 2, seven terms leave an error of 1e-8. If 1.5·2²³ is added to a number, the sum is
+/// rounded to an integer, which is in the low bits.
 #[inline(always)]
-pub fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     const HIGH: f32 = 0.693_359_4;
     const LOW: f32 = -2.121_944_4e-4;
     const ROUND: f32 = 12_582_912.0;
@@ -242,14 +342,14 @@ mod tests {
             .map(|logit| (f64::from(*logit) * 0.5).exp())
             .sum();
         let mut row = logits.clone();
-        log_softmax(&mut row, 0.5);
+        log_softmax(&mut row, logits.len(), 0.5);
         for (found, logit) in row.iter().zip(&logits) {
             assert!((f64::from(*found) - (f64::from(*logit) * 0.5 - total.ln())).abs() < 3e-6);
         }
     }
 
     #[test]
-    fn swiglu_takes_gate_and_up_side_by_side() {
+    fn swiglu_reads_the_gate_before_the_up_projection() {
         let mut out = [0.0; 2];
         swiglu(&[0.0, 1.0, 5.0, 2.0], &mut out, 2);
         assert_eq!(out[0], 0.0);

@@ -1,7 +1,23 @@
-//! The CPU kernels of the decoder.
+//! CPU kernels of the decoder: matrix products, attention, element-wise loops, and fused training
+//! operations with their gradients.
+//!
+//! | module | contains | used by |
+//! | --- | --- | --- |
+//! | [`matrix`] | packed weight matrices (f32, f16, bf16, 8 bits) and their product with rows | play |
+//! | [`attention`] | attention of new tokens over a KV cache | play |
+//! | [`elementwise`] | RMSNorm, SwiGLU, log-softmax and other loops over rows | play |
+//! | [`ops`] | the decoder's operations on burn tensors, fused if the device supports it | training |
+//! | [`fused`] | the fused operations themselves, f32 on the CPU | training, through [`ops`] |
+//!
+//! Everything computes in f32. A result never depends on the number of threads or on the width of
+//! the machine's vectors. In the kernels for play, a row's result also does not depend on which
+//! other rows share the call.
 
 pub mod attention;
 pub mod elementwise;
 pub mod fused;
+mod gemm;
 pub mod matrix;
-pub mod simd;
+pub mod ops;
+mod simd;
+mod weight_format;

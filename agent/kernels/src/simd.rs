@@ -1,70 +1,77 @@
-//! Sixteen numbers side by side, as the products of [`crate::matrix`] work on them: in one vector where the machine has
-//! AVX-512, and as arrays, which the compiler turns into the vectors there are, elsewhere. Both give the same bits.
+//! Vectors of sixteen f32.
+//!
+//! If the machine has AVX-512, a vector is one register. Otherwise it is an array, and the compiler
+//! uses the vectors that the machine has. Both give the same bits.
 
-/// Numbers side by side.
-pub const WIDTH: usize = 16;
+/// Numbers in a vector.
+pub(crate) const WIDTH: usize = 16;
 
-/// Work that is written once for all lanes. Its method, and all it calls, must be `#[inline(always)]`, or the compiler
-/// leaves it in the narrow form.
-pub trait Work {
-    fn with<L: Lanes>(self, lanes: L);
+/// A job that is written once for all implementations of [`Simd`].
+///
+/// The method and every function that it calls must be `#[inline(always)]`. If one is not, the
+/// compiler compiles it for the baseline instruction set.
+pub(crate) trait SimdJob {
+    fn run_with<S: Simd>(self, simd: S);
 }
 
-/// Does work in the widest vectors of this machine.
-pub fn widest(work: impl Work) {
-    struct Dispatched<W>(W);
+/// Runs a job with the widest vectors of this machine.
+pub(crate) fn dispatch(job: impl SimdJob) {
+    struct Dispatched<J>(J);
 
-    impl<W: Work> pulp::WithSimd for Dispatched<W> {
+    impl<J: SimdJob> pulp::WithSimd for Dispatched<J> {
         type Output = ();
 
         #[inline(always)]
         fn with_simd<S: pulp::Simd>(self, _: S) {
             #[cfg(target_arch = "x86_64")]
-            if let (true, Some(lanes)) = (S::F32_LANES == WIDTH, pulp::x86::V4::try_new()) {
-                return self.0.with(lanes);
+            if let (true, Some(simd)) = (S::F32_LANES == WIDTH, pulp::x86::V4::try_new()) {
+                return self.0.run_with(simd);
             }
-            self.0.with(Portable);
+            self.0.run_with(Portable);
         }
     }
 
-    pulp::Arch::new().dispatch(Dispatched(work));
+    pulp::Arch::new().dispatch(Dispatched(job));
 }
 
-/// Operations on sixteen numbers. Every method is for code that was dispatched to the vectors it names.
-pub trait Lanes: Copy {
+/// Operations on vectors of [`WIDTH`] numbers.
+///
+/// Call a method only from code that was dispatched to the instruction set of the implementation.
+pub(crate) trait Simd: Copy {
     /// Sixteen f32.
-    type Sixteen: Copy;
+    type Vector: Copy;
 
-    /// Sixteens that the registers hold.
+    /// Vectors that fit into the registers.
     const REGISTERS: usize;
-    /// Panels that go together with [`most_rows`] rows.
-    const TOGETHER: usize;
+    /// Panels of weights in a tile of [`max_tile_rows`] rows.
+    const TILE_PANELS: usize;
 
-    fn f32(self, numbers: &[f32; WIDTH]) -> Self::Sixteen;
-    /// Finite f16 by their bits.
-    fn f16(self, bits: &[u16; WIDTH]) -> Self::Sixteen;
-    /// bf16 by their bits.
-    fn bf16(self, bits: &[u16; WIDTH]) -> Self::Sixteen;
-    fn i8(self, numbers: &[i8; WIDTH]) -> Self::Sixteen;
-    fn splat(self, number: f32) -> Self::Sixteen;
-    fn mul(self, a: Self::Sixteen, b: Self::Sixteen) -> Self::Sixteen;
+    fn load(self, numbers: &[f32; WIDTH]) -> Self::Vector;
+    /// Converts finite f16, given by their bits.
+    fn load_f16(self, bits: &[u16; WIDTH]) -> Self::Vector;
+    /// Converts bf16, given by their bits.
+    fn load_bf16(self, bits: &[u16; WIDTH]) -> Self::Vector;
+    fn load_i8(self, numbers: &[i8; WIDTH]) -> Self::Vector;
+    fn splat(self, number: f32) -> Self::Vector;
+    fn mul(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// a · b + c, rounded once.
-    fn mul_add(self, a: Self::Sixteen, b: Self::Sixteen, c: Self::Sixteen) -> Self::Sixteen;
-    fn array(self, numbers: Self::Sixteen) -> [f32; WIDTH];
-    /// Asks for what will be read soon.
-    fn fetch<T>(self, soon: &T);
+    fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    fn to_array(self, numbers: Self::Vector) -> [f32; WIDTH];
+    /// Hints to the cache that `soon` will be read soon.
+    fn prefetch<T>(self, soon: &T);
 }
 
-/// Sixteen numbers of many.
+/// The [`WIDTH`] numbers that begin at `from`.
 #[inline(always)]
-pub fn vector(numbers: &[f32], from: usize) -> &[f32; WIDTH] {
+pub(crate) fn vector_at(numbers: &[f32], from: usize) -> &[f32; WIDTH] {
     numbers[from..][..WIDTH]
         .try_into()
-        .expect("a vector's length")
+        .expect("the slice has the length of a vector")
 }
 
-/// Rows whose sums fit into the registers together, with [`Lanes::TOGETHER`] panels.
-pub fn most_rows() -> usize {
+/// Most rows of a tile whose sums fit into the registers if the tile has [`Simd::TILE_PANELS`]
+/// panels.
+pub(crate) fn max_tile_rows() -> usize {
     #[cfg(target_arch = "x86_64")]
     if pulp::x86::V4::try_new().is_some() {
         return 8;
@@ -72,33 +79,33 @@ pub fn most_rows() -> usize {
     4
 }
 
-/// Arrays.
+/// Vectors as arrays, for machines without AVX-512.
 #[derive(Clone, Copy)]
-pub struct Portable;
+pub(crate) struct Portable;
 
-impl Lanes for Portable {
-    type Sixteen = [f32; WIDTH];
+impl Simd for Portable {
+    type Vector = [f32; WIDTH];
 
     const REGISTERS: usize = 8;
-    const TOGETHER: usize = 1;
+    const TILE_PANELS: usize = 1;
 
     #[inline(always)]
-    fn f32(self, numbers: &[f32; WIDTH]) -> [f32; WIDTH] {
+    fn load(self, numbers: &[f32; WIDTH]) -> [f32; WIDTH] {
         *numbers
     }
 
     #[inline(always)]
-    fn f16(self, bits: &[u16; WIDTH]) -> [f32; WIDTH] {
+    fn load_f16(self, bits: &[u16; WIDTH]) -> [f32; WIDTH] {
         each(|lane| f16_bits(bits[lane]))
     }
 
     #[inline(always)]
-    fn bf16(self, bits: &[u16; WIDTH]) -> [f32; WIDTH] {
+    fn load_bf16(self, bits: &[u16; WIDTH]) -> [f32; WIDTH] {
         each(|lane| f32::from_bits(u32::from(bits[lane]) << 16))
     }
 
     #[inline(always)]
-    fn i8(self, numbers: &[i8; WIDTH]) -> [f32; WIDTH] {
+    fn load_i8(self, numbers: &[i8; WIDTH]) -> [f32; WIDTH] {
         each(|lane| f32::from(numbers[lane]))
     }
 
@@ -118,15 +125,15 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
-    fn array(self, numbers: [f32; WIDTH]) -> [f32; WIDTH] {
+    fn to_array(self, numbers: [f32; WIDTH]) -> [f32; WIDTH] {
         numbers
     }
 
     #[inline(always)]
-    fn fetch<T>(self, _: &T) {}
+    fn prefetch<T>(self, _: &T) {}
 }
 
-/// A loop, which the compiler makes a vector of; `std::array::from_fn` it does not.
+/// An array by a loop. The compiler vectorises this loop, but not `std::array::from_fn`.
 #[inline(always)]
 fn each(number: impl Fn(usize) -> f32) -> [f32; WIDTH] {
     let mut lanes = [0.0; WIDTH];
@@ -136,8 +143,8 @@ fn each(number: impl Fn(usize) -> f32) -> [f32; WIDTH] {
     lanes
 }
 
-/// The number with these bits. Exact: the exponent's bias is put right by a multiplication, which also makes numbers
-/// below the normal ones whole.
+/// Converts the bits of a finite f16 exactly. A multiplication corrects the exponent's bias; it also
+/// normalises subnormal numbers.
 #[inline(always)]
 fn f16_bits(bits: u16) -> f32 {
     let magnitude =
@@ -147,40 +154,40 @@ fn f16_bits(bits: u16) -> f32 {
 
 /// AVX-512.
 #[cfg(target_arch = "x86_64")]
-mod wide {
-    use super::{Lanes, WIDTH};
+mod avx512 {
+    use super::{Simd, WIDTH};
     use pulp::cast;
     use pulp::x86::V4;
     use std::arch::x86_64::{__m512, _MM_HINT_T1, _mm_prefetch};
 
-    /// Bytes of a line of the cache.
+    /// Bytes of a cache line.
     const LINE: usize = 64;
 
-    impl Lanes for V4 {
-        type Sixteen = __m512;
+    impl Simd for V4 {
+        type Vector = __m512;
 
         const REGISTERS: usize = 32;
-        const TOGETHER: usize = 3;
+        const TILE_PANELS: usize = 3;
 
         #[inline(always)]
-        fn f32(self, numbers: &[f32; WIDTH]) -> __m512 {
+        fn load(self, numbers: &[f32; WIDTH]) -> __m512 {
             cast(*numbers)
         }
 
         #[inline(always)]
-        fn f16(self, bits: &[u16; WIDTH]) -> __m512 {
+        fn load_f16(self, bits: &[u16; WIDTH]) -> __m512 {
             self.avx512f._mm512_cvtph_ps(cast(*bits))
         }
 
         #[inline(always)]
-        fn bf16(self, bits: &[u16; WIDTH]) -> __m512 {
+        fn load_bf16(self, bits: &[u16; WIDTH]) -> __m512 {
             let wide = self.avx512f._mm512_cvtepu16_epi32(cast(*bits));
             self.avx512f
                 ._mm512_castsi512_ps(self.avx512f._mm512_slli_epi32::<16>(wide))
         }
 
         #[inline(always)]
-        fn i8(self, numbers: &[i8; WIDTH]) -> __m512 {
+        fn load_i8(self, numbers: &[i8; WIDTH]) -> __m512 {
             self.avx512f
                 ._mm512_cvtepi32_ps(self.avx512f._mm512_cvtepi8_epi32(cast(*numbers)))
         }
@@ -201,13 +208,16 @@ mod wide {
         }
 
         #[inline(always)]
-        fn array(self, numbers: __m512) -> [f32; WIDTH] {
+        fn to_array(self, numbers: __m512) -> [f32; WIDTH] {
             cast(numbers)
         }
 
         #[inline(always)]
-        #[allow(unsafe_code, reason = "a hint, which may name any address")]
-        fn fetch<T>(self, soon: &T) {
+        #[allow(
+            unsafe_code,
+            reason = "a prefetch is only a hint, which is safe for any address"
+        )]
+        fn prefetch<T>(self, soon: &T) {
             for line in 0..size_of::<T>().div_ceil(LINE) {
                 let line = std::ptr::from_ref(soon)
                     .cast::<i8>()

@@ -1,40 +1,40 @@
-//! Where learning and playing compute: on the CPU, or on an NVIDIA GPU where the feature `cuda` is built in.
+//! The device for training and play: the CPU, or an NVIDIA GPU if the feature `cuda` is built in.
 //!
-//! On the CPU, learning is on burn's flex backend and playing on kernels of our own ([`crate::inference`]); on a GPU both
-//! are on burn. A device is opened before anything else is done, so that what it lacks
-//! is said at once and in words.
+//! On the CPU, training uses burn's flex backend, and play uses the kernels of this workspace
+//! ([`crate::inference`]). On a GPU both use burn. A device is opened before any other work, so that
+//! a missing driver or library is reported at once.
 
 use crate::error::AgentError;
 use burn::tensor::Device;
 use std::fmt;
 use std::str::FromStr;
 
-/// Where learning and playing compute.
+/// The device for training and play.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// The processor.
+    /// The CPU.
     #[default]
     Cpu,
-    /// The NVIDIA GPU of that number.
+    /// The NVIDIA GPU with this number.
     Cuda(usize),
 }
 
-/// What computes when a model plays.
+/// The implementation of inference.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum Backend {
-    /// Kernels of our own, on the CPU.
+    /// The kernels of this workspace, on the CPU.
     #[default]
     Cpu,
-    /// burn, on a device: the one for a GPU.
+    /// burn, on a device. It is used for a GPU.
     Burn(Device),
 }
 
 impl DeviceChoice {
-    /// Opens the device for learning.
+    /// Opens the device for training.
     ///
     /// # Errors
-    /// [`AgentError::Device`] for a GPU where this build has no CUDA, or its driver, the device, the CUDA headers or
-    /// NVRTC are missing.
+    /// [`AgentError::Device`] for a GPU if this build has no CUDA, or if its driver, the device, the
+    /// CUDA headers or NVRTC are missing.
     pub fn burn(self) -> Result<Device, AgentError> {
         match self {
             Self::Cpu => Ok(Device::flex()),
@@ -45,15 +45,24 @@ impl DeviceChoice {
         }
     }
 
-    /// Opens the device for playing.
+    /// Opens the device for play.
     ///
     /// # Errors
     /// As [`DeviceChoice::burn`].
-    pub fn engine(self) -> Result<Backend, AgentError> {
+    pub fn backend(self) -> Result<Backend, AgentError> {
         match self {
             Self::Cpu => Ok(Backend::Cpu),
             Self::Cuda(_) => self.burn().map(Backend::Burn),
         }
+    }
+
+    /// The previous name of [`DeviceChoice::backend`].
+    ///
+    /// # Errors
+    /// As [`DeviceChoice::burn`].
+    #[doc(hidden)] // ALIAS
+    pub fn engine(self) -> Result<Backend, AgentError> {
+        self.backend()
     }
 }
 
@@ -69,7 +78,7 @@ impl fmt::Display for DeviceChoice {
 impl FromStr for DeviceChoice {
     type Err = String;
 
-    /// Reads `cpu`, `cuda`, which is the first GPU, or `cuda:N`.
+    /// Reads `cpu`, `cuda` (the first GPU) or `cuda:N`.
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
             None if text == "cpu" => Ok(Self::Cpu),
@@ -88,57 +97,59 @@ fn cuda(_: usize) -> Result<Device, String> {
     Err("this hearth is built without CUDA\nhint: cargo build --release --features cuda".into())
 }
 
-/// Asks for what kernels need in the order in which it is needed, since the CUDA libraries panic at what they miss, then
-/// has one kernel compiled and run.
+/// Checks what kernels need in the order in which it is needed, because the CUDA libraries panic if
+/// something is missing. Then it compiles and runs one kernel.
 #[cfg(feature = "cuda")]
 fn cuda(index: usize) -> Result<Device, String> {
     use burn::tensor::{DeviceType, Tensor};
     let found = Device::enumerate(DeviceType::Cuda).into_vec().len();
     if found == 0 {
-        return Err("no NVIDIA GPU is found\nhint: its driver (libcuda.so.1) must be installed and the GPU visible: \
-                    nvidia-smi lists it"
-            .into());
+        return Err(
+            "no NVIDIA GPU is found\nhint: install its driver (libcuda.so.1) and check that \
+                    nvidia-smi lists the GPU"
+                .into(),
+        );
     }
     if index >= found {
         return Err(format!(
-            "the last of {found} NVIDIA GPUs is cuda:{}",
+            "there are {found} NVIDIA GPUs, of which the last is cuda:{}",
             found - 1
         ));
     }
     let headers =
         cubecl::cuda::install::cuda_path().map(|toolkit| toolkit.join("include/cuda_runtime.h"));
     if !headers.as_ref().is_some_and(|headers| headers.exists()) {
-        let where_sought = headers.map_or_else(
+        let place = headers.map_or_else(
             || "/usr/local/cuda".into(),
             |headers| headers.display().to_string(),
         );
         return Err(format!(
-            "the CUDA headers are not there: {where_sought}\nhint: install the CUDA toolkit, or name it with CUDA_PATH"
+            "the CUDA headers are missing: {place}\nhint: install the CUDA toolkit, or set CUDA_PATH to \
+             its folder"
         ));
     }
     let device = Device::cuda(index);
-    let one_kernel = || {
+    let sum = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         Tensor::<1>::ones([8], &device)
             .exp()
             .sum()
             .try_into_scalar::<f32>()
-    };
-    let sum = std::panic::catch_unwind(std::panic::AssertUnwindSafe(one_kernel));
+    }));
     let reason = match sum {
         Ok(Ok(sum)) if (sum - 8.0 * std::f32::consts::E).abs() < 1e-2 => return Ok(device),
-        Ok(Ok(sum)) => format!("eight times e is {sum} on it"),
-        Ok(Err(error)) => format!("a kernel failed: {error:?}"),
+        Ok(Ok(sum)) => format!("a test kernel returned {sum}, not 8 · e = 21.746"),
+        Ok(Err(error)) => format!("a test kernel failed: {error:?}"),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text
                 .or_else(|| panic.downcast_ref::<&str>().copied())
-                .unwrap_or("the reason stands above");
-            format!("a kernel could not be compiled or run: {text}")
+                .unwrap_or("the reason is printed above");
+            format!("a test kernel could not be compiled or run: {text}")
         }
     };
     Err(format!(
-        "{reason}\nhint: libnvrtc must be found (LD_LIBRARY_PATH), and the driver, the toolkit and the \
-         CUDARC_CUDA_VERSION of the build must fit: results/gpu/README.md"
+        "{reason}\nhint: check that libnvrtc is in LD_LIBRARY_PATH, and that the driver, the toolkit and \
+         the CUDARC_CUDA_VERSION of the build match: results/gpu/README.md"
     ))
 }
 
@@ -147,13 +158,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_device_survives_its_name() {
-        for hardware in [
+    fn a_device_is_read_back_from_its_name() {
+        for device in [
             DeviceChoice::Cpu,
             DeviceChoice::Cuda(0),
             DeviceChoice::Cuda(3),
         ] {
-            assert_eq!(hardware.to_string().parse(), Ok(hardware));
+            assert_eq!(device.to_string().parse(), Ok(device));
         }
         assert_eq!("cuda".parse(), Ok(DeviceChoice::Cuda(0)));
         for wrong in [
@@ -171,16 +182,16 @@ mod tests {
     }
 
     #[test]
-    fn the_cpu_is_always_there() {
+    fn the_cpu_is_always_available() {
         assert!(DeviceChoice::Cpu.burn().is_ok());
     }
 
-    /// With the feature, a machine that has so many GPUs would be another surprise.
+    /// If the feature is built in, the machine is assumed to have fewer than 100 GPUs.
     #[test]
-    fn a_gpu_that_is_not_there_is_an_error_in_words() {
+    fn a_missing_gpu_is_an_error() {
         let error = DeviceChoice::Cuda(99)
             .burn()
-            .expect_err("not there")
+            .expect_err("there is no such GPU")
             .to_string();
         let reason = if cfg!(feature = "cuda") {
             "NVIDIA GPU"

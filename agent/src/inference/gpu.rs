@@ -1,81 +1,88 @@
-//! The engine on burn, for a GPU: keys and values of all sequences lie in one pool a layer, and a sequence's cache is
-//! the list of its rows there, so that joining and sharing caches copies nothing.
+//! The decoder at play on a device through burn, for a GPU.
 //!
-//! A pass is all new tokens as rows `[rows, hidden]`: linear layers, norms and SwiGLU know no sequences. New keys and
-//! values go into a layer's pool by one indexed write, in place, since nothing else holds the pool then. For attention,
-//! spans of like length form a [`Group`], padded to the longest: those of one token are one, so that a long prompt makes
-//! no other sequence longer. Rows, spans and lengths are rounded up, so that few shapes of kernels occur.
+//! Keys and values of all sequences are in one pool per layer. A sequence's cache is the list of its
+//! rows in the pool, so that joining and sharing caches copies nothing.
 //!
-//! In bf16, matrices, keys and values, and what they are multiplied by have 16 bits; the stream, norms, rotations,
-//! softmax, and the embedding with the logits have 32, as in [`crate::model::decoder`]. Attention is written out for the reasons
-//! given here: burn 0.22's own knows no grouped heads, would repeat keys and values for each head of a group, takes the
-//! softmax in 16 bits where its tuner prefers separate kernels, and multiplies in f16 whatever it is given where it does
-//! not. One mask for a whole pass comes from positions; queries of a group of heads stand below each other as rows of one
+//! A pass has all new tokens as rows `[rows, hidden]`; linear layers, norms and SwiGLU do not
+//! distinguish sequences. New keys and values are written into a layer's pool by one indexed write.
+//! The write is in place, because the pass owns the only reference to the pool. The mask of a pass
+//! comes from positions. In attention, the queries of the heads that share a key head are rows of one
 //! product.
+//!
+//! In bf16, matrices, keys and values, and what they are multiplied by have 16 bits. The residual
+//! stream, norms, rotations, softmax, and the embedding with the logits have 32, as in
+//! [`crate::model::decoder`].
+//!
+//! Attention is composed of burn's operations, because burn 0.22's own attention does not support
+//! grouped heads and would repeat keys and values for each head of a group. If its tuner prefers
+//! separate kernels, it computes the softmax in 16 bits; if not, it multiplies in f16 for any input
+//! type.
 
-use super::layer::Layer;
-use super::pool::{Free, PADDING, Rows};
+use super::gpu_pass::{
+    DevicePass, GroupShape, PassBuilder, SpanGroup, SpanRead, int_tensor, padded_rows,
+};
+use super::layer::LayerWeights;
+use super::pool::{CacheRows, FOREIGN_CACHE, FreeRows};
 use crate::error::AgentError;
-use crate::model::config::{DecoderConfig, OUTPUT, Scales};
+use crate::model::config::{DecoderConfig, OUTPUT};
 use crate::model::decoder::{Precision, scaled};
 use crate::model::rope::rotary_table;
 use crate::model::weights::{Weights, transposed};
 use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData, activation};
 use half::bf16;
 use scenarios::WeightFormat;
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-/// Rows of a pool at first.
+/// Rows of a pool at first; a pool grows by multiples of it.
 const FIRST_ROWS: usize = 512;
-/// Tokens that the longest sequence of a group is rounded up to.
-const TOKENS: usize = 64;
-/// Spans or rows up to which they are rounded to a power of two; above, to its multiples.
-const ROWS: usize = 8;
-/// Keys, values and scores that a group may hold at once.
-const GROUP_NUMBERS: usize = 1 << 28;
-/// What is added to the score of a token that must not be seen.
-const UNSEEN: f32 = -1e9;
 
 /// New tokens of one sequence.
-pub(super) struct Span<'a> {
+pub(super) struct DeviceSpan<'a> {
     pub(super) tokens: &'a [u32],
-    /// Rows of what stands before its own.
+    /// Pool rows of what precedes its own cache.
     pub(super) before: Vec<&'a [u32]>,
-    /// Grows by those of `tokens`.
-    pub(super) own: &'a mut Rows,
+    /// Grows by the rows of `tokens`.
+    pub(super) own: &'a mut CacheRows,
 }
 
+/// A layer's tensors: matrices `[inputs, outputs]` in the precision of products, vectors in f32.
+type DeviceLayer = LayerWeights<Tensor<1>, Tensor<2>>;
+
 /// A decoder on a device.
-pub(super) struct Trunk {
+pub(super) struct DeviceTrunk {
     config: DecoderConfig,
     device: Device,
     precision: Precision,
     /// `[vocab, hidden]`, f32.
     embedding: Tensor<2>,
-    /// Of the logits where it is not the embedding, `[vocab, hidden]`, f32.
+    /// The output matrix `[vocab, hidden]` in f32, if it is not the embedding.
     output: Option<Tensor<2>>,
-    /// Matrices `[inputs, outputs]` in the precision of products, vectors in f32.
-    layers: Vec<Layer<Tensor<1>, Tensor<2>>>,
+    layers: Vec<DeviceLayer>,
     norm: Tensor<1>,
     /// `[context, head / 2]`.
     cosines: Tensor<2>,
     sines: Tensor<2>,
-    free: Arc<Free>,
-    /// By layer, `[rows · 2 · kv_heads, head]`: of a row first the keys' heads, then the values'.
+    free: Arc<FreeRows>,
+    /// By layer, `[rows · 2 · kv_heads, head]`. A row has the heads of its keys before those of its
+    /// values.
     pools: Mutex<Vec<Tensor<2>>>,
 }
 
-/// Takes tensors out of weights and onto a device.
-struct Loader<'a> {
+/// Takes tensors out of weights and puts them onto a device.
+struct DeviceLoader<'a> {
     weights: &'a mut Weights,
     precision: Precision,
     device: &'a Device,
 }
 
-impl Loader<'_> {
-    /// A row for each token, of numbers of the precision but in 32 bits: what logits are made of.
-    fn table(&mut self, name: &str, config: &DecoderConfig) -> Result<Tensor<2>, AgentError> {
+impl DeviceLoader<'_> {
+    /// A tensor with a row for each token. Its numbers are rounded to the precision but stored in 32
+    /// bits, because logits are computed from it.
+    fn token_matrix(
+        &mut self,
+        name: &str,
+        config: &DecoderConfig,
+    ) -> Result<Tensor<2>, AgentError> {
         let shape = [config.vocab_size, config.hidden_size];
         let mut data = self.weights.take(name, &shape)?;
         if self.precision == Precision::Bf16 {
@@ -85,19 +92,15 @@ impl Loader<'_> {
         Ok(Tensor::from_data(TensorData::new(data, shape), self.device))
     }
 
-    fn layer(
-        &mut self,
-        config: &DecoderConfig,
-        index: usize,
-    ) -> Result<Layer<Tensor<1>, Tensor<2>>, AgentError> {
-        let (precision, device) = (self.precision, self.device);
-        let matrix = |data, shape| matrix(data, shape, precision, device);
-        Layer::take(
+    fn layer(&mut self, config: &DecoderConfig, index: usize) -> Result<DeviceLayer, AgentError> {
+        let precision = self.precision;
+        let device = self.device;
+        LayerWeights::take(
             config,
             self.weights,
             index,
             |data| vector(data, device),
-            matrix,
+            |data, shape| matrix(data, shape, precision, device),
         )
     }
 }
@@ -125,11 +128,19 @@ fn matrix(
     Tensor::from_data(data, (device, precision.dtype()))
 }
 
-impl Trunk {
+/// The first half of the columns of a rotary table `[context, head]`; the second half repeats it.
+fn half_table(table: Vec<f32>, config: &DecoderConfig, device: &Device) -> Tensor<2> {
+    let head = config.head_width();
+    let shape = [config.max_position_embeddings, head];
+    Tensor::<2>::from_data(TensorData::new(table, shape), device).narrow(1, 0, head / 2)
+}
+
+impl DeviceTrunk {
     /// Takes the trunk's tensors out of `weights`.
     ///
     /// # Errors
-    /// When a tensor is missing or has another shape than `config` says, or a device cannot hold weights so.
+    /// If a tensor is missing or its shape differs from `config`, or if a device does not support
+    /// `format`.
     pub(super) fn from_weights(
         config: &DecoderConfig,
         weights: &mut Weights,
@@ -137,45 +148,40 @@ impl Trunk {
         device: &Device,
     ) -> Result<Self, AgentError> {
         config.check()?;
-        let precision = Precision::of(format).ok_or_else(|| {
-            let name = format.name();
-            let reason = format!(
-                "weights in {name} are for the CPU alone\nhint: bf16, or exact, which is f32"
-            );
-            AgentError::Device {
-                device: format!("{device:?}"),
-                reason,
-            }
+        let precision = Precision::of(format).ok_or_else(|| AgentError::Device {
+            device: format!("{device:?}"),
+            reason: format!(
+                "weights in {} are supported on the CPU only\nhint: use bf16, or exact, which is f32 \
+                 on a GPU",
+                format.name()
+            ),
         })?;
-        let mut loader = Loader {
+        let mut loader = DeviceLoader {
             weights,
             precision,
             device,
         };
-        let (context, head) = (config.max_position_embeddings, config.head_width());
-        let (cosines, sines) = rotary_table(context, head, config.rope_theta, &config.rope_scaling);
-        let half = |table: Vec<f32>| {
-            Tensor::<2>::from_data(TensorData::new(table, [context, head]), device).narrow(
-                1,
-                0,
-                head / 2,
-            )
-        };
+        let (cosines, sines) = rotary_table(
+            config.max_position_embeddings,
+            config.head_width(),
+            config.rope_theta,
+            &config.rope_scaling,
+        );
+        let embedding = loader.token_matrix("model.embed_tokens.weight", config)?;
+        let layers = (0..config.num_hidden_layers)
+            .map(|index| loader.layer(config, index))
+            .collect::<Result<_, _>>()?;
+        let norm = loader
+            .weights
+            .take("model.norm.weight", &[config.hidden_size])?;
         Ok(Self {
             precision,
-            embedding: loader.table("model.embed_tokens.weight", config)?,
+            embedding,
             output: None,
-            layers: (0..config.num_hidden_layers)
-                .map(|i| loader.layer(config, i))
-                .collect::<Result<_, _>>()?,
-            norm: vector(
-                loader
-                    .weights
-                    .take("model.norm.weight", &[config.hidden_size])?,
-                device,
-            ),
-            cosines: half(cosines),
-            sines: half(sines),
+            layers,
+            norm: vector(norm, device),
+            cosines: half_table(cosines, config, device),
+            sines: half_table(sines, config, device),
             free: Arc::default(),
             pools: Mutex::default(),
             device: device.clone(),
@@ -183,80 +189,74 @@ impl Trunk {
         })
     }
 
-    /// The same with the matrix of the logits, where that is not the embedding.
+    /// Also takes the output matrix, if it is not the embedding.
     ///
     /// # Errors
-    /// When it is missing or has another shape than the embedding.
+    /// If the matrix is missing or its shape differs from that of the embedding.
     pub(super) fn with_output(mut self, weights: &mut Weights) -> Result<Self, AgentError> {
         if !self.config.tie_word_embeddings {
-            let mut loader = Loader {
+            let mut loader = DeviceLoader {
                 weights,
                 precision: self.precision,
                 device: &self.device,
             };
-            self.output = Some(loader.table(OUTPUT, &self.config)?);
+            self.output = Some(loader.token_matrix(OUTPUT, &self.config)?);
         }
         Ok(self)
     }
 
-    /// The shape this trunk was built from.
+    /// The configuration of this trunk.
     pub(super) fn config(&self) -> &DecoderConfig {
         &self.config
     }
 
-    /// Bytes of the matrices that a token and its logits are multiplied by.
-    pub(super) fn bytes(&self) -> usize {
-        let bytes =
-            |matrix: &Tensor<2>| matrix.dims().iter().product::<usize>() * matrix.dtype().size();
-        let of = |layer: &Layer<Tensor<1>, Tensor<2>>| {
-            [&layer.qkv, &layer.o, &layer.gate_up, &layer.down]
-                .map(bytes)
-                .iter()
-                .sum::<usize>()
-        };
-        self.layers.iter().map(of).sum::<usize>()
-            + bytes(self.output.as_ref().unwrap_or(&self.embedding))
+    /// The matrix that computes logits.
+    fn output(&self) -> &Tensor<2> {
+        self.output.as_ref().unwrap_or(&self.embedding)
     }
 
-    /// Bytes of a cache for each token.
+    /// Bytes of all matrices, the output matrix included.
+    pub(super) fn bytes(&self) -> usize {
+        let layers = self.layers.iter().flat_map(LayerWeights::matrices);
+        layers.chain([self.output()]).map(tensor_bytes).sum()
+    }
+
+    /// Bytes of a KV cache for each token.
     pub(super) fn bytes_per_token(&self) -> usize {
         2 * self.precision.dtype().size() * self.config.kv_width() * self.layers.len()
     }
 
     /// The cache of a sequence of which nothing was read.
-    pub(super) fn no_rows(&self) -> Rows {
-        Rows::none_of(&self.free)
+    pub(super) fn empty_cache(&self) -> CacheRows {
+        CacheRows::empty(&self.free)
     }
 
-    /// Rows of the pools that were ever in use.
+    /// Rows of the pools that were ever used.
     #[cfg(test)]
-    pub(super) fn reach(&self) -> usize {
-        self.free.reach()
+    pub(super) fn pool_rows(&self) -> usize {
+        self.free.pool_rows()
     }
 
-    /// Reads every span's tokens; hidden states after the last norm, `[all new tokens, hidden]`, in span order.
-    pub(super) fn extend(&self, spans: &mut [Span<'_>]) -> Vec<f32> {
+    /// Reads every span's tokens. Returns the hidden states after the last norm in the order of the
+    /// spans, `[all new tokens, hidden]`.
+    pub(super) fn extend(&self, spans: &mut [DeviceSpan<'_>]) -> Vec<f32> {
         let rows = spans.iter().map(|span| span.tokens.len()).sum();
         let stream = self.read(spans);
-        self.to_host(
-            normalized(stream, &self.norm, self.config.rms_norm_eps),
-            rows,
-        )
+        to_host(self.normalized(stream, &self.norm), rows)
     }
 
-    /// The same of each span's last token alone, `[spans, hidden]`.
-    pub(super) fn last_states(&self, spans: &mut [Span<'_>]) -> Vec<f32> {
-        let ends = spans.iter().scan(0, |end, span| {
-            *end += span.tokens.len();
-            Some(*end as i32 - 1)
-        });
-        let mut ends: Vec<i32> = ends.collect();
-        ends.resize(friendly(spans.len()), 0);
-        let stream = self.read(spans).select(0, self.numbers(ends));
-        self.to_host(
-            normalized(stream, &self.norm, self.config.rms_norm_eps),
-            spans.len(),
-        )
+    /// Reads every span's tokens. Returns the hidden state of each span's last token,
+    /// `[spans, hidden]`.
+    pub(super) fn last_states(&self, spans: &mut [DeviceSpan<'_>]) -> Vec<f32> {
+        let mut last = Vec::with_capacity(spans.len());
+        let mut end = 0;
+        for span in spans.iter() {
+            end += span.tokens.len();
+            last.push(end as i32 - 1);
+        }
+        last.resize(padded_rows(spans.len()), 0);
+        let stream = self.read(spans).select(0, int_tensor(last, &self.device));
+        to_host(self.normalized(stream, &self.norm), spans.len())
     }
 
     /// Log-probabilities of the next token, nats: `hidden` `[rows, hidden]` → `[rows, vocab]`.
@@ -264,59 +264,56 @@ impl Trunk {
         let width = self.config.hidden_size;
         let rows = hidden.len() / width;
         let mut padded = hidden.to_vec();
-        padded.resize(friendly(rows) * width, 0.0);
+        padded.resize(padded_rows(rows) * width, 0.0);
         let hidden = Tensor::<2>::from_data(
-            TensorData::new(padded, [friendly(rows), width]),
+            TensorData::new(padded, [padded_rows(rows), width]),
             &self.device,
         );
-        let output = self.output.as_ref().unwrap_or(&self.embedding).clone();
-        let logits = scaled(hidden.matmul(output.transpose()), self.config.scales.logits);
-        self.to_host(activation::log_softmax(logits, 1), rows)
+        let logits = hidden.matmul(self.output().clone().transpose());
+        let logits = scaled(logits, self.config.scales.logits);
+        to_host(activation::log_softmax(logits, 1), rows)
     }
 
-    /// The first rows of an f32 tensor.
-    fn to_host(&self, x: Tensor<2>, rows: usize) -> Vec<f32> {
-        let width = x.dims()[1];
-        let mut numbers = x.into_data().try_to_vec::<f32>().expect("it is f32");
-        numbers.truncate(rows * width);
-        numbers
-    }
-
-    fn numbers(&self, numbers: Vec<i32>) -> Tensor<1, Int> {
-        let length = numbers.len();
-        Tensor::from_data(TensorData::new(numbers, [length]), &self.device)
-    }
-
-    /// The residual stream of all new tokens after the last layer, `[rows, hidden]`; rows behind them are padding.
-    fn read(&self, spans: &mut [Span<'_>]) -> Tensor<2> {
-        // Of several threads one reads at a time: while it does, nobody else holds a pool.
+    /// The residual stream of all new tokens after the last layer, `[rows, hidden]`. Rows after the
+    /// last token are padding.
+    fn read(&self, spans: &mut [DeviceSpan<'_>]) -> Tensor<2> {
+        // One thread reads at a time, so that nothing else refers to a pool.
         let mut pools = self.pools.lock().expect("no pass panicked");
-        let reads: Vec<Read> = spans
-            .iter_mut()
-            .scan(0, |first, span| Some(self.seated(span, first)))
-            .collect();
-        self.make_room(&mut pools);
+        let mut reads = Vec::with_capacity(spans.len());
+        let mut first = 0;
+        for span in spans.iter_mut() {
+            reads.push(self.allocate(span, first));
+            first += span.tokens.len();
+        }
+        self.grow_pools(&mut pools);
         let tokens: Vec<u32> = spans.iter().flat_map(|span| span.tokens).copied().collect();
-        let pass = self.pass(&tokens, &reads);
+        let builder = PassBuilder {
+            config: &self.config,
+            device: &self.device,
+            cosines: &self.cosines,
+            sines: &self.sines,
+        };
+        let pass = builder.pass(&tokens, &reads);
         let embedded = self.embedding.clone().select(0, pass.tokens.clone());
         let mut stream = scaled(embedded, self.config.scales.embedding);
-        // A pool that is held here alone is written to where it lies.
+        // If this is the only reference to a pool, burn writes to it in place.
         for (layer, pool) in self.layers.iter().zip(std::mem::take(&mut *pools)) {
-            let (after, pool) = self.through(layer, stream, pool, &pass);
+            let (after, pool) = self.layer(layer, stream, pool, &pass);
             stream = after;
             pools.push(pool);
         }
         stream
     }
 
-    /// Checks a span and gives it rows; `first` is its place among all new tokens, and then the next one's.
-    fn seated(&self, span: &mut Span<'_>, first: &mut usize) -> Read {
+    /// Checks a span and allocates the rows of its tokens. `first` is the index of its first token
+    /// among the new tokens of all spans.
+    fn allocate(&self, span: &mut DeviceSpan<'_>, first: usize) -> SpanRead {
         let DecoderConfig {
             vocab_size,
             max_position_embeddings,
             ..
         } = self.config;
-        assert!(span.own.are_of(&self.free), "{}", super::FOREIGN);
+        assert!(span.own.belong_to(&self.free), "{FOREIGN_CACHE}");
         for token in span.tokens {
             assert!(
                 (*token as usize) < vocab_size,
@@ -324,174 +321,85 @@ impl Trunk {
             );
         }
         span.own.grow(span.tokens.len());
-        let seen: Vec<u32> = span
-            .before
-            .iter()
-            .copied()
-            .chain([span.own.numbers()])
-            .flatten()
-            .copied()
-            .collect();
+        let mut seen = span.before.concat();
+        seen.extend_from_slice(span.own.numbers());
         let end = seen.len();
         assert!(
             end <= max_position_embeddings,
             "position {} is outside the context",
             end - 1
         );
-        let read = Read {
-            first: *first,
+        SpanRead {
+            first,
             new: span.tokens.len(),
             seen,
-        };
-        *first += read.new;
-        read
+        }
     }
 
-    /// Makes every pool as long as its rows reach.
-    fn make_room(&self, pools: &mut Vec<Tensor<2>>) {
+    /// Makes every pool long enough for all allocated rows.
+    fn grow_pools(&self, pools: &mut Vec<Tensor<2>>) {
         let width = 2 * self.config.num_key_value_heads;
         let held = pools.first().map_or(0, |pool| pool.dims()[0] / width);
-        let reach = self.free.reach();
-        if reach <= held {
+        let needed = self.free.pool_rows();
+        if needed <= held {
             return;
         }
-        let more = (reach - held).max(held / 2).next_multiple_of(FIRST_ROWS);
-        let zeros = || {
-            Tensor::zeros(
-                [more * width, self.config.head_width()],
-                (&self.device, self.precision.dtype()),
-            )
-        };
+        let more = (needed - held).max(held / 2).next_multiple_of(FIRST_ROWS);
+        let shape = [more * width, self.config.head_width()];
+        let options = (&self.device, self.precision.dtype());
         if pools.is_empty() {
-            pools.extend(self.layers.iter().map(|_| zeros()));
+            pools.extend(self.layers.iter().map(|_| Tensor::zeros(shape, options)));
         } else {
             let old = std::mem::take(pools);
             pools.extend(
                 old.into_iter()
-                    .map(|pool| Tensor::cat(vec![pool, zeros()], 0)),
+                    .map(|pool| Tensor::cat(vec![pool, Tensor::zeros(shape, options)], 0)),
             );
         }
     }
 
-    /// Puts what a pass needs of all its tokens onto the device, once for all layers.
-    fn pass(&self, tokens: &[u32], reads: &[Read]) -> Pass {
-        let rows = friendly(tokens.len());
-        let padded = |numbers: Vec<i32>| {
-            let mut numbers = numbers;
-            numbers.resize(rows, 0);
-            self.numbers(numbers)
-        };
-        let positions = padded(reads.iter().flat_map(Read::positions).collect());
-        let turned = |table: &Tensor<2>| {
-            table
-                .clone()
-                .select(0, positions.clone())
-                .unsqueeze_dim::<3>(1)
-        };
-        let kv_heads = self.config.num_key_value_heads;
-        let new = reads
-            .iter()
-            .flat_map(|read| &read.seen[read.seen.len() - read.new..]);
-        let new = padded(new.map(|row| *row as i32).collect());
-        let lines = Tensor::<1, Int>::arange(0..2 * kv_heads as i64, &self.device);
-        let written = new.unsqueeze_dim::<2>(1) * (2 * kv_heads as i32) + lines.unsqueeze::<2>();
-        let members = members(reads, self.numbers_of_a_span());
-        let in_order = members.len() == 1 && reads.iter().all(|read| read.new == 1);
-        let order = (!in_order).then(|| padded(places(reads, &members)));
-        Pass {
-            tokens: padded(tokens.iter().map(|token| *token as i32).collect()),
-            cosines: turned(&self.cosines),
-            sines: turned(&self.sines),
-            written: written.reshape([rows * 2 * kv_heads, 1]),
-            groups: members
-                .iter()
-                .map(|members| self.group(reads, members, in_order))
-                .collect(),
-            order,
-        }
-    }
-
-    /// Numbers that attention holds of one span of `new` tokens that sees `seen`.
-    fn numbers_of_a_span(&self) -> impl Fn(usize, usize) -> usize {
-        let (kv, heads) = (self.config.kv_width(), self.config.num_attention_heads);
-        move |new, seen| seen * (2 * kv + heads * new)
-    }
-
-    fn group(&self, reads: &[Read], members: &[usize], in_order: bool) -> Group {
-        let shape = Padded::of(reads, members);
-        let Padded { spans, new, seen } = shape;
-        let (mut rows, mut positions, mut lines) = (
-            vec![0; spans * new],
-            vec![0; spans * new],
-            vec![PADDING as i32; spans * seen],
-        );
-        for (place, member) in members.iter().enumerate() {
-            let read = &reads[*member];
-            for (offset, position) in read.positions().enumerate() {
-                rows[place * new + offset] = (read.first + offset) as i32;
-                positions[place * new + offset] = position;
-            }
-            for (line, row) in lines[place * seen..].iter_mut().zip(&read.seen) {
-                *line = *row as i32;
-            }
-        }
-        let kv_heads = self.config.num_key_value_heads;
-        let heads =
-            Tensor::<1, Int>::arange(0..kv_heads as i64, &self.device).reshape([1, kv_heads, 1]);
-        let lines = self.numbers(lines).reshape([spans, 1, seen]) * (2 * kv_heads as i32) + heads;
-        let keys = lines.reshape([spans * kv_heads * seen]);
-        let places = Tensor::<1, Int>::arange(0..seen as i64, &self.device).reshape([1, 1, seen]);
-        let unseen = places.greater(self.numbers(positions).reshape([spans, new, 1]));
-        Group {
-            shape,
-            rows: (!in_order).then(|| self.numbers(rows)),
-            values: keys.clone() + kv_heads as i32,
-            keys,
-            bias: (unseen.float() * UNSEEN).reshape([spans, 1, 1, new, seen]),
-        }
-    }
-
-    /// One layer: the stream `[rows, hidden]` behind it, and its pool with the new keys and values.
-    fn through(
+    /// One layer: the stream `[rows, hidden]` after it, and its pool with the new keys and values.
+    fn layer(
         &self,
-        layer: &Layer<Tensor<1>, Tensor<2>>,
+        layer: &DeviceLayer,
         stream: Tensor<2>,
         pool: Tensor<2>,
-        pass: &Pass,
+        pass: &DevicePass,
     ) -> (Tensor<2>, Tensor<2>) {
-        let Scales { residual, .. } = self.config.scales;
-        let projected = self.product(
-            self.normalize(stream.clone(), &layer.input_norm),
-            &layer.qkv,
-        );
+        let residual = self.config.scales.residual;
+        let normed = self.narrow_normalized(stream.clone(), &layer.input_norm);
+        let projected = self.product(normed, &layer.qkv);
         let projected = match &layer.bias {
             Some(bias) => projected + bias.clone().unsqueeze::<2>(),
             None => projected,
         };
-        let (queries, pool) = self.remember(projected, pool, pass);
+        let (queries, pool) = self.write_keys_and_values(projected, pool, pass);
         let mixed = self.attend(&queries, &pool, pass);
         let stream = stream + scaled(self.product(mixed, &layer.o), residual);
-        let inner = self.gated(self.product(
-            self.normalize(stream.clone(), &layer.post_norm),
-            &layer.gate_up,
-        ));
-        (
-            stream + scaled(self.product(inner, &layer.down), residual),
-            pool,
-        )
+        let normed = self.narrow_normalized(stream.clone(), &layer.post_norm);
+        let inner = self.gated(self.product(normed, &layer.gate_up));
+        let added = scaled(self.product(inner, &layer.down), residual);
+        (stream + added, pool)
     }
 
-    fn normalize(&self, stream: Tensor<2>, weight: &Tensor<1>) -> Tensor<2> {
-        self.precision
-            .narrow(normalized(stream, weight, self.config.rms_norm_eps))
+    /// x / √(mean(x²) + ε) · weight.
+    fn normalized(&self, x: Tensor<2>, weight: &Tensor<1>) -> Tensor<2> {
+        let mean_square = x.clone().square().mean_dim(1);
+        x * (mean_square + self.config.rms_norm_eps).sqrt().recip()
+            * weight.clone().unsqueeze::<2>()
     }
 
-    /// x·W of a narrow x, wide.
+    /// The same in the precision of products.
+    fn narrow_normalized(&self, x: Tensor<2>, weight: &Tensor<1>) -> Tensor<2> {
+        self.precision.narrow(self.normalized(x, weight))
+    }
+
+    /// x·W in 32 bits; x is in the precision of products.
     fn product(&self, x: Tensor<2>, matrix: &Tensor<2>) -> Tensor<2> {
         self.precision.widen(x.matmul(matrix.clone()))
     }
 
-    /// silu(gate) · up of `[rows, 2 · inner]`, narrow.
+    /// silu(gate) · up of `[rows, 2 · inner]`, in the precision of products.
     fn gated(&self, gate_up: Tensor<2>) -> Tensor<2> {
         let inner = self.config.intermediate_size;
         let gate = activation::silu(gate_up.clone().narrow(1, 0, inner));
@@ -499,49 +407,43 @@ impl Trunk {
             .narrow(gate * gate_up.narrow(1, inner, inner))
     }
 
-    /// Rotates queries and keys `[rows, queries + keys + values]` and writes keys and values into the pool; the queries
-    /// are over √head, narrow, `[rows, queries]`.
-    fn remember(
+    /// Rotates queries and keys of `[rows, queries + keys + values]`, and writes keys and values into
+    /// the pool. Returns the queries divided by √head in the precision of products,
+    /// `[rows, queries]`, and the pool.
+    fn write_keys_and_values(
         &self,
         projected: Tensor<2>,
         pool: Tensor<2>,
-        pass: &Pass,
+        pass: &DevicePass,
     ) -> (Tensor<2>, Tensor<2>) {
-        let DecoderConfig {
-            num_attention_heads: heads,
-            num_key_value_heads: kv_heads,
-            ..
-        } = self.config;
-        let (rows, head) = (projected.dims()[0], self.config.head_width());
+        let heads = self.config.num_attention_heads;
+        let kv_heads = self.config.num_key_value_heads;
+        let rows = projected.dims()[0];
+        let head = self.config.head_width();
         let all = projected.reshape([rows, heads + 2 * kv_heads, head]);
-        let turned = pass.rotate(all.clone().narrow(1, 0, heads + kv_heads));
-        let queries = turned.clone().narrow(1, 0, heads) * (1.0 / (head as f64).sqrt());
-        let new = Tensor::cat(
-            vec![
-                turned.narrow(1, heads, kv_heads),
-                all.narrow(1, heads + kv_heads, kv_heads),
-            ],
-            1,
-        );
+        let rotated = pass.rotate(all.clone().narrow(1, 0, heads + kv_heads));
+        let queries = rotated.clone().narrow(1, 0, heads) * (1.0 / (head as f64).sqrt());
+        let keys = rotated.narrow(1, heads, kv_heads);
+        let values = all.narrow(1, heads + kv_heads, kv_heads);
+        let new = Tensor::cat(vec![keys, values], 1);
         let new = self
             .precision
             .narrow(new.reshape([rows * 2 * kv_heads, head]));
         let pool = pool.scatter_nd(pass.written.clone(), new, IndexingUpdateOp::Assign);
-        (
-            self.precision.narrow(queries.reshape([rows, heads * head])),
-            pool,
-        )
+        let queries = queries.reshape([rows, heads * head]);
+        (self.precision.narrow(queries), pool)
     }
 
-    /// Attention of every new token over its own sequence: queries `[rows, queries]` → `[rows, queries]`, narrow.
-    fn attend(&self, queries: &Tensor<2>, pool: &Tensor<2>, pass: &Pass) -> Tensor<2> {
+    /// Attention of every new token over its own sequence: queries `[rows, queries]` →
+    /// `[rows, queries]`, in the precision of products.
+    fn attend(&self, queries: &Tensor<2>, pool: &Tensor<2>, pass: &DevicePass) -> Tensor<2> {
         let parts = pass
             .groups
             .iter()
-            .map(|group| self.attend_together(group, queries, pool))
+            .map(|group| self.attend_group(group, queries, pool))
             .collect::<Vec<_>>();
         let mixed = match <[Tensor<2>; 1]>::try_from(parts) {
-            Ok([only]) => only, // which cat would copy
+            Ok([only]) => only, // `cat` would copy it
             Err(parts) => Tensor::cat(parts, 0),
         };
         match &pass.order {
@@ -551,14 +453,12 @@ impl Trunk {
     }
 
     /// Attention of one group, `[spans · new, queries]`.
-    fn attend_together(&self, group: &Group, queries: &Tensor<2>, pool: &Tensor<2>) -> Tensor<2> {
-        let Padded { spans, new, seen } = group.shape;
-        let DecoderConfig {
-            num_attention_heads: heads,
-            num_key_value_heads: kv_heads,
-            ..
-        } = self.config;
-        let (head, share) = (self.config.head_width(), heads / kv_heads);
+    fn attend_group(&self, group: &SpanGroup, queries: &Tensor<2>, pool: &Tensor<2>) -> Tensor<2> {
+        let GroupShape { spans, new, seen } = group.shape;
+        let heads = self.config.num_attention_heads;
+        let kv_heads = self.config.num_key_value_heads;
+        let head = self.config.head_width();
+        let share = heads / kv_heads;
         let queries = match &group.rows {
             Some(rows) => queries.clone().select(0, rows.clone()),
             None => queries.clone(),
@@ -566,22 +466,19 @@ impl Trunk {
         let queries = queries
             .reshape([spans, new, kv_heads, share, head])
             .permute([0, 2, 3, 1, 4]);
-        let fetch = |lines: &Tensor<1, Int>| {
-            pool.clone()
-                .select(0, lines.clone())
-                .reshape([spans, kv_heads, seen, head])
-        };
-        let keys = fetch(&group.keys).swap_dims(2, 3);
+        let cached = [spans, kv_heads, seen, head];
+        let keys = pool_lines(pool, &group.keys).reshape(cached);
         let scores = self.precision.widen(
             queries
                 .reshape([spans, kv_heads, share * new, head])
-                .matmul(keys),
+                .matmul(keys.swap_dims(2, 3)),
         );
         let scores = scores.reshape([spans, kv_heads, share, new, seen]) + group.bias.clone();
         let weights = self.precision.narrow(activation::softmax(scores, 4));
+        let values = pool_lines(pool, &group.values).reshape(cached);
         let mixed = weights
             .reshape([spans, kv_heads, share * new, seen])
-            .matmul(fetch(&group.values));
+            .matmul(values);
         let mixed = mixed
             .reshape([spans, kv_heads, share, new, head])
             .permute([0, 3, 1, 2, 4]);
@@ -589,149 +486,20 @@ impl Trunk {
     }
 }
 
-/// What a span reads.
-struct Read {
-    /// Place of its first new token among those of all spans.
-    first: usize,
-    /// New tokens.
-    new: usize,
-    /// Rows of the whole sequence, the new tokens' last.
-    seen: Vec<u32>,
+/// Lines of a pool, `[lines, head]`.
+fn pool_lines(pool: &Tensor<2>, lines: &Tensor<1, Int>) -> Tensor<2> {
+    pool.clone().select(0, lines.clone())
 }
 
-impl Read {
-    /// Of its new tokens.
-    fn positions(&self) -> impl Iterator<Item = i32> + use<> {
-        (self.seen.len() - self.new..self.seen.len()).map(|position| position as i32)
-    }
+/// Bytes of a tensor.
+fn tensor_bytes(tensor: &Tensor<2>) -> usize {
+    tensor.dims().iter().product::<usize>() * tensor.dtype().size()
 }
 
-/// A pass on the device.
-struct Pass {
-    /// `[rows]`.
-    tokens: Tensor<1, Int>,
-    /// `[rows, 1, head / 2]`.
-    cosines: Tensor<3>,
-    sines: Tensor<3>,
-    /// Lines of a pool that the new keys and values go to, `[rows · 2 · kv_heads, 1]`.
-    written: Tensor<2, Int>,
-    groups: Vec<Group>,
-    /// Where each row stands among the rows of all groups, `[rows]`; none where that is its own place.
-    order: Option<Tensor<1, Int>>,
-}
-
-impl Pass {
-    /// x·cos + rotate_half(x)·sin of `[rows, heads, head]`.
-    fn rotate(&self, x: Tensor<3>) -> Tensor<3> {
-        let half = x.dims()[2] / 2;
-        let (low, high) = (x.clone().narrow(2, 0, half), x.narrow(2, half, half));
-        let turned_low = low.clone() * self.cosines.clone() - high.clone() * self.sines.clone();
-        let turned_high = high * self.cosines.clone() + low * self.sines.clone();
-        Tensor::cat(vec![turned_low, turned_high], 2)
-    }
-}
-
-/// Spans whose attention is one product.
-struct Group {
-    shape: Padded,
-    /// Its rows among those of the pass, `[spans · new]`; none where it is all of them in order.
-    rows: Option<Tensor<1, Int>>,
-    /// Lines of a pool, `[spans · kv_heads · seen]`.
-    keys: Tensor<1, Int>,
-    values: Tensor<1, Int>,
-    /// [`UNSEEN`] where a token comes later than the query's, else 0: `[spans, 1, 1, new, seen]`.
-    bias: Tensor<5>,
-}
-
-/// Sizes of a group, padding included.
-#[derive(Clone, Copy)]
-struct Padded {
-    spans: usize,
-    /// New tokens of a span.
-    new: usize,
-    /// All tokens of a sequence.
-    seen: usize,
-}
-
-impl Padded {
-    fn of(reads: &[Read], members: &[usize]) -> Self {
-        let longest = members
-            .iter()
-            .map(|member| reads[*member].seen.len())
-            .max()
-            .unwrap_or(0);
-        let new = members
-            .first()
-            .map_or(1, |member| bucket(reads[*member].new));
-        Self {
-            spans: friendly(members.len()),
-            new,
-            seen: longest.next_multiple_of(TOKENS),
-        }
-    }
-}
-
-/// A number of rows or spans, rounded up.
-fn friendly(rows: usize) -> usize {
-    if rows <= ROWS {
-        rows.next_power_of_two()
-    } else {
-        rows.next_multiple_of(ROWS)
-    }
-}
-
-/// The length that a span of so many new tokens is padded to: its own, or a power of two from 8 on.
-fn bucket(new: usize) -> usize {
-    if new == 1 {
-        1
-    } else {
-        new.next_power_of_two().max(ROWS)
-    }
-}
-
-/// The spans that attend together: those of one [`bucket`], as many as fit into [`GROUP_NUMBERS`]. `numbers` tells what
-/// one holds, from its new tokens and all it sees.
-fn members(reads: &[Read], numbers: impl Fn(usize, usize) -> usize) -> Vec<Vec<usize>> {
-    let mut buckets: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    for (place, read) in reads.iter().enumerate() {
-        buckets.entry(bucket(read.new)).or_default().push(place);
-    }
-    let parts = buckets.into_iter().flat_map(|(new, places)| {
-        let longest = places
-            .iter()
-            .map(|place| reads[*place].seen.len())
-            .max()
-            .unwrap_or(0);
-        let most = (GROUP_NUMBERS / numbers(new, longest).max(1)).max(1);
-        places
-            .chunks(most)
-            .map(<[usize]>::to_vec)
-            .collect::<Vec<_>>()
-    });
-    parts.collect()
-}
-
-/// Where each new token stands among the padded rows of all groups.
-fn places(reads: &[Read], groups: &[Vec<usize>]) -> Vec<i32> {
-    let mut places = vec![0; reads.iter().map(|read| read.new).sum()];
-    let mut start = 0;
-    for members in groups {
-        let Padded { spans, new, .. } = Padded::of(reads, members);
-        for (slot, member) in members.iter().enumerate() {
-            let Read {
-                first, new: own, ..
-            } = reads[*member];
-            for (offset, place) in places[first..first + own].iter_mut().enumerate() {
-                *place = (start + slot * new + offset) as i32;
-            }
-        }
-        start += spans * new;
-    }
-    places
-}
-
-/// x / √(mean(x²) + ε) · weight.
-fn normalized(x: Tensor<2>, weight: &Tensor<1>, epsilon: f64) -> Tensor<2> {
-    let mean_square = x.clone().square().mean_dim(1);
-    x * (mean_square + epsilon).sqrt().recip() * weight.clone().unsqueeze::<2>()
+/// The first rows of an f32 tensor.
+fn to_host(x: Tensor<2>, rows: usize) -> Vec<f32> {
+    let width = x.dims()[1];
+    let mut numbers = x.into_data().try_to_vec::<f32>().expect("it is f32");
+    numbers.truncate(rows * width);
+    numbers
 }

@@ -1,29 +1,32 @@
-//! One layer's tensors, by their names in a checkpoint, as whichever engine holds them.
+//! The tensors of one layer, by their names in a checkpoint.
 
 use crate::error::AgentError;
 use crate::model::config::DecoderConfig;
 use crate::model::weights::Weights;
 
-/// Vectors V and matrices M of a layer.
-pub(super) struct Layer<V, M> {
+/// The vectors V and matrices M of a layer.
+pub(super) struct LayerWeights<V, M> {
     pub(super) input_norm: V,
-    /// Queries, keys and values side by side.
+    /// Queries, keys and values; their outputs are adjacent.
     pub(super) qkv: M,
-    /// Of these, where the family has them.
+    /// The biases of `qkv`, if the family has them.
     pub(super) bias: Option<V>,
     pub(super) o: M,
     pub(super) post_norm: V,
-    /// Gate and up side by side.
+    /// Gate and up; their outputs are adjacent.
     pub(super) gate_up: M,
     pub(super) down: M,
 }
 
-impl<V, M> Layer<V, M> {
-    /// Takes a layer out of weights, so that no number is held twice for longer than it takes to make its tensor:
-    /// `vector` of numbers, `matrix` of a matrix `[outputs, inputs]`, which the second argument says.
+impl<V, M> LayerWeights<V, M> {
+    /// Takes layer `index` out of `weights`. No number is held twice for longer than it takes to make
+    /// its tensor.
+    ///
+    /// `vector` makes a vector of its numbers. `matrix` makes a matrix of its numbers
+    /// `[outputs, inputs]` and this shape.
     ///
     /// # Errors
-    /// When a tensor is missing or has another shape than `config` says.
+    /// If a tensor is missing or its shape differs from `config`.
     pub(super) fn take(
         config: &DecoderConfig,
         weights: &mut Weights,
@@ -31,57 +34,89 @@ impl<V, M> Layer<V, M> {
         vector: impl Fn(Vec<f32>) -> V,
         matrix: impl Fn(Vec<f32>, [usize; 2]) -> M,
     ) -> Result<Self, AgentError> {
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let (queries, kv) = (config.query_width(), config.kv_width());
+        let hidden = config.hidden_size;
+        let inner = config.intermediate_size;
+        let queries = config.query_width();
+        let kv = config.kv_width();
         let heads = [
             ("self_attn.q_proj", queries),
             ("self_attn.k_proj", kv),
             ("self_attn.v_proj", kv),
         ];
-        let name = |part: &str, kind: &str| format!("model.layers.{index}.{part}.{kind}");
-        let mut vector = |kind: &str, parts: &[(&str, usize)]| {
-            let parts = parts
-                .iter()
-                .map(|(part, size)| weights.take(&name(part, kind), &[*size]));
-            Ok::<V, AgentError>(vector(side_by_side(parts)?))
+        let gate_up = [("mlp.gate_proj", inner), ("mlp.up_proj", inner)];
+        let mut tensors = LayerTensors { weights, index };
+        let input_norm = vector(tensors.vectors("weight", &[("input_layernorm", hidden)])?);
+        let post_norm = [("post_attention_layernorm", hidden)];
+        let post_norm = vector(tensors.vectors("weight", &post_norm)?);
+        let bias = if config.has_biases() {
+            Some(vector(tensors.vectors("bias", &heads)?))
+        } else {
+            None
         };
-        let input_norm = vector("weight", &[("input_layernorm", hidden)])?;
-        let post_norm = vector("weight", &[("post_attention_layernorm", hidden)])?;
-        let bias = config
-            .has_biases()
-            .then(|| vector("bias", &heads))
-            .transpose()?;
-        let mut matrix = |inputs: usize, parts: &[(&str, usize)]| {
-            let outputs = parts.iter().map(|(_, outputs)| outputs).sum();
-            let parts = parts
-                .iter()
-                .map(|(part, outputs)| weights.take(&name(part, "weight"), &[*outputs, inputs]));
-            Ok::<M, AgentError>(matrix(side_by_side(parts)?, [outputs, inputs]))
-        };
+        let (data, shape) = tensors.matrices(hidden, &heads)?;
+        let qkv = matrix(data, shape);
+        let (data, shape) = tensors.matrices(queries, &[("self_attn.o_proj", hidden)])?;
+        let o = matrix(data, shape);
+        let (data, shape) = tensors.matrices(hidden, &gate_up)?;
+        let gate_up = matrix(data, shape);
+        let (data, shape) = tensors.matrices(inner, &[("mlp.down_proj", hidden)])?;
+        let down = matrix(data, shape);
         Ok(Self {
             input_norm,
-            qkv: matrix(hidden, &heads)?,
+            qkv,
             bias,
-            o: matrix(queries, &[("self_attn.o_proj", hidden)])?,
+            o,
             post_norm,
-            gate_up: matrix(hidden, &[("mlp.gate_proj", inner), ("mlp.up_proj", inner)])?,
-            down: matrix(inner, &[("mlp.down_proj", hidden)])?,
+            gate_up,
+            down,
         })
+    }
+
+    /// All matrices.
+    pub(super) fn matrices(&self) -> [&M; 4] {
+        [&self.qkv, &self.o, &self.gate_up, &self.down]
     }
 }
 
-/// Numbers one after the other, the first in their own memory.
-fn side_by_side(
-    parts: impl Iterator<Item = Result<Vec<f32>, AgentError>>,
-) -> Result<Vec<f32>, AgentError> {
-    let mut joined = Vec::new();
-    for part in parts {
-        let part = part?;
-        if joined.is_empty() {
-            joined = part
-        } else {
-            joined.extend_from_slice(&part)
+/// Takes the tensors of one layer out of weights.
+struct LayerTensors<'a> {
+    weights: &'a mut Weights,
+    index: usize,
+}
+
+impl LayerTensors<'_> {
+    /// Vectors, joined; `parts` are their names and sizes.
+    fn vectors(&mut self, kind: &str, parts: &[(&str, usize)]) -> Result<Vec<f32>, AgentError> {
+        let mut joined = Vec::new();
+        for (part, size) in parts {
+            let name = format!("model.layers.{}.{part}.{kind}", self.index);
+            append(&mut joined, self.weights.take(&name, &[*size])?);
         }
+        Ok(joined)
     }
-    Ok(joined)
+
+    /// Matrices with the same inputs, joined, and the shape `[outputs, inputs]` of the result;
+    /// `parts` are their names and outputs.
+    fn matrices(
+        &mut self,
+        inputs: usize,
+        parts: &[(&str, usize)],
+    ) -> Result<(Vec<f32>, [usize; 2]), AgentError> {
+        let mut joined = Vec::new();
+        for (part, outputs) in parts {
+            let name = format!("model.layers.{}.{part}.weight", self.index);
+            append(&mut joined, self.weights.take(&name, &[*outputs, inputs])?);
+        }
+        let outputs = parts.iter().map(|(_, outputs)| outputs).sum();
+        Ok((joined, [outputs, inputs]))
+    }
+}
+
+/// Appends numbers. The first ones are not copied.
+fn append(joined: &mut Vec<f32>, numbers: Vec<f32>) {
+    if joined.is_empty() {
+        *joined = numbers;
+    } else {
+        joined.extend_from_slice(&numbers);
+    }
 }

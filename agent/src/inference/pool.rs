@@ -1,47 +1,49 @@
-//! Who holds which rows of a device's pool of keys and values. A row holds those of one token, in every layer. Knows
-//! nothing of what stands in them.
+//! Allocation of the rows of a device's KV-cache pool. A row holds the keys and values of one token,
+//! in every layer. This module handles row numbers only, not their contents.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The row that padding reads and writes; nobody holds it.
+/// The row that padding reads and writes. It is never allocated.
 pub(super) const PADDING: u32 = 0;
+/// The panic message if a cache is used with a trunk that did not write it.
+pub(super) const FOREIGN_CACHE: &str = "the cache belongs to another trunk";
 
-/// The rows that are free.
+/// The free rows of a pool.
 #[derive(Debug)]
-pub(super) struct Free(Mutex<Left>);
+pub(super) struct FreeRows(Mutex<FreeList>);
 
 #[derive(Debug)]
-struct Left {
-    /// Rows that came back; the last goes out first.
+struct FreeList {
+    /// Rows that were returned; the last is allocated first.
     returned: Vec<u32>,
-    /// The first row that was never given out; all behind it are free too.
+    /// The first row that was never allocated; all later rows are free too.
     fresh: u32,
 }
 
-impl Default for Free {
+impl Default for FreeRows {
     fn default() -> Self {
-        Self(Mutex::new(Left {
+        Self(Mutex::new(FreeList {
             returned: Vec::new(),
             fresh: PADDING + 1,
         }))
     }
 }
 
-impl Free {
-    /// Rows that the pool must have: those that were ever given out, and that of padding.
-    pub(super) fn reach(&self) -> usize {
+impl FreeRows {
+    /// Rows that the pool must have: those that were ever allocated, and the row for padding.
+    pub(super) fn pool_rows(&self) -> usize {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).fresh as usize
     }
 
     fn take(&self, count: usize, rows: &mut Vec<u32>) {
-        let mut left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = left.returned.len().saturating_sub(count);
-        let again = left.returned.len() - kept;
-        rows.extend(left.returned.drain(kept..).rev());
-        let fresh = left.fresh;
-        left.fresh +=
-            u32::try_from(count - again).expect("a pool has fewer than four billion rows");
-        rows.extend(fresh..left.fresh);
+        let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = free.returned.len().saturating_sub(count);
+        let reused = free.returned.len() - kept;
+        rows.extend(free.returned.drain(kept..).rev());
+        let fresh = free.fresh;
+        free.fresh +=
+            u32::try_from(count - reused).expect("a pool has fewer than four billion rows");
+        rows.extend(fresh..free.fresh);
     }
 
     fn give_back(&self, rows: &[u32]) {
@@ -53,15 +55,16 @@ impl Free {
     }
 }
 
-/// The rows of a sequence's tokens, in order; free again when they are dropped.
+/// The rows of a sequence's tokens, in order. They are free again if this is dropped.
 #[derive(Debug)]
-pub(super) struct Rows {
+pub(super) struct CacheRows {
     numbers: Vec<u32>,
-    free: Arc<Free>,
+    free: Arc<FreeRows>,
 }
 
-impl Rows {
-    pub(super) fn none_of(free: &Arc<Free>) -> Self {
+impl CacheRows {
+    /// No rows, of the pool of `free`.
+    pub(super) fn empty(free: &Arc<FreeRows>) -> Self {
         Self {
             numbers: Vec::new(),
             free: Arc::clone(free),
@@ -72,28 +75,29 @@ impl Rows {
         self.numbers.len()
     }
 
+    /// The row of each token.
     pub(super) fn numbers(&self) -> &[u32] {
         &self.numbers
     }
 
     /// Whether they are rows of that pool.
-    pub(super) fn are_of(&self, free: &Arc<Free>) -> bool {
+    pub(super) fn belong_to(&self, free: &Arc<FreeRows>) -> bool {
         Arc::ptr_eq(&self.free, free)
     }
 
-    /// Rows for so many more tokens.
+    /// Allocates rows for `tokens` more tokens.
     pub(super) fn grow(&mut self, tokens: usize) {
         self.free.take(tokens, &mut self.numbers);
     }
 
-    /// Takes the rows of a tail over; nothing is copied on the device.
+    /// Takes over the rows of a tail. Nothing is copied on the device.
     pub(super) fn append(&mut self, mut tail: Self) {
-        assert!(tail.are_of(&self.free), "{}", super::FOREIGN);
+        assert!(tail.belong_to(&self.free), "{FOREIGN_CACHE}");
         self.numbers.append(&mut tail.numbers);
     }
 }
 
-impl Drop for Rows {
+impl Drop for CacheRows {
     fn drop(&mut self) {
         self.free.give_back(&self.numbers);
     }
@@ -103,11 +107,13 @@ impl Drop for Rows {
 mod tests {
     use super::*;
 
-    /// Three rows and two; the three come back and are used again, in order, before a fresh one.
+    /// Three rows and two. If the three are returned, they are allocated again, in order, before a
+    /// fresh one.
     #[test]
-    fn rows_that_come_back_go_out_again() {
+    fn returned_rows_are_allocated_again() {
         let free = Arc::default();
-        let (mut first, mut second) = (Rows::none_of(&free), Rows::none_of(&free));
+        let mut first = CacheRows::empty(&free);
+        let mut second = CacheRows::empty(&free);
         first.grow(3);
         second.grow(2);
         assert_eq!(
@@ -117,18 +123,19 @@ mod tests {
         drop(first);
         second.grow(4);
         assert_eq!(
-            (second.numbers(), free.reach()),
+            (second.numbers(), free.pool_rows()),
             (&[4, 5, 1, 2, 3, 6][..], 7)
         );
     }
 
     #[test]
-    fn rows_of_a_tail_change_hands() {
+    fn an_appended_tail_keeps_its_rows() {
         let free = Arc::default();
-        let (mut whole, mut tail) = (Rows::none_of(&free), Rows::none_of(&free));
+        let mut whole = CacheRows::empty(&free);
+        let mut tail = CacheRows::empty(&free);
         tail.grow(2);
         whole.append(tail);
-        let mut other = Rows::none_of(&free);
+        let mut other = CacheRows::empty(&free);
         other.grow(1);
         assert_eq!((whole.numbers(), other.numbers()), (&[1, 2][..], &[3][..]));
     }

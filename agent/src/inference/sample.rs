@@ -1,47 +1,48 @@
-//! The draw of a token: temperature, top-k, top-p and min-p, in this order, as transformers and vLLM apply them.
-//! Knows nothing of models: log-probabilities in, a token out.
+//! Sampling of a token: temperature, top-k, top-p and min-p, in this order, as transformers and vLLM
+//! apply them. The input is log-probabilities, and the output is a token.
 
-use kernels::elementwise::{self, Tempered};
+use kernels::elementwise;
 use rand::{RngExt, rngs::StdRng};
 use scenarios::Protocol;
+use std::cmp::Ordering;
 
-/// What a token is drawn by.
+/// The settings by which a token is drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sampling {
-    /// Logits are divided by it; 0 takes the likeliest token.
+    /// Logits are divided by it. If it is 0, the most probable token is taken.
     pub temperature: f32,
-    /// Among this many likeliest tokens; 0 = all.
+    /// Draw among this many most probable tokens; 0 = all.
     pub top_k: usize,
-    /// Among the fewest likeliest tokens that together have at least this probability; 1 = all.
+    /// Draw among the fewest most probable tokens that together have at least this probability; 1 = all.
     pub top_p: f32,
-    /// Among tokens of at least this share of the likeliest one's probability; 0 = all.
+    /// Draw among tokens with at least this share of the highest probability; 0 = all.
     pub min_p: f32,
 }
 
-/// A token and ln of its probability under the distribution it was drawn from, nats.
+/// A token, and ln of its probability in the distribution that it was drawn from, nats.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Drawn {
     /// Its id.
     pub token: u32,
-    /// 0 where the draw was greedy.
+    /// 0 if the draw was greedy.
     pub logprob: f32,
 }
 
 impl Sampling {
-    /// The policy itself.
+    /// Draws from the policy itself.
     pub const UNTEMPERED: Self = Self {
         temperature: 1.0,
         top_k: 0,
         top_p: 1.0,
         min_p: 0.0,
     };
-    /// The likeliest token.
+    /// Takes the most probable token.
     pub const GREEDY: Self = Self {
         temperature: 0.0,
         ..Self::UNTEMPERED
     };
 
-    /// As a protocol says.
+    /// The settings of a protocol.
     #[must_use]
     pub fn of(protocol: &Protocol) -> Self {
         let Protocol {
@@ -59,36 +60,25 @@ impl Sampling {
         }
     }
 
-    /// Whether it is the policy itself that is sampled.
+    /// Whether draws follow the policy itself, without a filter or a temperature.
     #[must_use]
     pub fn is_untempered(&self) -> bool {
         *self == Self::UNTEMPERED
     }
 
-    /// Draws from the log-probabilities of all tokens. Of equal tokens the one with the lowest id counts as likelier.
+    /// Draws a token. If tokens have equal probability, those with a lower id come first.
     ///
     /// # Shapes
     /// `logprobs` `[vocab]`.
     pub fn draw(&self, logprobs: &[f32], rng: &mut StdRng) -> Drawn {
         if self.temperature <= 0.0 {
-            let better = |best: usize, id: usize| {
-                if logprobs[id] > logprobs[best] {
-                    id
-                } else {
-                    best
-                }
-            };
             return Drawn {
-                token: (0..logprobs.len()).fold(0, better) as u32,
+                token: first_highest(logprobs),
                 logprob: 0.0,
             };
         }
         let mut weights = Vec::new();
-        elementwise::widest(Tempered {
-            logprobs,
-            temperature: self.temperature,
-            out: &mut weights,
-        });
+        elementwise::tempered(logprobs, self.temperature, &mut weights);
         let is_filtered = self.top_k > 0 || self.top_p < 1.0 || self.min_p > 0.0;
         if is_filtered {
             let kept = self.kept(&weights);
@@ -97,40 +87,36 @@ impl Sampling {
         drawn((0..).zip(weights.iter().copied()), rng)
     }
 
-    /// The tokens that no filter leaves out, likeliest first. The likeliest weight is 1.
+    /// The tokens that pass every filter, the most probable first. The highest weight is 1.
     fn kept(&self, weights: &[f32]) -> Vec<u32> {
         let mut ids: Vec<u32> = (0..)
             .zip(weights)
             .filter(|(_, w)| **w >= self.min_p)
             .map(|(id, _)| id)
             .collect();
-        let likelier = |a: &u32, b: &u32| {
-            weights[*b as usize]
-                .total_cmp(&weights[*a as usize])
-                .then(a.cmp(b))
-        };
         if self.top_k > 0 && self.top_k < ids.len() {
-            ids.select_nth_unstable_by(self.top_k - 1, likelier);
+            ids.select_nth_unstable_by(self.top_k - 1, |a, b| by_weight(weights, *a, *b));
             ids.truncate(self.top_k);
         }
-        ids.sort_unstable_by(likelier);
+        ids.sort_unstable_by(|a, b| by_weight(weights, *a, *b));
         if self.top_p < 1.0 {
-            // Its whole is what top-k left, before min-p.
-            let among = self.top_k_total(weights);
+            // The share is of the tokens that top-k kept, before min-p.
+            let enough = f64::from(self.top_p) * self.top_k_total(weights);
             let mut before = 0.0;
-            let enough = f64::from(self.top_p) * among;
-            let count = ids.iter().take_while(|id| {
-                let is_needed = before < enough;
-                before += f64::from(weights[**id as usize]);
-                is_needed
-            });
-            let count = count.count().max(1);
-            ids.truncate(count);
+            let count = ids
+                .iter()
+                .take_while(|id| {
+                    let is_needed = before < enough;
+                    before += f64::from(weights[**id as usize]);
+                    is_needed
+                })
+                .count();
+            ids.truncate(count.max(1));
         }
         ids
     }
 
-    /// The weight of the top-k tokens.
+    /// The total weight of the top-k tokens.
     fn top_k_total(&self, weights: &[f32]) -> f64 {
         if self.top_k == 0 || self.top_k >= weights.len() {
             return weights.iter().copied().map(f64::from).sum();
@@ -141,11 +127,28 @@ impl Sampling {
     }
 }
 
-/// One of the tokens, by weight. Tokens of no weight are never drawn.
+/// The id of the highest log-probability; the lowest id if several are equal.
+fn first_highest(logprobs: &[f32]) -> u32 {
+    let mut best = 0;
+    for (id, logprob) in logprobs.iter().enumerate() {
+        if *logprob > logprobs[best] {
+            best = id;
+        }
+    }
+    best as u32
+}
+
+/// Orders tokens by descending weight, then by id.
+fn by_weight(weights: &[f32], a: u32, b: u32) -> Ordering {
+    weights[b as usize]
+        .total_cmp(&weights[a as usize])
+        .then(a.cmp(&b))
+}
+
+/// Draws one of the tokens by weight. If a weight is 0, its token is never drawn.
 fn drawn(weights: impl Iterator<Item = (u32, f32)> + Clone, rng: &mut StdRng) -> Drawn {
     let total: f64 = weights.clone().map(|(_, weight)| f64::from(weight)).sum();
     let mut left = rng.random::<f64>() * total;
-    let logprob = |weight: f32| (f64::from(weight) / total).ln() as f32;
     let mut last = Drawn {
         token: 0,
         logprob: 0.0,
@@ -153,7 +156,7 @@ fn drawn(weights: impl Iterator<Item = (u32, f32)> + Clone, rng: &mut StdRng) ->
     for (token, weight) in weights.filter(|(_, weight)| *weight > 0.0) {
         last = Drawn {
             token,
-            logprob: logprob(weight),
+            logprob: (f64::from(weight) / total).ln() as f32,
         };
         left -= f64::from(weight);
         if left < 0.0 {
@@ -170,7 +173,7 @@ mod tests {
 
     const PROBABILITIES: [f32; 5] = [0.1, 0.4, 0.05, 0.25, 0.2];
 
-    /// How often each token comes in 20 000 draws, and its logprob.
+    /// The frequency of each token in 20 000 draws, and its logprob.
     fn frequencies(sampling: Sampling) -> Vec<(f64, Option<f32>)> {
         let logprobs = PROBABILITIES.map(f32::ln);
         let mut rng = StdRng::seed_from_u64(5);
@@ -185,7 +188,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn follows(sampling: Sampling, expected: [f64; 5]) {
+    fn assert_follows(sampling: Sampling, expected: [f64; 5]) {
         for ((frequency, logprob), expected) in frequencies(sampling).into_iter().zip(expected) {
             assert!(
                 (frequency - expected).abs() < 0.012,
@@ -200,34 +203,34 @@ mod tests {
     #[test]
     fn draws_follow_the_filtered_probabilities() {
         let plain = Sampling::UNTEMPERED;
-        follows(plain, [0.1, 0.4, 0.05, 0.25, 0.2]);
-        follows(
+        assert_follows(plain, [0.1, 0.4, 0.05, 0.25, 0.2]);
+        assert_follows(
             Sampling { top_k: 2, ..plain },
             [0.0, 0.4 / 0.65, 0.0, 0.25 / 0.65, 0.0],
         );
         let three = [0.0, 0.4 / 0.85, 0.0, 0.25 / 0.85, 0.2 / 0.85];
-        follows(
+        assert_follows(
             Sampling {
                 top_p: 0.7,
                 ..plain
             },
             three,
         );
-        follows(
+        assert_follows(
             Sampling {
                 top_p: 0.84,
                 ..plain
             },
             three,
         );
-        follows(
+        assert_follows(
             Sampling {
                 min_p: 0.45,
                 ..plain
             },
             three,
         );
-        follows(
+        assert_follows(
             Sampling {
                 top_p: 0.01,
                 ..plain
@@ -235,15 +238,15 @@ mod tests {
             [0.0, 1.0, 0.0, 0.0, 0.0],
         );
         let squares = [0.01, 0.16, 0.0025, 0.0625, 0.04].map(|square| square / 0.275);
-        follows(
+        assert_follows(
             Sampling {
                 temperature: 0.5,
                 ..plain
             },
             squares,
         );
-        // Top-p counts within what top-k left: 0.4 of 0.65 is 62 %.
-        follows(
+        // Top-p is a share of what top-k kept: 0.4 of 0.65 is 62 %.
+        assert_follows(
             Sampling {
                 top_k: 2,
                 top_p: 0.6,
@@ -251,8 +254,8 @@ mod tests {
             },
             [0.0, 1.0, 0.0, 0.0, 0.0],
         );
-        // And before min-p: 0.4 + 0.25 of 1 is not yet 0.7, though it is more than 0.7 of 0.85.
-        follows(
+        // It is applied before min-p: 0.4 + 0.25 of 1 is less than 0.7, but more than 0.7 of 0.85.
+        assert_follows(
             Sampling {
                 min_p: 0.45,
                 top_p: 0.7,
@@ -263,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn greedy_takes_the_first_of_equals() {
+    fn greedy_takes_the_lowest_id_of_equal_tokens() {
         let mut rng = StdRng::seed_from_u64(1);
         assert_eq!(
             Sampling::GREEDY.draw(&[-2.0, -1.0, -1.0], &mut rng),

@@ -1,68 +1,152 @@
-//! Demonstrations on the student's own ground: a model and the expert take turns at one game, and only what the expert
-//! writes is to be imitated.
+//! Demonstrations in states that the student visits (DAgger; Ross, Gordon & Bagnell 2011, arXiv
+//! 1011.0686): a model and the expert alternate in one game, and only the turns of the expert are
+//! imitated.
 //!
-//! Whoever imitates an expert's own games alone meets, after its first mistake, states that the expert never showed a way
-//! out of (Ross, Gordon & Bagnell, DAgger, arXiv 1011.0686). Here it shows one. Differs from the paper: the expert is not
-//! asked about every state of the student, but writes some of the turns itself, because a transcript holds one action a
-//! turn; who holds the pen changes by chance from turn to turn, so that mistakes come in runs, as they do at play.
+//! A policy that imitates only the games of the expert reaches, after its first mistake, states
+//! from which the expert never showed a way out. These episodes contain such states. Differs from
+//! the paper: the expert does not label every state of the student, but writes some of the turns
+//! itself, because a transcript holds one action a turn. The author of a turn changes by chance
+//! from turn to turn, so that mistakes come in runs, as they do in play.
 
 use crate::policy::lm::{LmEpisode, LmPolicy};
-use crate::policy::{Completion, Policy, TurnRequest, TurnResponse, written};
+use crate::policy::{Completion, Policy, TurnRequest, TurnResponse, text_response};
 use crate::text::chat;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use scenarios::seed::mixed_seed;
 use scenarios::{Protocol, Turn, expert::Expert};
 
-/// Chance that the student begins.
+/// The recorded name of this policy, before the name of the student. Existing logs contain it, and
+/// stores are matched by it, so it must not change.
+const NAME_BEFORE_STUDENT: &str = "expert guiding ";
+/// Probability that the student writes the first turn.
 const STUDENT_BEGINS: f64 = 0.7;
-/// In the place of a turn, which none has: who holds the pen says nothing of what the student draws.
-const PEN: u64 = u64::MAX - 1;
-/// Chance that the pen changes hands at a turn.
-const HANDOVER: f64 = 0.15;
+/// Probability that the author changes before a turn.
+const AUTHOR_CHANGES: f64 = 0.15;
+/// Takes the place of a turn number in the seed of the authors. No turn has this number, so the
+/// authors are independent of the samples of the student.
+const AUTHOR_STREAM: u64 = u64::MAX - 1;
 
-/// A student and the expert, turn about.
+/// A student and the expert that alternate in each episode.
 pub struct DaggerPolicy {
-    /// Who goes perturbed.
+    /// The model whose turns are not imitated.
     pub student: LmPolicy,
 }
 
-/// What [`DaggerPolicy`] keeps of an episode.
+/// The state that a [`DaggerPolicy`] keeps for an episode.
 #[derive(Debug)]
 pub struct DaggerEpisode {
     expert: Expert,
     student: LmEpisode,
     rng: StdRng,
-    writer: Writer,
-    /// What the expert would write now; `None` until it has read the observation.
-    meant: Option<String>,
+    author: TurnAuthor,
+    /// The command that the expert would write now. `None` if it has not read the observation yet.
+    intended: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Writer {
+enum TurnAuthor {
     Expert,
     Student,
 }
 
+impl Policy for DaggerPolicy {
+    type EpisodeState = DaggerEpisode;
+
+    fn name(&self) -> String {
+        format!("{NAME_BEFORE_STUDENT}{}", self.student.name())
+    }
+
+    fn begin(&self, seed: u64) -> DaggerEpisode {
+        let mut rng = StdRng::seed_from_u64(mixed_seed(seed, AUTHOR_STREAM, 0));
+        let author = if rng.random_bool(STUDENT_BEGINS) {
+            TurnAuthor::Student
+        } else {
+            TurnAuthor::Expert
+        };
+        DaggerEpisode {
+            expert: Expert::new(seed),
+            student: self.student.begin(seed),
+            rng,
+            author,
+            intended: None,
+        }
+    }
+
+    fn respond(
+        &self,
+        requests: &mut [TurnRequest<'_, DaggerEpisode>],
+        protocol: &Protocol,
+    ) -> Vec<TurnResponse> {
+        for request in requests.iter_mut() {
+            request.episode.read(request.observation);
+        }
+        let mut of_student: Vec<TurnRequest<'_, LmEpisode>> = requests
+            .iter_mut()
+            .filter(|request| request.episode.author == TurnAuthor::Student)
+            .map(|request| TurnRequest {
+                episode: &mut request.episode.student,
+                observation: request.observation,
+            })
+            .collect();
+        let mut responses = self.student.respond(&mut of_student, protocol).into_iter();
+        requests
+            .iter_mut()
+            .map(|request| match request.episode.author {
+                TurnAuthor::Expert => self.expert_turn(request.episode, request.observation),
+                TurnAuthor::Student => request.episode.student_turn(
+                    responses
+                        .next()
+                        .expect("a policy responds to every request"),
+                ),
+            })
+            .collect()
+    }
+}
+
+impl DaggerPolicy {
+    /// Returns the command of the expert, and adds the turn to the context of the student.
+    fn expert_turn(&self, episode: &mut DaggerEpisode, observation: &str) -> TurnResponse {
+        let text = episode
+            .intended
+            .take()
+            .expect("the expert has read the observation");
+        let turn = Turn {
+            observation: observation.into(),
+            completion: text.clone(),
+            action: Some(text.clone()),
+            ..Turn::default()
+        };
+        self.student
+            .replay(&mut episode.student, &turn)
+            .map_or_else(TurnResponse::Failed, |()| text_response(text))
+    }
+}
+
 impl DaggerEpisode {
-    /// The expert reads the observation; now and then the pen changes hands.
+    /// Lets the expert read the observation, and decides who writes this turn. Does nothing if the
+    /// turn was decided before, which is the case while the student is still writing it.
     fn read(&mut self, observation: &str) {
-        if self.meant.is_some() {
+        if self.intended.is_some() {
             return;
         }
-        self.meant = Some(self.expert.act(observation));
-        if self.rng.random_bool(HANDOVER) {
-            self.writer = match self.writer {
-                Writer::Expert => Writer::Student,
-                Writer::Student => Writer::Expert,
+        self.intended = Some(self.expert.act(observation));
+        if self.rng.random_bool(AUTHOR_CHANGES) {
+            self.author = match self.author {
+                TurnAuthor::Expert => TurnAuthor::Student,
+                TurnAuthor::Student => TurnAuthor::Expert,
             };
         }
     }
 
-    /// The expert learns what was written in its place, where it is something else. Ids are left out: half of the turns
-    /// have none.
-    fn wrote(&mut self, completion: Completion) -> Completion {
+    /// If the student has written its turn, reports the action to the expert, and marks the turn as
+    /// perturbed if the expert would have acted differently. Token ids are left out, because the
+    /// turns of the expert have none.
+    fn student_turn(&mut self, response: TurnResponse) -> TurnResponse {
+        let TurnResponse::Completion(completion) = response else {
+            return response;
+        };
         let command = chat::command(&completion.text, completion.ended);
-        let perturbed = self.meant.take().as_deref() != command;
+        let perturbed = self.intended.take().as_deref() != command;
         if perturbed {
             self.expert.instead(command.unwrap_or_default());
         }
@@ -73,83 +157,13 @@ impl DaggerEpisode {
             written_tokens,
             ..
         } = completion;
-        Completion {
+        TurnResponse::Completion(Completion {
             text,
             ended,
             perturbed,
             written,
             written_tokens,
             ..Completion::default()
-        }
-    }
-}
-
-impl DaggerPolicy {
-    /// The expert's turn, which the student reads along.
-    fn expert_writes(&self, seat: &mut DaggerEpisode, observation: &str) -> TurnResponse {
-        let text = seat.meant.take().expect("it has read the observation");
-        let (observation, completion, action) =
-            (observation.into(), text.clone(), Some(text.clone()));
-        let turn = Turn {
-            observation,
-            completion,
-            action,
-            ..Turn::default()
-        };
-        self.student
-            .replay(&mut seat.student, &turn)
-            .map_or_else(TurnResponse::Failed, |()| written(text))
-    }
-}
-
-impl Policy for DaggerPolicy {
-    type EpisodeState = DaggerEpisode;
-
-    fn name(&self) -> String {
-        format!("expert guiding {}", self.student.name())
-    }
-
-    fn begin(&self, seed: u64) -> DaggerEpisode {
-        let mut rng = StdRng::seed_from_u64(mixed_seed(seed, PEN, 0));
-        let writer = if rng.random_bool(STUDENT_BEGINS) {
-            Writer::Student
-        } else {
-            Writer::Expert
-        };
-        DaggerEpisode {
-            expert: Expert::new(seed),
-            student: self.student.begin(seed),
-            rng,
-            writer,
-            meant: None,
-        }
-    }
-
-    fn respond(
-        &self,
-        asked: &mut [TurnRequest<'_, DaggerEpisode>],
-        protocol: &Protocol,
-    ) -> Vec<TurnResponse> {
-        asked
-            .iter_mut()
-            .for_each(|question| question.seat.read(question.observation));
-        let mut of_student: Vec<TurnRequest<'_, LmEpisode>> = (asked.iter_mut())
-            .filter(|question| question.seat.writer == Writer::Student)
-            .map(|question| TurnRequest {
-                seat: &mut question.seat.student,
-                observation: question.observation,
-            })
-            .collect();
-        let mut answers = self.student.respond(&mut of_student, protocol).into_iter();
-        let answer = |question: &mut TurnRequest<'_, DaggerEpisode>| match question.seat.writer {
-            Writer::Expert => self.expert_writes(question.seat, question.observation),
-            Writer::Student => match answers.next().expect("a policy answers every question") {
-                TurnResponse::Completion(completion) => {
-                    TurnResponse::Completion(question.seat.wrote(completion))
-                }
-                other => other,
-            },
-        };
-        asked.iter_mut().map(answer).collect()
+        })
     }
 }

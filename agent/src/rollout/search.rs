@@ -1,64 +1,71 @@
-//! Search over turns with copies of the world: which of the states found so far to go on from.
+//! Search over turns with copies of the environment: from which of the states found so far to
+//! continue.
 //!
-//! A best-of-K agent chooses among completions before it knows what they do. A search sees what they lead to: every
-//! candidate's command is tried in a copy of the world, and the state it leads to is scored by V after its observation.
-//! [`Search::Beam`] is the step-level beam search of OREO (arXiv 2412.16145), which the paper has for mathematics, where a
-//! state is its text, and not for `ALFWorld`, whose world it could not copy. [`Search::BestFirst`] goes on from the best
-//! state found so far, however early it is (Koh et al., Tree Search for Language Model Agents, arXiv 2407.01476).
+//! A best-of-K agent chooses among completions before it has seen their effect. A search sees it:
+//! the command of every candidate is performed in a copy of the environment, and the state that it
+//! leads to is scored by V after its observation. [`Search::Beam`] is the step-level beam search of
+//! OREO (arXiv 2412.16145). The paper has it for mathematics, where a state is its text, and not
+//! for `ALFWorld`, whose environment it could not copy. [`Search::BestFirst`] continues from the
+//! best state found so far, however early it is (Koh et al., Tree Search for Language Model Agents,
+//! arXiv 2407.01476).
 //!
-//! Differs from the papers: states with one hash ([`scenarios::Environment::state_hash`]) that are reached in as many
-//! turns are one, though a policy that came another way may go on otherwise: of those found at once the better-scored is
-//! kept, and one that was found before is not gone on from again. With more turns behind it a state is another, since the
-//! policy has seen more: best-first would else soon have nowhere to go.
+//! Differs from the papers: if states with one hash ([`scenarios::Environment::state_hash`]) are
+//! reached in the same number of turns, they count as one, although a policy with another history
+//! may continue differently. Of those found at the same time, the one with the better score is
+//! kept. If a state was found before, the search does not continue from it again. If more turns led
+//! to it, it counts as another state, since the policy has seen more; otherwise best-first search
+//! would soon have no state to continue from.
 //!
-//! Knows no model and no world, only scores.
+//! This module depends on no model and no environment, only on scores.
 
 use scenarios::{Outcome, Search};
+use std::cmp::Ordering;
 use std::collections::HashSet;
 
-/// A state that was found, with whatever is kept of it.
+/// A state that was found.
 #[derive(Debug)]
-pub struct Found<N> {
-    /// What is kept of it.
+pub struct FoundState<N> {
+    /// What the caller keeps of the state.
     pub node: N,
-    /// Turns that led to it.
+    /// Number of turns that led to it.
     pub turns: usize,
-    /// Its hash, where the world tells.
-    pub state: Option<u64>,
-    /// V, reward units.
+    /// Its hash, if the environment has one.
+    pub hash: Option<u64>,
+    /// V, in reward units.
     pub score: f32,
-    /// Why nobody can go on from it; `None` where one can.
+    /// Why the episode cannot continue from it. `None` if it can.
     pub end: Option<Outcome>,
 }
 
 /// What a search does next.
 #[derive(Debug, PartialEq)]
-pub enum Next<N> {
-    /// Goes on from these states, the best first.
+pub enum NextStates<N> {
+    /// It continues from these states, the best first.
     GoOn(Vec<N>),
-    /// The search is over, and this is its result.
+    /// It is over, and this is its result.
     End(N, Outcome),
 }
 
-/// The states that a search could go on from.
+/// The states from which a search can continue.
 #[derive(Debug)]
 pub struct Frontier<N> {
     search: Search,
-    /// K: what each state is given.
+    /// K, the number of completions that are sampled for each state.
     candidates: usize,
-    /// Completions asked for.
+    /// Number of completions that were requested so far.
     written: usize,
-    waiting: Vec<Found<N>>,
-    /// The best of those that ran out of turns or context.
-    ended: Option<Found<N>>,
-    /// The best of those that are lost or nothing new: the result where nothing else is left.
-    rejected: Option<Found<N>>,
-    /// The states found, each with the turns that led to it.
+    waiting: Vec<FoundState<N>>,
+    /// The best of the states that reached the turn limit or the context limit.
+    ended: Option<FoundState<N>>,
+    /// The best of the states that are lost or were found before. It is the result if no other
+    /// state is left.
+    rejected: Option<FoundState<N>>,
+    /// The hashes of the states that were found, each with the number of turns that led to it.
     known: HashSet<(u64, usize)>,
 }
 
 impl<N> Frontier<N> {
-    /// A search that gives each state `candidates` completions.
+    /// Returns a search that samples `candidates` completions for each state.
     #[must_use]
     pub fn new(search: Search, candidates: usize) -> Self {
         Self {
@@ -72,38 +79,44 @@ impl<N> Frontier<N> {
         }
     }
 
-    /// Takes in all that the last states led to, in their order and each with its candidates in order, and says what to do
-    /// next. The first call takes the state that the game begins in. A win ends the search, the first of several.
+    /// Takes all states that the last ones have led to, in the order of the last ones and of their
+    /// candidates, and returns what to do next. The first call takes the state in which the game
+    /// begins. If a state is won, the search ends with it; if several are won, with the first.
     ///
     /// # Panics
-    /// When nothing was found at all.
-    pub fn next(&mut self, mut found: Vec<Found<N>>) -> Next<N> {
+    /// Panics if no state was ever found.
+    pub fn next(&mut self, mut found: Vec<FoundState<N>>) -> NextStates<N> {
         if let Some(won) = found
             .iter()
             .position(|found| found.end == Some(Outcome::Success))
         {
-            return Next::End(found.swap_remove(won).node, Outcome::Success);
+            return NextStates::End(found.swap_remove(won).node, Outcome::Success);
         }
-        found.sort_by(Found::ranked); // stable: of equals the first stays first
+        found.sort_by(FoundState::ranked); // stable: of equals, the first stays first
         for found in found {
             match found.end {
                 Some(Outcome::TurnLimit | Outcome::ContextLimit) => {
-                    keep_better(&mut self.ended, found)
+                    keep_better(&mut self.ended, found);
                 }
                 None if self.is_new(&found) => self.waiting.push(found),
                 _ => keep_better(&mut self.rejected, found),
             }
         }
         match self.search {
-            Search::Beam { width } => self.go_on_from(width.max(1), true),
+            Search::Beam { width } => {
+                let chosen = self.take_best(width.max(1));
+                self.waiting.clear();
+                self.go_on_from(chosen)
+            }
             Search::BestFirst { budget } if self.written + self.candidates <= budget => {
-                self.go_on_from(1, false)
+                let chosen = self.take_best(1);
+                self.go_on_from(chosen)
             }
             Search::BestFirst { .. } => self.end(),
         }
     }
 
-    /// Those that wait, to give up what they hold.
+    /// Returns the states that are kept but not played now, so that they can release their caches.
     pub fn waiting(&mut self) -> impl Iterator<Item = &mut N> {
         let others = self.ended.iter_mut().chain(&mut self.rejected);
         self.waiting
@@ -112,53 +125,62 @@ impl<N> Frontier<N> {
             .map(|found| &mut found.node)
     }
 
-    /// Whether its state was not found after as many turns before.
-    fn is_new(&mut self, found: &Found<N>) -> bool {
+    /// Returns whether the state was not found before after the same number of turns. If the
+    /// environment has no hash, every state is new.
+    fn is_new(&mut self, found: &FoundState<N>) -> bool {
         found
-            .state
-            .is_none_or(|state| self.known.insert((state, found.turns)))
+            .hash
+            .is_none_or(|hash| self.known.insert((hash, found.turns)))
     }
 
-    fn go_on_from(&mut self, most: usize, forgets_others: bool) -> Next<N> {
-        self.waiting.sort_by(Found::ranked);
-        let others = self.waiting.split_off(most.min(self.waiting.len()));
-        let chosen = std::mem::replace(
-            &mut self.waiting,
-            if forgets_others { Vec::new() } else { others },
-        );
+    /// Removes the best waiting states, at most `most`.
+    fn take_best(&mut self, most: usize) -> Vec<FoundState<N>> {
+        self.waiting.sort_by(FoundState::ranked);
+        let most = most.min(self.waiting.len());
+        self.waiting.drain(..most).collect()
+    }
+
+    fn go_on_from(&mut self, chosen: Vec<FoundState<N>>) -> NextStates<N> {
         if chosen.is_empty() {
             return self.end();
         }
         self.written += chosen.len() * self.candidates;
-        Next::GoOn(chosen.into_iter().map(|found| found.node).collect())
+        NextStates::GoOn(chosen.into_iter().map(|found| found.node).collect())
     }
 
-    /// The best state that was not gone on from.
-    fn end(&mut self) -> Next<N> {
-        let left = self.waiting.drain(..).chain(self.ended.take());
-        let best = left.min_by(Found::ranked).or_else(|| self.rejected.take());
-        let best = best.expect("a search begins with a state, and every state leads to some");
-        Next::End(best.node, best.end.unwrap_or(Outcome::TurnLimit))
+    /// Returns the best state from which the search has not continued.
+    fn end(&mut self) -> NextStates<N> {
+        let best = self
+            .waiting
+            .drain(..)
+            .chain(self.ended.take())
+            .min_by(FoundState::ranked)
+            .or_else(|| self.rejected.take())
+            .expect("a search begins with a state, and every state leads to at least one");
+        NextStates::End(best.node, best.end.unwrap_or(Outcome::TurnLimit))
     }
 }
 
-impl<N> Found<N> {
-    /// The higher score first; of equals the one with fewer turns. What is no number comes last.
-    fn ranked(&self, other: &Self) -> std::cmp::Ordering {
-        let score = |found: &Self| {
-            if found.score.is_nan() {
-                f32::NEG_INFINITY
-            } else {
-                found.score
-            }
-        };
-        score(other)
-            .total_cmp(&score(self))
+impl<N> FoundState<N> {
+    /// Orders by score, the highest first. If two are equal, the one with fewer turns comes first.
+    /// NaN comes last.
+    fn ranked(&self, other: &Self) -> Ordering {
+        other
+            .comparable_score()
+            .total_cmp(&self.comparable_score())
             .then(self.turns.cmp(&other.turns))
     }
+
+    fn comparable_score(&self) -> f32 {
+        if self.score.is_nan() {
+            f32::NEG_INFINITY
+        } else {
+            self.score
+        }
+    }
 }
 
-fn keep_better<N>(best: &mut Option<Found<N>>, found: Found<N>) {
+fn keep_better<N>(best: &mut Option<FoundState<N>>, found: FoundState<N>) {
     if best.as_ref().is_none_or(|best| found.ranked(best).is_lt()) {
         *best = Some(found);
     }
@@ -170,30 +192,33 @@ mod tests {
 
     const BEAM: Search = Search::Beam { width: 2 };
 
-    /// A state that can be gone on from, after as many turns as its name has letters.
-    fn open(node: &'static str, state: u64, score: f32) -> Found<&'static str> {
-        Found {
+    /// A state from which the search can continue, after as many turns as its name has letters.
+    fn open(node: &'static str, state: u64, score: f32) -> FoundState<&'static str> {
+        FoundState {
             node,
             turns: node.len(),
-            state: Some(state),
+            hash: Some(state),
             score,
             end: None,
         }
     }
 
-    fn ended(node: &'static str, score: f32, outcome: Outcome) -> Found<&'static str> {
-        Found {
+    fn ended(node: &'static str, score: f32, outcome: Outcome) -> FoundState<&'static str> {
+        FoundState {
             end: Some(outcome),
             ..open(node, 99, score)
         }
     }
 
     #[test]
-    fn a_beam_keeps_the_best_of_what_all_of_it_led_to() {
+    fn a_beam_keeps_the_best_states_that_any_of_its_states_led_to() {
         let mut beam = Frontier::new(BEAM, 3);
-        assert_eq!(beam.next(vec![open("", 0, 0.1)]), Next::GoOn(vec![""]));
+        assert_eq!(
+            beam.next(vec![open("", 0, 0.1)]),
+            NextStates::GoOn(vec![""])
+        );
         let first = vec![open("a", 1, 0.2), open("b", 2, 0.5), open("c", 3, 0.4)];
-        assert_eq!(beam.next(first), Next::GoOn(vec!["b", "c"]));
+        assert_eq!(beam.next(first), NextStates::GoOn(vec!["b", "c"]));
         let second = vec![
             open("ba", 4, 0.1),
             open("bb", 5, 0.3),
@@ -202,138 +227,143 @@ mod tests {
         ];
         assert_eq!(
             beam.next(second),
-            Next::GoOn(vec!["cb", "bb"]),
-            "of equals the first"
+            NextStates::GoOn(vec!["cb", "bb"]),
+            "of equals, the first"
         );
         let last = vec![
             ended("cba", 0.2, Outcome::TurnLimit),
             ended("bba", 0.3, Outcome::TurnLimit),
         ];
-        assert_eq!(beam.next(last), Next::End("bba", Outcome::TurnLimit));
+        assert_eq!(beam.next(last), NextStates::End("bba", Outcome::TurnLimit));
     }
 
-    /// Two in one state are one; but a state of an earlier turn is another, and so is every state of a world that does not
-    /// tell.
+    /// Two states with one hash are one. If the number of turns differs, or if the environment has
+    /// no hash, they are not.
     #[test]
     fn a_beam_holds_a_state_once() {
         let mut beam = Frontier::new(BEAM, 3);
         beam.next(vec![open("", 0, 0.1)]);
         let same = vec![open("a", 1, 0.2), open("b", 1, 0.5), open("c", 0, 0.1)];
-        assert_eq!(beam.next(same), Next::GoOn(vec!["b", "c"]));
-        let untold = |node, score| Found {
-            state: None,
+        assert_eq!(beam.next(same), NextStates::GoOn(vec!["b", "c"]));
+        let without_hash = |node, score| FoundState {
+            hash: None,
             ..open(node, 0, score)
         };
         assert_eq!(
-            beam.next(vec![untold("ba", 0.2), untold("bb", 0.3)]),
-            Next::GoOn(vec!["bb", "ba"])
+            beam.next(vec![without_hash("ba", 0.2), without_hash("bb", 0.3)]),
+            NextStates::GoOn(vec!["bb", "ba"])
         );
     }
 
     #[test]
-    fn a_win_is_the_best_there_is_and_the_first_of_them_ends_the_search() {
+    fn the_first_win_ends_the_search() {
         for search in [BEAM, Search::BestFirst { budget: 100 }] {
             let mut frontier = Frontier::new(search, 3);
             frontier.next(vec![open("", 0, 0.1)]);
             let won = |node| ended(node, f32::NEG_INFINITY, Outcome::Success);
             let found = vec![open("a", 1, 9.0), won("b"), won("c")];
-            assert_eq!(frontier.next(found), Next::End("b", Outcome::Success));
+            assert_eq!(frontier.next(found), NextStates::End("b", Outcome::Success));
         }
     }
 
-    /// What has ended is the result only if nothing that was left at the end is better.
+    /// A state that has ended is the result only if no better state is left at the end.
     #[test]
-    fn without_a_win_the_best_that_is_left_is_the_result() {
+    fn without_a_win_the_best_remaining_state_is_the_result() {
         for (score, outcome) in [(0.9, Outcome::ContextLimit), (0.1, Outcome::TurnLimit)] {
             let mut beam = Frontier::new(BEAM, 2);
             beam.next(vec![open("", 0, 0.1)]);
             let first = vec![ended("a", score, Outcome::ContextLimit), open("b", 1, 0.5)];
-            assert_eq!(beam.next(first), Next::GoOn(vec!["b"]));
+            assert_eq!(beam.next(first), NextStates::GoOn(vec!["b"]));
             let last = vec![
                 ended("ba", f32::NEG_INFINITY, Outcome::Failure),
                 ended("bb", 0.4, Outcome::TurnLimit),
             ];
             assert_eq!(
                 beam.next(last),
-                Next::End(if score > 0.5 { "a" } else { "bb" }, outcome)
+                NextStates::End(if score > 0.5 { "a" } else { "bb" }, outcome)
             );
         }
     }
 
     #[test]
-    fn best_first_goes_back_to_an_earlier_state_when_it_is_the_best() {
+    fn best_first_returns_to_an_earlier_state_if_it_is_the_best() {
         let mut queue = Frontier::new(Search::BestFirst { budget: 100 }, 2);
-        assert_eq!(queue.next(vec![open("", 0, 0.3)]), Next::GoOn(vec![""]));
+        assert_eq!(
+            queue.next(vec![open("", 0, 0.3)]),
+            NextStates::GoOn(vec![""])
+        );
         assert_eq!(
             queue.next(vec![open("a", 1, 0.8), open("b", 2, 0.6)]),
-            Next::GoOn(vec!["a"])
+            NextStates::GoOn(vec!["a"])
         );
         let worse = vec![open("aa", 3, 0.2), open("ab", 4, 0.6)];
         assert_eq!(
             queue.next(worse),
-            Next::GoOn(vec!["b"]),
-            "of equals the one with fewer turns"
+            NextStates::GoOn(vec!["b"]),
+            "of equals, the one with fewer turns"
         );
         assert_eq!(
             queue.next(vec![open("ba", 5, f32::NAN)]),
-            Next::GoOn(vec!["ab"])
+            NextStates::GoOn(vec!["ab"])
         );
         assert_eq!(
             queue.next(vec![open("aba", 6, 0.1)]),
-            Next::GoOn(vec!["aa"])
+            NextStates::GoOn(vec!["aa"])
         );
-        assert_eq!(queue.next(vec![]), Next::GoOn(vec!["aba"]));
+        assert_eq!(queue.next(vec![]), NextStates::GoOn(vec!["aba"]));
         assert_eq!(
             queue.next(vec![]),
-            Next::GoOn(vec!["ba"]),
-            "what is no number comes last"
+            NextStates::GoOn(vec!["ba"]),
+            "NaN comes last"
         );
     }
 
-    /// A state reached again after as many turns is dropped, and what is lost as well.
+    /// If a state is reached again after the same number of turns, it is dropped, and so are lost
+    /// states.
     #[test]
-    fn best_first_ends_when_nothing_new_is_found() {
+    fn best_first_ends_if_no_new_state_is_found() {
         let mut queue = Frontier::new(Search::BestFirst { budget: 100 }, 2);
         queue.next(vec![open("", 0, 0.3)]);
         assert_eq!(
             queue.next(vec![open("a", 1, 0.8), open("b", 2, 0.2)]),
-            Next::GoOn(vec!["a"])
+            NextStates::GoOn(vec!["a"])
         );
         assert_eq!(
             queue.next(vec![open("aa", 1, 0.5), open("ab", 3, 0.1)]),
-            Next::GoOn(vec!["aa"]),
+            NextStates::GoOn(vec!["aa"]),
             "a turn later"
         );
-        assert_eq!(queue.next(vec![]), Next::GoOn(vec!["b"]));
+        assert_eq!(queue.next(vec![]), NextStates::GoOn(vec!["b"]));
         assert_eq!(
             queue.next(vec![open("ba", 3, 0.9), open("bb", 1, 0.4)]),
-            Next::GoOn(vec!["ab"])
+            NextStates::GoOn(vec!["ab"])
         );
         let result = queue.next(vec![ended("aba", f32::NEG_INFINITY, Outcome::Failure)]);
         assert_eq!(
             result,
-            Next::End("ba", Outcome::TurnLimit),
-            "nothing else is left to show"
+            NextStates::End("ba", Outcome::TurnLimit),
+            "no other state is left"
         );
     }
 
-    /// Three a state and a budget of 8: two states are gone on from, and the best of what is left is the result.
+    /// With three completions per state and a budget of 8, the search continues from two states,
+    /// and the result is the best of the rest.
     #[test]
     fn the_budget_is_never_exceeded() {
         let mut queue = Frontier::new(Search::BestFirst { budget: 8 }, 3);
         queue.next(vec![open("", 0, 0.3)]);
         assert_eq!(
             queue.next(vec![open("a", 1, 0.2), open("b", 2, 0.6)]),
-            Next::GoOn(vec!["b"])
+            NextStates::GoOn(vec!["b"])
         );
         assert_eq!(
             queue.next(vec![open("ba", 3, 0.1)]),
-            Next::End("a", Outcome::TurnLimit)
+            NextStates::End("a", Outcome::TurnLimit)
         );
         let mut poor = Frontier::new(Search::BestFirst { budget: 2 }, 3);
         assert_eq!(
             poor.next(vec![open("", 0, 0.3)]),
-            Next::End("", Outcome::TurnLimit)
+            NextStates::End("", Outcome::TurnLimit)
         );
     }
 }

@@ -2,34 +2,53 @@
 //!
 //! `<|begin|> observation <|agent|> completion <|end|> observation <|agent|> completion <|end|> …`
 //!
-//! in a decoder that was made here; in others the frames of their chat template ([`crate::text::template`]) take these places.
-//! Every turn only appends: nothing that stands is tokenized again. Knows nothing of models.
+//! These are the frames of a decoder that hearth trained from scratch. If the model has a chat
+//! template, its frames ([`crate::text::template`]) take their place. Each turn only appends: text
+//! that is already in the list is never tokenized again. This module does not depend on models.
+//!
+//! ```
+//! use agent::text::chat::{PromptPosition, observation_tokens, parse_command};
+//! use agent::text::tokenizer::Tokenizer;
+//!
+//! let tokenizer = Tokenizer::train(["You see a mug 1."].into_iter(), 300)?;
+//! let ids = observation_tokens(&tokenizer, "You see a mug 1.", PromptPosition::Opening);
+//! assert_eq!(tokenizer.decode(&ids), "<|begin|>You see a mug 1.<|agent|>");
+//! assert_eq!(parse_command(" take mug 1\n"), Some("take mug 1"));
+//! # Ok::<(), agent::AgentError>(())
+//! ```
 
 use crate::text::tokenizer::Tokenizer;
 use scenarios::{Trajectory, Turn};
 
-/// What the world answers, in place of the game, to a completion without a command.
+pub use PromptPosition as Place; // ALIAS
+
+/// The observation that replaces the environment's if a completion contains no command.
 pub const MALFORMED_ANSWER: &str = "That was no command. Write one command on one line.";
 
-/// Where a turn's observation stands.
+/// What comes before the observation of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
-    /// The first of an episode.
+pub enum PromptPosition {
+    /// Nothing: it is the first of an episode.
     Opening,
-    /// After a completion that ended with `<|end|>`.
+    /// A completion that ended with `<|end|>`.
     AfterEnd,
-    /// After a completion that was cut off; the missing `<|end|>` is put in, as the world's, not the policy's.
+    /// A completion that was cut off. The missing `<|end|>` is inserted as part of the observation,
+    /// because the policy did not write it.
     AfterCut,
 }
 
 /// Token ids that bring an observation into the context, up to where the policy begins to write.
 #[must_use]
-pub fn observation_tokens(tokenizer: &Tokenizer, observation: &str, place: Place) -> Vec<u32> {
+pub fn observation_tokens(
+    tokenizer: &Tokenizer,
+    observation: &str,
+    position: PromptPosition,
+) -> Vec<u32> {
     let frames = tokenizer.frames();
-    let before = match place {
-        Place::Opening => frames.opening.clone(),
-        Place::AfterEnd => frames.between.clone(),
-        Place::AfterCut => format!("{}{}", frames.end, frames.between),
+    let before = match position {
+        PromptPosition::Opening => frames.opening.clone(),
+        PromptPosition::AfterEnd => frames.between.clone(),
+        PromptPosition::AfterCut => format!("{}{}", frames.end, frames.between),
     };
     let observation = if frames.strips {
         observation.trim()
@@ -39,7 +58,7 @@ pub fn observation_tokens(tokenizer: &Tokenizer, observation: &str, place: Place
     tokenizer.encode_framed(&before, observation, &frames.answer)
 }
 
-/// Token ids of a completion that somebody else wrote, such as an expert's command.
+/// Token ids of a completion that the policy did not write, such as an expert's command.
 #[must_use]
 pub fn completion_tokens(tokenizer: &Tokenizer, completion: &str) -> Vec<u32> {
     let mut tokens = tokenizer.encode(completion);
@@ -47,29 +66,29 @@ pub fn completion_tokens(tokenizer: &Tokenizer, completion: &str) -> Vec<u32> {
     tokens
 }
 
-/// The command in a completion: all of it, stripped; `None` when it is empty, longer than a line, or holds a special
-/// token.
+/// The command in a completion: all of it, stripped. `None` if it is empty, has more than one line,
+/// or contains a special token.
 #[must_use]
 pub fn parse_command(completion: &str) -> Option<&str> {
     let command = completion.trim();
-    let framed = ["<|", "<s>", "</s>"]
+    let has_frames = ["<|", "<s>", "</s>"]
         .iter()
         .any(|token| command.contains(token));
-    (!command.is_empty() && !command.contains('\n') && !framed).then_some(command)
+    (!command.is_empty() && !command.contains('\n') && !has_frames).then_some(command)
 }
 
-/// Fills in the token ids of an episode that was played in text, such as a demonstration. Log-probabilities are emptied:
-/// nobody sampled these tokens.
+/// Fills in the token ids of an episode that was played in text, such as a demonstration. The
+/// log-probabilities become empty, because no policy sampled these tokens.
 pub fn tokenize(tokenizer: &Tokenizer, trajectory: &mut Trajectory) {
-    let mut place = Place::Opening;
+    let mut position = PromptPosition::Opening;
     for turn in &mut trajectory.turns {
-        (turn.observation_tokens, turn.completion_tokens, place) =
-            turn_tokens(tokenizer, turn, place);
+        (turn.observation_tokens, turn.completion_tokens, position) =
+            turn_tokens(tokenizer, turn, position);
         turn.logprobs.clear();
     }
 }
 
-/// The command of a completion; `None` in one that was cut off too.
+/// The command of a completion. `None` also if the completion was cut off (`ended` is false).
 #[must_use]
 pub fn command(completion: &str, ended: bool) -> Option<&str> {
     if ended {
@@ -79,16 +98,17 @@ pub fn command(completion: &str, ended: bool) -> Option<&str> {
     }
 }
 
-/// Token ids of a turn that was played in text, of its observation and of its completion, and where the next one stands.
+/// Token ids of a turn that was played in text: those of its observation, those of its completion,
+/// and the position of the next turn.
 #[must_use]
 pub fn turn_tokens(
     tokenizer: &Tokenizer,
     turn: &Turn,
-    place: Place,
-) -> (Vec<u32>, Vec<u32>, Place) {
-    // A completion that reads as a command and was none did not end by itself.
+    position: PromptPosition,
+) -> (Vec<u32>, Vec<u32>, PromptPosition) {
+    // If the text is a command but no action was recorded, the completion was cut off.
     let was_cut = turn.action.is_none() && parse_command(&turn.completion).is_some();
-    let observation = observation_tokens(tokenizer, &turn.observation, place);
+    let observation = observation_tokens(tokenizer, &turn.observation, position);
     let mut completion = completion_tokens(tokenizer, &turn.completion);
     if was_cut {
         completion.pop();
@@ -97,21 +117,21 @@ pub fn turn_tokens(
         observation,
         completion,
         if was_cut {
-            Place::AfterCut
+            PromptPosition::AfterCut
         } else {
-            Place::AfterEnd
+            PromptPosition::AfterEnd
         },
     )
 }
 
-/// Whether the ids of every completion spell its text in this tokenizer's vocabulary: not those of another's, and none
-/// missing.
+/// Whether the ids of every completion spell its text in this tokenizer's vocabulary. False if an id
+/// list is empty or comes from another tokenizer.
 #[must_use]
 pub fn is_tokenized_by(tokenizer: &Tokenizer, trajectory: &Trajectory) -> bool {
-    let spelled =
-        |tokens: &[u32]| tokenizer.decode(tokens.strip_suffix(&[tokenizer.end]).unwrap_or(tokens));
     trajectory.turns.iter().all(|turn| {
-        !turn.completion_tokens.is_empty() && spelled(&turn.completion_tokens) == turn.completion
+        let tokens = turn.completion_tokens.as_slice();
+        let text = tokens.strip_suffix(&[tokenizer.end]).unwrap_or(tokens);
+        !tokens.is_empty() && tokenizer.decode(text) == turn.completion
     })
 }
 
@@ -128,9 +148,9 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_completion_is_closed_by_the_world() {
+    fn a_cut_completion_is_closed_by_the_next_observation() {
         let tokenizer = Tokenizer::train(["go to desk 1"].into_iter(), 300).expect("trains");
-        let tokens = observation_tokens(&tokenizer, "x", Place::AfterCut);
+        let tokens = observation_tokens(&tokenizer, "x", PromptPosition::AfterCut);
         assert_eq!(
             (tokens[0], tokens[tokens.len() - 1]),
             (tokenizer.end, tokenizer.id("<|agent|>").expect("known"))

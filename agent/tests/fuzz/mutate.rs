@@ -1,21 +1,16 @@
-//! Small damage to files, and damage that knows their form: JSON, Jinja, safetensors and GGUF.
+//! Mutations of files: of their bytes, and of their structure (JSON, Jinja, safetensors, GGUF).
 
-use crate::seeds::Gguf;
+use crate::dictionary::FuzzDictionary;
+use crate::seeds::GgufSeed;
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use serde_json::Value;
 
-/// What a file of a kind may be made to say: whole JSON values, and words of templates.
-pub(crate) struct Words {
-    pub(crate) json: &'static [&'static str],
-    pub(crate) jinja: &'static [&'static str],
-}
-
-/// One damaged input follows from one number.
+/// The random draws of one input, which follow from a seed and the number of the input.
 pub(crate) struct Mutator {
     rng: StdRng,
 }
 
-/// Numbers at which sizes, signs and products break.
+/// Numbers at which sizes overflow or change their sign.
 const EDGES: [u64; 22] = [
     0,
     1,
@@ -41,7 +36,7 @@ const EDGES: [u64; 22] = [
     u64::MAX,
 ];
 
-/// JSON that no reader should have to see.
+/// JSON values that readers do not expect.
 const STRANGE: [&str; 26] = [
     "null",
     "true",
@@ -93,7 +88,7 @@ impl Mutator {
         &items[self.below(items.len())]
     }
 
-    /// A number near an edge, or any.
+    /// A number near one of [`EDGES`], or any number.
     fn number(&mut self) -> u64 {
         let edge = *self.choose(&EDGES);
         match self.below(6) {
@@ -105,7 +100,7 @@ impl Mutator {
         }
     }
 
-    /// Damages bytes without knowing what they are; `other` is a file to take pieces of.
+    /// Damages bytes of any kind. Pieces of `other` may be inserted.
     pub(crate) fn bytes(&mut self, bytes: &mut Vec<u8>, other: &[u8]) {
         for _ in 0..=self.below(4) {
             let place = self.below(bytes.len());
@@ -150,8 +145,8 @@ impl Mutator {
         }
     }
 
-    /// Damages JSON value by value; what is no JSON is damaged as bytes.
-    pub(crate) fn json(&mut self, bytes: &mut Vec<u8>, other: &[u8], words: &Words) {
+    /// Damages values of a JSON text. If the text is not JSON, its bytes are damaged.
+    pub(crate) fn json(&mut self, bytes: &mut Vec<u8>, other: &[u8], words: &FuzzDictionary) {
         let Ok(mut value) = serde_json::from_slice::<Value>(bytes) else {
             return self.bytes(bytes, other);
         };
@@ -169,8 +164,9 @@ impl Mutator {
         }
     }
 
-    /// Damages one value inside; `raw` collects texts that are put in later, as no [`Value`] can hold them.
-    fn damage(&mut self, value: &mut Value, raw: &mut Vec<String>, words: &Words) {
+    /// Damages one value inside. `raw` collects texts that are inserted later, because a [`Value`]
+    /// cannot represent them.
+    fn damage(&mut self, value: &mut Value, raw: &mut Vec<String>, words: &FuzzDictionary) {
         let inside = match value {
             Value::Object(map) => map.len(),
             Value::Array(list) => list.len(),
@@ -226,7 +222,7 @@ impl Mutator {
         }
     }
 
-    /// The value inside many others, or beside a key that stands twice.
+    /// The value inside many others, or in a map that defines a key twice.
     fn deep(&mut self, value: &Value) -> String {
         let depth = *self.choose(&[2, 40, 126, 129, 1000, 20_000]);
         match self.below(3) {
@@ -281,12 +277,11 @@ impl Mutator {
     }
 
     /// Damages a template word by word.
-    pub(crate) fn jinja(&mut self, bytes: &mut Vec<u8>, other: &[u8], words: &Words) {
-        let (text, other) = (
-            String::from_utf8_lossy(bytes).into_owned(),
-            String::from_utf8_lossy(other).into_owned(),
-        );
-        let (mut pieces, others) = (pieces(&text), pieces(&other));
+    pub(crate) fn jinja(&mut self, bytes: &mut Vec<u8>, other: &[u8], words: &FuzzDictionary) {
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        let other = String::from_utf8_lossy(other).into_owned();
+        let others = pieces(&other);
+        let mut pieces = pieces(&text);
         for _ in 0..=self.below(5) {
             let place = self.below(pieces.len());
             match self.below(7) {
@@ -314,8 +309,13 @@ impl Mutator {
         *bytes = damaged;
     }
 
-    /// Damages the header of a safetensors file as JSON, and mostly tells its new length.
-    pub(crate) fn safetensors(&mut self, bytes: &mut Vec<u8>, other: &[u8], words: &Words) {
+    /// Damages the header of a safetensors file as JSON, and mostly writes its new length.
+    pub(crate) fn safetensors(
+        &mut self,
+        bytes: &mut Vec<u8>,
+        other: &[u8],
+        words: &FuzzDictionary,
+    ) {
         let header = bytes
             .get(..8)
             .and_then(|size| size.try_into().ok())
@@ -329,7 +329,7 @@ impl Mutator {
         }
         let mut json = bytes[8..end].to_vec();
         self.json(&mut json, other, words);
-        let told = if self.one_in(20) {
+        let length = if self.one_in(20) {
             self.number()
         } else {
             json.len() as u64
@@ -338,18 +338,18 @@ impl Mutator {
         if self.one_in(8) {
             self.bytes(&mut data, other);
         }
-        *bytes = [&told.to_le_bytes()[..], &json, &data].concat();
+        *bytes = [&length.to_le_bytes()[..], &json, &data].concat();
     }
 
-    /// Damages a GGUF file before it is written, or its bytes.
-    pub(crate) fn gguf(&mut self, seed: &Gguf, other: &Gguf) -> Vec<u8> {
+    /// Damages a GGUF file before it is written, its bytes, or both.
+    pub(crate) fn gguf(&mut self, seed: &GgufSeed, other: &GgufSeed) -> Vec<u8> {
         let mut gguf = seed.clone();
         for _ in 0..self.below(4) {
             self.damage_gguf(&mut gguf, other);
         }
         let mut bytes = gguf.bytes();
         if self.one_in(2) {
-            // Most of a file is vocabulary and numbers; counts and types stand in front and between.
+            // Most of a file is vocabulary and numbers; counts and types are at the start and between.
             let reach = if self.one_in(2) { 400 } else { bytes.len() };
             let rest = bytes.split_off(bytes.len().min(1 + self.below(reach)));
             self.bytes(&mut bytes, &rest);
@@ -358,11 +358,9 @@ impl Mutator {
         bytes
     }
 
-    fn damage_gguf(&mut self, gguf: &mut Gguf, other: &Gguf) {
-        let (value, tensor) = (
-            self.below(gguf.values.len()),
-            self.below(gguf.tensors.len()),
-        );
+    fn damage_gguf(&mut self, gguf: &mut GgufSeed, other: &GgufSeed) {
+        let value = self.below(gguf.values.len());
+        let tensor = self.below(gguf.tensors.len());
         match self.below(12) {
             _ if gguf.values.is_empty() || gguf.tensors.is_empty() => {}
             0 => drop(gguf.values.remove(value)),
@@ -402,25 +400,30 @@ impl Mutator {
     }
 }
 
-/// Words, numbers, blanks and signs.
+/// Splits a text into words, numbers, blanks and signs.
 fn pieces(text: &str) -> Vec<&str> {
-    let kind = |letter: char| match letter {
+    let mut pieces = Vec::new();
+    let mut start = 0;
+    let mut last = None;
+    for (place, letter) in text.char_indices() {
+        let class = letter_class(letter);
+        if last.is_some_and(|last| last != class || class == 3) {
+            pieces.push(&text[start..place]);
+            start = place;
+        }
+        last = Some(class);
+    }
+    pieces.push(&text[start..]);
+    pieces
+}
+
+/// 0 in words, 1 for blanks, 2 for the signs of tags, 3 for other signs.
+fn letter_class(letter: char) -> u8 {
+    match letter {
         '_' => 0,
         letter if letter.is_alphanumeric() => 0,
         letter if letter.is_whitespace() => 1,
         '{' | '}' | '%' => 2,
         _ => 3,
-    };
-    let (mut pieces, mut start) = (Vec::new(), 0);
-    let mut last = None;
-    for (place, letter) in text.char_indices() {
-        let kind = kind(letter);
-        if last.is_some_and(|last| last != kind || kind == 3) {
-            pieces.push(&text[start..place]);
-            start = place;
-        }
-        last = Some(kind);
     }
-    pieces.push(&text[start..]);
-    pieces
 }

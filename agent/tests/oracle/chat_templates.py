@@ -1,4 +1,4 @@
-"""The texts that agent/tests/template.rs must reproduce: chat templates rendered by transformers itself.
+"""The texts that agent/tests/it/template.rs must reproduce: chat templates rendered by transformers itself.
 
     pip install transformers==5.23.0 jinja2==3.1.6
     python3 agent/tests/oracle/chat_templates.py > agent/tests/golden/chat_templates.json

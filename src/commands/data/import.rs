@@ -1,7 +1,8 @@
-//! `hearth import`: demonstrations that others have published, as a store. Where the games are at hand every record is
-//! played again, and what is written is what the world said.
+//! `hearth import`: converts published demonstrations to a store. If the games are available, every
+//! record is replayed, and the observations of the world are written.
 
-use crate::args::world::OwnWorldArgs;
+use crate::args::world::ReplayWorldArgs;
+use crate::commands::data::scenarios::report_faults;
 use crate::ui;
 use agent::rollout::Concurrency;
 use clap::{Args, ValueHint};
@@ -15,119 +16,118 @@ use trainer::formats::Sink;
 use trainer::formats::import::{GameName, Origin, Recorded, Thoughts, read, said_otherwise};
 use trainer::measure::verify::{Logged, by_protocol, replay_all};
 
-/// Records that are named on the screen; all are counted.
+/// The number of omitted records that are printed. All are counted.
 const SHOWN: usize = 10;
 
 #[derive(Args)]
-pub(crate) struct Import {
-    /// Files, each a JSON list or one record a line
+pub(crate) struct ImportCommand {
+    /// Files, each a JSON list or one record per line
     #[arg(required = true, value_hint = ValueHint::FilePath)]
     files: Vec<PathBuf>,
-    /// Whose form: `eto` (agent-eto/eto-sft-trajectory, alfworld_sft.json) or `agentgym` (AgentGym/AgentTraj-L,
-    /// alfworld_train.json)
+    /// Format: `eto` (agent-eto/eto-sft-trajectory, alfworld_sft.json) or `agentgym`
+    /// (AgentGym/AgentTraj-L, alfworld_train.json)
     #[arg(long)]
     format: Origin,
-    /// The store, JSONL
+    /// Store to write, JSONL
     #[arg(long, value_hint = ValueHint::FilePath)]
     out: PathBuf,
-    /// The games: a folder of games or a manifest. Each record of one of them is played again, and what the world says is
-    /// written; without it, what the record says
+    /// Games: a folder or a manifest; each record of one of them is replayed and the world's
+    /// observations are written [default: write the record's observations]
     #[arg(long, value_hint = ValueHint::AnyPath)]
     suite: Option<PathBuf>,
-    /// Text version of the episodes, 2.1.1 (`put X in/on Y`) or 2.1.3 (`move X to Y`) [default: the game's own; without
-    /// a suite, the record's]
+    /// Text version of the episodes, 2.1.1 (`put X in/on Y`) or 2.1.3 (`move X to Y`) [default:
+    /// that of the game, or of the record if there is no suite]
     #[arg(long, value_name = "VERSION")]
     text: Option<TextVersion>,
-    /// Thoughts: `drop`, or `keep`, each as a turn of its own, `think: …`, which the world does not understand
+    /// Thoughts: `drop`, or `keep` each as a turn `think: …`, which the world does not understand
     #[arg(long, default_value = "drop")]
     thoughts: Thoughts,
-    /// Count records that cannot be read instead of stopping at the first
+    /// Skip and count records that cannot be read, instead of stopping at the first
     #[arg(long)]
     skip_bad: bool,
     /// Print one JSON object instead of a line
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    world: OwnWorldArgs,
+    world: ReplayWorldArgs,
 }
 
+/// The JSON output of `hearth import`.
 #[derive(Default, Serialize)]
-struct Report {
+struct ImportOutput {
     records: usize,
     imported: usize,
-    /// Of the imported ones.
+    /// Won episodes among the imported ones.
     won: usize,
-    /// That could not be read.
+    /// Records that could not be read.
     bad: usize,
-    /// Of games that the suite does not hold.
+    /// Records of games that the suite does not contain.
     unmatched: usize,
-    /// In which the world said something else than the record.
+    /// Records whose observations differ from those of the world.
     differing: usize,
     store: PathBuf,
 }
 
-/// A record and where it stands.
-struct Placed {
+/// A record with its file and position.
+struct PlacedRecord {
     file: PathBuf,
-    /// From 1.
+    /// The position in the file, from 1.
     number: usize,
     recorded: Recorded,
 }
 
-impl Import {
+impl ImportCommand {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        let mut report = Report {
+        let mut output = ImportOutput {
             store: self.out.clone(),
-            ..Report::default()
+            ..ImportOutput::default()
         };
-        let placed = self.read(&mut report)?;
+        let placed = self.read(&mut output)?;
         let mut out = Sink::json(&self.out)?;
         let episodes = match &self.suite {
-            Some(path) => self.play(path, &placed, &mut report)?,
+            Some(path) => self.replay(path, &placed, &mut output)?,
             None => {
                 let mut repetitions = Repetitions::default();
-                let episode = |one: &Placed| self.episode(one, self.text, &mut repetitions);
-                placed.iter().map(episode).collect()
+                placed
+                    .iter()
+                    .map(|one| self.episode(one, self.text, &mut repetitions))
+                    .collect()
             }
         };
-        say_left_out(&report);
+        report_omitted(&output);
         anyhow::ensure!(
             !episodes.is_empty(),
-            "nothing was imported of {} records",
-            report.records
+            "none of {} records was imported",
+            output.records
         );
-        report.imported = episodes.len();
-        report.won = episodes.iter().filter(|episode| episode.is_won()).count();
+        output.imported = episodes.len();
+        output.won = episodes.iter().filter(|episode| episode.is_won()).count();
         for episode in &episodes {
             out.write(episode)?;
         }
         out.finish()?;
         if self.json {
-            ui::print_json(&report)?;
+            ui::print_json(&output)?;
         } else {
-            let Report {
-                imported,
-                records,
-                won,
-                store,
-                ..
-            } = report;
             ui::print(&format!(
-                "{imported} of {records} records imported, {won} of them won, in {}\n",
-                store.display()
+                "{} of {} records imported, {} of them won, in {}\n",
+                output.imported,
+                output.records,
+                output.won,
+                output.store.display()
             ));
         }
         Ok(ExitCode::SUCCESS)
     }
 
-    fn read(&self, report: &mut Report) -> anyhow::Result<Vec<Placed>> {
+    fn read(&self, output: &mut ImportOutput) -> anyhow::Result<Vec<PlacedRecord>> {
         let mut placed = Vec::new();
         for file in &self.files {
             for (index, record) in read(self.format, file)?.into_iter().enumerate() {
-                report.records += 1;
+                output.records += 1;
                 let bad = match record {
                     Ok(recorded) => {
-                        placed.push(Placed {
+                        placed.push(PlacedRecord {
                             file: file.clone(),
                             number: index + 1,
                             recorded,
@@ -140,12 +140,12 @@ impl Import {
                 };
                 if !self.skip_bad {
                     return Err(ui::WrongUse(format!(
-                        "{bad}\nhint: --skip-bad leaves such records out"
+                        "{bad}\nhint: --skip-bad omits such records"
                     ))
                     .into());
                 }
-                report.bad += 1;
-                name(report.bad, &bad);
+                output.bad += 1;
+                print_omitted(output.bad, &bad);
             }
         }
         Ok(placed)
@@ -153,7 +153,7 @@ impl Import {
 
     fn episode(
         &self,
-        one: &Placed,
+        one: &PlacedRecord,
         text: Option<TextVersion>,
         repetitions: &mut Repetitions,
     ) -> Trajectory {
@@ -165,22 +165,22 @@ impl Import {
         )
     }
 
-    /// What the world says to the commands of the records whose games are there, in their order.
-    fn play(
+    /// Replays the records whose games the suite contains. Returns their episodes in order.
+    fn replay(
         &self,
         path: &Path,
-        placed: &[Placed],
-        report: &mut Report,
+        placed: &[PlacedRecord],
+        output: &mut ImportOutput,
     ) -> anyhow::Result<Vec<Trajectory>> {
         let suite = Suite::open(path)?;
-        crate::commands::data::scenarios::say_faults(&suite);
+        report_faults(&suite);
         let games = by_folders(&suite);
         let mut repetitions = Repetitions::default();
-        let mut drafts: Vec<(&Placed, &Task, Trajectory)> = Vec::new();
+        let mut drafts: Vec<(&PlacedRecord, &Task, Trajectory)> = Vec::new();
         for one in placed {
             let GameName { task, trial, .. } = &one.recorded.game;
             let Some(game) = games.get(&(task.as_str(), trial.as_str())) else {
-                report.unmatched += 1;
+                output.unmatched += 1;
                 continue;
             };
             let draft = self.draft(one, game, &mut repetitions);
@@ -197,12 +197,12 @@ impl Import {
             .collect();
         let mut played: Vec<Option<Trajectory>> = vec![None; drafts.len()];
         let opened = self.world.open(usize::MAX)?;
-        let bar = ui::bar("play again");
+        let bar = ui::bar("replay");
         bar.set_length(drafts.len() as u64);
         for (protocol, group) in by_protocol(&logged) {
-            let speaking = opened.speaking(protocol.translated_to);
+            let versioned = opened.in_version(protocol.translated_to);
             let Ok(()) = replay_all(
-                speaking.world(),
+                versioned.world(),
                 &group,
                 &protocol,
                 Concurrency::default(),
@@ -214,34 +214,29 @@ impl Import {
             );
         }
         bar.finish();
-        opened.say_losses();
+        opened.report_replaced();
         let mut kept = Vec::new();
         for ((one, _, draft), played) in drafts.into_iter().zip(played.into_iter().flatten()) {
             match said_otherwise(&draft, &played) {
                 None => kept.push(as_imported(draft, played)),
                 Some(difference) => {
-                    report.differing += 1;
-                    let Placed {
-                        file,
-                        number,
-                        recorded,
-                    } = one;
-                    name(
-                        report.differing,
-                        &format!(
-                            "{}, record {number} ({}), {difference}",
-                            file.display(),
-                            recorded.id
-                        ),
+                    output.differing += 1;
+                    let text = format!(
+                        "{}, record {} ({}), {difference}",
+                        one.file.display(),
+                        one.number,
+                        one.recorded.id
                     );
+                    print_omitted(output.differing, &text);
                 }
             }
         }
         Ok(kept)
     }
 
-    /// A record as an episode of its game, to be played again: it ends with the record, won or not.
-    fn draft(&self, one: &Placed, game: &Task, repetitions: &mut Repetitions) -> Trajectory {
+    /// Returns a record as an episode of its game, to be replayed. It ends with the record, won or
+    /// not.
+    fn draft(&self, one: &PlacedRecord, game: &Task, repetitions: &mut Repetitions) -> Trajectory {
         let own = TextVersion::of_game(&game.path);
         let text = self.text.or(own);
         let draft = self.episode(one, text, repetitions);
@@ -257,11 +252,12 @@ impl Import {
     }
 }
 
-/// How many records of a game there were.
+/// The number of records of each game so far.
 #[derive(Default)]
 struct Repetitions(HashMap<(String, String), usize>);
 
 impl Repetitions {
+    /// Returns the number of earlier records of the game, and counts this one.
     fn next(&mut self, game: &GameName) -> usize {
         let count = self
             .0
@@ -272,58 +268,52 @@ impl Repetitions {
     }
 }
 
-/// The games of a suite by the two folders that they lie in, as their ids tell them.
+/// Returns the games of a suite by the two innermost folders of their ids.
 fn by_folders(suite: &Suite) -> HashMap<(&str, &str), &Task> {
-    let folders = suite.tasks.iter().filter_map(|task| {
-        let mut parts = task.id.rsplit('/');
-        let trial = parts.next()?;
-        Some(((parts.next()?, trial), task))
-    });
-    folders.collect()
+    suite
+        .tasks
+        .iter()
+        .filter_map(|task| {
+            let mut parts = task.id.rsplit('/');
+            let trial = parts.next()?;
+            Some(((parts.next()?, trial), task))
+        })
+        .collect()
 }
 
-/// What was played again, as the record's own episode.
+/// Returns the replayed episode with the identity of the record: its repetition, seed, policy and
+/// protocol.
 fn as_imported(draft: Trajectory, played: Trajectory) -> Trajectory {
-    let Trajectory {
-        repetition,
-        seed,
-        policy,
-        protocol,
-        spent,
-        ..
-    } = draft;
     Trajectory {
-        repetition,
-        seed,
-        policy,
-        protocol,
+        repetition: draft.repetition,
+        seed: draft.seed,
+        policy: draft.policy,
+        protocol: draft.protocol,
         seconds: 0.0,
-        spent,
+        spent: draft.spent,
         ..played
     }
 }
 
-/// Tells of a record that is left out, unless many were told of before.
-fn name(number: usize, what: &str) {
+/// Prints an omitted record if it is one of the first [`SHOWN`].
+fn print_omitted(number: usize, what: &str) {
     if number <= SHOWN {
         eprintln!("left out: {what}");
     }
 }
 
-fn say_left_out(report: &Report) {
-    if report.bad > 0 {
-        eprintln!("{} records could not be read", report.bad);
+/// Prints how many records were omitted.
+fn report_omitted(output: &ImportOutput) {
+    if output.bad > 0 {
+        eprintln!("{} records could not be read", output.bad);
     }
-    if report.unmatched > 0 {
+    if output.unmatched > 0 {
         eprintln!(
-            "{} records are of games that the suite does not hold",
-            report.unmatched
+            "{} records are of games that the suite does not contain",
+            output.unmatched
         );
     }
-    if report.differing > 0 {
-        eprintln!(
-            "in {} records the world says something else",
-            report.differing
-        );
+    if output.differing > 0 {
+        eprintln!("{} records differ from the world", output.differing);
     }
 }

@@ -1,4 +1,4 @@
-//! `hearth scenarios`: generate household games, list a suite.
+//! `hearth scenarios`: generates household games, or lists a suite.
 
 use crate::args::world::text_versions;
 use crate::ui;
@@ -12,37 +12,37 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 #[derive(Subcommand)]
-pub(crate) enum Scenarios {
-    /// Generate household games in ALFWorld's file format, each checked winnable
-    Generate(Generate),
-    /// List a suite: games by split and task type, and whatever is damaged or missing
-    List(List),
+pub(crate) enum ScenariosCommand {
+    /// Generate household games in ALFWorld's file format, and check that each can be won
+    Generate(GenerateCommand),
+    /// List a suite: games by split and task type, and damaged or missing files
+    List(ListCommand),
 }
 
 #[derive(Args)]
-pub(crate) struct Generate {
-    /// Folder to write the games and suite.jsonl into
+pub(crate) struct GenerateCommand {
+    /// Folder for the games and suite.jsonl
     #[arg(value_hint = ValueHint::DirPath)]
     out: PathBuf,
-    /// Seed: the same seed writes the same bytes
+    /// Seed of the games; the same seed writes the same bytes
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Games of train
+    /// Number of games of train
     #[arg(long, default_value_t = 600)]
     train: usize,
-    /// Games of valid_train, for choosing checkpoints and settings
+    /// Number of games of valid_train, for choosing checkpoints and settings
     #[arg(long, default_value_t = 60)]
     valid_train: usize,
-    /// Games of valid_seen: room layouts of train
+    /// Number of games of valid_seen, with room layouts of train
     #[arg(long, default_value_t = 120)]
     seen: usize,
-    /// Games of valid_unseen: room layouts that train lacks
+    /// Number of games of valid_unseen, with room layouts that train does not have
     #[arg(long, default_value_t = 120)]
     unseen: usize,
-    /// How large rooms are
-    #[arg(long, value_enum, default_value_t = Rooms::Small)]
-    size: Rooms,
-    /// ALFWorld's text version: 2.1.3 says `move X to Y`, 2.1.1 `put X in/on Y`
+    /// Size of the rooms
+    #[arg(long, value_enum, default_value_t = GenerateSize::Small)]
+    size: GenerateSize,
+    /// ALFWorld's text version: 2.1.3 (`move X to Y`) or 2.1.1 (`put X in/on Y`)
     #[arg(long, value_name = "VERSION", default_value_t = TextVersion::V2_1_3)]
     text: TextVersion,
     /// Print one JSON object instead of the table
@@ -51,19 +51,19 @@ pub(crate) struct Generate {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Rooms {
-    /// A few receptacles
+enum GenerateSize {
+    /// A few receptacles per room
     Small,
-    /// As ALFWorld's
+    /// As many receptacles as in ALFWorld
     Full,
 }
 
 #[derive(Args)]
-pub(crate) struct List {
-    /// Folder of games (ALFWorld's layout, or SPLIT/NAME.z8) or manifest
+pub(crate) struct ListCommand {
+    /// Games: a folder (ALFWorld's layout, or SPLIT/NAME.z8) or a manifest
     #[arg(value_hint = ValueHint::AnyPath)]
     suite: PathBuf,
-    /// Print every game, not only the counts
+    /// Also print every game
     #[arg(long)]
     games: bool,
     /// Print one JSON object instead of the table
@@ -71,8 +71,9 @@ pub(crate) struct List {
     json: bool,
 }
 
+/// The JSON output of both commands.
 #[derive(Serialize)]
-struct Listed<'a> {
+struct SuiteOutput<'a> {
     suite: &'a str,
     hash: String,
     games: usize,
@@ -82,7 +83,7 @@ struct Listed<'a> {
     left_out: usize,
 }
 
-impl Scenarios {
+impl ScenariosCommand {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Generate(command) => command.run(),
@@ -91,13 +92,13 @@ impl Scenarios {
     }
 }
 
-impl Generate {
+impl GenerateCommand {
     fn run(self) -> anyhow::Result<ExitCode> {
         let options = GenerateOptions {
             seed: self.seed,
             size: match self.size {
-                Rooms::Small => Size::Small,
-                Rooms::Full => Size::Full,
+                GenerateSize::Small => Size::Small,
+                GenerateSize::Full => Size::Full,
             },
             train: self.train,
             valid_train: self.valid_train,
@@ -118,7 +119,7 @@ impl Generate {
     }
 }
 
-/// Plays a generated game by its walkthrough; an unwinnable one is a defect of ours.
+/// Plays a generated game by its walkthrough. If it is not won, the generator has a bug.
 fn win_by_walkthrough(world: &NativeWorld, task: &Task) -> anyhow::Result<()> {
     let game = world.game(&task.path)?;
     let mut environment = world.open(task)?;
@@ -131,7 +132,7 @@ fn win_by_walkthrough(world: &NativeWorld, task: &Task) -> anyhow::Result<()> {
     Ok(())
 }
 
-impl List {
+impl ListCommand {
     fn run(self) -> anyhow::Result<ExitCode> {
         let suite = Suite::open(&self.suite)?;
         if self.games && !self.json {
@@ -144,8 +145,9 @@ impl List {
     }
 }
 
+/// Prints the counts of a suite. Returns exit code 1 if a game is damaged or missing.
 fn show(suite: &Suite, json: bool) -> anyhow::Result<ExitCode> {
-    say_faults(suite);
+    report_faults(suite);
     let mut splits: BTreeMap<Split, BTreeMap<&'static str, usize>> = BTreeMap::new();
     for task in &suite.tasks {
         let kind = task.task_type.map_or("unknown", TaskType::short_name);
@@ -156,10 +158,9 @@ fn show(suite: &Suite, json: bool) -> anyhow::Result<ExitCode> {
             .or_default() += 1;
     }
     let tasks: Vec<&Task> = suite.tasks.iter().collect();
-    let name = |text: Option<TextVersion>| text.map_or("unknown", TextVersion::name);
     let texts = text_versions(&tasks)
         .into_iter()
-        .map(|(text, games)| (name(text), games))
+        .map(|(text, games)| (text.map_or("unknown", TextVersion::name), games))
         .collect();
     if json {
         let faults = suite
@@ -167,15 +168,14 @@ fn show(suite: &Suite, json: bool) -> anyhow::Result<ExitCode> {
             .iter()
             .map(|f| (f.path.display().to_string(), f.reason.as_str()))
             .collect();
-        let (games, left_out) = (suite.tasks.len(), suite.left_out.len());
-        ui::print_json(&Listed {
+        ui::print_json(&SuiteOutput {
             suite: &suite.name,
             hash: suite.hash(),
-            games,
+            games: suite.tasks.len(),
             splits,
             texts,
             faults,
-            left_out,
+            left_out: suite.left_out.len(),
         })?;
     } else {
         print_counts(suite, &splits, &texts);
@@ -191,23 +191,21 @@ fn print_counts(
     let kinds = TaskType::ALL.map(TaskType::short_name);
     let mut header = vec!["split", "games"];
     header.extend(kinds);
-    let row = |(split, counts): (&Split, &BTreeMap<&'static str, usize>)| {
+    let mut rows = Vec::new();
+    for (split, counts) in splits {
         let total: usize = counts.values().sum();
-        let of_kind = kinds
-            .iter()
-            .map(|kind| counts.get(kind).copied().unwrap_or(0).to_string());
-        [split.to_string(), total.to_string()]
-            .into_iter()
-            .chain(of_kind)
-            .collect()
-    };
-    ui::print_table(
-        &header,
-        &splits.iter().map(row).collect::<Vec<Vec<String>>>(),
-    );
+        let mut row = vec![split.to_string(), total.to_string()];
+        row.extend(
+            kinds
+                .iter()
+                .map(|kind| counts.get(kind).copied().unwrap_or(0).to_string()),
+        );
+        rows.push(row);
+    }
+    ui::print_table(&header, &rows);
     let left_out = match suite.left_out.len() {
         0 => String::new(),
-        n => format!(", {n} folders or files hold no game to play"),
+        n => format!(", {n} folders or files contain no game"),
     };
     if !texts.is_empty() {
         let counts: Vec<String> = texts
@@ -225,8 +223,8 @@ fn print_counts(
     ));
 }
 
-/// Names every game that is damaged or missing.
-pub(crate) fn say_faults(suite: &Suite) {
+/// Prints every game that is damaged or missing.
+pub(crate) fn report_faults(suite: &Suite) {
     for fault in &suite.faults {
         eprintln!("left out: {}: {}", fault.path.display(), fault.reason);
     }
@@ -239,7 +237,10 @@ pub(crate) fn say_faults(suite: &Suite) {
     }
 }
 
-/// A suite, or a single game file as a suite of one.
+/// Opens a suite, or a single game file as a suite with one game.
+///
+/// # Errors
+/// If a file is not readable.
 pub(crate) fn open(path: &Path) -> anyhow::Result<Suite> {
     if path.is_file()
         && path
@@ -259,7 +260,10 @@ pub(crate) fn open(path: &Path) -> anyhow::Result<Suite> {
     Ok(Suite::open(path)?)
 }
 
-/// One game file as a task of its own.
+/// Returns the task of a single game file.
+///
+/// # Errors
+/// If the file is not readable.
 pub(crate) fn single(path: &Path) -> anyhow::Result<Task> {
     let bytes = std::fs::read(path)
         .map_err(|e| ui::WrongUse(format!("cannot read {}: {e}", path.display())))?;
@@ -273,7 +277,10 @@ pub(crate) fn single(path: &Path) -> anyhow::Result<Task> {
     })
 }
 
-/// A handful of generated games, for a look.
+/// Generates six games per split, one of each task type.
+///
+/// # Errors
+/// If the folder is not writable.
 pub(crate) fn one_of_each(folder: &Path, seed: u64) -> anyhow::Result<Suite> {
     let options = GenerateOptions {
         seed,

@@ -1,24 +1,26 @@
-//! `hearth audit`: leaks and cheats in eval folders and runs.
+//! `hearth audit`: checks evaluation folders and runs for leaks and invalid results.
 
 use crate::ui;
 use clap::{Args, ValueHint};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use trainer::measure::audit::{Folder, Severity, audit};
+use trainer::measure::audit::{self, Severity};
+use trainer::pipeline::folder::Folder;
 
 #[derive(Args)]
-pub(crate) struct Audit {
+pub(crate) struct AuditCommand {
     /// Folders of `hearth eval` or `hearth loop`
     #[arg(required = true, value_hint = ValueHint::DirPath)]
     folders: Vec<PathBuf>,
-    /// The suite that was measured on, for games that are missing and games or rooms of train [default: the run's]
+    /// Suite of the evaluation, to find missing games and games or rooms of train [default: the
+    /// run's]
     #[arg(long, value_hint = ValueHint::AnyPath)]
     suite: Option<PathBuf>,
-    /// Stores that were learned from, beside those of the run
+    /// Further stores that the policy was trained on, besides those of the run
     #[arg(long, num_args = 1.., value_hint = ValueHint::FilePath)]
     training: Vec<PathBuf>,
-    /// End with exit code 1 when something is found
+    /// Exit with code 1 if something is found
     #[arg(long)]
     strict: bool,
     /// Print one JSON object instead of lines
@@ -26,50 +28,59 @@ pub(crate) struct Audit {
     json: bool,
 }
 
-/// A folder and what is wrong with it.
+/// A folder and its findings.
 #[derive(Serialize)]
-struct Audited {
+struct AuditedFolder {
     folder: PathBuf,
     #[serde(flatten)]
-    audit: trainer::measure::audit::Audit,
+    audit: audit::Audit,
 }
 
+/// The JSON output of `hearth audit`.
 #[derive(Serialize)]
-struct Report {
-    folders: Vec<Audited>,
+struct AuditOutput {
+    folders: Vec<AuditedFolder>,
     findings: usize,
 }
 
-impl Audit {
+impl AuditCommand {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let mut folders = Vec::new();
         for folder in self.folders {
             let opened = Folder::open(&folder, self.suite.as_deref(), &self.training)?;
-            folders.push(Audited {
+            folders.push(AuditedFolder {
                 folder,
-                audit: audit(&opened.evidence()),
+                audit: audit::audit(&opened.evidence()),
             });
         }
         let findings = folders
             .iter()
             .map(|audited| audited.audit.findings.len())
             .sum();
-        let report = Report { folders, findings };
+        let output = AuditOutput { folders, findings };
         if self.json {
-            ui::print_json(&report)?;
+            ui::print_json(&output)?;
         } else {
-            report.folders.iter().for_each(Audited::print);
+            output.folders.iter().for_each(AuditedFolder::print);
         }
         Ok(ExitCode::from(u8::from(self.strict && findings > 0)))
     }
 }
 
-impl Audited {
+impl AuditedFolder {
     fn print(&self) {
-        let (findings, folder) = (&self.audit.findings, self.folder.display());
-        ui::print(&format!("{folder}: {} found\n", findings.len()));
+        let findings = &self.audit.findings;
+        ui::print(&format!(
+            "{}: {} found\n",
+            self.folder.display(),
+            findings.len()
+        ));
         for finding in findings {
-            ui::print(&format!("  {}: {}\n", word(finding.severity), finding.text));
+            let severity = match finding.severity {
+                Severity::Warning => "warning",
+                Severity::Error => "error",
+            };
+            ui::print(&format!("  {severity}: {}\n", finding.text));
         }
         for text in &self.audit.not_checked {
             ui::print(&format!("  not checked: {text}\n"));
@@ -77,15 +88,8 @@ impl Audited {
     }
 }
 
-fn word(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Warning => "warning",
-        Severity::Error => "error",
-    }
-}
-
-/// Tells on stderr what was found beside a number that was just measured.
-pub(crate) fn say(audit: &trainer::measure::audit::Audit) {
+/// Prints the findings about a new measurement as warnings on stderr.
+pub(super) fn warn_of_findings(audit: &audit::Audit) {
     for finding in &audit.findings {
         eprintln!("warning: {}", finding.text);
     }

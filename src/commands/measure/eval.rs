@@ -1,71 +1,78 @@
-//! `hearth eval`: every game of the named splits, once or so many times: the table with intervals, why games were lost, the
-//! protocol card beside the number, and what the audit finds.
+//! `hearth eval`: plays every game of the given splits and prints the table with intervals, the
+//! causes of lost games, the protocol card of each number, and the findings of the audit.
 
-use crate::args::policy::{ChoosingArgs, Player, PolicyArgs};
+use crate::args::concurrency::ConcurrencyArgs;
+use crate::args::policy::{Player, ScorerArgs};
+use crate::args::protocol::{OpenedParts, PlayArgs, PlaySetting, SelectionFlags};
 use crate::args::search::SearchArgs;
 use crate::args::shard::ShardArgs;
 use crate::args::world::WorldArgs;
-use crate::commands::measure::audit;
-use crate::commands::train::pipeline::CODE;
+use crate::code::CODE;
+use crate::commands::data::scenarios::report_faults;
+use crate::commands::measure::audit::warn_of_findings;
 use crate::ui;
-use agent::rollout::Concurrency;
 use anyhow::Context;
 use clap::{Args, ValueHint};
-use scenarios::{History, Outcome, Protocol, Split, Suite, Task, Trajectory};
+use scenarios::{Outcome, Protocol, Split, Suite, Task, TextVersion, Trajectory};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
-use trainer::measure::audit::{Audit, Evidence, Measured, audit, learned_in_run};
-use trainer::measure::card::{Card, Lineage, Made, NamedCard, Sheets, checkpoint_of, run_of};
-use trainer::measure::evaluate::{self, Round, Row};
+use trainer::measure::audit::{Audit, Evidence, Measured, audit};
+use trainer::measure::card::{Card, Lineage, Made, NamedCard, Sheets, run_of};
+use trainer::measure::evaluate::{self, Row};
 use trainer::measure::failures::FailureRow;
-use trainer::pipeline::shard::Shard;
+use trainer::pipeline::folder::{checkpoint_of, learned_in_run};
+use trainer::pipeline::rounds::{Round, Shard};
 
 #[derive(Args)]
-pub(crate) struct Eval {
-    /// Who plays: `expert`, a model folder, or `openai:URL#MODEL`, a model on a server
+pub(crate) struct EvalCommand {
+    /// Policy: `expert`, a model folder, or `openai:URL#MODEL` (a model on a server)
     #[arg(long)]
     policy: String,
-    /// Folder of games (ALFWorld's layout, or SPLIT/NAME.z8) or manifest
+    /// Games: a folder (ALFWorld's layout, or SPLIT/NAME.z8) or a manifest
     #[arg(long, value_hint = ValueHint::AnyPath)]
     suite: PathBuf,
-    /// Splits, with commas between
+    /// Splits to play, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "valid_seen,valid_unseen")]
     split: Vec<Split>,
-    /// K, with commas between: 1 is greedy, above 1 the best of K sampled completions by `--choose-by`
-    #[arg(long, value_delimiter = ',', default_value = "1")]
+    /// K, separated by commas: 1 is greedy; above 1, --scorer selects the best of K sampled
+    /// completions
+    #[arg(long, value_name = "K", value_delimiter = ',', default_value = "1")]
     best_of: Vec<usize>,
-    /// Sampling temperature for K above 1 [default: 1]
+    /// Sampling temperature if K is above 1 [default: 1]
     #[arg(long)]
     temperature: Option<f32>,
-    /// Sample for K = 1 too, at the same temperature, instead of greedily
+    /// Sample if K is 1 too, at the same temperature, instead of greedy play
     #[arg(long)]
     sample: bool,
-    /// Protocol that others measure by: `oreo` (40 turns, full history, no admissible list, K = 1 greedy) or `verl` (50
-    /// turns, the last 2 in sight, admissible list, temperature 0.4); flags that contradict it are refused
+    /// Published protocol: `oreo` (40 turns, full history, no admissible list, K = 1 greedy) or
+    /// `verl` (50 turns, the last 2 turns visible, admissible list, temperature 0.4); contradicting
+    /// flags are refused
     #[arg(long)]
     card: Option<NamedCard>,
     #[command(flatten)]
     search: SearchArgs,
     #[command(flatten)]
-    choosing: ChoosingArgs,
+    scorer: ScorerArgs,
     #[command(flatten)]
-    played: Played,
-    /// Episodes of each game
+    play: PlayArgs,
+    #[command(flatten)]
+    concurrency: ConcurrencyArgs,
+    /// Number of episodes per game and seed
     #[arg(long, default_value_t = 1)]
     repetitions: usize,
     /// Seed of the episodes
     #[arg(long, default_value_t = 1, conflicts_with = "seeds")]
     seed: u64,
-    /// Seeds, with commas between: each game is played with each
+    /// Seeds, separated by commas; each game is played with each seed
     #[arg(long, value_delimiter = ',')]
     seeds: Vec<u64>,
-    /// How the model's checkpoint was chosen, for the card [default: what its folder says]
+    /// How the model's checkpoint was chosen, for the card [default: the record in its folder]
     #[arg(long, value_name = "TEXT")]
     checkpoint: Option<String>,
-    /// Folder for eval.csv, eval-card.json, eval-games.csv, eval-failures.csv and the episodes, one store a K with all seeds;
-    /// episodes that stand there already are not played again
+    /// Folder for eval.csv, eval-card.json, eval-games.csv, eval-failures.csv and one store per K;
+    /// episodes that it already contains are not played again
     #[arg(long, value_hint = ValueHint::DirPath)]
     out: PathBuf,
     /// Print one JSON object instead of the table
@@ -77,38 +84,16 @@ pub(crate) struct Eval {
     shard: ShardArgs,
 }
 
-/// How episodes are played, for `eval` and `collect`.
-#[derive(Args)]
-pub(crate) struct Played {
-    /// Most turns in an episode [default: 40]
-    #[arg(long)]
-    turns: Option<usize>,
-    /// Most tokens in one completion
-    #[arg(long, default_value_t = 24)]
-    completion: usize,
-    /// Show the admissible commands to the policy: a different protocol
-    #[arg(long)]
-    show_admissible: bool,
-    /// How much of the episode the policy sees: `full`, or `last_N` for the first observation and N turns before its own
-    /// [default: full]
-    #[arg(long)]
-    history: Option<History>,
-    /// Episodes at once; changes the speed, not the result [default: 32 a core]
-    #[arg(long)]
-    episodes: Option<usize>,
-    #[command(flatten)]
-    pub(crate) policy: PolicyArgs,
-}
-
+/// The JSON output of `hearth eval`.
 #[derive(Serialize)]
-struct Report {
+struct EvalOutput {
     rows: Vec<Row>,
     failures: Vec<FailureRow>,
     cards: Vec<Card>,
     protocols: Vec<Protocol>,
     suite: String,
     policy_hash: String,
-    /// The first of them.
+    /// The first of `seeds`.
     seed: u64,
     seeds: Vec<u64>,
     repetitions: usize,
@@ -117,66 +102,25 @@ struct Report {
     run: PathBuf,
 }
 
-impl Played {
-    pub(crate) fn pool(&self) -> Concurrency {
-        let pool = Concurrency::default();
-        Concurrency {
-            episodes: self.episodes.unwrap_or(pool.episodes),
-            ..pool
-        }
-    }
-
-    /// What the flags say, then the card, then the default.
-    pub(crate) fn protocol(
-        &self,
-        card: Option<NamedCard>,
-        context_limit: usize,
-        temperature: f32,
-        best_of: usize,
-    ) -> Protocol {
-        let default = Protocol::default();
-        self.policy.onto(Protocol {
-            turn_limit: self
-                .turns
-                .or(card.map(NamedCard::turn_limit))
-                .unwrap_or(default.turn_limit),
-            context_limit,
-            completion_limit: self.completion,
-            temperature,
-            best_of,
-            admissible_shown: self.show_admissible || card.is_some_and(NamedCard::admissible_shown),
-            history: self
-                .history
-                .or(card.map(NamedCard::history))
-                .unwrap_or(default.history),
-            ..default
-        })
-    }
-}
-
-impl Eval {
+impl EvalCommand {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let started = Instant::now();
         self.check()?;
         let suite = Suite::open(&self.suite)?;
-        crate::commands::data::scenarios::say_faults(&suite);
-        let tasks = self.tasks(&suite)?;
-        let player = Player::open(
-            &self.policy,
-            self.highest_k(),
-            &self.choosing,
-            &self.played.policy,
-        )?;
+        report_faults(&suite);
+        let tasks = tasks_of(&suite, &self.suite, &self.split)?;
+        let player = Player::open(&self.policy, &self.scorer.reference, &self.play.policy)?;
+        self.selection().check(OpenedParts::Policy(Some(&player)))?;
         let shard = self.shard.resolve()?;
         if shard.is_part() && self.seeds().len() > 1 {
             return Err(ui::WrongUse(
-                "--shard: one seed at a time, each into a folder of its own".into(),
+                "--shard: only one seed at a time, each into a folder of its own".into(),
             )
             .into());
         }
         let played = self.play(&player, &tasks, shard)?;
         if shard.is_part() {
-            return say_part(&self.out, shard, &played, self.json);
+            return print_part(&self.out, shard, &played, self.json);
         }
         let played = self.with_cards(&suite, played)?;
         let mut rows = Vec::new();
@@ -187,7 +131,7 @@ impl Eval {
         }
         evaluate::write_csv(&self.out.join("eval.csv"), &rows)?;
         sheets.save(&self.out)?;
-        let report = Report {
+        let output = EvalOutput {
             rows,
             failures: sheets.failures,
             protocols: sheets
@@ -201,48 +145,68 @@ impl Eval {
             seed: self.seeds()[0],
             seeds: self.seeds(),
             repetitions: self.repetitions,
+            // If the audit fails, the measurement is still printed.
             audit: self.audit(&suite, &played).unwrap_or_else(|error| Audit {
-                not_checked: vec![format!("all of it: {error}")], // what was measured is not lost for that
+                not_checked: vec![format!("all of it: {error}")],
                 ..Audit::default()
             }),
             seconds: started.elapsed().as_secs_f64(),
             run: self.out,
         };
-        report.save()?;
+        output.save()?;
         if self.json {
-            ui::print_json(&report)?;
+            ui::print_json(&output)?;
         } else {
-            report.print();
+            output.print();
         }
-        audit::say(&report.audit);
+        warn_of_findings(&output.audit);
         Ok(ExitCode::SUCCESS)
     }
 
     /// Refuses flags that make no sense, or contradict the card.
     fn check(&self) -> anyhow::Result<()> {
-        let refuse = |text: String| Err(ui::WrongUse(text).into());
-        if self.best_of.contains(&0) {
-            return refuse("--best-of: K starts at 1".into());
-        }
+        self.selection().check(OpenedParts::Nothing)?;
         if self.repetitions == 0 {
-            return refuse("--repetitions 0: each game is played at least once".into());
+            let text = "--repetitions 0: each game is played at least once";
+            return Err(ui::WrongUse(text.into()).into());
         }
-        ui::refuse_twice("--best-of", &self.best_of)?;
-        ui::refuse_twice("--split", &self.split)?;
-        ui::refuse_twice("--seeds", &self.seeds)?;
+        ui::refuse_duplicates("--best-of", &self.best_of)?;
+        ui::refuse_duplicates("--split", &self.split)?;
+        ui::refuse_duplicates("--seeds", &self.seeds)?;
         let Some(card) = self.card else { return Ok(()) };
         for k in &self.best_of {
-            let differences =
-                card.differences(&self.protocol(0, *k), self.repetitions * self.seeds().len());
+            let protocol = self.play.protocol(&self.setting(*k, None), None);
+            let differences = card.differences(&protocol, self.repetitions * self.seeds().len());
             if !differences.is_empty() {
-                let hint = "leave out either the flags or --card: the result's card then says what makes it another";
-                return refuse(format!(
-                    "--card {card}: {}\nhint: {hint}",
+                return Err(ui::WrongUse(format!(
+                    "--card {card}: {}\n\
+                     hint: omit the flags or --card; the card of the result then lists the differences",
                     differences.join("; ")
-                ));
+                ))
+                .into());
             }
         }
         Ok(())
+    }
+
+    fn selection(&self) -> SelectionFlags<'_> {
+        SelectionFlags {
+            policy: &self.policy,
+            best_of: &self.best_of,
+            scorer: self.scorer.scorer,
+            search: self.search.search,
+        }
+    }
+
+    fn setting(&self, k: usize, translated_to: Option<TextVersion>) -> PlaySetting {
+        PlaySetting {
+            card: self.card,
+            temperature: self.temperature(k),
+            best_of: k,
+            scorer: self.scorer.scorer,
+            search: self.search.search,
+            translated_to,
+        }
     }
 
     fn seeds(&self) -> Vec<u64> {
@@ -266,38 +230,7 @@ impl Eval {
         }
     }
 
-    /// What the flags say of how K is played.
-    fn protocol(&self, context: usize, k: usize) -> Protocol {
-        let protocol = self
-            .played
-            .protocol(self.card, context, self.temperature(k), k);
-        self.choosing.onto(Protocol {
-            search: self.search.search,
-            ..protocol
-        })
-    }
-
-    fn highest_k(&self) -> usize {
-        self.best_of.iter().copied().max().unwrap_or(1)
-    }
-
-    fn tasks<'a>(&self, suite: &'a Suite) -> anyhow::Result<Vec<&'a Task>> {
-        let mut tasks = Vec::new();
-        for split in &self.split {
-            let games = suite.split(*split);
-            if games.is_empty() {
-                return Err(ui::WrongUse(format!(
-                    "{} has no games in {split}",
-                    self.suite.display()
-                ))
-                .into());
-            }
-            tasks.extend(games);
-        }
-        Ok(tasks)
-    }
-
-    /// Plays every K with every seed; the episodes' file, from the folder, beside them.
+    /// Plays every K with every seed. Returns the episodes of each K with the name of their store.
     fn play(
         &self,
         player: &Player,
@@ -310,67 +243,63 @@ impl Eval {
         std::fs::create_dir_all(&self.out)
             .with_context(|| format!("cannot use {}", self.out.display()))?;
         let opened = self.world.open(tasks.len())?;
-        self.search
-            .check(&self.policy, Some(player), self.highest_k(), &opened)?;
-        let speaking = opened.speaking(translated_to);
+        let versioned = opened.in_version(translated_to);
+        let world = versioned.world();
+        self.selection().check(OpenedParts::World {
+            player: Some(player),
+            opened: &opened,
+            world,
+            task: tasks[0],
+        })?;
         let seeds = self.seeds();
-        self.choosing
-            .check_world(self.highest_k(), speaking.world(), tasks[0])?;
         let mut all = Vec::new();
         for k in &self.best_of {
-            let protocol = Protocol {
-                translated_to,
-                ..player.protocol(self.protocol(player.context(), *k))
-            };
+            let setting = self.setting(*k, translated_to);
+            let protocol = self.play.protocol(&setting, Some(player));
             if matches!(player, Player::Model(_))
                 && protocol.temperature == 0.0
                 && self.repetitions * seeds.len() > 1
             {
                 eprintln!(
-                    "warning: a model that plays greedily does the same again in every repetition; see --sample"
+                    "warning: greedy play repeats the same episode in every repetition\nhint: --sample"
                 );
             }
             let store = PathBuf::from(self.search.store_name(*k));
+            let path = shard.store(&self.out.join(&store));
             let mut episodes = Vec::new();
             for seed in &seeds {
                 let title = if seeds.len() > 1 {
-                    format!(", seed {seed}")
+                    format!("evaluate, K = {k}, seed {seed}")
                 } else {
-                    String::new()
+                    format!("evaluate, K = {k}")
                 };
-                let bar = ui::bar(&format!("evaluate, K = {k}{title}"));
+                let bar = ui::bar(&title);
                 let round = Round {
                     repetitions: self.repetitions,
                     seed: *seed,
-                    pool: self.played.pool(),
+                    pool: self.concurrency.resolve(),
                     shard,
                 };
-                let path = shard.store(&self.out.join(&store));
-                episodes.extend(player.play(
-                    speaking.world(),
-                    tasks,
-                    &protocol,
-                    round,
-                    &path,
-                    &bar,
-                )?);
+                episodes.extend(player.play(world, tasks, &protocol, round, &path, &bar)?);
                 bar.finish();
             }
-            ui::say_lost(&episodes);
+            ui::report_lost(&episodes);
             all.push((store, episodes));
         }
-        opened.say_losses();
+        opened.report_replaced();
         Ok(all)
     }
 
-    /// Lays its card beside the episodes of each K.
+    /// Makes the card of each K.
     fn with_cards(
         &self,
         suite: &Suite,
         played: Vec<(PathBuf, Vec<Trajectory>)>,
     ) -> anyhow::Result<Vec<(Card, Vec<Trajectory>)>> {
-        let (seeds, checkpoint) = (self.seeds(), self.checkpoint()?);
-        let card = |(store, episodes): (PathBuf, Vec<Trajectory>)| {
+        let seeds = self.seeds();
+        let checkpoint = self.checkpoint()?;
+        let mut carded = Vec::new();
+        for (store, episodes) in played {
             let made = Made {
                 suite,
                 seeds: &seeds,
@@ -379,12 +308,12 @@ impl Eval {
                 code: CODE,
                 store: &store,
             };
-            (Card::new(&self.policy, &made, &episodes), episodes)
-        };
-        Ok(played.into_iter().map(card).collect())
+            carded.push((Card::new(&self.policy, &made, &episodes), episodes));
+        }
+        Ok(carded)
     }
 
-    /// How the checkpoint was chosen.
+    /// Returns how the checkpoint was chosen.
     fn checkpoint(&self) -> anyhow::Result<String> {
         match &self.checkpoint {
             Some(text) => Ok(text.clone()),
@@ -407,8 +336,9 @@ impl Eval {
             .iter()
             .map(|(card, _)| card.store.display().to_string())
             .collect();
-        let measured = played.iter().zip(&names);
-        let measured = measured
+        let measured = played
+            .iter()
+            .zip(&names)
             .map(|((card, episodes), name)| Measured {
                 name,
                 episodes,
@@ -424,7 +354,27 @@ impl Eval {
     }
 }
 
-impl Report {
+/// Returns the games of the given splits.
+///
+/// # Errors
+/// If a split has no games.
+pub(super) fn tasks_of<'a>(
+    suite: &'a Suite,
+    path: &Path,
+    splits: &[Split],
+) -> anyhow::Result<Vec<&'a Task>> {
+    let mut tasks = Vec::new();
+    for split in splits {
+        let games = suite.split(*split);
+        if games.is_empty() {
+            return Err(ui::WrongUse(format!("{} has no games in {split}", path.display())).into());
+        }
+        tasks.extend(games);
+    }
+    Ok(tasks)
+}
+
+impl EvalOutput {
     fn save(&self) -> anyhow::Result<()> {
         let path = self.run.join("eval.json");
         let text = serde_json::to_string_pretty(self)? + "\n";
@@ -453,23 +403,20 @@ impl Report {
     }
 }
 
-/// What a shard has to tell: its episodes, which are no table yet.
-fn say_part(
+/// Prints the result of a shard. Its episodes are not a table yet.
+fn print_part(
     out: &Path,
     shard: Shard,
     played: &[(PathBuf, Vec<Trajectory>)],
     json: bool,
 ) -> anyhow::Result<ExitCode> {
-    let ended = || {
-        played
-            .iter()
-            .flat_map(|(_, all)| all)
-            .filter(|episode| episode.outcome != Outcome::EnvFailed)
-    };
-    let (n, successes) = (
-        ended().count(),
-        ended().filter(|episode| episode.is_won()).count(),
-    );
+    let ended: Vec<&Trajectory> = played
+        .iter()
+        .flat_map(|(_, all)| all)
+        .filter(|episode| episode.outcome != Outcome::EnvFailed)
+        .collect();
+    let n = ended.len();
+    let successes = ended.iter().filter(|episode| episode.is_won()).count();
     if json {
         ui::print_json(
             &serde_json::json!({ "shard": shard, "n": n, "successes": successes, "run": out }),

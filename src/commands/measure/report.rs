@@ -1,4 +1,5 @@
-//! `hearth report`: a run, or an evaluation, as one HTML file that needs nothing else, and its plots as files.
+//! `hearth report`: writes a run or an evaluation as one self-contained HTML file, and its plots as
+//! files.
 
 #[cfg(feature = "png")]
 use crate::report::chart;
@@ -12,21 +13,22 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 #[derive(Args)]
-pub(crate) struct Report {
+pub(crate) struct ReportCommand {
     /// Folder of a run (`loop`, `quickstart`) or of an evaluation (`eval --out`)
     #[arg(value_hint = ValueHint::DirPath)]
     run: PathBuf,
-    /// File for the page [default: RUN/report.html]
+    /// HTML file to write [default: RUN/report.html]
     #[arg(long, value_hint = ValueHint::FilePath)]
     out: Option<PathBuf>,
-    /// Folder for the plots too, each as SVG, and as PNG if the feature `png` is built in
+    /// Folder for the plots as SVG files, and as PNG files if hearth is built with the feature
+    /// `png`
     #[arg(long, value_hint = ValueHint::DirPath)]
     plots: Option<PathBuf>,
-    /// Show the episodes of this many games of each store: those with the smallest hashes, which are the same games in
-    /// every store; the tables count all [default: all]
-    #[arg(long)]
+    /// Number of games per store whose episodes are shown: those with the smallest hashes, which
+    /// are the same games in every store; tables count all games [default: all]
+    #[arg(long, value_name = "N")]
     episodes: Option<usize>,
-    /// Show demonstrations and rollouts too
+    /// Also show demonstrations and rollouts
     #[arg(long)]
     with_rollouts: bool,
     /// Print one JSON object instead of lines
@@ -34,30 +36,32 @@ pub(crate) struct Report {
     json: bool,
 }
 
-/// What was written.
+/// The JSON output of `hearth report`.
 #[derive(Serialize)]
-struct Written {
+struct ReportOutput {
     path: PathBuf,
     bytes: usize,
-    /// Episodes that can be looked at.
+    /// Episodes that the page shows.
     episodes: usize,
-    /// Those of the stores that `--episodes` left out.
+    /// Episodes that `--episodes` left out.
     left_out: usize,
-    /// Policies, each at every K that it was played with.
+    /// Policies, each with every K.
     policies: Vec<String>,
     plots: Vec<PathBuf>,
 }
 
-impl Report {
+impl ReportCommand {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         if self.episodes == Some(0) {
             return Err(ui::WrongUse(
-                "--episodes: at least one game\nhint: leave it out to show all".into(),
+                "--episodes: must be at least 1\nhint: omit it to show all games".into(),
             )
             .into());
         }
         let found = gather::gather(&self.run, self.with_rollouts, self.episodes)?;
-        found.notes.iter().for_each(|note| eprintln!("{note}"));
+        for note in &found.notes {
+            eprintln!("{note}");
+        }
         let figures = plots::figures(&found)?;
         let html = page::page(&found, &figures)?;
         let path = self.out.unwrap_or_else(|| self.run.join("report.html"));
@@ -66,22 +70,23 @@ impl Report {
             Some(folder) => write_plots(folder, &figures)?,
             None => Vec::new(),
         };
-        let written = Written {
+        let output = ReportOutput {
             path,
             bytes: html.len(),
             plots,
             ..summary(&found)
         };
         if self.json {
-            ui::print_json(&written)?;
+            ui::print_json(&output)?;
         } else {
-            print(&written);
+            print(&output);
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn summary(found: &Found) -> Written {
+/// Returns the output without its files.
+fn summary(found: &Found) -> ReportOutput {
     let stores = found.packed.stores();
     let mut policies: Vec<String> = stores
         .iter()
@@ -90,7 +95,7 @@ fn summary(found: &Found) -> Written {
     policies.extend(found.rows.iter().map(|row| found.row_title(row)));
     let mut seen = std::collections::BTreeSet::new();
     policies.retain(|policy| seen.insert(policy.clone()));
-    Written {
+    ReportOutput {
         path: PathBuf::new(),
         bytes: 0,
         episodes: stores.iter().map(|store| store.kept).sum(),
@@ -100,22 +105,21 @@ fn summary(found: &Found) -> Written {
     }
 }
 
-fn print(written: &Written) {
-    let left_out = match written.left_out {
+fn print(output: &ReportOutput) {
+    let left_out = match output.left_out {
         0 => String::new(),
         count => format!(", {count} left out by --episodes"),
     };
     ui::print(&format!(
         "{}: {} episodes{left_out}, {} policies, {:.1} MB\n",
-        written.path.display(),
-        written.episodes,
-        written.policies.len(),
-        written.bytes as f64 / 1e6
+        output.path.display(),
+        output.episodes,
+        output.policies.len(),
+        output.bytes as f64 / 1e6
     ));
-    written
-        .plots
-        .iter()
-        .for_each(|path| ui::print(&format!("{}\n", path.display())));
+    for path in &output.plots {
+        ui::print(&format!("{}\n", path.display()));
+    }
 }
 
 fn write_plots(folder: &Path, figures: &[plots::Figure]) -> anyhow::Result<Vec<PathBuf>> {

@@ -1,61 +1,84 @@
-//! `hearth lab`: the best of K by every scorer and for every K, with what it cost and how far the value network's numbers
-//! can be believed.
+//! `hearth sweep`: measures the best of K for every scorer and every K, with the cost, and the
+//! calibration of the value network.
 
-use crate::args::policy::{ChoosingArgs, Player, ReferenceArgs, tells_what_remains};
-use crate::args::world::{Opened, WorldArgs};
-use crate::commands::measure::eval::Played;
+use crate::args::concurrency::ConcurrencyArgs;
+use crate::args::policy::{Player, PolicyKind, ReferenceArgs};
+use crate::args::protocol::{OpenedParts, PlayArgs, PlaySetting, SelectionFlags, reports_distance};
+use crate::args::world::{OpenedWorld, WorldArgs};
+use crate::commands::data::scenarios::report_faults;
 use crate::ui;
 use agent::policy::Policy;
 use agent::policy::lm::LmPolicy;
-use agent::rollout::NO_LOOK_AHEAD;
 use anyhow::Context;
 use clap::{Args, ValueHint};
-use scenarios::{History, Protocol, Scorer, Split, Suite, Task, Trajectory, World};
+use scenarios::{Protocol, Scorer, Search, Split, Suite, Task, Trajectory, World};
 use serde::Serialize;
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use trainer::TrainerError;
-use trainer::measure::evaluate::{self, Baseline, Round, play_round};
+use trainer::measure::compare::Baseline;
+use trainer::measure::evaluate;
 use trainer::measure::sweep::{self, CalibrationRow, Part, SweepRow, SweepSetting};
-use trainer::pipeline::shard::Shard;
+use trainer::pipeline::rounds::{Round, Shard};
+use trainer::pipeline::shard::play_round;
+
+/// The table of a sweep.
+const TABLE: &str = "sweep.csv";
+
+/// The name of the table in folders of older versions.
+const OLD_TABLE: &str = "lab.csv";
 
 #[derive(Args)]
-pub(crate) struct Sweep {
-    /// A model folder
+pub(crate) struct SweepCommand {
+    /// Policy: a model folder
     #[arg(long, value_hint = ValueHint::DirPath)]
     policy: String,
-    /// Folder of games (ALFWorld's layout, or SPLIT/NAME.z8) or manifest
+    /// Games: a folder (ALFWorld's layout, or SPLIT/NAME.z8) or a manifest
     #[arg(long, value_hint = ValueHint::AnyPath)]
     suite: PathBuf,
-    /// Splits, with commas between
+    /// Splits to play, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "valid_seen,valid_unseen")]
     split: Vec<Split>,
-    /// Games to play, the first of each split; 0 = all
+    /// Number of games, taken from the start of each split; 0 means all
     #[arg(long, default_value_t = 0)]
     games: usize,
-    /// K, with commas between; greedy play and one sample are always measured
-    #[arg(long, value_delimiter = ',', default_value = "1,2,3,4,5,6,7,8")]
+    /// K, separated by commas; greedy play and one sample are always measured
+    #[arg(
+        long,
+        value_name = "K",
+        value_delimiter = ',',
+        default_value = "1,2,3,4,5,6,7,8"
+    )]
     best_of: Vec<usize>,
-    /// What the best of K is chosen by, with commas between: `after_value`, `soft_value`, `log_ratio`, `logprob`, `random`,
-    /// `oracle` [default: all that the model, `--reference` and the world have]
-    #[arg(long, value_name = "CHOOSERS", value_delimiter = ',')]
+    /// Scorers that select the best of K, separated by commas: `after_value`, `soft_value`,
+    /// `log_ratio`, `logprob`, `random`, `oracle` [default: all that the model, --reference and the
+    /// world support]
+    #[arg(
+        long,
+        alias = "choose-by",
+        value_name = "SCORERS",
+        value_delimiter = ','
+    )]
     scorer: Vec<Scorer>,
-    /// Also search with a beam of B = K for each K, in copies of the world: a protocol of its own
+    /// Also search with a beam of B = K for each K, in copies of the environment; a different
+    /// protocol
     #[arg(long)]
     beam: bool,
     #[command(flatten)]
-    looking_on: ReferenceArgs,
+    reference: ReferenceArgs,
     /// Sampling temperature
     #[arg(long, default_value_t = 1.0)]
     temperature: f32,
     #[command(flatten)]
-    played: Played,
+    play: PlayArgs,
+    #[command(flatten)]
+    concurrency: ConcurrencyArgs,
     /// Seed of the episodes
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Folder for lab.csv, calibration.csv and the episodes, one store a scorer and K; episodes that stand there already
-    /// are not played again
+    /// Folder for sweep.csv, calibration.csv and one store per scorer and K; episodes that it
+    /// already contains are not played again
     #[arg(long, value_hint = ValueHint::DirPath)]
     out: PathBuf,
     /// Print one JSON object instead of the tables
@@ -65,17 +88,21 @@ pub(crate) struct Sweep {
     world: WorldArgs,
 }
 
-/// Who plays.
-struct Players<'a> {
+/// The policies and the games of a sweep.
+struct Contest<'a> {
     best_of: &'a LmPolicy,
+    /// The policy of searches, which has no reference.
     search: &'a LmPolicy,
+    world: &'a dyn World,
+    tasks: &'a [&'a Task],
 }
 
+/// The JSON output of `hearth sweep`.
 #[derive(Serialize)]
-struct Report {
+struct SweepOutput {
     rows: Vec<SweepRow>,
     calibration: Vec<CalibrationRow>,
-    /// That of one sample.
+    /// The protocol of one sample per turn.
     protocol: Protocol,
     suite: String,
     policy_hash: String,
@@ -83,48 +110,38 @@ struct Report {
     run: PathBuf,
 }
 
-impl Sweep {
+impl SweepCommand {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        if self.best_of.contains(&0) {
-            return Err(ui::WrongUse("--best-of: K starts at 1".into()).into());
+        if PolicyKind::of(&self.policy) != PolicyKind::Folder {
+            let text = format!("--policy {}: a sweep needs a model folder", self.policy);
+            return Err(ui::WrongUse(text).into());
         }
+        self.selection(Scorer::default(), &self.best_of)
+            .check(OpenedParts::Nothing)?;
         if self.temperature <= 0.0 {
-            let text = "--temperature: above 0, or all candidates of a turn are the same";
+            let text = "--temperature: must be above 0, or all candidates of a turn are the same";
             return Err(ui::WrongUse(text.into()).into());
         }
         let suite = Suite::open(&self.suite)?;
-        crate::commands::data::scenarios::say_faults(&suite);
+        report_faults(&suite);
         let tasks = self.tasks(&suite)?;
-        let choosing = ChoosingArgs {
-            looking_on: self.looking_on.clone(),
-            ..ChoosingArgs::default()
-        };
-        let player = Player::open(&self.policy, 1, &choosing, &self.played.policy)?;
+        let player = Player::open(&self.policy, &self.reference, &self.play.policy)?;
         let translated_to = self
             .world
             .translation(&self.policy, &player.learned(), &tasks)?;
-        let protocol = self
-            .played
-            .protocol(None, player.context(), self.temperature, 1);
-        let protocol = Protocol {
-            translated_to,
-            ..player.protocol(protocol)
-        };
-        let Player::Model(player) = player else {
-            let text = format!(
-                "--policy {}: the laboratory wants a model folder",
-                self.policy
-            );
-            return Err(ui::WrongUse(text).into());
-        };
+        let setting = PlaySetting::single(self.temperature, translated_to);
+        let protocol = self.play.protocol(&setting, Some(&player));
         let opened = self.world.open(tasks.len())?;
-        let speaking = opened.speaking(translated_to);
-        let scorers = self.scorers(&player, speaking.world(), tasks[0])?;
-        self.check_beam(&player, &opened, protocol.history)?;
-        let alone = self.alone()?;
+        let versioned = opened.in_version(translated_to);
+        let world = versioned.world();
+        let scorers = self.scorers(&player, &opened, world, tasks[0])?;
+        let without_reference = self.without_reference()?;
+        let searching = without_reference.as_ref().unwrap_or(&player);
+        self.check_beam(searching, &opened, world, tasks[0], &protocol)?;
         std::fs::create_dir_all(&self.out)
             .with_context(|| format!("cannot use {}", self.out.display()))?;
-        let mut report = Report {
+        rename_old_table(&self.out)?;
+        let mut output = SweepOutput {
             rows: Vec::new(),
             calibration: Vec::new(),
             protocol,
@@ -134,16 +151,18 @@ impl Sweep {
             run: self.out.clone(),
         };
         let settings = SweepSetting::all(&self.best_of, &scorers, self.beam);
-        let players = Players {
-            best_of: &player,
-            search: alone.as_deref().unwrap_or(&player),
+        let contest = Contest {
+            best_of: model_of(&player),
+            search: model_of(searching),
+            world,
+            tasks: &tasks,
         };
-        self.play(&players, speaking.world(), &tasks, &settings, &mut report)?;
-        opened.say_losses();
+        self.play(&contest, &settings, &mut output)?;
+        opened.report_replaced();
         if self.json {
-            ui::print_json(&report)?;
+            ui::print_json(&output)?;
         } else {
-            report.print();
+            output.print();
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -151,14 +170,7 @@ impl Sweep {
     fn tasks<'a>(&self, suite: &'a Suite) -> anyhow::Result<Vec<&'a Task>> {
         let mut tasks = Vec::new();
         for split in &self.split {
-            let mut games = suite.split(*split);
-            if games.is_empty() {
-                return Err(ui::WrongUse(format!(
-                    "{} has no games in {split}",
-                    self.suite.display()
-                ))
-                .into());
-            }
+            let mut games = super::eval::tasks_of(suite, &self.suite, &[*split])?;
             if self.games > 0 {
                 games.truncate(self.games);
             }
@@ -167,170 +179,214 @@ impl Sweep {
         Ok(tasks)
     }
 
-    /// Those that were asked for, else all that can be had.
+    fn selection<'a>(&'a self, scorer: Scorer, best_of: &'a [usize]) -> SelectionFlags<'a> {
+        SelectionFlags {
+            policy: &self.policy,
+            best_of,
+            scorer,
+            search: None,
+        }
+    }
+
+    /// Returns the scorers of `--scorer`, else all that the model and the world support.
     fn scorers(
         &self,
-        player: &LmPolicy,
+        player: &Player,
+        opened: &OpenedWorld,
         world: &dyn World,
         task: &Task,
     ) -> anyhow::Result<Vec<Scorer>> {
-        let asked = if self.scorer.is_empty() {
-            player.scorers()
-        } else {
-            self.scorer.clone()
-        };
-        let mut scorers = Vec::new();
-        for scorer in asked {
-            player
-                .can_play(&Protocol {
-                    best_of: 2,
-                    scorer,
-                    ..Protocol::default()
-                })
-                .map_err(ui::WrongUse)?;
-            if scorer == Scorer::Oracle && !tells_what_remains(world, task)? {
-                if !self.scorer.is_empty() {
-                    return Err(ui::WrongUse(format!("--choose-by oracle: {NO_LOOK_AHEAD}")).into());
-                }
-                eprintln!("the oracle is left out: this world does not tell how far the goal is");
-                continue;
-            }
-            scorers.push(scorer);
+        for scorer in &self.scorer {
+            self.selection(*scorer, &[2]).check(OpenedParts::World {
+                player: Some(player),
+                opened,
+                world,
+                task,
+            })?;
+        }
+        if !self.scorer.is_empty() {
+            return Ok(self.scorer.clone());
+        }
+        let mut scorers = model_of(player).scorers();
+        if scorers.contains(&Scorer::Oracle) && !reports_distance(world, task)? {
+            eprintln!(
+                "the scorer oracle is left out: this world does not report its distance to the goal"
+            );
+            scorers.retain(|scorer| *scorer != Scorer::Oracle);
         }
         Ok(scorers)
     }
 
-    /// Refuses a search that cannot be done.
+    /// Refuses `--beam` if the policy or the world cannot search.
     fn check_beam(
         &self,
-        player: &LmPolicy,
-        opened: &Opened,
-        history: History,
+        player: &Player,
+        opened: &OpenedWorld,
+        world: &dyn World,
+        task: &Task,
+        protocol: &Protocol,
     ) -> anyhow::Result<()> {
-        let can_search = player.has_value() && opened.can_be_copied() && history == History::Full;
-        if self.beam && !can_search {
-            let text = "--beam: a search wants a value network (value/), a world that can be copied (--world native) and \
-                        the full history";
-            return Err(ui::WrongUse(text.into()).into());
+        if !self.beam {
+            return Ok(());
         }
+        let search = Some(Search::Beam { width: 2 });
+        let selection = SelectionFlags {
+            search,
+            ..self.selection(Scorer::default(), &[2])
+        };
+        selection
+            .check(OpenedParts::World {
+                player: Some(player),
+                opened,
+                world,
+                task,
+            })
+            .map_err(|error| ui::WrongUse(format!("--beam: {error}")))?;
+        let protocol = Protocol {
+            search,
+            best_of: 2,
+            ..protocol.clone()
+        };
+        model_of(player)
+            .can_play(&protocol)
+            .map_err(|reason| ui::WrongUse(format!("--beam: {reason}")))?;
         Ok(())
     }
 
-    /// The model without the reference, of which a search takes none along; `None` where nobody asks for that.
-    fn alone(&self) -> anyhow::Result<Option<Box<LmPolicy>>> {
-        if !self.beam || self.looking_on.reference.is_none() {
+    /// Opens the model again without the reference, because a search cannot use one. Returns `None`
+    /// if there is no search, or no reference.
+    fn without_reference(&self) -> anyhow::Result<Option<Player>> {
+        if !self.beam || self.reference.reference.is_none() {
             return Ok(None);
         }
-        match Player::open(
-            &self.policy,
-            1,
-            &ChoosingArgs::default(),
-            &self.played.policy,
-        )? {
-            Player::Model(alone) => Ok(Some(alone)),
-            _ => unreachable!("it was a model folder before"),
-        }
+        Player::open(&self.policy, &ReferenceArgs::default(), &self.play.policy).map(Some)
     }
 
-    /// Plays every setting, and writes both tables anew after each.
+    /// Plays every setting, and writes both tables after each.
     fn play(
         &self,
-        players: &Players<'_>,
-        world: &dyn World,
-        tasks: &[&Task],
+        contest: &Contest<'_>,
         settings: &[SweepSetting],
-        report: &mut Report,
+        output: &mut SweepOutput,
     ) -> anyhow::Result<()> {
         let mut greedy = Baseline::new("greedy", &[]);
-        let (mut last, mut times) = (Vec::new(), 1); // of the games that are repeated
+        let mut last = Vec::new(); // The latest episode of each game that is repeated.
+        let mut times = 1; // How often these games were played.
         for setting in settings {
-            let protocol = setting.protocol(report.protocol.clone());
+            let protocol = setting.protocol(output.protocol.clone());
             let bar = ui::bar(&format!("{}, K = {}", setting.scorer(), setting.k()));
-            let play = |tasks: &[&Task], store: &str, seed: u64| {
-                let round = Round {
-                    repetitions: 1,
-                    seed,
-                    pool: self.played.pool(),
-                    shard: Shard::WHOLE,
-                };
-                let player = if protocol.search.is_some() {
-                    players.search
-                } else {
-                    players.best_of
-                };
-                play_round(
-                    player,
-                    world,
-                    tasks,
-                    &protocol,
-                    round,
-                    &self.out.join(format!("{store}.jsonl")),
-                    &bar,
-                )
-            };
             let played = if let SweepSetting::Repeated(k) = *setting {
                 for time in times + 1..=k {
-                    let (store, seed) = (
-                        SweepSetting::Repeated(time).store(),
-                        self.seed.wrapping_add(time as u64),
-                    );
-                    repeat(&mut last, tasks, |open| play(open, &store, seed))?;
+                    let round = self.round(self.seed.wrapping_add(time as u64));
+                    let store = self.store(SweepSetting::Repeated(time));
+                    let open = not_won(&last, contest.tasks);
+                    let again = contest.play(&open, &protocol, round, &store, &bar)?;
+                    replace_repeated(&mut last, again);
                 }
                 times = k;
                 last.clone()
             } else {
-                play(tasks, &setting.store(), self.seed)?
+                let round = self.round(self.seed);
+                contest.play(contest.tasks, &protocol, round, &self.store(*setting), &bar)?
             };
             bar.finish();
-            ui::say_lost(&played);
+            ui::report_lost(&played);
             match setting {
                 SweepSetting::Greedy => greedy = Baseline::new("greedy", &played),
                 SweepSetting::Sampled => last.clone_from(&played),
                 _ => {}
             }
-            report.rows.extend(sweep::rows(*setting, &played, &greedy));
+            output.rows.extend(sweep::rows(*setting, &played, &greedy));
             if !matches!(setting, SweepSetting::Repeated(_)) {
-                report
+                output
                     .calibration
                     .extend(sweep::calibration(*setting, &played));
             }
-            evaluate::write_csv(&self.out.join("lab.csv"), &report.rows)?;
-            evaluate::write_csv(&self.out.join("calibration.csv"), &report.calibration)?;
+            evaluate::write_csv(&self.out.join(TABLE), &output.rows)?;
+            evaluate::write_csv(&self.out.join("calibration.csv"), &output.calibration)?;
         }
         Ok(())
     }
+
+    fn round(&self, seed: u64) -> Round {
+        Round {
+            repetitions: 1,
+            seed,
+            pool: self.concurrency.resolve(),
+            shard: Shard::WHOLE,
+        }
+    }
+
+    fn store(&self, setting: SweepSetting) -> PathBuf {
+        self.out.join(format!("{}.jsonl", setting.store()))
+    }
 }
 
-/// Plays the games again that are not won yet.
-fn repeat(
-    last: &mut [Trajectory],
-    tasks: &[&Task],
-    play: impl Fn(&[&Task]) -> Result<Vec<Trajectory>, TrainerError>,
-) -> Result<(), TrainerError> {
-    let lost = last
-        .iter()
-        .filter(|played| !played.is_won())
-        .map(|played| played.game_hash.as_str());
-    let lost: HashSet<&str> = lost.collect();
-    let open: Vec<&Task> = tasks
-        .iter()
-        .copied()
-        .filter(|task| lost.contains(task.hash.as_str()))
-        .collect();
-    for after in play(&open)? {
-        let before = last
-            .iter_mut()
-            .find(|played| played.game_hash == after.game_hash);
-        let before = before.expect("it was played before");
-        *before = sweep::again(before, after);
+impl Contest<'_> {
+    fn play(
+        &self,
+        tasks: &[&Task],
+        protocol: &Protocol,
+        round: Round,
+        store: &Path,
+        bar: &indicatif::ProgressBar,
+    ) -> Result<Vec<Trajectory>, TrainerError> {
+        let policy = if protocol.search.is_some() {
+            self.search
+        } else {
+            self.best_of
+        };
+        play_round(policy, self.world, tasks, protocol, round, store, bar)
+    }
+}
+
+/// Returns the model of a player that was opened from a model folder.
+fn model_of(player: &Player) -> &LmPolicy {
+    match player {
+        Player::Model(model) => model,
+        _ => unreachable!("`run` refuses every other kind of policy"),
+    }
+}
+
+/// Renames the table of an older version, so that the folder contains one table.
+fn rename_old_table(folder: &Path) -> anyhow::Result<()> {
+    let old = folder.join(OLD_TABLE);
+    let new = folder.join(TABLE);
+    if old.is_file() && !new.exists() {
+        std::fs::rename(&old, &new).with_context(|| format!("cannot rename {}", old.display()))?;
     }
     Ok(())
 }
 
-impl Report {
+/// Returns the games that are not won yet.
+fn not_won<'a>(last: &[Trajectory], tasks: &[&'a Task]) -> Vec<&'a Task> {
+    let lost: HashSet<&str> = last
+        .iter()
+        .filter(|played| !played.is_won())
+        .map(|played| played.game_hash.as_str())
+        .collect();
+    tasks
+        .iter()
+        .copied()
+        .filter(|task| lost.contains(task.hash.as_str()))
+        .collect()
+}
+
+/// Replaces the episodes of games that were played again.
+fn replace_repeated(last: &mut [Trajectory], again: Vec<Trajectory>) {
+    for after in again {
+        let before = last
+            .iter_mut()
+            .find(|played| played.game_hash == after.game_hash)
+            .expect("only games that were played before are repeated");
+        *before = sweep::again(before, after);
+    }
+}
+
+impl SweepOutput {
     fn print(&self) {
         let header = [
-            "chosen by",
+            "scorer",
             "K",
             "split",
             "n",
@@ -345,23 +401,26 @@ impl Report {
         ];
         ui::print_table(&header, &self.rows.iter().map(cells).collect::<Vec<_>>());
         self.print_calibration();
-        let line = evaluate::protocol_line(&self.protocol);
-        let (suite, policy) = (&self.suite[..16], &self.policy_hash);
         ui::print(&format!(
-            "K = 1: {line}; above it the best of K, and `repeated` up to K such episodes until one is won, which the reward \
-             tells; greedy at temperature 0. Completions, tokens and seconds are those of a game, won/lost alone and p \
-             against greedy play\nsuite {suite}, policy {policy}, seed {}; more in {}\n",
+            "K = 1: {}; above it the best of K. `repeated`: up to K such episodes per game, until one is \
+             won. `greedy`: temperature 0. Completions, tokens and seconds are per game. Won/lost alone and \
+             p compare with greedy play.\nsuite {}, policy {}, seed {}; more in {}\n",
+            evaluate::protocol_line(&self.protocol),
+            &self.suite[..16],
+            self.policy_hash,
             self.seed,
             self.run.join("calibration.csv").display()
         ));
     }
 
-    /// Of every run the whole, and of one sample a turn, whose policy no scorer has changed, the parts.
+    /// Prints the calibration over all turns of every setting, and that of parts of the turns for
+    /// `sampled`, whose policy is not changed by a scorer.
     fn print_calibration(&self) {
-        let shown: Vec<&CalibrationRow> = self
+        let shown: Vec<Vec<String>> = self
             .calibration
             .iter()
             .filter(|row| row.part == Part::All || row.scorer == "sampled")
+            .map(calibration_cells)
             .collect();
         if shown.is_empty() {
             return;
@@ -378,10 +437,7 @@ impl Report {
             "calibration error",
             "AUC (won or not)",
         ];
-        ui::print_table(
-            &header,
-            &shown.into_iter().map(calibration_cells).collect::<Vec<_>>(),
-        );
+        ui::print_table(&header, &shown);
     }
 }
 
@@ -402,8 +458,7 @@ fn cells(row: &SweepRow) -> Vec<String> {
             100.0 * row.high
         ),
         against.unwrap_or_else(|| "-".into()),
-        row.p_value
-            .map_or_else(|| "-".into(), |p| format!("{p:.3}")),
+        three_decimals(row.p_value),
         format!("{:.1}", row.mean_turns),
         format!("{:.0}", 100.0 * row.distinct_share),
         format!("{:.0}", row.completions),
@@ -413,8 +468,6 @@ fn cells(row: &SweepRow) -> Vec<String> {
 }
 
 fn calibration_cells(row: &CalibrationRow) -> Vec<String> {
-    let number =
-        |value: Option<f64>| value.map_or_else(|| "-".into(), |value| format!("{value:.3}"));
     let turns = match (row.part, row.from, row.to) {
         (Part::Turns, Some(from), Some(to)) => format!("{from} to {to}"),
         (Part::Turns, Some(from), None) => format!("from {from}"),
@@ -430,7 +483,31 @@ fn calibration_cells(row: &CalibrationRow) -> Vec<String> {
         format!("{:.3}", row.mean_prediction),
         format!("{:.1}", 100.0 * row.success_rate),
         format!("{:.3}", row.brier),
-        number(row.calibration_error),
-        number(row.auc),
+        three_decimals(row.calibration_error),
+        three_decimals(row.auc),
     ]
+}
+
+/// Formats a number with three decimals, or `-` if there is none.
+fn three_decimals(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".into(), |value| format!("{value:.3}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_an_older_version_is_renamed() {
+        let folder = tempfile::tempdir().unwrap();
+        rename_old_table(folder.path()).unwrap();
+        std::fs::write(folder.path().join(OLD_TABLE), "old").unwrap();
+        rename_old_table(folder.path()).unwrap();
+        let table = folder.path().join(TABLE);
+        assert_eq!(std::fs::read_to_string(&table).unwrap(), "old");
+        assert!(!folder.path().join(OLD_TABLE).exists());
+        std::fs::write(folder.path().join(OLD_TABLE), "older").unwrap();
+        rename_old_table(folder.path()).unwrap();
+        assert_eq!(std::fs::read_to_string(&table).unwrap(), "old");
+    }
 }

@@ -1,10 +1,11 @@
-//! `hearth verify`: replays every logged episode in a fresh world and tells where the log says something else.
+//! `hearth verify`: replays every logged episode in a fresh world and prints where the log differs.
 
-use crate::args::stores::{self, Source};
-use crate::args::world::{Opened, OwnWorldArgs};
+use crate::args::concurrency::ConcurrencyArgs;
+use crate::args::stores::{self, StoreSource};
+use crate::args::world::{OpenedWorld, ReplayWorldArgs};
+use crate::commands::data::scenarios::report_faults;
 use crate::ui;
 use agent::model::folder::Model;
-use agent::rollout::Concurrency;
 use agent::text::tokenizer::Tokenizer;
 use anyhow::Context;
 use clap::{Args, ValueHint};
@@ -20,35 +21,35 @@ use trainer::measure::verify::{
     Difference, Logged, by_protocol, first_difference, is_checkable, replay_all, token_difference,
 };
 
-/// Differences that are printed; all are counted.
+/// The number of differences that are printed. All are counted.
 const SHOWN: usize = 10;
 
 #[derive(Args)]
-pub(crate) struct Verify {
-    /// Stores, JSONL, and run folders, whose stores are all read
+pub(crate) struct VerifyCommand {
+    /// Stores (JSONL), or run folders, whose stores are all read
     #[arg(required = true, value_hint = ValueHint::AnyPath)]
     stores: Vec<PathBuf>,
-    /// The games: a folder of games (ALFWorld's layout, or SPLIT/NAME.z8) or a manifest [default: the run folder's own]
+    /// Games: a folder (ALFWorld's layout, or SPLIT/NAME.z8) or a manifest [default: those of the
+    /// run folder]
     #[arg(long, value_hint = ValueHint::AnyPath)]
     suite: Option<PathBuf>,
-    /// A model folder by whose tokenizer the logged ids must spell the texts
+    /// Model folder whose tokenizer must decode the logged token ids to the logged texts
     #[arg(long, value_hint = ValueHint::DirPath)]
     policy: Option<PathBuf>,
-    /// Episodes at once; changes the speed, not the result [default: 32 a core]
-    #[arg(long)]
-    episodes: Option<usize>,
+    #[command(flatten)]
+    concurrency: ConcurrencyArgs,
     /// Print one JSON object instead of lines
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    world: OwnWorldArgs,
+    world: ReplayWorldArgs,
 }
 
-/// A difference and the episode it is in.
+/// A difference and its episode.
 #[derive(Serialize)]
-struct Named {
+struct EpisodeDifference {
     store: PathBuf,
-    /// From 1.
+    /// The line in the store, from 1.
     line: usize,
     game: String,
     repetition: usize,
@@ -56,31 +57,32 @@ struct Named {
     difference: Difference,
 }
 
+/// The JSON output of `hearth verify`.
 #[derive(Default, Serialize)]
-struct Report {
+struct VerifyOutput {
     stores: usize,
     episodes: usize,
     checked: usize,
-    /// Lost to their world, or to a server.
+    /// Episodes whose world or server failed.
     not_checkable: usize,
-    /// Of the checked episodes.
+    /// Turns of the checked episodes.
     turns: usize,
-    /// Episodes that are not as logged.
+    /// Episodes that differ from the log.
     differences: usize,
-    /// The first of each of these episodes.
-    shown: Vec<Named>,
+    /// The first difference of each of these episodes, for at most [`SHOWN`] episodes.
+    shown: Vec<EpisodeDifference>,
     seconds: f64,
     episodes_per_second: f64,
 }
 
-impl Verify {
+impl VerifyCommand {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let started = Instant::now();
         let tokenizer = self.policy.as_deref().map(tokenizer).transpose()?;
         let sources = stores::find(&self.stores)?;
         let opened = self.world.open(usize::MAX)?;
         let mut suites: HashMap<PathBuf, Suite> = HashMap::new();
-        let mut report = Report::default();
+        let mut output = VerifyOutput::default();
         let bar = ui::bar("verify");
         for source in &sources {
             let (place, suite) = self.suite_of(source, &mut suites)?;
@@ -88,66 +90,63 @@ impl Verify {
             bar.inc_length(episodes.len() as u64);
             let logged = logged_of(suite, &episodes, &source.store, &place)?;
             let found = self.differences(&opened, &logged, tokenizer.as_ref(), || bar.inc(1));
-            report.add(&source.store, &episodes, found);
+            output.add(&source.store, &episodes, found);
         }
         bar.finish();
-        opened.say_losses();
-        report.seconds = started.elapsed().as_secs_f64();
-        report.episodes_per_second = report.checked as f64 / report.seconds;
+        opened.report_replaced();
+        output.seconds = started.elapsed().as_secs_f64();
+        output.episodes_per_second = output.checked as f64 / output.seconds;
         if self.json {
-            ui::print_json(&report)?;
+            ui::print_json(&output)?;
         } else {
-            report.print();
+            output.print();
         }
-        Ok(ExitCode::from(u8::from(report.differences > 0)))
+        Ok(ExitCode::from(u8::from(output.differences > 0)))
     }
 
-    /// The suite of a store and its place, opened once.
+    /// Returns the suite of a store and its path. Each suite is opened once.
     fn suite_of<'s>(
         &self,
-        source: &Source,
+        source: &StoreSource,
         suites: &'s mut HashMap<PathBuf, Suite>,
     ) -> anyhow::Result<(PathBuf, &'s Suite)> {
         let Some(place) = self.suite.clone().or_else(|| source.folder.clone()) else {
-            let text = format!(
-                "{}: whose games are these?\nhint: --suite, or name the run folder",
+            return Err(ui::WrongUse(format!(
+                "{}: the games of this store are not known\nhint: --suite, or name the run folder",
                 source.store.display()
-            );
-            return Err(ui::WrongUse(text).into());
+            ))
+            .into());
         };
         if !suites.contains_key(&place) {
             let suite = match &self.suite {
                 Some(path) => Suite::open(path)?,
                 None => stores::suite_of_run(&place)?,
             };
-            crate::commands::data::scenarios::say_faults(&suite);
+            report_faults(&suite);
             suites.insert(place.clone(), suite);
         }
         let suite = &suites[&place];
         Ok((place, suite))
     }
 
-    /// By place in the store: the first difference of each episode that has one.
+    /// Returns the first difference of each episode that has one, with its index in the store,
+    /// sorted by index.
     fn differences(
         &self,
-        opened: &Opened,
+        opened: &OpenedWorld,
         logged: &[Logged<'_>],
         tokenizer: Option<&Tokenizer>,
         mut tick: impl FnMut(),
     ) -> Vec<(usize, Difference)> {
-        let pool = Concurrency::default();
-        let pool = Concurrency {
-            episodes: self.episodes.unwrap_or(pool.episodes),
-            ..pool
-        };
+        let concurrency = self.concurrency.resolve();
         let mut found = Vec::new();
         for (protocol, group) in by_protocol(logged) {
-            let speaking = opened.speaking(protocol.translated_to);
+            let versioned = opened.in_version(protocol.translated_to);
             let Ok(()) = replay_all(
-                speaking.world(),
+                versioned.world(),
                 &group,
                 &protocol,
-                pool,
+                concurrency,
                 |logged, played| {
                     tick();
                     let difference = first_difference(logged.episode, &played).or_else(|| {
@@ -170,7 +169,7 @@ fn tokenizer(folder: &Path) -> anyhow::Result<Tokenizer> {
         .tokenizer)
 }
 
-/// The episodes that can be checked, with their games.
+/// Returns the episodes that can be checked, with their games.
 fn logged_of<'a>(
     suite: &'a Suite,
     episodes: &'a [Trajectory],
@@ -182,64 +181,66 @@ fn logged_of<'a>(
         .iter()
         .map(|task| (task.hash.as_str(), task))
         .collect();
-    let checkable = || {
-        episodes
-            .iter()
-            .enumerate()
-            .filter(|(_, episode)| is_checkable(episode))
-    };
-    let missing: Vec<(usize, &Trajectory)> = checkable()
+    let checkable: Vec<(usize, &Trajectory)> = episodes
+        .iter()
+        .enumerate()
+        .filter(|(_, episode)| is_checkable(episode))
+        .collect();
+    let missing: Vec<&(usize, &Trajectory)> = checkable
+        .iter()
         .filter(|(_, episode)| !tasks.contains_key(episode.game_hash.as_str()))
         .collect();
     if let Some((index, first)) = missing.first() {
-        let (count, store, games, line) =
-            (missing.len(), store.display(), games.display(), index + 1);
-        let text = format!(
-            "{count} episodes of {store} are of games that {games} does not hold; the first, line {line}: {}\n\
+        return Err(ui::WrongUse(format!(
+            "{} episodes of {} are of games that {} does not contain; the first, line {}: {}\n\
              hint: --suite names the games that were played",
+            missing.len(),
+            store.display(),
+            games.display(),
+            index + 1,
             first.game
-        );
-        return Err(ui::WrongUse(text).into());
+        ))
+        .into());
     }
-    let logged = |(place, episode): (usize, &'a Trajectory)| Logged {
-        place,
-        task: tasks[episode.game_hash.as_str()],
-        episode,
-    };
-    Ok(checkable().map(logged).collect())
+    Ok(checkable
+        .into_iter()
+        .map(|(place, episode)| Logged {
+            place,
+            task: tasks[episode.game_hash.as_str()],
+            episode,
+        })
+        .collect())
 }
 
-impl Report {
+impl VerifyOutput {
     fn add(&mut self, store: &Path, episodes: &[Trajectory], found: Vec<(usize, Difference)>) {
-        let checkable = || episodes.iter().filter(|episode| is_checkable(episode));
+        let checkable: Vec<&Trajectory> = episodes
+            .iter()
+            .filter(|episode| is_checkable(episode))
+            .collect();
         self.stores += 1;
         self.episodes += episodes.len();
-        self.checked += checkable().count();
-        self.not_checkable += episodes.len() - checkable().count();
-        self.turns += checkable()
+        self.checked += checkable.len();
+        self.not_checkable += episodes.len() - checkable.len();
+        self.turns += checkable
+            .iter()
             .map(|episode| episode.turns.len())
             .sum::<usize>();
         self.differences += found.len();
-        for (index, difference) in found
-            .into_iter()
-            .take(SHOWN.saturating_sub(self.shown.len()))
-        {
-            let Trajectory {
-                game, repetition, ..
-            } = &episodes[index];
-            let (game, repetition) = (game.clone(), *repetition);
-            self.shown.push(Named {
+        let room = SHOWN.saturating_sub(self.shown.len());
+        for (index, difference) in found.into_iter().take(room) {
+            self.shown.push(EpisodeDifference {
                 store: store.into(),
                 line: index + 1,
-                game,
-                repetition,
+                game: episodes[index].game.clone(),
+                repetition: episodes[index].repetition,
                 difference,
             });
         }
     }
 
     fn print(&self) {
-        for Named {
+        for EpisodeDifference {
             store,
             line,
             game,

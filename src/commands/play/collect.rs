@@ -1,52 +1,61 @@
-//! `hearth collect`: play episodes into a trajectory store.
+//! `hearth collect`: plays episodes into a trajectory store.
 
-use crate::args::policy::{ChoosingArgs, Player};
+use crate::args::concurrency::ConcurrencyArgs;
+use crate::args::policy::{Player, PolicyKind, ReferenceArgs};
+use crate::args::protocol::{PlayArgs, PlaySetting};
 use crate::args::shard::ShardArgs;
 use crate::args::world::WorldArgs;
-use crate::commands::measure::eval::Played;
+use crate::commands::data::scenarios::report_faults;
 use crate::ui;
 use agent::policy::ExpertPolicy;
 use clap::{Args, ValueHint};
-use scenarios::{Protocol, Split, Suite, Task};
+use scenarios::{Split, Suite, Task, Trajectory};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use trainer::measure::evaluate::Round;
+use trainer::pipeline::rounds::Round;
 
 #[derive(Args)]
-pub(crate) struct Collect {
-    /// Who plays: `expert`, a model folder, or `openai:URL#MODEL`, a model on a server
+pub(crate) struct CollectCommand {
+    /// Policy: `expert`, a model folder, or `openai:URL#MODEL` (a model on a server)
     #[arg(long)]
     policy: String,
-    /// Folder of games (ALFWorld's layout, or SPLIT/NAME.z8) or manifest
+    /// Games: a folder (ALFWorld's layout, or SPLIT/NAME.z8) or a manifest
     #[arg(long, value_hint = ValueHint::AnyPath)]
     suite: PathBuf,
     /// Split to play
     #[arg(long, default_value = "train")]
     split: Split,
-    /// Games to play, the first of the split; 0 = all
+    /// Number of games, taken from the start of the split; 0 means all
     #[arg(long, default_value_t = 0)]
     games: usize,
-    /// Episodes a game
+    /// Number of episodes per game
     #[arg(long, default_value_t = 5)]
     repetitions: usize,
     /// Sampling temperature of a model; 0 is greedy
     #[arg(long, default_value_t = 1.0)]
     temperature: f32,
-    /// Share of turns in which the expert begins to go astray, so that imitators see the way back; these turns are marked
-    /// and not imitated
-    #[arg(long, default_value_t = 0.0)]
-    slips: f64,
-    /// A model folder whose player takes turns with the expert, which shows the way back from where it goes astray; its own
-    /// turns are marked and not imitated
-    #[arg(long, value_hint = ValueHint::DirPath)]
-    student: Option<PathBuf>,
+    /// Probability per turn, from 0 to below 1, that the expert starts to take useless or failing
+    /// actions (noise injection, as in DART); these turns are marked and not imitated
+    #[arg(long, alias = "slips", value_name = "P", default_value_t = 0.0)]
+    expert_noise: f64,
+    /// Model folder that acts in some turns while the expert labels the states (DAgger); the
+    /// model's turns are marked and not imitated
+    #[arg(
+        long,
+        alias = "student",
+        value_name = "MODEL",
+        value_hint = ValueHint::DirPath
+    )]
+    dagger: Option<PathBuf>,
     #[command(flatten)]
-    played: Played,
+    play: PlayArgs,
+    #[command(flatten)]
+    concurrency: ConcurrencyArgs,
     /// Seed of the episodes
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// The store, JSONL; episodes that stand there already are not played again
+    /// Store to write, JSONL; episodes that it already contains are not played again
     #[arg(long, value_hint = ValueHint::FilePath)]
     out: PathBuf,
     /// Print one JSON object instead of a line
@@ -58,8 +67,9 @@ pub(crate) struct Collect {
     world: WorldArgs,
 }
 
+/// The JSON output of `hearth collect`.
 #[derive(Serialize)]
-struct Collected {
+struct CollectOutput {
     episodes: usize,
     successes: usize,
     lost: usize,
@@ -67,11 +77,54 @@ struct Collected {
     store: PathBuf,
 }
 
-impl Collect {
+impl CollectCommand {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let suite = Suite::open(&self.suite)?;
-        crate::commands::data::scenarios::say_faults(&suite);
-        let mut tasks: Vec<&Task> = suite.split(self.split);
+        report_faults(&suite);
+        let tasks = self.tasks(&suite)?;
+        let player = self.open_policy()?;
+        let shard = self.shard.resolve()?;
+        let store = shard.store(&self.out);
+        let round = Round {
+            repetitions: self.repetitions,
+            seed: self.seed,
+            pool: self.concurrency.resolve(),
+            shard,
+        };
+        let translated_to = self
+            .world
+            .translation(&self.policy, &player.learned(), &tasks)?;
+        let setting = PlaySetting::single(self.temperature, translated_to);
+        let protocol = self.play.protocol(&setting, Some(&player));
+        let bar = ui::bar("collect");
+        let opened = self.world.open(tasks.len() * self.repetitions)?;
+        let world = opened.in_version(translated_to);
+        let all = player.play(world.world(), &tasks, &protocol, round, &store, &bar)?;
+        bar.finish();
+        opened.report_replaced();
+        let output = CollectOutput {
+            episodes: all.len(),
+            successes: all.iter().filter(|episode| episode.is_won()).count(),
+            lost: ui::report_lost(&all),
+            tokens: all.iter().map(Trajectory::tokens).sum(),
+            store,
+        };
+        if self.json {
+            ui::print_json(&output)?;
+        } else {
+            ui::print(&format!(
+                "{} won of {} episodes, {} tokens, in {}\n",
+                output.successes,
+                output.episodes,
+                output.tokens,
+                output.store.display()
+            ));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn tasks<'a>(&self, suite: &'a Suite) -> anyhow::Result<Vec<&'a Task>> {
+        let mut tasks = suite.split(self.split);
         if tasks.is_empty() {
             return Err(ui::WrongUse(format!(
                 "{} has no games in {}",
@@ -83,90 +136,36 @@ impl Collect {
         if self.games > 0 {
             tasks.truncate(self.games);
         }
-        if !(0.0..1.0).contains(&self.slips) {
+        Ok(tasks)
+    }
+
+    /// Checks the flags of noise and DAgger, and opens the policy.
+    fn open_policy(&self) -> anyhow::Result<Player> {
+        let noise = self.expert_noise;
+        if !(0.0..1.0).contains(&noise) {
             return Err(
-                ui::WrongUse(format!("--slips {}: a share from 0 to below 1", self.slips)).into(),
+                ui::WrongUse(format!("--expert-noise {noise}: must be from 0 to below 1")).into(),
             );
         }
-        let refuse = |text: &str| Err(ui::WrongUse(text.into()).into());
-        let player = match &self.student {
-            Some(_) if self.policy != "expert" => {
-                return refuse("--student: only the expert guides one");
+        if let Some(student) = &self.dagger {
+            if self.policy != "expert" {
+                let text = "--dagger: only works with --policy expert, which labels the states";
+                return Err(ui::WrongUse(text.into()).into());
             }
-            Some(_) if self.slips > 0.0 => {
-                return refuse(
-                    "--slips: beside a --student the student goes astray, and the expert does not",
-                );
+            if noise > 0.0 {
+                let text = "--expert-noise: cannot be combined with --dagger, where the model's turns \
+                            replace the noise";
+                return Err(ui::WrongUse(text.into()).into());
             }
-            Some(student) => Player::guided(student, &self.played.policy)?,
-            None => match Player::open(
-                &self.policy,
-                1,
-                &ChoosingArgs::default(),
-                &self.played.policy,
-            )? {
-                Player::Expert(_) => Player::Expert(ExpertPolicy { noise: self.slips }),
-                _ if self.slips > 0.0 => {
-                    return refuse("--slips: only the expert goes astray when it is told to");
-                }
-                model => model,
-            },
-        };
-        let shard = self.shard.resolve()?;
-        let (store, pool) = (shard.store(&self.out), self.played.pool());
-        let round = Round {
-            repetitions: self.repetitions,
-            seed: self.seed,
-            pool,
-            shard,
-        };
-        let translated_to = self
-            .world
-            .translation(&self.policy, &player.learned(), &tasks)?;
-        let protocol =
-            player.protocol(
-                self.played
-                    .protocol(None, player.context(), self.temperature, 1),
-            );
-        let protocol = Protocol {
-            translated_to,
-            ..protocol
-        };
-        let bar = ui::bar("collect");
-        let opened = self.world.open(tasks.len() * self.repetitions)?;
-        let all = player.play(
-            opened.speaking(translated_to).world(),
-            &tasks,
-            &protocol,
-            round,
-            &store,
-            &bar,
-        )?;
-        bar.finish();
-        opened.say_losses();
-        let lost = ui::say_lost(&all);
-        let collected = Collected {
-            episodes: all.len(),
-            successes: all.iter().filter(|t| t.is_won()).count(),
-            lost,
-            tokens: all.iter().map(scenarios::Trajectory::tokens).sum(),
-            store,
-        };
-        if self.json {
-            ui::print_json(&collected)?;
-        } else {
-            let Collected {
-                episodes,
-                successes,
-                tokens,
-                store,
-                ..
-            } = collected;
-            ui::print(&format!(
-                "{successes} won of {episodes} episodes, {tokens} tokens, in {}\n",
-                store.display()
-            ));
+            return Player::dagger(student, &self.play.policy);
         }
-        Ok(ExitCode::SUCCESS)
+        if noise > 0.0 && PolicyKind::of(&self.policy) != PolicyKind::Expert {
+            let text = "--expert-noise: only works with --policy expert";
+            return Err(ui::WrongUse(text.into()).into());
+        }
+        match Player::open(&self.policy, &ReferenceArgs::default(), &self.play.policy)? {
+            Player::Expert(_) => Ok(Player::Expert(ExpertPolicy { noise })),
+            other => Ok(other),
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! `hearth merge`: shards' stores made into the whole ones, once nothing is missing.
+//! `hearth merge`: combines the stores of shards into whole stores, if no shard is missing.
 
 use crate::ui;
 use clap::{Args, ValueHint};
@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use trainer::pipeline::shard::{Merged, merge, parts_in};
 
 #[derive(Args)]
-pub(crate) struct Merge {
-    /// Shards' stores (NAME.shard-I-of-N.jsonl), or folders that hold some
+pub(crate) struct MergeCommand {
+    /// Stores of shards (NAME.shard-I-of-N.jsonl), or folders that contain some
     #[arg(required = true, value_name = "STORE", value_hint = ValueHint::AnyPath)]
     stores: Vec<PathBuf>,
     /// Print one JSON object instead of lines
@@ -17,12 +17,13 @@ pub(crate) struct Merge {
     json: bool,
 }
 
+/// The JSON output of `hearth merge`.
 #[derive(Serialize)]
-struct Report {
+struct MergeOutput {
     merged: Vec<Merged>,
 }
 
-impl Merge {
+impl MergeCommand {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let mut stores = Vec::new();
         for path in &self.stores {
@@ -32,30 +33,31 @@ impl Merge {
                 vec![path.clone()]
             };
             if found.is_empty() {
-                let text = format!(
-                    "no shard's store in {}\nhint: they are named NAME.shard-I-of-N.jsonl",
+                return Err(ui::WrongUse(format!(
+                    "no store of a shard in {}\nhint: they are named NAME.shard-I-of-N.jsonl",
                     path.display()
-                );
-                return Err(ui::WrongUse(text).into());
+                ))
+                .into());
             }
             stores.extend(found);
         }
         let merged = merge(&stores)?;
         if self.json {
-            ui::print_json(&Report { merged })?;
-        } else {
-            for Merged {
-                store,
-                episodes,
-                successes,
-                shards,
-            } in merged
-            {
-                let (store, shards) = (store.display(), shards.len());
-                ui::print(&format!(
-                    "{successes} won of {episodes} episodes of {shards} shards, in {store}\n"
-                ));
-            }
+            ui::print_json(&MergeOutput { merged })?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        for Merged {
+            store,
+            episodes,
+            successes,
+            shards,
+        } in merged
+        {
+            ui::print(&format!(
+                "{successes} won of {episodes} episodes of {} shards, in {}\n",
+                shards.len(),
+                store.display()
+            ));
         }
         Ok(ExitCode::SUCCESS)
     }

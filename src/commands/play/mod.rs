@@ -2,5 +2,9 @@
 
 pub(crate) mod collect;
 pub(crate) mod merge;
+#[expect(
+    clippy::module_inception,
+    reason = "the file is named after its command"
+)]
 pub(crate) mod play;
 pub(crate) mod score;

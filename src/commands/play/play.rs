@@ -1,48 +1,49 @@
-//! `hearth play`: one game in the terminal, by a person, the expert or a model.
+//! `hearth play`: plays one game in the terminal, by a person, the expert or a model.
 
-use crate::args::policy::{ChoosingArgs, Player, PolicyArgs};
+use crate::args::policy::{Player, ScorerArgs};
+use crate::args::protocol::{OpenedParts, PlayArgs, PlaySetting, SelectionFlags};
 use crate::args::search::SearchArgs;
 use crate::args::world::WorldArgs;
+use crate::commands::data::scenarios::{one_of_each, single};
 use crate::scratch::Scratch;
 use crate::ui;
 use agent::policy::{Policy, TurnRequest, TurnResponse, written};
 use agent::rollout::{Concurrency, EpisodeJob, play_episodes};
 use clap::{Args, ValueHint};
-use scenarios::{Protocol, Split, Suite, Task, Trajectory};
+use scenarios::{Protocol, Split, Suite, Task, Trajectory, World};
 use std::convert::Infallible;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 #[derive(Args)]
-pub(crate) struct Play {
-    /// Who plays: `person`, `expert`, a model folder, or `openai:URL#MODEL`, a model on a server
+pub(crate) struct PlayCommand {
+    /// Policy: `person`, `expert`, a model folder, or `openai:URL#MODEL` (a model on a server)
     #[arg(long, default_value = "person")]
     policy: String,
-    /// A game file, a folder of games (ALFWorld's layout, or SPLIT/NAME.z8), or a manifest (.jsonl); without it, a generated game
+    /// Games: a game file, a folder (ALFWorld's layout, or SPLIT/NAME.z8) or a manifest (.jsonl)
+    /// [default: generated games]
     #[arg(long, value_hint = ValueHint::AnyPath)]
     suite: Option<PathBuf>,
     /// Split of the game
     #[arg(long, default_value = "valid_unseen")]
     split: Split,
-    /// Which game of the split, from 0
+    /// Index of the game in the split (zero-based)
     #[arg(long, default_value_t = 0)]
     game: usize,
-    /// Most turns
-    #[arg(long, default_value_t = 40)]
-    turns: usize,
-    /// Most tokens in one completion
-    #[arg(long, default_value_t = 24)]
-    completion: usize,
-    /// Candidates a turn, the best by `--choose-by` played
-    #[arg(long, default_value_t = 1)]
+    #[command(flatten)]
+    play: PlayArgs,
+    /// K: number of candidates per turn; --scorer selects the best one
+    #[arg(long, value_name = "K", default_value_t = 1)]
     best_of: usize,
     #[command(flatten)]
     search: SearchArgs,
+    #[command(flatten)]
+    scorer: ScorerArgs,
     /// Sampling temperature; 0 is greedy
     #[arg(long, default_value_t = 0.0)]
     temperature: f32,
-    /// Seed of the game, where one is generated, and of the episode
+    /// Seed of the episode, and of generated games
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Print the trajectory as one JSON object instead of the transcript
@@ -50,13 +51,9 @@ pub(crate) struct Play {
     json: bool,
     #[command(flatten)]
     world: WorldArgs,
-    #[command(flatten)]
-    choosing: ChoosingArgs,
-    #[command(flatten)]
-    how: PolicyArgs,
 }
 
-/// A person at the terminal: reads observations, writes commands.
+/// A person at the terminal, who reads observations and writes commands.
 struct Person;
 
 impl Policy for Person {
@@ -68,15 +65,17 @@ impl Policy for Person {
 
     fn begin(&self, _: u64) {}
 
-    fn respond(&self, asked: &mut [TurnRequest<'_, ()>], _: &Protocol) -> Vec<TurnResponse> {
-        asked
+    fn respond(&self, requests: &mut [TurnRequest<'_, ()>], _: &Protocol) -> Vec<TurnResponse> {
+        requests
             .iter()
-            .map(|question| ask(question.observation))
+            .map(|request| read_command(request.observation))
             .collect()
     }
 }
 
-fn ask(observation: &str) -> TurnResponse {
+/// Prints an observation and reads a command. Returns `GaveUp` for `quit` and at the end of the
+/// input.
+fn read_command(observation: &str) -> TurnResponse {
     eprint!("\n{observation}\n> ");
     let _ = std::io::stderr().flush();
     let mut line = String::new();
@@ -86,12 +85,11 @@ fn ask(observation: &str) -> TurnResponse {
     }
 }
 
-impl Play {
+impl PlayCommand {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let scratch = Scratch::new();
-        let trajectory = self
-            .task(scratch.path())
-            .and_then(|task| self.play(&task))?;
+        let task = self.task(scratch.path())?;
+        let trajectory = self.play(&task)?;
         if self.json {
             ui::print_json(&trajectory)?;
         } else {
@@ -100,13 +98,13 @@ impl Play {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn task(&self, folder: &std::path::Path) -> anyhow::Result<Task> {
+    fn task(&self, folder: &Path) -> anyhow::Result<Task> {
         let suite = match &self.suite {
             Some(path) if path.is_file() && path.extension().is_none_or(|e| e != "jsonl") => {
-                return crate::commands::data::scenarios::single(path);
+                return single(path);
             }
             Some(path) => Suite::open(path)?,
-            None => crate::commands::data::scenarios::one_of_each(folder, self.seed)?,
+            None => one_of_each(folder, self.seed)?,
         };
         let games = suite.split(self.split);
         let index = self.game;
@@ -122,77 +120,63 @@ impl Play {
     }
 
     fn play(&self, task: &Task) -> anyhow::Result<Trajectory> {
-        let mut played = None;
-        let mut keep = |trajectory| -> Result<(), Infallible> {
-            played = Some(trajectory);
-            Ok(())
+        let best_of = [self.best_of];
+        let selection = SelectionFlags {
+            policy: &self.policy,
+            best_of: &best_of,
+            scorer: self.scorer.scorer,
+            search: self.search.search,
         };
-        let jobs = [EpisodeJob {
-            task,
-            repetition: 0,
-            seed: self.seed,
-            forced: &[],
-        }];
-        let player = match self.policy.as_str() {
-            "person" => {
-                self.how.refuse_device("a person")?;
-                self.choosing.looking_on.refuse("a person")?;
-                None
-            }
-            policy => Some(Player::open(
-                policy,
-                self.best_of,
-                &self.choosing,
-                &self.how,
-            )?),
-        };
+        selection.check(OpenedParts::Nothing)?;
+        let player = self.open_policy()?;
+        selection.check(OpenedParts::Policy(player.as_ref()))?;
         let learned = player.as_ref().map(Player::learned).unwrap_or_default();
         let translated_to = self.world.translation(&self.policy, &learned, &[task])?;
-        let (opened, pool) = (
-            self.world.open(1)?,
-            Concurrency {
-                workers: 1,
-                episodes: 1,
-            },
-        );
-        self.search
-            .check(&self.policy, player.as_ref(), self.best_of, &opened)?;
-        let speaking = opened.speaking(translated_to);
-        let world = speaking.world();
-        self.choosing.check_world(self.best_of, world, task)?;
-        let protocol = self.how.onto(self.choosing.onto(Protocol {
-            turn_limit: self.turns,
-            context_limit: player.as_ref().map_or(0, Player::context),
-            completion_limit: self.completion,
+        let opened = self.world.open(1)?;
+        let versioned = opened.in_version(translated_to);
+        let world = versioned.world();
+        selection.check(OpenedParts::World {
+            player: player.as_ref(),
+            opened: &opened,
+            world,
+            task,
+        })?;
+        let setting = PlaySetting {
+            card: None,
             temperature: self.temperature,
             best_of: self.best_of,
+            scorer: self.scorer.scorer,
             search: self.search.search,
             translated_to,
-            ..Protocol::default()
-        }));
-        let protocol = player
-            .as_ref()
-            .map_or(protocol.clone(), |player| player.protocol(protocol));
-        let Ok(()) = match player {
-            None => play_episodes(&Person, world, &jobs, &protocol, pool, &mut keep),
-            Some(Player::Expert(expert)) => {
-                play_episodes(&expert, world, &jobs, &protocol, pool, &mut keep)
-            }
-            Some(Player::Model(player)) => {
-                play_episodes(&*player, world, &jobs, &protocol, pool, &mut keep)
-            }
-            Some(Player::DaggerPolicy(guided)) => {
-                play_episodes(&*guided, world, &jobs, &protocol, pool, &mut keep)
-            }
-            Some(Player::Remote(policy)) => {
-                play_episodes(&*policy, world, &jobs, &protocol, pool, &mut keep)
-            }
         };
-        let trajectory = played.expect("every job ends with a trajectory");
-        if let Some(reason) = &trajectory.failure {
-            return Err(ui::WrongUse(reason.clone()).into());
+        let protocol = self.play.protocol(&setting, player.as_ref());
+        let game = OneGame {
+            world,
+            task,
+            seed: self.seed,
+            protocol: &protocol,
+        };
+        let trajectory = match player {
+            None => game.play(&Person),
+            Some(Player::Expert(expert)) => game.play(&expert),
+            Some(Player::Model(model)) => game.play(&*model),
+            Some(Player::Dagger(dagger)) => game.play(&*dagger),
+            Some(Player::Remote(remote)) => game.play(&*remote),
+        }?;
+        match &trajectory.failure {
+            Some(reason) => Err(ui::WrongUse(reason.clone()).into()),
+            None => Ok(trajectory),
         }
-        Ok(trajectory)
+    }
+
+    /// Opens the policy; `None` is a person.
+    fn open_policy(&self) -> anyhow::Result<Option<Player>> {
+        if self.policy == "person" {
+            self.play.policy.refuse_device("a person")?;
+            self.scorer.reference.refuse("a person")?;
+            return Ok(None);
+        }
+        Player::open(&self.policy, &self.scorer.reference, &self.play.policy).map(Some)
     }
 
     fn print(&self, trajectory: &Trajectory) {
@@ -219,5 +203,46 @@ impl Play {
             outcome.unwrap_or_default(),
             trajectory.turns.len()
         ));
+    }
+}
+
+/// One episode to play.
+struct OneGame<'a> {
+    world: &'a dyn World,
+    task: &'a Task,
+    seed: u64,
+    protocol: &'a Protocol,
+}
+
+impl OneGame<'_> {
+    /// Plays the episode.
+    ///
+    /// # Errors
+    /// If the policy cannot play by the protocol.
+    fn play(&self, policy: &impl Policy) -> anyhow::Result<Trajectory> {
+        policy.can_play(self.protocol).map_err(ui::WrongUse)?;
+        let jobs = [EpisodeJob {
+            task: self.task,
+            repetition: 0,
+            seed: self.seed,
+            forced: &[],
+        }];
+        let concurrency = Concurrency {
+            workers: 1,
+            episodes: 1,
+        };
+        let mut played = None;
+        let Ok(()) = play_episodes(
+            policy,
+            self.world,
+            &jobs,
+            self.protocol,
+            concurrency,
+            &mut |trajectory| -> Result<(), Infallible> {
+                played = Some(trajectory);
+                Ok(())
+            },
+        );
+        Ok(played.expect("every job ends with a trajectory"))
     }
 }

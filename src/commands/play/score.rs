@@ -1,15 +1,18 @@
-//! `hearth score`: a store with process scores at the turns of its failed episodes; what was won, and what was lost to the
-//! world, is copied as it is.
+//! `hearth score`: writes a store with process scores at the turns of its failed episodes. Won
+//! episodes, and episodes whose world failed, are copied unchanged.
 //!
-//! What is found is written at once. A call that is stopped goes on with the episodes that are not in OUT yet, to the same
-//! scores; OUT.settings.json beside it keeps scores that were found in another way out.
+//! Each scored episode is written at once. If a call is interrupted, the next one continues with
+//! the episodes that are not in OUT yet, and the scores are the same. OUT.settings.json records the
+//! settings; if they differ, the call is refused.
 
-use crate::args::policy::{HoldingArgs, ReferenceArgs};
-use crate::args::world::OwnWorldArgs;
+use crate::args::concurrency::ConcurrencyArgs;
+use crate::args::policy::{FOLDER_HINT, LoadArgs, ReferenceArgs};
+use crate::args::stores;
+use crate::args::world::ReplayWorldArgs;
+use crate::commands::data::scenarios::report_faults;
 use crate::ui;
 use agent::policy::Policy;
 use agent::policy::lm::{LmPolicy, ValueUse};
-use agent::rollout::Concurrency;
 use anyhow::Context;
 use clap::{Args, ValueHint};
 use scenarios::store::Store;
@@ -24,43 +27,42 @@ use trainer::measure::score::{
 };
 
 #[derive(Args)]
-pub(crate) struct Score {
-    /// The store, JSONL, as `collect`, `eval` and `loop` write it
+pub(crate) struct ScoreCommand {
+    /// Store to read, JSONL, as written by `collect`, `eval` and `loop`
     #[arg(value_hint = ValueHint::FilePath)]
     store: PathBuf,
-    /// The games of the store: a folder of games (ALFWorld's layout, or SPLIT/NAME.z8) or a manifest
+    /// Games of the store: a folder (ALFWorld's layout, or SPLIT/NAME.z8) or a manifest
     #[arg(long, value_hint = ValueHint::AnyPath)]
     suite: PathBuf,
-    /// Who completes: a model folder, as a rule the one that played
+    /// Model folder that completes the episodes, usually the one that played them
     #[arg(long, value_hint = ValueHint::DirPath)]
     policy: PathBuf,
-    /// Completions of each beginning, at the temperature of the episode (1 where that was greedy)
+    /// Number of completions of each prefix, at the temperature of the episode (1 if it was greedy)
     #[arg(long, default_value_t = 20)]
     completions: usize,
-    /// Turns between the beginnings that are tried; above 1 it is faster, and a score can come out too low
+    /// Turns between the prefixes that are tried; above 1 is faster, but a score can be too low
     #[arg(long, default_value_t = 1)]
     stride: usize,
-    /// Episodes at once; changes the speed, not the result [default: 32 a core]
-    #[arg(long)]
-    episodes: Option<usize>,
+    #[command(flatten)]
+    concurrency: ConcurrencyArgs,
     /// Seed of the completions
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// The store with scores, JSONL; episodes that stand there already are not scored again
+    /// Store to write, JSONL; episodes that it already contains are not scored again
     #[arg(long, value_hint = ValueHint::FilePath)]
     out: PathBuf,
     /// Print one JSON object instead of a line
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    holding: HoldingArgs,
+    load: LoadArgs,
     #[command(flatten)]
-    world: OwnWorldArgs,
+    world: ReplayWorldArgs,
 }
 
-/// What the scores of a store depend on beside its episodes; kept beside it, in OUT.settings.json.
+/// What the scores of a store depend on besides its episodes; recorded in OUT.settings.json.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Settings {
+struct ScoreSettings {
     policy: String,
     weights: WeightFormat,
     completions: usize,
@@ -69,78 +71,58 @@ struct Settings {
     world: String,
 }
 
+/// The JSON output of `hearth score`.
 #[derive(Serialize)]
-struct Counts {
-    /// In the store with scores.
+struct ScoreOutput {
+    /// Episodes in the store with scores.
     episodes: usize,
     successes: usize,
-    /// Failed ones, each with a score at every turn.
+    /// Failed episodes, each with a score at every turn.
     scored: usize,
-    /// Of these, the ones with a score above 0.
+    /// Scored episodes with a score above 0.
     winnable: usize,
-    /// Lost when they were played, and copied.
+    /// Episodes whose world failed when they were played; they are copied.
     lost: usize,
-    /// Not in the store with scores: completions were lost, and none won.
+    /// Episodes that are not in the store, because completions were lost and none won.
     unscored: usize,
-    /// Completions played by this call, and the turns that the policy wrote in them.
+    /// Completions played by this call.
     completions: usize,
+    /// Turns that the policy generated in these completions.
     completed_turns: usize,
     store: PathBuf,
 }
 
-impl Score {
+impl ScoreCommand {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         if self.completions == 0 || self.stride == 0 {
             return Err(ui::WrongUse("--completions, --stride: at least 1".into()).into());
         }
-        let contents = Store::contents(&self.store)?;
-        if contents.torn > 0 {
-            eprintln!(
-                "{}: {} bytes of a torn last line are left out",
-                self.store.display(),
-                contents.torn
-            );
-        }
-        let episodes = contents.trajectories;
+        let episodes = stores::read(&self.store)?;
         let suite = Suite::open(&self.suite)?;
-        crate::commands::data::scenarios::say_faults(&suite);
+        report_faults(&suite);
         let tasks = tasks_of(&suite, &episodes, &self.suite)?;
         let player = self.open_policy(&episodes)?;
         let (mut out, finished) = self.open_out(&player)?;
-        let left = not_yet(&episodes, &finished, &self.out)?;
+        let left = unfinished(&episodes, &finished, &self.out)?;
         let mut all = finished;
-        let mut keep = |scored: Trajectory| -> Result<(), TrainerError> {
-            out.append(&scored)?;
-            all.push(scored);
-            Ok(())
-        };
         let (failed, others): (Vec<&Trajectory>, Vec<&Trajectory>) =
             left.iter().partition(|t| is_scored(t.outcome));
-        others
-            .into_iter()
-            .try_for_each(|episode| keep(episode.clone()))?;
+        for episode in others {
+            append(&mut out, &mut all, episode.clone())?;
+        }
 
-        let pool = Concurrency::default();
-        let pool = Concurrency {
-            episodes: self.episodes.unwrap_or(pool.episodes),
-            ..pool
-        };
-        let Self {
-            completions,
-            stride,
-            seed,
-            ..
-        } = self;
+        let completions = self.completions;
         let scoring = Scoring {
             completions,
-            stride,
-            seed,
-            pool,
+            stride: self.stride,
+            seed: self.seed,
+            pool: self.concurrency.resolve(),
         };
         let opened = self.world.open(failed.len() * completions)?;
         let bar = ui::bar("score");
         bar.set_length(failed.len() as u64);
-        let (mut cost, mut lost) = ((0, 0), Vec::new());
+        let mut cost = (0, 0);
+        let mut lost = Vec::new();
         for (protocol, group) in by_protocol(&failed) {
             let failed: Vec<Failed<'_>> = group
                 .into_iter()
@@ -149,19 +131,21 @@ impl Score {
                     episode,
                 })
                 .collect();
-            let speaking = opened.speaking(protocol.translated_to);
+            let versioned = opened.in_version(protocol.translated_to);
             let protocol = completing(protocol, player.context_limit());
             player.can_play(&protocol).map_err(ui::WrongUse)?;
             let spent = score_episodes(
                 &player,
-                speaking.world(),
+                versioned.world(),
                 &failed,
                 &protocol,
                 scoring,
                 |episode, found| {
                     bar.inc(1);
                     match found {
-                        Found::Scores(scores) => keep(with_scores(episode, &scores)),
+                        Found::Scores(scores) => {
+                            append(&mut out, &mut all, with_scores(episode, &scores))
+                        }
                         Found::Lost(reason) => {
                             lost.push(reason);
                             Ok(())
@@ -172,7 +156,7 @@ impl Score {
             cost = (cost.0 + spent.completions, cost.1 + spent.turns);
         }
         bar.finish();
-        opened.say_losses();
+        opened.report_replaced();
         if let Some(reason) = lost.last() {
             let out = self.out.display();
             eprintln!(
@@ -180,42 +164,42 @@ impl Score {
                 lost.len()
             );
         }
-        self.report(&all, lost.len(), cost)
+        self.print(&all, lost.len(), cost)
     }
 
-    /// The value network looks on only where one chose among K.
+    /// Opens the policy. Its value network is loaded only if an episode was played with K above 1.
     fn open_policy(&self, episodes: &[Trajectory]) -> anyhow::Result<LmPolicy> {
         if !self.policy.is_dir() {
-            let hint = "a model folder holds config.json, tokenizer.json and model.safetensors";
-            let text = format!(
-                "--policy {}: no model folder\nhint: {hint}",
+            return Err(ui::WrongUse(format!(
+                "--policy {}: not a model folder\n{FOLDER_HINT}",
                 self.policy.display()
-            );
-            return Err(ui::WrongUse(text).into());
+            ))
+            .into());
         }
-        let failed = episodes.iter().filter(|episode| is_scored(episode.outcome));
-        let highest_k = failed
+        let highest_k = episodes
+            .iter()
+            .filter(|episode| is_scored(episode.outcome))
             .map(|episode| episode.protocol.best_of)
             .max()
             .unwrap_or(1);
-        let looking_on = if highest_k > 1 {
+        let value = if highest_k > 1 {
             ValueUse::Score
         } else {
             ValueUse::Skip
         };
-        self.holding
-            .open(&self.policy, looking_on, &ReferenceArgs::default())
+        self.load
+            .open(&self.policy, value, &ReferenceArgs::default())
     }
 
-    /// The store with scores; what stands in it was scored in the same way.
+    /// Opens the store with scores. Refuses it if its episodes were scored with other settings.
     fn open_out(&self, player: &LmPolicy) -> anyhow::Result<(Store, Vec<Trajectory>)> {
-        let settings = Settings {
+        let settings = ScoreSettings {
             policy: player.name(),
-            weights: self.holding.weights,
+            weights: self.load.weights,
             completions: self.completions,
             stride: self.stride,
             seed: self.seed,
-            world: self.world.which.world.clone(),
+            world: self.world.name.world.clone(),
         };
         let mut path = self.out.clone().into_os_string();
         path.push(".settings.json");
@@ -227,68 +211,81 @@ impl Score {
                 .with_context(|| format!("cannot use {}", path.display()))?;
             return Ok((out, finished));
         }
-        let other = |reason: &str| {
-            let text = format!(
-                "{}: {reason}\nhint: choose another --out, or remove it",
-                self.out.display()
-            );
-            Err(ui::WrongUse(text).into())
-        };
-        match std::fs::read_to_string(&path)
+        let before = std::fs::read_to_string(&path)
             .ok()
-            .and_then(|text| serde_json::from_str::<Settings>(&text).ok())
-        {
-            Some(before) if before == settings => Ok((out, finished)),
-            Some(_) => other("holds scores by another policy, or with other settings"),
-            None => other("holds episodes, and nothing says how they were scored"),
-        }
+            .and_then(|text| serde_json::from_str::<ScoreSettings>(&text).ok());
+        let reason = match before {
+            Some(before) if before == settings => return Ok((out, finished)),
+            Some(_) => "contains scores by another policy, or with other settings",
+            None => "contains episodes, and no record of how they were scored",
+        };
+        Err(ui::WrongUse(format!(
+            "{}: {reason}\nhint: choose another --out, or remove it",
+            self.out.display()
+        ))
+        .into())
     }
 
-    fn report(
+    fn print(
         self,
         all: &[Trajectory],
         unscored: usize,
         (completions, completed_turns): (usize, usize),
     ) -> anyhow::Result<ExitCode> {
-        let count =
-            |is: &dyn Fn(&Trajectory) -> bool| all.iter().filter(|episode| is(episode)).count();
-        let counts = Counts {
+        let output = ScoreOutput {
             episodes: all.len(),
-            successes: count(&|episode| episode.is_won()),
-            scored: count(&|episode| is_scored(episode.outcome)),
-            winnable: count(&|episode| {
-                episode
-                    .turns
-                    .iter()
-                    .any(|turn| turn.process_score > Some(0.0))
-            }),
-            lost: count(&|episode| episode.outcome == Outcome::EnvFailed),
+            successes: all.iter().filter(|episode| episode.is_won()).count(),
+            scored: all
+                .iter()
+                .filter(|episode| is_scored(episode.outcome))
+                .count(),
+            winnable: all
+                .iter()
+                .filter(|episode| {
+                    episode
+                        .turns
+                        .iter()
+                        .any(|turn| turn.process_score > Some(0.0))
+                })
+                .count(),
+            lost: all
+                .iter()
+                .filter(|episode| episode.outcome == Outcome::EnvFailed)
+                .count(),
             unscored,
             completions,
             completed_turns,
             store: self.out,
         };
         if self.json {
-            ui::print_json(&counts)?;
+            ui::print_json(&output)?;
         } else {
-            let Counts {
-                episodes,
-                scored,
-                winnable,
-                store,
-                ..
-            } = counts;
             ui::print(&format!(
-                "{scored} failed of {episodes} episodes scored, {winnable} of them above 0, by {completions} completions \
+                "{} failed of {} episodes scored, {} of them above 0, by {completions} completions \
                  ({completed_turns} turns), in {}\n",
-                store.display()
+                output.scored,
+                output.episodes,
+                output.winnable,
+                output.store.display()
             ));
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// The game of every failed episode, by its hash.
+/// Appends a scored episode to the store and to the list of its episodes.
+fn append(
+    out: &mut Store,
+    all: &mut Vec<Trajectory>,
+    scored: Trajectory,
+) -> Result<(), TrainerError> {
+    out.append(&scored)?;
+    all.push(scored);
+    Ok(())
+}
+
+/// Returns the games of the suite by hash. Refuses the suite if the game of a failed episode is
+/// missing.
 fn tasks_of<'s>(
     suite: &'s Suite,
     episodes: &[Trajectory],
@@ -299,22 +296,24 @@ fn tasks_of<'s>(
         .iter()
         .map(|task| (task.hash.as_str(), task))
         .collect();
-    let is_missing =
-        |t: &&Trajectory| is_scored(t.outcome) && !tasks.contains_key(t.game_hash.as_str());
-    let missing: Vec<&Trajectory> = episodes.iter().filter(is_missing).collect();
+    let missing: Vec<&Trajectory> = episodes
+        .iter()
+        .filter(|episode| is_scored(episode.outcome))
+        .filter(|episode| !tasks.contains_key(episode.game_hash.as_str()))
+        .collect();
     if let Some(first) = missing.first() {
-        let text = format!(
-            "{} failed episodes are of games that {} does not hold; the first: {}",
+        return Err(ui::WrongUse(format!(
+            "{} failed episodes are of games that {} does not contain; the first: {}",
             missing.len(),
             path.display(),
             first.game
-        );
-        return Err(ui::WrongUse(text).into());
+        ))
+        .into());
     }
     Ok(tasks)
 }
 
-/// What an episode is known by in both stores.
+/// Returns the key that identifies an episode in both stores.
 fn key(episode: &Trajectory) -> anyhow::Result<(&str, u64, usize, &str, String)> {
     let Trajectory {
         game_hash,
@@ -333,8 +332,8 @@ fn key(episode: &Trajectory) -> anyhow::Result<(&str, u64, usize, &str, String)>
     ))
 }
 
-/// The episodes that do not stand among the finished ones.
-fn not_yet<'a>(
+/// Returns the episodes that are not among the finished ones.
+fn unfinished<'a>(
     episodes: &'a [Trajectory],
     finished: &[Trajectory],
     out: &Path,
@@ -353,7 +352,7 @@ fn not_yet<'a>(
     let foreign: usize = done.values().sum();
     if foreign > 0 {
         let text = format!(
-            "{}: holds {foreign} episodes of another store\nhint: choose another --out, or remove it",
+            "{}: contains {foreign} episodes of another store\nhint: choose another --out, or remove it",
             out.display()
         );
         return Err(ui::WrongUse(text).into());
@@ -361,7 +360,7 @@ fn not_yet<'a>(
     Ok(left)
 }
 
-/// The episodes by how they were played, in order.
+/// Groups the episodes by protocol, in order.
 fn by_protocol<'a>(episodes: &[&'a Trajectory]) -> Vec<(&'a Protocol, Vec<&'a Trajectory>)> {
     let mut groups: Vec<(&Protocol, Vec<&Trajectory>)> = Vec::new();
     for episode in episodes {

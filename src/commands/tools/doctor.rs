@@ -1,6 +1,8 @@
-//! `hearth doctor`: what the Python worlds need, what is missing, and the command that mends it.
+//! `hearth doctor`: checks the requirements of Python worlds, and prints the commands that fix
+//! them.
 
 use crate::args::world::PythonArgs;
+use crate::commands::data::scenarios::one_of_each;
 use crate::scratch::Scratch;
 use crate::ui;
 use clap::{Args, ValueHint};
@@ -11,8 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 #[derive(Args)]
-pub(crate) struct Doctor {
-    /// First make a Python venv in this folder and install the pinned packages there (about 200 MB; compiles a planner)
+pub(crate) struct DoctorCommand {
+    /// First create a Python venv in this folder and install the pinned packages (about 200 MB;
+    /// this compiles a planner)
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     install: Option<PathBuf>,
     /// Print one JSON object instead of lines
@@ -22,24 +25,25 @@ pub(crate) struct Doctor {
     python: PythonArgs,
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Serialize)]
-struct Check {
+struct DoctorCheck {
     name: String,
     ok: bool,
     detail: String,
-    /// The command that mends it.
+    /// The command that fixes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     fix: Option<String>,
 }
 
+/// The JSON output of `hearth doctor`.
 #[derive(Serialize)]
-struct Findings {
+struct DoctorOutput {
     ok: bool,
-    checks: Vec<Check>,
+    checks: Vec<DoctorCheck>,
 }
 
-impl Check {
+impl DoctorCheck {
     fn fine(name: impl Into<String>, detail: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -59,31 +63,31 @@ impl Check {
     }
 }
 
-impl Doctor {
+impl DoctorCommand {
     pub(crate) fn run(mut self) -> anyhow::Result<ExitCode> {
         if let Some(folder) = self.install.take() {
             python::install(&folder)?;
             self.python.python = Some(folder);
         }
         let checks = self.checks(Scratch::new().path());
-        let findings = Findings {
+        let output = DoctorOutput {
             ok: checks.iter().all(|check| check.ok),
             checks,
         };
         if self.json {
-            ui::print_json(&findings)?;
+            ui::print_json(&output)?;
         } else {
-            self.print(&findings);
+            self.print(&output);
         }
-        Ok(ExitCode::from(if findings.ok { 0 } else { 2 }))
+        Ok(ExitCode::from(if output.ok { 0 } else { 2 }))
     }
 
-    fn checks(&self, folder: &Path) -> Vec<Check> {
+    fn checks(&self, folder: &Path) -> Vec<DoctorCheck> {
         let mut checks = Vec::new();
-        let suite = match crate::commands::data::scenarios::one_of_each(folder, 1) {
+        let suite = match one_of_each(folder, 1) {
             Ok(suite) => suite,
             Err(error) => {
-                return vec![Check::missing(
+                return vec![DoctorCheck::missing(
                     "temporary folder",
                     error.to_string(),
                     "export TMPDIR=/a/folder/with/room",
@@ -95,19 +99,19 @@ impl Doctor {
         checks
     }
 
-    fn print(&self, findings: &Findings) {
-        let width = findings
+    fn print(&self, output: &DoctorOutput) {
+        let width = output
             .checks
             .iter()
             .map(|check| check.name.len())
             .max()
             .unwrap_or(0);
-        for Check {
+        for DoctorCheck {
             name,
             ok,
             detail,
             fix,
-        } in &findings.checks
+        } in &output.checks
         {
             ui::print(&format!(
                 "{}  {name:width$}  {}\n",
@@ -115,10 +119,10 @@ impl Doctor {
                 detail.trim_end()
             ));
             if let Some(fix) = fix {
-                ui::print(&format!("         {:width$}  mend: {fix}\n", ""));
+                ui::print(&format!("         {:width$}  fix: {fix}\n", ""));
             }
         }
-        if findings.ok {
+        if output.ok {
             let venv = self
                 .python
                 .python
@@ -126,57 +130,61 @@ impl Doctor {
                 .map(|folder| format!(" --python {}", folder.display()));
             let venv = venv.unwrap_or_default();
             ui::print(&format!(
-                "everything is there; play with: hearth play --policy expert --world python{venv}\n"
+                "nothing is missing; play with: hearth play --policy expert --world python{venv}\n"
             ));
         }
     }
 }
 
-/// Plays one tiny game by its walkthrough.
-fn native_world(suite: &Suite) -> Check {
-    let play = || -> anyhow::Result<usize> {
-        let world = NativeWorld::new();
-        let game = world.game(&suite.tasks[0].path)?;
-        let mut environment = world.open(&suite.tasks[0])?;
-        environment.reset()?;
-        let walkthrough = game.walkthrough().unwrap_or_default();
-        let mut won = false;
-        for command in walkthrough {
-            won = environment.step(command)?.won();
+fn native_world(suite: &Suite) -> DoctorCheck {
+    match win_by_walkthrough(suite) {
+        Ok(commands) => {
+            DoctorCheck::fine("native world", format!("won a game in {commands} commands"))
         }
-        anyhow::ensure!(won, "the walkthrough of {} does not win", suite.tasks[0].id);
-        Ok(walkthrough.len())
-    };
-    match play() {
-        Ok(commands) => Check::fine("native world", format!("won a game in {commands} commands")),
-        Err(error) => Check::missing(
+        Err(error) => DoctorCheck::missing(
             "native world",
             format!("{error:#}"),
-            "report this: it needs nothing but hearth",
+            "report this as a bug: it needs nothing but hearth",
         ),
     }
 }
 
+/// Plays one small game by its walkthrough, and returns the number of its commands.
+fn win_by_walkthrough(suite: &Suite) -> anyhow::Result<usize> {
+    let world = NativeWorld::new();
+    let task = &suite.tasks[0];
+    let game = world.game(&task.path)?;
+    let mut environment = world.open(task)?;
+    environment.reset()?;
+    let walkthrough = game.walkthrough().unwrap_or_default();
+    let mut won = false;
+    for command in walkthrough {
+        won = environment.step(command)?.won();
+    }
+    anyhow::ensure!(won, "the walkthrough of {} does not win", task.id);
+    Ok(walkthrough.len())
+}
+
 #[cfg(not(feature = "python"))]
 mod python {
-    use super::{Check, Path, PythonArgs, Suite, ui};
+    use super::{DoctorCheck, Path, PythonArgs, Suite, ui};
     use crate::args::world::WITHOUT_PYTHON;
 
     pub(super) fn install(_: &Path) -> anyhow::Result<()> {
         Err(ui::WrongUse(WITHOUT_PYTHON.into()).into())
     }
 
-    pub(super) fn checks(_: &PythonArgs, _: &Suite) -> Vec<Check> {
+    pub(super) fn checks(_: &PythonArgs, _: &Suite) -> Vec<DoctorCheck> {
         let (detail, fix) = WITHOUT_PYTHON
             .split_once("\nhint: ")
             .unwrap_or((WITHOUT_PYTHON, ""));
-        vec![Check::missing("python support", detail, fix)]
+        vec![DoctorCheck::missing("python support", detail, fix)]
     }
 }
 
 #[cfg(feature = "python")]
 mod python {
-    use super::{Check, NativeWorld, Path, PathBuf, PythonArgs, Suite, ui};
+    use super::{DoctorCheck, NativeWorld, Path, PathBuf, PythonArgs, Suite, ui};
     use env_bridge::diff::{self, Commands, Plan};
     use env_bridge::python::{
         self, PYTHON_EXECUTABLE, PYTHON_LIBRARY, PYTHON_VERSION, Pin, PythonWorld, Venv,
@@ -189,8 +197,8 @@ mod python {
             .map_err(|e| ui::WrongUse(e.to_string()).into())
     }
 
-    pub(super) fn checks(arguments: &PythonArgs, suite: &Suite) -> Vec<Check> {
-        let mut checks = vec![Check::fine(
+    pub(super) fn checks(arguments: &PythonArgs, suite: &Suite) -> Vec<DoctorCheck> {
+        let mut checks = vec![DoctorCheck::fine(
             "python support",
             format!("built for Python {PYTHON_VERSION} in {PYTHON_LIBRARY}"),
         )];
@@ -201,13 +209,13 @@ mod python {
                 let (detail, hint) = text
                     .split_once("\nhint: ")
                     .unwrap_or((&text, "hearth doctor --install DIR"));
-                checks.push(Check::missing("venv", detail, hint));
+                checks.push(DoctorCheck::missing("venv", detail, hint));
                 return checks;
             }
         };
         checks.push(match &venv {
-            Some(venv) => Check::fine("venv", venv.folder.display().to_string()),
-            None => Check::fine(
+            Some(venv) => DoctorCheck::fine("venv", venv.folder.display().to_string()),
+            None => DoctorCheck::fine(
                 "venv",
                 format!("none named (--python, HEARTH_PYTHON); using {PYTHON_EXECUTABLE}'s own"),
             ),
@@ -219,7 +227,7 @@ mod python {
             Ok(found) => checks.extend(packages(&found, venv.as_ref())),
             Err(reason) => {
                 let fix = "name a venv that works: hearth doctor --install DIR".to_string();
-                checks.push(Check::missing(
+                checks.push(DoctorCheck::missing(
                     "interpreter",
                     format!("{}: {reason}", python.display()),
                     fix,
@@ -233,7 +241,8 @@ mod python {
         checks
     }
 
-    /// Asks an interpreter for the versions of the pinned packages, in their order; "" where one is not installed.
+    /// Returns the versions of the pinned packages in an interpreter, in their order. A version is
+    /// empty if the package is not installed.
     fn installed(python: &Path) -> Result<Vec<String>, String> {
         const ASK: &str = "import sys\nfrom importlib import metadata\nfor name in sys.argv[1:]:\n    try:\n        \
                            print(metadata.version(name))\n    except metadata.PackageNotFoundError:\n        print()\n";
@@ -258,53 +267,59 @@ mod python {
         if found.len() == pins.len() {
             Ok(found)
         } else {
-            Err("it does not tell its packages".into())
+            Err("it does not list its packages".into())
         }
     }
 
-    fn packages(found: &[String], venv: Option<&Venv>) -> Vec<Check> {
+    fn packages(found: &[String], venv: Option<&Venv>) -> Vec<DoctorCheck> {
         let pins = python::pinned();
         let absent = found.iter().filter(|version| version.is_empty()).count();
-        let mend = |pin: &Pin| match venv {
-            Some(venv) if absent <= 3 => {
-                format!(
-                    "{} -m pip install --no-deps {}=={}",
-                    venv.python().display(),
+        let mut checks = Vec::new();
+        for (pin, version) in pins.iter().zip(found) {
+            checks.push(match version.as_str() {
+                "" => DoctorCheck::missing(pin.name, "not installed", fix(pin, venv, absent)),
+                version if version == pin.version => DoctorCheck::fine(pin.name, version),
+                version if !pin.matters => {
+                    DoctorCheck::fine(pin.name, format!("{version} (tested: {})", pin.version))
+                }
+                version => DoctorCheck::missing(
                     pin.name,
-                    pin.version
-                )
-            }
-            Some(venv) => format!("hearth doctor --install {}", venv.folder.display()),
-            None => "hearth doctor --install DIR, then export HEARTH_PYTHON=DIR".into(),
-        };
-        let check = |(pin, version): (&Pin, &String)| match version.as_str() {
-            "" => Check::missing(pin.name, "not installed", mend(pin)),
-            version if version == pin.version => Check::fine(pin.name, version),
-            version if !pin.matters => {
-                Check::fine(pin.name, format!("{version} (tested: {})", pin.version))
-            }
-            version => {
-                let detail = format!(
-                    "{version}: games may say something else than under {}",
-                    pin.version
-                );
-                Check::missing(pin.name, detail, mend(pin))
-            }
-        };
-        pins.iter().zip(found).map(check).collect()
+                    format!(
+                        "{version}: the text of games may differ from that under {}",
+                        pin.version
+                    ),
+                    fix(pin, venv, absent),
+                ),
+            });
+        }
+        checks
     }
 
-    /// Plays one tiny game in both worlds.
-    fn python_world(arguments: &PythonArgs, suite: &Suite) -> Check {
+    /// Returns the command that installs a package: only this one if at most three are absent.
+    fn fix(pin: &Pin, venv: Option<&Venv>, absent: usize) -> String {
+        match venv {
+            Some(venv) if absent <= 3 => format!(
+                "{} -m pip install --no-deps {}=={}",
+                venv.python().display(),
+                pin.name,
+                pin.version
+            ),
+            Some(venv) => format!("hearth doctor --install {}", venv.folder.display()),
+            None => "hearth doctor --install DIR, then export HEARTH_PYTHON=DIR".into(),
+        }
+    }
+
+    /// Plays one small game in both worlds.
+    fn python_world(arguments: &PythonArgs, suite: &Suite) -> DoctorCheck {
         let name = "python world";
         let world = match arguments.options(1) {
             Ok(options) => PythonWorld::start(options).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
-        let mend = "PYTHON -m pip install --no-deps the module that is named above, or hearth doctor --install DIR";
+        let fix = "PYTHON -m pip install --no-deps MODULE, if a module is named above, or hearth doctor --install DIR";
         let world = match world {
             Ok(world) => world,
-            Err(reason) => return Check::missing(name, reason, mend),
+            Err(reason) => return DoctorCheck::missing(name, reason, fix),
         };
         let plan = Plan {
             commands: vec![Commands::Walkthrough],
@@ -320,25 +335,25 @@ mod python {
             &|_| {},
         );
         if let Some(failure) = &report.first_failure {
-            return Check::missing(name, failure.message.clone(), mend);
+            return DoctorCheck::missing(name, failure.message.clone(), fix);
         }
         match &report.first {
-            None => Check::fine(
+            None => DoctorCheck::fine(
                 name,
                 format!(
-                    "played a game, {} commands as in the native world",
+                    "played a game: {} commands, with the same results as the native world",
                     report.commands
                 ),
             ),
             Some(first) => {
                 let detail = format!(
-                    "not as the native world: {} and {}",
+                    "differs from the native world: {} and {}",
                     first.other, first.ours
                 );
-                Check::missing(
+                DoctorCheck::missing(
                     name,
                     detail,
-                    "hearth world diff --suite GAMES, and report what it prints",
+                    "hearth world diff --suite GAMES, and report its output",
                 )
             }
         }

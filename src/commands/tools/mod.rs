@@ -1,4 +1,4 @@
-//! Tools around models, worlds and this machine.
+//! Tools for models, worlds and this machine.
 
 pub(crate) mod doctor;
 pub(crate) mod model;

@@ -1,37 +1,40 @@
-//! `hearth world`: hold the native world against the Python world, live or recorded.
+//! `hearth world`: compares the native world with the Python world, live or recorded.
 
 use crate::args::world::PythonArgs;
+use crate::commands::data::scenarios;
 use crate::ui;
+use ::scenarios::{Split, Task};
 use clap::{Args, Subcommand, ValueHint};
 use env_bridge::diff::{self, Commands, Place, Plan, Report};
 use env_bridge::{NativeWorld, replay};
-use scenarios::{Split, Task};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(Subcommand)]
-pub(crate) enum World {
-    /// Play the same commands in both worlds and report the first difference; exit code 1 when there is one
-    Diff(Diff),
-    /// Replay recorded traces and report the first difference; exit code 1 when there is one
-    Replay(Replay),
+pub(crate) enum WorldCommand {
+    /// Play the same commands in both worlds and print the first difference; exit code 1 if there
+    /// is one
+    Diff(DiffCommand),
+    /// Replay recorded traces and print the first difference; exit code 1 if there is one
+    Replay(ReplayCommand),
 }
 
 #[derive(Args)]
-pub(crate) struct Diff {
-    /// A game.tw-pddl file, a folder of games (ALFWorld's layout), or a manifest
+pub(crate) struct DiffCommand {
+    /// Games: a game.tw-pddl file, a folder (ALFWorld's layout), or a manifest
     #[arg(long, value_hint = ValueHint::AnyPath)]
     suite: PathBuf,
-    /// Splits, with commas between [default: all]
+    /// Splits to play, separated by commas [default: all]
     #[arg(long, value_delimiter = ',')]
     split: Vec<Split>,
-    /// Games to play, spread evenly over the splits; 0 = all
+    /// Number of games, spread evenly over the splits; 0 means all
     #[arg(long, default_value_t = 0)]
     games: usize,
-    /// Commands a game
+    /// Number of commands per game
     #[arg(long, default_value_t = 30)]
     turns: usize,
-    /// Kinds of commands, with commas between, game by game in turn: walkthrough, random, mixed, adversarial
+    /// Kinds of commands, separated by commas and used in turn game by game: walkthrough, random,
+    /// mixed, adversarial
     #[arg(
         long,
         value_delimiter = ',',
@@ -49,11 +52,12 @@ pub(crate) struct Diff {
 }
 
 #[derive(Args)]
-pub(crate) struct Replay {
-    /// Recorded play, JSONL, plain or .xz: {game, version, walk: [{command, observation, admissible, won}]}
+pub(crate) struct ReplayCommand {
+    /// Recorded episodes, JSONL, plain or .xz: {game, version, walk: [{command, observation,
+    /// admissible, won}]}
     #[arg(value_hint = ValueHint::FilePath)]
     traces: PathBuf,
-    /// Folder of the games: a line's game is DIR/VERSION/GAME
+    /// Folder of the games; the game of a line is DIR/VERSION/GAME
     #[arg(long, value_hint = ValueHint::DirPath)]
     games: PathBuf,
     /// Print one JSON object instead of lines
@@ -61,7 +65,7 @@ pub(crate) struct Replay {
     json: bool,
 }
 
-impl World {
+impl WorldCommand {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Diff(command) => command.run(),
@@ -70,10 +74,10 @@ impl World {
     }
 }
 
-impl Diff {
+impl DiffCommand {
     fn run(self) -> anyhow::Result<ExitCode> {
-        let suite = crate::commands::data::scenarios::open(&self.suite)?;
-        crate::commands::data::scenarios::say_faults(&suite);
+        let suite = scenarios::open(&self.suite)?;
+        scenarios::report_faults(&suite);
         let splits = if self.split.is_empty() {
             &Split::ALL[..]
         } else {
@@ -118,15 +122,15 @@ impl Diff {
         );
         bar.finish();
         if self.json {
-            ui::print_json(&report)?
+            ui::print_json(&report)?;
         } else {
-            print(&report)
+            print(&report);
         }
         Ok(ExitCode::from(u8::from(!report.clean())))
     }
 }
 
-/// As many of the tasks, spread evenly; 0 = all.
+/// Returns this many tasks, spread evenly; 0 means all.
 fn spread(tasks: Vec<&Task>, games: usize) -> Vec<&Task> {
     if games == 0 || games >= tasks.len() {
         return tasks;
@@ -150,7 +154,7 @@ fn print(report: &Report) {
     ));
     if *retried > 0 {
         ui::print(&format!(
-            "{retried} games were played again because the Python world failed once\n"
+            "{retried} games were repeated because the Python world failed once\n"
         ));
     }
     if let Some(first) = &report.first {
@@ -168,6 +172,7 @@ fn print(report: &Report) {
     }
 }
 
+/// Formats the place of a difference, with the commands before it.
 fn place(place: &Place) -> String {
     let before = place.before.iter().map(|exchange| {
         format!(
@@ -187,17 +192,16 @@ fn place(place: &Place) -> String {
     )
 }
 
-impl Replay {
+impl ReplayCommand {
     fn run(self) -> anyhow::Result<ExitCode> {
         let report =
             replay::replay(&self.traces, &self.games).map_err(|e| ui::WrongUse(e.to_string()))?;
         if self.json {
             ui::print_json(&report)?;
         } else {
-            let (walks, commands, differences) =
-                (report.walks, report.commands, report.differences);
             ui::print(&format!(
-                "{walks} walks, {commands} commands, {differences} differences\n"
+                "{} walks, {} commands, {} differences\n",
+                report.walks, report.commands, report.differences
             ));
             if let Some(first) = &report.first {
                 let command = first.command.as_deref().unwrap_or("(reset)");

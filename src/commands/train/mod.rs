@@ -1,5 +1,16 @@
 //! Commands that train.
 
-pub(crate) mod pipeline;
+pub(crate) mod loop_command;
+pub(crate) mod quickstart;
+mod run_recipe;
 pub(crate) mod selftest;
+#[expect(
+    clippy::module_inception,
+    reason = "the file is named after its command"
+)]
 pub(crate) mod train;
+
+/// The old path of [`crate::code::CODE`].
+pub(crate) mod pipeline {
+    pub(crate) use crate::code::CODE; // ALIAS
+}

@@ -1,4 +1,4 @@
-//! `hearth selftest`: the production losses against decision problems whose optimum is known.
+//! `hearth selftest`: checks the production losses on decision problems with a known optimum.
 
 use crate::ui;
 use clap::Args;
@@ -7,30 +7,31 @@ use std::process::ExitCode;
 use trainer::selftest::{Fact, facts};
 
 #[derive(Args)]
-pub(crate) struct Selftest {
+pub(crate) struct SelftestCommand {
     /// Print one JSON object instead of the table
     #[arg(long)]
     json: bool,
 }
 
+/// The JSON output of `hearth selftest`.
 #[derive(Serialize)]
-struct Report {
+struct SelftestOutput {
     passed: bool,
     facts: Vec<Fact>,
 }
 
-impl Selftest {
+impl SelftestCommand {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let facts = facts();
         let missed = facts.iter().filter(|fact| !fact.passed).count();
-        let report = Report {
+        let output = SelftestOutput {
             passed: missed == 0,
             facts,
         };
         if self.json {
-            ui::print_json(&report)?;
+            ui::print_json(&output)?;
         } else {
-            for Fact { id, passed, detail } in &report.facts {
+            for Fact { id, passed, detail } in &output.facts {
                 ui::print(&format!(
                     "{:<20} {:<7} {detail}\n",
                     id,
@@ -39,10 +40,10 @@ impl Selftest {
             }
             ui::print(&format!(
                 "{} facts in double precision, {missed} missed\n",
-                report.facts.len()
+                output.facts.len()
             ));
         }
-        Ok(if report.passed {
+        Ok(if output.passed {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE

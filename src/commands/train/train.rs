@@ -1,9 +1,10 @@
-//! `hearth train`: one job from its own file on trajectory stores.
+//! `hearth train`: runs one training job on trajectory stores.
 
 use crate::ui;
 use agent::inference::device::DeviceChoice;
 use agent::model::folder::Model;
 use clap::{Args, ValueHint};
+use scenarios::Trajectory;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,26 +16,26 @@ use trainer::pipeline::recipe::{Recipe, StartFrom, open_job};
 use trainer::pipeline::run::{fresh, prepare};
 
 #[derive(Args)]
-pub(crate) struct Train {
-    /// The job, TOML: name, from, data, optimizer, algorithm, as one job of a recipe
+pub(crate) struct TrainCommand {
+    /// The training job, a TOML file with the keys of one `[[train]]` table of a recipe
     #[arg(value_hint = ValueHint::FilePath)]
     job: PathBuf,
-    /// Trajectory stores to read
+    /// Trajectory stores to train on
     #[arg(long, required = true, num_args = 1.., value_hint = ValueHint::FilePath)]
     data: Vec<PathBuf>,
-    /// Model folder to start from, also the reference; not for a fresh start
+    /// Model folder to start from, which is also the reference; not if the job starts fresh
     #[arg(long, value_hint = ValueHint::DirPath)]
     from: Option<PathBuf>,
-    /// Recipe whose model table shapes a fresh start [default: the quickstart's]
+    /// Recipe whose [model] table gives the shape of a fresh model [default: the quickstart's]
     #[arg(long, value_hint = ValueHint::FilePath)]
     model: Option<PathBuf>,
-    /// Seed of fresh weights and of the batches' order
+    /// Seed of fresh weights and of the order of batches
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Folder for the model, metrics.csv and the checkpoint; a job that was stopped there goes on
+    /// Folder for the model, metrics.csv and the checkpoint; an interrupted job in it is resumed
     #[arg(long, value_hint = ValueHint::DirPath)]
     out: PathBuf,
-    /// Where to learn: `cpu`, or in a build with CUDA an NVIDIA GPU, `cuda` or `cuda:N`
+    /// Device to train on: `cpu`, or `cuda` or `cuda:N` in a build with CUDA
     #[arg(long, default_value_t)]
     device: DeviceChoice,
     /// Print one JSON object instead of a line
@@ -42,8 +43,9 @@ pub(crate) struct Train {
     json: bool,
 }
 
+/// The JSON output of `hearth train`.
 #[derive(Serialize)]
-struct Trained {
+struct TrainOutput {
     model: PathBuf,
     policy_hash: String,
     /// Trajectories in the stores.
@@ -51,7 +53,7 @@ struct Trained {
     read: Read,
 }
 
-impl Train {
+impl TrainCommand {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         self.device.burn().map_err(TrainerError::from)?;
         let recipe = open_job(&self.job)?;
@@ -61,27 +63,7 @@ impl Train {
         }
         trajectories
             .sort_by(|a, b| (&a.game, a.repetition, a.seed).cmp(&(&b.game, b.repetition, b.seed)));
-        let start = match (&self.from, &recipe.from) {
-            (Some(folder), StartFrom::Collector | StartFrom::Job(_)) => {
-                Model::open(folder).map_err(TrainerError::from)?
-            }
-            (None, StartFrom::Fresh) => {
-                let shape = match &self.model {
-                    Some(path) => Recipe::open(path)?.model,
-                    None => Recipe::quickstart().model,
-                };
-                fresh(&shape, &trajectories, self.seed)?
-            }
-            (Some(_), StartFrom::Fresh) => {
-                return Err(ui::WrongUse("--from: the job says from = \"fresh\"".into()).into());
-            }
-            (None, StartFrom::Collector | StartFrom::Job(_)) => {
-                return Err(ui::WrongUse(
-                    "--from MODEL is missing: the job is not from = \"fresh\"".into(),
-                )
-                .into());
-            }
-        };
+        let start = self.start(&recipe.from, &trajectories)?;
         prepare(&recipe, &start.tokenizer, &mut trajectories, self.seed);
         let lineage = self
             .from
@@ -102,24 +84,47 @@ impl Train {
         let (model, read) = train::train(&job, &bar)?;
         bar.finish();
         model.save(&self.out).map_err(TrainerError::from)?;
-        read.remarks()
-            .iter()
-            .for_each(|remark| eprintln!("{} {remark}", recipe.name));
-        let trained = Trained {
+        for remark in read.remarks() {
+            eprintln!("{} {remark}", recipe.name);
+        }
+        let output = TrainOutput {
             policy_hash: model.policy.hash(),
             model: self.out,
             given: trajectories.len(),
             read,
         };
         if self.json {
-            ui::print_json(&trained)?;
+            ui::print_json(&output)?;
         } else {
             ui::print(&format!(
                 "policy {} in {}\n",
-                trained.policy_hash,
-                trained.model.display()
+                output.policy_hash,
+                output.model.display()
             ));
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Opens the model to start from, or makes a fresh one.
+    fn start(&self, from: &StartFrom, trajectories: &[Trajectory]) -> anyhow::Result<Model> {
+        match (&self.from, from) {
+            (Some(folder), StartFrom::Collector | StartFrom::Job(_)) => {
+                Ok(Model::open(folder).map_err(TrainerError::from)?)
+            }
+            (None, StartFrom::Fresh) => {
+                let shape = match &self.model {
+                    Some(path) => Recipe::open(path)?.model,
+                    None => Recipe::quickstart().model,
+                };
+                Ok(fresh(&shape, trajectories, self.seed)?)
+            }
+            (Some(_), StartFrom::Fresh) => {
+                Err(ui::WrongUse("--from: the job has from = \"fresh\"".into()).into())
+            }
+            (None, StartFrom::Collector | StartFrom::Job(_)) => Err(ui::WrongUse(
+                "--from MODEL is missing: the job does not have from = \"fresh\"".into(),
+            )
+            .into()),
+        }
     }
 }

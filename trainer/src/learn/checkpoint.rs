@@ -1,6 +1,8 @@
-//! Where a job stands: weights, optimizer state and position, so that a killed run goes on as if nothing happened.
+//! Checkpoints of a training job: weights, optimizer state and position. If a run is killed, it
+//! resumes from the last one with the same result.
 //!
-//! A checkpoint is written beside the last one and then takes its place, so there is always a whole one.
+//! A new checkpoint is written beside the last one and then replaces it, so one of them is always
+//! complete.
 
 use crate::error::TrainerError;
 use agent::model::weights::Weights;
@@ -9,35 +11,36 @@ use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The files of a checkpoint.
+/// The content of a checkpoint folder.
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
-    /// Updates done, and what they were done with.
+    /// Updates done, and the job that they belong to.
     pub position: Position,
-    /// Named sets of tensors: `policy`, `policy-optimizer`, `value`, `value-optimizer`, `best-policy`, `best-value`.
+    /// Named sets of tensors: `policy`, `policy-optimizer`, `value`, `value-optimizer`,
+    /// `best-policy`, `best-value`.
     pub tensors: Vec<(String, Weights)>,
 }
 
-/// Updates done, and what they were done with.
+/// Updates done, and the job that they belong to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Position {
     /// Updates done.
     pub update: usize,
-    /// Hash of job, data and starting weights; a checkpoint of another job is refused.
+    /// Hash of recipe, data and starting weights. A checkpoint of another job is refused.
     pub job: String,
-    /// The best look at what is held out, where some of it is.
+    /// The best evaluation on the held-out games, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub best: Option<Best>,
+    pub best: Option<BestEvaluation>,
 }
 
-/// The best look at what is held out.
+/// The best evaluation on the held-out games.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Best {
+pub struct BestEvaluation {
     /// The lowest loss.
     pub loss: f64,
-    /// Updates done when it was seen.
+    /// Updates done at that time.
     pub update: usize,
-    /// Looks since then.
+    /// Evaluations since then.
     pub looks_since: usize,
 }
 
@@ -45,19 +48,19 @@ impl Checkpoint {
     /// Writes the checkpoint into `folder`.
     ///
     /// # Errors
-    /// When a file cannot be written.
+    /// If a file cannot be written.
     pub fn save(&self, folder: &Path) -> Result<(), TrainerError> {
-        let beside = sibling(folder, "new");
+        let new = sibling(folder, "new");
         let old = sibling(folder, "old");
-        remove(&beside)?;
-        self.write(&beside).inspect_err(|_| {
-            let _ = remove(&beside); // half of it may fill the disk
+        remove(&new)?;
+        self.write(&new).inspect_err(|_| {
+            let _ = remove(&new); // an incomplete one may fill the disk
         })?;
         remove(&old)?;
         if folder.exists() {
             fs::rename(folder, &old).map_err(TrainerError::file(folder))?;
         }
-        fs::rename(&beside, folder).map_err(TrainerError::file(folder))?;
+        fs::rename(&new, folder).map_err(TrainerError::file(folder))?;
         files::sync_folder(folder);
         remove(&old)
     }
@@ -73,10 +76,10 @@ impl Checkpoint {
         files::replace(&path, text.as_bytes()).map_err(TrainerError::file(&path))
     }
 
-    /// Reads the checkpoint of `job` in `folder`; `None` when there is none.
+    /// Reads the checkpoint of `job` in `folder`; `None` if there is none.
     ///
     /// # Errors
-    /// When a file is damaged or the checkpoint belongs to another job.
+    /// If a file is damaged or the checkpoint belongs to another job.
     pub fn open(folder: &Path, job: &str) -> Result<Option<Self>, TrainerError> {
         let old = sibling(folder, "old");
         if !folder.exists() && old.exists() {
@@ -105,10 +108,10 @@ impl Checkpoint {
         Ok(Some(Self { position, tensors }))
     }
 
-    /// Takes the tensors of that name out.
+    /// Removes and returns the tensors of that name.
     ///
     /// # Errors
-    /// When there are none.
+    /// If there are none.
     pub fn take(&mut self, name: &str) -> Result<Weights, TrainerError> {
         let index = self.tensors.iter().position(|(other, _)| other == name);
         let index = index.ok_or_else(|| {
@@ -125,7 +128,7 @@ fn sibling(folder: &Path, suffix: &str) -> PathBuf {
 /// Removes a checkpoint folder, if there is one.
 ///
 /// # Errors
-/// When it cannot be removed.
+/// If it cannot be removed.
 pub fn remove(folder: &Path) -> Result<(), TrainerError> {
     if folder.exists() {
         fs::remove_dir_all(folder).map_err(TrainerError::file(folder))
@@ -159,17 +162,19 @@ mod tests {
     }
 
     #[test]
-    fn the_last_whole_checkpoint_is_found() {
+    fn the_last_complete_checkpoint_is_found() {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("checkpoint");
         assert!(Checkpoint::open(&path, "a").expect("nothing yet").is_none());
         checkpoint(1).save(&path).expect("saves");
         checkpoint(2).save(&path).expect("saves again");
-        let mut found = Checkpoint::open(&path, "a").expect("whole").expect("there");
+        let mut found = Checkpoint::open(&path, "a")
+            .expect("opens")
+            .expect("exists");
         assert_eq!(
             (
                 found.position.update,
-                found.take("policy").expect("there").0["w"].data[0]
+                found.take("policy").expect("exists").0["w"].data[0]
             ),
             (2, 2.0)
         );
@@ -181,6 +186,6 @@ mod tests {
         );
         fs::rename(&path, folder.path().join("checkpoint.old"))
             .expect("as if killed between two renames");
-        assert!(Checkpoint::open(&path, "a").expect("whole").is_some());
+        assert!(Checkpoint::open(&path, "a").expect("opens").is_some());
     }
 }

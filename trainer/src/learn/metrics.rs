@@ -1,16 +1,18 @@
-//! What is written down of a job, update by update: `metrics.csv`, and the same numbers as TensorBoard events.
+//! The log of a training job, one row an update: `metrics.csv`, and the same numbers as TensorBoard
+//! events.
 //!
-//! A resumed job drops the rows after its checkpoint from both, so each update stands once.
+//! If a job resumes, the rows after its checkpoint are removed from both, so each update has one
+//! row.
 
 use crate::error::TrainerError;
-use crate::learn::objective::Watched;
+use crate::learn::objective::BatchStatistics;
+use crate::learn::tensorboard::{EventWriter, wall_time};
 use crate::measure::statistics::{area_under_curve, mean, quantile};
 use scenarios::files;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use syntaxdot_summary::SummaryWriter;
 
-/// Columns in order; the same names are TensorBoard's tags.
+/// Columns in order. The same names are TensorBoard's tags.
 const COLUMNS: [&str; 27] = [
     "update",
     "epoch",
@@ -41,50 +43,50 @@ const COLUMNS: [&str; 27] = [
     "seconds",
 ];
 
-/// The numbers of one update; what an algorithm does not have stays empty.
+/// The numbers of one update. A number that an algorithm does not have is `None`.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Row {
-    /// From 0.
+pub struct MetricsRow {
+    /// The update, from 0.
     pub update: usize,
-    /// From 0.
+    /// The epoch, from 0.
     pub epoch: usize,
-    /// Of the policy.
+    /// Learning rate of the policy.
     pub learning_rate: f64,
-    /// Read in this update.
+    /// Trajectories of this update.
     pub trajectories: usize,
-    /// Of those trajectories, without padding.
+    /// Their tokens, without padding.
     pub tokens: usize,
-    /// Share of them that were won.
+    /// The share of them that were won.
     pub success_rate: f64,
     /// Losses, KL, log-ratios and values.
-    pub watched: Watched,
-    /// Loss of the policy, and of V, on what is held out; where a look was taken.
+    pub statistics: BatchStatistics,
+    /// Loss of policy and value network on the held-out games, if they were evaluated.
     pub held_out: Option<f64>,
-    /// Before clipping.
+    /// Gradient norm of the policy before clipping.
     pub gradient_norm_policy: Option<f64>,
-    /// Before clipping.
+    /// Gradient norm of the value network before clipping.
     pub gradient_norm_value: Option<f64>,
-    /// Where the time went.
-    pub time: Time,
+    /// Wall-clock time.
+    pub time: UpdateTime,
 }
 
 /// Wall-clock seconds of one update.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Time {
-    /// All of it.
+pub struct UpdateTime {
+    /// The whole update.
     pub total: f64,
-    /// Forward passes and losses, mean of the lanes.
+    /// Forward passes and losses, mean over the replicas.
     pub forward: f64,
-    /// Backward passes, mean of the lanes.
+    /// Backward passes, mean over the replicas.
     pub backward: f64,
-    /// The optimizer, and the new weights' way back into the networks.
+    /// The optimizer, and copying the new weights into the networks.
     pub update: f64,
 }
 
-impl Row {
-    /// In the order of [`COLUMNS`].
+impl MetricsRow {
+    /// Returns the numbers in the order of [`COLUMNS`].
     fn numbers(&self) -> [Option<f64>; 27] {
-        let Watched {
+        let BatchStatistics {
             loss_policy,
             loss_value,
             loss_after_value,
@@ -92,15 +94,14 @@ impl Row {
             kl_k3,
             log_ratios,
             values,
-        } = &self.watched;
-        let only: Vec<f64> = values.iter().map(|(value, _)| *value).collect();
-        let Time {
+        } = &self.statistics;
+        let state_values: Vec<f64> = values.iter().map(|(value, _)| *value).collect();
+        let UpdateTime {
             total,
             forward,
             backward,
             update,
         } = self.time;
-        let share = |seconds: f64| Some(seconds / total);
         [
             Some(self.update as f64),
             Some(self.epoch as f64),
@@ -117,106 +118,97 @@ impl Row {
             quantile(log_ratios, 0.05),
             quantile(log_ratios, 0.5),
             quantile(log_ratios, 0.95),
-            only.iter().copied().reduce(f64::min),
-            mean(&only),
-            only.iter().copied().reduce(f64::max),
+            state_values.iter().copied().reduce(f64::min),
+            mean(&state_values),
+            state_values.iter().copied().reduce(f64::max),
             area_under_curve(values),
             self.gradient_norm_policy,
             self.gradient_norm_value,
             Some(self.tokens as f64 / total),
-            share(forward),
-            share(backward),
-            share(update),
-            share(total - forward - backward - update),
+            Some(forward / total),
+            Some(backward / total),
+            Some(update / total),
+            Some((total - forward - backward - update) / total),
             Some(total),
         ]
     }
 
-    /// The line beside the progress bar.
+    /// Returns the text beside the progress bar.
     #[must_use]
     pub fn summary(&self) -> String {
-        let part = |name: &str, value: Option<f64>| {
-            value.map(|v| format!(" {name} {v:.4}")).unwrap_or_default()
-        };
-        let Watched {
-            loss_policy,
-            loss_value,
-            kl_exact,
-            kl_k3,
-            ..
-        } = &self.watched;
-        let losses = part("policy", *loss_policy)
-            + &part("value", *loss_value)
-            + &part("kl", kl_exact.or(*kl_k3));
+        let statistics = &self.statistics;
+        let kl = statistics.kl_exact.or(statistics.kl_k3);
+        let losses: String = [
+            ("policy", statistics.loss_policy),
+            ("value", statistics.loss_value),
+            ("kl", kl),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| value.map(|value| format!(" {name} {value:.4}")))
+        .collect();
         format!(
             "loss{losses}, {:.0} tokens/s",
             self.tokens as f64 / self.time.total
         )
     }
 
-    /// The first number that is none, or too far away, by name.
+    /// Returns the name and value of the first number that is not finite, or of the first log-ratio
+    /// beyond the limit.
     #[must_use]
     pub fn diverged(&self, log_ratio_limit: f64) -> Option<(&'static str, f64)> {
-        let Watched {
-            loss_policy,
-            loss_value,
-            loss_after_value,
-            kl_exact,
-            log_ratios,
-            ..
-        } = &self.watched;
+        let statistics = &self.statistics;
         let numbers = [
-            ("the policy loss", *loss_policy),
-            ("the value loss", *loss_value),
-            ("the after-state value loss", *loss_after_value),
-            ("the KL", *kl_exact),
+            ("the policy loss", statistics.loss_policy),
+            ("the value loss", statistics.loss_value),
+            ("the after-state value loss", statistics.loss_after_value),
+            ("the KL", statistics.kl_exact),
             ("the policy's gradient norm", self.gradient_norm_policy),
             (
                 "the value network's gradient norm",
                 self.gradient_norm_value,
             ),
         ];
-        let found = numbers
-            .into_iter()
-            .find_map(|(what, value)| value.filter(|v| !v.is_finite()).map(|v| (what, v)));
-        let far = |sum: &&f64| sum.is_nan() || sum.abs() > log_ratio_limit;
-        found.or_else(|| {
-            log_ratios
-                .iter()
-                .find(far)
-                .map(|sum| ("a trajectory's sum of log-ratios", *sum))
-        })
+        for (name, number) in numbers {
+            if let Some(number) = number.filter(|number| !number.is_finite()) {
+                return Some((name, number));
+            }
+        }
+        statistics
+            .log_ratios
+            .iter()
+            .find(|sum| sum.is_nan() || sum.abs() > log_ratio_limit)
+            .map(|sum| ("a trajectory's sum of log-ratios", *sum))
     }
 }
 
 /// Both files, open for the next row.
 pub struct Metrics {
     csv: csv::Writer<File>,
-    events: SummaryWriter<File>,
+    events: EventWriter<File>,
     csv_path: PathBuf,
     events_path: PathBuf,
 }
 
 impl Metrics {
-    /// Opens `metrics.csv` and `tensorboard/` in `folder`, with the rows of the updates before `update`.
+    /// Opens `metrics.csv` and `tensorboard/` in `folder`, and keeps the rows of the updates before
+    /// `update`.
     ///
     /// # Errors
-    /// When a file cannot be read or written.
+    /// If a file cannot be read or written.
     pub fn open(folder: &Path, update: usize) -> Result<Self, TrainerError> {
         let csv_path = folder.join("metrics.csv");
-        let events_path = folder
-            .join("tensorboard")
-            .join("events.out.tfevents.hearth");
-        let kept = if update > 0 && csv_path.exists() {
-            kept(&csv_path, update)?
+        let events_folder = folder.join("tensorboard");
+        let events_path = events_folder.join("events.out.tfevents.hearth");
+        let rows = if update > 0 && csv_path.exists() {
+            rows_before(&csv_path, update)?
         } else {
             Vec::new()
         };
-        let events_folder = folder.join("tensorboard");
         std::fs::create_dir_all(&events_folder).map_err(TrainerError::file(&events_folder))?;
         let events = File::create(&events_path).map_err(TrainerError::file(&events_path))?;
-        let events = SummaryWriter::new(events).map_err(TrainerError::file(&events_path))?;
-        rewrite(&csv_path, &kept)?;
+        let events =
+            EventWriter::new(events, wall_time()).map_err(TrainerError::file(&events_path))?;
+        rewrite(&csv_path, &rows)?;
         let csv = File::options()
             .append(true)
             .open(&csv_path)
@@ -227,47 +219,49 @@ impl Metrics {
             csv_path,
             events_path,
         };
-        for row in kept {
-            metrics.scalars(row.iter().map(|text| text.parse().ok()))?;
+        for row in rows {
+            metrics.write_scalars(row.iter().map(|text| text.parse().ok()))?;
         }
         Ok(metrics)
     }
 
-    /// Writes a row into both.
+    /// Appends a row to both files.
     ///
     /// # Errors
-    /// When a file cannot be written.
-    pub fn write(&mut self, row: &Row) -> Result<(), TrainerError> {
+    /// If a file cannot be written.
+    pub fn write(&mut self, row: &MetricsRow) -> Result<(), TrainerError> {
         let numbers = row.numbers();
-        self.record(
-            &numbers.map(|number| number.map(|number| number.to_string()).unwrap_or_default()),
-        )?;
-        self.scalars(numbers.into_iter())
-    }
-
-    fn record(&mut self, row: &[String]) -> Result<(), TrainerError> {
+        let texts =
+            numbers.map(|number| number.map(|number| number.to_string()).unwrap_or_default());
         self.csv
-            .write_record(row)
+            .write_record(&texts)
             .map_err(|e| TrainerError::content(&self.csv_path, e))?;
-        self.csv.flush().map_err(TrainerError::file(&self.csv_path))
+        self.csv
+            .flush()
+            .map_err(TrainerError::file(&self.csv_path))?;
+        self.write_scalars(numbers.into_iter())
     }
 
-    fn scalars(&mut self, numbers: impl Iterator<Item = Option<f64>>) -> Result<(), TrainerError> {
+    fn write_scalars(
+        &mut self,
+        numbers: impl Iterator<Item = Option<f64>>,
+    ) -> Result<(), TrainerError> {
         let mut update = 0;
         for (tag, number) in COLUMNS.into_iter().zip(numbers) {
             let Some(number) = number else { continue };
             if tag == "update" {
-                update = number as i64;
+                update = number as u64;
             } else {
-                let written = self.events.write_scalar(tag, update, number as f32);
-                written.map_err(TrainerError::file(&self.events_path))?;
+                self.events
+                    .write_scalar(wall_time(), tag, update, number as f32)
+                    .map_err(TrainerError::file(&self.events_path))?;
             }
         }
         Ok(())
     }
 }
 
-/// Writes the columns and these rows, at once or not at all: a kill here loses no row.
+/// Writes the header and these rows. The file is replaced as a whole, so a kill loses no row.
 fn rewrite(path: &Path, rows: &[Vec<String>]) -> Result<(), TrainerError> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     let columns = COLUMNS.map(String::from);
@@ -282,27 +276,26 @@ fn rewrite(path: &Path, rows: &[Vec<String>]) -> Result<(), TrainerError> {
     files::replace(path, &bytes).map_err(TrainerError::file(path))
 }
 
-/// The whole rows of the updates before `update`, as they stand.
-fn kept(path: &Path, update: usize) -> Result<Vec<Vec<String>>, TrainerError> {
+/// Returns the complete rows of the updates before `update`, as texts.
+fn rows_before(path: &Path, update: usize) -> Result<Vec<Vec<String>>, TrainerError> {
     let mut reader = csv::Reader::from_path(path).map_err(|e| TrainerError::content(path, e))?;
-    if reader
+    let columns = reader
         .headers()
-        .map_err(|e| TrainerError::content(path, e))?
-        != COLUMNS.as_slice()
-    {
+        .map_err(|e| TrainerError::content(path, e))?;
+    if columns != COLUMNS.as_slice() {
         return Err(TrainerError::content(
             path,
             "has other columns than this version writes\nhint: choose another --out",
         ));
     }
-    let rows = reader.into_records().filter_map(Result::ok);
-    let before = |row: &csv::StringRecord| {
-        row.get(0)
-            .and_then(|text| text.parse().ok())
-            .is_some_and(|at: usize| at < update)
-    };
-    Ok(rows
-        .filter(before)
+    Ok(reader
+        .into_records()
+        .filter_map(Result::ok)
+        .filter(|row| {
+            row.get(0)
+                .and_then(|text| text.parse().ok())
+                .is_some_and(|row_update: usize| row_update < update)
+        })
         .map(|row| row.iter().map(String::from).collect())
         .collect())
 }

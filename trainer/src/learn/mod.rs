@@ -1,11 +1,17 @@
 //! Training: from trajectories to batches, losses, gradients and a model.
 
-pub mod batch;
 pub mod checkpoint;
+pub mod config;
+pub mod data;
+pub mod lineage;
 pub mod metrics;
+mod micro_batch;
+mod networks;
 pub mod objective;
 pub mod optimizer;
-pub mod plan;
-pub mod receptacle_dropout;
-pub mod selection;
+pub mod parameters;
+mod replicas;
+mod tensorboard;
 pub mod train;
+
+pub use data::{batch, plan, receptacle_dropout, selection};

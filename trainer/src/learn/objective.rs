@@ -1,9 +1,11 @@
-//! What a job minimises: from what networks say about a batch to the losses of [`crate::loss`].
+//! The objective of a training job: from the outputs of the networks on a batch to the losses of
+//! [`crate::loss`].
 //!
-//! The networks stand behind [`Networks`]: the decoders of a job, or the tables of [`crate::selftest`], whose optima are
-//! known. Both are learned through the functions of this file. It knows nothing of optimizers, devices or files.
+//! The networks implement [`NetworkOutputs`]. They are the decoders of a job, or the tables of
+//! [`crate::selftest`], whose optima are known. Both learn through the functions of this file,
+//! which has no optimizers, devices or files.
 
-use crate::learn::batch::BatchTensors;
+use crate::learn::data::tensors::BatchTensors;
 use crate::loss::dpo::{DpoInputs, dpo_loss};
 use crate::loss::dqo::{self, DqoInputs};
 use crate::loss::dro::{self, DroInputs};
@@ -15,45 +17,45 @@ use crate::pipeline::recipe::{Algorithm, Level, Targets};
 use burn::tensor::{Tensor, activation};
 use kernels::fused;
 
-/// What a job asks its networks.
-pub trait Networks {
-    /// The policy's logits before every token that it wrote, `[batch, written, vocab]`.
+/// The forward passes of a job's networks.
+pub trait NetworkOutputs {
+    /// Returns the policy's logits before every token that it wrote, `[batch, written, vocab]`.
     fn policy_logits(&self, batch: &BatchTensors) -> Tensor<3>;
-    /// The reference's, without a gradient, `[batch, written, vocab]`.
+    /// Returns the reference's logits, without a gradient, `[batch, written, vocab]`.
     fn reference_logits(&self, batch: &BatchTensors) -> Tensor<3>;
-    /// The policy's logits at every position, `[batch, time, vocab]`.
+    /// Returns the policy's logits at every position, `[batch, time, vocab]`.
     fn transcript_logits(&self, batch: &BatchTensors) -> Tensor<3>;
-    /// The value of the state that ends at each position, reward units, `[batch, time]`.
+    /// Returns the value of the state that ends at each position, reward units, `[batch, time]`.
     fn values(&self, batch: &BatchTensors) -> Tensor<2>;
 }
 
-/// What a batch alone does not say.
+/// Inputs of the losses that depend on the whole update, not on one micro-batch.
 #[derive(Debug, Clone, Copy)]
-pub struct Moment {
-    /// False while only the value network learns.
+pub struct UpdateContext {
+    /// False if only the value network learns.
     pub policy_learns: bool,
     /// KTO's z₀ of the whole batch, nats; no other algorithm reads it.
     pub reference_point: f64,
 }
 
-/// Losses to descend, `[1]` each, and what is worth knowing about them.
-pub struct Losses {
-    /// The policy's, where it learns.
+/// Losses to minimise, `[1]` each, and statistics of the batch.
+pub struct TrainingLosses {
+    /// The loss of the policy, if it learns.
     pub policy: Option<Tensor<1>>,
-    /// The value network's, where there is one.
+    /// The loss of the value network, if there is one.
     pub value: Option<Tensor<1>>,
     /// Numbers of this batch.
-    pub watched: Watched,
+    pub statistics: BatchStatistics,
 }
 
-/// Numbers of a batch, or of its parts together.
+/// Numbers of a batch, or of a micro-batch.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Watched {
-    /// Of the policy, without `α L_reg`.
+pub struct BatchStatistics {
+    /// Loss of the policy, without `α L_reg`.
     pub loss_policy: Option<f64>,
-    /// Of V.
+    /// Loss of V.
     pub loss_value: Option<f64>,
-    /// Of U.
+    /// Loss of U.
     pub loss_after_value: Option<f64>,
     /// D_KL(π_θ ‖ π_ref) over the whole vocabulary, nats a token.
     pub kl_exact: Option<f64>,
@@ -65,178 +67,100 @@ pub struct Watched {
     pub values: Vec<(f64, bool)>,
 }
 
-impl Watched {
-    /// Adds a part's numbers: means by the part's share, lists whole.
+impl BatchStatistics {
+    /// Adds the numbers of a micro-batch: means are weighted by its share, lists are appended.
     pub fn add(&mut self, part: Self, share: f64) {
-        let add = |whole: &mut Option<f64>, part: Option<f64>| {
-            if let Some(part) = part {
-                *whole = Some(whole.unwrap_or(0.0) + share * part);
-            }
-        };
-        add(&mut self.loss_policy, part.loss_policy);
-        add(&mut self.loss_value, part.loss_value);
-        add(&mut self.loss_after_value, part.loss_after_value);
-        add(&mut self.kl_exact, part.kl_exact);
-        add(&mut self.kl_k3, part.kl_k3);
+        add_share(&mut self.loss_policy, part.loss_policy, share);
+        add_share(&mut self.loss_value, part.loss_value, share);
+        add_share(&mut self.loss_after_value, part.loss_after_value, share);
+        add_share(&mut self.kl_exact, part.kl_exact, share);
+        add_share(&mut self.kl_k3, part.kl_k3, share);
         self.log_ratios.extend(part.log_ratios);
         self.values.extend(part.values);
     }
 }
 
-/// The losses of one batch, or of one part of it.
+fn add_share(whole: &mut Option<f64>, part: Option<f64>, share: f64) {
+    if let Some(part) = part {
+        *whole = Some(whole.unwrap_or(0.0) + share * part);
+    }
+}
+
+/// Returns the losses of one batch or micro-batch.
 ///
-/// DPO reads its rows in pairs: won, lost, won, lost.
+/// If the algorithm is DPO, the rows must be pairs: won, lost, won, lost.
 #[must_use]
 pub fn losses(
     algorithm: &Algorithm,
-    networks: &impl Networks,
+    networks: &impl NetworkOutputs,
     batch: &BatchTensors,
-    moment: Moment,
-) -> Losses {
+    context: UpdateContext,
+) -> TrainingLosses {
     let losses = match *algorithm {
         Algorithm::Sft { targets } | Algorithm::RejectionSampling { targets } => {
             imitation(targets, networks, batch)
         }
         Algorithm::Oreo {
             level, beta, alpha, ..
-        } => {
-            let spoken = Spoken::new(networks, batch, alpha);
-            let values = networks.values(batch);
-            let inputs = actions(level, batch, spoken.log_ratios.clone(), values.clone());
-            let (value, policy) = match level {
-                Level::Response => (
-                    oreo::response_value_loss(&inputs, beta),
-                    oreo::response_policy_loss(&inputs, beta),
-                ),
-                Level::Turn | Level::Token => (
-                    oreo::value_loss(&inputs, beta),
-                    oreo::policy_loss(&inputs, beta),
-                ),
-            };
-            let after = after_value_loss(after_values(level, batch, values), &inputs, beta);
-            spoken.with_critic(policy, value, after, &inputs, batch)
-        }
+        } => oreo_losses(level, beta, alpha, networks, batch),
         Algorithm::Dqo {
             level,
             beta,
             lambda,
             ..
-        } => {
-            let spoken = Spoken::new(networks, batch, 0.0);
-            let values = networks.values(batch);
-            let mut inputs = actions(level, batch, spoken.log_ratios.clone(), values.clone());
-            let rewards = match level {
-                Level::Token => batch.written.rewards.clone(),
-                Level::Turn | Level::Response => batch.rewards.clone(),
-            };
-            let rewards = rewards.cast(inputs.values.dtype());
-            inputs.returns = suffix_sum(rewards.clone());
-            let OreoInputs {
-                log_ratios,
-                values: before,
-                action_mask,
-                ..
-            } = inputs.clone();
-            let terms = DqoInputs {
-                log_ratios,
-                values: before,
-                rewards,
-                action_mask,
-            };
-            let weights = dqo::trajectory_weights(&terms);
-            let value = dqo::value_loss(&terms, &weights, beta, lambda);
-            let policy = dqo::policy_loss(&terms, &weights, beta, lambda);
-            let after = after_value_loss(after_values(level, batch, values), &inputs, beta);
-            spoken.with_critic(policy, value, after, &inputs, batch)
-        }
-        Algorithm::Dro { beta, .. } => {
-            let spoken = Spoken::new(networks, batch, 0.0);
-            let values = networks.values(batch);
-            let inputs = actions(
-                Level::Response,
-                batch,
-                spoken.log_ratios.clone(),
-                values.clone(),
-            );
-            let terms = DroInputs {
-                log_ratios: spoken.sums(batch),
-                values: inputs.values.clone().narrow(1, 0, 1).squeeze_dim(1),
-                returns: inputs.returns.clone().squeeze_dim(1),
-            };
-            let (value, policy) = (
-                dro::value_loss(&terms, beta),
-                dro::policy_loss(&terms, beta),
-            );
-            let after =
-                after_value_loss(after_values(Level::Response, batch, values), &inputs, beta);
-            spoken.with_critic(policy, value, after, &inputs, batch)
-        }
-        Algorithm::Dpo { beta, .. } => {
-            let spoken = Spoken::new(networks, batch, 0.0);
-            let sums = spoken.sums(batch);
-            let pairs: Tensor<2> = sums.clone().reshape([-1, 2]);
-            let of = |place: usize| pairs.clone().narrow(1, place, 1).squeeze_dim(1);
-            let inputs = DpoInputs {
-                chosen_log_ratios: of(0),
-                rejected_log_ratios: of(1),
-            };
-            spoken.alone(dpo_loss(&inputs, beta), batch)
-        }
+        } => dqo_losses(level, beta, lambda, networks, batch),
+        Algorithm::Dro { beta, .. } => dro_losses(beta, networks, batch),
+        Algorithm::Dpo { beta, .. } => dpo_losses(beta, networks, batch),
         Algorithm::Kto {
             beta,
             desirable,
             undesirable,
         } => {
-            let spoken = Spoken::new(networks, batch, 0.0);
-            let won = batch.returns.clone().squeeze_dim::<1>(1).greater_elem(0.5);
-            let inputs = KtoInputs {
-                log_ratios: spoken.sums(batch),
-                desirable: won,
-            };
             let weights = KtoWeights {
                 desirable,
                 undesirable,
             };
-            spoken.alone(
-                kto_loss(&inputs, moment.reference_point, beta, weights),
-                batch,
-            )
+            kto_losses(beta, weights, networks, batch, context.reference_point)
         }
         Algorithm::Grpo { level, clip, alpha }
         | Algorithm::Gigpo {
             level, clip, alpha, ..
         } => {
-            let spoken = Spoken::new(networks, batch, alpha);
-            let inputs = spoken.surrogate(level, batch);
-            spoken.alone(clipped_surrogate_loss(&inputs, clip), batch)
+            let terms = PolicyTerms::new(networks, batch, alpha);
+            let inputs = terms.surrogate(level, batch);
+            terms.policy_only(clipped_surrogate_loss(&inputs, clip), batch)
         }
     };
-    Losses {
-        policy: losses.policy.filter(|_| moment.policy_learns),
+    TrainingLosses {
+        policy: losses.policy.filter(|_| context.policy_learns),
         ..losses
     }
 }
 
-/// ρ of each trajectory, nats, without a gradient.
+/// Returns ρ of each trajectory, nats, without a gradient.
 #[must_use]
-pub fn trajectory_log_ratios(networks: &impl Networks, batch: &BatchTensors) -> Vec<f64> {
-    numbers(Spoken::new(networks, batch, 0.0).sums(batch))
+pub fn trajectory_log_ratios(networks: &impl NetworkOutputs, batch: &BatchTensors) -> Vec<f64> {
+    numbers(PolicyTerms::new(networks, batch, 0.0).trajectory_sums(batch))
 }
 
-/// What OREO's losses look at, at a level.
+/// Returns the inputs of OREO's losses at a level.
 #[must_use]
-pub fn oreo_inputs(level: Level, networks: &impl Networks, batch: &BatchTensors) -> OreoInputs {
+pub fn oreo_inputs(
+    level: Level,
+    networks: &impl NetworkOutputs,
+    batch: &BatchTensors,
+) -> OreoInputs {
     actions(
         level,
         batch,
-        Spoken::new(networks, batch, 0.0).log_ratios,
+        PolicyTerms::new(networks, batch, 0.0).log_ratios,
         networks.values(batch),
     )
 }
 
-/// ln π_ref of every written token of every trajectory, nats.
+/// Returns ln π_ref of every written token of every trajectory, nats.
 #[must_use]
-pub fn reference_logprobs(networks: &impl Networks, batch: &BatchTensors) -> Vec<Vec<f32>> {
+pub fn reference_logprobs(networks: &impl NetworkOutputs, batch: &BatchTensors) -> Vec<Vec<f32>> {
     let written = &batch.written;
     let [_, width] = written.targets.dims();
     let logprobs: Vec<f32> =
@@ -245,23 +169,20 @@ pub fn reference_logprobs(networks: &impl Networks, batch: &BatchTensors) -> Vec
             .iter::<f32>()
             .collect();
     let mask: Vec<bool> = written.mask.clone().into_data().iter::<bool>().collect();
-    let row = |(logprobs, mask): (&[f32], &[bool])| {
-        logprobs
-            .iter()
-            .zip(mask)
-            .filter(|(_, written)| **written)
-            .map(|(logprob, _)| *logprob)
-            .collect()
-    };
-    logprobs
-        .chunks(width)
-        .zip(mask.chunks(width))
-        .map(row)
-        .collect()
+    let mut rows = Vec::new();
+    for (logprobs, mask) in logprobs.chunks(width).zip(mask.chunks(width)) {
+        let row = logprobs.iter().zip(mask).filter(|(_, written)| **written);
+        rows.push(row.map(|(logprob, _)| *logprob).collect());
+    }
+    rows
 }
 
 /// SFT, and rejection sampling, which is SFT on successes.
-fn imitation(targets: Targets, networks: &impl Networks, batch: &BatchTensors) -> Losses {
+fn imitation(
+    targets: Targets,
+    networks: &impl NetworkOutputs,
+    batch: &BatchTensors,
+) -> TrainingLosses {
     let loss = match targets {
         Targets::Actions => {
             let logprobs =
@@ -274,31 +195,159 @@ fn imitation(targets: Targets, networks: &impl Networks, batch: &BatchTensors) -
             sft::transcript_loss(logprobs, &batch.imitated_mask)
         }
     };
-    let watched = Watched {
+    let statistics = BatchStatistics {
         loss_policy: Some(number(&loss)),
-        ..Watched::default()
+        ..BatchStatistics::default()
     };
-    Losses {
+    TrainingLosses {
         policy: Some(loss),
         value: None,
-        watched,
+        statistics,
     }
 }
 
-/// What policy and reference say of the written tokens.
-struct Spoken {
+fn oreo_losses(
+    level: Level,
+    beta: f64,
+    alpha: f64,
+    networks: &impl NetworkOutputs,
+    batch: &BatchTensors,
+) -> TrainingLosses {
+    let terms = PolicyTerms::new(networks, batch, alpha);
+    let values = networks.values(batch);
+    let inputs = actions(level, batch, terms.log_ratios.clone(), values.clone());
+    let (value, policy) = match level {
+        Level::Response => (
+            oreo::response_value_loss(&inputs, beta),
+            oreo::response_policy_loss(&inputs, beta),
+        ),
+        Level::Turn | Level::Token => (
+            oreo::value_loss(&inputs, beta),
+            oreo::policy_loss(&inputs, beta),
+        ),
+    };
+    let after = after_value_loss(after_values(level, batch, values), &inputs, beta);
+    terms.with_critic(
+        CriticLosses {
+            policy,
+            value,
+            after,
+        },
+        &inputs,
+        batch,
+    )
+}
+
+fn dqo_losses(
+    level: Level,
+    beta: f64,
+    lambda: f64,
+    networks: &impl NetworkOutputs,
+    batch: &BatchTensors,
+) -> TrainingLosses {
+    let terms = PolicyTerms::new(networks, batch, 0.0);
+    let values = networks.values(batch);
+    let mut inputs = actions(level, batch, terms.log_ratios.clone(), values.clone());
+    let rewards = match level {
+        Level::Token => batch.written.rewards.clone(),
+        Level::Turn | Level::Response => batch.rewards.clone(),
+    };
+    let rewards = rewards.cast(inputs.values.dtype());
+    inputs.returns = suffix_sum(rewards.clone());
+    let dqo_inputs = DqoInputs {
+        log_ratios: inputs.log_ratios.clone(),
+        values: inputs.values.clone(),
+        rewards,
+        action_mask: inputs.action_mask.clone(),
+    };
+    let weights = dqo::trajectory_weights(&dqo_inputs);
+    let value = dqo::value_loss(&dqo_inputs, &weights, beta, lambda);
+    let policy = dqo::policy_loss(&dqo_inputs, &weights, beta, lambda);
+    let after = after_value_loss(after_values(level, batch, values), &inputs, beta);
+    terms.with_critic(
+        CriticLosses {
+            policy,
+            value,
+            after,
+        },
+        &inputs,
+        batch,
+    )
+}
+
+fn dro_losses(beta: f64, networks: &impl NetworkOutputs, batch: &BatchTensors) -> TrainingLosses {
+    let level = Level::Response;
+    let terms = PolicyTerms::new(networks, batch, 0.0);
+    let values = networks.values(batch);
+    let inputs = actions(level, batch, terms.log_ratios.clone(), values.clone());
+    let dro_inputs = DroInputs {
+        log_ratios: terms.trajectory_sums(batch),
+        values: inputs.values.clone().narrow(1, 0, 1).squeeze_dim(1),
+        returns: inputs.returns.clone().squeeze_dim(1),
+    };
+    let value = dro::value_loss(&dro_inputs, beta);
+    let policy = dro::policy_loss(&dro_inputs, beta);
+    let after = after_value_loss(after_values(level, batch, values), &inputs, beta);
+    terms.with_critic(
+        CriticLosses {
+            policy,
+            value,
+            after,
+        },
+        &inputs,
+        batch,
+    )
+}
+
+fn dpo_losses(beta: f64, networks: &impl NetworkOutputs, batch: &BatchTensors) -> TrainingLosses {
+    let terms = PolicyTerms::new(networks, batch, 0.0);
+    let pairs: Tensor<2> = terms.trajectory_sums(batch).reshape([-1, 2]);
+    let inputs = DpoInputs {
+        chosen_log_ratios: pairs.clone().narrow(1, 0, 1).squeeze_dim(1),
+        rejected_log_ratios: pairs.narrow(1, 1, 1).squeeze_dim(1),
+    };
+    terms.policy_only(dpo_loss(&inputs, beta), batch)
+}
+
+fn kto_losses(
+    beta: f64,
+    weights: KtoWeights,
+    networks: &impl NetworkOutputs,
+    batch: &BatchTensors,
+    reference_point: f64,
+) -> TrainingLosses {
+    let terms = PolicyTerms::new(networks, batch, 0.0);
+    let won = batch.returns.clone().squeeze_dim::<1>(1).greater_elem(0.5);
+    let inputs = KtoInputs {
+        log_ratios: terms.trajectory_sums(batch),
+        desirable: won,
+    };
+    terms.policy_only(kto_loss(&inputs, reference_point, beta, weights), batch)
+}
+
+/// The log-probabilities of the written tokens under policy and reference.
+struct PolicyTerms {
     /// ln π_θ, nats, `[batch, written]`.
     logprobs: Tensor<2>,
     /// ρ, nats, `[batch, written]`.
     log_ratios: Tensor<2>,
-    /// The exact KL, where the reference is live.
+    /// The exact KL, if the reference is not cached.
     kl: Option<Tensor<1>>,
-    /// Its weight.
+    /// The weight of the exact KL.
     alpha: f64,
 }
 
-impl Spoken {
-    fn new(networks: &impl Networks, batch: &BatchTensors, alpha: f64) -> Self {
+/// The losses of an algorithm with a value network, `[1]` each.
+struct CriticLosses {
+    policy: Tensor<1>,
+    /// The loss of V.
+    value: Tensor<1>,
+    /// The loss of U.
+    after: Tensor<1>,
+}
+
+impl PolicyTerms {
+    fn new(networks: &impl NetworkOutputs, batch: &BatchTensors, alpha: f64) -> Self {
         let written = &batch.written;
         let logits = networks.policy_logits(batch);
         if let Some(reference) = &written.reference_logprobs {
@@ -324,8 +373,8 @@ impl Spoken {
         }
     }
 
-    /// ρ of each trajectory, `[batch]`.
-    fn sums(&self, batch: &BatchTensors) -> Tensor<1> {
+    /// Returns ρ of each trajectory, `[batch]`.
+    fn trajectory_sums(&self, batch: &BatchTensors) -> Tensor<1> {
         let elsewhere = batch.written.mask.clone().bool_not();
         self.log_ratios
             .clone()
@@ -334,7 +383,7 @@ impl Spoken {
             .squeeze_dim(1)
     }
 
-    /// Against the policy that sampled, action by action.
+    /// Returns the inputs of the clipped surrogate: the ratios are to the policy that sampled.
     fn surrogate(&self, level: Level, batch: &BatchTensors) -> SurrogateInputs {
         let written = &batch.written;
         let dtype = self.logprobs.dtype();
@@ -354,43 +403,42 @@ impl Spoken {
         }
     }
 
-    /// The losses of an algorithm without a value network.
-    fn alone(self, loss: Tensor<1>, batch: &BatchTensors) -> Losses {
-        let watched = Watched {
+    /// Returns the losses of an algorithm without a value network.
+    fn policy_only(self, loss: Tensor<1>, batch: &BatchTensors) -> TrainingLosses {
+        let statistics = BatchStatistics {
             loss_policy: Some(number(&loss)),
-            ..self.watched(batch)
+            ..self.statistics(batch)
         };
-        Losses {
+        TrainingLosses {
             policy: Some(self.regularised(loss)),
             value: None,
-            watched,
+            statistics,
         }
     }
 
-    /// The losses of an algorithm with one: V's and U's go back through one trunk, so they are added first.
+    /// Returns the losses of an algorithm with a value network. The losses of V and U go back
+    /// through one trunk, so they are added first.
     fn with_critic(
         self,
-        policy: Tensor<1>,
-        value: Tensor<1>,
-        after: Tensor<1>,
+        losses: CriticLosses,
         inputs: &OreoInputs,
         batch: &BatchTensors,
-    ) -> Losses {
-        let watched = Watched {
-            loss_policy: Some(number(&policy)),
-            loss_value: Some(number(&value)),
-            loss_after_value: Some(number(&after)),
+    ) -> TrainingLosses {
+        let statistics = BatchStatistics {
+            loss_policy: Some(number(&losses.policy)),
+            loss_value: Some(number(&losses.value)),
+            loss_after_value: Some(number(&losses.after)),
             values: values_and_outcomes(inputs, batch),
-            ..self.watched(batch)
+            ..self.statistics(batch)
         };
-        Losses {
-            policy: Some(self.regularised(policy)),
-            value: Some(value + after),
-            watched,
+        TrainingLosses {
+            policy: Some(self.regularised(losses.policy)),
+            value: Some(losses.value + losses.after),
+            statistics,
         }
     }
 
-    /// The loss and `α L_reg`.
+    /// Adds `α L_reg` to the loss.
     fn regularised(self, loss: Tensor<1>) -> Tensor<1> {
         match self.kl {
             Some(kl) if self.alpha > 0.0 => loss + kl * self.alpha,
@@ -398,19 +446,20 @@ impl Spoken {
         }
     }
 
-    fn watched(&self, batch: &BatchTensors) -> Watched {
+    fn statistics(&self, batch: &BatchTensors) -> BatchStatistics {
         let log_ratios = self.log_ratios.clone().detach();
-        Watched {
+        BatchStatistics {
             kl_exact: self.kl.as_ref().map(number),
             kl_k3: Some(number(&k3_kl(log_ratios, &batch.written.mask))),
-            log_ratios: numbers(self.sums(batch)),
-            ..Watched::default()
+            log_ratios: numbers(self.trajectory_sums(batch)),
+            ..BatchStatistics::default()
         }
     }
 }
 
-/// Actions of a level: token log-ratios `[batch, written]` and values `[batch, time]` become `[batch, actions]`. At the
-/// response level they are turns too, of whose values only the first counts.
+/// Returns the inputs of a loss over the actions of a level: token log-ratios `[batch, written]`
+/// and values `[batch, time]` become `[batch, actions]`. At the response level the actions are
+/// turns too, and only the first value counts.
 fn actions(
     level: Level,
     batch: &BatchTensors,
@@ -434,7 +483,7 @@ fn actions(
     }
 }
 
-/// U just after each action; `values` `[batch, time]`.
+/// Returns U just after each action; `values` is `[batch, time]`.
 fn after_values(level: Level, batch: &BatchTensors, values: Tensor<2>) -> Tensor<2> {
     match level {
         Level::Turn | Level::Response => values.gather(1, batch.after_positions.clone()),
@@ -445,7 +494,7 @@ fn after_values(level: Level, batch: &BatchTensors, values: Tensor<2>) -> Tensor
     }
 }
 
-/// Sums over each turn.
+/// Returns the sums over each turn.
 fn by_turn(terms: Tensor<2>, batch: &BatchTensors) -> Tensor<2> {
     let [_, turns] = batch.turn_mask.dims();
     turn_sums(
@@ -456,6 +505,7 @@ fn by_turn(terms: Tensor<2>, batch: &BatchTensors) -> Tensor<2> {
     )
 }
 
+/// Returns V before each action, and whether its trajectory was won.
 fn values_and_outcomes(inputs: &OreoInputs, batch: &BatchTensors) -> Vec<(f64, bool)> {
     let [_, actions] = inputs.action_mask.dims();
     let values = numbers(inputs.values.clone());
@@ -465,27 +515,24 @@ fn values_and_outcomes(inputs: &OreoInputs, batch: &BatchTensors) -> Vec<(f64, b
         .into_data()
         .iter::<bool>()
         .collect();
-    let won: Vec<bool> = numbers(batch.returns.clone())
-        .into_iter()
-        .map(|reward| reward > 0.5)
-        .collect();
-    let counted = values
+    let returns = numbers(batch.returns.clone());
+    values
         .into_iter()
         .zip(mask)
         .enumerate()
-        .filter(|(_, (_, mask))| *mask);
-    counted
-        .map(|(index, (value, _))| (value, won[index / actions]))
+        .filter(|(_, (_, mask))| *mask)
+        .map(|(index, (value, _))| (value, returns[index / actions] > 0.5))
         .collect()
 }
 
-/// ln π of the whole vocabulary, nats, `[batch, written, vocab]`.
+/// Returns ln π of the whole vocabulary, nats, `[batch, written, vocab]`.
 fn log_softmax(logits: Tensor<3>) -> Tensor<3> {
     let [batch, written, vocab] = logits.dims();
-    match fused::work_on(&logits.device(), logits.dtype()) {
-        true => fused::log_softmax(logits.reshape([batch * written, vocab]))
-            .reshape([batch, written, vocab]),
-        false => activation::log_softmax(logits, 2),
+    if fused::work_on(&logits.device(), logits.dtype()) {
+        fused::log_softmax(logits.reshape([batch * written, vocab]))
+            .reshape([batch, written, vocab])
+    } else {
+        activation::log_softmax(logits, 2)
     }
 }
 

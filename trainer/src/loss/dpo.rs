@@ -1,34 +1,36 @@
-//! DPO: Direct Preference Optimization: Your Language Model is Secretly a Reward Model, arXiv 2305.18290, section 4.
+//! DPO: Direct Preference Optimization: Your Language Model is Secretly a Reward Model, arXiv
+//! 2305.18290, section 4.
 //!
 //! ```text
-//! ρ = log π_θ(y|x) − log π_ref(y|x) = Σ_i l_i                      nats, over the whole trajectory
-//! L_DPO = − E_{(x, y_w, y_l)} log σ( β ρ_w − β ρ_l )                                          (Eq. 7)
+//! ρ = log π_θ(y|x) − log π_ref(y|x) = Σ_i l_i                   nats, over the whole trajectory
+//! L_DPO = − E_{(x, y_w, y_l)} log σ( β ρ_w − β ρ_l )                                       (Eq. 7)
 //! ∂L/∂ρ_w = − β σ( β ρ_l − β ρ_w ) = − ∂L/∂ρ_l
 //! ```
 //!
-//! x is the task, y_w a trajectory that won it and y_l one that lost it.
+//! x is the task, y_w a won trajectory of it and y_l a lost one.
 //!
 //! Differs from the paper:
-//! - y is a trajectory of several turns, and the world's observations between them are in no sum. That the partition
-//!   function of x cancels between y_w and y_l is exact only where the task fixes all that the world will do.
-//! - Preferences are outcomes, success over failure, not people's choices; [`pairs`] says who meets whom.
+//! - y is a trajectory of several turns, and the observations between them are in no sum. The
+//!   partition function of x cancels between y_w and y_l exactly only if the environment is
+//!   deterministic.
+//! - Preferences are outcomes, success over failure, not human choices; [`pairs`] forms the pairs.
 
 use burn::tensor::{Tensor, activation::log_sigmoid, assert_shape};
 use std::collections::HashMap;
 
-/// What the DPO loss looks at: entry i of both fields is one pair.
+/// The inputs of the DPO loss: entry i of both fields is one pair.
 #[derive(Debug, Clone)]
 pub struct DpoInputs {
-    /// ρ_w, the sum over the won trajectory's action tokens, nats, `[pairs]`.
+    /// ρ_w, the sum over the action tokens of the won trajectory, nats, `[pairs]`.
     pub chosen_log_ratios: Tensor<1>,
-    /// ρ_l, the sum over the lost trajectory's action tokens, nats, `[pairs]`.
+    /// ρ_l, the sum over the action tokens of the lost trajectory, nats, `[pairs]`.
     pub rejected_log_ratios: Tensor<1>,
 }
 
-/// Eq. 7, nats; ln 2 where the policy is the reference.
+/// Returns Eq. 7, nats; ln 2 if the policy is the reference.
 ///
 /// # Shapes
-/// On the fields of [`DpoInputs`]; the answer `[1]`. `beta` is reward per nat.
+/// See [`DpoInputs`]; the result `[1]`. `beta` is reward per nat.
 #[must_use]
 pub fn dpo_loss(inputs: &DpoInputs, beta: f64) -> Tensor<1> {
     let [pairs] = inputs.chosen_log_ratios.dims();
@@ -37,11 +39,12 @@ pub fn dpo_loss(inputs: &DpoInputs, beta: f64) -> Tensor<1> {
     -log_sigmoid(margins * beta).mean()
 }
 
-/// Who is compared with whom: up to `most_per_task` distinct `[won, lost]` pairs of places in `outcomes` for each task,
-/// an outcome being (task, won).
+/// Returns up to `most_per_task` distinct `[won, lost]` pairs of indices into `outcomes` for each
+/// task; an outcome is (task, won).
 ///
-/// Tasks come in order of first appearance. Within one, winners take turns and so do losers: their numbers of pairs
-/// never differ by more than one. A task with only wins or only losses has nothing to compare and gives no pair.
+/// Tasks are in order of first appearance. Within a task, all won trajectories are used equally
+/// often, and so are all lost ones: their numbers of pairs never differ by more than one. If a task
+/// has only wins or only losses, it gives no pair.
 #[must_use]
 pub fn pairs(outcomes: &[(usize, bool)], most_per_task: usize) -> Vec<[usize; 2]> {
     let mut places = HashMap::new();
@@ -59,7 +62,8 @@ pub fn pairs(outcomes: &[(usize, bool)], most_per_task: usize) -> Vec<[usize; 2]
         .collect()
 }
 
-/// Both sides go round in step until they would meet again, after lcm pairs; then the losers move on by one.
+/// Both indices cycle in step. After lcm pairs the first pair would occur again, so the lost index
+/// is shifted by one.
 fn pairs_of_a_task<'a>(
     won: &'a [usize],
     lost: &'a [usize],
@@ -86,7 +90,7 @@ mod tests {
 
     const BETA: f64 = 0.1;
 
-    /// The oracle's three pairs.
+    /// The three pairs of the oracle.
     fn case() -> DpoInputs {
         DpoInputs {
             chosen_log_ratios: tensor(&[1.5, -0.5, 0.2], [3]).require_grad(),
@@ -101,7 +105,8 @@ mod tests {
         }
     }
 
-    /// β (ρ_w − ρ_l) = ½ (ln 9 − 0) = ln 3: σ = ¾, the loss ln 4/3; with ρ equal ln 2, so ½ ln 8/3 for both.
+    /// β (ρ_w − ρ_l) = ½ (ln 9 − 0) = ln 3: σ = ¾, the loss is ln 4/3. If both ρ are equal it is ln
+    /// 2, so the mean is ½ ln 8/3.
     #[test]
     fn dpo_by_hand() {
         let inputs = DpoInputs {
@@ -131,7 +136,8 @@ mod tests {
         assert_close(&got, &expected.map(|slope| -slope));
     }
 
-    /// −β σ(−x)/n for the winner: σ(−ln 3) = ¼ with β ½ gives −1/8; +1/8 for the loser.
+    /// −β σ(−x)/n for the won trajectory: σ(−ln 3) = ¼ with β = ½ gives −1/8; +1/8 for the lost
+    /// one.
     #[test]
     fn gradients_by_hand() {
         let inputs = margin(9f64.ln());
@@ -146,7 +152,8 @@ mod tests {
         );
     }
 
-    /// At ±10³ nats of β (ρ_w − ρ_l): loss 0 with gradient 0, and loss 10³ with gradient −1; nothing overflows.
+    /// If β (ρ_w − ρ_l) is 10³ nats, the loss and its gradient are 0; if it is −10³, the loss is
+    /// 10³ and the gradient −1. Nothing overflows.
     #[test]
     fn far_margins_stay_finite() {
         for (far, loss, slope) in [(1e3, 0.0, 0.0), (-1e3, 1e3, -1.0)] {
@@ -170,7 +177,8 @@ mod tests {
         assert_close(&[number(dpo_loss(&case(), BETA))], &[singles]);
     }
 
-    /// Task 7: won 0 and 3, lost 1 and 4: 0–1 and 3–4, then the losers move on by one. Task 2 comes second.
+    /// Task 7: won 0 and 3, lost 1 and 4: 0–1 and 3–4, then the lost index is shifted by one. Task
+    /// 2 is second.
     #[test]
     fn pairs_by_hand() {
         let outcomes = [
@@ -198,8 +206,9 @@ mod tests {
         assert_eq!(pairs(&[], 5), [[0; 2]; 0]);
     }
 
-    /// For up to six winners and six losers and every limit: as many pairs as there can be, all distinct, each a winner
-    /// before a loser, and nobody is used twice more often than another of its side.
+    /// For up to six won and six lost trajectories and every limit: the number of pairs is the
+    /// largest possible, all are distinct, each is a won before a lost trajectory, and the numbers
+    /// of uses on a side differ by at most one.
     #[test]
     fn pairs_are_many_distinct_and_even() {
         for (won, lost) in (1..=6).flat_map(|won| (1..=6).map(move |lost| (won, lost))) {
@@ -212,11 +221,11 @@ mod tests {
                 assert!(
                     pairs
                         .iter()
-                        .all(|&[winner, loser]| winner < won && loser >= won)
+                        .all(|&[chosen, rejected]| chosen < won && rejected >= won)
                 );
-                for (side, people) in [(0, 0..won), (1, won..won + lost)] {
-                    let uses: Vec<usize> = people
-                        .map(|who| pairs.iter().filter(|pair| pair[side] == who).count())
+                for (side, members) in [(0, 0..won), (1, won..won + lost)] {
+                    let uses: Vec<usize> = members
+                        .map(|index| pairs.iter().filter(|pair| pair[side] == index).count())
                         .collect();
                     let (least, most) = (uses.iter().min(), uses.iter().max());
                     assert!(

@@ -1,5 +1,6 @@
-//! DQO: Enhancing Multi-Step Reasoning Abilities of Language Models through Direct Q-Function Optimization, arXiv
-//! 2410.09302v2, the sections on the objective, on the λ-return and on importance sampling.
+//! DQO: Enhancing Multi-Step Reasoning Abilities of Language Models through Direct Q-Function
+//! Optimization, arXiv 2410.09302v2, the sections on the objective, on the λ-return and on
+//! importance sampling.
 //!
 //! ```text
 //! l_h = log π_θ(a_h|s_h) − log π_ref(a_h|s_h)                                                 nats
@@ -11,49 +12,54 @@
 //! L_π = 1/H Σ_h w ( sg[V_φ(s_h)] + β l_h − r_h − sg[G^λ(s_{h+1})] )²
 //! ```
 //!
-//! The policy is the Q-function: Q_θ(s_h,a_h) = V_φ(s_h) + β l_h. With λ = 1 and w = 1 both losses are those of
-//! [`super::oreo`], Eq. 8 and Eq. 9. λ = 0 makes L_V the squared one-step residual; L_π still looks two actions ahead,
-//! for its target is r_h + G^λ(s_{h+1}) and G^0 is one step of its own. Where the world is deterministic both are 0 at
-//! (π*, V*) for every λ and w. An action is a token or a turn.
+//! The policy is the Q-function: Q_θ(s_h,a_h) = V_φ(s_h) + β l_h. If λ = 1 and w = 1, both losses
+//! are those of [`super::oreo`], Eq. 8 and Eq. 9. If λ = 0, L_V is the squared one-step residual.
+//! L_π still depends on two actions, because its target is r_h + G^λ(s_{h+1}), and G^0 contains one
+//! step. If the environment is deterministic, both are 0 at (π*, V*) for every λ and w. An action
+//! is a token or a turn.
 //!
 //! Differs from the paper:
-//! - The last term of the λ-return has the weight λ^{N−1}: the printed sum lacks it, so that its weights do not add up
-//!   to 1.
-//! - H is the trajectory's own number of actions: mean within a trajectory, then over the batch, as in OREO.
-//! - The weights are an argument, so that w = 1 is a tensor of ones and no flag.
-//! - How process scores are made (completions sampled from prefixes) is not told here: they come as `rewards`.
+//! - The last term of the λ-return has the weight λ^{N−1}. The printed sum lacks it, so its weights
+//!   do not add up to 1.
+//! - H is the trajectory's own number of actions: mean within a trajectory, then over the batch, as
+//!   in OREO.
+//! - The weights are an argument, so w = 1 is a tensor of ones, not a flag.
+//! - Process scores (from completions sampled after prefixes) are computed elsewhere, and are part
+//!   of `rewards`.
 
 use super::{mean_per_trajectory, where_masked};
 use burn::tensor::{Bool, Tensor, assert_shape};
 
-/// What every DQO loss looks at.
+/// The inputs of every DQO loss.
 ///
-/// A trajectory's actions stand without gaps at the left of its row: the mask is a run of true, then of false. The
-/// entry to the right of an action is the next action's, or the end.
+/// The actions of a trajectory are at the left of its row without gaps: the mask is a run of true,
+/// then of false. The entry to the right of an action is that of the next action, or the end.
 #[derive(Debug, Clone)]
 pub struct DqoInputs {
     /// l_h, nats, `[batch, actions]`.
     pub log_ratios: Tensor<2>,
     /// V_φ(s_h) just before each action, reward units, `[batch, actions]`.
     pub values: Tensor<2>,
-    /// r_h, reward units, `[batch, actions]`; without process scores all at the last action.
+    /// r_h, reward units, `[batch, actions]`. If there are no process scores, only the last action
+    /// has one.
     pub rewards: Tensor<2>,
-    /// True where there is an action, `[batch, actions]`.
+    /// True if there is an action, `[batch, actions]`.
     pub action_mask: Tensor<2, Bool>,
 }
 
 impl DqoInputs {
-    /// `terms`, one of the fields, with 0 where there is no action: past the end nothing is left to come.
+    /// Returns `terms`, one of the fields, with 0 if there is no action, so that terms past the end
+    /// are 0.
     fn masked(&self, terms: &Tensor<2>) -> Tensor<2> {
         where_masked(terms.clone(), &self.action_mask)
     }
 }
 
-/// G^λ(s_h), 0 where there is no action; no gradient passes.
+/// Returns G^λ(s_h), and 0 if there is no action; without a gradient.
 ///
 /// # Shapes
-/// On the fields of [`DqoInputs`]; the answer `[batch, actions]`, reward units. `beta` is reward per nat, `lambda`
-/// stands in [0, 1].
+/// See [`DqoInputs`]; the result `[batch, actions]`, reward units. `beta` is reward per nat,
+/// `lambda` is in [0, 1].
 #[must_use]
 pub fn lambda_returns(inputs: &DqoInputs, beta: f64, lambda: f64) -> Tensor<2> {
     let [log_ratios, values, rewards] = [&inputs.log_ratios, &inputs.values, &inputs.rewards]
@@ -62,10 +68,10 @@ pub fn lambda_returns(inputs: &DqoInputs, beta: f64, lambda: f64) -> Tensor<2> {
     discounted_suffix_sum(steps, lambda)
 }
 
-/// w(τ) = min( π_θ(τ)/π_ref(τ), e ), at most e and never negative; no gradient passes.
+/// Returns w(τ) = min( π_θ(τ)/π_ref(τ), e ), at most e and never negative; without a gradient.
 ///
 /// # Shapes
-/// On the fields of [`DqoInputs`]; the answer `[batch, 1]`.
+/// See [`DqoInputs`]; the result `[batch, 1]`.
 #[must_use]
 pub fn trajectory_weights(inputs: &DqoInputs) -> Tensor<2> {
     inputs
@@ -76,26 +82,28 @@ pub fn trajectory_weights(inputs: &DqoInputs) -> Tensor<2> {
         .exp()
 }
 
-/// L_V; gradients reach `values` only.
+/// Returns L_V; only `values` gets a gradient.
 ///
 /// # Shapes
-/// On the fields of [`DqoInputs`]; `weights` `[batch, 1]`, from [`trajectory_weights`] or ones; the answer `[1]`,
-/// reward units squared. `beta` is reward per nat, `lambda` stands in [0, 1].
+/// See [`DqoInputs`]; `weights` `[batch, 1]`, from [`trajectory_weights`] or ones; the result
+/// `[1]`, reward units squared. `beta` is reward per nat, `lambda` is in [0, 1].
 #[must_use]
 pub fn value_loss(inputs: &DqoInputs, weights: &Tensor<2>, beta: f64, lambda: f64) -> Tensor<1> {
     let residuals = lambda_returns(inputs, beta, lambda) - inputs.masked(&inputs.values);
     weighted_mean_square(residuals, weights, &inputs.action_mask)
 }
 
-/// L_π; gradients reach `log_ratios` only, and those of action h from its own residual alone.
+/// Returns L_π; only `log_ratios` gets a gradient, and that of action h is from its own residual
+/// alone.
 ///
 /// # Shapes
-/// On the fields of [`DqoInputs`]; `weights` `[batch, 1]`, from [`trajectory_weights`] or ones; the answer `[1]`,
-/// reward units squared. `beta` is reward per nat, `lambda` stands in [0, 1].
+/// See [`DqoInputs`]; `weights` `[batch, 1]`, from [`trajectory_weights`] or ones; the result
+/// `[1]`, reward units squared. `beta` is reward per nat, `lambda` is in [0, 1].
 #[must_use]
 pub fn policy_loss(inputs: &DqoInputs, weights: &Tensor<2>, beta: f64, lambda: f64) -> Tensor<1> {
     let q = inputs.masked(&inputs.values).detach() + inputs.masked(&inputs.log_ratios) * beta;
-    let target = inputs.masked(&inputs.rewards) + ahead(lambda_returns(inputs, beta, lambda), 1); // r_h + G^λ(s_{h+1})
+    // r_h + G^λ(s_{h+1})
+    let target = inputs.masked(&inputs.rewards) + ahead(lambda_returns(inputs, beta, lambda), 1);
     weighted_mean_square(q - target.detach(), weights, &inputs.action_mask)
 }
 
@@ -109,19 +117,22 @@ fn weighted_mean_square(
     mean_per_trajectory(weights.clone().detach() * residuals.square(), mask)
 }
 
-/// Σ_{j≥h} λ^{j−h} along the last axis, by doubling: each round joins two neighbouring runs of `length` terms, so a
-/// row of T takes log₂ T rounds and no T × T matrix of powers.
+/// Returns Σ_{j≥h} λ^{j−h} along the last axis, by doubling: each round joins two neighbouring runs
+/// of `length` terms. So a row of T takes log₂ T rounds, and no T × T matrix of powers is needed.
 fn discounted_suffix_sum(terms: Tensor<2>, lambda: f64) -> Tensor<2> {
     let [_, actions] = terms.dims();
-    let (mut sums, mut length, mut factor) = (terms, 1, lambda);
+    let mut sums = terms;
+    let mut length = 1;
+    let mut factor = lambda;
     while length < actions {
         sums = sums.clone() + ahead(sums, length) * factor;
-        (length, factor) = (2 * length, factor * factor);
+        length *= 2;
+        factor *= factor;
     }
     sums
 }
 
-/// Entry h becomes what stood at h + `actions`, 0 past the end.
+/// Returns the terms shifted to the left: entry h is that at h + `actions`, and 0 past the end.
 fn ahead(terms: Tensor<2>, actions: usize) -> Tensor<2> {
     let [batch, width] = terms.dims();
     let past_the_end = Tensor::zeros([batch, actions], (&terms.device(), terms.dtype()));
@@ -134,7 +145,7 @@ mod tests {
     use super::super::{dro, oreo};
     use super::*;
 
-    /// The return on each trajectory's last action, 0 elsewhere.
+    /// Returns rewards that are the return at the last action of each trajectory, else 0.
     fn terminal_rewards(returns: Tensor<2>, action_mask: &Tensor<2, Bool>) -> Tensor<2> {
         let [batch, actions] = action_mask.dims();
         assert_shape!(returns, [batch, 1]);
@@ -162,7 +173,8 @@ mod tests {
         }
     }
 
-    /// The oracle's two trajectories of three and two actions, with process scores; NaN where there is no action.
+    /// The two trajectories of the oracle, of three and two actions, with process scores; NaN if
+    /// there is no action.
     fn ragged() -> DqoInputs {
         DqoInputs {
             log_ratios: tensor(&[0.4, -0.2, 0.1, -0.3, 0.5, f64::NAN], [2, 3]).require_grad(),
@@ -172,7 +184,8 @@ mod tests {
         }
     }
 
-    /// G(s_1) = 1 + ½ = 3/2. G(s_0) = 0 − 1 + (1−λ) 3 + λ 3/2: 2 for λ = 0, 1.25 for λ = ½, ½ for λ = 1.
+    /// G(s_1) = 1 + ½ = 3/2. G(s_0) = 0 − 1 + (1−λ) 3 + λ 3/2: 2 for λ = 0, 1.25 for λ = ½, ½ for λ
+    /// = 1.
     #[test]
     fn lambda_returns_by_hand() {
         for (lambda, first) in [(0.0, 2.0), (0.5, 1.25), (1.0, 0.5)] {
@@ -193,8 +206,9 @@ mod tests {
         );
         for (actions, lambda) in [(5, 0.0_f64), (5, 0.3), (5, 0.95), (5, 1.0), (2, 0.3)] {
             let n_step = |h: usize, n: usize| {
-                let to_come: f64 = (h..h + n).map(|j| rewards[j] - BETA * log_ratios[j]).sum();
-                to_come + if h + n < actions { values[h + n] } else { 0.0 }
+                let rewards_and_kl: f64 =
+                    (h..h + n).map(|j| rewards[j] - BETA * log_ratios[j]).sum();
+                rewards_and_kl + if h + n < actions { values[h + n] } else { 0.0 }
             };
             let expected: Vec<f64> = (0..actions)
                 .map(|h| {
@@ -218,7 +232,8 @@ mod tests {
         }
     }
 
-    /// e^½ from l = [1, −½]; e from l = [900, 0], which no exponential could hold; the NaN is not there.
+    /// e^½ from l = [1, −½]; e from l = [900, 0], whose exponential would overflow. The NaN is
+    /// masked.
     #[test]
     fn trajectory_weights_by_hand() {
         let mut inputs = by_hand();
@@ -230,7 +245,7 @@ mod tests {
         );
     }
 
-    /// Returns 7, 8 and 9 on last actions third, first and none.
+    /// The returns 7, 8 and 9 are at the third action, at the first, and nowhere.
     #[test]
     fn terminal_rewards_by_hand() {
         let action_mask = mask(
@@ -244,7 +259,7 @@ mod tests {
         );
     }
 
-    /// λ = ½: (5/4 − 1, 3/2 − 3) = (¼, −3/2); (1/16 + 9/4)/2 = 37/32, twice that with w = 2.
+    /// λ = ½: (5/4 − 1, 3/2 − 3) = (¼, −3/2); (1/16 + 9/4)/2 = 37/32, and twice that if w = 2.
     #[test]
     fn value_loss_by_hand() {
         assert_close(
@@ -257,7 +272,8 @@ mod tests {
         );
     }
 
-    /// t = 0: 1 + 1 − 0 − 3/2 = ½; t = 1: 3 − ½ − 1 − 0 = 3/2. (¼ + 9/4)/2 = 5/4 whatever λ, two actions from the end.
+    /// t = 0: 1 + 1 − 0 − 3/2 = ½; t = 1: 3 − ½ − 1 − 0 = 3/2. (¼ + 9/4)/2 = 5/4 for every λ, two
+    /// actions from the end.
     #[test]
     fn policy_loss_by_hand() {
         for lambda in [0.0, 0.5, 1.0] {
@@ -283,7 +299,8 @@ mod tests {
         );
     }
 
-    /// Recorded from tests/oracle/losses.py, "dqo value". The last gradient is the masked one: exactly 0.
+    /// Recorded from tests/oracle/losses.py, "dqo value". The last gradient is the masked one:
+    /// exactly 0.
     #[test]
     fn value_loss_against_the_oracle() {
         let cases = [
@@ -320,7 +337,8 @@ mod tests {
         }
     }
 
-    /// Recorded from tests/oracle/losses.py, "dqo policy"; λ moves the first of three actions only.
+    /// Recorded from tests/oracle/losses.py, "dqo policy". If λ changes, only the first of three
+    /// actions does.
     #[test]
     fn policy_loss_against_the_oracle() {
         let later = [
@@ -343,7 +361,8 @@ mod tests {
         }
     }
 
-    /// T6: with λ = 1, w = 1 and a terminal reward both losses and both gradients are OREO's.
+    /// T6: if λ = 1, w = 1 and the reward is terminal, both losses and both gradients are those of
+    /// OREO.
     #[test]
     fn lambda_one_is_oreo() {
         let returns = || tensor(&[1.0, 0.0], [2, 1]);
@@ -387,8 +406,8 @@ mod tests {
         );
     }
 
-    /// T6: with λ = 0 the value loss is the mean square of V(s_h) + β l_h − r_h − V(s_{h+1}):
-    /// (0.2 + 0.2 − 0.25 − 0.5, 0.5 − 0.1 − 0.9, 0.9 + 0.05 − 1 | 0.1 − 0.15 + 0.4, −0.4 + 0.25 − 0.5).
+    /// T6: with λ = 0 the value loss is the mean square of V(s_h) + β l_h − r_h − V(s_{h+1}): (0.2
+    /// + 0.2 − 0.25 − 0.5, 0.5 − 0.1 − 0.9, 0.9 + 0.05 − 1 | 0.1 − 0.15 + 0.4, −0.4 + 0.25 − 0.5).
     #[test]
     fn lambda_zero_is_the_one_step_residual() {
         let first = (0.35f64.powi(2) + 0.5f64.powi(2) + 0.05f64.powi(2)) / 3.0;
@@ -397,7 +416,8 @@ mod tests {
         assert_close(&[number(loss)], &[(first + second) / 2.0]);
     }
 
-    /// T5: where every trajectory is one action, its response, both losses are DRO's, whatever λ.
+    /// T5: if every trajectory is one action, its response, both losses are those of DRO for every
+    /// λ.
     #[test]
     fn one_action_is_dro() {
         let action_mask = mask(&[true, true], [2, 1]);
@@ -420,7 +440,7 @@ mod tests {
         }
     }
 
-    /// Tree A of trainer/tests/golden.rs, two turns of two actions, each of its four paths once.
+    /// Problem A of the self-test, two turns of two actions, with each of its four paths once.
     fn tree(logits: [[f64; 2]; 3], values: [f64; 3]) -> DqoInputs {
         let reference: [[f64; 2]; 3] = [[0.5, 0.5], [0.25, 0.75], [0.6, 0.4]];
         let log_ratio = |state: usize, action: usize| {
@@ -444,7 +464,8 @@ mod tests {
         }
     }
 
-    /// At (π_ref, V = 0): the two won paths give 1 at the second turn and .95² at the first, (1 + .9025)/2/2.
+    /// At (π_ref, V = 0) the two won paths give 1 at the second turn and .95² at the first, (1 +
+    /// .9025)/2/2.
     #[test]
     fn golden_a_at_the_start() {
         let start = tree(
@@ -499,25 +520,26 @@ mod tests {
         }
     }
 
-    /// L_V holds the policy still, L_π the value; neither moves through weights or target.
+    /// L_V detaches the policy, L_π the value. Weights and targets have no gradient either.
     #[test]
     fn each_loss_moves_its_own_network_only() {
         let detached: [(Loss, Field); 2] = [
             (value_loss, |inputs| &inputs.log_ratios),
             (policy_loss, |inputs| &inputs.values),
         ];
-        for (loss, held) in detached {
+        for (loss, frozen) in detached {
             let inputs = ragged();
             let weights = trajectory_weights(&inputs);
             assert!(
-                held(&inputs)
+                frozen(&inputs)
                     .grad(&loss(&inputs, &weights, BETA, 0.5).backward())
                     .is_none()
             );
         }
     }
 
-    /// The mean over two trajectories, each with its own w, is the mean of the two alone, the second without padding.
+    /// The mean over two trajectories, each with its own w, is the mean of both singles, the second
+    /// without padding.
     #[test]
     fn a_batch_equals_its_singles() {
         let single = |row: usize, actions: usize| {

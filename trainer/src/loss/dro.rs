@@ -1,29 +1,32 @@
-//! DRO: Offline Regularised Reinforcement Learning for Large Language Models Alignment, arXiv 2405.19107, section 3.
+//! DRO: Offline Regularised Reinforcement Learning for Large Language Models Alignment, arXiv
+//! 2405.19107, section 3.
 //!
 //! ```text
-//! ρ = log π_θ(y|x) − log π_ref(y|x) = Σ_i l_i                      nats, over the whole response
-//! L(π,V) = ½ E( r(x,y) − V(x) − τ ρ )²                                                        (Eq. 4)
-//! ∇_φ L = Σ ( V_φ − r + τ ρ ) ∇_φ V_φ                                                         (Eq. 7)
-//! ∇_θ L = − τ Σ ( ∇_θ log π_θ (r − V_φ) − τ/2 ∇_θ ρ² )                                        (Eq. 8)
+//! ρ = log π_θ(y|x) − log π_ref(y|x) = Σ_i l_i                   nats, over the whole response
+//! L(π,V) = ½ E( r(x,y) − V(x) − τ ρ )²                                                     (Eq. 4)
+//! ∇_φ L = Σ ( V_φ − r + τ ρ ) ∇_φ V_φ                                                      (Eq. 7)
+//! ∇_θ L = − τ Σ ( ∇_θ log π_θ (r − V_φ) − τ/2 ∇_θ ρ² )                                     (Eq. 8)
 //! ```
 //!
-//! Here x is the first state s_0, y all that the policy wrote in its trajectory, τ is β and r the return: one action,
-//! the whole response. The losses equal those of [`super::oreo`] at response level, Eq. 10 there, from sums made
-//! already.
+//! Here x is the first state s_0, y all tokens that the policy wrote in its trajectory, τ is β and
+//! r the return. There is one action, the whole response. The losses equal those of [`super::oreo`]
+//! at response level, Eq. 10 there, but the inputs are sums already.
 //!
 //! Differs from the paper:
 //! - No ½ before the square, as in OREO and DQO: both gradients are twice those of Eq. 7 and Eq. 8.
-//! - The policy's gradient is that of the loss; the paper's algorithm divides it by τ, which here is the learning
-//!   rate's affair.
-//! - One V per trajectory, at s_0; the paper found one value per token of the response to work better.
-//! - A trajectory has observations between its turns; they are in no sum, for neither policy chose them.
+//! - The policy's gradient is that of the loss. The paper's algorithm divides it by τ; here this
+//!   factor is part of the learning rate.
+//! - One V per trajectory, at s_0; the paper found one value per token of the response to work
+//!   better.
+//! - A trajectory has observations between its turns. They are in no sum, because no policy chose
+//!   them.
 
 use burn::tensor::{Tensor, assert_shape};
 
-/// What both DRO losses look at.
+/// The inputs of both DRO losses.
 #[derive(Debug, Clone)]
 pub struct DroInputs {
-    /// ρ, the sum over a trajectory's action tokens, nats, `[batch]`.
+    /// ρ, the sum over the action tokens of a trajectory, nats, `[batch]`.
     pub log_ratios: Tensor<1>,
     /// V_φ(s_0), reward units, `[batch]`.
     pub values: Tensor<1>,
@@ -31,10 +34,11 @@ pub struct DroInputs {
     pub returns: Tensor<1>,
 }
 
-/// Twice Eq. 4 as a loss of V; gradients reach `values` only.
+/// Returns twice Eq. 4 as a loss of V; only `values` gets a gradient.
 ///
 /// # Shapes
-/// On the fields of [`DroInputs`]; the answer `[1]`, reward units squared. `beta`, the paper's τ, is reward per nat.
+/// See [`DroInputs`]; the result `[1]`, reward units squared. `beta`, the paper's τ, is reward per
+/// nat.
 #[must_use]
 pub fn value_loss(inputs: &DroInputs, beta: f64) -> Tensor<1> {
     mean_square(
@@ -44,10 +48,11 @@ pub fn value_loss(inputs: &DroInputs, beta: f64) -> Tensor<1> {
     )
 }
 
-/// Twice Eq. 4 as a loss of π; gradients reach `log_ratios` only.
+/// Returns twice Eq. 4 as a loss of π; only `log_ratios` gets a gradient.
 ///
 /// # Shapes
-/// On the fields of [`DroInputs`]; the answer `[1]`, reward units squared. `beta`, the paper's τ, is reward per nat.
+/// See [`DroInputs`]; the result `[1]`, reward units squared. `beta`, the paper's τ, is reward per
+/// nat.
 #[must_use]
 pub fn policy_loss(inputs: &DroInputs, beta: f64) -> Tensor<1> {
     mean_square(
@@ -57,7 +62,7 @@ pub fn policy_loss(inputs: &DroInputs, beta: f64) -> Tensor<1> {
     )
 }
 
-/// E( r − V − τ ρ )².
+/// Returns E( r − V − τ ρ )².
 fn mean_square(returns: Tensor<1>, values: Tensor<1>, penalties: Tensor<1>) -> Tensor<1> {
     let [batch] = returns.dims();
     assert_shape!(values, [batch]);
@@ -73,7 +78,7 @@ mod tests {
 
     const BETA: f64 = 0.5;
 
-    /// The oracle's three trajectories.
+    /// The three trajectories of the oracle.
     fn case() -> DroInputs {
         DroInputs {
             log_ratios: tensor(&[0.3, 0.2, -1.5], [3]).require_grad(),
@@ -119,7 +124,7 @@ mod tests {
         assert_close(&gradient(&policy, &inputs.log_ratios), &expected);
     }
 
-    /// ∂L_V/∂V = −2/3 residual, ∂L_π/∂ρ = −2/3 β residual; nothing for the network that is held.
+    /// ∂L_V/∂V = −2/3 residual, ∂L_π/∂ρ = −2/3 β residual; the other network gets no gradient.
     #[test]
     fn each_loss_moves_its_own_network_only() {
         let residuals = [0.65, -0.2, 1.15];
@@ -170,7 +175,8 @@ mod tests {
         }
     }
 
-    /// T5: the sums of OREO's two ragged trajectories, 0.4 − 0.2 + 0.1 and −0.3 + 0.5, say what its t = 0 term says.
+    /// T5: from the sums of OREO's two ragged trajectories, 0.4 − 0.2 + 0.1 and −0.3 + 0.5, the
+    /// losses equal those of OREO's t = 0 term.
     #[test]
     fn one_action_is_oreo_at_response_level() {
         let nan = f64::NAN;
@@ -195,7 +201,8 @@ mod tests {
         );
     }
 
-    /// Tree A of trainer/tests/golden.rs: half of the four paths succeed; then its point, from the tree's own logits.
+    /// Problem A of the self-test: half of the four paths succeed. Then the point of the oracle,
+    /// with the log-ratios of its logits.
     #[test]
     fn golden_a() {
         let reference: [[f64; 2]; 3] = [[0.5, 0.5], [0.25, 0.75], [0.6, 0.4]];

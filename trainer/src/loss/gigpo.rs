@@ -1,26 +1,28 @@
 //! GiGPO: Group-in-Group Policy Optimization for LLM Agent Training, arXiv 2505.10978, section 4.
 //!
 //! ```text
-//! A^E(τ_i) = ( R(τ_i) − mean(R) ) / F_norm(R)               over the episodes of one task
-//! R_k = Σ_{j≥k} γ^{j−k} r_j                                 return-to-go of turn k
-//! A^S(a_k) = ( R_k − mean(R_s̃) ) / F_norm(R_s̃)             over their turns that began in the same state s̃ as turn k
+//! A^E(τ_i) = ( R(τ_i) − mean(R) ) / F_norm(R)      over the episodes of one task
+//! R_k = Σ_{j≥k} γ^{j−k} r_j                        return-to-go of turn k
+//! A^S(a_k) = ( R_k − mean(R_s̃) ) / F_norm(R_s̃)    over their turns that began in the state s̃ of k
 //! A(a_k) = A^E(τ_i) + ω A^S(a_k)
 //! ```
 //!
-//! Episodes of one task, begun alike, come back to the same states: whoever acted differently there can be compared
-//! without a value network. The loss is that of [`super::grpo`] with these advantages; A^E is
-//! [`group_advantages`] of the returns.
+//! Episodes of one task begin alike and visit the same states. If they act differently in a state,
+//! these actions can be compared without a value network. The loss is that of [`super::grpo`] with
+//! these advantages; A^E is [`group_advantages`] of the returns.
 //!
 //! Differs from the paper:
-//! - F_norm is the standard deviation, for both; the paper also tries F_norm = 1. As in [`super::grpo`] it divides by
-//!   the size of the group, and where all returns are equal, in a group of one too, the advantages are 0.
-//! - A reward comes only at the end, as our games pay it: R_k = γ^{K−1−k} R.
-//! - Two states are one where their numbers are equal: the caller hashes, and decides what belongs to a state.
+//! - F_norm is the standard deviation, for both; the paper also tries F_norm = 1. As in
+//!   [`super::grpo`] it divides by the size of the group. If all returns are equal, for example in
+//!   a group of one, the advantages are 0.
+//! - The only reward is at the end of the episode: R_k = γ^{K−1−k} R.
+//! - Two states are the same if their numbers are equal. The caller hashes states, and so decides
+//!   what belongs to a state.
 
 use super::grpo::group_advantages;
 use std::collections::BTreeMap;
 
-/// One turn as its state group sees it.
+/// One turn as a member of the group of its state.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AnchorStep {
     /// The state in which the turn began; equal numbers are equal states.
@@ -29,9 +31,10 @@ pub struct AnchorStep {
     pub return_to_go: f64,
 }
 
-/// R_k of each turn of an episode that is paid `reward` after the last of its `turns`.
+/// Returns R_k of each turn of an episode that has `reward` after the last of its `turns`.
 ///
-/// Turns as far from their end get the very same number in every episode of the same reward.
+/// If two episodes have the same reward, turns at the same distance from the end have equal
+/// numbers.
 #[must_use]
 pub fn discounted_returns(reward: f64, turns: usize, discount: f64) -> Vec<f64> {
     let mut returns: Vec<f64> = std::iter::successors(Some(reward), |later| Some(later * discount))
@@ -41,12 +44,13 @@ pub fn discounted_returns(reward: f64, turns: usize, discount: f64) -> Vec<f64> 
     returns
 }
 
-/// A^S of every turn of every episode of one task, in the shape of `episodes`.
+/// Returns A^S of every turn of every episode of one task, in the shape of `episodes`.
 ///
-/// A state group takes in each visit, an episode's own second one too.
+/// If an episode visits a state twice, both visits are in the group.
 #[must_use]
 pub fn anchor_advantages(episodes: &[Vec<AnchorStep>]) -> Vec<Vec<f64>> {
-    let mut groups: BTreeMap<u64, Vec<[usize; 2]>> = BTreeMap::new(); // [episode, turn] of each visit
+    // [episode, turn] of each visit of a state.
+    let mut groups: BTreeMap<u64, Vec<[usize; 2]>> = BTreeMap::new();
     for (episode, steps) in episodes.iter().enumerate() {
         for (turn, step) in steps.iter().enumerate() {
             groups.entry(step.state).or_default().push([episode, turn]);
@@ -68,7 +72,7 @@ pub fn anchor_advantages(episodes: &[Vec<AnchorStep>]) -> Vec<Vec<f64>> {
     advantages
 }
 
-/// A^E + ω A^S of each turn of one episode.
+/// Returns A^E + ω A^S of each turn of one episode.
 #[must_use]
 pub fn combined(episode_advantage: f64, anchor_advantages: &[f64], omega: f64) -> Vec<f64> {
     anchor_advantages
@@ -95,7 +99,8 @@ mod tests {
             .collect()
     }
 
-    /// The oracle's three episodes of one task: won in three turns, won in four with a turn wasted, lost in two.
+    /// The three episodes of the oracle, of one task: won in three turns, won in four with a wasted
+    /// turn, lost in two.
     fn episodes() -> Vec<Vec<AnchorStep>> {
         vec![
             episode(&[1, 2, 3], 1.0, 0.9),
@@ -104,7 +109,7 @@ mod tests {
         ]
     }
 
-    /// γ = ½, three turns: ¼, ½, 1. γ = 0 pays the last turn alone.
+    /// γ = ½, three turns: ¼, ½, 1. If γ = 0, only the last turn has a return.
     #[test]
     fn discounted_returns_by_hand() {
         assert_eq!(discounted_returns(1.0, 3, 0.5), [0.25, 0.5, 1.0]);
@@ -112,8 +117,8 @@ mod tests {
         assert!(discounted_returns(1.0, 0, 0.5).is_empty());
     }
 
-    /// γ = ½. State 1 holds ¼ and, from the lost episode, 0 and 0 again: mean 1/12, deviations 1/6, −1/12 and −1/12,
-    /// std √2/12, so √2 and −1/√2 twice. States 2, 3 and 4 are visited once each: 0.
+    /// γ = ½. State 1 has ¼ and, from the lost episode, 0 twice: mean 1/12, deviations 1/6, −1/12
+    /// and −1/12, std √2/12, so √2 and −1/√2 twice. States 2, 3 and 4 are visited once each: 0.
     #[test]
     fn anchor_advantages_by_hand() {
         let episodes = [episode(&[1, 2, 3], 1.0, 0.5), episode(&[1, 4, 1], 0.0, 0.5)];
@@ -126,7 +131,8 @@ mod tests {
         assert_eq!(advantages.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3]);
     }
 
-    /// Both winners leave states 2 and 3 equally far from the end: no advantage there, not even by rounding.
+    /// Both won episodes leave states 2 and 3 at the same distance from the end: no advantage
+    /// there, not even by rounding.
     #[test]
     fn equally_good_visits_are_equal() {
         let advantages = anchor_advantages(&episodes());
@@ -139,9 +145,10 @@ mod tests {
         assert_eq!(combined(2.0, &[1.0, -4.0], 0.5), [2.5, 0.0]);
     }
 
-    /// One by one, no state meets its like: every A^S is 0. Groups are of a task, so no batch equals its singles.
+    /// If an episode is alone, no state occurs twice and every A^S is 0. Groups belong to a task,
+    /// so a batch does not equal its singles.
     #[test]
-    fn alone_nobody_has_an_advantage() {
+    fn a_single_episode_has_no_anchor_advantage() {
         for episode in [episode(&[1, 2, 3], 1.0, 0.9), episode(&[1, 4], 0.0, 0.9)] {
             assert!(
                 anchor_advantages(&[episode])

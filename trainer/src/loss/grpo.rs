@@ -1,45 +1,46 @@
-//! GRPO: Group Relative Policy Optimization, from DeepSeekMath: Pushing the Limits of Mathematical Reasoning in Open
-//! Language Models, arXiv 2402.03300, sections 4.1.1 and 4.1.2 (outcome supervision).
+//! GRPO: Group Relative Policy Optimization, from DeepSeekMath: Pushing the Limits of Mathematical
+//! Reasoning in Open Language Models, arXiv 2402.03300, sections 4.1.1 and 4.1.2 (outcome
+//! supervision).
 //!
 //! ```text
-//! Â_i = ( R_i − mean(R) ) / std(R)                      over the G episodes of one task
-//! ρ_t = log π_θ(a_t|s_t) − log π_old(a_t|s_t),  r_t = e^{ρ_t}        π_old sampled the episodes
-//! L = − 1/G Σ_i 1/T_i Σ_t min( r_t Â_t, clip(r_t, 1−ε, 1+ε) Â_t ) + β KL( π_θ ‖ π_ref )          (−Eq. 3)
+//! Â_i = ( R_i − mean(R) ) / std(R)                             over the G episodes of one task
+//! ρ_t = log π_θ(a_t|s_t) − log π_old(a_t|s_t),  r_t = e^{ρ_t}  π_old sampled the episodes
+//! L = − 1/G Σ_i 1/T_i Σ_t min( r_t Â_t, clip(r_t, 1−ε, 1+ε) Â_t ) + β KL( π_θ ‖ π_ref )   (−Eq. 3)
 //! ```
 //!
 //! Â is the same for all actions of an episode. An action is a token or a turn.
 //!
 //! Differs from the paper:
-//! - The KL term is the caller's to add: [`super::oreo::exact_kl`] over the vocabulary, or [`super::k3_kl`], the
-//!   estimate of the paper's Eq. 4. Note that its ratios are to π_ref, not to π_old.
-//! - std divides by G, the group itself being all there is. The paper does not say; code that divides by G − 1 gets
-//!   advantages smaller by √((G−1)/G).
-//! - No small number is added to std: where all returns are equal every advantage is exactly 0.
-//! - A batch may hold several tasks' groups; its mean is over all its episodes.
+//! - The caller adds the KL term: [`super::oreo::exact_kl`] over the vocabulary, or
+//!   [`super::k3_kl`], the estimate of the paper's Eq. 4. Its ratios are to π_ref, not to π_old.
+//! - std divides by G, because the group is the whole population. The paper does not specify this.
+//!   If code divides by G − 1, its advantages are smaller by √((G−1)/G).
+//! - No small number is added to std. If all returns are equal, every advantage is exactly 0.
+//! - A batch may contain groups of several tasks; its mean is over all its episodes.
 
 use super::{mean_per_trajectory, where_masked};
 use burn::tensor::{Bool, Tensor, assert_shape};
 
-/// What the surrogate looks at.
+/// The inputs of the surrogate.
 #[derive(Debug, Clone)]
 pub struct SurrogateInputs {
-    /// ρ_t, to the policy that sampled (not to the reference), nats, `[batch, actions]`.
+    /// ρ_t to the policy that sampled, not to the reference, nats, `[batch, actions]`.
     pub log_ratios: Tensor<2>,
-    /// Â_t, `[batch, actions]`; no gradient passes.
+    /// Â_t, `[batch, actions]`; it gets no gradient.
     pub advantages: Tensor<2>,
-    /// True where there is an action, `[batch, actions]`.
+    /// True if there is an action, `[batch, actions]`.
     pub action_mask: Tensor<2, Bool>,
 }
 
-/// Â of each episode of one task from their returns, in standard deviations: mean 0, mean square 1.
+/// Returns Â of each episode of one task, in standard deviations of the returns: mean 0, mean
+/// square 1.
 ///
-/// All are 0 where all returns are the same, and so is that of a group of one.
+/// If all returns are the same, for example in a group of one, all advantages are 0.
 #[must_use]
 pub fn group_advantages(returns: &[f64]) -> Vec<f64> {
     if returns.iter().all(|&return_| return_ == returns[0]) {
         return vec![0.0; returns.len()];
     }
-    let mean = |terms: &[f64]| terms.iter().sum::<f64>() / terms.len() as f64;
     let center = mean(returns);
     let deviations: Vec<f64> = returns.iter().map(|return_| return_ - center).collect();
     let squares: Vec<f64> = deviations
@@ -53,12 +54,13 @@ pub fn group_advantages(returns: &[f64]) -> Vec<f64> {
         .collect()
 }
 
-/// −Eq. 3 without its KL term; gradients reach `log_ratios` only.
+/// Returns −Eq. 3 without its KL term; only `log_ratios` gets a gradient.
 ///
-/// An action beyond the clip in the direction of its advantage gets no gradient.
+/// If the ratio of an action is beyond the clip in the direction of its advantage, the action gets
+/// no gradient.
 ///
 /// # Shapes
-/// On the fields of [`SurrogateInputs`]; the answer `[1]`. `clip` is ε, a share of the ratio.
+/// See [`SurrogateInputs`]; the result `[1]`. `clip` is ε, relative to a ratio of 1.
 #[must_use]
 pub fn clipped_surrogate_loss(inputs: &SurrogateInputs, clip: f64) -> Tensor<1> {
     let [batch, actions] = inputs.action_mask.dims();
@@ -69,6 +71,10 @@ pub fn clipped_surrogate_loss(inputs: &SurrogateInputs, clip: f64) -> Tensor<1> 
     -mean_per_trajectory((ratios * advantages).min_pair(clipped), &inputs.action_mask)
 }
 
+fn mean(terms: &[f64]) -> f64 {
+    terms.iter().sum::<f64>() / terms.len() as f64
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::cases::{assert_close, gradient, mask, number, tensor};
@@ -76,7 +82,8 @@ mod tests {
 
     const CLIP: f64 = 0.2;
 
-    /// The oracle's two episodes of three and two actions, within and beyond the clip on both sides.
+    /// The two episodes of the oracle, of three and two actions, within and beyond the clip on both
+    /// sides.
     fn ragged() -> SurrogateInputs {
         SurrogateInputs {
             log_ratios: tensor(&[0.1, 0.4, -0.5, -0.1, 0.3, f64::NAN], [2, 3]).require_grad(),
@@ -95,16 +102,16 @@ mod tests {
         );
     }
 
-    /// 0.1 thrice has a mean that is not 0.1 in floating point; still nobody stands out.
+    /// The floating-point mean of three times 0.1 is not 0.1; the advantages are still 0.
     #[test]
-    fn equal_returns_teach_nothing() {
+    fn equal_returns_have_no_advantage() {
         assert_eq!(group_advantages(&[0.1; 3]), [0.0; 3]);
         assert_eq!(group_advantages(&[1.0]), [0.0]);
         assert!(group_advantages(&[]).is_empty());
     }
 
-    /// Â = 2: r = 1 gives 2, r = 2 is clipped to 1.2 and gives 2.4. Â = −1: r = ½ is clipped to 0.8 and gives −0.8,
-    /// r = 2 is not and gives −2. −(2 + 2.4 − 0.8 − 2)/4 = −0.4.
+    /// If Â = 2: r = 1 gives 2, r = 2 is clipped to 1.2 and gives 2.4. If Â = −1: r = ½ is clipped
+    /// to 0.8 and gives −0.8, r = 2 is not clipped and gives −2. −(2 + 2.4 − 0.8 − 2)/4 = −0.4.
     #[test]
     fn surrogate_by_hand() {
         let two = 2f64.ln();
@@ -115,7 +122,7 @@ mod tests {
         };
         let loss = clipped_surrogate_loss(&inputs, CLIP);
         assert_close(&[number(loss.clone())], &[-0.4]);
-        // −r Â / 4 where it is not clipped.
+        // −r Â / 4 if it is not clipped.
         let got = gradient(&loss, &inputs.log_ratios);
         assert_close(&got, &[-0.5, 0.0, 0.0, 0.5]);
         assert_eq!((got[1], got[2]), (0.0, 0.0));
@@ -134,7 +141,8 @@ mod tests {
         assert_close(&group_advantages(&[1.0, 0.0, 0.25, 1.0, 0.0]), &expected);
     }
 
-    /// Recorded from tests/oracle/losses.py, "grpo surrogate". The second is clipped, the last masked: exactly 0.
+    /// Recorded from tests/oracle/losses.py, "grpo surrogate". The second is clipped and the last
+    /// is masked: exactly 0.
     #[test]
     fn surrogate_against_the_oracle() {
         let inputs = ragged();
@@ -153,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn advantages_are_given_not_learnt() {
+    fn advantages_get_no_gradient() {
         let inputs = ragged();
         assert!(
             inputs
@@ -163,7 +171,8 @@ mod tests {
         );
     }
 
-    /// At the policy that sampled, the gradient is the policy gradient: −Â_t / T / G, whatever the clip.
+    /// If the policy is the one that sampled, the gradient is the policy gradient for any clip:
+    /// −Â_t / T / G.
     #[test]
     fn the_first_update_is_the_policy_gradient() {
         let mut inputs = ragged();
@@ -172,7 +181,7 @@ mod tests {
         assert_close(&got, &[-0.2, -0.2, -0.2, 0.2, 0.2, 0.0]);
     }
 
-    /// With the same advantages; those of a group are made before.
+    /// With the same advantages; those of a group are computed before.
     #[test]
     fn a_batch_equals_its_singles() {
         let single = |row: usize, actions: usize| {

@@ -2,33 +2,34 @@
 //!
 //! ```text
 //! ρ(x,y) = log π_θ(y|x) − log π_ref(y|x) = Σ_i l_i                nats; the paper's r_θ
-//! z_0 = KL( π_θ(y'|x) ‖ π_ref(y'|x) ) ≈ max( 0, 1/m Σ_i ρ(x_i, y_j) ),  j ≠ i              not differentiated
-//! v(x,y) = λ_D σ( β (ρ − z_0) )  if y is desirable,    λ_U σ( β (z_0 − ρ) )  if it is not
-//! L_KTO = E( λ_y − v(x,y) )                             λ_y = λ_D or λ_U
+//! z_0 = KL( π_θ(y'|x) ‖ π_ref(y'|x) ) ≈ max( 0, 1/m Σ_i ρ(x_i, y_j) ),  j ≠ i;  detached
+//! v(x,y) = λ_D σ( β (ρ − z_0) )  if y is desirable, else λ_U σ( β (z_0 − ρ) )
+//! L_KTO = E( λ_y − v(x,y) )                                       λ_y = λ_D or λ_U
 //! ```
 //!
-//! x is the task and y a trajectory, desirable where it won: no pair is needed.
+//! x is the task and y a trajectory, which is desirable if it was won. No pairs are needed.
 //!
 //! Differs from the paper:
 //! - y is a trajectory of several turns, and only its action tokens are in the sum.
-//! - Whoever calls makes the mismatched pairs, other trajectories' actions after this task's opening, and hands over
-//!   their log-ratios; z_0 is one number a batch, plain `f64`, so nothing can flow back through it.
+//! - The caller makes the mismatched pairs, which are actions of other trajectories after the first
+//!   observation of this task, and passes their log-ratios. z_0 is one number a batch, a plain
+//!   `f64`, so it has no gradient.
 
 use burn::tensor::{Bool, Tensor, activation::sigmoid, assert_shape};
 
-/// What the KTO loss looks at.
+/// The inputs of the KTO loss.
 #[derive(Debug, Clone)]
 pub struct KtoInputs {
-    /// ρ, the sum over a trajectory's action tokens, nats, `[batch]`.
+    /// ρ, the sum over the action tokens of a trajectory, nats, `[batch]`.
     pub log_ratios: Tensor<1>,
-    /// True where the trajectory is one to be imitated, `[batch]`.
+    /// True if the trajectory is desirable, `[batch]`.
     pub desirable: Tensor<1, Bool>,
 }
 
-/// λ_D and λ_U, what a gain and a loss weigh.
+/// λ_D and λ_U, the weights of gains and losses.
 ///
-/// Where successes and failures are not equally many the paper weighs them so that λ_D n_D / (λ_U n_U) is near 1 or
-/// somewhat above.
+/// If successes and failures are not equally many, the paper chooses the weights so that
+/// λ_D n_D / (λ_U n_U) is near 1 or somewhat above.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct KtoWeights {
     /// λ_D.
@@ -37,17 +38,18 @@ pub struct KtoWeights {
     pub undesirable: f64,
 }
 
-/// z_0 of a batch, nats, from the ρ of tasks with other tasks' trajectories; never below 0, and 0 where there is none.
+/// Returns z_0 of a batch, nats, from ρ of the mismatched pairs; never below 0, and 0 if there is
+/// no pair.
 #[must_use]
 pub fn reference_point(mismatched_log_ratios: &[f64]) -> f64 {
     let count = mismatched_log_ratios.len().max(1) as f64;
     (mismatched_log_ratios.iter().sum::<f64>() / count).max(0.0)
 }
 
-/// L_KTO, between 0 and the larger weight.
+/// Returns L_KTO, between 0 and the larger weight.
 ///
 /// # Shapes
-/// On the fields of [`KtoInputs`]; the answer `[1]`. `reference_point` in nats, `beta` per nat.
+/// See [`KtoInputs`]; the result `[1]`. `reference_point` in nats, `beta` per nat.
 #[must_use]
 pub fn kto_loss(
     inputs: &KtoInputs,
@@ -77,7 +79,7 @@ mod tests {
     };
     const REFERENCE_POINT: f64 = 0.7;
 
-    /// The oracle's four trajectories.
+    /// The four trajectories of the oracle.
     fn case() -> KtoInputs {
         KtoInputs {
             log_ratios: tensor(&[1.5, -0.5, 3.0, -4.0], [4]).require_grad(),
@@ -92,7 +94,7 @@ mod tests {
         }
     }
 
-    /// (1 + 2 − 1)/3; a mean below 0 counts as 0, and so does that of nothing.
+    /// (1 + 2 − 1)/3. If the mean is below 0, or there is no pair, the result is 0.
     #[test]
     fn reference_point_by_hand() {
         assert_close(&[reference_point(&[1.0, 2.0, -1.0])], &[2.0 / 3.0]);
@@ -102,7 +104,8 @@ mod tests {
         );
     }
 
-    /// β (ρ − z_0) = ln 3 for both, σ = ¾: λ_D (1 − ¾) = ¼ for the desirable, λ_U (1 − ¼) = 9/8 for the other.
+    /// β (ρ − z_0) = ln 3 for both, σ = ¾: λ_D (1 − ¾) = ¼ for the desirable, λ_U (1 − ¼) = 9/8 for
+    /// the other.
     #[test]
     fn kto_by_hand() {
         let log_ratio = 0.5 + 9f64.ln();
@@ -145,7 +148,8 @@ mod tests {
         assert_close(&gradient(&loss, &inputs.log_ratios), &expected);
     }
 
-    /// ∓ λ β σ(x) σ(−x), here ∓ λ ½ · 3/16: the desirable is pushed up, the other down, by its own weight.
+    /// ∓ λ β σ(x) σ(−x), here ∓ λ ½ · 3/16: negative if the trajectory is desirable, else positive,
+    /// with its own weight.
     #[test]
     fn gradients_by_hand() {
         for (desirable, expected) in [(true, -3.0 / 32.0), (false, 1.5 * 3.0 / 32.0)] {
@@ -155,7 +159,7 @@ mod tests {
         }
     }
 
-    /// At β (ρ − z_0) = ±10³ the value has saturated: 0 or λ, and no gradient.
+    /// If β (ρ − z_0) = ±10³, the value is saturated: 0 or λ, and no gradient.
     #[test]
     fn far_ratios_stay_finite() {
         for (log_ratio, desirable, expected) in [
@@ -171,7 +175,7 @@ mod tests {
         }
     }
 
-    /// With the same z_0; a z_0 of its own each single would not have.
+    /// With the same z_0: a single trajectory has no mismatched pair of its own.
     #[test]
     fn a_batch_equals_its_singles() {
         let single = |row: usize| KtoInputs {

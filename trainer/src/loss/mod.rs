@@ -1,8 +1,9 @@
 //! Losses: tensors in, a scalar tensor out, one file per algorithm.
 //!
-//! Nothing here does I/O, draws random numbers, reads a recipe or holds an optimizer. Axes are `[batch, time]`, or
-//! `[batch, actions]` where an action is a token or a turn. Masks are true where an entry counts; where a mask is
-//! false the entry, whatever it holds, changes neither the loss nor any gradient.
+//! Nothing here does I/O, draws random numbers, reads a recipe or has an optimizer. Axes are
+//! `[batch, time]`, or `[batch, actions]`; an action is a token or a turn. A mask is true if an
+//! entry counts. If it is false, the entry may have any value, even NaN: it changes neither the
+//! loss nor any gradient.
 
 pub mod dpo;
 pub mod dqo;
@@ -17,23 +18,23 @@ pub mod sft;
 use burn::tensor::{Bool, Int, Tensor, assert_shape};
 use kernels::fused;
 
-/// ln π(target | before) of each position, nats: logit of the target minus the log-sum-exp over the vocabulary.
+/// Returns ln π(target | before) of each position, nats: the logit of the target minus the
+/// log-sum-exp over the vocabulary.
 ///
-/// Entry `t` belongs to `targets[t]`, which is token `t + 1` of the sequence (see [`crate::learn::batch`]). The normalised
-/// `[batch, time, vocab]` table is never made; where only a few positions matter, select them before the output
-/// projection: `time` may be any axis of positions.
+/// Entry `t` belongs to `targets[t]`, which is token `t + 1` of the sequence (see
+/// [`crate::learn::batch`]). The normalised `[batch, time, vocab]` table is never made. If only a
+/// few positions matter, select them before the output projection: `time` may be any axis of
+/// positions.
 ///
 /// # Shapes
-/// `logits` `[batch, time, vocab]`, `targets` `[batch, time]`; the answer `[batch, time]`.
+/// `logits` `[batch, time, vocab]`, `targets` `[batch, time]`; the result `[batch, time]`.
 #[must_use]
 pub fn target_logprobs(logits: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<2> {
     let [batch, time, vocab] = logits.dims();
     assert_shape!(targets, [batch, time]);
     if fused::work_on(&logits.device(), logits.dtype()) {
-        let (logits, targets) = (
-            logits.reshape([batch * time, vocab]),
-            targets.reshape([batch * time]),
-        );
+        let logits = logits.reshape([batch * time, vocab]);
+        let targets = targets.reshape([batch * time]);
         return fused::target_logprobs(logits, targets).reshape([batch, time]);
     }
     let maxima = logits.clone().detach().max_dim(2);
@@ -42,12 +43,13 @@ pub fn target_logprobs(logits: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<2> 
     (target_logits - maxima - sums.log()).squeeze_dim(2)
 }
 
-/// Mean within each trajectory, over its own number T of actions, then mean over the batch.
+/// Returns the mean over the batch of the mean within each trajectory, over its own number T of
+/// actions.
 ///
-/// A trajectory without any action counts as 0.
+/// If a trajectory has no action, its mean is 0.
 ///
 /// # Shapes
-/// `terms` and `mask` `[batch, actions]`; the answer `[1]`.
+/// `terms` and `mask` `[batch, actions]`; the result `[1]`.
 #[must_use]
 pub fn mean_per_trajectory(terms: Tensor<2>, mask: &Tensor<2, Bool>) -> Tensor<1> {
     let counts = counts(mask)
@@ -58,52 +60,55 @@ pub fn mean_per_trajectory(terms: Tensor<2>, mask: &Tensor<2, Bool>) -> Tensor<1
     (where_masked(terms, mask).sum_dim(1) / counts).mean()
 }
 
-/// Mean over all unmasked entries of the batch; 0 when there is none.
+/// Returns the mean over all entries that the mask counts; 0 if there is none.
 ///
 /// # Shapes
-/// `terms` and `mask` `[batch, time]`; the answer `[1]`.
+/// `terms` and `mask` `[batch, time]`; the result `[1]`.
 #[must_use]
 pub fn mean_per_token(terms: Tensor<2>, mask: &Tensor<2, Bool>) -> Tensor<1> {
     let count = counts(mask).sum().clamp_min(1).float().cast(terms.dtype());
     where_masked(terms, mask).sum() / count
 }
 
-/// Σ_{i≥t} along the last axis.
+/// Returns Σ_{i≥t} along the last axis.
 ///
 /// # Shapes
-/// `terms` and the answer `[batch, actions]`.
+/// `terms` and the result `[batch, actions]`.
 #[must_use]
 pub fn suffix_sum(terms: Tensor<2>) -> Tensor<2> {
     terms.flip([1]).cumsum(1).flip([1])
 }
 
-/// k3, an estimate of D_KL(π_θ ‖ π_ref) from the sampled actions alone, nats, never negative: mean over a trajectory's
-/// actions, then over the batch, of e^{−ρ} − 1 + ρ, where ρ = ln π_θ − ln π_ref of the action.
+/// Returns k3, an estimate of D_KL(π_θ ‖ π_ref) from the sampled actions alone, nats, never
+/// negative.
 ///
-/// Unbiased only where π_θ itself sampled the actions: E_π_θ\[e^{−ρ}\] = 1, so the mean is that of ρ. On the data of
-/// another policy it is a distance under that policy's distribution, not the KL. [`oreo::exact_kl`] needs no such care,
-/// but the whole vocabulary.
+/// It is the mean over a trajectory's actions, then over the batch, of e^{−ρ} − 1 + ρ, with ρ = ln
+/// π_θ − ln π_ref of the action. It is unbiased only if π_θ itself sampled the actions:
+/// E_π_θ\[e^{−ρ}\] = 1, so the mean is that of ρ. If another policy sampled them, it is a distance
+/// under the distribution of that policy, not the KL. [`oreo::exact_kl`] has no such condition, but
+/// needs the whole vocabulary.
 ///
 /// # Shapes
-/// `log_ratios` `[batch, actions]`, nats; `action_mask` `[batch, actions]`; the answer `[1]`.
+/// `log_ratios` `[batch, actions]`, nats; `action_mask` `[batch, actions]`; the result `[1]`.
 #[must_use]
 pub fn k3_kl(log_ratios: Tensor<2>, action_mask: &Tensor<2, Bool>) -> Tensor<1> {
     let log_ratios = where_masked(log_ratios, action_mask);
     mean_per_trajectory((-log_ratios.clone()).exp() - 1.0 + log_ratios, action_mask)
 }
 
-/// `terms` with exactly 0 wherever the mask is false, in the backward pass too.
+/// Returns `terms` with exactly 0 if the mask is false, in the backward pass too.
 fn where_masked(terms: Tensor<2>, mask: &Tensor<2, Bool>) -> Tensor<2> {
     let [batch, actions] = terms.dims();
     assert_shape!(mask, [batch, actions]);
     terms.mask_fill(mask.clone().bool_not(), 0.0)
 }
 
+/// Returns 1 if the mask is true, else 0.
 fn counts(mask: &Tensor<2, Bool>) -> Tensor<2, Int> {
     mask.clone().int()
 }
 
-/// What the tests of every loss write their cases with: double precision, gradients on.
+/// Helpers of the tests of all losses: double precision, with gradients.
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 pub(crate) mod cases {
@@ -135,7 +140,7 @@ pub(crate) mod cases {
     pub(crate) fn gradient<const D: usize>(loss: &Tensor<1>, of: &Tensor<D>) -> Vec<f64> {
         numbers(
             of.grad(&loss.backward())
-                .expect("the gradient reaches this tensor"),
+                .expect("the loss depends on this tensor"),
         )
     }
 
@@ -157,7 +162,7 @@ mod tests {
     use super::cases::{assert_close, gradient, mask, number, tensor};
     use super::*;
 
-    /// logits [0, ln 3] normalise to [1/4, 3/4]; a common shift of 10⁴ changes nothing.
+    /// The logits [0, ln 3] normalise to [1/4, 3/4]. If 10⁴ is added to both, nothing changes.
     #[test]
     fn target_logprobs_by_hand() {
         let three = 3f64.ln();
@@ -188,9 +193,10 @@ mod tests {
         }
     }
 
-    /// Rows 1, 3 | 10: ((1 + 3)/2 + 10/1)/2 = 6, but (1 + 3 + 10)/3 per token. NaN stands under the mask.
+    /// Rows 1, 3 | 10: ((1 + 3)/2 + 10/1)/2 = 6, but (1 + 3 + 10)/3 per token. The masked entry is
+    /// NaN.
     #[test]
-    fn means_divide_by_what_they_count() {
+    fn means_divide_by_the_number_of_counted_entries() {
         let terms = tensor(&[1.0, 3.0, 10.0, f64::NAN], [2, 2]);
         let mask = Tensor::from_data([[true, true], [true, false]], &terms.device());
         let by_trajectory: f64 = mean_per_trajectory(terms.clone(), &mask).into_scalar();
@@ -199,7 +205,8 @@ mod tests {
         assert!((by_token - 14.0 / 3.0).abs() < 1e-12);
     }
 
-    /// [1, 2, 4] → [7, 6, 4]; with weights [1, 10, 100] on the answer the gradient is their prefix sum [1, 11, 111].
+    /// [1, 2, 4] → [7, 6, 4]. If the result is weighted by [1, 10, 100], the gradient is the prefix
+    /// sum of the weights, [1, 11, 111].
     #[test]
     fn suffix_sum_and_its_gradient() {
         let terms = tensor(&[1.0, 2.0, 4.0], [1, 3]).require_grad();
@@ -217,8 +224,8 @@ mod tests {
         );
     }
 
-    /// ρ = [ln 2, 0 | −ln 2]: ½ − 1 + ln 2 and 0 in the first row, 2 − 1 − ln 2 in the second; NaN under the mask.
-    /// ((ln 2 − ½)/2 + 1 − ln 2)/2 = 3/8 − ¼ ln 2.
+    /// ρ = [ln 2, 0 | −ln 2]: ½ − 1 + ln 2 and 0 in the first row, 2 − 1 − ln 2 in the second; NaN
+    /// is masked. ((ln 2 − ½)/2 + 1 − ln 2)/2 = 3/8 − ¼ ln 2.
     #[test]
     fn k3_by_hand() {
         let two = 2f64.ln();
@@ -251,7 +258,7 @@ mod tests {
         assert_eq!(got[5], 0.0);
     }
 
-    /// ∂/∂ρ = 1 − e^{−ρ}: ½ and 0 by a quarter, 1 − 2 by a half, exactly 0 under the mask.
+    /// ∂/∂ρ = 1 − e^{−ρ}: ½ and 0 times a quarter, 1 − 2 times a half; exactly 0 if masked.
     #[test]
     fn k3_gradient_by_hand() {
         let two = 2f64.ln();
@@ -265,10 +272,11 @@ mod tests {
         assert_eq!(got[3], 0.0);
     }
 
-    /// Under its own samples k3 averages to the KL: π = [¾, ¼] against [½, ½], so three rows of the first action to one
-    /// of the second; ¾ ln 3/2 + ¼ ln 1/2, as [`oreo::exact_kl`] says. Under π_ref's, half and half, it does not.
+    /// If the policy itself sampled, k3 averages to the KL: π = [¾, ¼] against [½, ½], so three
+    /// rows of the first action to one of the second; ¾ ln 3/2 + ¼ ln 1/2, which [`oreo::exact_kl`]
+    /// returns too. If π_ref sampled, half and half, it does not.
     #[test]
-    fn k3_is_the_kl_where_the_policy_sampled() {
+    fn k3_is_the_kl_if_the_policy_sampled() {
         let (first, second) = (1.5f64.ln(), 0.5f64.ln());
         let kl = 0.75 * first + 0.25 * second;
         let own = k3_kl(
@@ -283,7 +291,7 @@ mod tests {
         assert!((other - kl).abs() > 0.01);
     }
 
-    /// Rows of two actions and of one: the mean over the batch is the mean of both alone.
+    /// Rows of two actions and of one: the mean over the batch is the mean of both singles.
     #[test]
     fn k3_of_a_batch_equals_its_singles() {
         let log_ratios = || tensor(&[0.3, -0.2, 0.5, f64::NAN], [2, 2]);

@@ -1,46 +1,52 @@
-//! OREO: Offline Reinforcement Learning for LLM Multi-Step Reasoning, arXiv 2412.16145, sections 3.2 and 3.3.
+//! OREO: Offline Reinforcement Learning for LLM Multi-Step Reasoning, arXiv 2412.16145, sections
+//! 3.2 and 3.3.
 //!
 //! ```text
-//! l_t = log π_θ(a_t|s_t) − log π_ref(a_t|s_t)                                                 nats
-//! L_V = 1/T Σ_t ( V_φ(s_t) − R_t + β Σ_{i≥t} sg[l_i] )²                                       (Eq. 8)
-//! L_π = 1/T Σ_t ( sg[V_φ(s_t)] − R_t + β l_t + sg[β Σ_{i>t} l_i] )² + α L_reg                 (Eq. 9)
+//! l_t = log π_θ(a_t|s_t) − log π_ref(a_t|s_t)                                             nats
+//! L_V = 1/T Σ_t ( V_φ(s_t) − R_t + β Σ_{i≥t} sg[l_i] )²                                   (Eq. 8)
+//! L_π = 1/T Σ_t ( sg[V_φ(s_t)] − R_t + β l_t + sg[β Σ_{i>t} l_i] )² + α L_reg             (Eq. 9)
 //! L_reg = 1/T Σ_t KL( π_θ(·|s_t) ‖ π_ref(·|s_t) )
-//! L_π^resp = ( sg[V_φ(s_0)] − R_0 + β Σ_{i≥0} l_i )² + α L_reg                                (Eq. 10)
+//! L_π^resp = ( sg[V_φ(s_0)] − R_0 + β Σ_{i≥0} l_i )² + α L_reg                            (Eq. 10)
 //! ```
 //!
-//! The losses know only an `actions` axis. An action is a token (token-level) or a turn, whose l_t is the sum over
-//! its tokens (the paper's step-level); both are these same functions over another aggregation ([`turn_sums`]). T is
-//! the trajectory's own number of actions. Where the world is deterministic every loss is 0 at (π*, V*), the solution
-//! of the soft Bellman equation. Where chance plays a part Eq. 8, Eq. 9 and L_U still rest there, Eq. 9 only thanks
-//! to its stop-gradient; Eq. 10, which has none, does not.
+//! The losses have one `actions` axis. An action is a token (token-level) or a turn, whose l_t is
+//! the sum over its tokens (the paper's step-level). Both use the same functions over another
+//! aggregation ([`turn_sums`]). T is the trajectory's own number of actions. If the environment is
+//! deterministic, every loss is 0 at (π*, V*), the solution of the soft Bellman equation. If it is
+//! stochastic, Eq. 8, Eq. 9 and L_U are still stationary there, Eq. 9 only because of its
+//! stop-gradient. Eq. 10 has none, so it is not.
 //!
 //! Differs from the paper:
-//! - `α L_reg` is [`exact_kl`], a term of its own that the caller adds: 1/T there always counts tokens.
-//! - [`response_value_loss`] is Eq. 8 at t = 0 alone; the paper prints only the policy side of Eq. 10.
-//! - [`after_value_loss`] is not in the paper: U(s_t, a_t), the value after an action, which best-of-K over whole
-//!   turns needs. L_U = 1/T Σ_t ( U(s_t,a_t) − R_t + β Σ_{i>t} sg\[l_i\] )²; at the optimum U* = Q*.
+//! - `α L_reg` is [`exact_kl`], a separate term that the caller adds: 1/T there always counts
+//!   tokens.
+//! - [`response_value_loss`] is Eq. 8 at t = 0 alone; the paper prints only the policy side of Eq.
+//!   10.
+//! - [`after_value_loss`] is not in the paper: U(s_t, a_t) is the value after an action, which
+//!   best-of-K over whole turns needs. L_U = 1/T Σ_t ( U(s_t,a_t) − R_t + β Σ_{i>t} sg\[l_i\] )²;
+//!   at the optimum U* = Q*.
 
 use super::{mean_per_trajectory, suffix_sum, where_masked};
 use burn::tensor::{Bool, IndexingUpdateOp, Int, Tensor, assert_shape};
 
-/// What every OREO loss looks at; the third axis, tokens of the vocabulary, is already summed or picked away.
+/// The inputs of every OREO loss. They have no vocabulary axis.
 ///
-/// A graph serves one backward pass only: where two losses go back through the same network (L_V and L_U through one
-/// trunk), add them first.
+/// A graph allows one backward pass only. If two losses go back through the same network (L_V and
+/// L_U through one trunk), add them first.
 #[derive(Debug, Clone)]
 pub struct OreoInputs {
     /// l_t, nats, `[batch, actions]`.
     pub log_ratios: Tensor<2>,
     /// V_φ(s_t) just before each action, reward units, `[batch, actions]`.
     pub values: Tensor<2>,
-    /// R_t, reward units, `[batch, actions]`, or `[batch, 1]` where one terminal reward makes them all the same.
+    /// R_t, reward units, `[batch, actions]`; or `[batch, 1]` if one terminal reward makes them all
+    /// equal.
     pub returns: Tensor<2>,
-    /// True where there is an action, `[batch, actions]`.
+    /// True if there is an action, `[batch, actions]`.
     pub action_mask: Tensor<2, Bool>,
 }
 
 impl OreoInputs {
-    /// l_t with 0 where there is no action, so that sums may run over the whole axis.
+    /// Returns l_t, and 0 if there is no action, so that sums may run over the whole axis.
     fn masked_log_ratios(&self) -> Tensor<2> {
         let [batch, actions] = self.action_mask.dims();
         let [_, returns] = self.returns.dims();
@@ -52,7 +58,7 @@ impl OreoInputs {
         where_masked(self.log_ratios.clone(), &self.action_mask)
     }
 
-    /// `residuals` with 0 where there is no action, squared and averaged.
+    /// Returns the mean square of the residuals of actions.
     fn mean_square(&self, residuals: Tensor<2>) -> Tensor<1> {
         mean_per_trajectory(
             where_masked(residuals, &self.action_mask).square(),
@@ -60,7 +66,7 @@ impl OreoInputs {
         )
     }
 
-    /// V − R + β Σ at t = 0, squared, mean over the batch.
+    /// Returns the mean over the batch of (V − R + β Σ)² at t = 0.
     fn first_mean_square(&self, values: Tensor<2>, log_ratios: Tensor<2>, beta: f64) -> Tensor<1> {
         let first = first_actions(&self.action_mask);
         let residuals = values - self.returns.clone() + suffix_sum(log_ratios) * beta;
@@ -68,20 +74,21 @@ impl OreoInputs {
     }
 }
 
-/// Eq. 8; gradients reach `values` only.
+/// Returns Eq. 8; only `values` gets a gradient.
 ///
 /// # Shapes
-/// On the fields of [`OreoInputs`]; the answer `[1]`, reward units squared. `beta` is reward per nat.
+/// See [`OreoInputs`]; the result `[1]`, reward units squared. `beta` is reward per nat.
 #[must_use]
 pub fn value_loss(inputs: &OreoInputs, beta: f64) -> Tensor<1> {
-    let to_come = suffix_sum(inputs.masked_log_ratios().detach()); // Σ_{i≥t} l_i
-    inputs.mean_square(inputs.values.clone() - inputs.returns.clone() + to_come * beta)
+    let rest = suffix_sum(inputs.masked_log_ratios().detach()); // Σ_{i≥t} l_i
+    inputs.mean_square(inputs.values.clone() - inputs.returns.clone() + rest * beta)
 }
 
-/// Eq. 9 without `α L_reg`; gradients reach `log_ratios` only, and those of action t from its own residual alone.
+/// Returns Eq. 9 without `α L_reg`; only `log_ratios` gets a gradient, and that of action t is from
+/// its own residual alone.
 ///
 /// # Shapes
-/// On the fields of [`OreoInputs`]; the answer `[1]`, reward units squared. `beta` is reward per nat.
+/// See [`OreoInputs`]; the result `[1]`, reward units squared. `beta` is reward per nat.
 #[must_use]
 pub fn policy_loss(inputs: &OreoInputs, beta: f64) -> Tensor<1> {
     let log_ratios = inputs.masked_log_ratios();
@@ -90,10 +97,12 @@ pub fn policy_loss(inputs: &OreoInputs, beta: f64) -> Tensor<1> {
     inputs.mean_square(values - inputs.returns.clone() + (log_ratios + later) * beta)
 }
 
-/// L_U, the after-state value's share of Eq. 8; gradients reach `after_values` only, `inputs.values` is not read.
+/// Returns L_U, Eq. 8 for the after-state value; only `after_values` gets a gradient, and
+/// `inputs.values` is not read.
 ///
 /// # Shapes
-/// `after_values` `[batch, actions]`, U just after each action; the answer `[1]`. `beta` is reward per nat.
+/// `after_values` `[batch, actions]`, U just after each action; the result `[1]`. `beta` is reward
+/// per nat.
 #[must_use]
 pub fn after_value_loss(after_values: Tensor<2>, inputs: &OreoInputs, beta: f64) -> Tensor<1> {
     let log_ratios = inputs.masked_log_ratios().detach();
@@ -103,10 +112,11 @@ pub fn after_value_loss(after_values: Tensor<2>, inputs: &OreoInputs, beta: f64)
     inputs.mean_square(after_values - inputs.returns.clone() + later * beta)
 }
 
-/// Eq. 10 without `α L_reg`: the t = 0 term of Eq. 9 with nothing held back; gradients reach `log_ratios` only.
+/// Returns Eq. 10 without `α L_reg`: the t = 0 term of Eq. 9 without stop-gradient; only
+/// `log_ratios` gets a gradient.
 ///
 /// # Shapes
-/// On the fields of [`OreoInputs`]; the answer `[1]`. `beta` is reward per nat.
+/// See [`OreoInputs`]; the result `[1]`. `beta` is reward per nat.
 #[must_use]
 pub fn response_policy_loss(inputs: &OreoInputs, beta: f64) -> Tensor<1> {
     inputs.first_mean_square(
@@ -116,10 +126,10 @@ pub fn response_policy_loss(inputs: &OreoInputs, beta: f64) -> Tensor<1> {
     )
 }
 
-/// The t = 0 term of Eq. 8, which goes with Eq. 10; gradients reach V_φ(s_0) only.
+/// Returns the t = 0 term of Eq. 8, the counterpart of Eq. 10; only V_φ(s_0) gets a gradient.
 ///
 /// # Shapes
-/// On the fields of [`OreoInputs`]; the answer `[1]`. `beta` is reward per nat.
+/// See [`OreoInputs`]; the result `[1]`. `beta` is reward per nat.
 #[must_use]
 pub fn response_value_loss(inputs: &OreoInputs, beta: f64) -> Tensor<1> {
     inputs.first_mean_square(
@@ -129,12 +139,13 @@ pub fn response_value_loss(inputs: &OreoInputs, beta: f64) -> Tensor<1> {
     )
 }
 
-/// L_reg: exact D_KL(π_θ ‖ π_ref) over the full vocabulary, nats, mean over a trajectory's action tokens, then over
-/// the batch; gradients reach `policy_logprobs` only.
+/// Returns L_reg: exact D_KL(π_θ ‖ π_ref) over the full vocabulary, nats, mean over a trajectory's
+/// action tokens, then over the batch; only `policy_logprobs` gets a gradient.
 ///
 /// # Shapes
-/// `policy_logprobs` and `reference_logprobs` `[batch, time, vocab]`, normalised and finite; `action_mask`
-/// `[batch, time]`; the answer `[1]`. `time` may be any axis of positions, so only action tokens need be given.
+/// `policy_logprobs` and `reference_logprobs` `[batch, time, vocab]`, normalised and finite;
+/// `action_mask` `[batch, time]`; the result `[1]`. `time` may be any axis of positions, so action
+/// tokens alone suffice.
 #[must_use]
 pub fn exact_kl(
     policy_logprobs: Tensor<3>,
@@ -150,11 +161,11 @@ pub fn exact_kl(
     mean_per_trajectory(divergences, action_mask)
 }
 
-/// Sums of token terms over each turn: token-level log-ratios become turn-level ones.
+/// Returns the sums of token terms over each turn: token-level log-ratios become turn-level ones.
 ///
 /// # Shapes
-/// `token_terms`, `turn_of_target` (from 0, read only under the mask) and `action_mask` `[batch, time]`; the answer
-/// `[batch, turns]`.
+/// `token_terms`, `turn_of_target` (from 0, read only if the mask is true) and `action_mask`
+/// `[batch, time]`; the result `[batch, turns]`.
 #[must_use]
 pub fn turn_sums(
     token_terms: Tensor<2>,
@@ -166,11 +177,11 @@ pub fn turn_sums(
     assert_shape!(turn_of_target, [batch, time]);
     let turn_of_target = turn_of_target.mask_fill(action_mask.clone().bool_not(), 0);
     let token_terms = where_masked(token_terms, action_mask);
-    let nothing = Tensor::zeros([batch, turns], (&token_terms.device(), token_terms.dtype()));
-    nothing.scatter(1, turn_of_target, token_terms, IndexingUpdateOp::Add)
+    let zeros = Tensor::zeros([batch, turns], (&token_terms.device(), token_terms.dtype()));
+    zeros.scatter(1, turn_of_target, token_terms, IndexingUpdateOp::Add)
 }
 
-/// True at each trajectory's first action only.
+/// Returns true at the first action of each trajectory only.
 fn first_actions(action_mask: &Tensor<2, Bool>) -> Tensor<2, Bool> {
     let so_far = action_mask.clone().int().cumsum(1);
     so_far.equal_scalar(1).bool_and(action_mask.clone())
@@ -197,7 +208,7 @@ mod tests {
         }
     }
 
-    /// The oracle's two trajectories of three and two actions; NaN where there is no action.
+    /// The two trajectories of the oracle, of three and two actions; NaN if there is no action.
     fn ragged() -> OreoInputs {
         OreoInputs {
             log_ratios: tensor(&[0.4, -0.2, 0.1, -0.3, 0.5, f64::NAN], [2, 3]).require_grad(),
@@ -217,7 +228,7 @@ mod tests {
         assert_close(&[number(value_loss(&by_hand(), BETA))], &[1.25]);
     }
 
-    /// Where nothing is differentiated Eq. 9 equals Eq. 8: 5/4.
+    /// As a number, without its gradient, Eq. 9 equals Eq. 8: 5/4.
     #[test]
     fn policy_loss_by_hand() {
         assert_close(&[number(policy_loss(&by_hand(), BETA))], &[1.25]);
@@ -240,7 +251,8 @@ mod tests {
         assert_close(&[number(response_value_loss(&by_hand(), BETA))], &[0.25]);
     }
 
-    /// π = [3/4, 1/4] against [1/2, 1/2]: ¾ ln 3/2 + ¼ ln 1/2. The other direction, ½ ln 2/3 + ½ ln 2, is not it.
+    /// π = [3/4, 1/4] against [1/2, 1/2]: ¾ ln 3/2 + ¼ ln 1/2. The other direction, ½ ln 2/3 + ½ ln
+    /// 2, differs.
     #[test]
     fn exact_kl_by_hand() {
         let policy = tensor(&[0.75f64.ln(), 0.25f64.ln()], [1, 1, 2]);
@@ -249,7 +261,8 @@ mod tests {
         assert_close(&[kl], &[0.75 * 1.5f64.ln() + 0.25 * 0.5f64.ln()]);
     }
 
-    /// Recorded from tests/oracle/oreo_golden.py, "ragged value". The last gradient is the masked one: exactly 0.
+    /// Recorded from tests/oracle/oreo_golden.py, "ragged value". The last gradient is the masked
+    /// one: exactly 0.
     #[test]
     fn value_loss_against_the_oracle() {
         let inputs = ragged();
@@ -303,7 +316,8 @@ mod tests {
         assert_eq!(got[5], 0.0);
     }
 
-    /// Recorded from tests/oracle/oreo_golden.py, "ragged response policy" and "ragged response value".
+    /// Recorded from tests/oracle/oreo_golden.py, "ragged response policy" and "ragged response
+    /// value".
     #[test]
     fn response_losses_against_the_oracle() {
         let inputs = ragged();
@@ -320,7 +334,8 @@ mod tests {
         assert_eq!(got[5], 0.0);
     }
 
-    /// Recorded from tests/oracle/oreo_golden.py, "kl"; the fourth position is masked and gets exactly no gradient.
+    /// Recorded from tests/oracle/oreo_golden.py, "kl". The fourth position is masked: its gradient
+    /// is exactly 0.
     #[test]
     fn exact_kl_against_the_oracle() {
         let logits = [
@@ -348,7 +363,8 @@ mod tests {
         assert_eq!(got[9..], [0.0; 3]);
     }
 
-    /// Eq. 8 holds the policy still, Eq. 9 the value: no gradient is even recorded for the other network.
+    /// Eq. 8 detaches the policy, Eq. 9 the value: no gradient is even recorded for the other
+    /// network.
     #[test]
     fn each_loss_moves_its_own_network_only() {
         let detached: [(Loss, Field); 4] = [
@@ -357,10 +373,10 @@ mod tests {
             (response_value_loss, |inputs| &inputs.log_ratios),
             (response_policy_loss, |inputs| &inputs.values),
         ];
-        for (loss, held) in detached {
+        for (loss, frozen) in detached {
             let inputs = ragged();
             assert!(
-                held(&inputs)
+                frozen(&inputs)
                     .grad(&loss(&inputs, BETA).backward())
                     .is_none()
             );
@@ -381,7 +397,7 @@ mod tests {
         assert!(reference.grad(&gradients).is_none());
     }
 
-    /// The mean over two trajectories is the mean of the two alone, the second without its padding.
+    /// The mean over two trajectories is the mean of both singles, the second without its padding.
     #[test]
     fn a_batch_equals_its_singles() {
         let single = |row: usize, actions: usize| {
@@ -408,9 +424,9 @@ mod tests {
         }
     }
 
-    /// Per-action returns [1, 1, 1 | 0, 0, 0] say the same as one return a trajectory.
+    /// Returns per action [1, 1, 1 | 0, 0, 0] give the same losses as one return a trajectory.
     #[test]
-    fn one_terminal_return_stands_for_all() {
+    fn one_terminal_return_equals_returns_per_action() {
         let mut spread = ragged();
         spread.returns = tensor(&[1.0, 1.0, 1.0, 0.0, 0.0, 0.0], [2, 3]);
         for loss in [
@@ -426,9 +442,10 @@ mod tests {
         }
     }
 
-    /// Observations (−) between actions move nothing: [−, 0.4, −, −0.2, 0.1] acts like [0.4, −0.2, 0.1].
+    /// If observations (−) are between actions, nothing changes: [−, 0.4, −, −0.2, 0.1] equals
+    /// [0.4, −0.2, 0.1].
     #[test]
-    fn gaps_between_actions_are_invisible() {
+    fn gaps_between_actions_change_nothing() {
         let nan = f64::NAN;
         let gapped = OreoInputs {
             log_ratios: tensor(
@@ -457,7 +474,8 @@ mod tests {
         }
     }
 
-    /// Tokens 1 2 | 4 of turns 0 0 | 1, an observation (of turn 99) between: sums 3 and 4; every token gets its turn's gradient.
+    /// Tokens 1 2 | 4 of turns 0 0 | 1, with an observation (of turn 99) between: the sums are 3
+    /// and 4. Every token gets the gradient of its turn.
     #[test]
     fn turn_sums_by_hand() {
         let terms = tensor(&[1.0, 2.0, f64::NAN, 4.0], [1, 4]).require_grad();

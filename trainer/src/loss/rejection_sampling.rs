@@ -1,21 +1,25 @@
-//! Rejection sampling: imitate your own successes.
+//! Rejection sampling: imitation of the policy's own successes.
 //!
 //! ```text
-//! L_RS = − 1/N Σ_n log π_θ(y_n | before)        n runs over the N action tokens of the successful rollouts
+//! L_RS = − 1/N Σ_n log π_θ(y_n | before)     n runs over the N action tokens of successful rollouts
 //! ```
 //!
-//! The baseline of OREO (arXiv 2412.16145, section 4.1); with several rollouts a task it is rejection sampling
-//! fine-tuning, Scaling Relationship on Learning Mathematical Reasoning with Large Language Models, arXiv 2308.01825.
-//! The loss is [`sft_loss`] on what [`is_imitated`] keeps: this file is the rule.
+//! This is a baseline of OREO (arXiv 2412.16145, section 4.1). If there are several rollouts a
+//! task, it is rejection sampling fine-tuning: Scaling Relationship on Learning Mathematical
+//! Reasoning with Large Language Models, arXiv 2308.01825. The loss is [`sft_loss`] on the
+//! trajectories that [`is_imitated`] keeps; this file has only that rule.
 //!
 //! Differs from the paper:
-//! - 2308.01825 keeps distinct correct reasonings only; here every success counts, as often as it happened.
+//! - 2308.01825 keeps distinct correct reasonings only. Here every success counts; if one occurs
+//!   twice, it counts twice.
 
 pub use super::sft::sft_loss;
 
-/// Whether a trajectory of this return R_0 is imitated: a won one, whose return is 1.
+/// Returns whether a trajectory of this return R_0 is imitated: only if it was won, so that the
+/// return is 1.
 ///
-/// Part of a reward, as process scores give to failures, is no success, nor is a return that is not a number.
+/// If a return is below 1, for example from process scores of a failure, or is NaN, it is no
+/// success.
 #[must_use]
 pub fn is_imitated(return_: f64) -> bool {
     return_ >= 1.0
@@ -27,7 +31,8 @@ mod tests {
     use super::*;
     use burn::tensor::{Bool, Tensor};
 
-    /// Log-probs of three rollouts, of which the first and the last are won; NaN where there is no action.
+    /// Log-probabilities of three rollouts. The first and the last are won; NaN if there is no
+    /// action.
     fn rollouts() -> (Tensor<2>, Tensor<2, Bool>) {
         let logprobs = tensor(&[-0.5, -1.0, -9.0, -8.0, -3.0, f64::NAN], [3, 2]).require_grad();
         (
@@ -36,7 +41,7 @@ mod tests {
         )
     }
 
-    /// The mask of the rollouts that the rule keeps.
+    /// Returns the mask of the rollouts that the rule keeps.
     fn kept(action_mask: Tensor<2, Bool>) -> Tensor<2, Bool> {
         let won = [1.0, 0.0, 1.0].map(is_imitated);
         action_mask.bool_and(mask(&won, [3, 1]).expand([3, 2]))
@@ -50,14 +55,15 @@ mod tests {
         );
     }
 
-    /// (0.5 + 1 + 3)/3 = 1.5; the failure's 9 and 8 are not there.
+    /// (0.5 + 1 + 3)/3 = 1.5; the 9 and 8 of the failure do not count.
     #[test]
     fn successes_by_hand() {
         let (logprobs, action_mask) = rollouts();
         assert_close(&[number(sft_loss(logprobs, &kept(action_mask)))], &[1.5]);
     }
 
-    /// Recorded from tests/oracle/losses.py, "rejection sampling": three rollouts of three, two and two tokens.
+    /// Recorded from tests/oracle/losses.py, "rejection sampling": three rollouts of three, two and
+    /// two tokens.
     #[test]
     fn successes_against_the_oracle() {
         let nan = f64::NAN;
@@ -88,7 +94,8 @@ mod tests {
         );
     }
 
-    /// Singles weigh by their tokens: (2·0.75 + 1·3)/3 = 1.5, and the failure's is 0 over none.
+    /// Singles are weighted by their tokens: (2·0.75 + 1·3)/3 = 1.5. The loss of the failure is 0,
+    /// over no token.
     #[test]
     fn a_batch_equals_its_singles_by_token_count() {
         let single = |row: usize| {

@@ -1,33 +1,38 @@
-//! Supervised fine-tuning: the mean negative log-likelihood of tokens somebody else wrote.
+//! Supervised fine-tuning: the mean negative log-likelihood of the tokens of demonstrations.
 //!
 //! ```text
 //! L_SFT = − 1/N Σ_n log π_θ(y_n | before)        n runs over all N counted tokens of the batch
 //! ```
 //!
-//! The baseline of OREO (arXiv 2412.16145, section 4.1), on demonstrations.
+//! A baseline of OREO (arXiv 2412.16145, section 4.1).
 //!
-//! Differs from the paper: nothing known; the paper states no normalisation, here every token weighs the same, so a
-//! batch equals its singles weighted by their token counts.
+//! Differs from the paper: nothing known. The paper states no normalisation. Here every token has
+//! the same weight: if singles are weighted by their numbers of tokens, their mean equals the loss
+//! of the batch.
 
 use super::mean_per_token;
 use burn::tensor::{Bool, Tensor};
 
-/// Mean token negative log-likelihood over the policy's own tokens, nats: for a network that already speaks.
+/// Returns the mean negative log-likelihood of the tokens of completions, nats. Use it if the
+/// network is already a language model.
 ///
-/// The world's text is context only: a policy is never trained to foretell observations.
+/// Observations are context only: the policy is not trained to predict them.
 ///
 /// # Shapes
-/// `logprobs` `[batch, time]` of the target tokens, nats; `action_mask` `[batch, time]`; the answer `[1]`.
+/// `logprobs` `[batch, time]` of the target tokens, nats; `action_mask` `[batch, time]`; the result
+/// `[1]`.
 #[must_use]
 pub fn sft_loss(logprobs: Tensor<2>, action_mask: &Tensor<2, Bool>) -> Tensor<1> {
     mean_per_token(-logprobs, action_mask)
 }
 
-/// Mean token negative log-likelihood over all text, observations and completions alike, nats: for a decoder trained
-/// from scratch, which must learn the world's words, and to copy names out of the context, from these very pages.
+/// Returns the mean negative log-likelihood of all tokens, observations and completions alike,
+/// nats. Use it if the decoder is trained from scratch: it must learn the words of the environment,
+/// and to copy names from the context, from these texts alone.
 ///
 /// # Shapes
-/// `logprobs` `[batch, time]` of the target tokens, nats; `imitated_mask` `[batch, time]`; the answer `[1]`.
+/// `logprobs` `[batch, time]` of the target tokens, nats; `imitated_mask` `[batch, time]`; the
+/// result `[1]`.
 #[must_use]
 pub fn transcript_loss(logprobs: Tensor<2>, imitated_mask: &Tensor<2, Bool>) -> Tensor<1> {
     mean_per_token(-logprobs, imitated_mask)
@@ -50,8 +55,8 @@ mod tests {
         )
     }
 
-    /// Recorded from tests/oracle/losses.py, "sft": logits of two trajectories of two tokens and of one, vocabulary 3;
-    /// the fourth position is masked and gets exactly no gradient.
+    /// Recorded from tests/oracle/losses.py, "sft": logits of two trajectories of two tokens and of
+    /// one, vocabulary 3; the fourth position is masked and gets exactly no gradient.
     #[test]
     fn sft_against_the_oracle() {
         let logits = [
@@ -95,7 +100,7 @@ mod tests {
         assert!((transcript_loss(logprobs, &all).into_scalar::<f64>() - 5.25).abs() < 1e-15);
     }
 
-    /// −1/3 where counted, exactly 0 elsewhere.
+    /// −1/3 if the token counts, else exactly 0.
     #[test]
     fn no_gradient_where_masked() {
         let (logprobs, mask) = case(&Device::flex().autodiff());
@@ -116,10 +121,8 @@ mod tests {
     fn a_batch_equals_its_singles_by_token_count() {
         let (logprobs, mask) = case(&Device::flex());
         let single = |row: usize| {
-            let (logprobs, mask) = (
-                logprobs.clone().narrow(0, row, 1),
-                mask.clone().narrow(0, row, 1),
-            );
+            let logprobs = logprobs.clone().narrow(0, row, 1);
+            let mask = mask.clone().narrow(0, row, 1);
             sft_loss(logprobs, &mask).into_scalar::<f64>()
         };
         let singles = (2.0 * single(0) + single(1)) / 3.0;

@@ -9,16 +9,18 @@
 //! They stand beside `eval.csv`, whose rows have the same policies and K.
 
 use crate::error::TrainerError;
-use crate::measure::evaluate::{self, GameRow};
+use crate::measure::evaluate;
 use crate::measure::failures::{self, FailureRow};
-use crate::pipeline::recipe::{Recipe, TrainConfig};
+use crate::measure::games::{self, GameRow};
 use scenarios::files;
 use scenarios::{History, Protocol, Scorer, Split, Suite, Trajectory};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+
+pub use crate::learn::lineage::{LINEAGE, Lineage, checkpoint_rule as scorer};
 
 /// The cards' file.
 pub const CARDS: &str = "eval-card.json";
@@ -26,8 +28,6 @@ pub const CARDS: &str = "eval-card.json";
 pub const GAMES: &str = "eval-games.csv";
 /// The failures' file.
 pub const FAILURES: &str = "eval-failures.csv";
-/// The file of a model folder that says what was learned from.
-pub const LINEAGE: &str = "lineage.json";
 /// How a checkpoint was chosen, where nobody tells.
 pub const UNKNOWN: &str = "unknown";
 
@@ -387,7 +387,7 @@ impl Sheets {
     /// Counts a policy's episodes.
     pub fn add(&mut self, card: Card, episodes: &[Trajectory]) {
         self.games
-            .extend(evaluate::games(&card.policy, card.k, episodes));
+            .extend(games::games(&card.policy, card.k, episodes));
         self.failures
             .extend(failures::failures(&card.policy, card.k, episodes));
         self.cards.push(card);
@@ -427,111 +427,11 @@ pub fn run_policy(job: &str, iteration: usize) -> String {
     }
 }
 
-/// How a job chooses its checkpoint.
-#[must_use]
-pub fn scorer(job: &TrainConfig) -> &'static str {
-    match job.early_stopping {
-        Some(_) => "lowest loss on held-out games of its data",
-        None => "last update",
-    }
-}
-
 /// The run in whose `RUN/ITERATION/LESSON` a model lies.
 #[must_use]
 pub fn run_of(model: &Path) -> Option<PathBuf> {
     let run = model.parent()?.parent()?;
     run.join("recipe.toml").exists().then(|| run.to_path_buf())
-}
-
-/// How the checkpoint in a model's folder was chosen, as the folder tells or the recipe of its run; [`UNKNOWN`].
-///
-/// # Errors
-/// When a file is damaged.
-pub fn checkpoint_of(model: &Path) -> Result<String, TrainerError> {
-    if let Some(lineage) = Lineage::open(model)? {
-        return Ok(lineage.checkpoint);
-    }
-    let Some(run) = run_of(model) else {
-        return Ok(UNKNOWN.into());
-    };
-    let recipe = Recipe::open(&run.join("recipe.toml"))?;
-    let job = recipe.jobs.iter().find(|job| {
-        model
-            .file_name()
-            .is_some_and(|name| name == job.name.as_str())
-    });
-    Ok(job.map_or(UNKNOWN, scorer).into())
-}
-
-/// What a model was made from, in its folder.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lineage {
-    /// How the checkpoint was chosen.
-    pub checkpoint: String,
-    /// Games by split whose episodes were learned from, those included that were held out to choose the checkpoint.
-    pub games: BTreeMap<Split, usize>,
-    /// That of the model it started from, where that is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub start: Option<Box<Lineage>>,
-}
-
-impl Lineage {
-    /// Of a job that read these episodes, started from a model of that lineage.
-    #[must_use]
-    pub fn new<'a>(
-        job: &TrainConfig,
-        read: impl IntoIterator<Item = &'a Trajectory>,
-        start: Option<&Self>,
-    ) -> Self {
-        let games: BTreeSet<(Split, &str)> = read
-            .into_iter()
-            .map(|t| (t.split, t.game_hash.as_str()))
-            .collect();
-        let mut counts = BTreeMap::new();
-        games
-            .into_iter()
-            .for_each(|(split, _)| *counts.entry(split).or_default() += 1);
-        let start = start.map(|start| Box::new(start.clone()));
-        Self {
-            checkpoint: scorer(job).into(),
-            games: counts,
-            start,
-        }
-    }
-
-    /// At least so many games of a split were learned from: the most that one job read, of those that led here.
-    #[must_use]
-    pub fn learned_from(&self, split: Split) -> usize {
-        let own = self.games.get(&split).copied().unwrap_or(0);
-        own.max(
-            self.start
-                .as_ref()
-                .map_or(0, |start| start.learned_from(split)),
-        )
-    }
-
-    /// Writes it into a model's folder.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn save(&self, model: &Path) -> Result<(), TrainerError> {
-        write_json(&model.join(LINEAGE), self)
-    }
-
-    /// What a model's folder tells; `None` where it tells nothing.
-    ///
-    /// # Errors
-    /// When the file is damaged.
-    pub fn open(model: &Path) -> Result<Option<Self>, TrainerError> {
-        let path = model.join(LINEAGE);
-        if !path.exists() {
-            return Ok(None);
-        }
-        let text = std::fs::read_to_string(&path).map_err(TrainerError::file(&path))?;
-        serde_json::from_str(&text)
-            .map(Some)
-            .map_err(|e| TrainerError::content(&path, e))
-    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! Two policies on the same games: who wins which, how large the difference is, and how small a difference could have been
 //! found. The game is the unit, with all its repetitions.
 
-use crate::measure::evaluate::GameRow;
+use crate::measure::evaluate::Row;
+use crate::measure::games::{GameRow, games};
 use crate::measure::statistics::{
     Pair, Paired, Resampling, Tally, bootstrap_difference, difference, mcnemar_exact,
     minimum_detectable_difference, minimum_detectable_mean, newcombe_interval,
 };
-use scenarios::{Split, TaskType};
+use scenarios::{Split, TaskType, Trajectory};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -116,6 +117,36 @@ pub fn won_more_often(pairs: &[Pair]) -> (u32, u32) {
     )
 }
 
+/// The results of a policy on each game. Other policies are paired with it, game by game.
+#[derive(Debug, Clone)]
+pub struct Baseline {
+    policy: String,
+    games: Vec<GameRow>,
+}
+
+impl Baseline {
+    /// Returns the baseline of a policy's episodes. Episodes whose environment failed are not counted.
+    #[must_use]
+    pub fn new(policy: &str, trajectories: &[Trajectory]) -> Self {
+        Self {
+            policy: policy.into(),
+            games: games(policy, 1, trajectories),
+        }
+    }
+
+    /// Pairs another policy's rows with this one: sets the policy, the games won alone and the p-value.
+    pub fn pair(&self, rows: &mut [Row], trajectories: &[Trajectory]) {
+        let others = games("", 1, trajectories);
+        for row in rows {
+            let pairs = pairs(&others, &self.games, row.split, row.task_type);
+            let (won_alone, lost_alone) = won_more_often(&pairs);
+            row.against = Some(self.policy.clone());
+            (row.won_alone, row.lost_alone) = (Some(won_alone), Some(lost_alone));
+            row.p_value = Some(mcnemar_exact(won_alone, lost_alone));
+        }
+    }
+}
+
 /// Compares two policies: for each split all task types together, then each on its own. Splits and types without a game
 /// that both played to an end have no row.
 #[must_use]
@@ -202,7 +233,7 @@ mod tests {
     use super::*;
 
     /// Games of (won, played), named by their place.
-    fn games(tallies: &[(u32, u32)]) -> Vec<GameRow> {
+    fn played(tallies: &[(u32, u32)]) -> Vec<GameRow> {
         let row = |(index, &(won, played)): (usize, &(u32, u32))| GameRow {
             policy: "p".into(),
             k: 1,
@@ -227,7 +258,7 @@ mod tests {
         a.extend([(1, 1), (1, 1)]);
         let mut b = of(&[0, 0, 0, 0, 0, 1, 1, 0]);
         b.push((0, 0));
-        let found = compare(&games(&a), &games(&b), Resampling::default());
+        let found = compare(&played(&a), &played(&b), Resampling::default());
         let all = &found[0];
         assert_eq!(
             (all.split, all.task_type, all.games),
@@ -262,15 +293,15 @@ mod tests {
             8,
             "by task type"
         );
-        assert!(compare(&games(&a), &[], Resampling::default()).is_empty());
+        assert!(compare(&played(&a), &[], Resampling::default()).is_empty());
     }
 
     /// Three episodes a game: 2 of 3 against 1 of 3 counts as one game, as 3 against 0 does, and equal counts as none.
     #[test]
     fn repeated_games_count_once() {
         let (a, b) = (
-            games(&[(2, 3), (3, 3), (1, 3), (1, 3)]),
-            games(&[(1, 3), (0, 3), (1, 3), (2, 3)]),
+            played(&[(2, 3), (3, 3), (1, 3), (1, 3)]),
+            played(&[(1, 3), (0, 3), (1, 3), (2, 3)]),
         );
         let all = &compare(&a, &b, Resampling::default())[0];
         assert_eq!(
@@ -285,7 +316,7 @@ mod tests {
         assert!((all.difference - 0.25).abs() < 1e-12, "7/12 − 4/12");
         assert_eq!((all.newcombe, all.p_value), (None, 1.0));
         assert!(all.minimum_detectable.is_some_and(|found| found > 0.5));
-        let merged = merge([games(&[(1, 1), (0, 1)]), games(&[(0, 2), (1, 0)])].concat());
+        let merged = merge([played(&[(1, 1), (0, 1)]), played(&[(0, 2), (1, 0)])].concat());
         let counts: Vec<_> = merged
             .iter()
             .map(|row| (row.won, row.played, row.env_failed, row.mean_turns))

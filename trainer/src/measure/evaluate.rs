@@ -2,23 +2,19 @@
 //! 95 % intervals, the protocol beside the number.
 
 use crate::error::TrainerError;
-use crate::measure::compare;
 use crate::measure::statistics::{
-    Resampling, Tally, bootstrap_interval, mcnemar_exact, wilson_interval, wilson_of_rate,
+    Resampling, Tally, bootstrap_interval, wilson_interval, wilson_of_rate,
 };
-use crate::pipeline::shard::{Assignment, Shard};
-use agent::policy::Policy;
-use agent::rollout::{Concurrency, EpisodeJob, play_episodes};
-use indicatif::ProgressBar;
 use scenarios::files;
-use scenarios::store::Store;
-use scenarios::{
-    Outcome, Protocol, Scorer, Search, Spent, Split, Task, TaskType, Trajectory, World,
-};
+use scenarios::{Outcome, Protocol, Scorer, Search, Spent, Split, TaskType, Trajectory};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::Path;
+
+pub use crate::measure::games::{GameRow, games}; // ALIAS
+pub use crate::pipeline::rounds::Round; // ALIAS
+pub use crate::pipeline::shard::play_round; // ALIAS
 
 /// How the interval of a success rate was found. 95 % all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -133,105 +129,6 @@ pub struct Row {
     pub mean_commands: Option<f64>,
 }
 
-/// What a policy did on one game.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct GameRow {
-    /// What the policy is called in the table.
-    pub policy: String,
-    /// Candidates a turn.
-    pub k: usize,
-    /// The split.
-    pub split: Split,
-    /// The kind of task, where known.
-    pub task_type: Option<TaskType>,
-    /// [`Task::id`].
-    pub game: String,
-    /// SHA-256 of the game file.
-    pub game_hash: String,
-    /// Episodes that were played to an end.
-    pub played: u32,
-    /// Episodes won.
-    pub won: u32,
-    /// Episodes lost to the world, or to a server that was to play.
-    pub env_failed: u32,
-    /// Mean turns of the episodes that were played to an end; 0 where there are none.
-    pub mean_turns: f64,
-}
-
-impl GameRow {
-    /// Its episodes, where one was played to an end.
-    #[must_use]
-    pub fn tally(&self) -> Option<Tally> {
-        (self.played > 0).then_some(Tally {
-            won: self.won,
-            played: self.played,
-        })
-    }
-}
-
-/// Counts trajectories by game, in the order of splits and games.
-#[must_use]
-pub fn games(policy: &str, k: usize, trajectories: &[Trajectory]) -> Vec<GameRow> {
-    let mut games: BTreeMap<(Split, &str, &str), GameRow> = BTreeMap::new();
-    for trajectory in trajectories {
-        let place = (
-            trajectory.split,
-            trajectory.game.as_str(),
-            trajectory.game_hash.as_str(),
-        );
-        let row = games.entry(place).or_insert_with(|| GameRow {
-            policy: policy.into(),
-            k,
-            split: trajectory.split,
-            task_type: trajectory.task_type,
-            game: trajectory.game.clone(),
-            game_hash: trajectory.game_hash.clone(),
-            played: 0,
-            won: 0,
-            env_failed: 0,
-            mean_turns: 0.0,
-        });
-        if trajectory.outcome == Outcome::EnvFailed {
-            row.env_failed += 1;
-            continue;
-        }
-        row.played += 1;
-        row.won += u32::from(trajectory.is_won());
-        row.mean_turns += (trajectory.turns.len() as f64 - row.mean_turns) / f64::from(row.played);
-    }
-    games.into_values().collect()
-}
-
-/// What a policy did on each game, for others to be paired with.
-#[derive(Debug, Clone)]
-pub struct Baseline {
-    policy: String,
-    games: Vec<GameRow>,
-}
-
-impl Baseline {
-    /// Of a policy's episodes; those lost to the world stand for nothing.
-    #[must_use]
-    pub fn new(policy: &str, trajectories: &[Trajectory]) -> Self {
-        Self {
-            policy: policy.into(),
-            games: games(policy, 1, trajectories),
-        }
-    }
-
-    /// Pairs another policy's rows with this one.
-    pub fn pair(&self, rows: &mut [Row], trajectories: &[Trajectory]) {
-        let others = games("", 1, trajectories);
-        for row in rows {
-            let pairs = compare::pairs(&others, &self.games, row.split, row.task_type);
-            let (won_alone, lost_alone) = compare::won_more_often(&pairs);
-            row.against = Some(self.policy.clone());
-            (row.won_alone, row.lost_alone) = (Some(won_alone), Some(lost_alone));
-            row.p_value = Some(mcnemar_exact(won_alone, lost_alone));
-        }
-    }
-}
-
 /// Counts trajectories into rows: for each split all task types together, then each on its own.
 #[must_use]
 pub fn table(policy: &str, k: usize, trajectories: &[Trajectory]) -> Vec<Row> {
@@ -307,144 +204,6 @@ fn mean_spent(ended: &[&Trajectory], part: impl Fn(&Spent) -> usize) -> Option<f
         .all(|t| t.spent != Spent::default() || t.turns.is_empty());
     let total: usize = ended.iter().map(|t| part(&t.spent)).sum();
     (told && !ended.is_empty()).then(|| total as f64 / ended.len() as f64)
-}
-
-/// Seeds and repetitions of a round of episodes.
-#[derive(Debug, Clone, Copy)]
-pub struct Round {
-    /// Episodes a game.
-    pub repetitions: usize,
-    /// Seed of the round; each episode's own comes from it, the game's place and the repetition.
-    pub seed: u64,
-    /// How many at once.
-    pub pool: Concurrency,
-    /// Which share of the games.
-    pub shard: Shard,
-}
-
-/// Plays `round.repetitions` episodes of every task of the round's shard into the store at `path`, leaves out those that
-/// stand there already, and returns all of them in the order of repetitions and tasks. A shard that is not the whole also
-/// writes down beside the store what it has to play, for [`crate::pipeline::shard::merge`].
-///
-/// # Errors
-/// When the store cannot be read or written, or holds episodes of another round; [`TrainerError::Protocol`] when the
-/// policy cannot play so; [`TrainerError::Gone`] when it answers no more.
-pub fn play_round<P: Policy>(
-    policy: &P,
-    world: &dyn World,
-    tasks: &[&Task],
-    protocol: &Protocol,
-    round: Round,
-    path: &Path,
-    progress: &ProgressBar,
-) -> Result<Vec<Trajectory>, TrainerError> {
-    policy.can_play(protocol).map_err(TrainerError::Protocol)?;
-    if round.shard.is_part() {
-        Assignment::new(policy, tasks, protocol, round).claim(path)?;
-    }
-    play_jobs(
-        policy,
-        world,
-        &jobs(tasks, round),
-        protocol,
-        round.pool,
-        path,
-        progress,
-    )
-}
-
-/// Plays what stands not in the store at `path` yet; returns the jobs' episodes in their order.
-pub(crate) fn play_jobs<P: Policy>(
-    policy: &P,
-    world: &dyn World,
-    jobs: &[EpisodeJob<'_>],
-    protocol: &Protocol,
-    pool: Concurrency,
-    path: &Path,
-    progress: &ProgressBar,
-) -> Result<Vec<Trajectory>, TrainerError> {
-    let (mut store, mut finished) = Store::open(path)?;
-    let foreign = |t: &Trajectory| {
-        t.policy != policy.name()
-            || t.value_policy != policy.value_name()
-            || t.protocol != *protocol
-    };
-    if let Some(other) = finished.iter().find(|trajectory| foreign(trajectory)) {
-        let reason = format!(
-            "holds episodes of policy {} under another protocol or policy than {}\nhint: choose another --out, or remove it",
-            other.policy,
-            policy.name()
-        );
-        return Err(TrainerError::content(path, reason));
-    }
-    let done: HashSet<(String, u64)> = finished
-        .iter()
-        .map(|t| (t.game_hash.clone(), t.seed))
-        .collect();
-    let open: Vec<EpisodeJob<'_>> = jobs
-        .iter()
-        .filter(|job| !done.contains(&(job.task.hash.clone(), job.seed)))
-        .cloned()
-        .collect();
-    progress.set_length(jobs.len() as u64);
-    progress.set_position((jobs.len() - open.len()) as u64);
-    let mut wins = finished.iter().filter(|t| t.is_won()).count();
-    play_episodes(policy, world, &open, protocol, pool, |trajectory| {
-        if let Some(reason) = policy
-            .gone()
-            .filter(|_| trajectory.outcome == Outcome::EnvFailed)
-        {
-            return Err(TrainerError::Gone(reason));
-        }
-        store.append(&trajectory)?;
-        wins += usize::from(trajectory.is_won());
-        finished.push(trajectory);
-        progress.inc(1);
-        progress.set_message(format!("won {wins} of {}", finished.len()));
-        Ok::<(), TrainerError>(())
-    })?;
-    Ok(in_order(finished, jobs))
-}
-
-/// The episodes of jobs, in their order; others, and a second one of the same job, are left out.
-pub(crate) fn in_order(mut episodes: Vec<Trajectory>, jobs: &[EpisodeJob<'_>]) -> Vec<Trajectory> {
-    let place: BTreeMap<(&str, u64), usize> = jobs
-        .iter()
-        .enumerate()
-        .map(|(index, job)| ((job.task.hash.as_str(), job.seed), index))
-        .collect();
-    let of = |t: &Trajectory| place.get(&(t.game_hash.as_str(), t.seed)).copied();
-    episodes.retain(|t| of(t).is_some());
-    episodes.sort_by_key(of);
-    episodes.dedup_by_key(|t| of(t));
-    episodes
-}
-
-/// The episodes of a round's shard: all games once, then all again.
-pub(crate) fn jobs<'a>(tasks: &[&'a Task], round: Round) -> Vec<EpisodeJob<'a>> {
-    let job = |(index, task): (usize, &&'a Task), repetition: usize| EpisodeJob {
-        task,
-        repetition,
-        seed: episode_seed(&round, index, repetition),
-        forced: &[],
-    };
-    let mine = || {
-        tasks
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| round.shard.holds(*index))
-    };
-    (0..round.repetitions)
-        .flat_map(|repetition| mine().map(move |place| job(place, repetition)))
-        .collect()
-}
-
-/// The seed of an episode, from the round's, the place of its game and the repetition.
-pub(crate) fn episode_seed(round: &Round, place: usize, repetition: usize) -> u64 {
-    round
-        .seed
-        .wrapping_mul(1_000_003)
-        .wrapping_add((place * round.repetitions + repetition) as u64)
 }
 
 /// Writes rows as CSV, whatever they are, at once or not at all.

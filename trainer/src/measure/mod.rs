@@ -5,6 +5,7 @@ pub mod card;
 pub mod compare;
 pub mod evaluate;
 pub mod failures;
+pub mod games;
 pub mod score;
 pub mod statistics;
 pub mod sweep;

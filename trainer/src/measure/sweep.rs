@@ -8,7 +8,8 @@
 //! one episode share its outcome, so that n turns are fewer than n independent trials. Knows trajectories alone, not how
 //! they are played.
 
-use crate::measure::evaluate::{self, Baseline};
+use crate::measure::compare::Baseline;
+use crate::measure::evaluate;
 use crate::measure::statistics::area_under_curve;
 use scenarios::{Outcome, Protocol, Scorer, Search, Spent, Split, Trajectory, Turn};
 use serde::Serialize;

@@ -124,7 +124,7 @@ impl Policy for Replay<'_> {
     ) -> Vec<TurnResponse> {
         asked
             .iter_mut()
-            .map(|question| self.next(question.seat))
+            .map(|question| self.next(question.episode))
             .collect()
     }
 }

@@ -1,8 +1,10 @@
-//! One process works in a run's folder at a time, or several as its shards. The locks are the system's, on files in the
-//! folder; they go with the process, however it ends, and the files stay.
+//! Locks on a run's folder: either one process works in it, or several processes as its shards. The locks are
+//! operating-system locks on files in the folder. The system releases them when the process ends, for any
+//! reason; the files stay.
 //!
-//! On a folder that several machines share, the file system must pass locks on (NFS 4 does, as does Lustre mounted with
-//! `flock`); where it does not, that nobody else works there is up to whoever starts the processes.
+//! If several machines share the folder, its file system must support locks between machines. NFS 4 does, and
+//! Lustre does if it is mounted with `flock`. If it does not, the user must make sure that no other process
+//! works in the folder.
 
 use crate::error::TrainerError;
 use crate::pipeline::shard::Shard;
@@ -11,20 +13,21 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
-/// The file that says who works in a run's folder.
+/// The file that is locked, and that names the process that works in the run's folder.
 const NAME: &str = "run.lock";
 
-/// Held while a run goes on.
+/// The lock of a run. It is released when the value is dropped.
 #[derive(Debug)]
 pub struct RunLock {
     _files: Vec<File>,
 }
 
 impl RunLock {
-    /// Takes the folder for a whole run, or for one of its shards beside others.
+    /// Locks the folder for a whole run, or for one shard of it while other shards may run too.
     ///
     /// # Errors
-    /// [`TrainerError::Busy`] names the process that has it; otherwise when a file cannot be written.
+    /// [`TrainerError::Busy`] if another process has the folder; the error names it. Other errors if a file
+    /// cannot be written.
     pub fn take(folder: &Path, shard: Shard) -> Result<Self, TrainerError> {
         let run = open(&folder.join(NAME))?;
         if !shard.is_part() {
@@ -35,7 +38,7 @@ impl RunLock {
         }
         held(run.try_lock_shared(), folder, &folder.join(NAME))?;
         run.set_len(0)
-            .map_err(TrainerError::file(&folder.join(NAME)))?; // who stood there is gone
+            .map_err(TrainerError::file(&folder.join(NAME)))?; // the process that it names has ended
         let path = shard_path(folder, shard);
         let own = open(&path)?;
         held(own.try_lock(), folder, &path)?;
@@ -45,10 +48,11 @@ impl RunLock {
     }
 }
 
-/// The processes that work in a run's folder, where the system tells; takes no lock, and sees no other machine's.
+/// Returns the processes that work in a run's folder, if the system can list them. It takes no lock and does
+/// not see processes of other machines.
 ///
 /// # Errors
-/// When the folder cannot be read.
+/// If the folder cannot be read.
 pub fn holders(folder: &Path) -> Result<Vec<u32>, TrainerError> {
     let mut holders = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(TrainerError::file(folder))? {
@@ -64,7 +68,7 @@ pub fn holders(folder: &Path) -> Result<Vec<u32>, TrainerError> {
 }
 
 fn shard_path(folder: &Path, shard: Shard) -> PathBuf {
-    folder.join(format!("run.shard-{}.lock", shard.index())) // of however many: there is one leader
+    folder.join(format!("run.shard-{}.lock", shard.index())) // without N, so that two runs with different N cannot both have a leader
 }
 
 fn open(path: &Path) -> Result<File, TrainerError> {
@@ -100,7 +104,7 @@ fn held(locked: Result<(), TryLockError>, folder: &Path, path: &Path) -> Result<
     }
 }
 
-/// Writes into a locked file who holds it.
+/// Writes the process that holds a locked file into the file.
 fn signed(mut file: File, path: &Path) -> Result<File, TrainerError> {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let on = if host.trim().is_empty() {
@@ -121,40 +125,42 @@ fn signed(mut file: File, path: &Path) -> Result<File, TrainerError> {
 mod tests {
     use super::*;
 
+    fn take(folder: &Path, shard: &str) -> Result<RunLock, TrainerError> {
+        RunLock::take(folder, shard.parse().expect("a shard"))
+    }
+
     #[test]
-    fn a_run_has_its_folder_for_itself_or_shares_it_among_its_shards() {
+    fn a_folder_is_locked_by_one_run_or_by_several_shards_of_one() {
         let folder = tempfile::tempdir().expect("a folder");
-        let take = |shard: &str| RunLock::take(folder.path(), shard.parse().expect("a shard"));
-        let whole = take("0/1").expect("nobody is there");
+        let folder = folder.path();
+        let whole = take(folder, "0/1").expect("the folder is free");
         for other in ["0/1", "1/2"] {
-            let error = take(other).expect_err("somebody is there").to_string();
+            let error = take(folder, other).expect_err("it is locked").to_string();
             let expected = format!(
                 "{} is in use by process {}",
-                folder.path().display(),
+                folder.display(),
                 std::process::id()
             );
             assert!(error.starts_with(&expected), "{error}");
         }
         drop(whole);
-        let (first, second) = (
-            take("0/2").expect("free again"),
-            take("1/2").expect("beside the other"),
-        );
+        let first = take(folder, "0/2").expect("free again");
+        let second = take(folder, "1/2").expect("beside the other");
         assert!(matches!(
-            take("0/3").expect_err("two would lead"),
+            take(folder, "0/3").expect_err("there would be two leaders"),
             TrainerError::Busy { .. }
         ));
         assert!(
-            take("1/2")
-                .expect_err("that shard plays")
+            take(folder, "1/2")
+                .expect_err("that shard is running")
                 .to_string()
                 .contains("in use by process")
         );
         assert!(matches!(
-            take("0/1").expect_err("shards play"),
+            take(folder, "0/1").expect_err("shards are running"),
             TrainerError::Busy { .. }
         ));
         drop((first, second));
-        take("0/1").expect("locks went with their holders");
+        take(folder, "0/1").expect("the locks were released");
     }
 }

@@ -1,9 +1,11 @@
 //! The collect, train, evaluate loop: the recipe, its stages, their manifests, shards and locks.
 
+pub mod folder;
 pub mod lock;
 pub mod manifest;
-mod old_names;
+pub mod prepare;
 pub mod recipe;
+pub mod rounds;
 pub mod run;
 pub mod shard;
 pub mod stages;

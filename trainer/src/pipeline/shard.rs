@@ -1,106 +1,59 @@
-//! Episodes shared out among processes that know nothing of each other but a folder: shard `i` of `n`, counted from 0,
-//! plays the games whose place modulo `n` is `i`, into a store of its own, and [`merge`] makes the whole of the parts.
+//! Shards: processes that divide a round of episodes and share only a folder.
 //!
-//! An episode's seed comes from its game's place among *all* games, so it is the same whoever plays it. Beside its store
-//! `NAME.shard-I-of-N.jsonl` a shard writes down what it has to play, `NAME.shard-I-of-N.plan.json`; merging holds the
-//! stores to these plans, and the merged episodes stand in the order in which [`crate::measure::evaluate::play_round`] returns
-//! them.
+//! Shard `i` of `n` (from 0) plays the games whose index modulo `n` is `i` into a store of its own, and
+//! [`merge`] combines the stores. An episode's seed depends on its game's index among *all* games, so it is
+//! the same whichever shard plays it. Beside its store `NAME.shard-I-of-N.jsonl` a shard writes its
+//! assignment, `NAME.shard-I-of-N.plan.json`. Merging checks the stores against these assignments. The merged
+//! episodes are in the order in which [`play_round`] returns them.
+
+pub use crate::pipeline::rounds::Shard;
 
 use crate::error::TrainerError;
-use crate::measure::evaluate::{Round, episode_seed};
 use crate::pipeline::manifest::{StageInputs, sentence};
+use crate::pipeline::rounds::{Round, episode_seed, jobs, play_jobs};
 use agent::policy::Policy;
 use agent::rollout::Concurrency;
+use indicatif::ProgressBar;
 use scenarios::store::Store;
 use scenarios::suite::hex_sha256;
-use scenarios::{Protocol, Task, Trajectory, files};
+use scenarios::{Protocol, Task, Trajectory, World, files};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
-/// A share of the games.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Shard {
-    index: usize,
-    of: usize,
+/// Plays `round.repetitions` episodes of every task of the round's shard into the store at `path`. Episodes
+/// that the store already has are not played again. Returns all of them in the order of repetitions and
+/// tasks. If the shard is not the whole round, its assignment is written beside the store for [`merge`].
+///
+/// # Errors
+/// If the store cannot be read or written, or has episodes of another round. [`TrainerError::Protocol`] if
+/// the policy cannot play by the protocol; [`TrainerError::Gone`] if it no longer answers.
+pub fn play_round<P: Policy>(
+    policy: &P,
+    world: &dyn World,
+    tasks: &[&Task],
+    protocol: &Protocol,
+    round: Round,
+    path: &Path,
+    progress: &ProgressBar,
+) -> Result<Vec<Trajectory>, TrainerError> {
+    policy.can_play(protocol).map_err(TrainerError::Protocol)?;
+    if round.shard.is_part() {
+        Assignment::new(policy, tasks, protocol, round).claim(path)?;
+    }
+    play_jobs(
+        policy,
+        world,
+        &jobs(tasks, round),
+        protocol,
+        round.pool,
+        path,
+        progress,
+    )
 }
 
-impl Shard {
-    /// All games.
-    pub const WHOLE: Self = Self { index: 0, of: 1 };
-
-    /// Shard `index`, from 0, of `of`.
-    ///
-    /// # Errors
-    /// When there is no such shard.
-    pub fn new(index: usize, of: usize) -> Result<Self, String> {
-        if index < of {
-            Ok(Self { index, of })
-        } else {
-            Err(format!(
-                "shard {index} of {of}: shards count from 0 to n - 1"
-            ))
-        }
-    }
-
-    /// Which one, from 0.
-    #[must_use]
-    pub fn index(self) -> usize {
-        self.index
-    }
-
-    /// Whether there are others.
-    #[must_use]
-    pub fn is_part(self) -> bool {
-        self.of > 1
-    }
-
-    /// Whether it learns and merges for all.
-    #[must_use]
-    pub fn leads(self) -> bool {
-        self.index == 0
-    }
-
-    /// Whether the game at that place is its own.
-    #[must_use]
-    pub fn holds(self, place: usize) -> bool {
-        place % self.of == self.index
-    }
-
-    /// Its store beside the whole one: `rollouts.shard-2-of-4.jsonl` for `rollouts.jsonl`; the whole one where there are
-    /// no others.
-    #[must_use]
-    pub fn store(self, whole: &Path) -> PathBuf {
-        let Self { index, of } = self;
-        if self.is_part() {
-            whole.with_extension(format!("shard-{index}-of-{of}.jsonl"))
-        } else {
-            whole.into()
-        }
-    }
-}
-
-impl FromStr for Shard {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let numbers = text
-            .split_once('/')
-            .and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
-        let (index, of) = numbers.ok_or_else(|| format!("`{text}` is not I/N, as 0/4"))?;
-        Self::new(index, of)
-    }
-}
-
-impl fmt::Display for Shard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.index, self.of)
-    }
-}
-
-/// The whole store that a shard's belongs to, and the shard; `None` for another file.
+/// Returns the whole store that a shard's store belongs to, and the shard. Returns `None` if the file's name
+/// is not that of a shard's store.
 #[must_use]
 pub fn whole_of(part: &Path) -> Option<(PathBuf, Shard)> {
     let name = part.file_name()?.to_str()?.strip_suffix(".jsonl")?;
@@ -110,10 +63,10 @@ pub fn whole_of(part: &Path) -> Option<(PathBuf, Shard)> {
     Some((part.with_file_name(format!("{stem}.jsonl")), shard))
 }
 
-/// The shards' stores of a whole store that are there, whatever their number.
+/// Returns the existing shards' stores of a whole store, for any number of shards.
 ///
 /// # Errors
-/// When the folder cannot be read.
+/// If the folder cannot be read.
 pub fn parts_of(whole: &Path) -> Result<Vec<PathBuf>, TrainerError> {
     let folder = whole
         .parent()
@@ -125,10 +78,10 @@ pub fn parts_of(whole: &Path) -> Result<Vec<PathBuf>, TrainerError> {
         .collect())
 }
 
-/// All shards' stores of a folder.
+/// Returns all shards' stores in a folder.
 ///
 /// # Errors
-/// When the folder cannot be read.
+/// If the folder cannot be read.
 pub fn parts_in(folder: &Path) -> Result<Vec<PathBuf>, TrainerError> {
     let mut parts = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(TrainerError::file(folder))? {
@@ -141,16 +94,16 @@ pub fn parts_in(folder: &Path) -> Result<Vec<PathBuf>, TrainerError> {
     Ok(parts)
 }
 
-/// Puts episodes into the order of an undivided round: all games once, then all again. Their seeds follow the games'
-/// places.
+/// Sorts episodes into the order of an undivided round: every game once, then every game again. Within a
+/// repetition the seeds increase with the games' indices.
 pub fn sort(episodes: &mut [Trajectory]) {
     episodes.sort_by_key(|episode| (episode.repetition, episode.seed));
 }
 
-/// Writes a store of these episodes, at once or not at all.
+/// Writes a store of these episodes in one step: if writing fails, the old file stays.
 ///
 /// # Errors
-/// When it cannot be written.
+/// If it cannot be written.
 pub fn write_store(path: &Path, episodes: &[Trajectory]) -> Result<(), TrainerError> {
     let mut bytes = Vec::new();
     for episode in episodes {
@@ -160,61 +113,58 @@ pub fn write_store(path: &Path, episodes: &[Trajectory]) -> Result<(), TrainerEr
     files::replace(path, &bytes).map_err(TrainerError::file(path))
 }
 
-/// What a shard has to play.
+/// The episodes that a shard has to play.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Assignment {
+struct Assignment {
     shard: Shard,
-    common: Common,
+    common: SharedPlan,
     /// The shard's games, in order.
-    games: Vec<Game>,
+    games: Vec<AssignedGame>,
 }
 
-/// What all shards of a round have in common.
+/// The part of an assignment that is the same for all shards of a round.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Common {
+struct SharedPlan {
     policy: String,
     value_policy: Option<String>,
     protocol: Protocol,
     seed: u64,
     repetitions: usize,
-    /// How many games there are in all shards.
+    /// Number of games in all shards.
     games: usize,
-    /// Hash of them, in order.
+    /// Hash of these games, in order.
     games_hash: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Game {
+struct AssignedGame {
     id: String,
     hash: String,
 }
 
 impl Assignment {
-    pub(crate) fn new<P: Policy>(
-        policy: &P,
-        tasks: &[&Task],
-        protocol: &Protocol,
-        round: Round,
-    ) -> Self {
-        let line = |task: &&Task| format!("{}\t{}\t{}\n", task.split, task.id, task.hash);
-        let common = Common {
+    fn new<P: Policy>(policy: &P, tasks: &[&Task], protocol: &Protocol, round: Round) -> Self {
+        let lines: String = tasks
+            .iter()
+            .map(|task| format!("{}\t{}\t{}\n", task.split, task.id, task.hash))
+            .collect();
+        let common = SharedPlan {
             policy: policy.name(),
             value_policy: policy.value_name(),
             protocol: protocol.clone(),
             seed: round.seed,
             repetitions: round.repetitions,
             games: tasks.len(),
-            games_hash: hex_sha256(tasks.iter().map(line).collect::<String>().as_bytes()),
+            games_hash: hex_sha256(lines.as_bytes()),
         };
-        let mine = tasks
+        let games = tasks
             .iter()
             .enumerate()
-            .filter(|(place, _)| round.shard.holds(*place));
-        let games = mine
-            .map(|(_, task)| Game {
+            .filter(|(index, _)| round.shard.holds(*index))
+            .map(|(_, task)| AssignedGame {
                 id: task.id.clone(),
                 hash: task.hash.clone(),
             })
@@ -243,8 +193,8 @@ impl Assignment {
         }
     }
 
-    /// Writes the plan beside the store, or makes sure that the one there is the same.
-    pub(crate) fn claim(&self, store: &Path) -> Result<(), TrainerError> {
+    /// Writes the assignment beside the store. If there is one already, checks that it is the same.
+    fn claim(&self, store: &Path) -> Result<(), TrainerError> {
         let path = Self::path(store);
         if let Some(before) = Self::read(store)? {
             let differences = self.differences(&before);
@@ -261,62 +211,61 @@ impl Assignment {
         files::replace(&path, (text + "\n").as_bytes()).map_err(TrainerError::file(&path))
     }
 
-    /// In words; empty where there are none.
+    /// Returns the differences in words. The text is empty if there are none.
     fn differences(&self, other: &Self) -> String {
-        let of = |plan: &Self| StageInputs::default().with("plan", &plan.common);
-        sentence(&of(self).differences(&of(other)))
+        sentence(&self.inputs().differences(&other.inputs()))
     }
 
-    /// Game, seed and repetition of every episode.
-    fn episodes(&self) -> impl Iterator<Item = (&Game, u64, usize)> {
-        let Common {
-            seed, repetitions, ..
-        } = self.common;
+    fn inputs(&self) -> StageInputs {
+        StageInputs::default().with("plan", &self.common)
+    }
+
+    /// Returns game, seed and repetition of every episode.
+    fn episodes(&self) -> Vec<(&AssignedGame, u64, usize)> {
         let round = Round {
-            repetitions,
-            seed,
+            repetitions: self.common.repetitions,
+            seed: self.common.seed,
             pool: Concurrency::default(),
             shard: self.shard,
         };
-        let place = move |index: usize| self.shard.index + index * self.shard.of;
-        (0..repetitions).flat_map(move |repetition| {
-            let games = self.games.iter().enumerate();
-            games.map(move |(index, game)| {
-                (
-                    game,
-                    episode_seed(&round, place(index), repetition),
-                    repetition,
-                )
-            })
-        })
+        let mut episodes = Vec::new();
+        for repetition in 0..round.repetitions {
+            for (position, game) in self.games.iter().enumerate() {
+                let index = self.shard.index() + position * self.shard.count();
+                episodes.push((game, episode_seed(&round, index, repetition), repetition));
+            }
+        }
+        episodes
     }
 }
 
-/// A whole store that was made of shards.
+/// A whole store that was merged from shards' stores.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Merged {
     /// The store.
     pub store: PathBuf,
-    /// Its episodes.
+    /// Number of its episodes.
     pub episodes: usize,
-    /// How many of them were won.
+    /// Number of its won episodes.
     pub successes: usize,
-    /// The stores that it was made of; they stay.
+    /// The stores that it was merged from. They are not deleted.
     pub shards: Vec<PathBuf>,
 }
 
-/// Merges shards' stores, each round into its whole store: every episode of every shard's plan must be there exactly once,
-/// played by one policy under one protocol on one list of games. The whole store is written at once or not at all, and
-/// one that is there is only replaced where all its episodes are among the merged ones.
+/// Merges shards' stores, each round into its whole store. Every episode of every shard's assignment must
+/// exist exactly once, played by one policy under one protocol on one list of games. The whole store is
+/// written in one step. If it already exists, it is replaced only if all its episodes are among the merged
+/// ones.
 ///
 /// # Errors
-/// [`TrainerError::Incomplete`] names what is missing; otherwise when stores do not fit together, cannot be read, are
-/// being written, or the whole one holds something else.
+/// [`TrainerError::Incomplete`] names the missing episodes. Other errors if stores do not fit together,
+/// cannot be read or are being written, or if the whole store has other episodes.
 pub fn merge(stores: &[PathBuf]) -> Result<Vec<Merged>, TrainerError> {
     let mut rounds: BTreeMap<PathBuf, BTreeMap<Shard, PathBuf>> = BTreeMap::new();
     for store in stores {
         let (whole, shard) = whole_of(store).ok_or_else(|| {
-            let reason = "is no shard's store\nhint: they are named NAME.shard-I-of-N.jsonl";
+            let reason =
+                "is not a shard's store\nhint: such stores are named NAME.shard-I-of-N.jsonl";
             TrainerError::content(store, reason)
         })?;
         rounds
@@ -331,31 +280,29 @@ pub fn merge(stores: &[PathBuf]) -> Result<Vec<Merged>, TrainerError> {
 }
 
 fn merge_round(whole: PathBuf, parts: &BTreeMap<Shard, PathBuf>) -> Result<Merged, TrainerError> {
-    let of: BTreeSet<usize> = parts.keys().map(|shard| shard.of).collect();
-    let &[of] = of.iter().copied().collect::<Vec<_>>().as_slice() else {
+    let counts: BTreeSet<usize> = parts.keys().map(|shard| shard.count()).collect();
+    let &[count] = counts.iter().copied().collect::<Vec<_>>().as_slice() else {
         let reason = format!(
-            "there are shards of {of:?}: one round is shared out in one way\nhint: name the stores of one"
+            "there are shards of {counts:?}: all shards of a round must have the same N\nhint: name the stores of one N"
         );
         return Err(TrainerError::content(&whole, reason));
     };
-    let mut missing: Vec<String> = (0..of)
-        .map(|index| Shard { index, of })
+    let mut missing: Vec<String> = (0..count)
+        .filter_map(|index| Shard::new(index, count).ok())
         .filter(|shard| !parts.contains_key(shard))
         .map(|shard| format!("{} is not there", shard.store(&whole).display()))
         .collect();
-    let (mut locks, mut episodes) = (Vec::new(), Vec::new());
+    let mut locks = Vec::new();
+    let mut episodes = Vec::new();
     let mut first: Option<(Assignment, &Path)> = None;
     for (shard, store) in parts {
-        let plan = Assignment::read(store)?.filter(|plan| plan.shard == *shard).ok_or_else(|| {
-            let name = Assignment::path(store).display().to_string();
-            TrainerError::content(store, format!("{name} does not say what this shard has to play\nhint: bring it back; a run of `hearth loop` merges its shards itself"))
-        })?;
-        if let Some((first, of)) = &first {
+        let plan = assignment(*shard, store)?;
+        if let Some((first, other)) = &first {
             let differences = plan.differences(first);
             if !differences.is_empty() {
                 return Err(TrainerError::content(
                     store,
-                    format!("does not fit {}: {differences}", of.display()),
+                    format!("does not fit {}: {differences}", other.display()),
                 ));
             }
         }
@@ -382,7 +329,23 @@ fn merge_round(whole: PathBuf, parts: &BTreeMap<Shard, PathBuf>) -> Result<Merge
     })
 }
 
-/// Says what a shard lacks; refuses episodes that are not its own, and doubles.
+/// Reads the assignment beside a shard's store.
+fn assignment(shard: Shard, store: &Path) -> Result<Assignment, TrainerError> {
+    Assignment::read(store)?
+        .filter(|plan| plan.shard == shard)
+        .ok_or_else(|| {
+            let reason = format!(
+                "{} does not contain this shard's games\nhint: restore that file; `hearth loop` merges the shards of a run itself",
+                Assignment::path(store).display()
+            );
+            TrainerError::content(store, reason)
+        })
+}
+
+/// Returns a text about the episodes that a shard lacks, or `None` if it has all.
+///
+/// # Errors
+/// If an episode occurs twice, is not in the assignment, or was played by another policy or protocol.
 fn check(
     store: &Path,
     plan: &Assignment,
@@ -390,72 +353,70 @@ fn check(
 ) -> Result<Option<String>, TrainerError> {
     let mut open: BTreeMap<(&str, u64), (&str, usize)> = plan
         .episodes()
+        .into_iter()
         .map(|(game, seed, repetition)| {
             ((game.hash.as_str(), seed), (game.id.as_str(), repetition))
         })
         .collect();
     let all = open.len();
-    let Common {
+    let SharedPlan {
         policy,
         value_policy,
         protocol,
         ..
     } = &plan.common;
     for episode in played {
-        let named = || format!("{} repetition {}", episode.game, episode.repetition);
-        if (&episode.policy, &episode.value_policy, &episode.protocol)
-            != (policy, value_policy, protocol)
-        {
-            let reason = format!(
-                "{} was played by another policy or protocol than its plan says",
-                named()
-            );
-            return Err(TrainerError::content(store, reason));
-        }
-        if open
+        let is_of_plan = (&episode.policy, &episode.value_policy, &episode.protocol)
+            == (policy, value_policy, protocol);
+        let problem = if !is_of_plan {
+            "was played by another policy or protocol than its plan says"
+        } else if open
             .remove(&(episode.game_hash.as_str(), episode.seed))
             .is_none()
         {
-            let reason = format!("{} stands there twice, or is not in its plan", named());
-            return Err(TrainerError::content(store, reason));
-        }
+            "stands there twice, or is not in its plan"
+        } else {
+            continue;
+        };
+        let reason = format!(
+            "{} repetition {} {problem}",
+            episode.game, episode.repetition
+        );
+        return Err(TrainerError::content(store, reason));
     }
-    let names: Vec<String> = open
+    if open.is_empty() {
+        return Ok(None);
+    }
+    let mut names: Vec<String> = open
         .values()
         .take(5)
         .map(|(id, repetition)| format!("{id} repetition {repetition}"))
         .collect();
-    let more = if open.len() > names.len() {
-        ", …"
-    } else {
-        ""
-    };
-    let text = || {
-        format!(
-            "{} lacks {} of {all} episodes: {}{more}",
-            store.display(),
-            open.len(),
-            names.join(", ")
-        )
-    };
-    Ok((!open.is_empty()).then(text))
+    if open.len() > names.len() {
+        names.push("…".into());
+    }
+    Ok(Some(format!(
+        "{} lacks {} of {all} episodes: {}",
+        store.display(),
+        open.len(),
+        names.join(", ")
+    )))
 }
 
-/// Writes the merged store, unless what is there would be lost by it.
+/// Writes the merged store. If the file exists with an episode that the shards do not have, it is kept and an
+/// error is returned.
 fn write_whole(whole: &Path, episodes: &[Trajectory]) -> Result<(), TrainerError> {
     if whole.exists() {
         let (_lock, before) = Store::open(whole)?;
-        let same = |a: &Trajectory, b: &Trajectory| digest(a) == digest(b);
-        let place: BTreeMap<(&str, u64), &Trajectory> = episodes
+        let merged: BTreeMap<(&str, u64), &Trajectory> = episodes
             .iter()
             .map(|e| ((e.game_hash.as_str(), e.seed), e))
             .collect();
-        let is_kept = |old: &&Trajectory| {
-            place
+        if let Some(other) = before.iter().find(|old| {
+            merged
                 .get(&(old.game_hash.as_str(), old.seed))
-                .is_some_and(|new| same(old, new))
-        };
-        if let Some(other) = before.iter().find(|old| !is_kept(old)) {
+                .is_none_or(|new| digest(old) != digest(new))
+        }) {
             let reason = format!(
                 "holds another episode of {} than the shards\nhint: move it away",
                 other.game
@@ -466,7 +427,7 @@ fn write_whole(whole: &Path, episodes: &[Trajectory]) -> Result<(), TrainerError
     write_store(whole, episodes)
 }
 
-/// Hash of an episode without its duration.
+/// Returns the hash of an episode without its duration.
 ///
 /// The hash is computed over the field names that logs had before `perturbed` and `scorer` were renamed, so that an
 /// episode keeps its hash. Quotes inside a JSON string are escaped, so only field names can match.
@@ -483,7 +444,8 @@ pub fn digest(episode: &Trajectory) -> String {
     hex_sha256(json.as_bytes())
 }
 
-/// Hash of episodes in the order of an undivided round, whatever order they stand in.
+/// Returns the hash of episodes. It does not depend on their order: they are hashed in the order of an
+/// undivided round.
 #[must_use]
 pub fn episodes_hash(episodes: &[Trajectory]) -> String {
     let mut lines: Vec<(usize, u64, String)> = episodes

@@ -1,99 +1,99 @@
-//! What a recipe asks for, step by step, and what decides each: the table of what depends on what. A step's [`StageInputs`] are
-//! the part of the recipe that it reads, seeds, and hashes of what earlier steps made; it depends on nothing else. Where
-//! it runs (device, cores, shards) changes how long it takes and how sums are rounded, and is no input.
+//! The stages of a recipe and what each depends on.
+//!
+//! The [`StageInputs`] of a stage are the parts of the recipe that it reads, its seed, and hashes of what
+//! earlier stages produced. A stage depends on nothing else. The device, the number of cores and the shards
+//! change how long a stage takes and how sums are rounded; they are not inputs.
 
 use crate::learn::selection;
-use crate::pipeline::manifest::{Form, StageInputs, StagePaths, VERSION};
+use crate::pipeline::manifest::{OutputForm, StageInputs, StageOutput, StagePaths, VERSION};
 use crate::pipeline::recipe::{DataSource, GamesRecipe, Recipe, StartFrom};
 use scenarios::Protocol;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// One step of a recipe.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One stage of a recipe. Iterations count from 1; `job` and `dagger` are indices in the recipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
-    /// The suite.
+    /// Prepares the suite.
     Games,
-    /// The expert's episodes.
+    /// Plays the expert's episodes.
     Demonstrations,
-    /// The expert's episodes beside a student.
+    /// Plays the expert's episodes with a student (DAgger).
     Dagger {
-        /// Its place in the recipe.
+        /// Index in [`Recipe::dagger`].
         dagger: usize,
     },
-    /// A job of an iteration, by its place in the recipe.
+    /// Trains a job.
     Train {
-        /// From 1.
+        /// The iteration, from 1.
         iteration: usize,
-        /// Its place.
+        /// Index in [`Recipe::jobs`].
         job: usize,
     },
-    /// The policy's own episodes of an iteration.
+    /// Plays the policy's own episodes.
     Collect {
-        /// From 1.
+        /// The iteration, from 1.
         iteration: usize,
     },
-    /// A job's model on the test games, with K candidates a turn.
+    /// Plays a job's model on the test games with K candidates per turn.
     Evaluate {
-        /// From 1.
+        /// The iteration, from 1.
         iteration: usize,
-        /// The job's place.
+        /// Index in [`Recipe::jobs`].
         job: usize,
-        /// K.
+        /// Number of candidates K.
         k: usize,
     },
 }
 
-/// What finished steps made, by their names: hashes, by what they are called among the inputs of later ones.
-pub type StageOutputs = BTreeMap<String, BTreeMap<String, String>>;
+/// The outputs of finished stages.
+pub type StageOutputs = BTreeMap<Stage, StageOutput>;
 
-/// All steps of a recipe in their order.
+/// Returns all stages of a recipe in the order in which they run.
 #[must_use]
-pub fn steps(recipe: &Recipe) -> Vec<Stage> {
-    let mut steps = vec![Stage::Games, Stage::Demonstrations];
+pub fn stages(recipe: &Recipe) -> Vec<Stage> {
+    let mut stages = vec![Stage::Games, Stage::Demonstrations];
     for iteration in 1..=recipe.iterations {
-        let of = |once: bool| {
-            let jobs = recipe.jobs.iter().enumerate();
-            jobs.filter(move |(_, about)| about.is_learned_once() == once)
-        };
         if iteration == 1 {
-            for (job, about) in of(true) {
-                steps.push(Stage::Train { iteration, job });
-                let dagger = recipe
+            for job in jobs(recipe, true) {
+                stages.push(Stage::Train { iteration, job });
+                let student = recipe
                     .dagger
                     .iter()
-                    .position(|dagger| dagger.student == about.name);
-                steps.extend(dagger.map(|dagger| Stage::Dagger { dagger }));
+                    .position(|dagger| dagger.student == recipe.jobs[job].name);
+                stages.extend(student.map(|dagger| Stage::Dagger { dagger }));
             }
         }
-        steps.push(Stage::Collect { iteration });
-        steps.extend(of(false).map(|(job, _)| Stage::Train { iteration, job }));
-        for (job, about) in recipe.jobs.iter().enumerate() {
-            let is_learned = !about.is_learned_once() || iteration == 1;
-            let can_choose = about.algorithm.critic().is_some();
-            let ks = recipe
-                .evaluate
-                .best_of
-                .iter()
-                .filter(|k| is_learned && (**k == 1 || can_choose));
-            steps.extend(ks.map(|k| Stage::Evaluate {
-                iteration,
-                job,
-                k: *k,
-            }));
+        stages.push(Stage::Collect { iteration });
+        stages.extend(jobs(recipe, false).map(|job| Stage::Train { iteration, job }));
+        for (job, config) in recipe.jobs.iter().enumerate() {
+            if config.is_trained_once() && iteration > 1 {
+                continue; // its model is the one that was evaluated in iteration 1
+            }
+            let has_value = config.algorithm.critic().is_some();
+            for &k in &recipe.evaluate.best_of {
+                if k == 1 || has_value {
+                    stages.push(Stage::Evaluate { iteration, job, k });
+                }
+            }
         }
     }
-    steps
+    stages
+}
+
+/// Returns the indices of the jobs that are trained once, or of those that are trained in every iteration.
+fn jobs(recipe: &Recipe, once: bool) -> impl Iterator<Item = usize> {
+    (0..recipe.jobs.len()).filter(move |job| recipe.jobs[*job].is_trained_once() == once)
 }
 
 impl Stage {
-    /// Its name, and the path of its output in the run's folder.
+    /// Returns the stage's name: the path of its output below the run's folder, without extensions.
     #[must_use]
     pub fn name(&self, recipe: &Recipe) -> String {
         match *self {
             Self::Games => "games".into(),
             Self::Demonstrations => DEMONSTRATIONS.into(),
-            Self::Dagger { dagger } => dagger_stage(&recipe.dagger[dagger].student),
+            Self::Dagger { dagger } => format!("{DAGGER}{}", recipe.dagger[dagger].student),
             Self::Train { iteration, job } => {
                 format!("{iteration}/{}", recipe.jobs[job].name)
             }
@@ -104,18 +104,30 @@ impl Stage {
         }
     }
 
-    /// Where its output is.
+    /// Returns where the stage's output is in the run's folder.
     #[must_use]
-    pub fn place(&self, recipe: &Recipe, run: &Path) -> StagePaths {
+    pub fn paths(&self, recipe: &Recipe, run: &Path) -> StagePaths {
         let form = if matches!(self, Self::Train { .. }) {
-            Form::Folder
+            OutputForm::Folder
         } else {
-            Form::Files
+            OutputForm::Files
         };
-        StagePaths::new(run, &name_on_disk(run, &self.name(recipe)), form)
+        StagePaths::new(run, &self.name_on_disk(recipe, run), form)
     }
 
-    /// Whether it plays episodes, and shards share it.
+    /// Returns the name that the stage's files have. Runs of earlier versions call the episodes of the expert
+    /// with a student `guided-STUDENT`; if such files exist, they are used.
+    fn name_on_disk(&self, recipe: &Recipe, run: &Path) -> String {
+        if let Self::Dagger { dagger } = *self {
+            let old = format!("{OLD_DAGGER}{}", recipe.dagger[dagger].student);
+            if run.join(format!("{old}.stage.json")).exists() {
+                return old;
+            }
+        }
+        self.name(recipe)
+    }
+
+    /// Returns whether the stage plays episodes. Shards divide such a stage among them.
     #[must_use]
     pub fn is_played(&self) -> bool {
         matches!(
@@ -127,90 +139,70 @@ impl Stage {
         )
     }
 
-    /// What decides it.
+    /// Returns the stage's inputs.
     ///
     /// # Errors
-    /// The name of an earlier step that has made nothing yet.
-    pub fn inputs(&self, recipe: &Recipe, outcomes: &StageOutputs) -> Result<StageInputs, String> {
-        let made = |step: &str, what: &str| {
-            outcomes
-                .get(step)
-                .and_then(|made| made.get(what))
-                .ok_or_else(|| step.to_string())
-        };
+    /// An earlier stage, if its output is an input and is not in `outputs`.
+    pub fn inputs(&self, recipe: &Recipe, outputs: &StageOutputs) -> Result<StageInputs, Stage> {
         let inputs = StageInputs::default().with("version", &VERSION);
         if *self == Self::Games {
             return Ok(match &recipe.games {
-                GamesRecipe::Folder { .. } => inputs.with("games.kind", &"folder"), // which games, its hash says
+                GamesRecipe::Folder { .. } => inputs.with("games.kind", &"folder"), // the suite's hash identifies the games
                 games @ GamesRecipe::Household { .. } => {
                     inputs.with("games", games).with("seed", &recipe.seed)
                 }
             });
         }
         let inputs = inputs.with("seed", &self.seed(recipe));
-        let played = |inputs: StageInputs| {
-            Ok(inputs
-                .with("suite", made("games", "suite")?)
-                .with("protocol", &self.protocol(recipe)))
-        };
-        match *self {
+        let inputs = match *self {
             Self::Games | Self::Demonstrations => {
-                played(inputs.with("demonstrations", &recipe.demonstrations))
+                inputs.with("demonstrations", &recipe.demonstrations)
             }
             Self::Dagger { dagger } => {
-                let about = &recipe.dagger[dagger];
-                let inputs = inputs
-                    .with("games", &about.games)
-                    .with("repetitions", &about.repetitions);
-                played(inputs.with("student", made(&format!("1/{}", about.student), "policy")?))
+                let config = &recipe.dagger[dagger];
+                inputs
+                    .with("games", &config.games)
+                    .with("repetitions", &config.repetitions)
+                    .with("student", policy(outputs, student(recipe, dagger))?)
             }
-            Self::Collect { iteration } => {
-                let inputs = inputs
-                    .with("games", &recipe.collect.games)
-                    .with("repetitions", &recipe.collect.repetitions);
-                played(inputs.with("policy", made(&collector(recipe, iteration), "policy")?))
-            }
+            Self::Collect { iteration } => inputs
+                .with("games", &recipe.collect.games)
+                .with("repetitions", &recipe.collect.repetitions)
+                .with("policy", policy(outputs, collector(recipe, iteration))?),
             Self::Evaluate { iteration, job, .. } => {
-                let step = Self::Train { iteration, job }.name(recipe);
+                let model = Self::Train { iteration, job };
                 let inputs = inputs
                     .with("splits", &recipe.evaluate.splits)
-                    .with("games", &recipe.evaluate.games);
-                let inputs = inputs.with("policy", made(&step, "policy")?);
-                played(match made(&step, "value") {
-                    Ok(value) => inputs.with("value", value),
-                    Err(_) => inputs,
-                })
+                    .with("games", &recipe.evaluate.games)
+                    .with("policy", policy(outputs, model)?);
+                match outputs.get(&model).and_then(|output| output.value.as_ref()) {
+                    Some(value) => inputs.with("value", value),
+                    None => inputs,
+                }
             }
             Self::Train { iteration, job } => {
-                let about = &recipe.jobs[job];
-                let inputs = inputs
-                    .with("job", about)
-                    .with("context", &recipe.model.context);
-                let inputs = match start(recipe, job, iteration) {
-                    None => inputs.with("model", &recipe.model),
-                    Some(start) => inputs.with("start", made(&start, "policy")?),
-                };
-                read(recipe, job, iteration)
-                    .into_iter()
-                    .try_fold(inputs, |inputs, step| {
-                        let hash = made(&step, "episodes")?;
-                        Ok(inputs.with(&format!("data.{step}"), hash))
-                    })
+                return training_inputs(inputs, recipe, outputs, iteration, job);
             }
-        }
+        };
+        let suite = outputs
+            .get(&Self::Games)
+            .and_then(|output| output.suite.as_ref());
+        Ok(inputs
+            .with("suite", suite.ok_or(Self::Games)?)
+            .with("protocol", &self.protocol(recipe)))
     }
 
-    /// The seed of what is random in it.
+    /// Returns the seed of the stage's random numbers.
     #[must_use]
     pub fn seed(&self, recipe: &Recipe) -> u64 {
         match *self {
             Self::Collect { iteration } => recipe.seed + 1000 * iteration as u64,
-            Self::Dagger { dagger } => recipe.seed + 1_000_000 * (dagger as u64 + 1), // not the demonstrations' episodes
+            Self::Dagger { dagger } => recipe.seed + 1_000_000 * (dagger as u64 + 1), // differs from the demonstrations' seed
             _ => recipe.seed,
         }
     }
 
-    /// How its episodes are played.
+    /// Returns the protocol of the stage's episodes.
     #[must_use]
     pub fn protocol(&self, recipe: &Recipe) -> Protocol {
         let (temperature, k) = match *self {
@@ -225,87 +217,133 @@ impl Stage {
     }
 }
 
-/// The job whose model collects in an iteration, and from which that iteration's jobs start.
-#[must_use]
-pub fn collector(recipe: &Recipe, iteration: usize) -> String {
-    let is_learned_once = |name: &str| {
-        recipe
-            .jobs
-            .iter()
-            .any(|l| l.name == name && l.is_learned_once())
+fn training_inputs(
+    inputs: StageInputs,
+    recipe: &Recipe,
+    outputs: &StageOutputs,
+    iteration: usize,
+    job: usize,
+) -> Result<StageInputs, Stage> {
+    let mut inputs = inputs
+        .with("job", &recipe.jobs[job])
+        .with("context", &recipe.model.context);
+    inputs = match start(recipe, job, iteration) {
+        None => inputs.with("model", &recipe.model),
+        Some(start) => inputs.with("start", policy(outputs, start)?),
     };
+    for stage in data(recipe, job, iteration) {
+        let episodes = outputs
+            .get(&stage)
+            .and_then(|output| output.episodes.as_ref())
+            .ok_or(stage)?;
+        inputs = inputs.with(&format!("data.{}", stage.name(recipe)), episodes);
+    }
+    Ok(inputs)
+}
+
+/// Returns the policy's hash from the output of a training stage, or the stage if it has no output.
+fn policy(outputs: &StageOutputs, stage: Stage) -> Result<&String, Stage> {
+    outputs
+        .get(&stage)
+        .and_then(|output| output.policy.as_ref())
+        .ok_or(stage)
+}
+
+/// Returns the stage that trains the job with this name in an iteration.
+fn training(recipe: &Recipe, iteration: usize, name: &str) -> Stage {
+    let job = recipe
+        .job_index(name)
+        .expect("Recipe::check requires every named job to exist");
+    Stage::Train { iteration, job }
+}
+
+/// Returns the stage whose model collects in an iteration. Jobs that start from the collector start from
+/// this model.
+///
+/// # Panics
+/// If the recipe names a job that does not exist, which [`Recipe::check`] refuses.
+#[must_use]
+pub fn collector(recipe: &Recipe, iteration: usize) -> Stage {
     let then = &recipe.collect.then;
-    match iteration {
-        1 => format!("1/{}", recipe.collect.policy),
-        _ if is_learned_once(then) => format!("1/{then}"),
-        later => format!("{}/{then}", later - 1),
+    if iteration == 1 {
+        return training(recipe, 1, &recipe.collect.policy);
+    }
+    let is_trained_once = recipe
+        .jobs
+        .iter()
+        .any(|job| job.name == *then && job.is_trained_once());
+    training(
+        recipe,
+        if is_trained_once { 1 } else { iteration - 1 },
+        then,
+    )
+}
+
+/// Returns the stage whose model is the student, by the student's index in [`Recipe::dagger`].
+///
+/// # Panics
+/// If the recipe names a job that does not exist, which [`Recipe::check`] refuses.
+#[must_use]
+pub fn student(recipe: &Recipe, dagger: usize) -> Stage {
+    training(recipe, 1, &recipe.dagger[dagger].student)
+}
+
+/// Returns the stage whose model a job starts from, or `None` if it starts from random weights.
+///
+/// # Panics
+/// If the recipe names a job that does not exist, which [`Recipe::check`] refuses.
+#[must_use]
+pub fn start(recipe: &Recipe, job: usize, iteration: usize) -> Option<Stage> {
+    match &recipe.jobs[job].from {
+        StartFrom::Fresh => None,
+        StartFrom::Job(name) => Some(training(recipe, 1, name)),
+        StartFrom::Collector => Some(collector(recipe, iteration)),
     }
 }
 
-/// The step whose model a job starts from; `None` for a fresh one.
+/// Returns the DAgger stages whose episodes a job reads, by the job's index.
 #[must_use]
-pub fn start(recipe: &Recipe, job: usize, iteration: usize) -> Option<String> {
-    match &recipe.jobs[job].from {
-        StartFrom::Fresh => None,
-        StartFrom::Job(name) => Some(format!("1/{name}")),
-        StartFrom::Collector => Some(collector(recipe, iteration)),
+pub fn dagger(recipe: &Recipe, job: usize) -> Vec<Stage> {
+    if !recipe.jobs[job].data.contains(&DataSource::Dagger) {
+        return Vec::new();
     }
+    recipe
+        .students_before(job)
+        .map(|dagger| Stage::Dagger { dagger })
+        .collect()
+}
+
+/// Returns the stages whose episodes a job reads, by the job's index. If the job starts from random weights,
+/// the demonstrations are among them, because the vocabulary is made from their texts.
+#[must_use]
+pub fn data(recipe: &Recipe, job: usize, iteration: usize) -> BTreeSet<Stage> {
+    let config = &recipe.jobs[job];
+    let mut stages: BTreeSet<Stage> = dagger(recipe, job).into_iter().collect();
+    if config.from == StartFrom::Fresh || config.data.contains(&DataSource::Demonstrations) {
+        stages.insert(Stage::Demonstrations);
+    }
+    for source in &config.data {
+        let iterations = selection::iterations(source, iteration).into_iter();
+        stages.extend(
+            iterations
+                .flatten()
+                .map(|iteration| Stage::Collect { iteration }),
+        );
+    }
+    stages
 }
 
 const DEMONSTRATIONS: &str = "demonstrations";
 const DAGGER: &str = "dagger-";
 const OLD_DAGGER: &str = "guided-";
 
-/// The name that a stage's files have. Runs of earlier versions call the expert's episodes with a student `guided-STUDENT`;
-/// if such files are there, they are used.
-pub(crate) fn name_on_disk(run: &Path, stage: &str) -> String {
-    if let Some(student) = stage.strip_prefix(DAGGER) {
-        let old = format!("{OLD_DAGGER}{student}");
-        if run.join(format!("{old}.stage.json")).exists() {
-            return old;
-        }
-    }
-    stage.into()
-}
+pub use holds_demonstrations as is_shown; // ALIAS
 
-fn dagger_stage(student: &str) -> String {
-    format!("{DAGGER}{student}")
-}
-
-/// Whether a step of this name holds what the expert showed, alone or beside a student.
+/// Returns whether a store with this name (without extension) has episodes of the expert, alone or with a
+/// student.
 #[must_use]
-pub fn is_shown(step: &str) -> bool {
-    step == DEMONSTRATIONS || step.starts_with(DAGGER) || step.starts_with(OLD_DAGGER)
-}
-
-/// The steps of the dagger students that a job reads.
-#[must_use]
-pub fn dagger(recipe: &Recipe, job: usize) -> Vec<String> {
-    if !recipe.jobs[job].data.contains(&DataSource::Dagger) {
-        return Vec::new();
-    }
-    recipe
-        .students_before(job)
-        .map(|dagger| dagger_stage(&dagger.student))
-        .collect()
-}
-
-/// The steps whose episodes a job reads, by its place; a fresh one's vocabulary comes from the demonstrations.
-#[must_use]
-pub fn read(recipe: &Recipe, place: usize, iteration: usize) -> BTreeSet<String> {
-    let job = &recipe.jobs[place];
-    let shown = job.from == StartFrom::Fresh || job.data.contains(&DataSource::Demonstrations);
-    let rollouts = job
-        .data
-        .iter()
-        .filter_map(|source| selection::iterations(source, iteration))
-        .flatten();
-    let shown = shown.then(|| DEMONSTRATIONS.to_string());
-    shown
-        .into_iter()
-        .chain(dagger(recipe, place))
-        .chain(rollouts.map(|iteration| format!("{iteration}/rollouts")))
-        .collect()
+pub fn holds_demonstrations(name: &str) -> bool {
+    name == DEMONSTRATIONS || name.starts_with(DAGGER) || name.starts_with(OLD_DAGGER)
 }
 
 #[cfg(test)]
@@ -315,40 +353,48 @@ mod tests {
 
     fn compare() -> Recipe {
         let text = include_str!("../../recipes/gigpo-online.toml");
-        toml::from_str(text).expect("a recipe of ours")
+        toml::from_str(text).expect("a recipe of the repository")
     }
 
-    /// Every step made something; what it is called by.
-    fn outcomes(recipe: &Recipe) -> StageOutputs {
-        let made = |step: &Stage| {
-            let name = step.name(recipe);
-            let hashes = ["suite", "episodes", "policy"]
-                .map(|what| (what.to_string(), format!("{what} of {name}")));
-            (name, hashes.into())
-        };
-        steps(recipe).iter().map(made).collect()
+    /// The outputs of a finished run. The hashes are the names of their stages.
+    fn outputs(recipe: &Recipe) -> StageOutputs {
+        let mut outputs = StageOutputs::new();
+        for stage in stages(recipe) {
+            let name = stage.name(recipe);
+            let output = StageOutput {
+                suite: Some(format!("suite of {name}")),
+                episodes: Some(format!("episodes of {name}")),
+                policy: Some(format!("policy of {name}")),
+                value: None,
+            };
+            outputs.insert(stage, output);
+        }
+        outputs
     }
 
-    /// The steps whose inputs a change of the recipe touches, before anything is done anew.
-    fn touched(change: impl Fn(&mut Recipe)) -> Vec<String> {
-        let (before, mut after) = (compare(), compare());
-        change(&mut after);
-        let outcomes = outcomes(&before);
-        let differ =
-            |step: &&Stage| step.inputs(&after, &outcomes) != step.inputs(&before, &outcomes);
-        steps(&before)
+    fn names(recipe: &Recipe) -> Vec<String> {
+        stages(recipe)
             .iter()
-            .filter(differ)
-            .map(|step| step.name(&before))
+            .map(|stage| stage.name(recipe))
+            .collect()
+    }
+
+    /// The stages whose inputs a change of the recipe affects, before any stage runs again.
+    fn affected(change: impl Fn(&mut Recipe)) -> Vec<String> {
+        let before = compare();
+        let mut after = compare();
+        change(&mut after);
+        let outputs = outputs(&before);
+        stages(&before)
+            .iter()
+            .filter(|stage| stage.inputs(&after, &outputs) != stage.inputs(&before, &outputs))
+            .map(|stage| stage.name(&before))
             .collect()
     }
 
     #[test]
-    fn a_change_touches_what_reads_it_and_nothing_before_it() {
-        let all: Vec<String> = steps(&compare())
-            .iter()
-            .map(|step| step.name(&compare()))
-            .collect();
+    fn a_change_affects_the_stages_that_read_it_and_none_before() {
+        let all = names(&compare());
         assert_eq!(
             all[..7],
             [
@@ -364,13 +410,13 @@ mod tests {
         assert_eq!(
             all[7..10],
             ["2/rollouts", "2/gigpo", "2/eval/gigpo-k1"],
-            "the fresh job is learned once"
+            "the fresh job is trained once"
         );
-        assert_eq!(touched(|_| {}), [""; 0]);
-        assert_eq!(touched(|recipe| recipe.name = "other".into()), [""; 0]);
-        assert_eq!(touched(|recipe| recipe.seed = 9), all);
+        assert_eq!(affected(|_| {}), [""; 0]);
+        assert_eq!(affected(|recipe| recipe.name = "other".into()), [""; 0]);
+        assert_eq!(affected(|recipe| recipe.seed = 9), all);
         assert_eq!(
-            touched(|recipe| recipe.evaluate.games = 3),
+            affected(|recipe| recipe.evaluate.games = 3),
             [
                 "1/eval/sft-k1",
                 "1/eval/gigpo-k1",
@@ -380,54 +426,55 @@ mod tests {
             ]
         );
         assert_eq!(
-            touched(|recipe| recipe.evaluate.temperature = 3.0),
+            affected(|recipe| recipe.evaluate.temperature = 3.0),
             [""; 0],
             "it is greedy"
         );
         assert_eq!(
-            touched(|recipe| recipe.jobs[0].optimizer.batch += 1),
+            affected(|recipe| recipe.jobs[0].optimizer.batch += 1),
             ["1/sft"]
         );
         assert_eq!(
-            touched(|recipe| recipe.jobs[1].optimizer.batch += 1),
+            affected(|recipe| recipe.jobs[1].optimizer.batch += 1),
             ["1/gigpo", "2/gigpo", "3/gigpo", "4/gigpo"]
         );
         assert_eq!(
-            touched(|recipe| recipe.collect.temperature = 0.5),
+            affected(|recipe| recipe.collect.temperature = 0.5),
             ["1/rollouts", "2/rollouts", "3/rollouts", "4/rollouts"]
         );
         assert_eq!(
-            touched(|recipe| recipe.demonstrations.expert_noise = 0.5),
+            affected(|recipe| recipe.demonstrations.expert_noise = 0.5),
             ["demonstrations"]
         );
     }
 
-    /// Two students, one after the other; the second job reads what was shown beside the first, the third beside both.
-    #[test]
-    fn students_are_guided_before_the_lessons_that_read_it() {
+    /// Two students, one after the other. The second job reads the episodes with the first student, the third
+    /// job those with both.
+    fn with_students() -> Recipe {
         let mut recipe = compare();
         let fresh = recipe.jobs[0].clone();
-        let data = vec![DataSource::Demonstrations, DataSource::Dagger];
-        let again = |name: &str| TrainConfig {
+        let [second, third] = ["second", "third"].map(|name| TrainConfig {
             name: name.into(),
-            data: data.clone(),
+            data: vec![DataSource::Demonstrations, DataSource::Dagger],
             ..fresh.clone()
-        };
-        recipe.jobs.splice(1..1, [again("second"), again("third")]);
-        let dagger = |student: &str| DaggerRecipe {
+        });
+        recipe.jobs.splice(1..1, [second, third]);
+        let daggers = ["second", "sft"].map(|student| DaggerRecipe {
             student: student.into(),
             games: 4,
             repetitions: 1,
             temperature: 0.5,
-        };
-        recipe.dagger = vec![dagger("second"), dagger("sft")];
-        recipe.check().expect("it can be followed");
-        let names: Vec<String> = steps(&recipe)
-            .iter()
-            .map(|step| step.name(&recipe))
-            .collect();
+        });
+        recipe.dagger = daggers.to_vec();
+        recipe.check().expect("it is valid");
+        recipe
+    }
+
+    #[test]
+    fn students_play_before_the_jobs_that_read_their_episodes() {
+        let mut recipe = with_students();
         assert_eq!(
-            names[1..8],
+            names(&recipe)[1..8],
             [
                 "demonstrations",
                 "1/sft",
@@ -439,43 +486,56 @@ mod tests {
             ]
         );
         recipe.jobs[2].from = StartFrom::Job("second".into());
-        let starts: Vec<Option<String>> = (1..4).map(|job| start(&recipe, job, 3)).collect();
+        let starts = [1, 2, 3].map(|job| start(&recipe, job, 3).map(|stage| stage.name(&recipe)));
         assert_eq!(
             starts,
             [None, Some("1/second".into()), Some("2/gigpo".into())]
         );
         recipe.collect.policy = "third".into();
-        recipe.check().expect("it can be followed");
-        let reads = |job| read(&recipe, job, 1).into_iter().collect::<Vec<_>>();
-        assert_eq!(reads(0), ["demonstrations"]);
-        assert_eq!(reads(1), ["demonstrations", "dagger-sft"]);
-        assert_eq!(reads(2), ["demonstrations", "dagger-second", "dagger-sft"]);
-        let seeds: BTreeSet<u64> = steps(&recipe)[1..6]
+        recipe.check().expect("it is valid");
+        let reads = [0, 1, 2].map(|job| {
+            data(&recipe, job, 1)
+                .iter()
+                .map(|stage| stage.name(&recipe))
+                .collect::<Vec<_>>()
+        });
+        assert_eq!(reads[0], ["demonstrations"]);
+        assert_eq!(reads[1], ["demonstrations", "dagger-sft"]);
+        assert_eq!(reads[2], ["demonstrations", "dagger-second", "dagger-sft"]);
+        let seeds: BTreeSet<u64> = stages(&recipe)[1..6]
             .iter()
-            .map(|step| step.seed(&recipe))
+            .map(|stage| stage.seed(&recipe))
             .collect();
-        assert_eq!(seeds.len(), 3, "no episode is shown twice");
+        assert_eq!(seeds.len(), 3, "no episode is played twice");
+    }
 
-        let refused = |change: &dyn Fn(&mut Recipe)| {
-            let mut other = recipe.clone();
-            change(&mut other);
-            other.check().expect_err("it cannot be followed")
-        };
-        let text = refused(&|recipe| recipe.dagger.clear());
+    /// Changes a valid recipe with students and returns the error.
+    #[track_caller]
+    fn refused(change: impl Fn(&mut Recipe)) -> String {
+        let mut recipe = with_students();
+        recipe.jobs[2].from = StartFrom::Job("second".into());
+        recipe.collect.policy = "third".into();
+        change(&mut recipe);
+        recipe.check().expect_err("it is not valid")
+    }
+
+    #[test]
+    fn students_and_starts_that_do_not_come_before_are_refused() {
+        let text = refused(|recipe| recipe.dagger.clear());
         assert!(
-            text.starts_with("job \"second\": nobody was dagger before it\nhint: "),
+            text.starts_with("job \"second\": data contains \"dagger\", but no [[dagger]] student")
+                && text.contains("\nhint: "),
             "{text}"
         );
         assert!(
-            refused(&|recipe| recipe.dagger[0].student = "gigpo".into())
-                .contains("no job \"gigpo\" is learned before")
+            refused(|recipe| recipe.dagger[0].student = "gigpo".into())
+                .contains("no job \"gigpo\" is trained before")
         );
         assert!(
-            refused(&|recipe| recipe.dagger[0].student = "sft".into())
-                .contains("stands there twice")
+            refused(|recipe| recipe.dagger[0].student = "sft".into()).contains("is listed twice")
         );
         for start in ["third", "gigpo", "nobody"] {
-            let text = refused(&|recipe| recipe.jobs[1].from = StartFrom::Job(start.into()));
+            let text = refused(|recipe| recipe.jobs[1].from = StartFrom::Job(start.into()));
             assert!(
                 text.starts_with(&format!(
                     "job \"second\": it cannot start from \"{start}\"\nhint: "
@@ -483,14 +543,14 @@ mod tests {
                 "{text}"
             );
         }
-        let of_rollouts = |recipe: &mut Recipe| recipe.jobs[2].data.push(DataSource::Rollouts);
         assert!(
-            refused(&of_rollouts).contains("learned before the first rollouts, so it has none")
+            refused(|recipe| recipe.jobs[2].data.push(DataSource::Rollouts))
+                .contains("trained before the first rollouts, so it cannot read rollouts")
         );
     }
 
     #[test]
-    fn a_lesson_depends_on_the_iterations_that_it_reads() {
+    fn a_job_depends_on_the_iterations_that_it_reads() {
         let mut recipe = compare();
         recipe.jobs[1].data = vec![DataSource::SelectedRollouts {
             last: 2,
@@ -498,15 +558,16 @@ mod tests {
             prefer: Prefer::Shortest,
             lost: Lost::Kept,
         }];
-        let mut outcomes = outcomes(&recipe);
+        let mut outputs = outputs(&recipe);
         let job = Stage::Train {
             iteration: 3,
             job: 1,
         };
-        let before = job.inputs(&recipe, &outcomes).expect("all is there");
-        outcomes.remove("1/rollouts");
-        assert_eq!(job.inputs(&recipe, &outcomes), Ok(before));
-        outcomes.remove("2/rollouts");
-        assert_eq!(job.inputs(&recipe, &outcomes), Err("2/rollouts".into()));
+        let before = job.inputs(&recipe, &outputs).expect("every output exists");
+        outputs.remove(&Stage::Collect { iteration: 1 });
+        assert_eq!(job.inputs(&recipe, &outputs), Ok(before));
+        let second = Stage::Collect { iteration: 2 };
+        outputs.remove(&second);
+        assert_eq!(job.inputs(&recipe, &outputs), Err(second));
     }
 }

@@ -1,189 +1,231 @@
-//! How far a run is, stage by stage, from its files alone: takes no lock and writes nothing, while others work there.
+//! The progress of a run, stage by stage, from its files alone. Reading it takes no lock and writes nothing, so
+//! it is safe while other processes work in the folder.
+
+pub use StageState as State; // ALIAS
 
 use crate::error::TrainerError;
 use crate::pipeline::lock;
-use crate::pipeline::manifest::{self, Difference, StageManifest, StagePaths};
+use crate::pipeline::manifest::{self, InputDifference, StageManifest, StagePaths};
 use crate::pipeline::recipe::Recipe;
 use crate::pipeline::shard::parts_of;
-use crate::pipeline::stages::{Stage, StageOutputs, steps};
+use crate::pipeline::stages::{Stage, StageOutputs, stages};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// How far a stage is.
+/// The progress of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
-    /// Finished, with the inputs that it would have now.
+pub enum StageState {
+    /// It is finished, and its inputs are those that it would have now.
     Done,
     /// A process works on it.
     Running,
-    /// It was begun, and nobody works on it.
+    /// It has begun, and no process works on it.
     Partial,
-    /// It was not begun.
+    /// It has not begun.
     Missing,
-    /// Finished or begun with other inputs: it will be moved aside and done anew.
+    /// It was finished or begun with other inputs. It will be moved aside and run again.
     OutOfDate,
-    /// The recipe names it no more: it will be moved aside.
+    /// The recipe does not contain it. It will be moved aside.
     NotAsked,
 }
 
-/// A stage of a run.
+impl StageState {
+    /// Returns the state in words.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Running => "running",
+            Self::Partial => "partial",
+            Self::Missing => "missing",
+            Self::OutOfDate => "out of date",
+            Self::NotAsked => "not asked for",
+        }
+    }
+}
+
+/// The status of one stage of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StageStatus {
-    /// Its name, as `1/oreo`.
+    /// The stage's name, for example `1/oreo`.
     pub stage: String,
-    /// How far it is.
-    pub state: State,
-    /// Episodes played or updates made.
+    /// Its progress.
+    pub state: StageState,
+    /// Number of episodes played or updates made.
     pub done: usize,
-    /// Of how many; 0 where it is not known yet.
+    /// Number of episodes or updates in total. It is 0 if that is not known yet.
     pub of: usize,
     /// `episodes`, `updates` or `games`.
     pub unit: &'static str,
-    /// Who works on it, on this machine.
+    /// The processes on this machine that work on it.
     pub processes: Vec<u32>,
-    /// An earlier stage that must be done before this one's inputs are known.
+    /// An earlier stage that must finish before this stage's inputs are known.
     pub awaits: Option<String>,
-    /// Which inputs are not what they were.
-    pub differs: Vec<Difference>,
+    /// The inputs whose values have changed.
+    pub differs: Vec<InputDifference>,
 }
 
-/// How far a recipe's run in a folder is: its stages in their order, then those that the recipe names no more.
+impl StageStatus {
+    fn missing(stage: String, unit: &'static str) -> Self {
+        Self {
+            stage,
+            state: StageState::Missing,
+            done: 0,
+            of: 0,
+            unit,
+            processes: Vec::new(),
+            awaits: None,
+            differs: Vec::new(),
+        }
+    }
+}
+
+/// Returns the status of a recipe's run in a folder: the recipe's stages in their order, then stages in the
+/// folder that the recipe does not contain. If the folder does not exist, all stages are missing.
 ///
 /// # Errors
-/// When a manifest is damaged or the folder cannot be read; one that is not there holds nothing.
+/// If a manifest is damaged or the folder cannot be read.
+///
+/// # Panics
+/// If the recipe names a job that does not exist, which [`Recipe::check`] refuses.
 pub fn status(recipe: &Recipe, run: &Path) -> Result<Vec<StageStatus>, TrainerError> {
     let processes = if run.exists() {
         lock::holders(run)?
     } else {
         Vec::new()
     };
-    let (mut outcomes, mut stale) = (StageOutputs::new(), BTreeSet::new());
-    let mut all = Vec::new();
-    for step in steps(recipe) {
-        let mut status = look(&step, recipe, run, &mut outcomes, &stale)?;
-        if status.state == State::OutOfDate {
-            stale.insert(status.stage.clone());
-        }
-        let is_next = all
-            .iter()
-            .all(|before: &StageStatus| before.state == State::Done);
+    let mut known = KnownStages::default();
+    let mut all: Vec<StageStatus> = Vec::new();
+    for stage in stages(recipe) {
+        let mut status = known.add(stage, recipe, run)?;
+        let is_next = all.iter().all(|before| before.state == StageState::Done);
         if is_next
-            && matches!(status.state, State::Partial | State::Missing)
+            && matches!(status.state, StageState::Partial | StageState::Missing)
             && !processes.is_empty()
         {
-            (status.state, status.processes) = (State::Running, processes.clone());
+            status.state = StageState::Running;
+            status.processes.clone_from(&processes);
         }
         all.push(status);
     }
-    let asked: BTreeSet<String> = all.iter().map(|status| status.stage.clone()).collect();
-    for place in manifest::all(run)?
-        .into_iter()
-        .filter(|place| !asked.contains(place.stage()))
-    {
-        let of = place.manifest()?.map_or(0, |manifest| manifest.expected);
-        let unit = if place.path().is_dir() {
-            "updates"
-        } else {
-            "episodes"
-        };
-        let done = if unit == "updates" {
-            updates(&place)
-        } else {
-            episodes(&place)?
-        };
-        all.push(StageStatus {
-            state: State::NotAsked,
-            done,
-            of,
-            ..plain(place.stage().into(), unit)
-        });
+    for paths in manifest::all(run)? {
+        if !known.names_on_disk.contains(paths.stage()) {
+            all.push(not_asked(&paths)?);
+        }
     }
     Ok(all)
 }
 
-fn plain(stage: String, unit: &'static str) -> StageStatus {
-    let (processes, differs) = (Vec::new(), Vec::new());
-    StageStatus {
-        stage,
-        state: State::Missing,
-        done: 0,
-        of: 0,
-        unit,
-        processes,
-        awaits: None,
-        differs,
-    }
-}
-
-fn look(
-    step: &Stage,
-    recipe: &Recipe,
-    run: &Path,
-    outcomes: &mut StageOutputs,
-    stale: &BTreeSet<String>,
-) -> Result<StageStatus, TrainerError> {
-    let unit = match step {
-        Stage::Games => "games",
-        Stage::Train { .. } => "updates",
-        _ => "episodes",
-    };
-    let (place, mut status) = (step.place(recipe, run), plain(step.name(recipe), unit));
-    status.done = match step {
-        Stage::Games => 0,
-        Stage::Train { .. } => updates(&place),
-        _ => episodes(&place)?,
-    };
-    let Some(manifest) = place.manifest()? else {
-        status.awaits = step.inputs(recipe, outcomes).err();
-        if place.is_unsigned()? {
-            status.state = State::Partial; // of a run that an earlier hearth began
+/// The status of an output that the recipe does not contain.
+fn not_asked(paths: &StagePaths) -> Result<StageStatus, TrainerError> {
+    let name = paths.stage().to_string();
+    let mut status = if paths.path().is_dir() {
+        StageStatus {
+            done: updates(paths),
+            ..StageStatus::missing(name, "updates")
         }
-        return Ok(status);
-    };
-    status.of = manifest.expected;
-    if *step == Stage::Games {
-        status.done = manifest.expected;
-    }
-    status.state = match step.inputs(recipe, outcomes) {
-        Ok(inputs) if inputs.hash() == manifest.inputs_hash => state(&place, &manifest),
-        Ok(inputs) => {
-            status.differs = inputs.differences(&manifest.inputs);
-            State::OutOfDate
-        }
-        Err(earlier) => {
-            let is_stale = stale.contains(&earlier);
-            status.awaits = Some(earlier);
-            if is_stale {
-                State::OutOfDate
-            } else {
-                state(&place, &manifest)
-            }
+    } else {
+        StageStatus {
+            done: episodes(paths)?,
+            ..StageStatus::missing(name, "episodes")
         }
     };
-    if status.state == State::Done {
-        outcomes.insert(status.stage.clone(), manifest.outcome);
-    }
+    status.state = StageState::NotAsked;
+    status.of = paths.manifest()?.map_or(0, |manifest| manifest.expected);
     Ok(status)
 }
 
-fn state(place: &StagePaths, manifest: &StageManifest) -> State {
-    if place.is_whole(manifest) {
-        State::Done
-    } else {
-        State::Partial
+/// The stages before the next one, as far as they decide its status.
+#[derive(Default)]
+struct KnownStages {
+    /// Outputs of the stages that are done.
+    outputs: StageOutputs,
+    /// Stages that are out of date.
+    stale: BTreeSet<Stage>,
+    /// The names that the stages' files have.
+    names_on_disk: BTreeSet<String>,
+}
+
+impl KnownStages {
+    /// Returns the status of the next stage.
+    fn add(
+        &mut self,
+        stage: Stage,
+        recipe: &Recipe,
+        run: &Path,
+    ) -> Result<StageStatus, TrainerError> {
+        let paths = stage.paths(recipe, run);
+        self.names_on_disk.insert(paths.stage().to_string());
+        let name = stage.name(recipe);
+        let mut status = match stage {
+            Stage::Games => StageStatus::missing(name, "games"),
+            Stage::Train { .. } => StageStatus {
+                done: updates(&paths),
+                ..StageStatus::missing(name, "updates")
+            },
+            _ => StageStatus {
+                done: episodes(&paths)?,
+                ..StageStatus::missing(name, "episodes")
+            },
+        };
+        let inputs = stage.inputs(recipe, &self.outputs);
+        let Some(manifest) = paths.manifest()? else {
+            status.awaits = inputs.err().map(|earlier| earlier.name(recipe));
+            if paths.is_unsigned()? {
+                status.state = StageState::Partial; // a run of the first versions, without manifests
+            }
+            return Ok(status);
+        };
+        status.of = manifest.expected;
+        if stage == Stage::Games {
+            status.done = manifest.expected;
+        }
+        status.state = match inputs {
+            Ok(inputs) if inputs.hash() == manifest.inputs_hash => state(&paths, &manifest),
+            Ok(inputs) => {
+                status.differs = inputs.differences(&manifest.inputs);
+                StageState::OutOfDate
+            }
+            Err(earlier) => {
+                status.awaits = Some(earlier.name(recipe));
+                if self.stale.contains(&earlier) {
+                    StageState::OutOfDate
+                } else {
+                    state(&paths, &manifest)
+                }
+            }
+        };
+        match status.state {
+            StageState::Done => {
+                self.outputs.insert(stage, manifest.output);
+            }
+            StageState::OutOfDate => {
+                self.stale.insert(stage);
+            }
+            _ => {}
+        }
+        Ok(status)
     }
 }
 
-/// Rows of the metrics.
-fn updates(place: &StagePaths) -> usize {
-    std::fs::read(place.file("metrics.csv")).map_or(0, |bytes| lines(&bytes).saturating_sub(1))
+fn state(paths: &StagePaths, manifest: &StageManifest) -> StageState {
+    if paths.is_whole(manifest) {
+        StageState::Done
+    } else {
+        StageState::Partial
+    }
 }
 
-/// Whole lines of the store, and of shards' stores that are not merged yet.
-fn episodes(place: &StagePaths) -> Result<usize, TrainerError> {
-    let whole = place.file("jsonl");
+/// Returns the number of rows of the metrics.
+fn updates(paths: &StagePaths) -> usize {
+    std::fs::read(paths.file("metrics.csv")).map_or(0, |bytes| lines(&bytes).saturating_sub(1))
+}
+
+/// Returns the number of complete lines of the store, and of shards' stores that are not merged yet.
+fn episodes(paths: &StagePaths) -> Result<usize, TrainerError> {
+    let whole = paths.file("jsonl");
     if whole.parent().is_none_or(|folder| !folder.exists()) {
         return Ok(0);
     }
@@ -197,7 +239,7 @@ fn lines(bytes: &[u8]) -> usize {
     bytes.iter().filter(|byte| **byte == b'\n').count()
 }
 
-/// How many stages are in each state.
+/// Returns the number of stages in each state.
 #[must_use]
 pub fn counts(all: &[StageStatus]) -> BTreeMap<&'static str, usize> {
     let mut counts = BTreeMap::new();
@@ -207,17 +249,56 @@ pub fn counts(all: &[StageStatus]) -> BTreeMap<&'static str, usize> {
     counts
 }
 
-impl State {
-    /// In words.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Running => "running",
-            Self::Partial => "partial",
-            Self::Missing => "missing",
-            Self::OutOfDate => "out of date",
-            Self::NotAsked => "not asked for",
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::manifest::{Claimed, OutputForm, StageOutput};
+    use crate::pipeline::recipe::DaggerRecipe;
+
+    /// A run of an earlier version calls the episodes of the expert with a student `guided-STUDENT`. They
+    /// belong to the recipe, and the jobs that read them are up to date.
+    #[test]
+    fn dagger_episodes_under_their_old_name_are_done() {
+        let mut recipe = Recipe::quickstart();
+        recipe.dagger.push(DaggerRecipe {
+            student: "sft".into(),
+            games: 4,
+            repetitions: 1,
+            temperature: 1.0,
+        });
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = folder.path();
+        let mut outputs = StageOutputs::new();
+        for stage in &stages(&recipe)[..4] {
+            let paths = match stage {
+                Stage::Dagger { .. } => StagePaths::new(run, "guided-sft", OutputForm::Files),
+                _ => stage.paths(&recipe, run),
+            };
+            let inputs = stage.inputs(&recipe, &outputs).expect("in order");
+            let Claimed::Begun(manifest) = paths.claim(inputs, "code", &|_| {}).expect("claims")
+            else {
+                panic!("nothing is done")
+            };
+            let output = StageOutput {
+                suite: Some("suite".into()),
+                episodes: Some("episodes".into()),
+                policy: Some("policy".into()),
+                value: None,
+            };
+            outputs.insert(*stage, output.clone());
+            paths.finish(manifest, output, &[]).expect("finishes");
         }
+        assert_eq!(
+            outputs.len(),
+            4,
+            "games, demonstrations, sft and the student's"
+        );
+        let all = status(&recipe, run).expect("reads");
+        let dagger = all
+            .iter()
+            .find(|status| status.stage == "dagger-sft")
+            .expect("it is a stage of the recipe");
+        assert_eq!(dagger.state, StageState::Done);
+        assert_eq!(counts(&all).get("not asked for"), None);
     }
 }

@@ -1,4 +1,4 @@
-"""The numbers that trainer/tests/golden.rs and trainer/src/loss/oreo.rs must reproduce; standard library only.
+"""The numbers that trainer/src/selftest and trainer/src/loss/oreo.rs must reproduce; standard library only.
 
     python3 trainer/tests/oracle/oreo_golden.py
 

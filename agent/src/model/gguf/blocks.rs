@@ -1,14 +1,16 @@
 //! Tensor formats of GGUF and their numbers as f32, bit for bit as the reference computes them
-//! (`gguf.quants.dequantize` of the Python package `gguf`, itself held to ggml's `dequantize_row_*`).
+//! (`gguf.quants.dequantize` of the Python package `gguf`, which is checked against ggml's
+//! `dequantize_row_*`).
 //!
-//! A block holds 32 or 256 numbers: small integers `q` and the scales that they share. Knows nothing of files.
+//! A block contains 32 or 256 numbers: small integers `q` and the scales that they share. If the
+//! format is not quantised, a block is one number. This module does not depend on files.
 
 use half::{bf16, f16};
 
 /// How a tensor's numbers are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(non_camel_case_types, reason = "ggml's own names")]
-pub enum Format {
+pub enum TensorFormat {
     /// Single precision.
     F32,
     /// Half precision.
@@ -33,7 +35,7 @@ pub enum Format {
     Q6_K,
 }
 
-/// Name of a tensor type for messages, read here or not.
+/// Name of a tensor type for messages, also if it is not supported.
 pub(super) fn name(code: u32) -> String {
     let known = match code {
         9 => "Q8_1",
@@ -64,8 +66,8 @@ pub(super) fn name(code: u32) -> String {
     format!("of type {known}")
 }
 
-impl Format {
-    /// The format that a file writes as this number.
+impl TensorFormat {
+    /// The format that a file writes as this code; `None` if it is not supported.
     pub(super) fn of(code: u32) -> Option<Self> {
         Some(match code {
             0 => Self::F32,
@@ -110,7 +112,8 @@ impl Format {
         }
     }
 
-    /// Turns whole blocks into numbers; what lacks its counterpart on the other side is left alone.
+    /// Turns whole blocks into numbers. If there are more blocks than room in `out`, or more room
+    /// than blocks, the excess is left unchanged.
     pub fn dequantize(self, blocks: &[u8], out: &mut [f32]) {
         match self {
             Self::F32 => each(blocks, out, |block, [y]: &mut [f32; 1]| {
@@ -174,7 +177,8 @@ fn q4_0(block: &[u8; 18], out: &mut [f32; 32]) {
 
 fn q4_1(block: &[u8; 20], out: &mut [f32; 32]) {
     let [d0, d1, m0, m1, qs @ ..] = block;
-    let (d, m) = (half(*d0, *d1), half(*m0, *m1));
+    let d = half(*d0, *d1);
+    let m = half(*m0, *m1);
     out.iter_mut()
         .zip(nibbles(qs))
         .for_each(|(y, q)| *y = d * f32::from(q) + m);
@@ -190,7 +194,8 @@ fn q5_0(block: &[u8; 22], out: &mut [f32; 32]) {
 
 fn q5_1(block: &[u8; 24], out: &mut [f32; 32]) {
     let [d0, d1, m0, m1, h0, h1, h2, h3, qs @ ..] = block;
-    let (d, m) = (half(*d0, *d1), half(*m0, *m1));
+    let d = half(*d0, *d1);
+    let m = half(*m0, *m1);
     out.iter_mut()
         .zip(five_bits([*h0, *h1, *h2, *h3], qs))
         .for_each(|(y, q)| *y = d * f32::from(q) + m);
@@ -204,9 +209,9 @@ fn q8_0(block: &[u8; 34], out: &mut [f32; 32]) {
         .for_each(|(y, q)| *y = f32::from(q.cast_signed()) * d);
 }
 
-/// The j-th of eight 6-bit scales and minima, packed into 12 bytes:
-/// those with `j < 4` are the low 6 bits of bytes j and j + 4; the others are a half of byte j + 4 below the two high bits
-/// of bytes j − 4 and j.
+/// The j-th of eight 6-bit scales and minima, packed into 12 bytes. If `j < 4`, they are the low 6
+/// bits of bytes j and j + 4. Otherwise each is a half of byte j + 4 below the two high bits of
+/// bytes j − 4 and j.
 fn scale_and_minimum(packed: &[u8], j: usize) -> (f32, f32) {
     let (scale, minimum) = if j < 4 {
         (packed[j] & 63, packed[j + 4] & 63)
@@ -220,11 +225,13 @@ fn scale_and_minimum(packed: &[u8], j: usize) -> (f32, f32) {
 }
 
 fn q4_k(block: &[u8; 144], out: &mut [f32; 256]) {
-    let (d, dmin) = (half(block[0], block[1]), half(block[2], block[3]));
+    let d = half(block[0], block[1]);
+    let dmin = half(block[2], block[3]);
     let (scales, qs) = block[4..].split_at(12);
     for (j, numbers) in out.chunks_exact_mut(32).enumerate() {
         let (scale, minimum) = scale_and_minimum(scales, j);
-        let (d, m) = (d * scale, dmin * minimum);
+        let d = d * scale;
+        let m = dmin * minimum;
         let low = qs[j / 2 * 32..].iter().map(|byte| byte >> (j % 2 * 4) & 15);
         numbers
             .iter_mut()
@@ -234,12 +241,14 @@ fn q4_k(block: &[u8; 144], out: &mut [f32; 256]) {
 }
 
 fn q5_k(block: &[u8; 176], out: &mut [f32; 256]) {
-    let (d, dmin) = (half(block[0], block[1]), half(block[2], block[3]));
+    let d = half(block[0], block[1]);
+    let dmin = half(block[2], block[3]);
     let (scales, rest) = block[4..].split_at(12);
     let (high, qs) = rest.split_at(32);
     for (j, numbers) in out.chunks_exact_mut(32).enumerate() {
         let (scale, minimum) = scale_and_minimum(scales, j);
-        let (d, m) = (d * scale, dmin * minimum);
+        let d = d * scale;
+        let m = dmin * minimum;
         let low = qs[j / 2 * 32..].iter().map(|byte| byte >> (j % 2 * 4) & 15);
         let fifth = high.iter().map(|byte| (byte >> j & 1) << 4);
         numbers
@@ -249,15 +258,16 @@ fn q5_k(block: &[u8; 176], out: &mut [f32; 256]) {
     }
 }
 
-/// Eight times 32 numbers. Of each half, 64 bytes hold low bits (numbers 0 and 2 of the four 32s share bytes, 1 and 3
-/// too) and 32 bytes hold two high bits for each of its four.
+/// Eight times 32 numbers. In each half (four times 32), 64 bytes have the low bits (groups 0 and 2
+/// share bytes, and so do 1 and 3), and 32 bytes have two high bits for each of the four groups.
 fn q6_k(block: &[u8; 210], out: &mut [f32; 256]) {
     let (low, rest) = block.split_at(128);
     let (high, rest) = rest.split_at(64);
     let (scales, d) = rest.split_at(16);
     let d = half(d[0], d[1]);
     for (j, numbers) in out.chunks_exact_mut(32).enumerate() {
-        let (part, quarter) = (j / 4, j % 4);
+        let part = j / 4;
+        let quarter = j % 4;
         let low = low[part * 64 + quarter % 2 * 32..]
             .iter()
             .map(|byte| byte >> (quarter / 2 * 4) & 15);
@@ -290,11 +300,12 @@ mod tests {
     #[test]
     fn every_format_has_the_reference_bits() {
         let golden: Value = serde_json::from_str(GOLDEN).unwrap();
-        let formats: Vec<Format> = (0..64).filter_map(Format::of).collect();
+        let formats: Vec<TensorFormat> = (0..64).filter_map(TensorFormat::of).collect();
         assert_eq!(golden.as_object().unwrap().len(), formats.len());
         for format in formats {
             let recorded = &golden[format!("{format:?}")];
-            let (blocks, values) = (bytes(&recorded["blocks"]), bytes(&recorded["values"]));
+            let blocks = bytes(&recorded["blocks"]);
+            let values = bytes(&recorded["values"]);
             let expected: Vec<u32> = values
                 .as_chunks()
                 .0
@@ -313,13 +324,13 @@ mod tests {
         }
     }
 
-    /// d = 2, m = −1; the first byte 0x4F holds 15 for number 0 and 4 for number 16.
+    /// d = 2, m = −1; the first byte 0x4F is 15 for number 0 and 4 for number 16.
     #[test]
     fn q4_1_by_hand() {
         let mut block = [0; 20];
         block[..5].copy_from_slice(&[0x00, 0x40, 0x00, 0xBC, 0x4F]);
         let mut numbers = [0.0; 32];
-        Format::Q4_1.dequantize(&block, &mut numbers);
+        TensorFormat::Q4_1.dequantize(&block, &mut numbers);
         assert_eq!((numbers[0], numbers[1], numbers[16]), (29.0, -1.0, 7.0));
     }
 }

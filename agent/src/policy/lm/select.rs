@@ -1,12 +1,20 @@
-//! Best-of-K: which of a turn's candidates to act on.
+//! Best-of-K: which of the candidates of a turn to act on.
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use scenarios::seed::mixed_seed;
 
-/// The index of the highest score; the first of equals.
+/// Takes the place of a turn number in the seed of [`random_score`]. No turn has this number.
+const RANDOM_SCORES: u64 = 0x6368_6F69_6365;
+
+/// Returns the index of the highest score. If several are equal, it returns the first.
+///
+/// ```
+/// use agent::policy::lm::select::best;
+/// assert_eq!(best(&[0.1, 0.7, 0.7]), 1);
+/// ```
 ///
 /// # Panics
-/// When there is nothing to choose from.
+/// Panics if `scores` is empty.
 #[must_use]
 pub fn best(scores: &[f32]) -> usize {
     assert!(!scores.is_empty(), "no candidate to choose from");
@@ -19,7 +27,7 @@ pub fn best(scores: &[f32]) -> usize {
     })
 }
 
-/// For each item, the index of the first item equal to it.
+/// Returns, for each item, the index of the first item that is equal to it.
 #[must_use]
 pub fn first_equals<T: PartialEq>(items: &[T]) -> Vec<usize> {
     items
@@ -33,28 +41,31 @@ pub fn first_equals<T: PartialEq>(items: &[T]) -> Vec<usize> {
         .collect()
 }
 
-/// What [`scenarios::Scorer::Random`] chooses sample `index` of a turn by: uniform in [0, 1), from the episode's seed
-/// alone, and from no number that the sample itself was drawn by. The highest of K is each of them equally often, and the
-/// first k of K candidates keep their numbers.
+/// Returns the score of sample `index` under [`scenarios::Scorer::Random`]: uniform in [0, 1), from
+/// the seed of the episode. It is independent of the random numbers that the sample was drawn with,
+/// so each of K samples has the highest score equally often, and the scores of the first k samples
+/// do not depend on K.
 #[must_use]
-pub fn draw(seed: u64, turn: u64, index: u64) -> f32 {
-    const CHOICE: u64 = 0x6368_6F69_6365; // no turn has this number
-    StdRng::seed_from_u64(mixed_seed(mixed_seed(seed, turn, index), CHOICE, 0)).random()
+pub fn random_score(seed: u64, turn: u64, index: u64) -> f32 {
+    StdRng::seed_from_u64(mixed_seed(mixed_seed(seed, turn, index), RANDOM_SCORES, 0)).random()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// 3000 turns: each of three samples is the highest a thousand times, give or take three standard deviations of 26.
+    /// Over 3000 turns, each of three samples has the highest score a thousand times, within three
+    /// standard deviations of 26.
     #[test]
-    fn a_random_choice_favours_nobody() {
-        let chosen = |turn| best(&[0, 1, 2].map(|index| draw(7, turn, index)));
-        let chosen: Vec<usize> = (0..3000).map(chosen).collect();
-        for index in 0..3 {
-            let times = chosen.iter().filter(|chosen| **chosen == index).count();
-            assert!(times.abs_diff(1000) < 78, "{index}: {times}");
+    fn random_scores_are_uniform_over_the_samples() {
+        let mut chosen = [0_usize; 3];
+        for turn in 0..3000 {
+            chosen[best(&[0, 1, 2].map(|index| random_score(7, turn, index)))] += 1;
         }
+        assert!(
+            chosen.iter().all(|times| times.abs_diff(1000) < 78),
+            "{chosen:?}"
+        );
     }
 
     #[test]
@@ -68,7 +79,8 @@ mod tests {
         assert_eq!(first_equals(&["a", "b", "a", "c", "b"]), [0, 1, 0, 3, 1]);
     }
 
-    /// On a one-turn bandit with exact values, success with K candidates is 1 − (1−p)^K (fact T14).
+    /// On a one-turn bandit with exact values, the success rate with K candidates is 1 − (1−p)^K
+    /// (fact T14).
     #[test]
     fn exact_values_never_hurt_with_more_candidates() {
         let p: f64 = 0.3;

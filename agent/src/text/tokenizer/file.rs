@@ -1,90 +1,59 @@
-//! `tokenizer.json`: read here, and handed to the library piece by piece.
+//! Reads and checks `tokenizer.json`, then gives it to the library piece by piece.
 //!
-//! The library trusts its files. It panics on merges that are longer than any token, on prefixes and on lengths of 0,
-//! fills memory to pad a text, and holds a file many times over while it reads it. So the file is read into plain types
-//! here, what the library cannot bear is refused by name, and only what was checked reaches it. What it reads: BPE over
-//! bytes or with fallback to bytes, as all families of [`crate::model::config`] have it.
+//! The library trusts its files. It panics if merges are longer than any token, or if prefixes or
+//! lengths are 0; it fills memory to pad a text; and it needs many times the size of a file to read
+//! it. So the file is first read into plain types. If a part would make the library panic or grow,
+//! it is refused by name, and only checked parts reach the library. Supported is BPE over bytes or
+//! with fallback to bytes, as all families of [`crate::model::config`] have it.
 //!
-//! Truncation, padding and what stands around a text (`post_processor`) are not for episodes and are left out.
+//! Truncation, padding and what is put around a text (`post_processor`) are ignored, because
+//! episodes do not use them.
 
+use super::growth::{GrowthBounds, check_decoder};
+use super::settings::SettingsTree;
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value};
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use std::fmt::{Display, Formatter};
 use tokenizers::models::bpe::{BPE, BpeBuilder, Vocab};
 use tokenizers::{AddedToken, DecoderWrapper, NormalizerWrapper, PreTokenizerWrapper};
 
-/// Most tokens, and most merges; the largest vocabularies in use have 0.26 and 0.6 million.
+/// Most tokens, and most merges. The largest vocabularies in use have 0.26 and 0.6 million.
 const MOST_TOKENS: usize = 1 << 19;
 const MOST_MERGES: usize = 1 << 20;
 /// Largest id of a token.
 const LARGEST_ID: u32 = 1 << 24;
-/// Most bytes of a token that is matched in the raw text, and of all of them: the automaton that finds them takes sixty
-/// times as much to build. The most in use, 28 thousand sounds, have half of it.
+/// Most bytes of an added token, which is matched in the raw text, and of all of them. The automaton
+/// that finds them takes sixty times as much memory to build. The most in use, 28 thousand sounds,
+/// have half of it.
 const LONGEST_ADDED: usize = 256;
 const MOST_ADDED_BYTES: usize = 1 << 20;
-/// Most values in the settings of a normalizer, a pre-tokenizer or a decoder; those in use have some twenty.
-const MOST_VALUES: usize = 256;
-/// Most regular expressions, and most bytes of all together.
-const MOST_PATTERNS: usize = 8;
-const LONGEST_PATTERNS: usize = 2048;
-/// Largest product of all `{1,3}` in these patterns: a pattern is compiled as often as it is repeated.
-const MOST_REPEATED: u64 = 256;
-/// Most parts that make a text longer; each may double it.
-const MOST_GROWING: usize = 4;
-/// Most bytes that are put before a text.
-const LONGEST_PREFIX: usize = 16;
 
-/// A tokenizer as the library holds it, and the largest id of its tokens.
-pub(super) struct Opened {
+/// The library's tokenizer, and the largest id of its tokens.
+pub(super) struct CheckedTokenizer {
     pub(super) inner: tokenizers::Tokenizer,
     pub(super) largest_id: u32,
 }
 
-/// Reads the text of a `tokenizer.json`.
-pub(super) fn open(json: &[u8]) -> Result<Opened, String> {
-    let File {
-        version,
-        normalizer,
-        pre_tokenizer,
-        decoder,
-        model,
-        added_tokens,
-    } = serde_json::from_slice(json).map_err(said)?;
-    if let Some(version) = version.filter(|version| version != "1.0") {
-        return Err(format!("version {version:?}; 1.0 is read"));
+/// Reads the content of a `tokenizer.json`.
+pub(super) fn open(json: &[u8]) -> Result<CheckedTokenizer, String> {
+    let file: TokenizerJson = serde_json::from_slice(json).map_err(reason)?;
+    if let Some(version) = file.version.as_ref().filter(|version| *version != "1.0") {
+        return Err(format!("version {version:?}; 1.0 is supported"));
     }
-    let mut bounds = Bounds {
-        patterns: MOST_PATTERNS,
-        length: LONGEST_PATTERNS,
-        repeated: 1,
-        growing: MOST_GROWING,
-    };
-    each_part(
-        "normalizer",
-        "normalizers",
-        normalizer.as_ref(),
-        &mut |kind, part| bounds.normalizer(kind, part),
-    )?;
-    each_part(
-        "pre_tokenizer",
-        "pretokenizers",
-        pre_tokenizer.as_ref(),
-        &mut |kind, part| bounds.pre_tokenizer(kind, part),
-    )?;
-    each_part("decoder", "decoders", decoder.as_ref(), &mut check_decoder)?;
-    let mut largest_id = model.vocab.values().copied().max().unwrap_or(0);
-    let mut inner = tokenizers::Tokenizer::new(model.build()?);
-    inner
-        .with_normalizer(part::<NormalizerWrapper>("normalizer", normalizer)?)
-        .map_err(said)?;
-    inner.with_pre_tokenizer(part::<PreTokenizerWrapper>("pre_tokenizer", pre_tokenizer)?);
-    inner.with_decoder(part::<DecoderWrapper>("decoder", decoder)?);
-    let added = added_tokens.unwrap_or_default();
+    file.check_parts()?;
+    let mut largest_id = file.model.vocab.values().copied().max().unwrap_or(0);
+    let mut inner = tokenizers::Tokenizer::new(file.model.build()?);
+    let normalizer: Option<NormalizerWrapper> = built(file.normalizer, "normalizer")?;
+    inner.with_normalizer(normalizer).map_err(reason)?;
+    let pre_tokenizer: Option<PreTokenizerWrapper> = built(file.pre_tokenizer, "pre_tokenizer")?;
+    inner.with_pre_tokenizer(pre_tokenizer);
+    let decoder: Option<DecoderWrapper> = built(file.decoder, "decoder")?;
+    inner.with_decoder(decoder);
+    let added = file.added_tokens.unwrap_or_default();
     check_added(&added)?;
     inner
-        .add_tokens(added.iter().map(Added::token))
-        .map_err(said)?;
+        .add_tokens(added.iter().map(AddedTokenJson::token))
+        .map_err(reason)?;
     for token in &added {
         let id = inner.token_to_id(&token.content).unwrap_or(token.id);
         if id != token.id {
@@ -95,29 +64,56 @@ pub(super) fn open(json: &[u8]) -> Result<Opened, String> {
         }
         largest_id = largest_id.max(id);
     }
-    Ok(Opened { inner, largest_id })
+    Ok(CheckedTokenizer { inner, largest_id })
 }
 
-fn said(error: impl Display) -> String {
+fn built<P: serde::de::DeserializeOwned>(
+    tree: Option<SettingsTree>,
+    what: &str,
+) -> Result<Option<P>, String> {
+    tree.map(|tree| tree.build(what)).transpose()
+}
+
+fn reason(error: impl Display) -> String {
     error.to_string()
 }
 
-/// The file as far as it is used.
+/// The parts of the file that are used.
 #[derive(Deserialize)]
-struct File {
+struct TokenizerJson {
     version: Option<String>,
-    normalizer: Option<Tree>,
-    pre_tokenizer: Option<Tree>,
-    decoder: Option<Tree>,
-    model: Model,
-    added_tokens: Option<Vec<Added>>,
+    normalizer: Option<SettingsTree>,
+    pre_tokenizer: Option<SettingsTree>,
+    decoder: Option<SettingsTree>,
+    model: BpeJson,
+    added_tokens: Option<Vec<AddedTokenJson>>,
+}
+
+impl TokenizerJson {
+    fn check_parts(&self) -> Result<(), String> {
+        let mut bounds = GrowthBounds::new();
+        if let Some(tree) = &self.normalizer {
+            tree.check_parts("normalizer", "normalizers", &mut |kind, part| {
+                bounds.normalizer(kind, part)
+            })?;
+        }
+        if let Some(tree) = &self.pre_tokenizer {
+            tree.check_parts("pre_tokenizer", "pretokenizers", &mut |kind, part| {
+                bounds.pre_tokenizer(kind, part)
+            })?;
+        }
+        if let Some(tree) = &self.decoder {
+            tree.check_parts("decoder", "decoders", &mut check_decoder)?;
+        }
+        Ok(())
+    }
 }
 
 #[derive(Deserialize)]
-struct Model {
+struct BpeJson {
     /// Missing in old files.
     #[serde(rename = "type")]
-    _kind: Option<Kind>,
+    _kind: Option<BpeType>,
     dropout: Option<f64>,
     unk_token: Option<String>,
     continuing_subword_prefix: Option<String>,
@@ -126,17 +122,17 @@ struct Model {
     byte_fallback: Option<bool>,
     ignore_merges: Option<bool>,
     vocab: Vocab,
-    merges: Merges,
+    merges: MergeList,
 }
 
 #[derive(Deserialize)]
-enum Kind {
+enum BpeType {
     #[serde(rename = "BPE")]
     Bpe,
 }
 
 #[derive(Deserialize)]
-struct Added {
+struct AddedTokenJson {
     id: u32,
     content: String,
     single_word: bool,
@@ -146,7 +142,7 @@ struct Added {
     special: bool,
 }
 
-impl Added {
+impl AddedTokenJson {
     fn token(&self) -> AddedToken {
         let token = AddedToken::from(self.content.clone(), self.special);
         token
@@ -157,7 +153,7 @@ impl Added {
     }
 }
 
-fn check_added(added: &[Added]) -> Result<(), String> {
+fn check_added(added: &[AddedTokenJson]) -> Result<(), String> {
     let bytes: usize = added.iter().map(|token| token.content.len()).sum();
     if bytes > MOST_ADDED_BYTES {
         return Err(format!(
@@ -168,7 +164,7 @@ fn check_added(added: &[Added]) -> Result<(), String> {
         .iter()
         .find(|token| !(1..=LONGEST_ADDED).contains(&token.content.len()) || token.id > LARGEST_ID)
     {
-        Some(Added { id, content, .. }) => {
+        Some(AddedTokenJson { id, content, .. }) => {
             let allowed = format!("1 to {LONGEST_ADDED} bytes and ids to {LARGEST_ID} are allowed");
             Err(format!(
                 "added token {id} has {} bytes; {allowed}",
@@ -179,7 +175,7 @@ fn check_added(added: &[Added]) -> Result<(), String> {
     }
 }
 
-impl Model {
+impl BpeJson {
     fn build(self) -> Result<BPE, String> {
         self.check()?;
         let mut builder = BpeBuilder::new()
@@ -190,12 +186,12 @@ impl Model {
         if let Some(unknown) = self.unk_token {
             builder = builder.unk_token(unknown);
         }
-        builder.build().map_err(said)
+        builder.build().map_err(reason)
     }
 
     fn check(&self) -> Result<(), String> {
         if self.dropout.is_some_and(|dropout| dropout != 0.0) {
-            return Err("dropout is not supported: a text has one list of ids".into());
+            return Err("dropout is not supported: a text must always have the same ids".into());
         }
         for (affix, name) in [
             (&self.continuing_subword_prefix, "continuing_subword_prefix"),
@@ -241,15 +237,15 @@ impl Model {
 }
 
 /// Pairs of tokens, written as `["a", "b"]` or `"a b"`.
-struct Merges(Vec<(String, String)>);
+struct MergeList(Vec<(String, String)>);
 
-impl<'de> Deserialize<'de> for Merges {
+impl<'de> Deserialize<'de> for MergeList {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_seq(Self(Vec::new()))
     }
 }
 
-impl<'de> Visitor<'de> for Merges {
+impl<'de> Visitor<'de> for MergeList {
     type Value = Self;
 
     fn expecting(&self, out: &mut Formatter<'_>) -> std::fmt::Result {
@@ -257,7 +253,7 @@ impl<'de> Visitor<'de> for Merges {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<Self, A::Error> {
-        while let Some(Merge(pair)) = list.next_element()? {
+        while let Some(MergeEntry(pair)) = list.next_element()? {
             if self.0.len() == MOST_MERGES {
                 return Err(A::Error::custom(format!("more than {MOST_MERGES} merges")));
             }
@@ -267,16 +263,16 @@ impl<'de> Visitor<'de> for Merges {
     }
 }
 
-/// `None` for the line that tells the version of old lists.
-struct Merge(Option<(String, String)>);
+/// `None` for the line with the version in old lists.
+struct MergeEntry(Option<(String, String)>);
 
-impl<'de> Deserialize<'de> for Merge {
+impl<'de> Deserialize<'de> for MergeEntry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(Self(None))
     }
 }
 
-impl<'de> Visitor<'de> for Merge {
+impl<'de> Visitor<'de> for MergeEntry {
     type Value = Self;
 
     fn expecting(&self, out: &mut Formatter<'_>) -> std::fmt::Result {
@@ -294,243 +290,11 @@ impl<'de> Visitor<'de> for Merge {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self, A::Error> {
-        let (left, right) = (list.next_element()?, list.next_element()?);
+        let left = list.next_element()?;
+        let right = list.next_element()?;
         match (left, right, list.next_element::<String>()?) {
             (Some(left), Some(right), None) => Ok(Self(Some((left, right)))),
             _ => Err(A::Error::invalid_length(0, &self)),
         }
-    }
-}
-
-/// A small JSON value in which no key stands twice.
-struct Tree(Value);
-
-impl<'de> Deserialize<'de> for Tree {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut left = MOST_VALUES;
-        Branch(&mut left).deserialize(deserializer).map(Self)
-    }
-}
-
-/// One value of a [`Tree`], and how many more there may be.
-struct Branch<'a>(&'a mut usize);
-
-impl<'de> DeserializeSeed<'de> for Branch<'_> {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        *self.0 = self
-            .0
-            .checked_sub(1)
-            .ok_or_else(|| D::Error::custom(format!("more than {MOST_VALUES} settings")))?;
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Branch<'_> {
-    type Value = Value;
-
-    fn expecting(&self, out: &mut Formatter<'_>) -> std::fmt::Result {
-        out.write_str("JSON")
-    }
-
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
-        let mut values = Vec::new();
-        while let Some(value) = list.next_element_seed(Branch(&mut *self.0))? {
-            values.push(value);
-        }
-        Ok(values.into())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut values = Map::new();
-        while let Some(key) = map.next_key::<String>()? {
-            let value = map.next_value_seed(Branch(&mut *self.0))?;
-            if values.contains_key(&key) {
-                return Err(A::Error::custom(format!("{key:?} stands twice")));
-            }
-            values.insert(key, value);
-        }
-        Ok(values.into())
-    }
-}
-
-/// Makes a part of a checked tree.
-fn part<P: serde::de::DeserializeOwned>(
-    what: &str,
-    tree: Option<Tree>,
-) -> Result<Option<P>, String> {
-    tree.map(|tree| serde_json::from_value(tree.0).map_err(|error| format!("{what}: {error}")))
-        .transpose()
-}
-
-type Check<'c> = dyn FnMut(&str, &Value) -> Result<(), String> + 'c;
-
-/// Asks about a part, or about each in a sequence of them.
-fn each_part(
-    what: &str,
-    list: &str,
-    tree: Option<&Tree>,
-    check: &mut Check<'_>,
-) -> Result<(), String> {
-    fn walk(list: &str, part: &Value, check: &mut Check<'_>) -> Result<(), String> {
-        match part["type"].as_str() {
-            None => Err("its type is missing".into()),
-            Some("Sequence") => {
-                let parts = part[list]
-                    .as_array()
-                    .ok_or_else(|| format!("a sequence without {list}"))?;
-                parts.iter().try_for_each(|part| walk(list, part, check))
-            }
-            Some(kind) => check(kind, part),
-        }
-    }
-    tree.map_or(Ok(()), |tree| {
-        walk(list, &tree.0, check).map_err(|reason| format!("{what}: {reason}"))
-    })
-}
-
-/// What regular expressions and growing texts may still cost.
-struct Bounds {
-    patterns: usize,
-    length: usize,
-    repeated: u64,
-    growing: usize,
-}
-
-impl Bounds {
-    fn normalizer(&mut self, kind: &str, part: &Value) -> Result<(), String> {
-        match kind {
-            "NFC" | "NFD" | "NFKC" | "NFKD" | "Lowercase" | "Nmt" | "Strip" | "StripAccents" => {
-                Ok(())
-            }
-            "ByteLevel" => self.grow(),
-            "Prepend" => {
-                self.grow()?;
-                // With nothing to put there, the library loses its place in the text.
-                match part["prepend"].as_str().map_or(0, str::len) {
-                    1..=LONGEST_PREFIX => Ok(()),
-                    length => Err(format!(
-                        "Prepend has {length} bytes, 1 to {LONGEST_PREFIX} are allowed"
-                    )),
-                }
-            }
-            "Replace" => match (&part["pattern"]["String"], &part["pattern"]["Regex"]) {
-                (Value::String(pattern), Value::Null) => shrinks(pattern, part),
-                (Value::Null, Value::String(pattern)) => {
-                    self.pattern(pattern)?;
-                    self.grow()?;
-                    // What matches nothing, it puts between all letters.
-                    shrinks("x", part)
-                }
-                _ => Err("Replace without a pattern".into()),
-            },
-            other => Err(format!("{other:?} is not read")),
-        }
-    }
-
-    fn pre_tokenizer(&mut self, kind: &str, part: &Value) -> Result<(), String> {
-        match kind {
-            "Digits" | "Punctuation" | "Whitespace" | "WhitespaceSplit" => Ok(()),
-            "ByteLevel" | "Metaspace" => self.grow(),
-            "Split" => match (&part["pattern"]["String"], &part["pattern"]["Regex"]) {
-                (Value::String(pattern), Value::Null) | (Value::Null, Value::String(pattern)) => {
-                    self.pattern(pattern)
-                }
-                _ => Err("Split without a pattern".into()),
-            },
-            other => Err(format!("{other:?} is not read")),
-        }
-    }
-
-    fn grow(&mut self) -> Result<(), String> {
-        let left = self.growing.checked_sub(1);
-        self.growing =
-            left.ok_or_else(|| format!("more than {MOST_GROWING} parts that make a text longer"))?;
-        Ok(())
-    }
-
-    fn pattern(&mut self, pattern: &str) -> Result<(), String> {
-        let left = self.patterns.checked_sub(1);
-        self.patterns = left.ok_or_else(|| format!("more than {MOST_PATTERNS} patterns"))?;
-        let left = self.length.checked_sub(pattern.len());
-        self.length =
-            left.ok_or_else(|| format!("patterns of more than {LONGEST_PATTERNS} bytes"))?;
-        self.repeated = counts(pattern).fold(self.repeated, u64::saturating_mul);
-        if self.repeated > MOST_REPEATED {
-            return Err(format!(
-                "pattern {pattern:?} repeats too much: {MOST_REPEATED} times are allowed"
-            ));
-        }
-        Ok(())
-    }
-}
-
-/// The counts of a pattern's `{3}` and `{1,3}`; those of letters by number, `\x{3000}`, are none.
-fn counts(pattern: &str) -> impl Iterator<Item = u64> {
-    pattern.match_indices('{').filter_map(|(place, _)| {
-        let by_number = [r"\x", r"\u", r"\U"]
-            .iter()
-            .any(|start| pattern[..place].ends_with(start));
-        let (inside, _) = pattern[place + 1..].split_once('}')?;
-        let parts = inside
-            .split(',')
-            .map(str::trim)
-            .filter(|part| part.starts_with(|c: char| c.is_ascii_digit()));
-        // More digits than a number has are many.
-        parts
-            .map(|part| part.parse().unwrap_or(u64::MAX))
-            .max()
-            .filter(|_| !by_number)
-    })
-}
-
-/// Whether a replacement leaves a text as long as it was, or shorter.
-fn shrinks(pattern: &str, part: &Value) -> Result<(), String> {
-    let content = part["content"].as_str().unwrap_or_default();
-    if pattern.is_empty()
-        || pattern.len() > LONGEST_PATTERNS
-        || content.chars().count() > pattern.chars().count()
-    {
-        return Err(format!("Replace by {content:?} makes a text longer"));
-    }
-    Ok(())
-}
-
-fn check_decoder(kind: &str, part: &Value) -> Result<(), String> {
-    match kind {
-        "ByteLevel" | "ByteFallback" | "Fuse" | "Metaspace" => Ok(()),
-        "Replace" => match part["pattern"]["String"].as_str() {
-            Some(pattern) => shrinks(pattern, part),
-            None => Err("Replace without a text to replace".into()),
-        },
-        // It counts below 0 where a token is shorter than what is to be cut.
-        "Strip" if part["stop"] != 0 => Err("Strip at the end is not supported".into()),
-        "Strip" => Ok(()),
-        other => Err(format!("{other:?} is not read")),
     }
 }

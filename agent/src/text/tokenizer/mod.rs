@@ -1,10 +1,15 @@
-//! Text to token ids and back: a byte-level BPE tokenizer trained on a suite's own texts, kept as `tokenizer.json`.
+//! Text to token ids and back: a byte-level BPE tokenizer that is trained on a suite's own texts
+//! and saved as `tokenizer.json`.
 //!
-//! Household texts are templates around numbered names ("On the desk 1, you see a mug 2."). The pre-tokenizer keeps a
-//! numbered name in one piece, or its name and its number in two ([`NumberTokens`]), and the words that lead up to one in another,
-//! so that frequent pieces become one token each; the rest splits by words. Any bytes round-trip, seen in training or not.
+//! Household texts are templates around numbered names ("On the desk 1, you see a mug 2."). The
+//! pre-tokenizer keeps a numbered name in one piece, or splits it into its name and its number
+//! ([`NumberTokens`]). The words that lead up to a numbered name are another piece, so that frequent
+//! pieces become one token each. The rest is split by words. Any bytes round-trip, even if the
+//! training texts did not contain them.
 
 mod file;
+mod growth;
+mod settings;
 
 use crate::error::AgentError;
 use crate::files;
@@ -22,22 +27,24 @@ use tokenizers::{
     },
 };
 
-/// How a numbered name stands in a vocabulary.
+/// How a numbered name such as `mug 2` is tokenized.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NumberTokens {
-    /// `mug 2` is one token: short episodes, and the better from little training.
+    /// One token, `mug 2`. Episodes are shorter; better after little training.
     #[default]
     Whole,
-    /// `mug` and ` 2` are two: a mug is the same token in the task, in a list and in a command, whatever its number. A third
-    /// more tokens, and the better from long training (results/LOG.md).
+    /// Two tokens, `mug` and ` 2`. A mug is the same token in the task, in a list and in a command,
+    /// whatever its number. A third more tokens; better after long training (results/LOG.md).
     #[serde(alias = "apart")]
     Digits,
 }
 
 impl NumberTokens {
-    /// A numbered name, or a name and its number | the words that lead up to one | a word | what remains. At every word a name
-    /// is looked for, so how far away it may be is bounded: a line without names would take time by the square of its length.
+    /// The pattern of the pre-tokenizer: a numbered name, or a name and its number | the words that
+    /// lead up to one | a word | what remains. At every word, the pattern looks ahead for a numbered
+    /// name, at most 200 letters: if this were unbounded, a line without names would take time
+    /// quadratic in its length.
     fn pieces(self) -> &'static str {
         match self {
             Self::Whole => {
@@ -50,17 +57,17 @@ impl NumberTokens {
     }
 }
 
-/// A `tokenizer.json` may have this many bytes; the largest in use have a third of it.
+/// Longest `tokenizer.json`, in bytes. The largest in use have a third of it.
 const FILE_LIMIT: u64 = 100 << 20;
 
-/// Opens the context of an episode.
+/// Begins the context of an episode.
 pub const BEGIN: &str = "<|begin|>";
-/// Ends an observation: the policy writes next.
+/// Ends an observation; the policy writes next.
 pub const AGENT: &str = "<|agent|>";
 /// Ends a completion.
 pub const END: &str = "<|end|>";
 
-type Inner = TokenizerImpl<
+type TrainedTokenizer = TokenizerImpl<
     ModelWrapper,
     NormalizerWrapper,
     PreTokenizerWrapper,
@@ -68,23 +75,23 @@ type Inner = TokenizerImpl<
     DecoderWrapper,
 >;
 
-/// The texts that frame the turns of an episode.
+/// The texts around the observations and completions of an episode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frames {
     /// Before the first observation.
     pub opening: String,
-    /// After an observation: the policy writes next.
+    /// After an observation; the policy writes next.
     pub answer: String,
-    /// Ends a completion; one token.
+    /// Ends a completion. Must be one token.
     pub end: String,
     /// Between the end of a completion and the next observation.
     pub between: String,
-    /// Whether observations stand in them without the blanks at both ends.
+    /// Whether observations are stripped of white space at both ends.
     pub strips: bool,
 }
 
 impl Default for Frames {
-    /// Those of a tokenizer that was trained here.
+    /// The frames of a tokenizer that hearth trained.
     fn default() -> Self {
         let [opening, answer, end] = [BEGIN, AGENT, END].map(String::from);
         Self {
@@ -98,16 +105,25 @@ impl Default for Frames {
 }
 
 /// A tokenizer and the frames of turns.
+///
+/// ```
+/// use agent::text::tokenizer::Tokenizer;
+///
+/// let tokenizer = Tokenizer::train(["go to desk 1"].into_iter(), 300)?;
+/// let ids = tokenizer.encode("go to desk 1");
+/// assert_eq!(tokenizer.decode(&ids), "go to desk 1");
+/// # Ok::<(), agent::AgentError>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     frames: Frames,
-    /// Texts of the special tokens, which no other text may spell.
+    /// Texts of the special tokens. If another text contains one, it is encoded as ordinary text.
     special: Vec<String>,
     /// Id of the token that ends a completion.
     pub end: u32,
     largest_id: u32,
-    /// The text of its file, with what other programs want of it.
+    /// The bytes of `tokenizer.json`, including what only other programs read.
     json: Arc<[u8]>,
 }
 
@@ -116,10 +132,11 @@ fn refused(error: impl std::fmt::Display) -> AgentError {
 }
 
 impl Tokenizer {
-    /// Trains a tokenizer of at most `vocab_size` tokens (256 of them bytes, 3 special) on `texts`, numbered names whole.
+    /// Trains a tokenizer on `texts`, with numbered names as one token ([`NumberTokens::Whole`]). It
+    /// has at most `vocab_size` tokens, of which 256 are bytes and 3 are special.
     ///
     /// # Errors
-    /// When the library refuses the settings.
+    /// If the library refuses the settings.
     pub fn train<'a>(
         texts: impl Iterator<Item = &'a str> + Send,
         vocab_size: usize,
@@ -127,19 +144,19 @@ impl Tokenizer {
         Self::train_with(texts, vocab_size, NumberTokens::Whole)
     }
 
-    /// The same with numbered names that way.
+    /// The same, with the given tokenization of numbered names.
     ///
     /// # Errors
-    /// When the library refuses the settings.
+    /// If the library refuses the settings.
     pub fn train_with<'a>(
         texts: impl Iterator<Item = &'a str> + Send,
         vocab_size: usize,
-        names: NumberTokens,
+        numbers: NumberTokens,
     ) -> Result<Self, AgentError> {
-        let pieces = SplitPattern::Regex(names.pieces().into());
+        let pieces = SplitPattern::Regex(numbers.pieces().into());
         let split = Split::new(pieces, SplitDelimiterBehavior::Isolated, false).map_err(refused)?;
         let bytes = ByteLevel::new(false, false, false);
-        let mut inner: Inner = TokenizerBuilder::new()
+        let mut inner: TrainedTokenizer = TokenizerBuilder::new()
             .with_model(ModelWrapper::BPE(BPE::default()))
             .with_normalizer(None)
             .with_pre_tokenizer(Some(PreTokenizerWrapper::Sequence(Sequence::new(vec![
@@ -167,45 +184,41 @@ impl Tokenizer {
         Self::from_json(json.as_bytes(), Frames::default())
     }
 
-    /// Whether the same ids stand for the same texts in both, and frame turns in the same way.
+    /// Whether both have the same ids for the same texts, and the same frames of turns.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         self.frames == other.frames && self.inner.get_vocab(true) == other.inner.get_vocab(true)
     }
 
-    /// Reads a `tokenizer.json` whose turns are framed so.
+    /// Reads a `tokenizer.json`; turns get the given frames.
     ///
     /// # Errors
-    /// When the file is missing, damaged, or lacks a token of the frames.
+    /// If the file is missing, is damaged, or lacks a token of the frames.
     pub fn open(path: &Path, frames: Frames) -> Result<Self, AgentError> {
-        let content = |e: AgentError| AgentError::Content {
-            path: path.into(),
-            reason: e.to_string(),
-        };
-        Self::from_json(&files::read(path, FILE_LIMIT)?, frames).map_err(content)
+        Self::from_json(&files::read(path, FILE_LIMIT)?, frames).map_err(|error| {
+            AgentError::Content {
+                path: path.into(),
+                reason: error.to_string(),
+            }
+        })
     }
 
-    /// The same from the text of the file.
+    /// The same from the content of the file.
     ///
     /// # Errors
-    /// When it is damaged, asks for what is not built here, or lacks a token of the frames.
+    /// If it is damaged, needs what is not supported, or lacks a token of the frames.
     pub fn from_json(json: &[u8], frames: Frames) -> Result<Self, AgentError> {
-        let file::Opened { inner, largest_id } = file::open(json).map_err(AgentError::Tokenizer)?;
-        let id = |text: &str| {
-            inner
-                .token_to_id(text)
-                .ok_or_else(|| AgentError::Tokenizer(format!("the vocabulary lacks {text}")))
-        };
+        let file::CheckedTokenizer { inner, largest_id } =
+            file::open(json).map_err(AgentError::Tokenizer)?;
         if frames == Frames::default() {
-            id(BEGIN)?;
-            id(AGENT)?;
+            needed_id(&inner, BEGIN)?;
+            needed_id(&inner, AGENT)?;
         }
-        let end = id(&frames.end)?;
-        let special = inner
+        let end = needed_id(&inner, &frames.end)?;
+        let mut special: Vec<String> = inner
             .get_added_tokens_decoder()
             .into_values()
-            .filter(|token| token.special);
-        let mut special: Vec<String> = special
+            .filter(|token| token.special)
             .map(|token| token.content)
             .filter(|text| text.len() > 1)
             .collect();
@@ -229,13 +242,13 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// The texts that frame turns.
+    /// The texts around turns.
     #[must_use]
     pub fn frames(&self) -> &Frames {
         &self.frames
     }
 
-    /// The id of a token; `None` where the vocabulary lacks it.
+    /// The id of a token; `None` if the vocabulary lacks it.
     #[must_use]
     pub fn id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
@@ -244,7 +257,7 @@ impl Tokenizer {
     /// Writes `tokenizer.json`.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// If the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), AgentError> {
         scenarios::files::replace(path, &self.json).map_err(|source| AgentError::File {
             path: path.into(),
@@ -252,16 +265,17 @@ impl Tokenizer {
         })
     }
 
-    /// Token ids of a text; special tokens spelled out in the text stay text.
+    /// Token ids of a text. If it contains the spelling of a special token, that stays text.
     #[must_use]
     pub fn encode(&self, text: &str) -> Vec<u32> {
         self.encode_framed("", text, "")
     }
 
-    /// Token ids of a text between two frames; special tokens count only in the frames.
+    /// Token ids of a text between two frames. Special tokens are recognised only in the frames.
     ///
     /// # Panics
-    /// Never: what a vocabulary lacks becomes its unknown token, which it has, or is left out.
+    /// Never: if the vocabulary lacks a part of the text, the part becomes the unknown token, or is
+    /// left out if there is none.
     #[must_use]
     pub fn encode_framed(&self, before: &str, text: &str, after: &str) -> Vec<u32> {
         let mut unframed = text.replace("<|", "< |");
@@ -281,12 +295,12 @@ impl Tokenizer {
         let whole = [before, &unframed, after].concat();
         self.inner
             .encode_fast(whole, false)
-            .expect("every text has ids")
+            .expect("a checked tokenizer has ids, or the unknown token, for every text")
             .get_ids()
             .to_vec()
     }
 
-    /// The text of token ids; framing tokens are spelled out.
+    /// The text of token ids, including the texts of special tokens.
     ///
     /// # Panics
     /// Never: the byte-level decoder replaces what is not UTF-8.
@@ -303,21 +317,27 @@ impl Tokenizer {
         self.largest_id
     }
 
-    /// How many tokens there are.
+    /// The number of tokens.
     #[must_use]
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
 }
 
+fn needed_id(inner: &tokenizers::Tokenizer, text: &str) -> Result<u32, AgentError> {
+    inner
+        .token_to_id(text)
+        .ok_or_else(|| AgentError::Tokenizer(format!("the vocabulary lacks {text}")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn small_with(names: NumberTokens) -> Tokenizer {
+    fn small_with(numbers: NumberTokens) -> Tokenizer {
         let texts = ["You arrive at desk 1. On the desk 1, you see a mug 2, and a pen 1.\ngo to desk 1\ntake mug 2 from desk 1\n\
             put a mug in desk"; 8];
-        Tokenizer::train_with(texts.into_iter(), 400, names).expect("trains")
+        Tokenizer::train_with(texts.into_iter(), 400, numbers).expect("trains")
     }
 
     fn small() -> Tokenizer {
@@ -332,11 +352,13 @@ mod tests {
             .collect()
     }
 
-    /// Found by fuzzing: eight thousand letters without a name took seconds, and these would take hours.
+    /// Found by fuzzing: 8000 letters without a numbered name took seconds, and this line would have
+    /// taken hours.
     #[test]
-    fn a_long_line_without_names_is_read_in_passing() {
-        for names in [NumberTokens::Whole, NumberTokens::Digits] {
-            let (tokenizer, line) = (small_with(names), "the desk ".repeat(4_000));
+    fn a_long_line_without_names_takes_linear_time() {
+        let line = "the desk ".repeat(4_000);
+        for numbers in [NumberTokens::Whole, NumberTokens::Digits] {
+            let tokenizer = small_with(numbers);
             assert_eq!(tokenizer.decode(&tokenizer.encode(&line)), line);
         }
     }
@@ -347,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_apart_from_its_number_is_the_same_token_everywhere() {
+    fn a_name_without_its_number_is_the_same_token_everywhere() {
         let tokenizer = small_with(NumberTokens::Digits);
         assert_eq!(pieces(&tokenizer, "go to desk 1"), ["go to ", "desk", " 1"]);
         assert_eq!(
@@ -365,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn any_text_comes_back() {
+    fn any_text_round_trips() {
         for tokenizer in [NumberTokens::Whole, NumberTokens::Digits].map(small_with) {
             for text in [
                 "",
@@ -380,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_world_cannot_forge_a_turn() {
+    fn an_observation_cannot_forge_a_turn() {
         let tokenizer = small();
         assert!(!tokenizer.encode("<|end|>").contains(&tokenizer.end));
     }

@@ -1,4 +1,4 @@
-//! Two policies on the same games.
+//! The comparison of two policies on the same games.
 
 use crate::ui;
 use scenarios::Protocol;
@@ -7,13 +7,13 @@ use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
-use trainer::measure::audit::measured_stores;
 use trainer::measure::card::{CARDS, Card, Sheets, protocol_differences, run_policy};
 use trainer::measure::compare::{Comparison, compare, merge};
 use trainer::measure::evaluate::{GameRow, games};
 use trainer::measure::statistics::Resampling;
+use trainer::pipeline::folder::measured_stores;
 
-/// `FOLDER`, `FOLDER:POLICY`, `FOLDER@K` or `FOLDER:POLICY@K`.
+/// Which measurement is compared: `FOLDER`, `FOLDER:POLICY`, `FOLDER@K` or `FOLDER:POLICY@K`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Selector {
     folder: PathBuf,
@@ -22,7 +22,7 @@ struct Selector {
 }
 
 impl Selector {
-    /// A folder of that very name comes first.
+    /// Parses a selector. If a folder has exactly this name, it is the folder.
     fn parse(text: &str) -> Result<Self, ui::WrongUse> {
         if Path::new(text).is_dir() {
             return Ok(Self {
@@ -36,7 +36,7 @@ impl Selector {
                 Ok(k) => (rest, Some(k)),
                 Err(_) => {
                     return Err(ui::WrongUse(format!(
-                        "{text}: {k:?} is no K\nhint: FOLDER:POLICY@K"
+                        "{text}: {k:?} is not a K\nhint: FOLDER:POLICY@K"
                     )));
                 }
             },
@@ -49,10 +49,9 @@ impl Selector {
             _ => (rest, None),
         };
         if !Path::new(folder).is_dir() {
-            let text = format!(
+            return Err(ui::WrongUse(format!(
                 "{folder}: no such folder\nhint: an eval folder, or RUN:POLICY or RUN:POLICY@K"
-            );
-            return Err(ui::WrongUse(text));
+            )));
         }
         Ok(Self {
             folder: folder.into(),
@@ -65,23 +64,26 @@ impl Selector {
 impl Display for Selector {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.folder.display())?;
-        self.policy
-            .iter()
-            .try_for_each(|policy| write!(f, ":{policy}"))?;
-        self.k.iter().try_for_each(|k| write!(f, "@{k}"))
+        if let Some(policy) = &self.policy {
+            write!(f, ":{policy}")?;
+        }
+        match self.k {
+            Some(k) => write!(f, "@{k}"),
+            None => Ok(()),
+        }
     }
 }
 
-/// What one policy did, as it was measured in one folder.
-struct Measure {
+/// The games of one policy, as measured in one folder.
+struct Measurement {
     name: String,
     games: Vec<GameRow>,
     protocol: Protocol,
-    /// Only where the folder has cards.
+    /// `None` if the folder has no cards.
     card: Option<Card>,
 }
 
-impl Measure {
+impl Measurement {
     fn open(selector: &Selector) -> anyhow::Result<Self> {
         let sheets = Sheets::open(&selector.folder)?;
         if sheets.cards.is_empty() {
@@ -98,8 +100,11 @@ impl Measure {
             .map(|card| (card.policy.as_str(), card.k))
             .collect();
         let card = sheets.cards[choose(selector, &places)?].clone();
-        let is_its = |row: &GameRow| (&row.policy, row.k) == (&card.policy, card.k);
-        let games = sheets.games.into_iter().filter(is_its).collect();
+        let games = sheets
+            .games
+            .into_iter()
+            .filter(|row| (&row.policy, row.k) == (&card.policy, card.k))
+            .collect();
         Ok(Self {
             name: selector.to_string(),
             games,
@@ -108,7 +113,8 @@ impl Measure {
         })
     }
 
-    /// Of a folder from before there were cards, or of a run that was stopped before the first.
+    /// Reads the stores of a folder without cards: one of an older version, or of a run that was
+    /// stopped before the first card.
     fn of_stores(selector: &Selector) -> anyhow::Result<Self> {
         let stores = measured_stores(&selector.folder)?;
         let named: Vec<(String, usize, &String)> = stores
@@ -123,7 +129,7 @@ impl Measure {
         let path = selector.folder.join(store);
         let episodes = Store::read(&path)?;
         let Some(first) = episodes.first() else {
-            return Err(ui::WrongUse(format!("{} holds no episodes", path.display())).into());
+            return Err(ui::WrongUse(format!("{} contains no episodes", path.display())).into());
         };
         let protocol = first.protocol.clone();
         Ok(Self {
@@ -135,7 +141,8 @@ impl Measure {
     }
 }
 
-/// Policy and K of a store: `("sft-2", 1)` of `2/eval/sft-k1.jsonl`, `("", 5)` of `episodes-k5.jsonl`.
+/// Returns policy and K of a store: `("sft-2", 1)` of `2/eval/sft-k1.jsonl`, `("", 5)` of
+/// `episodes-k5.jsonl`.
 fn named(store: &str) -> Option<(String, usize)> {
     let (stem, k) = store.strip_suffix(".jsonl")?.rsplit_once("-k")?;
     let k = k.parse().ok()?;
@@ -146,58 +153,56 @@ fn named(store: &str) -> Option<(String, usize)> {
     }
 }
 
-/// Which of a folder's policies and K the selector means: the only one it leaves, or the only one at K = 1.
+/// Returns the index of the selected policy and K: the only match, or the only match with K = 1.
 fn choose(selector: &Selector, places: &[(&str, usize)]) -> Result<usize, ui::WrongUse> {
-    let is_meant = |(policy, k): &(&str, usize)| {
-        selector
-            .policy
-            .as_deref()
-            .is_none_or(|name| name == *policy)
-            && selector.k.is_none_or(|asked| asked == *k)
-    };
-    let meant: Vec<usize> = (0..places.len())
-        .filter(|index| is_meant(&places[*index]))
+    let matching: Vec<usize> = (0..places.len())
+        .filter(|index| {
+            let (policy, k) = places[*index];
+            selector.policy.as_deref().is_none_or(|name| name == policy)
+                && selector.k.is_none_or(|wanted| wanted == k)
+        })
         .collect();
-    let greedy: Vec<usize> = meant
+    let greedy: Vec<usize> = matching
         .iter()
         .copied()
         .filter(|index| places[*index].1 == 1)
         .collect();
-    match (meant.as_slice(), greedy.as_slice()) {
+    match (matching.as_slice(), greedy.as_slice()) {
         ([only], _) | (_, [only]) => Ok(*only),
-        _ if places.is_empty() => {
-            let hint = "what is compared game by game has eval-games.csv, or the episodes, beside its table";
-            Err(ui::WrongUse(format!(
-                "{selector}: no games are told of there\nhint: {hint}"
-            )))
-        }
+        _ if places.is_empty() => Err(ui::WrongUse(format!(
+            "{selector}: this folder does not record single games\n\
+             hint: a comparison needs eval-games.csv, or the episodes, beside the table"
+        ))),
         _ => {
-            let names = places.iter().map(|(policy, k)| match *policy {
-                "" => format!("@{k}"),
-                policy => format!(":{policy}@{k}"),
-            });
-            let names: Vec<String> = names.collect();
-            let which = if meant.is_empty() {
-                "nothing there is meant"
+            let problem = if matching.is_empty() {
+                "no policy and K matches"
             } else {
-                "which policy and K is meant"
+                "several policies or K match"
             };
+            let names: Vec<String> = places
+                .iter()
+                .map(|(policy, k)| match *policy {
+                    "" => format!("@{k}"),
+                    policy => format!(":{policy}@{k}"),
+                })
+                .collect();
             Err(ui::WrongUse(format!(
-                "{selector}: {which}?\nhint: there are {}",
+                "{selector}: {problem}\nhint: there are {}",
                 names.join(", ")
             )))
         }
     }
 }
 
-/// One side of the comparison: a policy, or runs of one policy with several seeds.
-struct Side {
-    measures: Vec<Measure>,
+/// One side of the comparison: a policy, or several runs of one policy with different seeds.
+struct ComparedSide {
+    measures: Vec<Measurement>,
     games: Vec<GameRow>,
 }
 
-impl Side {
-    /// Selectors with commas between.
+impl ComparedSide {
+    /// Opens selectors separated by commas. If a folder has exactly this name, it is the only
+    /// selector.
     fn open(text: &str) -> anyhow::Result<Self> {
         let texts: Vec<&str> = if Path::new(text).is_dir() {
             vec![text]
@@ -206,7 +211,7 @@ impl Side {
         };
         let mut measures = Vec::new();
         for text in texts {
-            measures.push(Measure::open(&Selector::parse(text)?)?);
+            measures.push(Measurement::open(&Selector::parse(text)?)?);
         }
         let games = merge(measures.iter().flat_map(|measure| measure.games.clone()));
         Ok(Self { measures, games })
@@ -219,30 +224,40 @@ impl Side {
             .collect::<Vec<_>>()
             .join(", ")
     }
+
+    /// Returns the hashes of the games that were played to an end.
+    fn played_games(&self) -> BTreeSet<&str> {
+        self.games
+            .iter()
+            .filter(|row| row.played > 0)
+            .map(|row| row.game_hash.as_str())
+            .collect()
+    }
+
+    fn cards(&self) -> Vec<Card> {
+        self.measures
+            .iter()
+            .filter_map(|measure| measure.card.clone())
+            .collect()
+    }
 }
 
-/// Everything in which the measures differ but the policy, a sentence each.
-fn warnings(first: &Side, second: &Side) -> Vec<String> {
+/// Returns a sentence for every difference between the measurements besides the policy.
+fn warnings(first: &ComparedSide, second: &ComparedSide) -> Vec<String> {
     let mut found = Vec::new();
-    for measure in first
-        .measures
-        .iter()
-        .chain(&second.measures)
-        .filter(|measure| measure.card.is_none())
-    {
-        let name = &measure.name;
-        found.push(format!(
-            "{name} has no {CARDS}: of its suite, seeds, code and checkpoint nothing is known"
-        ));
+    for measure in first.measures.iter().chain(&second.measures) {
+        if measure.card.is_none() {
+            found.push(format!(
+                "{} has no {CARDS}, so its suite, seeds, code and checkpoint are not known",
+                measure.name
+            ));
+        }
     }
     for side in [first, second] {
         for other in &side.measures[1..] {
-            let differences = protocol_differences(&side.measures[0].protocol, &other.protocol);
-            found.extend(
-                differences
-                    .iter()
-                    .map(|text| format!("within {}: {text}", side.name())),
-            );
+            for difference in protocol_differences(&side.measures[0].protocol, &other.protocol) {
+                found.push(format!("within {}: {difference}", side.name()));
+            }
         }
     }
     for (index, this) in first.measures.iter().enumerate() {
@@ -252,32 +267,26 @@ fn warnings(first: &Side, second: &Side) -> Vec<String> {
             _ => found.extend(protocol_differences(&this.protocol, &that.protocol)),
         }
     }
-    let played = |side: &Side| -> BTreeSet<String> {
-        side.games
-            .iter()
-            .filter(|row| row.played > 0)
-            .map(|row| row.game_hash.clone())
-            .collect()
-    };
-    let (a, b) = (played(first), played(second));
+    let a = first.played_games();
+    let b = second.played_games();
     for (name, alone) in [
         ("A", a.difference(&b).count()),
         ("B", b.difference(&a).count()),
     ] {
         if alone > 0 {
             found.push(format!(
-                "{alone} games were played by {name} alone, and count on neither side"
+                "{alone} games were played only by {name}, and count on neither side"
             ));
         }
     }
-    let mut told = BTreeSet::new();
-    found.retain(|text| told.insert(text.clone()));
+    let mut seen = BTreeSet::new();
+    found.retain(|text| seen.insert(text.clone()));
     found
 }
 
-/// The two sides and what came out.
+/// The comparison of two sides; the JSON output of `hearth compare A B`.
 #[derive(Serialize)]
-pub(super) struct Direct {
+pub(super) struct DirectOutput {
     a: String,
     b: String,
     a_cards: Vec<Card>,
@@ -288,30 +297,28 @@ pub(super) struct Direct {
     resampling_seed: u64,
 }
 
-/// Compares what two selectors, or lists of them, mean.
-pub(super) fn direct(first: &str, second: &str) -> anyhow::Result<Direct> {
-    let (first, second) = (Side::open(first)?, Side::open(second)?);
+/// Compares two selectors, or lists of selectors.
+///
+/// # Errors
+/// If a selector does not match one measurement, or the two sides have no game in common.
+pub(super) fn direct(first: &str, second: &str) -> anyhow::Result<DirectOutput> {
+    let first = ComparedSide::open(first)?;
+    let second = ComparedSide::open(second)?;
     let resampling = Resampling::default();
     let rows = compare(&first.games, &second.games, resampling);
     if rows.is_empty() {
-        let text = format!(
+        return Err(ui::WrongUse(format!(
             "{} and {} have no game in common\nhint: measure both on one suite",
             first.name(),
             second.name()
-        );
-        return Err(ui::WrongUse(text).into());
+        ))
+        .into());
     }
-    let cards = |side: &Side| {
-        side.measures
-            .iter()
-            .filter_map(|measure| measure.card.clone())
-            .collect()
-    };
-    Ok(Direct {
+    Ok(DirectOutput {
         a: first.name(),
         b: second.name(),
-        a_cards: cards(&first),
-        b_cards: cards(&second),
+        a_cards: first.cards(),
+        b_cards: second.cards(),
         warnings: warnings(&first, &second),
         rows,
         resamples: resampling.count,
@@ -319,30 +326,8 @@ pub(super) fn direct(first: &str, second: &str) -> anyhow::Result<Direct> {
     })
 }
 
-impl Direct {
+impl DirectOutput {
     pub(super) fn print(&self) {
-        let percent = |rate: f64| format!("{:.1}", 100.0 * rate);
-        let signed = |rate: f64| format!("{:+.1}", 100.0 * rate);
-        let cells = |row: &Comparison| {
-            vec![
-                row.split.to_string(),
-                row.task_type
-                    .map_or("all", scenarios::TaskType::short_name)
-                    .to_string(),
-                row.games.to_string(),
-                percent(row.first_rate),
-                percent(row.second_rate),
-                format!(
-                    "{} [{}, {}]",
-                    signed(row.difference),
-                    signed(row.low),
-                    signed(row.high)
-                ),
-                format!("{} : {}", row.first_alone, row.second_alone),
-                ui::p_value(row.p_value),
-                row.minimum_detectable.map_or_else(|| "-".into(), percent),
-            ]
-        };
         let header = [
             "split",
             "task type",
@@ -365,15 +350,42 @@ impl Direct {
             };
             ui::print(&format!("{letter}: {name}{policy}\n"));
         }
-        let about = "found from: the smallest difference that so many games show with probability 0.8 at p < 0.05";
-        ui::print(&format!("{about}\n"));
+        ui::print(
+            "found from: the smallest difference that this number of games detects with probability 0.8 \
+             at p < 0.05\n",
+        );
     }
 
-    pub(super) fn say_warnings(&self) {
+    /// Prints the warnings to stderr.
+    pub(super) fn print_warnings(&self) {
         for warning in &self.warnings {
             eprintln!("warning: {warning}");
         }
     }
+}
+
+fn cells(row: &Comparison) -> Vec<String> {
+    let kind = row.task_type.map_or("all", scenarios::TaskType::short_name);
+    vec![
+        row.split.to_string(),
+        kind.to_string(),
+        row.games.to_string(),
+        percent(row.first_rate),
+        percent(row.second_rate),
+        format!(
+            "{:+.1} [{:+.1}, {:+.1}]",
+            100.0 * row.difference,
+            100.0 * row.low,
+            100.0 * row.high
+        ),
+        format!("{} : {}", row.first_alone, row.second_alone),
+        ui::p_value(row.p_value),
+        row.minimum_detectable.map_or_else(|| "-".into(), percent),
+    ]
+}
+
+fn percent(rate: f64) -> String {
+    format!("{:.1}", 100.0 * rate)
 }
 
 #[cfg(test)]
@@ -381,7 +393,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_selector_names_folder_policy_and_k() {
+    fn a_selector_has_a_folder_a_policy_and_k() {
         let folder = tempfile::tempdir().unwrap();
         let run = folder.path().join("a:b");
         std::fs::create_dir(&run).unwrap();
@@ -402,7 +414,7 @@ mod tests {
             of(":oreo-2@5").unwrap().to_string(),
             format!("{run}:oreo-2@5")
         );
-        assert!(of("@many").unwrap_err().contains("\"many\" is no K"));
+        assert!(of("@many").unwrap_err().contains("\"many\" is not a K"));
         assert!(
             Selector::parse("nowhere:oreo")
                 .unwrap_err()
@@ -412,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_tells_its_policy_and_k() {
+    fn policy_and_k_are_parsed_from_a_store_name() {
         assert_eq!(
             named("1/eval/oreo-turn-k5.jsonl"),
             Some(("oreo-turn".into(), 5))

@@ -1,5 +1,6 @@
-//! `hearth compare`: two policies on the same games, or the tables of several runs of one recipe as one: counts added up
-//! over seeds, intervals and paired tests of the sums.
+//! `hearth compare`: compares two policies on the same games, or pools the tables of several runs
+//! of one recipe. Pooling adds the counts over seeds, and computes intervals and paired tests of
+//! the sums.
 
 mod direct;
 
@@ -15,9 +16,10 @@ use trainer::measure::evaluate::{GameRow, Interval, Row, read_csv};
 use trainer::measure::statistics::{mcnemar_exact, wilson_interval};
 
 #[derive(Args)]
-pub(crate) struct Compare {
-    /// Two policies: eval folders, with `@K` where there are several K, or `RUN:POLICY` or `RUN:POLICY@K` of a loop, with
-    /// commas between runs of several seeds. Or the folders of runs of one recipe, one a seed, whose tables are added up
+pub(crate) struct CompareCommand {
+    /// Two policies: eval folders (`@K` selects one of several K), or `RUN:POLICY` or
+    /// `RUN:POLICY@K` of a loop, with commas between runs of several seeds; or the run folders of
+    /// one recipe, one per seed, whose tables are pooled
     #[arg(required = true, value_name = "POLICY_OR_RUN", value_hint = ValueHint::DirPath)]
     runs: Vec<PathBuf>,
     /// Print one JSON object instead of the table
@@ -25,17 +27,19 @@ pub(crate) struct Compare {
     json: bool,
 }
 
-/// A policy at one K on one split, all runs together.
+/// A policy at one K on one split, over all runs.
 #[derive(Serialize)]
-struct Pooled {
+struct PooledRow {
     policy: String,
     k: usize,
     split: Split,
     n: usize,
     successes: usize,
     success_rate: f64,
-    /// 95 %; over games where runs share games, as far as their eval-games.csv tells.
+    /// Lower end of the 95 % interval. The interval is over games if runs share games, as far as
+    /// their eval-games.csv records it.
     low: f64,
+    /// Upper end of the 95 % interval.
     high: f64,
     interval: Interval,
     /// Success rate of each run.
@@ -46,72 +50,34 @@ struct Pooled {
     against: Option<String>,
     won_alone: Option<u32>,
     lost_alone: Option<u32>,
-    /// Exact McNemar test over all pairs; where runs share games each game is one pair, won by who won it the more often.
+    /// Exact McNemar test over all pairs. If runs share games, each game is one pair, won by the
+    /// policy that won it more often.
     p_value: Option<f64>,
 }
 
+/// The JSON output of `hearth compare` if it pools runs.
 #[derive(Serialize)]
-struct Report {
-    rows: Vec<Pooled>,
+struct PooledOutput {
+    rows: Vec<PooledRow>,
 }
 
-impl Compare {
+impl CompareCommand {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         if let [first, second] = self.runs.as_slice()
             && !(is_table(first) && is_table(second))
         {
-            let text = |path: &PathBuf| path.to_string_lossy().into_owned();
-            let direct = direct::direct(&text(first), &text(second))?;
+            let direct = direct::direct(&first.to_string_lossy(), &second.to_string_lossy())?;
             if self.json {
                 ui::print_json(&direct)?;
             } else {
                 direct.print();
             }
-            direct.say_warnings();
+            direct.print_warnings();
             return Ok(ExitCode::SUCCESS);
         }
-        self.add_up()
-    }
-
-    /// The tables of several runs of one recipe as one.
-    fn add_up(self) -> anyhow::Result<ExitCode> {
-        let tables: Vec<Vec<Row>> = self
-            .runs
-            .iter()
-            .map(|run| read_csv(&run.join("eval.csv")))
-            .collect::<Result<_, _>>()?;
-        let sheets: Vec<Sheets> = self
-            .runs
-            .iter()
-            .map(|run| Sheets::open(run))
-            .collect::<Result<_, _>>()?;
-        let games: Vec<GameRow> = sheets.into_iter().flat_map(|sheets| sheets.games).collect();
-        let mut rows = Vec::new();
-        for row in tables[0].iter().filter(|row| row.task_type.is_none()) {
-            let same = |other: &&Row| {
-                (&other.policy, other.k, other.split, other.task_type)
-                    == (&row.policy, row.k, row.split, None)
-            };
-            let mut found: Vec<&Row> = Vec::new();
-            for (table, run) in tables.iter().zip(&self.runs) {
-                let Some(other) = table.iter().find(same) else {
-                    let text = format!(
-                        "{} has no row of {}, K = {}, {}",
-                        run.display(),
-                        row.policy,
-                        row.k,
-                        row.split
-                    );
-                    return Err(
-                        ui::WrongUse(format!("{text}\nhint: compare runs of one recipe")).into(),
-                    );
-                };
-                found.push(other);
-            }
-            rows.push(pooled(&found, &games));
-        }
+        let rows = pool(&self.runs)?;
         if self.json {
-            ui::print_json(&Report { rows })?;
+            ui::print_json(&PooledOutput { rows })?;
         } else {
             print(&rows);
         }
@@ -119,49 +85,76 @@ impl Compare {
     }
 }
 
-/// The folder of a loop, no policy named, or a table with no games beside it.
+/// Returns whether the folder is one of a loop, or contains a table without games.
 fn is_table(folder: &Path) -> bool {
-    let mut paths = std::fs::read_dir(folder)
+    if folder.join("recipe.toml").exists() {
+        return true;
+    }
+    let has_games = std::fs::read_dir(folder)
         .into_iter()
         .flatten()
         .flatten()
-        .map(|entry| entry.path());
-    let tells_games =
-        |path: PathBuf| path.ends_with(GAMES) || path.extension().is_some_and(|of| of == "jsonl");
-    folder.join("recipe.toml").exists()
-        || (folder.join("eval.csv").exists() && !paths.any(tells_games))
+        .map(|entry| entry.path())
+        .any(|path| path.ends_with(GAMES) || path.extension().is_some_and(|of| of == "jsonl"));
+    folder.join("eval.csv").exists() && !has_games
 }
 
-fn pooled(rows: &[&Row], games: &[GameRow]) -> Pooled {
+/// Pools the tables of several runs of one recipe.
+///
+/// # Errors
+/// If a run has no table, or lacks a row of the first one.
+fn pool(runs: &[PathBuf]) -> anyhow::Result<Vec<PooledRow>> {
+    let tables: Vec<Vec<Row>> = runs
+        .iter()
+        .map(|run| read_csv(&run.join("eval.csv")))
+        .collect::<Result<_, _>>()?;
+    let sheets: Vec<Sheets> = runs
+        .iter()
+        .map(|run| Sheets::open(run))
+        .collect::<Result<_, _>>()?;
+    let games: Vec<GameRow> = sheets.into_iter().flat_map(|sheets| sheets.games).collect();
+    let mut rows = Vec::new();
+    for row in tables[0].iter().filter(|row| row.task_type.is_none()) {
+        let mut found: Vec<&Row> = Vec::new();
+        for (table, run) in tables.iter().zip(runs) {
+            let same = table.iter().find(|other| {
+                (&other.policy, other.k, other.split, other.task_type)
+                    == (&row.policy, row.k, row.split, None)
+            });
+            found.push(same.ok_or_else(|| {
+                ui::WrongUse(format!(
+                    "{} has no row of {}, K = {}, {}\nhint: compare runs of one recipe",
+                    run.display(),
+                    row.policy,
+                    row.k,
+                    row.split
+                ))
+            })?);
+        }
+        rows.push(pooled(&found, &games));
+    }
+    Ok(rows)
+}
+
+fn pooled(rows: &[&Row], games: &[GameRow]) -> PooledRow {
     let first = rows[0];
-    let (n, successes) = (
-        rows.iter().map(|row| row.n).sum(),
-        rows.iter().map(|row| row.successes).sum(),
-    );
-    let count = |number: usize| u32::try_from(number).expect("fewer than four billion games");
-    let mean =
-        |of: fn(&Row) -> f64| rows.iter().map(|row| of(row) * row.n as f64).sum::<f64>() / n as f64;
-    let sum = |of: fn(&Row) -> Option<u32>| rows.iter().map(|row| of(row)).sum::<Option<u32>>();
-    let (mut won_alone, mut lost_alone) = (sum(|row| row.won_alone), sum(|row| row.lost_alone));
+    let n: usize = rows.iter().map(|row| row.n).sum();
+    let successes: usize = rows.iter().map(|row| row.successes).sum();
+    let mut won_alone: Option<u32> = rows.iter().map(|row| row.won_alone).sum();
+    let mut lost_alone: Option<u32> = rows.iter().map(|row| row.lost_alone).sum();
     let (low, high) = wilson_interval(count(successes), count(n), 0.95);
     let mut interval = (Interval::Wilson, low, high);
-    let of = |policy: &str, k: usize| {
-        merge(
-            games
-                .iter()
-                .filter(|row| (row.policy.as_str(), row.k, row.split) == (policy, k, first.split))
-                .cloned(),
-        )
-    };
-    let own = of(&first.policy, first.k);
+    let own = games_of(games, &first.policy, first.k, first.split);
     if own.iter().any(|row| row.played > 1) {
         interval = Interval::of(&own.iter().filter_map(GameRow::tally).collect::<Vec<_>>());
         if let Some(against) = &first.against {
-            let (won, lost) = won_more_often(&pairs(&own, &of(against, 1), first.split, None));
-            (won_alone, lost_alone) = (Some(won), Some(lost));
+            let other = games_of(games, against, 1, first.split);
+            let (won, lost) = won_more_often(&pairs(&own, &other, first.split, None));
+            won_alone = Some(won);
+            lost_alone = Some(lost);
         }
     }
-    Pooled {
+    PooledRow {
         policy: first.policy.clone(),
         k: first.k,
         split: first.split,
@@ -172,8 +165,8 @@ fn pooled(rows: &[&Row], games: &[GameRow]) -> Pooled {
         high: interval.2,
         interval: interval.0,
         runs: rows.iter().map(|row| row.success_rate).collect(),
-        mean_turns: mean(|row| row.mean_turns),
-        malformed_share: mean(|row| row.malformed_share),
+        mean_turns: weighted_mean(rows, |row| row.mean_turns),
+        malformed_share: weighted_mean(rows, |row| row.malformed_share),
         against: first.against.clone(),
         won_alone,
         lost_alone,
@@ -183,34 +176,30 @@ fn pooled(rows: &[&Row], games: &[GameRow]) -> Pooled {
     }
 }
 
-fn print(rows: &[Pooled]) {
-    let percent = |rate: f64| format!("{:.1}", 100.0 * rate);
-    let cells = |row: &Pooled| {
-        let paired = row
-            .won_alone
-            .zip(row.lost_alone)
-            .map(|(won, lost)| format!("{won} : {lost}"));
-        vec![
-            row.policy.clone(),
-            row.k.to_string(),
-            row.split.to_string(),
-            row.n.to_string(),
-            format!(
-                "{} [{}, {}]",
-                percent(row.success_rate),
-                percent(row.low),
-                percent(row.high)
-            ),
-            row.runs
-                .iter()
-                .map(|rate| percent(*rate))
-                .collect::<Vec<_>>()
-                .join(" "),
-            paired.unwrap_or_else(|| "-".into()),
-            row.p_value.map_or_else(|| "-".into(), ui::p_value),
-            format!("{:.1}", row.mean_turns),
-        ]
-    };
+fn count(number: usize) -> u32 {
+    u32::try_from(number).expect("an evaluation has fewer than four billion games")
+}
+
+/// Returns the mean of a column over all episodes of the rows.
+fn weighted_mean(rows: &[&Row], column: fn(&Row) -> f64) -> f64 {
+    let n: usize = rows.iter().map(|row| row.n).sum();
+    rows.iter()
+        .map(|row| column(row) * row.n as f64)
+        .sum::<f64>()
+        / n as f64
+}
+
+/// Returns the games of a policy at one K on a split, merged over runs.
+fn games_of(games: &[GameRow], policy: &str, k: usize, split: Split) -> Vec<GameRow> {
+    merge(
+        games
+            .iter()
+            .filter(|row| (row.policy.as_str(), row.k, row.split) == (policy, k, split))
+            .cloned(),
+    )
+}
+
+fn print(rows: &[PooledRow]) {
     let against = rows
         .iter()
         .find_map(|row| row.against.as_deref())
@@ -234,4 +223,32 @@ fn print(rows: &[Pooled]) {
         "mean turns",
     ];
     ui::print_table(&header, &rows.iter().map(cells).collect::<Vec<_>>());
+}
+
+fn cells(row: &PooledRow) -> Vec<String> {
+    let runs: Vec<String> = row.runs.iter().map(|rate| percent(*rate)).collect();
+    let paired = row
+        .won_alone
+        .zip(row.lost_alone)
+        .map(|(won, lost)| format!("{won} : {lost}"));
+    vec![
+        row.policy.clone(),
+        row.k.to_string(),
+        row.split.to_string(),
+        row.n.to_string(),
+        format!(
+            "{} [{}, {}]",
+            percent(row.success_rate),
+            percent(row.low),
+            percent(row.high)
+        ),
+        runs.join(" "),
+        paired.unwrap_or_else(|| "-".into()),
+        row.p_value.map_or_else(|| "-".into(), ui::p_value),
+        format!("{:.1}", row.mean_turns),
+    ]
+}
+
+fn percent(rate: f64) -> String {
+    format!("{:.1}", 100.0 * rate)
 }

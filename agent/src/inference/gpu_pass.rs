@@ -1,0 +1,257 @@
+//! What one forward pass on a device needs to know about its tokens, computed once for all layers.
+//!
+//! For attention, spans of similar length form a [`SpanGroup`], padded to the longest. Spans with one
+//! new token form a group of their own, so that a long prompt does not make other sequences longer.
+//! Rows, spans and lengths are rounded up, so that few kernel shapes occur.
+
+use super::pool::PADDING;
+use crate::model::config::DecoderConfig;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use std::collections::BTreeMap;
+
+/// The longest sequence of a group is rounded up to a multiple of this many tokens.
+const TOKEN_STEP: usize = 64;
+/// Up to this many spans or rows, their number is rounded up to a power of two; above, to a multiple.
+const ROW_STEP: usize = 8;
+/// Keys, values and scores that a group may hold at once.
+const MAX_GROUP_NUMBERS: usize = 1 << 28;
+/// What is added to the score of a token that must not be seen.
+const MASKED: f32 = -1e9;
+
+/// What a span reads.
+pub(super) struct SpanRead {
+    /// Index of its first new token among those of all spans.
+    pub(super) first: usize,
+    /// New tokens.
+    pub(super) new: usize,
+    /// Pool rows of the whole sequence, those of the new tokens last.
+    pub(super) seen: Vec<u32>,
+}
+
+impl SpanRead {
+    /// Positions of its new tokens.
+    fn positions(&self) -> impl Iterator<Item = i32> + use<> {
+        (self.seen.len() - self.new..self.seen.len()).map(|position| position as i32)
+    }
+}
+
+/// A forward pass on a device.
+pub(super) struct DevicePass {
+    /// `[rows]`.
+    pub(super) tokens: Tensor<1, Int>,
+    /// `[rows, 1, head / 2]`.
+    cosines: Tensor<3>,
+    sines: Tensor<3>,
+    /// Lines of a pool to which the new keys and values are written, `[rows · 2 · kv_heads, 1]`.
+    pub(super) written: Tensor<2, Int>,
+    pub(super) groups: Vec<SpanGroup>,
+    /// Index of each row among the rows of all groups, `[rows]`; none if every row is at its index.
+    pub(super) order: Option<Tensor<1, Int>>,
+}
+
+/// Spans whose attention is one product.
+pub(super) struct SpanGroup {
+    pub(super) shape: GroupShape,
+    /// Its rows among those of the pass, `[spans · new]`; none if it has all rows in order.
+    pub(super) rows: Option<Tensor<1, Int>>,
+    /// Lines of a pool with the keys, `[spans · kv_heads · seen]`.
+    pub(super) keys: Tensor<1, Int>,
+    /// Lines of a pool with the values, `[spans · kv_heads · seen]`.
+    pub(super) values: Tensor<1, Int>,
+    /// [`MASKED`] if a token is later than the query, else 0: `[spans, 1, 1, new, seen]`.
+    pub(super) bias: Tensor<5>,
+}
+
+/// Sizes of a group, padding included.
+#[derive(Clone, Copy)]
+pub(super) struct GroupShape {
+    pub(super) spans: usize,
+    /// New tokens of a span.
+    pub(super) new: usize,
+    /// All tokens of a sequence.
+    pub(super) seen: usize,
+}
+
+impl GroupShape {
+    fn of(reads: &[SpanRead], members: &[usize]) -> Self {
+        let new = members
+            .first()
+            .map_or(1, |member| padded_length(reads[*member].new));
+        Self {
+            spans: padded_rows(members.len()),
+            new,
+            seen: longest(reads, members).next_multiple_of(TOKEN_STEP),
+        }
+    }
+}
+
+/// Puts passes onto a device.
+pub(super) struct PassBuilder<'a> {
+    pub(super) config: &'a DecoderConfig,
+    pub(super) device: &'a Device,
+    /// Rotary tables, `[context, head / 2]`.
+    pub(super) cosines: &'a Tensor<2>,
+    pub(super) sines: &'a Tensor<2>,
+}
+
+impl PassBuilder<'_> {
+    /// The pass that reads `tokens`, which are the new tokens of all `reads` in order.
+    pub(super) fn pass(&self, tokens: &[u32], reads: &[SpanRead]) -> DevicePass {
+        let rows = padded_rows(tokens.len());
+        let positions = reads.iter().flat_map(SpanRead::positions).collect();
+        let positions = self.padded(positions, rows);
+        let kv_heads = self.config.num_key_value_heads;
+        let new = reads
+            .iter()
+            .flat_map(|read| &read.seen[read.seen.len() - read.new..]);
+        let new = self.padded(new.map(|row| *row as i32).collect(), rows);
+        let lines = Tensor::<1, Int>::arange(0..2 * kv_heads as i64, self.device);
+        let written = new.unsqueeze_dim::<2>(1) * (2 * kv_heads as i32) + lines.unsqueeze::<2>();
+        let members = group_members(reads, self.config);
+        let in_order = members.len() == 1 && reads.iter().all(|read| read.new == 1);
+        DevicePass {
+            tokens: self.padded(tokens.iter().map(|token| *token as i32).collect(), rows),
+            cosines: rotary_rows(self.cosines, &positions),
+            sines: rotary_rows(self.sines, &positions),
+            written: written.reshape([rows * 2 * kv_heads, 1]),
+            groups: members
+                .iter()
+                .map(|members| self.group(reads, members, in_order))
+                .collect(),
+            order: (!in_order).then(|| self.padded(group_rows(reads, &members), rows)),
+        }
+    }
+
+    fn group(&self, reads: &[SpanRead], members: &[usize], in_order: bool) -> SpanGroup {
+        let shape = GroupShape::of(reads, members);
+        let GroupShape { spans, new, seen } = shape;
+        let mut rows = vec![0; spans * new];
+        let mut positions = vec![0; spans * new];
+        let mut lines = vec![PADDING as i32; spans * seen];
+        for (slot, member) in members.iter().enumerate() {
+            let read = &reads[*member];
+            for (offset, position) in read.positions().enumerate() {
+                rows[slot * new + offset] = (read.first + offset) as i32;
+                positions[slot * new + offset] = position;
+            }
+            for (line, row) in lines[slot * seen..].iter_mut().zip(&read.seen) {
+                *line = *row as i32;
+            }
+        }
+        let kv_heads = self.config.num_key_value_heads;
+        let heads =
+            Tensor::<1, Int>::arange(0..kv_heads as i64, self.device).reshape([1, kv_heads, 1]);
+        let lines = self.ints(lines).reshape([spans, 1, seen]) * (2 * kv_heads as i32) + heads;
+        let keys = lines.reshape([spans * kv_heads * seen]);
+        let indices = Tensor::<1, Int>::arange(0..seen as i64, self.device).reshape([1, 1, seen]);
+        let masked = indices.greater(self.ints(positions).reshape([spans, new, 1]));
+        SpanGroup {
+            shape,
+            rows: (!in_order).then(|| self.ints(rows)),
+            values: keys.clone() + kv_heads as i32,
+            keys,
+            bias: (masked.float() * MASKED).reshape([spans, 1, 1, new, seen]),
+        }
+    }
+
+    /// Numbers on the device, padded with zeros.
+    fn padded(&self, mut numbers: Vec<i32>, length: usize) -> Tensor<1, Int> {
+        numbers.resize(length, 0);
+        self.ints(numbers)
+    }
+
+    fn ints(&self, numbers: Vec<i32>) -> Tensor<1, Int> {
+        int_tensor(numbers, self.device)
+    }
+}
+
+impl DevicePass {
+    /// x·cos + rotate_half(x)·sin of `[rows, heads, head]`.
+    pub(super) fn rotate(&self, x: Tensor<3>) -> Tensor<3> {
+        let half = x.dims()[2] / 2;
+        let low = x.clone().narrow(2, 0, half);
+        let high = x.narrow(2, half, half);
+        let rotated_low = low.clone() * self.cosines.clone() - high.clone() * self.sines.clone();
+        let rotated_high = high * self.cosines.clone() + low * self.sines.clone();
+        Tensor::cat(vec![rotated_low, rotated_high], 2)
+    }
+}
+
+/// Integers on a device.
+pub(super) fn int_tensor(numbers: Vec<i32>, device: &Device) -> Tensor<1, Int> {
+    let length = numbers.len();
+    Tensor::from_data(TensorData::new(numbers, [length]), device)
+}
+
+/// A number of rows or spans, rounded up.
+pub(super) fn padded_rows(rows: usize) -> usize {
+    if rows <= ROW_STEP {
+        rows.next_power_of_two()
+    } else {
+        rows.next_multiple_of(ROW_STEP)
+    }
+}
+
+/// Rows of a rotary table at some positions, `[rows, 1, head / 2]`.
+fn rotary_rows(table: &Tensor<2>, positions: &Tensor<1, Int>) -> Tensor<3> {
+    table
+        .clone()
+        .select(0, positions.clone())
+        .unsqueeze_dim::<3>(1)
+}
+
+/// The length to which a span of `new` tokens is padded: 1, or a power of two from 8 on.
+fn padded_length(new: usize) -> usize {
+    if new == 1 {
+        1
+    } else {
+        new.next_power_of_two().max(ROW_STEP)
+    }
+}
+
+/// The length of the longest sequence of some spans.
+fn longest(reads: &[SpanRead], members: &[usize]) -> usize {
+    members
+        .iter()
+        .map(|member| reads[*member].seen.len())
+        .max()
+        .unwrap_or(0)
+}
+
+/// The spans that attend together: those of one [`padded_length`], at most as many as fit into
+/// [`MAX_GROUP_NUMBERS`].
+fn group_members(reads: &[SpanRead], config: &DecoderConfig) -> Vec<Vec<usize>> {
+    let kv = config.kv_width();
+    let heads = config.num_attention_heads;
+    let mut by_length: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (index, read) in reads.iter().enumerate() {
+        by_length
+            .entry(padded_length(read.new))
+            .or_default()
+            .push(index);
+    }
+    let mut groups = Vec::new();
+    for (new, members) in by_length {
+        let numbers_of_span = longest(reads, &members) * (2 * kv + heads * new);
+        let most = (MAX_GROUP_NUMBERS / numbers_of_span.max(1)).max(1);
+        groups.extend(members.chunks(most).map(<[usize]>::to_vec));
+    }
+    groups
+}
+
+/// Index of each new token among the padded rows of all groups.
+fn group_rows(reads: &[SpanRead], groups: &[Vec<usize>]) -> Vec<i32> {
+    let mut indices = vec![0; reads.iter().map(|read| read.new).sum()];
+    let mut start = 0;
+    for members in groups {
+        let GroupShape { spans, new, .. } = GroupShape::of(reads, members);
+        for (slot, member) in members.iter().enumerate() {
+            let read = &reads[*member];
+            for (offset, index) in indices[read.first..][..read.new].iter_mut().enumerate() {
+                *index = (start + slot * new + offset) as i32;
+            }
+        }
+        start += spans * new;
+    }
+    indices
+}

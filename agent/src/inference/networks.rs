@@ -1,0 +1,432 @@
+//! The policy and the value network at play.
+
+use super::device::Backend;
+use super::trunk::Trunk;
+use crate::error::AgentError;
+use crate::model::config::DecoderConfig;
+use crate::model::weights::{VALUE_HEAD, Weights};
+use scenarios::WeightFormat;
+
+/// The policy π_θ at play.
+pub struct PolicyInference {
+    /// The decoder.
+    pub trunk: Trunk,
+}
+
+impl PolicyInference {
+    /// Takes the policy's tensors out of `weights`.
+    ///
+    /// # Errors
+    /// If a tensor is missing or its shape differs from `config`, or if the backend does not support
+    /// `format`.
+    pub fn from_weights(
+        config: &DecoderConfig,
+        weights: &mut Weights,
+        format: WeightFormat,
+        backend: &Backend,
+    ) -> Result<Self, AgentError> {
+        Ok(Self {
+            trunk: Trunk::from_weights(config, weights, format, backend)?
+                .with_output(weights, format)?,
+        })
+    }
+
+    /// Bytes that a decode step reads: every matrix once.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.trunk.bytes()
+    }
+
+    /// Log-probabilities of the next token, nats.
+    ///
+    /// # Shapes
+    /// `hidden` `[rows, hidden]` → `[rows, vocab]`.
+    #[must_use]
+    pub fn logprobs(&self, hidden: &[f32]) -> Vec<f32> {
+        self.trunk.logprobs(hidden)
+    }
+}
+
+/// The value network V_φ at play.
+pub struct ValueInference {
+    /// The decoder.
+    pub trunk: Trunk,
+    /// `[hidden]`.
+    head: Vec<f32>,
+}
+
+impl ValueInference {
+    /// Takes the value network's tensors out of `weights`.
+    ///
+    /// # Errors
+    /// If a tensor is missing or its shape differs from `config`, or if the backend does not support
+    /// `format`.
+    pub fn from_weights(
+        config: &DecoderConfig,
+        weights: &mut Weights,
+        format: WeightFormat,
+        backend: &Backend,
+    ) -> Result<Self, AgentError> {
+        let head = weights.take(VALUE_HEAD, &[1, config.hidden_size])?;
+        Ok(Self {
+            trunk: Trunk::from_weights(config, weights, format, backend)?,
+            head,
+        })
+    }
+
+    /// The value at one hidden state `[hidden]`, reward units.
+    #[must_use]
+    pub fn value(&self, hidden: &[f32]) -> f32 {
+        hidden
+            .iter()
+            .zip(&self.head)
+            .fold(0.0, |sum, (x, w)| x.mul_add(*w, sum))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inference::{CachedPrefix, KvCache, Span};
+    use crate::model::config::{Family, Scales};
+    use crate::model::decoder::{Decoder, ValueNetwork};
+    use crate::model::rope::RopeScaling;
+    use crate::model::weights::tests::tiny_config;
+    use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+
+    const TOKENS: [u32; 9] = [3, 1, 4, 1, 5, 9, 2, 6, 36];
+
+    /// The CPU backend, and burn on a device that every machine has.
+    fn backends() -> [Backend; 2] {
+        [Backend::Cpu, Backend::Burn(Device::flex())]
+    }
+
+    /// Every family, and every way in which one differs from a plain Llama.
+    fn configs() -> Vec<DecoderConfig> {
+        let llama = tiny_config();
+        let scales = Scales {
+            embedding: 3.0,
+            residual: 0.7,
+            logits: 0.25,
+        };
+        let rope_scaling = RopeScaling::Llama3 {
+            factor: 8.0,
+            low: 1.0,
+            high: 4.0,
+            original: 16.0,
+        };
+        vec![
+            DecoderConfig {
+                family: Family::Qwen2,
+                tie_word_embeddings: false,
+                ..llama.clone()
+            },
+            DecoderConfig {
+                family: Family::MiniCpm,
+                scales,
+                ..llama.clone()
+            },
+            DecoderConfig {
+                head_dim: Some(10),
+                rope_scaling,
+                ..llama.clone()
+            },
+            llama,
+        ]
+    }
+
+    /// Weights of which every tensor affects the result.
+    fn noise(config: &DecoderConfig) -> Weights {
+        let mut weights = Weights::random(config, 1);
+        for (name, tensor) in &mut weights.0 {
+            if name.ends_with("bias")
+                || name.ends_with("o_proj.weight")
+                || name.ends_with("down_proj.weight")
+            {
+                tensor
+                    .data
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(i, w)| *w = (i as f32 * 1.7).sin() / 4.0);
+            }
+        }
+        weights
+    }
+
+    fn policy(config: &DecoderConfig, format: WeightFormat, backend: &Backend) -> PolicyInference {
+        PolicyInference::from_weights(config, &mut noise(config), format, backend).expect("builds")
+    }
+
+    fn device_trunk(config: &DecoderConfig) -> Trunk {
+        policy(config, WeightFormat::Exact, &Backend::Burn(Device::flex())).trunk
+    }
+
+    fn token_tensor(tokens: &[u32]) -> Tensor<2, Int> {
+        let ids: Vec<i32> = tokens.iter().map(|t| *t as i32).collect();
+        Tensor::from_data(TensorData::new(ids, [1, tokens.len()]), &Device::flex())
+    }
+
+    #[track_caller]
+    fn assert_close(a: &[f32], b: &[f32], tolerance: f32) {
+        assert_eq!(a.len(), b.len());
+        for (x, y) in a.iter().zip(b) {
+            assert!((x - y).abs() < tolerance, "{x} and {y}");
+        }
+    }
+
+    /// Both backends and the decoder that is trained compute the same log-probabilities.
+    #[test]
+    fn the_backends_equal_the_decoder() {
+        for config in configs() {
+            let weights = noise(&config);
+            let decoder =
+                Decoder::from_weights(&config, &weights, &Device::flex()).expect("builds");
+            assert_eq!(decoder.to_weights(), weights);
+            let states = decoder
+                .hidden(token_tensor(&TOKENS))
+                .reshape([TOKENS.len(), config.hidden_size]);
+            let theirs = activation::log_softmax(decoder.logits(states), 1).into_data();
+            for backend in backends() {
+                let policy = policy(&config, WeightFormat::Exact, &backend);
+                let hidden = policy
+                    .trunk
+                    .extend(&mut [Span::new(&TOKENS, &mut KvCache::default())]);
+                assert_close(
+                    &policy.logprobs(&hidden),
+                    &theirs.clone().try_to_vec::<f32>().expect("f32"),
+                    2e-5,
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_value_backends_equal_the_value_network() {
+        let config = tiny_config();
+        let mut weights = Weights::random(&config, 1).with_zero_value_head(&config);
+        let head = weights.0.get_mut(VALUE_HEAD).expect("a head");
+        head.data
+            .iter_mut()
+            .enumerate()
+            .for_each(|(i, w)| *w = (i as f32).sin());
+        let network =
+            ValueNetwork::from_weights(&config, &weights, &Device::flex()).expect("builds");
+        assert_eq!(network.to_weights(), weights);
+        let theirs = network
+            .values(token_tensor(&TOKENS))
+            .into_data()
+            .try_to_vec::<f32>()
+            .expect("f32");
+        for backend in backends() {
+            let format = WeightFormat::Exact;
+            let value =
+                ValueInference::from_weights(&config, &mut weights.clone(), format, &backend)
+                    .expect("builds");
+            let hidden = value
+                .trunk
+                .extend(&mut [Span::new(&TOKENS, &mut KvCache::default())]);
+            let ours: Vec<f32> = hidden
+                .chunks_exact(config.hidden_size)
+                .map(|h| value.value(h))
+                .collect();
+            assert_close(&ours, &theirs, 2e-5);
+        }
+    }
+
+    /// The last state is the last row, for any length.
+    #[test]
+    fn last_states_are_the_last_rows() {
+        let config = tiny_config();
+        for backend in backends() {
+            let trunk = policy(&config, WeightFormat::Exact, &backend).trunk;
+            let read =
+                |tokens: &[u32]| trunk.extend(&mut [Span::new(tokens, &mut KvCache::default())]);
+            let long = read(&TOKENS);
+            let short = read(&TOKENS[..2]);
+            let mut one = KvCache::default();
+            let mut two = KvCache::default();
+            let last = trunk.last_states(&mut [
+                Span::new(&TOKENS, &mut one),
+                Span::new(&TOKENS[..2], &mut two),
+            ]);
+            let width = config.hidden_size;
+            assert_close(&last, &[&long[8 * width..], &short[width..]].concat(), 1e-5);
+        }
+    }
+
+    /// One call, token by token, on a shared prefix, or together with spans of other lengths: the
+    /// numbers are the same. On a device they are equal up to rounding; on the CPU the bits are equal
+    /// (another test).
+    #[test]
+    fn cutting_a_sequence_changes_nothing_on_a_device() {
+        for config in configs() {
+            let trunk = device_trunk(&config);
+            let width = config.hidden_size;
+            let whole = trunk.extend(&mut [Span::new(&TOKENS, &mut KvCache::default())]);
+            let mut cache = KvCache::default();
+            let mut step = |token: &u32| trunk.extend(&mut [Span::new(&[*token], &mut cache)]);
+            assert_close(
+                &TOKENS.iter().flat_map(&mut step).collect::<Vec<f32>>(),
+                &whole,
+                1e-5,
+            );
+
+            let mut prefix = KvCache::default();
+            let mut tail = KvCache::default();
+            let mut long = KvCache::default();
+            trunk.extend(&mut [Span::new(&TOKENS[..4], &mut prefix)]);
+            let crowd = [7; 33];
+            let mut alone = [KvCache::default(), KvCache::default()];
+            let [one, two] = &mut alone;
+            let together = trunk.extend(&mut [
+                Span::new(&[7], one),
+                Span {
+                    tokens: &TOKENS[4..8],
+                    before: vec![prefix.whole()],
+                    cache: &mut tail,
+                },
+                Span::new(&crowd, &mut long),
+                Span::new(&TOKENS[..1], two),
+            ]);
+            assert_close(
+                &together[width..5 * width],
+                &whole[4 * width..8 * width],
+                1e-5,
+            );
+            assert_close(&together[38 * width..], &whole[..width], 1e-5);
+            prefix.append(tail);
+            assert_eq!(prefix.len(), 8);
+            assert_close(
+                &trunk.extend(&mut [Span::new(&TOKENS[8..], &mut prefix)]),
+                &whole[8 * width..],
+                1e-5,
+            );
+        }
+    }
+
+    /// Two candidates follow the first six of eight cached tokens. They see neither the other two
+    /// tokens nor each other.
+    #[test]
+    fn a_part_of_a_cache_is_shared() {
+        let config = tiny_config();
+        let trunk = device_trunk(&config);
+        let width = config.hidden_size;
+        let whole = trunk.extend(&mut [Span::new(&TOKENS, &mut KvCache::default())]);
+        let mut prefix = KvCache::default();
+        trunk.extend(&mut [Span::new(&[&TOKENS[..6], &[30, 31]].concat(), &mut prefix)]);
+        let mut one = KvCache::default();
+        let mut two = KvCache::default();
+        let before = vec![CachedPrefix {
+            cache: &prefix,
+            tokens: 6,
+        }];
+        let states = trunk.extend(&mut [
+            Span {
+                tokens: &TOKENS[6..],
+                before: before.clone(),
+                cache: &mut one,
+            },
+            Span {
+                tokens: &[20, 21, 22],
+                before,
+                cache: &mut two,
+            },
+        ]);
+        assert_close(&states[..3 * width], &whole[6 * width..], 1e-5);
+    }
+
+    /// The rows of a dropped cache are written again, and the rows of other caches do not change. If a
+    /// pool must grow, it keeps its contents.
+    #[test]
+    fn rows_are_reused_and_pools_grow() {
+        let config = tiny_config();
+        let trunk = device_trunk(&config);
+        let width = config.hidden_size;
+        let whole = trunk.extend(&mut [Span::new(&TOKENS, &mut KvCache::default())]);
+        let mut kept = KvCache::default();
+        trunk.extend(&mut [Span::new(&TOKENS[..5], &mut kept)]);
+        for round in 0..3 {
+            let crowd: Vec<u32> = (0..60).map(|place| (place * 7 + round) % 37).collect();
+            let mut caches: Vec<KvCache> = (0..8).map(|_| KvCache::default()).collect();
+            trunk.last_states(
+                &mut caches
+                    .iter_mut()
+                    .map(|cache| Span::new(&crowd, cache))
+                    .collect::<Vec<_>>(),
+            );
+            if round == 1 {
+                trunk.last_states(
+                    &mut caches
+                        .iter_mut()
+                        .map(|cache| Span::new(&[1, 2], cache))
+                        .collect::<Vec<_>>(),
+                );
+            }
+        }
+        assert_eq!(
+            trunk.pool_rows(),
+            1 + 5 + 8 * 62,
+            "nine, then eight times 60 and 2 of the same rows"
+        );
+        let mut crowd: Vec<KvCache> = (0..20).map(|_| KvCache::default()).collect();
+        trunk.last_states(
+            &mut crowd
+                .iter_mut()
+                .map(|cache| Span::new(&[9; 40], cache))
+                .collect::<Vec<_>>(),
+        );
+        assert!(trunk.pool_rows() > 800);
+        assert_close(
+            &trunk.extend(&mut [Span::new(&TOKENS[5..], &mut kept)]),
+            &whole[5 * width..],
+            1e-5,
+        );
+    }
+
+    /// A mantissa of eight bits has an error of at most 2⁻⁹ = 0.2 %. After a few operations the error
+    /// is some hundredths of a nat.
+    #[test]
+    fn bf16_gives_nearly_the_same_logprobs() {
+        for config in configs() {
+            let logprobs = |format| {
+                let policy = policy(&config, format, &Backend::Burn(Device::flex()));
+                let hidden = policy
+                    .trunk
+                    .extend(&mut [Span::new(&TOKENS, &mut KvCache::default())]);
+                policy.logprobs(&hidden)
+            };
+            let wide = logprobs(WeightFormat::Exact);
+            let narrow = logprobs(WeightFormat::Bf16);
+            assert_close(&narrow, &wide, 0.05);
+            assert_ne!(wide, narrow);
+        }
+    }
+
+    #[test]
+    fn formats_that_a_device_does_not_support_are_refused() {
+        let config = tiny_config();
+        for format in [WeightFormat::F16, WeightFormat::Q8] {
+            let backend = Backend::Burn(Device::flex());
+            let Err(error) =
+                PolicyInference::from_weights(&config, &mut noise(&config), format, &backend)
+            else {
+                panic!("{format:?} must be refused");
+            };
+            assert!(
+                error
+                    .to_string()
+                    .ends_with("\nhint: use bf16, or exact, which is f32 on a GPU"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "the cache belongs to another trunk")]
+    fn the_cache_of_another_trunk_is_refused() {
+        let config = tiny_config();
+        let mut cache = KvCache::default();
+        device_trunk(&config).extend(&mut [Span::new(&TOKENS, &mut cache)]);
+        device_trunk(&config).extend(&mut [Span::new(&TOKENS, &mut cache)]);
+    }
+}

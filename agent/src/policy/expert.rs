@@ -1,0 +1,199 @@
+//! The expert of [`scenarios::expert`] as a policy, with optional noise.
+
+use crate::policy::{Completion, Policy, TurnRequest, TurnResponse};
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use scenarios::seed::mixed_seed;
+use scenarios::{Protocol, expert::Expert, household::catalog};
+
+/// The recorded name of a noisy expert, before and after its noise. Existing logs contain this
+/// name, and stores are matched by it, so it must not change.
+const NOISY_NAME: [&str; 2] = ["expert that goes astray in ", " of its turns"];
+
+/// Probability of a perturbed turn directly after a perturbed turn, if `noise` is lower.
+const NOISE_AFTER_NOISE: f64 = 0.3;
+
+/// The expert of [`scenarios::expert`], as a policy.
+///
+/// If `noise` is above 0, some actions are perturbed (noise injection; DART, Laskey et al. 2017,
+/// arXiv 1703.09327): the expert writes a command that fails or leads nowhere, sometimes several in
+/// a row, and continues from there. A policy that imitates only perfect play never sees how to
+/// recover from a mistake. The log marks these turns ([`scenarios::Turn::perturbed`]), and
+/// imitation leaves them out.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ExpertPolicy {
+    /// Probability that a turn is perturbed. If it is 0, the play is perfect.
+    pub noise: f64,
+}
+
+/// The state that an [`ExpertPolicy`] keeps for an episode.
+#[derive(Debug)]
+pub struct ExpertEpisode {
+    expert: Expert,
+    rng: StdRng,
+    /// The numbered names read so far. Perturbed commands are made from them.
+    names: Vec<String>,
+    /// Whether the last action was perturbed.
+    last_was_perturbed: bool,
+}
+
+impl Policy for ExpertPolicy {
+    type EpisodeState = ExpertEpisode;
+
+    fn name(&self) -> String {
+        if self.noise > 0.0 {
+            let [before, after] = NOISY_NAME;
+            format!("{before}{}{after}", self.noise)
+        } else {
+            "expert".into()
+        }
+    }
+
+    fn begin(&self, seed: u64) -> ExpertEpisode {
+        ExpertEpisode {
+            expert: Expert::new(seed),
+            rng: StdRng::seed_from_u64(mixed_seed(seed, 0, 0)),
+            names: Vec::new(),
+            last_was_perturbed: false,
+        }
+    }
+
+    fn respond(
+        &self,
+        requests: &mut [TurnRequest<'_, ExpertEpisode>],
+        _: &Protocol,
+    ) -> Vec<TurnResponse> {
+        requests
+            .iter_mut()
+            .map(|request| {
+                let completion = request.episode.act(request.observation, self.noise);
+                TurnResponse::Completion(completion)
+            })
+            .collect()
+    }
+}
+
+impl ExpertEpisode {
+    fn act(&mut self, observation: &str, noise: f64) -> Completion {
+        let command = self.expert.act(observation);
+        self.names.extend(numbered_names(observation));
+        let chance = if self.last_was_perturbed {
+            noise.max(NOISE_AFTER_NOISE)
+        } else {
+            noise
+        };
+        let perturbed = if noise > 0.0 && self.rng.random_bool(chance.min(1.0)) {
+            self.perturbed_command()
+        } else {
+            None
+        };
+        self.last_was_perturbed = perturbed.is_some();
+        match perturbed {
+            None => Completion::from_text(command),
+            Some(command) => {
+                self.expert.instead(&command);
+                Completion {
+                    perturbed: true,
+                    ..Completion::from_text(command)
+                }
+            }
+        }
+    }
+
+    /// Returns a command that works but leads nowhere, or one that very likely changes nothing:
+    /// taking an object from a place that does not contain it, or going to a place that does not
+    /// exist. Returns `None` if a name is needed and none was read yet.
+    fn perturbed_command(&mut self) -> Option<String> {
+        if self.rng.random_bool(0.5) {
+            return self.expert.stray(self.rng.random());
+        }
+        let object = self.names.choose(&mut self.rng).cloned();
+        let place = self.names.choose(&mut self.rng).cloned();
+        let elsewhere = catalog::RECEPTACLES
+            .choose(&mut self.rng)?
+            .name
+            .to_lowercase();
+        Some(match self.rng.random_range(0..4) {
+            0 => format!("go to {elsewhere} {}", self.rng.random_range(1..4)),
+            1 => format!("open {}", object?),
+            2 => "use desklamp 1".into(),
+            _ => format!("take {} from {}", object?, place?),
+        })
+    }
+}
+
+/// Returns the names with a number in a text, such as "mug 2".
+fn numbered_names(text: &str) -> Vec<String> {
+    let words: Vec<&str> = text.split(|c: char| !c.is_ascii_alphanumeric()).collect();
+    words
+        .windows(2)
+        .filter(|pair| !pair[0].is_empty() && pair[0].chars().all(|c| c.is_ascii_lowercase()))
+        .filter(|pair| !pair[1].is_empty() && pair[1].chars().all(|c| c.is_ascii_digit()))
+        .map(|pair| format!("{} {}", pair[0], pair[1]))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_numbers_are_found() {
+        let text =
+            "On the desk 1, you see a mug 2, and a pen 14.\n\nYour task is to: put a pen in desk.";
+        assert_eq!(numbered_names(text), ["desk 1", "mug 2", "pen 14"]);
+    }
+
+    #[test]
+    fn the_recorded_names_are_those_of_existing_logs() {
+        assert_eq!(ExpertPolicy::default().name(), "expert");
+        assert_eq!(
+            ExpertPolicy { noise: 0.1 }.name(),
+            "expert that goes astray in 0.1 of its turns"
+        );
+    }
+
+    /// The expert reads the reply to a perturbed action. If the action failed, its plan is as
+    /// before; if the action led to another place, its plan starts from there.
+    #[test]
+    fn the_expert_recovers_from_perturbed_actions() {
+        let opening = "You are in the middle of a room. Looking quickly around you, you see a desk 1, and a shelf 1.\n\n\
+                       Your task is to: put a mug in desk.";
+        let policy = ExpertPolicy { noise: 1.0 };
+        let perfect = policy.begin(3).act(opening, 0.0);
+        assert!(!perfect.perturbed);
+        let mut failed = 0;
+        let mut walked = 0;
+        for seed in 0..200 {
+            let mut episode = policy.begin(seed);
+            let intended = policy.begin(seed).act(opening, 0.0).text;
+            let perturbed = episode.act(opening, 1.0);
+            assert!(perturbed.perturbed);
+            match perturbed.text.as_str() {
+                "go to desk 1" | "go to shelf 1" => {
+                    let place = &perturbed.text[6..];
+                    let arrival =
+                        format!("You arrive at {place}. On the {place}, you see a mug 1.");
+                    let next = episode.act(&arrival, 0.0);
+                    let expected = if place == "shelf 1" {
+                        "take mug 1 from shelf 1"
+                    } else {
+                        "go to shelf 1"
+                    };
+                    assert_eq!((next.text.as_str(), next.perturbed), (expected, false));
+                    walked += 1;
+                }
+                _ => {
+                    let next = episode.act("Nothing happens.", 0.0);
+                    assert_eq!(
+                        (next.text, next.perturbed),
+                        (intended, false),
+                        "after {:?}",
+                        perturbed.text
+                    );
+                    failed += 1;
+                }
+            }
+        }
+        assert!(failed > 50 && walked > 50, "{failed} {walked}");
+    }
+}

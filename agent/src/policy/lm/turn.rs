@@ -1,0 +1,207 @@
+//! The turn that is being written: its candidate completions, token by token, and what is known of
+//! them when all have ended.
+
+use super::select;
+use crate::inference::KvCache;
+use crate::inference::sample::Sampling;
+use crate::policy::CandidateText;
+use crate::text::chat::Place;
+use crate::text::tokenizer::Tokenizer;
+use rand::{SeedableRng, rngs::StdRng};
+use scenarios::Protocol;
+
+/// A turn that has ended. A window over the last turns is built from these.
+#[derive(Debug)]
+pub(super) struct PastTurn {
+    pub(super) observation: String,
+    pub(super) completion: Vec<u32>,
+    /// The place of the next observation.
+    pub(super) next_place: Place,
+}
+
+/// A turn that is being written.
+#[derive(Debug)]
+pub(super) struct TurnInProgress {
+    /// Token ids of the observation.
+    pub(super) observation: Vec<u32>,
+    /// Text of the observation, if the history is a window over the last turns: its ids depend on
+    /// the window.
+    pub(super) windowed: Option<String>,
+    /// V of the observation, in reward units.
+    pub(super) value: Option<f32>,
+    /// The K candidates. Empty until the observation was read.
+    pub(super) candidates: Vec<CandidateInProgress>,
+    /// Whether the cache budget has room for this turn.
+    pub(super) admitted: bool,
+}
+
+/// One candidate completion while it is being written.
+#[derive(Debug)]
+pub(super) struct CandidateInProgress {
+    rng: StdRng,
+    /// The KV cache of the policy after that of the episode.
+    pub(super) cache: KvCache,
+    pub(super) tokens: Vec<u32>,
+    pub(super) logprobs: Vec<f32>,
+    pub(super) sampling_logprobs: Vec<f32>,
+    /// The text before a stop text, if it contains one.
+    stopped: Option<String>,
+    pub(super) done: bool,
+}
+
+impl CandidateInProgress {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            rng: StdRng::seed_from_u64(seed),
+            cache: KvCache::default(),
+            tokens: Vec::new(),
+            logprobs: Vec::new(),
+            sampling_logprobs: Vec::new(),
+            stopped: None,
+            done: false,
+        }
+    }
+
+    /// Samples the next token from the log-probabilities of all tokens, `[vocab]`.
+    pub(super) fn sample(&mut self, logprobs: &[f32], protocol: &Protocol, tokenizer: &Tokenizer) {
+        let sampling = Sampling::of(protocol);
+        let drawn = sampling.draw(logprobs, &mut self.rng);
+        self.tokens.push(drawn.token);
+        self.logprobs.push(logprobs[drawn.token as usize]);
+        if sampling.temperature > 0.0 && !sampling.is_untempered() {
+            self.sampling_logprobs.push(drawn.logprob);
+        }
+        let ended = drawn.token == tokenizer.end;
+        if !ended && !protocol.stop.is_empty() {
+            let text = tokenizer.decode(&self.tokens);
+            let first = protocol
+                .stop
+                .iter()
+                .filter_map(|stop| text.find(stop.as_str()))
+                .min();
+            self.stopped = first.map(|at| text[..at].to_string());
+        }
+        self.done =
+            ended || self.stopped.is_some() || self.tokens.len() >= protocol.completion_limit;
+    }
+
+    /// Returns ln π of the whole candidate, nats.
+    pub(super) fn logprob(&self) -> f32 {
+        self.logprobs.iter().sum()
+    }
+
+    /// Returns whether the policy ended the turn, by the end-of-turn token or a stop text.
+    pub(super) fn ended(&self, tokenizer: &Tokenizer) -> bool {
+        self.tokens.last() == Some(&tokenizer.end) || self.stopped.is_some()
+    }
+
+    /// Returns the completion without the end-of-turn token or the stop text.
+    pub(super) fn text(&self, tokenizer: &Tokenizer) -> String {
+        let tokens = self
+            .tokens
+            .strip_suffix(&[tokenizer.end])
+            .unwrap_or(&self.tokens);
+        self.stopped
+            .clone()
+            .unwrap_or_else(|| tokenizer.decode(tokens))
+    }
+
+    /// Returns text and end, for the rollout loop to score.
+    pub(super) fn offer(&self, tokenizer: &Tokenizer) -> CandidateText {
+        CandidateText {
+            text: self.text(tokenizer),
+            ended: self.ended(tokenizer),
+        }
+    }
+}
+
+/// Returns the place of the observation after a completion.
+pub(super) fn place_after(completion: &[u32], tokenizer: &Tokenizer) -> Place {
+    if completion.last() == Some(&tokenizer.end) {
+        Place::AfterEnd
+    } else {
+        Place::AfterCut
+    }
+}
+
+/// A turn whose candidates have all ended.
+#[derive(Debug)]
+pub(super) struct FinishedTurn {
+    pub(super) turn: TurnInProgress,
+    pub(super) candidates: Vec<CandidateInProgress>,
+    /// The distinct ones, in the order of the samples.
+    pub(super) distinct: Vec<DistinctCandidate>,
+}
+
+impl FinishedTurn {
+    /// Takes the candidates out of a turn and finds the distinct ones.
+    pub(super) fn new(mut turn: TurnInProgress) -> Self {
+        let candidates = std::mem::take(&mut turn.candidates);
+        let tokens: Vec<&[u32]> = candidates
+            .iter()
+            .map(|candidate| &candidate.tokens[..])
+            .collect();
+        let first = select::first_equals(&tokens);
+        let distinct = (0..first.len())
+            .filter(|index| first[*index] == *index)
+            .map(|index| DistinctCandidate {
+                index,
+                same: (0..first.len())
+                    .filter(|other| first[*other] == index)
+                    .collect(),
+                value_cache: KvCache::default(),
+                after_value: None,
+                reference_cache: KvCache::default(),
+                reference_logprob: None,
+            })
+            .collect();
+        Self {
+            turn,
+            candidates,
+            distinct,
+        }
+    }
+
+    /// Returns the sample that a distinct candidate stands for.
+    pub(super) fn sample(&self, distinct: &DistinctCandidate) -> &CandidateInProgress {
+        &self.candidates[distinct.index]
+    }
+
+    /// Returns ln π − ln π_ref of a candidate, nats, if the reference has read it.
+    pub(super) fn log_ratio(&self, distinct: &DistinctCandidate) -> Option<f32> {
+        distinct
+            .reference_logprob
+            .map(|reference| self.sample(distinct).logprob() - reference)
+    }
+}
+
+/// A candidate that is not equal to an earlier one.
+#[derive(Debug)]
+pub(super) struct DistinctCandidate {
+    /// Its index among the K samples.
+    pub(super) index: usize,
+    /// The indices of the samples with the same tokens, its own included.
+    pub(super) same: Vec<usize>,
+    /// What the value network has read of it.
+    pub(super) value_cache: KvCache,
+    /// U after it, in reward units.
+    pub(super) after_value: Option<f32>,
+    /// What the reference policy has read of it.
+    pub(super) reference_cache: KvCache,
+    /// ln π_ref of it, nats.
+    pub(super) reference_logprob: Option<f32>,
+}
+
+/// The tokens and caches of a candidate that a search can continue with.
+#[derive(Debug)]
+pub(super) struct CandidateContext {
+    pub(super) tokens: Vec<u32>,
+    pub(super) policy: KvCache,
+    pub(super) value: KvCache,
+}
+
+impl CandidateContext {
+    pub(super) fn cached_tokens(&self) -> usize {
+        self.policy.len() + self.value.len()
+    }
+}

@@ -1,0 +1,400 @@
+//! The scorers of best-of-K, the networks that they need, and the history of the last turns.
+
+use super::{POOL, player};
+use agent::inference::device::Backend;
+use agent::inference::{KvCache, PolicyInference, Span, ValueInference};
+use agent::model::folder::Model;
+use agent::policy::Policy;
+use agent::policy::lm::{LmPolicy, ValueUse, select};
+use agent::text::chat::{self, Place};
+use agent::text::tokenizer::Tokenizer;
+use scenarios::{
+    Candidate, History, Outcome, Protocol, Scorer, Task, Trajectory, Turn, WeightFormat,
+};
+use support::corridor::{babbler, jobs, play, protocol, task};
+
+fn tasks() -> Vec<Task> {
+    vec![task("plain/3"), task("plain/9")]
+}
+
+fn best_of(k: usize, scorer: Scorer) -> Protocol {
+    Protocol {
+        best_of: k,
+        scorer,
+        ..protocol()
+    }
+}
+
+/// A policy without a value network, and with a reference if one is given.
+fn with_reference(reference: Option<&Model>, model: &Model) -> LmPolicy {
+    LmPolicy::with_reference(model.clone(), reference.cloned(), ValueUse::Skip).unwrap()
+}
+
+fn turns(played: &[Trajectory]) -> impl Iterator<Item = &Turn> {
+    played.iter().flat_map(|trajectory| &trajectory.turns)
+}
+
+/// The hidden state after each token, read in one piece.
+fn states(trunk: &agent::inference::Trunk, tokens: &[u32]) -> Vec<f32> {
+    trunk.extend(&mut [Span::new(tokens, &mut KvCache::default())])
+}
+
+/// The completion of a turn is the first of the candidates with the highest score, whatever the
+/// scorer is.
+#[track_caller]
+fn assert_the_best_was_taken(played: &[Trajectory], k: usize) {
+    for turn in turns(played) {
+        let scores: Vec<f32> = turn
+            .candidates
+            .iter()
+            .map(|candidate| candidate.score)
+            .collect();
+        let best = &turn.candidates[select::best(&scores)];
+        assert_eq!(turn.completion, best.completion);
+        assert_eq!(
+            (turn.after_value, turn.log_ratio),
+            (best.after_value, best.log_ratio)
+        );
+        assert_eq!(turn.logprobs.iter().sum::<f32>(), best.logprob.unwrap());
+        assert_eq!(
+            turn.candidates
+                .iter()
+                .map(|candidate| candidate.count)
+                .sum::<usize>(),
+            k,
+            "each sample counts"
+        );
+    }
+    assert!(turns(played).any(|turn| {
+        turn.candidates
+            .iter()
+            .any(|candidate| candidate.score > turn.candidates[0].score)
+    }));
+}
+
+#[test]
+fn the_scorers_logprob_and_random_need_no_other_network() {
+    let tasks = tasks();
+    let player = with_reference(None, &babbler(1));
+    for by in [Scorer::Logprob, Scorer::Random] {
+        let played = play(&player, &jobs(&tasks, 4), &best_of(4, by), POOL);
+        assert_the_best_was_taken(&played, 4);
+        assert!(turns(&played).all(|turn| turn.after_value.is_none() && turn.log_ratio.is_none()));
+        if by == Scorer::Logprob {
+            assert!(
+                turns(&played)
+                    .flat_map(|turn| &turn.candidates)
+                    .all(|c| Some(c.score) == c.logprob)
+            );
+        }
+    }
+}
+
+/// A log contains every score that the loaded networks can give, whichever scorer decides.
+#[test]
+fn one_scorer_decides_and_the_others_are_logged() {
+    let tasks = tasks();
+    let model = babbler(2);
+    let player =
+        LmPolicy::with_reference(model.clone(), Some(babbler(9)), ValueUse::Score).unwrap();
+    assert_eq!(player.scorers(), Scorer::ALL);
+    for by in Scorer::ALL.into_iter().filter(|by| *by != Scorer::Oracle) {
+        let played = play(&player, &jobs(&tasks, 4), &best_of(4, by), POOL);
+        assert_the_best_was_taken(&played, 4);
+        for candidate in turns(&played).flat_map(|turn| &turn.candidates) {
+            let known = [
+                candidate.after_value,
+                candidate.log_ratio,
+                candidate.logprob,
+            ]
+            .map(Option::unwrap);
+            match by {
+                Scorer::AfterValue => assert_eq!(candidate.score, known[0]),
+                Scorer::SoftValue => assert_eq!(candidate.score, known[0] + 0.1 * known[2]),
+                Scorer::LogRatio => assert_eq!(candidate.score, known[1]),
+                Scorer::Logprob => assert_eq!(candidate.score, known[2]),
+                _ => assert!((0.0..1.0).contains(&candidate.score)),
+            }
+        }
+    }
+}
+
+/// The first k of K candidates are those of K = k. This is checked on the first turn, after which
+/// the choices differ.
+#[test]
+fn samples_are_nested() {
+    let tasks = tasks();
+    let player = player(&babbler(3));
+    let first = |k: usize, by: Scorer| -> Vec<Vec<Candidate>> {
+        let played = play(&player, &jobs(&tasks, 6), &best_of(k, by), POOL);
+        let sampled = |candidate: &Candidate| Candidate {
+            score: 0.0,
+            count: 1,
+            ..candidate.clone()
+        };
+        played
+            .iter()
+            .map(|trajectory| trajectory.turns[0].candidates.iter().map(sampled).collect())
+            .collect()
+    };
+    let eight = first(8, Scorer::AfterValue);
+    for (k, by) in [
+        (2, Scorer::AfterValue),
+        (3, Scorer::Random),
+        (5, Scorer::Logprob),
+    ] {
+        for (few, all) in first(k, by).iter().zip(&eight) {
+            assert_eq!(few[..], all[..few.len()], "{k} by {}", by.name());
+        }
+    }
+    assert!(
+        eight.iter().any(|candidates| candidates.len() > 5),
+        "they differ"
+    );
+}
+
+/// If the reference is the policy itself, every log-ratio is exactly 0, whatever was written and
+/// however it was read.
+#[test]
+fn the_log_ratio_of_a_policy_to_itself_is_zero() {
+    let tasks = tasks();
+    let model = babbler(4);
+    let played = play(
+        &with_reference(Some(&model), &model),
+        &jobs(&tasks, 4),
+        &best_of(3, Scorer::LogRatio),
+        POOL,
+    );
+    assert!(turns(&played).all(|turn| turn.log_ratio == Some(0.0)));
+    assert!(
+        turns(&played)
+            .flat_map(|turn| &turn.candidates)
+            .all(|candidate| candidate.log_ratio == Some(0.0))
+    );
+}
+
+/// ln π − ln π_ref of a completion equals the difference of both log-probabilities of the logged
+/// ids, read again in one piece. The reference may have another configuration.
+#[test]
+fn the_log_ratio_is_that_of_the_logged_tokens() {
+    let tasks = tasks();
+    let model = babbler(5);
+    let mut other = babbler(6);
+    other.config.num_hidden_layers = 1;
+    let reference = PolicyInference::from_weights(
+        &other.config,
+        &mut other.policy.clone(),
+        WeightFormat::Exact,
+        &Backend::Cpu,
+    )
+    .unwrap();
+    let vocab = other.config.vocab_size;
+    for protocol in [best_of(1, Scorer::AfterValue), best_of(3, Scorer::LogRatio)] {
+        let player = with_reference(Some(&other), &model);
+        for played in play(&player, &jobs(&tasks, 3), &protocol, POOL) {
+            let ids = played.turns.iter().flat_map(|turn| {
+                turn.observation_tokens
+                    .iter()
+                    .chain(&turn.completion_tokens)
+            });
+            let tokens: Vec<u32> = ids.copied().collect();
+            let logprobs = reference.logprobs(&states(&reference.trunk, &tokens));
+            let mut end = 0;
+            for turn in &played.turns {
+                end += turn.observation_tokens.len();
+                let rows = logprobs[(end - 1) * vocab..].chunks_exact(vocab);
+                let logprob: f32 = rows
+                    .zip(&turn.completion_tokens)
+                    .map(|(row, token)| row[*token as usize])
+                    .sum();
+                end += turn.completion_tokens.len();
+                assert_eq!(
+                    turn.log_ratio,
+                    Some(turn.logprobs.iter().sum::<f32>() - logprob)
+                );
+                assert_ne!(turn.log_ratio, Some(0.0));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_missing_network_is_reported_with_the_available_scorers() {
+    let model = babbler(7);
+    let reason = |player: &LmPolicy, by| player.can_play(&best_of(3, by)).unwrap_err();
+    let alone = with_reference(None, &model);
+    assert_eq!(
+        reason(&alone, Scorer::AfterValue),
+        "the best of 3 by after_value: no value network is loaded\nhint: available scorers are logprob, random, oracle"
+    );
+    assert_eq!(
+        reason(&player(&model), Scorer::LogRatio),
+        "the best of 3 by log_ratio: no reference policy is loaded\nhint: available scorers are after_value, soft_value, logprob, random, oracle"
+    );
+    assert_eq!(
+        alone.can_play(&best_of(1, Scorer::LogRatio)),
+        Ok(()),
+        "one candidate is no choice"
+    );
+    let failed = play(
+        &alone,
+        &jobs(&tasks(), 1),
+        &best_of(2, Scorer::AfterValue),
+        POOL,
+    );
+    assert!(
+        failed
+            .iter()
+            .all(|trajectory| trajectory.outcome == Outcome::EnvFailed)
+    );
+
+    let tokenizer =
+        Tokenizer::train(["go to desk 1\nYou arrive at desk 1."; 4].into_iter(), 300).unwrap();
+    let mut foreign = babbler(8);
+    foreign.config.vocab_size = tokenizer.vocab_size();
+    foreign.tokenizer = tokenizer;
+    let Err(error) = LmPolicy::with_reference(model, Some(foreign), ValueUse::Skip) else {
+        panic!("two tokenizers")
+    };
+    assert!(
+        error
+            .to_string()
+            .contains("the reference has another tokenizer than the policy"),
+        "{error}"
+    );
+}
+
+/// In a corridor the goal is in the east, so the oracle goes east if one of K candidates does. The
+/// commands in copies are counted, and they do not change the episode.
+#[test]
+fn the_oracle_takes_the_candidate_nearest_to_the_goal() {
+    let tasks = tasks();
+    let player = with_reference(None, &babbler(1));
+    let played = play(&player, &jobs(&tasks, 6), &best_of(6, Scorer::Oracle), POOL);
+    assert_the_best_was_taken(&played, 6);
+    for trajectory in &played {
+        let commands = |turn: &Turn| {
+            turn.candidates
+                .iter()
+                .filter(|c| chat::parse_command(&c.completion).is_some())
+                .count()
+        };
+        let asked: usize = trajectory.turns.iter().map(commands).sum();
+        let done = trajectory.turns.len();
+        assert!(
+            (done..=asked + done).contains(&trajectory.spent.commands),
+            "{:?}",
+            trajectory.spent
+        );
+        assert_eq!(trajectory.spent.completions, 6 * done);
+        for turn in &trajectory.turns {
+            let has_east = turn
+                .candidates
+                .iter()
+                .any(|candidate| candidate.completion == "east");
+            assert_eq!(has_east, turn.action.as_deref() == Some("east"), "{turn:?}");
+        }
+    }
+    let short = played
+        .iter()
+        .filter(|trajectory| trajectory.game == "plain/3");
+    assert!(short.clone().all(|trajectory| trajectory.is_won()));
+}
+
+#[test]
+fn the_oracle_needs_copies_and_a_distance() {
+    let tasks = [task("single/3"), task("dumb/3")];
+    let player = with_reference(None, &babbler(1));
+    for trajectory in play(&player, &jobs(&tasks, 1), &best_of(3, Scorer::Oracle), POOL) {
+        assert_eq!(trajectory.outcome, Outcome::EnvFailed);
+        assert_eq!(
+            trajectory.failure.as_deref(),
+            Some(agent::rollout::NO_LOOK_AHEAD)
+        );
+    }
+}
+
+/// If the history is the last two turns, V belongs to the first observation, these turns, and the
+/// current observation. The first observation shares a frame with the one that follows. The ids are
+/// not logged. If the window contains all turns, nothing else changes.
+#[test]
+fn a_window_shows_the_task_and_the_last_turns() {
+    let tasks = tasks();
+    let model = babbler(3);
+    let player = player(&model);
+    let playing = |history, times| {
+        play(
+            &player,
+            &jobs(&tasks, times),
+            &Protocol {
+                history,
+                ..best_of(6, Scorer::Oracle)
+            },
+            POOL,
+        )
+    };
+    let value = ValueInference::from_weights(
+        &model.config,
+        &mut model.value.clone().unwrap(),
+        WeightFormat::Exact,
+        &Backend::Cpu,
+    )
+    .unwrap();
+    let tokenizer = &model.tokenizer;
+    let width = model.config.hidden_size;
+    let mut moved = 0;
+    for played in playing(History::Last(2), 24) {
+        for (now, turn) in played.turns.iter().enumerate() {
+            let first = now.saturating_sub(2);
+            let mut window = played.turns[first..=now].to_vec();
+            if first > 0 {
+                window[0].observation = format!(
+                    "{}\n\n{}",
+                    played.turns[0].observation, window[0].observation
+                );
+            }
+            let mut place = Place::Opening;
+            let mut tokens = Vec::new();
+            for past in &window {
+                let (observation, completion, next) = chat::turn_tokens(tokenizer, past, place);
+                tokens.extend(observation.into_iter().chain(completion));
+                place = next;
+            }
+            tokens.truncate(
+                tokens.len() - chat::completion_tokens(tokenizer, &turn.completion).len(),
+            );
+            assert!(
+                turn.observation_tokens.is_empty()
+                    && turn.completion_tokens.is_empty()
+                    && turn.logprobs.is_empty()
+            );
+            // A random text can be tokenized in several ways; a command has one tokenization.
+            if window.iter().all(|past| {
+                ["east", "look"].contains(&past.completion.as_str()) && past.action.is_some()
+            }) {
+                let states = states(&value.trunk, &tokens);
+                assert_eq!(
+                    turn.value,
+                    Some(value.value(&states[states.len() - width..])),
+                    "turn {now}"
+                );
+                moved += usize::from(first > 0);
+            }
+        }
+        assert!(played.spent.tokens >= played.turns.len());
+    }
+    assert!(moved > 5, "{moved}");
+    let texts = |played: &[Trajectory]| {
+        turns(played)
+            .map(|turn| (turn.completion.clone(), turn.value))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        texts(&playing(History::Last(50), 4)),
+        texts(&playing(History::Full, 4))
+    );
+    assert_ne!(
+        texts(&playing(History::Last(1), 4)),
+        texts(&playing(History::Full, 4))
+    );
+}

@@ -1,0 +1,137 @@
+//! What a model is: its architecture, size, hash and turn format.
+
+use crate::ui;
+use agent::model::folder::Model;
+use serde::Serialize;
+use std::path::Path;
+use trainer::TrainerError;
+
+/// The description of a model; the JSON output of `hearth model info`.
+#[derive(Serialize)]
+pub(super) struct ModelCard {
+    family: &'static str,
+    parameters: usize,
+    layers: usize,
+    hidden: usize,
+    heads: usize,
+    kv_heads: usize,
+    vocabulary: usize,
+    context: usize,
+    tied: bool,
+    value_network: bool,
+    text_versions: Vec<&'static str>,
+    pub(super) policy_hash: String,
+    /// The texts around the parts of a turn.
+    frames: TurnFormat,
+    /// Why turns do not follow the model's own chat template, if they do not.
+    reframed: Option<String>,
+}
+
+/// The texts around the parts of a turn.
+#[derive(Serialize)]
+struct TurnFormat {
+    opening: String,
+    answer: String,
+    end: String,
+    between: String,
+}
+
+/// Opens a model folder or a GGUF file.
+///
+/// # Errors
+/// If it is not readable, or not a supported model.
+pub(super) fn open(path: &Path) -> anyhow::Result<Model> {
+    let is_gguf = path
+        .extension()
+        .is_some_and(|extension| extension == "gguf");
+    Ok(if is_gguf {
+        Model::open_gguf(path)
+    } else {
+        Model::open(path)
+    }
+    .map_err(TrainerError::from)?)
+}
+
+impl ModelCard {
+    /// Describes a model.
+    pub(super) fn of(model: &Model) -> Self {
+        let config = &model.config;
+        let frames = model.tokenizer.frames();
+        Self {
+            family: config.family.name(),
+            parameters: model
+                .policy
+                .0
+                .values()
+                .map(|tensor| tensor.data.len())
+                .sum(),
+            layers: config.num_hidden_layers,
+            hidden: config.hidden_size,
+            heads: config.num_attention_heads,
+            kv_heads: config.num_key_value_heads,
+            vocabulary: config.vocab_size,
+            context: config.max_position_embeddings,
+            tied: config.tie_word_embeddings,
+            value_network: model.value.is_some(),
+            text_versions: model
+                .text_versions
+                .iter()
+                .map(|version| version.name())
+                .collect(),
+            policy_hash: model.policy.hash(),
+            frames: TurnFormat {
+                opening: frames.opening.clone(),
+                answer: frames.answer.clone(),
+                end: frames.end.clone(),
+                between: frames.between.clone(),
+            },
+            reframed: model.companions.reframed.clone(),
+        }
+    }
+
+    /// Prints the description.
+    pub(super) fn print(&self, json: bool) -> anyhow::Result<()> {
+        if json {
+            return ui::print_json(self);
+        }
+        let value = if self.value_network {
+            ", with a value network"
+        } else {
+            ""
+        };
+        ui::print(&format!(
+            "{}, {:.1} M parameters{value}, policy {}\n",
+            self.family,
+            self.parameters as f64 / 1e6,
+            self.policy_hash
+        ));
+        let output = if self.tied {
+            "tied to the embedding"
+        } else {
+            "a separate matrix"
+        };
+        ui::print(&format!(
+            "{} layers of width {}, {} query and {} key heads, vocabulary {}, context {}, output {output}\n",
+            self.layers, self.hidden, self.heads, self.kv_heads, self.vocabulary, self.context
+        ));
+        if !self.text_versions.is_empty() {
+            ui::print(&format!(
+                "trained on games of text {}\n",
+                self.text_versions.join(", ")
+            ));
+        }
+        let TurnFormat {
+            opening,
+            answer,
+            end,
+            between,
+        } = &self.frames;
+        ui::print(&format!(
+            "a turn: {opening:?} observation {answer:?} completion {end:?} {between:?} observation ...\n"
+        ));
+        if let Some(reason) = &self.reframed {
+            ui::print(&format!("not the model's own chat template: {reason}\n"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,7 @@
+//! Which episodes a training job reads, and how they become batches.
+
+pub mod batch;
+pub mod plan;
+pub mod receptacle_dropout;
+pub mod selection;
+pub mod tensors;

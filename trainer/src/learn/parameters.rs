@@ -1,0 +1,335 @@
+//! The trainable parameters of a network on the host, and their gradients.
+
+use crate::error::TrainerError;
+use agent::model::weights::{HostTensor, Weights};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{DType, Gradients, Tensor, TensorData};
+use kernels::fused;
+use rayon::prelude::*;
+
+/// Number of values of a parameter that a thread works on at a time. Sums are made piece by piece
+/// and added in order, so they do not depend on the number of threads.
+pub(crate) const PIECE: usize = 1 << 16;
+
+/// One parameter on the host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Parameter {
+    /// Row-major values.
+    pub values: Vec<f32>,
+    /// Number of axes. If it is 1, there is no weight decay.
+    pub axes: usize,
+}
+
+/// One gradient on the host. If the device is the host, this is the memory of the tensor itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gradient(TensorData);
+
+impl Gradient {
+    /// Returns the row-major values.
+    ///
+    /// # Panics
+    /// Never: the type is checked to be f32 when the gradient is made.
+    #[must_use]
+    pub fn values(&self) -> &[f32] {
+        self.0.as_slice().expect("a gradient is f32")
+    }
+
+    fn values_mut(&mut self) -> &mut [f32] {
+        self.0.as_mut_slice().expect("a gradient is f32")
+    }
+}
+
+impl From<Vec<f32>> for Gradient {
+    fn from(values: Vec<f32>) -> Self {
+        let length = values.len();
+        Self(TensorData::new(values, [length]))
+    }
+}
+
+/// The gradient of a network on the host, parameter by parameter; `None` if the loss does not
+/// depend on the parameter.
+pub type HostGradients = Vec<Option<Gradient>>;
+
+/// Returns the trainable parameters of a network, in the order in which the module visits them. If
+/// a matrix has an adapter, the matrix is frozen and the factors of the adapter are trainable.
+#[must_use]
+pub fn parameters<M: Module>(module: &M) -> Vec<Parameter> {
+    let mut reader = ParameterReader(Vec::new());
+    module.visit(&mut reader);
+    reader.0
+}
+
+struct ParameterReader(Vec<Parameter>);
+
+impl ModuleVisitor for ParameterReader {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if param.is_require_grad() {
+            let values = param.val().into_data().try_to_vec::<f32>();
+            self.0.push(Parameter {
+                values: values.expect("networks are f32"),
+                axes: D,
+            });
+        }
+    }
+}
+
+/// Returns the gradients of the trainable parameters, in the order of [`parameters`].
+///
+/// # Panics
+/// If the network is not f32.
+#[must_use]
+pub fn gradients<M: Module>(module: &M, gradients: Gradients) -> HostGradients {
+    let mut reader = GradientReader {
+        device: gradients,
+        host: Vec::new(),
+    };
+    module.visit(&mut reader);
+    reader.host
+}
+
+struct GradientReader {
+    device: Gradients,
+    host: HostGradients,
+}
+
+impl ModuleVisitor for GradientReader {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if !param.is_require_grad() {
+            return;
+        }
+        let gradient = param.val().grad_remove(&mut self.device);
+        self.host.push(gradient.map(|gradient| {
+            assert_eq!(gradient.dtype(), DType::F32, "networks are f32");
+            Gradient(gradient.into_data())
+        }));
+    }
+}
+
+/// Returns the same network with other values of the trainable parameters.
+#[must_use]
+pub fn with_parameters<M: Module>(module: M, parameters: &[Parameter]) -> M {
+    module.map(&mut ParameterWriter(parameters.iter()))
+}
+
+struct ParameterWriter<'a>(std::slice::Iter<'a, Parameter>);
+
+impl ModuleMapper for ParameterWriter<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if !param.is_require_grad() {
+            return param;
+        }
+        let values = &self
+            .0
+            .next()
+            .expect("a value for every trainable parameter")
+            .values;
+        let (id, tensor, mapper) = param.consume();
+        let shape = tensor.dims();
+        let device = tensor.device();
+        let data = if fused::work_on(&device, tensor.dtype()) {
+            let mut data = tensor.into_data(); // reuses the memory of the old values
+            let old: &mut [f32] = data.as_mut_slice().expect("networks are f32");
+            old.par_chunks_mut(PIECE)
+                .zip(values.par_chunks(PIECE))
+                .for_each(|(old, new)| old.copy_from_slice(new));
+            data
+        } else {
+            TensorData::new(values.clone(), shape)
+        };
+        Param::from_mapped_value(id, Tensor::from_data(data, &device).require_grad(), mapper)
+    }
+}
+
+/// Returns the same network over the same memory, with a separate autodiff graph, for another
+/// thread.
+#[must_use]
+pub fn sharing<M: Module>(module: &M) -> M {
+    module.clone().map(&mut GraphSeparator)
+}
+
+struct GraphSeparator;
+
+impl ModuleMapper for GraphSeparator {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let is_trainable = param.is_require_grad();
+        let (id, tensor, mapper) = param.consume();
+        let tensor = tensor.inner().autodiff();
+        let tensor = if is_trainable {
+            tensor.require_grad()
+        } else {
+            tensor
+        };
+        Param::from_mapped_value(id, tensor, mapper)
+    }
+}
+
+/// Adds `share` times the gradients of one micro-batch to the sum over the batch.
+pub fn accumulate(whole: &mut HostGradients, part: HostGradients, share: f64) {
+    whole.resize(part.len(), None);
+    let share = share as f32;
+    for (sum, part) in whole.iter_mut().zip(part) {
+        let Some(mut part) = part else { continue };
+        if let Some(sum) = sum {
+            sum.values_mut()
+                .par_chunks_mut(PIECE)
+                .zip(part.values().par_chunks(PIECE))
+                .for_each(|(sum, part)| {
+                    for (sum, value) in sum.iter_mut().zip(part) {
+                        *sum += share * value;
+                    }
+                });
+        } else {
+            if share != 1.0 {
+                part.values_mut()
+                    .par_chunks_mut(PIECE)
+                    .for_each(|part| part.iter_mut().for_each(|value| *value *= share));
+            }
+            *sum = Some(part);
+        }
+    }
+}
+
+/// Returns parameters as named tensors, for a checkpoint.
+#[must_use]
+pub fn to_weights(parameters: &[Parameter]) -> Weights {
+    let mut weights = Weights::default();
+    for (index, parameter) in parameters.iter().enumerate() {
+        let tensor = HostTensor {
+            shape: vec![parameter.values.len()],
+            data: parameter.values.clone(),
+        };
+        weights.0.insert(format!("{index:05}"), tensor);
+    }
+    weights
+}
+
+/// Reads parameters from a checkpoint; they must have the sizes of `like`.
+///
+/// # Errors
+/// If their number or a size differs.
+pub fn from_weights(weights: &Weights, like: &[Parameter]) -> Result<Vec<Parameter>, TrainerError> {
+    let stored = weights.0.values().map(|tensor| tensor.data.len());
+    if !stored.eq(like.iter().map(|parameter| parameter.values.len())) {
+        return Err(TrainerError::Data(
+            "the best parameters of a checkpoint have other shapes than the networks".into(),
+        ));
+    }
+    Ok(like
+        .iter()
+        .zip(weights.0.values())
+        .map(|(like, tensor)| Parameter {
+            values: tensor.data.clone(),
+            axes: like.axes,
+        })
+        .collect())
+}
+
+/// A network for tests of parameters and optimizer.
+#[cfg(test)]
+pub(crate) mod test_network {
+    use burn::module::{Module, Param};
+    use burn::tensor::{Device, Tensor, TensorData};
+
+    #[derive(Module, Debug)]
+    pub(crate) struct TwoParameters {
+        pub(crate) weight: Param<Tensor<2>>,
+        pub(crate) unused: Param<Tensor<1>>,
+    }
+
+    pub(crate) fn two_parameters() -> TwoParameters {
+        let device = Device::flex().autodiff();
+        TwoParameters {
+            weight: Param::from_data(TensorData::new(vec![1.0_f32, -2.0], [1, 2]), &device),
+            unused: Param::from_data(TensorData::new(vec![5.0_f32], [1]), &device),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::test_network::{TwoParameters, two_parameters};
+    use super::*;
+
+    /// A `[1, 2]` matrix with an adapter of rank 1: factor A has one number and B has two.
+    #[test]
+    fn only_trainable_parameters_are_visited() {
+        let adapted = two_parameters().apply_lora(burn::module::Lora::new(1, 1.0));
+        let mut host = parameters(&adapted);
+        assert_eq!(
+            host.iter()
+                .map(|parameter| parameter.values.len())
+                .collect::<Vec<_>>(),
+            [1, 2]
+        );
+        let of_factors = gradients(&adapted, adapted.weight.val().sum().backward());
+        assert_eq!(
+            of_factors
+                .iter()
+                .flatten()
+                .map(|gradient| gradient.values().len())
+                .collect::<Vec<_>>(),
+            [1, 2]
+        );
+        host[1].values = vec![4.0, 5.0];
+        let adapted = with_parameters(adapted, &host);
+        assert_eq!(parameters(&adapted), host);
+        assert_eq!(
+            adapted
+                .weight
+                .base()
+                .into_data()
+                .try_to_vec::<f32>()
+                .expect("f32"),
+            [1.0, -2.0]
+        );
+        assert_eq!(
+            adapted
+                .unused
+                .val()
+                .into_data()
+                .try_to_vec::<f32>()
+                .expect("f32"),
+            [5.0]
+        );
+        assert!(parameters(&two_parameters().no_grad()).is_empty());
+    }
+
+    /// Two networks share one memory: the gradient of one does not reach the other, and a frozen
+    /// parameter stays frozen.
+    #[test]
+    fn sharing_networks_share_values_but_no_gradients() {
+        let first = TwoParameters {
+            unused: two_parameters().unused.no_grad(),
+            ..two_parameters()
+        };
+        let other = sharing(&first);
+        assert!(other.weight.is_require_grad() && !other.unused.is_require_grad());
+        let sum = (other.weight.val() * 3.0).sum() + other.unused.val().sum();
+        let of_other = gradients(&other, sum.backward());
+        let found: Vec<&[f32]> = of_other.iter().flatten().map(Gradient::values).collect();
+        assert_eq!(found, [[3.0, 3.0]]);
+        let moved = with_parameters(
+            other,
+            &[Parameter {
+                values: vec![7.0, 8.0],
+                axes: 2,
+            }],
+        );
+        assert_eq!(
+            parameters(&first)[0].values,
+            [1.0, -2.0],
+            "the first keeps its values"
+        );
+        assert_eq!(parameters(&moved)[0].values, [7.0, 8.0]);
+    }
+
+    /// Two micro-batches, weighted by their shares, add up to the whole. If a parameter has no
+    /// gradient in any of them, it has none in the sum.
+    #[test]
+    fn micro_batches_add_up_to_the_whole() {
+        let mut whole = HostGradients::new();
+        accumulate(&mut whole, vec![Some(vec![4.0, 0.0].into()), None], 0.25);
+        accumulate(&mut whole, vec![Some(vec![0.0, 8.0].into()), None], 0.75);
+        assert_eq!(whole, [Some(vec![1.0, 6.0].into()), None]);
+    }
+}

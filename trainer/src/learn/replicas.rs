@@ -1,0 +1,484 @@
+//! The data-parallel replicas of a job's networks: losses and gradients of whole batches.
+
+use crate::error::TrainerError;
+use crate::learn::data::batch::{Batch, Example};
+use crate::learn::data::plan::{Plan, TrajectoryGroup};
+use crate::learn::micro_batch::{MicroBatchResult, PackedBatch, PassKind, loss_weight, pack};
+use crate::learn::networks::{NetworkReplica, NetworkSource, Placement};
+use crate::learn::objective::{UpdateContext, reference_logprobs, trajectory_log_ratios};
+use crate::learn::parameters::{Parameter, with_parameters};
+use crate::loss::kto;
+use crate::pipeline::recipe::{Algorithm, TrainConfig};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use scenarios::Trajectory;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Copies of the networks that compute micro-batches in parallel.
+pub(crate) struct Replicas {
+    replicas: Vec<NetworkReplica>,
+    /// The threads of each replica, so that replicas do not wait for the small matrix products of
+    /// each other.
+    pools: Vec<ThreadPool>,
+    placement: Placement,
+}
+
+impl Replicas {
+    /// Builds the networks.
+    ///
+    /// # Errors
+    /// If the weights do not fit the configuration, or threads cannot be started.
+    pub(crate) fn new(
+        source: &NetworkSource<'_>,
+        placement: Placement,
+    ) -> Result<Self, TrainerError> {
+        let count = placement.shape.replicas;
+        let threads = (rayon::current_num_threads() / count).max(1);
+        let replicas = NetworkReplica::new(source, &placement)?.replicate();
+        let mut pools = Vec::new();
+        for _ in 0..count {
+            let pool = ThreadPoolBuilder::new().num_threads(threads).build();
+            pools.push(
+                pool.map_err(|e| TrainerError::Data(format!("no threads for training: {e}")))?,
+            );
+        }
+        Ok(Self {
+            replicas,
+            pools,
+            placement,
+        })
+    }
+
+    /// Returns the number of replicas.
+    pub(crate) fn count(&self) -> usize {
+        self.placement.shape.replicas
+    }
+
+    /// Returns the networks of the first replica; the others are equal.
+    pub(crate) fn first(&self) -> &NetworkReplica {
+        &self.replicas[0]
+    }
+
+    /// Computes losses and, if the pass trains, gradients of a whole batch.
+    pub(crate) fn run(
+        &self,
+        recipe: &TrainConfig,
+        plan: &Plan<'_>,
+        groups: &[TrajectoryGroup],
+        pass: PassKind,
+    ) -> Result<MicroBatchResult, TrainerError> {
+        let mut examples: Vec<Vec<Example<'_>>> = Vec::new();
+        for group in groups {
+            examples.push(group.iter().map(|index| plan.example(*index)).collect());
+        }
+        let PackedBatch { micro_batches, .. } = pack(&examples, self.placement.shape)?;
+        let reference_point = match recipe.algorithm {
+            Algorithm::Kto { .. } => self.reference_point(plan, groups)?,
+            _ => 0.0,
+        };
+        let context = UpdateContext {
+            policy_learns: pass != PassKind::Train { policy: false },
+            reference_point,
+        };
+        let weights: Vec<f64> = micro_batches
+            .iter()
+            .map(|batch| loss_weight(batch, &recipe.algorithm))
+            .collect();
+        let total: f64 = weights.iter().sum();
+        let results = self.map_batches(&micro_batches, |networks, batch| {
+            networks.run(batch, recipe, context, pass)
+        });
+        let mut whole = MicroBatchResult::default();
+        for (result, weight) in results.into_iter().zip(weights) {
+            whole.add(result, weight / total);
+        }
+        Ok(whole)
+    }
+
+    /// Returns KTO's z₀: the log-ratios of the completions of one game after the first observation
+    /// of another.
+    fn reference_point(
+        &self,
+        plan: &Plan<'_>,
+        groups: &[TrajectoryGroup],
+    ) -> Result<f64, TrainerError> {
+        let trajectories: Vec<&Trajectory> = groups
+            .iter()
+            .flatten()
+            .map(|index| plan.data[*index])
+            .collect();
+        let pairs: Vec<Trajectory> = (0..trajectories.len())
+            .filter_map(|place| mismatched(&trajectories, place))
+            .filter(|pair| pair.tokens() <= plan.longest)
+            .collect();
+        if pairs.is_empty() {
+            return Ok(0.0);
+        }
+        let examples: Vec<Vec<Example<'_>>> = pairs.iter().map(|pair| vec![pair.into()]).collect();
+        let PackedBatch { micro_batches, .. } = pack(&examples, self.placement.shape)?;
+        let log_ratios = self.map_batches(&micro_batches, |networks, batch| {
+            trajectory_log_ratios(&networks.outputs(), &networks.tensors(batch))
+        });
+        Ok(kto::reference_point(&log_ratios.concat()))
+    }
+
+    /// Returns ln π_ref of the written tokens of all trajectories, and frees the reference.
+    ///
+    /// # Errors
+    /// If a trajectory cannot be learned from.
+    pub(crate) fn cache_reference(
+        &mut self,
+        plan: &Plan<'_>,
+    ) -> Result<Vec<Vec<f32>>, TrainerError> {
+        let mut logprobs = Vec::with_capacity(plan.data.len());
+        for chunk in plan.data.chunks(256) {
+            let examples: Vec<Vec<Example<'_>>> = chunk
+                .iter()
+                .map(|trajectory| vec![(*trajectory).into()])
+                .collect();
+            let PackedBatch {
+                micro_batches,
+                order,
+            } = pack(&examples, self.placement.shape)?;
+            let results = self.map_batches(&micro_batches, |networks, batch| {
+                reference_logprobs(&networks.outputs(), &networks.tensors(batch))
+            });
+            let mut by_index: Vec<(usize, Vec<f32>)> = order
+                .into_iter()
+                .zip(results.into_iter().flatten())
+                .collect();
+            by_index.sort_by_key(|(index, _)| *index);
+            logprobs.extend(by_index.into_iter().map(|(_, logprobs)| logprobs));
+        }
+        for networks in &mut self.replicas {
+            networks.reference = None;
+        }
+        Ok(logprobs)
+    }
+
+    /// Copies new parameters into the networks of all replicas. `None` leaves a network as it is.
+    pub(crate) fn load(&mut self, policy: Option<&[Parameter]>, value: Option<&[Parameter]>) {
+        // The first replica is then the only user of its memory, so it can reuse it.
+        self.replicas.truncate(1);
+        let Some(mut networks) = self.replicas.pop() else {
+            return;
+        };
+        if let Some(policy) = policy {
+            networks.policy = with_parameters(networks.policy, policy);
+        }
+        if let Some(value) = value {
+            networks.value = networks
+                .value
+                .map(|network| with_parameters(network, value));
+        }
+        self.replicas = networks.replicate();
+    }
+
+    /// Applies `work` to every micro-batch, on all replicas. The results are in the order of the
+    /// micro-batches.
+    fn map_batches<T: Send>(
+        &self,
+        batches: &[Batch],
+        work: impl Fn(&NetworkReplica, &Batch) -> T + Sync,
+    ) -> Vec<T> {
+        let next = AtomicUsize::new(0);
+        let mut results: Vec<(usize, T)> =
+            match &self.replicas[..] {
+                // In this thread: a GPU gives every thread a queue and memory of its own.
+                [only] => work_off(batches, &next, only, &work),
+                replicas => std::thread::scope(|scope| {
+                    let next = &next;
+                    let work = &work;
+                    let mut threads = Vec::new();
+                    for (networks, pool) in replicas.iter().zip(&self.pools) {
+                        threads.push(scope.spawn(move || {
+                            pool.install(|| work_off(batches, next, networks, work))
+                        }));
+                    }
+                    threads
+                        .into_iter()
+                        .flat_map(|thread| thread.join().expect("a micro-batch does not panic"))
+                        .collect()
+                }),
+            };
+        results.sort_by_key(|(index, _)| *index);
+        results.into_iter().map(|(_, result)| result).collect()
+    }
+}
+
+/// Takes micro-batches from the queue until it is empty; returns the results with their indices.
+fn work_off<T>(
+    batches: &[Batch],
+    next: &AtomicUsize,
+    networks: &NetworkReplica,
+    work: &impl Fn(&NetworkReplica, &Batch) -> T,
+) -> Vec<(usize, T)> {
+    let mut results = Vec::new();
+    loop {
+        let index = next.fetch_add(1, Ordering::Relaxed);
+        let Some(batch) = batches.get(index) else {
+            return results;
+        };
+        results.push((index, work(networks, batch)));
+    }
+}
+
+/// Returns the completions of the next trajectory of another game after the first observation of
+/// the trajectory at `place`; `None` if all are of one game.
+fn mismatched(trajectories: &[&Trajectory], place: usize) -> Option<Trajectory> {
+    let beginning = trajectories[place];
+    let other = (1..trajectories.len())
+        .map(|next| trajectories[(place + next) % trajectories.len()])
+        .find(|other| other.game_hash != beginning.game_hash)?;
+    let mut pair = other.clone();
+    pair.turns[0]
+        .observation_tokens
+        .clone_from(&beginning.turns[0].observation_tokens);
+    Some(pair)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use crate::corridor::{babbler, jobs, play, protocol, task};
+    use crate::learn::micro_batch::MicroBatchShape;
+    use crate::learn::objective::BatchStatistics;
+    use crate::learn::optimizer::Activations;
+    use crate::learn::parameters::HostGradients;
+    use crate::pipeline::recipe::{Level, Targets};
+    use agent::inference::device::DeviceChoice;
+    use agent::model::decoder::Decoder;
+    use agent::model::folder::Model;
+    use agent::policy::lm::{LmPolicy, ValueUse};
+    use agent::rollout::Concurrency;
+    use burn::tensor::Device;
+
+    /// Asserts that the vectors differ by little, relative to the length of `a`.
+    #[track_caller]
+    fn assert_near(a: &[f32], b: &[f32], what: &str) {
+        let size = norm(a.iter().copied());
+        let off = norm(a.iter().zip(b).map(|(a, b)| a - b));
+        assert!(
+            a.len() == b.len() && off <= 1e-4 * size + 1e-7,
+            "{what}: off by {off}, of {size}"
+        );
+    }
+
+    fn norm(values: impl Iterator<Item = f32>) -> f64 {
+        values
+            .map(|value| f64::from(value) * f64::from(value))
+            .sum::<f64>()
+            .sqrt()
+    }
+
+    /// Every algorithm at every level that it has.
+    fn algorithms() -> Vec<Algorithm> {
+        let beta = 0.1;
+        let alpha = 0.1;
+        let value_learning_rate = 1e-3;
+        let critic_only_share = 0.0;
+        let mut all = vec![
+            Algorithm::Sft {
+                targets: Targets::Actions,
+            },
+            Algorithm::Sft {
+                targets: Targets::Transcript,
+            },
+            Algorithm::RejectionSampling {
+                targets: Targets::Actions,
+            },
+            Algorithm::Oreo {
+                level: Level::Response,
+                beta,
+                alpha,
+                value_learning_rate,
+                critic_only_share,
+            },
+            Algorithm::Dro {
+                beta,
+                value_learning_rate,
+                critic_only_share,
+            },
+            Algorithm::Dpo { beta, pairs: 5 },
+            Algorithm::Kto {
+                beta,
+                desirable: 1.0,
+                undesirable: 1.5,
+            },
+        ];
+        for level in [Level::Turn, Level::Token] {
+            all.extend([
+                Algorithm::Oreo {
+                    level,
+                    beta,
+                    alpha,
+                    value_learning_rate,
+                    critic_only_share,
+                },
+                Algorithm::Dqo {
+                    level,
+                    beta,
+                    lambda: 0.9,
+                    process_scores: false,
+                    value_learning_rate,
+                    critic_only_share,
+                },
+                Algorithm::Grpo {
+                    level,
+                    clip: 0.2,
+                    alpha,
+                },
+                Algorithm::Gigpo {
+                    level,
+                    clip: 0.2,
+                    alpha,
+                    discount: 0.9,
+                    omega: 1.0,
+                },
+            ]);
+        }
+        all
+    }
+
+    /// The losses of a batch, and its gradients as vectors.
+    fn losses_and_gradients(result: MicroBatchResult) -> Vec<Vec<f32>> {
+        let BatchStatistics {
+            loss_policy,
+            loss_value,
+            loss_after_value,
+            kl_exact,
+            kl_k3,
+            ..
+        } = result.statistics;
+        let losses = [loss_policy, loss_value, loss_after_value, kl_exact, kl_k3]
+            .into_iter()
+            .flatten()
+            .map(|loss| loss as f32)
+            .collect();
+        std::iter::once(losses)
+            .chain(result.policy.map(flat))
+            .chain(result.value.map(flat))
+            .collect()
+    }
+
+    fn flat(gradients: HostGradients) -> Vec<f32> {
+        gradients
+            .iter()
+            .flatten()
+            .flat_map(|gradient| gradient.values())
+            .copied()
+            .collect()
+    }
+
+    /// A job whose policy has moved away from its reference.
+    struct MovedPolicy<'a> {
+        start: &'a Model,
+        moved: &'a Model,
+        plan: &'a Plan<'a>,
+    }
+
+    impl MovedPolicy<'_> {
+        /// Losses and gradients of the groups as one batch, in micro-batches of a shape.
+        fn run(
+            &self,
+            recipe: &TrainConfig,
+            shape: MicroBatchShape,
+            groups: &[TrajectoryGroup],
+        ) -> Vec<Vec<f32>> {
+            let device = Device::flex().autodiff();
+            let critic = recipe.algorithm.critic();
+            let value = critic.map(|_| self.start.policy.with_zero_value_head(&self.start.config));
+            let source = NetworkSource {
+                recipe,
+                start: self.start,
+                seed: 1,
+                policy: &self.start.policy,
+                value: value.as_ref(),
+            };
+            let placement = Placement {
+                device: device.clone(),
+                shape,
+            };
+            let mut replicas = Replicas::new(&source, placement).unwrap();
+            for networks in &mut replicas.replicas {
+                networks.policy =
+                    Decoder::from_weights(&self.start.config, &self.moved.policy, &device).unwrap();
+            }
+            let pass = PassKind::Train { policy: true };
+            losses_and_gradients(replicas.run(recipe, self.plan, groups, pass).unwrap())
+        }
+    }
+
+    /// If a batch is split for a GPU (other padding, one replica) or into single groups, if
+    /// activations are checkpointed, or if the order is reversed, losses and gradients of every
+    /// algorithm differ in rounding alone.
+    #[test]
+    fn losses_and_gradients_do_not_depend_on_padding_packing_order_or_accumulation() {
+        let model = babbler(31);
+        let player = LmPolicy::new(model.clone(), ValueUse::Skip).unwrap();
+        let tasks = ["plain/1", "plain/2", "plain/9"].map(task);
+        let mut played = play(
+            &player,
+            &jobs(&tasks, 4),
+            &protocol(),
+            Concurrency {
+                workers: 2,
+                episodes: 8,
+            },
+        );
+        for (index, turn) in played
+            .iter_mut()
+            .flat_map(|trajectory| &mut trajectory.turns)
+            .enumerate()
+        {
+            turn.state = Some(index as u64 % 4);
+        }
+        let mut moved = model.clone();
+        let norm = moved.policy.0.get_mut("model.norm.weight").unwrap();
+        for (index, x) in norm.data.iter_mut().enumerate() {
+            *x *= 1.0 + 0.1 * (index as f32).sin();
+        }
+        for algorithm in algorithms() {
+            let recipe = TrainConfig::of(algorithm);
+            let plan = Plan::new(&recipe, &played, 10_000, 1).unwrap();
+            let mut groups: Vec<TrajectoryGroup> = plan
+                .updates
+                .iter()
+                .flat_map(|(_, groups)| groups.clone())
+                .collect();
+            let job = MovedPolicy {
+                start: &model,
+                moved: &moved,
+                plan: &plan,
+            };
+            let mut checkpointing = recipe.clone();
+            checkpointing.optimizer.activations = Activations::Checkpointed;
+            let cpu = MicroBatchShape::of_device(DeviceChoice::Cpu);
+            let gpu = MicroBatchShape::of_device(DeviceChoice::Cuda(0));
+            let single = MicroBatchShape { tokens: 1, ..cpu };
+            let expected = job.run(&recipe, cpu, &groups);
+            assert!(
+                expected[1].iter().any(|gradient| *gradient != 0.0),
+                "{:?}",
+                recipe.algorithm
+            );
+            let mut others = vec![
+                ("on a GPU", job.run(&recipe, gpu, &groups)),
+                ("in single groups", job.run(&recipe, single, &groups)),
+                ("checkpointed", job.run(&checkpointing, cpu, &groups)),
+            ];
+            // KTO's reference point depends on the order of the trajectories.
+            if !matches!(recipe.algorithm, Algorithm::Kto { .. }) {
+                groups.reverse();
+                others.push(("reversed", job.run(&recipe, cpu, &groups)));
+            }
+            for (how, other) in others {
+                let what = format!("{:?} {how}", recipe.algorithm);
+                assert_eq!(expected.len(), other.len(), "{what}");
+                for (expected, other) in expected.iter().zip(&other) {
+                    assert_near(expected, other, &what);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! The losses of training jobs: at the first update, and over several updates.
+
+use crate::corridor::babbler;
+use crate::training_jobs::{SFT, learned, number, of, one_update, oreo, recipe, rollouts};
+use agent::model::decoder::Precision;
+use agent::model::weights::VALUE_HEAD;
+use scenarios::{Outcome, Trajectory};
+use trainer::learn::optimizer::OptimizerRecipe;
+use trainer::pipeline::recipe::{Algorithm, Level, ReferenceUse, Targets, TrainConfig};
+
+/// Fact T11: at update 0 the zero head gives V ≡ 0, and ρ = 0. So the residual of every action is
+/// −R, and its mean square is the success rate, at both levels.
+#[test]
+fn the_first_value_loss_is_the_success_rate() {
+    let model = babbler(21);
+    let played = rollouts(&model);
+    let wins = played
+        .iter()
+        .map(|episode| episode.outcome.reward())
+        .sum::<f64>()
+        / played.len() as f64;
+    for level in [Level::Turn, Level::Token] {
+        let (_, _, rows) = learned(
+            &recipe(oreo(level, 0.0), one_update(&played, 1e-3)),
+            &model,
+            &played,
+        );
+        let row = &rows[0];
+        for column in [
+            "success_rate",
+            "loss/value",
+            "loss/after_value",
+            "loss/policy",
+        ] {
+            assert!(
+                (number(row, column) - wins).abs() < 1e-6,
+                "{column} is {}, {wins} were won",
+                row[column]
+            );
+        }
+        for column in ["value/mean", "log_ratio/p95", "kl/exact"] {
+            assert!(
+                number(row, column).abs() < 1e-12,
+                "{column} is {}",
+                row[column]
+            );
+        }
+        assert!(
+            number(row, "gradient_norm/policy") > 0.0 && number(row, "gradient_norm/value") > 0.0
+        );
+    }
+}
+
+/// Fact T12: if no episode was won, and V = 0 and ρ = 0, all gradients are 0 and the weights keep
+/// every bit.
+#[test]
+fn failures_alone_have_no_gradient_at_first() {
+    let model = babbler(21);
+    let lost = of(&rollouts(&model), |outcome| outcome != Outcome::Success);
+    let (learned, _, rows) = learned(
+        &recipe(oreo(Level::Turn, 0.0), one_update(&lost, 1e-2)),
+        &model,
+        &lost,
+    );
+    assert_eq!(
+        (
+            number(&rows[0], "gradient_norm/policy"),
+            number(&rows[0], "gradient_norm/value")
+        ),
+        (0.0, 0.0)
+    );
+    assert_eq!(learned.policy, model.policy);
+    assert_eq!(
+        learned.value,
+        Some(model.policy.with_zero_value_head(&model.config))
+    );
+}
+
+/// If only the value network learns, the policy keeps every bit; afterwards both move.
+#[test]
+fn the_value_network_learns_first() {
+    let model = babbler(21);
+    let played = rollouts(&model);
+    let optimizer = OptimizerRecipe {
+        updates: 4,
+        ..one_update(&played, 1e-2)
+    };
+    let (learned_half, _, rows) = learned(
+        &recipe(oreo(Level::Turn, 0.5), optimizer.clone()),
+        &model,
+        &played,
+    );
+    let policy_learned: Vec<bool> = rows
+        .iter()
+        .map(|row| !row["gradient_norm/policy"].is_empty())
+        .collect();
+    assert_eq!(policy_learned, [false, false, true, true]);
+    assert!(
+        rows.iter()
+            .all(|row| number(row, "gradient_norm/value") > 0.0)
+    );
+    assert_ne!(learned_half.policy, model.policy);
+    let (learned_none, _, _) = learned(&recipe(oreo(Level::Turn, 1.0), optimizer), &model, &played);
+    assert_eq!(learned_none.policy, model.policy);
+    assert_ne!(
+        learned_none.value,
+        Some(model.policy.with_zero_value_head(&model.config))
+    );
+}
+
+/// If the reference is cached, the losses are the same up to rounding, and the exact KL is absent.
+#[test]
+fn a_cached_reference_gives_the_same_losses() {
+    let model = babbler(22);
+    let played = rollouts(&model);
+    let optimizer = OptimizerRecipe {
+        batch: 5,
+        epochs: 2,
+        ..one_update(&played, 1e-3)
+    };
+    for algorithm in [
+        oreo(Level::Turn, 0.0),
+        Algorithm::Dpo {
+            beta: 0.1,
+            pairs: 5,
+        },
+    ] {
+        let live = recipe(algorithm.clone(), optimizer.clone());
+        let cached = TrainConfig {
+            reference: ReferenceUse::Cached,
+            ..live.clone()
+        };
+        let (_, _, live) = learned(&live, &model, &played);
+        let (_, _, cached) = learned(&cached, &model, &played);
+        assert_eq!(live.len(), cached.len());
+        for (live, cached) in live.iter().zip(&cached) {
+            for column in ["loss/policy", "kl/k3", "log_ratio/p50"] {
+                let (live, cached) = (number(live, column), number(cached, column));
+                assert!(
+                    (live - cached).abs() < 1e-4 * (1.0 + live.abs()),
+                    "{algorithm:?}, {column}: {live} and {cached}"
+                );
+            }
+            assert!(!live["kl/exact"].is_empty() && cached["kl/exact"].is_empty());
+        }
+    }
+}
+
+/// If one batch is read repeatedly, the loss that is minimised decreases.
+#[test]
+fn the_minimised_loss_decreases() {
+    let model = babbler(22);
+    let played = of(&rollouts(&model), |outcome| outcome == Outcome::Success);
+    let optimizer = OptimizerRecipe {
+        updates: 6,
+        ..one_update(&played, 1e-2)
+    };
+    let transcript = Algorithm::Sft {
+        targets: Targets::Transcript,
+    };
+    for (algorithm, column) in [
+        (SFT, "loss/policy"),
+        (transcript, "loss/policy"),
+        (oreo(Level::Turn, 0.0), "loss/value"),
+        (oreo(Level::Token, 0.0), "loss/value"),
+    ] {
+        let (_, _, rows) = learned(
+            &recipe(algorithm.clone(), optimizer.clone()),
+            &model,
+            &played,
+        );
+        let (first, last) = (number(&rows[0], column), number(&rows[5], column));
+        assert!(
+            last < 0.95 * first,
+            "{algorithm:?}: {first} before, {last} after"
+        );
+    }
+}
+
+/// In bf16 the first losses are nearly those of f32. At first, policy and reference are the same to
+/// the bit. The minimised loss decreases.
+#[test]
+fn the_loss_decreases_in_bf16_too() {
+    let model = babbler(22);
+    let played = of(&rollouts(&model), |outcome| outcome == Outcome::Success);
+    let optimizer = OptimizerRecipe {
+        updates: 6,
+        ..one_update(&played, 1e-2)
+    };
+    for (algorithm, column) in [(SFT, "loss/policy"), (oreo(Level::Turn, 0.0), "loss/value")] {
+        let wide = recipe(algorithm, optimizer.clone());
+        let (_, _, wide_rows) = learned(&wide, &model, &played);
+        let narrow = TrainConfig {
+            precision: Precision::Bf16,
+            ..wide
+        };
+        let (_, _, rows) = learned(&narrow, &model, &played);
+        let expected = number(&wide_rows[0], column);
+        let first = number(&rows[0], column);
+        let last = number(&rows[5], column);
+        assert!(
+            (first - expected).abs() < 0.02 * expected,
+            "{first} in bf16, {expected} in f32"
+        );
+        assert!(last < 0.95 * first, "{first} before, {last} after");
+        let same = |column: &str| rows[0][column].is_empty() || number(&rows[0], column) == 0.0;
+        assert!(same("log_ratio/p95") && same("kl/exact"));
+        assert_ne!(
+            rows[1][column], wide_rows[1][column],
+            "the precision was used"
+        );
+    }
+}
+
+/// If only the last layer learns, all tensors below it keep every bit, the others move, and the
+/// first loss is that of the whole model.
+#[test]
+fn only_the_last_layers_move_if_the_recipe_says_so() {
+    let model = babbler(24);
+    let last = model.config.num_hidden_layers - 1;
+    let played = of(&rollouts(&model), |outcome| outcome == Outcome::Success);
+    let optimizer = OptimizerRecipe {
+        updates: 4,
+        ..one_update(&played, 1e-2)
+    };
+    for algorithm in [SFT, oreo(Level::Turn, 0.0)] {
+        let everything = recipe(algorithm, optimizer.clone());
+        let last_layer = OptimizerRecipe {
+            last_layers: 1,
+            ..optimizer.clone()
+        };
+        let (learned_some, _, rows) = learned(
+            &TrainConfig {
+                optimizer: last_layer,
+                ..everything.clone()
+            },
+            &model,
+            &played,
+        );
+        let (_, _, all_rows) = learned(&everything, &model, &played);
+        assert_eq!(rows[0]["loss/policy"], all_rows[0]["loss/policy"]);
+        let value = learned_some
+            .value
+            .iter()
+            .flat_map(|value| &value.0)
+            .filter(|(name, _)| *name != VALUE_HEAD);
+        for (name, tensor) in learned_some.policy.0.iter().chain(value) {
+            let moves =
+                name.starts_with(&format!("model.layers.{last}.")) || name == "model.norm.weight";
+            assert_eq!(*tensor != model.policy.0[name], moves, "{name}");
+        }
+    }
+}
+
+/// If the learning rate is 0, the policy stays and rows can be compared. The loss of a batch is the
+/// mean of its singles, weighted by their tokens.
+#[test]
+fn padding_order_and_other_rows_change_no_loss() {
+    let model = babbler(23);
+    let played = rollouts(&model);
+    for targets in [Targets::Actions, Targets::Transcript] {
+        let count = |t: &Trajectory| match targets {
+            Targets::Actions => t
+                .turns
+                .iter()
+                .map(|turn| turn.completion_tokens.len())
+                .sum(),
+            Targets::Transcript => t.tokens() - 1,
+        };
+        let algorithm = Algorithm::Sft { targets };
+        let loss_of = |trajectories: &[Trajectory]| {
+            let (_, _, rows) = learned(
+                &recipe(algorithm.clone(), one_update(trajectories, 0.0)),
+                &model,
+                trajectories,
+            );
+            assert_eq!(rows.len(), 1);
+            number(&rows[0], "loss/policy")
+        };
+        let total: usize = played.iter().map(count).sum();
+        let singles: f64 = played
+            .iter()
+            .map(|t| loss_of(std::slice::from_ref(t)) * count(t) as f64)
+            .sum();
+        let backwards: Vec<Trajectory> = played.iter().rev().cloned().collect();
+        let (forwards, backwards) = (loss_of(&played), loss_of(&backwards));
+        assert!(
+            (forwards - singles / total as f64).abs() < 1e-5,
+            "{forwards} together, {} alone",
+            singles / total as f64
+        );
+        assert!(
+            (forwards - backwards).abs() < 1e-5,
+            "{forwards} and backwards {backwards}"
+        );
+    }
+}

@@ -159,7 +159,7 @@ fn run() -> TempDir {
     );
     let facts = json!({ "name": "small run", "seed": 7, "suite": "5".repeat(64), "games": 6, "faults": 0, "code": "test", "device": "cpu" });
     fs::write(run.join("run.json"), facts.to_string()).unwrap();
-    let recipe = "name = \"small run\"\n[[job]]\nname = \"sft\"\n[[job]]\nname = \"oreo\"\n";
+    let recipe = "name = \"small run\"\n[[train]]\nname = \"sft\"\n[[train]]\nname = \"oreo\"\n";
     fs::write(run.join("recipe.toml"), recipe).unwrap();
     fs::write(run.join("suite.jsonl"), "{\"not\":\"a trajectory\"}\n").unwrap();
     for (job, value) in [("sft", ""), ("oreo", "0.5")] {
@@ -174,7 +174,7 @@ fn run() -> TempDir {
     let lab = "scorer,k,split,n,successes,success_rate,low,high,more\n\
                after_value,1,valid_seen,3,1,0.333,0.06,0.79,x\nafter_value,2,valid_seen,3,2,0.667,0.2,0.94,x\n\
                oracle,1,valid_seen,3,1,0.333,0.06,0.79,x\noracle,2,valid_seen,3,3,1.0,0.44,1.0,x\n";
-    fs::write(run.join("lab.csv"), lab).unwrap();
+    fs::write(run.join("sweep.csv"), lab).unwrap();
     folder
 }
 
@@ -267,7 +267,7 @@ fn every_evaluated_episode_is_in_the_page_and_the_table_beside_it() {
         "Success by policy",
         "By iteration",
         "Best of K",
-        "Best of K by what it is chosen by",
+        "Best of K by scorer",
         "sft",
         "oreo",
     ];
@@ -577,10 +577,10 @@ fn plots_are_written_as_svg_and_png() {
     let names = [
         "best-of-k",
         "iterations",
-        "lab",
         "learning-1-oreo",
         "learning-1-sft",
         "success",
+        "sweep",
     ];
     let files: BTreeSet<String> = fs::read_dir(&folder)
         .unwrap()

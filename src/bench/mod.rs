@@ -12,8 +12,6 @@ mod world;
 use clap::Subcommand;
 use std::process::ExitCode;
 
-pub(crate) use BenchCommand as Bench; // ALIAS
-
 #[derive(Subcommand)]
 pub(crate) enum BenchCommand {
     /// Speed of the native world against the Python world, and of the bridge against a plain Python
@@ -27,7 +25,7 @@ pub(crate) enum BenchCommand {
     /// and optimizer
     Train(train::BenchTrain),
     /// Memory, processes and files of a pool of Python workers over many resets
-    Concurrency(world::BenchPool),
+    Pool(world::BenchPool),
 }
 
 impl BenchCommand {
@@ -36,7 +34,7 @@ impl BenchCommand {
             Self::World(command) => command.run(),
             Self::Inference(command) => command.run(),
             Self::Train(command) => command.run(),
-            Self::Concurrency(command) => command.run(),
+            Self::Pool(command) => command.run(),
         }
     }
 }

@@ -17,8 +17,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use trainer::measure::evaluate::{self, Row, read_csv};
 
-pub(crate) use super::run_data::RunData as Found; // ALIAS
-
 /// The table of `hearth sweep`, and its name in older runs.
 const SWEEP_FILES: [&str; 2] = ["sweep.csv", "lab.csv"];
 /// The list of training jobs in `recipe.toml`, and its name in older runs.

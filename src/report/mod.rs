@@ -6,5 +6,5 @@ mod labels;
 mod pack;
 pub(crate) mod page;
 pub(crate) mod plots;
-mod run_data;
+pub(crate) mod run_data;
 mod run_files;

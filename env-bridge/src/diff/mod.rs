@@ -17,10 +17,7 @@ pub use report::{
     DiffPlace, DiffProgress, DiffReport, DiffTurn, TURNS_BEFORE, WorldDifference, WorldFailure,
     WorldSide,
 };
-pub use report::{DiffPlace as Place, DiffReport as Report}; // ALIAS
 pub use sources::Commands;
-
-pub use DiffPlan as Plan; // ALIAS
 
 use crate::compare::{FieldDifference, WorldResponse};
 use crate::native::{NativeEnvironment, NativeWorld};

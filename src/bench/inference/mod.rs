@@ -28,7 +28,7 @@ use trainer::pipeline::run::fresh;
 impl BenchInference {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         self.check()?;
-        let backend = self.device.engine().map_err(TrainerError::from)?;
+        let backend = self.device.backend().map_err(TrainerError::from)?;
         let formats = self.formats()?;
         let scratch = Scratch::new();
         let suite = crate::commands::data::scenarios::one_of_each(scratch.path(), 1)?;
@@ -80,7 +80,7 @@ impl BenchInference {
         if self.episodes > 0 {
             let load = LoadOptions {
                 weights: formats[0],
-                engine: backend,
+                backend,
                 ..ValueUse::Skip.into()
             };
             rows.extend(self.play(model, name, load, &tasks, &peers)?);

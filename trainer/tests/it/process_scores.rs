@@ -3,7 +3,7 @@
 
 use crate::corridor::{Corridors, babbler, jobs, play, protocol, task};
 use agent::policy::lm::{LmPolicy, ValueUse};
-use agent::policy::{Policy, ScriptedPolicy, TurnRequest, TurnResponse, written};
+use agent::policy::{Policy, ScriptedPolicy, TurnRequest, TurnResponse, text_response};
 use agent::rollout::Concurrency;
 use scenarios::{Protocol, Task, Trajectory, Turn};
 use trainer::TrainerError;
@@ -43,7 +43,7 @@ impl Policy for OddSeedWalker {
     fn respond(&self, asked: &mut [TurnRequest<'_, bool>], _: &Protocol) -> Vec<TurnResponse> {
         asked
             .iter()
-            .map(|question| written(if *question.episode { "east" } else { "look" }.into()))
+            .map(|question| text_response(if *question.episode { "east" } else { "look" }.into()))
             .collect()
     }
 }

@@ -277,7 +277,8 @@ mod tests {
     /// returns too. If π_ref sampled, half and half, it does not.
     #[test]
     fn k3_is_the_kl_if_the_policy_sampled() {
-        let (first, second) = (1.5f64.ln(), 0.5f64.ln());
+        let first = 1.5f64.ln();
+        let second = 0.5f64.ln();
         let kl = 0.75 * first + 0.25 * second;
         let own = k3_kl(
             tensor(&[first, first, first, second], [4, 1]),

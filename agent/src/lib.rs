@@ -6,7 +6,7 @@
 //! | module | contains |
 //! | --- | --- |
 //! | [`text`] | the tokenizer, chat templates, and how turns become tokens |
-//! | [`model`] | the configuration, weights, decoder, value network, LoRA adapters and model files |
+//! | [`model`] | the configuration, weights, decoder, value network, adapters and model files |
 //! | [`inference`] | the forward pass for generation, with a KV cache, on CPU or GPU |
 //! | [`policy`] | what chooses an action: a model, a remote server, a script |
 //! | [`rollout`] | the loop that plays episodes of a policy in environments |

@@ -1,5 +1,5 @@
-//! Activation checkpointing (Chen et al., arXiv 1604.06174): the forward pass of a decoder keeps only
-//! the input of each layer, and the backward pass computes the other activations again.
+//! Activation checkpointing (Chen et al., arXiv 1604.06174): the forward pass of a decoder keeps
+//! only the input of each layer, and the backward pass computes the other activations again.
 //!
 //! It needs less memory and more time. In a recipe it is `activations = "checkpointed"`.
 

@@ -1,8 +1,8 @@
 //! The sizes of a decoder, read from and written to Hugging Face's `config.json`.
 //!
 //! Three families share one decoder: Llama (arXiv 2302.13971), Qwen2 (arXiv 2407.10671: biases on
-//! queries, keys and values) and MiniCPM (arXiv 2404.06395: scaled embeddings, residual branches and
-//! logits). If a file needs anything else, it is refused, never ignored.
+//! queries, keys and values) and MiniCPM (arXiv 2404.06395: scaled embeddings, residual branches
+//! and logits). If a file needs anything else, it is refused, never ignored.
 
 use crate::error::AgentError;
 use crate::files;

@@ -1,8 +1,8 @@
 //! The transformer that is trained: a Llama-style decoder on burn, in one file from top to bottom.
 //!
-//! RMSNorm, rotary position embedding (rotate-half), grouped-query attention, SwiGLU (Touvron et al.,
-//! arXiv 2302.13971; Ainslie et al., arXiv 2305.13245), and biases and scales if the family has them
-//! ([`crate::model::config`]). It depends on token ids, not on text.
+//! RMSNorm, rotary position embedding (rotate-half), grouped-query attention, SwiGLU (Touvron et
+//! al., arXiv 2302.13971; Ainslie et al., arXiv 2305.13245), and biases and scales if the family
+//! has them ([`crate::model::config`]). It depends on token ids, not on text.
 //!
 //! On the CPU in f32, attention, norms and SwiGLU are fused operations ([`kernels::fused`]).
 //! Elsewhere they are composed of burn's operations, because burn's own `attention` has no other
@@ -24,8 +24,8 @@ use std::sync::Arc;
 
 pub use crate::model::checkpointing::CheckpointedForward as Trail; // ALIAS
 
-/// The precision of the products in linear layers. Parameters and their gradients, norms, rotations,
-/// attention scores, softmax, logits and values are always f32.
+/// The precision of the products in linear layers. Parameters and their gradients, norms,
+/// rotations, attention scores, softmax, logits and values are always f32.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -496,8 +496,8 @@ mod tests {
         difference.sqrt() / square.sqrt()
     }
 
-    /// A mantissa of eight bits has an error of at most 2⁻⁹ = 0.2 %. Several such errors in a row stay
-    /// within some percent.
+    /// A mantissa of eight bits has an error of at most 2⁻⁹ = 0.2 %. Several such errors in a row
+    /// stay within some percent.
     #[test]
     fn bf16_gives_nearly_the_same_logits_and_gradients() {
         let (wide, wide_gradients) = logits_and_gradients(&network());

@@ -338,8 +338,8 @@ mod tests {
         );
     }
 
-    /// Writes a folder as other programs do: with ChatML's special tokens, and a chat template beside the
-    /// tokenizer.
+    /// Writes a folder as other programs do: with ChatML's special tokens, and a chat template
+    /// beside the tokenizer.
     fn checkpoint(folder: &Path, template: &str) {
         tiny(&[]).save(folder).unwrap();
         let path = folder.join("tokenizer.json");

@@ -1,5 +1,5 @@
-//! LoRA (Hu et al., arXiv 2106.09685) on the networks: a matrix W stays fixed, and the product of two
-//! thin matrices beside it is trained.
+//! LoRA (Hu et al., arXiv 2106.09685) on the networks: a matrix W stays fixed, and the product of
+//! two thin matrices beside it is trained.
 //!
 //! ```text
 //! y = W·x + α/r · B·A·x        W [out, in]  A [r, in]  B [out, r]
@@ -122,8 +122,8 @@ impl LoraRecipe {
 impl Decoder {
     /// Returns the same decoder with adapters; only they are trained.
     ///
-    /// A is drawn as in PEFT, uniformly within ±1/√in, from the seed and the name of the matrix. B is
-    /// 0, so the decoder computes the same as before, to the bit.
+    /// A is drawn as in PEFT, uniformly within ±1/√in, from the seed and the name of the matrix. B
+    /// is 0, so the decoder computes the same as before, to the bit.
     ///
     /// # Errors
     /// If the recipe is refused ([`LoraRecipe::check`]).

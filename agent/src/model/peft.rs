@@ -1,13 +1,14 @@
 //! LoRA adapters in the files of PEFT, and merging them into weights.
 //!
 //! ```text
-//! FOLDER/adapter_config.json           rank, α, which matrices
-//! FOLDER/adapter_model.safetensors     base_model.model.model.layers.N.self_attn.q_proj.lora_A.weight, lora_B, …
+//! FOLDER/adapter_config.json        rank, α, which matrices
+//! FOLDER/adapter_model.safetensors   the factors, named
+//!     base_model.model.model.layers.N.self_attn.q_proj.lora_A.weight, lora_B, …
 //! ```
 //! The layout is that of PEFT, which can load the folder over the same base. The adapter of a value
-//! network also contains its head, named `base_model.model.value_head.weight`, like modules that PEFT
-//! saves whole. If PEFT loads it over a causal model, which has no such module, it ignores that
-//! tensor.
+//! network also contains its head, named `base_model.model.value_head.weight`, like modules that
+//! PEFT saves whole. If PEFT loads it over a causal model, which has no such module, it ignores
+//! that tensor.
 
 use crate::error::AgentError;
 use crate::files;
@@ -201,8 +202,8 @@ impl Model {
     }
 }
 
-/// Keys that do not change a merged weight. The tensors show which matrices have adapters. The other
-/// keys are about training or files, or are unused without another key.
+/// Keys that do not change a merged weight. The tensors show which matrices have adapters. The
+/// other keys are about training or files, or are unused without another key.
 const IGNORED_KEYS: [&str; 14] = [
     "task_type",
     "auto_mapping",

@@ -115,7 +115,8 @@ impl RopeScaling {
                 beta_slow,
                 attention,
             } => {
-                // The index d at which a frequency makes `beta` rotations within the original context.
+                // The index d at which a frequency makes `beta` rotations within the original
+                // context.
                 let [fast, slow] = [beta_fast, beta_slow]
                     .map(|beta| width as f64 * (original / (beta * TAU)).ln() / (2.0 * theta.ln()));
                 let first = fast.floor().max(0.0);

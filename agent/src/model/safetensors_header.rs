@@ -44,7 +44,8 @@ impl SafetensorsHeader {
             serde_json::from_slice(&bytes).map_err(|error| format!("its header: {error}"))?;
         let mut tensors: Vec<(String, TensorInfo)> = tensors.into_iter().collect();
         tensors.sort_by_key(|(_, info)| info.data_offsets);
-        // This refuses tensors that overlap, leave gaps, or have another size than their shape needs.
+        // This refuses tensors that overlap, leave gaps, or have another size than their shape
+        // needs.
         Metadata::new(None, tensors.clone()).map_err(|error| format!("its header: {error}"))?;
         Ok(Self {
             data_start: 8 + size,

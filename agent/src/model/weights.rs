@@ -2,11 +2,13 @@
 //! (`[out, in]`), safetensors files, and the files of a model folder.
 //!
 //! ```text
-//! MODEL/config.json  model.safetensors  tokenizer.json      the policy; shards with an index if it is large
-//! MODEL/hearth.json                                         the text versions of the games that it was trained on
-//! MODEL/value/config.json  model.safetensors                the value network, if one was trained
-//! MODEL/adapter/  value/adapter/                            the adapters that were merged last ([`crate::model::peft`]); never read
+//! MODEL/config.json  model.safetensors  tokenizer.json   the policy; shards with an index if large
+//! MODEL/hearth.json                  the text versions of the games that it was trained on
+//! MODEL/value/config.json  model.safetensors          the value network, if one was trained
+//! MODEL/adapter/  value/adapter/     the adapters that were merged last; never read
 //! ```
+//!
+//! The files of adapters are those of [`crate::model::peft`].
 
 use crate::error::AgentError;
 use crate::files;
@@ -74,8 +76,8 @@ impl Weights {
     /// Returns new trunk weights, drawn from the seed.
     ///
     /// Matrices are normal with σ = 1/√inputs. The two matrices that write into the residual stream
-    /// are zero, so that every layer starts as the identity, and the first updates see a token's own
-    /// embedding. The embedding has σ = 0.02, norms are ones, and biases are zero.
+    /// are zero, so that every layer starts as the identity, and the first updates see a token's
+    /// own embedding. The embedding has σ = 0.02, norms are ones, and biases are zero.
     #[must_use]
     pub fn random(config: &DecoderConfig, seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
@@ -168,8 +170,8 @@ impl Weights {
     /// Reads the weights of a model folder: `model.safetensors`, or the shards in its index.
     ///
     /// # Errors
-    /// If a file is missing or damaged, if a shard lacks a tensor of the index, or if a shard is not
-    /// a file of the folder.
+    /// If a file is missing or damaged, if a shard lacks a tensor of the index, or if a shard is
+    /// not a file of the folder.
     pub fn open_folder(folder: &Path) -> Result<Self, AgentError> {
         let index = folder.join(INDEX);
         if folder.join(WEIGHTS).exists() || !index.exists() {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! FOLDER/adapter_config.json        rank, α, which matrices
-//! FOLDER/adapter_model.safetensors   the factors, named
+//! FOLDER/adapter_model.safetensors  the factors, named
 //!     base_model.model.model.layers.N.self_attn.q_proj.lora_A.weight, lora_B, …
 //! ```
 //! The layout is that of PEFT, which can load the folder over the same base. The adapter of a value

@@ -101,20 +101,6 @@ impl Decoder {
         }
         found
     }
-
-    /// The old name of [`Decoder::forward_checkpointed`].
-    #[doc(hidden)] // ALIAS
-    #[must_use]
-    pub fn trail(&self, tokens: Tensor<2, Int>) -> CheckpointedForward {
-        self.forward_checkpointed(tokens)
-    }
-
-    /// The old name of [`Decoder::backward_checkpointed`].
-    #[doc(hidden)] // ALIAS
-    #[must_use]
-    pub fn retrace(&self, forward: CheckpointedForward, gradient: Tensor<3>) -> Vec<Gradients> {
-        self.backward_checkpointed(forward, gradient)
-    }
 }
 
 /// Computes a block again from its input. Returns the gradients of its parameters, and that of its

@@ -22,8 +22,6 @@ use scenarios::WeightFormat;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-pub use crate::model::checkpointing::CheckpointedForward as Trail; // ALIAS
-
 /// The precision of the products in linear layers. Parameters and their gradients, norms,
 /// rotations, attention scores, softmax, logits and values are always f32.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,8 +16,6 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-pub use crate::model::peft::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter}; // ALIAS
-
 /// What PEFT puts before the name of a module of the base.
 pub(super) const PEFT_PREFIX: &str = "base_model.model.";
 /// What PEFT puts after the name of a matrix for the factor A.

@@ -94,7 +94,10 @@ fn play(agent: &TabularAgent, random: &mut SplitMix64) -> LoggedEpisode {
                 break;
             }
         }
-        turns.push(LoggedTurn { state: here, action });
+        turns.push(LoggedTurn {
+            state: here,
+            action,
+        });
         (state, reward) = step(here, action);
     }
     LoggedEpisode { turns, reward }
@@ -170,10 +173,16 @@ fn main() {
     let mut agent = TabularAgent::new();
     let before = success_rate(&agent, &mut random);
     let episodes: Vec<LoggedEpisode> = (0..EPISODES).map(|_| play(&agent, &mut random)).collect();
-    let won = episodes.iter().filter(|episode| episode.reward > 0.0).count();
+    let won = episodes
+        .iter()
+        .filter(|episode| episode.reward > 0.0)
+        .count();
     println!("{EPISODES} episodes of the reference policy, {won} of them won");
     for epoch in 1..=EPOCHS {
-        let loss: f64 = episodes.iter().map(|episode| learn(&mut agent, episode)).sum();
+        let loss: f64 = episodes
+            .iter()
+            .map(|episode| learn(&mut agent, episode))
+            .sum();
         if epoch % 10 == 0 {
             println!("epoch {epoch:2}: loss {:.5}", loss / EPISODES as f64);
         }
@@ -181,5 +190,8 @@ fn main() {
     let after = success_rate(&agent, &mut random);
     let optimum = optimal_values();
     println!("success rate: {before:.3} before, {after:.3} after");
-    println!("value of the start: {:.3}, optimum {:.3}", agent.values[0], optimum[0]);
+    println!(
+        "value of the start: {:.3}, optimum {:.3}",
+        agent.values[0], optimum[0]
+    );
 }

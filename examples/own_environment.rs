@@ -24,7 +24,9 @@ impl Environment for GuessTheNumber {
 
     // A command that makes no sense is answered, not refused: an error means that the world itself failed.
     fn step(&mut self, command: &str) -> Result<Observation, EnvironmentError> {
-        let guess = command.strip_prefix("guess ").and_then(|number| number.parse::<u32>().ok());
+        let guess = command
+            .strip_prefix("guess ")
+            .and_then(|number| number.parse::<u32>().ok());
         let text = match guess {
             None => "Write: guess NUMBER",
             Some(guess) if guess < self.secret => "Higher.",

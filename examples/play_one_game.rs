@@ -41,7 +41,11 @@ fn main() -> anyhow::Result<()> {
                 println!("{}\n> {}\n", turn.observation, turn.completion);
             }
             println!("{}\n", episode.last_observation);
-            println!("outcome: {}, {} turns", episode.outcome.name(), episode.turns.len());
+            println!(
+                "outcome: {}, {} turns",
+                episode.outcome.name(),
+                episode.turns.len()
+            );
             Ok(())
         },
     )?;

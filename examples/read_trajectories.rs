@@ -15,10 +15,18 @@ fn main() -> anyhow::Result<()> {
     let episodes = Store::read(&path)?;
     let won = episodes.iter().filter(|episode| episode.is_won()).count();
     let turns: usize = episodes.iter().map(|episode| episode.turns.len()).sum();
-    println!("{path}: {} episodes, {won} won, {turns} turns", episodes.len());
+    println!(
+        "{path}: {} episodes, {won} won, {turns} turns",
+        episodes.len()
+    );
 
-    let Some(first) = episodes.first() else { return Ok(()) };
-    println!("game {}, policy {}, seed {}", first.game, first.policy, first.seed);
+    let Some(first) = episodes.first() else {
+        return Ok(());
+    };
+    println!(
+        "game {}, policy {}, seed {}",
+        first.game, first.policy, first.seed
+    );
     for (number, turn) in first.turns.iter().enumerate() {
         let log_probability: f32 = turn.logprobs.iter().sum();
         println!(

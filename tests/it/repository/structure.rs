@@ -1,6 +1,6 @@
 //! The shape of the source tree: file and folder sizes, type names, closures, and no circles between files.
 
-use crate::sources::{CRATES, code_of, files, root, rust_files, without_tests};
+use super::sources::{CRATES, code_of, files, root, rust_files, without_tests};
 use regex::Regex;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -56,12 +56,16 @@ fn a_type_name_is_defined_once() {
     }
     assert!(places.len() > 300, "only {} types were found", places.len());
     places.retain(|_, paths| paths.len() > 1);
-    assert!(places.is_empty(), "give these types names of their own: {places:#?}");
+    assert!(
+        places.is_empty(),
+        "give these types names of their own: {places:#?}"
+    );
 }
 
 #[test]
 fn named_closures_are_rare() {
-    let closure = Regex::new(r"\blet\s+(?:mut\s+)?\w+(?:\s*:[^=;]+)?\s*=\s*(?:move\s+)?\|").unwrap();
+    let closure =
+        Regex::new(r"\blet\s+(?:mut\s+)?\w+(?:\s*:[^=;]+)?\s*=\s*(?:move\s+)?\|").unwrap();
     let mut lines = 0;
     let mut closures = Vec::new();
     for (_, folder) in CRATES {
@@ -85,7 +89,10 @@ fn files_of_a_crate_do_not_import_each_other_in_a_circle() {
     let mut circles = Vec::new();
     for (name, folder) in CRATES {
         let modules = modules(folder);
-        assert!(modules.contains_key(&ModulePath::new()), "{name} has no root");
+        assert!(
+            modules.contains_key(&ModulePath::new()),
+            "{name} has no root"
+        );
         let imports = imports(&modules);
         circles.extend(circle(&imports).map(|path| format!("{name}: {}", path.join(" -> "))));
     }
@@ -102,7 +109,10 @@ fn a_circle_is_found_where_there_is_one() {
     };
     let child_uses_parent = modules(&[
         ("", "mod a;"),
-        ("a", "mod b; pub use b::Shared; struct Own; fn f() { b::g() }"),
+        (
+            "a",
+            "mod b; pub use b::Shared; struct Own; fn f() { b::g() }",
+        ),
         ("a::b", "use super::Own; pub struct Shared;"),
     ]);
     assert!(circle(&imports(&child_uses_parent)).is_some());
@@ -122,7 +132,10 @@ fn a_circle_is_found_where_there_is_one() {
 }
 
 fn parts(path: &str) -> ModulePath {
-    path.split("::").filter(|part| !part.is_empty()).map(Into::into).collect()
+    path.split("::")
+        .filter(|part| !part.is_empty())
+        .map(Into::into)
+        .collect()
 }
 
 /// The code of every module of a crate, without its tests.
@@ -131,7 +144,10 @@ fn modules(folder: &str) -> BTreeMap<ModulePath, String> {
     for (path, text) in rust_files(folder) {
         let inner = path.strip_prefix(folder).unwrap().trim_start_matches('/');
         let mut module = parts(&inner.trim_end_matches(".rs").replace('/', "::"));
-        if module.last().is_some_and(|last| ["mod", "lib", "main"].contains(&last.as_str())) {
+        if module
+            .last()
+            .is_some_and(|last| ["mod", "lib", "main"].contains(&last.as_str()))
+        {
             module.pop();
         }
         if module.last().is_some_and(|last| last == "tests") {
@@ -158,13 +174,18 @@ fn imports(modules: &BTreeMap<ModulePath, String>) -> BTreeMap<ModulePath, BTree
                     Some((import, alias)) => (import.to_string(), Some(alias.to_string())),
                     None => (import, None),
                 };
-                let Some(mut target) = absolute(modules, module, &import) else { continue };
+                let Some(mut target) = absolute(modules, module, &import) else {
+                    continue;
+                };
                 if target.last().is_some_and(|last| last == "self") {
                     target.pop();
                 }
                 if is_public && let Some(last) = target.last() {
                     let name = alias.unwrap_or_else(|| last.clone());
-                    re_exports.entry(module.clone()).or_default().insert(name, target.clone());
+                    re_exports
+                        .entry(module.clone())
+                        .or_default()
+                        .insert(name, target.clone());
                 }
                 uses.push((is_public, target));
             }
@@ -192,7 +213,9 @@ fn imports(modules: &BTreeMap<ModulePath, String>) -> BTreeMap<ModulePath, BTree
 
 /// `a::{b, c::{d, e}}` as `a::b`, `a::c::d` and `a::c::e`.
 fn expanded(path: &str) -> Vec<String> {
-    let Some(open) = path.find('{') else { return vec![path.trim().to_string()] };
+    let Some(open) = path.find('{') else {
+        return vec![path.trim().to_string()];
+    };
     let inner = &path[open + 1..path.rfind('}').unwrap()];
     let mut items = Vec::new();
     let mut depth = 0;
@@ -223,7 +246,10 @@ fn absolute(
     module: &ModulePath,
     path: &str,
 ) -> Option<ModulePath> {
-    let mut rest: ModulePath = path.split("::").map(|part| part.trim().to_string()).collect();
+    let mut rest: ModulePath = path
+        .split("::")
+        .map(|part| part.trim().to_string())
+        .collect();
     let mut base = module.clone();
     match rest[0].as_str() {
         "crate" => {

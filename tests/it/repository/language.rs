@@ -1,6 +1,6 @@
 //! Two measures of plain English: conditions are written with "if", and the README has short sentences.
 
-use crate::sources::{files, root, rust_files};
+use super::sources::{files, root, rust_files};
 use regex::Regex;
 use std::fs;
 
@@ -25,10 +25,17 @@ fn conditions_are_written_with_if() {
         }
     }
     let words: Vec<String> = words(&comments);
-    assert!(words.len() > 30_000, "only {} words were found", words.len());
+    assert!(
+        words.len() > 30_000,
+        "only {} words were found",
+        words.len()
+    );
     let ifs = words.iter().filter(|word| *word == "if").count();
     let share = 1000.0 * ifs as f64 / words.len() as f64;
-    assert!(share >= IFS, "\"if\" occurs {share:.1} times per 1000 words");
+    assert!(
+        share >= IFS,
+        "\"if\" occurs {share:.1} times per 1000 words"
+    );
 }
 
 #[test]
@@ -43,9 +50,16 @@ fn the_readme_is_short_and_has_short_sentences() {
         .filter(|length| *length > 0)
         .collect();
     lengths.sort_unstable();
-    assert!(lengths.len() > 20, "only {} sentences were found", lengths.len());
+    assert!(
+        lengths.len() > 20,
+        "only {} sentences were found",
+        lengths.len()
+    );
     let percentile = lengths[(lengths.len() * 9).div_ceil(10) - 1];
-    assert!(percentile <= SENTENCE_WORDS, "one sentence in ten has more than {percentile} words");
+    assert!(
+        percentile <= SENTENCE_WORDS,
+        "one sentence in ten has more than {percentile} words"
+    );
 }
 
 /// Markdown without code blocks, tables and headings.

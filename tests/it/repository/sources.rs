@@ -69,7 +69,11 @@ pub(crate) fn code_of(text: &str) -> String {
         Regex::new(&format!("{comments}|{}|{plain}", raw.join("|"))).unwrap()
     });
     let replaced = TOKENS.replace_all(text, |found: &regex::Captures<'_>| {
-        if found[0].starts_with('/') { "" } else { "\"\"" }
+        if found[0].starts_with('/') {
+            ""
+        } else {
+            "\"\""
+        }
     });
     replaced.into_owned()
 }
@@ -77,7 +81,10 @@ pub(crate) fn code_of(text: &str) -> String {
 /// The code before the first test module of the file.
 pub(crate) fn without_tests(code: &str) -> &str {
     static TESTS: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(r"#\[cfg\(test\)\]\s*(?:#\[[^\]]*\]\s*)*(?:pub(?:\([a-z]+\))? )?mod \w+").unwrap()
+        Regex::new(r"#\[cfg\(test\)\]\s*(?:#\[[^\]]*\]\s*)*(?:pub(?:\([a-z]+\))? )?mod \w+")
+            .unwrap()
     });
-    TESTS.find(code).map_or(code, |tests| &code[..tests.start()])
+    TESTS
+        .find(code)
+        .map_or(code, |tests| &code[..tests.start()])
 }

@@ -1,10 +1,7 @@
-//! `hearth verify` from end to end: a log is true as it was written, and each thing that can be wrong with it is caught and
-//! named where it stands.
+//! `hearth verify`: an unchanged log has no differences, and each change is found and named with its
+//! place.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod tiny;
-
+use crate::tiny;
 use scenarios::household::{GenerateOptions, generate};
 use scenarios::store::Store;
 use scenarios::{Outcome, TextVersion, Trajectory, Turn};
@@ -44,7 +41,7 @@ fn played(more: &[&str]) -> (TempDir, PathBuf) {
         "games",
         "--out",
         "log.jsonl",
-        "--expert_noise",
+        "--expert-noise",
         "0.3",
     ];
     let output = hearth(folder.path(), &[&collect, more].concat());

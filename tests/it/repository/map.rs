@@ -1,8 +1,6 @@
 //! The map of the workspace, kept true: which crate knows which, who may use which library, and what happens in one
 //! place only.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,14 +1,10 @@
-//! The real TextWorld and ALFWorld behind the bridge. Needs the venv of `hearth doctor --install DIR`, named by
-//! HEARTH_PYTHON; without it these tests say that they skip.
-
-#![cfg(feature = "python")]
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+//! Python worlds and the native world play the same games. Needs `HEARTH_PYTHON`.
 
 use env_bridge::NativeWorld;
 use env_bridge::diff::{Commands, Plan, diff};
 use env_bridge::python::{PythonKind, PythonOptions, PythonWorld, Venv};
 use scenarios::household::{GenerateOptions, generate};
-use scenarios::{Split, Status, Task, TextVersion, Trajectory, World};
+use scenarios::{Split, Status, Task, TextVersion, Trajectory};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
@@ -333,7 +329,7 @@ fn the_expert_plays_the_same_in_both_worlds() {
             "3",
             "--repetitions",
             "2",
-            "--expert_noise",
+            "--expert-noise",
             "0.2",
             "--world",
             world,

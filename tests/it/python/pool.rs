@@ -1,19 +1,16 @@
-//! The pool of Python workers under every fault, with worlds of `tests/python/worlds.py`: needs Python itself, and
-//! nothing installed in it.
-
-#![cfg(all(feature = "python", target_os = "linux"))]
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+//! The pool of Python workers: faults, recycling, and what a killed run leaves behind.
 
 use agent::policy::ScriptedPolicy;
 use agent::rollout::{Concurrency, EpisodeJob, play_episodes};
 use env_bridge::python::{PythonKind, PythonOptions, PythonWorld};
-use scenarios::{Outcome, Protocol, Split, Task, Trajectory, World};
+use scenarios::{Outcome, Protocol, Split, Task, Trajectory};
 use std::collections::{BTreeMap, HashSet};
 use std::convert::Infallible;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+use trainer::pipeline::status::status;
 
 const WORLDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/worlds.py");
 

@@ -1,20 +1,13 @@
-//! A policy on a server, from the command line: against a server in this process, and against llama.cpp's own where
-//! there is one.
+//! A policy on a server: a stub in this process, and llama.cpp's own server if there is one.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-#[path = "../agent/tests/server/mod.rs"]
-mod server;
-mod tiny;
-
+use crate::tiny;
 use serde_json::{Value, json};
-use server::{Said, Server, friendly};
 use std::ffi::OsString;
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use support::server::{HttpReply, Server, friendly};
 
 const SECRET: &str = "sk-do-not-tell";
 
@@ -54,10 +47,10 @@ fn refused(output: &Output, text: &str) {
 fn looker() -> Server {
     Server::start(|_, heard| match heard.line.as_str() {
         _ if heard.authorization.as_deref() != Some(&format!("Bearer {SECRET}")) => {
-            Said::new(401, "{}")
+            HttpReply::new(401, "{}")
         }
-        "GET /v1/models" => Said::new(200, json!({"data": [{"id": "m"}]})),
-        _ => Said::completion("look"),
+        "GET /v1/models" => HttpReply::new(200, json!({"data": [{"id": "m"}]})),
+        _ => HttpReply::completion("look"),
     })
 }
 
@@ -208,9 +201,9 @@ fn lost_episodes_are_counted_on_the_screen() {
     tiny::suite(&folder.path().join("games"));
     let server = friendly(|number, _| {
         if number == 0 {
-            Said::new(400, "{\"error\": \"too rude\"}")
+            HttpReply::new(400, "{\"error\": \"too rude\"}")
         } else {
-            Said::completion("look")
+            HttpReply::completion("look")
         }
     });
     let policy = server.policy();
@@ -249,7 +242,7 @@ fn lost_episodes_are_counted_on_the_screen() {
         &[
             "play",
             "--policy",
-            &friendly(|_, _| Said::new(400, "no")).policy(),
+            &friendly(|_, _| HttpReply::new(400, "no")).policy(),
         ],
         ("MY_KEY", ""),
     );

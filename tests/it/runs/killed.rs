@@ -1,12 +1,9 @@
-//! A job, and a whole loop, that are killed again and again, for real, end in the weights, the episodes and the table of
-//! those that never were.
+//! A training job and a whole loop that are killed repeatedly end in the weights, the episodes and the
+//! table of an undisturbed run.
 //!
-//! `HEARTH_KILLS=50 cargo test --release --test killed` kills each as often as that; a few times without it.
+//! If `HEARTH_KILLS=50` is set, each is killed 50 times; the default is a few times.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod tiny;
-
+use crate::tiny;
 use scenarios::Trajectory;
 use scenarios::store::Store;
 use serde_json::Value;
@@ -53,7 +50,7 @@ fn killed_lessons_end_in_the_same_weights() {
     tiny::suite(&path.join("games"));
     std::fs::write(path.join("tiny.toml"), tiny::RECIPE).unwrap();
     let recipe: toml::Table = tiny::RECIPE.parse().unwrap();
-    let mut jobs = recipe["job"]
+    let mut jobs = recipe["train"]
         .as_array()
         .unwrap()
         .iter()

@@ -1,19 +1,13 @@
-//! The smallest recipe that goes through every stage, for tests of the loop and of the commands.
-
-#![allow(
-    dead_code,
-    unreachable_pub,
-    clippy::unwrap_used,
-    reason = "every test takes what it needs, and may panic"
-)]
+//! The smallest recipe that goes through every stage, a small suite, and the files of a folder.
 
 use scenarios::Suite;
 use scenarios::household::{GenerateOptions, generate};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Two rounds of collect → train → evaluate with a decoder that cannot learn anything in so few updates.
-pub const RECIPE: &str = r#"
+/// Two rounds of collect → train → evaluate with a decoder that
+/// learns almost nothing in so few updates.
+pub(crate) const RECIPE: &str = r#"
 name = "tiny"
 seed = 3
 iterations = 2
@@ -50,26 +44,26 @@ games = 3
 repetitions = 1
 temperature = 1.0
 
-[[lesson]]
+[[train]]
 name = "sft"
 from = "fresh"
 data = ["demonstrations"]
 optimizer = { batch = 2, updates = 3, learning_rate = 2e-3 }
 algorithm = { kind = "sft", targets = "transcript" }
 
-[[lesson]]
+[[train]]
 name = "rejection-sampling"
 from = "collector"
 data = ["demonstrations", "rollouts"]
 optimizer = { batch = 2, updates = 1, learning_rate = 1e-3 }
 algorithm = { kind = "rejection_sampling", targets = "actions" }
 
-[[lesson]]
+[[train]]
 name = "oreo"
 from = "collector"
 data = ["demonstrations", "rollouts"]
 optimizer = { batch = 2, updates = 2, learning_rate = 1e-3 }
-algorithm = { kind = "oreo", level = "turn", beta = 0.1, alpha = 0.01, value_learning_rate = 1e-3, value_warmup = 0.5 }
+algorithm = { kind = "oreo", level = "turn", beta = 0.1, alpha = 0.01, value_learning_rate = 1e-3, critic_only_share = 0.5 }
 
 [evaluate]
 splits = ["valid_seen", "valid_unseen"]
@@ -79,7 +73,7 @@ temperature = 1.0
 "#;
 
 /// A suite of a few generated games.
-pub fn suite(folder: &Path) -> Suite {
+pub(crate) fn suite(folder: &Path) -> Suite {
     let options = GenerateOptions {
         seed: 5,
         train: 6,
@@ -92,7 +86,7 @@ pub fn suite(folder: &Path) -> Suite {
 }
 
 /// Every file below a folder, by its path there.
-pub fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(crate) fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
     let mut folders = vec![folder.to_path_buf()];
     while let Some(next) = folders.pop() {

@@ -1,6 +1,6 @@
 //! Tokenizer and chat on arbitrary texts: any text round-trips, and a turn never changes earlier ids.
 
-use crate::corridor::tokenizer;
+use support::corridor::tokenizer;
 use agent::text::chat::{self, PromptPosition};
 use agent::text::tokenizer::{AGENT, BEGIN, END, Tokenizer};
 use proptest::prelude::*;

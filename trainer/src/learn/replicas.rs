@@ -240,7 +240,7 @@ fn mismatched(trajectories: &[&Trajectory], place: usize) -> Option<Trajectory> 
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
-    use crate::corridor::{babbler, jobs, play, protocol, task};
+    use support::corridor::{babbler, jobs, play, protocol, task};
     use crate::learn::micro_batch::MicroBatchShape;
     use crate::learn::objective::BatchStatistics;
     use crate::learn::optimizer::Activations;

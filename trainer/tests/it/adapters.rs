@@ -1,7 +1,7 @@
 //! Training jobs with adapters: which tensors move, which files are written, and that resuming
 //! equals not stopping.
 
-use crate::corridor::{babbler, jobs, play, protocol, task};
+use support::corridor::{babbler, jobs, play, protocol, task};
 use agent::inference::device::DeviceChoice;
 use agent::model::decoder::Precision;
 use agent::model::folder::Model;

@@ -1,6 +1,6 @@
 //! Training on a GPU compared with training on the CPU. Needs the feature `cuda`.
 
-use crate::corridor::{babbler, jobs, play, protocol, task};
+use support::corridor::{babbler, jobs, play, protocol, task};
 use agent::inference::device::DeviceChoice;
 use agent::model::decoder::Precision;
 use agent::policy::lm::{LmPolicy, ValueUse};

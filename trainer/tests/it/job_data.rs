@@ -1,6 +1,6 @@
 //! Which episodes a training job reads, and how it counts the others.
 
-use crate::corridor::babbler;
+use support::corridor::babbler;
 use crate::training_jobs::{
     REJECTION_SAMPLING, SFT, learn, learned, number, of, one_update, oreo, recipe, rollouts,
     scripted,

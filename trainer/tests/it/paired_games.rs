@@ -1,6 +1,6 @@
 //! Policies on the same games, paired.
 
-use crate::corridor::{Corridors, jobs, play, protocol, task};
+use support::corridor::{Corridors, jobs, play, protocol, task};
 use agent::policy::ScriptedPolicy;
 use agent::rollout::Concurrency;
 use indicatif::ProgressBar;

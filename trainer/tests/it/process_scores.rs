@@ -1,7 +1,7 @@
 //! Process scores in corridors, for which the longest prefix that can still be won is easy to
 //! count.
 
-use crate::corridor::{Corridors, babbler, jobs, play, protocol, task};
+use support::corridor::{Corridors, babbler, jobs, play, protocol, task};
 use agent::policy::lm::{LmPolicy, ValueUse};
 use agent::policy::{Policy, ScriptedPolicy, TurnRequest, TurnResponse, written};
 use agent::rollout::Concurrency;

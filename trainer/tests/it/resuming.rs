@@ -1,6 +1,6 @@
 //! A resumed training job gives the same bits as one that was never interrupted.
 
-use crate::corridor::babbler;
+use support::corridor::babbler;
 use crate::training_jobs::{
     CHECKPOINT, CsvRow, SFT, learn, metrics, oreo, recipe, rollouts, scripted,
 };

@@ -1,6 +1,6 @@
 //! When training stops before its last update: early stopping, and numbers that are not finite.
 
-use crate::corridor::babbler;
+use support::corridor::babbler;
 use crate::training_jobs::{
     SFT, learn, learned, metrics, number, one_update, oreo, recipe, rollouts,
 };

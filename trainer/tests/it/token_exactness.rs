@@ -2,7 +2,7 @@
 //! [`trainer::learn::batch`], it computes the log-probabilities and values that the inference
 //! backend has logged.
 
-use crate::corridor::{babbler, jobs, play, protocol, task};
+use support::corridor::{babbler, jobs, play, protocol, task};
 use agent::model::decoder::{Decoder, ValueNetwork};
 use agent::policy::lm::{LmPolicy, ValueUse};
 use agent::rollout::Concurrency;

@@ -1,6 +1,6 @@
 //! Helpers that run training jobs on the corridor environment.
 
-use crate::corridor::{jobs, play, protocol, task};
+use support::corridor::{jobs, play, protocol, task};
 use agent::inference::device::DeviceChoice;
 use agent::model::folder::Model;
 use agent::policy::ScriptedPolicy;

@@ -2,7 +2,8 @@
 
 use crate::tiny;
 use scenarios::Suite;
-use serde_json::{Value, json};
+use serde_json::Value;
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use tempfile::TempDir;

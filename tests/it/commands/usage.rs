@@ -1,6 +1,7 @@
 //! Wrong use: the message, the hint and the exit code.
 
 use crate::binary::{folder, hearth, with_games};
+use crate::tiny;
 use std::fs;
 
 #[test]

@@ -1,14 +1,10 @@
 //! A run on a full disk, a read-only disk, or in a folder that cannot be made.
 
-use super::process::{
-    HEARTH, LAUNCHERS, done, episodes, finished, hearth, in_order, json_of, kill, output, wait_for,
-    with_recipe,
-};
+use super::process::{HEARTH, done, episodes, finished, hearth, in_order, output, with_recipe};
 use crate::tiny;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use trainer::pipeline::status::status;
 
 /// A command that can write no file of more than so many blocks of 512 bytes, as on a disk that is full.
 fn limited(folder: &Path, blocks: usize, arguments: &[&str]) -> Command {

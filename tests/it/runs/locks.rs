@@ -1,16 +1,12 @@
 //! Two processes in one folder: the second is refused.
 
-use super::process::{
-    HEARTH, LAUNCHERS, done, episodes, finished, hearth, in_order, json_of, kill, output, wait_for,
-    with_recipe,
-};
+use super::process::{done, hearth, json_of, kill, output, wait_for, with_recipe};
 use crate::tiny;
 use scenarios::store::Store;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
-use trainer::pipeline::status::status;
 
 #[test]
 fn two_processes_in_one_folder_are_one_too_many_and_status_is_none() {

@@ -33,7 +33,7 @@ impl World for Counting {
 
 /// Keeps what is said, and the titles of the stages.
 #[derive(Default)]
-pub(super) struct Notes(Mutex<Vec<String>>);
+pub(super) struct Notes(pub(super) Mutex<Vec<String>>);
 
 impl Reporter for Notes {
     fn stage(&self, title: &str) -> ProgressBar {
@@ -47,9 +47,9 @@ impl Reporter for Notes {
 }
 
 pub(super) struct Followed {
-    report: Report,
-    opened: usize,
-    notes: Vec<String>,
+    pub(super) report: Report,
+    pub(super) opened: usize,
+    pub(super) notes: Vec<String>,
 }
 
 pub(super) fn go(recipe: &Recipe, out: &Path) -> Result<Followed, TrainerError> {

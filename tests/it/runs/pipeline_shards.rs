@@ -1,9 +1,6 @@
 //! Shards of a pipeline at the same time, and shards of which one never comes.
 
-use super::pipeline::{
-    Counting, Followed, Notes, changed, cut, cut_last_lines, episodes, go, go_as, recipe, remove,
-    states, stores,
-};
+use super::pipeline::{episodes, go, go_as, recipe, stores};
 use crate::tiny::files;
 use scenarios::store::Store;
 use std::fs;

@@ -8,7 +8,6 @@ use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant};
-use trainer::pipeline::status::status;
 
 pub(super) const HEARTH: &str = env!("CARGO_BIN_EXE_hearth");
 

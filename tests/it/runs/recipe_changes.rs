@@ -1,9 +1,6 @@
 //! A changed recipe: what is kept, what is made anew, and what is refused.
 
-use super::pipeline::{
-    Counting, Followed, Notes, changed, cut, cut_last_lines, episodes, go, go_as, recipe, remove,
-    states, stores,
-};
+use super::pipeline::{Notes, changed, go, recipe, states};
 use crate::tiny;
 use crate::tiny::files;
 use agent::inference::device::DeviceChoice;

@@ -1,10 +1,7 @@
 //! A run ends in its table, a second call plays nothing again, and an interrupted run continues to the
 //! same table.
 
-use super::pipeline::{
-    Counting, Followed, Notes, changed, cut, cut_last_lines, episodes, go, go_as, recipe, remove,
-    states, stores,
-};
+use super::pipeline::{cut, cut_last_lines, episodes, go, recipe, remove, states, stores};
 use crate::tiny::files;
 use agent::inference::device::DeviceChoice;
 use env_bridge::NativeWorld;

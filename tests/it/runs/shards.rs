@@ -1,9 +1,6 @@
 //! Shards of a collection, an evaluation and a loop make the files of one process.
 
-use super::process::{
-    HEARTH, LAUNCHERS, done, episodes, finished, hearth, in_order, json_of, kill, output, wait_for,
-    with_recipe,
-};
+use super::process::{done, episodes, hearth, in_order, json_of, output, with_recipe};
 use crate::tiny;
 use scenarios::Trajectory;
 use scenarios::store::Store;

@@ -1,8 +1,6 @@
 //! Episodes of a policy on a server: how failed ones count, and what is in the store if the server
 //! is gone.
 
-use support::corridor::{Corridors, babbler, jobs, play, protocol, task, tokenizer};
-use support::server::{HttpReply, Server, friendly};
 use agent::policy::lm::{LmPolicy, ValueUse};
 use agent::policy::remote::{RemoteOptions, RemotePolicy, ServerAddress};
 use agent::rollout::Concurrency;
@@ -12,6 +10,8 @@ use scenarios::store::Store;
 use scenarios::{Outcome, Protocol, Task};
 use std::path::Path;
 use std::time::Duration;
+use support::corridor::{Corridors, babbler, jobs, play, protocol, task, tokenizer};
+use support::server::{HttpReply, Server, friendly};
 use trainer::TrainerError;
 use trainer::measure::evaluate::table;
 use trainer::pipeline::rounds::{Round, Shard};

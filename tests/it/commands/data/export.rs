@@ -1,6 +1,6 @@
 //! `hearth export`, also with the libraries that the exports are for.
 
-use super::episodes::{exported, hearth, json_of, played, refused, rows, said, suite, write};
+use super::episodes::{exported, hearth, json_of, played, refused, said, write};
 use scenarios::{Outcome, Trajectory, Turn};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};

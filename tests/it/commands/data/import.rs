@@ -1,6 +1,6 @@
 //! `hearth import`: published records become episodes.
 
-use super::episodes::{exported, hearth, json_of, played, refused, rows, said, suite, write};
+use super::episodes::{hearth, json_of, refused, said, suite};
 use scenarios::store::Store;
 use scenarios::{Outcome, TextVersion, Trajectory};
 use serde_json::{Value, json};

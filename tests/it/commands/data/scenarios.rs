@@ -3,7 +3,6 @@
 use crate::binary::{folder, has_keys, hearth, with_games};
 use crate::tiny::files;
 use scenarios::Split;
-use scenarios::household::generate;
 use serde_json::{Value, json};
 use std::fs;
 

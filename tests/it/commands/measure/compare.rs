@@ -1,6 +1,7 @@
 //! `hearth compare`: two policies game by game.
 
-use crate::binary::{hearth, with_games};
+use crate::binary::hearth_line;
+use crate::binary::with_games;
 use serde_json::json;
 use std::fs;
 

@@ -2,6 +2,7 @@
 
 use crate::binary::{folder, hearth};
 use crate::commands::models::save;
+use crate::commands::models::smallest;
 use agent::model::config::DecoderConfig;
 use agent::text::tokenizer::Tokenizer;
 use scenarios::household::{GenerateOptions, generate};

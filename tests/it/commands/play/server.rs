@@ -7,6 +7,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 use support::server::{HttpReply, Server, friendly};
 
 const SECRET: &str = "sk-do-not-tell";

@@ -1,10 +1,12 @@
 //! `--translate-commands`: games of one text version in the words of the other.
 
 use crate::binary::{folder, hearth};
+use crate::commands::models::save_model;
 use crate::commands::models::save_model_of;
 use scenarios::TextVersion;
 use scenarios::household::{GenerateOptions, generate};
 use serde_json::{Value, json};
+use std::fs;
 use tempfile::TempDir;
 
 /// `2.1.1` and `2.1.3`, the same few games in the two text versions.

@@ -2,11 +2,11 @@
 
 use crate::binary::{folder, hearth, with_games};
 use env_bridge::NativeWorld;
+use scenarios::World;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use trainer::pipeline::status::status;
 
 /// Plays a game's walkthrough and records it in the form that `world replay` reads.
 fn recorded(task: &scenarios::Task) -> Value {

@@ -1,8 +1,10 @@
 //! The page of `hearth report` in a browser, if Chromium is installed.
 
-use super::run::{HOSTILE, hostile, report, run, written};
+use super::run::episode;
+use super::run::{HOSTILE, hostile, run, written};
 use scenarios::Outcome;
 use serde_json::Value;
+use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -251,13 +251,13 @@ fn damage_is_named_by_file_and_line() {
 
     fs::remove_file(&path).unwrap();
     fs::write(
-        run.path().join("lab.csv"),
+        run.path().join("sweep.csv"),
         "score,k,split,n,successes,success_rate,low,high\nx,two,valid_seen,1,1,1,0,1\n",
     )
     .unwrap();
     let stderr = String::from_utf8(report(&[run.path().to_str().unwrap()]).stderr).unwrap();
     assert!(
-        stderr.contains("lab.csv: ") && stderr.contains("line: 2"),
+        stderr.contains("sweep.csv: ") && stderr.contains("line: 2"),
         "{stderr}"
     );
 }

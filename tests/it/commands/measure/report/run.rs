@@ -5,6 +5,7 @@ use scenarios::{Candidate, Outcome, Protocol, Spent, Split, TaskType, Trajectory
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Output};
 use tempfile::TempDir;
 use trainer::measure::evaluate;
 
@@ -177,7 +178,7 @@ pub(super) fn run() -> TempDir {
     let sweep = "scorer,k,split,n,successes,success_rate,low,high,more\n\
                after_value,1,valid_seen,3,1,0.333,0.06,0.79,x\nafter_value,2,valid_seen,3,2,0.667,0.2,0.94,x\n\
                oracle,1,valid_seen,3,1,0.333,0.06,0.79,x\noracle,2,valid_seen,3,3,1.0,0.44,1.0,x\n";
-    fs::write(run.join("lab.csv"), lab).unwrap();
+    fs::write(run.join("sweep.csv"), sweep).unwrap();
     folder
 }
 
@@ -272,5 +273,5 @@ pub(super) fn hostile(run: &Path) {
         "score,k,split,n,successes,success_rate,low,high\n\"{}\",1,valid_seen,1,1,1,0,1\n",
         HOSTILE.replace('"', "\"\"")
     );
-    fs::write(run.join("lab.csv"), lab).unwrap();
+    fs::write(run.join("sweep.csv"), sweep).unwrap();
 }

@@ -9,7 +9,3 @@ pub mod pipeline;
 pub mod selftest;
 
 pub use error::TrainerError;
-
-#[cfg(test)]
-#[path = "../../agent/tests/corridor/mod.rs"]
-mod corridor;

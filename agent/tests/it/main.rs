@@ -2,11 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-// The corridor world that several test modules use.
-#[path = "../corridor/mod.rs"]
-mod corridor;
-
 mod families;
 mod gguf;
+mod play;
 mod template;
 mod text;

@@ -1,10 +1,10 @@
 //! Tokenizer and chat on arbitrary texts: any text round-trips, and a turn never changes earlier ids.
 
-use crate::corridor::tokenizer;
 use agent::text::chat::{self, PromptPosition};
 use agent::text::tokenizer::{AGENT, BEGIN, END, Tokenizer};
 use proptest::prelude::*;
 use std::sync::LazyLock;
+use support::corridor::tokenizer;
 
 static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(tokenizer);
 

@@ -19,5 +19,5 @@ pub fn skip(reason: &str) {
         std::env::var_os("HEARTH_REQUIRE_ALL").is_none_or(|value| value != "1"),
         "HEARTH_REQUIRE_ALL=1, and this test cannot run: {reason}"
     );
-    println!("skipped: {reason}");
+    eprintln!("skipped: {reason}");
 }

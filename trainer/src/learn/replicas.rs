@@ -240,7 +240,6 @@ fn mismatched(trajectories: &[&Trajectory], place: usize) -> Option<Trajectory> 
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
-    use crate::corridor::{babbler, jobs, play, protocol, task};
     use crate::learn::micro_batch::MicroBatchShape;
     use crate::learn::objective::BatchStatistics;
     use crate::learn::optimizer::Activations;
@@ -252,6 +251,7 @@ mod tests {
     use agent::policy::lm::{LmPolicy, ValueUse};
     use agent::rollout::Concurrency;
     use burn::tensor::Device;
+    use support::corridor::{babbler, jobs, play, protocol, task};
 
     /// Asserts that the vectors differ by little, relative to the length of `a`.
     #[track_caller]

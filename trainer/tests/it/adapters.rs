@@ -1,7 +1,6 @@
 //! Training jobs with adapters: which tensors move, which files are written, and that resuming
 //! equals not stopping.
 
-use crate::corridor::{babbler, jobs, play, protocol, task};
 use agent::inference::device::DeviceChoice;
 use agent::model::decoder::Precision;
 use agent::model::folder::Model;
@@ -13,6 +12,7 @@ use indicatif::ProgressBar;
 use scenarios::Trajectory;
 use std::collections::BTreeMap;
 use std::path::Path;
+use support::corridor::{babbler, jobs, play, protocol, task};
 use trainer::learn::optimizer::OptimizerRecipe;
 use trainer::learn::train::{TrainingJob, train};
 use trainer::pipeline::recipe::{Algorithm, Level, Targets, TrainConfig};

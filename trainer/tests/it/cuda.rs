@@ -1,12 +1,12 @@
 //! Training on a GPU compared with training on the CPU. Needs the feature `cuda`.
 
-use crate::corridor::{babbler, jobs, play, protocol, task};
 use agent::inference::device::DeviceChoice;
 use agent::model::decoder::Precision;
 use agent::policy::lm::{LmPolicy, ValueUse};
 use agent::rollout::Concurrency;
 use indicatif::ProgressBar;
 use std::collections::BTreeMap;
+use support::corridor::{babbler, jobs, play, protocol, task};
 use trainer::learn::optimizer::OptimizerRecipe;
 use trainer::learn::train::{TrainingJob, train};
 use trainer::pipeline::recipe::{Algorithm, Level, Targets, TrainConfig};

@@ -1,12 +1,12 @@
 //! Which episodes a training job reads, and how it counts the others.
 
-use crate::corridor::babbler;
 use crate::training_jobs::{
     REJECTION_SAMPLING, SFT, learn, learned, number, of, one_update, oreo, recipe, rollouts,
     scripted,
 };
 use agent::model::folder::Model;
 use scenarios::{Outcome, TextVersion, Trajectory};
+use support::corridor::babbler;
 use trainer::learn::optimizer::OptimizerRecipe;
 use trainer::learn::plan::ExcludedEpisodes;
 use trainer::pipeline::recipe::{Algorithm, Level};

@@ -1,10 +1,10 @@
 //! The losses of training jobs: at the first update, and over several updates.
 
-use crate::corridor::babbler;
 use crate::training_jobs::{SFT, learned, number, of, one_update, oreo, recipe, rollouts};
 use agent::model::decoder::Precision;
 use agent::model::weights::VALUE_HEAD;
 use scenarios::{Outcome, Trajectory};
+use support::corridor::babbler;
 use trainer::learn::optimizer::OptimizerRecipe;
 use trainer::pipeline::recipe::{Algorithm, Level, ReferenceUse, Targets, TrainConfig};
 

@@ -3,8 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod adapters;
-#[path = "../../../agent/tests/corridor/mod.rs"]
-mod corridor;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod job_data;
@@ -13,8 +11,6 @@ mod paired_games;
 mod process_scores;
 mod remote_policy;
 mod resuming;
-#[path = "../../../agent/tests/server/mod.rs"]
-mod server;
 mod stopping;
 mod token_exactness;
 mod training_jobs;

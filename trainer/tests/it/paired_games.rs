@@ -1,10 +1,10 @@
 //! Policies on the same games, paired.
 
-use crate::corridor::{Corridors, jobs, play, protocol, task};
 use agent::policy::ScriptedPolicy;
 use agent::rollout::Concurrency;
 use indicatif::ProgressBar;
 use scenarios::{History, Outcome, Protocol, Task, Trajectory};
+use support::corridor::{Corridors, jobs, play, protocol, task};
 use trainer::measure::compare::Baseline;
 use trainer::measure::evaluate::{Interval, Row, games, read_csv, table, write_csv};
 use trainer::pipeline::rounds::{Round, Shard};

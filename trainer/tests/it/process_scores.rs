@@ -1,11 +1,11 @@
 //! Process scores in corridors, for which the longest prefix that can still be won is easy to
 //! count.
 
-use crate::corridor::{Corridors, babbler, jobs, play, protocol, task};
 use agent::policy::lm::{LmPolicy, ValueUse};
 use agent::policy::{Policy, ScriptedPolicy, TurnRequest, TurnResponse, text_response};
 use agent::rollout::Concurrency;
 use scenarios::{Protocol, Task, Trajectory, Turn};
+use support::corridor::{Corridors, babbler, jobs, play, protocol, task};
 use trainer::TrainerError;
 use trainer::measure::score::{
     Cost, Failed, Found, Scoring, completing, score_episodes, with_scores,

@@ -1,8 +1,6 @@
 //! Episodes of a policy on a server: how failed ones count, and what is in the store if the server
 //! is gone.
 
-use crate::corridor::{Corridors, babbler, jobs, play, protocol, task, tokenizer};
-use crate::server::{Said, Server, friendly};
 use agent::policy::lm::{LmPolicy, ValueUse};
 use agent::policy::remote::{RemoteOptions, RemotePolicy, ServerAddress};
 use agent::rollout::Concurrency;
@@ -12,6 +10,8 @@ use scenarios::store::Store;
 use scenarios::{Outcome, Protocol, Task};
 use std::path::Path;
 use std::time::Duration;
+use support::corridor::{Corridors, babbler, jobs, play, protocol, task, tokenizer};
+use support::server::{HttpReply, Server, friendly};
 use trainer::TrainerError;
 use trainer::measure::evaluate::table;
 use trainer::pipeline::rounds::{Round, Shard};
@@ -37,8 +37,8 @@ fn a_failed_episode_counts_neither_way() {
     let server =
         friendly(
             |_, heard| match heard.body["messages"][0]["content"].as_str().unwrap() {
-                long if long.contains("of 9") => Said::new(500, "{}"),
-                _ => Said::completion("east"),
+                long if long.contains("of 9") => HttpReply::new(500, "{}"),
+                _ => HttpReply::completion("east"),
             },
         );
     let tasks = ["plain/1", "plain/2", "plain/3", "plain/8", "plain/9"].map(task);
@@ -99,8 +99,8 @@ fn a_round_stops_if_the_server_is_gone_and_resumes_later() {
     let server =
         friendly(
             |number, heard| match heard.body["messages"][0]["content"].as_str().unwrap() {
-                third if third.contains("of 3") && number < 4 => Said::new(404, "{}"),
-                _ => Said::completion("east"),
+                third if third.contains("of 3") && number < 4 => HttpReply::new(404, "{}"),
+                _ => HttpReply::completion("east"),
             },
         );
     let tasks = ["plain/1", "plain/2", "plain/3", "plain/4"].map(task);
@@ -126,10 +126,10 @@ fn a_round_stops_if_the_server_is_gone_and_resumes_later() {
 #[test]
 fn episodes_of_other_tokenizers_are_tokenized_again() {
     let server = friendly(|number, _| match number {
-        0 => Said::choice(
+        0 => HttpReply::choice(
             serde_json::json!({"message": {"content": "look"}, "finish_reason": "length"}),
         ),
-        _ => Said::completion("east"),
+        _ => HttpReply::completion("east"),
     });
     let pool = Concurrency {
         workers: 1,

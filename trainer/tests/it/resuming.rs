@@ -1,9 +1,9 @@
 //! A resumed training job gives the same bits as one that was never interrupted.
 
-use crate::corridor::babbler;
 use crate::training_jobs::{
     CHECKPOINT, CsvRow, SFT, learn, metrics, oreo, recipe, rollouts, scripted,
 };
+use support::corridor::babbler;
 use trainer::learn::optimizer::OptimizerRecipe;
 use trainer::pipeline::recipe::{Algorithm, EarlyStopping, Level, ReferenceUse, TrainConfig};
 

@@ -1,9 +1,9 @@
 //! When training stops before its last update: early stopping, and numbers that are not finite.
 
-use crate::corridor::babbler;
 use crate::training_jobs::{
     SFT, learn, learned, metrics, number, one_update, oreo, recipe, rollouts,
 };
+use support::corridor::babbler;
 use trainer::learn::optimizer::OptimizerRecipe;
 use trainer::pipeline::recipe::{EarlyStopping, Level, TrainConfig};
 

@@ -2,12 +2,12 @@
 //! [`trainer::learn::batch`], it computes the log-probabilities and values that the inference
 //! backend has logged.
 
-use crate::corridor::{babbler, jobs, play, protocol, task};
 use agent::model::decoder::{Decoder, ValueNetwork};
 use agent::policy::lm::{LmPolicy, ValueUse};
 use agent::rollout::Concurrency;
 use burn::tensor::{Device, Tensor};
 use scenarios::{Protocol, Trajectory};
+use support::corridor::{babbler, jobs, play, protocol, task};
 use trainer::learn::batch::Batch;
 use trainer::loss::target_logprobs;
 

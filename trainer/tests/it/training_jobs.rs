@@ -1,6 +1,5 @@
 //! Helpers that run training jobs on the corridor environment.
 
-use crate::corridor::{jobs, play, protocol, task};
 use agent::inference::device::DeviceChoice;
 use agent::model::folder::Model;
 use agent::policy::ScriptedPolicy;
@@ -10,6 +9,7 @@ use indicatif::ProgressBar;
 use scenarios::{Outcome, Trajectory};
 use std::collections::BTreeMap;
 use std::path::Path;
+use support::corridor::{jobs, play, protocol, task};
 use trainer::TrainerError;
 use trainer::learn::optimizer::OptimizerRecipe;
 use trainer::learn::plan::DataSummary;

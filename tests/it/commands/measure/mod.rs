@@ -1,0 +1,7 @@
+//! The commands that measure.
+
+mod audit;
+mod compare;
+mod eval;
+mod report;
+mod verify;

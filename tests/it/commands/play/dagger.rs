@@ -1,0 +1,105 @@
+//! `hearth collect --dagger`: a model plays turns of the expert's episodes.
+
+use crate::binary::{folder, hearth};
+use crate::commands::models::save;
+use crate::commands::models::smallest;
+use agent::model::config::DecoderConfig;
+use agent::text::tokenizer::Tokenizer;
+use scenarios::household::{GenerateOptions, generate};
+use scenarios::store::Store;
+use std::collections::BTreeSet;
+
+/// Before anything is read or written. In a build with CUDA, a hundredth GPU would be there as little.
+/// The expert takes turns with a random model and wins all the same; only what the expert would not have written is marked,
+/// and an episode does not depend on who is in flight beside it.
+#[test]
+fn the_expert_guides_a_student() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    let counts = GenerateOptions {
+        train: 4,
+        valid_train: 0,
+        seen: 1,
+        unseen: 1,
+        ..GenerateOptions::default()
+    };
+    generate(&path("games"), &counts).unwrap();
+    let tokenizer =
+        Tokenizer::train(["go to desk 1\nYou arrive at desk 1."; 4].into_iter(), 300).unwrap();
+    let config = DecoderConfig {
+        max_position_embeddings: 20_000,
+        ..smallest(&tokenizer)
+    };
+    save(&path("model"), tokenizer, config, BTreeSet::new());
+    let own = [
+        "collect",
+        "--policy",
+        "expert",
+        "--dagger",
+        "model",
+        "--suite",
+        "games",
+        "--repetitions",
+        "3",
+    ];
+    let collect = |out: &str, episodes: &str| {
+        hearth(
+            folder.path(),
+            &[
+                &own[..],
+                &["--completion", "4", "--out", out, "--episodes", episodes],
+            ]
+            .concat(),
+        )
+        .done();
+        let mut played = Store::read(path(out)).unwrap();
+        played.sort_by_key(|trajectory| (trajectory.game.clone(), trajectory.repetition));
+        played
+            .iter_mut()
+            .for_each(|trajectory| trajectory.seconds = 0.0);
+        played
+    };
+    let played = collect("dagger.jsonl", "12");
+    assert_eq!(collect("alone.jsonl", "1"), played);
+    assert_eq!(played.len(), 12);
+    assert!(
+        played
+            .iter()
+            .filter(|trajectory| trajectory.is_won())
+            .count()
+            > 6,
+        "the expert finds its way"
+    );
+    let turns: Vec<_> = played
+        .iter()
+        .flat_map(|trajectory| &trajectory.turns)
+        .collect();
+    let perturbed = turns.iter().filter(|turn| turn.perturbed).count();
+    assert!(
+        perturbed > 20 && turns.len() - perturbed > 20,
+        "{perturbed} of {}",
+        turns.len()
+    );
+    assert!(
+        turns
+            .iter()
+            .all(|turn| turn.perturbed || turn.action.is_some()),
+        "the expert is never malformed"
+    );
+    hearth(
+        folder.path(),
+        &[
+            "collect", "--policy", "model", "--dagger", "model", "--suite", "games", "--out",
+            "x.jsonl",
+        ],
+    )
+    .refused(2, "error: --student: only the expert guides one\n");
+    hearth(
+        folder.path(),
+        &[&own[..], &["--expert-noise", "0.1", "--out", "x.jsonl"]].concat(),
+    )
+    .refused(
+        2,
+        "error: --expert-noise: beside a --student the student goes perturbed, and the expert does not\n",
+    );
+}

@@ -1,0 +1,8 @@
+//! The commands that play.
+
+mod dagger;
+mod game;
+mod score;
+mod search;
+mod server;
+mod translate;

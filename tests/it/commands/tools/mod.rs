@@ -1,0 +1,4 @@
+//! The tools.
+
+mod model;
+mod replay;

@@ -1,0 +1,4 @@
+//! The commands that train.
+
+mod jobs;
+mod stages;

@@ -1,0 +1,5 @@
+//! The bridge to Python worlds.
+
+#[cfg(target_os = "linux")]
+mod pool;
+mod worlds;

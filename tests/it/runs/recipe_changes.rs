@@ -1,0 +1,195 @@
+//! A changed recipe: what is kept, what is made anew, and what is refused.
+
+use super::pipeline::{Notes, changed, go, recipe, states};
+use crate::tiny;
+use crate::tiny::files;
+use agent::inference::device::DeviceChoice;
+use env_bridge::NativeWorld;
+use scenarios::Split;
+use std::fs;
+use std::path::Path;
+use trainer::pipeline::run::{RunOptions, follow};
+use trainer::pipeline::status::{State, status};
+
+/// With other games or another seed nothing could be reused: it is another run.
+#[test]
+fn a_recipe_of_other_games_or_another_seed_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let few = |text: &str| -> String { text.replace("iterations = 2", "iterations = 0") };
+    go(&recipe(few), folder.path()).unwrap();
+    let before = files(folder.path());
+    for (from, to, why) in [
+        ("seed = 3", "seed = 4", "`seed` is 4 and was 3"),
+        ("train = 12", "train = 13", "`games.train` is 13 and was 12"),
+    ] {
+        let other = recipe(|text| few(text).replacen(from, to, 1));
+        let Err(error) = go(&other, folder.path()) else {
+            panic!("{why}")
+        };
+        let path = folder.path().join("recipe.toml").display().to_string();
+        let expected = format!(
+            "{path}: another recipe has run here: {why}, and every stage follows from that\nhint: choose another --out, or remove this folder"
+        );
+        assert_eq!(error.to_string(), expected);
+        assert!(
+            files(folder.path()) == before,
+            "the run that was there is untouched"
+        );
+    }
+}
+
+/// What is earlier than a change stays as it is, byte for byte; what depends on it is done anew beside what was there; and
+/// with the old recipe all of that comes back without an episode played.
+#[test]
+fn a_changed_recipe_costs_what_depends_on_the_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path();
+    let one = |text: &str| -> String { text.replace("iterations = 2", "iterations = 1") };
+    let first = go(&recipe(one), out).unwrap();
+    let before = files(out);
+
+    let more = go(
+        &recipe(|text| one(text).replace("best_of = [1, 2]", "best_of = [1, 2, 3]")),
+        out,
+    )
+    .unwrap();
+    assert_eq!(more.opened, 4, "the new K");
+    let sheets = [
+        "eval-card.json",
+        "eval-failures.csv",
+        "eval-games.csv",
+        "eval.csv",
+        "recipe.toml",
+    ];
+    assert_eq!(changed(&before, &files(out)), sheets);
+    assert!(
+        more.notes[0].starts_with("the recipe has changed; the one before is kept in "),
+        "{:?}",
+        more.notes
+    );
+
+    let beta = |text: &str| {
+        one(text)
+            .replace("beta = 0.1", "beta = 0.2")
+            .replace("[1, 2]", "[1]")
+    };
+    let other = go(&recipe(beta), out).unwrap();
+    assert_eq!(other.opened, 4, "OREO's model, greedily");
+    let notes = other.notes.join("\n");
+    for said in [
+        "1/eval/oreo-k2 is not asked for by the recipe any more; it is kept in aside/1/eval/oreo-k2.",
+        "1/oreo is out of date, as `job.algorithm.beta` is 0.2 and was 0.1; it is kept in aside/1/oreo.",
+        "1/eval/oreo-k1 is out of date, as `policy` is \"",
+    ] {
+        assert!(notes.contains(said), "{notes}");
+    }
+    let now = files(out);
+    let (oreo, kept) = ("1/oreo/model.safetensors", |path: &Path| {
+        path.starts_with("aside/1")
+    });
+    assert_ne!(now[Path::new(oreo)], before[Path::new(oreo)]);
+    assert!(
+        now.iter()
+            .any(|(path, bytes)| kept(path) && *bytes == before[Path::new(oreo)]),
+        "it is kept"
+    );
+    assert!(
+        changed(&before, &now)
+            .iter()
+            .all(|path| path.contains("oreo") || !path.starts_with("1/"))
+    );
+
+    let back = go(&recipe(one), out).unwrap();
+    assert_eq!((back.opened, back.report.rows), (0, first.report.rows));
+    assert_eq!(changed(&before, &files(out)), [""; 0]);
+    assert!(
+        back.notes
+            .iter()
+            .any(|note| note == "1/oreo is taken again from what was moved aside"),
+        "{:?}",
+        back.notes
+    );
+}
+
+/// A folder without manifests, as before there were any: with its own recipe it goes on, with another it is left alone.
+#[test]
+fn a_run_of_an_earlier_version_is_taken_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path();
+    let one = |text: &str| -> String { text.replace("iterations = 2", "iterations = 1") };
+    let first = go(&recipe(one), out).unwrap();
+    for path in files(out)
+        .into_keys()
+        .filter(|path| path.to_string_lossy().ends_with("stage.json"))
+    {
+        fs::remove_file(out.join(path)).unwrap();
+    }
+    let before = files(out);
+    let Err(error) = go(
+        &recipe(|text| one(text).replace("beta = 0.1", "beta = 0.2")),
+        out,
+    ) else {
+        panic!("refused")
+    };
+    assert!(
+        error
+            .to_string()
+            .contains("another recipe has run here: demonstrations does not say"),
+        "{error}"
+    );
+    assert_eq!(changed(&before, &files(out)), [""; 0]);
+    let unsigned = &states(&recipe(one), out)[1];
+    assert_eq!(
+        *unsigned,
+        ("demonstrations".to_string(), State::Partial, 12, 0)
+    );
+    let again = go(&recipe(one), out).unwrap();
+    assert_eq!((again.opened, again.report.rows), (0, first.report.rows));
+    assert_eq!(changed(&before, &files(out)), [""; 0]);
+    assert!(
+        status(&recipe(one), out)
+            .unwrap()
+            .iter()
+            .all(|stage| stage.state == State::Done)
+    );
+}
+
+/// Games that lie elsewhere are named by their hash; when they change, the run does not go on with the others.
+#[test]
+fn a_run_on_a_folder_of_games_is_bound_to_these_games() {
+    let folder = tempfile::tempdir().unwrap();
+    let (games, out) = (folder.path().join("games"), folder.path().join("run"));
+    let suite = tiny::suite(&games);
+    fs::remove_file(games.join("suite.jsonl")).unwrap();
+    let mut recipe = recipe(|text| text.replace("iterations = 2", "iterations = 0"));
+    recipe.games = trainer::pipeline::recipe::GamesRecipe::Folder {
+        path: games.clone(),
+    };
+    let followed = go(&recipe, &out).unwrap();
+    assert_eq!(followed.report.suite, suite.hash());
+    assert_eq!(go(&recipe, &out).unwrap().opened, 0);
+    let damaged = &suite.split(Split::ValidSeen)[0].path;
+    fs::write(damaged, "{").unwrap();
+    let notes = Notes::default();
+    let Err(error) = follow(
+        &recipe,
+        &out,
+        &NativeWorld::new(),
+        &notes,
+        &RunOptions::alone(DeviceChoice::Cpu, "test"),
+    ) else {
+        panic!("a game less")
+    };
+    assert!(
+        error
+            .to_string()
+            .contains("run.json: the games are not those that this run began with"),
+        "{error}"
+    );
+    let notes = notes.0.into_inner().unwrap();
+    assert!(
+        notes[0].starts_with(&format!("left out: {}: not a game: ", damaged.display())),
+        "{notes:?}"
+    );
+    assert_eq!(notes[1], "1 games of games are left out");
+}

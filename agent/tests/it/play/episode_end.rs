@@ -3,7 +3,7 @@
 
 use super::{ALONE, POOL, best_of, player, script};
 use agent::rollout::{Concurrency, play_episodes};
-use agent::text::chat::{self, MALFORMED_ANSWER, Place};
+use agent::text::chat::{self, MALFORMED_ANSWER, PromptPosition};
 use scenarios::{Outcome, Protocol};
 use support::corridor::{Corridors, babbler, jobs, play, protocol, task, tasks};
 

@@ -84,7 +84,7 @@ impl ExpertEpisode {
             noise
         };
         let perturbed = if noise > 0.0 && self.rng.random_bool(chance.min(1.0)) {
-            household::perturb(&self.expert, &self.names, &mut Draws(&mut self.rng))
+            household::perturb(&self.expert, &self.names, &mut EpisodeDraws(&mut self.rng))
         } else {
             None
         };
@@ -103,9 +103,9 @@ impl ExpertEpisode {
 }
 
 /// Random draws from the generator of an episode.
-struct Draws<'a>(&'a mut StdRng);
+struct EpisodeDraws<'a>(&'a mut StdRng);
 
-impl PerturbationDraws for Draws<'_> {
+impl PerturbationDraws for EpisodeDraws<'_> {
     fn coin(&mut self) -> bool {
         self.0.random_bool(0.5)
     }

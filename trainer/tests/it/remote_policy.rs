@@ -13,7 +13,7 @@ use scenarios::{Outcome, Protocol, Task};
 use std::path::Path;
 use std::time::Duration;
 use trainer::TrainerError;
-use trainer::measure::evaluate::table;
+use trainer::measure::table::table;
 use trainer::pipeline::rounds::{Round, Shard};
 use trainer::pipeline::run::tokenize_texts;
 use trainer::pipeline::shard::play_round;

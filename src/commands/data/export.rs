@@ -8,7 +8,7 @@ use scenarios::Split;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use trainer::formats::export::{ExportCounts, Export, ExportFormat, LeftOut, ExportOptions};
+use trainer::formats::export::{Export, ExportCounts, ExportFormat, ExportOptions, LeftOut};
 
 #[derive(Args)]
 pub(crate) struct ExportCommand {

@@ -13,8 +13,10 @@ use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use trainer::formats::Sink;
-use trainer::formats::import::{GameName, Origin, RecordedEpisode, Thoughts, read, first_text_difference};
-use trainer::measure::verify::{LoggedEpisode, by_protocol, replay_all};
+use trainer::formats::import::{
+    GameName, Origin, RecordedEpisode, Thoughts, first_text_difference, read,
+};
+use trainer::measure::verify::{EpisodeToReplay, by_protocol, replay_all};
 
 /// The number of omitted records that are printed. All are counted.
 const SHOWN: usize = 10;
@@ -186,10 +188,10 @@ impl ImportCommand {
             let draft = self.draft(one, game, &mut repetitions);
             drafts.push((one, game, draft));
         }
-        let logged: Vec<LoggedEpisode<'_>> = drafts
+        let logged: Vec<EpisodeToReplay<'_>> = drafts
             .iter()
             .enumerate()
-            .map(|(place, (_, task, episode))| LoggedEpisode {
+            .map(|(place, (_, task, episode))| EpisodeToReplay {
                 place,
                 task,
                 episode,

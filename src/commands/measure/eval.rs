@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 use trainer::measure::audit::{Audit, Evidence, MeasuredEpisodes, audit};
-use trainer::measure::card::{Card, Lineage, CardInputs, NamedCard, Sheets, run_of};
+use trainer::measure::card::{Card, CardInputs, Lineage, NamedCard, Sheets, run_of};
 use trainer::measure::csv_file::write_csv;
 use trainer::measure::failures::FailureRow;
 use trainer::measure::protocol_line::played_line;

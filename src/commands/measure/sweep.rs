@@ -20,7 +20,9 @@ use trainer::TrainerError;
 use trainer::measure::compare::Baseline;
 use trainer::measure::csv_file::write_csv;
 use trainer::measure::protocol_line::protocol_line;
-use trainer::measure::sweep::{self, CalibrationRow, CalibrationGroup, SweepRow, SweepSetting};
+use trainer::measure::sweep::{
+    self, CalibrationGroup, CalibrationRow, SweepSetting, SweepTableRow,
+};
 use trainer::pipeline::rounds::{Round, Shard};
 use trainer::pipeline::shard::play_round;
 
@@ -101,7 +103,7 @@ struct Contest<'a> {
 /// The JSON output of `hearth sweep`.
 #[derive(Serialize)]
 struct SweepOutput {
-    rows: Vec<SweepRow>,
+    rows: Vec<SweepTableRow>,
     calibration: Vec<CalibrationRow>,
     /// The protocol of one sample per turn.
     protocol: Protocol,
@@ -442,7 +444,7 @@ impl SweepOutput {
     }
 }
 
-fn cells(row: &SweepRow) -> Vec<String> {
+fn cells(row: &SweepTableRow) -> Vec<String> {
     let against = row
         .won_alone
         .zip(row.lost_alone)

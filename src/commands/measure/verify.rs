@@ -18,7 +18,8 @@ use std::process::ExitCode;
 use std::time::Instant;
 use trainer::TrainerError;
 use trainer::measure::verify::{
-    ReplayDifference, LoggedEpisode, by_protocol, first_difference, is_checkable, replay_all, token_difference,
+    EpisodeToReplay, ReplayDifference, by_protocol, first_difference, is_checkable, replay_all,
+    token_difference,
 };
 
 /// The number of differences that are printed. All are counted.
@@ -134,7 +135,7 @@ impl VerifyCommand {
     fn differences(
         &self,
         opened: &OpenedWorld,
-        logged: &[LoggedEpisode<'_>],
+        logged: &[EpisodeToReplay<'_>],
         tokenizer: Option<&Tokenizer>,
         mut tick: impl FnMut(),
     ) -> Vec<(usize, ReplayDifference)> {
@@ -175,7 +176,7 @@ fn logged_of<'a>(
     episodes: &'a [Trajectory],
     store: &Path,
     games: &Path,
-) -> anyhow::Result<Vec<LoggedEpisode<'a>>> {
+) -> anyhow::Result<Vec<EpisodeToReplay<'a>>> {
     let tasks: HashMap<&str, &Task> = suite
         .tasks
         .iter()
@@ -204,7 +205,7 @@ fn logged_of<'a>(
     }
     Ok(checkable
         .into_iter()
-        .map(|(place, episode)| LoggedEpisode {
+        .map(|(place, episode)| EpisodeToReplay {
             place,
             task: tasks[episode.game_hash.as_str()],
             episode,
@@ -213,7 +214,12 @@ fn logged_of<'a>(
 }
 
 impl VerifyOutput {
-    fn add(&mut self, store: &Path, episodes: &[Trajectory], found: Vec<(usize, ReplayDifference)>) {
+    fn add(
+        &mut self,
+        store: &Path,
+        episodes: &[Trajectory],
+        found: Vec<(usize, ReplayDifference)>,
+    ) {
         let checkable: Vec<&Trajectory> = episodes
             .iter()
             .filter(|episode| is_checkable(episode))

@@ -23,7 +23,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use trainer::TrainerError;
 use trainer::measure::score::{
-    FailedEpisode, ScoringResult, Scoring, completion_protocol, is_scored, score_episodes, with_scores,
+    FailedEpisode, Scoring, ScoringResult, completion_protocol, is_scored, score_episodes,
+    with_scores,
 };
 
 #[derive(Args)]

@@ -21,7 +21,7 @@ use std::fmt;
 
 /// A logged episode and its game.
 #[derive(Debug, Clone, Copy)]
-pub struct LoggedEpisode<'a> {
+pub struct EpisodeToReplay<'a> {
     /// The index in the store or in the list of records that the episode comes from.
     pub place: usize,
     /// The game.
@@ -98,7 +98,7 @@ pub fn is_checkable(episode: &Trajectory) -> bool {
 /// A policy that writes the logged completions, turn by turn. The seed of an episode is its index
 /// among the logged ones.
 #[derive(Debug)]
-pub struct Replay<'a>(&'a [LoggedEpisode<'a>]);
+pub struct Replay<'a>(&'a [EpisodeToReplay<'a>]);
 
 /// The index of an episode and the number of its turns that have been written.
 #[derive(Debug)]
@@ -162,10 +162,10 @@ impl Replay<'_> {
 /// The first error of `record`.
 pub fn replay_all<E>(
     world: &dyn World,
-    logged: &[LoggedEpisode<'_>],
+    logged: &[EpisodeToReplay<'_>],
     protocol: &Protocol,
     pool: Concurrency,
-    mut record: impl FnMut(&LoggedEpisode<'_>, Trajectory) -> Result<(), E>,
+    mut record: impl FnMut(&EpisodeToReplay<'_>, Trajectory) -> Result<(), E>,
 ) -> Result<(), E> {
     let jobs: Vec<EpisodeJob<'_>> = logged
         .iter()
@@ -185,8 +185,10 @@ pub fn replay_all<E>(
 /// Groups episodes by the fields of their protocol that a replay depends on. The order is kept. The
 /// other fields describe the policy and have their default in the result.
 #[must_use]
-pub fn by_protocol<'a>(logged: &[LoggedEpisode<'a>]) -> Vec<(Protocol, Vec<LoggedEpisode<'a>>)> {
-    let mut groups: Vec<(Protocol, Vec<LoggedEpisode<'a>>)> = Vec::new();
+pub fn by_protocol<'a>(
+    logged: &[EpisodeToReplay<'a>],
+) -> Vec<(Protocol, Vec<EpisodeToReplay<'a>>)> {
+    let mut groups: Vec<(Protocol, Vec<EpisodeToReplay<'a>>)> = Vec::new();
     for one in logged {
         let Protocol {
             turn_limit,

@@ -14,5 +14,5 @@ pub use calibration::{
     CalibrationGroup, CalibrationRow, ValueEstimate, brier_score, calibration,
     expected_calibration_error, reliability,
 };
-pub use rows::{SweepRow, rows};
+pub use rows::{SweepTableRow, rows};
 pub use setting::{SweepSetting, merge_attempts};

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 /// A row of `sweep.csv`: a setting on a split.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct SweepRow {
+pub struct SweepTableRow {
     /// [`SweepSetting::scorer`].
     pub scorer: &'static str,
     /// Number of candidates K per turn.
@@ -51,7 +51,7 @@ pub struct SweepRow {
 /// Returns the rows of one run, one per split. If the run is not greedy, it is paired with greedy
 /// play.
 #[must_use]
-pub fn rows(setting: SweepSetting, played: &[Trajectory], greedy: &Baseline) -> Vec<SweepRow> {
+pub fn rows(setting: SweepSetting, played: &[Trajectory], greedy: &Baseline) -> Vec<SweepTableRow> {
     let mut table = table(setting.scorer(), setting.k(), played);
     table.retain(|row| row.task_type.is_none());
     if setting != SweepSetting::Greedy {
@@ -63,7 +63,7 @@ pub fn rows(setting: SweepSetting, played: &[Trajectory], greedy: &Baseline) -> 
         .collect()
 }
 
-fn sweep_row(setting: SweepSetting, row: &EvalRow, played: &[Trajectory]) -> SweepRow {
+fn sweep_row(setting: SweepSetting, row: &EvalRow, played: &[Trajectory]) -> SweepTableRow {
     let ended: Vec<&Trajectory> = played
         .iter()
         .filter(|t| t.split == row.split && t.outcome != Outcome::EnvFailed)
@@ -74,7 +74,7 @@ fn sweep_row(setting: SweepSetting, row: &EvalRow, played: &[Trajectory]) -> Swe
         .flat_map(|trajectory| &trajectory.turns)
         .map(|turn| turn.candidates.len().max(1) as f64 / setting.k() as f64)
         .sum();
-    SweepRow {
+    SweepTableRow {
         scorer: setting.scorer(),
         k: row.k,
         split: row.split,

@@ -257,7 +257,7 @@ fn records_that_are_not_true_are_left_out_and_named() {
     refused(
         &output,
         2,
-        "eto.json, record 4: message 4: no line begins with `Action:`\nhint: --skip-bad leaves such records out",
+        "eto.json, record 4: message 4: no line begins with `Action:`\nhint: --skip-bad omits such records",
     );
     assert!(!folder.path().join("out.jsonl").exists());
 

@@ -49,7 +49,7 @@ fn two_policies_are_compared_with_every_difference_named() {
 
     run("compare a train").refused_with("a and train have no game in common");
     run("compare a@5 b")
-        .refused_with("error: a@5: nothing there is meant?\nhint: there are :expert@1\n");
+        .refused_with("error: a@5: no policy and K matches\nhint: there are :expert@1\n");
     for name in ["c", "d"] {
         fs::create_dir(folder.path().join(name)).unwrap();
         fs::copy(
@@ -64,7 +64,7 @@ fn two_policies_are_compared_with_every_difference_named() {
         (&json!(6), &json!(6)),
         "tables alone: {added}"
     );
-    run("compare c a").refused_with("error: c: no games are told of there\nhint: ");
+    run("compare c a").refused_with("error: c: this folder does not record single games\nhint: ");
     run("compare a nowhere:oreo").refused_with("error: nowhere: no such folder\n");
 
     fs::remove_file(folder.path().join("b/eval-card.json")).unwrap();

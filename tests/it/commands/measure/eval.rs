@@ -150,8 +150,9 @@ fn a_card_sets_the_protocol_and_refuses_what_contradicts_it() {
         "{table}"
     );
 
-    eval("no --card oreo --turns 20")
-        .refused_with("error: --card oreo: turn_limit is 20, not 40\nhint: leave out either");
+    eval("no --card oreo --turns 20").refused_with(
+        "error: --card oreo: turn_limit is 20, not 40\nhint: omit the flags or --card",
+    );
     eval("no --card oreo --show-admissible")
         .refused_with("the admissible list is shown, not hidden");
     eval("no --card verl --history full")
@@ -163,7 +164,7 @@ fn a_card_sets_the_protocol_and_refuses_what_contradicts_it() {
     eval("no --history last_0").refused_with("`last_0` is neither full nor last_N");
     eval("no --card verl")
         .refused_with("error: expert sees the full history and cannot play with last_2 of it\n");
-    eval("no --seeds 1,1").refused_with("--seeds: one of them stands there twice");
+    eval("no --seeds 1,1").refused_with("--seeds: one of the values is given twice");
     eval("no --repetitions 0").refused_with("--repetitions 0: each game is played at least once");
 }
 

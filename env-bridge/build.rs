@@ -1,5 +1,8 @@
-//! With the `python` feature: lets this package's tests find the Python library they are built for, and tells the code
-//! and the binary's build script which Python that is.
+//! Does nothing if the feature `python` is disabled. If it is enabled, this script does two things:
+//!
+//! - It adds the folder of the Python library to the run path of this package's tests.
+//! - It passes version, executable and library folder of that Python to the code, and the library
+//!   folder also to the build script of the binary.
 
 fn main() {
     #[cfg(feature = "python")]
@@ -8,8 +11,9 @@ fn main() {
         let python = pyo3_build_config::get();
         if !python.shared() {
             println!(
-                "cargo::error={} has no shared library, which hearth loads; name a Python that has one with \
-                 PYO3_PYTHON=/path/to/python (Debian: apt-get install python3-dev, /usr/bin/python3; pyenv: \
+                "cargo::error={} has no shared library, and hearth needs one; set \
+                 PYO3_PYTHON=/path/to/python to a Python that has one (Debian: apt-get install \
+                 python3-dev, then /usr/bin/python3; pyenv: build with \
                  PYTHON_CONFIGURE_OPTS=--enable-shared)",
                 python.executable().unwrap_or("the Python found")
             );

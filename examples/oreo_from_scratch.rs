@@ -22,10 +22,10 @@ const POLICY_RATE: f64 = 4.0;
 const VALUE_RATE: f64 = 0.1;
 
 /// A state is the turn and the room. `None` means that the episode is over.
-type Position = (usize, usize);
+type TurnAndRoom = (usize, usize);
 
 /// One step of the world: the next state and the reward.
-fn step((turn, room): Position, action: usize) -> (Option<Position>, f64) {
+fn step((turn, room): TurnAndRoom, action: usize) -> (Option<TurnAndRoom>, f64) {
     let next_turn = turn + 1;
     let next_room = match ACTIONS[action] {
         "east" => (room + 1).min(ROOMS - 1),
@@ -40,7 +40,7 @@ fn step((turn, room): Position, action: usize) -> (Option<Position>, f64) {
 
 /// One turn of a logged episode.
 struct LoggedTurn {
-    state: Position,
+    state: TurnAndRoom,
     action: usize,
 }
 
@@ -56,7 +56,7 @@ struct TabularAgent {
     values: Vec<f64>,
 }
 
-fn index((turn, room): Position) -> usize {
+fn index((turn, room): TurnAndRoom) -> usize {
     turn * ROOMS + room
 }
 
@@ -69,7 +69,7 @@ impl TabularAgent {
     }
 
     /// π(·|s), the softmax of the logits.
-    fn policy(&self, state: Position) -> [f64; ACTIONS.len()] {
+    fn policy(&self, state: TurnAndRoom) -> [f64; ACTIONS.len()] {
         let exponentials = self.logits[index(state)].map(f64::exp);
         let sum: f64 = exponentials.iter().sum();
         exponentials.map(|number| number / sum)

@@ -83,7 +83,7 @@ enum HearthCommand {
     Doctor(tools::doctor::DoctorCommand),
     /// Measure speed and memory
     #[command(subcommand)]
-    Bench(bench::Bench),
+    Bench(bench::BenchCommand),
     /// Run as a Python worker process; hearth starts it itself
     #[cfg(feature = "python")]
     #[command(hide = true)]

@@ -1,7 +1,7 @@
 //! The error type of this crate.
 
 use std::fmt::{Display, Formatter, Result};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a model could not be made, read, written or run.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +45,32 @@ pub enum AgentError {
         /// What is missing, and how to fix it.
         reason: String,
     },
+}
+
+impl AgentError {
+    /// An error from reading or writing a file.
+    pub(crate) fn file(path: &Path, source: std::io::Error) -> Self {
+        Self::File {
+            path: path.into(),
+            source,
+        }
+    }
+
+    /// An error in the content of a file.
+    pub(crate) fn content(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Content {
+            path: path.into(),
+            reason: reason.into(),
+        }
+    }
+
+    /// The same error. If it is about a configuration, it names the file that contains it.
+    pub(crate) fn in_file(self, path: &Path) -> Self {
+        match self {
+            Self::Config(reason) => Self::content(path, reason),
+            other => other,
+        }
+    }
 }
 
 /// If a message is long: the bytes that are shown of its beginning and of its end.

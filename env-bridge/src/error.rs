@@ -1,9 +1,10 @@
-//! Why a game could not be loaded or played: always the file, the place in it, and the reason.
+//! The errors of loading and playing a game. Each contains the file, the position in it if there is
+//! one, and the reason.
 
 use scenarios::EnvironmentError;
 use std::path::{Path, PathBuf};
 
-/// What is wrong with a game, and where.
+/// An error in a game, with its position.
 #[derive(Debug, thiserror::Error)]
 pub enum GameError {
     /// The file cannot be read.
@@ -11,21 +12,21 @@ pub enum GameError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         #[source]
         source: std::io::Error,
     },
-    /// The file is too large to be a game.
+    /// The file is larger than the limit for games.
     #[error("{}: {bytes} bytes, and a game has at most {limit}", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
-        /// Its size.
+        /// Its size in bytes.
         bytes: usize,
-        /// The largest size that is read.
+        /// The largest size in bytes that is read.
         limit: usize,
     },
-    /// The file is not the JSON object of a game.
+    /// The file does not contain the JSON object of a game.
     #[error("{}: {source}", path.display())]
     Json {
         /// The file.
@@ -34,24 +35,24 @@ pub enum GameError {
         #[source]
         source: serde_json::Error,
     },
-    /// One of the texts inside the file is wrong.
+    /// One of the texts in the file has an error.
     #[error("{}: {key}, line {line}, column {column}: {reason}", path.display())]
     Text {
         /// The file.
         path: PathBuf,
-        /// The JSON key that holds the text: `pddl_domain`, `grammar` or `pddl_problem`.
+        /// The JSON key of the text: `pddl_domain`, `grammar` or `pddl_problem`.
         key: &'static str,
-        /// Line of the text inside that key, from 1.
+        /// Line in the text of that key, from 1.
         line: usize,
         /// Column in that line in bytes, from 1.
         column: usize,
-        /// What is wrong there.
+        /// What is wrong at that position.
         reason: String,
     },
 }
 
 impl GameError {
-    /// The same error as the door between worlds and minds reports it.
+    /// Converts this error to the error type of [`scenarios::Environment`].
     #[must_use]
     pub fn into_environment_error(self, file: &Path) -> EnvironmentError {
         let reason = match &self {
@@ -78,7 +79,7 @@ impl GameError {
     }
 }
 
-/// What to try with a file that is no PDDL game by its name.
+/// Returns a hint if the name of the file is not that of a PDDL game, else an empty text.
 fn other_kind(file: &Path) -> &'static str {
     match file.extension().and_then(|extension| extension.to_str()) {
         Some("tw-pddl") => "",
@@ -89,7 +90,8 @@ fn other_kind(file: &Path) -> &'static str {
     }
 }
 
-/// A fault in one text: where, as a byte offset, and why. The caller knows which text and which file.
+/// An error in one text: its position as a byte offset, and the reason. The caller adds the key of
+/// the text and the file with [`Fault::in_text`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub(crate) at: usize,
@@ -116,7 +118,8 @@ impl Fault {
     }
 }
 
-/// Line and column of a byte offset, both from 1.
+/// Returns the line and the column of a byte offset, both from 1. If the offset is after the end,
+/// returns the position of the end.
 pub(crate) fn line_and_column(text: &str, at: usize) -> (usize, usize) {
     let before = &text.as_bytes()[..at.min(text.len())];
     let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;

@@ -1,9 +1,14 @@
-//! The worlds: what stands behind [`scenarios::Environment`].
+//! The worlds: implementations of [`scenarios::Environment`] and [`scenarios::World`].
 //!
-//! [`native`] plays any `game.tw-pddl` by interpreting the PDDL and the text grammar inside it; [`replay`] holds a
-//! world against recorded play; [`translate`] plays games of one `ALFWorld` text version in the words of the other.
-//! This crate knows nothing of policies, tokens or learning.
+//! - [`native`] plays any `game.tw-pddl` by interpreting the PDDL and the text grammar in it.
+//! - `python`, if the feature of that name is enabled, plays games in Python worker processes.
+//! - [`diff`] plays the same commands in two worlds and compares the responses.
+//! - [`replay`] compares the native world with recorded play.
+//! - [`translate`] plays games of one `ALFWorld` text version in the wording of the other.
+//!
+//! This crate does not depend on policies, tokens or training.
 
+mod compare;
 pub mod diff;
 pub mod error;
 pub mod native;

@@ -78,7 +78,6 @@ pub struct SuiteFault {
 }
 
 #[doc(hidden)]
-pub use SuiteFault as Fault; // ALIAS
 
 /// Why a suite cannot be opened or written.
 #[derive(Debug, thiserror::Error)]

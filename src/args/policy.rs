@@ -128,10 +128,10 @@ impl LoadArgs {
         reference: &ReferenceArgs,
     ) -> anyhow::Result<LmPolicy> {
         let options = LoadOptions {
-            looking_on: value,
+            value_use: value,
             weights: self.weights,
             token_budget: self.token_budget,
-            engine: self.device.engine().map_err(TrainerError::from)?,
+            backend: self.device.backend().map_err(TrainerError::from)?,
         };
         let model = Model::open(folder)
             .map_err(TrainerError::from)

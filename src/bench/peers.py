@@ -1,5 +1,5 @@
-"""What other engines make of the same model on the same machine: llama.cpp and transformers, through their own Python
-packages. One JSON object a line on stdout; everything else goes to stderr.
+"""Measures llama.cpp and transformers with the same model on the same machine, through their own Python packages.
+Prints one JSON object per line on stdout; everything else goes to stderr.
 
     peers.py --folder HF --make-gguf m.f16.gguf --type f16 [--like ORIGINAL.gguf]    (needs: gguf)
     peers.py --peer llama.cpp --gguf-f16 m.f16.gguf --gguf-q8 m.q8.gguf --threads 2  (needs: llama-cpp-python)
@@ -7,16 +7,17 @@ packages. One JSON object a line on stdout; everything else goes to stderr.
     peers.py --peer transformers --folder HF --episodes FILE.json [--cached] --threads 2
     peers.py --peer transformers --folder HF --dtype bfloat16 --device cuda:0        (on an NVIDIA GPU)
 
-Prefill: each sequence of a batch is given a prompt of its own, of --prompt tokens. Decode: then each is given --tokens
-more, one a pass, all sequences in one pass. Speeds count the tokens of all sequences. Both keep keys and values by
-sequence and compute logits for each sequence's last token alone; after a warm-up, the median of --repetitions is told.
-llama.cpp is fed fixed ids, transformers the likeliest ones in decode; neither samples, so the model alone is timed.
+Prefill: each sequence of a batch gets its own prompt of --prompt tokens. Decode: then each gets --tokens more, one per
+pass, all sequences in one pass. Speeds count the tokens of all sequences. Both peers keep a KV cache per sequence and
+compute logits only for the last token of each sequence. After a warm-up, the median of --repetitions is reported.
+In decode, llama.cpp gets fixed ids and transformers the most likely ids. Neither samples, so only the model is timed.
 
-Episodes: FILE.json is [[[observation ids, completion length], ...turns], ...episodes]. They are played in batches with
-model.generate as people use it: every turn the whole history goes in again, padded on the left, with its mask, and is
-sampled from at temperature 1. All of a batch write as many tokens as the longest completion of the turn, each keeps as
-many as are its own, and those are counted. --cached keeps keys and values from turn to turn instead. One pass, after a
-warm-up; its line tells `tokens`, `seconds` and `cached` as well.
+Episodes: FILE.json is [[[observation ids, completion length], ...turns], ...episodes]. They are played in batches
+with model.generate as it is commonly used: in every turn the whole history is input again, padded on the left, with
+its mask, and the completion is sampled at temperature 1. All episodes of a batch write as many tokens as the longest
+completion of the turn. Each keeps only as many as its own completion has, and only those are counted. If --cached is
+given, the KV cache is kept from turn to turn instead. There is one pass after a warm-up; its line also has `tokens`,
+`seconds` and `cached`.
 """
 
 import argparse
@@ -28,7 +29,7 @@ import sys
 import time
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin would steal from whoever shares the machine
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads would slow other processes
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
@@ -69,7 +70,7 @@ def report(options, **line):
 
 
 def measure(options, batch, play, **names):
-    """Calls play(tokens), which tells the seconds of prefill and of decode, and reports both speeds."""
+    """Calls play(tokens), which returns the seconds of prefill and of decode, and reports both speeds."""
     play(min(options.tokens, 4))
     seconds = [play(options.tokens) for _ in range(options.repetitions)]
     prefill, decode = (statistics.median(column) for column in zip(*seconds))
@@ -78,7 +79,7 @@ def measure(options, batch, play, **names):
 
 
 def token(sequence, position, vocabulary):
-    """An id that differs from sequence to sequence and from place to place."""
+    """Returns an id that differs between sequences and positions."""
     return (7919 * position + 104729 * sequence + 11) % vocabulary
 
 
@@ -95,7 +96,7 @@ def llama_cpp_speed(options, path, dtype):
     built_for = re.findall(r"(\w+) = 1", lib.llama_print_system_info().decode())
     version = f"llama-cpp-python {lib.__version__} ({' '.join(built_for)})"
     for batch in options.batches:
-        length = -(-(options.prompt + options.tokens) // 256) * 256  # llama.cpp wants whole blocks of cache
+        length = -(-(options.prompt + options.tokens) // 256) * 256  # llama.cpp needs whole cache blocks
         settings = lib.llama_context_default_params()
         settings.n_seq_max, settings.n_ctx, settings.kv_unified = batch, batch * length, False
         settings.n_batch = max(2048, options.prompt, batch)
@@ -106,7 +107,7 @@ def llama_cpp_speed(options, path, dtype):
         tokens = lib.llama_batch_init(settings.n_batch, 0, 1)
 
         def forward(places):
-            """One pass over (sequence, position, whether its logits are wanted)."""
+            """Runs one pass over (sequence, position, whether its logits are needed)."""
             tokens.n_tokens = len(places)
             for i, (sequence, position, last) in enumerate(places):
                 tokens.token[i] = token(sequence, position, vocabulary)
@@ -114,7 +115,7 @@ def llama_cpp_speed(options, path, dtype):
                 tokens.seq_id[i][0] = sequence
             if lib.llama_decode(context, tokens) != 0:
                 sys.exit(f"llama.cpp cannot decode {len(places)} tokens")
-            lib.llama_get_logits_ith(context, -1)  # waits until they are there
+            lib.llama_get_logits_ith(context, -1)  # waits until the logits are ready
 
         def play(count):
             lib.llama_memory_clear(lib.llama_get_memory(context), True)
@@ -148,7 +149,7 @@ def transformers_model(options):
 
 
 def clock(torch, options):
-    """Seconds, read once all that was asked of the device is done."""
+    """Returns the time in seconds after all work on the device is done."""
     if options.device != "cpu":
         torch.cuda.synchronize(options.device)
     return time.perf_counter()
@@ -179,7 +180,7 @@ def transformers_episodes(options):
     pad = model.config.pad_token_id or 0
 
     def padded(rows):
-        """Rows of ids, padded on the left, and which of them are none."""
+        """Pads rows of ids on the left; returns them and their mask (0 = padding)."""
         width = max(map(len, rows))
         mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
         return torch.tensor([[pad] * (width - len(row)) + row for row in rows]), torch.tensor(mask)
@@ -202,7 +203,7 @@ def transformers_episodes(options):
                 histories[i] += written[: group[i][k][1]]
 
     def play_cached(group):
-        """The same with one cache: later observations are padded where they stand, and what is not kept is masked."""
+        """The same with one cache: later observations are padded in place, and dropped tokens are masked."""
         ids = mask = torch.zeros(len(group), 0, dtype=torch.long)
         cache, rows = None, list(range(len(group)))
         for k in range(max(map(len, group))):
@@ -241,7 +242,7 @@ NAMES = {
 
 
 def make_gguf(folder, out, kind, like):
-    """Writes a Llama as GGUF. Without an original to copy it from it has no tokenizer: peers are fed ids alone."""
+    """Writes a Llama as GGUF. If there is no original to copy the tokenizer from, it has none: peers get only ids."""
     import gguf
     import numpy
 
@@ -276,7 +277,7 @@ def make_gguf(folder, out, kind, like):
         known = NAMES.get(layer[1]) if name.endswith(".weight") else None
         if known is None:
             sys.exit(f"{folder}: a Llama has no tensor {name}")
-        if known in ("attn_q", "attn_k"):  # halves, as Hugging Face rotates, become neighbours
+        if known in ("attn_q", "attn_k"):  # Hugging Face rotates halves, GGUF neighbours
             parts = numbers.reshape(heads if known == "attn_q" else keys, 2, head // 2, width)
             numbers = parts.swapaxes(1, 2).reshape(numbers.shape)
         kinds, whole = gguf.GGMLQuantizationType, numbers.shape[-1] % 32 == 0  # q8_0 has blocks of 32
@@ -290,7 +291,7 @@ def make_gguf(folder, out, kind, like):
 
 
 def tensors(folder, numpy):
-    """Name and f32 numbers of every tensor in a folder's safetensors files."""
+    """Yields the name and the f32 numbers of every tensor in a folder's safetensors files."""
     for path in sorted(Path(folder).glob("*.safetensors")):
         with open(path, "rb") as opened:
             length = int.from_bytes(opened.read(8), "little")

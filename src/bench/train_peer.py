@@ -1,13 +1,14 @@
-"""What PyTorch makes of the same lesson on the same machine: the decoder that hearth trains, its batch, losses and optimizer,
-in plain torch. One JSON object on stdout; everything else goes to stderr.
+"""Measures PyTorch on the same training job on the same machine: hearth's decoder, batch, losses and optimizer in plain
+torch. Prints one JSON object on stdout; everything else goes to stderr.
 
     train_peer.py --folder HF --job JOB.json --threads 2                             (needs: torch, safetensors)
 
-JOB.json holds `job` ("sft" or "oreo"), `batch` (trajectories: a list of turns [observation ids, completion ids]),
-`returns`, and the recipe's numbers. Eager f32, attention by scaled_dot_product_attention, AdamW fused, logits only where a
-loss looks at them. The batch is sorted by length and cut into parts of at most so many tokens, padding included, whose
-gradients are added, as hearth does. With several `part_tokens` in the job each is tried, and the seconds and the
-name of the fastest are the answer; with one, the answer is seconds an update (median after the first two), losses and peak memory.
+JOB.json contains `job` ("sft" or "oreo"), `batch` (trajectories: a list of turns [observation ids, completion ids]),
+`returns`, and the recipe's numbers. Computation is eager f32, with scaled_dot_product_attention and fused AdamW.
+Logits are computed only where a loss reads them. The batch is sorted by length and cut into micro-batches of at most
+`part_tokens` tokens, padding included, whose gradients are added, as in hearth. If `part_tokens` has several sizes,
+each is tried, and the output is the seconds and the size of the fastest. If it has one, the output is the seconds per
+update (median after the first two), the losses and the peak memory.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import sys
 import time
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # the caller tries both
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # the caller tries both policies
 parser = argparse.ArgumentParser(prog="train_peer.py", description=__doc__.split("\n\n")[0])
 parser.add_argument("--folder", type=Path, required=True, help="model folder")
 parser.add_argument("--job", type=Path, required=True)
@@ -117,8 +118,8 @@ class Value(nn.Module):
         return self.head(self.trunk(tokens)).squeeze(-1)
 
 
-class Part:
-    """Trajectories, padded on the right to the longest of them, and where their losses are read."""
+class MicroBatch:
+    """A micro-batch: trajectories padded on the right to the longest, and the positions at which losses are read."""
 
     def __init__(self, trajectories, returns):
         rows = [[token for turn in turns for ids in turn for token in ids] for turns in trajectories]
@@ -144,29 +145,29 @@ class Part:
         self.next = torch.tensor([token for row in rows for token in row[1:]])
 
     def per_trajectory(self, terms):
-        """Mean over a trajectory's turns, then over trajectories."""
+        """Averages over the turns of each trajectory, then over trajectories."""
         return ((terms * self.mask).sum(1) / self.mask.sum(1)).mean()
 
 
-def parts(batch, returns, tokens):
+def micro_batches(batch, returns, tokens):
     order = sorted(range(len(batch)), key=lambda i: -sum(len(ids) for turn in batch[i] for ids in turn))
     made = []
     while order:
         longest = sum(len(ids) for turn in batch[order[0]] for ids in turn)
         many = min(max(tokens // longest, 1), len(order))
-        made.append(Part([batch[i] for i in order[:many]], [returns[i] for i in order[:many]]))
+        made.append(MicroBatch([batch[i] for i in order[:many]], [returns[i] for i in order[:many]]))
         order = order[many:]
     return made
 
 
 def sft(policy, part, job):
-    """Mean over all tokens that have one before them; its weight is their number."""
+    """Mean loss over all tokens except the first of each trajectory; the weight is the number of these tokens."""
     hidden = policy(part.tokens).flatten(0, 1)[part.valid]
     return F.cross_entropy(policy.logits(hidden), part.next), len(part.valid)
 
 
 def oreo(policy, reference, value, part, job):
-    """The losses of the paper over turns; the policy's and the value network's."""
+    """OREO's losses over turns: policy loss, KL, value loss and after-state value loss."""
     at = lambda network: F.log_softmax(network.logits(network(part.tokens).flatten(0, 1)[part.flat]), -1)
     mine = at(policy)
     with torch.no_grad():
@@ -208,7 +209,7 @@ def move(network, adam, rate, job):
 
 
 def learn(job, config, weights, batch, updates):
-    """Seconds and losses of each update."""
+    """Returns the seconds and the losses of each update."""
     def decoder():
         network = Llama(config)
         network.load_state_dict({name.removeprefix("model."): tensor for name, tensor in weights.items()})
@@ -257,14 +258,14 @@ weights = load_file(options.folder / "model.safetensors")
 sizes = job["part_tokens"]
 if len(sizes) > 1:
     tried = {}
-    cuts = {len(parts(job["batch"], job["returns"], size)): size for size in sizes}
+    cuts = {len(micro_batches(job["batch"], job["returns"], size)): size for size in sizes}
     for size in cuts.values():
-        # The first update warms up; the least of the others tells what could be had.
-        tried[size] = min(learn(job, config, weights, parts(job["batch"], job["returns"], size), 3)[0][1:])
-        print(f"torch: parts of {size} tokens: {tried[size]:.3f} s an update", file=sys.stderr)
+        # The first update warms up; the fastest of the others counts.
+        tried[size] = min(learn(job, config, weights, micro_batches(job["batch"], job["returns"], size), 3)[0][1:])
+        print(f"torch: micro-batches of {size} tokens: {tried[size]:.3f} s per update", file=sys.stderr)
     print(json.dumps(min((seconds, size) for size, seconds in tried.items())))
     sys.exit()
-seconds, losses = learn(job, config, weights, parts(job["batch"], job["returns"], sizes[0]), job["updates"])
+seconds, losses = learn(job, config, weights, micro_batches(job["batch"], job["returns"], sizes[0]), job["updates"])
 print(json.dumps({
     "peer": f"torch {torch.__version__} float32",
     "seconds": statistics.median(seconds[2:]),

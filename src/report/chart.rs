@@ -1,7 +1,8 @@
-//! Lines over updates or K and dots with intervals, as SVG; and any SVG as PNG, with a font that this binary carries.
+//! Line charts over updates or K, and dot charts with intervals, as SVG. If the feature `png` is
+//! built in, an SVG is also rendered as PNG, with a font that is part of the binary.
 //!
-//! Colours are the constants below: the page gives them other values in the dark by their names, and so do the names of
-//! `report.css`. Knows nothing of runs, only names and numbers.
+//! The colours are the constants below. If one changes, it must change in `report.css` too, which
+//! replaces each colour on a dark page. This file depends on names and numbers only, not on runs.
 
 #[cfg(feature = "png")]
 use anyhow::Context;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 const INK: RGBColor = RGBColor(0x1c, 0x23, 0x2b);
 const FAINT: RGBColor = RGBColor(0x5f, 0x6b, 0x78);
 const GRID: RGBColor = RGBColor(0xe4, 0xe7, 0xeb);
-/// As many as a laboratory has curves.
+/// One colour per curve; as many as a sweep has curves.
 const SERIES: [RGBColor; 10] = [
     RGBColor(0x1f, 0x6f, 0xc4),
     RGBColor(0xc4, 0x56, 0x0b),
@@ -33,29 +34,29 @@ const SERIES: [RGBColor; 10] = [
     RGBColor(0x33, 0x3f, 0x9e),
 ];
 
-/// plotters writes a text's size divided by this.
+/// plotters writes the size of a text divided by this number.
 const SIZE: f64 = 1.24;
-/// Width of a letter of small text, pixels: an estimate, for there is no font at hand.
+/// Width of a letter of small text, in pixels. An estimate, because no font is loaded.
 const LETTER: i32 = 6;
 const LEGEND_ROW: i32 = 17;
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type DrawArea<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// One set of axes.
 pub(crate) struct Panel {
     pub(crate) title: String,
-    pub(crate) across: Across,
-    /// Name of the upright axis.
-    pub(crate) up: String,
+    pub(crate) x_axis: XAxis,
+    /// Label of the y-axis.
+    pub(crate) y_label: String,
     pub(crate) series: Vec<Series>,
 }
 
-/// What lies along the level axis.
-pub(crate) enum Across {
+/// The x-axis, with its label.
+pub(crate) enum XAxis {
     /// Numbers.
     Numbers(&'static str),
-    /// One place for each of these; a series' x counts from 0.
-    Places(&'static str, Vec<String>),
+    /// One position per category; the x of a point is its zero-based position.
+    Categories(&'static str, Vec<String>),
 }
 
 /// One line.
@@ -64,7 +65,7 @@ pub(crate) struct Series {
     pub(crate) points: Vec<Point>,
 }
 
-/// A point of a line, perhaps with an interval.
+/// A point of a line, with or without an interval.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Point {
     pub(crate) x: f64,
@@ -72,16 +73,17 @@ pub(crate) struct Point {
     pub(crate) interval: Option<(f64, f64)>,
 }
 
-/// A line of a table of rates: what it is called, and one dot for each of the columns.
+/// A row of a dot chart: its name, and one dot per column.
 pub(crate) struct DotRow {
     pub(crate) name: String,
-    /// Which colour.
+    /// Index of the colour.
     pub(crate) group: usize,
     /// Rate and interval in percent.
     pub(crate) dots: Vec<Option<(f64, f64, f64)>>,
 }
 
-/// Panels side by side, so many in a row, each of so many pixels; those of places have one upright axis.
+/// Draws panels with `columns` in a row, each of `width` × `height` pixels. Panels of categories
+/// share the y range.
 pub(crate) fn lines(
     panels: &[Panel],
     columns: usize,
@@ -93,20 +95,20 @@ pub(crate) fn lines(
         width * u32::try_from(columns)?,
         height * u32::try_from(rows)?,
     );
-    let together = range(panels.iter().flat_map(heights));
+    let shared = range(panels.iter().flat_map(heights));
     draw(size, |root| {
         for (panel, area) in panels.iter().zip(root.split_evenly((rows, columns))) {
-            let up = match panel.across {
-                Across::Numbers(_) => range(heights(panel)),
-                Across::Places(..) => together,
+            let y_range = match panel.x_axis {
+                XAxis::Numbers(_) => range(heights(panel)),
+                XAxis::Categories(..) => shared,
             };
-            line_panel(panel, up, &area)?;
+            line_panel(panel, y_range, &area)?;
         }
         Ok(())
     })
 }
 
-/// One row a policy, one column a split, a dot with its interval in each.
+/// Draws a row per policy and a column per split, with a dot and its interval in each cell.
 pub(crate) fn dots(
     columns: &[String],
     groups: &[String],
@@ -138,7 +140,7 @@ pub(crate) fn dots(
     })
 }
 
-/// An SVG as a PNG of twice its size in pixels.
+/// Renders an SVG as a PNG of twice its size in pixels.
 #[cfg(feature = "png")]
 pub(crate) fn png(svg: &str) -> anyhow::Result<Vec<u8>> {
     const SCALE: f32 = 2.0;
@@ -150,7 +152,7 @@ pub(crate) fn png(svg: &str) -> anyhow::Result<Vec<u8>> {
         .faces()
         .next()
         .and_then(|face| Some(face.families.first()?.0.clone()));
-    fonts.set_sans_serif_family(family.context("the font that hearth carries has no name")?);
+    fonts.set_sans_serif_family(family.context("the built-in font has no name")?);
     let options = usvg::Options {
         fontdb: Arc::new(fonts),
         ..usvg::Options::default()
@@ -160,9 +162,9 @@ pub(crate) fn png(svg: &str) -> anyhow::Result<Vec<u8>> {
         .size()
         .to_int_size()
         .scale_by(SCALE)
-        .context("a plot without size")?;
+        .context("a plot has no size")?;
     let mut pixels =
-        tiny_skia::Pixmap::new(size.width(), size.height()).context("a plot without size")?;
+        tiny_skia::Pixmap::new(size.width(), size.height()).context("a plot has no size")?;
     resvg::render(
         &tree,
         tiny_skia::Transform::from_scale(SCALE, SCALE),
@@ -171,24 +173,23 @@ pub(crate) fn png(svg: &str) -> anyhow::Result<Vec<u8>> {
     pixels.encode_png().context("cannot write a plot as PNG")
 }
 
-/// An axis of numbers with marks of its own.
-struct Marked {
+/// An axis of numbers with given ticks.
+struct TickedAxis {
     axis: RangedCoordf64,
-    marks: Vec<f64>,
+    ticks: Vec<f64>,
 }
 
-impl Marked {
-    /// So many places, counted from 0.
-    fn places(count: usize) -> Self {
-        let marks = (0..count).map(|place| place as f64).collect();
+impl TickedAxis {
+    /// An axis of `count` categories at 0, 1, 2, ….
+    fn categories(count: usize) -> Self {
         Self {
             axis: (-0.5..count as f64 - 0.5).into(),
-            marks,
+            ticks: (0..count).map(|place| place as f64).collect(),
         }
     }
 }
 
-impl Ranged for Marked {
+impl Ranged for TickedAxis {
     type FormatOption = DefaultFormatting;
     type ValueType = f64;
 
@@ -200,7 +201,7 @@ impl Ranged for Marked {
         if hint.weight().allow_light_points() {
             Vec::new()
         } else {
-            self.marks.clone()
+            self.ticks.clone()
         }
     }
 
@@ -211,7 +212,7 @@ impl Ranged for Marked {
 
 fn draw(
     size: (u32, u32),
-    paint: impl FnOnce(&Area<'_>) -> anyhow::Result<()>,
+    paint: impl FnOnce(&DrawArea<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<String> {
     let mut svg = String::new();
     let root = SVGBackend::with_string(&mut svg, size).into_drawing_area();
@@ -226,7 +227,7 @@ fn drawing(error: impl std::fmt::Display) -> anyhow::Error {
     anyhow!("cannot draw a plot: {error}")
 }
 
-/// Everything that a panel's upright axis must reach.
+/// Returns all y-values that a panel must show.
 fn heights(panel: &Panel) -> impl Iterator<Item = f64> {
     let points = panel.series.iter().flat_map(|series| &series.points);
     points.flat_map(|point| {
@@ -236,7 +237,7 @@ fn heights(panel: &Panel) -> impl Iterator<Item = f64> {
     })
 }
 
-fn line_panel(panel: &Panel, up: (f64, f64), area: &Area<'_>) -> anyhow::Result<()> {
+fn line_panel(panel: &Panel, y_range: (f64, f64), area: &DrawArea<'_>) -> anyhow::Result<()> {
     let area = area.margin(8, 8, 8, 14);
     let width = i32::try_from(area.dim_in_pixel().0)?;
     let names: Vec<String> = panel
@@ -255,8 +256,8 @@ fn line_panel(panel: &Panel, up: (f64, f64), area: &Area<'_>) -> anyhow::Result<
         draw_legend(&area, &names, (0, 20), width)?;
     }
     let plot = area.margin(24 + legend, 0, 0, 0);
-    match &panel.across {
-        Across::Numbers(name) => {
+    match &panel.x_axis {
+        XAxis::Numbers(name) => {
             let xs = range(
                 panel
                     .series
@@ -265,13 +266,13 @@ fn line_panel(panel: &Panel, up: (f64, f64), area: &Area<'_>) -> anyhow::Result<
                     .map(|point| point.x),
             );
             let xs = RangedCoordf64::from(xs.0..xs.1);
-            let marks = xs.key_points(6);
-            axes(panel, &plot, Marked { axis: xs, marks }, up, name, &|x| {
-                format!("{x:.0}")
-            })
+            let ticks = xs.key_points(6);
+            let x_axis = TickedAxis { axis: xs, ticks };
+            axes(panel, &plot, x_axis, y_range, name, &|x| format!("{x:.0}"))
         }
-        Across::Places(name, places) => {
-            axes(panel, &plot, Marked::places(places.len()), up, name, &|x| {
+        XAxis::Categories(name, places) => {
+            let x_axis = TickedAxis::categories(places.len());
+            axes(panel, &plot, x_axis, y_range, name, &|x| {
                 places.get(x.round() as usize).cloned().unwrap_or_default()
             })
         }
@@ -280,16 +281,16 @@ fn line_panel(panel: &Panel, up: (f64, f64), area: &Area<'_>) -> anyhow::Result<
 
 fn axes(
     panel: &Panel,
-    plot: &Area<'_>,
-    across: Marked,
-    up: (f64, f64),
-    name: &str,
-    mark: &dyn Fn(&f64) -> String,
+    plot: &DrawArea<'_>,
+    x_axis: TickedAxis,
+    y_range: (f64, f64),
+    x_label: &str,
+    tick_label: &dyn Fn(&f64) -> String,
 ) -> anyhow::Result<()> {
     let mut chart = ChartBuilder::on(plot)
         .x_label_area_size(34)
         .y_label_area_size(46)
-        .build_cartesian_2d(across, up.0..up.1)
+        .build_cartesian_2d(x_axis, y_range.0..y_range.1)
         .map_err(drawing)?;
     chart
         .configure_mesh()
@@ -299,44 +300,47 @@ fn axes(
         .axis_style(GRID)
         .x_labels(6)
         .y_labels(5)
-        .x_label_formatter(&|x| mark(x))
+        .x_label_formatter(&|x| tick_label(x))
         .y_label_formatter(&|y| short(*y))
         .label_style(text(11.0, &FAINT))
         .axis_desc_style(text(11.0, &FAINT))
-        .x_desc(name)
-        .y_desc(panel.up.as_str())
+        .x_desc(x_label)
+        .y_desc(panel.y_label.as_str())
         .draw()
         .map_err(drawing)?;
     for (index, series) in panel.series.iter().enumerate() {
         let colour = SERIES[index % SERIES.len()];
-        let points = || series.points.iter();
-        let aside = aside(index, panel);
+        let points = &series.points;
+        let shift = horizontal_shift(index, panel);
         let line = LineSeries::new(
-            points().map(|point| (point.x + aside, point.y)),
+            points.iter().map(|point| (point.x + shift, point.y)),
             colour.stroke_width(1),
         );
         chart.draw_series(line).map_err(drawing)?;
-        let intervals = points().filter_map(|point| {
+        let intervals = points.iter().filter_map(|point| {
             let (low, high) = point.interval?;
             Some(PathElement::new(
-                vec![(point.x + aside, low), (point.x + aside, high)],
+                vec![(point.x + shift, low), (point.x + shift, high)],
                 colour.stroke_width(1),
             ))
         });
         chart.draw_series(intervals).map_err(drawing)?;
-        let marked = points().filter(|point| point.interval.is_some() || series.points.len() == 1);
+        let marked = points
+            .iter()
+            .filter(|point| point.interval.is_some() || series.points.len() == 1);
         let circles =
-            marked.map(|point| Circle::new((point.x + aside, point.y), 3, colour.filled()));
+            marked.map(|point| Circle::new((point.x + shift, point.y), 3, colour.filled()));
         chart.draw_series(circles).map_err(drawing)?;
     }
     Ok(())
 }
 
-/// Keeps the intervals of several series from hiding each other.
-fn aside(index: usize, panel: &Panel) -> f64 {
-    match panel.across {
-        Across::Numbers(_) => 0.0,
-        Across::Places(..) => 0.07 * (index as f64 - (panel.series.len() as f64 - 1.0) / 2.0),
+/// Returns how far a series is moved to the right, so that the intervals of several series do not
+/// overlap.
+fn horizontal_shift(index: usize, panel: &Panel) -> f64 {
+    match panel.x_axis {
+        XAxis::Numbers(_) => 0.0,
+        XAxis::Categories(..) => 0.07 * (index as f64 - (panel.series.len() as f64 - 1.0) / 2.0),
     }
 }
 
@@ -345,13 +349,14 @@ fn dot_panel(
     column: usize,
     rows: &[DotRow],
     names: i32,
-    area: &Area<'_>,
+    area: &DrawArea<'_>,
 ) -> anyhow::Result<()> {
-    let dots = || rows.iter().flat_map(|row| &row.dots).flatten();
-    let low = dots()
+    let dots = rows.iter().flat_map(|row| &row.dots).flatten();
+    let low = dots
+        .clone()
         .map(|(_, low, _)| (low / 10.0).floor() * 10.0)
         .fold(100.0, f64::min);
-    let high = dots()
+    let high = dots
         .map(|(_, _, high)| (high / 10.0).ceil() * 10.0)
         .fold(0.0, f64::max);
     area.draw(&Text::new(
@@ -366,14 +371,8 @@ fn dot_panel(
         .margin_left(if names == 0 { 24 } else { 0 })
         .x_label_area_size(24)
         .y_label_area_size(names)
-        .build_cartesian_2d(low..high, Marked::places(rows.len()))
+        .build_cartesian_2d(low..high, TickedAxis::categories(rows.len()))
         .map_err(drawing)?;
-    let name = |y: &f64| {
-        rows.iter()
-            .rev()
-            .nth(y.round() as usize)
-            .map_or(String::new(), |row| row.name.clone())
-    };
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)
@@ -381,7 +380,11 @@ fn dot_panel(
         .axis_style(GRID)
         .x_labels(6)
         .x_label_formatter(&|x| format!("{x:.0} %"))
-        .y_label_formatter(&|y| if names > 0 { name(y) } else { String::new() })
+        .y_label_formatter(&|y| {
+            let row = rows.iter().rev().nth(y.round() as usize);
+            row.filter(|_| names > 0)
+                .map_or(String::new(), |row| row.name.clone())
+        })
         .label_style(text(11.0, &FAINT))
         .y_label_style(text(12.0, &INK))
         .draw()
@@ -390,7 +393,8 @@ fn dot_panel(
         let Some((rate, low, high)) = row.dots[column] else {
             continue;
         };
-        let (y, colour) = (place as f64, SERIES[row.group % SERIES.len()]);
+        let y = place as f64;
+        let colour = SERIES[row.group % SERIES.len()];
         let interval = PathElement::new(vec![(low, y), (high, y)], colour.stroke_width(2));
         chart.draw_series([interval]).map_err(drawing)?;
         chart
@@ -400,13 +404,16 @@ fn dot_panel(
     Ok(())
 }
 
-/// Where each name of a legend stands, and how many rows they take.
+/// Returns the position of each name in a legend, and the number of rows.
 fn legend_places(names: &[String], width: i32) -> (Vec<(i32, i32)>, i32) {
-    let (mut places, mut at, mut row) = (Vec::new(), 0, 0);
+    let mut places = Vec::new();
+    let mut at = 0;
+    let mut row = 0;
     for name in names {
         let wide = i32::try_from(name.chars().count()).unwrap_or(i32::MAX / 16) * LETTER + 34;
         if at > 0 && at + wide > width {
-            (at, row) = (0, row + 1);
+            at = 0;
+            row += 1;
         }
         places.push((at, row * LEGEND_ROW));
         at += wide;
@@ -423,14 +430,15 @@ fn legend_height(names: &[String], width: i32) -> i32 {
 }
 
 fn draw_legend(
-    area: &Area<'_>,
+    area: &DrawArea<'_>,
     names: &[String],
     (left, top): (i32, i32),
     width: i32,
 ) -> anyhow::Result<()> {
     let (places, _) = legend_places(names, width);
     for (index, (name, (x, y))) in names.iter().zip(places).enumerate() {
-        let (x, y) = (left + x, top + y + LEGEND_ROW / 2);
+        let x = left + x;
+        let y = top + y + LEGEND_ROW / 2;
         let colour = SERIES[index % SERIES.len()];
         let stroke = PathElement::new(vec![(x, y), (x + 14, y)], colour.stroke_width(3));
         area.draw(&stroke).map_err(drawing)?;
@@ -441,12 +449,13 @@ fn draw_legend(
     Ok(())
 }
 
-/// Text of so many pixels.
+/// The style of text of a height in pixels.
 fn text(pixels: f64, colour: &RGBColor) -> TextStyle<'static> {
     ("sans-serif", pixels * SIZE).into_font().color(colour)
 }
 
-/// From the least to the greatest of numbers, with a little room, and never of no length.
+/// Returns the range of the numbers with a margin of 4 %. If there are no numbers, it is 0 to 1; it
+/// is never empty.
 fn range(numbers: impl Iterator<Item = f64>) -> (f64, f64) {
     let (low, high) = numbers.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), n| {
         (low.min(n), high.max(n))
@@ -462,7 +471,7 @@ fn range(numbers: impl Iterator<Item = f64>) -> (f64, f64) {
     (low - room, high + room)
 }
 
-/// Three significant digits or fewer.
+/// Formats a number with at most three significant digits.
 fn short(number: f64) -> String {
     let size = number.abs();
     if number == 0.0 || size < 1e-12 {
@@ -494,24 +503,26 @@ mod tests {
             .count()
     }
 
-    /// Half of the systems that run this have no font of their own.
+    #[cfg(feature = "png")]
+    fn label(words: &str) -> String {
+        draw((120, 30), |root| {
+            root.draw(&Text::new(words.to_string(), (4, 4), text(13.0, &INK)))
+                .map_err(drawing)
+        })
+        .unwrap()
+    }
+
+    /// Many systems have no font installed.
     #[test]
     #[cfg(feature = "png")]
-    fn text_is_drawn_without_a_font_of_the_system() {
-        let label = |words: &str| {
-            let name = |root: &Area<'_>| {
-                root.draw(&Text::new(words.to_string(), (4, 4), text(13.0, &INK)))
-                    .map_err(drawing)
-            };
-            draw((120, 30), name).unwrap()
-        };
+    fn text_is_rendered_without_a_system_font() {
         assert_eq!(dark_pixels(&label("")), 0);
         assert!(dark_pixels(&label("best of 5, KL")) > 100);
         assert!(label("</text><script>").contains("&lt;/text&gt;&lt;script&gt;"));
     }
 
     #[test]
-    fn marks_are_short() {
+    fn tick_labels_are_short() {
         for (number, expected) in [
             (0.0, "0"),
             (0.05, "0.05"),
@@ -525,7 +536,7 @@ mod tests {
     }
 
     #[test]
-    fn a_legend_wraps_where_the_panel_ends() {
+    fn a_legend_wraps_at_the_edge_of_the_panel() {
         let names = ["sft", "oreo", "dqo"].map(String::from);
         assert_eq!(
             legend_places(&names, 120),
@@ -534,7 +545,7 @@ mod tests {
     }
 
     #[test]
-    fn an_axis_is_never_of_no_length() {
+    fn the_range_of_an_axis_is_never_empty() {
         assert_eq!(range([].into_iter()), (0.0, 1.0));
         assert_eq!(range([2.0].into_iter()), (1.0, 3.0));
         assert_eq!(range([0.0, 1.0].into_iter()), (-0.04, 1.04));

@@ -1,42 +1,42 @@
-//! Episodes as the page reads them: texts once each, numbers with four decimals, token ids left out.
+//! Episodes as JSON for the page: each text once, numbers with four decimals, no token ids.
 //!
 //! ```text
 //! texts     ["You are in …", "go to desk 1", …]
-//! stores    what a file holds: policy, how it was played, how many episodes
+//! stores    of a file: policy, how it was played, number of episodes
 //! games     [hash, id, split, task type or null, task sentence]
 //! episodes  [store, game, outcome, seconds, last observation, failure or null, [completions, tokens, commands], turns]
 //! turn      [observation, completion, action, ln π, V, U, candidates, log-ratio, process score]
 //! candidate [completion, score, count, ln π, log-ratio, U]
 //! ```
 //!
-//! Whole numbers among these name a text, a store or a game by its place; an action is −1 where it is the completion
-//! itself and null where the completion held none. Nulls at the end of a list are left out.
+//! A text, a store or a game is given by its index. An action is −1 if it equals the completion,
+//! and null if the completion contains none. Nulls at the end of a list are left out.
 
 use scenarios::{Candidate, Outcome, Split, TaskType, Trajectory, Turn};
 use serde::Serialize;
 use std::collections::{BTreeSet, HashMap};
 
-/// Everything that the page's script reads.
+/// All data that the page's script reads.
 #[derive(Default, Serialize)]
 pub(crate) struct Packed {
     texts: Vec<String>,
     stores: Vec<PackedStore>,
-    games: Vec<Game>,
-    episodes: Vec<Vec<Cell>>,
+    games: Vec<PageGame>,
+    episodes: Vec<Vec<PackedValue>>,
     #[serde(skip)]
-    text_places: HashMap<String, usize>,
+    text_index: HashMap<String, usize>,
     #[serde(skip)]
-    game_places: HashMap<(Split, String), usize>,
+    game_index: HashMap<(Split, String), usize>,
 }
 
-/// What the episodes of one store have in common.
+/// What all episodes of one store have in common.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Played {
-    /// The policy with how it was played.
+pub(crate) struct StoreLabels {
+    /// The policy's name with how it was played.
     pub(crate) title: String,
     pub(crate) policy: String,
     pub(crate) k: usize,
-    /// What a candidate's score is.
+    /// Symbol of the score that ranks candidates.
     pub(crate) score: &'static str,
     pub(crate) file: String,
     pub(crate) protocol: String,
@@ -46,24 +46,24 @@ pub(crate) struct Played {
 #[derive(Serialize)]
 pub(crate) struct PackedStore {
     #[serde(flatten)]
-    pub(crate) played: Played,
+    pub(crate) played: StoreLabels,
     pub(crate) episodes: usize,
-    /// Those that can be looked at.
+    /// Those that the page shows.
     pub(crate) kept: usize,
 }
 
 #[derive(Serialize)]
-struct Game(String, String, Split, Option<TaskType>, String);
+struct PageGame(String, String, Split, Option<TaskType>, String);
 
-/// An entry of a packed list.
+/// An element of a packed list.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Cell {
+enum PackedValue {
     Nothing,
-    Whole(i64),
+    Integer(i64),
     Real(f64),
     Word(&'static str),
-    List(Vec<Cell>),
+    List(Vec<PackedValue>),
 }
 
 impl Packed {
@@ -71,10 +71,11 @@ impl Packed {
         &self.stores
     }
 
-    /// Adds a store; where only so many of its games shall be shown, those with the smallest hashes.
+    /// Adds a store. If `games` is given, only the episodes of that many games are kept, those with
+    /// the smallest hashes.
     pub(crate) fn add(
         &mut self,
-        played: Played,
+        played: StoreLabels,
         trajectories: &[Trajectory],
         games: Option<usize>,
     ) {
@@ -83,9 +84,11 @@ impl Packed {
             .and_then(|games| hashes.into_iter().nth(games - 1))
             .map(str::to_string);
         let store = self.stores.len();
-        let is_kept = |t: &&Trajectory| last.as_ref().is_none_or(|last| t.game_hash <= *last);
         let before = self.episodes.len();
-        for trajectory in trajectories.iter().filter(is_kept) {
+        for trajectory in trajectories.iter().filter(|trajectory| {
+            last.as_ref()
+                .is_none_or(|last| trajectory.game_hash <= *last)
+        }) {
             let episode = self.episode(store, trajectory);
             self.episodes.push(episode);
         }
@@ -97,7 +100,8 @@ impl Packed {
         });
     }
 
-    /// As JSON that may stand in a `script` element: no markup begins in it, whatever a world or a server has said.
+    /// Returns JSON for a `script` element. It contains no `<`, so that no text of a world or a
+    /// server can be markup.
     pub(crate) fn json(&self) -> serde_json::Result<String> {
         let text = serde_json::to_string(self)?;
         Ok(text
@@ -106,47 +110,47 @@ impl Packed {
             .replace('\u{2029}', "\\u2029"))
     }
 
-    fn episode(&mut self, store: usize, trajectory: &Trajectory) -> Vec<Cell> {
+    fn episode(&mut self, store: usize, trajectory: &Trajectory) -> Vec<PackedValue> {
         let spent = trajectory.spent;
         let game = self.game(trajectory);
         let turns = trajectory
             .turns
             .iter()
-            .map(|turn| Cell::List(self.turn(turn)))
+            .map(|turn| PackedValue::List(self.turn(turn)))
             .collect();
         vec![
-            place(store),
-            place(game),
-            Cell::Word(trajectory.outcome.name()),
+            index(store),
+            index(game),
+            PackedValue::Word(trajectory.outcome.name()),
             real(trajectory.seconds),
             self.text(&trajectory.last_observation),
             trajectory
                 .failure
                 .as_ref()
                 .filter(|_| trajectory.outcome == Outcome::EnvFailed)
-                .map_or(Cell::Nothing, |f| self.text(f)),
-            Cell::List(vec![
-                place(spent.completions),
-                place(spent.tokens),
-                place(spent.commands),
+                .map_or(PackedValue::Nothing, |f| self.text(f)),
+            PackedValue::List(vec![
+                index(spent.completions),
+                index(spent.tokens),
+                index(spent.commands),
             ]),
-            Cell::List(turns),
+            PackedValue::List(turns),
         ]
     }
 
-    fn turn(&mut self, turn: &Turn) -> Vec<Cell> {
+    fn turn(&mut self, turn: &Turn) -> Vec<PackedValue> {
         let action = match &turn.action {
-            None => Cell::Nothing,
-            Some(action) if *action == turn.completion => Cell::Whole(-1),
+            None => PackedValue::Nothing,
+            Some(action) if *action == turn.completion => PackedValue::Integer(-1),
             Some(action) => self.text(action),
         };
         let logprob = (!turn.logprobs.is_empty()).then(|| turn.logprobs.iter().sum());
         let candidates = match &turn.candidates[..] {
-            [] => Cell::Nothing,
-            candidates => Cell::List(
+            [] => PackedValue::Nothing,
+            candidates => PackedValue::List(
                 candidates
                     .iter()
-                    .map(|candidate| Cell::List(self.candidate(candidate)))
+                    .map(|candidate| PackedValue::List(self.candidate(candidate)))
                     .collect(),
             ),
         };
@@ -159,15 +163,15 @@ impl Packed {
             number(turn.after_value),
             candidates,
             number(turn.log_ratio),
-            turn.process_score.map_or(Cell::Nothing, real),
+            turn.process_score.map_or(PackedValue::Nothing, real),
         ])
     }
 
-    fn candidate(&mut self, candidate: &Candidate) -> Vec<Cell> {
+    fn candidate(&mut self, candidate: &Candidate) -> Vec<PackedValue> {
         trimmed(vec![
             self.text(&candidate.completion),
             number(Some(candidate.score)),
-            place(candidate.count),
+            index(candidate.count),
             number(candidate.logprob),
             number(candidate.log_ratio),
             number(candidate.after_value),
@@ -176,8 +180,8 @@ impl Packed {
 
     fn game(&mut self, trajectory: &Trajectory) -> usize {
         let key = (trajectory.split, trajectory.game_hash.clone());
-        if let Some(place) = self.game_places.get(&key) {
-            return *place;
+        if let Some(index) = self.game_index.get(&key) {
+            return *index;
         }
         let opening = trajectory
             .turns
@@ -194,47 +198,48 @@ impl Packed {
             ..
         } = trajectory.clone();
         self.games
-            .push(Game(game_hash, game, split, task_type, sentence));
-        self.game_places.insert(key, self.games.len() - 1);
+            .push(PageGame(game_hash, game, split, task_type, sentence));
+        self.game_index.insert(key, self.games.len() - 1);
         self.games.len() - 1
     }
 
-    fn text(&mut self, text: &str) -> Cell {
-        if let Some(found) = self.text_places.get(text) {
-            return place(*found);
+    fn text(&mut self, text: &str) -> PackedValue {
+        if let Some(found) = self.text_index.get(text) {
+            return index(*found);
         }
         self.texts.push(text.into());
-        self.text_places.insert(text.into(), self.texts.len() - 1);
-        place(self.texts.len() - 1)
+        self.text_index.insert(text.into(), self.texts.len() - 1);
+        index(self.texts.len() - 1)
     }
 }
 
-/// What the first observation of a game asks for.
+/// Returns the task sentence in the first observation of a game; `None` if it has none.
 fn task_sentence(opening: &str) -> Option<&str> {
     let (_, rest) = opening.split_once("Your task is to")?;
     let sentence = rest.trim_start_matches(':').lines().next()?.trim();
     (!sentence.is_empty()).then_some(sentence)
 }
 
-fn place(number: usize) -> Cell {
-    Cell::Whole(i64::try_from(number).expect("fewer texts than 2^63"))
+fn index(number: usize) -> PackedValue {
+    PackedValue::Integer(i64::try_from(number).expect("an index is below 2^63"))
 }
 
-fn number(number: Option<f32>) -> Cell {
-    number.map_or(Cell::Nothing, |number| real(number.into()))
+fn number(number: Option<f32>) -> PackedValue {
+    number.map_or(PackedValue::Nothing, |number| real(number.into()))
 }
 
-/// Four decimals; a number that is none is left out, as JSON has no word for it.
-fn real(number: f64) -> Cell {
+/// Rounds to four decimals. If a number is not finite, it is left out, because JSON cannot
+/// represent it.
+fn real(number: f64) -> PackedValue {
     if number.is_finite() {
-        Cell::Real((number * 1e4).round() / 1e4)
+        PackedValue::Real((number * 1e4).round() / 1e4)
     } else {
-        Cell::Nothing
+        PackedValue::Nothing
     }
 }
 
-fn trimmed(mut cells: Vec<Cell>) -> Vec<Cell> {
-    while let Some(Cell::Nothing) = cells.last() {
+fn trimmed(mut cells: Vec<PackedValue>) -> Vec<PackedValue> {
+    while let Some(PackedValue::Nothing) = cells.last() {
         cells.pop();
     }
     cells
@@ -277,8 +282,8 @@ mod tests {
         }
     }
 
-    fn played() -> Played {
-        Played {
+    fn labels() -> StoreLabels {
+        StoreLabels {
             title: "p".into(),
             policy: "p".into(),
             k: 1,
@@ -290,14 +295,15 @@ mod tests {
 
     fn packed(trajectories: &[Trajectory], games: Option<usize>) -> Packed {
         let mut packed = Packed::default();
-        packed.add(played(), trajectories, games);
+        packed.add(labels(), trajectories, games);
         packed
     }
 
-    /// ln π of the tokens −1 and −½ is −1.5 together; V has four decimals; what is not known at the end is left out.
+    /// If ln π of the tokens is −1 and −½, the turn has −1.5. V has four decimals. Unknown values
+    /// at the end are left out.
     #[test]
-    fn a_turn_is_packed_as_the_header_says() {
-        let told = Turn {
+    fn a_turn_is_packed_in_the_documented_layout() {
+        let with_numbers = Turn {
             logprobs: vec![-1.0, -0.5],
             value: Some(0.123_456),
             ..turn("Your task is to: look.", "look")
@@ -319,7 +325,10 @@ mod tests {
             candidates: vec![candidate],
             ..turn("What?", " look")
         };
-        let packed = packed(&[trajectory("aa", vec![told, malformed, chosen])], None);
+        let packed = packed(
+            &[trajectory("aa", vec![with_numbers, malformed, chosen])],
+            None,
+        );
         let value: Value = serde_json::from_str(&packed.json().unwrap()).unwrap();
         assert_eq!(
             value["texts"],
@@ -348,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn the_games_that_are_kept_do_not_depend_on_the_order_of_the_store() {
+    fn the_kept_games_do_not_depend_on_the_order_of_the_store() {
         let game = |hash| trajectory(hash, vec![turn("o", "look")]);
         let [forth, back] = [["b", "c", "a", "a"], ["a", "a", "c", "b"]]
             .map(|order| packed(&order.map(game), Some(2)));
@@ -361,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn no_markup_begins_in_the_data() {
+    fn the_data_contains_no_markup() {
         let hostile = "</script><img src=x onerror=alert(1)><!-- \u{2028} \u{2029}";
         let json = packed(&[trajectory("a", vec![turn(hostile, hostile)])], None)
             .json()
@@ -375,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_is_none_is_left_out() {
+    fn a_number_that_is_not_finite_is_left_out() {
         let turn = Turn {
             value: Some(f32::NAN),
             after_value: Some(f32::INFINITY),

@@ -1,14 +1,15 @@
-//! The page: tables and figures as markup that needs no script, and the episodes as data for the page's own script.
+//! The page: tables and figures as markup that needs no script, and the episodes as data for the
+//! page's script.
 //!
-//! Everything that a run tells goes through the template, which escapes it; a policy of the page itself forbids the browser
-//! to load anything or to run any script but `report.js`.
+//! All texts of a run go through the template, which escapes them. The page's content security
+//! policy forbids the browser to load anything, and to run any script except `report.js`.
 
-use super::gather::Found;
-use super::plots::{About, Figure, in_order, intervals};
+use super::plots::{Figure, FigureSection, in_order, intervals};
+use super::run_data::RunData;
 use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
 use minijinja::{Environment, UndefinedBehavior, Value, context};
-use scenarios::TaskType;
+use scenarios::{Split, TaskType};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use trainer::measure::evaluate::Row;
@@ -17,16 +18,16 @@ const TEMPLATE: &str = include_str!("report.html");
 const STYLE: &str = include_str!("report.css");
 const SCRIPT: &str = include_str!("report.js");
 
-/// A policy at one K: its cells in the order of the splits.
+/// A policy at one K: its cells in the order of the columns.
 #[derive(Serialize)]
-struct Line {
+struct TableLine {
     title: String,
-    cells: Vec<Option<Cell>>,
+    cells: Vec<Option<RateCell>>,
 }
 
-/// A rate with what stands beside it.
+/// A success rate with the numbers beside it.
 #[derive(Serialize)]
-struct Cell {
+struct RateCell {
     /// Percent.
     rate: String,
     low: String,
@@ -36,141 +37,141 @@ struct Cell {
     mean_turns: String,
     malformed: String,
     env_failed: usize,
-    /// The paired test, in words and in short.
+    /// The paired test in words.
     paired: Option<String>,
+    /// The paired test in short.
     p: Option<String>,
-    /// The part of the page's address that shows its episodes.
+    /// The fragment of the page's address that shows its episodes.
     link: String,
 }
 
+/// The rates of one split by task type.
 #[derive(Serialize)]
-struct Kinds {
+struct TaskTypeTable {
     split: String,
     kinds: Vec<&'static str>,
-    lines: Vec<Line>,
+    lines: Vec<TableLine>,
 }
 
 #[derive(Serialize)]
-struct Shown {
+struct EmbeddedFigure {
     title: String,
     caption: String,
     svg: Value,
 }
 
-/// The whole file.
-pub(crate) fn page(found: &Found, figures: &[Figure]) -> anyhow::Result<String> {
-    let stores = found.packed.stores();
-    let (kept, all) = stores.iter().fold((0, 0), |(kept, all), store| {
-        (kept + store.kept, all + store.episodes)
-    });
+/// Returns the whole HTML file.
+pub(crate) fn page(data: &RunData, figures: &[Figure]) -> anyhow::Result<String> {
+    let stores = data.packed.stores();
+    let kept: usize = stores.iter().map(|store| store.kept).sum();
+    let all: usize = stores.iter().map(|store| store.episodes).sum();
+    let splits = in_order(data.rows.iter().map(|row| row.split));
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.add_template("report.html", TEMPLATE)?;
     let page = environment.get_template("report.html")?.render(context! {
-        name => found.name,
-        facts => found.facts,
-        recipe => found.recipe,
-        table => found.table,
-        against => found.rows.iter().find_map(|row| row.against.as_deref()),
-        intervals => intervals(&found.rows.iter().collect::<Vec<_>>()),
-        splits => in_order(found.rows.iter().map(|row| row.split)).iter().map(ToString::to_string).collect::<Vec<_>>(),
-        lines => lines(found),
-        kinds => kinds(found),
-        protocols => found.protocols,
-        success => shown(figures, About::Success),
-        learning => shown(figures, About::Learning),
+        name => data.name,
+        facts => data.facts,
+        recipe => data.recipe,
+        table => data.table,
+        against => data.rows.iter().find_map(|row| row.against.as_deref()),
+        intervals => intervals(&data.rows.iter().collect::<Vec<_>>()),
+        splits => splits.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        lines => split_lines(data),
+        kinds => task_type_tables(data),
+        protocols => data.protocols,
+        success => embedded(figures, FigureSection::Success),
+        learning => embedded(figures, FigureSection::Learning),
         episodes => kept,
         left_out => all - kept,
-        code => crate::commands::train::pipeline::CODE,
+        code => crate::code::CODE,
         style => Value::from_safe_string(STYLE.into()),
         script => Value::from_safe_string(SCRIPT.into()),
         script_hash => Base64Display::new(&Sha256::digest(SCRIPT), &STANDARD).to_string(),
-        data => Value::from_safe_string(found.packed.json()?),
+        data => Value::from_safe_string(data.packed.json()?),
     })?;
     Ok(page)
 }
 
-fn lines(found: &Found) -> Vec<Line> {
-    let rows: Vec<&Row> = found
+/// Returns the lines of the main table; its columns are the splits.
+fn split_lines(data: &RunData) -> Vec<TableLine> {
+    let rows: Vec<&Row> = data
         .rows
         .iter()
         .filter(|row| row.task_type.is_none())
         .collect();
     let splits = in_order(rows.iter().map(|row| row.split));
-    lines_of(
-        found,
-        &rows,
-        |row| splits.iter().position(|split| *split == row.split),
-        splits.len(),
-    )
+    table_lines(data, &rows, &splits, |row| Some(row.split))
 }
 
-fn kinds(found: &Found) -> Vec<Kinds> {
-    let rows: Vec<&Row> = found
+fn task_type_tables(data: &RunData) -> Vec<TaskTypeTable> {
+    let rows: Vec<&Row> = data
         .rows
         .iter()
         .filter(|row| row.task_type.is_some())
         .collect();
-    let table = |split| {
-        let rows: Vec<&Row> = rows
-            .iter()
-            .filter(|row| row.split == split)
-            .copied()
-            .collect();
-        let is_there = |kind: &TaskType| rows.iter().any(|row| row.task_type == Some(*kind));
-        let kinds: Vec<TaskType> = TaskType::ALL.into_iter().filter(is_there).collect();
-        let column = |row: &Row| kinds.iter().position(|kind| Some(*kind) == row.task_type);
-        let lines = lines_of(found, &rows, column, kinds.len());
-        Kinds {
-            split: split.to_string(),
-            kinds: kinds.iter().map(|kind| kind.short_name()).collect(),
-            lines,
-        }
-    };
     in_order(rows.iter().map(|row| row.split))
         .into_iter()
-        .map(table)
+        .map(|split| task_type_table(data, &rows, split))
         .collect()
 }
 
-/// A line for each policy at each K; a row whose place is taken begins another line.
-fn lines_of(
-    found: &Found,
+fn task_type_table(data: &RunData, rows: &[&Row], split: Split) -> TaskTypeTable {
+    let rows: Vec<&Row> = rows
+        .iter()
+        .filter(|row| row.split == split)
+        .copied()
+        .collect();
+    let kinds: Vec<TaskType> = TaskType::ALL
+        .into_iter()
+        .filter(|kind| rows.iter().any(|row| row.task_type == Some(*kind)))
+        .collect();
+    TaskTypeTable {
+        split: split.to_string(),
+        kinds: kinds.iter().map(|kind| kind.short_name()).collect(),
+        lines: table_lines(data, &rows, &kinds, |row| row.task_type),
+    }
+}
+
+/// Returns a line for each policy at each K. If the cell of a row is already filled, the row begins
+/// another line.
+fn table_lines<T: PartialEq>(
+    data: &RunData,
     rows: &[&Row],
-    column: impl Fn(&Row) -> Option<usize>,
-    columns: usize,
-) -> Vec<Line> {
-    let mut lines: Vec<((&str, usize), Line)> = Vec::new();
+    columns: &[T],
+    column_of: impl Fn(&Row) -> Option<T>,
+) -> Vec<TableLine> {
+    let mut lines: Vec<((&str, usize), TableLine)> = Vec::new();
     for row in rows {
-        let (key, Some(column)) = ((row.policy.as_str(), row.k), column(row)) else {
+        let column = columns
+            .iter()
+            .position(|column| column_of(row).as_ref() == Some(column));
+        let Some(column) = column else {
             continue;
         };
-        let place = lines
+        let key = (row.policy.as_str(), row.k);
+        let free = lines
             .iter()
             .position(|(other, line)| *other == key && line.cells[column].is_none());
-        let place = place.unwrap_or_else(|| {
-            let cells = (0..columns).map(|_| None).collect();
-            lines.push((
-                key,
-                Line {
-                    title: found.row_title(row),
-                    cells,
-                },
-            ));
+        let line = free.unwrap_or_else(|| {
+            let line = TableLine {
+                title: data.row_title(row),
+                cells: columns.iter().map(|_| None).collect(),
+            };
+            lines.push((key, line));
             lines.len() - 1
         });
-        lines[place].1.cells[column] = Some(cell(found, row));
+        lines[line].1.cells[column] = Some(cell(data, row));
     }
     lines.into_iter().map(|(_, line)| line).collect()
 }
 
-fn cell(found: &Found, row: &Row) -> Cell {
-    let percent = |rate: f64| format!("{:.1}", 100.0 * rate);
+fn cell(data: &RunData, row: &Row) -> RateCell {
     let paired = row.against.as_ref().zip(row.won_alone.zip(row.lost_alone));
     let kind = row
         .task_type
         .map_or(String::new(), |kind| format!("&type={kind}"));
-    Cell {
+    RateCell {
         rate: percent(row.success_rate),
         low: percent(row.low),
         high: percent(row.high),
@@ -180,17 +181,24 @@ fn cell(found: &Found, row: &Row) -> Cell {
         malformed: percent(row.malformed_share),
         env_failed: row.env_failed,
         paired: paired.map(|(against, (won, lost))| {
-            format!("{won} games won by this one alone, {lost} by {against} alone; exact McNemar test, two-sided")
+            format!(
+                "{won} games won by this policy only, {lost} by {against} only; exact McNemar test, two-sided"
+            )
         }),
         p: row
             .won_alone
             .zip(row.lost_alone)
             .zip(row.p_value)
             .map(|((won, lost), p)| format!("{won} : {lost}, p {}", p_value(p))),
-        link: found.store_of(row).map_or(String::new(), |store| {
-            format!("#episodes?store={}&split={}{kind}", encoded(&store.played.file), row.split)
+        link: data.store_of(row).map_or(String::new(), |store| {
+            let file = percent_encoded(&store.played.file);
+            format!("#episodes?store={file}&split={}{kind}", row.split)
         }),
     }
+}
+
+fn percent(rate: f64) -> String {
+    format!("{:.1}", 100.0 * rate)
 }
 
 fn p_value(p: f64) -> String {
@@ -201,12 +209,11 @@ fn p_value(p: f64) -> String {
     }
 }
 
-/// For the part of an address behind `#`.
-fn encoded(text: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+/// Percent-encodes a text for the part of an address after `#`.
+fn percent_encoded(text: &str) -> String {
     text.bytes()
         .map(|byte| {
-            if is_plain(byte) {
+            if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
                 char::from(byte).to_string()
             } else {
                 format!("%{byte:02X}")
@@ -215,25 +222,25 @@ fn encoded(text: &str) -> String {
         .collect()
 }
 
-/// Figures that stand in the page: their colours are the style's, and a reader is told what they are.
-fn shown(figures: &[Figure], about: About) -> Vec<Shown> {
-    let inline = |figure: &Figure| {
-        let title = minijinja::HtmlEscape(&figure.title);
-        let opened = format!("<svg role=\"img\" aria-label=\"{title}\" ");
-        // In a page an SVG needs no name of its language, which would be the only address in the file.
-        let svg = figure
-            .svg
-            .replacen("<svg ", &opened, 1)
-            .replace(" xmlns=\"http://www.w3.org/2000/svg\"", "");
-        Shown {
-            title: figure.title.clone(),
-            caption: figure.caption.clone(),
-            svg: Value::from_safe_string(svg),
-        }
-    };
+/// Returns the figures of a section for the page, where `report.css` sets their colours, each with
+/// a label for screen readers.
+fn embedded(figures: &[Figure], section: FigureSection) -> Vec<EmbeddedFigure> {
     figures
         .iter()
-        .filter(|figure| figure.about == about)
-        .map(inline)
+        .filter(|figure| figure.section == section)
+        .map(|figure| {
+            let title = minijinja::HtmlEscape(&figure.title);
+            let opened = format!("<svg role=\"img\" aria-label=\"{title}\" ");
+            // An SVG in a page needs no namespace, which would be the only address in the file.
+            let svg = figure
+                .svg
+                .replacen("<svg ", &opened, 1)
+                .replace(" xmlns=\"http://www.w3.org/2000/svg\"", "");
+            EmbeddedFigure {
+                title: figure.title.clone(),
+                caption: figure.caption.clone(),
+                svg: Value::from_safe_string(svg),
+            }
+        })
         .collect()
 }

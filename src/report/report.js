@@ -1,14 +1,14 @@
-// The episodes of a report: a list that is filtered, sorted and searched, an episode turn by turn, two of them side by side.
+// The episodes of a report: a list with filters, order and search; one episode turn by turn, or two side by side.
 //
-// What is shown is what the address says: #episodes?store=…&split=…&type=…&outcome=…&q=…&sort=…&at=…&turn=…&beside=…
-// Every text of a world, a model or a server is set as text, never as markup. pack.rs says how the data are laid out.
+// The fragment of the address contains what is shown: #episodes?store=…&split=…&type=…&outcome=…&q=…&sort=…&at=…&turn=…&beside=…
+// Every text of a world, a model or a server is inserted as text, never as markup. pack.rs documents the data layout.
 'use strict';
 (() => {
   const byId = (id) => document.getElementById(id);
   const data = JSON.parse(byId('data').textContent);
   byId('data').remove();
   const SVG = byId('svg').namespaceURI;
-  const ROW = 48; // height of a row of the list, pixels, as in report.css
+  const ROW = 48; // height of a row of the list in pixels; the same number is in report.css
   const OUTCOMES = {
     success: 'won', failure: 'lost', turn_limit: 'turn limit', context_limit: 'context limit', env_failed: 'world failed',
   };
@@ -54,7 +54,7 @@
 
   // ---- elements
 
-  /** An element; `properties` go to attributes, `text` to its text. */
+  /** Makes an element. `properties` become attributes, except `text`, which becomes its text. */
   function el(tag, properties = {}, ...children) {
     const element = document.createElement(tag);
     for (const [name, value] of Object.entries(properties)) {
@@ -73,7 +73,7 @@
   const decimals = (number, digits = 3) => number.toFixed(digits).replace('-', '\u2212');
   const plural = (count, word) => `${count} ${word}${count === 1 ? '' : 's'}`;
 
-  // ---- what the address says
+  // ---- the address
 
   let state = {};
   function readAddress() {
@@ -93,14 +93,14 @@
     const address = `#${state.view}${rest ? `?${rest}` : ''}`;
     if (address !== location.hash) history[push ? 'pushState' : 'replaceState'](null, '', address);
   }
-  /** Changes what is shown. */
+  /** Changes the state and shows it. */
   function go(change, push = false) {
     Object.assign(state, change);
     show();
     writeAddress(push);
   }
 
-  /** Changes what is listed; an episode that is listed no longer makes room for the first that is. */
+  /** Changes the filters. If the current episode is no longer listed, the first listed episode is shown. */
   function narrow(change) {
     Object.assign(state, change);
     showList();
@@ -145,7 +145,7 @@
     byId('q').addEventListener('input', () => narrow({ q: byId('q').value }));
     byId('filters').addEventListener('submit', (event) => event.preventDefault());
   }
-  /** Two stores may hold one policy in one way; then their files tell them apart. */
+  /** The title of a store. If two stores have the same title, the file name is added. */
   function storeTitle(store) {
     const twins = stores.filter((other) => other.title === store.title);
     return twins.length > 1 ? `${store.title} (${store.file})` : store.title;
@@ -164,7 +164,7 @@
     return order ? found.sort(order) : found;
   }
 
-  // ---- the list: only the rows that can be seen stand in the page
+  // ---- the list: only visible rows are elements of the page
 
   let listed = [];
   let listedFor = null;
@@ -243,7 +243,7 @@
       if (!episode) pane.replaceChildren(el('p', { class: 'note', text: 'No episode matches.' }));
       else pane.replaceChildren(heading(episode, beside), ...(beside ? sideBySide(episode, beside) : alone(episode)));
       pane.scrollTop = 0;
-      const chip = pane.querySelector('.strip [aria-pressed="true"]'); // of a laboratory's dozens, in the middle of what is seen
+      const chip = pane.querySelector('.strip [aria-pressed="true"]'); // scroll to the middle if a sweep has many
       if (chip) chip.parentElement.scrollTop = chip.offsetTop - chip.parentElement.clientHeight / 2;
     }
     showTurn();
@@ -270,13 +270,13 @@
         game.episodes.length > 1 ? besideSelect(episode, beside) : null),
       game.episodes.length > 1 ? strip(episode, beside) : null);
   }
-  /** What every policy made of this game. */
+  /** The outcome of this game for every policy. */
   function strip(episode, beside) {
     const chip = (other) => {
       const isThis = other === episode;
       const button = el('button', {
         'type': 'button', 'class': 'chip', 'aria-pressed': String(isThis || other === beside),
-        'title': isThis ? other.store.protocol : `show; with Shift side by side. ${other.store.protocol}`,
+        'title': isThis ? other.store.protocol : `click to show; Shift-click to show side by side. ${other.store.protocol}`,
       }, mark(other.outcome), el('span', { text: storeTitle(other.store) }), el('small', { text: other.turns.length }));
       button.addEventListener('click', (event) => {
         if (event.shiftKey && !isThis) go({ beside: other.name, turn: 0 });
@@ -326,7 +326,7 @@
     element.addEventListener('click', () => { if (!String(getSelection())) go({ turn: n }); });
     return element;
   }
-  /** Who played, how it ended, what it cost, V and U over the turns. */
+  /** Policy, outcome, cost, and V and U over the turns. */
   function summary(episode, turns, columns) {
     const [completions, tokens, commands] = episode.spent;
     const spent = completions > 0
@@ -336,7 +336,7 @@
         el('span', { class: `badge ${episode.outcome}`, text: OUTCOMES[episode.outcome] }),
         el('b', { text: storeTitle(episode.store), title: episode.store.protocol }),
         el('span', { text: plural(turns.length, 'turn') }),
-        spent ? el('span', { text: spent, title: 'spent on this episode, candidates that were not acted on included' }) : null,
+        spent ? el('span', { text: spent, title: 'cost of this episode, including candidates that were not selected' }) : null,
         el('span', { text: `${decimals(episode.seconds, 1)} s` })),
       plot(turns, columns));
   }
@@ -352,9 +352,9 @@
       el('div', { class: 'said' },
         el('p', { class: 'observation', text: turn.observation }),
         el('p', { class: turn.malformed ? 'completion malformed' : 'completion' },
-          el('code', { text: turn.completion || '\u2205', title: turn.completion ? null : 'nothing was written' }),
-          turn.malformed ? el('span', { class: 'badge failure', text: 'malformed', title: 'no command in it: a wasted turn' }) : null,
-          turn.action ? el('span', { class: 'action', text: `\u2192 ${turn.action}`, title: 'the command in it' }) : null),
+          el('code', { text: turn.completion || '\u2205', title: turn.completion ? null : 'empty completion' }),
+          turn.malformed ? el('span', { class: 'badge failure', text: 'malformed', title: 'the completion contains no command' }) : null,
+          turn.action ? el('span', { class: 'action', text: `\u2192 ${turn.action}`, title: 'the command in the completion' }) : null),
         alternatives(turn, score)),
       numbers(turn));
   }
@@ -373,7 +373,7 @@
     };
     return el('dl', { class: 'numbers' }, ...shownNumbers.map(entry));
   }
-  /** What else was sampled. Logs of before there were counts tell none: then they do not add up to more than one each. */
+  /** The candidates of a turn. Old logs have no counts; then every count is 1 and the column is hidden. */
   function alternatives(turn, score) {
     const all = turn.candidates;
     if (all.length < 2) return null;
@@ -389,7 +389,7 @@
     const cell = (number) => el('td', { text: known(number) ? decimals(number) : '' });
     const entry = (candidate) => el('tr', { class: candidate === chosen ? 'chosen' : null },
       el('th', { scope: 'row' },
-        el('span', { class: 'dot', text: candidate === chosen ? '\u25cf' : '\u25cb', title: candidate === chosen ? 'chosen' : 'not chosen' }),
+        el('span', { class: 'dot', text: candidate === chosen ? '\u25cf' : '\u25cb', title: candidate === chosen ? 'selected' : 'not selected' }),
         el('code', { text: candidate.completion || '\u2205' })),
       hasCounts ? el('td', { text: `\u00d7${candidate.count}` }) : null,
       ...columns.map(([, of]) => cell(of(candidate))));
@@ -401,7 +401,7 @@
       el('tbody', {}, ...sorted.map(entry)));
   }
 
-  /** V before and U after every completion, against the turns. */
+  /** Plots V before and U after every completion over the turns. */
   function plot(turns, columns) {
     const width = Math.max(240, Math.min(900, Math.floor((pane.clientWidth - 40 - 18 * (columns - 1)) / columns)));
     const height = 96;
@@ -468,7 +468,7 @@
     const next = listed[at < 0 ? 0 : Math.min(listed.length - 1, Math.max(0, at + by))];
     if (next) go({ at: next.name, turn: 0, beside: next.name === state.at ? state.beside : besideOf(next) });
   }
-  /** Goes on side by side with the same store. */
+  /** The episode of the same store, if the next game is shown side by side too. */
   function besideOf(next) {
     const store = byName.get(state.beside)?.store;
     return next.game.episodes.find((other) => other.store === store && other !== next)?.name ?? '';

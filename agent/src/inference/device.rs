@@ -55,15 +55,6 @@ impl DeviceChoice {
             Self::Cuda(_) => self.burn().map(Backend::Burn),
         }
     }
-
-    /// The previous name of [`DeviceChoice::backend`].
-    ///
-    /// # Errors
-    /// As [`DeviceChoice::burn`].
-    #[doc(hidden)] // ALIAS
-    pub fn engine(self) -> Result<Backend, AgentError> {
-        self.backend()
-    }
 }
 
 impl fmt::Display for DeviceChoice {

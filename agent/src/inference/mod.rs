@@ -23,7 +23,6 @@ mod pool;
 pub mod sample;
 mod trunk;
 
-pub use self::kv_cache::CachedPrefix as Part; // ALIAS
 pub use self::kv_cache::{CachedPrefix, KvCache, Span};
 pub use self::networks::{PolicyInference, ValueInference};
 pub use self::trunk::Trunk;

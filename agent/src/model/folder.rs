@@ -1,4 +1,5 @@
-//! A model folder as one value: shape, tokenizer, policy weights and, where one was trained, the value network's.
+//! A model folder, or a GGUF file, as one value: the configuration, the tokenizer, the policy's
+//! weights and, if one was trained, the value network's weights.
 
 use crate::error::AgentError;
 use crate::files;
@@ -13,34 +14,34 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// What a model folder holds; see [`crate::model::weights`] for the files.
+/// The content of a model folder. [`crate::model::weights`] lists its files.
 #[derive(Debug, Clone)]
 pub struct Model {
-    /// Shape of both networks.
+    /// The sizes of both networks.
     pub config: DecoderConfig,
-    /// Text to tokens.
+    /// The tokenizer.
     pub tokenizer: Tokenizer,
-    /// The policy.
+    /// The weights of the policy.
     pub policy: Weights,
-    /// The value network.
+    /// The weights of the value network.
     pub value: Option<Weights>,
-    /// The text versions of the games that the policy learned from; empty where nobody wrote them down. No part of the
-    /// policy's hash.
+    /// The text versions of the games that the policy was trained on; empty if they are not
+    /// recorded. They are not part of the policy's hash.
     pub text_versions: BTreeSet<TextVersion>,
-    /// What a checkpoint from elsewhere brought along.
+    /// Files of a checkpoint from elsewhere.
     pub companions: Companions,
 }
 
-/// Files of a Hugging Face folder that are kept as they are.
+/// Files of a Hugging Face folder that are kept unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Companions {
-    /// By name: their bytes.
+    /// The bytes of each file, by name.
     pub files: BTreeMap<&'static str, Vec<u8>>,
-    /// Why turns are not framed as the model's own chat template says, where they are not.
+    /// The reason, if turns are not framed by the model's own chat template.
     pub reframed: Option<String>,
 }
 
-/// Those files.
+/// Names of the files that are kept.
 const COMPANIONS: [&str; 4] = [
     "chat_template.jinja",
     "generation_config.json",
@@ -48,50 +49,32 @@ const COMPANIONS: [&str; 4] = [
     "tokenizer_config.json",
 ];
 
-/// Each may have this many bytes.
+/// The most bytes of each of them.
 const COMPANION_LIMIT: u64 = 16 << 20;
 
-/// `hearth.json` may have this many bytes.
-const NOTES_LIMIT: u64 = 1 << 20;
-
-/// `hearth.json`: what only hearth wants to know of a model.
-#[derive(Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Notes {
-    text_versions: BTreeSet<TextVersion>,
-}
+/// The most bytes of `hearth.json`.
+const HEARTH_JSON_LIMIT: u64 = 1 << 20;
 
 impl Model {
-    /// Reads a model folder: one of hearth's, or a checkpoint of Hugging Face's. One without `hearth.json` tells of no
-    /// text version.
+    /// Reads a model folder, either one that hearth wrote or a Hugging Face checkpoint. If the
+    /// folder has no `hearth.json`, no text version is recorded.
     ///
     /// # Errors
-    /// When a file is missing, damaged, or does not fit the others.
+    /// If a file is missing, is damaged, or does not fit the others.
     pub fn open(folder: &Path) -> Result<Self, AgentError> {
         let config = DecoderConfig::open(&folder.join("config.json"))?;
         let mut companions = Companions::open(folder)?;
         let tokenizer = companions.tokenizer(folder)?;
-        fitting_ids(&tokenizer, &config).map_err(|reason| AgentError::Content {
-            path: folder.join("tokenizer.json"),
-            reason,
-        })?;
-        let fitting = |folder: &Path| -> Result<Weights, AgentError> {
-            let mut weights = Weights::open_folder(folder)?;
-            let path = folder.join(WEIGHTS);
-            weights.fit(&config).map_err(|error| AgentError::Content {
-                path,
-                reason: error.to_string(),
-            })?;
-            Ok(weights)
-        };
-        let policy = fitting(folder)?;
-        let critic = folder.join("value");
-        let value = if critic.join(WEIGHTS).exists() {
-            Some(fitting(&critic)?)
+        check_ids(&tokenizer, &config)
+            .map_err(|reason| AgentError::content(&folder.join("tokenizer.json"), reason))?;
+        let policy = open_weights(folder, &config)?;
+        let value_folder = folder.join("value");
+        let value = if value_folder.join(WEIGHTS).exists() {
+            Some(open_weights(&value_folder, &config)?)
         } else {
             None
         };
-        let Notes { text_versions } = Notes::open(&folder.join("hearth.json"))?;
+        let HearthJson { text_versions } = HearthJson::open(&folder.join("hearth.json"))?;
         Ok(Self {
             config,
             tokenizer,
@@ -102,43 +85,39 @@ impl Model {
         })
     }
 
-    /// Reads a GGUF file: every tensor is widened to f32.
+    /// Reads a GGUF file. Every tensor is converted to f32.
     ///
     /// # Errors
-    /// When the file is missing or damaged, or holds a model that is not built here.
+    /// If the file is missing or damaged, or contains a model that is not supported.
     pub fn open_gguf(path: &Path) -> Result<Self, AgentError> {
-        let content = |reason: String| AgentError::Content {
-            path: path.into(),
-            reason,
-        };
         let mut file = GgufFile::open(path)?;
         let Value::Object(keys) = file.config()? else {
-            return Err(content("its config is no object".into()));
+            return Err(AgentError::content(path, "its config is not an object"));
         };
-        let config = DecoderConfig::from_hugging_face(keys).map_err(|e| content(e.to_string()))?;
+        let config = DecoderConfig::from_hugging_face(keys)
+            .map_err(|error| AgentError::content(path, error.to_string()))?;
         let json = file.tokenizer()?.to_string();
-        let mut companions = Companions::of_gguf(&file)?;
+        let mut companions = Companions::from_gguf(&file)?;
         let frames = companions
             .frames(Path::new(""))
             .map_err(|error| match error {
-                AgentError::Content { reason, .. } => content(reason),
-                other => content(other.to_string()),
+                AgentError::Content { reason, .. } => AgentError::content(path, reason),
+                other => AgentError::content(path, other.to_string()),
             })?;
-        let tokenizer =
-            Tokenizer::from_json(json.as_bytes(), frames).map_err(|e| content(e.to_string()))?;
-        fitting_ids(&tokenizer, &config).map_err(content)?;
+        let tokenizer = Tokenizer::from_json(json.as_bytes(), frames)
+            .map_err(|error| AgentError::content(path, error.to_string()))?;
+        check_ids(&tokenizer, &config).map_err(|reason| AgentError::content(path, reason))?;
         let mut policy = Weights::default();
         for tensor in file.hf_tensors()? {
             let data = file.hf_tensor(&tensor)?;
-            policy.0.insert(
-                tensor.name.clone(),
-                HostTensor {
-                    shape: tensor.shape.clone(),
-                    data,
-                },
-            );
+            let shape = tensor.shape.clone();
+            policy
+                .0
+                .insert(tensor.name.clone(), HostTensor { shape, data });
         }
-        policy.fit(&config).map_err(|e| content(e.to_string()))?;
+        policy
+            .fit(&config)
+            .map_err(|error| AgentError::content(path, error.to_string()))?;
         Ok(Self {
             config,
             tokenizer,
@@ -149,18 +128,13 @@ impl Model {
         })
     }
 
-    /// Writes a model folder; the policy's weights last, so that a folder with them is whole.
+    /// Writes a model folder. The policy's weights are written last, so that a folder with them is
+    /// complete.
     ///
     /// # Errors
-    /// When a file cannot be written.
+    /// If a file cannot be written.
     pub fn save(&self, folder: &Path) -> Result<(), AgentError> {
-        let make = |folder: &Path| {
-            std::fs::create_dir_all(folder).map_err(|source| AgentError::File {
-                path: folder.into(),
-                source,
-            })
-        };
-        make(folder)?;
+        create_folder(folder)?;
         self.config.save(&folder.join("config.json"))?;
         self.tokenizer.save(&folder.join("tokenizer.json"))?;
         for (name, bytes) in &self.companions.files {
@@ -168,22 +142,35 @@ impl Model {
             scenarios::files::replace(&path, bytes)
                 .map_err(|source| AgentError::File { path, source })?;
         }
-        Notes {
+        HearthJson {
             text_versions: self.text_versions.clone(),
         }
         .save(&folder.join("hearth.json"))?;
         if let Some(value) = &self.value {
             let folder = folder.join("value");
-            make(&folder)?;
+            create_folder(&folder)?;
             self.config.save(&folder.join("config.json"))?;
-            value.save(&folder.join("model.safetensors"))?;
+            value.save(&folder.join(WEIGHTS))?;
         }
-        self.policy.save(&folder.join("model.safetensors"))
+        self.policy.save(&folder.join(WEIGHTS))
     }
 }
 
-/// Refuses a tokenizer with an id that the decoder has no embedding for.
-fn fitting_ids(tokenizer: &Tokenizer, config: &DecoderConfig) -> Result<(), String> {
+/// The weights of a folder that are tensors of the decoder or its value head.
+fn open_weights(folder: &Path, config: &DecoderConfig) -> Result<Weights, AgentError> {
+    let mut weights = Weights::open_folder(folder)?;
+    weights
+        .fit(config)
+        .map_err(|error| AgentError::content(&folder.join(WEIGHTS), error.to_string()))?;
+    Ok(weights)
+}
+
+fn create_folder(folder: &Path) -> Result<(), AgentError> {
+    std::fs::create_dir_all(folder).map_err(|source| AgentError::file(folder, source))
+}
+
+/// Refuses a tokenizer with an id for which the decoder has no embedding.
+fn check_ids(tokenizer: &Tokenizer, config: &DecoderConfig) -> Result<(), String> {
     let largest = tokenizer.largest_id();
     if largest as usize >= config.vocab_size {
         return Err(format!(
@@ -195,7 +182,7 @@ fn fitting_ids(tokenizer: &Tokenizer, config: &DecoderConfig) -> Result<(), Stri
 }
 
 impl Companions {
-    /// Reads those that are there.
+    /// Reads the files that exist.
     fn open(folder: &Path) -> Result<Self, AgentError> {
         let mut files = BTreeMap::new();
         for name in COMPANIONS {
@@ -209,16 +196,16 @@ impl Companions {
         })
     }
 
-    /// The `tokenizer_config.json` that a GGUF file stands for.
-    fn of_gguf(file: &GgufFile) -> Result<Self, AgentError> {
+    /// Makes a `tokenizer_config.json` from a GGUF file.
+    fn from_gguf(file: &GgufFile) -> Result<Self, AgentError> {
         let ids = file.special_tokens()?;
         let tokens = file.tokens()?;
-        let text = |id: Option<u32>| id.and_then(|id| tokens.get(id as usize));
+        let [bos, eos, pad] = [ids.bos, ids.eos, ids.pad].map(|id| tokens.get(id? as usize));
         let settings = json!({
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": text(ids.bos),
-            "eos_token": text(ids.eos),
-            "pad_token": text(ids.pad),
+            "bos_token": bos,
+            "eos_token": eos,
+            "pad_token": pad,
             "chat_template": file.chat_template()?,
         });
         Ok(Self {
@@ -227,7 +214,8 @@ impl Companions {
         })
     }
 
-    /// The folder's tokenizer with the frames of its chat template, or with hearth's own where it was trained here.
+    /// Reads the folder's tokenizer with the frames of its chat template. If the tokenizer was
+    /// trained by hearth, it gets hearth's own frames.
     fn tokenizer(&mut self, folder: &Path) -> Result<Tokenizer, AgentError> {
         let path = folder.join("tokenizer.json");
         if !self.files.contains_key("tokenizer_config.json") {
@@ -237,30 +225,23 @@ impl Companions {
         Tokenizer::open(&path, frames)
     }
 
-    /// The frames of the model's chat template; plain ChatML, and a note, where it has none that fits an episode.
+    /// Returns the frames of the model's chat template. If it has none, or one that does not fit an
+    /// episode, returns the frames of plain ChatML and records the reason.
     fn frames(&mut self, folder: &Path) -> Result<Frames, AgentError> {
-        let text = |name: &str| {
-            self.files
-                .get(name)
-                .map(|bytes| files::text(&folder.join(name), bytes.clone()))
-        };
-        let (settings, jinja) = (
-            text("tokenizer_config.json").transpose()?,
-            text("chat_template.jinja").transpose()?,
-        );
+        let settings = self.text(folder, "tokenizer_config.json")?;
+        let jinja = self.text(folder, "chat_template.jinja")?;
         let Some(template) = ChatTemplate::from_hf_texts(folder, settings.as_deref(), jinja)?
         else {
             self.reframed =
                 Some("the model has no chat template; turns are framed as ChatML".into());
             return TurnFrames::chatml(None).into_frames(None);
         };
-        let path = folder.join("tokenizer_config.json");
         match TurnFrames::derive(&template, None) {
             Ok(frames) => frames
                 .into_frames(template.special_tokens().eos.as_deref())
-                .map_err(|error| AgentError::Content {
-                    path,
-                    reason: error.to_string(),
+                .map_err(|error| {
+                    let path = folder.join("tokenizer_config.json");
+                    AgentError::content(&path, error.to_string())
                 }),
             Err(error) => {
                 self.reframed = Some(format!("{error}; turns are framed as ChatML"));
@@ -268,27 +249,37 @@ impl Companions {
             }
         }
     }
+
+    /// A file as text; `None` if it does not exist.
+    fn text(&self, folder: &Path, name: &str) -> Result<Option<String>, AgentError> {
+        self.files
+            .get(name)
+            .map(|bytes| files::text(&folder.join(name), bytes.clone()))
+            .transpose()
+    }
 }
 
-impl Notes {
+/// `hearth.json`: facts about a model that only hearth uses.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HearthJson {
+    text_versions: BTreeSet<TextVersion>,
+}
+
+impl HearthJson {
+    /// Reads the file. If it does not exist, no text version is recorded.
     fn open(path: &Path) -> Result<Self, AgentError> {
-        let Some(bytes) = files::read_if_any(path, NOTES_LIMIT)? else {
+        let Some(bytes) = files::read_if_any(path, HEARTH_JSON_LIMIT)? else {
             return Ok(Self::default());
         };
-        serde_json::from_slice(&bytes).map_err(|error| AgentError::Content {
-            path: path.into(),
-            reason: error.to_string(),
-        })
+        serde_json::from_slice(&bytes).map_err(|error| AgentError::content(path, error.to_string()))
     }
 
     fn save(&self, path: &Path) -> Result<(), AgentError> {
-        let text = serde_json::to_string(self).map_err(|e| AgentError::Config(e.to_string()))?;
-        scenarios::files::replace(path, (text + "\n").as_bytes()).map_err(|source| {
-            AgentError::File {
-                path: path.into(),
-                source,
-            }
-        })
+        let text =
+            serde_json::to_string(self).map_err(|error| AgentError::Config(error.to_string()))?;
+        scenarios::files::replace(path, (text + "\n").as_bytes())
+            .map_err(|source| AgentError::file(path, source))
     }
 }
 
@@ -296,7 +287,7 @@ impl Notes {
 mod tests {
     use super::*;
     use crate::model::weights::tests::tiny_config;
-    use crate::text::chat::{self, Place};
+    use crate::text::chat::{self, PromptPosition};
     use std::fs;
 
     fn tiny(text_versions: &[TextVersion]) -> Model {
@@ -336,7 +327,7 @@ mod tests {
             assert_eq!(
                 again.policy.hash(),
                 tiny(&[]).policy.hash(),
-                "no part of the policy's identity"
+                "they are not part of the hash"
             );
         }
         fs::remove_file(path).unwrap();
@@ -347,7 +338,8 @@ mod tests {
         );
     }
 
-    /// A folder as others write it: ChatML's special tokens, and a chat template beside the tokenizer.
+    /// Writes a folder as other programs do: with ChatML's special tokens, and a chat template
+    /// beside the tokenizer.
     fn checkpoint(folder: &Path, template: &str) {
         tiny(&[]).save(folder).unwrap();
         let path = folder.join("tokenizer.json");
@@ -363,28 +355,36 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_from_elsewhere_is_framed_by_its_chat_template() {
-        let (folder, again) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fn a_hugging_face_checkpoint_is_framed_by_its_chat_template() {
+        let folder = tempfile::tempdir().unwrap();
+        let again = tempfile::tempdir().unwrap();
         checkpoint(folder.path(), ChatTemplate::chatml().source());
         let model = Model::open(folder.path()).unwrap();
         assert_eq!(model.companions.reframed, None);
-        let say = |place| chat::observation_tokens(&model.tokenizer, "go to <|im_end|>", place);
-        let text = |place| model.tokenizer.decode(&say(place));
+        let [opening, after_end, after_cut] = [
+            PromptPosition::Opening,
+            PromptPosition::AfterEnd,
+            PromptPosition::AfterCut,
+        ]
+        .map(|position| chat::observation_tokens(&model.tokenizer, "go to <|im_end|>", position));
         assert_eq!(
-            text(Place::Opening),
+            model.tokenizer.decode(&opening),
             "<|im_start|>user\ngo to < |im_end|><|im_end|>\n<|im_start|>assistant\n"
         );
         let later = "\n<|im_start|>user\ngo to < |im_end|><|im_end|>\n<|im_start|>assistant\n";
-        assert_eq!(text(Place::AfterEnd), later);
-        assert_eq!(text(Place::AfterCut), format!("<|im_end|>{later}"));
-        assert_eq!(say(Place::AfterCut)[0], model.tokenizer.end);
+        assert_eq!(model.tokenizer.decode(&after_end), later);
         assert_eq!(
-            say(Place::AfterEnd)
+            model.tokenizer.decode(&after_cut),
+            format!("<|im_end|>{later}")
+        );
+        assert_eq!(after_cut[0], model.tokenizer.end);
+        assert_eq!(
+            after_end
                 .iter()
                 .filter(|id| **id == model.tokenizer.end)
                 .count(),
             1,
-            "not the world's"
+            "not that of the observation"
         );
 
         model.save(again.path()).unwrap();
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_that_does_not_only_append_is_replaced_and_said_so() {
+    fn a_template_that_is_not_prefix_preserving_is_replaced_and_the_reason_is_recorded() {
         let folder = tempfile::tempdir().unwrap();
         let last_only = "{{ messages[-1]['content'] }}<|im_end|>";
         checkpoint(folder.path(), last_only);
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_notes_are_an_error_that_names_them() {
+    fn a_damaged_hearth_json_is_an_error_that_names_the_file() {
         let folder = tempfile::tempdir().unwrap();
         tiny(&[TextVersion::V2_1_1]).save(folder.path()).unwrap();
         let path = folder.path().join("hearth.json");

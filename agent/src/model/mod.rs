@@ -1,9 +1,26 @@
-//! What a model is: its configuration, weights, decoder and adapters, and the files that hold them.
+//! Models: their configuration, weights, decoder and adapters, and the files that contain them.
+//!
+//! | module | contains |
+//! | --- | --- |
+//! | [`config`] | the sizes of a decoder, as in `config.json` |
+//! | [`rope`] | the frequencies of the rotary position embedding and their scaling |
+//! | [`weights`] | named tensors in host memory, and safetensors files |
+//! | [`folder`] | a model folder, or a GGUF file, as one value |
+//! | [`gguf`] | the reader of GGUF files |
+//! | [`decoder`] | the transformer that is trained, and the value network |
+//! | [`parameters`] | loading weights into these networks and reading them back |
+//! | [`checkpointing`] | their forward and backward pass with activation checkpointing |
+//! | [`lora`] | LoRA adapters on these networks |
+//! | [`peft`] | adapters in PEFT's files, and merging them into weights |
 
+pub mod checkpointing;
 pub mod config;
 pub mod decoder;
 pub mod folder;
 pub mod gguf;
 pub mod lora;
+pub mod parameters;
+pub mod peft;
 pub mod rope;
+mod safetensors_header;
 pub mod weights;

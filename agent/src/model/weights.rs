@@ -1,54 +1,51 @@
-//! Weights on the host and on disk: named f32 tensors in Hugging Face's names and layouts (`[out, in]`), safetensors
-//! files, and the model folder that holds them.
+//! Weights in host memory and on disk: named f32 tensors with Hugging Face's names and layouts
+//! (`[out, in]`), safetensors files, and the files of a model folder.
 //!
 //! ```text
-//! MODEL/config.json  model.safetensors  tokenizer.json      the policy; large ones in shards with an index
-//! MODEL/hearth.json                                         the text versions of the games that it learned from
-//! MODEL/value/config.json  model.safetensors                the value network, where one was trained
-//! MODEL/adapter/  value/adapter/                            what was merged into them last ([`crate::model::lora`]); never read
+//! MODEL/config.json  model.safetensors  tokenizer.json   the policy; shards with an index if large
+//! MODEL/hearth.json                  the text versions of the games that it was trained on
+//! MODEL/value/config.json  model.safetensors          the value network, if one was trained
+//! MODEL/adapter/  value/adapter/     the adapters that were merged last; never read
 //! ```
+//!
+//! The files of adapters are those of [`crate::model::peft`].
 
 use crate::error::AgentError;
 use crate::files;
 use crate::model::config::DecoderConfig;
+use crate::model::safetensors_header::SafetensorsHeader;
 use half::{bf16, f16};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
-use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensorError, View};
 use scenarios::files::sync_folder;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::fmt::Formatter;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Component, Path};
 
-/// The header of a safetensors file may have this many bytes; some thousand tensors need a tenth of it.
-const HEADER_LIMIT: u64 = 8 << 20;
-
-/// The index of a folder of shards may have this many bytes.
+/// The most bytes of the index of a folder with shards.
 const INDEX_LIMIT: u64 = 4 << 20;
 
-/// The weights of a model folder, in one file or by an index over several.
+/// Name of the file with the weights of a model folder, if they are in one file.
 pub const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
 /// Name of the value head's tensor, `[1, hidden]`.
 pub const VALUE_HEAD: &str = "value_head.weight";
 
-/// One tensor on the host.
+/// A tensor in host memory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HostTensor {
     /// Sizes, outermost first.
     pub shape: Vec<usize>,
-    /// Row-major.
+    /// The elements, row-major.
     pub data: Vec<f32>,
 }
 
-/// One after the other becomes bytes while a file is written.
+/// Tensors become bytes one after the other while a file is written.
 impl View for &HostTensor {
     fn dtype(&self) -> Dtype {
         Dtype::F32
@@ -71,41 +68,28 @@ impl View for &HostTensor {
     }
 }
 
-/// Named tensors on the host, in name order.
+/// Named tensors in host memory, ordered by name.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Weights(pub BTreeMap<String, HostTensor>);
 
 impl Weights {
-    /// Fresh trunk weights: normal with σ = 1/√inputs for matrices, zero for the two that write into the residual
-    /// stream (so that every layer begins as the identity and a token's own embedding is what the first updates see),
-    /// σ = 0.02 for the embedding, ones for norms.
+    /// Returns new trunk weights, drawn from the seed.
+    ///
+    /// Matrices are normal with σ = 1/√inputs. The two matrices that write into the residual stream
+    /// are zero, so that every layer starts as the identity, and the first updates see a token's
+    /// own embedding. The embedding has σ = 0.02, norms are ones, and biases are zero.
     #[must_use]
     pub fn random(config: &DecoderConfig, seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let make = |(name, shape): (String, Vec<usize>)| {
-            let size: usize = shape.iter().product();
-            let data = if name.ends_with(".bias") {
-                vec![0.0; size]
-            } else if shape.len() == 1 {
-                vec![1.0; size]
-            } else {
-                let deviation = match name.as_str() {
-                    "model.embed_tokens.weight" | "lm_head.weight" => 0.02,
-                    name if name.ends_with("o_proj.weight")
-                        || name.ends_with("down_proj.weight") =>
-                    {
-                        0.0
-                    }
-                    _ => 1.0 / (shape[1] as f32).sqrt(),
-                };
-                (0..size).map(|_| normal(&mut rng) * deviation).collect()
-            };
-            (name, HostTensor { shape, data })
-        };
-        Self(config.tensors().into_iter().map(make).collect())
+        let mut weights = Self::default();
+        for (name, shape) in config.tensors() {
+            let data = initial_values(&name, &shape, &mut rng);
+            weights.0.insert(name, HostTensor { shape, data });
+        }
+        weights
     }
 
-    /// The same trunk with a value head of zeros: V ≡ 0 before the first update.
+    /// Returns the same trunk with a value head of zeros, so that V ≡ 0 before the first update.
     #[must_use]
     pub fn with_zero_value_head(&self, config: &DecoderConfig) -> Self {
         let mut weights = self.clone();
@@ -117,10 +101,10 @@ impl Weights {
         weights
     }
 
-    /// The tensor of that name.
+    /// Returns the values of the tensor of that name.
     ///
     /// # Errors
-    /// When it is missing or has another shape.
+    /// If it is missing or has another shape.
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<&[f32], AgentError> {
         let tensor = self
             .0
@@ -135,10 +119,10 @@ impl Weights {
         Ok(&tensor.data)
     }
 
-    /// Takes the tensor of that name out.
+    /// Removes the tensor of that name and returns its values.
     ///
     /// # Errors
-    /// When it is missing or has another shape.
+    /// If it is missing or has another shape.
     pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, AgentError> {
         self.get(name, shape)?;
         Ok(self
@@ -148,7 +132,8 @@ impl Weights {
             .unwrap_or_default())
     }
 
-    /// SHA-256 over names, shapes and bytes: what trajectories call the policy's hash (first 16 hex digits).
+    /// Returns the first 16 hexadecimal digits of the SHA-256 of names, shapes and bytes.
+    /// Trajectories record it as the policy's hash.
     #[must_use]
     pub fn hash(&self) -> String {
         let mut digest = Sha256::new();
@@ -174,30 +159,29 @@ impl Weights {
     /// Reads a safetensors file of f32, f16 or bf16 tensors, one tensor after the other.
     ///
     /// # Errors
-    /// When the file is missing, damaged, or holds another type; before memory is taken for what it claims to hold.
+    /// If the file is missing or damaged, or contains another type. A file that claims more data
+    /// than it has is refused before memory is allocated for it.
     pub fn open(path: &Path) -> Result<Self, AgentError> {
         let mut weights = Self::default();
         weights.read(path)?;
         Ok(weights)
     }
 
-    /// Reads the weights of a model folder: `model.safetensors`, or the shards that its index names.
+    /// Reads the weights of a model folder: `model.safetensors`, or the shards in its index.
     ///
     /// # Errors
-    /// When a file is missing or damaged, when shards hold other tensors than the index says, or lie elsewhere.
+    /// If a file is missing or damaged, if a shard lacks a tensor of the index, or if a shard is
+    /// not a file of the folder.
     pub fn open_folder(folder: &Path) -> Result<Self, AgentError> {
         let index = folder.join(INDEX);
         if folder.join(WEIGHTS).exists() || !index.exists() {
             return Self::open(&folder.join(WEIGHTS));
         }
-        let content = |reason: String| AgentError::Content {
-            path: index.clone(),
-            reason,
-        };
         let bytes = files::read(&index, INDEX_LIMIT)?;
-        let map: Index = serde_json::from_slice(&bytes).map_err(|e| content(e.to_string()))?;
+        let ShardIndex { weight_map } = serde_json::from_slice(&bytes)
+            .map_err(|error| AgentError::content(&index, error.to_string()))?;
         let mut shards: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for (tensor, shard) in &map.weight_map {
+        for (tensor, shard) in &weight_map {
             shards.entry(shard).or_default().push(tensor);
         }
         let mut weights = Self::default();
@@ -207,16 +191,16 @@ impl Weights {
                 [Component::Normal(_)]
             );
             if !is_name {
-                return Err(content(format!(
-                    "shard {shard:?} is not a file of this folder"
-                )));
+                let reason = format!("shard {shard:?} is not a file of this folder");
+                return Err(AgentError::content(&index, reason));
             }
             weights.read(&folder.join(shard))?;
             if let Some(missing) = tensors
                 .into_iter()
                 .find(|tensor| !weights.0.contains_key(*tensor))
             {
-                return Err(content(format!("tensor {missing} is not in {shard}")));
+                let reason = format!("tensor {missing} is not in {shard}");
+                return Err(AgentError::content(&index, reason));
             }
         }
         Ok(weights)
@@ -224,172 +208,112 @@ impl Weights {
 
     /// Adds the tensors of a file.
     fn read(&mut self, path: &Path) -> Result<(), AgentError> {
-        let file_error = |source| AgentError::File {
-            path: path.into(),
-            source,
-        };
-        let content = |reason: String| AgentError::Content {
-            path: path.into(),
-            reason,
-        };
         let (file, length) = files::open(path)?;
         let mut file = BufReader::new(file);
-        let (start, tensors) = header(&mut file, length).map_err(content)?;
-        let end = tensors.last().map_or(0, |(_, info)| info.data_offsets.1) as u64;
-        if start.checked_add(end) != Some(length) {
-            return Err(content(format!(
-                "has {length} bytes, and its header tells of {start} + {end}"
-            )));
+        let SafetensorsHeader {
+            data_start,
+            tensors,
+        } = SafetensorsHeader::read(&mut file, length)
+            .map_err(|reason| AgentError::content(path, reason))?;
+        let size = tensors.last().map_or(0, |(_, info)| info.data_offsets.1) as u64;
+        if data_start.checked_add(size) != Some(length) {
+            let reason =
+                format!("has {length} bytes, but its header requires {data_start} + {size}");
+            return Err(AgentError::content(path, reason));
         }
         for (name, info) in tensors {
-            let size = info.data_offsets.1 - info.data_offsets.0;
-            let mut bytes = vec![0; size];
-            file.seek(SeekFrom::Start(start + info.data_offsets.0 as u64))
-                .map_err(file_error)?;
-            file.read_exact(&mut bytes).map_err(file_error)?;
-            let data = to_f32(info.dtype, &bytes).ok_or_else(|| {
-                content(format!(
-                    "tensor {name} is {:?}; F32, F16 and BF16 are read",
+            let mut bytes = vec![0; info.data_offsets.1 - info.data_offsets.0];
+            file.seek(SeekFrom::Start(data_start + info.data_offsets.0 as u64))
+                .and_then(|_| file.read_exact(&mut bytes))
+                .map_err(|source| AgentError::file(path, source))?;
+            let Some(data) = to_f32(info.dtype, &bytes) else {
+                let reason = format!(
+                    "tensor {name} is {:?}; only F32, F16 and BF16 are supported",
                     info.dtype
-                ))
-            })?;
-            if self
-                .0
-                .insert(
-                    name.clone(),
-                    HostTensor {
-                        shape: info.shape,
-                        data,
-                    },
-                )
-                .is_some()
-            {
-                return Err(content(format!("tensor {name} is in another file already")));
+                );
+                return Err(AgentError::content(path, reason));
+            };
+            let shape = info.shape;
+            let tensor = HostTensor { shape, data };
+            if self.0.insert(name.clone(), tensor).is_some() {
+                let reason = format!("tensor {name} is also in another file");
+                return Err(AgentError::content(path, reason));
             }
         }
         Ok(())
     }
 
-    /// Keeps the tensors of a decoder, and the value head; other files hold more (frequencies of the rotary embedding,
-    /// an output matrix that is tied).
+    /// Removes all tensors except those of the decoder and the value head. Files may contain more,
+    /// for example frequencies of the rotary embedding, or an output matrix that is tied.
     ///
     /// # Errors
-    /// When one is missing or has another shape.
+    /// If a tensor of the decoder is missing or has another shape.
     pub fn fit(&mut self, config: &DecoderConfig) -> Result<(), AgentError> {
         let tensors = config.tensors();
         for (name, shape) in &tensors {
             self.get(name, shape)?;
         }
-        let names: std::collections::BTreeSet<&str> =
-            tensors.iter().map(|(name, _)| name.as_str()).collect();
+        let names: BTreeSet<&str> = tensors.iter().map(|(name, _)| name.as_str()).collect();
         self.0
             .retain(|name, _| name == VALUE_HEAD || names.contains(name.as_str()));
         Ok(())
     }
 
-    /// Writes a safetensors file: first beside, then renamed, so that a killed run leaves the old file whole.
+    /// Writes a safetensors file. A new file is written beside `path` and renamed, so that the old
+    /// file stays whole if the process is killed.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// If the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), AgentError> {
-        let content = |reason: String| AgentError::Content {
-            path: path.into(),
-            reason,
-        };
-        let metadata = Some([("format".to_string(), "pt".to_string())].into());
         let beside = path.with_extension("safetensors.new");
-        let failed = |source| AgentError::File {
-            path: path.into(),
-            source,
-        };
-        let write = || {
-            safetensors::serialize_to_file(&self.0, metadata, &beside).map_err(
-                |error| match error {
-                    SafeTensorError::IoError(source) => failed(source),
-                    other => content(other.to_string()),
-                },
-            )?;
-            File::open(&beside)
-                .and_then(|file| file.sync_all())
-                .map_err(failed)?;
-            std::fs::rename(&beside, path).map_err(failed)
-        };
-        write().inspect_err(|_| {
+        self.write(path, &beside).inspect_err(|_| {
             let _ = std::fs::remove_file(&beside); // half of it may fill the disk
         })?;
         sync_folder(path);
         Ok(())
     }
+
+    /// Writes the file `beside` and renames it to `path`.
+    fn write(&self, path: &Path, beside: &Path) -> Result<(), AgentError> {
+        let metadata = Some([("format".to_string(), "pt".to_string())].into());
+        safetensors::serialize_to_file(&self.0, metadata, beside).map_err(|error| match error {
+            SafeTensorError::IoError(source) => AgentError::file(path, source),
+            other => AgentError::content(path, other.to_string()),
+        })?;
+        File::open(beside)
+            .and_then(|file| file.sync_all())
+            .and_then(|()| std::fs::rename(beside, path))
+            .map_err(|source| AgentError::file(path, source))
+    }
 }
 
-/// The index of a folder of shards.
+/// The index of a folder with shards.
 #[derive(Deserialize)]
-struct Index {
-    /// By tensor: its file.
+struct ShardIndex {
+    /// The file of each tensor.
     weight_map: BTreeMap<String, String>,
 }
 
-/// The header of a safetensors file: where its data begins, and its tensors in the order of their data, which follow one
-/// another without gaps.
-fn header(file: &mut impl Read, length: u64) -> Result<(u64, Vec<(String, TensorInfo)>), String> {
-    let mut size = [0; 8];
-    file.read_exact(&mut size)
-        .map_err(|_| "is too short for a safetensors file".to_string())?;
-    let header = u64::from_le_bytes(size);
-    if header > HEADER_LIMIT || header > length.saturating_sub(8) {
-        return Err(format!(
-            "claims a header of {header} bytes, and has {length}"
-        ));
+/// The first values of a parameter; see [`Weights::random`].
+fn initial_values(name: &str, shape: &[usize], rng: &mut impl Rng) -> Vec<f32> {
+    let size = shape.iter().product();
+    if name.ends_with(".bias") {
+        return vec![0.0; size];
     }
-    let mut bytes = Vec::new();
-    file.take(header)
-        .read_to_end(&mut bytes)
-        .map_err(|e| e.to_string())?;
-    let HeaderTensors(tensors) =
-        serde_json::from_slice(&bytes).map_err(|e| format!("its header: {e}"))?;
-    let mut tensors: Vec<(String, TensorInfo)> = tensors.into_iter().collect();
-    tensors.sort_by_key(|(_, info)| info.data_offsets);
-    // It refuses tensors that overlap, leave gaps, or have another size than their shape asks for.
-    Metadata::new(None, tensors.clone()).map_err(|e| format!("its header: {e}"))?;
-    Ok((8 + header, tensors))
+    let [_, inputs] = shape else {
+        return vec![1.0; size];
+    };
+    let deviation = match name {
+        "model.embed_tokens.weight" | "lm_head.weight" => 0.02,
+        name if name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight") => 0.0,
+        _ => 1.0 / (*inputs as f32).sqrt(),
+    };
+    (0..size).map(|_| normal(rng) * deviation).collect()
 }
 
-/// The tensors of a header. The library's own reading holds whatever stands in one, at many times its size, before it
-/// looks at it; and of two tensors with one name it takes the last.
-struct HeaderTensors(BTreeMap<String, TensorInfo>);
-
-impl<'de> Deserialize<'de> for HeaderTensors {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(Self(BTreeMap::new()))
-    }
-}
-
-impl<'de> Visitor<'de> for HeaderTensors {
-    type Value = Self;
-
-    fn expecting(&self, out: &mut Formatter<'_>) -> std::fmt::Result {
-        out.write_str("tensors by name")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
-        while let Some(name) = map.next_key::<String>()? {
-            if name == "__metadata__" {
-                map.next_value::<IgnoredAny>()?;
-                continue;
-            }
-            let info = map.next_value()?;
-            if self.0.contains_key(&name) {
-                return Err(A::Error::custom(format!("tensor {name:?} stands twice")));
-            }
-            self.0.insert(name, info);
-        }
-        Ok(self)
-    }
-}
-
-/// Little-endian numbers as f32; `None` for a type that is not read.
+/// Little-endian numbers as f32; `None` if the type is not supported.
 fn to_f32(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
-    let pairs = || bytes.as_chunks::<2>().0.iter();
+    let pairs = bytes.as_chunks::<2>().0.iter();
     match dtype {
         Dtype::F32 => Some(
             bytes
@@ -399,19 +323,20 @@ fn to_f32(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
                 .map(|b| f32::from_le_bytes(*b))
                 .collect(),
         ),
-        Dtype::F16 => Some(pairs().map(|b| f16::from_le_bytes(*b).to_f32()).collect()),
-        Dtype::BF16 => Some(pairs().map(|b| bf16::from_le_bytes(*b).to_f32()).collect()),
+        Dtype::F16 => Some(pairs.map(|b| f16::from_le_bytes(*b).to_f32()).collect()),
+        Dtype::BF16 => Some(pairs.map(|b| bf16::from_le_bytes(*b).to_f32()).collect()),
         _ => None,
     }
 }
 
 /// A standard normal number (Box–Muller).
 fn normal(rng: &mut impl Rng) -> f32 {
-    let (u, v): (f32, f32) = (rng.random(), rng.random());
+    let u: f32 = rng.random();
+    let v: f32 = rng.random();
     (-2.0 * (1.0 - u).ln()).sqrt() * (std::f32::consts::TAU * v).cos()
 }
 
-/// `[rows, columns]` to `[columns, rows]`.
+/// Returns a `[rows, columns]` matrix as `[columns, rows]`.
 #[must_use]
 pub fn transposed(data: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     (0..columns)
@@ -424,6 +349,7 @@ pub(crate) mod tests {
     use super::*;
     use safetensors::tensor::TensorView;
 
+    /// The configuration of a decoder for tests.
     pub(crate) fn tiny_config() -> DecoderConfig {
         DecoderConfig {
             vocab_size: 37,
@@ -464,7 +390,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// Writes a safetensors file of one type.
+    /// Writes a safetensors file whose tensors have one type.
     fn write(path: &Path, dtype: Dtype, tensors: &[(&str, Vec<u8>)], elements: usize) {
         let views = tensors.iter().map(|(name, data)| {
             (
@@ -505,29 +431,24 @@ pub(crate) mod tests {
         );
     }
 
+    /// The weights of a folder after this index was written into it, or the error.
+    fn open_shards(folder: &Path, map: &str) -> Result<Weights, String> {
+        let index = format!("{{\"weight_map\": {map}}}");
+        std::fs::write(folder.join(INDEX), index).expect("writes");
+        Weights::open_folder(folder).map_err(|error| error.to_string())
+    }
+
     #[test]
-    fn shards_are_one_model_and_their_index_is_believed_only_as_far_as_it_is_true() {
+    fn shards_are_read_as_one_model_and_a_wrong_index_is_refused() {
         let folder = tempfile::tempdir().expect("folder");
-        let file = |name: &str| folder.path().join(name);
-        let bytes = |n: f32| n.to_le_bytes().to_vec();
-        write(
-            &file("one.safetensors"),
-            Dtype::F32,
-            &[("a", bytes(1.0))],
-            1,
-        );
-        write(
-            &file("two.safetensors"),
-            Dtype::F32,
-            &[("b", bytes(2.0)), ("c", bytes(3.0))],
-            1,
-        );
-        let open = |map: &str| {
-            std::fs::write(file(INDEX), format!("{{\"weight_map\": {map}}}")).expect("writes");
-            Weights::open_folder(folder.path())
-        };
+        let folder = folder.path();
+        let numbers = [1.0_f32, 2.0, 3.0].map(|n| n.to_le_bytes().to_vec());
+        let [a, b, c] = numbers;
+        write(&folder.join("one.safetensors"), Dtype::F32, &[("a", a)], 1);
+        let tensors = [("b", b), ("c", c)];
+        write(&folder.join("two.safetensors"), Dtype::F32, &tensors, 1);
         let map = r#"{"a": "one.safetensors", "b": "two.safetensors", "c": "two.safetensors"}"#;
-        let whole = open(map).expect("opens");
+        let whole = open_shards(folder, map).expect("opens");
         assert_eq!(
             whole
                 .0
@@ -536,45 +457,52 @@ pub(crate) mod tests {
                 .collect::<Vec<_>>(),
             [1.0, 2.0, 3.0]
         );
-        let said = |map: &str| open(map).expect_err("refused").to_string();
-        assert!(said(r#"{"z": "one.safetensors"}"#).contains("tensor z is not in one.safetensors"));
-        assert!(said(r#"{"a": "../one.safetensors"}"#).contains("is not a file of this folder"));
-        assert!(said(r#"{"a": "/etc/passwd"}"#).contains("is not a file of this folder"));
-        assert!(said(r#"{"a": "three.safetensors"}"#).contains("three.safetensors"));
+        for (map, words) in [
+            (
+                r#"{"z": "one.safetensors"}"#,
+                "tensor z is not in one.safetensors",
+            ),
+            (
+                r#"{"a": "../one.safetensors"}"#,
+                "is not a file of this folder",
+            ),
+            (r#"{"a": "/etc/passwd"}"#, "is not a file of this folder"),
+            (r#"{"a": "three.safetensors"}"#, "three.safetensors"),
+        ] {
+            let error = open_shards(folder, map).expect_err("refused");
+            assert!(error.contains(words), "{error}");
+        }
+    }
+
+    /// A safetensors file with this header and data.
+    fn with_header(header: &[u8], data: &[u8]) -> Vec<u8> {
+        [&(header.len() as u64).to_le_bytes()[..], header, data].concat()
     }
 
     #[test]
-    fn a_header_that_promises_too_much_takes_no_memory() {
+    fn a_header_that_claims_too_much_is_refused() {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join(WEIGHTS);
-        let said = |bytes: &[u8]| {
-            std::fs::write(&path, bytes).expect("writes");
-            Weights::open(&path).expect_err("refused").to_string()
-        };
-        assert!(said(&u64::MAX.to_le_bytes()).contains("claims a header of"));
-        assert!(said(&(90_u64 << 20).to_le_bytes()).contains("claims a header of"));
-        let promise =
-            br#"{"a":{"dtype":"F32","shape":[1073741824],"data_offsets":[0,4294967296]}}"#;
-        let bytes = [&(promise.len() as u64).to_le_bytes()[..], promise].concat();
-        assert!(
-            said(&bytes).contains("its header tells of"),
-            "{}",
-            said(&bytes)
-        );
-        let overlap = br#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+        let huge = br#"{"a":{"dtype":"F32","shape":[1073741824],"data_offsets":[0,4294967296]}}"#;
         let wrong = br#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}"#;
-        let bytes = [&(wrong.len() as u64).to_le_bytes()[..], wrong, &[0; 4]].concat();
-        assert!(said(&bytes).contains("its header:"), "{}", said(&bytes));
-        let bytes = [&(overlap.len() as u64).to_le_bytes()[..], overlap, &[0; 4]].concat();
-        assert!(
-            said(&bytes).contains("invalid offset for tensor"),
-            "{}",
-            said(&bytes)
-        );
+        let overlap = br#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+        let twice = br#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+        for (bytes, words) in [
+            (u64::MAX.to_le_bytes().to_vec(), "claims a header of"),
+            ((90_u64 << 20).to_le_bytes().to_vec(), "claims a header of"),
+            (with_header(huge, &[]), "its header requires"),
+            (with_header(wrong, &[0; 4]), "its header:"),
+            (with_header(overlap, &[0; 4]), "invalid offset for tensor"),
+            (with_header(twice, &[0; 4]), "tensor \"a\" is defined twice"),
+        ] {
+            std::fs::write(&path, bytes).expect("writes");
+            let error = Weights::open(&path).expect_err("refused").to_string();
+            assert!(error.contains(words), "{error}");
+        }
     }
 
     #[test]
-    fn what_a_decoder_does_not_need_is_left_out_and_what_it_needs_is_there() {
+    fn fitting_removes_what_a_decoder_does_not_need_and_requires_what_it_needs() {
         let config = tiny_config();
         let mut weights = Weights::random(&config, 7);
         let whole = weights.clone();

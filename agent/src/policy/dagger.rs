@@ -148,7 +148,7 @@ impl DaggerEpisode {
         let command = chat::command(&completion.text, completion.ended);
         let perturbed = self.intended.take().as_deref() != command;
         if perturbed {
-            self.expert.instead(command.unwrap_or_default());
+            self.expert.replace_last(command.unwrap_or_default());
         }
         let Completion {
             text,

@@ -1,9 +1,11 @@
 //! The expert of [`scenarios::expert`] as a policy, with optional noise.
 
 use crate::policy::{Completion, Policy, TurnRequest, TurnResponse};
-use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use scenarios::household::{self, PerturbationDraws};
 use scenarios::seed::mixed_seed;
-use scenarios::{Protocol, expert::Expert, household::catalog};
+use scenarios::{Protocol, expert::Expert};
+use std::ops::Range;
 
 /// The recorded name of a noisy expert, before and after its noise. Existing logs contain this
 /// name, and stores are matched by it, so it must not change.
@@ -75,14 +77,14 @@ impl Policy for ExpertPolicy {
 impl ExpertEpisode {
     fn act(&mut self, observation: &str, noise: f64) -> Completion {
         let command = self.expert.act(observation);
-        self.names.extend(numbered_names(observation));
+        self.names.extend(household::numbered_names(observation));
         let chance = if self.last_was_perturbed {
             noise.max(NOISE_AFTER_NOISE)
         } else {
             noise
         };
         let perturbed = if noise > 0.0 && self.rng.random_bool(chance.min(1.0)) {
-            self.perturbed_command()
+            household::perturb(&self.expert, &self.names, &mut EpisodeDraws(&mut self.rng))
         } else {
             None
         };
@@ -90,7 +92,7 @@ impl ExpertEpisode {
         match perturbed {
             None => Completion::from_text(command),
             Some(command) => {
-                self.expert.instead(&command);
+                self.expert.replace_last(&command);
                 Completion {
                     perturbed: true,
                     ..Completion::from_text(command)
@@ -98,50 +100,32 @@ impl ExpertEpisode {
             }
         }
     }
-
-    /// Returns a command that works but leads nowhere, or one that very likely changes nothing:
-    /// taking an object from a place that does not contain it, or going to a place that does not
-    /// exist. Returns `None` if a name is needed and none was read yet.
-    fn perturbed_command(&mut self) -> Option<String> {
-        if self.rng.random_bool(0.5) {
-            return self.expert.stray(self.rng.random());
-        }
-        let object = self.names.choose(&mut self.rng).cloned();
-        let place = self.names.choose(&mut self.rng).cloned();
-        let elsewhere = catalog::RECEPTACLES
-            .choose(&mut self.rng)?
-            .name
-            .to_lowercase();
-        Some(match self.rng.random_range(0..4) {
-            0 => format!("go to {elsewhere} {}", self.rng.random_range(1..4)),
-            1 => format!("open {}", object?),
-            2 => "use desklamp 1".into(),
-            _ => format!("take {} from {}", object?, place?),
-        })
-    }
 }
 
-/// Returns the names with a number in a text, such as "mug 2".
-fn numbered_names(text: &str) -> Vec<String> {
-    let words: Vec<&str> = text.split(|c: char| !c.is_ascii_alphanumeric()).collect();
-    words
-        .windows(2)
-        .filter(|pair| !pair[0].is_empty() && pair[0].chars().all(|c| c.is_ascii_lowercase()))
-        .filter(|pair| !pair[1].is_empty() && pair[1].chars().all(|c| c.is_ascii_digit()))
-        .map(|pair| format!("{} {}", pair[0], pair[1]))
-        .collect()
+/// Random draws from the generator of an episode.
+struct EpisodeDraws<'a>(&'a mut StdRng);
+
+impl PerturbationDraws for EpisodeDraws<'_> {
+    fn coin(&mut self) -> bool {
+        self.0.random_bool(0.5)
+    }
+
+    fn bits(&mut self) -> u64 {
+        self.0.random()
+    }
+
+    fn index(&mut self, count: usize) -> usize {
+        self.0.random_range(..count)
+    }
+
+    fn integer(&mut self, range: Range<i32>) -> i32 {
+        self.0.random_range(range)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_with_numbers_are_found() {
-        let text =
-            "On the desk 1, you see a mug 2, and a pen 14.\n\nYour task is to: put a pen in desk.";
-        assert_eq!(numbered_names(text), ["desk 1", "mug 2", "pen 14"]);
-    }
 
     #[test]
     fn the_recorded_names_are_those_of_existing_logs() {

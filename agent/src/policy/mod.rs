@@ -13,7 +13,6 @@ mod request;
 mod scripted;
 
 pub use expert::{ExpertEpisode, ExpertPolicy};
-pub use request::text_response as written; // ALIAS
 pub use request::{CandidateText, Completion, TurnRequest, TurnResponse, text_response};
 pub use scripted::ScriptedPolicy;
 

@@ -9,7 +9,7 @@ pub(super) enum EpisodeShape<S> {
     /// One state. `None` after it has ended.
     Single(Option<RolloutState<S>>),
     /// The states of a search.
-    Tree(SearchTree<S>),
+    Tree(Box<SearchTree<S>>),
 }
 
 impl<S> EpisodeShape<S> {
@@ -18,7 +18,7 @@ impl<S> EpisodeShape<S> {
     pub(super) fn new(protocol: &Protocol, forced: usize, root: RolloutState<S>) -> Self {
         match protocol.search {
             None => Self::Single(Some(root)),
-            Some(search) => Self::Tree(SearchTree::new(search, protocol, forced, root)),
+            Some(search) => Self::Tree(Box::new(SearchTree::new(search, protocol, forced, root))),
         }
     }
 
@@ -26,7 +26,7 @@ impl<S> EpisodeShape<S> {
     pub(super) fn tree(&mut self) -> Option<&mut SearchTree<S>> {
         match self {
             Self::Single(_) => None,
-            Self::Tree(tree) => Some(tree),
+            Self::Tree(tree) => Some(&mut **tree),
         }
     }
 

@@ -18,9 +18,8 @@
 //! ```
 
 use crate::text::tokenizer::Tokenizer;
-use scenarios::{Trajectory, Turn};
-
 pub use PromptPosition as Place; // ALIAS
+use scenarios::{Trajectory, Turn};
 
 /// The observation that replaces the environment's if a completion contains no command.
 pub const MALFORMED_ANSWER: &str = "That was no command. Write one command on one line.";

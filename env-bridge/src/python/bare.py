@@ -1,5 +1,6 @@
-"""The same loop as the bridge's, in plain Python, for `hearth bench world`: no hearth code, one process, one game at a
-time. Reads {"game": PATH, "commands": [...]} lines; answers each with seconds for load, reset and all commands."""
+"""The loop of the bridge in plain Python, for `hearth bench world`: no hearth code, one process, one
+game at a time. Reads {"game": PATH, "commands": [...]} lines. For each line it prints the seconds for
+load, reset and all commands."""
 
 import json
 import sys

@@ -1,8 +1,8 @@
-"""What hearth runs inside a worker process: one world, one game at a time.
+"""The code that hearth runs in a worker process: one world, one game at a time.
 
-Every world has load(game), reset(), step(command) and close(). A reset or a step answers with
-(observation, status, commands): a str; "playing", "won" or "lost"; the admissible commands, or None where the world
-does not know them.
+Every world has load(game), reset(), step(command) and close(). A reset or a step returns
+(observation, status, commands): a str; "playing", "won" or "lost"; the admissible commands, or None
+if the world does not list them.
 """
 
 import importlib
@@ -12,14 +12,15 @@ import sys
 
 
 class TextWorldGames:
-    """ALFWorld's games (`.tw-pddl`), played as ALFWorld plays them, and TextWorld's (`.z1` to `.z8`)."""
+    """The games of ALFWorld (`.tw-pddl`), run as ALFWorld runs them, and of TextWorld (`.z1` to `.z8`)."""
 
     def __init__(self):
         import textworld
 
         self.textworld = textworld
         self.infos = textworld.EnvInfos(won=True, lost=True, admissible_commands=True)
-        self.pddl = None  # made once: each new one copies and opens a library of 34 MB that it never closes
+        # Created only once: each new environment copies and opens a library of 34 MB and never closes it.
+        self.pddl = None
         self.env = None
 
     def load(self, game):
@@ -39,32 +40,34 @@ class TextWorldGames:
         return AlfredDemangler(PddlEnv(self.infos), shuffle=False)
 
     def reset(self):
-        return self._told(self.env.reset())
+        return self._observation(self.env.reset())
 
     def step(self, command):
-        return self._told(self.env.step(command)[0])
+        return self._observation(self.env.step(command)[0])
 
     def close(self):
         if self.env is not None and self.env is not self.pddl:
             self.env.close()
 
-    def _told(self, state):
+    def _observation(self, state):
         status = "won" if state["won"] else "lost" if state["lost"] else "playing"
         return state["feedback"], status, state["admissible_commands"]
 
 
 class UsersWorld:
-    """A class of the user's: reset(game), step(command) and close()."""
+    """A class of the user with reset(game), step(command) and close(), named as SOURCE:CLASS."""
 
-    def __init__(self, place):
-        source, _, name = place.rpartition(":")
+    def __init__(self, path):
+        source, _, name = path.rpartition(":")
         module = self._module(source)
         if not hasattr(module, name):
             raise AttributeError(f"{source} has no class {name}")
         kind = getattr(module, name)
         missing = [method for method in ("reset", "step", "close") if not callable(getattr(kind, method, None))]
         if missing:
-            raise TypeError(f"{name} of {source} has no method {', '.join(missing)}: a world has reset(game), step(command) and close()")
+            raise TypeError(
+                f"{name} of {source} has no method {', '.join(missing)}: a world has reset(game), step(command) and close()"
+            )
         self.name = name
         self.game = None
         self.world = kind()
@@ -86,57 +89,57 @@ class UsersWorld:
         self.game = game
 
     def reset(self):
-        return self._told("reset", self.world.reset(self.game))
+        return self._observation("reset", self.world.reset(self.game))
 
     def step(self, command):
-        return self._told("step", self.world.step(command))
+        return self._observation("step", self.world.step(command))
 
     def close(self):
         self.world.close()
 
-    def _told(self, method, answer):
-        if isinstance(answer, tuple) and len(answer) == 2:
-            answer = (*answer, None)
-        fits = (
-            isinstance(answer, tuple)
-            and len(answer) == 3
-            and isinstance(answer[0], str)
-            and answer[1] in ("playing", "won", "lost")
-            and (answer[2] is None or isinstance(answer[2], list) and all(isinstance(c, str) for c in answer[2]))
+    def _observation(self, method, result):
+        if isinstance(result, tuple) and len(result) == 2:
+            result = (*result, None)
+        is_valid = (
+            isinstance(result, tuple)
+            and len(result) == 3
+            and isinstance(result[0], str)
+            and result[1] in ("playing", "won", "lost")
+            and (result[2] is None or isinstance(result[2], list) and all(isinstance(c, str) for c in result[2]))
         )
-        if not fits:
+        if not is_valid:
             raise TypeError(
                 f'{self.name}.{method} must return (observation, "playing" | "won" | "lost") or '
-                f"(observation, status, [commands]), and returned {answer!r:.300}"
+                f"(observation, status, [commands]), and returned {result!r:.300}"
             )
-        return answer
+        return result
 
 
-def enter(site_packages, alone):
-    """Puts a venv's packages first, and leaves the interpreter's own out where the venv does."""
+def enter(site_packages, isolated):
+    """Puts the packages of a venv first. If the venv is isolated, removes those of the interpreter."""
     import site
 
     own = [path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages")]
     before = list(sys.path)
     site.addsitedir(site_packages)
     new = [path for path in sys.path if path not in before]
-    left_out = own if alone else []
-    sys.path[:] = new + [path for path in before if path not in left_out]
+    removed = own if isolated else []
+    sys.path[:] = new + [path for path in before if path not in removed]
 
 
 def prepare(temporary):
-    """Makes an embedded interpreter look like a started one."""
+    """Sets what an embedded interpreter lacks compared with a Python process."""
     import faulthandler
     import tempfile
 
     sys.argv = ["hearth"]
     tempfile.tempdir = temporary
     os.environ["TMPDIR"] = temporary
-    faulthandler.enable()  # a crash or a watchdog's abort leaves the Python stack on stderr
+    faulthandler.enable()  # if the process crashes or is aborted, the Python stack is printed to stderr
 
 
-def explain(error, place):
-    """The traceback as Python prints it."""
+def explain(error, stack):
+    """Returns the traceback as Python prints it."""
     import traceback
 
-    return "".join(traceback.format_exception(type(error), error, place))
+    return "".join(traceback.format_exception(type(error), error, stack))

@@ -1,7 +1,10 @@
-//! The parent's side of one worker process: start it, ask it with a time limit, end it without a trace.
+//! One worker process, in the parent: start it, send requests with a time limit, and end it
+//! together with its temporary files.
 
-use super::PythonOptions;
-use super::wire::{Frame, Reply, Request, Said, Start, read_frame, write_frame};
+use super::options::PythonOptions;
+use super::wire::{
+    Frame, WorkerReply, WorkerRequest, WorkerResult, WorkerStart, read_frame, write_frame,
+};
 use crossbeam::channel::{Receiver, RecvTimeoutError, bounded, unbounded};
 use rustix::process::{Pid, Signal};
 use std::collections::VecDeque;
@@ -13,32 +16,32 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Folders of temporary files are called this, then the parent's process number, then a number of their own.
-const FOLDER: &str = "hearth-worker-";
+/// The prefix of the folders of temporary files. The id of the parent process and a number follow.
+const FOLDER_PREFIX: &str = "hearth-worker-";
 
-/// As many of the last bytes of standard error are kept.
+/// The number of bytes of standard error that are kept, counted from the end.
 const ERROR_TAIL: usize = 16 << 10;
 
-/// How long a hung worker may take to print where Python is.
-const LAST_WORDS: Duration = Duration::from_millis(1000);
+/// Time limit for the last output of a worker, for example for the stack of Python after an abort.
+const LAST_OUTPUT_LIMIT: Duration = Duration::from_millis(1000);
 
-/// Why a worker can no longer be used. What Python said is part of the message.
+/// The reason why a worker can no longer be used. The message contains the output of Python.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub(super) enum WorkerFailure {
     #[error("{reason}")]
     Raised { reason: String },
-    #[error("the worker process ended by itself ({status}){}", said(tail))]
+    #[error("the worker process ended by itself ({status}){}", stderr_text(tail))]
     Died { status: String, tail: String },
-    #[error("no answer within {} s{}", limit.as_secs_f64(), said(tail))]
+    #[error("no answer within {} s{}", limit.as_secs_f64(), stderr_text(tail))]
     Hung { limit: Duration, tail: String },
     #[error(
         "the worker process wrote something else than an answer: {reason}{}",
-        said(tail)
+        stderr_text(tail)
     )]
     Corrupt { reason: String, tail: String },
     #[error(
         "the worker process has {memory} MiB of memory and may have {limit}{}",
-        said(tail)
+        stderr_text(tail)
     )]
     OverMemory {
         memory: u64,
@@ -49,41 +52,42 @@ pub(super) enum Failure {
     NotStarted(#[from] io::Error),
 }
 
-fn said(tail: &str) -> String {
+fn stderr_text(tail: &str) -> String {
     if tail.trim().is_empty() {
         String::new()
     } else {
-        format!("; it said:\n{}", tail.trim_end())
+        format!("; its standard error:\n{}", tail.trim_end())
     }
 }
 
 /// A running worker process.
 #[derive(Debug)]
-pub(super) struct Worker {
+pub(super) struct WorkerProcess {
     child: Child,
     requests: ChildStdin,
-    replies: Receiver<io::Result<Frame<Reply>>>,
-    errors: Tail,
+    replies: Receiver<io::Result<Frame<WorkerReply>>>,
+    errors: StderrTail,
     temporary: PathBuf,
+    /// The number of the last request.
     number: u64,
-    /// Whether the world has been made.
+    /// True if the world is known to be created.
     ready: bool,
     start_limit: Duration,
     memory_limit: u64,
-    /// Later workers of this program have higher numbers.
+    /// A number that increases with each worker that this program starts.
     pub(super) serial: u64,
-    /// Resident MiB at the last answer.
+    /// Resident memory at the last reply, in MiB.
     pub(super) memory: u64,
 }
 
-impl Worker {
-    /// Starts a process and asks it to make its world; does not wait for that.
-    pub(super) fn spawn(options: &PythonOptions) -> Result<Self, Failure> {
-        static FOLDERS: AtomicU64 = AtomicU64::new(0);
-        let own = FOLDERS.fetch_add(1, Ordering::Relaxed);
+impl WorkerProcess {
+    /// Starts a process and requests that it create its world. Does not wait for that.
+    pub(super) fn spawn(options: &PythonOptions) -> Result<Self, WorkerFailure> {
+        static SERIAL: AtomicU64 = AtomicU64::new(0);
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let temporary = options
             .temporary
-            .join(format!("{FOLDER}{}-{own}", std::process::id()));
+            .join(format!("{FOLDER_PREFIX}{}-{serial}", std::process::id()));
         let mut child = Command::new(&options.program)
             .arg0("hearth")
             .arg("env-worker")
@@ -96,22 +100,22 @@ impl Worker {
             .process_group(0)
             .spawn()?;
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let (Some(requests), Some(mut answers), Some(errors)) = pipes else {
-            unreachable!("all three are piped")
+        let (Some(requests), Some(mut output), Some(errors)) = pipes else {
+            unreachable!("all three streams are piped")
         };
         let (sender, replies) = unbounded();
         std::thread::spawn(move || {
-            while let Some(frame) = read_frame(&mut answers).transpose() {
+            while let Some(frame) = read_frame(&mut output).transpose() {
                 let broken = frame.is_err();
                 if sender.send(frame).is_err() || broken {
                     return;
                 }
             }
         });
-        let start = Start {
+        let start = WorkerStart {
             world: options.world.clone(),
             site_packages: options.venv.as_ref().map(|venv| venv.site_packages.clone()),
-            alone: options.venv.as_ref().is_some_and(|venv| venv.alone),
+            isolated: options.venv.as_ref().is_some_and(|venv| venv.isolated),
             temporary: temporary.clone(),
             memory_limit: options.memory_limit_mib,
         };
@@ -119,31 +123,31 @@ impl Worker {
             child,
             requests,
             replies,
-            errors: Tail::of(errors),
+            errors: StderrTail::read(errors),
             temporary,
             number: 0,
             ready: false,
             start_limit: options.start_limit,
             memory_limit: options.memory_limit_mib,
-            serial: own,
+            serial,
             memory: 0,
         };
-        worker.send(Request::Start(start))?;
+        worker.send(WorkerRequest::Start(start))?;
         Ok(worker)
     }
 
-    /// Whether the process runs.
+    /// Returns true if the process is running.
     pub(super) fn is_alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Whether the world is known to be made.
+    /// Returns true if the world is known to be created.
     pub(super) fn is_ready(&self) -> bool {
         self.ready
     }
 
-    /// Waits until the world is made.
-    pub(super) fn wait_until_ready(&mut self) -> Result<(), Failure> {
+    /// Waits until the world is created.
+    pub(super) fn wait_until_ready(&mut self) -> Result<(), WorkerFailure> {
         if !self.ready {
             self.receive(self.start_limit)?;
             self.ready = true;
@@ -151,23 +155,28 @@ impl Worker {
         Ok(())
     }
 
-    /// Asks, and waits for the answer for at most `limit`. After a failure the worker is of no more use.
-    pub(super) fn ask(&mut self, request: Request, limit: Duration) -> Result<Said, Failure> {
+    /// Sends a request and waits for the reply for at most `limit`. If this fails, the worker can
+    /// no longer be used.
+    pub(super) fn request(
+        &mut self,
+        request: WorkerRequest,
+        limit: Duration,
+    ) -> Result<WorkerResult, WorkerFailure> {
         self.wait_until_ready()?;
         self.number += 1;
         self.send(request)?;
         self.receive(limit)
     }
 
-    fn send(&mut self, message: Request) -> Result<(), Failure> {
+    fn send(&mut self, message: WorkerRequest) -> Result<(), WorkerFailure> {
         let frame = Frame {
             number: self.number,
             message,
         };
         match write_frame(&mut self.requests, &frame) {
-            // It has ended; what it said last tells why.
+            // The process has ended. Its last reply or output contains the reason.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                match self.receive(LAST_WORDS) {
+                match self.receive(LAST_OUTPUT_LIMIT) {
                     Err(failure) => Err(failure),
                     Ok(_) => Err(self.died()),
                 }
@@ -176,60 +185,60 @@ impl Worker {
         }
     }
 
-    fn receive(&mut self, limit: Duration) -> Result<Said, Failure> {
+    fn receive(&mut self, limit: Duration) -> Result<WorkerResult, WorkerFailure> {
         match self.replies.recv_timeout(limit) {
             Ok(Ok(Frame {
                 message:
-                    Reply {
+                    WorkerReply {
                         memory,
-                        said: Said::OverMemory,
+                        result: WorkerResult::OverMemory,
                     },
                 ..
-            })) => Err(Failure::OverMemory {
+            })) => Err(WorkerFailure::OverMemory {
                 memory,
                 limit: self.memory_limit,
-                tail: self.errors.all(),
+                tail: self.errors.wait(),
             }),
             Ok(Ok(Frame { number, .. })) if number != self.number => {
-                let reason = format!("an answer to request {number} instead of {}", self.number);
-                Err(Failure::Corrupt {
+                let reason = format!("a reply to request {number} instead of {}", self.number);
+                Err(WorkerFailure::Corrupt {
                     reason,
-                    tail: self.errors.now(),
+                    tail: self.errors.text(),
                 })
             }
             Ok(Ok(Frame {
-                message: Reply { memory, said },
+                message: WorkerReply { memory, result },
                 ..
             })) => {
                 self.memory = memory;
-                match said {
-                    Said::Raised { reason } => Err(Failure::Raised {
+                match result {
+                    WorkerResult::Raised { reason } => Err(WorkerFailure::Raised {
                         reason: reason.trim_end().to_owned(),
                     }),
-                    said => Ok(said),
+                    result => Ok(result),
                 }
             }
             Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Err(self.died()),
-            Ok(Err(error)) => Err(Failure::Corrupt {
+            Ok(Err(error)) => Err(WorkerFailure::Corrupt {
                 reason: error.to_string(),
-                tail: self.errors.now(),
+                tail: self.errors.text(),
             }),
             Err(RecvTimeoutError::Timeout) => {
-                // An abort makes Python print its stack.
+                // If Python is aborted, it prints its stack.
                 let _ = rustix::process::kill_process(Pid::from_child(&self.child), Signal::ABORT);
-                Err(Failure::Hung {
+                Err(WorkerFailure::Hung {
                     limit,
-                    tail: self.errors.all(),
+                    tail: self.errors.wait(),
                 })
             }
             Err(RecvTimeoutError::Disconnected) => Err(self.died()),
         }
     }
 
-    fn died(&mut self) -> Failure {
-        let tail = self.errors.all();
-        // The pipe may close a moment before the process is gone.
-        let deadline = Instant::now() + LAST_WORDS;
+    fn died(&mut self) -> WorkerFailure {
+        let tail = self.errors.wait();
+        // The pipe may close shortly before the process ends.
+        let deadline = Instant::now() + LAST_OUTPUT_LIMIT;
         let status = loop {
             match self.child.try_wait() {
                 Ok(Some(status)) => break status.to_string(),
@@ -240,12 +249,13 @@ impl Worker {
                 Err(error) => break error.to_string(),
             }
         };
-        Failure::Died { status, tail }
+        WorkerFailure::Died { status, tail }
     }
 }
 
-impl Drop for Worker {
-    /// Ends the process and all it has started, and removes its folder of temporary files.
+impl Drop for WorkerProcess {
+    /// Ends the process and all processes that it has started, and removes its folder of temporary
+    /// files.
     fn drop(&mut self) {
         let _ = rustix::process::kill_process_group(Pid::from_child(&self.child), Signal::KILL);
         let _: io::Result<ExitStatus> = self.child.wait();
@@ -253,30 +263,35 @@ impl Drop for Worker {
     }
 }
 
-/// Removes what a parent that was killed together with its workers has left behind.
-pub(super) fn sweep(temporary: &Path) {
+/// Removes folders of temporary files whose parent process no longer exists. They are left if a
+/// parent is killed together with its workers.
+pub(super) fn remove_leftovers(temporary: &Path) {
     for entry in std::fs::read_dir(temporary).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let parent = name
             .to_str()
-            .and_then(|name| name.strip_prefix(FOLDER)?.split_once('-')?.0.parse().ok());
-        let gone = |pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH);
-        if parent.and_then(Pid::from_raw).is_some_and(gone) {
+            .and_then(|name| name.strip_prefix(FOLDER_PREFIX)?.split_once('-'))
+            .and_then(|(parent, _)| Pid::from_raw(parent.parse().ok()?));
+        if parent.is_some_and(|parent| {
+            rustix::process::test_kill_process(parent) == Err(rustix::io::Errno::SRCH)
+        }) {
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
 }
 
-/// The last of what a process writes to standard error.
+/// The last part of the standard error of a process: at most [`ERROR_TAIL`] bytes.
 #[derive(Debug)]
-struct Tail {
+struct StderrTail {
     bytes: Arc<Mutex<VecDeque<u8>>>,
     ended: Receiver<()>,
 }
 
-impl Tail {
-    fn of(mut pipe: ChildStderr) -> Self {
-        let (bytes, (end, ended)) = (Arc::new(Mutex::new(VecDeque::new())), bounded::<()>(0));
+impl StderrTail {
+    /// Starts a thread that reads the pipe.
+    fn read(mut pipe: ChildStderr) -> Self {
+        let bytes = Arc::new(Mutex::new(VecDeque::new()));
+        let (end, ended) = bounded::<()>(0);
         let kept = bytes.clone();
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
@@ -291,8 +306,8 @@ impl Tail {
         Self { bytes, ended }
     }
 
-    /// What is there now.
-    fn now(&self) -> String {
+    /// Returns the text that was read so far.
+    fn text(&self) -> String {
         let bytes: Vec<u8> = self
             .bytes
             .lock()
@@ -303,9 +318,9 @@ impl Tail {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// What is there when the process has closed it, or after a moment.
-    fn all(&self) -> String {
-        let _ = self.ended.recv_timeout(LAST_WORDS);
-        self.now()
+    /// Returns the text after the process has closed the pipe, or after [`LAST_OUTPUT_LIMIT`].
+    fn wait(&self) -> String {
+        let _ = self.ended.recv_timeout(LAST_OUTPUT_LIMIT);
+        self.text()
     }
 }

@@ -1,7 +1,9 @@
-//! What hearth and a worker process say to each other: one JSON object a frame, its length in four bytes before it.
+//! The protocol between hearth and a worker process. A frame is one JSON object after its length in
+//! bytes, a little-endian number of four bytes.
 //!
-//! Every request has a number and every reply names the request it answers, so that bytes which Python code wrote into
-//! the pipe, or a late answer, are never taken for an answer.
+//! Every request has a number, and a reply has the number of its request. If Python code writes
+//! bytes into the pipe, or if a reply is late, the parent therefore does not take them for the
+//! reply to the current request.
 
 use scenarios::Status;
 use serde::de::DeserializeOwned;
@@ -9,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
-/// A frame may have this many bytes.
+/// The limit of the size of a frame, in bytes.
 const FRAME_LIMIT: usize = 64 << 20;
 
 /// A numbered message.
@@ -19,82 +21,90 @@ pub(super) struct Frame<T> {
     pub(super) message: T,
 }
 
-/// What a worker is asked to do.
+/// A request to a worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) enum Request {
-    /// Enter the packages and make the world; the first request, once.
-    Start(Start),
+pub(super) enum WorkerRequest {
+    /// Make the packages importable and create the world. This is the first request and is sent
+    /// once.
+    Start(WorkerStart),
     /// Load a game file.
     Load { game: PathBuf },
-    /// Put the game back to its start.
+    /// Reset the game to its initial state.
     Reset,
-    /// Perform a command.
+    /// Execute a command.
     Step { command: String },
-    /// Let the world put its things away; the last request.
+    /// Close the world. This is the last request.
     Close,
 }
 
+/// The settings of a worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Start {
-    /// Whose world.
+pub(super) struct WorkerStart {
+    /// The world to create.
     pub(super) world: PythonKind,
-    /// The venv's packages; `None` = the interpreter's own.
+    /// The packages of the venv. If `None`, those of the interpreter are used.
     pub(super) site_packages: Option<PathBuf>,
-    /// Whether the interpreter's own packages stay out of sight, as most venvs want it.
-    pub(super) alone: bool,
-    /// The worker's own folder for temporary files.
+    /// If true, the packages of the interpreter are not importable. Most venvs are set up so.
+    #[serde(rename = "alone")]
+    pub(super) isolated: bool,
+    /// The folder of this worker for temporary files.
     pub(super) temporary: PathBuf,
-    /// Above this much resident memory, MiB, the worker ends itself.
+    /// Limit of the resident memory in MiB. If the worker exceeds it, it ends itself.
     pub(super) memory_limit: u64,
 }
 
-/// Which world a worker runs.
+/// The kind of world that a worker runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PythonKind {
-    /// ALFWorld's and TextWorld's games.
+    /// The games of ALFWorld and TextWorld.
     TextWorld,
-    /// A class with `reset(game)`, `step(command)` and `close()`, as `FILE.py:CLASS` or `package.module:CLASS`.
+    /// A class of the user with `reset(game)`, `step(command)` and `close()`, as `FILE.py:CLASS` or
+    /// `package.module:CLASS`.
     Users(String),
 }
 
-/// What a worker answers, with its resident memory in MiB.
+/// The reply of a worker.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Reply {
+pub(super) struct WorkerReply {
+    /// The resident memory of the worker, in MiB.
     pub(super) memory: u64,
-    pub(super) said: Said,
+    #[serde(rename = "said")]
+    pub(super) result: WorkerResult,
 }
 
+/// The result of a request.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Said {
-    /// The world is made, or a game loaded, or all put away.
+pub(super) enum WorkerResult {
+    /// The world was created or closed, or a game was loaded.
     Done,
-    /// What a reset or a step brought.
-    Told {
+    /// The observation of a reset or a step. If the world does not list its admissible commands,
+    /// `commands` is `None`.
+    #[serde(rename = "Told")]
+    Observed {
         text: String,
         status: Status,
         commands: Option<Vec<String>>,
     },
-    /// Python raised; `reason` is the traceback.
+    /// Python raised an exception; `reason` is the traceback.
     Raised { reason: String },
-    /// The worker has more memory than it may; it is ending itself.
+    /// The worker exceeds its memory limit and ends itself.
     OverMemory,
 }
 
-/// Writes one frame in one go.
+/// Writes one frame with one call.
 pub(super) fn write_frame(pipe: &mut impl Write, frame: &impl Serialize) -> io::Result<()> {
     let mut bytes = vec![0; 4];
     serde_json::to_writer(&mut bytes, frame)?;
     let length = u32::try_from(bytes.len() - 4)
         .ok()
-        .filter(|length| *length as usize <= FRAME_LIMIT);
-    let length = length
+        .filter(|length| *length as usize <= FRAME_LIMIT)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the message is too long"))?;
     bytes[..4].copy_from_slice(&length.to_le_bytes());
     pipe.write_all(&bytes)?;
     pipe.flush()
 }
 
-/// Reads one frame; `None` when the other side has closed the pipe between two frames.
+/// Reads one frame. Returns `None` if the other side has closed the pipe between two frames.
 pub(super) fn read_frame<T: DeserializeOwned>(pipe: &mut impl Read) -> io::Result<Option<T>> {
     let mut length = [0; 4];
     match pipe.read(&mut length)? {
@@ -118,48 +128,52 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_come_back_as_they_were_written() {
+    fn a_written_frame_is_read_unchanged() {
         let mut pipe = Vec::new();
         for number in 0..3 {
-            let message = Request::Step {
+            let message = WorkerRequest::Step {
                 command: format!("say \u{1F525} \0 {number}"),
             };
             write_frame(&mut pipe, &Frame { number, message }).unwrap();
         }
         let mut pipe = pipe.as_slice();
         for number in 0..3 {
-            let frame: Frame<Request> = read_frame(&mut pipe).unwrap().unwrap();
+            let frame: Frame<WorkerRequest> = read_frame(&mut pipe).unwrap().unwrap();
             assert_eq!(frame.number, number);
             assert!(
-                matches!(frame.message, Request::Step { command } if command == format!("say \u{1F525} \0 {number}"))
+                matches!(frame.message, WorkerRequest::Step { command } if command == format!("say \u{1F525} \0 {number}"))
             );
         }
-        assert!(read_frame::<Frame<Request>>(&mut pipe).unwrap().is_none());
+        assert!(
+            read_frame::<Frame<WorkerRequest>>(&mut pipe)
+                .unwrap()
+                .is_none()
+        );
     }
 
     #[test]
-    fn a_cut_or_foreign_frame_is_an_error() {
+    fn a_truncated_or_invalid_frame_is_an_error() {
         let mut pipe = Vec::new();
         write_frame(
             &mut pipe,
             &Frame {
                 number: 1,
-                message: Request::Reset,
+                message: WorkerRequest::Reset,
             },
         )
         .unwrap();
         for length in 1..pipe.len() {
             assert!(
-                read_frame::<Frame<Request>>(&mut &pipe[..length]).is_err(),
+                read_frame::<Frame<WorkerRequest>>(&mut &pipe[..length]).is_err(),
                 "cut to {length} bytes"
             );
         }
         assert!(
-            read_frame::<Frame<Request>>(&mut b"print(1)".as_slice()).is_err(),
+            read_frame::<Frame<WorkerRequest>>(&mut b"print(1)".as_slice()).is_err(),
             "text, read as a length of 1.8 GB"
         );
         assert!(
-            read_frame::<Frame<Request>>(&mut b"\x02\0\0\0{]".as_slice()).is_err(),
+            read_frame::<Frame<WorkerRequest>>(&mut b"\x02\0\0\0{]".as_slice()).is_err(),
             "not JSON"
         );
     }

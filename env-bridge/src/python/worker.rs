@@ -1,11 +1,14 @@
-//! The child's side: one Python interpreter, one world, requests in and replies out.
+//! The worker process: one Python interpreter, one world; reads requests and writes replies.
 //!
-//! The interpreter runs in the main thread. A second thread reads the requests, so that the end of the parent is seen
-//! even while Python hangs; a third watches the memory. Whatever ends a worker ends its whole process group, and the
-//! worker's folder of temporary files goes with it.
+//! The interpreter runs in the main thread. A second thread reads the requests, so that the end of
+//! the parent is detected even if Python hangs. A third thread checks the memory. If a worker ends,
+//! its whole process group ends too. If it ends because the parent has gone, it also removes its
+//! folder of temporary files; otherwise the parent removes it.
 
 use super::interpreter::Interpreter;
-use super::wire::{Frame, Reply, Request, Said, Start, read_frame, write_frame};
+use super::wire::{
+    Frame, WorkerReply, WorkerRequest, WorkerResult, WorkerStart, read_frame, write_frame,
+};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit, Signal};
@@ -16,14 +19,14 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// How often the memory is looked at.
+/// The time between two checks of the memory.
 const MEMORY_PERIOD: Duration = Duration::from_millis(100);
 
-/// Runs a worker process: what `hearth env-worker` does. Started by [`super::PythonWorld`] only, which speaks with it
-/// over standard input and output.
+/// Runs a worker process: the command `hearth env-worker`. Only [`super::PythonWorld`] starts it;
+/// the protocol runs over standard input and output.
 ///
 /// # Errors
-/// When standard input and output are not the pipes of a parent.
+/// If standard input and output are not the pipes of a parent.
 pub fn serve() -> io::Result<ExitCode> {
     let _ = rustix::process::setrlimit(
         Resource::Core,
@@ -32,28 +35,29 @@ pub fn serve() -> io::Result<ExitCode> {
             maximum: Some(0),
         },
     );
-    let (requests, replies) = take_pipes()?;
+    let (mut requests, replies) = take_pipes()?;
     let replies = Arc::new(Mutex::new(replies));
     let (sender, inbox) = unbounded();
-    let mut reader = requests;
-    let first: Option<Frame<Request>> = read_frame(&mut reader)?;
+    let first: Option<Frame<WorkerRequest>> = read_frame(&mut requests)?;
     let Some(Frame {
         number,
-        message: Request::Start(start),
+        message: WorkerRequest::Start(start),
     }) = first
     else {
-        let reason = "env-worker is started by hearth itself and speaks its protocol over pipes";
+        let reason = "env-worker is started by hearth itself, with its protocol over pipes";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
     };
     std::fs::create_dir_all(&start.temporary)?;
     let temporary = start.temporary.clone();
-    std::thread::spawn(move || read_requests(&mut reader, &sender, &temporary));
-    let (limit, own) = (start.memory_limit, replies.clone());
-    std::thread::spawn(move || watch_memory(limit, &own));
-    answer(number, start, &inbox, &replies)
+    std::thread::spawn(move || read_requests(&mut requests, &sender, &temporary));
+    let limit = start.memory_limit;
+    let own_replies = replies.clone();
+    std::thread::spawn(move || watch_memory(limit, &own_replies));
+    run_interpreter(number, &start, &inbox, &replies)
 }
 
-/// Takes the two pipes for the protocol; what Python reads is then empty, and what it prints goes to standard error.
+/// Takes the two pipes for the protocol. Python then reads an empty standard input, and its
+/// standard output goes to standard error.
 fn take_pipes() -> io::Result<(File, File)> {
     let requests = File::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?);
     let replies = File::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?);
@@ -63,8 +67,8 @@ fn take_pipes() -> io::Result<(File, File)> {
     Ok((requests, replies))
 }
 
-/// Passes requests on until the parent is gone.
-fn read_requests(pipe: &mut File, inbox: &Sender<Frame<Request>>, temporary: &PathBuf) {
+/// Forwards requests until the parent has gone, then ends the process.
+fn read_requests(pipe: &mut File, inbox: &Sender<Frame<WorkerRequest>>, temporary: &PathBuf) {
     while let Ok(Some(frame)) = read_frame(pipe) {
         if inbox.send(frame).is_err() {
             break;
@@ -74,78 +78,99 @@ fn read_requests(pipe: &mut File, inbox: &Sender<Frame<Request>>, temporary: &Pa
     end_group();
 }
 
+/// Checks the memory periodically. If it exceeds the limit in MiB, reports that and ends the
+/// process.
 fn watch_memory(limit: u64, replies: &Mutex<File>) {
     loop {
         std::thread::sleep(MEMORY_PERIOD);
         let memory = resident_mib();
         if memory > limit {
-            let reply = Reply {
-                memory,
-                said: Said::OverMemory,
+            let frame = Frame {
+                number: u64::MAX,
+                message: WorkerReply {
+                    memory,
+                    result: WorkerResult::OverMemory,
+                },
             };
             let mut pipe = replies.lock().unwrap_or_else(PoisonError::into_inner);
-            let _ = write_frame(
-                &mut *pipe,
-                &Frame {
-                    number: u64::MAX,
-                    message: reply,
-                },
-            );
+            let _ = write_frame(&mut *pipe, &frame);
             end_group();
         }
     }
 }
 
-/// Ends this process and whatever it has started.
+/// Ends this process and all processes that it has started.
 fn end_group() {
     let _ = rustix::process::kill_current_process_group(Signal::KILL);
     std::process::abort();
 }
 
-/// The interpreter's loop.
-fn answer(
+/// Starts the interpreter and serves requests until the sender closes. `number` is the number of
+/// the start request.
+fn run_interpreter(
     number: u64,
-    start: Start,
-    inbox: &Receiver<Frame<Request>>,
+    start: &WorkerStart,
+    inbox: &Receiver<Frame<WorkerRequest>>,
     replies: &Mutex<File>,
 ) -> io::Result<ExitCode> {
-    let reply = |number: u64, said: Said| {
-        let frame = Frame {
-            number,
-            message: Reply {
-                memory: resident_mib(),
-                said,
-            },
-        };
-        write_frame(
-            &mut *replies.lock().unwrap_or_else(PoisonError::into_inner),
-            &frame,
-        )
-    };
-    let mut world = match Interpreter::start(&start) {
+    let mut world = match Interpreter::start(start) {
         Ok(world) => world,
         Err(reason) => {
-            reply(number, Said::Raised { reason })?;
+            reply(replies, number, WorkerResult::Raised { reason })?;
             return Ok(ExitCode::FAILURE);
         }
     };
-    reply(number, Said::Done)?;
+    reply(replies, number, WorkerResult::Done)?;
     for Frame { number, message } in inbox {
-        let said = match message {
-            Request::Start(_) => Err("a worker is started once".to_owned()),
-            Request::Load { game } => world.load(&game).map(|()| Said::Done),
-            Request::Reset => world.reset(),
-            Request::Step { command } => world.step(&command),
-            Request::Close => world.close().map(|()| Said::Done),
+        let result = match message {
+            WorkerRequest::Start(_) => Err("a worker can be started only once".to_owned()),
+            WorkerRequest::Load { game } => world.load(&game).map(|()| WorkerResult::Done),
+            WorkerRequest::Reset => world.reset(),
+            WorkerRequest::Step { command } => world.step(&command),
+            WorkerRequest::Close => world.close().map(|()| WorkerResult::Done),
         };
-        reply(
-            number,
-            said.unwrap_or_else(|reason| Said::Raised { reason }),
-        )?;
+        let result = result.unwrap_or_else(|reason| WorkerResult::Raised { reason });
+        reply(replies, number, result)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
+fn reply(replies: &Mutex<File>, number: u64, result: WorkerResult) -> io::Result<()> {
+    let frame = Frame {
+        number,
+        message: WorkerReply {
+            memory: resident_mib(),
+            result,
+        },
+    };
+    let mut pipe = replies.lock().unwrap_or_else(PoisonError::into_inner);
+    write_frame(&mut *pipe, &frame)
+}
+
+/// Returns the resident memory of this process in MiB, from the second field of `/proc/self/statm`,
+/// which counts pages. Returns 0 if the system has no such file; the memory limit then has no
+/// effect.
 fn resident_mib() -> u64 {
-    memory_stats::memory_stats().map_or(0, |stats| stats.physical_mem as u64 >> 20)
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split_whitespace().nth(1);
+    let pages: u64 = pages.and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    (pages * rustix::param::page_size() as u64) >> 20
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A test process uses more than 1 MiB. If 64 MiB are written, at least 32 MiB more are
+    /// resident.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn resident_memory_grows_with_written_memory() {
+        let before = resident_mib();
+        let block = std::hint::black_box(vec![1_u8; 64 << 20]);
+        let after = resident_mib();
+        drop(block);
+        assert!(before > 0);
+        assert!(after >= before + 32, "{before} MiB, then {after} MiB");
+    }
 }

@@ -1,19 +1,18 @@
-//! Translation against the real thing: a game of one text version, translated, is to the byte the same game of the other
-//! version. On games of our own, and on `ALFWorld`'s where they are there: `../shared/alfworld` beside the repository,
-//! and a `python3` to expand them; says so where it skips.
+//! Translation compared with real games: a translated game equals the same game in the other text
+//! version, byte for byte. The games are generated ones, and those of ALFWorld if they are
+//! available.
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
+use crate::support;
 use env_bridge::{NativeWorld, Translating};
 use scenarios::household::{GenerateOptions, Size, generate};
 use scenarios::{Environment, Split, Suite, Task, TaskType, TextVersion, World};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::process::Command;
 
 #[test]
-fn our_own_games_translate_to_the_byte() {
-    let mut seen = Seen::default();
+fn generated_games_are_translated_byte_for_byte() {
+    let mut coverage = TranslationCoverage::default();
     for (size, train, seed) in [(Size::Small, 24, 7), (Size::Full, 6, 8)] {
         let folder = tempfile::tempdir().unwrap();
         let suites = TextVersion::ALL.map(|text| {
@@ -28,31 +27,34 @@ fn our_own_games_translate_to_the_byte() {
             };
             generate(&folder.path().join(text.name()), &options).unwrap()
         });
-        seen.compare(&suites);
+        coverage.compare(&suites);
     }
-    seen.assert_everything_was_said();
+    coverage.assert_complete();
 }
 
 #[test]
-fn alfworlds_games_translate_to_the_byte() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut seen = Seen::default();
-    if !TextVersion::ALL
-        .into_iter()
-        .all(|text| expand(&folder.path().join(text.name()), text, Split::ValidSeen))
-    {
-        eprintln!("skipped: no ALFWorld games in ../shared/alfworld, or no python3");
+fn alfworld_games_are_translated_byte_for_byte() {
+    let Some(alfworld) = support::alfworld() else {
         return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut coverage = TranslationCoverage::default();
+    for text in TextVersion::ALL {
+        let target = folder.path().join(text.name());
+        if !support::expand_games(&alfworld, &target, text.name(), Split::ValidSeen) {
+            return;
+        }
     }
     let suites = TextVersion::ALL.map(|text| Suite::open(folder.path().join(text.name())).unwrap());
     assert_eq!(suites[0].tasks.len(), 140);
-    seen.compare(&suites);
-    seen.assert_everything_was_said();
+    coverage.compare(&suites);
+    coverage.assert_complete();
 }
 
-/// A game that is in the asked words already, and what is no game at all, is the inner world's business.
+/// If a game has the wanted version already, or if the file is not a game, the result is that of
+/// the inner world.
 #[test]
-fn what_needs_no_translation_is_passed_on() {
+fn games_that_need_no_translation_are_not_changed() {
     let folder = tempfile::tempdir().unwrap();
     let native = NativeWorld::new();
     for text in TextVersion::ALL {
@@ -69,7 +71,7 @@ fn what_needs_no_translation_is_passed_on() {
             .tasks
             .remove(0);
         let translating = Translating::new(&native, text);
-        let mut pair = Pair::open(&native, &task, &translating, &task);
+        let mut pair = TranslatedPair::open(&native, &task, &translating, &task);
         pair.reset();
         for command in ["help", "move a 1 to b 1", "look", " inventory\n"] {
             pair.step(command);
@@ -83,21 +85,8 @@ fn what_needs_no_translation_is_passed_on() {
     }
 }
 
-/// Writes the games of a split under `folder`; false where that cannot be done.
-fn expand(folder: &Path, text: TextVersion, split: Split) -> bool {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/alfworld/expand.py");
-    let arguments = ["--version", text.name(), "--split", split.name()];
-    script.exists()
-        && Command::new("python3")
-            .arg(script)
-            .arg(folder)
-            .args(arguments)
-            .output()
-            .is_ok_and(|o| o.status.success())
-}
-
-/// The same game twice: as its file has it, and translated from the other version's file.
-struct Pair {
+/// The same game twice: from its own file, and translated from the file of the other version.
+struct TranslatedPair {
     name: String,
     real: Box<dyn Environment>,
     translated: Box<dyn Environment>,
@@ -105,7 +94,7 @@ struct Pair {
     won: bool,
 }
 
-impl Pair {
+impl TranslatedPair {
     fn open(
         native: &NativeWorld,
         real: &Task,
@@ -126,19 +115,19 @@ impl Pair {
     }
 
     fn reset(&mut self) {
-        let (real, translated) = (self.real.reset().unwrap(), self.translated.reset().unwrap());
+        let real = self.real.reset().unwrap();
+        let translated = self.translated.reset().unwrap();
         assert_eq!(translated, real, "{}, reset", self.name);
         self.won = real.won();
         self.list("reset");
     }
 
-    /// What the world says to a command, once both have said the same, and a copy of the translated one too.
+    /// Executes a command in both games and in a copy of the translated one. Checks that the
+    /// responses are equal and returns the text.
     fn step(&mut self, command: &str) -> String {
         let mut copy = self.translated.fork().unwrap();
-        let (real, translated) = (
-            self.real.step(command).unwrap(),
-            self.translated.step(command).unwrap(),
-        );
+        let real = self.real.step(command).unwrap();
+        let translated = self.translated.step(command).unwrap();
         assert_eq!(translated, real, "{}, {command:?}", self.name);
         assert_eq!(
             copy.step(command).unwrap(),
@@ -168,17 +157,17 @@ impl Pair {
     }
 }
 
-/// What was met on the way, so that no comparison is an empty one.
+/// What the comparisons covered. If a kind of text never occurs, the test fails.
 #[derive(Default)]
-struct Seen {
+struct TranslationCoverage {
     kinds: BTreeSet<Option<TaskType>>,
     walks: usize,
     won: usize,
-    /// By first words of what was said.
-    said: BTreeMap<String, usize>,
+    /// The number of observations by their first two words.
+    texts: BTreeMap<String, usize>,
 }
 
-impl Seen {
+impl TranslationCoverage {
     /// Plays every game of the two suites in both directions.
     fn compare(&mut self, suites: &[Suite; 2]) {
         let native = NativeWorld::new();
@@ -199,34 +188,34 @@ impl Seen {
             {
                 let to = *to;
                 assert_eq!(TextVersion::of_game(&real.path), Some(to));
-                let mut dice = Dice(number as u64 * 2 + 1);
-                let mut pair = Pair::open(&native, real, translating, other);
+                let mut random = TestRandom(number as u64 * 2 + 1);
+                let mut pair = TranslatedPair::open(&native, real, translating, other);
                 if number % 2 == 0 {
                     self.note(&pair.step("help")); // before any reset
                     pair.step("look");
                 }
-                self.follow(&mut pair, to, &walkthrough, &mut dice);
-                self.wander(&mut pair, to, &mut dice);
+                self.follow(&mut pair, to, &walkthrough, &mut random);
+                self.wander(&mut pair, to, &mut random);
                 self.kinds.insert(real.task_type);
                 self.walks += 1;
             }
         }
     }
 
-    /// The walkthrough, with commands between that do not lead away from it.
+    /// Plays the walkthrough, with other commands between that do not affect it.
     fn follow(
         &mut self,
-        pair: &mut Pair,
+        pair: &mut TranslatedPair,
         to: TextVersion,
         walkthrough: &[String],
-        dice: &mut Dice,
+        random: &mut TestRandom,
     ) {
         pair.reset();
         for command in walkthrough {
-            if dice.below(2) == 0 {
-                self.note(&pair.step(&noise(pair, to, dice)));
+            if random.below(2) == 0 {
+                self.note(&pair.step(&noise(pair, to, random)));
             }
-            let command = in_words(command, to);
+            let command = to_version(command, to);
             assert!(
                 pair.admissible.contains(&command),
                 "{}: {command}",
@@ -240,25 +229,26 @@ impl Seen {
         self.note(&pair.step("look"));
     }
 
-    /// Anything at all, putting down more often than by chance.
-    fn wander(&mut self, pair: &mut Pair, to: TextVersion, dice: &mut Dice) {
+    /// Plays random commands. Commands with objects are more frequent than in a uniform choice.
+    fn wander(&mut self, pair: &mut TranslatedPair, to: TextVersion, random: &mut TestRandom) {
         pair.reset();
         for _ in 0..25 {
-            let command = match dice.below(4) {
-                0 => noise(pair, to, dice),
+            let command = match random.below(4) {
+                0 => noise(pair, to, random),
                 1 => {
-                    let handy: Vec<&String> = pair
+                    let with_object: Vec<&String> = pair
                         .admissible
                         .iter()
                         .filter(|command| has_object(command))
                         .collect();
-                    dice.pick(&handy)
+                    random
+                        .pick(&with_object)
                         .copied()
-                        .or(dice.pick(&pair.admissible))
+                        .or(random.pick(&pair.admissible))
                         .unwrap()
                         .clone()
                 }
-                _ => dice.pick(&pair.admissible).unwrap().clone(),
+                _ => random.pick(&pair.admissible).unwrap().clone(),
             };
             self.note(&pair.step(&command));
             if command.starts_with("go to ") {
@@ -275,11 +265,11 @@ impl Seen {
 
     fn note(&mut self, text: &str) {
         let start: Vec<&str> = text.split(' ').take(2).collect();
-        *self.said.entry(start.join(" ")).or_default() += 1;
+        *self.texts.entry(start.join(" ")).or_default() += 1;
     }
 
-    fn assert_everything_was_said(&self) {
-        println!("{} walks, {} won: {:?}", self.walks, self.won, self.said);
+    fn assert_complete(&self) {
+        println!("{} walks, {} won: {:?}", self.walks, self.won, self.texts);
         assert_eq!(self.kinds, TaskType::ALL.map(Some).into());
         assert_eq!(self.walks, self.won);
         for start in [
@@ -291,26 +281,27 @@ impl Seen {
             "You open",
         ] {
             assert!(
-                self.said.get(start).is_some_and(|times| *times >= 50),
+                self.texts.get(start).is_some_and(|times| *times >= 50),
                 "{start:?}: {:?}",
-                self.said
+                self.texts
             );
         }
         assert!(
-            self.said.contains_key("Available commands:\n"),
+            self.texts.contains_key("Available commands:\n"),
             "{:?}",
-            self.said.keys()
+            self.texts.keys()
         );
     }
 }
 
-/// A command that changes nothing a walkthrough needs: garbage, the other version's words, `help`, blanks.
-fn noise(pair: &Pair, to: TextVersion, dice: &mut Dice) -> String {
+/// Returns a command that changes nothing that a walkthrough needs: an invalid command, a command
+/// of the other version, `help`, or blanks.
+fn noise(pair: &TranslatedPair, to: TextVersion, random: &mut TestRandom) -> String {
     let from = TextVersion::ALL
         .into_iter()
         .find(|version| *version != to)
         .unwrap();
-    let garbage = [
+    let invalid = [
         "",
         " ",
         "help",
@@ -345,16 +336,16 @@ fn noise(pair: &Pair, to: TextVersion, dice: &mut Dice) -> String {
         .admissible
         .iter()
         .find(|command| to.put_parts(command).is_some());
-    match dice.below(4) {
-        0 if !others.is_empty() => dice.pick(&others).unwrap().clone(),
-        // Two blanks inside are two blanks too many.
+    match random.below(4) {
+        0 if !others.is_empty() => random.pick(&others).unwrap().clone(),
+        // Two blanks instead of one make the command invalid.
         1 if own.is_some() => own.unwrap().replace(' ', "  "),
-        _ => (*dice.pick(&garbage).unwrap()).to_owned(),
+        _ => (*random.pick(&invalid).unwrap()).to_owned(),
     }
 }
 
-/// A command of text 2.1.3 in the words of a version.
-fn in_words(command: &str, to: TextVersion) -> String {
+/// Translates a command of text 2.1.3 to a version.
+fn to_version(command: &str, to: TextVersion) -> String {
     let put = TextVersion::V2_1_3
         .put_parts(command)
         .map(|(object, receptacle)| to.put_command(object, receptacle));
@@ -367,10 +358,10 @@ fn has_object(command: &str) -> bool {
         .any(|verb| command.starts_with(verb))
 }
 
-/// Xorshift: the same numbers every time.
-struct Dice(u64);
+/// Xorshift random numbers with a fixed seed.
+struct TestRandom(u64);
 
-impl Dice {
+impl TestRandom {
     fn below(&mut self, sides: usize) -> usize {
         for _ in 0..4 {
             self.0 ^= self.0 << 13;

@@ -111,17 +111,6 @@ impl Expert {
             .map(|command| self.text_of(&command))
     }
 
-    #[doc(hidden)] // ALIAS: the former name of `replace_last`
-    pub fn instead(&mut self, command: &str) {
-        self.replace_last(command);
-    }
-
-    #[doc(hidden)] // ALIAS: the former name of `useless_command`
-    #[must_use]
-    pub fn stray(&self, draw: u64) -> Option<String> {
-        self.useless_command(draw)
-    }
-
     fn treatment(&self) -> Option<text::Treatment> {
         self.goal.as_ref().and_then(|goal| goal.treatment)
     }

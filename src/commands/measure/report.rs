@@ -3,11 +3,11 @@
 
 #[cfg(feature = "png")]
 use crate::report::chart;
+use crate::report::run_data::RunData;
 use crate::report::{gather, page, plots};
 use crate::ui;
 use anyhow::Context;
 use clap::{Args, ValueHint};
-use gather::Found;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -86,7 +86,7 @@ impl ReportCommand {
 }
 
 /// Returns the output without its files.
-fn summary(found: &Found) -> ReportOutput {
+fn summary(found: &RunData) -> ReportOutput {
     let stores = found.packed.stores();
     let mut policies: Vec<String> = stores
         .iter()

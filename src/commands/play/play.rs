@@ -7,7 +7,7 @@ use crate::args::world::WorldArgs;
 use crate::commands::data::scenarios::{one_of_each, single};
 use crate::scratch::Scratch;
 use crate::ui;
-use agent::policy::{Policy, TurnRequest, TurnResponse, written};
+use agent::policy::{Policy, TurnRequest, TurnResponse, text_response};
 use agent::rollout::{Concurrency, EpisodeJob, play_episodes};
 use clap::{Args, ValueHint};
 use scenarios::{Protocol, Split, Suite, Task, Trajectory, World};
@@ -80,7 +80,7 @@ fn read_command(observation: &str) -> TurnResponse {
     let _ = std::io::stderr().flush();
     let mut line = String::new();
     match std::io::stdin().read_line(&mut line) {
-        Ok(length) if length > 0 && line.trim() != "quit" => written(line.trim().to_string()),
+        Ok(length) if length > 0 && line.trim() != "quit" => text_response(line.trim().to_string()),
         _ => TurnResponse::GaveUp,
     }
 }

@@ -185,7 +185,7 @@ mod python {
 #[cfg(feature = "python")]
 mod python {
     use super::{DoctorCheck, NativeWorld, Path, PathBuf, PythonArgs, Suite, ui};
-    use env_bridge::diff::{self, Commands, Plan};
+    use env_bridge::diff::{self, Commands, DiffPlan};
     use env_bridge::python::{
         self, PYTHON_EXECUTABLE, PYTHON_LIBRARY, PYTHON_VERSION, Pin, PythonWorld, Venv,
     };
@@ -321,7 +321,7 @@ mod python {
             Ok(world) => world,
             Err(reason) => return DoctorCheck::missing(name, reason, fix),
         };
-        let plan = Plan {
+        let plan = DiffPlan {
             commands: vec![Commands::Walkthrough],
             turns: 8,
             seed: 1,

@@ -5,7 +5,7 @@ use crate::commands::data::scenarios;
 use crate::ui;
 use ::scenarios::{Split, Task};
 use clap::{Args, Subcommand, ValueHint};
-use env_bridge::diff::{self, Commands, Place, Plan, Report};
+use env_bridge::diff::{self, Commands, DiffPlace, DiffPlan, DiffReport};
 use env_bridge::{NativeWorld, replay};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -97,7 +97,7 @@ impl DiffCommand {
             ))
             .into());
         }
-        let plan = Plan {
+        let plan = DiffPlan {
             commands: self.commands,
             turns: self.turns,
             seed: self.seed,
@@ -140,8 +140,8 @@ fn spread(tasks: Vec<&Task>, games: usize) -> Vec<&Task> {
         .collect()
 }
 
-fn print(report: &Report) {
-    let Report {
+fn print(report: &DiffReport) {
+    let DiffReport {
         games,
         commands,
         differences,
@@ -173,7 +173,7 @@ fn print(report: &Report) {
 }
 
 /// Formats the place of a difference, with the commands before it.
-fn place(place: &Place) -> String {
+fn place(place: &DiffPlace) -> String {
     let before = place.before.iter().map(|exchange| {
         format!(
             "\n  before  {:?} -> {:?}",

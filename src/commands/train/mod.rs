@@ -9,8 +9,3 @@ pub(crate) mod selftest;
     reason = "the file is named after its command"
 )]
 pub(crate) mod train;
-
-/// The old path of [`crate::code::CODE`].
-pub(crate) mod pipeline {
-    pub(crate) use crate::code::CODE; // ALIAS
-}

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use trainer::TrainerError;
 use trainer::pipeline::recipe::Recipe;
-use trainer::pipeline::run::{self, Report, RunOptions};
+use trainer::pipeline::run::{self, RunOptions, RunReport};
 use trainer::pipeline::shard::Shard;
 
 /// Runs a recipe in the folder `out` and prints the table.
@@ -45,7 +45,7 @@ fn print_awaited(out: &Path, shard: Shard, what: &str, json: bool) -> anyhow::Re
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_report(report: &Report) {
+fn print_report(report: &RunReport) {
     ui::print_summary(&report.rows, |row| match row.k {
         1 => row.policy.clone(),
         k => format!("{}, best of {k} by value", row.policy),

@@ -9,7 +9,7 @@ use serde::Serialize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use trainer::TrainerError;
-use trainer::learn::plan::Read;
+use trainer::learn::plan::DataSummary;
 use trainer::learn::train::{self, TrainingJob};
 use trainer::measure::card::Lineage;
 use trainer::pipeline::recipe::{Recipe, StartFrom, open_job};
@@ -50,7 +50,7 @@ struct TrainOutput {
     policy_hash: String,
     /// Trajectories in the stores.
     given: usize,
-    read: Read,
+    read: DataSummary,
 }
 
 impl TrainCommand {

@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use trainer::TrainerError;
 use trainer::pipeline::recipe::Recipe;
-use trainer::pipeline::run::{Report, Reporter, RunOptions, follow};
-use trainer::pipeline::status::{State, status};
+use trainer::pipeline::run::{Reporter, RunOptions, RunReport, follow};
+use trainer::pipeline::status::{StageState, status};
 
 /// The native world, counting the games that are opened.
 #[derive(Default)]
@@ -47,7 +47,7 @@ impl Reporter for Notes {
 }
 
 pub(super) struct Followed {
-    pub(super) report: Report,
+    pub(super) report: RunReport,
     pub(super) opened: usize,
     pub(super) notes: Vec<String>,
 }
@@ -151,7 +151,7 @@ pub(super) fn changed(
 }
 
 /// By stage: its state and how far it is.
-pub(super) fn states(recipe: &Recipe, out: &Path) -> Vec<(String, State, usize, usize)> {
+pub(super) fn states(recipe: &Recipe, out: &Path) -> Vec<(String, StageState, usize, usize)> {
     status(recipe, out)
         .unwrap()
         .into_iter()

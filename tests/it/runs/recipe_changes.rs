@@ -9,7 +9,7 @@ use scenarios::Split;
 use std::fs;
 use std::path::Path;
 use trainer::pipeline::run::{RunOptions, follow};
-use trainer::pipeline::status::{State, status};
+use trainer::pipeline::status::{StageState, status};
 
 /// With other games or another seed nothing could be reused: it is another run.
 #[test]
@@ -141,7 +141,7 @@ fn a_run_of_an_earlier_version_is_taken_as_it_is() {
     let unsigned = &states(&recipe(one), out)[1];
     assert_eq!(
         *unsigned,
-        ("demonstrations".to_string(), State::Partial, 12, 0)
+        ("demonstrations".to_string(), StageState::Partial, 12, 0)
     );
     let again = go(&recipe(one), out).unwrap();
     assert_eq!((again.opened, again.report.rows), (0, first.report.rows));
@@ -150,7 +150,7 @@ fn a_run_of_an_earlier_version_is_taken_as_it_is() {
         status(&recipe(one), out)
             .unwrap()
             .iter()
-            .all(|stage| stage.state == State::Done)
+            .all(|stage| stage.state == StageState::Done)
     );
 }
 

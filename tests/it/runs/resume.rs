@@ -14,7 +14,7 @@ use std::sync::Mutex;
 use trainer::measure::card::Lineage;
 use trainer::measure::evaluate::Row;
 use trainer::pipeline::run::{Reporter, RunOptions, follow};
-use trainer::pipeline::status::{State, status};
+use trainer::pipeline::status::{StageState, status};
 
 #[track_caller]
 fn check_table(rows: &[Row]) {
@@ -250,18 +250,18 @@ fn status_tells_how_far_each_stage_is_and_touches_nothing() {
         status(&one, &out)
             .unwrap()
             .iter()
-            .all(|stage| (stage.state, stage.done) == (State::Missing, 0))
+            .all(|stage| (stage.state, stage.done) == (StageState::Missing, 0))
     );
     assert!(!out.exists());
     go(&one, &out).unwrap();
-    let of = |all: &[(String, State, usize, usize)], stage: &str| {
+    let of = |all: &[(String, StageState, usize, usize)], stage: &str| {
         let (_, state, done, of) = all.iter().find(|(name, ..)| name == stage).unwrap();
         (*state, *done, *of)
     };
     let all = states(&one, &out);
     assert!(
         all.iter()
-            .all(|(_, state, done, of)| *state == State::Done && done == of && *of > 0),
+            .all(|(_, state, done, of)| *state == StageState::Done && done == of && *of > 0),
         "{all:?}"
     );
     let updates = [
@@ -272,9 +272,9 @@ fn status_tells_how_far_each_stage_is_and_touches_nothing() {
     assert_eq!(
         updates,
         [
-            (State::Done, 3, 3),
-            (State::Done, 2, 2),
-            (State::Done, 3, 3)
+            (StageState::Done, 3, 3),
+            (StageState::Done, 2, 2),
+            (StageState::Done, 3, 3)
         ]
     );
 
@@ -284,7 +284,7 @@ fn status_tells_how_far_each_stage_is_and_touches_nothing() {
     let before = files(&out);
     let told = status(&other, &out).unwrap();
     let oreo = told.iter().find(|stage| stage.stage == "1/oreo").unwrap();
-    assert_eq!((oreo.state, oreo.differs.len()), (State::OutOfDate, 1));
+    assert_eq!((oreo.state, oreo.differs.len()), (StageState::OutOfDate, 1));
     assert_eq!(
         oreo.differs[0].to_string(),
         "`job.optimizer.updates` is 5 and was 2"
@@ -295,17 +295,17 @@ fn status_tells_how_far_each_stage_is_and_touches_nothing() {
         .unwrap();
     assert_eq!(
         (after.state, after.awaits.as_deref()),
-        (State::OutOfDate, Some("1/oreo"))
+        (StageState::OutOfDate, Some("1/oreo"))
     );
     let all = states(&other, &out);
-    assert_eq!(of(&all, "1/eval/oreo-k2"), (State::NotAsked, 4, 4));
-    assert_eq!(of(&all, "1/eval/sft-k1"), (State::Done, 4, 4));
+    assert_eq!(of(&all, "1/eval/oreo-k2"), (StageState::NotAsked, 4, 4));
+    assert_eq!(of(&all, "1/eval/sft-k1"), (StageState::Done, 4, 4));
     assert!(files(&out) == before);
 
     cut_last_lines(&out.join("1/eval/oreo-k2.jsonl"));
     assert_eq!(
         of(&states(&one, &out), "1/eval/oreo-k2"),
-        (State::Partial, 2, 4)
+        (StageState::Partial, 2, 4)
     );
 }
 

@@ -11,7 +11,6 @@ pub mod objective;
 pub mod optimizer;
 pub mod parameters;
 mod replicas;
-mod tensorboard;
 pub mod train;
 
 pub use data::{batch, plan, receptacle_dropout, selection};

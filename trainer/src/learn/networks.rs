@@ -8,7 +8,8 @@ use crate::learn::objective::{self, NetworkOutputs, TrainingLosses, UpdateContex
 use crate::learn::optimizer::Activations;
 use crate::learn::parameters::{HostGradients, accumulate, gradients, sharing};
 use crate::pipeline::recipe::TrainConfig;
-use agent::model::decoder::{Decoder, Trail, ValueNetwork};
+use agent::model::checkpointing::CheckpointedForward;
+use agent::model::decoder::{Decoder, ValueNetwork};
 use agent::model::folder::Model;
 use agent::model::weights::Weights;
 use burn::module::Module;
@@ -198,7 +199,7 @@ fn value_network(
 fn backward<M: Module>(
     network: &M,
     trunk: &Decoder,
-    trail: Option<Trail>,
+    trail: Option<CheckpointedForward>,
     loss: Tensor<1>,
 ) -> HostGradients {
     let mut graph = loss.backward();
@@ -208,7 +209,7 @@ fn backward<M: Module>(
     let of_hidden = trail.hidden.grad_remove(&mut graph);
     let mut all = gradients(network, graph);
     if let Some(of_hidden) = of_hidden {
-        for layer in trunk.retrace(trail, of_hidden) {
+        for layer in trunk.backward_checkpointed(trail, of_hidden) {
             accumulate(&mut all, gradients(network, layer), 1.0);
         }
     }
@@ -220,8 +221,8 @@ fn backward<M: Module>(
 struct ForwardPass<'a> {
     networks: &'a NetworkReplica,
     activations: Activations,
-    policy_trail: RefCell<Option<Trail>>,
-    value_trail: RefCell<Option<Trail>>,
+    policy_trail: RefCell<Option<CheckpointedForward>>,
+    value_trail: RefCell<Option<CheckpointedForward>>,
 }
 
 impl ForwardPass<'_> {
@@ -241,13 +242,13 @@ impl ForwardPass<'_> {
 fn hidden(
     trunk: &Decoder,
     activations: Activations,
-    slot: &RefCell<Option<Trail>>,
+    slot: &RefCell<Option<CheckpointedForward>>,
     batch: &BatchTensors,
 ) -> Tensor<3> {
     match activations {
         Activations::Kept => trunk.hidden(batch.tokens.clone()),
         Activations::Checkpointed => {
-            let trail = trunk.trail(batch.tokens.clone());
+            let trail = trunk.forward_checkpointed(batch.tokens.clone());
             let hidden = trail.hidden.clone();
             slot.replace(Some(trail));
             hidden

@@ -14,8 +14,8 @@ use crate::loss::kto::{KtoInputs, KtoWeights, kto_loss};
 use crate::loss::oreo::{self, OreoInputs, after_value_loss, exact_kl, turn_sums};
 use crate::loss::{k3_kl, sft, suffix_sum, target_logprobs};
 use crate::pipeline::recipe::{Algorithm, Level, Targets};
-use burn::tensor::{Tensor, activation};
-use kernels::fused;
+use burn::tensor::Tensor;
+use kernels::ops;
 
 /// The forward passes of a job's networks.
 pub trait NetworkOutputs {
@@ -360,8 +360,8 @@ impl PolicyTerms {
                 alpha,
             };
         }
-        let policy = log_softmax(logits);
-        let reference = log_softmax(networks.reference_logits(batch)).detach();
+        let policy = ops::log_softmax(logits);
+        let reference = ops::log_softmax(networks.reference_logits(batch)).detach();
         let logprobs = written.of_targets(policy.clone());
         let log_ratios = logprobs.clone() - written.of_targets(reference.clone());
         let policy = if alpha > 0.0 { policy } else { policy.detach() };
@@ -523,17 +523,6 @@ fn values_and_outcomes(inputs: &OreoInputs, batch: &BatchTensors) -> Vec<(f64, b
         .filter(|(_, (_, mask))| *mask)
         .map(|(index, (value, _))| (value, returns[index / actions] > 0.5))
         .collect()
-}
-
-/// Returns ln π of the whole vocabulary, nats, `[batch, written, vocab]`.
-fn log_softmax(logits: Tensor<3>) -> Tensor<3> {
-    let [batch, written, vocab] = logits.dims();
-    if fused::work_on(&logits.device(), logits.dtype()) {
-        fused::log_softmax(logits.reshape([batch * written, vocab]))
-            .reshape([batch, written, vocab])
-    } else {
-        activation::log_softmax(logits, 2)
-    }
 }
 
 fn number(tensor: &Tensor<1>) -> f64 {

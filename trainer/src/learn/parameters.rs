@@ -4,7 +4,7 @@ use crate::error::TrainerError;
 use agent::model::weights::{HostTensor, Weights};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Gradients, Tensor, TensorData};
-use kernels::fused;
+use kernels::ops;
 use rayon::prelude::*;
 
 /// Number of values of a parameter that a thread works on at a time. Sums are made piece by piece
@@ -126,7 +126,7 @@ impl ModuleMapper for ParameterWriter<'_> {
         let (id, tensor, mapper) = param.consume();
         let shape = tensor.dims();
         let device = tensor.device();
-        let data = if fused::work_on(&device, tensor.dtype()) {
+        let data = if ops::are_fused(&device, tensor.dtype()) {
             let mut data = tensor.into_data(); // reuses the memory of the old values
             let old: &mut [f32] = data.as_mut_slice().expect("networks are f32");
             old.par_chunks_mut(PIECE)

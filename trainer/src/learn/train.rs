@@ -18,7 +18,7 @@ use crate::pipeline::recipe::{ReferenceUse, TrainConfig};
 use agent::inference::device::DeviceChoice;
 use agent::model::decoder::ValueNetwork;
 use agent::model::folder::Model;
-use agent::model::lora::Adapter;
+use agent::model::peft::Adapter;
 use indicatif::ProgressBar;
 use scenarios::store::Store;
 use scenarios::{TextVersion, Trajectory};

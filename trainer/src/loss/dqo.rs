@@ -199,11 +199,9 @@ mod tests {
     /// The (1−λ) Σ form, n by n, on rows of five actions and of two, for λ = 0 and 1 too.
     #[test]
     fn the_recursion_is_the_sum_over_n() {
-        let (log_ratios, values, rewards) = (
-            [0.4, -0.2, 0.1, 0.7, -0.5],
-            [0.2, 0.5, 0.9, -0.3, 0.6],
-            [0.0, 0.25, 0.0, 0.0, 1.0],
-        );
+        let log_ratios = [0.4, -0.2, 0.1, 0.7, -0.5];
+        let values = [0.2, 0.5, 0.9, -0.3, 0.6];
+        let rewards = [0.0, 0.25, 0.0, 0.0, 1.0];
         for (actions, lambda) in [(5, 0.0_f64), (5, 0.3), (5, 0.95), (5, 1.0), (2, 0.3)] {
             let n_step = |h: usize, n: usize| {
                 let rewards_and_kl: f64 =
@@ -387,22 +385,23 @@ mod tests {
                 action_mask,
             }
         };
-        let (a, b) = (dqo(), oreo());
-        let (ours, theirs) = (
-            value_loss(&a, &ones(2), BETA, 1.0),
-            oreo::value_loss(&b, BETA),
-        );
-        assert_close(&[number(ours.clone())], &[number(theirs.clone())]);
-        assert_close(&gradient(&ours, &a.values), &gradient(&theirs, &b.values));
-        let (a, b) = (dqo(), oreo());
-        let (ours, theirs) = (
-            policy_loss(&a, &ones(2), BETA, 1.0),
-            oreo::policy_loss(&b, BETA),
-        );
-        assert_close(&[number(ours.clone())], &[number(theirs.clone())]);
+        let a = dqo();
+        let b = oreo();
+        let of_dqo = value_loss(&a, &ones(2), BETA, 1.0);
+        let of_oreo = oreo::value_loss(&b, BETA);
+        assert_close(&[number(of_dqo.clone())], &[number(of_oreo.clone())]);
         assert_close(
-            &gradient(&ours, &a.log_ratios),
-            &gradient(&theirs, &b.log_ratios),
+            &gradient(&of_dqo, &a.values),
+            &gradient(&of_oreo, &b.values),
+        );
+        let a = dqo();
+        let b = oreo();
+        let of_dqo = policy_loss(&a, &ones(2), BETA, 1.0);
+        let of_oreo = oreo::policy_loss(&b, BETA);
+        assert_close(&[number(of_dqo.clone())], &[number(of_oreo.clone())]);
+        assert_close(
+            &gradient(&of_dqo, &a.log_ratios),
+            &gradient(&of_oreo, &b.log_ratios),
         );
     }
 

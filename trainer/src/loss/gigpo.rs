@@ -163,11 +163,9 @@ mod tests {
     #[test]
     fn gigpo_against_the_oracle() {
         let anchors = anchor_advantages(&episodes());
-        let (late, best, worst) = (
-            0.416_106_808_794_434_9,
-            0.653_882_128_105_540_4,
-            -1.723_871_065_005_515_6,
-        );
+        let late = 0.416_106_808_794_434_9;
+        let best = 0.653_882_128_105_540_4;
+        let worst = -1.723_871_065_005_515_6;
         assert_close(
             &anchors.concat(),
             &[best, 0.0, 0.0, late, best, 0.0, 0.0, worst, 0.0],

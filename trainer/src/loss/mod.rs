@@ -16,7 +16,7 @@ pub mod rejection_sampling;
 pub mod sft;
 
 use burn::tensor::{Bool, Int, Tensor, assert_shape};
-use kernels::fused;
+use kernels::ops;
 
 /// Returns ln π(target | before) of each position, nats: the logit of the target minus the
 /// log-sum-exp over the vocabulary.
@@ -30,17 +30,7 @@ use kernels::fused;
 /// `logits` `[batch, time, vocab]`, `targets` `[batch, time]`; the result `[batch, time]`.
 #[must_use]
 pub fn target_logprobs(logits: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<2> {
-    let [batch, time, vocab] = logits.dims();
-    assert_shape!(targets, [batch, time]);
-    if fused::work_on(&logits.device(), logits.dtype()) {
-        let logits = logits.reshape([batch * time, vocab]);
-        let targets = targets.reshape([batch * time]);
-        return fused::target_logprobs(logits, targets).reshape([batch, time]);
-    }
-    let maxima = logits.clone().detach().max_dim(2);
-    let sums = (logits.clone() - maxima.clone()).exp().sum_dim(2);
-    let target_logits = logits.gather(2, targets.unsqueeze_dim(2));
-    (target_logits - maxima - sums.log()).squeeze_dim(2)
+    ops::target_logprobs(logits, targets)
 }
 
 /// Returns the mean over the batch of the mean within each trajectory, over its own number T of
@@ -277,7 +267,8 @@ mod tests {
     /// returns too. If π_ref sampled, half and half, it does not.
     #[test]
     fn k3_is_the_kl_if_the_policy_sampled() {
-        let (first, second) = (1.5f64.ln(), 0.5f64.ln());
+        let first = 1.5f64.ln();
+        let second = 0.5f64.ln();
         let kl = 0.75 * first + 0.25 * second;
         let own = k3_kl(
             tensor(&[first, first, first, second], [4, 1]),

@@ -381,7 +381,8 @@ mod tests {
                     .is_none()
             );
         }
-        let (inputs, after_values) = (ragged(), ragged_after_values());
+        let inputs = ragged();
+        let after_values = ragged_after_values();
         let gradients = after_value_loss(after_values, &inputs, BETA).backward();
         assert!(inputs.log_ratios.grad(&gradients).is_none());
         assert!(inputs.values.grad(&gradients).is_none());
@@ -390,7 +391,8 @@ mod tests {
     #[test]
     fn the_reference_stays_frozen() {
         let logprobs = || tensor(&[0.75f64.ln(), 0.25f64.ln()], [1, 1, 2]).require_grad();
-        let (policy, reference) = (logprobs(), logprobs());
+        let policy = logprobs();
+        let reference = logprobs();
         let loss = exact_kl(policy.clone(), reference.clone(), &mask(&[true], [1, 1]));
         let gradients = loss.backward();
         assert!(policy.grad(&gradients).is_some());

@@ -2,7 +2,7 @@
 //! random weights.
 
 use crate::error::TrainerError;
-use crate::learn::receptacle_dropout::thin;
+use crate::learn::receptacle_dropout::drop_receptacles;
 use crate::pipeline::recipe::{ModelRecipe, TrainConfig};
 use agent::model::folder::{Companions, Model};
 use agent::model::weights::Weights;
@@ -21,7 +21,7 @@ pub fn prepare(
 ) {
     if let Some(most) = job.receptacle_dropout {
         for trajectory in trajectories.iter_mut() {
-            thin(trajectory, most, seed);
+            drop_receptacles(trajectory, most, seed);
         }
     }
     tokenize_texts(tokenizer, trajectories);

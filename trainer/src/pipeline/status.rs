@@ -1,8 +1,6 @@
 //! The progress of a run, stage by stage, from its files alone. Reading it takes no lock and writes nothing, so
 //! it is safe while other processes work in the folder.
 
-pub use StageState as State; // ALIAS
-
 use crate::error::TrainerError;
 use crate::pipeline::lock;
 use crate::pipeline::manifest::{self, InputDifference, StageManifest, StagePaths};

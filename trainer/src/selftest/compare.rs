@@ -3,6 +3,9 @@
 /// What was compared if the check holds, or what is wrong.
 pub(super) type FactResult = Result<String, String>;
 
+/// A check of one fact.
+pub(super) type FactCheck = fn() -> FactResult;
+
 /// Compares numbers: the largest absolute difference must not exceed the tolerance.
 pub(super) fn near(what: &str, got: &[f64], expected: &[f64], tolerance: f64) -> FactResult {
     let off = got

@@ -30,7 +30,7 @@ pub struct Fact {
 /// Checks every fact.
 #[must_use]
 pub fn facts() -> Vec<Fact> {
-    let all: [(&str, fn() -> compare::FactResult); 23] = [
+    let all: [(&str, compare::FactCheck); 23] = [
         ("A", optimum::golden_a),
         ("B", optimum::golden_b),
         ("T1", optimum::the_optimum_is_a_zero),

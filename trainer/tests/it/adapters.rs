@@ -4,7 +4,8 @@
 use agent::inference::device::DeviceChoice;
 use agent::model::decoder::Precision;
 use agent::model::folder::Model;
-use agent::model::lora::{Adapter, LoraRecipe, Target};
+use agent::model::lora::{LoraRecipe, Target};
+use agent::model::peft::Adapter;
 use agent::model::weights::{VALUE_HEAD, Weights};
 use agent::policy::ScriptedPolicy;
 use indicatif::ProgressBar;

@@ -135,7 +135,8 @@ fn a_cached_reference_gives_the_same_losses() {
         assert_eq!(live.len(), cached.len());
         for (live, cached) in live.iter().zip(&cached) {
             for column in ["loss/policy", "kl/k3", "log_ratio/p50"] {
-                let (live, cached) = (number(live, column), number(cached, column));
+                let live = number(live, column);
+                let cached = number(cached, column);
                 assert!(
                     (live - cached).abs() < 1e-4 * (1.0 + live.abs()),
                     "{algorithm:?}, {column}: {live} and {cached}"
@@ -169,7 +170,8 @@ fn the_minimised_loss_decreases() {
             &model,
             &played,
         );
-        let (first, last) = (number(&rows[0], column), number(&rows[5], column));
+        let first = number(&rows[0], column);
+        let last = number(&rows[5], column);
         assert!(
             last < 0.95 * first,
             "{algorithm:?}: {first} before, {last} after"
@@ -283,7 +285,8 @@ fn padding_order_and_other_rows_change_no_loss() {
             .map(|t| loss_of(std::slice::from_ref(t)) * count(t) as f64)
             .sum();
         let backwards: Vec<Trajectory> = played.iter().rev().cloned().collect();
-        let (forwards, backwards) = (loss_of(&played), loss_of(&backwards));
+        let forwards = loss_of(&played);
+        let backwards = loss_of(&backwards);
         assert!(
             (forwards - singles / total as f64).abs() < 1e-5,
             "{forwards} together, {} alone",

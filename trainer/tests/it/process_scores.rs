@@ -2,7 +2,7 @@
 //! count.
 
 use agent::policy::lm::{LmPolicy, ValueUse};
-use agent::policy::{Policy, ScriptedPolicy, TurnRequest, TurnResponse, written};
+use agent::policy::{Policy, ScriptedPolicy, TurnRequest, TurnResponse, text_response};
 use agent::rollout::Concurrency;
 use scenarios::{Protocol, Task, Trajectory, Turn};
 use support::corridor::{Corridors, babbler, jobs, play, protocol, task};
@@ -43,7 +43,7 @@ impl Policy for OddSeedWalker {
     fn respond(&self, asked: &mut [TurnRequest<'_, bool>], _: &Protocol) -> Vec<TurnResponse> {
         asked
             .iter()
-            .map(|question| written(if *question.episode { "east" } else { "look" }.into()))
+            .map(|question| text_response(if *question.episode { "east" } else { "look" }.into()))
             .collect()
     }
 }
@@ -149,12 +149,12 @@ fn an_episode_whose_completions_fail_is_not_scored() {
     let [(_, Found::Lost(changed)), (_, Found::Lost(gave_way))] = &found[..] else {
         panic!("{found:?}")
     };
-    assert_eq!(
-        gave_way,
-        "the world failed at command \"east\": the floor gave way"
+    assert!(
+        gave_way.contains("\"east\"") && gave_way.ends_with("the floor gave way"),
+        "{gave_way}"
     );
     assert!(
-        changed.starts_with("before turn 1, played before, the world said \"You are in a wood.\""),
+        changed.contains("turn 1") && changed.contains("\"You are in a wood.\""),
         "{changed}"
     );
 }

@@ -5,7 +5,7 @@
 //! cache of the episode's own. A [`SharedPrefix`] can itself continue another one, so the caches of
 //! a game form a tree.
 
-use crate::inference::{KvCache, Part, Span};
+use crate::inference::{CachedPrefix, KvCache, Span};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -87,14 +87,14 @@ pub(super) struct SharedPrefix {
 
 impl SharedPrefix {
     /// Appends the caches that hold the first `tokens` tokens to `parts`.
-    fn parts<'a>(&'a self, tokens: usize, parts: &mut Vec<Part<'a>>) {
+    fn parts<'a>(&'a self, tokens: usize, parts: &mut Vec<CachedPrefix<'a>>) {
         let mut inherited = 0;
         if let Some(parent) = &self.parent {
             inherited = parent.tokens;
             parent.prefix.parts(tokens.min(inherited), parts);
         }
         if tokens > inherited {
-            parts.push(Part {
+            parts.push(CachedPrefix {
                 cache: &self.cache,
                 tokens: tokens - inherited,
             });
@@ -149,7 +149,7 @@ impl NetworkContext {
     }
 
     /// Returns all caches of the context in order, to read a candidate after them.
-    pub(super) fn parts(&self) -> Vec<Part<'_>> {
+    pub(super) fn parts(&self) -> Vec<CachedPrefix<'_>> {
         let mut parts = shared_parts(self.shared.as_ref());
         parts.push(self.cache.whole());
         parts
@@ -200,7 +200,7 @@ impl NetworkContext {
     }
 }
 
-fn shared_parts(shared: Option<&PrefixSlice>) -> Vec<Part<'_>> {
+fn shared_parts(shared: Option<&PrefixSlice>) -> Vec<CachedPrefix<'_>> {
     let mut parts = Vec::new();
     if let Some(slice) = shared {
         slice.prefix.parts(slice.tokens, &mut parts);

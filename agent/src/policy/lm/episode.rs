@@ -2,7 +2,7 @@
 
 use super::cache::{BudgetLease, NetworkContext, PrefixPair};
 use super::turn::{CandidateContext, CandidateInProgress, FinishedTurn, PastTurn, TurnInProgress};
-use crate::text::chat::{self, Place};
+use crate::text::chat::{self, PromptPosition};
 use crate::text::tokenizer::Tokenizer;
 
 /// The state that a [`crate::policy::lm::LmPolicy`] keeps for an episode.
@@ -16,7 +16,7 @@ pub struct LmEpisode {
     /// The turns so far, if the history is a window over the last turns.
     pub(super) past: Vec<PastTurn>,
     /// The place of the next observation.
-    pub(super) place: Place,
+    pub(super) place: PromptPosition,
     pub(super) seed: u64,
     /// Index of the turn that is written next.
     pub(super) turn: u64,
@@ -42,7 +42,7 @@ impl LmEpisode {
             value: NetworkContext::default(),
             reference: NetworkContext::default(),
             past: Vec::new(),
-            place: Place::Opening,
+            place: PromptPosition::Opening,
             seed,
             turn: 0,
             first_turn: 0,
@@ -81,10 +81,12 @@ impl LmEpisode {
     /// empty line between them, because no completion follows the first.
     pub(super) fn windowed_sequence(&self, turns: usize, tokenizer: &Tokenizer) -> Vec<u32> {
         let mut sequence = Vec::new();
-        let mut place = Place::Opening;
+        let mut place = PromptPosition::Opening;
         for past in &self.past[self.past.len() - turns..] {
             let text = match place {
-                Place::Opening => &format!("{}\n\n{}", self.past[0].observation, past.observation),
+                PromptPosition::Opening => {
+                    &format!("{}\n\n{}", self.past[0].observation, past.observation)
+                }
                 _ => &past.observation,
             };
             sequence.extend(chat::observation_tokens(tokenizer, text, place));

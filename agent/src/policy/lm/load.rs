@@ -25,26 +25,26 @@ pub enum ValueUse {
 }
 
 /// How a model is held in memory. The options change memory and speed. Only `weights` changes the
-/// results, and `engine` their rounding.
+/// results, and `backend` their rounding.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoadOptions {
     /// Whether the value network is used.
-    pub looking_on: ValueUse,
+    pub value_use: ValueUse,
     /// Number format of the matrices.
     pub weights: WeightFormat,
     /// Most tokens in the KV caches of all episodes. If `None`, as many as fit into 4 GiB.
     pub token_budget: Option<usize>,
     /// The inference backend.
-    pub engine: Backend,
+    pub backend: Backend,
 }
 
 impl From<ValueUse> for LoadOptions {
     fn from(value_use: ValueUse) -> Self {
         Self {
-            looking_on: value_use,
+            value_use,
             weights: WeightFormat::Exact,
             token_budget: None,
-            engine: Backend::Cpu,
+            backend: Backend::Cpu,
         }
     }
 }
@@ -88,10 +88,10 @@ impl LmPolicy {
         options: impl Into<LoadOptions>,
     ) -> Result<Self, AgentError> {
         let LoadOptions {
-            looking_on,
+            value_use,
             weights,
             token_budget,
-            engine,
+            backend,
         } = options.into();
         if reference
             .as_ref()
@@ -116,7 +116,7 @@ impl LmPolicy {
                 config.vocab_size
             )));
         }
-        let mut value = match looking_on {
+        let mut value = match value_use {
             ValueUse::Score => value,
             ValueUse::Skip => None,
         };
@@ -128,17 +128,17 @@ impl LmPolicy {
                 &model.config,
                 &mut model.policy,
                 weights,
-                &engine,
+                &backend,
             )?),
             None => None,
         };
         let value = match &mut value {
             Some(value) => Some(ValueInference::from_weights(
-                &config, value, weights, &engine,
+                &config, value, weights, &backend,
             )?),
             None => None,
         };
-        let policy = PolicyInference::from_weights(&config, &mut policy, weights, &engine)?;
+        let policy = PolicyInference::from_weights(&config, &mut policy, weights, &backend)?;
         let networks = 1 + usize::from(value.is_some()) + usize::from(reference.is_some());
         let context = config.max_position_embeddings;
         let most = token_budget.unwrap_or(DEFAULT_CACHE_BYTES / policy.trunk.bytes_per_token());

@@ -5,7 +5,7 @@ use super::select;
 use crate::inference::KvCache;
 use crate::inference::sample::Sampling;
 use crate::policy::CandidateText;
-use crate::text::chat::Place;
+use crate::text::chat::PromptPosition;
 use crate::text::tokenizer::Tokenizer;
 use rand::{SeedableRng, rngs::StdRng};
 use scenarios::Protocol;
@@ -16,7 +16,7 @@ pub(super) struct PastTurn {
     pub(super) observation: String,
     pub(super) completion: Vec<u32>,
     /// The place of the next observation.
-    pub(super) next_place: Place,
+    pub(super) next_place: PromptPosition,
 }
 
 /// A turn that is being written.
@@ -116,11 +116,11 @@ impl CandidateInProgress {
 }
 
 /// Returns the place of the observation after a completion.
-pub(super) fn place_after(completion: &[u32], tokenizer: &Tokenizer) -> Place {
+pub(super) fn place_after(completion: &[u32], tokenizer: &Tokenizer) -> PromptPosition {
     if completion.last() == Some(&tokenizer.end) {
-        Place::AfterEnd
+        PromptPosition::AfterEnd
     } else {
-        Place::AfterCut
+        PromptPosition::AfterCut
     }
 }
 

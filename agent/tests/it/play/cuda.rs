@@ -14,16 +14,16 @@ use scenarios::WeightFormat;
 use support::corridor::{babbler, jobs, play, task};
 
 fn gpu() -> Backend {
-    DeviceChoice::Cuda(0).engine().unwrap()
+    DeviceChoice::Cuda(0).backend().unwrap()
 }
 
 /// Log-probabilities after prompts of many lengths read together, and after three more tokens of
 /// each, one by one.
-fn logprobs(engine: &Backend, format: WeightFormat) -> Vec<f32> {
+fn logprobs(backend: &Backend, format: WeightFormat) -> Vec<f32> {
     let model = babbler(31);
     let vocab = model.config.vocab_size;
     let policy =
-        PolicyInference::from_weights(&model.config, &mut model.policy.clone(), format, engine)
+        PolicyInference::from_weights(&model.config, &mut model.policy.clone(), format, backend)
             .unwrap();
     let prompt = |length: usize| {
         (0..length)
@@ -75,7 +75,7 @@ fn episodes_are_played_on_the_gpu() {
     let player = LmPolicy::new(
         babbler(32),
         LoadOptions {
-            engine: gpu(),
+            backend: gpu(),
             ..ValueUse::Score.into()
         },
     )

@@ -14,14 +14,14 @@ const CORRIDORS: [&str; 4] = ["plain/9", "plain/2", "plain/5", "plain/7"];
 
 fn player(
     model: &Model,
-    engine: Backend,
+    backend: Backend,
     value_use: ValueUse,
     token_budget: Option<usize>,
 ) -> LmPolicy {
     LmPolicy::new(
         model.clone(),
         LoadOptions {
-            engine,
+            backend,
             token_budget,
             ..value_use.into()
         },
@@ -96,7 +96,7 @@ fn a_device_plays_the_same_episodes_as_the_cpu() {
             &play(&own, &jobs, &protocol, POOL),
         );
     }
-    let alone = |engine| player(&model, engine, ValueUse::Skip, None);
+    let alone = |backend| player(&model, backend, ValueUse::Skip, None);
     assert_alike(
         &play(&alone(on_burn()), &jobs, &protocol(), POOL),
         &play(&alone(Backend::Cpu), &jobs, &protocol(), POOL),

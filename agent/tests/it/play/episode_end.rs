@@ -3,7 +3,7 @@
 
 use super::{ALONE, POOL, best_of, player, script};
 use agent::rollout::{Concurrency, play_episodes};
-use agent::text::chat::{self, MALFORMED_ANSWER, Place};
+use agent::text::chat::{self, MALFORMED_ANSWER, PromptPosition};
 use scenarios::{Outcome, Protocol};
 use support::corridor::{Corridors, babbler, jobs, play, protocol, task, tasks};
 
@@ -337,9 +337,9 @@ fn a_cut_completion_is_malformed_and_its_end_is_inserted() {
         for pair in played.turns.windows(2) {
             let written_end = pair[0].completion_tokens == [model.tokenizer.end];
             let place = if written_end {
-                Place::AfterEnd
+                PromptPosition::AfterEnd
             } else {
-                Place::AfterCut
+                PromptPosition::AfterCut
             };
             cuts += usize::from(!written_end);
             assert_eq!(
@@ -376,11 +376,11 @@ fn an_episode_ends_before_a_turn_that_might_not_fit_into_the_context() {
             );
             if trajectory.outcome == Outcome::ContextLimit {
                 let place = match trajectory.turns.last() {
-                    None => Place::Opening,
+                    None => PromptPosition::Opening,
                     Some(turn) if turn.completion_tokens.last() == Some(&model.tokenizer.end) => {
-                        Place::AfterEnd
+                        PromptPosition::AfterEnd
                     }
-                    Some(_) => Place::AfterCut,
+                    Some(_) => PromptPosition::AfterCut,
                 };
                 let next =
                     chat::observation_tokens(&model.tokenizer, &trajectory.last_observation, place)

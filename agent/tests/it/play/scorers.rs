@@ -6,7 +6,7 @@ use agent::inference::{KvCache, PolicyInference, Span, ValueInference};
 use agent::model::folder::Model;
 use agent::policy::Policy;
 use agent::policy::lm::{LmPolicy, ValueUse, select};
-use agent::text::chat::{self, Place};
+use agent::text::chat::{self, PromptPosition};
 use agent::text::tokenizer::Tokenizer;
 use scenarios::{
     Candidate, History, Outcome, Protocol, Scorer, Task, Trajectory, Turn, WeightFormat,
@@ -353,7 +353,7 @@ fn a_window_shows_the_task_and_the_last_turns() {
                     played.turns[0].observation, window[0].observation
                 );
             }
-            let mut place = Place::Opening;
+            let mut place = PromptPosition::Opening;
             let mut tokens = Vec::new();
             for past in &window {
                 let (observation, completion, next) = chat::turn_tokens(tokenizer, past, place);

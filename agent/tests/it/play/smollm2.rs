@@ -9,7 +9,7 @@ use agent::inference::device::Backend;
 use agent::inference::sample::Sampling;
 use agent::inference::{KvCache, PolicyInference, Span};
 use agent::model::folder::Model;
-use agent::text::chat::{self, Place};
+use agent::text::chat::{self, PromptPosition};
 use rand::{SeedableRng, rngs::StdRng};
 use scenarios::WeightFormat;
 use serde::Deserialize;
@@ -58,12 +58,12 @@ fn texts_and_turns_have_the_ids_of_transformers() {
         assert_eq!(tokenizer.encode(text), *ids, "{text:?}");
     }
     let [first, command, second] = &golden.turns;
-    let mut tokens = chat::observation_tokens(&tokenizer, first, Place::Opening);
+    let mut tokens = chat::observation_tokens(&tokenizer, first, PromptPosition::Opening);
     tokens.extend(chat::completion_tokens(&tokenizer, command));
     tokens.extend(chat::observation_tokens(
         &tokenizer,
         second,
-        Place::AfterEnd,
+        PromptPosition::AfterEnd,
     ));
     assert_eq!(tokens, golden.prompt);
     let frames = tokenizer.frames();

@@ -10,9 +10,6 @@ use scenarios::{Outcome, TextVersion, Trajectory};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use DataSummary as Read; // ALIAS
-pub use ExcludedEpisodes as LeftOut; // ALIAS
-
 /// How many trajectories a job does not read, by reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct ExcludedEpisodes {

@@ -10,8 +10,6 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use scenarios::Trajectory;
 use scenarios::expert::receptacles;
 
-pub use drop_receptacles as thin; // ALIAS
-
 /// Removes receptacles that no later text of the episode names from the first observation, each
 /// with the same probability.
 ///

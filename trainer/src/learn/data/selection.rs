@@ -7,8 +7,6 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 use std::ops::RangeInclusive;
 
-pub use select_episodes as mix; // ALIAS
-
 /// Returns the iterations whose rollouts a source reads in `iteration` (from 1); `None` if it reads
 /// no rollouts.
 #[must_use]

@@ -33,7 +33,6 @@ mod train;
 mod waiting;
 
 pub use crate::pipeline::prepare::{fresh, prepare, tokenize_texts};
-pub use RunReport as Report; // ALIAS
 pub use context::{Reporter, RunOptions};
 
 use crate::error::TrainerError;

@@ -171,11 +171,11 @@ impl<'a> PlayedStage<'a> {
 
     fn model_policy(&self, training: Stage, value: ValueUse) -> Result<LmPolicy, TrainerError> {
         let model = self.context.model(self.outputs, training)?;
-        let engine = self.context.options.device.engine()?;
+        let backend = self.context.options.device.backend()?;
         Ok(LmPolicy::new(
             model,
             LoadOptions {
-                engine,
+                backend,
                 ..value.into()
             },
         )?)

@@ -3,7 +3,7 @@
 use super::context::RunContext;
 use crate::error::TrainerError;
 use crate::learn::plan::Plan;
-use crate::learn::selection::mix;
+use crate::learn::selection::select_episodes;
 use crate::learn::train::{self, TrainingJob};
 use crate::measure::card::Lineage;
 use crate::pipeline::manifest::{StageManifest, StageOutput, StagePaths};
@@ -192,7 +192,7 @@ impl TrainingStage<'_> {
             })
             .filter(|(of, _)| *of <= iteration)
             .collect();
-        let trajectories = mix(
+        let trajectories = select_episodes(
             &recipe.jobs[job].data,
             demonstrations,
             &dagger,

@@ -4,13 +4,15 @@
 //! If a job resumes, the rows after its checkpoint are removed from both, so each update has one
 //! row.
 
+mod tensorboard;
+
 use crate::error::TrainerError;
 use crate::learn::objective::BatchStatistics;
-use crate::learn::tensorboard::{EventWriter, wall_time};
 use crate::measure::statistics::{area_under_curve, mean, quantile};
 use scenarios::files;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use tensorboard::{EventWriter, wall_time};
 
 /// Columns in order. The same names are TensorBoard's tags.
 const COLUMNS: [&str; 27] = [

@@ -1,0 +1,218 @@
+//! The parameters of the networks: loading them from weights in host memory, reading them back, and
+//! choosing which of them are trained.
+
+use crate::error::AgentError;
+use crate::model::config::{DecoderConfig, OUTPUT};
+use crate::model::decoder::{Decoder, DecoderLayer, DecoderSettings, Precision, ValueNetwork};
+use crate::model::weights::{HostTensor, VALUE_HEAD, Weights, transposed};
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor, TensorData};
+
+impl Decoder {
+    /// Builds the decoder on a device from weights in host memory.
+    ///
+    /// # Errors
+    /// If a tensor is missing or does not have the shape of `config`.
+    pub fn from_weights(
+        config: &DecoderConfig,
+        weights: &Weights,
+        device: &Device,
+    ) -> Result<Self, AgentError> {
+        config.check()?;
+        let loader = ParameterLoader {
+            config,
+            weights,
+            device,
+        };
+        Ok(Self {
+            embed_tokens: loader.table("model.embed_tokens.weight")?,
+            layers: (0..config.num_hidden_layers)
+                .map(|index| loader.layer(index))
+                .collect::<Result<_, _>>()?,
+            norm: loader.vector("model.norm.weight", config.hidden_size)?,
+            lm_head: (!config.tie_word_embeddings)
+                .then(|| loader.table(OUTPUT))
+                .transpose()?,
+            settings: DecoderSettings {
+                heads: config.num_attention_heads,
+                kv_heads: config.num_key_value_heads,
+                head_width: config.head_width(),
+                rope_theta: config.rope_theta,
+                rope_scaling: config.rope_scaling.clone(),
+                epsilon: config.rms_norm_eps,
+                scales: config.scales,
+                precision: Precision::default(),
+            },
+        })
+    }
+
+    /// Returns the same decoder, of which only the last `layers` layers and the last norm are
+    /// trained. If `layers` is 0, everything is trained.
+    #[must_use]
+    pub fn learning_last(self, layers: usize) -> Self {
+        if layers == 0 {
+            return self;
+        }
+        let mut all = self.layers;
+        let frozen = all.len().saturating_sub(layers);
+        let trained = all.split_off(frozen);
+        Self {
+            embed_tokens: self.embed_tokens.no_grad(),
+            layers: all
+                .into_iter()
+                .map(Module::no_grad)
+                .chain(trained)
+                .collect(),
+            lm_head: self.lm_head.map(Module::no_grad),
+            ..self
+        }
+    }
+
+    /// Returns the weights in host memory, with Hugging Face's names and layouts.
+    #[must_use]
+    pub fn to_weights(&self) -> Weights {
+        let mut weights = Weights::default();
+        insert(&mut weights, "model.norm.weight", self.norm.val());
+        for (index, layer) in self.layers.iter().enumerate() {
+            for (part, norm) in [
+                ("input_layernorm", &layer.input_layernorm),
+                ("post_attention_layernorm", &layer.post_attention_layernorm),
+            ] {
+                let name = format!("model.layers.{index}.{part}.weight");
+                insert(&mut weights, &name, norm.val());
+            }
+            for (part, bias) in [
+                ("q_proj", &layer.q_bias),
+                ("k_proj", &layer.k_bias),
+                ("v_proj", &layer.v_bias),
+            ] {
+                if let Some(bias) = bias {
+                    let name = format!("model.layers.{index}.self_attn.{part}.bias");
+                    insert(&mut weights, &name, bias.val());
+                }
+            }
+        }
+        let embedding = self.embed_tokens.val();
+        insert(&mut weights, "model.embed_tokens.weight", embedding);
+        if let Some(output) = &self.lm_head {
+            insert(&mut weights, OUTPUT, output.val());
+        }
+        for (index, layer) in self.layers.iter().enumerate() {
+            for (part, param) in layer.matrices() {
+                let name = format!("model.layers.{index}.{part}.weight");
+                insert(&mut weights, &name, param.val().transpose());
+            }
+        }
+        weights
+    }
+}
+
+impl ValueNetwork {
+    /// Builds the network on a device from weights in host memory with a `value_head.weight`
+    /// `[1, hidden]`.
+    ///
+    /// # Errors
+    /// If a tensor is missing or does not have the shape of `config`.
+    pub fn from_weights(
+        config: &DecoderConfig,
+        weights: &Weights,
+        device: &Device,
+    ) -> Result<Self, AgentError> {
+        let head = weights.get(VALUE_HEAD, &[1, config.hidden_size])?.to_vec();
+        Ok(Self {
+            trunk: Decoder::from_weights(config, weights, device)?,
+            value_head: Param::from_data(TensorData::new(head, [config.hidden_size, 1]), device),
+        })
+    }
+
+    /// Returns the same network, of which only the last `layers` layers, the last norm and the head
+    /// are trained. If `layers` is 0, everything is trained.
+    #[must_use]
+    pub fn learning_last(self, layers: usize) -> Self {
+        Self {
+            trunk: self.trunk.learning_last(layers),
+            ..self
+        }
+    }
+
+    /// Returns the weights in host memory.
+    #[must_use]
+    pub fn to_weights(&self) -> Weights {
+        let mut weights = self.trunk.to_weights();
+        let head = self.value_head.val().transpose();
+        insert(&mut weights, VALUE_HEAD, head);
+        weights
+    }
+}
+
+/// Makes parameters on a device from weights in host memory.
+struct ParameterLoader<'a> {
+    config: &'a DecoderConfig,
+    weights: &'a Weights,
+    device: &'a Device,
+}
+
+impl ParameterLoader<'_> {
+    fn layer(&self, index: usize) -> Result<DecoderLayer, AgentError> {
+        let hidden = self.config.hidden_size;
+        let inner = self.config.intermediate_size;
+        let queries = self.config.query_width();
+        let kv = self.config.kv_width();
+        let layer = format!("model.layers.{index}");
+        let attention = format!("{layer}.self_attn");
+        let mlp = format!("{layer}.mlp");
+        Ok(DecoderLayer {
+            input_layernorm: self.vector(&format!("{layer}.input_layernorm.weight"), hidden)?,
+            q_proj: self.matrix(&format!("{attention}.q_proj.weight"), [queries, hidden])?,
+            k_proj: self.matrix(&format!("{attention}.k_proj.weight"), [kv, hidden])?,
+            v_proj: self.matrix(&format!("{attention}.v_proj.weight"), [kv, hidden])?,
+            q_bias: self.bias(&format!("{attention}.q_proj.bias"), queries)?,
+            k_bias: self.bias(&format!("{attention}.k_proj.bias"), kv)?,
+            v_bias: self.bias(&format!("{attention}.v_proj.bias"), kv)?,
+            o_proj: self.matrix(&format!("{attention}.o_proj.weight"), [hidden, queries])?,
+            post_attention_layernorm: self
+                .vector(&format!("{layer}.post_attention_layernorm.weight"), hidden)?,
+            gate_proj: self.matrix(&format!("{mlp}.gate_proj.weight"), [inner, hidden])?,
+            up_proj: self.matrix(&format!("{mlp}.up_proj.weight"), [inner, hidden])?,
+            down_proj: self.matrix(&format!("{mlp}.down_proj.weight"), [hidden, inner])?,
+        })
+    }
+
+    /// The embedding or the output matrix, `[vocab, hidden]`.
+    fn table(&self, name: &str) -> Result<Param<Tensor<2>>, AgentError> {
+        let shape = [self.config.vocab_size, self.config.hidden_size];
+        let data = self.weights.get(name, &shape)?.to_vec();
+        Ok(Param::from_data(TensorData::new(data, shape), self.device))
+    }
+
+    /// A matrix `[out, in]` of the weights as a parameter `[in, out]`.
+    fn matrix(&self, name: &str, [out, input]: [usize; 2]) -> Result<Param<Tensor<2>>, AgentError> {
+        let data = transposed(self.weights.get(name, &[out, input])?, out, input);
+        Ok(Param::from_data(
+            TensorData::new(data, [input, out]),
+            self.device,
+        ))
+    }
+
+    fn vector(&self, name: &str, size: usize) -> Result<Param<Tensor<1>>, AgentError> {
+        let data = self.weights.get(name, &[size])?.to_vec();
+        Ok(Param::from_data(TensorData::new(data, [size]), self.device))
+    }
+
+    /// A bias; `None` if the family has no biases.
+    fn bias(&self, name: &str, size: usize) -> Result<Option<Param<Tensor<1>>>, AgentError> {
+        self.config
+            .has_biases()
+            .then(|| self.vector(name, size))
+            .transpose()
+    }
+}
+
+fn insert<const D: usize>(weights: &mut Weights, name: &str, tensor: Tensor<D>) {
+    let shape = tensor.dims().to_vec();
+    let data = tensor
+        .into_data()
+        .try_to_vec::<f32>()
+        .expect("decoder weights are f32");
+    weights.0.insert(name.into(), HostTensor { shape, data });
+}

@@ -1,6 +1,8 @@
 //! `hearth export`, also with the libraries that the exports are for.
 
-use super::episodes::{exported, hearth, json_of, played, refused, said, write};
+#[cfg(feature = "parquet")]
+use super::episodes::json_of;
+use super::episodes::{exported, hearth, played, refused, said, write};
 use scenarios::{Outcome, Trajectory, Turn};
 use serde_json::{Value, json};
 #[cfg(feature = "parquet")]

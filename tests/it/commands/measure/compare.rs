@@ -71,7 +71,7 @@ fn two_policies_are_compared_with_every_difference_named() {
     let bare = run("compare a b --json").json();
     assert_eq!(bare["rows"], compared["rows"], "the store tells the games");
     let warning =
-        "b has no eval-card.json: of its suite, seeds, code and checkpoint nothing is known";
+        "b has no eval-card.json, so its suite, seeds, code and checkpoint are not known";
     assert_eq!(
         bare["warnings"],
         json!([warning, "protocol.turn_limit: 40 against 7"])

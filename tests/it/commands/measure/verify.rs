@@ -322,7 +322,7 @@ fn a_suite_without_the_games_is_wrong_use() {
     assert!(said.contains(&text), "{said}");
     assert!(
         refused(&["log.jsonl"])
-            .contains("log.jsonl: nothing here names the games that were played")
+            .contains("log.jsonl: the games of this store are not known\nhint: --suite")
     );
     fs::create_dir(folder.path().join("empty")).unwrap();
     assert!(refused(&["empty"]).contains("empty: no store in this folder"));

@@ -280,7 +280,7 @@ fn a_server_that_cannot_play_is_wrong_use() {
             &["--policy", &policy, "--api-key-env", "MY_KEY"],
             ("MY_KEY", "two words"),
         ),
-        "error: the environment variable MY_KEY holds no key that a header could carry\n",
+        "error: the environment variable MY_KEY contains no key that fits into an HTTP header\n",
     );
     assert!(
         play(
@@ -300,7 +300,7 @@ fn a_server_that_cannot_play_is_wrong_use() {
     );
     refused(
         &play(&["--policy", &policy, "--request-timeout", "0"], none),
-        "error: --request-timeout 0: seconds above 0\n",
+        "error: --request-timeout 0: must be above 0 seconds\n",
     );
     refused(
         &play(&["--policy", &policy, "--concurrency", "0"], none),

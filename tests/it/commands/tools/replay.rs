@@ -5,7 +5,7 @@ use env_bridge::NativeWorld;
 use scenarios::World;
 use serde_json::{Value, json};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// Plays a game's walkthrough and records it in the form that `world replay` reads.

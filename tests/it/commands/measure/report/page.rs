@@ -51,7 +51,7 @@ fn every_evaluated_episode_is_in_the_page_and_the_table_beside_it() {
         "Success by policy",
         "By iteration",
         "Best of K",
-        "Best of K by what it is chosen by",
+        "Best of K by scorer",
         "sft",
         "oreo",
     ];

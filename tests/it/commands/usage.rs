@@ -57,7 +57,7 @@ fn a_device_is_for_models_alone() {
         assert_eq!((said.code, said.stdout.as_str()), (2, ""));
         assert_eq!(
             said.stderr,
-            format!("error: --device cuda:1: a model folder plays there, not {name}\n")
+            format!("error: --device cuda:1: only a model folder can run there, not {name}\n")
         );
     }
 }
@@ -84,7 +84,7 @@ fn wrong_use_ends_with_2_and_says_what_would_be_right() {
     eval(&["nowhere", "--suite", "games"]).refused(
         2,
         "error: --policy nowhere: neither `expert` nor a model folder nor openai:URL#MODEL\n\
-         hint: a model folder holds config.json, tokenizer.json and model.safetensors\n",
+         hint: a model folder contains config.json, tokenizer.json and model.safetensors\n",
     );
     eval(&["expert", "--suite", "games", "--best-of", "3"]).refused(
         2,

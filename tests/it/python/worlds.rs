@@ -11,11 +11,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The venv, or `None` after having said that the test skips.
+/// The Python environment with the packages. If `HEARTH_PYTHON` is not set, the test is skipped.
 fn venv() -> Option<PathBuf> {
     let folder = std::env::var_os("HEARTH_PYTHON").map(PathBuf::from);
     if folder.is_none() {
-        eprintln!("skipped: HEARTH_PYTHON names no venv; `hearth doctor --install DIR` makes one");
+        support::skip("HEARTH_PYTHON names no venv; `hearth doctor --install DIR` makes one");
     }
     folder
 }
@@ -84,15 +84,13 @@ fn generated_games_are_the_same_in_both_worlds() {
     }
 }
 
-/// Where the games of ALFWorld are at hand: ten of them, from both texts.
+/// Ten games of ALFWorld, from both text versions.
 #[test]
 fn alfworld_games_are_the_same_in_both_worlds() {
     let Some(venv) = venv() else { return };
-    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/alfworld");
-    if !shared.join("games.jsonl.xz").is_file() {
-        eprintln!("skipped: {} is not there", shared.display());
+    let Some(shared) = support::alfworld::folder() else {
         return;
-    }
+    };
     let folder = tempfile::tempdir().unwrap();
     for (version, split, limit) in [("2.1.3", "valid_unseen", "6"), ("2.1.1", "train", "4")] {
         let games = folder.path().join(version);

@@ -44,7 +44,7 @@ fn share(kill: usize) -> f64 {
 
 /// Kills fall anywhere between the first moment and the last, wherever a fixed sequence puts them.
 #[test]
-fn killed_lessons_end_in_the_same_weights() {
+fn killed_training_jobs_end_in_the_same_weights() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     tiny::suite(&path.join("games"));

@@ -133,7 +133,7 @@ fn shards_are_merged_once_nothing_is_missing() {
     );
     let none = output(&mut hearth(path, &["merge", "games"]));
     assert!(
-        none.0 == 2 && none.2.contains("no shard's store in games"),
+        none.0 == 2 && none.2.contains("no store of a shard in games"),
         "{}",
         none.2
     );
@@ -210,7 +210,7 @@ fn a_shard_of_a_loop_says_what_it_awaits() {
     let told = done(&mut hearth(path, &["loop", "tiny.toml", "--shard", "1/2"]));
     assert_eq!(
         told,
-        format!("shard 1/2 has done its part of what could be done; {awaited}\n")
+        format!("shard 1/2 has finished what it can do now; {awaited}\n")
     );
     let (code, _, stderr) = output(&mut hearth(
         path,

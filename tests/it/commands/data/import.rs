@@ -257,7 +257,7 @@ fn records_that_are_not_true_are_left_out_and_named() {
     refused(
         &output,
         2,
-        "eto.json, record 4: message 4: no line begins with `Action:`\nhint: --skip-bad leaves such records out",
+        "eto.json, record 4: message 4: no line begins with `Action:`\nhint: --skip-bad omits such records",
     );
     assert!(!folder.path().join("out.jsonl").exists());
 
@@ -277,7 +277,7 @@ fn records_that_are_not_true_are_left_out_and_named() {
     for line in [
         "left out: eto.json, record 2 (1), turn 2: observation\n  expected \"The roof is gone.\"",
         "left out: eto.json, record 6 (5), turn ",
-        "1 records are of games that the suite does not hold",
+        "1 records are of games that the suite does not contain",
     ] {
         assert!(text.contains(line), "{text}");
     }

@@ -217,7 +217,7 @@ fn a_suite_says_the_text_versions_of_its_games() {
         "{mixed}"
     );
     assert!(
-        mixed.ends_with(": 5 games, 0 faults, 1 folders or files hold no game to play\n"),
+        mixed.ends_with(": 5 games, 0 faults, 1 folders or files contain no game\n"),
         "{mixed}"
     );
 

@@ -49,7 +49,7 @@ fn two_policies_are_compared_with_every_difference_named() {
 
     run("compare a train").refused_with("a and train have no game in common");
     run("compare a@5 b")
-        .refused_with("error: a@5: nothing there is meant?\nhint: there are :expert@1\n");
+        .refused_with("error: a@5: no policy and K matches\nhint: there are :expert@1\n");
     for name in ["c", "d"] {
         fs::create_dir(folder.path().join(name)).unwrap();
         fs::copy(
@@ -64,14 +64,14 @@ fn two_policies_are_compared_with_every_difference_named() {
         (&json!(6), &json!(6)),
         "tables alone: {added}"
     );
-    run("compare c a").refused_with("error: c: no games are told of there\nhint: ");
+    run("compare c a").refused_with("error: c: this folder does not record single games\nhint: ");
     run("compare a nowhere:oreo").refused_with("error: nowhere: no such folder\n");
 
     fs::remove_file(folder.path().join("b/eval-card.json")).unwrap();
     let bare = run("compare a b --json").json();
     assert_eq!(bare["rows"], compared["rows"], "the store tells the games");
     let warning =
-        "b has no eval-card.json: of its suite, seeds, code and checkpoint nothing is known";
+        "b has no eval-card.json, so its suite, seeds, code and checkpoint are not known";
     assert_eq!(
         bare["warnings"],
         json!([warning, "protocol.turn_limit: 40 against 7"])

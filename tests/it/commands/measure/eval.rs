@@ -150,20 +150,32 @@ fn a_card_sets_the_protocol_and_refuses_what_contradicts_it() {
         "{table}"
     );
 
-    eval("no --card oreo --turns 20")
-        .refused_with("error: --card oreo: turn_limit is 20, not 40\nhint: leave out either");
+    eval("no --card oreo --turns 20").refused_with(
+        "error: --card oreo: turn_limit is 20, not 40\nhint: omit the flags or --card",
+    );
     eval("no --card oreo --show-admissible")
         .refused_with("the admissible list is shown, not hidden");
     eval("no --card verl --history full")
         .refused_with("--card verl: history is full, not last_2\n");
-    eval("no --card verl --best-of 1,2").refused_with("--card verl: best_of is 2, not 1\n");
-    eval("no --card oreo --best-of 2 --search beam:2")
-        .refused_with("--card oreo: search is done, not none\n");
+    // The expert allows K = 1 only, so these name a model. They are refused before it is opened.
+    for (more, difference) in [
+        (
+            "--card verl --best-of 1,2",
+            "--card verl: best_of is 2, not 1\n",
+        ),
+        (
+            "--card oreo --best-of 2 --search beam:2",
+            "--card oreo: search is done, not none\n",
+        ),
+    ] {
+        let eval = "eval --policy model --suite games --out no";
+        hearth_line(folder.path(), &format!("{eval} {more}")).refused_with(difference);
+    }
     eval("no --card paper").refused_with("`paper` is neither oreo nor verl");
     eval("no --history last_0").refused_with("`last_0` is neither full nor last_N");
     eval("no --card verl")
         .refused_with("error: expert sees the full history and cannot play with last_2 of it\n");
-    eval("no --seeds 1,1").refused_with("--seeds: one of them stands there twice");
+    eval("no --seeds 1,1").refused_with("--seeds: one of the values is given twice");
     eval("no --repetitions 0").refused_with("--repetitions 0: each game is played at least once");
 }
 

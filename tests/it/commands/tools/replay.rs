@@ -5,7 +5,7 @@ use env_bridge::NativeWorld;
 use scenarios::World;
 use serde_json::{Value, json};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// Plays a game's walkthrough and records it in the form that `world replay` reads.
@@ -80,24 +80,21 @@ fn a_replay_repeats_the_record_or_names_the_first_difference() {
     );
 }
 
-/// A few of the walks that the Python stack was recorded on. Needs the official games beside the checkout, and Python
-/// to unpack them; says so and passes where they are not.
+/// A few of the walks that were recorded with the Python packages. Needs the official games, and
+/// Python to unpack them.
 #[test]
 fn official_walks_are_replayed() {
-    let official = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/alfworld");
+    let Some(official) = support::alfworld::folder() else {
+        return;
+    };
     let python = |arguments: &[&str]| {
         Command::new("python3")
             .args(arguments)
             .stdout(Stdio::null())
             .status()
     };
-    if !official.join("traces.jsonl.xz").is_file()
-        || !python(&["-c", "import lzma"]).is_ok_and(|status| status.success())
-    {
-        eprintln!(
-            "skipped: needs python3 and the official games at {}",
-            official.display()
-        );
+    if !python(&["-c", "import lzma"]).is_ok_and(|status| status.success()) {
+        support::skip("python3 with lzma is not there");
         return;
     }
     let folder = folder();

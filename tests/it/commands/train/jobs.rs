@@ -28,7 +28,7 @@ fn every_algorithm_learns_from_its_recipe() {
     };
     collect("30", "won.jsonl");
     collect("2", "lost.jsonl");
-    let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("trainer/recipes");
+    let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("trainer/recipes/jobs");
     let train = |name: &str, more: &[&str]| {
         let recipe = recipes.join(format!("{name}.toml"));
         let data = ["--data", "won.jsonl", "lost.jsonl", "--out", name, "--json"];

@@ -120,7 +120,7 @@ fn a_loop_and_its_stages_by_hand() {
     ];
     run(&train).refused(
         2,
-        "error: --from MODEL is missing: the job is not from = \"fresh\"\n",
+        "error: --from MODEL is missing: the job does not have from = \"fresh\"\n",
     );
     let trained = run(&[&train[..], &["--from", oreo, "--json"]].concat()).json();
     assert_eq!(
@@ -230,10 +230,7 @@ fn a_loop_and_its_stages_by_hand() {
     run(&[
         "sweep", "--policy", "expert", "--suite", games, "--out", "sweep2",
     ])
-    .refused(
-        2,
-        "error: --policy expert: the laboratory wants a model folder\n",
-    );
+    .refused(2, "error: --policy expert: a sweep needs a model folder\n");
 
     let again = run(&[
         &[

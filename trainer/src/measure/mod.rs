@@ -12,12 +12,3 @@ pub mod statistics;
 pub mod sweep;
 pub mod table;
 pub mod verify;
-
-// ALIAS: the old module name, for callers that are not renamed yet.
-#[doc(hidden)]
-pub mod evaluate {
-    pub use super::csv_file::{read_csv, write_csv};
-    pub use super::games::{GameRow, games};
-    pub use super::protocol_line::{played_line, protocol_line};
-    pub use super::table::{EvalRow as Row, Interval, table};
-}

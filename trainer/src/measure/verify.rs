@@ -13,7 +13,7 @@
 
 use agent::policy::{Completion, Policy, TurnRequest, TurnResponse};
 use agent::rollout::{Concurrency, EpisodeJob, play_episodes};
-use agent::text::chat::{self, Place};
+use agent::text::chat::{self, PromptPosition};
 use agent::text::tokenizer::Tokenizer;
 use scenarios::{Outcome, Protocol, Task, Trajectory, Turn, World};
 use serde::Serialize;
@@ -296,7 +296,7 @@ fn reward_difference(logged: &Trajectory) -> Option<ReplayDifference> {
 /// has no ids, it is not checked.
 #[must_use]
 pub fn token_difference(tokenizer: &Tokenizer, logged: &Trajectory) -> Option<ReplayDifference> {
-    let mut place = Place::Opening;
+    let mut place = PromptPosition::Opening;
     for (index, turn) in logged
         .turns
         .iter()
@@ -329,9 +329,9 @@ pub fn token_difference(tokenizer: &Tokenizer, logged: &Trajectory) -> Option<Re
             });
         }
         place = if has_end {
-            Place::AfterEnd
+            PromptPosition::AfterEnd
         } else {
-            Place::AfterCut
+            PromptPosition::AfterCut
         };
     }
     None

@@ -3,11 +3,11 @@
 //! repetitions.
 
 use crate::measure::games::{GameRow, games};
-use crate::measure::statistics::{
+use crate::measure::table::EvalRow;
+use crate::statistics::{
     GamePair, GameTally, Paired, Resampling, bootstrap_difference, difference, mcnemar_exact,
     minimum_detectable_difference, minimum_detectable_mean, newcombe_interval,
 };
-use crate::measure::table::EvalRow;
 use scenarios::{Split, TaskType, Trajectory};
 use serde::Serialize;
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! Success by game: what a policy did on each game, over all its repetitions.
 
-use crate::measure::statistics::GameTally;
+use crate::statistics::GameTally;
 use scenarios::{Outcome, Split, TaskType, Trajectory};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -8,7 +8,6 @@ pub mod failures;
 pub mod games;
 pub mod protocol_line;
 pub mod score;
-pub mod statistics;
 pub mod sweep;
 pub mod table;
 pub mod verify;

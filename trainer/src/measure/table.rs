@@ -1,6 +1,6 @@
 //! The result table: success by split and task type, with 95 % intervals.
 
-use crate::measure::statistics::{
+use crate::statistics::{
     GameTally, Resampling, bootstrap_interval, wilson_interval, wilson_of_rate,
 };
 use scenarios::{Outcome, Spent, Split, TaskType, Trajectory};

@@ -144,7 +144,7 @@ fn repeated_games_have_an_interval_over_games() {
     );
     assert_eq!(
         (row.low, row.high),
-        trainer::measure::statistics::wilson_interval(2, 2, 0.95)
+        trainer::statistics::wilson_interval(2, 2, 0.95)
     );
 }
 

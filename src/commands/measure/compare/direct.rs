@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use trainer::measure::card::{CARDS, Card, Sheets, protocol_differences, run_policy};
 use trainer::measure::compare::{Comparison, compare, merge};
 use trainer::measure::games::{GameRow, games};
-use trainer::measure::statistics::Resampling;
 use trainer::pipeline::folder::measured_stores;
+use trainer::statistics::Resampling;
 
 /// Which measurement is compared: `FOLDER`, `FOLDER:POLICY`, `FOLDER@K` or `FOLDER:POLICY@K`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,8 +14,8 @@ use trainer::measure::card::{GAMES, Sheets};
 use trainer::measure::compare::{merge, pairs, won_more_often};
 use trainer::measure::csv_file::read_csv;
 use trainer::measure::games::GameRow;
-use trainer::measure::statistics::{mcnemar_exact, wilson_interval};
 use trainer::measure::table::{EvalRow, Interval};
+use trainer::statistics::{mcnemar_exact, wilson_interval};
 
 #[derive(Args)]
 pub(crate) struct CompareCommand {

@@ -8,7 +8,7 @@
 //! outcome, so n turns are fewer than n independent trials.
 
 use super::setting::SweepSetting;
-use crate::measure::statistics::area_under_curve;
+use crate::statistics::area_under_curve;
 use scenarios::{Outcome, Trajectory};
 use serde::Serialize;
 

@@ -1,7 +1,7 @@
 use super::calibration::won_share;
 use super::*;
 use crate::measure::compare::Baseline;
-use crate::measure::statistics::area_under_curve;
+use crate::statistics::area_under_curve;
 use scenarios::{Candidate, Outcome, Protocol, Scorer, Search, Spent, Split, Trajectory, Turn};
 
 /// Values and outcomes of ten turns, for five bins of two.

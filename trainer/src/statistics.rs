@@ -19,7 +19,7 @@ use statrs::statistics::{Data, OrderStatistics, Statistics};
 /// trial, returns `(0, 1)`.
 ///
 /// ```
-/// let (low, high) = trainer::measure::statistics::wilson_interval(106, 134, 0.95);
+/// let (low, high) = trainer::statistics::wilson_interval(106, 134, 0.95);
 /// assert_eq!(format!("{low:.3} {high:.3}"), "0.715 0.851");
 /// ```
 ///

@@ -7,7 +7,6 @@
 //! | [`attention`] | attention of new tokens over a KV cache | play |
 //! | [`elementwise`] | RMSNorm, SwiGLU, log-softmax and other loops over rows | play |
 //! | [`ops`] | the decoder's operations on burn tensors, fused if the device supports it | training |
-//! | [`fused`] | the fused operations themselves, f32 on the CPU | training, through [`ops`] |
 //!
 //! Everything computes in f32. A result never depends on the number of threads or on the width of
 //! the machine's vectors. In the kernels for play, a row's result also does not depend on which
@@ -15,7 +14,7 @@
 
 pub mod attention;
 pub mod elementwise;
-pub mod fused;
+mod fused;
 mod gemm;
 pub mod matrix;
 pub mod ops;

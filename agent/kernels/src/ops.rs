@@ -1,7 +1,7 @@
 //! The decoder's operations on burn tensors.
 //!
-//! If the device supports it (f32 on the CPU), an operation is one of [`crate::fused`]. Otherwise it
-//! is composed of burn's operations. Both compute the same result up to rounding, and both have a
+//! If the device supports it (f32 on the CPU), an operation is fused: one loop over rows. Otherwise
+//! it is composed of burn's operations. Both compute the same result up to rounding, and both have a
 //! gradient.
 //!
 //! # Example

@@ -3,9 +3,10 @@
 //!
 //! It needs less memory and more time. In a recipe it is `activations = "checkpointed"`.
 
-use crate::model::decoder::{Decoder, DecoderLayer, rms_norm};
+use crate::model::decoder::{Decoder, DecoderLayer};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Int, Tensor};
+use kernels::ops;
 
 /// A forward pass of a decoder with activation checkpointing.
 #[derive(Debug, Clone)]
@@ -37,7 +38,7 @@ impl Decoder {
             inputs.push(stream.clone());
             stream = unrecorded.through(layer, stream, &positions);
         }
-        let hidden = rms_norm(stream.clone(), &unrecorded.norm, self.settings.epsilon)
+        let hidden = ops::rms_norm(stream.clone(), unrecorded.norm.val(), self.settings.epsilon)
             .autodiff()
             .require_grad();
         inputs.push(stream);
@@ -72,7 +73,7 @@ impl Decoder {
         let positions = self.positions(tokens.dims()[1], &self.embed_tokens.val().device());
         let mut found = Vec::with_capacity(inputs.len() + 1);
         let (gradients, mut gradient) = backward_block(last(&mut inputs), gradient, |stream| {
-            rms_norm(stream, &self.norm, self.settings.epsilon)
+            ops::rms_norm(stream, self.norm.val(), self.settings.epsilon)
         });
         found.push(gradients);
         let embedding_learns = self.embed_tokens.is_require_grad();

@@ -4,9 +4,8 @@
 //! al., arXiv 2302.13971; Ainslie et al., arXiv 2305.13245), and biases and scales if the family
 //! has them ([`crate::model::config`]). It depends on token ids, not on text.
 //!
-//! On the CPU in f32, attention, norms and SwiGLU are fused operations ([`kernels::fused`]).
-//! Elsewhere they are composed of burn's operations, because burn's own `attention` has no other
-//! backward pass. Policy and reference use the same operations: if their weights are equal, their
+//! Attention, norms, SwiGLU and the logits are operations of [`kernels::ops`], which are fused on the
+//! CPU in f32. Policy and reference use the same operations: if their weights are equal, their
 //! results are equal to the bit.
 //!
 //! [`crate::model::parameters`] loads the weights. [`crate::model::checkpointing`] has the forward
@@ -16,11 +15,10 @@
 use crate::model::config::Scales;
 use crate::model::rope::{RopeScaling, rotary_table};
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation};
-use kernels::fused;
+use burn::tensor::{DType, Device, Int, Tensor};
+use kernels::ops::{self, AttentionPositions, AttentionShape};
 use scenarios::WeightFormat;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 
 /// The precision of the products in linear layers. Parameters and their gradients, norms,
 /// rotations, attention scores, softmax, logits and values are always f32.
@@ -142,21 +140,6 @@ pub struct DecoderLayer {
     pub(super) down_proj: Param<Tensor<2>>,
 }
 
-/// What attention needs to know about positions in one forward pass.
-pub(super) enum PositionEncoding {
-    /// Cosines and sines `[time, head_width]` in host memory, for [`fused::attention`].
-    Fused(Arc<[Vec<f32>; 2]>),
-    /// The same on the device, with the causal bias.
-    Composed(Box<RotaryTensors>),
-}
-
-/// Cosines and sines `[1, 1, time, head_width]` and the causal bias `[1, 1, time, time]`.
-pub(super) struct RotaryTensors {
-    cosines: Tensor<4>,
-    sines: Tensor<4>,
-    causal: Tensor<4>,
-}
-
 impl Decoder {
     /// Returns the same decoder with another precision of its linear layers.
     #[must_use]
@@ -177,7 +160,7 @@ impl Decoder {
         let stream = self.layers.iter().fold(embedded, |stream, layer| {
             self.through(layer, stream, &positions)
         });
-        rms_norm(stream, &self.norm, self.settings.epsilon)
+        ops::rms_norm(stream, self.norm.val(), self.settings.epsilon)
     }
 
     /// Returns the logits of hidden states: the product with the output matrix. If the decoder has
@@ -188,11 +171,7 @@ impl Decoder {
     #[must_use]
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
         let output = self.lm_head.as_ref().unwrap_or(&self.embed_tokens);
-        let table = output.val();
-        let logits = match fused::work_on(&table.device(), table.dtype()) {
-            true => fused::by_table(hidden, table),
-            false => hidden.matmul(table.transpose()),
-        };
+        let logits = ops::matmul_transposed(hidden, output.val());
         scaled(logits, self.settings.scales.logits)
     }
 
@@ -212,7 +191,7 @@ impl Decoder {
         &self,
         layer: &DecoderLayer,
         stream: Tensor<3>,
-        positions: &PositionEncoding,
+        positions: &AttentionPositions,
     ) -> Tensor<3> {
         let residual = self.settings.scales.residual;
         let stream = stream.clone() + scaled(self.attention(layer, stream, positions), residual);
@@ -223,7 +202,7 @@ impl Decoder {
         &self,
         layer: &DecoderLayer,
         stream: Tensor<3>,
-        positions: &PositionEncoding,
+        positions: &AttentionPositions,
     ) -> Tensor<3> {
         let [batch, time, hidden] = stream.dims();
         let DecoderSettings {
@@ -234,56 +213,22 @@ impl Decoder {
             precision,
             ..
         } = self.settings;
-        let normed =
-            rms_norm(stream, &layer.input_layernorm, epsilon).reshape([batch * time, hidden]);
+        let normed = ops::rms_norm(stream, layer.input_layernorm.val(), epsilon)
+            .reshape([batch * time, hidden]);
         let normed = precision.narrow(normed);
         let queries = precision.biased_product(normed.clone(), &layer.q_proj, &layer.q_bias);
         let keys = precision.biased_product(normed.clone(), &layer.k_proj, &layer.k_bias);
         let values = precision.biased_product(normed, &layer.v_proj, &layer.v_bias);
-        let joined = match positions {
-            PositionEncoding::Fused(rotary) => {
-                let rotary = rotary.clone();
-                let heads = fused::Heads {
-                    batch,
-                    heads,
-                    kv_heads,
-                    width: head_width,
-                    rotary,
-                };
-                fused::attention(queries, keys, values, heads)
-            }
-            PositionEncoding::Composed(positions) => {
-                let scale = 1.0 / (head_width as f64).sqrt();
-                let shape = [batch, time, heads, head_width];
-                let kv_shape = [batch, time, kv_heads, head_width];
-                let queries = positions.rotate(split_heads(queries, shape)) * scale;
-                let keys = self.share_heads(positions.rotate(split_heads(keys, kv_shape)));
-                let values = self.share_heads(split_heads(values, kv_shape));
-                let scores = queries.matmul(keys.swap_dims(2, 3)) + positions.causal.clone();
-                let mixed = activation::softmax(scores, 3).matmul(values);
-                mixed
-                    .swap_dims(1, 2)
-                    .reshape([batch * time, heads * head_width])
-            }
+        let shape = AttentionShape {
+            batch,
+            heads,
+            kv_heads,
+            head_width,
         };
+        let joined = ops::attention([queries, keys, values], shape, positions);
         precision
             .product(precision.narrow(joined), &layer.o_proj)
             .reshape([batch, time, hidden])
-    }
-
-    /// Repeats each key or value head for the query heads of its group.
-    fn share_heads(&self, kv: Tensor<4>) -> Tensor<4> {
-        let group = self.settings.heads / self.settings.kv_heads;
-        if group == 1 {
-            return kv;
-        }
-        let [batch, kv_heads, time, head_width] = kv.dims();
-        kv.unsqueeze_dim::<5>(2).repeat_dim(2, group).reshape([
-            batch,
-            kv_heads * group,
-            time,
-            head_width,
-        ])
     }
 
     fn mlp(&self, layer: &DecoderLayer, stream: Tensor<3>) -> Tensor<3> {
@@ -291,40 +236,26 @@ impl Decoder {
         let DecoderSettings {
             epsilon, precision, ..
         } = self.settings;
-        let normed = rms_norm(stream, &layer.post_attention_layernorm, epsilon)
+        let normed = ops::rms_norm(stream, layer.post_attention_layernorm.val(), epsilon)
             .reshape([batch * time, hidden]);
         let normed = precision.narrow(normed);
         let gate = precision.product(normed.clone(), &layer.gate_proj);
         let up = precision.product(normed, &layer.up_proj);
-        let inner = match fused::work_on(&gate.device(), gate.dtype()) {
-            true => fused::swiglu(gate, up),
-            false => activation::silu(gate) * up,
-        };
+        let inner = ops::swiglu(gate, up);
         precision
             .product(precision.narrow(inner), &layer.down_proj)
             .reshape([batch, time, hidden])
     }
 
-    /// The encoding of positions for sequences of `time` tokens.
-    pub(super) fn positions(&self, time: usize, device: &Device) -> PositionEncoding {
-        let width = self.settings.head_width;
+    /// The positions of sequences of `time` tokens, as attention needs them.
+    pub(super) fn positions(&self, time: usize, device: &Device) -> AttentionPositions {
         let (cosines, sines) = rotary_table(
             time,
-            width,
+            self.settings.head_width,
             self.settings.rope_theta,
             &self.settings.rope_scaling,
         );
-        if fused::work_on(device, DType::F32) {
-            return PositionEncoding::Fused(Arc::new([cosines, sines]));
-        }
-        let causal = (0..time * time)
-            .map(|i| if i % time > i / time { -1e9 } else { 0.0f32 })
-            .collect::<Vec<_>>();
-        PositionEncoding::Composed(Box::new(RotaryTensors {
-            cosines: on_device(cosines, [time, width], device),
-            sines: on_device(sines, [time, width], device),
-            causal: on_device(causal, [time, time], device),
-        }))
+        AttentionPositions::new([cosines, sines], time, device)
     }
 }
 
@@ -343,43 +274,9 @@ impl DecoderLayer {
     }
 }
 
-impl RotaryTensors {
-    /// x·cos + rotate_half(x)·sin.
-    fn rotate(&self, x: Tensor<4>) -> Tensor<4> {
-        let half = x.dims()[3] / 2;
-        let rotated = Tensor::cat(
-            vec![
-                -x.clone().narrow(3, half, half),
-                x.clone().narrow(3, 0, half),
-            ],
-            3,
-        );
-        x * self.cosines.clone() + rotated * self.sines.clone()
-    }
-}
-
-/// `[batch · time, heads · width]` to `[batch, heads, time, width]`.
-fn split_heads(x: Tensor<2>, shape: [usize; 4]) -> Tensor<4> {
-    x.reshape(shape).swap_dims(1, 2)
-}
-
-/// A table as a tensor `[1, 1, rows, columns]`.
-fn on_device(data: Vec<f32>, [rows, columns]: [usize; 2], device: &Device) -> Tensor<4> {
-    Tensor::from_data(TensorData::new(data, [1, 1, rows, columns]), device)
-}
-
 /// `x · factor`; the same tensor if the factor is 1.
 pub(crate) fn scaled<const D: usize>(x: Tensor<D>, factor: f64) -> Tensor<D> {
     if factor == 1.0 { x } else { x * factor }
-}
-
-/// x / √(mean(x²) + ε) · weight over the last axis.
-pub(super) fn rms_norm(x: Tensor<3>, weight: &Param<Tensor<1>>, epsilon: f64) -> Tensor<3> {
-    if fused::work_on(&x.device(), x.dtype()) {
-        return fused::rms_norm(x, weight.val(), epsilon);
-    }
-    let mean_square = x.clone().square().mean_dim(2);
-    x * (mean_square + epsilon).sqrt().recip() * weight.val().unsqueeze::<3>()
 }
 
 /// The value network: a trunk of its own and a linear head without bias.
@@ -431,7 +328,7 @@ mod tests {
     use crate::model::weights::tests::tiny_config;
     use crate::model::weights::{VALUE_HEAD, Weights};
     use burn::module::ModuleVisitor;
-    use burn::tensor::Gradients;
+    use burn::tensor::{Gradients, TensorData, activation};
 
     /// A network whose result depends on every weight.
     fn network() -> ValueNetwork {

@@ -16,17 +16,17 @@ const BLOCK: usize = 32;
 
 /// The heads of an attention, and its rotary tables.
 #[derive(Debug, Clone)]
-pub struct Heads {
+pub(crate) struct Heads {
     /// Sequences.
-    pub batch: usize,
+    pub(crate) batch: usize,
     /// Query heads.
-    pub heads: usize,
+    pub(crate) heads: usize,
     /// Key heads, which is also the number of value heads.
-    pub kv_heads: usize,
+    pub(crate) kv_heads: usize,
     /// Numbers of a head.
-    pub width: usize,
+    pub(crate) width: usize,
     /// Cosines and sines, both `[time, width]`.
-    pub rotary: Arc<[Vec<f32>; 2]>,
+    pub(crate) rotary: Arc<[Vec<f32>; 2]>,
 }
 
 /// The mixed values and, for every key head of every sequence, ln Σ exp of the scores of its queries,

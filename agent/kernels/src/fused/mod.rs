@@ -12,7 +12,7 @@ mod elementwise;
 mod forward;
 mod host;
 
-pub use self::attention::Heads;
+pub(crate) use self::attention::Heads;
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, backend_extension};
@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 /// Whether these operations support tensors of this type on this device: f32 on the CPU.
 #[must_use]
-pub fn work_on(device: &Device, dtype: DType) -> bool {
+pub(crate) fn work_on(device: &Device, dtype: DType) -> bool {
     dtype == DType::F32 && *device == Device::flex()
 }
 
@@ -29,7 +29,7 @@ pub fn work_on(device: &Device, dtype: DType) -> bool {
 ///
 /// # Shapes
 /// `weight` `[width]`, if the last axis of `x` has `width` numbers.
-pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, epsilon: f64) -> Tensor<D> {
+pub(crate) fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, epsilon: f64) -> Tensor<D> {
     Tensor::from_dispatch(Dispatch::fused_rms_norm(
         x.into_dispatch(),
         weight.into_dispatch(),
@@ -38,7 +38,7 @@ pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, epsilon: f64) -
 }
 
 /// silu(gate) · up, both of one shape.
-pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+pub(crate) fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     Tensor::from_dispatch(Dispatch::fused_swiglu(
         gate.into_dispatch(),
         up.into_dispatch(),
@@ -50,7 +50,7 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
 /// # Shapes
 /// `queries` `[batch · time, heads · width]`, `keys` and `values` `[batch · time, kv_heads · width]`;
 /// the result has the shape of `queries`.
-pub fn attention(
+pub(crate) fn attention(
     queries: Tensor<2>,
     keys: Tensor<2>,
     values: Tensor<2>,
@@ -62,7 +62,7 @@ pub fn attention(
 
 /// ln softmax over the last axis, nats.
 #[must_use]
-pub fn log_softmax<const D: usize>(logits: Tensor<D>) -> Tensor<D> {
+pub(crate) fn log_softmax<const D: usize>(logits: Tensor<D>) -> Tensor<D> {
     Tensor::from_dispatch(Dispatch::fused_log_softmax(logits.into_dispatch()))
 }
 
@@ -71,7 +71,7 @@ pub fn log_softmax<const D: usize>(logits: Tensor<D>) -> Tensor<D> {
 /// # Shapes
 /// `logits` `[rows, vocab]`, `targets` `[rows]`; the result `[rows]`.
 #[must_use]
-pub fn target_logprobs(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+pub(crate) fn target_logprobs(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     let targets: Arc<[usize]> = targets
         .into_data()
         .iter::<i64>()
@@ -88,7 +88,7 @@ pub fn target_logprobs(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> 
 ///
 /// # Shapes
 /// `hidden` `[rows, width]`, `table` `[vocab, width]`; the result `[rows, vocab]`.
-pub fn by_table(hidden: Tensor<2>, table: Tensor<2>) -> Tensor<2> {
+pub(crate) fn by_table(hidden: Tensor<2>, table: Tensor<2>) -> Tensor<2> {
     Tensor::from_dispatch(Dispatch::fused_by_table(
         hidden.into_dispatch(),
         table.into_dispatch(),

@@ -1,8 +1,9 @@
-//! Episodes as other tools write and read them: [`export`] writes what their trainers load, [`import`] reads what others
-//! have published as demonstrations.
+//! Episodes in the file formats of other tools: [`export`] writes files that their trainers load, and [`import`] reads
+//! published demonstrations.
 //!
-//! All of these forms are chats: the world speaks as the user, the policy as the assistant. Knows no world: whether what
-//! was imported is true is for [`crate::measure::verify`] to say.
+//! All of these formats are chats: observations are messages of the user, completions are messages of the assistant. This
+//! module does not depend on an environment, so it cannot check an imported episode. [`crate::measure::verify`] replays
+//! it in its game.
 
 pub mod export;
 pub mod import;

@@ -1,4 +1,4 @@
-//! Tasks, environments, episode records and household games: the vocabulary of every other crate.
+//! Tasks, environments, episode records and household games: the types that every other crate uses.
 //!
 //! [`Task`] is one game with its goal, and [`Suite`] is a named list of tasks. [`Environment`] is
 //! the only interface between a policy and a simulator. [`Trajectory`] is the record of one

@@ -7,8 +7,8 @@
 //! token ids only.
 //!
 //! There are two implementations: `cpu` uses the kernels of this workspace, and `gpu` uses burn. On
-//! the CPU, a row's numbers do not depend on which other spans are read with it, on where a sequence
-//! was cut, or on the number of threads. On a GPU they do not either, except for rounding: if a
+//! the CPU, a row's numbers are equal to the bit, whichever other spans are read with it, wherever a
+//! sequence was cut, and for every number of threads. On a GPU they are equal up to rounding: if a
 //! product has another shape, its sums may be in another order.
 
 mod cpu;

@@ -2,11 +2,11 @@
 //! rooms, bedrooms and bathrooms, with splits by room layout.
 //!
 //! [`game()`] generates one game from a layout and a seed, [`games`] a balanced list for every
-//! split, and [`generate`] writes them to a folder. Everything is a function of the seed: if it is
-//! the same, two runs write the same bytes. This module does not depend on a simulator.
+//! split, and [`generate`] writes them to a folder. Everything is a function of the seed: if two
+//! runs have the same seed, they write the same bytes. This module does not depend on a simulator.
 //!
-//! [`goal_object`], [`receptacles`] and [`perturb()`] are for other crates, so that they need not
-//! read the texts and the catalog of household games themselves.
+//! [`goal_object`], [`receptacles`] and [`perturb()`] read texts and the catalog of household games for
+//! other crates.
 
 pub mod catalog;
 mod game;

@@ -1,4 +1,4 @@
-//! `hearth bench world` and `hearth bench concurrency`: speed of the worlds, overhead of the Python
+//! `hearth bench world` and `hearth bench pool`: speed of the worlds, overhead of the Python
 //! bridge, and memory of its workers.
 
 #[cfg(feature = "python")]

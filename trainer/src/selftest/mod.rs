@@ -1,6 +1,6 @@
-//! The self-test: the production losses, minimised through [`crate::learn::objective`] as in every
-//! training job, on decision problems that backward induction solves exactly. In double precision,
-//! in seconds.
+//! The self-test: minimises the production losses through [`crate::learn::objective`], as every
+//! training job does, on small decision problems. Backward induction solves these problems exactly,
+//! and the two solutions are compared. It computes in double precision and takes seconds.
 //!
 //! T1 to T14 and the golden numbers A and B are facts that follow from the equations. The others
 //! check where the baselines converge.

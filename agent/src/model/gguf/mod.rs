@@ -1,10 +1,11 @@
 //! Reads GGUF files, versions 2 and 3, little endian
-//! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>), in the terms of Hugging Face.
+//! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>), and returns their content with
+//! Hugging Face's names, shapes and layouts.
 //!
 //! A file may come from a stranger. Each number that it claims is compared with the file's length
 //! before memory is allocated. If a claim is wrong, the file is refused; the error names the file,
-//! the byte and the cause. Nothing is memory-mapped: the header is read once, and the data of a
-//! tensor only if it is needed, some blocks at a time, straight into f32.
+//! the byte and the cause. Nothing is memory-mapped. The header is read once. The data of a tensor is
+//! read only if the tensor is needed, some blocks at a time, and converted directly to f32.
 //!
 //! - [`GgufFile`] is an open file: typed metadata, and tensors under the file's own names.
 //! - `header` reads and checks the header; `metadata` has the types of its values.

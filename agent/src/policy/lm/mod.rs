@@ -3,9 +3,8 @@
 //!
 //! *Value network and reference policy.* If they are loaded, each reads every token of an episode
 //! and of its candidates once, which costs one more forward pass each. The value network has one
-//! head. Read before a completion it is V, read just after a candidate it is U. Both are one
-//! function of the tokens so far, so U and "V after the candidate, before the environment replies"
-//! are the same number.
+//! head. If it is read before a completion, its output is V. If it is read just after a candidate,
+//! before the environment replies, its output is U. Both are the same function of the tokens so far.
 //!
 //! *History.* If the history is the last n turns, the sequence is not append-only: once turns drop
 //! out of the window, it is built again each turn, and everything but a shared prefix is read

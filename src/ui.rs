@@ -11,8 +11,8 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 use trainer::TrainerError;
-use trainer::measure::evaluate::{Interval, Row};
-use trainer::measure::failures::{Failure, FailureRow};
+use trainer::measure::failures::{FailureClass, FailureRow};
+use trainer::measure::table::{EvalRow, Interval};
 use trainer::pipeline::run::Reporter;
 
 /// Draws progress bars on stderr, or prints one line per stage if stderr is not a terminal.
@@ -75,7 +75,7 @@ pub(crate) fn print(text: &str) {
 }
 
 /// Prints the success rates by policy and K, with one column per split.
-pub(crate) fn print_summary(rows: &[Row], title: impl Fn(&Row) -> String) {
+pub(crate) fn print_summary(rows: &[EvalRow], title: impl Fn(&EvalRow) -> String) {
     let mut splits: Vec<Split> = rows.iter().map(|row| row.split).collect();
     splits.sort_unstable();
     splits.dedup();
@@ -96,7 +96,7 @@ pub(crate) fn print_summary(rows: &[Row], title: impl Fn(&Row) -> String) {
     }
     let mut table = Vec::new();
     for (policy, k) in lines {
-        let found: Vec<Option<&Row>> = splits
+        let found: Vec<Option<&EvalRow>> = splits
             .iter()
             .map(|split| {
                 rows.iter().find(|row| {
@@ -135,7 +135,7 @@ pub(crate) fn p_value(p: f64) -> String {
 
 /// Prints every row with all its columns. The number of games and the kind of interval are shown if
 /// an interval is not a Wilson interval.
-pub(crate) fn print_rows(rows: &[Row]) {
+pub(crate) fn print_rows(rows: &[EvalRow]) {
     if rows.iter().all(|row| row.interval == Interval::Wilson) {
         let header = [
             "policy",
@@ -171,7 +171,7 @@ pub(crate) fn print_rows(rows: &[Row]) {
     print_table(&header, &table);
 }
 
-fn row_cells(row: &Row) -> Vec<String> {
+fn row_cells(row: &EvalRow) -> Vec<String> {
     let kind = row.task_type.map_or("all", scenarios::TaskType::short_name);
     vec![
         row.policy.clone(),
@@ -197,11 +197,11 @@ pub(crate) fn print_failures(rows: &[FailureRow]) {
         .collect();
     lines.dedup();
     let mut header = vec!["lost episodes of", "split", "K"];
-    header.extend(Failure::ALL.map(Failure::name));
+    header.extend(FailureClass::ALL.map(FailureClass::name));
     let mut table = Vec::new();
     for (policy, split, k) in lines {
         let mut cells = vec![policy.to_string(), split.to_string(), k.to_string()];
-        cells.extend(Failure::ALL.iter().map(|failure| {
+        cells.extend(FailureClass::ALL.iter().map(|failure| {
             all.iter()
                 .find(|row| {
                     (row.policy.as_str(), row.split, row.k, row.failure)
@@ -236,7 +236,7 @@ pub(crate) fn report_lost(played: &[Trajectory]) -> usize {
     lost.len()
 }
 
-fn percent(row: &Row) -> String {
+fn percent(row: &EvalRow) -> String {
     format!(
         "{:.1} [{:.1}, {:.1}]",
         100.0 * row.success_rate,

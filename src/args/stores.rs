@@ -7,7 +7,7 @@ use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use trainer::pipeline::recipe::GamesRecipe;
 use trainer::pipeline::shard::whole_of;
-use trainer::pipeline::stages::is_shown;
+use trainer::pipeline::stages::holds_demonstrations;
 
 /// A store to read.
 pub(crate) struct StoreSource {
@@ -83,7 +83,7 @@ fn is_store(path: &Path) -> bool {
 
 fn is_played(path: &Path) -> bool {
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
-    is_shown(&name) || name.starts_with("episodes-")
+    holds_demonstrations(&name) || name.starts_with("episodes-")
 }
 
 /// Returns the entries of a folder, sorted by name.

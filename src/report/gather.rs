@@ -15,7 +15,9 @@ use scenarios::{Protocol, Trajectory};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use trainer::measure::evaluate::{self, Row, read_csv};
+use trainer::measure::csv_file::read_csv;
+use trainer::measure::protocol_line;
+use trainer::measure::table::{self, EvalRow};
 
 /// The table of `hearth sweep`, and its name in older runs.
 const SWEEP_FILES: [&str; 2] = ["sweep.csv", "lab.csv"];
@@ -35,7 +37,7 @@ pub(crate) fn gather(
     let files = list_files(run)?;
     let table = top_level(&files, "eval.csv");
     let recipe = top_level(&files, "recipe.toml");
-    let rows: Vec<Row> = table
+    let rows: Vec<EvalRow> = table
         .map(|file| read_csv(&run.join(file)))
         .transpose()?
         .unwrap_or_default();
@@ -103,7 +105,7 @@ impl RunData {
             protocols
                 .unwrap_or_default()
                 .iter()
-                .map(evaluate::protocol_line),
+                .map(protocol_line::protocol_line),
         );
         if let Some(name) = facts.get("name").and_then(plain) {
             self.name = name;
@@ -147,13 +149,13 @@ impl RunData {
         };
         let search = search(&first.protocol);
         let sampling = sampling(&first.protocol);
-        let protocol = evaluate::protocol_line(&first.protocol);
+        let protocol = protocol_line::protocol_line(&first.protocol);
         let mut policy = self.policy_of(store, first);
         let name = title(&policy, &search);
         if store.kind == StoreKind::Evaluation {
             if self.table.is_none() {
                 policy.clone_from(&name);
-                self.rows.extend(evaluate::table(
+                self.rows.extend(table::table(
                     &policy,
                     first.protocol.best_of,
                     &contents.trajectories,

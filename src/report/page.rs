@@ -12,7 +12,7 @@ use minijinja::{Environment, UndefinedBehavior, Value, context};
 use scenarios::{Split, TaskType};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use trainer::measure::evaluate::Row;
+use trainer::measure::table::EvalRow;
 
 const TEMPLATE: &str = include_str!("report.html");
 const STYLE: &str = include_str!("report.css");
@@ -95,7 +95,7 @@ pub(crate) fn page(data: &RunData, figures: &[Figure]) -> anyhow::Result<String>
 
 /// Returns the lines of the main table; its columns are the splits.
 fn split_lines(data: &RunData) -> Vec<TableLine> {
-    let rows: Vec<&Row> = data
+    let rows: Vec<&EvalRow> = data
         .rows
         .iter()
         .filter(|row| row.task_type.is_none())
@@ -105,7 +105,7 @@ fn split_lines(data: &RunData) -> Vec<TableLine> {
 }
 
 fn task_type_tables(data: &RunData) -> Vec<TaskTypeTable> {
-    let rows: Vec<&Row> = data
+    let rows: Vec<&EvalRow> = data
         .rows
         .iter()
         .filter(|row| row.task_type.is_some())
@@ -116,8 +116,8 @@ fn task_type_tables(data: &RunData) -> Vec<TaskTypeTable> {
         .collect()
 }
 
-fn task_type_table(data: &RunData, rows: &[&Row], split: Split) -> TaskTypeTable {
-    let rows: Vec<&Row> = rows
+fn task_type_table(data: &RunData, rows: &[&EvalRow], split: Split) -> TaskTypeTable {
+    let rows: Vec<&EvalRow> = rows
         .iter()
         .filter(|row| row.split == split)
         .copied()
@@ -137,9 +137,9 @@ fn task_type_table(data: &RunData, rows: &[&Row], split: Split) -> TaskTypeTable
 /// another line.
 fn table_lines<T: PartialEq>(
     data: &RunData,
-    rows: &[&Row],
+    rows: &[&EvalRow],
     columns: &[T],
-    column_of: impl Fn(&Row) -> Option<T>,
+    column_of: impl Fn(&EvalRow) -> Option<T>,
 ) -> Vec<TableLine> {
     let mut lines: Vec<((&str, usize), TableLine)> = Vec::new();
     for row in rows {
@@ -166,7 +166,7 @@ fn table_lines<T: PartialEq>(
     lines.into_iter().map(|(_, line)| line).collect()
 }
 
-fn cell(data: &RunData, row: &Row) -> RateCell {
+fn cell(data: &RunData, row: &EvalRow) -> RateCell {
     let paired = row.against.as_ref().zip(row.won_alone.zip(row.lost_alone));
     let kind = row
         .task_type

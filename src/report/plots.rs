@@ -4,7 +4,7 @@
 use super::chart::{self, DotRow, Panel, Point, Series, XAxis};
 use super::run_data::{RunData, SweepTable, TrainingCurves};
 use scenarios::Split;
-use trainer::measure::evaluate::{Interval, Row};
+use trainer::measure::table::{EvalRow, Interval};
 
 /// A plot with its title and caption.
 pub(crate) struct Figure {
@@ -46,7 +46,7 @@ const LEARNING: [(&str, &[&str]); 7] = [
 /// Returns every plot that there is data for.
 pub(crate) fn figures(data: &RunData) -> anyhow::Result<Vec<Figure>> {
     let mut figures = Vec::new();
-    let all: Vec<&Row> = data
+    let all: Vec<&EvalRow> = data
         .rows
         .iter()
         .filter(|row| row.task_type.is_none())
@@ -72,7 +72,7 @@ pub(crate) fn figures(data: &RunData) -> anyhow::Result<Vec<Figure>> {
     Ok(figures)
 }
 
-fn success(data: &RunData, rows: &[&Row]) -> anyhow::Result<Figure> {
+fn success(data: &RunData, rows: &[&EvalRow]) -> anyhow::Result<Figure> {
     let splits = in_order(rows.iter().map(|row| row.split));
     let ks = sorted(rows.iter().map(|row| row.k));
     let columns: Vec<String> = splits
@@ -86,7 +86,7 @@ fn success(data: &RunData, rows: &[&Row]) -> anyhow::Result<Figure> {
     let dots: Vec<DotRow> = in_order(rows.iter().map(|row| (&row.policy, row.k)))
         .into_iter()
         .map(|(policy, k)| {
-            let own: Vec<&&Row> = rows
+            let own: Vec<&&EvalRow> = rows
                 .iter()
                 .filter(|row| (&row.policy, row.k) == (policy, k))
                 .collect();
@@ -113,7 +113,7 @@ fn success(data: &RunData, rows: &[&Row]) -> anyhow::Result<Figure> {
 }
 
 /// Returns the methods by which the intervals of these rows were computed.
-pub(crate) fn intervals(rows: &[&Row]) -> String {
+pub(crate) fn intervals(rows: &[&EvalRow]) -> String {
     let names: Vec<&str> = in_order(rows.iter().map(|row| row.interval))
         .into_iter()
         .map(Interval::name)
@@ -129,8 +129,8 @@ fn job_and_iteration(policy: &str) -> (&str, usize) {
     tail.unwrap_or((policy, 1))
 }
 
-fn by_iteration(rows: &[&Row]) -> anyhow::Result<Option<Figure>> {
-    let greedy: Vec<&Row> = rows.iter().filter(|row| row.k == 1).copied().collect();
+fn by_iteration(rows: &[&EvalRow]) -> anyhow::Result<Option<Figure>> {
+    let greedy: Vec<&EvalRow> = rows.iter().filter(|row| row.k == 1).copied().collect();
     let names = in_order(greedy.iter().map(|row| row.policy.as_str()));
     let later: Vec<(&str, usize)> = names
         .iter()
@@ -157,7 +157,7 @@ fn by_iteration(rows: &[&Row]) -> anyhow::Result<Option<Figure>> {
     }))
 }
 
-fn iteration_curve(greedy: &[&Row], job: &str, split: Split, last: usize) -> Series {
+fn iteration_curve(greedy: &[&EvalRow], job: &str, split: Split, last: usize) -> Series {
     let points = (1..=last).filter_map(|iteration| {
         let name = if iteration == 1 {
             job.to_string()
@@ -175,7 +175,7 @@ fn iteration_curve(greedy: &[&Row], job: &str, split: Split, last: usize) -> Ser
     }
 }
 
-fn best_of_k(rows: &[&Row]) -> anyhow::Result<Option<Figure>> {
+fn best_of_k(rows: &[&EvalRow]) -> anyhow::Result<Option<Figure>> {
     let policies: Vec<&str> = in_order(rows.iter().map(|row| row.policy.as_str()))
         .into_iter()
         .filter(|policy| {
@@ -351,7 +351,7 @@ fn by_split(
         .collect()
 }
 
-fn rate_of(row: &Row, x: f64) -> Point {
+fn rate_of(row: &EvalRow, x: f64) -> Point {
     rate(x, row.success_rate, row.low, row.high)
 }
 

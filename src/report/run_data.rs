@@ -5,7 +5,7 @@ use super::pack::{Packed, PackedStore};
 use scenarios::Split;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use trainer::measure::evaluate::Row;
+use trainer::measure::table::EvalRow;
 
 /// A run or an evaluation.
 pub(crate) struct RunData {
@@ -14,7 +14,7 @@ pub(crate) struct RunData {
     pub(super) facts: Vec<(String, String)>,
     pub(super) recipe: Option<String>,
     /// The table.
-    pub(crate) rows: Vec<Row>,
+    pub(crate) rows: Vec<EvalRow>,
     /// The file of the table; `None` if it was counted from the stores.
     pub(super) table: Option<String>,
     /// How the episodes of the table were played, if `eval.json` records it.
@@ -71,7 +71,7 @@ impl SweepPoint {
 impl RunData {
     /// Returns the store behind a row of the table. If several stores have the row's policy and K,
     /// it is the one whose protocol is recorded in `eval.json`.
-    pub(super) fn store_of(&self, row: &Row) -> Option<&PackedStore> {
+    pub(super) fn store_of(&self, row: &EvalRow) -> Option<&PackedStore> {
         let mut stores = self
             .packed
             .stores()
@@ -84,7 +84,7 @@ impl RunData {
     }
 
     /// Returns the name of a row's policy on the page.
-    pub(crate) fn row_title(&self, row: &Row) -> String {
+    pub(crate) fn row_title(&self, row: &EvalRow) -> String {
         self.store_of(row).map_or_else(
             || title(&row.policy, &best_of(row.k)),
             |store| store.played.title.clone(),

@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use trainer::pipeline::manifest::ASIDE;
 use trainer::pipeline::shard::whole_of;
-use trainer::pipeline::stages::is_shown;
+use trainer::pipeline::stages::holds_demonstrations;
 
 /// Folders that contain no results: models, games, optimizers, and files of earlier recipes.
 const SKIPPED: [&str; 6] = [
@@ -118,7 +118,7 @@ pub(super) fn stores(
             .is_some_and(|folder| folder.file_name().is_some_and(|name| name == "eval"));
         // A job may be called `dagger`: in the folder `eval` its store is an evaluation like any
         // other.
-        let kind = if !is_in_eval && (name == "rollouts" || is_shown(&name)) {
+        let kind = if !is_in_eval && (name == "rollouts" || holds_demonstrations(&name)) {
             StoreKind::TrainingData
         } else {
             StoreKind::Evaluation

@@ -7,5 +7,6 @@ pub mod loss;
 pub mod measure;
 pub mod pipeline;
 pub mod selftest;
+pub mod statistics;
 
 pub use error::TrainerError;

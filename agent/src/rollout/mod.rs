@@ -25,7 +25,7 @@ use shape::EpisodeShape;
 use state::{AfterState, RolloutState, StateEnd};
 use std::sync::Arc;
 use std::time::Instant;
-use worker::{EnvironmentReply, StateIndex, WorkerTask, run_worker};
+use worker::{RolloutReply, StateIndex, WorkerTask, run_worker};
 
 /// An episode to play.
 #[derive(Debug, Clone)]
@@ -84,7 +84,7 @@ pub fn play_episodes<P: Policy, E>(
         None => pool,
     };
     let (task_sender, task_receiver) = unbounded::<WorkerTask<'_>>();
-    let (reply_sender, reply_receiver) = unbounded::<EnvironmentReply>();
+    let (reply_sender, reply_receiver) = unbounded::<RolloutReply>();
     std::thread::scope(|scope| {
         for _ in 0..pool.workers.max(1) {
             let tasks = task_receiver.clone();
@@ -131,7 +131,7 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
     /// Plays all jobs in `slots` slots. Each state goes through the same steps until its episode
     /// ends: [`Self::receive`] a reply of the environment, [`Self::ask`] the policy, [`Self::act`]
     /// by its completion, and at last [`Self::end_state`].
-    fn run(&mut self, slots: usize, replies: &Receiver<EnvironmentReply>) -> Result<(), E> {
+    fn run(&mut self, slots: usize, replies: &Receiver<RolloutReply>) -> Result<(), E> {
         self.running.resize_with(slots, || None);
         for slot in 0..slots {
             self.open_next(slot);
@@ -188,7 +188,7 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
     }
 
     /// Takes the reply of an environment. The state ends, or becomes ready for the policy.
-    fn receive(&mut self, reply: EnvironmentReply, ready: &mut Vec<StateIndex>) -> Result<(), E> {
+    fn receive(&mut self, reply: RolloutReply, ready: &mut Vec<StateIndex>) -> Result<(), E> {
         self.pending -= 1;
         let at = reply.target;
         let forced = self.episode(at.slot).job.forced.len();

@@ -25,7 +25,7 @@ pub(super) enum WorkerTask<'a> {
 }
 
 /// The reply to a [`WorkerTask`].
-pub(super) struct EnvironmentReply {
+pub(super) struct RolloutReply {
     pub(super) target: StateIndex,
     pub(super) result: Result<EnvironmentReply, EnvironmentError>,
 }
@@ -44,7 +44,7 @@ pub(super) struct EnvironmentReply {
 pub(super) fn run_worker(
     world: &dyn World,
     tasks: &Receiver<WorkerTask<'_>>,
-    replies: &Sender<EnvironmentReply>,
+    replies: &Sender<RolloutReply>,
     admissible_shown: bool,
 ) {
     for task in tasks {
@@ -52,7 +52,7 @@ pub(super) fn run_worker(
         let panicked = task.panic_error();
         let result = catch_unwind(AssertUnwindSafe(|| perform(world, task, admissible_shown)))
             .unwrap_or(Err(panicked));
-        if replies.send(EnvironmentReply { target, result }).is_err() {
+        if replies.send(RolloutReply { target, result }).is_err() {
             return;
         }
     }

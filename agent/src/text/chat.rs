@@ -18,7 +18,6 @@
 //! ```
 
 use crate::text::tokenizer::Tokenizer;
-pub use PromptPosition as Place; // ALIAS
 use scenarios::{Trajectory, Turn};
 
 /// The observation that replaces the environment's if a completion contains no command.

@@ -8,7 +8,7 @@ use scenarios::Split;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use trainer::formats::export::{Counts, Export, Format, LeftOut, Options};
+use trainer::formats::export::{Export, ExportCounts, ExportFormat, ExportOptions, LeftOut};
 
 #[derive(Args)]
 pub(crate) struct ExportCommand {
@@ -18,7 +18,7 @@ pub(crate) struct ExportCommand {
     /// Format: `sharegpt`, `openai`, `trl-sft`, `trl-dpo` (pairs of a won and a lost episode of one
     /// game), `trl-kto`, or, as Parquet, `verl-sft` and `verl-rl` (one row per game)
     #[arg(long)]
-    format: Format,
+    format: ExportFormat,
     /// File to write; a JSON list if its name ends in .json, else JSON lines
     #[arg(long, value_hint = ValueHint::FilePath)]
     out: PathBuf,
@@ -46,13 +46,13 @@ pub(crate) struct ExportCommand {
 #[derive(Serialize)]
 struct ExportOutput {
     #[serde(flatten)]
-    counts: Counts,
+    counts: ExportCounts,
     file: PathBuf,
 }
 
 impl ExportCommand {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        if self.format == Format::TrlDpo && (self.won_only || self.pairs == 0) {
+        if self.format == ExportFormat::TrlDpo && (self.won_only || self.pairs == 0) {
             let text = "--format trl-dpo: a pair needs a lost episode too\n\
                         hint: omit --won-only, and set --pairs to 1 or more";
             return Err(ui::WrongUse(text.into()).into());
@@ -66,7 +66,7 @@ impl ExportCommand {
             }
             None => None,
         };
-        let options = Options {
+        let options = ExportOptions {
             won_only: self.won_only,
             splits: self.split,
             instructions,
@@ -105,7 +105,7 @@ impl ExportCommand {
 }
 
 /// Prints which episodes are not in the file, and warns if rows that were not won will be imitated.
-fn report_omitted(format: Format, counts: &Counts) {
+fn report_omitted(format: ExportFormat, counts: &ExportCounts) {
     let LeftOut {
         lost,
         empty,

@@ -13,8 +13,10 @@ use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use trainer::formats::Sink;
-use trainer::formats::import::{GameName, Origin, Recorded, Thoughts, read, said_otherwise};
-use trainer::measure::verify::{Logged, by_protocol, replay_all};
+use trainer::formats::import::{
+    GameName, Origin, RecordedEpisode, Thoughts, first_text_difference, read,
+};
+use trainer::measure::verify::{EpisodeToReplay, by_protocol, replay_all};
 
 /// The number of omitted records that are printed. All are counted.
 const SHOWN: usize = 10;
@@ -73,7 +75,7 @@ struct PlacedRecord {
     file: PathBuf,
     /// The position in the file, from 1.
     number: usize,
-    recorded: Recorded,
+    recorded: RecordedEpisode,
 }
 
 impl ImportCommand {
@@ -186,10 +188,10 @@ impl ImportCommand {
             let draft = self.draft(one, game, &mut repetitions);
             drafts.push((one, game, draft));
         }
-        let logged: Vec<Logged<'_>> = drafts
+        let logged: Vec<EpisodeToReplay<'_>> = drafts
             .iter()
             .enumerate()
-            .map(|(place, (_, task, episode))| Logged {
+            .map(|(place, (_, task, episode))| EpisodeToReplay {
                 place,
                 task,
                 episode,
@@ -217,7 +219,7 @@ impl ImportCommand {
         opened.report_replaced();
         let mut kept = Vec::new();
         for ((one, _, draft), played) in drafts.into_iter().zip(played.into_iter().flatten()) {
-            match said_otherwise(&draft, &played) {
+            match first_text_difference(&draft, &played) {
                 None => kept.push(as_imported(draft, played)),
                 Some(difference) => {
                     output.differing += 1;

@@ -18,10 +18,12 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
-use trainer::measure::audit::{Audit, Evidence, Measured, audit};
-use trainer::measure::card::{Card, Lineage, Made, NamedCard, Sheets, run_of};
-use trainer::measure::evaluate::{self, Row};
+use trainer::measure::audit::{Audit, Evidence, MeasuredEpisodes, audit};
+use trainer::measure::card::{Card, CardInputs, Lineage, NamedCard, Sheets, run_of};
+use trainer::measure::csv_file::write_csv;
 use trainer::measure::failures::FailureRow;
+use trainer::measure::protocol_line::played_line;
+use trainer::measure::table::{EvalRow, table};
 use trainer::pipeline::folder::{checkpoint_of, learned_in_run};
 use trainer::pipeline::rounds::{Round, Shard};
 
@@ -87,7 +89,7 @@ pub(crate) struct EvalCommand {
 /// The JSON output of `hearth eval`.
 #[derive(Serialize)]
 struct EvalOutput {
-    rows: Vec<Row>,
+    rows: Vec<EvalRow>,
     failures: Vec<FailureRow>,
     cards: Vec<Card>,
     protocols: Vec<Protocol>,
@@ -126,10 +128,10 @@ impl EvalCommand {
         let mut rows = Vec::new();
         let mut sheets = Sheets::default();
         for (card, episodes) in &played {
-            rows.extend(evaluate::table(&self.policy, card.k, episodes));
+            rows.extend(table(&self.policy, card.k, episodes));
             sheets.add(card.clone(), episodes);
         }
-        evaluate::write_csv(&self.out.join("eval.csv"), &rows)?;
+        write_csv(&self.out.join("eval.csv"), &rows)?;
         sheets.save(&self.out)?;
         let output = EvalOutput {
             rows,
@@ -300,7 +302,7 @@ impl EvalCommand {
         let checkpoint = self.checkpoint()?;
         let mut carded = Vec::new();
         for (store, episodes) in played {
-            let made = Made {
+            let inputs = CardInputs {
                 suite,
                 seeds: &seeds,
                 repetitions: self.repetitions,
@@ -308,7 +310,7 @@ impl EvalCommand {
                 code: CODE,
                 store: &store,
             };
-            carded.push((Card::new(&self.policy, &made, &episodes), episodes));
+            carded.push((Card::new(&self.policy, &inputs, &episodes), episodes));
         }
         Ok(carded)
     }
@@ -339,7 +341,7 @@ impl EvalCommand {
         let measured = played
             .iter()
             .zip(&names)
-            .map(|((card, episodes), name)| Measured {
+            .map(|((card, episodes), name)| MeasuredEpisodes {
                 name,
                 episodes,
                 card: Some(card),
@@ -386,7 +388,7 @@ impl EvalOutput {
         ui::print_rows(&self.rows);
         ui::print_failures(&self.failures);
         for card in &self.cards {
-            let line = evaluate::played_line(&card.protocol, card.times());
+            let line = played_line(&card.protocol, card.times());
             ui::print(&format!("K = {}: {line}; {}\n", card.k, card.likeness()));
         }
         let seeds: Vec<String> = self.seeds.iter().map(ToString::to_string).collect();

@@ -18,8 +18,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use trainer::TrainerError;
 use trainer::measure::compare::Baseline;
-use trainer::measure::evaluate;
-use trainer::measure::sweep::{self, CalibrationRow, Part, SweepRow, SweepSetting};
+use trainer::measure::csv_file::write_csv;
+use trainer::measure::protocol_line::protocol_line;
+use trainer::measure::sweep::{
+    self, CalibrationGroup, CalibrationRow, SweepSetting, SweepTableRow,
+};
 use trainer::pipeline::rounds::{Round, Shard};
 use trainer::pipeline::shard::play_round;
 
@@ -100,7 +103,7 @@ struct Contest<'a> {
 /// The JSON output of `hearth sweep`.
 #[derive(Serialize)]
 struct SweepOutput {
-    rows: Vec<SweepRow>,
+    rows: Vec<SweepTableRow>,
     calibration: Vec<CalibrationRow>,
     /// The protocol of one sample per turn.
     protocol: Protocol,
@@ -302,8 +305,8 @@ impl SweepCommand {
                     .calibration
                     .extend(sweep::calibration(*setting, &played));
             }
-            evaluate::write_csv(&self.out.join(TABLE), &output.rows)?;
-            evaluate::write_csv(&self.out.join("calibration.csv"), &output.calibration)?;
+            write_csv(&self.out.join(TABLE), &output.rows)?;
+            write_csv(&self.out.join("calibration.csv"), &output.calibration)?;
         }
         Ok(())
     }
@@ -379,7 +382,7 @@ fn replace_repeated(last: &mut [Trajectory], again: Vec<Trajectory>) {
             .iter_mut()
             .find(|played| played.game_hash == after.game_hash)
             .expect("only games that were played before are repeated");
-        *before = sweep::again(before, after);
+        *before = sweep::merge_attempts(before, after);
     }
 }
 
@@ -405,7 +408,7 @@ impl SweepOutput {
             "K = 1: {}; above it the best of K. `repeated`: up to K such episodes per game, until one is \
              won. `greedy`: temperature 0. Completions, tokens and seconds are per game. Won/lost alone and \
              p compare with greedy play.\nsuite {}, policy {}, seed {}; more in {}\n",
-            evaluate::protocol_line(&self.protocol),
+            protocol_line(&self.protocol),
             &self.suite[..16],
             self.policy_hash,
             self.seed,
@@ -419,7 +422,7 @@ impl SweepOutput {
         let shown: Vec<Vec<String>> = self
             .calibration
             .iter()
-            .filter(|row| row.part == Part::All || row.scorer == "sampled")
+            .filter(|row| row.part == CalibrationGroup::All || row.scorer == "sampled")
             .map(calibration_cells)
             .collect();
         if shown.is_empty() {
@@ -441,7 +444,7 @@ impl SweepOutput {
     }
 }
 
-fn cells(row: &SweepRow) -> Vec<String> {
+fn cells(row: &SweepTableRow) -> Vec<String> {
     let against = row
         .won_alone
         .zip(row.lost_alone)
@@ -469,9 +472,9 @@ fn cells(row: &SweepRow) -> Vec<String> {
 
 fn calibration_cells(row: &CalibrationRow) -> Vec<String> {
     let turns = match (row.part, row.from, row.to) {
-        (Part::Turns, Some(from), Some(to)) => format!("{from} to {to}"),
-        (Part::Turns, Some(from), None) => format!("from {from}"),
-        (Part::Bin, Some(from), Some(to)) => format!("value {from:.2} to {to:.2}"),
+        (CalibrationGroup::Turns, Some(from), Some(to)) => format!("{from} to {to}"),
+        (CalibrationGroup::Turns, Some(from), None) => format!("from {from}"),
+        (CalibrationGroup::Bin, Some(from), Some(to)) => format!("value {from:.2} to {to:.2}"),
         _ => "all".into(),
     };
     vec![

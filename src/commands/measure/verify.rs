@@ -18,7 +18,8 @@ use std::process::ExitCode;
 use std::time::Instant;
 use trainer::TrainerError;
 use trainer::measure::verify::{
-    Difference, Logged, by_protocol, first_difference, is_checkable, replay_all, token_difference,
+    EpisodeToReplay, ReplayDifference, by_protocol, first_difference, is_checkable, replay_all,
+    token_difference,
 };
 
 /// The number of differences that are printed. All are counted.
@@ -54,7 +55,7 @@ struct EpisodeDifference {
     game: String,
     repetition: usize,
     #[serde(flatten)]
-    difference: Difference,
+    difference: ReplayDifference,
 }
 
 /// The JSON output of `hearth verify`.
@@ -134,10 +135,10 @@ impl VerifyCommand {
     fn differences(
         &self,
         opened: &OpenedWorld,
-        logged: &[Logged<'_>],
+        logged: &[EpisodeToReplay<'_>],
         tokenizer: Option<&Tokenizer>,
         mut tick: impl FnMut(),
-    ) -> Vec<(usize, Difference)> {
+    ) -> Vec<(usize, ReplayDifference)> {
         let concurrency = self.concurrency.resolve();
         let mut found = Vec::new();
         for (protocol, group) in by_protocol(logged) {
@@ -175,7 +176,7 @@ fn logged_of<'a>(
     episodes: &'a [Trajectory],
     store: &Path,
     games: &Path,
-) -> anyhow::Result<Vec<Logged<'a>>> {
+) -> anyhow::Result<Vec<EpisodeToReplay<'a>>> {
     let tasks: HashMap<&str, &Task> = suite
         .tasks
         .iter()
@@ -204,7 +205,7 @@ fn logged_of<'a>(
     }
     Ok(checkable
         .into_iter()
-        .map(|(place, episode)| Logged {
+        .map(|(place, episode)| EpisodeToReplay {
             place,
             task: tasks[episode.game_hash.as_str()],
             episode,
@@ -213,7 +214,12 @@ fn logged_of<'a>(
 }
 
 impl VerifyOutput {
-    fn add(&mut self, store: &Path, episodes: &[Trajectory], found: Vec<(usize, Difference)>) {
+    fn add(
+        &mut self,
+        store: &Path,
+        episodes: &[Trajectory],
+        found: Vec<(usize, ReplayDifference)>,
+    ) {
         let checkable: Vec<&Trajectory> = episodes
             .iter()
             .filter(|episode| is_checkable(episode))

@@ -23,7 +23,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use trainer::TrainerError;
 use trainer::measure::score::{
-    Failed, Found, Scoring, completing, is_scored, score_episodes, with_scores,
+    FailedEpisode, Scoring, ScoringResult, completion_protocol, is_scored, score_episodes,
+    with_scores,
 };
 
 #[derive(Args)]
@@ -124,15 +125,15 @@ impl ScoreCommand {
         let mut cost = (0, 0);
         let mut lost = Vec::new();
         for (protocol, group) in by_protocol(&failed) {
-            let failed: Vec<Failed<'_>> = group
+            let failed: Vec<FailedEpisode<'_>> = group
                 .into_iter()
-                .map(|episode| Failed {
+                .map(|episode| FailedEpisode {
                     task: tasks[episode.game_hash.as_str()],
                     episode,
                 })
                 .collect();
             let versioned = opened.in_version(protocol.translated_to);
-            let protocol = completing(protocol, player.context_limit());
+            let protocol = completion_protocol(protocol, player.context_limit());
             player.can_play(&protocol).map_err(ui::WrongUse)?;
             let spent = score_episodes(
                 &player,
@@ -143,10 +144,10 @@ impl ScoreCommand {
                 |episode, found| {
                     bar.inc(1);
                     match found {
-                        Found::Scores(scores) => {
+                        ScoringResult::Scores(scores) => {
                             append(&mut out, &mut all, with_scores(episode, &scores))
                         }
-                        Found::Lost(reason) => {
+                        ScoringResult::Lost(reason) => {
                             lost.push(reason);
                             Ok(())
                         }

@@ -6,7 +6,7 @@ use scenarios::store::Store;
 use std::fs;
 use std::path::Path;
 use trainer::TrainerError;
-use trainer::measure::evaluate::Row;
+use trainer::measure::table::EvalRow;
 
 /// Two shards at the same time, and then three of which one never comes: the same run as without shards.
 #[test]
@@ -17,7 +17,7 @@ fn shards_of_a_loop_make_the_run_of_one_process() {
     );
     let [whole, shared, left] = ["whole", "shared", "left"].map(|name| folder.path().join(name));
     let first = go(&recipe, &whole).unwrap();
-    let same = |out: &Path, rows: &[Row]| {
+    let same = |out: &Path, rows: &[EvalRow]| {
         assert_eq!(rows, first.report.rows);
         assert_eq!(
             stores(out),

@@ -12,12 +12,12 @@ use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
 use trainer::measure::card::Lineage;
-use trainer::measure::evaluate::Row;
+use trainer::measure::table::EvalRow;
 use trainer::pipeline::run::{Reporter, RunOptions, follow};
 use trainer::pipeline::status::{StageState, status};
 
 #[track_caller]
-fn check_table(rows: &[Row]) {
+fn check_table(rows: &[EvalRow]) {
     let lines: BTreeSet<(&str, usize)> = rows
         .iter()
         .map(|row| (row.policy.as_str(), row.k))
@@ -38,7 +38,7 @@ fn check_table(rows: &[Row]) {
     );
     for (policy, k) in lines {
         for split in [Split::ValidSeen, Split::ValidUnseen] {
-            let of = |row: &&Row| row.policy == policy && row.k == k && row.split == split;
+            let of = |row: &&EvalRow| row.policy == policy && row.k == k && row.split == split;
             let total: Vec<usize> = rows
                 .iter()
                 .filter(of)
@@ -67,7 +67,7 @@ fn a_run_that_was_killed_anywhere_ends_in_the_same_table() {
     let whole = folder.path().join("whole");
     let first = go(&recipe, &whole).unwrap();
     check_table(&first.report.rows);
-    let table: Vec<Row> = csv::Reader::from_path(whole.join("eval.csv"))
+    let table: Vec<EvalRow> = csv::Reader::from_path(whole.join("eval.csv"))
         .unwrap()
         .deserialize()
         .map(Result::unwrap)
@@ -214,7 +214,7 @@ struct Watching<'a>(&'a Path, Mutex<Vec<usize>>);
 
 impl Reporter for Watching<'_> {
     fn stage(&self, _: &str) -> ProgressBar {
-        let rows = trainer::measure::evaluate::read_csv::<Row>(&self.0.join("eval.csv"))
+        let rows = trainer::measure::csv_file::read_csv::<EvalRow>(&self.0.join("eval.csv"))
             .map_or(0, |rows| rows.len());
         self.1.lock().unwrap().push(rows);
         ProgressBar::hidden()

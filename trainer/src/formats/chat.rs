@@ -1,34 +1,35 @@
-//! An episode as a chat, and the two forms in which chats are kept everywhere.
+//! An episode as a chat, and the two common formats of chats.
 //!
-//! | form | a row |
+//! | format | a row |
 //! | --- | --- |
 //! | ShareGPT | `conversations`: `from` (`system`, `human`, `gpt`) and `value` |
 //! | `OpenAI` | `messages`: `role` (`system`, `user`, `assistant`) and `content` |
 //!
-//! with what is known of the episode beside it. `FastChat` and LLaMA-Factory read the first (JSON, or JSON lines), everyone
-//! the second (JSON lines). A chat ends with the policy's last completion: what the world said to it has no answer.
+//! A row also contains columns about the episode. `FastChat` and LLaMA-Factory read the first format
+//! (JSON or JSON lines). Most other trainers read the second (JSON lines). A chat ends with the
+//! policy's last completion, because the last observation has no response.
 
 use scenarios::{Outcome, Split, TaskType, Trajectory};
 use serde::Serialize;
 
-/// Who says something.
+/// The author of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Role {
+pub(super) enum ChatRole {
     System,
     User,
     Assistant,
 }
 
-/// What somebody says.
+/// A message of a chat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Message {
-    pub(super) role: Role,
+pub(super) struct ChatMessage {
+    pub(super) role: ChatRole,
     pub(super) content: String,
 }
 
-impl Message {
-    pub(super) fn new(role: Role, content: &str) -> Self {
+impl ChatMessage {
+    pub(super) fn new(role: ChatRole, content: &str) -> Self {
         Self {
             role,
             content: content.into(),
@@ -36,22 +37,23 @@ impl Message {
     }
 }
 
-/// The whole episode: what stands above it, where something does, then observations and completions in turn.
-pub(super) fn messages(episode: &Trajectory, instructions: Option<&str>) -> Vec<Message> {
+/// Returns the whole episode: the system message, if there is one, then observations and completions
+/// in turn. If `instructions` is `None`, the system message is that of the episode's protocol.
+pub(super) fn messages(episode: &Trajectory, instructions: Option<&str>) -> Vec<ChatMessage> {
     let instructions = instructions.or(episode.protocol.instructions.as_deref());
-    let above = instructions.map(|text| Message::new(Role::System, text));
+    let system = instructions.map(|text| ChatMessage::new(ChatRole::System, text));
     let turns = episode.turns.iter().flat_map(|turn| {
         [
-            Message::new(Role::User, &turn.observation),
-            Message::new(Role::Assistant, &turn.completion),
+            ChatMessage::new(ChatRole::User, &turn.observation),
+            ChatMessage::new(ChatRole::Assistant, &turn.completion),
         ]
     });
-    above.into_iter().chain(turns).collect()
+    system.into_iter().chain(turns).collect()
 }
 
-/// What is known of an episode, for the row's other columns.
+/// The columns of a row about its episode.
 #[derive(Debug, Serialize)]
-pub(super) struct About<'a> {
+pub(super) struct EpisodeColumns<'a> {
     game: &'a str,
     split: Split,
     task_type: Option<TaskType>,
@@ -61,71 +63,62 @@ pub(super) struct About<'a> {
     reward: f64,
 }
 
-impl<'a> About<'a> {
+impl<'a> EpisodeColumns<'a> {
     pub(super) fn new(episode: &'a Trajectory) -> Self {
-        let Trajectory {
-            game,
-            split,
-            task_type,
-            repetition,
-            policy,
-            outcome,
-            ..
-        } = episode;
-        let reward = episode.outcome.reward();
         Self {
-            game,
-            split: *split,
-            task_type: *task_type,
-            repetition: *repetition,
-            policy,
-            outcome: *outcome,
-            reward,
+            game: &episode.game,
+            split: episode.split,
+            task_type: episode.task_type,
+            repetition: episode.repetition,
+            policy: &episode.policy,
+            outcome: episode.outcome,
+            reward: episode.outcome.reward(),
         }
     }
 }
 
-/// A row of ShareGPT's form.
+/// A row in the ShareGPT format.
 #[derive(Debug, Serialize)]
 pub(super) struct ShareGpt<'a> {
     id: String,
-    conversations: Vec<Said<'a>>,
+    conversations: Vec<ShareGptMessage<'a>>,
     #[serde(flatten)]
-    about: About<'a>,
+    about: EpisodeColumns<'a>,
 }
 
 #[derive(Debug, Serialize)]
-struct Said<'a> {
+struct ShareGptMessage<'a> {
     from: &'static str,
     value: &'a str,
 }
 
 impl<'a> ShareGpt<'a> {
-    pub(super) fn new(episode: &'a Trajectory, messages: &'a [Message]) -> Self {
-        let said = |Message { role, content }: &'a Message| {
-            let from = match role {
-                Role::System => "system",
-                Role::User => "human",
-                Role::Assistant => "gpt",
-            };
-            Said {
-                from,
-                value: content,
-            }
-        };
-        let id = format!("{}#{}", episode.game, episode.repetition);
+    pub(super) fn new(episode: &'a Trajectory, messages: &'a [ChatMessage]) -> Self {
         Self {
-            id,
-            conversations: messages.iter().map(said).collect(),
-            about: About::new(episode),
+            id: format!("{}#{}", episode.game, episode.repetition),
+            conversations: messages.iter().map(ShareGptMessage::new).collect(),
+            about: EpisodeColumns::new(episode),
         }
     }
 }
 
-/// A row of `OpenAI`'s form.
+impl<'a> ShareGptMessage<'a> {
+    fn new(message: &'a ChatMessage) -> Self {
+        Self {
+            from: match message.role {
+                ChatRole::System => "system",
+                ChatRole::User => "human",
+                ChatRole::Assistant => "gpt",
+            },
+            value: &message.content,
+        }
+    }
+}
+
+/// A row in the `OpenAI` format.
 #[derive(Debug, Serialize)]
 pub(super) struct OpenAi<'a> {
-    pub(super) messages: &'a [Message],
+    pub(super) messages: &'a [ChatMessage],
     #[serde(flatten)]
-    pub(super) about: About<'a>,
+    pub(super) about: EpisodeColumns<'a>,
 }

@@ -1,9 +1,9 @@
-//! Logged episodes as rows that the trainers of others load.
+//! Writes logged episodes as rows that other trainers load.
 //!
-//! Episodes that were lost to their world, and those without a turn, are never rows. What else is left out is asked for by
-//! [`Options`]; all of it is counted.
+//! If the environment failed in an episode, or if the episode has no turn, it never becomes a row.
+//! [`ExportOptions`] can omit more episodes. All omitted episodes are counted.
 
-use super::chat::{self, About, Message, OpenAi, Role, ShareGpt};
+use super::chat::{self, ChatMessage, ChatRole, EpisodeColumns, OpenAi, ShareGpt};
 use super::sink::Sink;
 use super::{trl, verl};
 use crate::error::TrainerError;
@@ -15,9 +15,9 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::str::FromStr;
 
-/// The form of a row.
+/// The format of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum ExportFormat {
     /// `conversations` of `from` and `value`.
     ShareGpt,
     /// `messages` of `role` and `content`.
@@ -28,14 +28,14 @@ pub enum Format {
     TrlDpo,
     /// For TRL's `KTOTrainer`.
     TrlKto,
-    /// For verl's `MultiTurnSFTDataset`; Parquet.
+    /// For verl's `MultiTurnSFTDataset`, as Parquet.
     VerlSft,
-    /// For verl's `RLHFDataset`: a row a game; Parquet.
+    /// For verl's `RLHFDataset`, as Parquet with one row per game.
     VerlRl,
 }
 
-impl Format {
-    /// All of them.
+impl ExportFormat {
+    /// All formats.
     pub const ALL: [Self; 7] = [
         Self::ShareGpt,
         Self::OpenAi,
@@ -46,7 +46,7 @@ impl Format {
         Self::VerlRl,
     ];
 
-    /// As it is written in flags.
+    /// Returns the name in flags.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -60,14 +60,14 @@ impl Format {
         }
     }
 
-    /// Whether whoever learns from it imitates every row.
+    /// Returns whether a trainer that loads this format imitates every row.
     #[must_use]
     pub fn is_imitated(self) -> bool {
         matches!(self, Self::TrlSft | Self::VerlSft)
     }
 }
 
-impl FromStr for Format {
+impl FromStr for ExportFormat {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
@@ -81,108 +81,97 @@ impl FromStr for Format {
 
 /// Which episodes become rows, and what is added to them.
 #[derive(Debug, Clone)]
-pub struct Options {
-    /// Leaves out episodes that were not won.
+pub struct ExportOptions {
+    /// If true, episodes that were not won are omitted.
     pub won_only: bool,
-    /// The splits to keep; empty = all.
+    /// The splits to include. If the list is empty, all splits are included.
     pub splits: Vec<Split>,
-    /// The system message; `None` = what the protocol of each episode says.
+    /// The system message. If `None`, it is that of each episode's protocol.
     pub instructions: Option<String>,
-    /// Most pairs of a game.
+    /// Maximum number of pairs per game.
     pub pairs: usize,
-    /// Seed of the pairs.
+    /// Seed of the choice of pairs.
     pub seed: u64,
 }
 
-/// What became of the episodes.
+/// The number of episodes that were read, written and omitted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Counts {
-    /// That were read.
+pub struct ExportCounts {
+    /// Number of episodes that were read.
     pub episodes: usize,
-    /// In the file.
+    /// Number of rows in the file.
     pub rows: usize,
-    /// Episodes in the file, or counted in its rows, that were not won.
+    /// Number of episodes in the file, or counted in its rows, that were not won.
     pub not_won: usize,
-    /// Episodes that are not there, and why.
+    /// Number of omitted episodes by reason.
     pub left_out: LeftOut,
 }
 
-/// Episodes that did not become rows.
+/// The number of episodes that did not become rows, by reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct LeftOut {
-    /// Lost to their world, or to a server.
+    /// The environment or a server failed.
     pub lost: usize,
-    /// Without a turn.
+    /// The episode has no turn.
     pub empty: usize,
-    /// Not of the splits that were asked for.
+    /// The split is not among those in [`ExportOptions::splits`].
     pub other_split: usize,
-    /// Not won, where only won ones were asked for.
+    /// The episode was not won, and [`ExportOptions::won_only`] is set.
     pub not_won: usize,
-    /// In no pair: all of their game ended alike, or it has enough pairs.
+    /// The episode is in no pair: all episodes of its game were won or none was, or the game has its
+    /// maximum number of pairs.
     pub unpaired: usize,
 }
 
 /// An export in progress.
 pub struct Export {
-    format: Format,
-    options: Options,
+    format: ExportFormat,
+    options: ExportOptions,
     sink: Sink,
-    counts: Counts,
-    /// Of pairs: the episodes so far.
-    to_pair: Vec<ToPair>,
-    /// Of games: the rows so far, and by hash and id where they stand.
-    games: Vec<verl::Rl>,
+    counts: ExportCounts,
+    /// The episodes read so far, if the rows are pairs.
+    to_pair: Vec<EpisodeToPair>,
+    /// The rows so far, if the rows are games.
+    games: Vec<verl::VerlRlRow>,
+    /// The index of each game by hash and id.
     places: HashMap<(String, String), usize>,
 }
 
-#[cfg(feature = "parquet")]
-fn parquet(format: Format, path: &Path) -> Result<Sink, TrainerError> {
-    let schema = match format {
-        Format::VerlRl => super::verl_schema::rl_schema(),
-        _ => super::verl_schema::sft_schema(),
-    };
-    Sink::parquet(path, schema)
-}
-
-#[cfg(not(feature = "parquet"))]
-fn parquet(_: Format, _: &Path) -> Result<Sink, TrainerError> {
-    let reason = "verl reads Parquet, and this hearth is built without the feature `parquet`\n\
-                  hint: cargo build --release --features parquet";
-    Err(TrainerError::Data(reason.into()))
-}
-
-struct ToPair {
+struct EpisodeToPair {
     game: usize,
     won: bool,
-    messages: Vec<Message>,
+    messages: Vec<ChatMessage>,
 }
 
 impl Export {
-    /// Begins a file.
+    /// Creates the file.
     ///
     /// # Errors
-    /// When something stands there already, or it cannot be made.
-    pub fn create(format: Format, options: Options, path: &Path) -> Result<Self, TrainerError> {
+    /// If the file exists already, or if it cannot be created.
+    pub fn create(
+        format: ExportFormat,
+        options: ExportOptions,
+        path: &Path,
+    ) -> Result<Self, TrainerError> {
         let sink = match format {
-            Format::VerlSft | Format::VerlRl => parquet(format, path)?,
+            ExportFormat::VerlSft | ExportFormat::VerlRl => parquet(format, path)?,
             _ => Sink::json(path)?,
         };
-        let (to_pair, games) = (Vec::new(), Vec::new());
         Ok(Self {
             format,
             options,
             sink,
-            counts: Counts::default(),
-            to_pair,
-            games,
+            counts: ExportCounts::default(),
+            to_pair: Vec::new(),
+            games: Vec::new(),
             places: HashMap::new(),
         })
     }
 
-    /// Takes an episode: writes its row, or keeps what a later row needs of it.
+    /// Adds an episode: writes its row, or keeps what a later row needs.
     ///
     /// # Errors
-    /// When the row cannot be written.
+    /// If the row cannot be written.
     pub fn add(&mut self, episode: &Trajectory) -> Result<(), TrainerError> {
         self.counts.episodes += 1;
         if let Some(count) = self.left_out(episode) {
@@ -194,39 +183,39 @@ impl Export {
         let messages = chat::messages(episode, self.options.instructions.as_deref());
         let sink = &mut self.sink;
         match self.format {
-            Format::ShareGpt => sink.write(&ShareGpt::new(episode, &messages)),
-            Format::OpenAi => sink.write(&OpenAi {
+            ExportFormat::ShareGpt => sink.write(&ShareGpt::new(episode, &messages)),
+            ExportFormat::OpenAi => sink.write(&OpenAi {
                 messages: &messages,
-                about: About::new(episode),
+                about: EpisodeColumns::new(episode),
             }),
-            Format::TrlSft => sink.write(&trl::Sft {
+            ExportFormat::TrlSft => sink.write(&trl::TrlSftRow {
                 messages: &messages,
             }),
-            Format::TrlKto => sink.write(&trl::Kto::new(&messages, won)),
-            Format::VerlSft => sink.write(&verl::Sft::new(sink.rows(), episode, &messages)),
-            Format::TrlDpo => {
+            ExportFormat::TrlKto => sink.write(&trl::TrlKtoRow::new(&messages, won)),
+            ExportFormat::VerlSft => {
+                sink.write(&verl::VerlSftRow::new(sink.rows(), episode, &messages))
+            }
+            ExportFormat::TrlDpo => {
                 let game = self.game_of(episode);
-                self.to_pair.push(ToPair {
+                self.to_pair.push(EpisodeToPair {
                     game,
                     won,
                     messages,
                 });
                 Ok(())
             }
-            Format::VerlRl => {
+            ExportFormat::VerlRl => {
                 self.count_game(episode, messages);
                 Ok(())
             }
         }
     }
 
-    /// The count of those that are left out for the same reason; `None` for an episode that is kept.
+    /// Returns the count of episodes that are omitted for the same reason as this one, or `None` if
+    /// the episode is kept.
     fn left_out(&mut self, episode: &Trajectory) -> Option<&mut usize> {
-        let Self {
-            options,
-            counts: Counts { left_out, .. },
-            ..
-        } = self;
+        let options = &self.options;
+        let left_out = &mut self.counts.left_out;
         if episode.outcome == Outcome::EnvFailed {
             Some(&mut left_out.lost)
         } else if !options.splits.is_empty() && !options.splits.contains(&episode.split) {
@@ -240,7 +229,7 @@ impl Export {
         }
     }
 
-    /// A number for each game, in the order in which they first occur.
+    /// Returns the index of an episode's game, in the order in which the games first occur.
     fn game_of(&mut self, episode: &Trajectory) -> usize {
         let next = self.places.len();
         *self
@@ -249,30 +238,31 @@ impl Export {
             .or_insert(next)
     }
 
-    fn count_game(&mut self, episode: &Trajectory, mut messages: Vec<Message>) {
+    fn count_game(&mut self, episode: &Trajectory, mut messages: Vec<ChatMessage>) {
         let place = self.game_of(episode);
         match self.games.get_mut(place) {
             Some(row) => row.count(episode),
             None => {
-                let opening = messages
+                let first_completion = messages
                     .iter()
-                    .position(|message| message.role == Role::Assistant);
-                messages.truncate(opening.unwrap_or(messages.len()));
-                self.games.push(verl::Rl::new(place, episode, messages));
+                    .position(|message| message.role == ChatRole::Assistant);
+                messages.truncate(first_completion.unwrap_or(messages.len()));
+                self.games
+                    .push(verl::VerlRlRow::new(place, episode, messages));
             }
         }
     }
 
-    /// Writes the rows that needed all episodes, and gives the file its name.
+    /// Writes the rows that need all episodes, and renames the temporary file to its name.
     ///
     /// # Errors
-    /// When the file cannot be written to its end.
-    pub fn finish(mut self) -> Result<Counts, TrainerError> {
+    /// If the file cannot be written completely.
+    pub fn finish(mut self) -> Result<ExportCounts, TrainerError> {
         self.write_pairs()?;
         for row in &self.games {
             self.sink.write(row)?;
         }
-        Ok(Counts {
+        Ok(ExportCounts {
             rows: self.sink.finish()?,
             ..self.counts
         })
@@ -281,16 +271,18 @@ impl Export {
     fn write_pairs(&mut self) -> Result<(), TrainerError> {
         self.to_pair
             .shuffle(&mut StdRng::seed_from_u64(self.options.seed));
-        self.to_pair.sort_by_key(|episode| episode.game); // stable: shuffled within each game
+        // The sort is stable, so the episodes stay shuffled within each game.
+        self.to_pair.sort_by_key(|episode| episode.game);
         let outcomes: Vec<(usize, bool)> =
             self.to_pair.iter().map(|one| (one.game, one.won)).collect();
         let mut is_paired = vec![false; outcomes.len()];
         for [won, lost] in dpo::pairs(&outcomes, self.options.pairs) {
             if let Some(row) =
-                trl::Dpo::new(&self.to_pair[won].messages, &self.to_pair[lost].messages)
+                trl::TrlDpoRow::new(&self.to_pair[won].messages, &self.to_pair[lost].messages)
             {
                 self.sink.write(&row)?;
-                (is_paired[won], is_paired[lost]) = (true, true);
+                is_paired[won] = true;
+                is_paired[lost] = true;
             }
         }
         let unpaired = self
@@ -302,4 +294,20 @@ impl Export {
         self.counts.not_won -= unpaired.filter(|(one, _)| !one.won).count();
         Ok(())
     }
+}
+
+#[cfg(feature = "parquet")]
+fn parquet(format: ExportFormat, path: &Path) -> Result<Sink, TrainerError> {
+    let schema = match format {
+        ExportFormat::VerlRl => super::verl_schema::rl_schema(),
+        _ => super::verl_schema::sft_schema(),
+    };
+    Sink::parquet(path, schema)
+}
+
+#[cfg(not(feature = "parquet"))]
+fn parquet(_: ExportFormat, _: &Path) -> Result<Sink, TrainerError> {
+    let reason = "verl reads Parquet, and this hearth is built without the feature `parquet`\n\
+                  hint: cargo build --release --features parquet";
+    Err(TrainerError::Data(reason.into()))
 }

@@ -1,42 +1,48 @@
-//! Demonstrations that others have published, as episodes.
+//! Reads published demonstrations as episodes.
 //!
-//! - `eto`: `agent-eto/eto-sft-trajectory`, the file `alfworld_sft.json` (Song et al., arXiv 2403.02502). A JSON list of
-//!   records with `id`, `game_file`, a path that ends in TASK/TRIAL, and `conversations` of `from` and `value`: instructions
-//!   and "OK", the opening, then "Thought: …\nAction: …" and "Observation: …" in turn, to the last answer. Read off
-//!   github.com/Yifan-Song793/ETO: `eval_agent/envs/alfworld_env.py` (what an observation drops, how an action is found),
-//!   `eval_agent/tasks/alfworld.py` (what an opening drops), `construct_preference.py` (fields, `game_file`, the two first
-//!   messages, that these episodes count as won), `eval_agent/prompt/icl_examples/alfworld_icl.json` (the texts).
-//! - `agentgym`: `AgentGym/AgentTraj-L`, the file `alfworld_train.json` (Xi et al., arXiv 2406.04151). A JSON list of records
-//!   with `item_id`, TASK and TRIAL with `_` between, and `conversations` of `from`, `value` and `loss` (null, or whether an
-//!   answer is learned from). An opening ends in "AVAILABLE ACTIONS: …", an answer is "Action: …" with or without a
-//!   "Thought: …" above, in one line or with the text below its label. Read off github.com/WooooDyy/AgentGym:
-//!   `agentenv/agentenv/envs/alfworld.py` (messages and labels), `agentenv-alfworld/agentenv_alfworld/env_wrapper.py` and
-//!   `utils.py` (what texts drop), and a record as others quote it.
+//! - `eto`: `agent-eto/eto-sft-trajectory`, the file `alfworld_sft.json` (Song et al., arXiv
+//!   2403.02502). It is a JSON list of records with `id`, `game_file`, which is a path that ends in
+//!   TASK/TRIAL, and `conversations` of `from` and `value`: the instructions and "OK", the first
+//!   observation, then "Thought: …\nAction: …" and "Observation: …" in turn, up to the last response.
+//!   Sources in github.com/Yifan-Song793/ETO: `eval_agent/envs/alfworld_env.py` (what is dropped from
+//!   an observation, how an action is found), `eval_agent/tasks/alfworld.py` (what is dropped from
+//!   the first observation), `construct_preference.py` (the fields, `game_file`, the first two
+//!   messages, that these episodes count as won),
+//!   `eval_agent/prompt/icl_examples/alfworld_icl.json` (the texts).
+//! - `agentgym`: `AgentGym/AgentTraj-L`, the file `alfworld_train.json` (Xi et al., arXiv 2406.04151).
+//!   It is a JSON list of records with `item_id`, which is TASK and TRIAL joined by `_`, and
+//!   `conversations` of `from`, `value` and `loss` (null, or whether a trainer learns from the
+//!   response). The first observation ends in "AVAILABLE ACTIONS: …". A response is "Action: …", with
+//!   or without a "Thought: …" before it, on the line of its label or below it. Sources in
+//!   github.com/WooooDyy/AgentGym: `agentenv/agentenv/envs/alfworld.py` (messages and labels),
+//!   `agentenv-alfworld/agentenv_alfworld/env_wrapper.py` and `utils.py` (what is dropped from the
+//!   texts), and a quoted record.
 //!
-//! Both speak text 2.1.1. None of their files was at hand when this was written, only the code that writes and reads them.
+//! Both use text version 2.1.1. The readers were written from the code that writes and reads these
+//! files; the files themselves were not available.
 
-pub use super::recorded::{GameName, Recorded, Thoughts, plain};
+pub use super::recorded::{GameName, RecordedEpisode, Thoughts, comparable};
 
-use super::recorded::Said;
+use super::recorded::RecordedMessage;
 use crate::error::TrainerError;
-use crate::measure::verify::{Difference, Field};
+use crate::measure::verify::{Field, ReplayDifference};
 use scenarios::{Outcome, Trajectory};
 use serde::Deserialize;
 use serde_json::Value;
 use std::path::Path;
 use std::str::FromStr;
 
-/// Whose form a file has.
+/// The data set whose format a file has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// ETO's.
+    /// ETO.
     Eto,
-    /// AgentGym's.
+    /// AgentGym.
     AgentGym,
 }
 
 impl Origin {
-    /// As it is written in flags, and as the policy of the episodes.
+    /// Returns the name in flags, which is also the policy name of the episodes.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -57,20 +63,24 @@ impl FromStr for Origin {
     }
 }
 
-/// A record that says nothing that could be an episode.
+/// A record that cannot be converted to an episode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadRecord {
-    /// Its number in the file, from 1.
+    /// The number of the record in the file, from 1.
     pub number: usize,
-    /// What is wrong with it.
+    /// Why it cannot be converted.
     pub reason: String,
 }
 
-/// Reads a file of records: a JSON list, or one record a line.
+/// Reads a file of records: a JSON list, or one record per line.
 ///
 /// # Errors
-/// When it cannot be read, or is neither. A record that means nothing is no error but a [`BadRecord`].
-pub fn read(origin: Origin, path: &Path) -> Result<Vec<Result<Recorded, BadRecord>>, TrainerError> {
+/// If the file cannot be read, or if it is neither. If a single record cannot be converted, it is
+/// returned as a [`BadRecord`].
+pub fn read(
+    origin: Origin,
+    path: &Path,
+) -> Result<Vec<Result<RecordedEpisode, BadRecord>>, TrainerError> {
     let text = std::fs::read_to_string(path).map_err(TrainerError::file(path))?;
     let records: Vec<Result<Value, String>> = if text.trim_start().starts_with('[') {
         let list: Vec<Value> =
@@ -82,53 +92,57 @@ pub fn read(origin: Origin, path: &Path) -> Result<Vec<Result<Recorded, BadRecor
             .map(|line| serde_json::from_str(line).map_err(|e| e.to_string()))
             .collect()
     };
-    let read = |(index, record): (usize, Result<Value, String>)| {
-        let recorded = record.and_then(|record| match origin {
-            Origin::Eto => eto(record),
-            Origin::AgentGym => agentgym(record),
-        });
-        recorded.map_err(|reason| BadRecord {
-            number: index + 1,
-            reason,
+    Ok(records
+        .into_iter()
+        .enumerate()
+        .map(|(index, record)| {
+            record
+                .and_then(|record| match origin {
+                    Origin::Eto => eto(record),
+                    Origin::AgentGym => agentgym(record),
+                })
+                .map_err(|reason| BadRecord {
+                    number: index + 1,
+                    reason,
+                })
         })
-    };
-    Ok(records.into_iter().enumerate().map(read).collect())
+        .collect())
 }
 
-fn eto(record: Value) -> Result<Recorded, String> {
+fn eto(record: Value) -> Result<RecordedEpisode, String> {
     #[derive(Deserialize)]
-    struct Eto {
+    struct EtoRecord {
         id: Value,
         game_file: String,
-        conversations: Vec<Said>,
+        conversations: Vec<RecordedMessage>,
     }
-    let Eto {
+    let EtoRecord {
         id,
         game_file,
         conversations,
     } = serde_json::from_value(record).map_err(|e| e.to_string())?;
     let game = GameName::of_path(&game_file)
-        .ok_or_else(|| format!("game_file {game_file:?} names no TASK/TRIAL"))?;
-    Recorded::new(
+        .ok_or_else(|| format!("game_file {game_file:?} does not end in TASK/TRIAL"))?;
+    RecordedEpisode::new(
         id.as_str().map_or_else(|| id.to_string(), Into::into),
         game,
         &conversations,
     )
 }
 
-fn agentgym(record: Value) -> Result<Recorded, String> {
+fn agentgym(record: Value) -> Result<RecordedEpisode, String> {
     #[derive(Deserialize)]
-    struct AgentGym {
+    struct AgentGymRecord {
         item_id: String,
-        conversations: Vec<Said>,
+        conversations: Vec<RecordedMessage>,
     }
-    let AgentGym {
+    let AgentGymRecord {
         item_id,
         conversations,
     } = serde_json::from_value(record).map_err(|e| e.to_string())?;
     let Some((task, trial)) = item_id.split_once("_trial_") else {
         return Err(format!(
-            "item_id {item_id:?} is no TASK_trial_… of ALFWorld"
+            "item_id {item_id:?} is not TASK_trial_… of ALFWorld"
         ));
     };
     let game = GameName {
@@ -136,42 +150,49 @@ fn agentgym(record: Value) -> Result<Recorded, String> {
         task: task.into(),
         trial: format!("trial_{trial}"),
     };
-    Recorded::new(item_id, game, &conversations)
+    RecordedEpisode::new(item_id, game, &conversations)
 }
 
-/// Where an episode, played again as [`crate::measure::verify`] does, first says something else than the record of it, whatever
-/// recorders drop. Whether it was won is for the world alone to say.
+/// Returns the first difference between a record and its replay by [`crate::measure::verify`],
+/// without the parts of the texts that recorders drop. Whether the episode was won is not compared.
 #[must_use]
-pub fn said_otherwise(recorded: &Trajectory, played: &Trajectory) -> Option<Difference> {
-    let differs = |turn: usize, expected: &str, found: &str| {
-        let [expected, found] = [expected, found].map(|text| format!("{text:?}"));
-        Some(Difference {
-            turn,
-            field: Field::Observation,
-            expected,
-            found,
-        })
-    };
+pub fn first_text_difference(
+    recorded: &Trajectory,
+    played: &Trajectory,
+) -> Option<ReplayDifference> {
     for (index, (recorded, played)) in recorded.turns.iter().zip(&played.turns).enumerate() {
-        if plain(&recorded.observation) != plain(&played.observation) {
-            return differs(index + 1, &recorded.observation, &played.observation);
+        if comparable(&recorded.observation) != comparable(&played.observation) {
+            return Some(observation_difference(
+                index + 1,
+                &recorded.observation,
+                &played.observation,
+            ));
         }
     }
     let [expected, found] = [recorded, played].map(|episode| episode.turns.len());
     if expected != found || played.outcome == Outcome::EnvFailed {
-        let over = || format!("the game is over after {found} turns");
-        return Some(Difference {
+        return Some(ReplayDifference {
             turn: found + 1,
             field: Field::Outcome,
             expected: format!("{expected} turns"),
-            found: played.failure.clone().unwrap_or_else(over),
+            found: played
+                .failure
+                .clone()
+                .unwrap_or_else(|| format!("the game is over after {found} turns")),
         });
     }
-    let (last, world) = (&recorded.last_observation, &played.last_observation);
-    if !last.is_empty() && plain(last) != plain(world) {
-        return differs(expected + 1, last, world);
+    let last = &recorded.last_observation;
+    (!last.is_empty() && comparable(last) != comparable(&played.last_observation))
+        .then(|| observation_difference(expected + 1, last, &played.last_observation))
+}
+
+fn observation_difference(turn: usize, expected: &str, found: &str) -> ReplayDifference {
+    ReplayDifference {
+        turn,
+        field: Field::Observation,
+        expected: format!("{expected:?}"),
+        found: format!("{found:?}"),
     }
-    None
 }
 
 #[cfg(test)]
@@ -193,7 +214,7 @@ mod tests {
         ]})
     }
 
-    fn said(episode: &Trajectory) -> Vec<(&str, &str)> {
+    fn texts(episode: &Trajectory) -> Vec<(&str, &str)> {
         episode
             .turns
             .iter()
@@ -202,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_and_lists_are_no_part_of_what_was_said() {
+    fn labels_and_lists_of_actions_are_removed() {
         let recorded = agentgym(record()).unwrap();
         assert_eq!(recorded.text(), Some(TextVersion::V2_1_1));
         let episode = recorded.episode("agentgym", Thoughts::Drop, None, 0);
@@ -217,7 +238,7 @@ mod tests {
             ),
             ("You put the mug 1 in/on the desk 1.", "look"),
         ];
-        assert_eq!(said(&episode), expected);
+        assert_eq!(texts(&episode), expected);
         assert_eq!(
             episode.game,
             "train/pick_and_place_simple-Mug-None-Desk-3/trial_T1_2"
@@ -228,7 +249,8 @@ mod tests {
         );
     }
 
-    /// A thought is a turn that the world does not understand, and every completion stays one command.
+    /// If thoughts are kept, each is a turn that the environment does not understand. Every completion
+    /// is still one command.
     #[test]
     fn a_kept_thought_is_a_turn_and_old_grammar_is_translated() {
         let episode =
@@ -247,7 +269,7 @@ mod tests {
             ),
             ("You move the mug 1 to the desk 1.", "look"),
         ];
-        assert_eq!(said(&episode), expected);
+        assert_eq!(texts(&episode), expected);
         for turn in &episode.turns {
             assert_eq!(
                 agent::text::chat::parse_command(&turn.completion),
@@ -257,45 +279,53 @@ mod tests {
     }
 
     #[test]
-    fn what_means_nothing_is_said_with_its_place() {
-        let broken = |change: &dyn Fn(&mut Value)| {
+    fn a_bad_record_is_reported_with_the_place_of_the_error() {
+        for (path, value, expected) in [
+            (
+                "/item_id",
+                json!("babyai_3"),
+                "\"babyai_3\" is not TASK_trial_",
+            ),
+            (
+                "/conversations/5/value",
+                json!("look"),
+                "message 6: no line begins with `Action:`",
+            ),
+            (
+                "/conversations/5/loss",
+                json!(false),
+                "message 6: its loss is false",
+            ),
+            (
+                "/conversations/4/from",
+                json!("gpt"),
+                "message 5 is from \"gpt\"",
+            ),
+            (
+                "/conversations/7/value",
+                json!("Action: look\nlook"),
+                "message 8: \"look\\nlook\"",
+            ),
+            (
+                "/conversations",
+                json!([]),
+                "no response contains an `Action:`",
+            ),
+            (
+                "/conversations/3",
+                json!({"from": "gpt"}),
+                "missing field `value`",
+            ),
+        ] {
             let mut record = record();
-            change(&mut record);
-            agentgym(record).unwrap_err()
-        };
-        let messages = |record: &mut Value, index: usize, key: &str, value: Value| {
-            record["conversations"][index][key] = value;
-        };
-        assert!(
-            broken(&|r| r["item_id"] = json!("babyai_3"))
-                .contains("\"babyai_3\" is no TASK_trial_")
-        );
-        assert!(
-            broken(&|r| messages(r, 5, "value", json!("look")))
-                .contains("message 6: no line begins with `Action:`")
-        );
-        assert!(
-            broken(&|r| messages(r, 5, "loss", json!(false)))
-                .contains("message 6: an answer that is not")
-        );
-        assert!(
-            broken(&|r| messages(r, 4, "from", json!("gpt"))).contains("message 5 is from \"gpt\"")
-        );
-        assert!(
-            broken(&|r| messages(r, 7, "value", json!("Action: look\nlook")))
-                .contains("message 8: \"look\\nlook\"")
-        );
-        assert!(
-            broken(&|r| r["conversations"] = json!([])).contains("no answer holds an `Action:`")
-        );
-        assert!(
-            broken(&|r| r["conversations"][3] = json!({"from": "gpt"}))
-                .contains("missing field `value`")
-        );
+            *record.pointer_mut(path).unwrap() = value;
+            let reason = agentgym(record).unwrap_err();
+            assert!(reason.contains(expected), "{path}: {reason}");
+        }
     }
 
     #[test]
-    fn a_path_of_alfworld_names_its_game() {
+    fn the_game_is_read_from_a_path_of_alfworld() {
         for path in [
             "data/json_2.1.1/train/a-b/trial_1",
             "/x/train/a-b/trial_1/game.tw-pddl",
@@ -315,18 +345,18 @@ mod tests {
     }
 
     #[test]
-    fn a_world_and_a_record_are_compared_without_what_recorders_drop() {
+    fn an_environment_and_a_record_are_compared_without_what_recorders_drop() {
         let opening =
             "-= Welcome to TextWorld, ALFRED! =-\n\nYou are here.\n\nYour task is to: look.";
         assert_eq!(
-            plain(opening),
-            plain("You are here.\nYour task is to: look.")
+            comparable(opening),
+            comparable("You are here.\nYour task is to: look.")
         );
         for arrival in [
             "You arrive at loc 14. On the desk 1, you see a mug 1.",
             "You arrive at desk 1. On the desk 1, you see a mug 1.",
         ] {
-            assert_eq!(plain(arrival), "On the desk 1, you see a mug 1.");
+            assert_eq!(comparable(arrival), "On the desk 1, you see a mug 1.");
         }
     }
 }

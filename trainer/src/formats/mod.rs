@@ -1,8 +1,8 @@
-//! Episodes as other tools write and read them: [`export`] writes what their trainers load, [`import`] reads what others
-//! have published as demonstrations.
+//! Episodes in the formats of other tools: [`export`] writes what other trainers load, and
+//! [`import`] reads published demonstrations.
 //!
-//! All of these forms are chats: the world speaks as the user, the policy as the assistant. Knows no world: whether what
-//! was imported is true is for [`crate::measure::verify`] to say.
+//! All formats are chats: the environment is the user and the policy is the assistant. This module
+//! does not play games. [`crate::measure::verify`] checks if an imported episode can be replayed.
 
 pub mod export;
 pub mod import;

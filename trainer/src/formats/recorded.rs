@@ -1,48 +1,52 @@
-//! A demonstration as others recorded it: what is common to their forms.
+//! A demonstration from a published data set: the parts that all formats share.
 //!
-//! A list of messages, `from` a `human` or a `gpt`, in turn. It begins with instructions that are only agreed to, then the
-//! world's opening; each answer is a thought, or none, and an `Action:`. Both recorders drop the opening's first paragraph
-//! (the banner), one of its blank lines, and "You arrive at loc 14. " before what is to be seen there; [`plain`] drops the
-//! same of any text, so that a record can be held against a world.
+//! A record is a list of messages, alternately from a `human` and a `gpt`. It begins with instructions
+//! that the `gpt` only confirms, followed by the first observation. Each response is a thought, if
+//! there is one, and an `Action:`. The recorders drop the first paragraph of the first observation
+//! (the banner), one of its blank lines, and "You arrive at loc 14. " before what is seen there.
+//! [`comparable`] drops the same parts of any text, so that a record can be compared with an
+//! environment.
 
 use agent::text::chat::parse_command;
 use scenarios::{Outcome, Protocol, Spent, Split, TaskType, TextVersion, Trajectory, Turn};
 use serde::Deserialize;
 use std::str::FromStr;
 
-/// What a household world says to anything that it does not know, a thought for instance.
+/// The response of a household environment to a text that is not a command, for example a thought.
 pub(super) const NOTHING_HAPPENS: &str = "Nothing happens.";
 
-/// ALFWorld's own limit, unless a record is longer.
+/// The turn limit of ALFWorld. If a record is longer, its length is the limit.
 const TURN_LIMIT: usize = 50;
 
 /// A message of a record.
 #[derive(Debug, Deserialize)]
-pub(super) struct Said {
+pub(super) struct RecordedMessage {
     from: String,
     value: String,
-    /// Whether it is to be learned from; some recorders do not tell.
+    /// Whether a trainer should learn from it, if the record contains this field.
     #[serde(default)]
     loss: Option<bool>,
 }
 
-/// The place of a game in ALFWorld's layout.
+/// The name of a game in ALFWorld's layout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GameName {
-    /// Where the record tells.
+    /// The split, if the record contains it.
     pub split: Option<Split>,
-    /// Folder of the task, e.g. `pick_and_place_simple-AlarmClock-None-Desk-307`.
+    /// The folder of the task, for example `pick_and_place_simple-AlarmClock-None-Desk-307`.
     pub task: String,
-    /// Folder of the game in it, e.g. `trial_T20190907_072329_828593`.
+    /// The folder of the game in it, for example `trial_T20190907_072329_828593`.
     pub trial: String,
 }
 
 impl GameName {
-    /// What is at the end of a path of ALFWorld's layout: of the game's file, or of its folder.
+    /// Returns the name at the end of a path in ALFWorld's layout, which is the path of the game's
+    /// file or of its folder. Returns `None` if the path has fewer than two folders.
     pub(super) fn of_path(path: &str) -> Option<Self> {
         let folder = path.strip_suffix("/game.tw-pddl").unwrap_or(path);
         let mut parts = folder.rsplit('/').filter(|part| !part.is_empty());
-        let (trial, task) = (parts.next()?, parts.next()?);
+        let trial = parts.next()?;
+        let task = parts.next()?;
         let split = parts.next().and_then(|part| part.parse().ok());
         Some(Self {
             split,
@@ -65,13 +69,14 @@ impl GameName {
     }
 }
 
-/// What becomes of the thoughts before the commands.
+/// What happens to the thoughts before the commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Thoughts {
-    /// They are left out.
+    /// They are dropped.
     Drop,
-    /// Each is a turn of its own before its command, `think: …`, as in `ReAct` (arXiv 2210.03629). A completion is one
-    /// command and nothing else, so that a thought beside the command would make it malformed.
+    /// Each thought becomes a turn `think: …` before its command, as in `ReAct` (arXiv 2210.03629).
+    /// A completion must be exactly one command; if it contained a thought too, it would be
+    /// malformed.
     Keep,
 }
 
@@ -87,9 +92,9 @@ impl FromStr for Thoughts {
     }
 }
 
-/// An answer in a record, and what it answers.
+/// A response in a record, with the observation before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Step {
+struct RecordedTurn {
     observation: String,
     thought: Option<String>,
     command: String,
@@ -97,27 +102,33 @@ struct Step {
 
 /// A demonstration as it was recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recorded {
-    /// What the record calls itself.
+pub struct RecordedEpisode {
+    /// The record's id.
     pub id: String,
     /// The game.
     pub game: GameName,
-    steps: Vec<Step>,
-    /// What the world said last, where that was recorded.
+    turns: Vec<RecordedTurn>,
+    /// The observation after the last command, if it was recorded.
     last: Option<String>,
 }
 
-impl Recorded {
-    /// Reads the messages of a record.
-    pub(super) fn new(id: String, game: GameName, said: &[Said]) -> Result<Self, String> {
-        let (mut steps, mut last) = (Vec::new(), None);
-        let first = preface(said);
-        for (index, pair) in said[first..].chunks(2).enumerate() {
+impl RecordedEpisode {
+    /// Reads the messages of a record. Returns an error if a message has an unexpected author, if a
+    /// response has no command, or if there is no response.
+    pub(super) fn new(
+        id: String,
+        game: GameName,
+        messages: &[RecordedMessage],
+    ) -> Result<Self, String> {
+        let mut turns = Vec::new();
+        let mut last = None;
+        let first = preface(messages);
+        for (index, pair) in messages[first..].chunks(2).enumerate() {
             let number = first + 2 * index + 1;
             let human = &pair[0];
             if human.from != "human" {
                 return Err(format!(
-                    "message {number} is from {:?}, and a human's turn it was",
+                    "message {number} is from {:?}, expected \"human\"",
                     human.from
                 ));
             }
@@ -127,38 +138,39 @@ impl Recorded {
                 break;
             };
             let (thought, command) =
-                answer(gpt).map_err(|reason| format!("message {}: {reason}", number + 1))?;
-            steps.push(Step {
+                response(gpt).map_err(|reason| format!("message {}: {reason}", number + 1))?;
+            turns.push(RecordedTurn {
                 observation,
                 thought,
                 command,
             });
         }
-        if steps.is_empty() {
-            return Err("no answer holds an `Action:`".into());
+        if turns.is_empty() {
+            return Err("no response contains an `Action:`".into());
         }
         Ok(Self {
             id,
             game,
-            steps,
+            turns,
             last,
         })
     }
 
-    /// The text version that its commands show; `None` where none of them does, or where they show both.
+    /// Returns the text version that the commands show, or `None` if they show none or both.
     #[must_use]
     pub fn text(&self) -> Option<TextVersion> {
-        let speaks = |text: &TextVersion| {
-            self.steps
+        let mut shown = TextVersion::ALL.into_iter().filter(|text| {
+            self.turns
                 .iter()
-                .any(|step| text.put_parts(&step.command).is_some())
-        };
-        let mut shown = TextVersion::ALL.into_iter().filter(speaks);
+                .any(|turn| text.put_parts(&turn.command).is_some())
+        });
         shown.next().filter(|_| shown.next().is_none())
     }
 
-    /// The record as an episode that was won, as those who publish demonstrations say it was, in the words of `text`. Its
-    /// texts are those of the record, its game has no hash, and no command was performed.
+    /// Returns the record as an episode. If `text` is given, the episode is translated into this text
+    /// version. The outcome is a success, because the publishers state that all demonstrations were
+    /// won. The observations are those of the record, the game has no hash, and no command was
+    /// executed.
     #[must_use]
     pub fn episode(
         &self,
@@ -167,29 +179,36 @@ impl Recorded {
         text: Option<TextVersion>,
         repetition: usize,
     ) -> Trajectory {
-        let words = self.text().zip(text).filter(|(from, to)| from != to);
+        let translation = self
+            .text()
+            .zip(text)
+            .filter(|(from, to)| from != to)
+            .map(|(from, to)| TextTranslation { from, to });
         let mut turns: Vec<Turn> = Vec::new();
         let mut before: Option<&str> = None;
-        for step in &self.steps {
-            let mut observation = translated_answer(words, before, &step.observation);
-            if let Some(thought) = step
+        for recorded in &self.turns {
+            let mut observation = translated_feedback(translation, before, &recorded.observation);
+            if let Some(thought) = recorded
                 .thought
                 .as_deref()
                 .filter(|_| thoughts == Thoughts::Keep)
-                .and_then(spoken)
+                .and_then(think_command)
             {
                 turns.push(turn(
                     std::mem::replace(&mut observation, NOTHING_HAPPENS.into()),
                     thought,
                 ));
             }
-            turns.push(turn(observation, translated(words, &step.command)));
-            before = Some(&step.command);
+            turns.push(turn(
+                observation,
+                translated(translation, &recorded.command),
+            ));
+            before = Some(&recorded.command);
         }
         let last = self
             .last
             .as_deref()
-            .map(|last| translated_answer(words, before, last));
+            .map(|last| translated_feedback(translation, before, last));
         Trajectory {
             format: Trajectory::FORMAT,
             game: self.game.id(),
@@ -215,16 +234,21 @@ impl Recorded {
     }
 }
 
-/// Instructions that are agreed to, and nothing else: how many messages stand before the opening.
-fn preface(said: &[Said]) -> usize {
-    let is_agreed = |pair: &&[Said]| match pair {
-        [human, gpt] => !human.value.contains("Your task is to:") && !gpt.value.contains("Action:"),
-        _ => false,
-    };
-    2 * said.chunks(2).take_while(is_agreed).count()
+/// Returns the number of messages before the first observation: pairs of instructions and a
+/// confirmation.
+fn preface(messages: &[RecordedMessage]) -> usize {
+    2 * messages
+        .chunks(2)
+        .take_while(|pair| match pair {
+            [human, gpt] => {
+                !human.value.contains("Your task is to:") && !gpt.value.contains("Action:")
+            }
+            _ => false,
+        })
+        .count()
 }
 
-/// What the world said, without what recorders put around it.
+/// Returns the environment's text without the parts that recorders add.
 fn observation(value: &str) -> &str {
     let value = value.strip_prefix("Observation:").unwrap_or(value);
     value
@@ -234,27 +258,28 @@ fn observation(value: &str) -> &str {
         .trim()
 }
 
-/// The thought, where there is one, and the command of an answer: `Thought: …`, `Action: …`, each on its own line or below.
-fn answer(gpt: &Said) -> Result<(Option<String>, String), String> {
+/// Returns the thought, if there is one, and the command of a response: `Thought: …`, `Action: …`,
+/// each on the line of its label or below it.
+fn response(gpt: &RecordedMessage) -> Result<(Option<String>, String), String> {
     if gpt.from != "gpt" {
-        return Err(format!(
-            "it is from {:?}, and a gpt's turn it was",
-            gpt.from
-        ));
+        return Err(format!("it is from {:?}, expected \"gpt\"", gpt.from));
     }
     if gpt.loss == Some(false) {
-        return Err("an answer that is not to be learned from, and no episode can say that".into());
+        return Err(
+            "its loss is false, but an episode cannot exclude a response from training".into(),
+        );
     }
     let value = gpt.value.trim();
-    let begins_line = |(place, _): &(usize, &str)| {
-        *place == 0 || value[..*place].trim_end_matches(' ').ends_with('\n')
-    };
-    let Some((place, label)) = value.match_indices("Action:").filter(begins_line).last() else {
+    let label = value
+        .match_indices("Action:")
+        .filter(|(place, _)| *place == 0 || value[..*place].trim_end_matches(' ').ends_with('\n'))
+        .last();
+    let Some((place, label)) = label else {
         return Err("no line begins with `Action:`".into());
     };
-    let said = &value[place + label.len()..];
-    let command = parse_command(said)
-        .ok_or_else(|| format!("{:?} is not one command on one line", said.trim()))?;
+    let action = &value[place + label.len()..];
+    let command = parse_command(action)
+        .ok_or_else(|| format!("{:?} is not one command on one line", action.trim()))?;
     let thought = value[..place].trim();
     let thought = thought.strip_prefix("Thought:").unwrap_or(thought).trim();
     Ok((
@@ -263,8 +288,9 @@ fn answer(gpt: &Said) -> Result<(Option<String>, String), String> {
     ))
 }
 
-/// A thought as a turn of its own; `None` where it would not be one, by the frames of chats that it holds.
-fn spoken(thought: &str) -> Option<String> {
+/// Returns a thought as the command of its own turn. Returns `None` if it contains chat markers that
+/// make it malformed.
+fn think_command(thought: &str) -> Option<String> {
     let words: Vec<&str> = thought.split_whitespace().collect();
     let line = format!("think: {}", words.join(" "));
     parse_command(&line).is_some().then_some(line)
@@ -279,29 +305,43 @@ fn turn(observation: String, command: String) -> Turn {
     }
 }
 
-/// From which text version into which.
-type Words = Option<(TextVersion, TextVersion)>;
-
-fn translated(words: Words, command: &str) -> String {
-    let put = words.and_then(|(from, to)| {
-        from.put_parts(command)
-            .map(|(object, place)| to.put_command(object, place))
-    });
-    put.unwrap_or_else(|| command.into())
+/// A translation from one text version to another.
+#[derive(Clone, Copy)]
+struct TextTranslation {
+    from: TextVersion,
+    to: TextVersion,
 }
 
-/// What was said to a recorded command. Arrivals are no matter: recorders drop them.
-fn translated_answer(words: Words, command: Option<&str>, text: &str) -> String {
-    let put = words.zip(command).and_then(|((from, to), command)| {
-        let (object, place) = from.put_parts(command)?;
-        (text == from.put_feedback(object, place)).then(|| to.put_feedback(object, place))
-    });
-    put.unwrap_or_else(|| text.into())
+/// Returns a command in the other text version. If there is no translation, or if the command is the
+/// same in both versions, it is not changed.
+fn translated(translation: Option<TextTranslation>, command: &str) -> String {
+    translation
+        .and_then(|TextTranslation { from, to }| {
+            let (object, place) = from.put_parts(command)?;
+            Some(to.put_command(object, place))
+        })
+        .unwrap_or_else(|| command.into())
 }
 
-/// A world's text, or a record's, without what recorders drop.
+/// Returns the observation after a recorded command in the other text version. The text of an
+/// arrival is not translated, because recorders drop it.
+fn translated_feedback(
+    translation: Option<TextTranslation>,
+    command: Option<&str>,
+    text: &str,
+) -> String {
+    translation
+        .zip(command)
+        .and_then(|(TextTranslation { from, to }, command)| {
+            let (object, place) = from.put_parts(command)?;
+            (text == from.put_feedback(object, place)).then(|| to.put_feedback(object, place))
+        })
+        .unwrap_or_else(|| text.into())
+}
+
+/// Returns the text of an environment or of a record without the parts that recorders drop.
 #[must_use]
-pub fn plain(text: &str) -> String {
+pub fn comparable(text: &str) -> String {
     let text = text
         .strip_prefix("-= Welcome to TextWorld, ALFRED! =-")
         .unwrap_or(text);

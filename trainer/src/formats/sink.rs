@@ -1,5 +1,6 @@
-//! A file that is written row by row and is there whole or not at all: rows go to `FILE.tmp`, which takes the name when all
-//! of them are on the disk. What stands under that name already is never replaced.
+//! A file that is written row by row and appears only if it is complete. Rows are written to
+//! `FILE.tmp`, which is renamed after all of them are on the disk. If the file exists already, it is
+//! never replaced.
 
 #[cfg(feature = "parquet")]
 use super::columns::Columns;
@@ -19,30 +20,32 @@ pub struct Sink {
     form: Form,
 }
 
-/// A file that is gone when it does not get its name.
+/// The temporary file. It is removed when it is dropped, unless it has been renamed.
 struct Draft(PathBuf);
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0); // whoever named it has left nothing here
+        // If the file was renamed, there is nothing to remove and the error is expected.
+        let _ = fs::remove_file(&self.0);
     }
 }
 
 enum Form {
-    /// A JSON object a line.
+    /// JSON lines: one object per line.
     Lines(BufWriter<File>),
-    /// The same between brackets, with commas.
+    /// A JSON list of objects.
     Array(BufWriter<File>),
-    /// Columns of Parquet.
+    /// The columns of a Parquet file.
     #[cfg(feature = "parquet")]
     Parquet(Columns),
 }
 
 impl Sink {
-    /// Rows as JSON: a list of them in a file named `.json`, else a line each.
+    /// Creates a file of JSON rows. If the extension is `.json`, the file is a JSON list. Otherwise it
+    /// contains JSON lines.
     ///
     /// # Errors
-    /// When something stands there already, or the file cannot be made.
+    /// If the file exists already, or if it cannot be created.
     pub fn json(path: &Path) -> Result<Self, TrainerError> {
         let is_array = path
             .extension()
@@ -57,10 +60,10 @@ impl Sink {
         })
     }
 
-    /// Rows as columns of Parquet.
+    /// Creates a Parquet file.
     ///
     /// # Errors
-    /// If the file exists already, or cannot be created.
+    /// If the file exists already, or if it cannot be created.
     #[cfg(feature = "parquet")]
     pub(super) fn parquet(path: &Path, schema: Schema) -> Result<Self, TrainerError> {
         Self::create(path, |file| {
@@ -96,7 +99,7 @@ impl Sink {
     /// Writes a row.
     ///
     /// # Errors
-    /// When it cannot be written, or is not of the columns that the file began with.
+    /// If the row cannot be written, or if it does not match the columns of a Parquet file.
     pub fn write<T: Serialize>(&mut self, row: &T) -> Result<(), TrainerError> {
         let Self {
             path, rows, form, ..
@@ -115,15 +118,15 @@ impl Sink {
         }
     }
 
-    /// How many rows there are so far.
+    /// Returns the number of rows so far.
     pub(super) fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Gives the file its name, and tells how many rows it has.
+    /// Renames the temporary file to its final name. Returns the number of rows.
     ///
     /// # Errors
-    /// When it cannot be written to its end.
+    /// If the file cannot be written completely.
     pub fn finish(self) -> Result<usize, TrainerError> {
         let Self {
             path,
@@ -132,10 +135,10 @@ impl Sink {
             form,
         } = self;
         let file = match form {
-            Form::Lines(file) => whole(file),
+            Form::Lines(file) => flushed(file),
             Form::Array(mut file) => {
                 let end: &[u8] = if rows == 0 { b"[]\n" } else { b"]\n" };
-                file.write_all(end).and_then(|()| whole(file))
+                file.write_all(end).and_then(|()| flushed(file))
             }
             #[cfg(feature = "parquet")]
             Form::Parquet(columns) => Ok(columns
@@ -150,7 +153,8 @@ impl Sink {
     }
 }
 
-fn whole(file: BufWriter<File>) -> std::io::Result<File> {
+/// Writes the buffered bytes and returns the file.
+fn flushed(file: BufWriter<File>) -> std::io::Result<File> {
     file.into_inner()
         .map_err(std::io::IntoInnerError::into_error)
 }

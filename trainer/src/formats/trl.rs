@@ -1,45 +1,50 @@
-//! Rows for the trainers of TRL (huggingface.co/docs/trl/dataset_formats, version 1.16), all in its conversational format.
+//! Rows for the trainers of TRL (huggingface.co/docs/trl/dataset_formats, version 1.16), in its
+//! conversational format.
 //!
-//! | trainer | type there | columns |
+//! | trainer | dataset type | columns |
 //! | --- | --- | --- |
 //! | `SFTTrainer` | language modeling | `messages` |
 //! | `DPOTrainer` | preference | `prompt`, `chosen`, `rejected` |
 //! | `KTOTrainer` | unpaired preference | `prompt`, `completion`, `label` |
 //!
-//! A prompt, a choice and a completion are each a list of messages, and the two last may go on for several turns. TRL then
-//! counts every token after the prompt, the world's words too: it has a mask for the assistant's alone with `messages` only
-//! (`assistant_only_loss`). So a pair's prompt is all that its two episodes share, as TRL's own `extract_prompt` has it;
-//! beyond that, whoever trains there learns from the world's words as well.
+//! `prompt`, `chosen`, `rejected` and `completion` are lists of messages. All except the prompt can
+//! contain several turns. TRL then counts every token after the prompt, including observations. It
+//! can mask all tokens except the assistant's only if the column is `messages`
+//! (`assistant_only_loss`). The prompt of a pair is therefore everything that its two episodes
+//! share, as in TRL's own `extract_prompt`. After the prompt, a trainer also learns from
+//! observations.
 
-use super::chat::{Message, Role};
+use super::chat::{ChatMessage, ChatRole};
 use serde::Serialize;
 
 /// A row for `SFTTrainer`.
 #[derive(Debug, Serialize)]
-pub(super) struct Sft<'a> {
-    pub(super) messages: &'a [Message],
+pub(super) struct TrlSftRow<'a> {
+    pub(super) messages: &'a [ChatMessage],
 }
 
 /// A row for `DPOTrainer`.
 #[derive(Debug, PartialEq, Serialize)]
-pub(super) struct Dpo<'a> {
-    prompt: &'a [Message],
-    chosen: &'a [Message],
-    rejected: &'a [Message],
+pub(super) struct TrlDpoRow<'a> {
+    prompt: &'a [ChatMessage],
+    chosen: &'a [ChatMessage],
+    rejected: &'a [ChatMessage],
 }
 
-impl<'a> Dpo<'a> {
-    /// A won and a lost episode of one game; `None` where one of them does not go on from what they share, which is what
-    /// the world said last before the policy first wrote something else.
-    pub(super) fn new(won: &'a [Message], lost: &'a [Message]) -> Option<Self> {
+impl<'a> TrlDpoRow<'a> {
+    /// Returns the pair of a won and a lost episode of one game. The prompt ends with the last
+    /// shared observation before the first difference. Returns `None` if an episode has no message
+    /// after the prompt, or if the episodes share no observation.
+    pub(super) fn new(won: &'a [ChatMessage], lost: &'a [ChatMessage]) -> Option<Self> {
         let shared = won.iter().zip(lost).take_while(|(a, b)| a == b).count();
-        let asked = won[..shared]
+        let prompt_end = won[..shared]
             .iter()
-            .rposition(|message| message.role == Role::User)?
+            .rposition(|message| message.role == ChatRole::User)?
             + 1;
-        let (chosen, rejected) = (&won[asked..], &lost[asked..]);
+        let chosen = &won[prompt_end..];
+        let rejected = &lost[prompt_end..];
         (!chosen.is_empty() && !rejected.is_empty()).then_some(Self {
-            prompt: &won[..asked],
+            prompt: &won[..prompt_end],
             chosen,
             rejected,
         })
@@ -48,20 +53,21 @@ impl<'a> Dpo<'a> {
 
 /// A row for `KTOTrainer`.
 #[derive(Debug, Serialize)]
-pub(super) struct Kto<'a> {
-    prompt: &'a [Message],
-    completion: &'a [Message],
+pub(super) struct TrlKtoRow<'a> {
+    prompt: &'a [ChatMessage],
+    completion: &'a [ChatMessage],
     label: bool,
 }
 
-impl<'a> Kto<'a> {
-    /// The opening and what stands above it are the prompt.
-    pub(super) fn new(messages: &'a [Message], won: bool) -> Self {
-        let opening = messages
+impl<'a> TrlKtoRow<'a> {
+    /// Returns the row of an episode. The prompt is the system message, if there is one, and the
+    /// first observation.
+    pub(super) fn new(messages: &'a [ChatMessage], won: bool) -> Self {
+        let first_completion = messages
             .iter()
-            .position(|message| message.role == Role::Assistant)
+            .position(|message| message.role == ChatRole::Assistant)
             .unwrap_or(messages.len());
-        let (prompt, completion) = messages.split_at(opening);
+        let (prompt, completion) = messages.split_at(first_completion);
         Self {
             prompt,
             completion,
@@ -74,46 +80,49 @@ impl<'a> Kto<'a> {
 mod tests {
     use super::*;
 
-    fn chat(texts: &[&str]) -> Vec<Message> {
-        let roles = [Role::User, Role::Assistant].into_iter().cycle();
+    fn chat(texts: &[&str]) -> Vec<ChatMessage> {
+        let roles = [ChatRole::User, ChatRole::Assistant].into_iter().cycle();
         roles
             .zip(texts)
-            .map(|(role, text)| Message::new(role, text))
+            .map(|(role, text)| ChatMessage::new(role, text))
             .collect()
     }
 
-    /// Two episodes part where the policy first writes something else, or where the world does, whose words are then no
-    /// prompt yet.
+    /// If the completions differ first, the prompt ends with the observation before them. If the
+    /// observations differ first, they are not part of the prompt.
     #[test]
-    fn what_two_episodes_share_is_the_prompt() {
+    fn the_prompt_is_what_two_episodes_share() {
         let won = chat(&["opening", "look", "a room", "go east"]);
         let lost = chat(&["opening", "look", "a room", "go west", "a wall", "look"]);
-        let pair = Dpo::new(&won, &lost).unwrap();
+        let pair = TrlDpoRow::new(&won, &lost).unwrap();
         assert_eq!(
             (pair.prompt, pair.chosen, pair.rejected),
             (&won[..3], &won[3..], &lost[3..])
         );
 
         let other = chat(&["opening", "look", "a dark room", "go west"]);
-        let pair = Dpo::new(&won, &other).unwrap();
+        let pair = TrlDpoRow::new(&won, &other).unwrap();
         assert_eq!(
             (pair.prompt, pair.chosen, pair.rejected),
             (&won[..1], &won[1..], &other[1..])
         );
 
-        assert_eq!(Dpo::new(&won, &chat(&["another opening", "look"])), None);
         assert_eq!(
-            Dpo::new(&won, &won[..3]),
+            TrlDpoRow::new(&won, &chat(&["another opening", "look"])),
+            None
+        );
+        assert_eq!(
+            TrlDpoRow::new(&won, &won[..3]),
             None,
-            "nothing was written instead"
+            "the lost episode has no other completion"
         );
     }
 
     #[test]
     fn a_system_message_is_part_of_the_prompt() {
         let mut messages = chat(&["opening", "look"]);
-        messages.insert(0, Message::new(Role::System, "above"));
-        let row = Kto::new(&messages, true);
+        messages.insert(0, ChatMessage::new(ChatRole::System, "above"));
+        let row = TrlKtoRow::new(&messages, true);
         assert_eq!(
             (row.prompt.len(), row.completion.len(), row.label),
             (2, 1, true)

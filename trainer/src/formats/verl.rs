@@ -1,12 +1,13 @@
 //! Rows for verl (version 0.9.1), which reads Parquet.
 //!
-//! Its two datasets want different files, so there are two forms. `verl-sft` is for `MultiTurnSFTDataset`, which reads
-//! `messages` and learns every assistant's message: a row an episode. `verl-rl` is for `RLHFDataset`, whose rows are what
-//! policies will be asked, not what they answered: a row a game, with the columns that
-//! verl.readthedocs.io/en/latest/preparation/prepare_data.html names. A reward function of verl is given `data_source` and
-//! `reward_model.ground_truth`; here that is the game's id, since who rewards a text game must play it.
+//! The two datasets of verl need different files. `verl-sft` is for `MultiTurnSFTDataset`, which
+//! reads `messages` and learns every assistant message: one row per episode. `verl-rl` is for
+//! `RLHFDataset`, whose rows are prompts without responses: one row per game, with the columns in
+//! verl.readthedocs.io/en/latest/preparation/prepare_data.html. A reward function of verl receives
+//! `data_source` and `reward_model.ground_truth`. Here the ground truth is the game's id, because
+//! the reward of a text game can only be computed by playing it.
 
-use super::chat::Message;
+use super::chat::ChatMessage;
 use scenarios::{Outcome, Split, TaskType, Trajectory};
 use serde::Serialize;
 
@@ -15,8 +16,8 @@ const ABILITY: &str = "household";
 
 /// A row of `verl-sft`.
 #[derive(Debug, Serialize)]
-pub(super) struct Sft<'a> {
-    messages: &'a [Message],
+pub(super) struct VerlSftRow<'a> {
+    messages: &'a [ChatMessage],
     data_source: &'static str,
     extra_info: SftInfo<'a>,
 }
@@ -32,40 +33,30 @@ struct SftInfo<'a> {
     reward: f64,
 }
 
-impl<'a> Sft<'a> {
-    pub(super) fn new(index: usize, episode: &'a Trajectory, messages: &'a [Message]) -> Self {
-        let Trajectory {
-            game,
-            split,
-            task_type,
-            policy,
-            outcome,
-            ..
-        } = episode;
-        let (split, task_type, outcome, reward) =
-            (*split, *task_type, *outcome, episode.outcome.reward());
-        let extra_info = SftInfo {
-            index,
-            split,
-            game,
-            task_type,
-            policy,
-            outcome,
-            reward,
-        };
+impl<'a> VerlSftRow<'a> {
+    /// Returns the row of an episode. `index` is its position in the file.
+    pub(super) fn new(index: usize, episode: &'a Trajectory, messages: &'a [ChatMessage]) -> Self {
         Self {
             messages,
             data_source: DATA_SOURCE,
-            extra_info,
+            extra_info: SftInfo {
+                index,
+                split: episode.split,
+                game: &episode.game,
+                task_type: episode.task_type,
+                policy: &episode.policy,
+                outcome: episode.outcome,
+                reward: episode.outcome.reward(),
+            },
         }
     }
 }
 
-/// A row of `verl-rl`: a game as its episodes show it.
+/// A row of `verl-rl`: a game and the counts of its episodes.
 #[derive(Debug, Serialize)]
-pub(super) struct Rl {
+pub(super) struct VerlRlRow {
     data_source: &'static str,
-    prompt: Vec<Message>,
+    prompt: Vec<ChatMessage>,
     ability: String,
     reward_model: RewardModel,
     extra_info: RlInfo,
@@ -87,29 +78,23 @@ struct RlInfo {
     successes: usize,
 }
 
-impl Rl {
-    /// The game of an episode, which counts as its first; `prompt` is what stands above it and its opening.
-    pub(super) fn new(index: usize, episode: &Trajectory, prompt: Vec<Message>) -> Self {
-        let Trajectory {
-            game,
-            game_hash,
-            split,
-            task_type,
-            ..
-        } = episode;
+impl VerlRlRow {
+    /// Returns the row of an episode's game, with this episode counted. `prompt` is the system
+    /// message, if there is one, and the first observation.
+    pub(super) fn new(index: usize, episode: &Trajectory, prompt: Vec<ChatMessage>) -> Self {
         let mut row = Self {
             data_source: DATA_SOURCE,
             prompt,
-            ability: task_type.map_or(ABILITY, TaskType::name).into(),
+            ability: episode.task_type.map_or(ABILITY, TaskType::name).into(),
             reward_model: RewardModel {
                 style: "rule",
-                ground_truth: game.clone(),
+                ground_truth: episode.game.clone(),
             },
             extra_info: RlInfo {
                 index,
-                split: *split,
-                game: game.clone(),
-                game_hash: game_hash.clone(),
+                split: episode.split,
+                game: episode.game.clone(),
+                game_hash: episode.game_hash.clone(),
                 episodes: 0,
                 successes: 0,
             },

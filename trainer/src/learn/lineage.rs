@@ -1,7 +1,7 @@
 //! What a model was trained on: `lineage.json` in its folder.
 
 use crate::error::TrainerError;
-use crate::pipeline::recipe::TrainConfig;
+use crate::learn::config::TrainConfig;
 use scenarios::{Split, Trajectory, files};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};

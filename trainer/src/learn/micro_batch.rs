@@ -4,10 +4,10 @@
 //! depend on the number of cores. Another split changes only the rounding.
 
 use crate::error::TrainerError;
+use crate::learn::config::{Algorithm, Targets};
 use crate::learn::data::batch::{Batch, Example};
 use crate::learn::objective::BatchStatistics;
 use crate::learn::parameters::{HostGradients, accumulate};
-use crate::pipeline::recipe::{Algorithm, Targets};
 use agent::inference::device::DeviceChoice;
 use agent::model::weights::Weights;
 use std::cmp::Reverse;

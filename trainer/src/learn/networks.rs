@@ -1,13 +1,13 @@
 //! The networks of a training job on a device: forward and backward passes over one micro-batch.
 
 use crate::error::TrainerError;
+use crate::learn::config::TrainConfig;
 use crate::learn::data::batch::Batch;
 use crate::learn::data::tensors::BatchTensors;
 use crate::learn::micro_batch::{MicroBatchResult, MicroBatchShape, PassKind};
 use crate::learn::objective::{self, NetworkOutputs, TrainingLosses, UpdateContext};
 use crate::learn::optimizer::Activations;
 use crate::learn::parameters::{HostGradients, accumulate, gradients, sharing};
-use crate::pipeline::recipe::TrainConfig;
 use agent::model::checkpointing::CheckpointedForward;
 use agent::model::decoder::{Decoder, ValueNetwork};
 use agent::model::folder::Model;

@@ -5,6 +5,7 @@
 //! [`crate::selftest`], whose optima are known. Both learn through the functions of this file,
 //! which has no optimizers, devices or files.
 
+use crate::learn::config::{Algorithm, Level, Targets};
 use crate::learn::data::tensors::BatchTensors;
 use crate::loss::dpo::{DpoInputs, dpo_loss};
 use crate::loss::dqo::{self, DqoInputs};
@@ -13,7 +14,6 @@ use crate::loss::grpo::{SurrogateInputs, clipped_surrogate_loss};
 use crate::loss::kto::{KtoInputs, KtoWeights, kto_loss};
 use crate::loss::oreo::{self, OreoInputs, after_value_loss, exact_kl, turn_sums};
 use crate::loss::{k3_kl, sft, suffix_sum, target_logprobs};
-use crate::pipeline::recipe::{Algorithm, Level, Targets};
 use burn::tensor::Tensor;
 use kernels::ops;
 

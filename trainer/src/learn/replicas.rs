@@ -1,6 +1,7 @@
 //! The data-parallel replicas of a job's networks: losses and gradients of whole batches.
 
 use crate::error::TrainerError;
+use crate::learn::config::{Algorithm, TrainConfig};
 use crate::learn::data::batch::{Batch, Example};
 use crate::learn::data::plan::{Plan, TrajectoryGroup};
 use crate::learn::micro_batch::{MicroBatchResult, PackedBatch, PassKind, loss_weight, pack};
@@ -8,7 +9,6 @@ use crate::learn::networks::{NetworkReplica, NetworkSource, Placement};
 use crate::learn::objective::{UpdateContext, reference_logprobs, trajectory_log_ratios};
 use crate::learn::parameters::{Parameter, with_parameters};
 use crate::loss::kto;
-use crate::pipeline::recipe::{Algorithm, TrainConfig};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use scenarios::Trajectory;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -240,11 +240,11 @@ fn mismatched(trajectories: &[&Trajectory], place: usize) -> Option<Trajectory> 
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
+    use crate::learn::config::{Level, Targets};
     use crate::learn::micro_batch::MicroBatchShape;
     use crate::learn::objective::BatchStatistics;
     use crate::learn::optimizer::Activations;
     use crate::learn::parameters::HostGradients;
-    use crate::pipeline::recipe::{Level, Targets};
     use agent::inference::device::DeviceChoice;
     use agent::model::decoder::Decoder;
     use agent::model::folder::Model;

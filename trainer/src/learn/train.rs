@@ -6,6 +6,7 @@
 
 use crate::error::TrainerError;
 use crate::learn::checkpoint::{BestEvaluation, Checkpoint, Position};
+use crate::learn::config::{ReferenceUse, TrainConfig};
 use crate::learn::data::plan::{DataSummary, Plan};
 use crate::learn::lineage::Lineage;
 use crate::learn::metrics::{Metrics, MetricsRow, UpdateTime};
@@ -14,7 +15,6 @@ use crate::learn::networks::{NetworkSource, Placement};
 use crate::learn::optimizer::{AdamW, learning_rate_at};
 use crate::learn::parameters::{Parameter, from_weights, parameters, to_weights};
 use crate::learn::replicas::Replicas;
-use crate::pipeline::recipe::{ReferenceUse, TrainConfig};
 use agent::inference::device::DeviceChoice;
 use agent::model::decoder::ValueNetwork;
 use agent::model::folder::Model;

@@ -1,15 +1,16 @@
-//! The protocol card: all that a number needs beside it, so that nobody compares it with one made otherwise.
+//! The protocol card: everything that a number needs beside it to be compared with other numbers.
 //!
 //! ```text
-//! eval-card.json      for each policy and K: suite, splits, seeds, protocol, hashes, code, how the checkpoint was chosen
-//! eval-games.csv      for each policy, K and game: episodes and wins
-//! eval-failures.csv   for each policy, K, split and task type: lost episodes by [`crate::measure::failures::Failure`]
+//! eval-card.json      per policy and K: suite, splits, seeds, protocol, hashes, code, checkpoint selection
+//! eval-games.csv      per policy, K and game: episodes and wins
+//! eval-failures.csv   per policy, K, split and task type: lost episodes by FailureClass
 //! ```
 //!
-//! They stand beside `eval.csv`, whose rows have the same policies and K.
+//! The files are in the same folder as `eval.csv`, whose rows have the same policies and K. The
+//! classes of lost episodes are those of [`crate::measure::failures::FailureClass`].
 
 use crate::error::TrainerError;
-use crate::measure::evaluate;
+use crate::measure::csv_file::{read_csv, write_csv};
 use crate::measure::failures::{self, FailureRow};
 use crate::measure::games::{self, GameRow};
 use scenarios::files;
@@ -20,34 +21,35 @@ use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-pub use crate::learn::lineage::{LINEAGE, Lineage, checkpoint_rule as scorer};
+pub use crate::learn::lineage::{LINEAGE, Lineage, checkpoint_rule};
 
-/// The cards' file.
+/// Name of the file with the cards.
 pub const CARDS: &str = "eval-card.json";
-/// The games' file.
+/// Name of the file with the results by game.
 pub const GAMES: &str = "eval-games.csv";
-/// The failures' file.
+/// Name of the file with the lost episodes by class.
 pub const FAILURES: &str = "eval-failures.csv";
-/// How a checkpoint was chosen, where nobody tells.
+/// The value of [`Card::checkpoint`] if it is not known how the checkpoint was selected.
 pub const UNKNOWN: &str = "unknown";
 
-/// A protocol that others measure by.
+/// A published protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NamedCard {
-    /// OREO's (arXiv 2412.16145): 40 turns, full history, no admissible list, greedy or the best of K by value at
-    /// temperature 1, a malformed completion wastes its turn.
+    /// The protocol of OREO (arXiv 2412.16145): 40 turns, full history, no admissible list, greedy
+    /// if K is 1, else the best of K by value at temperature 1. A malformed completion uses up its
+    /// turn.
     Oreo,
-    /// verl-agent's: 50 turns, the last 2 in sight, the admissible list shown, temperature 0.4. The settings, not the
-    /// words of its prompt.
+    /// The protocol of verl-agent: 50 turns, the last 2 turns visible, the admissible list shown,
+    /// temperature 0.4. Only the settings are the same, not the text of the prompt.
     Verl,
 }
 
 impl NamedCard {
-    /// Both.
+    /// Both cards.
     pub const ALL: [Self; 2] = [Self::Oreo, Self::Verl];
 
-    /// As it is written in flags and files.
+    /// Returns the name in flags and files.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -56,7 +58,7 @@ impl NamedCard {
         }
     }
 
-    /// Most turns in an episode.
+    /// Returns the maximum number of turns in an episode.
     #[must_use]
     pub fn turn_limit(self) -> usize {
         match self {
@@ -65,7 +67,7 @@ impl NamedCard {
         }
     }
 
-    /// How much of the episode is in sight.
+    /// Returns how much of the episode the policy sees.
     #[must_use]
     pub fn history(self) -> History {
         match self {
@@ -74,13 +76,13 @@ impl NamedCard {
         }
     }
 
-    /// Whether the admissible commands are shown.
+    /// Returns whether the admissible commands are shown.
     #[must_use]
     pub fn admissible_shown(self) -> bool {
         self == Self::Verl
     }
 
-    /// The sampling temperature for K candidates a turn.
+    /// Returns the sampling temperature for K candidates per turn.
     #[must_use]
     pub fn temperature(self, k: usize) -> f32 {
         match (self, k) {
@@ -90,66 +92,70 @@ impl NamedCard {
         }
     }
 
-    /// Everything in which a protocol, played so many times on each game, differs from the card; nothing where it is the
-    /// card. What a card leaves open differs from none: limits of tokens, how weights are held, instructions, stop texts, a
-    /// translation.
+    /// Returns everything in which a protocol differs from the card, if each game is played
+    /// `repetitions` times. The list is empty if the protocol is that of the card.
+    ///
+    /// Settings that a card does not define are not compared: token limits, the precision of the
+    /// weights, instructions, stop texts and the text version.
     #[must_use]
     pub fn differences(self, protocol: &Protocol, repetitions: usize) -> Vec<String> {
-        let mut differences = Vec::new();
-        let mut hold = |what: &str, is: String, should_be: String| {
-            if is != should_be {
-                differences.push(format!("{what} is {is}, not {should_be}"));
-            }
-        };
-        let shown = |shown: bool| if shown { "shown" } else { "hidden" }.to_string();
-        hold(
-            "turn_limit",
-            protocol.turn_limit.to_string(),
-            self.turn_limit().to_string(),
-        );
-        hold(
-            "history",
-            protocol.history.to_string(),
-            self.history().to_string(),
-        );
-        hold(
-            "the admissible list",
-            shown(protocol.admissible_shown),
-            shown(self.admissible_shown()),
-        );
+        let mut settings: Vec<(&str, String, String)> = vec![
+            (
+                "turn_limit",
+                protocol.turn_limit.to_string(),
+                self.turn_limit().to_string(),
+            ),
+            (
+                "history",
+                protocol.history.to_string(),
+                self.history().to_string(),
+            ),
+            (
+                "the admissible list",
+                shown(protocol.admissible_shown).into(),
+                shown(self.admissible_shown()).into(),
+            ),
+        ];
         if self == Self::Verl {
-            hold("best_of", protocol.best_of.to_string(), "1".into());
+            settings.push(("best_of", protocol.best_of.to_string(), "1".into()));
         }
         if protocol.best_of > 1 {
-            hold(
+            settings.push((
                 "scorer",
                 protocol.scorer.name().into(),
                 Scorer::AfterValue.name().into(),
-            );
+            ));
         }
-        hold(
-            "temperature",
-            protocol.temperature.to_string(),
-            self.temperature(protocol.best_of).to_string(),
-        );
-        hold("top_k", protocol.top_k.to_string(), "0".into());
-        hold("top_p", protocol.top_p.to_string(), "1".into());
-        hold("min_p", protocol.min_p.to_string(), "0".into());
-        hold(
-            "malformed",
-            protocol.malformed.to_string(),
-            Protocol::default().malformed.to_string(),
-        );
-        hold(
-            "search",
-            protocol.search.map_or("none", |_| "done").into(),
-            "none".into(),
-        );
-        hold("repetitions", repetitions.to_string(), "1".into());
-        differences
+        settings.extend([
+            (
+                "temperature",
+                protocol.temperature.to_string(),
+                self.temperature(protocol.best_of).to_string(),
+            ),
+            ("top_k", protocol.top_k.to_string(), "0".into()),
+            ("top_p", protocol.top_p.to_string(), "1".into()),
+            ("min_p", protocol.min_p.to_string(), "0".into()),
+            (
+                "malformed",
+                protocol.malformed.to_string(),
+                Protocol::default().malformed.to_string(),
+            ),
+            (
+                "search",
+                protocol.search.map_or("none", |_| "done").into(),
+                "none".into(),
+            ),
+            ("repetitions", repetitions.to_string(), "1".into()),
+        ]);
+        settings
+            .into_iter()
+            .filter(|(_, is, expected)| is != expected)
+            .map(|(name, is, expected)| format!("{name} is {is}, not {expected}"))
+            .collect()
     }
 
-    /// The card with the fewest differences, and these.
+    /// Returns the card with the fewest differences, and the differences. If both cards have the
+    /// same number of differences, [`NamedCard::Oreo`] is returned.
     #[must_use]
     pub fn nearest(protocol: &Protocol, repetitions: usize) -> (Self, Vec<String>) {
         let [first, second] = Self::ALL.map(|card| (card, card.differences(protocol, repetitions)));
@@ -159,6 +165,10 @@ impl NamedCard {
             first
         }
     }
+}
+
+fn shown(is_shown: bool) -> &'static str {
+    if is_shown { "shown" } else { "hidden" }
 }
 
 impl Display for NamedCard {
@@ -176,107 +186,108 @@ impl FromStr for NamedCard {
     }
 }
 
-/// How the numbers of one policy at one K were made.
+/// How the numbers of one policy at one K were measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Card {
-    /// What the policy is called in the table.
+    /// The policy's name in the table.
     pub policy: String,
-    /// Candidates a turn.
+    /// Number of candidates K per turn.
     pub k: usize,
     /// The suite's name.
     pub suite: String,
     /// [`Suite::hash`].
     pub suite_hash: String,
-    /// Splits that were played.
+    /// The splits that were played.
     pub splits: Vec<Split>,
-    /// Games that were played.
+    /// Number of games that were played.
     pub games: usize,
-    /// Episodes that were played, those lost to the world included.
+    /// Number of episodes that were played, including those whose environment failed.
     pub episodes: usize,
-    /// Episodes of each game and seed.
+    /// Number of episodes per game and seed.
     pub repetitions: usize,
-    /// Seeds of the rounds.
+    /// The seeds of the rounds.
     pub seeds: Vec<u64>,
-    /// Hash of the policy's weights, or its name.
+    /// Hash of the policy's weights, or its name if it has no weights.
     pub policy_hash: String,
-    /// Hash of the value network's weights, when one looked on.
+    /// Hash of the value network's weights, if a value network was used.
     pub value_hash: Option<String>,
-    /// How the checkpoint was chosen: `last update`, what early stopping looked at, or what its user says; [`UNKNOWN`].
+    /// How the checkpoint was selected: `last update`, the measure of early stopping, or a text
+    /// from the user. [`UNKNOWN`] if it is not known.
     pub checkpoint: String,
     /// Version and commit of hearth.
     pub code: String,
-    /// How it was played.
+    /// The protocol of the episodes.
     pub protocol: Protocol,
-    /// The named card that it is, or is the nearest to.
+    /// The named card that has this protocol. If none has it, the one with the fewest differences.
     pub nearest: NamedCard,
-    /// What makes it another; empty where it is that card.
+    /// The differences from that card. Empty if there are none.
     pub differences: Vec<String>,
-    /// The episodes, from the card's folder.
+    /// The store of the episodes, relative to the card's folder.
     pub store: PathBuf,
 }
 
-/// What a card says that the episodes do not.
+/// The parts of a card that the episodes do not contain.
 #[derive(Debug, Clone)]
-pub struct Made<'a> {
-    /// The games.
+pub struct CardInputs<'a> {
+    /// The suite that was played.
     pub suite: &'a Suite,
-    /// Seeds of the rounds.
+    /// The seeds of the rounds.
     pub seeds: &'a [u64],
-    /// Episodes of each game and seed.
+    /// Number of episodes per game and seed.
     pub repetitions: usize,
-    /// How the checkpoint was chosen.
+    /// How the checkpoint was selected.
     pub checkpoint: &'a str,
     /// Version and commit of hearth.
     pub code: &'a str,
-    /// The episodes' file, from the card's folder.
+    /// The store of the episodes, relative to the card's folder.
     pub store: &'a Path,
 }
 
 impl Card {
-    /// Of the episodes of one policy at one K.
+    /// Returns the card of the episodes of one policy at one K.
     ///
     /// # Panics
-    /// When there is no episode.
+    /// If there is no episode.
     #[must_use]
-    pub fn new(policy: &str, made: &Made<'_>, episodes: &[Trajectory]) -> Self {
+    pub fn new(policy: &str, inputs: &CardInputs<'_>, episodes: &[Trajectory]) -> Self {
         let first = episodes
             .first()
-            .expect("a measure of no episode has no card");
+            .expect("the caller must pass at least one episode");
         let splits: BTreeSet<Split> = episodes.iter().map(|episode| episode.split).collect();
         let games: BTreeSet<&str> = episodes
             .iter()
             .map(|episode| episode.game_hash.as_str())
             .collect();
         let (nearest, differences) =
-            NamedCard::nearest(&first.protocol, made.repetitions * made.seeds.len());
+            NamedCard::nearest(&first.protocol, inputs.repetitions * inputs.seeds.len());
         Self {
             policy: policy.into(),
             k: first.protocol.best_of,
-            suite: made.suite.name.clone(),
-            suite_hash: made.suite.hash(),
+            suite: inputs.suite.name.clone(),
+            suite_hash: inputs.suite.hash(),
             splits: splits.into_iter().collect(),
             games: games.len(),
             episodes: episodes.len(),
-            repetitions: made.repetitions,
-            seeds: made.seeds.to_vec(),
+            repetitions: inputs.repetitions,
+            seeds: inputs.seeds.to_vec(),
             policy_hash: first.policy.clone(),
             value_hash: first.value_policy.clone(),
-            checkpoint: made.checkpoint.into(),
-            code: made.code.into(),
+            checkpoint: inputs.checkpoint.into(),
+            code: inputs.code.into(),
             protocol: first.protocol.clone(),
             nearest,
             differences,
-            store: made.store.into(),
+            store: inputs.store.into(),
         }
     }
 
-    /// How often each game was played.
+    /// Returns how many times each game was played.
     #[must_use]
     pub fn times(&self) -> usize {
         self.repetitions * self.seeds.len()
     }
 
-    /// The named card in words.
+    /// Describes the nearest named card and the differences from it.
     #[must_use]
     pub fn likeness(&self) -> String {
         if self.differences.is_empty() {
@@ -289,71 +300,77 @@ impl Card {
         )
     }
 
-    /// Everything in which two measures differ but the policy itself, a sentence each.
+    /// Returns everything except the policy in which two measurements differ, one sentence each.
     #[must_use]
-    pub fn against(&self, other: &Self) -> Vec<String> {
-        let mut found = Vec::new();
-        let mut hold = |what: &str, this: String, that: String| {
-            if this != that {
-                found.push(format!("{what}: {this} against {that}"));
-            }
-        };
-        let list = |items: Vec<String>| items.join(", ");
-        hold(
-            "suite",
-            format!("{} {:.16}", self.suite, self.suite_hash),
-            format!("{} {:.16}", other.suite, other.suite_hash),
-        );
-        let splits = |card: &Self| list(card.splits.iter().map(ToString::to_string).collect());
-        hold("splits", splits(self), splits(other));
-        hold(
-            "repetitions",
-            self.repetitions.to_string(),
-            other.repetitions.to_string(),
-        );
-        let seeds = |card: &Self| list(card.seeds.iter().map(ToString::to_string).collect());
-        hold("seeds", seeds(self), seeds(other));
-        hold("code", self.code.clone(), other.code.clone());
+    pub fn differences_from(&self, other: &Self) -> Vec<String> {
+        let settings = [
+            ("suite", self.suite_text(), other.suite_text()),
+            ("splits", list(&self.splits), list(&other.splits)),
+            (
+                "repetitions",
+                self.repetitions.to_string(),
+                other.repetitions.to_string(),
+            ),
+            ("seeds", list(&self.seeds), list(&other.seeds)),
+            ("code", self.code.clone(), other.code.clone()),
+        ];
+        let mut found: Vec<String> = settings
+            .into_iter()
+            .filter(|(_, this, that)| this != that)
+            .map(|(name, this, that)| format!("{name}: {this} against {that}"))
+            .collect();
         found.extend(protocol_differences(&self.protocol, &other.protocol));
         found
     }
+
+    fn suite_text(&self) -> String {
+        format!("{} {:.16}", self.suite, self.suite_hash)
+    }
 }
 
-/// Every field in which two protocols differ, a sentence each.
+fn list(items: &[impl Display]) -> String {
+    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+    items.join(", ")
+}
+
+/// Returns every field in which two protocols differ, one sentence each.
 #[must_use]
 pub fn protocol_differences(this: &Protocol, that: &Protocol) -> Vec<String> {
-    let fields = |protocol| {
-        let text = serde_json::to_string(protocol).expect("a protocol is always JSON"); // 0.3, where a value says 0.30000001
-        serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&text)
-            .expect("a protocol has named fields")
-    };
-    let (this, that) = (fields(this), fields(that));
+    let this = protocol_fields(this);
+    let that = protocol_fields(that);
     let names: BTreeSet<&String> = this.keys().chain(that.keys()).collect();
-    let told = |value: Option<&serde_json::Value>| {
-        value.map_or("the default".to_string(), ToString::to_string)
-    };
-    let of = |name: &String| {
-        format!(
-            "protocol.{name}: {} against {}",
-            told(this.get(name)),
-            told(that.get(name))
-        )
-    };
     names
         .into_iter()
         .filter(|name| this.get(*name) != that.get(*name))
-        .map(of)
+        .map(|name| {
+            format!(
+                "protocol.{name}: {} against {}",
+                value_text(this.get(name)),
+                value_text(that.get(name))
+            )
+        })
         .collect()
 }
 
-/// What stands beside `eval.csv`.
+/// Returns the JSON fields of a protocol. The protocol is converted to text first, so that an `f32`
+/// of 0.3 is compared and printed as 0.3, not as 0.30000001.
+fn protocol_fields(protocol: &Protocol) -> serde_json::Map<String, serde_json::Value> {
+    let text = serde_json::to_string(protocol).expect("a protocol can always be written as JSON");
+    serde_json::from_str(&text).expect("a protocol is a JSON object")
+}
+
+fn value_text(value: Option<&serde_json::Value>) -> String {
+    value.map_or("the default".to_string(), ToString::to_string)
+}
+
+/// The files beside `eval.csv`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Sheets {
-    /// How each policy's numbers were made.
+    /// How each policy's numbers were measured.
     pub cards: Vec<Card>,
-    /// What each policy did on each game.
+    /// The results of each policy on each game.
     pub games: Vec<GameRow>,
-    /// Why it lost games.
+    /// The lost episodes of each policy by class.
     pub failures: Vec<FailureRow>,
 }
 
@@ -364,10 +381,10 @@ struct CardFile {
 }
 
 impl Sheets {
-    /// Reads what stands in a folder; nothing where there is none.
+    /// Reads the files of a folder. If the folder has no cards, the result is empty.
     ///
     /// # Errors
-    /// When a file is damaged.
+    /// If a file cannot be parsed.
     pub fn open(folder: &Path) -> Result<Self, TrainerError> {
         let path = folder.join(CARDS);
         if !path.exists() {
@@ -376,15 +393,15 @@ impl Sheets {
         let text = std::fs::read_to_string(&path).map_err(TrainerError::file(&path))?;
         let file: CardFile =
             serde_json::from_str(&text).map_err(|e| TrainerError::content(&path, e))?;
-        let games = evaluate::read_csv(&folder.join(GAMES))?;
+        let games = read_csv(&folder.join(GAMES))?;
         Ok(Self {
             cards: file.cards,
             games,
-            failures: evaluate::read_csv(&folder.join(FAILURES))?,
+            failures: read_csv(&folder.join(FAILURES))?,
         })
     }
 
-    /// Counts a policy's episodes.
+    /// Adds a policy's card and counts its episodes.
     pub fn add(&mut self, card: Card, episodes: &[Trajectory]) {
         self.games
             .extend(games::games(&card.policy, card.k, episodes));
@@ -393,13 +410,13 @@ impl Sheets {
         self.cards.push(card);
     }
 
-    /// Writes the three files; the cards last.
+    /// Writes the three files. The cards are written last.
     ///
     /// # Errors
-    /// When one cannot be written.
+    /// If a file cannot be written.
     pub fn save(&self, folder: &Path) -> Result<(), TrainerError> {
-        evaluate::write_csv(&folder.join(GAMES), &self.games)?;
-        evaluate::write_csv(&folder.join(FAILURES), &self.failures)?;
+        write_csv(&folder.join(GAMES), &self.games)?;
+        write_csv(&folder.join(FAILURES), &self.failures)?;
         write_json(
             &folder.join(CARDS),
             &CardFile {
@@ -410,14 +427,15 @@ impl Sheets {
     }
 }
 
-/// Writes JSON for the eye, replacing what was there at once or not at all.
+/// Writes indented JSON. The file is replaced as a whole; if an error occurs, it is unchanged.
 fn write_json(path: &Path, value: &impl Serialize) -> Result<(), TrainerError> {
     let text =
         serde_json::to_string_pretty(value).map_err(|e| TrainerError::content(path, e))? + "\n";
     files::replace(path, text.as_bytes()).map_err(TrainerError::file(path))
 }
 
-/// What tables call a job's model of an iteration.
+/// Returns the name in tables of a job's model after an iteration. The name of the first iteration
+/// has no number.
 #[must_use]
 pub fn run_policy(job: &str, iteration: usize) -> String {
     if iteration == 1 {
@@ -427,7 +445,8 @@ pub fn run_policy(job: &str, iteration: usize) -> String {
     }
 }
 
-/// The run in whose `RUN/ITERATION/LESSON` a model lies.
+/// Returns the run that a model belongs to, if the model's folder is `RUN/ITERATION/JOB` and the run
+/// still exists.
 #[must_use]
 pub fn run_of(model: &Path) -> Option<PathBuf> {
     let run = model.parent()?.parent()?;
@@ -449,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn a_protocol_that_is_a_card_differs_in_nothing() {
+    fn the_protocol_of_a_card_has_no_differences() {
         let best = Protocol {
             best_of: 5,
             temperature: 1.0,
@@ -503,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn protocols_are_held_against_each_other_field_by_field() {
+    fn protocols_are_compared_field_by_field() {
         assert_eq!(protocol_differences(&verl(), &verl()), Vec::<String>::new());
         let found = protocol_differences(
             &Protocol::default(),
@@ -523,7 +542,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lineage_is_read_as_it_was_written() {
+    fn a_written_lineage_is_read_unchanged() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(Lineage::open(folder.path()).unwrap(), None);
         let before = Lineage {

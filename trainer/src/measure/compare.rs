@@ -1,10 +1,11 @@
-//! Two policies on the same games: who wins which, how large the difference is, and how small a difference could have been
-//! found. The game is the unit, with all its repetitions.
+//! Compares two policies on the same games: who wins which game, how large the difference is, and
+//! how small a difference the comparison could detect. The unit is the game with all its
+//! repetitions.
 
-use crate::measure::evaluate::Row;
 use crate::measure::games::{GameRow, games};
-use crate::measure::statistics::{
-    Pair, Paired, Resampling, Tally, bootstrap_difference, difference, mcnemar_exact,
+use crate::measure::table::EvalRow;
+use crate::statistics::{
+    GamePair, GameTally, Paired, Resampling, bootstrap_difference, difference, mcnemar_exact,
     minimum_detectable_difference, minimum_detectable_mean, newcombe_interval,
 };
 use scenarios::{Split, TaskType, Trajectory};
@@ -12,76 +13,84 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-/// Chance of finding the minimum detectable difference.
+/// Probability of detecting the minimum detectable difference.
 pub const POWER: f64 = 0.8;
-/// The two-sided level at which it is found.
+/// The two-sided significance level of the minimum detectable difference.
 pub const LEVEL: f64 = 0.05;
 
-/// Two policies on the games of a split that both played to an end.
+/// The comparison of two policies on the games of a split that both played to an end.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
     /// The split.
     pub split: Split,
-    /// The kind of task; `None` = all.
+    /// The task type, or `None` if the comparison is over all task types.
     pub task_type: Option<TaskType>,
-    /// Games that both played to an end.
+    /// Number of games that both policies played to an end.
     pub games: usize,
-    /// Episodes of the first policy on them.
+    /// Number of episodes of the first policy on these games.
     pub first_episodes: u32,
-    /// Episodes of the second policy.
+    /// Number of episodes of the second policy on these games.
     pub second_episodes: u32,
-    /// Share of its episodes that the first won.
+    /// Share of its episodes that the first policy won.
     pub first_rate: f64,
-    /// Share of its episodes that the second won.
+    /// Share of its episodes that the second policy won.
     pub second_rate: f64,
-    /// The first's rate less the second's.
+    /// The first rate minus the second rate.
     pub difference: f64,
-    /// Lower end of its 95 % percentile bootstrap interval over games.
+    /// Lower end of the 95 % percentile bootstrap interval of the difference, over games.
     pub low: f64,
-    /// Upper end.
+    /// Upper end of that interval.
     pub high: f64,
-    /// Newcombe's 95 % interval of the difference, where both played each game once.
+    /// Newcombe's 95 % interval of the difference, if both policies played each game once.
     pub newcombe: Option<(f64, f64)>,
-    /// Games that only the first won; where games were repeated, that it won the more often.
+    /// Number of games that only the first policy won. If games were repeated, the number of games
+    /// that it won more often.
     pub first_alone: u32,
-    /// Games that only the second won, or won the more often.
+    /// Number of games that only the second policy won, or that it won more often.
     pub second_alone: u32,
-    /// Share of games that are one or the other.
+    /// Share of the games that `first_alone` and `second_alone` count.
     pub discordant_share: f64,
-    /// McNemar's exact test, two-sided; of repeated games that is the sign test.
+    /// The two-sided p-value of McNemar's exact test. If games were repeated, it is the sign test.
     pub p_value: f64,
-    /// The smallest difference that so many games find with [`POWER`] at [`LEVEL`]; `None` where none can be found.
+    /// The smallest difference that this number of games detects with probability [`POWER`] at
+    /// level [`LEVEL`], or `None` if no difference can be detected.
     pub minimum_detectable: Option<f64>,
 }
 
-/// Games that both policies played to an end, by hash.
+/// Returns the games that both policies played to an end, in the order of their hashes. If
+/// `task_type` is given, only its games are returned.
 #[must_use]
 pub fn pairs(
     first: &[GameRow],
     second: &[GameRow],
     split: Split,
     task_type: Option<TaskType>,
-) -> Vec<Pair> {
-    let is_asked =
-        |row: &&GameRow| row.split == split && (task_type.is_none() || row.task_type == task_type);
-    let by_hash = |rows: &[GameRow]| -> BTreeMap<String, _> {
-        let played = rows
-            .iter()
-            .filter(is_asked)
-            .filter_map(|row| Some((row.game_hash.clone(), row.tally()?)));
-        played.collect()
-    };
-    let second = by_hash(second);
-    let pair = |(hash, first)| {
-        second.get(&hash).map(|second| Pair {
-            first,
-            second: *second,
+) -> Vec<GamePair> {
+    let second = tallies_by_hash(second, split, task_type);
+    tallies_by_hash(first, split, task_type)
+        .into_iter()
+        .filter_map(|(hash, first)| {
+            second.get(&hash).map(|second| GamePair {
+                first,
+                second: *second,
+            })
         })
-    };
-    by_hash(first).into_iter().filter_map(pair).collect()
+        .collect()
 }
 
-/// The rows of several measures as one: games with the same file are one game.
+/// Returns the counts of the games that were played to an end, by hash.
+fn tallies_by_hash(
+    rows: &[GameRow],
+    split: Split,
+    task_type: Option<TaskType>,
+) -> BTreeMap<String, GameTally> {
+    rows.iter()
+        .filter(|row| row.split == split && (task_type.is_none() || row.task_type == task_type))
+        .filter_map(|row| Some((row.game_hash.clone(), row.tally()?)))
+        .collect()
+}
+
+/// Merges the rows of several measurements. Rows with the same game file become one row.
 #[must_use]
 pub fn merge(rows: impl IntoIterator<Item = GameRow>) -> Vec<GameRow> {
     let mut games: BTreeMap<(Split, String), GameRow> = BTreeMap::new();
@@ -92,10 +101,11 @@ pub fn merge(rows: impl IntoIterator<Item = GameRow>) -> Vec<GameRow> {
             }
             Entry::Occupied(mut place) => {
                 let merged = place.get_mut();
-                let turns = |row: &GameRow| row.mean_turns * f64::from(row.played);
                 let played = merged.played + row.played;
-                merged.mean_turns = (turns(merged) + turns(&row)) / f64::from(played.max(1));
-                (merged.played, merged.won) = (played, merged.won + row.won);
+                merged.mean_turns =
+                    (total_turns(merged) + total_turns(&row)) / f64::from(played.max(1));
+                merged.played = played;
+                merged.won += row.won;
                 merged.env_failed += row.env_failed;
             }
         }
@@ -103,18 +113,28 @@ pub fn merge(rows: impl IntoIterator<Item = GameRow>) -> Vec<GameRow> {
     games.into_values().collect()
 }
 
-/// How many games the first won more often than the second, and how many the other way round: of games played once those
-/// that only one of them won.
+fn total_turns(row: &GameRow) -> f64 {
+    row.mean_turns * f64::from(row.played)
+}
+
+/// Returns the number of games that the first policy won more often than the second, and the number
+/// that the second won more often. If each game was played once, these are the games that only one
+/// of them won.
 #[must_use]
-pub fn won_more_often(pairs: &[Pair]) -> (u32, u32) {
-    let more = |a: Tally, b: Tally| {
-        u64::from(a.won) * u64::from(b.played) > u64::from(b.won) * u64::from(a.played)
-    };
-    let count = |is: &dyn Fn(&Pair) -> bool| pairs.iter().map(|pair| u32::from(is(pair))).sum();
+pub fn won_more_often(pairs: &[GamePair]) -> (u32, u32) {
     (
-        count(&|pair| more(pair.first, pair.second)),
-        count(&|pair| more(pair.second, pair.first)),
+        count(pairs, |pair| has_higher_rate(pair.first, pair.second)),
+        count(pairs, |pair| has_higher_rate(pair.second, pair.first)),
     )
+}
+
+/// Returns whether the share of wins of `a` is above that of `b`, compared without rounding.
+fn has_higher_rate(a: GameTally, b: GameTally) -> bool {
+    u64::from(a.won) * u64::from(b.played) > u64::from(b.won) * u64::from(a.played)
+}
+
+fn count(pairs: &[GamePair], is_counted: impl Fn(&GamePair) -> bool) -> u32 {
+    pairs.iter().map(|pair| u32::from(is_counted(pair))).sum()
 }
 
 /// The results of a policy on each game. Other policies are paired with it, game by game.
@@ -135,20 +155,21 @@ impl Baseline {
     }
 
     /// Pairs another policy's rows with this one: sets the policy, the games won alone and the p-value.
-    pub fn pair(&self, rows: &mut [Row], trajectories: &[Trajectory]) {
+    pub fn pair(&self, rows: &mut [EvalRow], trajectories: &[Trajectory]) {
         let others = games("", 1, trajectories);
         for row in rows {
             let pairs = pairs(&others, &self.games, row.split, row.task_type);
             let (won_alone, lost_alone) = won_more_often(&pairs);
             row.against = Some(self.policy.clone());
-            (row.won_alone, row.lost_alone) = (Some(won_alone), Some(lost_alone));
+            row.won_alone = Some(won_alone);
+            row.lost_alone = Some(lost_alone);
             row.p_value = Some(mcnemar_exact(won_alone, lost_alone));
         }
     }
 }
 
-/// Compares two policies: for each split all task types together, then each on its own. Splits and types without a game
-/// that both played to an end have no row.
+/// Compares two policies. Each split has a row of all task types, followed by one row per task
+/// type. If both policies played no common game of a split or type to an end, it has no row.
 #[must_use]
 pub fn compare(first: &[GameRow], second: &[GameRow], resampling: Resampling) -> Vec<Comparison> {
     let mut groups: Vec<(Split, Option<TaskType>)> = Vec::new();
@@ -158,30 +179,30 @@ pub fn compare(first: &[GameRow], second: &[GameRow], resampling: Resampling) ->
     }
     groups.sort_unstable();
     groups.dedup();
-    let comparison = |(split, task_type)| {
-        let pairs = pairs(first, second, split, task_type);
-        (!pairs.is_empty()).then(|| of_pairs(split, task_type, &pairs, resampling))
-    };
-    groups.into_iter().filter_map(comparison).collect()
+    groups
+        .into_iter()
+        .filter_map(|(split, task_type)| {
+            let pairs = pairs(first, second, split, task_type);
+            (!pairs.is_empty()).then(|| compare_pairs(split, task_type, &pairs, resampling))
+        })
+        .collect()
 }
 
-fn of_pairs(
+/// Compares two policies on a list of games that is not empty.
+fn compare_pairs(
     split: Split,
     task_type: Option<TaskType>,
-    pairs: &[Pair],
+    pairs: &[GamePair],
     resampling: Resampling,
 ) -> Comparison {
-    let sum = |of: fn(&Pair) -> u32| pairs.iter().map(of).sum::<u32>();
-    let (first_episodes, second_episodes) = (
-        sum(|pair| pair.first.played),
-        sum(|pair| pair.second.played),
-    );
+    let first_episodes = sum(pairs, |pair| pair.first.played);
+    let second_episodes = sum(pairs, |pair| pair.second.played);
     let (first_alone, second_alone) = won_more_often(pairs);
     let discordant_share = f64::from(first_alone + second_alone) / pairs.len() as f64;
-    let once = pairs
+    let is_played_once = pairs
         .iter()
         .all(|pair| pair.first.played == 1 && pair.second.played == 1);
-    let minimum_detectable = if once {
+    let minimum_detectable = if is_played_once {
         minimum_detectable_difference(pairs.len(), discordant_share, POWER, LEVEL)
     } else {
         let differences: Vec<f64> = pairs
@@ -190,20 +211,20 @@ fn of_pairs(
             .collect();
         minimum_detectable_mean(&differences, POWER, LEVEL)
     };
-    let (low, high) =
-        bootstrap_difference(pairs, 1.0 - LEVEL, resampling).expect("there are games");
+    let (low, high) = bootstrap_difference(pairs, 1.0 - LEVEL, resampling)
+        .expect("`compare` passes at least one game");
     Comparison {
         split,
         task_type,
         games: pairs.len(),
         first_episodes,
         second_episodes,
-        first_rate: f64::from(sum(|pair| pair.first.won)) / f64::from(first_episodes),
-        second_rate: f64::from(sum(|pair| pair.second.won)) / f64::from(second_episodes),
+        first_rate: f64::from(sum(pairs, |pair| pair.first.won)) / f64::from(first_episodes),
+        second_rate: f64::from(sum(pairs, |pair| pair.second.won)) / f64::from(second_episodes),
         difference: difference(pairs),
         low,
         high,
-        newcombe: once.then(|| newcombe_interval(table(pairs), 1.0 - LEVEL)),
+        newcombe: is_played_once.then(|| newcombe_interval(two_by_two(pairs), 1.0 - LEVEL)),
         first_alone,
         second_alone,
         discordant_share,
@@ -212,19 +233,17 @@ fn of_pairs(
     }
 }
 
-/// The 2 × 2 table of games that were played once.
-fn table(pairs: &[Pair]) -> Paired {
-    let count = |first: u32, second: u32| {
-        pairs
-            .iter()
-            .map(|pair| u32::from(pair.first.won == first && pair.second.won == second))
-            .sum()
-    };
+fn sum(pairs: &[GamePair], column: fn(&GamePair) -> u32) -> u32 {
+    pairs.iter().map(column).sum()
+}
+
+/// Returns the 2 × 2 table of games that were played once.
+fn two_by_two(pairs: &[GamePair]) -> Paired {
     Paired {
-        both: count(1, 1),
-        first: count(1, 0),
-        second: count(0, 1),
-        neither: count(0, 0),
+        both: count(pairs, |pair| (pair.first.won, pair.second.won) == (1, 1)),
+        first: count(pairs, |pair| (pair.first.won, pair.second.won) == (1, 0)),
+        second: count(pairs, |pair| (pair.first.won, pair.second.won) == (0, 1)),
+        neither: count(pairs, |pair| (pair.first.won, pair.second.won) == (0, 0)),
     }
 }
 
@@ -232,31 +251,39 @@ fn table(pairs: &[Pair]) -> Paired {
 mod tests {
     use super::*;
 
-    /// Games of (won, played), named by their place.
+    /// Returns rows for games of (won, played). The name of a game is its index.
     fn played(tallies: &[(u32, u32)]) -> Vec<GameRow> {
-        let row = |(index, &(won, played)): (usize, &(u32, u32))| GameRow {
-            policy: "p".into(),
-            k: 1,
-            split: Split::ValidSeen,
-            task_type: Some(TaskType::ALL[index % 2]),
-            game: format!("game {index}"),
-            game_hash: index.to_string(),
-            played,
-            won,
-            env_failed: u32::from(played == 0),
-            mean_turns: 1.0,
-        };
-        tallies.iter().enumerate().map(row).collect()
+        tallies
+            .iter()
+            .enumerate()
+            .map(|(index, &(won, played))| GameRow {
+                policy: "p".into(),
+                k: 1,
+                split: Split::ValidSeen,
+                task_type: Some(TaskType::ALL[index % 2]),
+                game: format!("game {index}"),
+                game_hash: index.to_string(),
+                played,
+                won,
+                env_failed: u32::from(played == 0),
+                mean_turns: 1.0,
+            })
+            .collect()
     }
 
-    /// Won by A 6 of 8, by B 2 of 8; five games A alone, one B alone: p = 2·(1 + 6)/2⁶. The ninth was lost to the world
-    /// once, the tenth only A played.
+    /// Returns the counts of games that were played once.
+    fn once(won: &[u32]) -> Vec<(u32, u32)> {
+        won.iter().map(|won| (*won, 1)).collect()
+    }
+
+    /// A won 6 of 8 games and B won 2. A alone won five games and B alone won one, so
+    /// p = 2·(1 + 6)/2⁶. The ninth game is not counted because B's environment failed, and the
+    /// tenth because only A played it.
     #[test]
     fn two_policies_are_compared_game_by_game() {
-        let of = |won: &[u32]| won.iter().map(|won| (*won, 1)).collect::<Vec<_>>();
-        let mut a = of(&[1, 1, 1, 1, 1, 1, 0, 0]);
+        let mut a = once(&[1, 1, 1, 1, 1, 1, 0, 0]);
         a.extend([(1, 1), (1, 1)]);
-        let mut b = of(&[0, 0, 0, 0, 0, 1, 1, 0]);
+        let mut b = once(&[0, 0, 0, 0, 0, 1, 1, 0]);
         b.push((0, 0));
         let found = compare(&played(&a), &played(&b), Resampling::default());
         let all = &found[0];
@@ -296,13 +323,12 @@ mod tests {
         assert!(compare(&played(&a), &[], Resampling::default()).is_empty());
     }
 
-    /// Three episodes a game: 2 of 3 against 1 of 3 counts as one game, as 3 against 0 does, and equal counts as none.
+    /// Each game has three episodes. If one policy won more of them, the game counts once, whether
+    /// it is 2 against 1 or 3 against 0. If both won the same number, it does not count.
     #[test]
     fn repeated_games_count_once() {
-        let (a, b) = (
-            played(&[(2, 3), (3, 3), (1, 3), (1, 3)]),
-            played(&[(1, 3), (0, 3), (1, 3), (2, 3)]),
-        );
+        let a = played(&[(2, 3), (3, 3), (1, 3), (1, 3)]);
+        let b = played(&[(1, 3), (0, 3), (1, 3), (2, 3)]);
         let all = &compare(&a, &b, Resampling::default())[0];
         assert_eq!(
             (

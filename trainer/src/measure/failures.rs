@@ -1,49 +1,52 @@
-//! Why episodes were lost: one class for each, by rules that a reader of the log can follow.
+//! Why episodes were lost: one class per episode, by rules that a reader of the log can check.
 //!
-//! | class | rule, the first that holds |
+//! The class of an episode is the first whose rule holds:
+//!
+//! | class | rule |
 //! | --- | --- |
-//! | `world_failed` | the world, or the server that was to play, failed |
-//! | `context_limit` | the next turn would not have fitted into the context |
-//! | `malformed` | more than half of the turns held no command, or none of the last [`MALFORMED_END`] did |
-//! | `loop` | each of the last [`LOOP_END`] turns gave a command in a state in which the episode had given it before |
-//! | `near_goal` | at its end the goal's object was in hand, or had been cleaned, heated or cooled |
-//! | `ended` | the world said that it is lost, or the policy ended it |
-//! | `turn_limit` | none of these: it ran out of turns |
+//! | `world_failed` | the environment or the policy's server failed |
+//! | `context_limit` | the next turn did not fit into the context |
+//! | `malformed` | more than half of the turns have no command, or none of the last [`MALFORMED_END`] turns has one |
+//! | `loop` | each of the last [`LOOP_END`] turns repeated a command in a state where the episode had given it before |
+//! | `near_goal` | at the end the goal's object was in hand, or had been cleaned, heated or cooled |
+//! | `ended` | the environment reported a loss, or the policy ended the episode |
+//! | `turn_limit` | no other rule holds: the turns ran out |
 //!
-//! A state is what the world tells of it ([`scenarios::Turn::state`]), or where it tells nothing the observation before
-//! the command. `near_goal` reads household texts; episodes of other games are never in it.
+//! A state is [`scenarios::Turn::state`]. If the environment does not report it, the observation
+//! before the command is the state. The rule of `near_goal` reads household texts; if a game is of
+//! another kind, its episodes are never in this class.
 
 use scenarios::{Outcome, Split, TaskType, Trajectory, Turn, expert};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 
-/// So many turns without a command at the end are `malformed`.
+/// An episode is `malformed` if this many turns at its end have no command.
 pub const MALFORMED_END: usize = 3;
-/// So many repeated turns at the end are a `loop`.
+/// An episode is a `loop` if this many turns at its end repeat earlier ones.
 pub const LOOP_END: usize = 4;
 
-/// Why an episode was lost; the rules stand above.
+/// Why an episode was lost. The module documentation defines the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Failure {
-    /// The world, or the server that was to play, failed.
+pub enum FailureClass {
+    /// The environment or the policy's server failed.
     WorldFailed,
     /// The context was full.
     ContextLimit,
-    /// Turns held no command.
+    /// Turns had no command.
     Malformed,
-    /// It did again what had led nowhere.
+    /// The last turns repeated commands in states where they had been given before.
     Loop,
-    /// The goal's object was in hand or treated.
+    /// The goal's object was in hand or had been cleaned, heated or cooled.
     NearGoal,
-    /// The world or the policy ended it.
+    /// The environment or the policy ended the episode.
     Ended,
-    /// It ran out of turns.
+    /// The turns ran out.
     TurnLimit,
 }
 
-impl Failure {
-    /// All of them, in the order of the rules.
+impl FailureClass {
+    /// All classes, in the order of the rules.
     pub const ALL: [Self; 7] = [
         Self::WorldFailed,
         Self::ContextLimit,
@@ -54,7 +57,7 @@ impl Failure {
         Self::TurnLimit,
     ];
 
-    /// As it is written in tables.
+    /// Returns the name in tables.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -69,47 +72,47 @@ impl Failure {
     }
 }
 
-/// The class of an episode; `None` of a won one.
+/// Returns the class of an episode, or `None` if it was won.
 #[must_use]
-pub fn classify(episode: &Trajectory) -> Option<Failure> {
+pub fn classify(episode: &Trajectory) -> Option<FailureClass> {
     Some(match episode.outcome {
         Outcome::Success => return None,
-        Outcome::EnvFailed => Failure::WorldFailed,
-        Outcome::ContextLimit => Failure::ContextLimit,
-        Outcome::Failure | Outcome::TurnLimit if is_malformed(episode) => Failure::Malformed,
-        Outcome::Failure | Outcome::TurnLimit if is_loop(&episode.turns) => Failure::Loop,
-        Outcome::Failure | Outcome::TurnLimit if is_near_goal(episode) => Failure::NearGoal,
-        Outcome::Failure => Failure::Ended,
-        Outcome::TurnLimit => Failure::TurnLimit,
+        Outcome::EnvFailed => FailureClass::WorldFailed,
+        Outcome::ContextLimit => FailureClass::ContextLimit,
+        Outcome::Failure | Outcome::TurnLimit if is_malformed(episode) => FailureClass::Malformed,
+        Outcome::Failure | Outcome::TurnLimit if is_loop(&episode.turns) => FailureClass::Loop,
+        Outcome::Failure | Outcome::TurnLimit if is_near_goal(episode) => FailureClass::NearGoal,
+        Outcome::Failure => FailureClass::Ended,
+        Outcome::TurnLimit => FailureClass::TurnLimit,
     })
 }
 
 fn is_malformed(episode: &Trajectory) -> bool {
     let turns = &episode.turns;
-    let end_is = turns.len() >= MALFORMED_END
+    let is_malformed_at_end = turns.len() >= MALFORMED_END
         && turns[turns.len() - MALFORMED_END..]
             .iter()
             .all(|t| t.action.is_none());
-    end_is || 2 * episode.malformed_turns() > turns.len()
+    is_malformed_at_end || 2 * episode.malformed_turns() > turns.len()
 }
 
-/// Where a command was given.
+/// The state in which a command was given.
 #[derive(PartialEq, Eq, Hash)]
-enum Place<'a> {
-    State(u64),
-    Observation(&'a str),
+enum VisitedState<'a> {
+    Reported(u64),
+    Observed(&'a str),
 }
 
 fn is_loop(turns: &[Turn]) -> bool {
     let mut given = HashSet::new();
-    let is_new = |turn: &Turn| turn.action.is_some();
     let mut repeated = Vec::new();
     for turn in turns {
-        let place = turn
-            .state
-            .map_or(Place::Observation(turn.observation.trim()), Place::State);
-        let is_first = given.insert((place, turn.action.as_deref().map(str::trim)));
-        repeated.push(is_new(turn) && !is_first);
+        let state = turn.state.map_or(
+            VisitedState::Observed(turn.observation.trim()),
+            VisitedState::Reported,
+        );
+        let is_first = given.insert((state, turn.action.as_deref().map(str::trim)));
+        repeated.push(turn.action.is_some() && !is_first);
     }
     repeated.len() >= LOOP_END
         && repeated[repeated.len() - LOOP_END..]
@@ -129,20 +132,22 @@ fn is_near_goal(episode: &Trajectory) -> bool {
         .iter()
         .skip(1)
         .map(|turn| turn.observation.as_str());
-    let (mut held, mut treated) = (false, false);
+    let mut held = false;
+    let mut treated = false;
     for text in later.chain([episode.last_observation.as_str()]) {
-        let done = |verb: &str| named(text, verb, &object);
-        held =
-            (held || done("You pick up the ")) && !done("You move the ") && !done("You put the ");
+        held = (held || reports(text, "You pick up the ", &object))
+            && !reports(text, "You move the ", &object)
+            && !reports(text, "You put the ", &object);
         treated |= ["You clean the ", "You heat the ", "You cool the "]
             .into_iter()
-            .any(done);
+            .any(|verb| reports(text, verb, &object));
     }
     held || treated
 }
 
-/// Whether a text begins by saying that this was done to an object of a type, as in `You heat the mug 2 using`.
-fn named(text: &str, verb: &str, object: &str) -> bool {
+/// Returns whether a text begins with a verb and a numbered object of this type, for example
+/// `You heat the mug 2 using`.
+fn reports(text: &str, verb: &str, object: &str) -> bool {
     let rest = text
         .strip_prefix(verb)
         .and_then(|rest| rest.strip_prefix(object))
@@ -150,63 +155,58 @@ fn named(text: &str, verb: &str, object: &str) -> bool {
     rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
-/// How many episodes of a policy were lost in one way.
+/// The number of episodes of a policy that were lost in one class.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FailureRow {
-    /// What the policy is called in the table.
+    /// The policy's name in the table.
     pub policy: String,
-    /// Candidates a turn.
+    /// Number of candidates K per turn.
     pub k: usize,
     /// The split.
     pub split: Split,
-    /// The kind of task; `None` = all.
+    /// The task type, or `None` if the row is of all task types.
     pub task_type: Option<TaskType>,
-    /// The way.
-    pub failure: Failure,
-    /// Episodes lost in it.
+    /// The class.
+    pub failure: FailureClass,
+    /// Number of lost episodes of this class.
     pub episodes: usize,
-    /// Share of all lost episodes, those of the world included.
+    /// Share of all lost episodes, including those whose environment failed.
     pub share: f64,
 }
 
-/// Counts episodes by class: for each split all task types together, then each on its own. Classes that did not occur have
-/// no row.
+/// Counts lost episodes by class. Each split has rows of all task types, followed by rows per task
+/// type. If a class did not occur, it has no row.
 #[must_use]
 pub fn failures(policy: &str, k: usize, episodes: &[Trajectory]) -> Vec<FailureRow> {
-    let mut counts: BTreeMap<(Split, Option<TaskType>), BTreeMap<Failure, usize>> = BTreeMap::new();
+    let mut counts: BTreeMap<(Split, Option<TaskType>), BTreeMap<FailureClass, usize>> =
+        BTreeMap::new();
     for episode in episodes {
         let Some(failure) = classify(episode) else {
             continue;
         };
-        let mut count = |task_type| {
+        let own_type = episode.task_type.map(Some);
+        for task_type in [None].into_iter().chain(own_type) {
             *counts
                 .entry((episode.split, task_type))
                 .or_default()
                 .entry(failure)
-                .or_default() += 1
-        };
-        count(None);
-        if episode.task_type.is_some() {
-            count(episode.task_type);
+                .or_default() += 1;
         }
     }
-    let row = |split, task_type, failure, episodes: usize, lost: usize| FailureRow {
-        policy: policy.into(),
-        k,
-        split,
-        task_type,
-        failure,
-        episodes,
-        share: episodes as f64 / lost as f64,
-    };
-    let rows =
-        |((split, task_type), classes): ((Split, Option<TaskType>), BTreeMap<Failure, usize>)| {
-            let lost = classes.values().sum();
-            classes
-                .into_iter()
-                .map(move |(failure, episodes)| row(split, task_type, failure, episodes, lost))
-        };
-    counts.into_iter().flat_map(rows).collect()
+    let mut rows = Vec::new();
+    for ((split, task_type), classes) in counts {
+        let lost: usize = classes.values().sum();
+        rows.extend(classes.into_iter().map(|(failure, episodes)| FailureRow {
+            policy: policy.into(),
+            k,
+            split,
+            task_type,
+            failure,
+            episodes,
+            share: episodes as f64 / lost as f64,
+        }));
+    }
+    rows
 }
 
 #[cfg(test)]
@@ -217,15 +217,9 @@ mod tests {
     const OPENING: &str = "You are in the middle of a room. Looking quickly around you, you see a desk 1, and a shelf 1.\n\n\
                            Your task is to: put a clean mug in shelf.";
 
-    /// An episode of (observation, command, state); an empty command is a malformed turn.
+    /// Returns an episode of turns (observation, command, state). If a command is empty, its turn is
+    /// malformed.
     fn episode(outcome: Outcome, turns: &[(&str, &str, Option<u64>)]) -> Trajectory {
-        let turn = |&(observation, command, state): &(&str, &str, Option<u64>)| Turn {
-            observation: observation.into(),
-            completion: command.into(),
-            action: (!command.is_empty()).then(|| command.into()),
-            state,
-            ..Turn::default()
-        };
         Trajectory {
             format: Trajectory::FORMAT,
             game: "valid_seen/a/b".into(),
@@ -237,13 +231,23 @@ mod tests {
             policy: "p".into(),
             value_policy: None,
             protocol: Protocol::default(),
-            turns: turns.iter().map(turn).collect(),
+            turns: turns.iter().map(|turn| played_turn(*turn)).collect(),
             last_observation: "Nothing happens.".into(),
             outcome,
             reward: outcome.reward(),
             failure: None,
             seconds: 0.0,
             spent: Spent::default(),
+        }
+    }
+
+    fn played_turn((observation, command, state): (&str, &str, Option<u64>)) -> Turn {
+        Turn {
+            observation: observation.into(),
+            completion: command.into(),
+            action: (!command.is_empty()).then(|| command.into()),
+            state,
+            ..Turn::default()
         }
     }
 
@@ -270,99 +274,111 @@ mod tests {
     }
 
     #[test]
-    fn the_outcome_tells_some_classes_alone() {
-        let of = |outcome| classify(&episode(outcome, &WALK));
-        assert_eq!(of(Outcome::Success), None);
-        assert_eq!(of(Outcome::EnvFailed), Some(Failure::WorldFailed));
-        assert_eq!(of(Outcome::ContextLimit), Some(Failure::ContextLimit));
-        assert_eq!(of(Outcome::Failure), Some(Failure::Ended));
-        assert_eq!(of(Outcome::TurnLimit), Some(Failure::TurnLimit));
+    fn the_outcome_alone_determines_some_classes() {
+        for (outcome, expected) in [
+            (Outcome::Success, None),
+            (Outcome::EnvFailed, Some(FailureClass::WorldFailed)),
+            (Outcome::ContextLimit, Some(FailureClass::ContextLimit)),
+            (Outcome::Failure, Some(FailureClass::Ended)),
+            (Outcome::TurnLimit, Some(FailureClass::TurnLimit)),
+        ] {
+            assert_eq!(classify(&episode(outcome, &WALK)), expected, "{outcome:?}");
+        }
     }
 
-    /// Two of five turns without a command are none of it, three are, and so are the last three of seven.
+    /// An episode is not malformed if two of five turns have no command. It is if three have none, or
+    /// if the last three of seven have none.
     #[test]
     fn most_turns_or_the_last_ones_without_a_command_are_malformed() {
         let mut turns = WALK;
-        (turns[0].1, turns[2].1) = ("", "");
+        turns[0].1 = "";
+        turns[2].1 = "";
         assert_eq!(
             classify(&episode(Outcome::TurnLimit, &turns)),
-            Some(Failure::TurnLimit)
+            Some(FailureClass::TurnLimit)
         );
         turns[3].1 = "";
         assert_eq!(
             classify(&episode(Outcome::TurnLimit, &turns)),
-            Some(Failure::Malformed)
+            Some(FailureClass::Malformed)
         );
         let late = [&WALK[..4], &[("o", "", None); 3]].concat();
         assert_eq!(
             classify(&episode(Outcome::TurnLimit, &late)),
-            Some(Failure::Malformed)
+            Some(FailureClass::Malformed)
         );
         assert_eq!(
             classify(&episode(Outcome::TurnLimit, &late[..6])),
-            Some(Failure::TurnLimit)
+            Some(FailureClass::TurnLimit)
         );
     }
 
-    /// `look`, then four times what was tried there before; with three it is no loop, and neither where the world says
-    /// that its state is another.
+    fn class_of(turns: &[(&str, &str, Option<u64>)]) -> Option<FailureClass> {
+        classify(&episode(Outcome::TurnLimit, turns))
+    }
+
+    /// A turn, then the same command in the same state until four turns repeat an earlier one. It is not
+    /// a loop if only three turns repeat one, or if the environment reports another state each time.
     #[test]
     fn the_same_command_in_the_same_state_is_a_loop() {
         let stuck = [("Nothing happens.", "use lamp 1", None); 5];
-        let of =
-            |turns: &[(&str, &str, Option<u64>)]| classify(&episode(Outcome::TurnLimit, turns));
-        assert_eq!(of(&[&WALK[..1], &stuck[..]].concat()), Some(Failure::Loop));
         assert_eq!(
-            of(&[&WALK[..1], &stuck[..4]].concat()),
-            Some(Failure::TurnLimit)
+            class_of(&[&WALK[..1], &stuck[..]].concat()),
+            Some(FailureClass::Loop)
+        );
+        assert_eq!(
+            class_of(&[&WALK[..1], &stuck[..4]].concat()),
+            Some(FailureClass::TurnLimit)
         );
         let moving: Vec<_> = (0..5)
             .map(|state| ("Nothing happens.", "use lamp 1", Some(state)))
             .collect();
-        assert_eq!(of(&moving), Some(Failure::TurnLimit));
-        let here_and_there = [("a", "go to b", Some(1)), ("b", "go to a", Some(2))].repeat(3);
+        assert_eq!(class_of(&moving), Some(FailureClass::TurnLimit));
+        let alternating = [("a", "go to b", Some(1)), ("b", "go to a", Some(2))].repeat(3);
         assert_eq!(
-            of(&here_and_there),
-            Some(Failure::Loop),
-            "of two commands in turn"
+            class_of(&alternating),
+            Some(FailureClass::Loop),
+            "two commands alternate"
         );
         assert_eq!(
-            of(&[&here_and_there[..], &[("a", "look", Some(1))]].concat()),
-            Some(Failure::TurnLimit)
+            class_of(&[&alternating[..], &[("a", "look", Some(1))]].concat()),
+            Some(FailureClass::TurnLimit)
         );
     }
 
-    /// The goal's mug, not its numberless namesake nor another thing; laid down again it is far, unless it was cleaned.
+    /// Only the goal's mug counts, not another object and not one whose name begins with `mug`. If it
+    /// is put down again, the goal is not near, unless the mug was cleaned.
     #[test]
-    fn who_holds_or_has_cleaned_the_object_is_near_the_goal() {
+    fn holding_or_treating_the_object_is_near_the_goal() {
         let held = walk_with(1, ("You pick up the mug 1 from the desk 1.", "look", None));
-        assert_eq!(classify(&held), Some(Failure::NearGoal));
+        assert_eq!(classify(&held), Some(FailureClass::NearGoal));
         let other = walk_with(1, ("You pick up the pen 1 from the desk 1.", "look", None));
-        assert_eq!(classify(&other), Some(Failure::TurnLimit));
+        assert_eq!(classify(&other), Some(FailureClass::TurnLimit));
         let longer = walk_with(
             1,
             ("You pick up the mug rack 1 from the desk 1.", "look", None),
         );
-        assert_eq!(classify(&longer), Some(Failure::TurnLimit));
+        assert_eq!(classify(&longer), Some(FailureClass::TurnLimit));
         for laid in [
             "You move the mug 1 to the shelf 1.",
             "You put the mug 1 in/on the shelf 1.",
         ] {
             let mut turns = WALK;
-            (turns[1].0, turns[2].0) = ("You pick up the mug 1 from the desk 1.", laid);
+            turns[1].0 = "You pick up the mug 1 from the desk 1.";
+            turns[2].0 = laid;
             assert_eq!(
                 classify(&episode(Outcome::TurnLimit, &turns)),
-                Some(Failure::TurnLimit)
+                Some(FailureClass::TurnLimit)
             );
             turns[3].0 = "You clean the mug 1 using the sinkbasin 1.";
             assert_eq!(
                 classify(&episode(Outcome::TurnLimit, &turns)),
-                Some(Failure::NearGoal)
+                Some(FailureClass::NearGoal)
             );
         }
     }
 
-    /// Of three lost episodes two ran out of turns and one out of context; the won one is in no row.
+    /// Of three lost episodes, two ran out of turns and one out of context. The won one is in no row.
     #[test]
     fn classes_are_counted_by_split_and_type() {
         let outcomes = [
@@ -379,8 +395,8 @@ mod tests {
         let clean = Some(TaskType::PickCleanThenPlaceInRecep);
         let expected = [None, clean].map(|kind| {
             [
-                (kind, Failure::ContextLimit, 1),
-                (kind, Failure::TurnLimit, 2),
+                (kind, FailureClass::ContextLimit, 1),
+                (kind, FailureClass::TurnLimit, 2),
             ]
         });
         assert_eq!(counted, expected.concat());

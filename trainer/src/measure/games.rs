@@ -1,6 +1,6 @@
 //! Success by game: what a policy did on each game, over all its repetitions.
 
-use crate::measure::statistics::Tally;
+use crate::statistics::GameTally;
 use scenarios::{Outcome, Split, TaskType, Trajectory};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -33,8 +33,8 @@ pub struct GameRow {
 impl GameRow {
     /// Returns the counts of the game's episodes, or `None` if none was played to an end.
     #[must_use]
-    pub fn tally(&self) -> Option<Tally> {
-        (self.played > 0).then_some(Tally {
+    pub fn tally(&self) -> Option<GameTally> {
+        (self.played > 0).then_some(GameTally {
             won: self.won,
             played: self.played,
         })

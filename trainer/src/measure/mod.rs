@@ -3,10 +3,11 @@
 pub mod audit;
 pub mod card;
 pub mod compare;
-pub mod evaluate;
+pub mod csv_file;
 pub mod failures;
 pub mod games;
+pub mod protocol_line;
 pub mod score;
-pub mod statistics;
 pub mod sweep;
+pub mod table;
 pub mod verify;

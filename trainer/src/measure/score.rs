@@ -1,37 +1,43 @@
 //! Process scores: how far a failed episode could still be won.
 //!
-//! DQO (arXiv 2410.09302): of a failed response, the longest beginning from which at least one of 20 completions succeeds
-//! gets 1/n per segment. Here a segment is a turn. Of a failed episode of n turns, let m < n be the length of the longest
-//! beginning from whose end one of C completions by the policy wins within the turns that the protocol leaves; each of its
-//! m turns is scored 1/n, each later one 0. An episode that was won keeps its terminal reward and has no process scores.
+//! In DQO (arXiv 2410.09302), 20 completions are sampled from prefixes of a failed response. The
+//! longest prefix from which at least one of them succeeds gets 1/n per segment. Here a segment is a
+//! turn. For a failed episode of n turns, let m < n be the length of the longest prefix from whose
+//! end one of C completions by the policy wins within the turns that the protocol leaves. Each of its
+//! m turns is scored 1/n and each later turn 0. If an episode was won, it keeps its terminal reward
+//! and has no process scores.
 //!
-//! Winning is not monotone in m (a later turn can undo an earlier mistake), so beginnings are tried from the longest down.
-//! The one without turns is not tried: it scores nothing whether it wins or not. A hopeless episode of n turns costs
-//! C · n(n−1)/2 turns of the policy at worst; a stride above 1 skips beginnings, divides that by itself, and may take a
-//! shorter beginning for the longest.
+//! Winning is not monotone in m, because a later turn can undo an earlier mistake. Prefixes are
+//! therefore tried from the longest down. The empty prefix is not tried, because its score is 0 in
+//! both cases. If an episode of n turns cannot be won, it costs up to C · n(n−1)/2 turns of the
+//! policy. A stride above 1 skips prefixes and divides this cost by the stride; the result may then
+//! be a shorter prefix than the longest one.
 //!
-//! Knows nothing of stores: who calls says which episodes, and keeps what is found.
+//! This module does not read or write stores: the caller selects the episodes and keeps the scores.
 
 use crate::error::TrainerError;
 use agent::policy::Policy;
 use agent::rollout::{Concurrency, EpisodeJob, play_episodes};
 use scenarios::{Outcome, Protocol, Task, Trajectory, Turn, World};
 
-/// The score of each turn of a failed episode, reward units: 1/n for those of the longest beginning from which a
-/// completion won, 0 for the others. `won_from` holds the lengths, in turns, of the beginnings from which one won.
+/// Returns the score of each turn of a failed episode, in units of reward: 1/n for each turn of the
+/// longest prefix from which a completion won, and 0 for the others. `won_from` contains the lengths
+/// in turns of the prefixes from which a completion won.
 ///
 /// ```
-/// assert_eq!(trainer::process::process_scores(4, &[1, 3]), [0.25, 0.25, 0.25, 0.0]);
+/// use trainer::measure::score::process_scores;
+///
+/// assert_eq!(process_scores(4, &[1, 3]), [0.25, 0.25, 0.25, 0.0]);
 /// ```
 ///
 /// # Panics
-/// When a beginning is as long as the episode: that one has ended, and not in success.
+/// If a prefix is as long as the episode, because the episode itself was not won.
 #[must_use]
 pub fn process_scores(turns: usize, won_from: &[usize]) -> Vec<f64> {
     let longest = won_from.iter().copied().max().unwrap_or(0);
     assert!(
         longest == 0 || longest < turns,
-        "a beginning of {longest} turns of an episode of {turns}"
+        "a prefix of {longest} turns of an episode of {turns}"
     );
     (0..turns)
         .map(|turn| {
@@ -44,7 +50,8 @@ pub fn process_scores(turns: usize, won_from: &[usize]) -> Vec<f64> {
         .collect()
 }
 
-/// Whether an episode gets process scores: it ended, and not in success. One that was lost to the world says nothing.
+/// Returns whether an episode gets process scores: if it ended without success. If the environment
+/// failed, the episode gets none.
 #[must_use]
 pub fn is_scored(outcome: Outcome) -> bool {
     match outcome {
@@ -53,27 +60,34 @@ pub fn is_scored(outcome: Outcome) -> bool {
     }
 }
 
-/// The episode with these scores at its turns.
+/// Returns the episode with one score per turn.
 ///
 /// # Panics
-/// When there is not one score for each turn.
+/// If the number of scores differs from the number of turns.
 #[must_use]
 pub fn with_scores(episode: &Trajectory, scores: &[f64]) -> Trajectory {
     assert_eq!(scores.len(), episode.turns.len(), "one score for each turn");
-    let scored = |(turn, score): (&Turn, &f64)| Turn {
-        process_score: Some(*score),
-        ..turn.clone()
-    };
     Trajectory {
-        turns: episode.turns.iter().zip(scores).map(scored).collect(),
+        turns: episode
+            .turns
+            .iter()
+            .zip(scores)
+            .map(|(turn, score)| Turn {
+                process_score: Some(*score),
+                ..turn.clone()
+            })
+            .collect(),
         ..episode.clone()
     }
 }
 
-/// How an episode is completed that was played under `protocol`: in the same way, but never searched, and never greedily,
-/// since all completions would be the same one; and in the player's context of `context_limit` tokens where it was played in text.
+/// Returns the protocol of the completions of an episode that was played under `protocol`.
+///
+/// The search is removed. If the temperature is 0, it becomes 1, because all greedy completions are
+/// equal. If the protocol has no context limit, because the episode was recorded as text,
+/// `context_limit` is used, in tokens.
 #[must_use]
-pub fn completing(protocol: &Protocol, context_limit: usize) -> Protocol {
+pub fn completion_protocol(protocol: &Protocol, context_limit: usize) -> Protocol {
     Protocol {
         temperature: if protocol.temperature == 0.0 {
             1.0
@@ -90,92 +104,95 @@ pub fn completing(protocol: &Protocol, context_limit: usize) -> Protocol {
     }
 }
 
-/// What is tried for each failed episode.
+/// What is sampled for each failed episode.
 #[derive(Debug, Clone, Copy)]
 pub struct Scoring {
-    /// C: completions from the end of each beginning; 20 in the paper.
+    /// Number of completions C from the end of each prefix. It is 20 in the paper.
     pub completions: usize,
-    /// Turns between the beginnings that are tried; 1 = each is.
+    /// Difference in turns between consecutive prefixes. If it is 1, every prefix is tried.
     pub stride: usize,
-    /// Seed of the completions; each one's own comes from it, the episode's seed, the beginning's length and its number.
+    /// Seed of the completions. The seed of each completion is computed from it, the episode's seed,
+    /// the length of the prefix and the number of the completion.
     pub seed: u64,
-    /// How many at once.
+    /// Number of episodes that are played concurrently.
     pub pool: Concurrency,
 }
 
 /// A failed episode and its game.
 #[derive(Debug, Clone, Copy)]
-pub struct Failed<'a> {
+pub struct FailedEpisode<'a> {
     /// The game.
     pub task: &'a Task,
     /// The episode.
     pub episode: &'a Trajectory,
 }
 
-/// What was found out about a failed episode.
+/// The result for a failed episode.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Found {
-    /// [`process_scores`].
+pub enum ScoringResult {
+    /// The scores of the turns, from [`process_scores`].
     Scores(Vec<f64>),
-    /// Completions were lost, to a world that did not say again what it had said for instance, and none of the others
-    /// won: nobody knows whether one would have. The last failure.
+    /// The scores are unknown: completions failed and none of the others won. For example, the
+    /// environment did not repeat a logged observation. Contains the last failure.
     Lost(String),
 }
 
-/// What the completions cost.
+/// The cost of the completions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Cost {
-    /// Completions that were played.
+pub struct ScoringCost {
+    /// Number of completions that were played.
     pub completions: usize,
-    /// Turns that the policy wrote in them.
+    /// Number of turns that the policy generated in them.
     pub turns: usize,
 }
 
-/// An episode whose longest beginning is looked for.
-struct Open<'a> {
-    failed: Failed<'a>,
-    /// Turns of the beginning that is tried next.
+/// An episode whose longest prefix is not known yet.
+struct OpenEpisode<'a> {
+    failed: FailedEpisode<'a>,
+    /// Length in turns of the prefix that is tried next.
     next: usize,
     won: usize,
     lost: Option<String>,
 }
 
-/// Completes the failed episodes, all played under one protocol of which `protocol` is [`completing`], from the longest
-/// beginning down, and hands what is found of each to `record` as soon as it is known.
+/// Completes failed episodes from their longest prefix down, and passes the result of each to
+/// `record` as soon as it is known. All episodes must have been played under one protocol, and
+/// `protocol` must be the [`completion_protocol`] of it.
 ///
-/// As many episodes are open at once as keep the pool busy; each round completes one beginning of every open one. What is
-/// found depends on the episode and `scoring` alone.
+/// Enough episodes are open at once to use the whole pool. Each round completes one prefix of every
+/// open episode. A result depends only on the episode and `scoring`.
 ///
 /// # Errors
-/// The first error of `record`; [`TrainerError::Gone`] when the policy answers no more.
+/// The first error of `record`. [`TrainerError::Gone`] if the policy does not respond any more.
 ///
 /// # Panics
-/// When the completions or the stride are 0.
+/// If the number of completions or the stride is 0.
 pub fn score_episodes<P: Policy>(
     policy: &P,
     world: &dyn World,
-    failed: &[Failed<'_>],
+    failed: &[FailedEpisode<'_>],
     protocol: &Protocol,
     scoring: Scoring,
-    mut record: impl FnMut(&Trajectory, Found) -> Result<(), TrainerError>,
-) -> Result<Cost, TrainerError> {
+    mut record: impl FnMut(&Trajectory, ScoringResult) -> Result<(), TrainerError>,
+) -> Result<ScoringCost, TrainerError> {
     assert!(
         scoring.completions > 0 && scoring.stride > 0,
-        "completions and a stride above 0"
+        "the number of completions and the stride must be above 0"
     );
     let at_once = (4 * scoring.pool.episodes / scoring.completions).max(1);
     let mut waiting = failed.iter();
-    let mut open: Vec<Open<'_>> = Vec::new();
-    let mut cost = Cost::default();
+    let mut open: Vec<OpenEpisode<'_>> = Vec::new();
+    let mut cost = ScoringCost::default();
     loop {
         while open.len() < at_once
             && let Some(failed) = waiting.next()
         {
             match failed.episode.turns.len() {
-                turns @ (0 | 1) => {
-                    record(failed.episode, Found::Scores(process_scores(turns, &[])))?
-                }
-                turns => open.push(Open {
+                turns @ (0 | 1) => record(
+                    failed.episode,
+                    ScoringResult::Scores(process_scores(turns, &[])),
+                )?,
+                turns => open.push(OpenEpisode {
                     failed: *failed,
                     next: turns - 1,
                     won: 0,
@@ -189,8 +206,8 @@ pub fn score_episodes<P: Policy>(
         complete(policy, world, &mut open, protocol, scoring, &mut cost)?;
         let mut still_open = Vec::new();
         for mut one in open {
-            match one.found(scoring.stride) {
-                Some(found) => record(one.failed.episode, found)?,
+            match one.result(scoring.stride) {
+                Some(result) => record(one.failed.episode, result)?,
                 None => still_open.push(one),
             }
         }
@@ -198,25 +215,26 @@ pub fn score_episodes<P: Policy>(
     }
 }
 
-/// A round: all completions of the next beginning of every open episode.
+/// Plays one round: all completions of the next prefix of every open episode.
 fn complete<'a, P: Policy>(
     policy: &P,
     world: &dyn World,
-    open: &mut [Open<'a>],
+    open: &mut [OpenEpisode<'a>],
     protocol: &Protocol,
     scoring: Scoring,
-    cost: &mut Cost,
+    cost: &mut ScoringCost,
 ) -> Result<(), TrainerError> {
-    let completions = |(index, one): (usize, &Open<'a>)| {
-        let (Failed { task, episode }, turns) = (one.failed, one.next);
-        (0..scoring.completions).map(move |number| EpisodeJob {
+    let mut jobs: Vec<EpisodeJob<'a>> = Vec::new();
+    for (index, one) in open.iter().enumerate() {
+        let FailedEpisode { task, episode } = one.failed;
+        let turns = one.next;
+        jobs.extend((0..scoring.completions).map(|number| EpisodeJob {
             task,
             repetition: index * scoring.completions + number,
             seed: completion_seed(scoring.seed, episode.seed, turns, number),
             forced: &episode.turns[..turns],
-        })
-    };
-    let jobs: Vec<EpisodeJob<'a>> = open.iter().enumerate().flat_map(completions).collect();
+        }));
+    }
     play_episodes(policy, world, &jobs, protocol, scoring.pool, |completion| {
         if let Some(reason) = policy
             .gone()
@@ -236,22 +254,25 @@ fn complete<'a, P: Policy>(
     })
 }
 
-impl Open<'_> {
-    /// After a round: what is known for good, or the next beginning to try.
-    fn found(&mut self, stride: usize) -> Option<Found> {
+impl OpenEpisode<'_> {
+    /// Returns the result after a round, if it is final. Otherwise sets the next prefix and returns
+    /// `None`.
+    fn result(&mut self, stride: usize) -> Option<ScoringResult> {
         let turns = self.failed.episode.turns.len();
         if self.won > 0 {
-            return Some(Found::Scores(process_scores(turns, &[self.next])));
+            return Some(ScoringResult::Scores(process_scores(turns, &[self.next])));
         }
         if let Some(reason) = self.lost.take() {
-            return Some(Found::Lost(reason));
+            return Some(ScoringResult::Lost(reason));
         }
         self.next = self.next.saturating_sub(stride);
-        (self.next == 0).then(|| Found::Scores(process_scores(turns, &[])))
+        (self.next == 0).then(|| ScoringResult::Scores(process_scores(turns, &[])))
     }
 }
 
-/// One seed out of those of the command and the episode, and two small numbers.
+/// Returns the seed of a completion, computed from the seeds of the command and the episode, the
+/// length of the prefix and the number of the completion. If this formula changes, logged seeds
+/// cannot be reproduced.
 fn completion_seed(seed: u64, episode: u64, turns: usize, completion: usize) -> u64 {
     let parts = [episode, turns as u64, completion as u64];
     parts.into_iter().fold(seed, |mixed, part| {
@@ -263,10 +284,10 @@ fn completion_seed(seed: u64, episode: u64, turns: usize, completion: usize) -> 
 mod tests {
     use super::*;
 
-    /// n = 5, won from 1, 2 and 4 turns: 4 of them get 1/5, and the gap at 3 changes nothing. Won from nowhere, or from
-    /// the start alone: all 0. The sum is m/n, below 1.
+    /// n = 5, won from prefixes of 1, 2 and 4 turns: 4 turns get 1/5. The gap at 3 changes nothing.
+    /// If no prefix won, or only the empty one, all scores are 0. The sum is m/n, which is below 1.
     #[test]
-    fn the_longest_beginning_that_wins_shares_in_equal_parts() {
+    fn the_turns_of_the_longest_winning_prefix_share_the_score_equally() {
         assert_eq!(process_scores(5, &[4, 1, 2]), [0.2, 0.2, 0.2, 0.2, 0.0]);
         assert_eq!(process_scores(3, &[]), [0.0; 3]);
         assert_eq!(process_scores(3, &[0]), [0.0; 3]);
@@ -276,19 +297,28 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "a beginning of 3 turns of an episode of 3")]
+    #[should_panic(expected = "a prefix of 3 turns of an episode of 3")]
     fn the_whole_of_a_failed_episode_has_not_won() {
         let _ = process_scores(3, &[3]);
     }
 
     #[test]
     fn completions_are_never_greedy() {
-        let protocol = |temperature, context_limit| Protocol {
+        assert_eq!(
+            completion_protocol(&protocol(0.0, 0), 512),
+            protocol(1.0, 512)
+        );
+        assert_eq!(
+            completion_protocol(&protocol(0.3, 100), 512),
+            protocol(0.3, 100)
+        );
+    }
+
+    fn protocol(temperature: f32, context_limit: usize) -> Protocol {
+        Protocol {
             temperature,
             context_limit,
             ..Protocol::default()
-        };
-        assert_eq!(completing(&protocol(0.0, 0), 512), protocol(1.0, 512));
-        assert_eq!(completing(&protocol(0.3, 100), 512), protocol(0.3, 100));
+        }
     }
 }

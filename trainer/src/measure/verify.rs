@@ -1,16 +1,19 @@
-//! The proof of a log: every episode once more, its commands in a fresh world, and where that world says something else.
+//! Verifies logs: replays every episode's commands in a new environment and returns the first
+//! difference.
 //!
-//! A [`Replay`] is a policy that writes what the log holds, so the one rollout loop decides again what a malformed turn
-//! costs, what is shown beside an observation and why an episode ends. What it played and what was logged must then be the
-//! same: observations, states where both tell them, actions, the outcome and its reward. An episode that was lost to its
-//! world, or to a server, ended for a reason that no replay brings back, and is not checked.
+//! A [`Replay`] is a policy that writes the logged completions. The rollout loop decides again what a
+//! malformed turn costs, what is shown with an observation and why an episode ends. The replayed
+//! episode must then equal the logged one: observations, states if both record them, actions, the
+//! outcome and its reward. If the environment or a server failed in an episode, no replay can
+//! reproduce the reason, so the episode is not checked.
 //!
-//! What the log alone knows is not checked: which candidates there were, what they cost, how long it took. Nor is a
-//! `context_limit` that ended an episode: only a model could tell that its context was full.
+//! Data that only the log contains are not checked: the candidates, their cost and the time. A
+//! `context_limit` that ended an episode is not checked either, because only a model can determine
+//! if its context was full.
 
 use agent::policy::{Completion, Policy, TurnRequest, TurnResponse};
 use agent::rollout::{Concurrency, EpisodeJob, play_episodes};
-use agent::text::chat::{self, Place};
+use agent::text::chat::{self, PromptPosition};
 use agent::text::tokenizer::Tokenizer;
 use scenarios::{Outcome, Protocol, Task, Trajectory, Turn, World};
 use serde::Serialize;
@@ -18,20 +21,20 @@ use std::fmt;
 
 /// A logged episode and its game.
 #[derive(Debug, Clone, Copy)]
-pub struct Logged<'a> {
-    /// Its place in the store, or among the records, that it comes from.
+pub struct EpisodeToReplay<'a> {
+    /// The index in the store or in the list of records that the episode comes from.
     pub place: usize,
     /// The game.
     pub task: &'a Task,
-    /// What was logged.
+    /// The episode as it was logged.
     pub episode: &'a Trajectory,
 }
 
-/// What two records of one episode do not share.
+/// The part of an episode in which two records differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Field {
-    /// The world's text before a turn, or after the last one.
+    /// The text of the environment before a turn, or after the last one.
     Observation,
     /// The hash of the game's state.
     State,
@@ -41,7 +44,7 @@ pub enum Field {
     Outcome,
     /// The terminal reward.
     Reward,
-    /// The ids of an observation or a completion.
+    /// The token ids of an observation or a completion.
     Tokens,
 }
 
@@ -58,20 +61,20 @@ impl fmt::Display for Field {
     }
 }
 
-/// Where an episode is first something else than what was logged.
+/// The first difference between a replayed episode and the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Difference {
-    /// The turn, from 1; one more than there are for what came after the last.
+pub struct ReplayDifference {
+    /// The turn, from 1. If the difference is after the last turn, it is the number of turns plus 1.
     pub turn: usize,
-    /// What differs.
+    /// The part that differs.
     pub field: Field,
-    /// What the log says.
+    /// The logged value.
     pub expected: String,
-    /// What was found.
+    /// The replayed value.
     pub found: String,
 }
 
-impl fmt::Display for Difference {
+impl fmt::Display for ReplayDifference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             turn,
@@ -86,17 +89,18 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Whether an episode can be replayed to its end.
+/// Returns whether an episode can be replayed to its end.
 #[must_use]
 pub fn is_checkable(episode: &Trajectory) -> bool {
     episode.outcome != Outcome::EnvFailed
 }
 
-/// Writes what was logged, turn by turn; the seed of an episode is its place among the logged ones.
+/// A policy that writes the logged completions, turn by turn. The seed of an episode is its index
+/// among the logged ones.
 #[derive(Debug)]
-pub struct Replay<'a>(&'a [Logged<'a>]);
+pub struct Replay<'a>(&'a [EpisodeToReplay<'a>]);
 
-/// Which episode, and how many of its turns have been written.
+/// The index of an episode and the number of its turns that have been written.
 #[derive(Debug)]
 pub struct ReplayEpisode {
     episode: usize,
@@ -112,27 +116,27 @@ impl Policy for Replay<'_> {
 
     fn begin(&self, seed: u64) -> ReplayEpisode {
         ReplayEpisode {
-            episode: usize::try_from(seed).expect("a place in memory"),
+            episode: usize::try_from(seed).expect("the seed is the index of an episode in memory"),
             turn: 0,
         }
     }
 
     fn respond(
         &self,
-        asked: &mut [TurnRequest<'_, ReplayEpisode>],
+        requests: &mut [TurnRequest<'_, ReplayEpisode>],
         _: &Protocol,
     ) -> Vec<TurnResponse> {
-        asked
+        requests
             .iter_mut()
-            .map(|question| self.next(question.episode))
+            .map(|request| self.next(request.episode))
             .collect()
     }
 }
 
 impl Replay<'_> {
-    fn next(&self, seat: &mut ReplayEpisode) -> TurnResponse {
-        let episode = self.0[seat.episode].episode;
-        let Some(turn) = episode.turns.get(seat.turn) else {
+    fn next(&self, state: &mut ReplayEpisode) -> TurnResponse {
+        let episode = self.0[state.episode].episode;
+        let Some(turn) = episode.turns.get(state.turn) else {
             return match episode.outcome {
                 Outcome::Failure => TurnResponse::GaveUp,
                 Outcome::ContextLimit => TurnResponse::ContextFull,
@@ -141,8 +145,8 @@ impl Replay<'_> {
                 }
             };
         };
-        seat.turn += 1;
-        // A completion that held no command though it reads as one was cut off.
+        state.turn += 1;
+        // If a completion reads as a command but the log has no action, it was cut off.
         TurnResponse::Completion(Completion {
             text: turn.completion.clone(),
             ended: turn.action.is_some(),
@@ -151,20 +155,21 @@ impl Replay<'_> {
     }
 }
 
-/// Plays the commands of logged episodes again, all of one group of [`by_protocol`], and hands each and what became of it to
-/// `record`, in the order in which they end.
+/// Replays the commands of logged episodes. All must be of one group of [`by_protocol`]. Each logged
+/// episode and its replay are passed to `record`, in the order in which they end.
 ///
 /// # Errors
 /// The first error of `record`.
 pub fn replay_all<E>(
     world: &dyn World,
-    logged: &[Logged<'_>],
+    logged: &[EpisodeToReplay<'_>],
     protocol: &Protocol,
     pool: Concurrency,
-    mut record: impl FnMut(&Logged<'_>, Trajectory) -> Result<(), E>,
+    mut record: impl FnMut(&EpisodeToReplay<'_>, Trajectory) -> Result<(), E>,
 ) -> Result<(), E> {
-    let numbered = logged.iter().enumerate();
-    let jobs: Vec<EpisodeJob<'_>> = numbered
+    let jobs: Vec<EpisodeJob<'_>> = logged
+        .iter()
+        .enumerate()
         .map(|(index, one)| EpisodeJob {
             task: one.task,
             repetition: index,
@@ -177,10 +182,13 @@ pub fn replay_all<E>(
     })
 }
 
-/// The episodes by what of their protocol a replay depends on, in order: the rest of it is about who plays.
+/// Groups episodes by the fields of their protocol that a replay depends on. The order is kept. The
+/// other fields describe the policy and have their default in the result.
 #[must_use]
-pub fn by_protocol<'a>(logged: &[Logged<'a>]) -> Vec<(Protocol, Vec<Logged<'a>>)> {
-    let mut groups: Vec<(Protocol, Vec<Logged<'a>>)> = Vec::new();
+pub fn by_protocol<'a>(
+    logged: &[EpisodeToReplay<'a>],
+) -> Vec<(Protocol, Vec<EpisodeToReplay<'a>>)> {
+    let mut groups: Vec<(Protocol, Vec<EpisodeToReplay<'a>>)> = Vec::new();
     for one in logged {
         let Protocol {
             turn_limit,
@@ -202,71 +210,71 @@ pub fn by_protocol<'a>(logged: &[Logged<'a>]) -> Vec<(Protocol, Vec<Logged<'a>>)
     groups
 }
 
-/// Where what was `played` again first differs from what was logged.
+/// Returns the first difference between a logged episode and its replay, or `None` if they are equal.
 #[must_use]
-pub fn first_difference(logged: &Trajectory, played: &Trajectory) -> Option<Difference> {
-    let turns = logged.turns.iter().zip(&played.turns).enumerate();
-    let in_a_turn = turns
-        .filter_map(|(index, (logged, played))| of_a_turn(index + 1, logged, played))
-        .next();
-    in_a_turn
-        .or_else(|| of_the_end(logged, played))
-        .or_else(|| of_the_reward(logged))
+pub fn first_difference(logged: &Trajectory, played: &Trajectory) -> Option<ReplayDifference> {
+    logged
+        .turns
+        .iter()
+        .zip(&played.turns)
+        .enumerate()
+        .find_map(|(index, (logged, played))| turn_difference(index + 1, logged, played))
+        .or_else(|| end_difference(logged, played))
+        .or_else(|| reward_difference(logged))
 }
 
-fn of_a_turn(turn: usize, logged: &Turn, played: &Turn) -> Option<Difference> {
-    let differs = |field, expected, found| {
-        Some(Difference {
-            turn,
-            field,
-            expected,
-            found,
-        })
-    };
-    if logged.observation != played.observation {
-        return differs(
+fn turn_difference(turn: usize, logged: &Turn, played: &Turn) -> Option<ReplayDifference> {
+    let (field, expected, found) = if logged.observation != played.observation {
+        (
             Field::Observation,
             quoted(&logged.observation),
             quoted(&played.observation),
-        );
-    }
-    match (logged.state, played.state) {
-        (Some(expected), Some(found)) if expected != found => {
-            return differs(
-                Field::State,
-                format!("{expected:016x}"),
-                format!("{found:016x}"),
-            );
-        }
-        _ => {}
-    }
-    if logged.action != played.action {
-        let said = |action: &Option<String>| {
-            action
-                .as_deref()
-                .map_or_else(|| "no command".into(), quoted)
-        };
-        return differs(Field::Action, said(&logged.action), said(&played.action));
-    }
-    None
+        )
+    } else if let (Some(expected), Some(found)) = (logged.state, played.state)
+        && expected != found
+    {
+        (
+            Field::State,
+            format!("{expected:016x}"),
+            format!("{found:016x}"),
+        )
+    } else if logged.action != played.action {
+        (
+            Field::Action,
+            action_text(logged.action.as_deref()),
+            action_text(played.action.as_deref()),
+        )
+    } else {
+        return None;
+    };
+    Some(ReplayDifference {
+        turn,
+        field,
+        expected,
+        found,
+    })
 }
 
-fn of_the_end(logged: &Trajectory, played: &Trajectory) -> Option<Difference> {
+fn action_text(action: Option<&str>) -> String {
+    action.map_or_else(|| "no command".into(), quoted)
+}
+
+fn end_difference(logged: &Trajectory, played: &Trajectory) -> Option<ReplayDifference> {
     let [expected_turns, found_turns] = [logged, played].map(|episode| episode.turns.len());
     if (logged.outcome, expected_turns) != (played.outcome, found_turns) {
-        // Its own world, or the log's end, ended it; a replay writes no turns beyond the logged ones.
+        // The replay ended because its environment ended, or because the log has no more turns.
         let found = played
             .failure
             .clone()
             .unwrap_or_else(|| played.outcome.name().into());
-        return Some(Difference {
+        return Some(ReplayDifference {
             turn: found_turns.min(expected_turns) + 1,
             field: Field::Outcome,
             expected: format!("{} after {expected_turns} turns", logged.outcome.name()),
             found: format!("{found} after {found_turns} turns"),
         });
     }
-    (logged.last_observation != played.last_observation).then(|| Difference {
+    (logged.last_observation != played.last_observation).then(|| ReplayDifference {
         turn: expected_turns + 1,
         field: Field::Observation,
         expected: quoted(&logged.last_observation),
@@ -274,59 +282,56 @@ fn of_the_end(logged: &Trajectory, played: &Trajectory) -> Option<Difference> {
     })
 }
 
-fn of_the_reward(logged: &Trajectory) -> Option<Difference> {
-    let due = logged.outcome.reward();
-    (logged.reward.to_bits() != due.to_bits()).then(|| Difference {
+fn reward_difference(logged: &Trajectory) -> Option<ReplayDifference> {
+    let reward = logged.outcome.reward();
+    (logged.reward.to_bits() != reward.to_bits()).then(|| ReplayDifference {
         turn: logged.turns.len() + 1,
         field: Field::Reward,
         expected: logged.reward.to_string(),
-        found: format!("{due}, which is what {} gives", logged.outcome.name()),
+        found: format!("{reward}, which is what {} gives", logged.outcome.name()),
     })
 }
 
-/// Where the ids of an episode first do not spell its texts in this vocabulary. Turns without ids say nothing.
+/// Returns the first turn whose token ids do not decode to its texts in this vocabulary. If a turn
+/// has no ids, it is not checked.
 #[must_use]
-pub fn token_difference(tokenizer: &Tokenizer, logged: &Trajectory) -> Option<Difference> {
-    let mut place = Place::Opening;
+pub fn token_difference(tokenizer: &Tokenizer, logged: &Trajectory) -> Option<ReplayDifference> {
+    let mut place = PromptPosition::Opening;
     for (index, turn) in logged
         .turns
         .iter()
         .enumerate()
         .filter(|(_, turn)| !turn.completion_tokens.is_empty())
     {
-        let differs = |expected, found| {
-            Some(Difference {
+        let tokens = chat::observation_tokens(tokenizer, &turn.observation, place);
+        if tokens != turn.observation_tokens {
+            return Some(ReplayDifference {
                 turn: index + 1,
                 field: Field::Tokens,
-                expected,
-                found,
-            })
-        };
-        let due = chat::observation_tokens(tokenizer, &turn.observation, place);
-        if due != turn.observation_tokens {
-            return differs(
-                format!("{:?}", turn.observation_tokens),
-                format!("{due:?}, which is the observation"),
-            );
+                expected: format!("{:?}", turn.observation_tokens),
+                found: format!("{tokens:?}, which is the observation"),
+            });
         }
-        let wrote_end = turn.completion_tokens.last() == Some(&tokenizer.end);
+        let has_end = turn.completion_tokens.last() == Some(&tokenizer.end);
         let ids = turn
             .completion_tokens
             .strip_suffix(&[tokenizer.end])
             .unwrap_or(&turn.completion_tokens);
-        let spelled = tokenizer.decode(ids);
-        // A text that ends a completion is sampled, and no part of it.
-        let stopped = || !logged.protocol.stop.is_empty() && spelled.starts_with(&turn.completion);
-        if spelled != turn.completion && !stopped() {
-            return differs(
-                quoted(&turn.completion),
-                format!("ids that spell {}", quoted(&spelled)),
-            );
+        let decoded = tokenizer.decode(ids);
+        // If a stop text ended the completion, its tokens are logged but are not part of the text.
+        let is_stopped = !logged.protocol.stop.is_empty() && decoded.starts_with(&turn.completion);
+        if decoded != turn.completion && !is_stopped {
+            return Some(ReplayDifference {
+                turn: index + 1,
+                field: Field::Tokens,
+                expected: quoted(&turn.completion),
+                found: format!("ids that decode to {}", quoted(&decoded)),
+            });
         }
-        place = if wrote_end {
-            Place::AfterEnd
+        place = if has_end {
+            PromptPosition::AfterEnd
         } else {
-            Place::AfterCut
+            PromptPosition::AfterCut
         };
     }
     None

@@ -2,8 +2,8 @@
 //! learned from, and the suite.
 
 use crate::error::TrainerError;
-use crate::measure::audit::{Evidence, Learned, Measured};
-use crate::measure::card::{CARDS, LINEAGE, Lineage, Sheets, UNKNOWN, run_of, scorer};
+use crate::measure::audit::{Evidence, MeasuredEpisodes, TrainingGame};
+use crate::measure::card::{CARDS, LINEAGE, Lineage, Sheets, UNKNOWN, checkpoint_rule, run_of};
 use crate::pipeline::recipe::{GamesRecipe, Recipe};
 use crate::pipeline::shard::whole_of;
 use crate::pipeline::stages::holds_demonstrations;
@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 pub struct Folder {
     stores: Vec<(String, Vec<Trajectory>)>,
     sheets: Sheets,
-    learned: Vec<Learned>,
+    learned: Vec<TrainingGame>,
     lineages: Vec<(String, Lineage)>,
     suite: Option<Suite>,
 }
@@ -105,7 +105,7 @@ impl Folder {
     /// Returns the input of [`crate::measure::audit::audit`].
     #[must_use]
     pub fn evidence(&self) -> Evidence<'_> {
-        let measured = self.stores.iter().map(|(name, episodes)| Measured {
+        let measured = self.stores.iter().map(|(name, episodes)| MeasuredEpisodes {
             name,
             episodes,
             card: self
@@ -141,14 +141,14 @@ pub fn checkpoint_of(model: &Path) -> Result<String, TrainerError> {
             .file_name()
             .is_some_and(|name| name == job.name.as_str())
     });
-    Ok(job.map_or(UNKNOWN, scorer).into())
+    Ok(job.map_or(UNKNOWN, checkpoint_rule).into())
 }
 
 /// Returns the games of the stores that a run's jobs read.
 ///
 /// # Errors
 /// If a store cannot be read.
-pub fn learned_in_run(run: &Path) -> Result<Vec<Learned>, TrainerError> {
+pub fn learned_in_run(run: &Path) -> Result<Vec<TrainingGame>, TrainerError> {
     let mut paths: Vec<PathBuf> = entries(run)
         .into_iter()
         .filter(|path| {
@@ -165,7 +165,7 @@ pub fn learned_in_run(run: &Path) -> Result<Vec<Learned>, TrainerError> {
 }
 
 /// Returns the games of a store. Of each episode, only the fields that identify its game are parsed.
-fn learned(path: &Path) -> Result<Vec<Learned>, TrainerError> {
+fn learned(path: &Path) -> Result<Vec<TrainingGame>, TrainerError> {
     let lines = BufReader::new(File::open(path).map_err(TrainerError::file(path))?).lines();
     let mut games = BTreeSet::new();
     let mut torn: Option<(usize, serde_json::Error)> = None;

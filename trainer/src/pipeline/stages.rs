@@ -337,8 +337,6 @@ const DEMONSTRATIONS: &str = "demonstrations";
 const DAGGER: &str = "dagger-";
 const OLD_DAGGER: &str = "guided-";
 
-pub use holds_demonstrations as is_shown; // ALIAS
-
 /// Returns whether a store with this name (without extension) has episodes of the expert, alone or with a
 /// student.
 #[must_use]

@@ -5,10 +5,10 @@ use super::compare::{FactResult, near, summarised, together};
 use super::problem::{DecisionProblem, VOCAB};
 use super::problems::{ROOT, bandit};
 use super::tables::ProblemBatch;
+use crate::learn::config::{Algorithm, Level, Targets};
 use crate::learn::objective::TrainingLosses;
 use crate::loss::rejection_sampling::is_imitated;
 use crate::loss::{gigpo, grpo, kto};
-use crate::pipeline::recipe::{Algorithm, Level, Targets};
 use agent::policy::lm::select;
 
 /// T14: best-of-K by exact Q* never gets worse with K; on a one-turn bandit its success rate is

@@ -8,7 +8,7 @@ use super::problems::{
     unweighted,
 };
 use super::tables::{ProblemBatch, numbers};
-use crate::pipeline::recipe::Level;
+use crate::learn::config::Level;
 
 /// T3: for any (π, V), the residual from i to k is the sum of those from i to j and from j to k.
 pub(super) fn residuals_telescope() -> FactResult {

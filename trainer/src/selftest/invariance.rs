@@ -7,7 +7,7 @@ use super::problems::{
     somewhere,
 };
 use super::tables::{ProblemBatch, numbers, tensor};
-use crate::pipeline::recipe::{Algorithm, Level, Targets};
+use crate::learn::config::{Algorithm, Level, Targets};
 
 /// T9: logits at other positions, padding, order and the other rows change no loss and get no
 /// gradient.

@@ -10,7 +10,7 @@ use super::problems::{
     soft_bellman, unweighted,
 };
 use super::tables::ProblemBatch;
-use crate::pipeline::recipe::{Algorithm, Level};
+use crate::learn::config::{Algorithm, Level};
 
 /// Golden numbers A: the solution, the losses at the start and at a point, and gradients there.
 pub(super) fn golden_a() -> FactResult {

@@ -2,8 +2,8 @@
 
 use super::problem::{DecisionProblem, Optimum, ProblemPath, TokenProbabilities, TurnTokens};
 use super::tables::{PolicyValueTables, ProblemBatch, numbers};
+use crate::learn::config::{Algorithm, Level};
 use crate::loss::dqo::{DqoInputs, value_loss};
-use crate::pipeline::recipe::{Algorithm, Level};
 use burn::tensor::DType;
 use std::collections::BTreeMap;
 

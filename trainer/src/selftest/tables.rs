@@ -2,12 +2,12 @@
 //! as networks do.
 
 use super::problem::{DecisionProblem, Optimum, TokenPrefix, TokenProbabilities, VOCAB};
+use crate::learn::config::{Algorithm, Level};
 use crate::learn::data::batch::{Batch, Example};
 use crate::learn::data::tensors::BatchTensors;
 use crate::learn::objective::{self, NetworkOutputs, TrainingLosses, UpdateContext};
 use crate::loss::oreo::{OreoInputs, value_loss};
 use crate::loss::target_logprobs;
-use crate::pipeline::recipe::{Algorithm, Level};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation::log_softmax};
 use scenarios::Trajectory;
 use std::collections::BTreeMap;

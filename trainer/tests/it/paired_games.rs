@@ -6,7 +6,9 @@ use indicatif::ProgressBar;
 use scenarios::{History, Outcome, Protocol, Task, Trajectory};
 use support::corridor::{Corridors, jobs, play, protocol, task};
 use trainer::measure::compare::Baseline;
-use trainer::measure::evaluate::{Interval, Row, games, read_csv, table, write_csv};
+use trainer::measure::csv_file::{read_csv, write_csv};
+use trainer::measure::games::games;
+use trainer::measure::table::{EvalRow, Interval, table};
 use trainer::pipeline::rounds::{Round, Shard};
 use trainer::pipeline::shard::play_round;
 
@@ -64,7 +66,7 @@ fn games_are_paired_one_by_one() {
     let path = folder.path().join("eval.csv");
     rows.extend(table("short", 1, &short)); // not paired
     write_csv(&path, &rows).unwrap();
-    assert_eq!(read_csv::<Row>(&path).unwrap(), rows);
+    assert_eq!(read_csv::<EvalRow>(&path).unwrap(), rows);
 }
 
 /// A policy that wins corridors of 1 and 2 rooms plays corridors 1 to 4, each once or three times.
@@ -142,7 +144,7 @@ fn repeated_games_have_an_interval_over_games() {
     );
     assert_eq!(
         (row.low, row.high),
-        trainer::measure::statistics::wilson_interval(2, 2, 0.95)
+        trainer::statistics::wilson_interval(2, 2, 0.95)
     );
 }
 

@@ -8,7 +8,8 @@ use scenarios::{Protocol, Task, Trajectory, Turn};
 use support::corridor::{Corridors, babbler, jobs, play, protocol, task};
 use trainer::TrainerError;
 use trainer::measure::score::{
-    Cost, Failed, Found, Scoring, completing, score_episodes, with_scores,
+    FailedEpisode, Scoring, ScoringCost, ScoringResult, completion_protocol, score_episodes,
+    with_scores,
 };
 
 const POOL: Concurrency = Concurrency {
@@ -63,10 +64,10 @@ fn score<P: Policy>(
     policy: &P,
     failed: &[(Task, Trajectory)],
     scoring: Scoring,
-) -> (Vec<(String, Found)>, Cost) {
+) -> (Vec<(String, ScoringResult)>, ScoringCost) {
     let mut found = Vec::new();
-    let of = |(task, episode)| Failed { task, episode };
-    let failed: Vec<Failed<'_>> = failed
+    let of = |(task, episode)| FailedEpisode { task, episode };
+    let failed: Vec<FailedEpisode<'_>> = failed
         .iter()
         .map(|(task, episode)| of((task, episode)))
         .collect();
@@ -75,7 +76,7 @@ fn score<P: Policy>(
         policy,
         &world,
         &failed,
-        &completing(&protocol(), 512),
+        &completion_protocol(&protocol(), 512),
         scoring,
         |episode, what| {
             found.push((episode.game.clone(), what));
@@ -97,7 +98,7 @@ fn the_longest_prefix_that_can_still_be_won_is_found() {
         .map(|id| (task(id), episode(&task(id), &looking)));
     let sixth = 1.0 / 6.0;
     let shares = |turns: usize| {
-        Found::Scores(
+        ScoringResult::Scores(
             (0..6)
                 .map(|turn| if turn < turns { sixth } else { 0.0 })
                 .collect(),
@@ -146,7 +147,11 @@ fn an_episode_whose_completions_fail_is_not_scored() {
     other.turns[1].observation = "You are in a wood.".into();
     let failed = [(task("rotten/5"), rotten), (task("plain/5"), other)];
     let (found, _) = score(&OddSeedWalker, &failed, SCORING);
-    let [(_, Found::Lost(changed)), (_, Found::Lost(gave_way))] = &found[..] else {
+    let [
+        (_, ScoringResult::Lost(changed)),
+        (_, ScoringResult::Lost(gave_way)),
+    ] = &found[..]
+    else {
         panic!("{found:?}")
     };
     assert!(
@@ -172,9 +177,12 @@ fn a_short_episode_needs_no_completions() {
             .into_iter()
             .map(|(_, found)| found)
             .collect::<Vec<_>>(),
-        [Found::Scores(vec![0.0]), Found::Scores(vec![])]
+        [
+            ScoringResult::Scores(vec![0.0]),
+            ScoringResult::Scores(vec![])
+        ]
     );
-    assert_eq!(cost, Cost::default());
+    assert_eq!(cost, ScoringCost::default());
 }
 
 /// With a model: the scores do not depend on the other episodes, or on how many are scored at once.
@@ -191,7 +199,7 @@ fn scores_depend_on_the_episode_alone() {
     let (together, _) = score(&player, &failed, SCORING);
     let won = together
         .iter()
-        .filter(|(_, found)| matches!(found, Found::Scores(s) if s[0] > 0.0))
+        .filter(|(_, found)| matches!(found, ScoringResult::Scores(s) if s[0] > 0.0))
         .count();
     assert!(
         won > 2 && won < together.len(),
@@ -213,7 +221,7 @@ fn scores_depend_on_the_episode_alone() {
             .0,
         );
     }
-    let texts = |found: &[(String, Found)]| {
+    let texts = |found: &[(String, ScoringResult)]| {
         let mut texts: Vec<String> = found.iter().map(|found| format!("{found:?}")).collect();
         texts.sort();
         texts

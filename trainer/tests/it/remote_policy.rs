@@ -13,7 +13,7 @@ use std::time::Duration;
 use support::corridor::{Corridors, babbler, jobs, play, protocol, task, tokenizer};
 use support::server::{HttpReply, Server, friendly};
 use trainer::TrainerError;
-use trainer::measure::evaluate::table;
+use trainer::measure::table::table;
 use trainer::pipeline::rounds::{Round, Shard};
 use trainer::pipeline::run::tokenize_texts;
 use trainer::pipeline::shard::play_round;

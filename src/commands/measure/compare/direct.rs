@@ -9,9 +9,9 @@ use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
 use trainer::measure::card::{CARDS, Card, Sheets, protocol_differences, run_policy};
 use trainer::measure::compare::{Comparison, compare, merge};
-use trainer::measure::evaluate::{GameRow, games};
-use trainer::measure::statistics::Resampling;
+use trainer::measure::games::{GameRow, games};
 use trainer::pipeline::folder::measured_stores;
+use trainer::statistics::Resampling;
 
 /// Which measurement is compared: `FOLDER`, `FOLDER:POLICY`, `FOLDER@K` or `FOLDER:POLICY@K`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -263,7 +263,7 @@ fn warnings(first: &ComparedSide, second: &ComparedSide) -> Vec<String> {
     for (index, this) in first.measures.iter().enumerate() {
         let that = second.measures.get(index).unwrap_or(&second.measures[0]);
         match (&this.card, &that.card) {
-            (Some(this), Some(that)) => found.extend(this.against(that)),
+            (Some(this), Some(that)) => found.extend(this.differences_from(that)),
             _ => found.extend(protocol_differences(&this.protocol, &that.protocol)),
         }
     }

@@ -12,8 +12,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use trainer::measure::card::{GAMES, Sheets};
 use trainer::measure::compare::{merge, pairs, won_more_often};
-use trainer::measure::evaluate::{GameRow, Interval, Row, read_csv};
-use trainer::measure::statistics::{mcnemar_exact, wilson_interval};
+use trainer::measure::csv_file::read_csv;
+use trainer::measure::games::GameRow;
+use trainer::measure::table::{EvalRow, Interval};
+use trainer::statistics::{mcnemar_exact, wilson_interval};
 
 #[derive(Args)]
 pub(crate) struct CompareCommand {
@@ -104,7 +106,7 @@ fn is_table(folder: &Path) -> bool {
 /// # Errors
 /// If a run has no table, or lacks a row of the first one.
 fn pool(runs: &[PathBuf]) -> anyhow::Result<Vec<PooledRow>> {
-    let tables: Vec<Vec<Row>> = runs
+    let tables: Vec<Vec<EvalRow>> = runs
         .iter()
         .map(|run| read_csv(&run.join("eval.csv")))
         .collect::<Result<_, _>>()?;
@@ -115,7 +117,7 @@ fn pool(runs: &[PathBuf]) -> anyhow::Result<Vec<PooledRow>> {
     let games: Vec<GameRow> = sheets.into_iter().flat_map(|sheets| sheets.games).collect();
     let mut rows = Vec::new();
     for row in tables[0].iter().filter(|row| row.task_type.is_none()) {
-        let mut found: Vec<&Row> = Vec::new();
+        let mut found: Vec<&EvalRow> = Vec::new();
         for (table, run) in tables.iter().zip(runs) {
             let same = table.iter().find(|other| {
                 (&other.policy, other.k, other.split, other.task_type)
@@ -136,7 +138,7 @@ fn pool(runs: &[PathBuf]) -> anyhow::Result<Vec<PooledRow>> {
     Ok(rows)
 }
 
-fn pooled(rows: &[&Row], games: &[GameRow]) -> PooledRow {
+fn pooled(rows: &[&EvalRow], games: &[GameRow]) -> PooledRow {
     let first = rows[0];
     let n: usize = rows.iter().map(|row| row.n).sum();
     let successes: usize = rows.iter().map(|row| row.successes).sum();
@@ -181,7 +183,7 @@ fn count(number: usize) -> u32 {
 }
 
 /// Returns the mean of a column over all episodes of the rows.
-fn weighted_mean(rows: &[&Row], column: fn(&Row) -> f64) -> f64 {
+fn weighted_mean(rows: &[&EvalRow], column: fn(&EvalRow) -> f64) -> f64 {
     let n: usize = rows.iter().map(|row| row.n).sum();
     rows.iter()
         .map(|row| column(row) * row.n as f64)

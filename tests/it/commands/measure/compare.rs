@@ -70,8 +70,7 @@ fn two_policies_are_compared_with_every_difference_named() {
     fs::remove_file(folder.path().join("b/eval-card.json")).unwrap();
     let bare = run("compare a b --json").json();
     assert_eq!(bare["rows"], compared["rows"], "the store tells the games");
-    let warning =
-        "b has no eval-card.json, so its suite, seeds, code and checkpoint are not known";
+    let warning = "b has no eval-card.json, so its suite, seeds, code and checkpoint are not known";
     assert_eq!(
         bare["warnings"],
         json!([warning, "protocol.turn_limit: 40 against 7"])

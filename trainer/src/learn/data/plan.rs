@@ -3,8 +3,8 @@
 
 use super::batch::{Example, RewardSource, behaviour_logprobs};
 use crate::error::TrainerError;
+use crate::learn::config::{Algorithm, TrainConfig};
 use crate::loss::{dpo, gigpo, grpo, rejection_sampling};
-use crate::pipeline::recipe::{Algorithm, TrainConfig};
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 use scenarios::{Outcome, TextVersion, Trajectory};
 use serde::Serialize;

@@ -1,6 +1,6 @@
 //! Episode selection: which episodes a training job reads, by the rules of [`DataSource`].
 
-use crate::pipeline::recipe::{DataSource, Lost, Prefer};
+use crate::learn::config::{DataSource, Lost, Prefer};
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 use scenarios::Trajectory;
 use std::cmp::Reverse;

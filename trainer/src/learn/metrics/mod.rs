@@ -8,7 +8,7 @@ mod tensorboard;
 
 use crate::error::TrainerError;
 use crate::learn::objective::BatchStatistics;
-use crate::measure::statistics::{area_under_curve, mean, quantile};
+use crate::statistics::{area_under_curve, mean, quantile};
 use scenarios::files;
 use std::fs::File;
 use std::path::{Path, PathBuf};

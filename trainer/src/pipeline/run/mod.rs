@@ -36,7 +36,8 @@ pub use crate::pipeline::prepare::{fresh, prepare, tokenize_texts};
 pub use context::{Reporter, RunOptions};
 
 use crate::error::TrainerError;
-use crate::measure::evaluate::{self, Row};
+use crate::measure::protocol_line::protocol_line;
+use crate::measure::table::EvalRow;
 use crate::pipeline::lock::RunLock;
 use crate::pipeline::manifest::{self, Claimed, StageInputs, StageManifest, StageOutput, sentence};
 use crate::pipeline::recipe::Recipe;
@@ -58,7 +59,7 @@ use waiting::wait_for_leader;
 #[derive(Debug, Clone, Serialize)]
 pub struct RunReport {
     /// The result table: policies by splits, task types and K.
-    pub rows: Vec<Row>,
+    pub rows: Vec<EvalRow>,
     /// Wall-clock seconds of this call.
     pub seconds: f64,
     /// The run's folder.
@@ -226,7 +227,7 @@ fn protocols(recipe: &Recipe) -> Vec<(usize, String)> {
                 job: 0,
                 k,
             };
-            (k, evaluate::protocol_line(&stage.protocol(recipe)))
+            (k, protocol_line(&stage.protocol(recipe)))
         })
         .collect()
 }

@@ -2,9 +2,10 @@
 
 use super::context::RunContext;
 use crate::error::TrainerError;
-use crate::measure::card::{self, Card, Made, Sheets};
+use crate::measure::card::{self, Card, CardInputs, Sheets};
 use crate::measure::compare::Baseline;
-use crate::measure::evaluate::{self, Row};
+use crate::measure::csv_file::write_csv;
+use crate::measure::table::{EvalRow, table};
 use crate::pipeline::stages::Stage;
 use scenarios::{Suite, Trajectory};
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 pub(super) struct ResultTable {
     /// The first greedy evaluation. All later evaluations are paired with it.
     baseline: Option<Baseline>,
-    pub(super) rows: Vec<Row>,
+    pub(super) rows: Vec<EvalRow>,
     /// The cards and the counts by game.
     sheets: Sheets,
 }
@@ -37,7 +38,7 @@ impl ResultTable {
         let recipe = context.recipe;
         let job = &recipe.jobs[job];
         let name = card::run_policy(&job.name, iteration);
-        let mut table = evaluate::table(&name, k, played);
+        let mut table = table(&name, k, played);
         match &self.baseline {
             Some(baseline) => baseline.pair(&mut table, played),
             None if k == 1 => self.baseline = Some(Baseline::new(&name, played)),
@@ -55,15 +56,15 @@ impl ResultTable {
         let paths = stage.paths(recipe, context.out);
         if let Some(manifest) = paths.manifest()?.filter(|_| !played.is_empty()) {
             let store = PathBuf::from(format!("{}.jsonl", paths.stage()));
-            let made = Made {
+            let inputs = CardInputs {
                 suite,
                 seeds: &[recipe.seed],
                 repetitions: 1,
-                checkpoint: card::scorer(job),
+                checkpoint: card::checkpoint_rule(job),
                 code: &manifest.code,
                 store: &store,
             };
-            self.sheets.add(Card::new(&name, &made, played), played);
+            self.sheets.add(Card::new(&name, &inputs, played), played);
         }
         Ok(())
     }
@@ -76,7 +77,7 @@ impl ResultTable {
         if self.rows.is_empty() {
             return Ok(());
         }
-        evaluate::write_csv(&out.join("eval.csv"), &self.rows)?;
+        write_csv(&out.join("eval.csv"), &self.rows)?;
         self.sheets.save(out)
     }
 }

@@ -7,7 +7,7 @@ use scenarios::Search;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs;
-use trainer::measure::evaluate;
+use trainer::measure::{csv_file, table};
 
 #[test]
 fn every_evaluated_episode_is_in_the_page_and_the_table_beside_it() {
@@ -137,11 +137,7 @@ fn an_evaluation_is_reported_under_the_name_of_its_table() {
         .iter_mut()
         .for_each(|trajectory| trajectory.protocol.search = Some(Search::Beam { width: 3 }));
     write_store(&out.join("episodes-beam3-k3.jsonl"), &searched);
-    evaluate::write_csv(
-        &out.join("eval.csv"),
-        &evaluate::table("runs/sft", 1, &played),
-    )
-    .unwrap();
+    csv_file::write_csv(&out.join("eval.csv"), &table::table("runs/sft", 1, &played)).unwrap();
     fs::write(
         out.join("eval.json"),
         json!({ "suite": "abc", "seed": 4, "policy_hash": "0123456789abcdef" }).to_string(),

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 use tempfile::TempDir;
-use trainer::measure::evaluate;
+use trainer::measure::{csv_file, table};
 
 pub(super) const HOSTILE: &str = "</script><img src=x onerror=\"document.title='taken'\"><!--";
 
@@ -146,13 +146,13 @@ pub(super) fn run() -> TempDir {
     let baseline = trainer::measure::compare::Baseline::new("sft", &played[0].2);
     for (name, file, trajectories) in &played {
         write_store(&run.join(file), trajectories);
-        let mut table = evaluate::table(name, trajectories[0].protocol.best_of, trajectories);
+        let mut table = table::table(name, trajectories[0].protocol.best_of, trajectories);
         if *name != "sft" {
             baseline.pair(&mut table, trajectories);
         }
         rows.extend(table);
     }
-    evaluate::write_csv(&run.join("eval.csv"), &rows).unwrap();
+    csv_file::write_csv(&run.join("eval.csv"), &rows).unwrap();
     write_store(
         &run.join("demonstrations.jsonl"),
         &games("expert", 1, "from bed 1", 0)[..2],
@@ -258,9 +258,9 @@ pub(super) fn hostile(run: &Path) {
         ],
     );
     write_store(&run.join("episodes-k3.jsonl"), std::slice::from_ref(&won));
-    evaluate::write_csv(
+    csv_file::write_csv(
         &run.join("eval.csv"),
-        &evaluate::table(HOSTILE, 3, std::slice::from_ref(&won)),
+        &table::table(HOSTILE, 3, std::slice::from_ref(&won)),
     )
     .unwrap();
     fs::write(run.join("recipe.toml"), format!("# {HOSTILE}\n")).unwrap();

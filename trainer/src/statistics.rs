@@ -1,20 +1,22 @@
-//! What the numbers are worth: intervals and paired tests for success counts.
+//! Intervals and paired tests for success counts.
 //!
-//! Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927); McNemar, "Note on
-//! the sampling error of the difference between correlated proportions", Psychometrika 12 (1947), in the exact
-//! binomial form; Newcombe, "Improved confidence intervals for the difference between binomial proportions based on
-//! paired data", Statistics in Medicine 17 (1998), method 10; Efron, "Bootstrap methods: another look at the
-//! jackknife", Annals of Statistics 7 (1979), the percentile interval; Connor, "Sample size for testing differences in
-//! proportions for the paired-sample design", Biometrics 43 (1987). Knows nothing of games, only counts.
+//! Sources: Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22
+//! (1927). McNemar, "Note on the sampling error of the difference between correlated proportions",
+//! Psychometrika 12 (1947), in the exact binomial form. Newcombe, "Improved confidence intervals for
+//! the difference between binomial proportions based on paired data", Statistics in Medicine 17
+//! (1998), method 10. Efron, "Bootstrap methods: another look at the jackknife", Annals of
+//! Statistics 7 (1979), the percentile interval. Connor, "Sample size for testing differences in
+//! proportions for the paired-sample design", Biometrics 43 (1987).
 //!
-//! Episodes of one game are not independent, so what is resampled and paired is the game with all its episodes, a
-//! [`Tally`].
+//! The functions read counts only. Episodes of one game are not independent, so the unit that is
+//! resampled and paired is the game with all its episodes, a [`GameTally`].
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use statrs::distribution::{Binomial, ContinuousCDF, DiscreteCDF, Normal};
 use statrs::statistics::{Data, OrderStatistics, Statistics};
 
-/// The Wilson score interval `(low, high)` of a success rate, in [0, 1]; `(0, 1)` when nothing was tried.
+/// Returns the Wilson score interval `(low, high)` of a success rate, in [0, 1]. If there is no
+/// trial, returns `(0, 1)`.
 ///
 /// ```
 /// let (low, high) = trainer::statistics::wilson_interval(106, 134, 0.95);
@@ -22,7 +24,7 @@ use statrs::statistics::{Data, OrderStatistics, Statistics};
 /// ```
 ///
 /// # Panics
-/// When `successes` exceeds `n`, or `confidence` lies outside (0, 1).
+/// If `successes` exceeds `n`, or if `confidence` is not inside (0, 1).
 #[must_use]
 pub fn wilson_interval(successes: u32, n: u32, confidence: f64) -> (f64, f64) {
     assert!(successes <= n, "{successes} successes in {n} trials");
@@ -40,7 +42,8 @@ pub fn wilson_interval(successes: u32, n: u32, confidence: f64) -> (f64, f64) {
     )
 }
 
-/// The same of a rate in [0, 1] over `n` > 0 independent trials, whose successes need not be whole.
+/// Returns the Wilson score interval of a rate in [0, 1] over `n` > 0 independent trials. The number
+/// of successes need not be an integer.
 #[must_use]
 pub fn wilson_of_rate(rate: f64, n: f64, confidence: f64) -> (f64, f64) {
     let z = Normal::standard().inverse_cdf(f64::midpoint(1.0, confidence));
@@ -50,29 +53,31 @@ pub fn wilson_of_rate(rate: f64, n: f64, confidence: f64) -> (f64, f64) {
     ((centre - half).max(0.0), (centre + half).min(1.0))
 }
 
-/// Two-sided exact p-value of McNemar's test: of `b + c` games that only one of two policies won, how surprising is
-/// a split as uneven as `b` to `c` if each side were equally likely. 1 when there is no such game.
+/// Returns the two-sided exact p-value of McNemar's test for `b` games that only the first policy
+/// won and `c` games that only the second won. It is the probability of a split at least as uneven
+/// as `b` to `c` if each policy were equally likely to win each of these games. If there is no such
+/// game, it is 1.
 #[must_use]
 pub fn mcnemar_exact(b: u32, c: u32) -> f64 {
     let discordant = u64::from(b) + u64::from(c);
     if discordant == 0 {
         return 1.0;
     }
-    let coin = Binomial::new(0.5, discordant).expect("a fair coin is a distribution");
+    let coin = Binomial::new(0.5, discordant).expect("0.5 is a valid probability");
     (2.0 * coin.cdf(u64::from(b.min(c)))).min(1.0)
 }
 
-/// The episodes of one game.
+/// The counts of the episodes of one game.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tally {
-    /// Episodes that were won.
+pub struct GameTally {
+    /// Number of won episodes.
     pub won: u32,
-    /// Episodes that were played to an end.
+    /// Number of episodes that were played to an end.
     pub played: u32,
 }
 
-impl Tally {
-    /// Share of episodes won.
+impl GameTally {
+    /// Returns the share of the episodes that were won.
     #[must_use]
     pub fn rate(self) -> f64 {
         f64::from(self.won) / f64::from(self.played)
@@ -81,17 +86,17 @@ impl Tally {
 
 /// A game that two policies played.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pair {
-    /// The first policy's episodes.
-    pub first: Tally,
-    /// The second policy's.
-    pub second: Tally,
+pub struct GamePair {
+    /// The counts of the first policy.
+    pub first: GameTally,
+    /// The counts of the second policy.
+    pub second: GameTally,
 }
 
-/// How often and from which seed a bootstrap draws.
+/// The number of resamples of a bootstrap and their seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resampling {
-    /// Resamples.
+    /// Number of resamples.
     pub count: usize,
     /// Seed of the draws.
     pub seed: u64,
@@ -106,60 +111,70 @@ impl Default for Resampling {
     }
 }
 
-/// Share of all episodes that were won.
-fn pooled_rate(tallies: impl Iterator<Item = Tally>) -> f64 {
+/// Returns the share of all episodes that were won.
+fn pooled_rate(tallies: impl Iterator<Item = GameTally>) -> f64 {
     let (won, played) = tallies.fold((0.0, 0.0), |(won, played), tally| {
         (won + f64::from(tally.won), played + f64::from(tally.played))
     });
     won / played
 }
 
-/// How much more of its episodes the first policy won than the second, in [-1, 1].
+/// Returns the success rate of the first policy minus that of the second, in [-1, 1].
 ///
 /// # Panics
-/// When there is no game, or one that a policy did not play.
+/// If there is no game, or if a policy did not play one of them.
 #[must_use]
-pub fn difference(pairs: &[Pair]) -> f64 {
+pub fn difference(pairs: &[GamePair]) -> f64 {
     assert!(
         pairs
             .iter()
             .all(|pair| pair.first.played > 0 && pair.second.played > 0),
-        "both played every game"
+        "each policy must have played every game"
     );
-    assert!(!pairs.is_empty(), "no game is no difference");
+    assert!(!pairs.is_empty(), "the difference needs at least one game");
     pooled_rate(pairs.iter().map(|pair| pair.first))
         - pooled_rate(pairs.iter().map(|pair| pair.second))
 }
 
-/// The percentile bootstrap interval `(low, high)` of a success rate, resampled over games; `None` of no game.
+/// Returns the percentile bootstrap interval `(low, high)` of a success rate, resampled over games,
+/// or `None` if there is no game.
 ///
-/// Of games that all have the same share of wins it says `(share, share)`, which no one should believe.
+/// If all games have the same share of wins, the interval is `(share, share)`. Do not use it then.
 #[must_use]
 pub fn bootstrap_interval(
-    games: &[Tally],
+    games: &[GameTally],
     confidence: f64,
     resampling: Resampling,
 ) -> Option<(f64, f64)> {
-    let rate = |drawn: &[usize]| pooled_rate(drawn.iter().map(|game| games[*game]));
-    bootstrap(games.len(), rate, confidence, resampling)
+    bootstrap(
+        games.len(),
+        |drawn| pooled_rate(drawn.iter().map(|game| games[*game])),
+        confidence,
+        resampling,
+    )
 }
 
-/// The percentile bootstrap interval `(low, high)` of [`difference`], resampled over games; `None` of no game.
+/// Returns the percentile bootstrap interval `(low, high)` of [`difference`], resampled over games,
+/// or `None` if there is no game.
 #[must_use]
 pub fn bootstrap_difference(
-    pairs: &[Pair],
+    pairs: &[GamePair],
     confidence: f64,
     resampling: Resampling,
 ) -> Option<(f64, f64)> {
-    let rate = |drawn: &[usize], of: fn(&Pair) -> Tally| {
-        pooled_rate(drawn.iter().map(|game| of(&pairs[*game])))
-    };
-    let statistic =
-        |drawn: &[usize]| rate(drawn, |pair| pair.first) - rate(drawn, |pair| pair.second);
-    bootstrap(pairs.len(), statistic, confidence, resampling)
+    bootstrap(
+        pairs.len(),
+        |drawn| {
+            pooled_rate(drawn.iter().map(|game| pairs[*game].first))
+                - pooled_rate(drawn.iter().map(|game| pairs[*game].second))
+        },
+        confidence,
+        resampling,
+    )
 }
 
-/// Quantiles of a statistic of `n` indices that are drawn from `0..n` with replacement.
+/// Returns the percentile interval of a statistic of `n` indices that are drawn from `0..n` with
+/// replacement.
 fn bootstrap(
     n: usize,
     statistic: impl Fn(&[usize]) -> f64,
@@ -168,40 +183,41 @@ fn bootstrap(
 ) -> Option<(f64, f64)> {
     let mut rng = StdRng::seed_from_u64(resampling.seed);
     let mut drawn = vec![0; n];
-    let mut resample = || {
-        drawn
-            .iter_mut()
-            .for_each(|index| *index = rng.random_range(0..n));
-        statistic(&drawn)
-    };
-    let statistics: Vec<f64> = if n == 0 {
-        Vec::new()
-    } else {
-        (0..resampling.count).map(|_| resample()).collect()
-    };
+    let mut statistics = Vec::new();
+    if n > 0 {
+        for _ in 0..resampling.count {
+            drawn
+                .iter_mut()
+                .for_each(|index| *index = rng.random_range(0..n));
+            statistics.push(statistic(&drawn));
+        }
+    }
     let tail = (1.0 - confidence) / 2.0;
     quantile(&statistics, tail).zip(quantile(&statistics, 1.0 - tail))
 }
 
-/// What two policies did on games that each played once: a 2 × 2 table.
+/// The 2 × 2 table of two policies on games that each of them played once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Paired {
-    /// Games that both won.
+    /// Number of games that both policies won.
     pub both: u32,
-    /// Games that only the first won.
+    /// Number of games that only the first policy won.
     pub first: u32,
-    /// Games that only the second won.
+    /// Number of games that only the second policy won.
     pub second: u32,
-    /// Games that neither won.
+    /// Number of games that neither policy won.
     pub neither: u32,
 }
 
-/// Newcombe's score interval `(low, high)` of the difference of two success rates on the same games (method 10: Wilson's
-/// intervals joined by the tables' correlation, with its continuity correction); `(-1, 1)` of no game. Unlike a
-/// bootstrap it knows that a few games without a difference prove little.
+/// Returns Newcombe's score interval `(low, high)` of the difference of two success rates on the
+/// same games. It is method 10: Wilson's intervals are combined with the correlation of the table,
+/// with its continuity correction. If there is no game, returns `(-1, 1)`.
+///
+/// If the policies never differ on a few games, this interval is still wide. A bootstrap interval
+/// would have width 0.
 ///
 /// # Panics
-/// When `confidence` lies outside (0, 1).
+/// If `confidence` is not inside (0, 1).
 #[must_use]
 pub fn newcombe_interval(table: Paired, confidence: f64) -> (f64, f64) {
     let Paired {
@@ -214,7 +230,8 @@ pub fn newcombe_interval(table: Paired, confidence: f64) -> (f64, f64) {
     if n == 0 {
         return (-1.0, 1.0);
     }
-    let (won_first, won_second) = (both + first, both + second);
+    let won_first = both + first;
+    let won_second = both + second;
     let rates = [won_first, won_second].map(|won| f64::from(won) / f64::from(n));
     let [(low_1, high_1), (low_2, high_2)] =
         [won_first, won_second].map(|won| wilson_interval(won, n, confidence));
@@ -231,22 +248,27 @@ pub fn newcombe_interval(table: Paired, confidence: f64) -> (f64, f64) {
     } else {
         0.0
     };
-    let away = |x: f64, y: f64| (x * x - 2.0 * correlation * x * y + y * y).max(0.0).sqrt();
     let difference = rates[0] - rates[1];
-    let low = difference - away(rates[0] - low_1, high_2 - rates[1]);
-    let high = difference + away(high_1 - rates[0], rates[1] - low_2);
+    let low = difference - distance(rates[0] - low_1, high_2 - rates[1], correlation);
+    let high = difference + distance(high_1 - rates[0], rates[1] - low_2, correlation);
     (low.max(-1.0), high.min(1.0))
 }
 
-/// The smallest difference of two success rates that a paired comparison of `n` games finds with probability `power`, at
-/// a two-sided level `alpha`, where the policies disagree on a share ψ of the games; `None` where not even a
-/// difference of all of ψ is found.
+/// The distance of one end of Newcombe's interval from the difference: √(x² − 2φxy + y²) for the
+/// correlation φ.
+fn distance(x: f64, y: f64, correlation: f64) -> f64 {
+    (x * x - 2.0 * correlation * x * y + y * y).max(0.0).sqrt()
+}
+
+/// Returns the smallest difference of two success rates that a paired comparison of `n` games
+/// detects with probability `power` at a two-sided level `alpha`. The policies disagree on a share ψ
+/// of the games. Returns `None` if not even a difference of ψ is detected.
 ///
-/// Solves Connor's `n = (z_{1-α/2} √ψ + z_power √(ψ − δ²))² / δ²` for δ. With x = δ/√ψ that is
-/// `√n x − z_α = z_power √(1 − x²)`, a quadratic equation without ψ.
+/// Solves Connor's `n = (z_{1-α/2} √ψ + z_power √(ψ − δ²))² / δ²` for δ. With x = δ/√ψ,
+/// the equation is `√n x − z_α = z_power √(1 − x²)`, a quadratic equation without ψ.
 ///
 /// # Panics
-/// When a share lies outside its range.
+/// If a share is out of range.
 #[must_use]
 pub fn minimum_detectable_difference(
     n: usize,
@@ -256,7 +278,7 @@ pub fn minimum_detectable_difference(
 ) -> Option<f64> {
     assert!(
         (0.0..=1.0).contains(&discordant_share),
-        "a share of {discordant_share}"
+        "the discordant share {discordant_share} is not in [0, 1]"
     );
     let (z_alpha, z_power) = critical(power, alpha);
     let n = n as f64;
@@ -269,8 +291,9 @@ pub fn minimum_detectable_difference(
     (delta > 0.0 && delta <= discordant_share).then_some(delta)
 }
 
-/// The same for games that were played several times, from each game's difference of win shares:
-/// `δ = (z_{1-α/2} + z_power) s / √n`, the paired z test's; `None` of fewer than two games, or where none differs.
+/// Returns the minimum detectable difference for games that were played several times, from the
+/// difference of the win shares of each game: `δ = (z_{1-α/2} + z_power) s / √n`, as in the paired
+/// z test. Returns `None` if there are fewer than two games, or if all differences are equal.
 #[must_use]
 pub fn minimum_detectable_mean(differences: &[f64], power: f64, alpha: f64) -> Option<f64> {
     let deviation = differences.std_dev();
@@ -278,11 +301,11 @@ pub fn minimum_detectable_mean(differences: &[f64], power: f64, alpha: f64) -> O
     (deviation > 0.0).then(|| (z_alpha + z_power) * deviation / (differences.len() as f64).sqrt())
 }
 
-/// The normal quantiles of a two-sided level and of a power.
+/// Returns the normal quantiles of a two-sided level and of a power.
 fn critical(power: f64, alpha: f64) -> (f64, f64) {
     assert!(
         0.0 < alpha && alpha < 1.0 && alpha / 2.0 < power && power < 1.0,
-        "power {power} at level {alpha}"
+        "power {power} and level {alpha} do not satisfy 0 < level < 1 and level / 2 < power < 1"
     );
     (
         Normal::standard().inverse_cdf(1.0 - alpha / 2.0),
@@ -290,7 +313,7 @@ fn critical(power: f64, alpha: f64) -> (f64, f64) {
     )
 }
 
-/// Arithmetic mean; `None` of nothing.
+/// Returns the arithmetic mean, or `None` if there are no values.
 #[must_use]
 pub fn mean(values: &[f64]) -> Option<f64> {
     #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
@@ -298,23 +321,25 @@ pub fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / n)
 }
 
-/// The quantile of values at a rank in [0, 1], between neighbours by the median-unbiased rule; `None` of nothing or of
-/// what is not a number.
+/// Returns the quantile of values at a rank in [0, 1], interpolated by the median-unbiased rule.
+/// Returns `None` if there are no values, or if a value is not finite.
 #[must_use]
 pub fn quantile(values: &[f64], rank: f64) -> Option<f64> {
     let finite = !values.is_empty() && values.iter().all(|value| value.is_finite());
     finite.then(|| Data::new(values.to_vec()).quantile(rank))
 }
 
-/// Area under the ROC curve: how often a value of a won trajectory exceeds one of a lost trajectory, ties counting half
-/// (Mann & Whitney, Annals of Mathematical Statistics 18, 1947). `None` where one side is missing.
+/// Returns the area under the ROC curve: the probability that a value of a won trajectory exceeds one
+/// of a lost trajectory. Ties count half (Mann & Whitney, Annals of Mathematical Statistics 18,
+/// 1947). Returns `None` if all trajectories were won, or if none was.
 #[must_use]
 pub fn area_under_curve(values: &[(f64, bool)]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
     let won = sorted.iter().filter(|(_, won)| *won).count() as f64;
     let lost = sorted.len() as f64 - won;
-    let (mut below, mut pairs) = (0.0, 0.0);
+    let mut below = 0.0;
+    let mut pairs = 0.0;
     for ties in sorted.chunk_by(|a, b| a.0 == b.0) {
         let won_here = ties.iter().filter(|(_, won)| *won).count() as f64;
         let lost_here = ties.len() as f64 - won_here;
@@ -361,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn no_trial_says_nothing() {
+    fn results_without_trials_are_neutral() {
         assert_eq!(wilson_interval(0, 0, 0.95), (0.0, 1.0));
         assert_eq!(mcnemar_exact(0, 0), 1.0);
         assert_eq!(mean(&[]), None);
@@ -391,7 +416,8 @@ mod tests {
         }
     }
 
-    /// The first case is printed in Newcombe's paper, the others recorded from `tests/oracle/measures.py`.
+    /// The first case is in Newcombe's paper. The others were recorded from
+    /// `tests/oracle/measures.py`.
     #[test]
     fn newcombe_interval_against_the_oracle() {
         let recorded = [
@@ -448,7 +474,7 @@ mod tests {
         assert_eq!(newcombe_interval(Paired::default(), 0.95), (-1.0, 1.0));
     }
 
-    /// Six games: won and played by the first policy, then by the second.
+    /// Six games: episodes won and played by the first policy, then by the second.
     const GAMES: [(u32, u32, u32, u32); 6] = [
         (3, 3, 1, 3),
         (2, 3, 2, 3),
@@ -458,16 +484,19 @@ mod tests {
         (2, 3, 3, 3),
     ];
 
-    fn pairs(games: &[(u32, u32, u32, u32)]) -> Vec<Pair> {
-        let pair = |&(a, n, b, m): &_| Pair {
-            first: Tally { won: a, played: n },
-            second: Tally { won: b, played: m },
-        };
-        games.iter().map(pair).collect()
+    fn pairs(games: &[(u32, u32, u32, u32)]) -> Vec<GamePair> {
+        games
+            .iter()
+            .map(|&(a, n, b, m)| GamePair {
+                first: GameTally { won: a, played: n },
+                second: GameTally { won: b, played: m },
+            })
+            .collect()
     }
 
-    /// 11/17 − 7/18. The ends are those of the exact distribution, all 6⁶ resamples of `tests/oracle/measures.py`, at
-    /// levels where its steps are wide beside the noise of so many draws.
+    /// The difference is 11/17 − 7/18. The ends are those of the exact distribution over all 6⁶
+    /// resamples in `tests/oracle/measures.py`. The levels are chosen so that the steps of that
+    /// distribution are wide compared with the sampling noise.
     #[test]
     fn the_bootstrap_against_every_resample() {
         let pairs = pairs(&GAMES);
@@ -481,7 +510,7 @@ mod tests {
             (low + 0.111_111_111_111_111_1).abs() < 1e-9
                 && (high - 0.645_833_333_333_333_4).abs() < 1e-9
         );
-        let first: Vec<Tally> = pairs.iter().map(|pair| pair.first).collect();
+        let first: Vec<GameTally> = pairs.iter().map(|pair| pair.first).collect();
         let (low, high) = bootstrap_interval(&first, 0.9, resampling).unwrap();
         assert!(
             (low - 0.388_888_888_888_888_9).abs() < 1e-9
@@ -490,79 +519,82 @@ mod tests {
         assert_eq!(bootstrap_interval(&[], 0.9, resampling), None);
     }
 
-    /// 134 games, each once, against `scipy.stats.bootstrap` with 100 000 resamples; 10 000 draws put an end off by one
-    /// game at most.
+    /// 134 games that were played once, against `scipy.stats.bootstrap` with 100 000 resamples. If
+    /// there are only 10 000 resamples, an end differs by one game at most.
     #[test]
     fn the_bootstrap_against_scipy() {
         let first = "11101011110101111111110111110011010101101000111111100101111110111100111111101111111110111001100011111001011111111111101011110111111101";
         let second = "00111001111001010001010000010110100111001111111100101111011101111000001100110010001001101110110001111001100010000110000110110101110110";
-        let once = |won: u8| Tally {
-            won: u32::from(won == b'1'),
-            played: 1,
-        };
-        let games = first.bytes().zip(second.bytes());
-        let pairs: Vec<Pair> = games
-            .map(|(a, b)| Pair {
+        let pairs: Vec<GamePair> = first
+            .bytes()
+            .zip(second.bytes())
+            .map(|(a, b)| GamePair {
                 first: once(a),
                 second: once(b),
             })
             .collect();
-        let near = |(low, high): (f64, f64), expected: (f64, f64)| {
-            let game = 1.0 / 134.0 + 1e-9;
-            assert!(
-                (low - expected.0).abs() < game && (high - expected.1).abs() < game,
-                "{low} {high}"
-            );
-        };
         let default = Resampling::default();
-        near(
+        assert_near(
             bootstrap_difference(&pairs, 0.95, default).unwrap(),
             (0.111_940_298_507_462_68, 0.335_820_895_522_388_1),
         );
-        let first: Vec<Tally> = pairs.iter().map(|pair| pair.first).collect();
-        near(
+        let first: Vec<GameTally> = pairs.iter().map(|pair| pair.first).collect();
+        assert_near(
             bootstrap_interval(&first, 0.95, default).unwrap(),
             (0.671_641_791_044_776_2, 0.820_895_522_388_059_7),
         );
     }
 
-    /// A game with all its episodes is drawn or not: three copies of every episode tell no more than one.
+    fn once(won: u8) -> GameTally {
+        GameTally {
+            won: u32::from(won == b'1'),
+            played: 1,
+        }
+    }
+
+    /// Asserts that each end differs by at most one of 134 games.
+    #[track_caller]
+    fn assert_near((low, high): (f64, f64), expected: (f64, f64)) {
+        let game = 1.0 / 134.0 + 1e-9;
+        assert!(
+            (low - expected.0).abs() < game && (high - expected.1).abs() < game,
+            "{low} {high}"
+        );
+    }
+
+    /// A game is drawn with all its episodes. If every episode is copied three times, the interval is
+    /// the same.
     #[test]
     fn repetitions_of_a_game_stay_together() {
-        let once: Vec<Tally> = (0..20)
-            .map(|game| Tally {
+        let once: Vec<GameTally> = (0..20)
+            .map(|game| GameTally {
                 won: game % 2,
                 played: 1,
             })
             .collect();
-        let thrice: Vec<Tally> = once
+        let thrice: Vec<GameTally> = once
             .iter()
-            .map(|game| Tally {
+            .map(|game| GameTally {
                 won: 3 * game.won,
                 played: 3,
             })
             .collect();
-        let interval = |games: &[Tally]| {
-            bootstrap_interval(
-                games,
-                0.95,
-                Resampling {
-                    count: 2000,
-                    seed: 3,
-                },
-            )
-            .unwrap()
+        let resampling = Resampling {
+            count: 2000,
+            seed: 3,
         };
-        let ((low, high), (low_of_three, high_of_three)) = (interval(&once), interval(&thrice));
+        let (low, high) = bootstrap_interval(&once, 0.95, resampling).unwrap();
+        let (low_of_three, high_of_three) = bootstrap_interval(&thrice, 0.95, resampling).unwrap();
         assert!((low - low_of_three).abs() < 1e-9 && (high - high_of_three).abs() < 1e-9);
         let (narrow, wide) = wilson_interval(30, 60, 0.95);
         assert!(
             high - low > 1.3 * (wide - narrow),
-            "what counting 60 episodes as 60 games would say"
+            "the interval if 60 episodes counted as 60 games"
         );
     }
 
-    /// Roots of Connor's equation by scipy's `brentq`; the exact test's power there is 0.76 to 0.77.
+    /// Roots of Connor's equation by scipy's `brentq`. The power of the exact test there is 0.76 to
+    /// 0.77.
     #[test]
     fn minimum_detectable_difference_against_scipy() {
         let recorded = [
@@ -581,12 +613,12 @@ mod tests {
         assert_eq!(
             minimum_detectable_difference(134, 0.0, 0.8, 0.05),
             None,
-            "policies that never disagree"
+            "the policies never disagree"
         );
         assert_eq!(
             minimum_detectable_difference(134, 0.02, 0.8, 0.05),
             None,
-            "not even if one won all three games"
+            "not even if one policy won all three games"
         );
         assert_eq!(minimum_detectable_difference(3, 1.0, 0.8, 0.05), None);
 
@@ -599,7 +631,8 @@ mod tests {
         assert_eq!(minimum_detectable_mean(&[0.5], 0.8, 0.05), None);
     }
 
-    /// Won: 3, 2, 2; lost: 1, 2. Of six pairs 3>1, 3>2, 2>1, 2>1 and two ties: (4 + 2·½)/6 = 5/6.
+    /// The won trajectories have the values 3, 2, 2 and the lost ones 1, 2. Of the six pairs, four are
+    /// ordered (3>1, 3>2, 2>1, 2>1) and two are ties: (4 + 2·½)/6 = 5/6.
     #[test]
     fn area_under_curve_by_hand() {
         let values = [

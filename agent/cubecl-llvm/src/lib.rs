@@ -5,7 +5,7 @@
 //! build without a network beyond the registry fails for the sake of a compiler that is never asked. This crate takes
 //! its place; a kernel that is sent to it all the same is refused in words.
 //!
-//! Back to stock: remove `[patch.crates-io]` from the root manifest, this folder, and what `tests/map.rs` says of it.
+//! Back to stock: remove `[patch.crates-io]` from the root manifest, this folder, and its checks in `tests/it/repository/map.rs`.
 
 #![deny(unsafe_code)]
 #![warn(missing_docs, unreachable_pub)]

@@ -22,12 +22,12 @@ pub struct ReplayReport {
     /// Entries in which at least one field differs.
     pub differences: usize,
     /// The first difference, or `None` if there is none.
-    pub first: Option<ReplayDifference>,
+    pub first: Option<RecordingDifference>,
 }
 
 /// One field that differs from the recording.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ReplayDifference {
+pub struct RecordingDifference {
     /// The game, as named in the recording.
     pub game: String,
     /// Its text version.
@@ -166,7 +166,7 @@ fn replay_walk(
             continue;
         };
         report.differences += 1;
-        report.first.get_or_insert_with(|| ReplayDifference {
+        report.first.get_or_insert_with(|| RecordingDifference {
             game: recorded.game.clone(),
             version: recorded.version.clone(),
             turn,

@@ -77,8 +77,6 @@ pub struct SuiteFault {
     pub reason: String,
 }
 
-#[doc(hidden)]
-
 /// Why a suite cannot be opened or written.
 #[derive(Debug, thiserror::Error)]
 pub enum SuiteError {

@@ -1,12 +1,11 @@
 //! The names of `cubecl-llvm` 0.11.3 that `cubecl-cuda` uses, without a compiler behind them.
 //!
-//! `cubecl-cuda` always links two compilers of GPU kernels and calls one of them. If the feature `cubecl/cuda-cpp` is
-//! on, as it is here, it calls NVRTC, else LLVM. The build script of the LLVM crate downloads LLVM from outside
-//! crates.io. If a machine reaches only the registry, such a build fails, although that compiler is never called. This
-//! crate takes the place of the LLVM crate. If a kernel is sent to it, it returns an error with the reason.
+//! `cubecl-cuda` always links two compilers of GPU kernels and asks one: NVRTC where the feature `cubecl/cuda-cpp` is
+//! on, as it is here, else LLVM. The LLVM one brings a build script that downloads LLVM from outside crates.io, so a
+//! build without a network beyond the registry fails for the sake of a compiler that is never asked. This crate takes
+//! its place; a kernel that is sent to it all the same is refused in words.
 //!
-//! Back to stock: remove `[patch.crates-io]` from the root manifest, this folder, and the assertion about it in
-//! `tests/it/repository/map.rs`.
+//! Back to stock: remove `[patch.crates-io]` from the root manifest, this folder, and its checks in `tests/it/repository/map.rs`.
 
 #![deny(unsafe_code)]
 #![warn(missing_docs, unreachable_pub)]

@@ -1,4 +1,4 @@
-//! `hearth bench concurrency`: memory, processes and files of a pool of Python workers over many
+//! `hearth bench pool`: memory, processes and files of a pool of Python workers over many
 //! resets.
 
 use crate::args::world::PythonArgs;

@@ -1,4 +1,4 @@
-//! The rounds of `hearth bench concurrency`, their readings and their report.
+//! The rounds of `hearth bench pool`, their readings and their report.
 
 use super::parallel::for_each_index;
 use super::pool::BenchPool;

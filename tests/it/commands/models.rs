@@ -9,7 +9,7 @@ use serde_json::json;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// A small random model without a value network, of which nobody knows what it learned from.
+/// A small random model without a value network. It does not record what it was trained on.
 pub(super) fn save_model(folder: &Path) {
     save_model_of(folder, &[]);
 }
@@ -59,7 +59,7 @@ pub(super) fn save(
     model.save(folder).unwrap();
 }
 
-/// A random model that is fond of `east`, `look` and of ending its turn.
+/// A random model that often writes `east` or `look`, or ends its turn.
 pub(super) fn walker() -> Model {
     let words = "You are in room 1 of 3.\nYour task is to walk east.\nNothing happens.\neast\nlook";
     let tokenizer = Tokenizer::train([words; 8].into_iter(), 300).unwrap();
@@ -88,7 +88,7 @@ pub(super) fn walker() -> Model {
     }
 }
 
-/// A game of so many rooms in a row, won in the last one.
+/// A game with this many doors in a row. It is won in the last room.
 pub(super) fn corridor(rooms: usize) -> String {
     let names: Vec<String> = (0..=rooms).map(|room| format!("room_{room}")).collect();
     let doors: Vec<String> = names

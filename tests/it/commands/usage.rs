@@ -5,7 +5,7 @@ use crate::tiny;
 use std::fs;
 
 #[test]
-fn a_device_that_cannot_be_had_is_refused_at_once() {
+fn a_missing_device_is_refused_at_once() {
     let folder = folder();
     let quickstart = ["quickstart", "--quick", "--out", "run", "--device"];
     let train = [
@@ -47,7 +47,7 @@ fn a_device_that_cannot_be_had_is_refused_at_once() {
 }
 
 #[test]
-fn a_device_is_for_models_alone() {
+fn only_a_model_has_a_device() {
     let folder = folder();
     for (policy, name) in [("expert", "expert"), ("person", "a person")] {
         let said = hearth(
@@ -63,7 +63,7 @@ fn a_device_is_for_models_alone() {
 }
 
 #[test]
-fn wrong_use_ends_with_2_and_says_what_would_be_right() {
+fn wrong_use_ends_with_2_and_a_hint() {
     let (folder, _) = with_games();
     let run = |arguments: &[&str]| hearth(folder.path(), arguments);
     let eval = |more: &[&str]| run(&[&["eval", "--out", "out", "--policy"], more].concat());
@@ -152,7 +152,7 @@ fn wrong_use_ends_with_2_and_says_what_would_be_right() {
     assert!(!folder.path().join("out").exists(), "nothing was begun");
 }
 
-/// The file, the line, the key, and what would have been expected in its place.
+/// An error of a recipe names the file, the line, the key, and what is expected there.
 #[test]
 fn a_bad_recipe_is_refused_with_its_file_and_key() {
     let folder = folder();

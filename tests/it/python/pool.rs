@@ -23,7 +23,7 @@ fn options(class: &str, workers: usize, temporary: &Path) -> PythonOptions {
     }
 }
 
-/// A game file of the corridor, with a fault or none.
+/// A game file of the corridor, with or without a fault.
 fn game(folder: &Path, number: usize, content: &str) -> Task {
     let path = folder.join(format!("{number}.game"));
     fs::write(&path, content).unwrap();
@@ -63,7 +63,7 @@ fn play(world: &PythonWorld, tasks: &[Task], commands: &[&str]) -> Vec<Trajector
     played
 }
 
-/// Processes whose environment names this folder as the one for temporary files, or whose command line does.
+/// The processes with this folder in their command line, or as the folder for temporary files.
 fn processes_of(folder: &Path) -> Vec<String> {
     let of = |pid: &str| -> Option<String> {
         let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).ok();
@@ -85,7 +85,7 @@ fn processes_of(folder: &Path) -> Vec<String> {
     all.filter_map(|name| of(name.to_str()?)).collect()
 }
 
-/// What is under a folder after at most ten seconds of waiting for it to become empty.
+/// The files in a folder, after at most ten seconds of waiting for it to become empty.
 fn left_in(folder: &Path) -> Vec<PathBuf> {
     let list = || {
         fs::read_dir(folder)
@@ -97,7 +97,8 @@ fn left_in(folder: &Path) -> Vec<PathBuf> {
     list()
 }
 
-/// Whether SIGINT (2) is ignored by this process, and so by those that it starts: shells do so for background jobs.
+/// Returns whether this process ignores SIGINT (2). If it does, so do its children. Shells do this
+/// for background jobs.
 fn ignores_interrupts() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let ignored = status
@@ -115,7 +116,7 @@ fn wait_until(mut holds: impl FnMut() -> bool) -> bool {
     holds()
 }
 
-/// Each fault, how many of the 200 games have it, and what the log says of it.
+/// Each fault, the number of the 200 games that have it, and a part of the logged reason.
 const FAULTS: [(&str, usize, &str); 14] = [
     ("raises", 10, "RuntimeError: the corridor caves in"),
     ("exits", 10, "SystemExit: as the planner's translator does"),
@@ -133,7 +134,7 @@ const FAULTS: [(&str, usize, &str); 14] = [
     ("at the reset", 7, "RuntimeError: the corridor caves in"),
 ];
 
-/// 200 games, half of them faulty, in an order that looks random and is always the same.
+/// 200 games, half of them faulty, in a fixed order that looks random.
 fn faulty_games(folder: &Path) -> (Vec<Task>, BTreeMap<String, &'static str>) {
     let mut contents: Vec<(String, Option<&'static str>)> = Vec::new();
     for (fault, count, expected) in FAULTS {
@@ -235,7 +236,7 @@ fn every_fault_costs_its_own_episode_and_nothing_else() {
 }
 
 #[test]
-fn a_failure_says_where_python_was() {
+fn a_failure_names_the_python_line() {
     let (games, temporary) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut options = options("Faulty", 1, temporary.path());
     options.step_limit = Duration::from_secs(2);
@@ -263,7 +264,7 @@ fn a_failure_says_where_python_was() {
 }
 
 #[test]
-fn a_users_world_is_won_lost_and_tells_its_commands() {
+fn a_users_world_is_won_lost_and_lists_its_commands() {
     let (games, temporary) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let world = PythonWorld::start(options("Corridor", 2, temporary.path())).unwrap();
     let tasks = [game(games.path(), 0, r#"{"length": 2}"#)];
@@ -287,8 +288,8 @@ fn a_users_world_is_won_lost_and_tells_its_commands() {
     );
 }
 
-/// One after the other, the oldest first: of two, the older may be playing while its time comes, so how many are replaced
-/// depends on how fast each starts.
+/// Workers are replaced one after the other, the oldest first. An old worker may be playing at that
+/// time, so the number of replacements depends on how fast each starts.
 #[test]
 fn workers_serve_many_games_and_are_recycled() {
     for (workers, replaced) in [(1, 4..=4), (2, 1..=4)] {
@@ -317,7 +318,7 @@ fn workers_serve_many_games_and_are_recycled() {
 }
 
 #[test]
-fn a_world_that_cannot_be_made_says_why() {
+fn a_world_that_cannot_be_made_gives_the_reason() {
     let temporary = tempfile::tempdir().unwrap();
     let said = |place: &str| {
         let mut options = options("", 1, temporary.path());
@@ -358,7 +359,7 @@ fn an_answer_of_another_form_is_explained() {
     );
 }
 
-/// What a suite of corridors for the command line looks like.
+/// A suite of corridors for the command line.
 fn corridor_suite(folder: &Path, games: usize, content: &str) -> PathBuf {
     let mut manifest = "{\"suite\": \"corridors\", \"format\": 1}\n".to_string();
     for number in 0..games {
@@ -375,7 +376,8 @@ fn corridor_suite(folder: &Path, games: usize, content: &str) -> PathBuf {
     path
 }
 
-/// However hearth ends, its workers and their files go, and the same command goes on where it stopped.
+/// If hearth ends in any way, its workers and their files are removed. The same command then
+/// continues.
 #[test]
 fn a_killed_run_leaves_no_process_and_no_file_and_can_go_on() {
     for signal in ["INT", "TERM", "KILL"] {
@@ -462,7 +464,7 @@ fn a_killed_run_leaves_no_process_and_no_file_and_can_go_on() {
     }
 }
 
-/// A folder whose hearth and workers were all killed at once is removed by the next hearth.
+/// If hearth and its workers were all killed at once, the next hearth removes their folder.
 #[test]
 fn files_of_the_dead_are_swept() {
     let temporary = tempfile::tempdir().unwrap();

@@ -124,7 +124,7 @@ fn alfworld_games_are_the_same_in_both_worlds() {
     }
 }
 
-/// A game made by TextWorld's own tool.
+/// A game made by the tool of TextWorld.
 fn tw_make(venv: &Path, folder: &Path, arguments: &[&str]) -> Task {
     let path = folder.join("game.z8");
     let mut command = Command::new(venv.join("bin/python"));
@@ -197,7 +197,7 @@ fn a_cooking_game_is_won_by_its_walkthrough_and_lost_by_eating_the_ingredient() 
         .collect();
     assert_eq!(statuses.last(), Some(&Status::Won), "{commands:?}");
 
-    // The recipe's ingredient, eaten or cooked twice, can no longer become a meal.
+    // If the ingredient of the recipe is eaten, or cooked twice, the meal can no longer be made.
     environment.reset().unwrap();
     let cook = commands
         .iter()
@@ -216,7 +216,7 @@ fn a_cooking_game_is_won_by_its_walkthrough_and_lost_by_eating_the_ingredient() 
 }
 
 #[test]
-fn what_textworld_cannot_play_is_said_so() {
+fn games_that_textworld_cannot_play_are_named() {
     let Some(venv) = venv() else { return };
     let folder = tempfile::tempdir().unwrap();
     let python = world(&venv, 1);
@@ -251,7 +251,8 @@ fn what_textworld_cannot_play_is_said_so() {
     assert!(missing.contains("absent.z8"), "{missing}");
 }
 
-/// `eval`, `collect` and `play` with `--world python` are those with `--world native`, turn by turn.
+/// The commands `eval`, `collect` and `play` play the same turns with `--world python` and `--world
+/// native`.
 #[test]
 fn the_expert_plays_the_same_in_both_worlds() {
     let Some(venv) = venv() else { return };

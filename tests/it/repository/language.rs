@@ -1,4 +1,5 @@
-//! Two measures of plain English: conditions are written with "if", and the README has short sentences.
+//! Two measures of plain English: conditions are written with "if", and the README has short
+//! sentences.
 
 use super::sources::{files, root, rust_files};
 use regex::Regex;

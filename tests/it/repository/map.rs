@@ -330,8 +330,8 @@ fn only_the_binary_prints() {
     );
 }
 
-/// Inside a crate, a folder uses only the folders after it in these lists. Folders of one entry may
-/// use each other in one direction, which the test for circles checks.
+/// Inside a crate, a folder uses only the folders after it in these lists. If two folders are in one
+/// entry, the test for circles still applies to their files. The errors may name any type.
 #[test]
 fn the_folders_of_a_crate_are_used_downwards() {
     let agent: [&[&str]; 6] = [
@@ -340,14 +340,15 @@ fn the_folders_of_a_crate_are_used_downwards() {
         &["inference"],
         &["model"],
         &["text"],
-        &["files", "error"],
+        &["files"],
     ];
-    let trainer: [&[&str]; 5] = [
+    let trainer: [&[&str]; 6] = [
         &["pipeline"],
-        &["measure", "selftest"],
-        &["learn", "formats"],
+        &["formats", "selftest"],
+        &["measure"],
+        &["learn"],
         &["loss"],
-        &["error"],
+        &["statistics"],
     ];
     let upward: Vec<String> = [("agent", &agent[..]), ("trainer", &trainer[..])]
         .iter()
@@ -364,7 +365,7 @@ fn upward_uses(name: &str, layers: &[&[&str]]) -> Vec<String> {
     for (path, text) in rust_files(folder) {
         let inner = path.strip_prefix(folder).unwrap().trim_start_matches('/');
         let own = inner.split(['/', '.']).next().unwrap();
-        if own == "lib" {
+        if ["lib", "error"].contains(&own) {
             continue;
         }
         let Some(level) = level_of(layers, own) else {

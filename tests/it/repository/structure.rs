@@ -1,4 +1,5 @@
-//! The shape of the source tree: file and folder sizes, type names, closures, and no circles between files.
+//! The shape of the source tree: file and folder sizes, type names, closures, and no circles between
+//! files.
 
 use super::sources::{CRATES, code_of, files, root, rust_files, without_tests};
 use regex::Regex;
@@ -159,7 +160,8 @@ fn modules(folder: &str) -> BTreeMap<ModulePath, String> {
     modules
 }
 
-/// For each module, the modules of other files whose items it names. Re-exports of its own children do not count.
+/// For each module, the modules of other files whose items it names. If a module re-exports its own
+/// child, that does not count.
 fn imports(modules: &BTreeMap<ModulePath, String>) -> BTreeMap<ModulePath, BTreeSet<ModulePath>> {
     let statement = Regex::new(r"\b(pub(?:\([a-z]+\))?\s+)?use\s+([^;]+);").unwrap();
     let path = Regex::new(r"(^|[^\w:])((?:crate|self|super|[a-z_]\w*)(?:::\w+)+)").unwrap();

@@ -6,7 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// A command that can write no file of more than so many blocks of 512 bytes, as on a disk that is full.
+/// A command that cannot write a file above this many blocks of 512 bytes, as if the disk were
+/// full.
 fn limited(folder: &Path, blocks: usize, arguments: &[&str]) -> Command {
     let mut command = Command::new("sh");
     let script = format!("ulimit -f {blocks}; trap '' XFSZ; exec \"$0\" \"$@\"");
@@ -63,7 +64,8 @@ fn a_store_on_a_full_disk_keeps_its_episodes_and_goes_on() {
     );
 }
 
-/// Files may grow larger and larger, so that a loop stops at one writer after the other.
+/// The size limit of files grows from run to run, so that the loop stops at one writer after the
+/// other.
 #[test]
 fn a_loop_on_a_full_disk_loses_no_stage_and_ends_in_the_same_table() {
     let folder = with_recipe(1);
@@ -126,7 +128,7 @@ fn a_loop_on_a_full_disk_loses_no_stage_and_ends_in_the_same_table() {
     assert!(drafts.is_empty(), "half written files stay: {drafts:?}");
 }
 
-/// A file system in memory, where the test may mount one; goes with this value.
+/// A file system in memory, if the test may mount one. It is unmounted when the value is dropped.
 struct Mounted(PathBuf);
 
 impl Mounted {
@@ -210,7 +212,7 @@ fn a_run_goes_on_when_its_disk_has_room_again_and_may_be_written_again() {
     );
 }
 
-/// Root may write what nobody may; a file where a folder should be stops it too.
+/// Root can write to every folder. So a file is put where the folder should be.
 #[test]
 fn a_folder_that_cannot_be_made_is_named() {
     let folder = with_recipe(1);

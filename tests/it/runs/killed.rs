@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Updates, of which every hundredth leaves a checkpoint.
+/// Number of updates. Every hundredth writes a checkpoint.
 const UPDATES: usize = 130;
 
 fn hearth(folder: &Path, arguments: &[&str]) -> Command {
@@ -37,12 +37,12 @@ fn kills(without: usize) -> usize {
     })
 }
 
-/// A number in [0, 1), far from those before it.
+/// A number in [0, 1), far from the numbers before it.
 fn share(kill: usize) -> f64 {
     (kill as f64 * 0.618_033_988_749_895 + 0.37).fract()
 }
 
-/// Kills fall anywhere between the first moment and the last, wherever a fixed sequence puts them.
+/// Kills are spread over the whole duration by a fixed sequence.
 #[test]
 fn killed_training_jobs_end_in_the_same_weights() {
     let folder = tempfile::tempdir().unwrap();
@@ -133,7 +133,7 @@ fn killed_training_jobs_end_in_the_same_weights() {
     );
 }
 
-/// The columns of metrics that are no times.
+/// The columns of the metrics that are not times.
 fn losses(path: &Path) -> Vec<Vec<String>> {
     let text = std::fs::read_to_string(path).unwrap();
     text.lines()
@@ -141,8 +141,9 @@ fn losses(path: &Path) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// What a run must have in common with any other of its recipe: the table, the weights, the losses, each store's episodes
-/// without their seconds, in the order of seeds, none twice, and what each stage was made from and what came out.
+/// What two runs of one recipe must have in common: the table, the weights, the losses, the
+/// episodes of each store without their seconds and in the order of seeds, each once, and the
+/// inputs and outcome of each stage.
 fn essence(run: &Path) -> BTreeMap<PathBuf, Vec<String>> {
     let mut essence = BTreeMap::new();
     for (path, bytes) in tiny::files(run) {
@@ -189,8 +190,8 @@ fn essence(run: &Path) -> BTreeMap<PathBuf, Vec<String>> {
     essence
 }
 
-/// Run after run in a folder of its own, each killed wherever it happens to be and started again until it is done, until
-/// as many kills have struck as there shall be.
+/// Each run has its own folder. It is killed and started again until it is done. Runs are started
+/// until there were enough kills.
 #[test]
 fn killed_loops_end_in_the_same_table() {
     let folder = tempfile::tempdir().unwrap();

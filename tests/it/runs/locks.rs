@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 #[test]
-fn two_processes_in_one_folder_are_one_too_many_and_status_is_none() {
+fn a_second_process_in_a_folder_is_refused_and_status_is_not() {
     let folder = with_recipe(2);
     let path = folder.path();
     let status = || {

@@ -17,7 +17,7 @@ use trainer::pipeline::recipe::Recipe;
 use trainer::pipeline::run::{Reporter, RunOptions, RunReport, follow};
 use trainer::pipeline::status::{StageState, status};
 
-/// The native world, counting the games that are opened.
+/// The native world, which counts the games that are opened.
 #[derive(Default)]
 pub(super) struct Counting {
     world: NativeWorld,
@@ -31,7 +31,7 @@ impl World for Counting {
     }
 }
 
-/// Keeps what is said, and the titles of the stages.
+/// Keeps the messages, and the titles of the stages.
 #[derive(Default)]
 pub(super) struct Notes(pub(super) Mutex<Vec<String>>);
 
@@ -127,7 +127,7 @@ pub(super) fn cut(path: &Path, bytes: usize) {
     fs::write(path, &whole[..whole.len() - bytes]).unwrap();
 }
 
-/// One line and a half: an episode that was lost and one that was being written.
+/// Removes one line and a half: an episode that was lost, and one that was being written.
 pub(super) fn cut_last_lines(path: &Path) {
     let whole = fs::read(path).unwrap();
     let ends: Vec<usize> = whole
@@ -139,7 +139,7 @@ pub(super) fn cut_last_lines(path: &Path) {
     cut(path, whole.len() - (ends[ends.len() - 3] + 200));
 }
 
-/// The files of `before` that are not the same in `after`, but for those that say who ran last.
+/// The files of `before` that differ in `after` or are missing there.
 pub(super) fn changed(
     before: &BTreeMap<PathBuf, Vec<u8>>,
     after: &BTreeMap<PathBuf, Vec<u8>>,
@@ -150,7 +150,7 @@ pub(super) fn changed(
     differ.map(|(path, _)| path.display().to_string()).collect()
 }
 
-/// By stage: its state and how far it is.
+/// The state and the progress of each stage.
 pub(super) fn states(recipe: &Recipe, out: &Path) -> Vec<(String, StageState, usize, usize)> {
     status(recipe, out)
         .unwrap()

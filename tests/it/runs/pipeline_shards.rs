@@ -8,7 +8,8 @@ use std::path::Path;
 use trainer::TrainerError;
 use trainer::measure::table::EvalRow;
 
-/// Two shards at the same time, and then three of which one never comes: the same run as without shards.
+/// Two shards run at the same time; then three shards, of which one never runs. Both end in the run
+/// of one process.
 #[test]
 fn shards_of_a_loop_make_the_run_of_one_process() {
     let (recipe, folder) = (

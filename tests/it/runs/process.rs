@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 pub(super) const HEARTH: &str = env!("CARGO_BIN_EXE_hearth");
 
-/// No launcher's variables of the machine that tests run on.
+/// Variables of launchers, which are removed in case the tests run under one.
 pub(super) const LAUNCHERS: [&str; 4] = ["SLURM_PROCID", "SLURM_NTASKS", "RANK", "WORLD_SIZE"];
 
 pub(super) fn hearth(folder: &Path, arguments: &[&str]) -> Command {
@@ -54,7 +54,7 @@ pub(super) fn with_recipe(iterations: usize) -> tempfile::TempDir {
     folder
 }
 
-/// Episodes without their seconds.
+/// The episodes of a store without their seconds.
 pub(super) fn episodes(path: &Path) -> Vec<Trajectory> {
     let mut all = Store::read(path).unwrap();
     all.iter_mut().for_each(|episode| episode.seconds = 0.0);

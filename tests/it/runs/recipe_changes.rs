@@ -11,7 +11,7 @@ use std::path::Path;
 use trainer::pipeline::run::{RunOptions, follow};
 use trainer::pipeline::status::{StageState, status};
 
-/// With other games or another seed nothing could be reused: it is another run.
+/// If the games or the seed differ, nothing can be reused, so it is another run.
 #[test]
 fn a_recipe_of_other_games_or_another_seed_is_refused() {
     let folder = tempfile::tempdir().unwrap();
@@ -38,10 +38,11 @@ fn a_recipe_of_other_games_or_another_seed_is_refused() {
     }
 }
 
-/// What is earlier than a change stays as it is, byte for byte; what depends on it is done anew beside what was there; and
-/// with the old recipe all of that comes back without an episode played.
+/// If a stage does not depend on the change, its files stay the same, byte for byte. If it does, it
+/// is made anew, and the old files are moved aside. If the old recipe returns, they come back
+/// without an episode being played.
 #[test]
-fn a_changed_recipe_costs_what_depends_on_the_change() {
+fn a_changed_recipe_repeats_only_what_depends_on_the_change() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path();
     let one = |text: &str| -> String { text.replace("iterations = 2", "iterations = 1") };
@@ -111,9 +112,10 @@ fn a_changed_recipe_costs_what_depends_on_the_change() {
     );
 }
 
-/// A folder without manifests, as before there were any: with its own recipe it goes on, with another it is left alone.
+/// If a folder has no manifests, as in the first versions, it is continued with its own recipe and
+/// refused with another.
 #[test]
-fn a_run_of_an_earlier_version_is_taken_as_it_is() {
+fn a_run_without_manifests_is_used_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path();
     let one = |text: &str| -> String { text.replace("iterations = 2", "iterations = 1") };
@@ -154,7 +156,7 @@ fn a_run_of_an_earlier_version_is_taken_as_it_is() {
     );
 }
 
-/// Games that lie elsewhere are named by their hash; when they change, the run does not go on with the others.
+/// Games outside the run folder are recorded by their hash. If they change, the run is refused.
 #[test]
 fn a_run_on_a_folder_of_games_is_bound_to_these_games() {
     let folder = tempfile::tempdir().unwrap();

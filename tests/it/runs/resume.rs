@@ -60,7 +60,8 @@ fn check_table(rows: &[EvalRow]) {
     }
 }
 
-/// What a kill may leave behind, each on a copy of a finished run; and what must not be played again then.
+/// Each kind of damage that a kill may leave, on a copy of a finished run, with the number of
+/// episodes that are played again.
 #[test]
 fn a_run_that_was_killed_anywhere_ends_in_the_same_table() {
     let (recipe, folder) = (recipe(str::to_string), tempfile::tempdir().unwrap());
@@ -183,7 +184,7 @@ fn a_run_that_was_killed_anywhere_ends_in_the_same_table() {
     }
 }
 
-/// Whoever tampers with what a finished stage made is told so by those who read it.
+/// If the output of a finished stage was changed, the next stage that reads it refuses it.
 #[test]
 fn a_finished_stage_that_was_changed_is_named() {
     let folder = tempfile::tempdir().unwrap();
@@ -209,7 +210,7 @@ fn a_finished_stage_that_was_changed_is_named() {
     );
 }
 
-/// How many rows the table has whenever a stage begins.
+/// The number of rows in the table when each stage begins.
 struct Watching<'a>(&'a Path, Mutex<Vec<usize>>);
 
 impl Reporter for Watching<'_> {
@@ -242,7 +243,7 @@ fn the_table_grows_with_each_evaluation() {
 }
 
 #[test]
-fn status_tells_how_far_each_stage_is_and_touches_nothing() {
+fn status_reports_each_stage_and_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let one = recipe(|text| text.replace("iterations = 2", "iterations = 1"));
     let out = folder.path().join("run");
@@ -309,9 +310,10 @@ fn status_tells_how_far_each_stage_is_and_touches_nothing() {
     );
 }
 
-/// A student is dagger between two jobs, and who reads that learns something else; the log marks what is not imitated.
+/// A DAgger stage between two training jobs. If a job reads its episodes, it ends in another model.
+/// The log marks the turns that are not imitated.
 #[test]
-fn a_student_is_guided_in_a_loop() {
+fn a_loop_runs_dagger_between_two_jobs() {
     let (folder, plain) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let one = |text: &str| {
         text.replace("iterations = 2", "iterations = 0")
@@ -352,7 +354,7 @@ fn a_student_is_guided_in_a_loop() {
     assert_eq!(
         policy(folder.path(), "sft"),
         policy(plain.path(), "sft"),
-        "what stands before it is as it was"
+        "the job before it is unchanged"
     );
     assert_ne!(policy(folder.path(), "again"), policy(folder.path(), "sft"));
     let lineage = Lineage::open(&folder.path().join("1/again"))

@@ -139,7 +139,7 @@ fn shards_are_merged_once_nothing_is_missing() {
     );
 }
 
-/// Puts one episode with another end into the whole store.
+/// Replaces one episode in the whole store by one with another end.
 fn shard_of_other(path: &Path, episode: &Trajectory) {
     fs::remove_file(path.join("some.jsonl")).unwrap();
     let (mut store, _) = Store::open(path.join("some.jsonl")).unwrap();
@@ -201,9 +201,10 @@ fn an_evaluation_in_shards_has_the_table_of_one_process() {
     assert_eq!(shared, whole);
 }
 
-/// Who may not wait says what it waits for and is done; who may, and waits in vain, has failed.
+/// If a shard may not wait, it prints what it waits for and succeeds. If it may wait and the time
+/// is over, it fails.
 #[test]
-fn a_shard_of_a_loop_says_what_it_awaits() {
+fn a_shard_of_a_loop_prints_what_it_awaits() {
     let folder = with_recipe(1);
     let path = folder.path();
     let awaited = "games: awaits shard 0, which begins and finishes it";

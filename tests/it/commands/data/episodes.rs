@@ -55,7 +55,7 @@ pub(super) fn suite(folder: &Path, text: TextVersion, train: usize) -> Suite {
     generate(&folder.join("games"), &options).unwrap()
 }
 
-/// `games` and `log.jsonl`: episodes of an expert who expert_noise, too long for some.
+/// `games` and `log.jsonl`: episodes of the expert with noise. Some of them reach the turn limit.
 pub(super) fn played() -> (TempDir, Vec<Trajectory>) {
     let folder = tempfile::tempdir().unwrap();
     suite(folder.path(), TextVersion::V2_1_3, 6);

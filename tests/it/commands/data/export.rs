@@ -13,7 +13,8 @@ use std::path::Path;
 #[cfg(feature = "parquet")]
 use std::process::Command;
 
-/// Three episodes of one game, two turns each: won, lost after the same beginning, and lost from the first turn on.
+/// Three episodes of one game with two turns each: one is won, one is lost after the same first
+/// turn, and one is lost with another first turn.
 fn three(folder: &Path) {
     let turn = |observation: &str, completion: &str| Turn {
         observation: observation.into(),
@@ -47,7 +48,7 @@ fn three(folder: &Path) {
 }
 
 #[test]
-fn chats_are_written_as_everyone_reads_them() {
+fn chats_are_written_in_the_common_formats() {
     let folder = tempfile::tempdir().unwrap();
     three(folder.path());
     let about = json!({
@@ -106,7 +107,8 @@ fn chats_are_written_as_everyone_reads_them() {
     );
 }
 
-/// The prompt is what the two episodes share; the one pair that is asked for is drawn by the seed.
+/// The prompt is what the two episodes share. If fewer pairs are requested than there are, the seed
+/// selects them.
 #[test]
 fn a_pair_is_a_won_and_a_lost_episode_of_one_game() {
     let folder = tempfile::tempdir().unwrap();
@@ -153,7 +155,7 @@ fn a_pair_is_a_won_and_a_lost_episode_of_one_game() {
 }
 
 #[test]
-fn what_is_left_out_is_said_and_what_is_there_is_kept() {
+fn omitted_episodes_are_counted_and_existing_files_are_kept() {
     let (folder, mut episodes) = played();
     episodes[0].outcome = Outcome::EnvFailed;
     episodes[1].turns.clear();

@@ -28,7 +28,8 @@ fn eto(episode: &Trajectory, id: usize) -> Value {
     json!({"id": id, "game_file": format!("data/json_2.1.1/{}", episode.game), "conversations": conversations})
 }
 
-/// An episode as AgentGym's recorder writes it: every second answer without a thought, and labels on lines of their own.
+/// An episode as AgentGym's recorder writes it: every second answer has no thought, and labels are
+/// on lines of their own.
 fn agentgym(episode: &Trajectory) -> Value {
     let mut conversations = vec![
         json!({"from": "human", "loss": null, "value": "Interact with a household to solve a task."}),
@@ -68,7 +69,7 @@ fn without_arrival(text: &str) -> &str {
     }
 }
 
-/// Games that speak the old text, and an expert's episodes of them: `games`, `log.jsonl`.
+/// Games of text version 2.1.1, and the expert's episodes of them: `games`, `log.jsonl`.
 fn old() -> (TempDir, Vec<Trajectory>) {
     let folder = tempfile::tempdir().unwrap();
     suite(folder.path(), TextVersion::V2_1_1, 12);
@@ -107,7 +108,8 @@ fn played_turns(episode: &Trajectory) -> Vec<(&str, &str)> {
         .collect()
 }
 
-/// What two recorders made of an expert's episodes becomes these episodes again, to the byte, states and outcome included.
+/// If the records of two recorders are imported, they become the original episodes, byte by byte,
+/// with states and outcome.
 #[test]
 fn a_record_becomes_the_episode_that_it_was_recorded_from() {
     let (folder, episodes) = old();
@@ -157,9 +159,10 @@ fn a_record_becomes_the_episode_that_it_was_recorded_from() {
     }
 }
 
-/// The same episodes in new words: from games that speak them, and from the old games translated; with thoughts as turns.
+/// The same episodes in the other text version: from games of that version, and from the old games
+/// if they are translated. Thoughts become turns.
 #[test]
-fn old_grammar_is_translated_and_the_episodes_are_true() {
+fn old_games_are_translated_and_the_episodes_are_verified() {
     let (folder, episodes) = old();
     let records: Vec<Value> = episodes
         .iter()
@@ -219,7 +222,7 @@ fn old_grammar_is_translated_and_the_episodes_are_true() {
 }
 
 #[test]
-fn records_that_are_not_true_are_left_out_and_named() {
+fn records_that_differ_from_the_world_are_left_out_and_named() {
     let (folder, episodes) = old();
     let mut records: Vec<Value> = episodes
         .iter()
@@ -302,9 +305,9 @@ fn records_that_are_not_true_are_left_out_and_named() {
     );
 }
 
-/// Without the games there is what the record says, and no more.
+/// If there is no suite, the episode contains what the record contains, and no more.
 #[test]
-fn without_a_suite_a_record_is_taken_at_its_word() {
+fn without_a_suite_a_record_is_imported_as_it_is() {
     let (folder, episodes) = old();
     fs::write(
         folder.path().join("one.json"),

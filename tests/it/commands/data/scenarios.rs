@@ -142,7 +142,7 @@ fn a_damaged_game_is_named_and_counted() {
 }
 
 #[test]
-fn a_suite_says_the_text_versions_of_its_games() {
+fn a_suite_lists_the_text_versions_of_its_games() {
     let folder = folder();
     let run = |arguments: &[&str]| hearth(folder.path(), arguments);
     let few = [

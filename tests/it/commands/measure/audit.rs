@@ -5,8 +5,8 @@ use crate::tiny;
 use serde_json::{Value, json};
 use std::fs;
 
-/// A loop on whole splits has nothing to be found; a test game among its demonstrations is found at once, by the loop's
-/// folder and by that of an evaluation of its model.
+/// A loop on whole splits has no findings. If a test game is among its demonstrations, the audit of
+/// the run finds it, and so does the audit of an evaluation of its model.
 #[test]
 fn a_loop_is_clean_until_a_test_game_is_learned_from() {
     let folder = tempfile::tempdir().unwrap();

@@ -77,7 +77,7 @@ fn the_expert_is_measured_in_one_json_object() {
     assert_eq!(
         eval()["rows"],
         measured["rows"],
-        "a second call reads what stands there"
+        "a second call reads the episodes"
     );
     assert_eq!(
         fs::read(folder.path().join("out/episodes-k1.jsonl")).unwrap(),
@@ -179,7 +179,8 @@ fn a_card_sets_the_protocol_and_refuses_what_contradicts_it() {
     eval("no --repetitions 0").refused_with("--repetitions 0: each game is played at least once");
 }
 
-/// Five games, twice with each of two seeds, in seven turns, which not every game can be won in.
+/// Five games, twice with each of two seeds, with a limit of seven turns. Some games need more
+/// turns.
 #[test]
 fn each_game_is_played_once_a_repetition_and_seed() {
     let (folder, _) = with_games();
@@ -241,7 +242,7 @@ fn each_game_is_played_once_a_repetition_and_seed() {
     assert_eq!(
         text("episodes-k1.jsonl"),
         store,
-        "what stands there is not played again"
+        "existing episodes are not played again"
     );
     let table = hearth_line(
         folder.path(),

@@ -19,7 +19,7 @@ fn hearth(folder: &Path, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// What a verification prints as JSON, and its exit code.
+/// The exit code of `hearth verify`, and the JSON that it prints.
 #[track_caller]
 fn verified(folder: &Path, arguments: &[&str]) -> (i32, Value) {
     let output = hearth(folder, &[&["verify", "--json"], arguments].concat());
@@ -29,7 +29,7 @@ fn verified(folder: &Path, arguments: &[&str]) -> (i32, Value) {
     (output.status.code().unwrap(), report)
 }
 
-/// `games`, and `log.jsonl`: episodes of the expert, which now and then expert_noise.
+/// `games`, and `log.jsonl`: episodes of the expert with noise.
 fn played(more: &[&str]) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     tiny::suite(&folder.path().join("games"));
@@ -63,7 +63,7 @@ fn write(path: &Path, episodes: &[Trajectory]) {
 }
 
 #[test]
-fn a_log_as_it_was_written_is_true() {
+fn an_unchanged_log_has_no_differences() {
     for (more, outcome) in [
         (&["--repetitions", "2"][..], Outcome::Success),
         (
@@ -96,10 +96,10 @@ fn a_log_as_it_was_written_is_true() {
     }
 }
 
-/// A player that does not end a completion, one that gives up, and one whose context is full: the log says so, and the world
-/// cannot contradict it.
+/// If a completion does not end, the policy gives up, or its context is full, the log records it.
+/// The world cannot contradict such a record.
 #[test]
-fn malformed_turns_and_episodes_that_were_ended_are_true_too() {
+fn malformed_turns_and_ended_episodes_have_no_differences() {
     let (folder, log) = played(&["--repetitions", "1"]);
     let mut episodes = Store::read(&log).unwrap();
     let malformed = |episode: &mut Trajectory, completion: &str| {
@@ -136,7 +136,8 @@ fn malformed_turns_and_episodes_that_were_ended_are_true_too() {
     );
 }
 
-/// A log, what is done to its third episode, and what is then said of it: the turn, the field, the expected and the found.
+/// One forgery: its name, the change to the third episode, the turn and the field that must be
+/// named, and parts of the expected and the found text.
 type Forgery<'a> = (
     &'a str,
     &'a dyn Fn(&mut Trajectory),
@@ -328,10 +329,10 @@ fn a_suite_without_the_games_is_wrong_use() {
     assert!(refused(&["empty"]).contains("empty: no store in this folder"));
 }
 
-/// A run's stores are found, and its games are its own; the ids of a model's episodes spell their texts by its own
-/// tokenizer, and a changed id is caught.
+/// All stores of a run are found, and the run's own games are used. The tokenizer of the model
+/// decodes its token ids to the logged texts. If an id is changed, the difference is found.
 #[test]
-fn a_run_folder_is_true_with_its_own_games() {
+fn a_run_folder_is_verified_with_its_own_games() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("tiny.toml"), tiny::RECIPE).unwrap();
     let output = hearth(folder.path(), &["loop", "tiny.toml", "--out", "run"]);
@@ -384,13 +385,14 @@ fn a_run_folder_is_true_with_its_own_games() {
         )
         .0,
         0,
-        "nobody spells"
+        "without a policy, ids are not checked"
     );
 }
 
-/// Both texts, and the words of the other.
+/// A log of translated games is verified in the same translation. If the log loses that record, it
+/// differs.
 #[test]
-fn a_translated_log_is_held_against_the_translated_game() {
+fn a_translated_log_is_verified_in_the_translated_game() {
     let folder = tempfile::tempdir().unwrap();
     let options = GenerateOptions {
         text: TextVersion::V2_1_1,

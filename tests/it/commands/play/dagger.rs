@@ -9,11 +9,10 @@ use scenarios::household::{GenerateOptions, generate};
 use scenarios::store::Store;
 use std::collections::BTreeSet;
 
-/// Before anything is read or written. In a build with CUDA, a hundredth GPU would be there as little.
-/// The expert takes turns with a random model and wins all the same; only what the expert would not have written is marked,
-/// and an episode does not depend on who is in flight beside it.
+/// The expert and a random model take turns, and most games are still won. A turn is marked if the
+/// expert would not have written it. An episode does not depend on the episodes beside it.
 #[test]
-fn the_expert_guides_a_student() {
+fn the_expert_and_a_student_take_turns_under_dagger() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name);
     let counts = GenerateOptions {

@@ -8,7 +8,8 @@ use serde_json::json;
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 
-/// Corridors in which a walker that often loses its turn may come to the end in ten of them, and one that is too long.
+/// The walker often wastes its turn. In short corridors it may reach the end within ten turns; one
+/// corridor is too long.
 #[test]
 fn failed_episodes_are_scored_by_how_far_they_could_be_won() {
     let folder = folder();
@@ -166,7 +167,7 @@ fn failed_episodes_are_scored_by_how_far_they_could_be_won() {
     assert_eq!(
         scores(resumed),
         scores(scored),
-        "who is stopped and goes on ends in the same scores"
+        "an interrupted run ends in the same scores"
     );
 
     let hint = "hint: choose another --out, or remove it\n";

@@ -8,8 +8,8 @@ use scenarios::store::Store;
 use serde_json::json;
 use std::fs;
 
-/// A search plays under its own protocol into its own file, and what stands there is not played again. The walker's value
-/// network knows nothing: every state is worth 0.
+/// A search has its own protocol and its own file. If an episode is already in the file, it is not
+/// played again. The value network of the walker returns 0 for every state.
 #[test]
 fn a_search_is_a_protocol_of_its_own() {
     let folder = folder();

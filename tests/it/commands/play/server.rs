@@ -44,7 +44,7 @@ fn refused(output: &Output, text: &str) {
     );
 }
 
-/// Says `look` every time, to those who have the key.
+/// A server that answers `look` if the request has the key.
 fn looker() -> Server {
     Server::start(|_, heard| match heard.line.as_str() {
         _ if heard.authorization.as_deref() != Some(&format!("Bearer {SECRET}")) => {
@@ -142,7 +142,7 @@ fn a_server_plays_collects_and_is_measured() {
     assert_eq!(
         server.turns().len(),
         asked,
-        "episodes that stand there are not played again"
+        "existing episodes are not played again"
     );
     let job = "name = \"imitate\"\nfrom = \"fresh\"\ndata = [\"demonstrations\"]\noptimizer = { batch = 2, updates = 1 }\nalgorithm = { kind = \"sft\", targets = \"actions\" }\n";
     fs::write(folder.path().join("job.toml"), job).unwrap();
@@ -308,7 +308,8 @@ fn a_server_that_cannot_play_is_wrong_use() {
     );
 }
 
-/// `python -m llama_cpp.server` with SmolLM2-135M-Instruct on a port of loopback; ends when dropped.
+/// `python -m llama_cpp.server` with SmolLM2-135M-Instruct on a port of loopback. It ends when the
+/// value is dropped.
 struct LlamaServer {
     child: Child,
     policy: String,
@@ -446,7 +447,7 @@ fn llama_cpps_server_plays_a_generated_game() {
 
 #[test]
 #[ignore = "needs llama.cpp's server (HEARTH_LLAMA_SERVER_PYTHON) and HEARTH_SMOLLM2_GGUF"]
-fn llama_cpps_server_tells_what_it_cannot() {
+fn llama_cpps_server_refuses_what_it_does_not_support() {
     let server = LlamaServer::start(&["--n_ctx", "512", "--logits_all", "false"]);
     let folder = tempfile::tempdir().unwrap();
     let run = |more: &[&str]| hearth(folder.path(), &[more, &["--json"]].concat(), ("MY_KEY", ""));

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::fs;
 use tempfile::TempDir;
 
-/// `2.1.1` and `2.1.3`, the same few games in the two text versions.
+/// The same few games in the folders `2.1.1` and `2.1.3`, one for each text version.
 fn with_both_texts() -> TempDir {
     let folder = folder();
     for text in TextVersion::ALL {
@@ -26,7 +26,7 @@ fn with_both_texts() -> TempDir {
     folder
 }
 
-/// What a player saw and wrote.
+/// The observations and the actions of an episode.
 fn seen_and_written(played: &Value) -> (String, Vec<&str>) {
     let turns = played["turns"].as_array().unwrap();
     let observations = turns
@@ -44,7 +44,7 @@ fn seen_and_written(played: &Value) -> (String, Vec<&str>) {
 }
 
 #[test]
-fn a_game_is_played_in_the_words_of_the_other_version() {
+fn a_game_is_played_in_the_other_text_version() {
     let folder = with_both_texts();
     let play = |suite: &str, more: &[&str]| {
         let fixed = [
@@ -122,7 +122,7 @@ fn a_game_is_played_in_the_words_of_the_other_version() {
 }
 
 #[test]
-fn a_model_that_meets_other_words_is_warned_of_and_helped() {
+fn a_model_of_another_text_version_gives_a_warning_and_can_be_translated() {
     let folder = with_both_texts();
     save_model_of(&folder.path().join("model"), &[TextVersion::V2_1_3]);
     let warning = |games: &str| {
@@ -141,15 +141,15 @@ fn a_model_that_meets_other_words_is_warned_of_and_helped() {
     assert_eq!(
         other.json()["turns"].as_array().unwrap().len(),
         2,
-        "a warning stops nobody"
+        "a warning stops nothing"
     );
-    assert_eq!(play(&["2.1.3"]).stderr, "", "the words it knows");
+    assert_eq!(play(&["2.1.3"]).stderr, "", "its own text version");
     let translated = play(&["2.1.1", "--translate-commands"]);
     assert_eq!(translated.stderr, "");
     assert_eq!(
         translated.json()["protocol"]["translated_to"],
         json!("2.1.3"),
-        "the version that the model knows"
+        "the version that the model was trained on"
     );
 
     let collect = run(
@@ -178,7 +178,7 @@ fn a_model_that_meets_other_words_is_warned_of_and_helped() {
 }
 
 #[test]
-fn a_translation_to_nowhere_is_wrong_use() {
+fn a_translation_without_a_version_is_wrong_use() {
     let folder = with_both_texts();
     save_model(&folder.path().join("silent"));
     save_model_of(&folder.path().join("bilingual"), &TextVersion::ALL);
@@ -231,7 +231,7 @@ fn a_translation_to_nowhere_is_wrong_use() {
         assert_eq!(
             (unasked.code, unasked.stderr.as_str()),
             (0, ""),
-            "nothing is known, so nothing is said"
+            "nothing is known, so there is no warning"
         );
     }
     hearth(

@@ -115,7 +115,7 @@ fn a_damaged_model_is_refused_by_its_file() {
 }
 
 #[test]
-fn a_model_is_imported_once_and_tells_what_it_is() {
+fn a_model_is_imported_once_and_described() {
     let folder = folder();
     let (source, out) = (folder.path().join("source"), folder.path().join("imported"));
     save_model_of(&source, &[TextVersion::V2_1_1]);
@@ -161,7 +161,7 @@ fn a_model_is_imported_once_and_tells_what_it_is() {
 }
 
 #[test]
-fn a_pull_that_cannot_be_says_what_would_help() {
+fn a_failed_pull_gives_a_hint() {
     let folder = folder();
     let pull = |more: &[&str]| hearth(folder.path(), &[&["model", "pull"], more].concat());
     pull(&["gpt5"]).refused(

@@ -5,8 +5,9 @@ use crate::tiny;
 use std::fs;
 use std::path::Path;
 
-/// Every algorithm's own file, on episodes of generated games that were won and, cut short, lost. Who needs to know how
-/// likely a policy found what it did cannot learn from the expert, and says so.
+/// Every algorithm trains from its own recipe, on episodes of generated games that were won, or cut
+/// short and lost. If an algorithm needs the log-probabilities of sampled tokens, it refuses the
+/// episodes of the expert.
 #[test]
 fn every_algorithm_learns_from_its_recipe() {
     let (folder, _) = with_games();

@@ -98,7 +98,7 @@ fn a_loop_and_its_stages_by_hand() {
     assert_eq!(
         run(&collect).json(),
         collected,
-        "episodes that stand there are not played again"
+        "existing episodes are not played again"
     );
     assert_eq!(
         fs::read_to_string(folder.path().join("store.jsonl"))

@@ -19,7 +19,7 @@ fn chromium() -> PathBuf {
         .expect("Chromium is on the search path")
 }
 
-/// The page after its script has run, and what the console said.
+/// The page after its script has run, and the messages on the console.
 fn browse(browser: &Path, page: &Path, address: &str) -> (String, String) {
     let profile = tempfile::tempdir().unwrap();
     let output = Command::new(browser)
@@ -47,7 +47,7 @@ fn browse(browser: &Path, page: &Path, address: &str) -> (String, String) {
     )
 }
 
-/// What the page says of itself on its body.
+/// An attribute of the body of the page.
 #[track_caller]
 fn told(dom: &str, name: &str) -> String {
     let (_, body) = dom.split_once("<body").unwrap();
@@ -115,7 +115,7 @@ fn the_page_shows_what_its_address_says() {
     assert!(dom.contains("turn 2: the first that differs") && dom.contains("examine safe 1"));
 }
 
-/// Presses keys as a person would, and notes what the page says of itself after each.
+/// Presses keys as a person would, and records the attributes of the page after each.
 const PERSON: &str = r"<script>
 const notes = {};
 const note = (name) => {
@@ -152,7 +152,8 @@ told.setAttribute('data-notes', encodeURIComponent(JSON.stringify(notes)));
 document.body.append(told);
 </script>";
 
-/// The page without its policy, which would not let a stranger's script run, and with a person in it.
+/// The page without its policy, which would block the script of the test, and with that script in
+/// it.
 fn with_a_person(browser: &Path, run: &Path) -> Value {
     let (_, page) = written(run, &[]);
     let policy = page.find("<meta http-equiv").unwrap();

@@ -39,7 +39,8 @@ fn every_evaluated_episode_is_in_the_page_and_the_table_beside_it() {
         assert_eq!(of, (0..6).collect(), "store {store} has each game");
     }
     assert!(!page.contains("987654321"), "token ids are left out");
-    // Of three seen games sft won one, and one was lost to the world: 1 of 2, Wilson [9.5, 90.5].
+    // Of three seen games, sft won one, and one was lost because its world failed: 1 of 2, Wilson
+    // [9.5, 90.5].
     for piece in [
         "<b>50.0</b></a> <small>[9.5, 90.5]</small>",
         "small run",
@@ -125,7 +126,7 @@ fn what_is_not_there_is_left_out() {
     }
 }
 
-/// `hearth eval` calls the policy by what --policy said; a search keeps stores of its own beside.
+/// The name of the policy is the text of --policy. If a search was used, it has its own stores.
 #[test]
 fn an_evaluation_is_reported_under_the_name_of_its_table() {
     let folder = tempfile::tempdir().unwrap();
@@ -154,9 +155,10 @@ fn an_evaluation_is_reported_under_the_name_of_its_table() {
     );
 }
 
-/// What the expert showed stands in `dagger-STUDENT.jsonl`, what a job of that name played in `eval/dagger-k1.jsonl`.
+/// If a job is called `dagger`, its evaluation is in `eval/dagger-k1.jsonl`. The file
+/// `dagger-STUDENT.jsonl` contains demonstrations.
 #[test]
-fn a_lesson_called_guided_is_measured_like_others() {
+fn a_job_called_dagger_is_measured_like_others() {
     let run = run();
     write_store(
         &run.path().join("dagger-sft.jsonl"),
@@ -190,7 +192,7 @@ fn a_lesson_called_guided_is_measured_like_others() {
     );
 }
 
-/// A laboratory plays in dozens of ways: the first few stand on top, the others are there to be unfolded.
+/// A sweep has dozens of protocols. The first few are shown, and the others can be unfolded.
 #[test]
 fn many_protocols_are_folded() {
     let folder = tempfile::tempdir().unwrap();
@@ -259,7 +261,7 @@ fn damage_is_named_by_file_and_line() {
 }
 
 #[test]
-fn a_folder_that_holds_no_run_is_refused() {
+fn a_folder_without_a_run_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_str().unwrap();
     let output = report(&[path]);

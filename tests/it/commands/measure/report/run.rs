@@ -30,7 +30,7 @@ pub(super) fn turn(number: usize, completion: &str) -> Turn {
     }
 }
 
-/// A game of seen (0 to 2) or unseen (3 to 5); the completions end in `said`.
+/// An episode of a seen game (0 to 2) or an unseen game (3 to 5). The completions end in `said`.
 pub(super) fn episode(
     game: usize,
     policy: &str,
@@ -109,14 +109,14 @@ pub(super) fn write_store(path: &Path, trajectories: &[Trajectory]) {
         .for_each(|trajectory| store.append(trajectory).unwrap());
 }
 
-/// Six games, the first won, the second not, the third lost to the world, and so on from `first`.
+/// Six games from the outcome `first` on, in turn: won, not won, lost because the world failed.
 pub(super) fn games(policy: &str, best_of: usize, said: &str, first: usize) -> Vec<Trajectory> {
     (0..6)
         .map(|game| episode(game, policy, best_of, said, OUTCOMES[(game + first) % 3]))
         .collect()
 }
 
-/// A run of two iterations with everything that a run may have.
+/// A run of two iterations with every kind of file that a run can have.
 pub(super) fn run() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path();
@@ -229,7 +229,7 @@ pub(super) fn titles(data: &Value) -> Vec<&str> {
         .collect()
 }
 
-/// A run in which every text that others decide is hostile.
+/// A run in which every text from elsewhere is hostile.
 pub(super) fn hostile(run: &Path) {
     let mut trajectory = episode(0, HOSTILE, 3, HOSTILE, Outcome::EnvFailed);
     trajectory.game = HOSTILE.into();

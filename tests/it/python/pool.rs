@@ -3,14 +3,13 @@
 use agent::policy::ScriptedPolicy;
 use agent::rollout::{Concurrency, EpisodeJob, play_episodes};
 use env_bridge::python::{PythonKind, PythonOptions, PythonWorld};
-use scenarios::{Outcome, Protocol, Split, Task, Trajectory};
+use scenarios::{Outcome, Protocol, Split, Task, Trajectory, World};
 use std::collections::{BTreeMap, HashSet};
 use std::convert::Infallible;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use trainer::pipeline::status::status;
 
 const WORLDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/worlds.py");
 

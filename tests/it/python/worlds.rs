@@ -1,10 +1,10 @@
 //! Python worlds and the native world play the same games. Needs `HEARTH_PYTHON`.
 
 use env_bridge::NativeWorld;
-use env_bridge::diff::{Commands, Plan, diff};
+use env_bridge::diff::{Commands, DiffPlan, diff};
 use env_bridge::python::{PythonKind, PythonOptions, PythonWorld, Venv};
 use scenarios::household::{GenerateOptions, generate};
-use scenarios::{Split, Status, Task, TextVersion, Trajectory};
+use scenarios::{Split, Status, Task, TextVersion, Trajectory, World};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
@@ -73,7 +73,7 @@ fn generated_games_are_the_same_in_both_worlds() {
         let tasks: Vec<&Task> = suite.split(Split::Train);
         let kinds: BTreeSet<_> = tasks.iter().filter_map(|task| task.task_type).collect();
         assert_eq!((tasks.len(), kinds.len()), (6, 6), "a game of each type");
-        let plan = Plan {
+        let plan = DiffPlan {
             commands: Commands::ALL.to_vec(),
             turns: 12,
             seed: 5,

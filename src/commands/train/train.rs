@@ -26,7 +26,7 @@ pub(crate) struct TrainCommand {
     /// Model folder to start from, which is also the reference; not if the job starts fresh
     #[arg(long, value_hint = ValueHint::DirPath)]
     from: Option<PathBuf>,
-    /// Recipe whose [model] table gives the shape of a fresh model [default: the quickstart's]
+    /// Recipe whose `model` table gives the shape of a fresh model [default: the quickstart's]
     #[arg(long, value_hint = ValueHint::FilePath)]
     model: Option<PathBuf>,
     /// Seed of fresh weights and of the order of batches

@@ -40,6 +40,8 @@ pub(crate) fn refused(files: &FileSet, words: &[&str]) {
 
 /// The model folders of [`seeds::folders`].
 pub(crate) fn folders() -> Vec<FileSet> {
+    // Making them takes memory, which the counters of a trial in another thread would see.
+    let _alone = trial::alone();
     seeds::folders(tempfile::tempdir().unwrap().path())
 }
 

@@ -82,7 +82,7 @@ fn shards_are_merged_once_nothing_is_missing() {
     fs::write(&third, format!("{text}{first}\n")).unwrap();
     let (code, _, stderr) = folder_merge();
     assert!(
-        code == 2 && stderr.contains("stands there twice, or is not in its plan"),
+        code == 2 && stderr.contains("is listed twice, or is not in its plan"),
         "{stderr}"
     );
     fs::write(

@@ -374,7 +374,7 @@ fn check(
             .remove(&(episode.game_hash.as_str(), episode.seed))
             .is_none()
         {
-            "stands there twice, or is not in its plan"
+            "is listed twice, or is not in its plan"
         } else {
             continue;
         };

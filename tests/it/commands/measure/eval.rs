@@ -135,7 +135,7 @@ fn a_card_sets_the_protocol_and_refuses_what_contradicts_it() {
             .unwrap();
     assert_eq!(
         &beside["cards"][0], card,
-        "the card stands beside eval.csv too"
+        "the card is written beside eval.csv too"
     );
     assert_eq!(measured["audit"]["findings"], json!([]));
 

@@ -6,7 +6,7 @@
 //! The agent learns from the reference policy's episodes only, and the result is compared with the exact optimum.
 //!
 //! ```sh
-//! cargo run --release --example oreo_from_scratch
+//! cargo run --example oreo_from_scratch
 //! ```
 
 use scenarios::seed::SplitMix64;

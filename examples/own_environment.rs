@@ -2,7 +2,7 @@
 //! trajectory log as every other world.
 //!
 //! ```sh
-//! cargo run --release --example own_environment
+//! cargo run --example own_environment
 //! ```
 
 use agent::policy::ScriptedPolicy;

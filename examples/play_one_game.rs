@@ -1,7 +1,7 @@
 //! The expert plays one generated household game in the native simulator, and every turn is printed.
 //!
 //! ```sh
-//! cargo run --release --example play_one_game
+//! cargo run --example play_one_game
 //! ```
 
 use agent::policy::ExpertPolicy;

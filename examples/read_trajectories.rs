@@ -1,7 +1,7 @@
 //! Reads a trajectory store: how many episodes were won, how long they were, and what the policy did in the first one.
 //!
 //! ```sh
-//! cargo run --release --example read_trajectories -- runs/quickstart-1/1/rollouts.jsonl
+//! cargo run --example read_trajectories -- runs/quickstart-1/1/rollouts.jsonl
 //! ```
 
 use anyhow::Context;

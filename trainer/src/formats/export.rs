@@ -306,8 +306,8 @@ fn parquet(format: ExportFormat, path: &Path) -> Result<Sink, TrainerError> {
 }
 
 #[cfg(not(feature = "parquet"))]
-fn parquet(_: ExportFormat, _: &Path) -> Result<Sink, TrainerError> {
+fn parquet(_: ExportFormat, path: &Path) -> Result<Sink, TrainerError> {
     let reason = "verl reads Parquet, and this hearth is built without the feature `parquet`\n\
                   hint: cargo build --release --features parquet";
-    Err(TrainerError::Data(reason.into()))
+    Err(TrainerError::content(path, reason))
 }

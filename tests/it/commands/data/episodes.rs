@@ -57,8 +57,6 @@ pub(super) fn suite(folder: &Path, text: TextVersion, train: usize) -> Suite {
 
 /// `games` and `log.jsonl`: episodes of the expert with noise. Some of them reach the turn limit.
 pub(super) fn played() -> (TempDir, Vec<Trajectory>) {
-    let folder = tempfile::tempdir().unwrap();
-    suite(folder.path(), TextVersion::V2_1_3, 6);
     let how = [
         "--repetitions",
         "6",
@@ -66,18 +64,29 @@ pub(super) fn played() -> (TempDir, Vec<Trajectory>) {
         "0.4",
         "--turns",
         "9",
+    ];
+    collected(TextVersion::V2_1_3, 6, &how)
+}
+
+/// `games`, a suite with `train` games, and `log.jsonl`: the expert's episodes of them.
+pub(super) fn collected(
+    text: TextVersion,
+    train: usize,
+    how: &[&str],
+) -> (TempDir, Vec<Trajectory>) {
+    let folder = tempfile::tempdir().unwrap();
+    suite(folder.path(), text, train);
+    let command = [
+        "collect",
+        "--policy",
+        "expert",
+        "--suite",
+        "games",
         "--out",
         "log.jsonl",
         "--json",
     ];
-    json_of(&hearth(
-        folder.path(),
-        &[
-            &["collect", "--policy", "expert", "--suite", "games"][..],
-            &how,
-        ]
-        .concat(),
-    ));
+    json_of(&hearth(folder.path(), &[&command[..], how].concat()));
     let episodes = Store::read(folder.path().join("log.jsonl")).unwrap();
     (folder, episodes)
 }

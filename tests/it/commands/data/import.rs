@@ -1,6 +1,6 @@
 //! `hearth import`: published records become episodes.
 
-use super::episodes::{hearth, json_of, refused, said, suite};
+use super::episodes::{collected, hearth, json_of, refused, said, suite};
 use scenarios::store::Store;
 use scenarios::{Outcome, TextVersion, Trajectory};
 use serde_json::{Value, json};
@@ -71,8 +71,6 @@ fn without_arrival(text: &str) -> &str {
 
 /// Games of text version 2.1.1, and the expert's episodes of them: `games`, `log.jsonl`.
 fn old() -> (TempDir, Vec<Trajectory>) {
-    let folder = tempfile::tempdir().unwrap();
-    suite(folder.path(), TextVersion::V2_1_1, 12);
     let how = [
         "--repetitions",
         "1",
@@ -80,19 +78,8 @@ fn old() -> (TempDir, Vec<Trajectory>) {
         "0.2",
         "--turns",
         "60",
-        "--out",
-        "log.jsonl",
-        "--json",
     ];
-    json_of(&hearth(
-        folder.path(),
-        &[
-            &["collect", "--policy", "expert", "--suite", "games"][..],
-            &how,
-        ]
-        .concat(),
-    ));
-    let episodes = Store::read(folder.path().join("log.jsonl")).unwrap();
+    let (folder, episodes) = collected(TextVersion::V2_1_1, 12, &how);
     assert_eq!(
         episodes.iter().filter(|episode| episode.is_won()).count(),
         12

@@ -92,13 +92,17 @@ fn a_loop_is_clean_until_a_test_game_is_learned_from() {
         audited.stdout
     );
     assert!(
-        audited.stdout.contains("1 of 8 test games "),
+        audited
+            .stdout
+            .contains("1 of 8 test games stand in the episodes that were learned from"),
         "{}",
         audited.stdout
     );
     let measured = run(eval);
     assert!(
-        measured.stderr.contains("warning: 1 of 4 test games "),
+        measured
+            .stderr
+            .contains("warning: 1 of 4 test games stand in the episodes"),
         "{}",
         measured.stderr
     );

@@ -65,6 +65,17 @@ pub fn add(y: &mut [f32], x: &[f32]) {
     }
 }
 
+/// y += x · w, by element.
+#[inline(always)]
+pub(crate) fn mul_add(y: &mut [f32], x: &[f32], w: &[f32]) {
+    let width = y.len();
+    let x = &x[..width];
+    let w = &w[..width];
+    for at in 0..width {
+        y[at] = x[at].mul_add(w[at], y[at]);
+    }
+}
+
 /// x *= factor.
 #[inline(always)]
 pub fn scale(x: &mut [f32], factor: f32) {

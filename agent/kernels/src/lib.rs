@@ -6,6 +6,7 @@
 //! | [`matrix`] | packed weight matrices (f32, f16, bf16, 8 bits) and their product with rows | play |
 //! | [`attention`] | attention of new tokens over a KV cache | play |
 //! | [`elementwise`] | RMSNorm, SwiGLU, log-softmax and other loops over rows | play |
+//! | [`convolution`] | short causal convolutions | play, training |
 //! | [`ops`] | the decoder's operations on burn tensors, fused if the device supports it | training |
 //!
 //! Everything computes in f32. A result never depends on the number of threads or on the width of
@@ -13,6 +14,7 @@
 //! other rows share the call.
 
 pub mod attention;
+pub mod convolution;
 pub mod elementwise;
 mod fused;
 mod gemm;

@@ -49,6 +49,20 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     }
 }
 
+/// x[t] + Σ_j w[j] · x[t − j] within each sequence of `time` rows: a causal depthwise convolution beside
+/// the residual (a Canon layer, arXiv 2512.17351). Inputs before a sequence are 0.
+///
+/// # Shapes
+/// `x` and the result `[batch · time, channels]`, `weight` `[width, channels]`; `w[0]` multiplies the
+/// row itself.
+pub fn causal_convolution(x: Tensor<2>, weight: Tensor<2>, time: usize) -> Tensor<2> {
+    if are_fused(&x.device(), x.dtype()) {
+        fused::causal_convolution(x, weight, time)
+    } else {
+        composed::causal_convolution(x, weight, time)
+    }
+}
+
 /// `x · tableᵀ`: the logits of hidden states, if `table` is the output matrix or the embedding.
 ///
 /// # Shapes
@@ -177,6 +191,23 @@ mod composed {
 
     pub(super) fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
         activation::silu(gate) * up
+    }
+
+    pub(super) fn causal_convolution(x: Tensor<2>, weight: Tensor<2>, time: usize) -> Tensor<2> {
+        let [rows, channels] = x.dims();
+        let sequences = x.clone().reshape([rows / time, time, channels]);
+        let mut sum = sequences.clone();
+        for tap in 0..weight.dims()[0].min(time) {
+            let earlier = sequences.clone().narrow(1, 0, time - tap);
+            let shifted = if tap == 0 {
+                earlier
+            } else {
+                let none = Tensor::zeros([rows / time, tap, channels], &x.device());
+                Tensor::cat(vec![none, earlier], 1)
+            };
+            sum = sum + shifted * weight.clone().narrow(0, tap, 1).unsqueeze::<3>();
+        }
+        sum.reshape([rows, channels])
     }
 
     pub(super) fn matmul_transposed(x: Tensor<2>, table: Tensor<2>) -> Tensor<2> {
@@ -385,6 +416,18 @@ mod tests {
             |[gate, up]| composed::swiglu(gate, up),
             |[gate, up]| swiglu(gate, up),
         );
+    }
+
+    /// A sequence longer than the filter, and one that is shorter.
+    #[test]
+    fn the_fused_convolution_equals_the_composed_one() {
+        for (batch, time, width) in [(3, 9, 4), (2, 3, 5), (40, 33, 4)] {
+            assert_same(
+                || [numbers([batch * time, 24], 1), numbers([width, 24], 2)],
+                |[x, weight]| composed::causal_convolution(x, weight, time),
+                |[x, weight]| causal_convolution(x, weight, time),
+            );
+        }
     }
 
     #[test]

@@ -3,9 +3,13 @@
 //! A row's numbers do not depend on which other spans are read with it, on where a sequence was cut,
 //! or on the number of threads.
 
+mod reading;
+
+use self::reading::HostInputs;
 use super::layer::LayerWeights;
 use crate::error::AgentError;
 use crate::model::config::{DecoderConfig, OUTPUT};
+use crate::model::reading::config::ConvolutionPlace;
 use crate::model::rope::rotary_table;
 use crate::model::weights::Weights;
 use kernels::attention::{CachedAttention, HeadWidths, KeyCache, KvSegment, reserve};
@@ -23,7 +27,8 @@ const FIRST_TOKENS: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct HostCache {
     layers: Vec<LayerCache>,
-    length: usize,
+    /// The token ids.
+    tokens: Vec<u32>,
 }
 
 #[derive(Debug, Default)]
@@ -31,6 +36,8 @@ struct LayerCache {
     keys: KeyCache,
     /// `[length, kv]`.
     values: Vec<f32>,
+    /// The inputs of the convolutions, by place, `[length, channels]`.
+    convolved: [Vec<f32>; 4],
 }
 
 impl LayerCache {
@@ -47,7 +54,7 @@ impl LayerCache {
 impl HostCache {
     /// Tokens that were read so far.
     pub(super) fn len(&self) -> usize {
-        self.length
+        self.tokens.len()
     }
 
     /// Appends the cache of a candidate that was read on top of this one.
@@ -59,8 +66,11 @@ impl HostCache {
         for (layer, more) in self.layers.iter_mut().zip(tail.layers) {
             layer.keys.append(&more.keys);
             append_values(&mut layer.values, &more.values, 0);
+            for (inputs, more) in layer.convolved.iter_mut().zip(&more.convolved) {
+                append_values(inputs, more, 0);
+            }
         }
-        self.length += tail.length;
+        self.tokens.extend(tail.tokens);
     }
 }
 
@@ -89,7 +99,7 @@ pub(super) struct HostSpan<'a> {
 impl HostSpan<'_> {
     /// Position of the first new token.
     fn start(&self) -> usize {
-        self.before.iter().map(|part| part.tokens).sum::<usize>() + self.cache.length
+        self.before.iter().map(|part| part.tokens).sum::<usize>() + self.cache.len()
     }
 }
 
@@ -100,6 +110,7 @@ pub(super) struct HostTrunk {
     embedding: Matrix,
     /// The output matrix `[hidden, vocab]`, if it is not the embedding.
     output: Option<Matrix>,
+    inputs: HostInputs,
     layers: Vec<LayerWeights<Vec<f32>, Matrix>>,
     norm: Vec<f32>,
     /// `[context, head]`.
@@ -155,6 +166,7 @@ impl HostTrunk {
             &config.rope_scaling,
         );
         let embedding = token_matrix("model.embed_tokens.weight", config, weights, format)?;
+        let inputs = HostInputs::take(config, weights, format)?;
         let mut layers = Vec::with_capacity(config.num_hidden_layers);
         for index in 0..config.num_hidden_layers {
             layers.push(LayerWeights::take(
@@ -167,6 +179,7 @@ impl HostTrunk {
         }
         Ok(Self {
             embedding,
+            inputs,
             layers,
             norm: weights.take("model.norm.weight", &[config.hidden_size])?,
             output: None,
@@ -204,12 +217,17 @@ impl HostTrunk {
     /// Bytes of all matrices, the output matrix included.
     pub(super) fn bytes(&self) -> usize {
         let layers = self.layers.iter().flat_map(LayerWeights::matrices);
-        layers.map(Matrix::bytes).sum::<usize>() + self.output().bytes()
+        layers
+            .chain(self.inputs.matrices())
+            .chain([self.output()])
+            .map(Matrix::bytes)
+            .sum()
     }
 
-    /// Bytes of a KV cache for each token.
+    /// Bytes of a KV cache for each token, and of the inputs of convolutions.
     pub(super) fn bytes_per_token(&self) -> usize {
-        2 * size_of::<f32>() * self.config.kv_width() * self.layers.len()
+        let numbers = 2 * self.config.kv_width() + self.config.convolved_width();
+        size_of::<f32>() * numbers * self.layers.len()
     }
 
     /// Reads every span's tokens. Returns the hidden states after the last norm in the order of the
@@ -234,13 +252,17 @@ impl HostTrunk {
         let mut gated = vec![0.0; rows * inner];
         for (index, layer) in self.layers.iter().enumerate() {
             self.normalize(&stream, &layer.input_norm, &mut normed);
+            self.convolve(index, ConvolutionPlace::AttentionInput, spans, &mut normed);
             layer.qkv.product(&normed, &mut qkv);
             elementwise::add_to_rows(&mut qkv, layer.bias.as_deref().unwrap_or_default());
+            self.convolve(index, ConvolutionPlace::QueryKeyValue, spans, &mut qkv);
             self.attend(index, spans, &positions, &mut qkv, &mut mixed);
             layer.o.product(&mixed, &mut projected);
             add_scaled(&mut stream, &mut projected, residual);
             self.normalize(&stream, &layer.post_norm, &mut normed);
+            self.convolve(index, ConvolutionPlace::MlpInput, spans, &mut normed);
             layer.gate_up.product(&normed, &mut gate_up);
+            self.convolve(index, ConvolutionPlace::GateUp, spans, &mut gate_up);
             let share = row_share(rows, 16 * rows * inner);
             (gate_up
                 .par_chunks(share * 2 * inner)
@@ -250,7 +272,7 @@ impl HostTrunk {
             add_scaled(&mut stream, &mut projected, residual);
         }
         for span in spans.iter_mut() {
-            span.cache.length += span.tokens.len();
+            span.cache.tokens.extend_from_slice(span.tokens);
         }
         self.normalize(&stream, &self.norm, &mut normed);
         normed
@@ -279,6 +301,10 @@ impl HostTrunk {
                 .resize_with(self.layers.len(), LayerCache::default);
         }
         elementwise::scale(&mut stream, self.config.scales.embedding as f32);
+        if self.config.reading.has_inputs() {
+            self.inputs
+                .add_to(&mut stream, spans, &self.config.reading, &self.embedding);
+        }
         (stream, positions)
     }
 
@@ -321,7 +347,7 @@ impl HostTrunk {
             for prefix in span.before.iter().filter(|prefix| prefix.tokens > 0) {
                 of_span.push(prefix.cache.layers[layer].segment(prefix.tokens, kv));
             }
-            let tokens = span.cache.length + span.tokens.len();
+            let tokens = span.cache.len() + span.tokens.len();
             of_span.push(span.cache.layers[layer].segment(tokens, kv));
             segments.push(of_span);
         }
@@ -406,7 +432,7 @@ fn add_scaled(stream: &mut [f32], projected: &mut [f32], factor: f32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::weights::tests::tiny_config;
+    use crate::model::weights::tests::{tiny_config, tiny_reading_config};
 
     const TOKENS: [u32; 9] = [3, 1, 4, 1, 5, 9, 2, 6, 36];
 
@@ -422,13 +448,19 @@ mod tests {
     /// same.
     #[test]
     fn cutting_a_sequence_changes_no_bit() {
-        let config = tiny_config();
-        let trunk = HostTrunk::from_weights(
-            &config,
-            &mut Weights::random(&config, 1),
-            WeightFormat::Exact,
-        )
-        .expect("builds");
+        assert_cuts_change_nothing(&tiny_config());
+        assert_cuts_change_nothing(&tiny_reading_config());
+    }
+
+    fn assert_cuts_change_nothing(config: &DecoderConfig) {
+        let mut weights = Weights::random(config, 1);
+        for (name, tensor) in &mut weights.0 {
+            if name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight") {
+                tensor.data.fill(0.1); // else a layer would add nothing
+            }
+        }
+        let trunk = HostTrunk::from_weights(config, &mut weights, WeightFormat::Exact);
+        let trunk = trunk.expect("builds");
         let mut whole_cache = HostCache::default();
         let whole = trunk.extend(&mut [span(&TOKENS, &mut whole_cache)]);
         let mut stepped = Vec::new();
@@ -458,7 +490,27 @@ mod tests {
             whole[4 * config.hidden_size..],
             together[3 * config.hidden_size..]
         );
+        // The convolutions of the last token read two tokens of the tail, then of two caches.
+        let mut last = HostCache::default();
+        let before = vec![
+            HostPrefix {
+                cache: &prefix,
+                tokens: 4,
+            },
+            HostPrefix {
+                cache: &tail,
+                tokens: 1,
+            },
+        ];
+        let from_both = trunk.extend(&mut [HostSpan {
+            tokens: &TOKENS[5..],
+            before,
+            cache: &mut last,
+        }]);
+        assert_eq!(whole[5 * config.hidden_size..], from_both);
         prefix.append(tail);
         assert_eq!(prefix.layers[1].keys, whole_cache.layers[1].keys);
+        assert_eq!(prefix.layers[1].convolved, whole_cache.layers[1].convolved);
+        assert_eq!(prefix.tokens, TOKENS);
     }
 }

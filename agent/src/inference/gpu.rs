@@ -18,17 +18,21 @@
 //! separate kernels, it computes the softmax in 16 bits; if not, it multiplies in f16 for any input
 //! type.
 
+mod reading;
+
+use self::reading::{DeviceInputs, LayerPool};
 use super::gpu_pass::{
     DevicePass, GroupShape, PassBuilder, SpanGroup, SpanRead, int_tensor, padded_rows,
 };
 use super::layer::LayerWeights;
-use super::pool::{CacheRows, FOREIGN_CACHE, FreeRows};
+use super::pool::{CacheRows, FOREIGN_CACHE, FreeRows, RowSlice};
 use crate::error::AgentError;
 use crate::model::config::{DecoderConfig, OUTPUT};
 use crate::model::decoder::{Precision, scaled};
+use crate::model::reading::config::ConvolutionPlace;
 use crate::model::rope::rotary_table;
 use crate::model::weights::{Weights, transposed};
-use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData, activation};
+use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 use half::bf16;
 use scenarios::WeightFormat;
 use std::sync::{Arc, Mutex};
@@ -40,7 +44,7 @@ const FIRST_ROWS: usize = 512;
 pub(super) struct DeviceSpan<'a> {
     pub(super) tokens: &'a [u32],
     /// Pool rows of what precedes its own cache.
-    pub(super) before: Vec<&'a [u32]>,
+    pub(super) before: Vec<RowSlice<'a>>,
     /// Grows by the rows of `tokens`.
     pub(super) own: &'a mut CacheRows,
 }
@@ -57,15 +61,15 @@ pub(super) struct DeviceTrunk {
     embedding: Tensor<2>,
     /// The output matrix `[vocab, hidden]` in f32, if it is not the embedding.
     output: Option<Tensor<2>>,
+    inputs: DeviceInputs,
     layers: Vec<DeviceLayer>,
     norm: Tensor<1>,
     /// `[context, head / 2]`.
     cosines: Tensor<2>,
     sines: Tensor<2>,
     free: Arc<FreeRows>,
-    /// By layer, `[rows · 2 · kv_heads, head]`. A row has the heads of its keys before those of its
-    /// values.
-    pools: Mutex<Vec<Tensor<2>>>,
+    /// By layer.
+    pools: Mutex<Vec<LayerPool>>,
 }
 
 /// Takes tensors out of weights and puts them onto a device.
@@ -168,6 +172,7 @@ impl DeviceTrunk {
             &config.rope_scaling,
         );
         let embedding = loader.token_matrix("model.embed_tokens.weight", config)?;
+        let inputs = DeviceInputs::take(config, loader.weights, device)?;
         let layers = (0..config.num_hidden_layers)
             .map(|index| loader.layer(config, index))
             .collect::<Result<_, _>>()?;
@@ -178,6 +183,7 @@ impl DeviceTrunk {
             precision,
             embedding,
             output: None,
+            inputs,
             layers,
             norm: vector(norm, device),
             cosines: half_table(cosines, config, device),
@@ -221,9 +227,10 @@ impl DeviceTrunk {
         layers.chain([self.output()]).map(tensor_bytes).sum()
     }
 
-    /// Bytes of a KV cache for each token.
+    /// Bytes of a KV cache for each token, and of the inputs of convolutions.
     pub(super) fn bytes_per_token(&self) -> usize {
-        2 * self.precision.dtype().size() * self.config.kv_width() * self.layers.len()
+        let kv = 2 * self.precision.dtype().size() * self.config.kv_width();
+        (kv + size_of::<f32>() * self.config.convolved_width()) * self.layers.len()
     }
 
     /// The cache of a sequence of which nothing was read.
@@ -281,6 +288,7 @@ impl DeviceTrunk {
         let mut pools = self.pools.lock().expect("no pass panicked");
         let mut reads = Vec::with_capacity(spans.len());
         let mut first = 0;
+        let features = self.inputs.features(&self.config.reading, spans);
         for span in spans.iter_mut() {
             reads.push(self.allocate(span, first));
             first += span.tokens.len();
@@ -296,6 +304,9 @@ impl DeviceTrunk {
         let pass = builder.pass(&tokens, &reads);
         let embedded = self.embedding.clone().select(0, pass.tokens.clone());
         let mut stream = scaled(embedded, self.config.scales.embedding);
+        if self.config.reading.has_inputs() {
+            stream = self.inputs.add_to(stream, &self.embedding, &features);
+        }
         // If this is the only reference to a pool, burn writes to it in place.
         for (layer, pool) in self.layers.iter().zip(std::mem::take(&mut *pools)) {
             let (after, pool) = self.layer(layer, stream, pool, &pass);
@@ -320,8 +331,9 @@ impl DeviceTrunk {
                 "token {token} is outside the vocabulary"
             );
         }
-        span.own.grow(span.tokens.len());
-        let mut seen = span.before.concat();
+        span.own.grow(span.tokens);
+        let before: Vec<&[u32]> = span.before.iter().map(|part| part.numbers).collect();
+        let mut seen = before.concat();
         seen.extend_from_slice(span.own.numbers());
         let end = seen.len();
         assert!(
@@ -337,24 +349,19 @@ impl DeviceTrunk {
     }
 
     /// Makes every pool long enough for all allocated rows.
-    fn grow_pools(&self, pools: &mut Vec<Tensor<2>>) {
-        let width = 2 * self.config.num_key_value_heads;
-        let held = pools.first().map_or(0, |pool| pool.dims()[0] / width);
+    fn grow_pools(&self, pools: &mut Vec<LayerPool>) {
+        let held = pools.first().map_or(0, |pool| pool.rows(&self.config));
         let needed = self.free.pool_rows();
         if needed <= held {
             return;
         }
         let more = (needed - held).max(held / 2).next_multiple_of(FIRST_ROWS);
-        let shape = [more * width, self.config.head_width()];
-        let options = (&self.device, self.precision.dtype());
+        let added = LayerPool::zeros(&self.config, self.precision, more, &self.device);
         if pools.is_empty() {
-            pools.extend(self.layers.iter().map(|_| Tensor::zeros(shape, options)));
+            pools.resize(self.layers.len(), added);
         } else {
             let old = std::mem::take(pools);
-            pools.extend(
-                old.into_iter()
-                    .map(|pool| Tensor::cat(vec![pool, Tensor::zeros(shape, options)], 0)),
-            );
+            pools.extend(old.into_iter().map(|pool| pool.followed_by(&added)));
         }
     }
 
@@ -363,21 +370,28 @@ impl DeviceTrunk {
         &self,
         layer: &DeviceLayer,
         stream: Tensor<2>,
-        pool: Tensor<2>,
+        mut pool: LayerPool,
         pass: &DevicePass,
-    ) -> (Tensor<2>, Tensor<2>) {
+    ) -> (Tensor<2>, LayerPool) {
         let residual = self.config.scales.residual;
-        let normed = self.narrow_normalized(stream.clone(), &layer.input_norm);
-        let projected = self.product(normed, &layer.qkv);
+        let normed = self.normalized(stream.clone(), &layer.input_norm);
+        let filter = layer.filter(ConvolutionPlace::AttentionInput);
+        let normed = pool.convolve(filter, normed, pass);
+        let projected = self.product(self.precision.narrow(normed), &layer.qkv);
         let projected = match &layer.bias {
             Some(bias) => projected + bias.clone().unsqueeze::<2>(),
             None => projected,
         };
-        let (queries, pool) = self.write_keys_and_values(projected, pool, pass);
-        let mixed = self.attend(&queries, &pool, pass);
+        let filter = layer.filter(ConvolutionPlace::QueryKeyValue);
+        let projected = pool.convolve(filter, projected, pass);
+        let queries = self.write_keys_and_values(projected, &mut pool, pass);
+        let mixed = self.attend(&queries, pool.lines(), pass);
         let stream = stream + scaled(self.product(mixed, &layer.o), residual);
-        let normed = self.narrow_normalized(stream.clone(), &layer.post_norm);
-        let inner = self.gated(self.product(normed, &layer.gate_up));
+        let normed = self.normalized(stream.clone(), &layer.post_norm);
+        let normed = pool.convolve(layer.filter(ConvolutionPlace::MlpInput), normed, pass);
+        let gate_up = self.product(self.precision.narrow(normed), &layer.gate_up);
+        let gate_up = pool.convolve(layer.filter(ConvolutionPlace::GateUp), gate_up, pass);
+        let inner = self.gated(gate_up);
         let added = scaled(self.product(inner, &layer.down), residual);
         (stream + added, pool)
     }
@@ -387,11 +401,6 @@ impl DeviceTrunk {
         let mean_square = x.clone().square().mean_dim(1);
         x * (mean_square + self.config.rms_norm_eps).sqrt().recip()
             * weight.clone().unsqueeze::<2>()
-    }
-
-    /// The same in the precision of products.
-    fn narrow_normalized(&self, x: Tensor<2>, weight: &Tensor<1>) -> Tensor<2> {
-        self.precision.narrow(self.normalized(x, weight))
     }
 
     /// x·W in 32 bits; x is in the precision of products.
@@ -409,13 +418,13 @@ impl DeviceTrunk {
 
     /// Rotates queries and keys of `[rows, queries + keys + values]`, and writes keys and values into
     /// the pool. Returns the queries divided by √head in the precision of products,
-    /// `[rows, queries]`, and the pool.
+    /// `[rows, queries]`.
     fn write_keys_and_values(
         &self,
         projected: Tensor<2>,
-        pool: Tensor<2>,
+        pool: &mut LayerPool,
         pass: &DevicePass,
-    ) -> (Tensor<2>, Tensor<2>) {
+    ) -> Tensor<2> {
         let heads = self.config.num_attention_heads;
         let kv_heads = self.config.num_key_value_heads;
         let rows = projected.dims()[0];
@@ -429,9 +438,8 @@ impl DeviceTrunk {
         let new = self
             .precision
             .narrow(new.reshape([rows * 2 * kv_heads, head]));
-        let pool = pool.scatter_nd(pass.written.clone(), new, IndexingUpdateOp::Assign);
-        let queries = queries.reshape([rows, heads * head]);
-        (self.precision.narrow(queries), pool)
+        pool.write(pass.written.clone(), new);
+        self.precision.narrow(queries.reshape([rows, heads * head]))
     }
 
     /// Attention of every new token over its own sequence: queries `[rows, queries]` →

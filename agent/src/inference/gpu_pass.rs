@@ -28,6 +28,14 @@ pub(super) struct SpanRead {
     pub(super) seen: Vec<u32>,
 }
 
+/// The pool rows of the tokens that precede each new token at one distance.
+pub(super) struct EarlierRows {
+    /// `[rows]`; [`PADDING`] if the sequence has no such token.
+    pub(super) numbers: Tensor<1, Int>,
+    /// 1 if there is such a token, else 0: `[rows, 1]`.
+    pub(super) exist: Tensor<2>,
+}
+
 impl SpanRead {
     /// Positions of its new tokens.
     fn positions(&self) -> impl Iterator<Item = i32> + use<> {
@@ -44,6 +52,10 @@ pub(super) struct DevicePass {
     sines: Tensor<3>,
     /// Lines of a pool to which the new keys and values are written, `[rows · 2 · kv_heads, 1]`.
     pub(super) written: Tensor<2, Int>,
+    /// Pool rows of the new tokens, `[rows, 1]`.
+    pub(super) new_rows: Tensor<2, Int>,
+    /// By distance from 1; as many as the convolutions need.
+    pub(super) earlier: Vec<EarlierRows>,
     pub(super) groups: Vec<SpanGroup>,
     /// Index of each row among the rows of all groups, `[rows]`; none if every row is at its index.
     pub(super) order: Option<Tensor<1, Int>>,
@@ -106,7 +118,8 @@ impl PassBuilder<'_> {
             .flat_map(|read| &read.seen[read.seen.len() - read.new..]);
         let new = self.padded(new.map(|row| *row as i32).collect(), rows);
         let lines = Tensor::<1, Int>::arange(0..2 * kv_heads as i64, self.device);
-        let written = new.unsqueeze_dim::<2>(1) * (2 * kv_heads as i32) + lines.unsqueeze::<2>();
+        let new_rows = new.unsqueeze_dim::<2>(1);
+        let written = new_rows.clone() * (2 * kv_heads as i32) + lines.unsqueeze::<2>();
         let members = group_members(reads, self.config);
         let in_order = members.len() == 1 && reads.iter().all(|read| read.new == 1);
         DevicePass {
@@ -114,12 +127,40 @@ impl PassBuilder<'_> {
             cosines: rotary_rows(self.cosines, &positions),
             sines: rotary_rows(self.sines, &positions),
             written: written.reshape([rows * 2 * kv_heads, 1]),
+            new_rows,
+            earlier: self.earlier(reads, rows),
             groups: members
                 .iter()
                 .map(|members| self.group(reads, members, in_order))
                 .collect(),
             order: (!in_order).then(|| self.padded(group_rows(reads, &members), rows)),
         }
+    }
+
+    /// The rows that convolutions read.
+    fn earlier(&self, reads: &[SpanRead], rows: usize) -> Vec<EarlierRows> {
+        let width = match &self.config.reading.convolution {
+            Some(convolution) => convolution.width,
+            None => 1,
+        };
+        (1..width)
+            .map(|distance| {
+                let mut numbers = Vec::with_capacity(rows);
+                let mut exist = Vec::with_capacity(rows);
+                for read in reads {
+                    for position in read.seen.len() - read.new..read.seen.len() {
+                        let row = position.checked_sub(distance).map(|at| read.seen[at]);
+                        numbers.push(row.unwrap_or(PADDING) as i32);
+                        exist.push(f32::from(u8::from(row.is_some())));
+                    }
+                }
+                exist.resize(rows, 0.0);
+                EarlierRows {
+                    numbers: self.padded(numbers, rows),
+                    exist: Tensor::from_data(TensorData::new(exist, [rows, 1]), self.device),
+                }
+            })
+            .collect()
     }
 
     fn group(&self, reads: &[SpanRead], members: &[usize], in_order: bool) -> SpanGroup {

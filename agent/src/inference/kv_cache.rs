@@ -127,7 +127,7 @@ impl<'a> Span<'a> {
         for prefix in &self.before {
             match &prefix.cache.0 {
                 CacheStorage::Empty => {}
-                CacheStorage::Device(rows) => before.push(&rows.numbers()[..prefix.tokens]),
+                CacheStorage::Device(rows) => before.push(rows.first(prefix.tokens)),
                 CacheStorage::Host(_) => panic!("{FOREIGN_CACHE}"),
             }
         }

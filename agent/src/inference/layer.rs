@@ -2,6 +2,7 @@
 
 use crate::error::AgentError;
 use crate::model::config::DecoderConfig;
+use crate::model::reading::config::ConvolutionPlace;
 use crate::model::weights::Weights;
 
 /// The vectors V and matrices M of a layer.
@@ -16,6 +17,17 @@ pub(super) struct LayerWeights<V, M> {
     /// Gate and up; their outputs are adjacent.
     pub(super) gate_up: M,
     pub(super) down: M,
+    /// The filters of the convolutions, in the order of [`ConvolutionPlace::ALL`].
+    pub(super) filters: [Option<Filter<V>>; 4],
+}
+
+/// The filter of a convolution.
+pub(super) struct Filter<V> {
+    /// Number of its place in [`ConvolutionPlace::ALL`].
+    pub(super) place: usize,
+    pub(super) width: usize,
+    /// `[width, channels]`, flat.
+    pub(super) weight: V,
 }
 
 impl<V, M> LayerWeights<V, M> {
@@ -53,6 +65,17 @@ impl<V, M> LayerWeights<V, M> {
         } else {
             None
         };
+        let mut filters = [const { None }; 4];
+        for (index, place) in ConvolutionPlace::ALL.into_iter().enumerate() {
+            if let Some(width) = config.reading.width_at(place) {
+                let data = tensors.filter(place, [width, config.channels_at(place)])?;
+                filters[index] = Some(Filter {
+                    place: index,
+                    width,
+                    weight: vector(data),
+                });
+            }
+        }
         let (data, shape) = tensors.matrices(hidden, &heads)?;
         let qkv = matrix(data, shape);
         let (data, shape) = tensors.matrices(queries, &[("self_attn.o_proj", hidden)])?;
@@ -69,7 +92,13 @@ impl<V, M> LayerWeights<V, M> {
             post_norm,
             gate_up,
             down,
+            filters,
         })
+    }
+
+    /// The filter at a place, if there is a convolution.
+    pub(super) fn filter(&self, place: ConvolutionPlace) -> Option<&Filter<V>> {
+        self.filters[place as usize].as_ref()
     }
 
     /// All matrices.
@@ -93,6 +122,16 @@ impl LayerTensors<'_> {
             append(&mut joined, self.weights.take(&name, &[*size])?);
         }
         Ok(joined)
+    }
+
+    /// The filter of a convolution, flat.
+    fn filter(
+        &mut self,
+        place: ConvolutionPlace,
+        shape: [usize; 2],
+    ) -> Result<Vec<f32>, AgentError> {
+        let name = format!("model.layers.{}.{}", self.index, place.tensor());
+        self.weights.take(&name, &shape)
     }
 
     /// Matrices with the same inputs, joined, and the shape `[outputs, inputs]` of the result;

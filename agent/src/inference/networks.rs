@@ -91,7 +91,7 @@ mod tests {
     use crate::model::config::{Family, Scales};
     use crate::model::decoder::{Decoder, ValueNetwork};
     use crate::model::rope::RopeScaling;
-    use crate::model::weights::tests::tiny_config;
+    use crate::model::weights::tests::{tiny_config, tiny_reading_config};
     use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 
     const TOKENS: [u32; 9] = [3, 1, 4, 1, 5, 9, 2, 6, 36];
@@ -131,6 +131,7 @@ mod tests {
                 rope_scaling,
                 ..llama.clone()
             },
+            tiny_reading_config(),
             llama,
         ]
     }
@@ -140,6 +141,7 @@ mod tests {
         let mut weights = Weights::random(config, 1);
         for (name, tensor) in &mut weights.0 {
             if name.ends_with("bias")
+                || name.ends_with(".none")
                 || name.ends_with("o_proj.weight")
                 || name.ends_with("down_proj.weight")
             {

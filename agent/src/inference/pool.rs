@@ -59,7 +59,16 @@ impl FreeRows {
 #[derive(Debug)]
 pub(super) struct CacheRows {
     numbers: Vec<u32>,
+    /// The token ids.
+    tokens: Vec<u32>,
     free: Arc<FreeRows>,
+}
+
+/// The first rows of a cache, and their token ids.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RowSlice<'a> {
+    pub(super) numbers: &'a [u32],
+    pub(super) tokens: &'a [u32],
 }
 
 impl CacheRows {
@@ -67,6 +76,7 @@ impl CacheRows {
     pub(super) fn empty(free: &Arc<FreeRows>) -> Self {
         Self {
             numbers: Vec::new(),
+            tokens: Vec::new(),
             free: Arc::clone(free),
         }
     }
@@ -80,20 +90,30 @@ impl CacheRows {
         &self.numbers
     }
 
+    /// The first `count` rows.
+    pub(super) fn first(&self, count: usize) -> RowSlice<'_> {
+        RowSlice {
+            numbers: &self.numbers[..count],
+            tokens: &self.tokens[..count],
+        }
+    }
+
     /// Whether they are rows of that pool.
     pub(super) fn belong_to(&self, free: &Arc<FreeRows>) -> bool {
         Arc::ptr_eq(&self.free, free)
     }
 
-    /// Allocates rows for `tokens` more tokens.
-    pub(super) fn grow(&mut self, tokens: usize) {
-        self.free.take(tokens, &mut self.numbers);
+    /// Allocates rows for more tokens.
+    pub(super) fn grow(&mut self, tokens: &[u32]) {
+        self.free.take(tokens.len(), &mut self.numbers);
+        self.tokens.extend_from_slice(tokens);
     }
 
     /// Takes over the rows of a tail. Nothing is copied on the device.
     pub(super) fn append(&mut self, mut tail: Self) {
         assert!(tail.belong_to(&self.free), "{FOREIGN_CACHE}");
         self.numbers.append(&mut tail.numbers);
+        self.tokens.append(&mut tail.tokens);
     }
 }
 
@@ -114,14 +134,14 @@ mod tests {
         let free = Arc::default();
         let mut first = CacheRows::empty(&free);
         let mut second = CacheRows::empty(&free);
-        first.grow(3);
-        second.grow(2);
+        first.grow(&[0; 3]);
+        second.grow(&[0; 2]);
         assert_eq!(
             (first.numbers(), second.numbers()),
             (&[1, 2, 3][..], &[4, 5][..])
         );
         drop(first);
-        second.grow(4);
+        second.grow(&[0; 4]);
         assert_eq!(
             (second.numbers(), free.pool_rows()),
             (&[4, 5, 1, 2, 3, 6][..], 7)
@@ -133,10 +153,10 @@ mod tests {
         let free = Arc::default();
         let mut whole = CacheRows::empty(&free);
         let mut tail = CacheRows::empty(&free);
-        tail.grow(2);
+        tail.grow(&[0; 2]);
         whole.append(tail);
         let mut other = CacheRows::empty(&free);
-        other.grow(1);
+        other.grow(&[0]);
         assert_eq!((whole.numbers(), other.numbers()), (&[1, 2][..], &[3][..]));
     }
 }

@@ -1,11 +1,15 @@
 //! The sizes of a decoder, read from and written to Hugging Face's `config.json`.
 //!
-//! Three families share one decoder: Llama (arXiv 2302.13971), Qwen2 (arXiv 2407.10671: biases on
-//! queries, keys and values) and MiniCPM (arXiv 2404.06395: scaled embeddings, residual branches
-//! and logits). If a file needs anything else, it is refused, never ignored.
+//! Four families share one decoder: Llama (arXiv 2302.13971), Qwen2 (arXiv 2407.10671: biases on
+//! queries, keys and values), MiniCPM (arXiv 2404.06395: scaled embeddings, residual branches and
+//! logits), and hearth's own, a Llama with the additions of [`crate::model::reading`]. If a file needs
+//! anything else, it is refused, never ignored.
 
 use crate::error::AgentError;
 use crate::files;
+use crate::model::reading::config::{
+    ConvolutionConfig, ConvolutionPlace, GoalMatch, ReadingConfig,
+};
 use crate::model::rope::RopeScaling;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -33,11 +37,13 @@ pub enum Family {
     Qwen2,
     /// Scaled embeddings, residual branches and logits.
     MiniCpm,
+    /// A Llama with [`ReadingConfig`].
+    Hearth,
 }
 
 impl Family {
-    /// All three families.
-    pub const ALL: [Self; 3] = [Self::Llama, Self::Qwen2, Self::MiniCpm];
+    /// All families.
+    pub const ALL: [Self; 4] = [Self::Llama, Self::Qwen2, Self::MiniCpm, Self::Hearth];
 
     /// Returns Hugging Face's `model_type`.
     #[must_use]
@@ -46,6 +52,7 @@ impl Family {
             Self::Llama => "llama",
             Self::Qwen2 => "qwen2",
             Self::MiniCpm => "minicpm",
+            Self::Hearth => "hearth",
         }
     }
 
@@ -55,6 +62,7 @@ impl Family {
             Self::Llama => "LlamaForCausalLM",
             Self::Qwen2 => "Qwen2ForCausalLM",
             Self::MiniCpm => "MiniCPMForCausalLM",
+            Self::Hearth => "HearthForCausalLM",
         }
     }
 }
@@ -111,6 +119,8 @@ pub struct DecoderConfig {
     pub tie_word_embeddings: bool,
     /// MiniCPM's scales.
     pub scales: Scales,
+    /// The additions of hearth's family; none in the others.
+    pub reading: ReadingConfig,
     /// The keys of the file as they were read, so that they can be written again. Empty if the
     /// decoder was made here.
     pub source: Map<String, Value>,
@@ -134,6 +144,7 @@ impl Default for DecoderConfig {
             max_position_embeddings: 0,
             tie_word_embeddings: true,
             scales: Scales::default(),
+            reading: ReadingConfig::default(),
             source: Map::new(),
         }
     }
@@ -173,6 +184,7 @@ impl DecoderConfig {
         self.check_sizes()
             .and_then(|()| self.check_heads())
             .and_then(|()| self.check_numbers())
+            .and_then(|()| self.reading.check(self.vocab_size))
             .map_err(AgentError::Config)
     }
 
@@ -260,6 +272,7 @@ impl DecoderConfig {
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
         let table = vec![self.vocab_size, self.hidden_size];
         let mut list = vec![("model.embed_tokens.weight".into(), table.clone())];
+        list.extend(self.reading.input_tensors(self.hidden_size));
         for layer in 0..self.num_hidden_layers {
             for (name, shape) in self.layer_tensors() {
                 list.push((format!("model.layers.{layer}.{name}"), shape));
@@ -297,7 +310,32 @@ impl DecoderConfig {
             ("mlp.up_proj.weight", vec![inner, hidden]),
             ("mlp.down_proj.weight", vec![hidden, inner]),
         ]);
+        for place in ConvolutionPlace::ALL {
+            if let Some(width) = self.reading.width_at(place) {
+                list.push((place.tensor(), vec![width, self.channels_at(place)]));
+            }
+        }
         list
+    }
+
+    /// Numbers of a row at a place of a convolution.
+    #[must_use]
+    pub fn channels_at(&self, place: ConvolutionPlace) -> usize {
+        match place {
+            ConvolutionPlace::AttentionInput | ConvolutionPlace::MlpInput => self.hidden_size,
+            ConvolutionPlace::QueryKeyValue => self.query_width() + 2 * self.kv_width(),
+            ConvolutionPlace::GateUp => 2 * self.intermediate_size,
+        }
+    }
+
+    /// Numbers that the convolutions keep of each token in each layer of a cache.
+    #[must_use]
+    pub fn convolved_width(&self) -> usize {
+        ConvolutionPlace::ALL
+            .into_iter()
+            .filter(|place| self.reading.width_at(*place).is_some())
+            .map(|place| self.channels_at(place))
+            .sum()
     }
 
     /// Reads `config.json`.
@@ -329,11 +367,12 @@ impl DecoderConfig {
             .find(|family| family.name() == keys.model_type);
         let family = family.ok_or_else(|| {
             format!(
-                "model_type {:?} is not known; known: llama, qwen2, minicpm",
+                "model_type {:?} is not known; known: llama, qwen2, minicpm, hearth",
                 keys.model_type
             )
         })?;
         keys.refuse_unsupported()?;
+        let reading = keys.reading(family)?;
         let mut context = keys.max_position_embeddings.unwrap_or(2048);
         let rope_scaling = match keys.rope_scaling.as_ref().or(keys.rope_parameters.as_ref()) {
             Some(rope) => RopeScaling::from_hugging_face(rope, context)?,
@@ -361,6 +400,7 @@ impl DecoderConfig {
             max_position_embeddings: context,
             tie_word_embeddings: keys.tie_word_embeddings.unwrap_or(false),
             scales: keys.scales(family),
+            reading,
             source,
         })
     }
@@ -385,6 +425,7 @@ impl DecoderConfig {
         ] {
             keys.insert(key.into(), value);
         }
+        self.insert_reading(&mut keys);
         keys.remove("dtype"); // transformers 5 writes it in place of torch_dtype
         if self.source.is_empty() {
             let context = self.max_position_embeddings;
@@ -395,6 +436,23 @@ impl DecoderConfig {
             }
         }
         keys
+    }
+
+    fn insert_reading(&self, keys: &mut Map<String, Value>) {
+        let ReadingConfig {
+            goal_match,
+            ngram_embedding,
+            convolution,
+        } = &self.reading;
+        if let Some(goal) = goal_match {
+            keys.insert("goal_match".into(), json!(goal));
+        }
+        if !ngram_embedding.is_empty() {
+            keys.insert("ngram_embedding".into(), json!(ngram_embedding));
+        }
+        if let Some(convolution) = convolution {
+            keys.insert("convolution".into(), json!(convolution));
+        }
     }
 
     /// Writes `config.json`.
@@ -441,6 +499,10 @@ struct ConfigKeys {
     dim_model_base: Option<f64>,
     num_experts: Option<usize>,
     quantization_config: Option<Value>,
+    goal_match: Option<GoalMatch>,
+    #[serde(default)]
+    ngram_embedding: Vec<usize>,
+    convolution: Option<ConvolutionConfig>,
 }
 
 impl ConfigKeys {
@@ -465,6 +527,22 @@ impl ConfigKeys {
                 "hidden_act {other:?} is not supported; only \"silu\""
             )),
         }
+    }
+
+    /// The additions of hearth's family.
+    fn reading(&self, family: Family) -> Result<ReadingConfig, String> {
+        let reading = ReadingConfig {
+            goal_match: self.goal_match.clone(),
+            ngram_embedding: self.ngram_embedding.clone(),
+            convolution: self.convolution.clone(),
+        };
+        if family != Family::Hearth && !reading.is_empty() {
+            return Err(format!(
+                "goal_match, ngram_embedding and convolution need the model_type hearth, not {:?}",
+                self.model_type
+            ));
+        }
+        Ok(reading)
     }
 
     /// The scales of the family.

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`config`] | the sizes of a decoder, as in `config.json` |
 //! | [`rope`] | the frequencies of the rotary position embedding and their scaling |
+//! | [`reading`] | what hearth's own family adds to the Llama layout |
 //! | [`weights`] | named tensors in host memory, and safetensors files |
 //! | [`folder`] | a model folder, or a GGUF file, as one value |
 //! | [`gguf`] | the reader of GGUF files |
@@ -21,6 +22,7 @@ pub mod gguf;
 pub mod lora;
 pub mod parameters;
 pub mod peft;
+pub mod reading;
 pub mod rope;
 mod safetensors_header;
 pub mod weights;

@@ -3,7 +3,10 @@
 
 use crate::error::AgentError;
 use crate::model::config::{DecoderConfig, OUTPUT};
-use crate::model::decoder::{Decoder, DecoderLayer, DecoderSettings, Precision, ValueNetwork};
+use crate::model::decoder::{
+    Decoder, DecoderLayer, DecoderSettings, NgramEmbedding, Precision, ValueNetwork,
+};
+use crate::model::reading::config::{ConvolutionPlace, GOAL_MATCH, ngram_matrix, ngram_none};
 use crate::model::weights::{HostTensor, VALUE_HEAD, Weights, transposed};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -26,6 +29,12 @@ impl Decoder {
         };
         Ok(Self {
             embed_tokens: loader.table("model.embed_tokens.weight")?,
+            goal_match: (config.reading.goal_match.is_some())
+                .then(|| loader.tensor(GOAL_MATCH, [1, config.hidden_size]))
+                .transpose()?,
+            ngrams: (config.reading.ngram_embedding.iter())
+                .map(|order| loader.ngram(*order))
+                .collect::<Result<_, _>>()?,
             layers: (0..config.num_hidden_layers)
                 .map(|index| loader.layer(index))
                 .collect::<Result<_, _>>()?,
@@ -42,6 +51,7 @@ impl Decoder {
                 epsilon: config.rms_norm_eps,
                 scales: config.scales,
                 precision: Precision::default(),
+                reading: config.reading.clone(),
             },
         })
     }
@@ -58,6 +68,8 @@ impl Decoder {
         let trained = all.split_off(frozen);
         Self {
             embed_tokens: self.embed_tokens.no_grad(),
+            goal_match: self.goal_match.map(Module::no_grad),
+            ngrams: self.ngrams.into_iter().map(Module::no_grad).collect(),
             layers: all
                 .into_iter()
                 .map(Module::no_grad)
@@ -92,6 +104,14 @@ impl Decoder {
                 }
             }
         }
+        if let Some(vector) = &self.goal_match {
+            insert(&mut weights, GOAL_MATCH, vector.val());
+        }
+        for (order, ngram) in (self.settings.reading.ngram_embedding.iter()).zip(&self.ngrams) {
+            let matrix = ngram.weight.val().transpose();
+            insert(&mut weights, &ngram_matrix(*order), matrix);
+            insert(&mut weights, &ngram_none(*order), ngram.none.val());
+        }
         let embedding = self.embed_tokens.val();
         insert(&mut weights, "model.embed_tokens.weight", embedding);
         if let Some(output) = &self.lm_head {
@@ -101,6 +121,12 @@ impl Decoder {
             for (part, param) in layer.matrices() {
                 let name = format!("model.layers.{index}.{part}.weight");
                 insert(&mut weights, &name, param.val().transpose());
+            }
+            for place in ConvolutionPlace::ALL {
+                if let Some(filter) = layer.filter(place) {
+                    let name = format!("model.layers.{index}.{}", place.tensor());
+                    insert(&mut weights, &name, filter.val());
+                }
             }
         }
         weights
@@ -175,12 +201,42 @@ impl ParameterLoader<'_> {
             gate_proj: self.matrix(&format!("{mlp}.gate_proj.weight"), [inner, hidden])?,
             up_proj: self.matrix(&format!("{mlp}.up_proj.weight"), [inner, hidden])?,
             down_proj: self.matrix(&format!("{mlp}.down_proj.weight"), [hidden, inner])?,
+            attention_conv: self.filter(&layer, ConvolutionPlace::AttentionInput)?,
+            qkv_conv: self.filter(&layer, ConvolutionPlace::QueryKeyValue)?,
+            mlp_conv: self.filter(&layer, ConvolutionPlace::MlpInput)?,
+            gate_up_conv: self.filter(&layer, ConvolutionPlace::GateUp)?,
+        })
+    }
+
+    /// The filter of a convolution of this layer; `None` if it has none at that place.
+    fn filter(
+        &self,
+        layer: &str,
+        place: ConvolutionPlace,
+    ) -> Result<Option<Param<Tensor<2>>>, AgentError> {
+        let Some(width) = self.config.reading.width_at(place) else {
+            return Ok(None);
+        };
+        let name = format!("{layer}.{}", place.tensor());
+        self.tensor(&name, [width, self.config.channels_at(place)])
+            .map(Some)
+    }
+
+    fn ngram(&self, order: usize) -> Result<NgramEmbedding, AgentError> {
+        let hidden = self.config.hidden_size;
+        Ok(NgramEmbedding {
+            weight: self.matrix(&ngram_matrix(order), [hidden, hidden])?,
+            none: self.tensor(&ngram_none(order), [1, hidden])?,
         })
     }
 
     /// The embedding or the output matrix, `[vocab, hidden]`.
     fn table(&self, name: &str) -> Result<Param<Tensor<2>>, AgentError> {
-        let shape = [self.config.vocab_size, self.config.hidden_size];
+        self.tensor(name, [self.config.vocab_size, self.config.hidden_size])
+    }
+
+    /// A tensor as a parameter of the same layout.
+    fn tensor(&self, name: &str, shape: [usize; 2]) -> Result<Param<Tensor<2>>, AgentError> {
         let data = self.weights.get(name, &shape)?.to_vec();
         Ok(Param::from_data(TensorData::new(data, shape), self.device))
     }

@@ -13,6 +13,7 @@
 use crate::error::AgentError;
 use crate::files;
 use crate::model::config::DecoderConfig;
+use crate::model::reading::config::GOAL_MATCH;
 use crate::model::safetensors_header::SafetensorsHeader;
 use half::{bf16, f16};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
@@ -77,7 +78,8 @@ impl Weights {
     ///
     /// Matrices are normal with σ = 1/√inputs. The two matrices that write into the residual stream
     /// are zero, so that every layer starts as the identity, and the first updates see a token's
-    /// own embedding. The embedding has σ = 0.02, norms are ones, and biases are zero.
+    /// own embedding. Embeddings have σ = 0.02, norms are ones, and biases are zero. The filter of a
+    /// convolution is uniform in ±1/√width, as in PyTorch.
     #[must_use]
     pub fn random(config: &DecoderConfig, seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
@@ -303,8 +305,15 @@ fn initial_values(name: &str, shape: &[usize], rng: &mut impl Rng) -> Vec<f32> {
     let [_, inputs] = shape else {
         return vec![1.0; size];
     };
+    if name.ends_with("conv.weight") {
+        let bound = 1.0 / (shape[0] as f32).sqrt();
+        return (0..size)
+            .map(|_| (rng.random::<f32>() * 2.0 - 1.0) * bound)
+            .collect();
+    }
     let deviation = match name {
-        "model.embed_tokens.weight" | "lm_head.weight" => 0.02,
+        "model.embed_tokens.weight" | "lm_head.weight" | GOAL_MATCH => 0.02,
+        name if name.ends_with(".none") => 0.0,
         name if name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight") => 0.0,
         _ => 1.0 / (*inputs as f32).sqrt(),
     };
@@ -347,6 +356,10 @@ pub fn transposed(data: &[f32], rows: usize, columns: usize) -> Vec<f32> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::model::config::Family;
+    use crate::model::reading::config::{
+        ConvolutionConfig, ConvolutionPlace, GoalMatch, ReadingConfig,
+    };
     use safetensors::tensor::TensorView;
 
     /// The configuration of a decoder for tests.
@@ -360,6 +373,26 @@ pub(crate) mod tests {
             num_key_value_heads: 2,
             max_position_embeddings: 64,
             ..DecoderConfig::default()
+        }
+    }
+
+    /// The same with every addition of hearth's own family. In the tokens 3 1 4 1 …, the goal is 1.
+    pub(crate) fn tiny_reading_config() -> DecoderConfig {
+        DecoderConfig {
+            family: Family::Hearth,
+            reading: ReadingConfig {
+                goal_match: Some(GoalMatch {
+                    marker: vec![3],
+                    end: vec![4],
+                    ignored: vec![],
+                }),
+                ngram_embedding: vec![1, 2],
+                convolution: Some(ConvolutionConfig {
+                    width: 3,
+                    places: ConvolutionPlace::ALL.to_vec(),
+                }),
+            },
+            ..tiny_config()
         }
     }
 

@@ -331,6 +331,17 @@ fn add_weights(files: &mut FileSet, family: Family, place: &Path, shards: bool) 
             keys.insert("rope_scaling".into(), json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "beta_fast": 32, "mscale": 1.0, "mscale_all_dim": 0.7}));
             keys.insert("use_sliding_window".into(), json!(false));
         }
+        Family::Hearth => {
+            keys.insert(
+                "goal_match".into(),
+                json!({"marker": [1, 2], "end": [0], "ignored": [3]}),
+            );
+            keys.insert("ngram_embedding".into(), json!([1]));
+            keys.insert(
+                "convolution".into(),
+                json!({"width": 3, "places": ["mlp_input"]}),
+            );
+        }
         Family::MiniCpm => {
             keys.insert("rope_scaling".into(), json!({"type": "longrope", "factor": 2.0, "short_factor": [1.0, 1.5], "long_factor": [2.0, 3.0], "original_max_position_embeddings": 128}));
             keys.extend([

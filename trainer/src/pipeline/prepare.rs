@@ -50,7 +50,7 @@ pub fn fresh(
         .flat_map(|trajectory| &trajectory.turns)
         .flat_map(|turn| [turn.observation.as_str(), turn.completion.as_str()]);
     let tokenizer = Tokenizer::train_with(texts, shape.vocabulary, shape.numbers)?;
-    let config = shape.config(tokenizer.vocab_size());
+    let config = shape.config(&tokenizer);
     Ok(Model {
         policy: Weights::random(&config, seed),
         config,

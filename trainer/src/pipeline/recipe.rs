@@ -8,8 +8,9 @@ pub use crate::learn::config::{
 };
 
 use crate::error::TrainerError;
-use agent::model::config::DecoderConfig;
-use agent::text::tokenizer::NumberTokens;
+use agent::model::config::{DecoderConfig, Family};
+use agent::model::reading::config::{ConvolutionConfig, GoalMatch, ReadingConfig};
+use agent::text::tokenizer::{NumberTokens, Tokenizer};
 use scenarios::{Protocol, Split, household};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -116,6 +117,16 @@ pub struct ModelRecipe {
     pub numbers: NumberTokens,
     /// Maximum number of tokens in an episode.
     pub context: usize,
+    /// Whether tokens that occur in the goal are marked. It needs `numbers = "digits"`, else `mug 2` in a list
+    /// is another token than `mug` in the goal.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub goal_match: bool,
+    /// The orders of the n-gram embeddings, ascending.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ngram_embedding: Vec<usize>,
+    /// Convolutions in every layer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub convolution: Option<ConvolutionConfig>,
 }
 
 /// If a recipe has the default value, the key is not written, so the stage hashes of recipes from before
@@ -129,10 +140,32 @@ fn are_whole(numbers: &NumberTokens) -> bool {
 }
 
 impl ModelRecipe {
-    /// Returns the decoder's configuration for a vocabulary of this size.
+    /// Returns the decoder's configuration for the vocabulary of a tokenizer. If the recipe asks for an
+    /// addition of [`ReadingConfig`], it is of hearth's own family, else a Llama.
     #[must_use]
-    pub fn config(&self, vocab_size: usize) -> DecoderConfig {
+    pub fn config(&self, tokenizer: &Tokenizer) -> DecoderConfig {
+        let mut config = self.sizes(tokenizer.vocab_size());
+        if self.goal_match {
+            config.reading.goal_match = Some(GoalMatch::of_household_games(tokenizer));
+        }
+        config
+    }
+
+    /// The same without the token ids of the goal.
+    fn sizes(&self, vocab_size: usize) -> DecoderConfig {
+        let reading = ReadingConfig {
+            goal_match: None,
+            ngram_embedding: self.ngram_embedding.clone(),
+            convolution: self.convolution.clone(),
+        };
+        let is_llama = reading.is_empty() && !self.goal_match;
         DecoderConfig {
+            family: if is_llama {
+                Family::Llama
+            } else {
+                Family::Hearth
+            },
+            reading,
             vocab_size: vocab_size.next_multiple_of(16),
             hidden_size: self.hidden,
             intermediate_size: self.inner,
@@ -142,6 +175,18 @@ impl ModelRecipe {
             max_position_embeddings: self.context,
             ..DecoderConfig::default()
         }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.goal_match && self.numbers == NumberTokens::Whole {
+            return Err(
+                "model: goal_match needs numbers = \"digits\", because \"mug 2\" as one token never \
+                 equals the \"mug\" of a goal"
+                    .into(),
+            );
+        }
+        let sizes = self.sizes(self.vocabulary).check();
+        sizes.map_err(|error| error.to_string())
     }
 }
 
@@ -342,10 +387,7 @@ impl Recipe {
         if self.evaluate.best_of.contains(&0) || self.evaluate.best_of.is_empty() {
             return Err("evaluate.best_of: K starts at 1".into());
         }
-        self.model
-            .config(self.model.vocabulary)
-            .check()
-            .map_err(|e| e.to_string())
+        self.model.check()
     }
 
     fn check_job(&self, index: usize) -> Result<(), String> {

@@ -8,8 +8,10 @@ use super::attention::{self, Heads};
 use super::elementwise::{LogSoftmaxGradient, RmsNormGradient, SwigluGradient, TargetGradient};
 use super::forward;
 use super::host::{
-    CpuTensor, contiguous, for_row_blocks, last_axis, numbers, numbers_at, tensor, tensor_like,
+    CpuTensor, contiguous, for_blocks, for_row_blocks, last_axis, numbers, numbers_at, tensor,
+    tensor_like,
 };
+use crate::convolution::{Convolution, sum_of_parts};
 use crate::elementwise::add;
 use burn::backend::Flex;
 use burn::backend::autodiff::Autodiff;
@@ -112,6 +114,18 @@ impl<C: CheckpointStrategy> FusedBackend for Autodiff<Flex, C> {
         })
     }
 
+    fn fused_causal_convolution(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        time: usize,
+    ) -> FloatTensor<Self> {
+        record::<C, _, 2>([x, weight], |inputs| {
+            let [x, weight] = inputs.map(contiguous);
+            let out = forward::causal_convolution(&x, &weight, time);
+            (out, SavedConvolution { x, weight, time })
+        })
+    }
+
     fn fused_by_table(hidden: FloatTensor<Self>, table: FloatTensor<Self>) -> FloatTensor<Self> {
         record::<C, _, 2>([hidden, table], |[hidden, table]| {
             let out = Flex::fused_by_table(hidden.clone(), table.clone());
@@ -206,6 +220,40 @@ impl Saved<2> for SavedSwiglu {
             Some(tensor_like(to_gate, &gate)),
             Some(tensor_like(to_up.concat(), &gate)),
         ]
+    }
+}
+
+#[derive(Debug, Clone)]
+struct SavedConvolution {
+    x: CpuTensor,
+    weight: CpuTensor,
+    time: usize,
+}
+
+impl Saved<2> for SavedConvolution {
+    fn gradients(self, gradient: CpuTensor, _: [bool; 2]) -> [Option<CpuTensor>; 2] {
+        let Self { x, weight, time } = self;
+        let gradient = contiguous(gradient);
+        let channels = last_axis(&x);
+        let sequence = time * channels;
+        let size = numbers(&weight).len();
+        let mut to_x = vec![0.0; numbers(&x).len()];
+        let parts = for_blocks(&mut to_x, sequence, |index, to_x| {
+            let mut to_weight = vec![0.0; size];
+            Convolution {
+                x: numbers_at(&x, index * sequence, sequence),
+                weight: numbers(&weight),
+                channels,
+            }
+            .gradients(
+                numbers_at(&gradient, index * sequence, sequence),
+                to_x,
+                &mut to_weight,
+            );
+            to_weight
+        });
+        let to_weight = tensor_like(sum_of_parts(&parts, size), &weight);
+        [Some(tensor_like(to_x, &x)), Some(to_weight)]
     }
 }
 

@@ -4,8 +4,10 @@ use super::FusedBackend;
 use super::attention::{self, Heads};
 use super::elementwise::{log_normalizers, swiglu};
 use super::host::{
-    CpuTensor, contiguous, for_row_blocks, last_axis, numbers, numbers_at, tensor, tensor_like,
+    CpuTensor, contiguous, for_blocks, for_row_blocks, last_axis, numbers, numbers_at, tensor,
+    tensor_like,
 };
+use crate::convolution::Convolution;
 use crate::elementwise;
 use burn::backend::Flex;
 use burn::backend::ops::FloatTensorOps;
@@ -28,6 +30,10 @@ impl FusedBackend for Flex {
     ) -> CpuTensor {
         let inputs = [queries, keys, values].map(contiguous);
         attention::forward(inputs.each_ref(), &heads).0
+    }
+
+    fn fused_causal_convolution(x: CpuTensor, weight: CpuTensor, time: usize) -> CpuTensor {
+        causal_convolution(&contiguous(x), &contiguous(weight), time)
     }
 
     fn fused_by_table(hidden: CpuTensor, table: CpuTensor) -> CpuTensor {
@@ -70,6 +76,22 @@ pub(super) fn gated(gate: &CpuTensor, up: &CpuTensor) -> CpuTensor {
         swiglu(gate, up, out);
     });
     tensor_like(out, gate)
+}
+
+/// A causal convolution of contiguous tensors.
+pub(super) fn causal_convolution(x: &CpuTensor, weight: &CpuTensor, time: usize) -> CpuTensor {
+    let channels = last_axis(x);
+    let sequence = time * channels;
+    let mut out = vec![0.0; numbers(x).len()];
+    for_blocks(&mut out, sequence, |index, out| {
+        Convolution {
+            x: numbers_at(x, index * sequence, sequence),
+            weight: numbers(weight),
+            channels,
+        }
+        .run(0, out);
+    });
+    tensor_like(out, x)
 }
 
 /// ln softmax at the targets, `[rows]`, and ln Σ exp of each row of contiguous logits.

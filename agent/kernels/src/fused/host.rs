@@ -60,15 +60,27 @@ pub(super) fn for_row_blocks<T: Send>(
     width: usize,
     compute: impl Fn(usize, &mut [f32]) -> T + Sync,
 ) -> Vec<T> {
+    for_blocks(out, BLOCK_ROWS * width, |index, out| {
+        compute(index * BLOCK_ROWS, out)
+    })
+}
+
+/// Calls `compute` with every block of `size` numbers: its index, and its part of `out`. Returns the
+/// results in the order of the blocks.
+pub(super) fn for_blocks<T: Send>(
+    out: &mut [f32],
+    size: usize,
+    compute: impl Fn(usize, &mut [f32]) -> T + Sync,
+) -> Vec<T> {
     if out.len() >= MIN_PARALLEL && rayon::current_num_threads() > 1 {
-        out.par_chunks_mut(BLOCK_ROWS * width)
+        out.par_chunks_mut(size)
             .enumerate()
-            .map(|(index, out)| compute(index * BLOCK_ROWS, out))
+            .map(|(index, out)| compute(index, out))
             .collect()
     } else {
-        out.chunks_mut(BLOCK_ROWS * width)
+        out.chunks_mut(size)
             .enumerate()
-            .map(|(index, out)| compute(index * BLOCK_ROWS, out))
+            .map(|(index, out)| compute(index, out))
             .collect()
     }
 }

@@ -60,6 +60,18 @@ pub(crate) fn attention(
     Tensor::from_dispatch(Dispatch::fused_attention(queries, keys, values, heads))
 }
 
+/// x[t] + Σ_j w[j] · x[t − j] within each sequence.
+///
+/// # Shapes
+/// `x` and the result `[batch · time, channels]`, `weight` `[width, channels]`.
+pub(crate) fn causal_convolution(x: Tensor<2>, weight: Tensor<2>, time: usize) -> Tensor<2> {
+    Tensor::from_dispatch(Dispatch::fused_causal_convolution(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        time,
+    ))
+}
+
 /// ln softmax over the last axis, nats.
 #[must_use]
 pub(crate) fn log_softmax<const D: usize>(logits: Tensor<D>) -> Tensor<D> {
@@ -109,6 +121,11 @@ pub(crate) trait FusedBackend: Backend {
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
         heads: Heads,
+    ) -> FloatTensor<Self>;
+    fn fused_causal_convolution(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        time: usize,
     ) -> FloatTensor<Self>;
     fn fused_by_table(hidden: FloatTensor<Self>, table: FloatTensor<Self>) -> FloatTensor<Self>;
     fn fused_log_softmax(logits: FloatTensor<Self>) -> FloatTensor<Self>;

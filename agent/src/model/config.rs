@@ -444,6 +444,13 @@ impl DecoderConfig {
             ngram_embedding,
             convolution,
         } = &self.reading;
+        if self.family == Family::Hearth {
+            let classes = json!({
+                "AutoConfig": "modeling_hearth.HearthConfig",
+                "AutoModelForCausalLM": "modeling_hearth.HearthForCausalLM",
+            });
+            keys.insert("auto_map".into(), classes);
+        }
         if let Some(goal) = goal_match {
             keys.insert("goal_match".into(), json!(goal));
         }

@@ -3,7 +3,7 @@
 
 use crate::error::AgentError;
 use crate::files;
-use crate::model::config::DecoderConfig;
+use crate::model::config::{DecoderConfig, Family};
 use crate::model::gguf::GgufFile;
 use crate::model::weights::{HostTensor, WEIGHTS, Weights};
 use crate::text::template::{ChatTemplate, TurnFrames};
@@ -54,6 +54,9 @@ const COMPANION_LIMIT: u64 = 16 << 20;
 
 /// The most bytes of `hearth.json`.
 const HEARTH_JSON_LIMIT: u64 = 1 << 20;
+
+/// The code with which transformers opens a folder of hearth's own family.
+const MODELING_HEARTH: &str = include_str!("reading/modeling_hearth.py");
 
 impl Model {
     /// Reads a model folder, either one that hearth wrote or a Hugging Face checkpoint. If the
@@ -140,6 +143,11 @@ impl Model {
         for (name, bytes) in &self.companions.files {
             let path = folder.join(name);
             scenarios::files::replace(&path, bytes)
+                .map_err(|source| AgentError::File { path, source })?;
+        }
+        if self.config.family == Family::Hearth {
+            let path = folder.join("modeling_hearth.py");
+            scenarios::files::replace(&path, MODELING_HEARTH.as_bytes())
                 .map_err(|source| AgentError::File { path, source })?;
         }
         HearthJson {

@@ -99,6 +99,10 @@ fn every_family_is_recorded() {
         "qwen2",
         "qwen2, tied",
         "minicpm",
+        "hearth, goal match",
+        "hearth, n-grams",
+        "hearth, convolution",
+        "hearth, all, tied",
     ] {
         assert!(
             names.iter().any(|name| name == family),

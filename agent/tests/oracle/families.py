@@ -7,10 +7,14 @@ transformers; Granite computes the same with other names for its scales.
 """
 
 import json
+import pathlib
 import sys
 
 import torch
 from transformers import AutoModelForCausalLM, GraniteConfig, LlamaConfig, Qwen2Config
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "src" / "model" / "reading"))
+from modeling_hearth import HearthConfig, HearthForCausalLM  # noqa: E402
 
 SIZES = {
     "vocab_size": 96,
@@ -24,7 +28,12 @@ SIZES = {
     "eos_token_id": 2,
     "pad_token_id": None,
 }
+# The goal is 3, 3, 95, and 3 occurs again.
+GOAL = {"marker": [17, 42], "end": [60], "ignored": [95]}
+CONVOLUTION = {"width": 4, "places": ["attention_input", "mlp_input"]}
+EVERYWHERE = {"width": 3, "places": ["attention_input", "query_key_value", "mlp_input", "gate_up"]}
 PROMPT = [1, 17, 42, 3, 3, 95, 60, 8, 29, 77, 5, 11]
+HEARTH_PROMPT = [*PROMPT, 3, 77, 95, 29, 3]
 
 
 def llama(**more):
@@ -58,6 +67,12 @@ CASES = {
     ),
     "qwen2": Qwen2Config(**SIZES),
     "qwen2, tied": Qwen2Config(**SIZES, tie_word_embeddings=True),
+    "hearth, goal match": HearthConfig(**SIZES, goal_match=GOAL),
+    "hearth, n-grams": HearthConfig(**SIZES, ngram_embedding=[1, 2]),
+    "hearth, convolution": HearthConfig(**SIZES, convolution=CONVOLUTION),
+    "hearth, all, tied": HearthConfig(
+        **SIZES, tie_word_embeddings=True, goal_match=GOAL, ngram_embedding=[1], convolution=EVERYWHERE
+    ),
     "minicpm": GraniteConfig(
         **SIZES,
         embedding_multiplier=12.0,
@@ -87,8 +102,12 @@ def fill(model):
 
 
 def record(name, config):
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
+    if config.model_type == "hearth":
+        model = HearthForCausalLM(config).float().eval()
+    else:
+        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
     fill(model)
+    prompt = HEARTH_PROMPT if config.model_type == "hearth" else PROMPT
     keys = json.loads(config.to_json_string(use_diff=False))
     if config.model_type == "granite":
         keys = {
@@ -99,8 +118,8 @@ def record(name, config):
             "dim_model_base": 8,
         }
     with torch.no_grad():
-        logits = model(torch.tensor([PROMPT])).logits[0]
-        tokens, gaps = list(PROMPT), []
+        logits = model(torch.tensor([prompt])).logits[0]
+        tokens, gaps = list(prompt), []
         for _ in range(64):
             best = model(torch.tensor([tokens])).logits[0, -1].topk(2)
             gaps.append(round((best.values[0] - best.values[1]).item(), 6))
@@ -108,10 +127,10 @@ def record(name, config):
     return {
         "name": name,
         "config": keys,
-        "prompt": PROMPT,
+        "prompt": prompt,
         "first": [round(x, 7) for x in logits[0].tolist()],
         "last": [round(x, 7) for x in logits[-1].tolist()],
-        "continuation": tokens[len(PROMPT) :],
+        "continuation": tokens[len(prompt) :],
         "gaps": gaps,
     }
 

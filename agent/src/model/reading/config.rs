@@ -84,6 +84,17 @@ impl ConvolutionPlace {
         Self::GateUp,
     ];
 
+    /// The name in files.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AttentionInput => "attention_input",
+            Self::QueryKeyValue => "query_key_value",
+            Self::MlpInput => "mlp_input",
+            Self::GateUp => "gate_up",
+        }
+    }
+
     /// The name of the tensor within its layer.
     #[must_use]
     pub fn tensor(self) -> &'static str {

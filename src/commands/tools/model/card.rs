@@ -2,6 +2,7 @@
 
 use crate::ui;
 use agent::model::folder::Model;
+use agent::model::reading::config::{ConvolutionConfig, ReadingConfig};
 use serde::Serialize;
 use std::path::Path;
 use trainer::TrainerError;
@@ -18,6 +19,8 @@ pub(super) struct ModelCard {
     vocabulary: usize,
     context: usize,
     tied: bool,
+    /// The additions to the Llama layout.
+    additions: Vec<String>,
     value_network: bool,
     text_versions: Vec<&'static str>,
     pub(super) policy_hash: String,
@@ -52,6 +55,25 @@ pub(super) fn open(path: &Path) -> anyhow::Result<Model> {
     .map_err(TrainerError::from)?)
 }
 
+/// The additions of hearth's own family, by name.
+fn additions(reading: &ReadingConfig) -> Vec<String> {
+    let mut list = Vec::new();
+    if reading.goal_match.is_some() {
+        list.push("goal match".into());
+    }
+    for order in &reading.ngram_embedding {
+        list.push(format!("{order}-gram embedding"));
+    }
+    if let Some(ConvolutionConfig { width, places }) = &reading.convolution {
+        let places: Vec<&str> = places.iter().map(|place| place.name()).collect();
+        list.push(format!(
+            "convolutions of width {width} at {}",
+            places.join(", ")
+        ));
+    }
+    list
+}
+
 impl ModelCard {
     /// Describes a model.
     pub(super) fn of(model: &Model) -> Self {
@@ -72,6 +94,7 @@ impl ModelCard {
             vocabulary: config.vocab_size,
             context: config.max_position_embeddings,
             tied: config.tie_word_embeddings,
+            additions: additions(&config.reading),
             value_network: model.value.is_some(),
             text_versions: model
                 .text_versions
@@ -114,6 +137,9 @@ impl ModelCard {
             "{} layers of width {}, {} query and {} key heads, vocabulary {}, context {}, output {output}\n",
             self.layers, self.hidden, self.heads, self.kv_heads, self.vocabulary, self.context
         ));
+        if !self.additions.is_empty() {
+            ui::print(&format!("with {}\n", self.additions.join(", ")));
+        }
         if !self.text_versions.is_empty() {
             ui::print(&format!(
                 "trained on games of text {}\n",

@@ -123,6 +123,108 @@ def oreo():
         assert all(got[other] is None for other in "lvu" if other != of), name
 
 
+REWARDS = [[0.25, 0.0, 1.0], [0.0, 0.5]]
+GAMMA = 0.9
+
+
+def discounted(xs, t, gamma):
+    return sum(gamma ** (i - t) * xs[i] for i in range(t, len(xs)))
+
+
+def clipped(x, limit):
+    return x if limit is None else max(-limit, min(limit, x))
+
+
+def discounted_value(l, v, r, gamma, limit=None):
+    """The squared residuals of one trajectory, one for each turn; the sums of log-ratios have no gradient."""
+    soft = [clipped(BETA * discounted([x.item() for x in l], t, gamma), limit) for t in range(len(l))]
+    return [(v[t] - discounted(r, t, gamma) + soft[t]) ** 2 for t in range(len(l))]
+
+
+def discounted_policy(l, v, r, gamma):
+    later = [BETA * gamma * discounted([x.item() for x in l], t + 1, gamma) for t in range(len(l))]
+    return [(v[t].detach() - discounted(r, t, gamma) + BETA * l[t] + later[t]) ** 2 for t in range(len(l))]
+
+
+def discounted_after(l, u, r, gamma, limit=None):
+    soft = [clipped(BETA * gamma * discounted([x.item() for x in l], t + 1, gamma), limit) for t in range(len(l))]
+    return [(u[t] - discounted(r, t, gamma) + soft[t]) ** 2 for t in range(len(l))]
+
+
+def oreo_extensions():
+    """A discount per turn, a clip of the summed log-ratios, and the mean over all turns of the batch in place of the
+    mean within each trajectory."""
+    losses = {
+        "value": lambda l, v, u, r, gamma, limit: discounted_value(l, v, r, gamma, limit),
+        "policy": lambda l, v, u, r, gamma, limit: discounted_policy(l, v, r, gamma),
+        "after": lambda l, v, u, r, gamma, limit: discounted_after(l, u, r, gamma, limit),
+    }
+    for gamma, limit in [(1.0, None), (GAMMA, None), (GAMMA, 0.1)]:
+        for name, loss in losses.items():
+            l, v, u = leaf(L), leaf(V), leaf(U)
+            own = mean(mean(loss(l[i], v[i], u[i], REWARDS[i], gamma, limit)) for i in range(2))
+            learn(f"oreo {name}, gamma {gamma}, clip {limit}, by trajectory", own, l=l, v=v, u=u)
+            l, v, u = leaf(L), leaf(V), leaf(U)
+            whole = mean(x for i in range(2) for x in loss(l[i], v[i], u[i], REWARDS[i], gamma, limit))
+            learn(f"oreo {name}, gamma {gamma}, clip {limit}, by batch", whole, l=l, v=v, u=u)
+    # Without the extensions they are the published losses, whose rewards come at the end.
+    for name, published in [("value", oreo_value), ("policy", oreo_policy), ("after", oreo_after)]:
+        for i in range(2):
+            l, v, u = leaf(L), leaf(V), leaf(U)
+            terminal = [0.0] * (len(L[i]) - 1) + [R[i]]
+            mine = mean(losses[name](l[i], v[i], u[i], terminal, 1.0, None)).item()
+            hold(f"{name} without extensions", [mine], [published(l[i], u[i] if name == "after" else v[i], R[i]).item()])
+
+
+def golden_a_discounted():
+    """Tree A with gamma .9: its soft-Bellman optimum, the losses at the start and at the point of golden_a, and the
+    gradients there."""
+    reference = [[0.5, 0.5], [0.25, 0.75], [0.6, 0.4]]
+    leaves = [BETA * math.log(p + q * math.exp(1 / BETA)) for p, q in [(0.75, 0.25), (0.6, 0.4)]]
+    roots = [0.5 * math.exp(GAMMA * leaf_value / BETA) for leaf_value in leaves]
+    show("A discounted V*", [BETA * math.log(sum(roots))] + leaves)
+    show("A discounted pi* of the root", [x / sum(roots) for x in roots])
+    points = {
+        "start": ([[math.log(p) for p in row] for row in reference], [0.0, 0.0, 0.0]),
+        "point": ([[0.2, -0.1], [0.3, 0.0], [-0.4, 0.1]], [0.3, 0.6, 0.2]),
+    }
+    for where, (logits, values) in points.items():
+        for name, loss in [("value", discounted_value), ("policy", discounted_policy)]:
+            theta, v = leaf(logits), leaf([values])
+            terms = []
+            for first in range(2):
+                for second in range(2):
+                    l = [torch.log_softmax(torch.stack(theta[s]), 0)[a] - math.log(reference[s][a])
+                         for s, a in [(0, first), (1 + first, second)]]
+                    rewards = [0.0, 1.0 if first == second else 0.0]
+                    terms.append(mean(loss(l, [v[0][0], v[0][1 + first]], rewards, GAMMA)))
+            learn(f"A discounted {name} at {where}", mean(terms), logits=theta, values=v)
+
+
+def golden_c():
+    """One choice, and a length that chance decides. Action a wins at once or, as often, loses after a second, forced
+    turn; action b wins or loses after two turns. Q* of both is 1/2, so pi* = (1/2, 1/2) and V* = 1/2. OREO rests at the
+    weighted mean of the rewards of each action; descent finds the same point."""
+    paths = [(0, 1, 1.0), (0, 2, 0.0), (1, 2, 1.0), (1, 2, 0.0)]  # action, turns, reward
+    for name, weight in [("trajectory", lambda turns: 1 / turns), ("batch", lambda turns: 1.0)]:
+        q = [sum(weight(T) * r for a, T, r in paths if a == action) / sum(weight(T) for a, T, _ in paths if a == action)
+             for action in range(2)]
+        odds = [0.5 * math.exp(x / BETA) for x in q]
+        expected = [x / sum(odds) for x in odds] + [BETA * math.log(sum(odds))]
+        show(f"C rests by {name}", expected)
+        theta, value = [0.0, 0.0], 0.0
+        for _ in range(20000):
+            odds = [math.exp(x) for x in theta]
+            pi = [x / sum(odds) for x in odds]
+            slopes, slope = [0.0, 0.0], 0.0
+            for action, turns, reward in paths:
+                pull = 2 * weight(turns) / 4 * (value - reward + BETA * math.log(pi[action] / 0.5))
+                slope += pull
+                slopes = [s + pull * BETA * ((j == action) - pi[j]) for j, s in enumerate(slopes)]
+            theta, value = [x - 0.1 * s for x, s in zip(theta, slopes)], value - 0.1 * slope
+        assert all(abs(a - b) < 1e-10 for a, b in zip(pi + [value], expected)), (name, pi, value, expected)
+
+
 def oreo_kl():
     """Exact KL to the reference; the first trajectory has two action tokens, the second one."""
     logits = leaf([[0.5, -0.2, 0.1], [0.0, 1.0, -1.0], [0.3, 0.3, -0.6]])
@@ -285,5 +387,6 @@ def gigpo():
 
 
 if __name__ == "__main__":
-    for part in [sft, rejection_sampling, oreo, oreo_kl, k3, dqo, golden_a, dro, dpo, kto, grpo, gigpo]:
+    for part in [sft, rejection_sampling, oreo, oreo_extensions, golden_a_discounted, golden_c, oreo_kl, k3, dqo,
+                 golden_a, dro, dpo, kto, grpo, gigpo]:
         part()

@@ -134,6 +134,19 @@ impl TrainConfig {
         self.optimizer
             .check()
             .map_err(|problem| format!("optimizer: {problem}"))?;
+        if self.algorithm.critic().is_none() {
+            let kind = self.algorithm.kind();
+            if self.optimizer.value_gradient_clip.is_some() {
+                return Err(format!(
+                    "optimizer: value_gradient_clip: {kind} has no value network\nhint: clip limits the gradient of the policy"
+                ));
+            }
+            if self.optimizer.policy_warmup > 0 {
+                return Err(format!(
+                    "optimizer: policy_warmup: {kind} has no updates in which only a value network learns\nhint: warmup raises the rate from the first update"
+                ));
+            }
+        }
         if let Some(lora) = &self.lora {
             lora.check()?;
             if self.optimizer.last_layers > 0 {
@@ -306,6 +319,16 @@ pub enum Algorithm {
         /// Share of the updates in which only the value network is trained.
         #[serde(alias = "value_warmup")]
         critic_only_share: f64,
+        /// γ of rewards and log-ratios, per turn, in (0, 1]. Default: 1, as published. Only
+        /// `level = "turn"` supports a smaller value.
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        discount: f64,
+        /// What the losses are averaged over. Default: `trajectory`, as published.
+        #[serde(default, skip_serializing_if = "Normalisation::is_published")]
+        normalise: Normalisation,
+        /// Limit of |β Σ l| in the losses of V and U, reward units. Default: no limit, as published.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        log_ratio_clip: Option<f64>,
     },
     /// DQO: soft Q-learning with λ-returns. Trajectories are weighted by their likelihood under the policy
     /// (arXiv 2410.09302).
@@ -384,6 +407,14 @@ fn five() -> usize {
 
 fn one() -> f64 {
     1.0
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_one(value: &f64) -> bool {
+    value.to_bits() == one().to_bits()
 }
 
 /// The training settings of a value network.
@@ -480,7 +511,11 @@ impl Algorithm {
         }
         match *self {
             Self::Sft { .. } | Self::RejectionSampling { .. } => Ok(()),
-            Self::Oreo { beta, .. } | Self::Dro { beta, .. } => check_positive("beta", beta),
+            Self::Oreo { beta, .. } => {
+                check_positive("beta", beta)?;
+                self.check_oreo_extensions()
+            }
+            Self::Dro { beta, .. } => check_positive("beta", beta),
             Self::Dqo { beta, lambda, .. } => {
                 check_positive("beta", beta)?;
                 check_range("lambda", lambda, (0.0..=1.0).contains(&lambda), "in [0, 1]")
@@ -511,6 +546,33 @@ impl Algorithm {
                 check_not_negative("omega", omega)
             }
         }
+    }
+}
+
+impl Algorithm {
+    /// Checks the keys of OREO that are not in the paper.
+    fn check_oreo_extensions(&self) -> Result<(), String> {
+        let Self::Oreo {
+            level,
+            discount,
+            normalise,
+            log_ratio_clip,
+            ..
+        } = *self
+        else {
+            return Ok(());
+        };
+        let fits = discount > 0.0 && discount <= 1.0;
+        check_range("discount", discount, fits, "above 0, at most 1")?;
+        if discount < 1.0 && level != Level::Turn {
+            return Err(format!(
+                "discount = {discount}: γ counts turns, so oreo supports it at level = \"turn\" only\nhint: set level = \"turn\", or remove discount"
+            ));
+        }
+        if normalise == Normalisation::Batch && level == Level::Response {
+            return Err("normalise = \"batch\": at level = \"response\" every episode is one action, so nothing would change\nhint: remove normalise".into());
+        }
+        log_ratio_clip.map_or(Ok(()), |limit| check_positive("log_ratio_clip", limit))
     }
 }
 
@@ -551,6 +613,28 @@ pub enum Level {
     Token,
     /// All completions of an episode together.
     Response,
+}
+
+/// What the losses of OREO are averaged over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Normalisation {
+    /// The actions of each trajectory, then the trajectories. So an action of a short episode has a
+    /// larger weight.
+    #[default]
+    Trajectory,
+    /// All actions of the batch. Each has the same weight.
+    Batch,
+}
+
+impl Normalisation {
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde passes a reference"
+    )]
+    fn is_published(&self) -> bool {
+        *self == Self::Trajectory
+    }
 }
 
 /// When the log-probabilities of the reference policy are computed.

@@ -190,7 +190,8 @@ fn add_gradients(whole: &mut Option<HostGradients>, part: Option<HostGradients>,
 }
 
 /// Returns the weight of a micro-batch in its batch: the number of tokens for losses over tokens,
-/// the number of trajectories for losses over trajectories.
+/// the number of trajectories for losses over trajectories. `normalise = "batch"` is one of the
+/// latter: its losses are sums over trajectories, divided by the [`crate::learn::batch::MeanLengths`] of the whole batch.
 pub(crate) fn loss_weight(batch: &Batch, algorithm: &Algorithm) -> f64 {
     let (Algorithm::Sft { targets } | Algorithm::RejectionSampling { targets }) = algorithm else {
         return batch.batch as f64;

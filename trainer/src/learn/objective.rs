@@ -5,15 +5,16 @@
 //! [`crate::selftest`], whose optima are known. Both learn through the functions of this file,
 //! which has no optimizers, devices or files.
 
-use crate::learn::config::{Algorithm, Level, Targets};
+use crate::learn::config::{Algorithm, Level, Normalisation, Targets};
+use crate::learn::data::batch::MeanLengths;
 use crate::learn::data::tensors::BatchTensors;
 use crate::loss::dpo::{DpoInputs, dpo_loss};
 use crate::loss::dqo::{self, DqoInputs};
 use crate::loss::dro::{self, DroInputs};
 use crate::loss::grpo::{SurrogateInputs, clipped_surrogate_loss};
 use crate::loss::kto::{KtoInputs, KtoWeights, kto_loss};
-use crate::loss::oreo::{self, OreoInputs, after_value_loss, exact_kl, turn_sums};
-use crate::loss::{k3_kl, sft, suffix_sum, target_logprobs};
+use crate::loss::oreo::{self, OreoInputs, OreoSettings, after_value_loss, exact_kl, turn_sums};
+use crate::loss::{ActionDivisor, discounted_suffix_sum, k3_kl, sft, suffix_sum, target_logprobs};
 use burn::tensor::Tensor;
 use kernels::ops;
 
@@ -36,6 +37,8 @@ pub struct UpdateContext {
     pub policy_learns: bool,
     /// KTO's z₀ of the whole batch, nats; no other algorithm reads it.
     pub reference_point: f64,
+    /// Means over the whole batch; only OREO with `normalise = "batch"` reads them.
+    pub mean_lengths: MeanLengths,
 }
 
 /// Losses to minimise, `[1]` each, and statistics of the batch.
@@ -100,9 +103,7 @@ pub fn losses(
         Algorithm::Sft { targets } | Algorithm::RejectionSampling { targets } => {
             imitation(targets, networks, batch)
         }
-        Algorithm::Oreo {
-            level, beta, alpha, ..
-        } => oreo_losses(level, beta, alpha, networks, batch),
+        Algorithm::Oreo { .. } => oreo_losses(algorithm, networks, batch, context.mean_lengths),
         Algorithm::Dqo {
             level,
             beta,
@@ -207,26 +208,54 @@ fn imitation(
 }
 
 fn oreo_losses(
-    level: Level,
-    beta: f64,
-    alpha: f64,
+    algorithm: &Algorithm,
     networks: &impl NetworkOutputs,
     batch: &BatchTensors,
+    mean_lengths: MeanLengths,
 ) -> TrainingLosses {
-    let terms = PolicyTerms::new(networks, batch, alpha);
+    let &Algorithm::Oreo {
+        level,
+        beta,
+        alpha,
+        discount,
+        normalise,
+        log_ratio_clip,
+        ..
+    } = algorithm
+    else {
+        unreachable!("the caller matched OREO")
+    };
+    let [divisor, of_tokens] = match (normalise, level) {
+        (Normalisation::Trajectory, _) => [ActionDivisor::Own; 2],
+        (Normalisation::Batch, Level::Token) => [ActionDivisor::BatchMean(mean_lengths.tokens); 2],
+        (Normalisation::Batch, Level::Turn | Level::Response) => {
+            [mean_lengths.turns, mean_lengths.tokens].map(ActionDivisor::BatchMean)
+        }
+    };
+    let settings = OreoSettings {
+        beta,
+        discount,
+        log_ratio_clip,
+        divisor,
+    };
+    let terms = PolicyTerms::with_divisor(networks, batch, alpha, of_tokens);
     let values = networks.values(batch);
-    let inputs = actions(level, batch, terms.log_ratios.clone(), values.clone());
+    let mut inputs = actions(level, batch, terms.log_ratios.clone(), values.clone());
+    if discount < 1.0 {
+        let rewards = batch.rewards.clone().cast(values.dtype());
+        inputs.returns = discounted_suffix_sum(rewards, discount);
+    }
     let (value, policy) = match level {
         Level::Response => (
-            oreo::response_value_loss(&inputs, beta),
-            oreo::response_policy_loss(&inputs, beta),
+            oreo::response_value_loss(&inputs, settings),
+            oreo::response_policy_loss(&inputs, settings),
         ),
         Level::Turn | Level::Token => (
-            oreo::value_loss(&inputs, beta),
-            oreo::policy_loss(&inputs, beta),
+            oreo::value_loss(&inputs, settings),
+            oreo::policy_loss(&inputs, settings),
         ),
     };
-    let after = after_value_loss(after_values(level, batch, values), &inputs, beta);
+    let after = after_value_loss(after_values(level, batch, values), &inputs, settings);
     terms.with_critic(
         CriticLosses {
             policy,
@@ -263,7 +292,11 @@ fn dqo_losses(
     let weights = dqo::trajectory_weights(&dqo_inputs);
     let value = dqo::value_loss(&dqo_inputs, &weights, beta, lambda);
     let policy = dqo::policy_loss(&dqo_inputs, &weights, beta, lambda);
-    let after = after_value_loss(after_values(level, batch, values), &inputs, beta);
+    let after = after_value_loss(
+        after_values(level, batch, values),
+        &inputs,
+        OreoSettings::published(beta),
+    );
     terms.with_critic(
         CriticLosses {
             policy,
@@ -287,7 +320,11 @@ fn dro_losses(beta: f64, networks: &impl NetworkOutputs, batch: &BatchTensors) -
     };
     let value = dro::value_loss(&dro_inputs, beta);
     let policy = dro::policy_loss(&dro_inputs, beta);
-    let after = after_value_loss(after_values(level, batch, values), &inputs, beta);
+    let after = after_value_loss(
+        after_values(level, batch, values),
+        &inputs,
+        OreoSettings::published(beta),
+    );
     terms.with_critic(
         CriticLosses {
             policy,
@@ -348,6 +385,17 @@ struct CriticLosses {
 
 impl PolicyTerms {
     fn new(networks: &impl NetworkOutputs, batch: &BatchTensors, alpha: f64) -> Self {
+        Self::with_divisor(networks, batch, alpha, ActionDivisor::Own)
+    }
+
+    /// Returns the terms; the exact KL, summed over the tokens of a trajectory, is divided by
+    /// `divisor`.
+    fn with_divisor(
+        networks: &impl NetworkOutputs,
+        batch: &BatchTensors,
+        alpha: f64,
+        divisor: ActionDivisor,
+    ) -> Self {
         let written = &batch.written;
         let logits = networks.policy_logits(batch);
         if let Some(reference) = &written.reference_logprobs {
@@ -368,7 +416,7 @@ impl PolicyTerms {
         Self {
             logprobs,
             log_ratios,
-            kl: Some(exact_kl(policy, reference, &written.mask)),
+            kl: Some(exact_kl(policy, reference, &written.mask, divisor)),
             alpha,
         }
     }

@@ -29,6 +29,13 @@ pub struct OptimizerRecipe {
     pub last_layers: usize,
     /// Largest global gradient norm.
     pub clip: f64,
+    /// Largest global gradient norm of the value network. If it is not set, `clip`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value_gradient_clip: Option<f64>,
+    /// Updates over which the rate of the policy rises to that of the schedule, counted from the
+    /// first update in which the policy learns; 0 = none. The value network has no such warm-up.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub policy_warmup: usize,
     /// Weight decay of matrices; norms have none.
     pub weight_decay: f64,
     /// β₁ and β₂.
@@ -76,12 +83,42 @@ impl OptimizerRecipe {
         ] {
             in_range(name, value, value.is_finite() && value > 0.0, "above 0")?;
         }
+        if let Some(clip) = self.value_gradient_clip {
+            let fits = clip.is_finite() && clip > 0.0;
+            in_range("value_gradient_clip", clip, fits, "above 0")?;
+        }
         at_least_zero("weight_decay", self.weight_decay)?;
         for beta in self.betas {
             in_range("betas", beta, (0.0..1.0).contains(&beta), "in [0, 1)")?;
         }
         Ok(())
     }
+
+    /// Returns the settings for the value network: its own clip in place of the policy's.
+    pub(crate) fn of_value_network(&self) -> Self {
+        Self {
+            clip: self.value_gradient_clip.unwrap_or(self.clip),
+            ..self.clone()
+        }
+    }
+
+    /// Returns the share of the scheduled rate that the policy has after `updates` updates of its
+    /// own.
+    pub(crate) fn policy_rate_share(&self, updates: usize) -> f64 {
+        if updates < self.policy_warmup {
+            (updates + 1) as f64 / self.policy_warmup as f64
+        } else {
+            1.0
+        }
+    }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(value: &usize) -> bool {
+    *value == 0
 }
 
 fn at_least_zero(name: &str, value: f64) -> Result<(), String> {
@@ -106,6 +143,8 @@ impl Default for OptimizerRecipe {
             warmup: 0.03,
             last_layers: 0,
             clip: 1.0,
+            value_gradient_clip: None,
+            policy_warmup: 0,
             weight_decay: 0.0,
             betas: [0.9, 0.95],
             token_budget: 0,
@@ -182,6 +221,12 @@ impl AdamW {
             }
         }
         norm
+    }
+
+    /// Returns the number of updates done.
+    #[must_use]
+    pub fn updates(&self) -> usize {
+        self.updates
     }
 
     /// Returns the state as named tensors, for a checkpoint.
@@ -380,6 +425,41 @@ mod tests {
             .collect();
         assert!((rates[0] - 0.2).abs() < 1e-12 && (rates[9] - 2.0).abs() < 1e-12);
         assert!((rates[55] - 1.0).abs() < 1e-12 && rates[99] < 0.01);
+    }
+
+    /// With 4 updates of warm-up the shares are ¼, ½, ¾, 1, 1; without, 1 from the first update.
+    #[test]
+    fn the_rate_of_the_policy_rises_over_its_own_updates() {
+        let none = OptimizerRecipe::default();
+        let some = OptimizerRecipe {
+            policy_warmup: 4,
+            ..none.clone()
+        };
+        let shares = |recipe: &OptimizerRecipe| -> Vec<f64> {
+            (0..5).map(|done| recipe.policy_rate_share(done)).collect()
+        };
+        assert_eq!(shares(&some), [0.25, 0.5, 0.75, 1.0, 1.0]);
+        assert_eq!(shares(&none), [1.0; 5]);
+    }
+
+    /// The value network has the common clip, unless it has its own. A recipe without the two keys is
+    /// written without them.
+    #[test]
+    fn the_value_network_may_have_its_own_clip() {
+        let common = OptimizerRecipe {
+            clip: 0.5,
+            ..OptimizerRecipe::default()
+        };
+        let own = OptimizerRecipe {
+            value_gradient_clip: Some(10.0),
+            ..common.clone()
+        };
+        assert_eq!(common.of_value_network(), common);
+        assert_eq!(own.of_value_network().clip, 10.0);
+        assert_eq!(own.clip, 0.5);
+        let text = toml::to_string(&common).expect("writes");
+        assert!(!text.contains("value_gradient_clip") && !text.contains("policy_warmup"));
+        assert_eq!(toml::from_str(&text), Ok(common));
     }
 
     #[test]

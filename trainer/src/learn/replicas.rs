@@ -2,7 +2,7 @@
 
 use crate::error::TrainerError;
 use crate::learn::config::{Algorithm, TrainConfig};
-use crate::learn::data::batch::{Batch, Example};
+use crate::learn::data::batch::{Batch, Example, MeanLengths};
 use crate::learn::data::plan::{Plan, TrajectoryGroup};
 use crate::learn::micro_batch::{MicroBatchResult, PackedBatch, PassKind, loss_weight, pack};
 use crate::learn::networks::{NetworkReplica, NetworkSource, Placement};
@@ -78,6 +78,7 @@ impl Replicas {
         let context = UpdateContext {
             policy_learns: pass != PassKind::Train { policy: false },
             reference_point,
+            mean_lengths: MeanLengths::of(&micro_batches),
         };
         let weights: Vec<f64> = micro_batches
             .iter()
@@ -240,7 +241,7 @@ fn mismatched(trajectories: &[&Trajectory], place: usize) -> Option<Trajectory> 
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
-    use crate::learn::config::{Level, Targets};
+    use crate::learn::config::{Level, Normalisation, Targets};
     use crate::learn::micro_batch::MicroBatchShape;
     use crate::learn::objective::BatchStatistics;
     use crate::learn::optimizer::Activations;
@@ -293,6 +294,19 @@ mod tests {
                 alpha,
                 value_learning_rate,
                 critic_only_share,
+                discount: 1.0,
+                normalise: Normalisation::Trajectory,
+                log_ratio_clip: None,
+            },
+            Algorithm::Oreo {
+                level: Level::Turn,
+                beta,
+                alpha,
+                value_learning_rate,
+                critic_only_share,
+                discount: 0.9,
+                normalise: Normalisation::Batch,
+                log_ratio_clip: Some(0.01),
             },
             Algorithm::Dro {
                 beta,
@@ -314,6 +328,9 @@ mod tests {
                     alpha,
                     value_learning_rate,
                     critic_only_share,
+                    discount: 1.0,
+                    normalise: Normalisation::Trajectory,
+                    log_ratio_clip: None,
                 },
                 Algorithm::Dqo {
                     level,

@@ -257,7 +257,8 @@ impl TrainingState {
         let computed = Instant::now();
 
         let warmup = optimizer.warmup;
-        let rate = learning_rate_at(optimizer.learning_rate, warmup, self.update, updates);
+        let rate = learning_rate_at(optimizer.learning_rate, warmup, self.update, updates)
+            * optimizer.policy_rate_share(self.policy.optimizer.updates());
         let mut row = MetricsRow {
             update: self.update,
             epoch: *epoch,
@@ -276,7 +277,8 @@ impl TrainingState {
                 parameters,
                 optimizer: adam,
             } = network;
-            row.gradient_norm_value = Some(adam.update(parameters, gradients, rate, optimizer));
+            let optimizer = optimizer.of_value_network();
+            row.gradient_norm_value = Some(adam.update(parameters, gradients, rate, &optimizer));
         }
         if let Some(gradients) = &result.policy {
             let OptimizedNetwork {
@@ -432,12 +434,14 @@ fn save_trajectories(path: &Path, trajectories: &[&Trajectory]) -> Result<(), Tr
     Ok(())
 }
 
-/// Returns a hash of everything that decides the numbers of a job.
+/// Returns a hash of everything that decides the numbers of a job. The recipe is hashed as JSON, which
+/// lacks optional keys with their default, so a new optional key does not change the hash.
 fn identity(job: &TrainingJob<'_>, plan: &Plan<'_>) -> String {
+    let recipe = serde_json::to_string(job.recipe).expect("a recipe has no map with other keys");
     let mut digest = Sha256::new();
     digest.update(format!(
-        "{:?} {} {:?} {:?}",
-        job.recipe, job.seed, plan.updates, plan.held_out
+        "{recipe} {} {:?} {:?}",
+        job.seed, plan.updates, plan.held_out
     ));
     digest.update(job.start.policy.hash());
     for trajectory in job.trajectories {

@@ -27,7 +27,7 @@
 //! - Process scores (from completions sampled after prefixes) are computed elsewhere, and are part
 //!   of `rewards`.
 
-use super::{mean_per_trajectory, where_masked};
+use super::{ahead, discounted_suffix_sum, mean_per_trajectory, where_masked};
 use burn::tensor::{Bool, Tensor, assert_shape};
 
 /// The inputs of every DQO loss.
@@ -115,28 +115,6 @@ fn weighted_mean_square(
     let [batch, _] = residuals.dims();
     assert_shape!(weights, [batch, 1]);
     mean_per_trajectory(weights.clone().detach() * residuals.square(), mask)
-}
-
-/// Returns Σ_{j≥h} λ^{j−h} along the last axis, by doubling: each round joins two neighbouring runs
-/// of `length` terms. So a row of T takes log₂ T rounds, and no T × T matrix of powers is needed.
-fn discounted_suffix_sum(terms: Tensor<2>, lambda: f64) -> Tensor<2> {
-    let [_, actions] = terms.dims();
-    let mut sums = terms;
-    let mut length = 1;
-    let mut factor = lambda;
-    while length < actions {
-        sums = sums.clone() + ahead(sums, length) * factor;
-        length *= 2;
-        factor *= factor;
-    }
-    sums
-}
-
-/// Returns the terms shifted to the left: entry h is that at h + `actions`, and 0 past the end.
-fn ahead(terms: Tensor<2>, actions: usize) -> Tensor<2> {
-    let [batch, width] = terms.dims();
-    let past_the_end = Tensor::zeros([batch, actions], (&terms.device(), terms.dtype()));
-    Tensor::cat(vec![terms, past_the_end], 1).narrow(1, actions, width)
 }
 
 #[cfg(test)]
@@ -388,7 +366,7 @@ mod tests {
         let a = dqo();
         let b = oreo();
         let of_dqo = value_loss(&a, &ones(2), BETA, 1.0);
-        let of_oreo = oreo::value_loss(&b, BETA);
+        let of_oreo = oreo::value_loss(&b, oreo::OreoSettings::published(BETA));
         assert_close(&[number(of_dqo.clone())], &[number(of_oreo.clone())]);
         assert_close(
             &gradient(&of_dqo, &a.values),
@@ -397,7 +375,7 @@ mod tests {
         let a = dqo();
         let b = oreo();
         let of_dqo = policy_loss(&a, &ones(2), BETA, 1.0);
-        let of_oreo = oreo::policy_loss(&b, BETA);
+        let of_oreo = oreo::policy_loss(&b, oreo::OreoSettings::published(BETA));
         assert_close(&[number(of_dqo.clone())], &[number(of_oreo.clone())]);
         assert_close(
             &gradient(&of_dqo, &a.log_ratios),

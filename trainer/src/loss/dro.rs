@@ -191,13 +191,14 @@ mod tests {
             values: tensor(&[0.2, 0.1], [2]),
             returns: tensor(&[1.0, 0.0], [2]),
         };
+        let settings = oreo::OreoSettings::published(BETA);
         assert_close(
             &[number(value_loss(&whole, BETA))],
-            &[number(oreo::response_value_loss(&tokens, BETA))],
+            &[number(oreo::response_value_loss(&tokens, settings))],
         );
         assert_close(
             &[number(policy_loss(&whole, BETA))],
-            &[number(oreo::response_policy_loss(&tokens, BETA))],
+            &[number(oreo::response_policy_loss(&tokens, settings))],
         );
     }
 

@@ -50,6 +50,37 @@ pub fn mean_per_trajectory(terms: Tensor<2>, mask: &Tensor<2, Bool>) -> Tensor<1
     (where_masked(terms, mask).sum_dim(1) / counts).mean()
 }
 
+/// What the sum over the actions of a trajectory is divided by, before the mean over trajectories.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum ActionDivisor {
+    /// The trajectory's own number T of actions.
+    Own,
+    /// The mean number of actions of the trajectories of the whole batch, the same for each
+    /// trajectory and in each micro-batch. So every action of the batch has the same weight.
+    BatchMean(f64),
+}
+
+/// Returns the mean over the batch of the sum within each trajectory, divided by `divisor`.
+///
+/// With [`ActionDivisor::Own`] this is [`mean_per_trajectory`], to the bit.
+///
+/// # Shapes
+/// `terms` and `mask` `[batch, actions]`; the result `[1]`.
+#[must_use]
+pub fn mean_over_actions(
+    terms: Tensor<2>,
+    mask: &Tensor<2, Bool>,
+    divisor: ActionDivisor,
+) -> Tensor<1> {
+    match divisor {
+        ActionDivisor::Own => mean_per_trajectory(terms, mask),
+        ActionDivisor::BatchMean(actions) => {
+            // The gradient of a division by a scalar has only single precision.
+            where_masked(terms, mask).sum_dim(1).mean() * actions.max(1.0).recip()
+        }
+    }
+}
+
 /// Returns the mean over all entries that the mask counts; 0 if there is none.
 ///
 /// # Shapes
@@ -67,6 +98,35 @@ pub fn mean_per_token(terms: Tensor<2>, mask: &Tensor<2, Bool>) -> Tensor<1> {
 #[must_use]
 pub fn suffix_sum(terms: Tensor<2>) -> Tensor<2> {
     terms.flip([1]).cumsum(1).flip([1])
+}
+
+/// Returns Σ_{i≥t} γ^{i−t} along the last axis, with γ = `discount`, by doubling: each round joins
+/// two neighbouring runs of `length` terms. So a row of T takes log₂ T rounds, and no T × T matrix
+/// of powers is needed.
+///
+/// The entry to the right of an action must be that of the next action, or 0.
+///
+/// # Shapes
+/// `terms` and the result `[batch, actions]`.
+#[must_use]
+pub fn discounted_suffix_sum(terms: Tensor<2>, discount: f64) -> Tensor<2> {
+    let [_, actions] = terms.dims();
+    let mut sums = terms;
+    let mut length = 1;
+    let mut factor = discount;
+    while length < actions {
+        sums = sums.clone() + ahead(sums, length) * factor;
+        length *= 2;
+        factor *= factor;
+    }
+    sums
+}
+
+/// Returns the terms shifted to the left: entry t is that at t + `actions`, and 0 past the end.
+fn ahead(terms: Tensor<2>, actions: usize) -> Tensor<2> {
+    let [batch, width] = terms.dims();
+    let past_the_end = Tensor::zeros([batch, actions], (&terms.device(), terms.dtype()));
+    Tensor::cat(vec![terms, past_the_end], 1).narrow(1, actions, width)
 }
 
 /// Returns k3, an estimate of D_KL(π_θ ‖ π_ref) from the sampled actions alone, nats, never
@@ -149,7 +209,7 @@ pub(crate) mod cases {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
-    use super::cases::{assert_close, gradient, mask, number, tensor};
+    use super::cases::{assert_close, gradient, mask, number, numbers, tensor};
     use super::*;
 
     /// The logits [0, ln 3] normalise to [1/4, 3/4]. If 10⁴ is added to both, nothing changes.
@@ -212,6 +272,49 @@ mod tests {
             gradient.into_data().try_to_vec::<f64>().unwrap(),
             [1.0, 11.0, 111.0]
         );
+    }
+
+    /// [1, 2, 4, 8, 16] with γ = ½: each sum is the term plus half of the next sum. If the result is
+    /// weighted by [1, 10, 100, 0, 0], the gradient is Σ_{t≤i} γ^{i−t} w_t. γ = 1 is the plain sum,
+    /// γ = 0 leaves the terms.
+    #[test]
+    fn discounted_suffix_sum_and_its_gradient() {
+        let terms = tensor(&[1.0, 2.0, 4.0, 8.0, 16.0], [1, 5]).require_grad();
+        let sums = discounted_suffix_sum(terms.clone(), 0.5);
+        let weighted = (sums.clone() * tensor(&[1.0, 10.0, 100.0, 0.0, 0.0], [1, 5])).sum();
+        assert_close(&numbers(sums), &[5.0, 8.0, 12.0, 16.0, 16.0]);
+        assert_close(
+            &gradient(&weighted, &terms),
+            &[1.0, 10.5, 105.25, 52.625, 26.3125],
+        );
+        let plain = discounted_suffix_sum(terms.clone(), 1.0);
+        assert_close(&numbers(plain), &numbers(suffix_sum(terms.clone())));
+        let none = discounted_suffix_sum(terms.clone(), 0.0);
+        assert_close(&numbers(none), &numbers(terms));
+    }
+
+    /// Rows 1, 3 | 10 with 3/2 actions in the mean: (4 + 10)/2/(3/2) = 14/3, the mean over all
+    /// actions. Parts of one row each, weighted by ½, add up to it; the gradient of a masked entry
+    /// is 0.
+    #[test]
+    fn a_batch_mean_gives_all_actions_the_same_weight() {
+        let terms = tensor(&[1.0, 3.0, 10.0, f64::NAN], [2, 2]).require_grad();
+        let action_mask = mask(&[true, true, true, false], [2, 2]);
+        let divisor = ActionDivisor::BatchMean(1.5);
+        let whole = mean_over_actions(terms.clone(), &action_mask, divisor);
+        let by_token = number(mean_per_token(terms.clone(), &action_mask));
+        assert_close(&[number(whole.clone())], &[14.0 / 3.0]);
+        assert_close(&[by_token], &[14.0 / 3.0]);
+        let third = 1.0 / 3.0;
+        assert_close(&gradient(&whole, &terms), &[third, third, third, 0.0]);
+        let parts = [0, 1].map(|row| {
+            let part = terms.clone().narrow(0, row, 1);
+            let mask = action_mask.clone().narrow(0, row, 1);
+            number(mean_over_actions(part, &mask, divisor)) / 2.0
+        });
+        assert_close(&[parts[0] + parts[1]], &[14.0 / 3.0]);
+        let own = mean_over_actions(terms.clone(), &action_mask, ActionDivisor::Own);
+        assert_close(&[number(own)], &[6.0]);
     }
 
     /// ρ = [ln 2, 0 | −ln 2]: ½ − 1 + ln 2 and 0 in the first row, 2 − 1 − ln 2 in the second; NaN

@@ -11,10 +11,19 @@
 //!
 //! The losses have one `actions` axis. An action is a token (token-level) or a turn, whose l_t is
 //! the sum over its tokens (the paper's step-level). Both use the same functions over another
-//! aggregation ([`turn_sums`]). T is the trajectory's own number of actions. If the environment is
-//! deterministic, every loss is 0 at (π*, V*), the solution of the soft Bellman equation. If it is
-//! stochastic, Eq. 8, Eq. 9 and L_U are still stationary there, Eq. 9 only because of its
-//! stop-gradient. Eq. 10 has none, so it is not.
+//! aggregation ([`turn_sums`]). T is the trajectory's own number of actions.
+//!
+//! If the environment is deterministic, every loss is 0 at (π*, V*), the solution of the soft
+//! Bellman equation. If it is stochastic, Eq. 8, Eq. 9 and L_U are still stationary there on two
+//! conditions: the stop-gradient of Eq. 9, and a T that chance does not decide. Eq. 10 has no
+//! stop-gradient, so it is not stationary there.
+//!
+//! 1/T is a weight that depends on the outcome if won episodes end early and lost ones do not. If
+//! π = π_ref, Eq. 8 then has its minimum at V(s) = E[R/T | s] / E[1/T | s], not at E[R | s]: the
+//! value of a state from which short wins are possible is too high, and π leans towards them.
+//! `normalise = "batch"` of a recipe, [`ActionDivisor::BatchMean`], gives every action of a batch
+//! the same weight and removes this. In batches of B trajectories a dependence of order 1/B
+//! remains, because the number of actions in the batch depends on the outcomes in it.
 //!
 //! Differs from the paper:
 //! - `α L_reg` is [`exact_kl`], a separate term that the caller adds: 1/T there always counts
@@ -24,9 +33,82 @@
 //! - [`after_value_loss`] is not in the paper: U(s_t, a_t) is the value after an action, which
 //!   best-of-K over whole turns needs. L_U = 1/T Σ_t ( U(s_t,a_t) − R_t + β Σ_{i>t} sg\[l_i\] )²;
 //!   at the optimum U* = Q*.
+//! - [`OreoSettings`] has three more settings, which are not in the paper. The values of
+//!   [`OreoSettings::published`] leave the equations above as they are, to the bit.
+//!
+//! With a discount γ per turn (as in PCL, arXiv 1702.08892), if the level is `turn`:
+//!
+//! ```text
+//! G_t = Σ_{i≥t} γ^{i−t} r_i        Λ_t = Σ_{i≥t} γ^{i−t} l_i
+//! L_V = 1/T Σ_t ( V_φ(s_t) − G_t + β sg[Λ_t] )²
+//! L_π = 1/T Σ_t ( sg[V_φ(s_t)] − G_t + β l_t + sg[β γ Λ_{t+1}] )² + α L_reg
+//! L_U = 1/T Σ_t ( U(s_t,a_t) − G_t + β sg[γ Λ_{t+1}] )²
+//! ```
+//!
+//! Their optimum is that of V*(s) = β log Σ_a π_ref(a|s) e^{Q*(s,a)/β}, Q* = r + γ E V*(s'). At
+//! the optimum U* = Q*, and U* − V* = β log(π*/π_ref) as without a discount.
 
-use super::{mean_per_trajectory, suffix_sum, where_masked};
+use super::{
+    ActionDivisor, ahead, discounted_suffix_sum, mean_over_actions, mean_per_trajectory,
+    suffix_sum, where_masked,
+};
 use burn::tensor::{Bool, IndexingUpdateOp, Int, Tensor, assert_shape};
+
+/// The settings of OREO's losses.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OreoSettings {
+    /// β, reward per nat.
+    pub beta: f64,
+    /// γ per action, in (0, 1]. If it is below 1, the actions of a trajectory must be at the left of
+    /// its row without gaps, and `returns` must be discounted. The response level ignores it.
+    pub discount: f64,
+    /// Limit c of the summed log-ratios in the losses of V and U, reward units: β Σ l is clipped to
+    /// [−c, c]. L_π is not clipped. If it is `None`, nothing is clipped.
+    pub log_ratio_clip: Option<f64>,
+    /// What the sums over actions are divided by. The response level has one action per trajectory
+    /// and ignores it.
+    pub divisor: ActionDivisor,
+}
+
+impl OreoSettings {
+    /// Returns the settings of the paper: γ = 1, no clip, mean within each trajectory.
+    #[must_use]
+    pub const fn published(beta: f64) -> Self {
+        Self {
+            beta,
+            discount: 1.0,
+            log_ratio_clip: None,
+            divisor: ActionDivisor::Own,
+        }
+    }
+
+    /// Returns Λ_t = Σ_{i≥t} γ^{i−t} l_i.
+    fn from_here(&self, log_ratios: Tensor<2>) -> Tensor<2> {
+        if self.discount < 1.0 {
+            discounted_suffix_sum(log_ratios, self.discount)
+        } else {
+            suffix_sum(log_ratios)
+        }
+    }
+
+    /// Returns γ Λ_{t+1} = Σ_{i>t} γ^{i−t} l_i.
+    fn later(&self, log_ratios: Tensor<2>) -> Tensor<2> {
+        if self.discount < 1.0 {
+            ahead(self.from_here(log_ratios), 1) * self.discount
+        } else {
+            suffix_sum(log_ratios.clone()) - log_ratios
+        }
+    }
+
+    /// Returns β times a sum of log-ratios, clipped.
+    fn soft_reward(&self, log_ratios: Tensor<2>) -> Tensor<2> {
+        let soft_reward = log_ratios * self.beta;
+        match self.log_ratio_clip {
+            Some(limit) => soft_reward.clamp(-limit, limit),
+            None => soft_reward,
+        }
+    }
+}
 
 /// The inputs of every OREO loss. They have no vocabulary axis.
 ///
@@ -38,8 +120,8 @@ pub struct OreoInputs {
     pub log_ratios: Tensor<2>,
     /// V_φ(s_t) just before each action, reward units, `[batch, actions]`.
     pub values: Tensor<2>,
-    /// R_t, reward units, `[batch, actions]`; or `[batch, 1]` if one terminal reward makes them all
-    /// equal.
+    /// R_t, or G_t if γ < 1, reward units, `[batch, actions]`; or `[batch, 1]` if one terminal reward
+    /// makes them all equal.
     pub returns: Tensor<2>,
     /// True if there is an action, `[batch, actions]`.
     pub action_mask: Tensor<2, Bool>,
@@ -59,17 +141,18 @@ impl OreoInputs {
     }
 
     /// Returns the mean square of the residuals of actions.
-    fn mean_square(&self, residuals: Tensor<2>) -> Tensor<1> {
-        mean_per_trajectory(
+    fn mean_square(&self, residuals: Tensor<2>, divisor: ActionDivisor) -> Tensor<1> {
+        mean_over_actions(
             where_masked(residuals, &self.action_mask).square(),
             &self.action_mask,
+            divisor,
         )
     }
 
-    /// Returns the mean over the batch of (V − R + β Σ)² at t = 0.
-    fn first_mean_square(&self, values: Tensor<2>, log_ratios: Tensor<2>, beta: f64) -> Tensor<1> {
+    /// Returns the mean over the batch of (V − R + `soft_rewards`)² at t = 0.
+    fn first_mean_square(&self, values: Tensor<2>, soft_rewards: Tensor<2>) -> Tensor<1> {
         let first = first_actions(&self.action_mask);
-        let residuals = values - self.returns.clone() + suffix_sum(log_ratios) * beta;
+        let residuals = values - self.returns.clone() + soft_rewards;
         mean_per_trajectory(where_masked(residuals, &first).square(), &first)
     }
 }
@@ -77,70 +160,69 @@ impl OreoInputs {
 /// Returns Eq. 8; only `values` gets a gradient.
 ///
 /// # Shapes
-/// See [`OreoInputs`]; the result `[1]`, reward units squared. `beta` is reward per nat.
+/// See [`OreoInputs`]; the result `[1]`, reward units squared.
 #[must_use]
-pub fn value_loss(inputs: &OreoInputs, beta: f64) -> Tensor<1> {
-    let rest = suffix_sum(inputs.masked_log_ratios().detach()); // Σ_{i≥t} l_i
-    inputs.mean_square(inputs.values.clone() - inputs.returns.clone() + rest * beta)
+pub fn value_loss(inputs: &OreoInputs, settings: OreoSettings) -> Tensor<1> {
+    let rest = settings.from_here(inputs.masked_log_ratios().detach()); // Σ_{i≥t} l_i
+    let residuals = inputs.values.clone() - inputs.returns.clone() + settings.soft_reward(rest);
+    inputs.mean_square(residuals, settings.divisor)
 }
 
 /// Returns Eq. 9 without `α L_reg`; only `log_ratios` gets a gradient, and that of action t is from
 /// its own residual alone.
 ///
 /// # Shapes
-/// See [`OreoInputs`]; the result `[1]`, reward units squared. `beta` is reward per nat.
+/// See [`OreoInputs`]; the result `[1]`, reward units squared.
 #[must_use]
-pub fn policy_loss(inputs: &OreoInputs, beta: f64) -> Tensor<1> {
+pub fn policy_loss(inputs: &OreoInputs, settings: OreoSettings) -> Tensor<1> {
     let log_ratios = inputs.masked_log_ratios();
-    let later = (suffix_sum(log_ratios.clone()) - log_ratios.clone()).detach(); // Σ_{i>t} l_i
+    let later = settings.later(log_ratios.clone()).detach(); // Σ_{i>t} l_i
     let values = inputs.values.clone().detach();
-    inputs.mean_square(values - inputs.returns.clone() + (log_ratios + later) * beta)
+    let residuals = values - inputs.returns.clone() + (log_ratios + later) * settings.beta;
+    inputs.mean_square(residuals, settings.divisor)
 }
 
 /// Returns L_U, Eq. 8 for the after-state value; only `after_values` gets a gradient, and
 /// `inputs.values` is not read.
 ///
 /// # Shapes
-/// `after_values` `[batch, actions]`, U just after each action; the result `[1]`. `beta` is reward
-/// per nat.
+/// `after_values` `[batch, actions]`, U just after each action; the result `[1]`.
 #[must_use]
-pub fn after_value_loss(after_values: Tensor<2>, inputs: &OreoInputs, beta: f64) -> Tensor<1> {
-    let log_ratios = inputs.masked_log_ratios().detach();
-    let later = suffix_sum(log_ratios.clone()) - log_ratios; // Σ_{i>t} l_i
+pub fn after_value_loss(
+    after_values: Tensor<2>,
+    inputs: &OreoInputs,
+    settings: OreoSettings,
+) -> Tensor<1> {
+    let later = settings.later(inputs.masked_log_ratios().detach()); // Σ_{i>t} l_i
     let [batch, actions] = inputs.action_mask.dims();
     assert_shape!(after_values, [batch, actions]);
-    inputs.mean_square(after_values - inputs.returns.clone() + later * beta)
+    let residuals = after_values - inputs.returns.clone() + settings.soft_reward(later);
+    inputs.mean_square(residuals, settings.divisor)
 }
 
 /// Returns Eq. 10 without `α L_reg`: the t = 0 term of Eq. 9 without stop-gradient; only
 /// `log_ratios` gets a gradient.
 ///
 /// # Shapes
-/// See [`OreoInputs`]; the result `[1]`. `beta` is reward per nat.
+/// See [`OreoInputs`]; the result `[1]`.
 #[must_use]
-pub fn response_policy_loss(inputs: &OreoInputs, beta: f64) -> Tensor<1> {
-    inputs.first_mean_square(
-        inputs.values.clone().detach(),
-        inputs.masked_log_ratios(),
-        beta,
-    )
+pub fn response_policy_loss(inputs: &OreoInputs, settings: OreoSettings) -> Tensor<1> {
+    let rest = suffix_sum(inputs.masked_log_ratios()) * settings.beta;
+    inputs.first_mean_square(inputs.values.clone().detach(), rest)
 }
 
 /// Returns the t = 0 term of Eq. 8, the counterpart of Eq. 10; only V_φ(s_0) gets a gradient.
 ///
 /// # Shapes
-/// See [`OreoInputs`]; the result `[1]`. `beta` is reward per nat.
+/// See [`OreoInputs`]; the result `[1]`.
 #[must_use]
-pub fn response_value_loss(inputs: &OreoInputs, beta: f64) -> Tensor<1> {
-    inputs.first_mean_square(
-        inputs.values.clone(),
-        inputs.masked_log_ratios().detach(),
-        beta,
-    )
+pub fn response_value_loss(inputs: &OreoInputs, settings: OreoSettings) -> Tensor<1> {
+    let rest = settings.soft_reward(suffix_sum(inputs.masked_log_ratios().detach()));
+    inputs.first_mean_square(inputs.values.clone(), rest)
 }
 
-/// Returns L_reg: exact D_KL(π_θ ‖ π_ref) over the full vocabulary, nats, mean over a trajectory's
-/// action tokens, then over the batch; only `policy_logprobs` gets a gradient.
+/// Returns L_reg: exact D_KL(π_θ ‖ π_ref) over the full vocabulary, nats, summed over a trajectory's
+/// action tokens, divided by `divisor`, mean over the batch; only `policy_logprobs` gets a gradient.
 ///
 /// # Shapes
 /// `policy_logprobs` and `reference_logprobs` `[batch, time, vocab]`, normalised and finite;
@@ -151,6 +233,7 @@ pub fn exact_kl(
     policy_logprobs: Tensor<3>,
     reference_logprobs: Tensor<3>,
     action_mask: &Tensor<2, Bool>,
+    divisor: ActionDivisor,
 ) -> Tensor<1> {
     let [batch, time, vocab] = policy_logprobs.dims();
     assert_shape!(reference_logprobs, [batch, time, vocab]);
@@ -158,7 +241,7 @@ pub fn exact_kl(
     let divergences = (policy_logprobs.exp() * log_ratios)
         .sum_dim(2)
         .squeeze_dim(2);
-    mean_per_trajectory(divergences, action_mask)
+    mean_over_actions(divergences, action_mask, divisor)
 }
 
 /// Returns the sums of token terms over each turn: token-level log-ratios become turn-level ones.
@@ -194,8 +277,8 @@ mod tests {
     use super::*;
     use burn::tensor::activation::log_softmax;
 
-    const BETA: f64 = 0.5;
-    type Loss = fn(&OreoInputs, f64) -> Tensor<1>;
+    const PUBLISHED: OreoSettings = OreoSettings::published(0.5);
+    type Loss = fn(&OreoInputs, OreoSettings) -> Tensor<1>;
     type Field = fn(&OreoInputs) -> &Tensor<2>;
 
     /// One trajectory of two actions: l = [2, −1], V = [1, 0], R = 1.
@@ -225,13 +308,13 @@ mod tests {
     /// t = 0: 1 − 1 + ½(2 − 1) = ½; t = 1: 0 − 1 − ½ = −3/2. (¼ + 9/4)/2 = 5/4.
     #[test]
     fn value_loss_by_hand() {
-        assert_close(&[number(value_loss(&by_hand(), BETA))], &[1.25]);
+        assert_close(&[number(value_loss(&by_hand(), PUBLISHED))], &[1.25]);
     }
 
     /// As a number, without its gradient, Eq. 9 equals Eq. 8: 5/4.
     #[test]
     fn policy_loss_by_hand() {
-        assert_close(&[number(policy_loss(&by_hand(), BETA))], &[1.25]);
+        assert_close(&[number(policy_loss(&by_hand(), PUBLISHED))], &[1.25]);
     }
 
     /// U = [0, 1]. t = 0: 0 − 1 + ½(−1) = −3/2; t = 1: 1 − 1 = 0. (9/4 + 0)/2 = 9/8.
@@ -239,7 +322,11 @@ mod tests {
     fn after_value_loss_by_hand() {
         let after_values = tensor(&[0.0, 1.0], [1, 2]);
         assert_close(
-            &[number(after_value_loss(after_values, &by_hand(), BETA))],
+            &[number(after_value_loss(
+                after_values,
+                &by_hand(),
+                PUBLISHED,
+            ))],
             &[1.125],
         );
     }
@@ -247,8 +334,14 @@ mod tests {
     /// (1 − 1 + ½(2 − 1))² = ¼.
     #[test]
     fn response_losses_by_hand() {
-        assert_close(&[number(response_policy_loss(&by_hand(), BETA))], &[0.25]);
-        assert_close(&[number(response_value_loss(&by_hand(), BETA))], &[0.25]);
+        assert_close(
+            &[number(response_policy_loss(&by_hand(), PUBLISHED))],
+            &[0.25],
+        );
+        assert_close(
+            &[number(response_value_loss(&by_hand(), PUBLISHED))],
+            &[0.25],
+        );
     }
 
     /// π = [3/4, 1/4] against [1/2, 1/2]: ¾ ln 3/2 + ¼ ln 1/2. The other direction, ½ ln 2/3 + ½ ln
@@ -257,7 +350,12 @@ mod tests {
     fn exact_kl_by_hand() {
         let policy = tensor(&[0.75f64.ln(), 0.25f64.ln()], [1, 1, 2]);
         let reference = tensor(&[0.5f64.ln(), 0.5f64.ln()], [1, 1, 2]);
-        let kl = number(exact_kl(policy, reference, &mask(&[true], [1, 1])));
+        let kl = number(exact_kl(
+            policy,
+            reference,
+            &mask(&[true], [1, 1]),
+            ActionDivisor::Own,
+        ));
         assert_close(&[kl], &[0.75 * 1.5f64.ln() + 0.25 * 0.5f64.ln()]);
     }
 
@@ -266,7 +364,7 @@ mod tests {
     #[test]
     fn value_loss_against_the_oracle() {
         let inputs = ragged();
-        let loss = value_loss(&inputs, BETA);
+        let loss = value_loss(&inputs, PUBLISHED);
         assert_close(&[number(loss.clone())], &[0.136_875]);
         let expected = [
             -0.216_666_666_666_666_65,
@@ -284,7 +382,7 @@ mod tests {
     #[test]
     fn policy_loss_against_the_oracle() {
         let inputs = ragged();
-        let loss = policy_loss(&inputs, BETA);
+        let loss = policy_loss(&inputs, PUBLISHED);
         assert_close(&[number(loss.clone())], &[0.136_875]);
         let expected = [
             -0.108_333_333_333_333_36,
@@ -302,7 +400,7 @@ mod tests {
     #[test]
     fn after_value_loss_against_the_oracle() {
         let after_values = ragged_after_values();
-        let loss = after_value_loss(after_values.clone(), &ragged(), BETA);
+        let loss = after_value_loss(after_values.clone(), &ragged(), PUBLISHED);
         assert_close(&[number(loss.clone())], &[0.138_958_333_333_333_35]);
         let expected = [
             -0.25,
@@ -321,13 +419,13 @@ mod tests {
     #[test]
     fn response_losses_against_the_oracle() {
         let inputs = ragged();
-        let policy = response_policy_loss(&inputs, BETA);
+        let policy = response_policy_loss(&inputs, PUBLISHED);
         assert_close(&[number(policy.clone())], &[0.231_25]);
         let got = gradient(&policy, &inputs.log_ratios);
         assert_close(&got[..5], &[-0.325, -0.325, -0.325, 0.1, 0.1]);
         assert_eq!(got[5], 0.0);
 
-        let value = response_value_loss(&inputs, BETA);
+        let value = response_value_loss(&inputs, PUBLISHED);
         assert_close(&[number(value.clone())], &[0.231_25]);
         let got = gradient(&value, &inputs.values);
         assert_close(&got[..5], &[-0.65, 0.0, 0.0, 0.2, 0.0]);
@@ -345,7 +443,12 @@ mod tests {
         let logits = tensor(&logits, [2, 2, 3]).require_grad();
         let reference = log_softmax(tensor(&reference, [2, 2, 3]), 2);
         let action_mask = mask(&[true, true, true, false], [2, 2]);
-        let loss = exact_kl(log_softmax(logits.clone(), 2), reference, &action_mask);
+        let loss = exact_kl(
+            log_softmax(logits.clone(), 2),
+            reference,
+            &action_mask,
+            ActionDivisor::Own,
+        );
         assert_close(&[number(loss.clone())], &[0.246_189_243_648_717_75]);
         let expected = [
             0.040_846_484_883_442_57,
@@ -377,13 +480,13 @@ mod tests {
             let inputs = ragged();
             assert!(
                 frozen(&inputs)
-                    .grad(&loss(&inputs, BETA).backward())
+                    .grad(&loss(&inputs, PUBLISHED).backward())
                     .is_none()
             );
         }
         let inputs = ragged();
         let after_values = ragged_after_values();
-        let gradients = after_value_loss(after_values, &inputs, BETA).backward();
+        let gradients = after_value_loss(after_values, &inputs, PUBLISHED).backward();
         assert!(inputs.log_ratios.grad(&gradients).is_none());
         assert!(inputs.values.grad(&gradients).is_none());
     }
@@ -393,7 +496,12 @@ mod tests {
         let logprobs = || tensor(&[0.75f64.ln(), 0.25f64.ln()], [1, 1, 2]).require_grad();
         let policy = logprobs();
         let reference = logprobs();
-        let loss = exact_kl(policy.clone(), reference.clone(), &mask(&[true], [1, 1]));
+        let loss = exact_kl(
+            policy.clone(),
+            reference.clone(),
+            &mask(&[true], [1, 1]),
+            ActionDivisor::Own,
+        );
         let gradients = loss.backward();
         assert!(policy.grad(&gradients).is_some());
         assert!(reference.grad(&gradients).is_none());
@@ -417,12 +525,13 @@ mod tests {
             policy_loss,
             response_policy_loss,
             response_value_loss,
-            |inputs, beta| after_value_loss(inputs.values.clone() * 3.0, inputs, beta),
+            |inputs, settings| after_value_loss(inputs.values.clone() * 3.0, inputs, settings),
         ];
         for loss in losses {
-            let singles =
-                (number(loss(&single(0, 3), BETA)) + number(loss(&single(1, 2), BETA))) / 2.0;
-            assert_close(&[number(loss(&ragged(), BETA))], &[singles]);
+            let singles = (number(loss(&single(0, 3), PUBLISHED))
+                + number(loss(&single(1, 2), PUBLISHED)))
+                / 2.0;
+            assert_close(&[number(loss(&ragged(), PUBLISHED))], &[singles]);
         }
     }
 
@@ -438,8 +547,8 @@ mod tests {
             response_value_loss,
         ] {
             assert_close(
-                &[number(loss(&spread, BETA))],
-                &[number(loss(&ragged(), BETA))],
+                &[number(loss(&spread, PUBLISHED))],
+                &[number(loss(&ragged(), PUBLISHED))],
             );
         }
     }
@@ -470,8 +579,8 @@ mod tests {
             response_value_loss,
         ] {
             assert_close(
-                &[number(loss(&gapped, BETA))],
-                &[number(loss(&ragged(), BETA))],
+                &[number(loss(&gapped, PUBLISHED))],
+                &[number(loss(&ragged(), PUBLISHED))],
             );
         }
     }
@@ -498,3 +607,6 @@ mod tests {
         assert_eq!(numbers(sums), [3.0, 4.0, 0.0]);
     }
 }
+
+#[cfg(test)]
+mod extension_tests;

@@ -2,11 +2,12 @@
 //! training job does, on small decision problems. Backward induction solves these problems exactly,
 //! and the two solutions are compared. It computes in double precision and takes seconds.
 //!
-//! T1 to T14 and the golden numbers A and B are facts that follow from the equations. The others
-//! check where the baselines converge.
+//! T1 to T14, the golden numbers A, B and C, and those with a discount are facts that follow from the
+//! equations. The others check where the baselines converge.
 
 mod baselines;
 mod compare;
+mod discount;
 mod identities;
 mod invariance;
 mod optimum;
@@ -19,7 +20,7 @@ use serde::Serialize;
 /// One fact and whether it holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Fact {
-    /// Its name: `T1` to `T14`, `A`, `B`, or that of an algorithm.
+    /// Its name: `T1` to `T14`, `A` to `C`, `discount`, or that of an algorithm.
     pub id: String,
     /// Whether it holds.
     pub passed: bool,
@@ -30,9 +31,10 @@ pub struct Fact {
 /// Checks every fact.
 #[must_use]
 pub fn facts() -> Vec<Fact> {
-    let all: [(&str, compare::FactCheck); 23] = [
+    let all: [(&str, compare::FactCheck); 25] = [
         ("A", optimum::golden_a),
         ("B", optimum::golden_b),
+        ("C", optimum::golden_c),
         ("T1", optimum::the_optimum_is_a_zero),
         ("T2", optimum::updates_converge),
         ("T3", identities::residuals_telescope),
@@ -47,6 +49,7 @@ pub fn facts() -> Vec<Fact> {
         ("T12", invariance::failures_have_no_gradient_at_first),
         ("T13", optimum::regularising_moves_the_optimum),
         ("T14", baselines::more_candidates_never_hurt),
+        ("discount", discount::discounted_facts),
         ("sft", baselines::imitation_finds_the_frequencies),
         (
             "rejection-sampling",
@@ -79,6 +82,6 @@ mod tests {
         let facts = facts();
         let missed: Vec<&Fact> = facts.iter().filter(|fact| !fact.passed).collect();
         assert!(missed.is_empty(), "{missed:#?}");
-        assert_eq!(facts.len(), 23);
+        assert_eq!(facts.len(), 25);
     }
 }

@@ -6,8 +6,8 @@
 use super::compare::{FactResult, holds, near, summarised, together};
 use super::problem::{DecisionProblem, OBSERVATIONS, TokenPrefix, VOCAB};
 use super::problems::{
-    A, B, ROOT, dqo, dro, label, losses, oreo, point, problem_a, problem_b, problem_of_words,
-    soft_bellman, unweighted,
+    A, B, ROOT, dqo, dro, label, losses, oreo, oreo_by_batch, point, problem_a, problem_b,
+    problem_c, problem_of_words, soft_bellman, unweighted,
 };
 use super::tables::ProblemBatch;
 use crate::learn::config::{Algorithm, Level};
@@ -135,6 +135,37 @@ pub(super) fn golden_b() -> FactResult {
     ])
 }
 
+/// Golden numbers C: if chance decides the length of an episode, the mean within each trajectory
+/// rests beside the optimum, and the mean over the batch at it.
+pub(super) fn golden_c() -> FactResult {
+    let problem = problem_c();
+    let batch = ProblemBatch::new(&problem);
+    let optimum = problem.solve();
+    let mut parts = vec![near(
+        "(π*, V*)",
+        &[optimum.policy[ROOT][0].1, optimum.values[ROOT]],
+        &[0.5, 0.5],
+        1e-14,
+    )];
+    for (what, algorithm, expected) in [
+        (
+            "1/T rests at",
+            oreo(Level::Turn, &problem),
+            [0.582_570_206_462_314_6, 0.590_245_863_731_398_2],
+        ),
+        ("the batch rests at", oreo_by_batch(&problem), [0.5, 0.5]),
+    ] {
+        let rate = policy_rate(&problem);
+        let learned = batch.descend(problem.start(), &algorithm, rate, 150);
+        let rest = [
+            batch.policy(&learned, ROOT, &[0])[0],
+            batch.value(&learned, ROOT),
+        ];
+        parts.push(near(what, &rest, &expected, 1e-9));
+    }
+    together(parts)
+}
+
 /// T1: at (π*, V*, U*) every loss and every gradient of a deterministic problem is 0.
 pub(super) fn the_optimum_is_a_zero() -> FactResult {
     let mut parts = Vec::new();
@@ -242,13 +273,10 @@ pub(super) fn regularising_moves_the_optimum() -> FactResult {
     let problem = problem_a();
     let batch = ProblemBatch::new(&problem);
     let optimum = problem.solve();
-    let algorithm = Algorithm::Oreo {
-        level: Level::Turn,
-        beta: 0.5,
-        alpha: 0.01,
-        value_learning_rate: 1.0,
-        critic_only_share: 0.0,
-    };
+    let mut algorithm = oreo(Level::Turn, &problem);
+    if let Algorithm::Oreo { alpha, .. } = &mut algorithm {
+        *alpha = 0.01;
+    }
     let learned = batch.descend(problem.at_optimum(), &algorithm, policy_rate(&problem), 150);
     let off = batch.distance(&learned, &optimum, &[]);
     holds(

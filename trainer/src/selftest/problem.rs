@@ -80,6 +80,8 @@ impl ProblemPath {
 #[derive(Debug, Clone)]
 pub(super) struct DecisionProblem {
     pub(super) beta: f64,
+    /// γ per turn.
+    pub(super) discount: f64,
     pub(super) paths: Vec<ProblemPath>,
     /// π_ref of every token that may be written, by state.
     pub(super) reference: Vec<(TokenPrefix, TokenProbabilities)>,
@@ -104,7 +106,8 @@ struct PathTokens {
 
 impl DecisionProblem {
     /// Solves the problem from the ends of the paths back to their beginning:
-    /// V*(s) = β log Σ π_ref e^{Q*/β}, π* = π_ref e^{(Q* − V*)/β}.
+    /// Q* = r + γ E V*(s'), V*(s) = β log Σ π_ref e^{Q*/β}, π* = π_ref e^{(Q* − V*)/β}. γ is applied
+    /// once per turn, between a completion and the next observation.
     pub(super) fn solve(&self) -> Optimum {
         let paths: Vec<PathTokens> = self
             .paths
@@ -123,11 +126,19 @@ impl DecisionProblem {
     /// Returns the value of a state through which `paths` pass, and records the solution from
     /// there.
     fn solve_at(&self, state: &[u32], paths: &[&PathTokens], optimum: &mut Optimum) -> f64 {
-        let value = match paths[0].tokens.get(state.len()) {
-            None => paths[0].reward,
+        let (ended, going): (Vec<&PathTokens>, Vec<&PathTokens>) = paths
+            .iter()
+            .copied()
+            .partition(|path| path.tokens.len() == state.len());
+        let at_end: f64 = ended
+            .iter()
+            .map(|path| path.rows as f64 / count_rows(paths) * path.reward)
+            .sum();
+        let value = match going.first().map(|path| path.tokens[state.len()]) {
+            None => at_end,
             Some((_, is_written)) => {
                 let mut by_token: BTreeMap<u32, Vec<&PathTokens>> = BTreeMap::new();
-                for path in paths {
+                for path in &going {
                     let (token, _) = path.tokens[state.len()];
                     by_token.entry(token).or_default().push(path);
                 }
@@ -136,13 +147,16 @@ impl DecisionProblem {
                     let next = [state, &[*token]].concat();
                     after.insert(*token, self.solve_at(&next, paths, optimum));
                 }
-                if *is_written {
+                if is_written {
                     self.soft_maximum(state, &after, optimum)
                 } else {
-                    by_token
+                    let is_after_turn = !state.is_empty() && going[0].tokens[state.len() - 1].1;
+                    let discount = if is_after_turn { self.discount } else { 1.0 };
+                    let expected: f64 = by_token
                         .iter()
                         .map(|(token, some)| count_rows(some) / count_rows(paths) * after[token])
-                        .sum()
+                        .sum();
+                    at_end + discount * expected
                 }
             }
         };

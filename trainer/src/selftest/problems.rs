@@ -2,7 +2,7 @@
 
 use super::problem::{DecisionProblem, Optimum, ProblemPath, TokenProbabilities, TurnTokens};
 use super::tables::{PolicyValueTables, ProblemBatch, numbers};
-use crate::learn::config::{Algorithm, Level};
+use crate::learn::config::{Algorithm, Level, Normalisation};
 use crate::loss::dqo::{DqoInputs, value_loss};
 use burn::tensor::DType;
 use std::collections::BTreeMap;
@@ -26,6 +26,7 @@ fn path(rows: usize, turns: &[TurnTokens], reward: f64) -> ProblemPath {
 pub(super) fn problem_a() -> DecisionProblem {
     DecisionProblem {
         beta: 0.5,
+        discount: 1.0,
         paths: vec![
             path(1, &[(&[4], &[0]), (&[A], &[0])], 1.0),
             path(1, &[(&[4], &[0]), (&[A], &[1])], 0.0),
@@ -61,6 +62,7 @@ pub(super) fn problem_b() -> DecisionProblem {
     }
     DecisionProblem {
         beta: 0.5,
+        discount: 1.0,
         paths,
         reference,
     }
@@ -92,8 +94,29 @@ pub(super) fn problem_of_words() -> DecisionProblem {
     }
     DecisionProblem {
         beta: 0.4,
+        discount: 1.0,
         paths,
         reference,
+    }
+}
+
+/// One choice, and a length that chance decides. Action 0 wins at once or, as often, loses after a
+/// second, forced turn. Action 1 wins or loses after two turns. β = ½.
+pub(super) fn problem_c() -> DecisionProblem {
+    DecisionProblem {
+        beta: 0.5,
+        discount: 1.0,
+        paths: vec![
+            path(1, &[(&[4], &[0])], 1.0),
+            path(1, &[(&[4], &[0]), (&[A], &[2])], 0.0),
+            path(1, &[(&[4], &[1]), (&[B], &[2])], 1.0),
+            path(1, &[(&[4], &[1]), (&[B], &[2])], 0.0),
+        ],
+        reference: vec![
+            (ROOT.to_vec(), vec![(0, 0.5), (1, 0.5)]),
+            (vec![4, 0, A], vec![(2, 1.0)]),
+            (vec![4, 1, B], vec![(2, 1.0)]),
+        ],
     }
 }
 
@@ -108,6 +131,7 @@ pub(super) fn bandit(rows: [[usize; 2]; 3]) -> DecisionProblem {
     paths.retain(|path| path.rows > 0);
     DecisionProblem {
         beta: 0.5,
+        discount: 1.0,
         paths,
         reference: vec![(ROOT.to_vec(), vec![(0, 0.2), (1, 0.5), (2, 0.3)])],
     }
@@ -122,7 +146,19 @@ pub(super) fn oreo(level: Level, problem: &DecisionProblem) -> Algorithm {
         alpha: 0.0,
         value_learning_rate: 1.0,
         critic_only_share: 0.0,
+        discount: problem.discount,
+        normalise: Normalisation::Trajectory,
+        log_ratio_clip: None,
     }
+}
+
+/// OREO over turns, averaged over all turns of the batch.
+pub(super) fn oreo_by_batch(problem: &DecisionProblem) -> Algorithm {
+    let mut algorithm = oreo(Level::Turn, problem);
+    if let Algorithm::Oreo { normalise, .. } = &mut algorithm {
+        *normalise = Normalisation::Batch;
+    }
+    algorithm
 }
 
 /// DQO without process scores.

@@ -2,11 +2,11 @@
 //! as networks do.
 
 use super::problem::{DecisionProblem, Optimum, TokenPrefix, TokenProbabilities, VOCAB};
-use crate::learn::config::{Algorithm, Level};
-use crate::learn::data::batch::{Batch, Example};
+use crate::learn::config::{Algorithm, Level, Normalisation};
+use crate::learn::data::batch::{Batch, Example, MeanLengths};
 use crate::learn::data::tensors::BatchTensors;
 use crate::learn::objective::{self, NetworkOutputs, TrainingLosses, UpdateContext};
-use crate::loss::oreo::{OreoInputs, value_loss};
+use crate::loss::oreo::{OreoInputs, OreoSettings, value_loss};
 use crate::loss::target_logprobs;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation::log_softmax};
 use scenarios::Trajectory;
@@ -74,6 +74,7 @@ pub(super) struct ProblemBatch {
     /// The state at every position, `[batch · time]`.
     all: Tensor<1, Int>,
     reference: Tensor<2>,
+    mean_lengths: MeanLengths,
 }
 
 impl ProblemBatch {
@@ -131,6 +132,7 @@ impl ProblemBatch {
             written: indices(written),
             all: indices(all),
             reference: problem.start().logits.detach(),
+            mean_lengths: MeanLengths::of(&[batch]),
         }
     }
 
@@ -153,6 +155,7 @@ impl ProblemBatch {
         let context = UpdateContext {
             policy_learns: true,
             reference_point,
+            mean_lengths: self.mean_lengths,
         };
         objective::losses(algorithm, &self.networks(tables), &self.tensors, context)
     }
@@ -195,7 +198,11 @@ impl ProblemBatch {
         level: Level,
         problem: &DecisionProblem,
     ) -> Vec<f64> {
-        let gradients = value_loss(&self.actions(tables, level), problem.beta).backward();
+        let gradients = value_loss(
+            &self.actions(tables, level),
+            OreoSettings::published(problem.beta),
+        )
+        .backward();
         numbers(tables.values.grad(&gradients).expect("L_V depends on V"))
     }
 
@@ -281,6 +288,9 @@ impl ProblemBatch {
                 alpha: 0.0,
                 value_learning_rate,
                 critic_only_share,
+                discount: 1.0,
+                normalise: Normalisation::Trajectory,
+                log_ratio_clip: None,
             },
             ref other => other.clone(),
         };
@@ -322,6 +332,11 @@ impl ProblemBatch {
             .iter()
             .map(|token| all[self.place(state) * VOCAB + *token as usize])
             .collect()
+    }
+
+    /// Returns the learned value of a state.
+    pub(super) fn value(&self, tables: &PolicyValueTables, state: &[u32]) -> f64 {
+        numbers(tables.values.clone())[self.place(state)]
     }
 
     /// Returns the row of a state in the tables.

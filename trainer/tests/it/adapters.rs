@@ -15,7 +15,7 @@ use std::path::Path;
 use support::corridor::{babbler, jobs, play, protocol, task};
 use trainer::learn::optimizer::OptimizerRecipe;
 use trainer::learn::train::{TrainingJob, train};
-use trainer::pipeline::recipe::{Algorithm, Level, Targets, TrainConfig};
+use trainer::pipeline::recipe::{Algorithm, Level, Normalisation, Targets, TrainConfig};
 use trainer::pipeline::run::tokenize_texts;
 
 /// Updates after which a checkpoint is written.
@@ -31,6 +31,9 @@ const OREO: Algorithm = Algorithm::Oreo {
     alpha: 0.0,
     value_learning_rate: 1e-2,
     critic_only_share: 0.0,
+    discount: 1.0,
+    normalise: Normalisation::Trajectory,
+    log_ratio_clip: None,
 };
 
 /// A job with adapters on all matrices but one.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use support::corridor::{babbler, jobs, play, protocol, task};
 use trainer::learn::optimizer::OptimizerRecipe;
 use trainer::learn::train::{TrainingJob, train};
-use trainer::pipeline::recipe::{Algorithm, Level, Targets, TrainConfig};
+use trainer::pipeline::recipe::{Algorithm, Level, Normalisation, Targets, TrainConfig};
 
 const GPU: DeviceChoice = DeviceChoice::Cuda(0);
 
@@ -84,6 +84,9 @@ fn the_gpu_has_the_losses_of_the_cpu() {
         alpha: 0.01,
         value_learning_rate: 1e-3,
         critic_only_share: 0.0,
+        discount: 1.0,
+        normalise: Normalisation::Trajectory,
+        log_ratio_clip: None,
     };
     for algorithm in [
         Algorithm::Sft {

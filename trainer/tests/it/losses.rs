@@ -6,7 +6,9 @@ use agent::model::weights::VALUE_HEAD;
 use scenarios::{Outcome, Trajectory};
 use support::corridor::babbler;
 use trainer::learn::optimizer::OptimizerRecipe;
-use trainer::pipeline::recipe::{Algorithm, Level, ReferenceUse, Targets, TrainConfig};
+use trainer::pipeline::recipe::{
+    Algorithm, Level, Normalisation, ReferenceUse, Targets, TrainConfig,
+};
 
 /// Fact T11: at update 0 the zero head gives V ≡ 0, and ρ = 0. So the residual of every action is
 /// −R, and its mean square is the success rate, at both levels.
@@ -296,5 +298,118 @@ fn padding_order_and_other_rows_change_no_loss() {
             (forwards - backwards).abs() < 1e-5,
             "{forwards} and backwards {backwards}"
         );
+    }
+}
+
+/// OREO over turns with other settings than the published ones.
+fn extended(discount: f64, normalise: Normalisation, log_ratio_clip: Option<f64>) -> Algorithm {
+    let mut algorithm = oreo(Level::Turn, 0.0);
+    if let Algorithm::Oreo {
+        discount: gamma,
+        normalise: over,
+        log_ratio_clip: clip,
+        ..
+    } = &mut algorithm
+    {
+        (*gamma, *over, *clip) = (discount, normalise, log_ratio_clip);
+    }
+    algorithm
+}
+
+/// On real episodes, if V ≡ 0 and π = π_ref, every first loss is the mean of γ^{2(T−1−t)} R²: by
+/// trajectory, or over all turns of the batch.
+#[test]
+fn the_first_discounted_losses_depend_on_the_lengths_alone() {
+    let model = babbler(22);
+    let played = rollouts(&model);
+    let discounted = |trajectory: &Trajectory| -> f64 {
+        let left = 0..trajectory.turns.len();
+        let sum: f64 = left.map(|left| 0.9_f64.powi(2 * left as i32)).sum();
+        sum * trajectory.outcome.reward()
+    };
+    let sums: Vec<f64> = played.iter().map(discounted).collect();
+    let turns: Vec<f64> = played.iter().map(|t| t.turns.len() as f64).collect();
+    let means = sums.iter().zip(&turns).map(|(sum, turns)| sum / turns);
+    let by_trajectory = means.sum::<f64>() / played.len() as f64;
+    let by_batch = sums.iter().sum::<f64>() / turns.iter().sum::<f64>();
+    assert!((by_trajectory - by_batch).abs() > 1e-2);
+    for (normalise, expected) in [
+        (Normalisation::Trajectory, by_trajectory),
+        (Normalisation::Batch, by_batch),
+    ] {
+        let job = recipe(extended(0.9, normalise, None), one_update(&played, 0.0));
+        let (_, _, rows) = learned(&job, &model, &played);
+        for column in ["loss/policy", "loss/value", "loss/after_value"] {
+            let found = number(&rows[0], column);
+            assert!(
+                (found - expected).abs() < 1e-5,
+                "{normalise:?}, {column}: {found}, not {expected}"
+            );
+        }
+    }
+}
+
+/// A clip of the log-ratios leaves the first update as it is, to the bit, and changes later ones.
+#[test]
+fn the_clip_of_log_ratios_acts_after_the_policy_moved() {
+    let model = babbler(22);
+    let played = &rollouts(&model)[..4];
+    let optimizer = OptimizerRecipe {
+        updates: 3,
+        ..one_update(played, 1e-2)
+    };
+    let [plain, clipped] = [None, Some(1e-4)].map(|clip| {
+        let algorithm = extended(1.0, Normalisation::Trajectory, clip);
+        learned(&recipe(algorithm, optimizer.clone()), &model, played).2
+    });
+    for column in ["loss/policy", "loss/value", "loss/after_value"] {
+        assert_eq!(plain[0][column], clipped[0][column]);
+    }
+    assert_ne!(plain[2]["loss/value"], clipped[2]["loss/value"]);
+}
+
+/// The value network's own clip and the policy's own warm-up change what they name and nothing else.
+#[test]
+fn the_optimizer_of_each_network_has_its_own_settings() {
+    let model = babbler(22);
+    let played = &rollouts(&model)[..4];
+    let optimizer = OptimizerRecipe {
+        updates: 4,
+        weight_decay: 0.1,
+        ..one_update(played, 1e-3)
+    };
+    let run = |optimizer: OptimizerRecipe| {
+        learned(&recipe(oreo(Level::Turn, 0.5), optimizer), &model, played)
+    };
+    let (plain, _, plain_rows) = run(optimizer.clone());
+    let (same, _, _) = run(OptimizerRecipe {
+        value_gradient_clip: Some(optimizer.clip),
+        ..optimizer.clone()
+    });
+    assert_eq!(
+        (&same.policy, &same.value),
+        (&plain.policy, &plain.value),
+        "the common clip, named"
+    );
+    let (clipped, _, clipped_rows) = run(OptimizerRecipe {
+        value_gradient_clip: Some(1e-9),
+        ..optimizer.clone()
+    });
+    assert_ne!(clipped.value, plain.value);
+    let norm = "gradient_norm/value";
+    assert_eq!(
+        clipped_rows[0][norm], plain_rows[0][norm],
+        "before clipping"
+    );
+    let (_, _, warmed_rows) = run(OptimizerRecipe {
+        policy_warmup: 4,
+        ..optimizer
+    });
+    // Two updates of the value network alone, then the first two of the policy.
+    assert!(warmed_rows[1]["gradient_norm/policy"].is_empty());
+    for (row, share) in [(2, 0.25), (3, 0.5)] {
+        let [warmed, plain] =
+            [&warmed_rows, &plain_rows].map(|rows| number(&rows[row], "learning_rate"));
+        assert!((warmed - share * plain).abs() < 1e-9, "{warmed}, {plain}");
     }
 }

@@ -3,9 +3,10 @@
 use crate::training_jobs::{
     SFT, learn, learned, metrics, number, one_update, oreo, recipe, rollouts,
 };
+use scenarios::{Outcome, Trajectory};
 use support::corridor::babbler;
 use trainer::learn::optimizer::OptimizerRecipe;
-use trainer::pipeline::recipe::{EarlyStopping, Level, TrainConfig};
+use trainer::pipeline::recipe::{Algorithm, EarlyStopping, Level, TrainConfig};
 
 /// No update reads the held-out games. They decide when training stops, and the best weights are
 /// kept.
@@ -66,6 +67,60 @@ fn training_stops_if_the_held_out_loss_rises() {
     );
     if number(&all[59], "loss/held_out") > best {
         assert_eq!(whole.policy, stopped.policy, "both have the best weights");
+    }
+}
+
+/// If an algorithm compares episodes of one game and no held-out game can be compared, there is
+/// nothing to measure: the job fails before its first update.
+#[test]
+fn held_out_games_that_cannot_be_compared_are_refused() {
+    let model = babbler(21);
+    let mut played = rollouts(&model);
+    // Only one of ten games was both won and lost, so a share of a tenth of the games seldom has it.
+    let both: Vec<Trajectory> = played
+        .iter()
+        .filter(|trajectory| trajectory.game_hash == played[0].game_hash)
+        .cloned()
+        .collect();
+    played = both.clone();
+    for copy in 0..9 {
+        for mut trajectory in both.clone() {
+            trajectory.game = format!("lost/{copy}");
+            trajectory.game_hash = trajectory.game.clone();
+            trajectory.outcome = Outcome::TurnLimit;
+            played.push(trajectory);
+        }
+    }
+    played[0].outcome = Outcome::Success;
+    played[1].outcome = Outcome::TurnLimit;
+    for algorithm in [
+        Algorithm::Dpo {
+            beta: 0.1,
+            pairs: 5,
+        },
+        Algorithm::Grpo {
+            level: Level::Turn,
+            clip: 0.2,
+            alpha: 0.0,
+        },
+    ] {
+        let job = TrainConfig {
+            early_stopping: Some(EarlyStopping {
+                share: 0.1,
+                every: 1,
+                patience: 1,
+            }),
+            ..recipe(algorithm.clone(), one_update(&played, 1e-3))
+        };
+        let out = tempfile::tempdir().unwrap();
+        let error = learn(&job, &model, &played, out.path())
+            .unwrap_err()
+            .to_string();
+        let expected = format!(
+            "{} compares episodes of one game, and no game that early_stopping holds out was both won and lost\nhint: ",
+            algorithm.kind()
+        );
+        assert!(error.contains(&expected), "{error}");
     }
 }
 

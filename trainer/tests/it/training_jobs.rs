@@ -14,7 +14,7 @@ use trainer::TrainerError;
 use trainer::learn::optimizer::OptimizerRecipe;
 use trainer::learn::plan::DataSummary;
 use trainer::learn::train::{TrainingJob, train};
-use trainer::pipeline::recipe::{Algorithm, Level, Targets, TrainConfig};
+use trainer::pipeline::recipe::{Algorithm, Level, Normalisation, Targets, TrainConfig};
 use trainer::pipeline::run::tokenize_texts;
 
 /// Updates after which a checkpoint is written.
@@ -38,6 +38,9 @@ pub(crate) fn oreo(level: Level, critic_only_share: f64) -> Algorithm {
         alpha: 0.0,
         value_learning_rate: 1e-2,
         critic_only_share,
+        discount: 1.0,
+        normalise: Normalisation::Trajectory,
+        log_ratio_clip: None,
     }
 }
 

@@ -33,6 +33,41 @@ fn a_job_with_an_invalid_key_is_refused_and_the_error_names_the_key() {
             "unknown field `gamma`",
         ),
         (
+            "beta = 0.1",
+            "beta = 0.1, discount = 1.5",
+            "discount = 1.5 must be above 0, at most 1",
+        ),
+        (
+            "level = \"turn\"",
+            "level = \"token\", discount = 0.95",
+            "γ counts turns, so oreo supports it at level = \"turn\" only",
+        ),
+        (
+            "level = \"turn\"",
+            "level = \"response\", discount = 0.95",
+            "γ counts turns, so oreo supports it at level = \"turn\" only",
+        ),
+        (
+            "level = \"turn\"",
+            "level = \"response\", normalise = \"batch\"",
+            "every episode is one action",
+        ),
+        (
+            "beta = 0.1",
+            "beta = 0.1, normalise = \"turns\"",
+            "unknown variant `turns`",
+        ),
+        (
+            "beta = 0.1",
+            "beta = 0.1, log_ratio_clip = 0.0",
+            "log_ratio_clip = 0 must be above 0",
+        ),
+        (
+            "batch = 16",
+            "batch = 16, value_gradient_clip = -1.0",
+            "value_gradient_clip = -1 must be above 0",
+        ),
+        (
             "level = \"turn\"",
             "level = \"word\"",
             "unknown variant `word`",
@@ -101,6 +136,18 @@ fn a_job_with_an_invalid_key_is_refused_and_the_error_names_the_key() {
             "lambda = 1.5 must be in [0, 1]",
         ),
         (
+            "sft.toml",
+            "batch = ",
+            "value_gradient_clip = 10.0, batch = ",
+            "sft has no value network",
+        ),
+        (
+            "dpo.toml",
+            "batch = ",
+            "policy_warmup = 10, batch = ",
+            "dpo has no updates in which only a value network learns",
+        ),
+        (
             "gigpo.toml",
             "discount = 0.95",
             "discount = 0.0",
@@ -122,6 +169,40 @@ fn a_job_with_an_invalid_key_is_refused_and_the_error_names_the_key() {
         let error = refused_job(file, from, to);
         assert!(error.contains(expected), "{error}");
     }
+}
+
+/// OREO's optional keys are read, and a job without them is written without them, so that the hash of
+/// its stage stays.
+#[test]
+fn optional_keys_of_oreo_are_written_only_if_they_are_set() {
+    let published = "name = \"job\"\nfrom = \"collector\"\ndata = [\"rollouts\"]\n[algorithm]\n\
+                     kind = \"oreo\"\nlevel = \"turn\"\nbeta = 0.1\nalpha = 0.0\n\
+                     value_learning_rate = 1e-3\ncritic_only_share = 0.1\n";
+    let extended = format!(
+        "{published}discount = 0.95\nnormalise = \"batch\"\nlog_ratio_clip = 1.0\n\
+         [optimizer]\nvalue_gradient_clip = 10.0\npolicy_warmup = 20\n"
+    );
+    let keys = [
+        "discount",
+        "normalise",
+        "log_ratio_clip",
+        "value_gradient_clip",
+        "policy_warmup",
+    ];
+    for (text, is_written) in [(published, false), (&extended, true)] {
+        let job: TrainConfig = toml::from_str(text).expect("reads");
+        job.check().expect("is valid");
+        let written = toml::to_string(&job).expect("writes");
+        for key in keys {
+            assert_eq!(written.contains(key), is_written, "{key} in {written}");
+        }
+        assert_eq!(toml::from_str::<TrainConfig>(&written), Ok(job));
+    }
+    let explicit = format!("{published}discount = 1.0\nnormalise = \"trajectory\"\n");
+    assert_eq!(
+        toml::from_str::<TrainConfig>(&explicit),
+        toml::from_str::<TrainConfig>(published)
+    );
 }
 
 /// The keys of earlier versions: each is read as its new name.

@@ -293,6 +293,33 @@ impl Batch {
     }
 }
 
+/// Mean numbers of actions of the trajectories of a whole batch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MeanLengths {
+    /// Turns per trajectory.
+    pub turns: f64,
+    /// Written tokens per trajectory.
+    pub tokens: f64,
+}
+
+impl MeanLengths {
+    /// Returns the means over all trajectories of the micro-batches of a batch.
+    #[must_use]
+    pub fn of(micro_batches: &[Batch]) -> Self {
+        let mut counts = [0_usize; 3];
+        for batch in micro_batches {
+            counts[0] += batch.batch;
+            counts[1] += batch.turn_mask.iter().filter(|turn| **turn).count();
+            counts[2] += batch.action_mask.iter().filter(|token| **token).count();
+        }
+        let [trajectories, turns, tokens] = counts.map(|count| count as f64);
+        Self {
+            turns: turns / trajectories,
+            tokens: tokens / trajectories,
+        }
+    }
+}
+
 /// Returns ln π of each completion token under the distribution that it was sampled from, nats. If
 /// the log does not contain one number a token, the result is empty.
 #[must_use]
@@ -368,6 +395,22 @@ mod tests {
             "outcome": outcome, "seconds": 0.0,
         }))
         .unwrap()
+    }
+
+    /// Episodes of 2 turns and 3 tokens, and of 1 turn and 1 token: 3/2 turns and 2 tokens, however
+    /// they are split.
+    #[test]
+    fn mean_lengths_do_not_depend_on_the_split() {
+        let won = trajectory("success", &[(&[11, 12], &[21, 22]), (&[13], &[23])]);
+        let lost = trajectory("turn_limit", &[(&[14], &[24])]);
+        let expected = MeanLengths {
+            turns: 1.5,
+            tokens: 2.0,
+        };
+        let whole = [Batch::new(&[&won, &lost], 8).unwrap()];
+        let parts = [&won, &lost].map(|one| Batch::new(&[one], 1).unwrap());
+        assert_eq!(MeanLengths::of(&whole), expected);
+        assert_eq!(MeanLengths::of(&parts), expected);
     }
 
     /// Ids 1x came from the environment, 2x and 0 from the policy. Id 0 is a token like any other;

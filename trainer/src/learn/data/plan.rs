@@ -178,6 +178,13 @@ impl<'a> Plan<'a> {
         if groups.is_empty() {
             return Err(no_data(recipe, "early_stopping.share holds out every game"));
         }
+        if recipe.early_stopping.is_some() && held_out.is_empty() {
+            let reason = format!(
+                "{} compares episodes of one game, and no game that early_stopping holds out was both won and lost\nhint: raise early_stopping.share, or collect more repetitions of each game",
+                recipe.algorithm.kind()
+            );
+            return Err(no_data(recipe, &reason));
+        }
         let updates = updates(recipe, &groups, seed);
         let learned: BTreeSet<usize> = groups.iter().flatten().copied().collect();
         let held: BTreeSet<usize> = held_out.iter().flatten().copied().collect();

@@ -11,6 +11,7 @@
 //! | [`parameters`] | loading weights into these networks and reading them back |
 //! | [`checkpointing`] | their forward and backward pass with activation checkpointing |
 //! | [`lora`] | LoRA adapters on these networks |
+//! | [`value_heads`] | the heads of a value network and their tensors |
 //! | [`peft`] | adapters in PEFT's files, and merging them into weights |
 
 pub mod checkpointing;
@@ -23,4 +24,5 @@ pub mod parameters;
 pub mod peft;
 pub mod rope;
 mod safetensors_header;
+pub mod value_heads;
 pub mod weights;

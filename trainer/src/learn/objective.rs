@@ -6,6 +6,7 @@
 //! which has no optimizers, devices or files.
 
 use crate::learn::config::{Algorithm, Level, Targets};
+use crate::learn::critic::{CriticOutputs, CriticPass};
 use crate::learn::data::tensors::BatchTensors;
 use crate::loss::dpo::{DpoInputs, dpo_loss};
 use crate::loss::dqo::{self, DqoInputs};
@@ -14,7 +15,7 @@ use crate::loss::grpo::{SurrogateInputs, clipped_surrogate_loss};
 use crate::loss::kto::{KtoInputs, KtoWeights, kto_loss};
 use crate::loss::oreo::{self, OreoInputs, after_value_loss, exact_kl, turn_sums};
 use crate::loss::{k3_kl, sft, suffix_sum, target_logprobs};
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor};
 use kernels::ops;
 
 /// The forward passes of a job's networks.
@@ -27,6 +28,10 @@ pub trait NetworkOutputs {
     fn transcript_logits(&self, batch: &BatchTensors) -> Tensor<3>;
     /// Returns the value of the state that ends at each position, reward units, `[batch, time]`.
     fn values(&self, batch: &BatchTensors) -> Tensor<2>;
+    /// Returns all outputs of the value network. By default it has V alone.
+    fn critic(&self, batch: &BatchTensors, _pass: CriticPass) -> CriticOutputs {
+        self.values(batch).into()
+    }
 }
 
 /// Inputs of the losses that depend on the whole update, not on one micro-batch.
@@ -36,6 +41,8 @@ pub struct UpdateContext {
     pub policy_learns: bool,
     /// KTO's z₀ of the whole batch, nats; no other algorithm reads it.
     pub reference_point: f64,
+    /// What is computed of the value network; only OREO reads it.
+    pub critic: CriticPass,
 }
 
 /// Losses to minimise, `[1]` each, and statistics of the batch.
@@ -102,7 +109,7 @@ pub fn losses(
         }
         Algorithm::Oreo {
             level, beta, alpha, ..
-        } => oreo_losses(level, beta, alpha, networks, batch),
+        } => oreo_losses(level, [beta, alpha], networks, batch, context.critic),
         Algorithm::Dqo {
             level,
             beta,
@@ -208,15 +215,16 @@ fn imitation(
 
 fn oreo_losses(
     level: Level,
-    beta: f64,
-    alpha: f64,
+    [beta, alpha]: [f64; 2],
     networks: &impl NetworkOutputs,
     batch: &BatchTensors,
+    pass: CriticPass,
 ) -> TrainingLosses {
     let terms = PolicyTerms::new(networks, batch, alpha);
-    let values = networks.values(batch);
-    let inputs = actions(level, batch, terms.log_ratios.clone(), values.clone());
-    let (value, policy) = match level {
+    let critic = networks.critic(batch, pass);
+    let values = critic.heads.values.clone();
+    let inputs = actions(level, batch, terms.log_ratios.clone(), values);
+    let (mut value, policy) = match level {
         Level::Response => (
             oreo::response_value_loss(&inputs, beta),
             oreo::response_policy_loss(&inputs, beta),
@@ -226,16 +234,33 @@ fn oreo_losses(
             oreo::policy_loss(&inputs, beta),
         ),
     };
-    let after = after_value_loss(after_values(level, batch, values), &inputs, beta);
-    terms.with_critic(
-        CriticLosses {
-            policy,
-            value,
-            after,
-        },
-        &inputs,
-        batch,
-    )
+    let after_values = critic.after_values(inputs.values.clone(), after_positions(level, batch));
+    let mut after = after_value_loss(after_values.clone(), &inputs, beta);
+    let of_values = critic.distribution_loss(
+        before_positions(level, batch),
+        inputs.values.clone(),
+        oreo::value_residuals(&inputs, beta),
+        &inputs.action_mask,
+    );
+    let of_after_values = critic.distribution_loss(
+        after_positions(level, batch),
+        after_values.clone(),
+        oreo::after_value_residuals(after_values, &inputs, beta),
+        &inputs.action_mask,
+    );
+    if let (Some(of_values), Some(of_after_values)) = (of_values, of_after_values) {
+        (value, after) = (of_values, of_after_values);
+    }
+    let critic_losses = CriticLosses {
+        policy,
+        value,
+        after,
+    };
+    let mut losses = terms.with_critic(critic_losses, &inputs, batch);
+    if let Some(observation) = critic.observation_loss(pass, batch) {
+        losses.value = losses.value.map(|loss| loss + observation);
+    }
+    losses
 }
 
 fn dqo_losses(
@@ -467,16 +492,17 @@ fn actions(
     values: Tensor<2>,
 ) -> OreoInputs {
     let returns = batch.returns.clone().cast(values.dtype());
+    let values = values.gather(1, before_positions(level, batch));
     match level {
         Level::Turn | Level::Response => OreoInputs {
             log_ratios: by_turn(log_ratios, batch),
-            values: values.gather(1, batch.before_positions.clone()),
+            values,
             returns,
             action_mask: batch.turn_mask.clone(),
         },
         Level::Token => OreoInputs {
             log_ratios,
-            values: values.gather(1, batch.written.positions.clone()),
+            values,
             returns,
             action_mask: batch.written.mask.clone(),
         },
@@ -485,12 +511,22 @@ fn actions(
 
 /// Returns U just after each action; `values` is `[batch, time]`.
 fn after_values(level: Level, batch: &BatchTensors, values: Tensor<2>) -> Tensor<2> {
+    values.gather(1, after_positions(level, batch))
+}
+
+/// Returns the position at which V before each action is read, `[batch, actions]`.
+fn before_positions(level: Level, batch: &BatchTensors) -> Tensor<2, Int> {
     match level {
-        Level::Turn | Level::Response => values.gather(1, batch.after_positions.clone()),
-        Level::Token => {
-            let after = batch.written.positions.clone() + batch.written.mask.clone().int();
-            values.gather(1, after)
-        }
+        Level::Turn | Level::Response => batch.before_positions.clone(),
+        Level::Token => batch.written.positions.clone(),
+    }
+}
+
+/// Returns the position of the last token of each action, at which U is read, `[batch, actions]`.
+fn after_positions(level: Level, batch: &BatchTensors) -> Tensor<2, Int> {
+    match level {
+        Level::Turn | Level::Response => batch.after_positions.clone(),
+        Level::Token => batch.written.positions.clone() + batch.written.mask.clone().int(),
     }
 }
 

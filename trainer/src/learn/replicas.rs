@@ -2,6 +2,7 @@
 
 use crate::error::TrainerError;
 use crate::learn::config::{Algorithm, TrainConfig};
+use crate::learn::critic::{CriticPart, CriticPass};
 use crate::learn::data::batch::{Batch, Example};
 use crate::learn::data::plan::{Plan, TrajectoryGroup};
 use crate::learn::micro_batch::{MicroBatchResult, PackedBatch, PassKind, loss_weight, pack};
@@ -76,8 +77,9 @@ impl Replicas {
             _ => 0.0,
         };
         let context = UpdateContext {
-            policy_learns: pass != PassKind::Train { policy: false },
+            policy_learns: !matches!(pass, PassKind::Train { policy: false, .. }),
             reference_point,
+            critic: critic_pass(recipe, pass),
         };
         let weights: Vec<f64> = micro_batches
             .iter()
@@ -202,6 +204,25 @@ impl Replicas {
             };
         results.sort_by_key(|(index, _)| *index);
         results.into_iter().map(|(_, result)| result).collect()
+    }
+}
+
+/// Returns what a pass computes of the value network. Observations are predicted only if the trunk
+/// learns from it.
+fn critic_pass(recipe: &TrainConfig, pass: PassKind) -> CriticPass {
+    match pass {
+        PassKind::Train {
+            critic: CriticPart::Whole,
+            ..
+        } => CriticPass {
+            part: CriticPart::Whole,
+            next_observation_coef: recipe.critic.next_observation_coef,
+        },
+        PassKind::Train { critic: part, .. } => CriticPass {
+            part,
+            ..CriticPass::default()
+        },
+        PassKind::Evaluate => CriticPass::default(),
     }
 }
 

@@ -23,7 +23,9 @@
 //!   10.
 //! - [`after_value_loss`] is not in the paper: U(s_t, a_t) is the value after an action, which
 //!   best-of-K over whole turns needs. L_U = 1/T Σ_t ( U(s_t,a_t) − R_t + β Σ_{i>t} sg\[l_i\] )²;
-//!   at the optimum U* = Q*.
+//!   at the optimum U* = Q*. If the value network has an advantage head, U = sg\[V\] + A.
+//! - The squares of L_V and L_U may be replaced by the cross-entropy of [`super::hl_gauss`], with the
+//!   same targets.
 
 use super::{mean_per_trajectory, suffix_sum, where_masked};
 use burn::tensor::{Bool, IndexingUpdateOp, Int, Tensor, assert_shape};
@@ -80,8 +82,15 @@ impl OreoInputs {
 /// See [`OreoInputs`]; the result `[1]`, reward units squared. `beta` is reward per nat.
 #[must_use]
 pub fn value_loss(inputs: &OreoInputs, beta: f64) -> Tensor<1> {
+    inputs.mean_square(value_residuals(inputs, beta))
+}
+
+/// Returns V(s_t) minus its target R_t − β Σ_{i≥t} sg\[l_i\], reward units, `[batch, actions]`; only
+/// `values` gets a gradient.
+#[must_use]
+pub fn value_residuals(inputs: &OreoInputs, beta: f64) -> Tensor<2> {
     let rest = suffix_sum(inputs.masked_log_ratios().detach()); // Σ_{i≥t} l_i
-    inputs.mean_square(inputs.values.clone() - inputs.returns.clone() + rest * beta)
+    inputs.values.clone() - inputs.returns.clone() + rest * beta
 }
 
 /// Returns Eq. 9 without `α L_reg`; only `log_ratios` gets a gradient, and that of action t is from
@@ -105,11 +114,18 @@ pub fn policy_loss(inputs: &OreoInputs, beta: f64) -> Tensor<1> {
 /// per nat.
 #[must_use]
 pub fn after_value_loss(after_values: Tensor<2>, inputs: &OreoInputs, beta: f64) -> Tensor<1> {
+    inputs.mean_square(after_value_residuals(after_values, inputs, beta))
+}
+
+/// Returns U(s_t, a_t) minus its target R_t − β Σ_{i>t} sg\[l_i\], reward units, `[batch, actions]`;
+/// only `after_values` gets a gradient.
+#[must_use]
+pub fn after_value_residuals(after_values: Tensor<2>, inputs: &OreoInputs, beta: f64) -> Tensor<2> {
     let log_ratios = inputs.masked_log_ratios().detach();
     let later = suffix_sum(log_ratios.clone()) - log_ratios; // Σ_{i>t} l_i
     let [batch, actions] = inputs.action_mask.dims();
     assert_shape!(after_values, [batch, actions]);
-    inputs.mean_square(after_values - inputs.returns.clone() + later * beta)
+    after_values - inputs.returns.clone() + later * beta
 }
 
 /// Returns Eq. 10 without `α L_reg`: the t = 0 term of Eq. 9 without stop-gradient; only

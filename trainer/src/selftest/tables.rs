@@ -3,6 +3,7 @@
 
 use super::problem::{DecisionProblem, Optimum, TokenPrefix, TokenProbabilities, VOCAB};
 use crate::learn::config::{Algorithm, Level};
+use crate::learn::critic::CriticPass;
 use crate::learn::data::batch::{Batch, Example};
 use crate::learn::data::tensors::BatchTensors;
 use crate::learn::objective::{self, NetworkOutputs, TrainingLosses, UpdateContext};
@@ -153,6 +154,7 @@ impl ProblemBatch {
         let context = UpdateContext {
             policy_learns: true,
             reference_point,
+            critic: CriticPass::default(),
         };
         objective::losses(algorithm, &self.networks(tables), &self.tensors, context)
     }

@@ -1,0 +1,177 @@
+//! The value network of a job: its first weights, and what one pass computes of it.
+
+use crate::error::TrainerError;
+use crate::learn::config::{CriticForm, CriticInit, TrainConfig, ValueLoss};
+use crate::learn::data::tensors::BatchTensors;
+use crate::loss::hl_gauss::hl_gauss_loss;
+use crate::loss::sft::observation_loss;
+use agent::model::decoder::HeadOutputs;
+use agent::model::folder::Model;
+use agent::model::value_heads::{ValueHeadKind, ValueHeads};
+use agent::model::weights::Weights;
+use burn::tensor::{Bool, Int, Tensor};
+
+/// Which parameters of the value network an update trains.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CriticPart {
+    /// All trainable ones.
+    #[default]
+    Whole,
+    /// The heads.
+    Heads,
+}
+
+/// Returns what update `update`, from 0, of `updates` trains.
+#[must_use]
+pub fn part(form: &CriticForm, update: usize, updates: usize) -> CriticPart {
+    if (update as f64) < form.head_only * updates as f64 {
+        CriticPart::Heads
+    } else {
+        CriticPart::Whole
+    }
+}
+
+/// Returns whether `update` is the first one that trains the trunk after updates that did not.
+#[must_use]
+pub fn trunk_joins(form: &CriticForm, update: usize, updates: usize) -> bool {
+    update > 0
+        && part(form, update - 1, updates) == CriticPart::Heads
+        && part(form, update, updates) == CriticPart::Whole
+}
+
+/// What one pass computes of the value network.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct CriticPass {
+    /// The parameters that get gradients.
+    pub part: CriticPart,
+    /// Weight of the loss on the tokens of observations. If it is 0, their logits are not computed.
+    pub next_observation_coef: f64,
+}
+
+/// What the value network returns for a batch.
+#[derive(Debug, Clone)]
+pub struct CriticOutputs {
+    /// The outputs of the heads.
+    pub heads: HeadOutputs,
+    /// ln p of each target token by the value network's own trunk, nats, `[batch, time]`, if the pass
+    /// needs it.
+    pub target_logprobs: Option<Tensor<2>>,
+}
+
+impl From<Tensor<2>> for CriticOutputs {
+    /// Makes the outputs of a network that computes V only, `[batch, time]`.
+    fn from(values: Tensor<2>) -> Self {
+        Self {
+            heads: HeadOutputs {
+                values,
+                bin_logits: None,
+                advantages: None,
+            },
+            target_logprobs: None,
+        }
+    }
+}
+
+impl CriticOutputs {
+    /// Returns U after each action, `[batch, actions]`. With an advantage head U is sg[V] + A, so its
+    /// gradient reaches the advantage head and the trunk, and not the value head.
+    ///
+    /// # Shapes
+    /// `values`, V before each action, and `after_positions` `[batch, actions]`.
+    #[must_use]
+    pub fn after_values(&self, values: Tensor<2>, after_positions: Tensor<2, Int>) -> Tensor<2> {
+        match &self.heads.advantages {
+            Some(advantages) => values.detach() + advantages.clone().gather(1, after_positions),
+            None => self.heads.values.clone().gather(1, after_positions),
+        }
+    }
+
+    /// Returns the HL-Gauss loss of the distributions at `positions`, nats, `[1]`; `None` if the value
+    /// head has no bins.
+    ///
+    /// # Shapes
+    /// `residuals`, what was predicted minus its target, `predicted`, `positions` and `mask`
+    /// `[batch, actions]`.
+    #[must_use]
+    pub fn distribution_loss(
+        &self,
+        positions: Tensor<2, Int>,
+        predicted: Tensor<2>,
+        residuals: Tensor<2>,
+        mask: &Tensor<2, Bool>,
+    ) -> Option<Tensor<1>> {
+        let logits = self.heads.bin_logits.clone()?;
+        let [_, _, bins] = logits.dims();
+        let positions = positions.unsqueeze_dim::<3>(2).repeat_dim(2, bins);
+        let targets = (predicted - residuals).detach();
+        Some(hl_gauss_loss(logits.gather(1, positions), targets, mask))
+    }
+
+    /// Returns the weighted loss on the tokens of observations, nats, `[1]`, if the pass has one.
+    #[must_use]
+    pub fn observation_loss(&self, pass: CriticPass, batch: &BatchTensors) -> Option<Tensor<1>> {
+        let logprobs = self.target_logprobs.clone()?;
+        let loss = observation_loss(logprobs, &batch.observation_mask);
+        Some(loss * pass.next_observation_coef)
+    }
+}
+
+/// Returns the heads of a value network of this form.
+#[must_use]
+pub fn heads(form: &CriticForm) -> ValueHeads {
+    ValueHeads {
+        value: match form.value_loss {
+            ValueLoss::Mse => ValueHeadKind::Scalar,
+            ValueLoss::HlGauss => ValueHeadKind::Bins,
+        },
+        has_advantage: form.advantage_head,
+    }
+}
+
+/// Returns the value network of the starting model if the job continues with it.
+#[must_use]
+pub fn inherited<'a>(recipe: &TrainConfig, start: &'a Model) -> Option<&'a Weights> {
+    match recipe.critic.init {
+        CriticInit::Policy => None,
+        CriticInit::Critic | CriticInit::CriticIfAny => start.value.as_ref(),
+    }
+}
+
+/// Returns the first weights of the value network of a job; `None` if its algorithm has none.
+///
+/// # Errors
+/// If the job needs the value network of the starting model, and there is none or its heads have
+/// another form.
+pub fn initial_weights(
+    recipe: &TrainConfig,
+    start: &Model,
+) -> Result<Option<Weights>, TrainerError> {
+    if recipe.algorithm.critic().is_none() {
+        return Ok(None);
+    }
+    let form = &recipe.critic;
+    let needed = heads(form);
+    let Some(value) = inherited(recipe, start) else {
+        if form.init == CriticInit::Critic {
+            return Err(TrainerError::Start(format!(
+                "job {:?}: critic.init = \"critic\", but the starting model has no value network\n\
+                 hint: start from the model of an oreo, dqo or dro job, or set init = \"policy\"",
+                recipe.name
+            )));
+        }
+        return Ok(Some(start.policy.with_zero_heads(&start.config, needed)));
+    };
+    let found = value.value_heads(&start.config)?;
+    if found.value != needed.value || (found.has_advantage && !needed.has_advantage) {
+        return Err(TrainerError::Start(format!(
+            "job {:?}: the starting value network has the heads {}, and this job needs {}\n\
+             hint: set value_loss and advantage_head of [train.critic] as the job that trained it, or set init = \"policy\"",
+            recipe.name,
+            found.names().join(" and "),
+            needed.names().join(" and ")
+        )));
+    }
+    let mut weights = start.policy.with_zero_heads(&start.config, needed);
+    weights.0.extend(value.0.clone());
+    Ok(Some(weights))
+}

@@ -175,3 +175,122 @@ pub fn initial_weights(
     weights.0.extend(value.0.clone());
     Ok(Some(weights))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use agent::model::weights::{ADVANTAGE_HEAD, VALUE_HEAD};
+    use burn::tensor::{Device, TensorData};
+    use support::corridor::babbler;
+
+    const OREO: &str = "name = \"job\"\nfrom = \"collector\"\ndata = [\"rollouts\"]\n\
+        algorithm = { kind = \"oreo\", level = \"turn\", beta = 0.1, alpha = 0.0, \
+        value_learning_rate = 1e-3, critic_only_share = 0.0 }\n";
+
+    /// The OREO job with a table `critic`.
+    fn job(critic: &str) -> TrainConfig {
+        toml::from_str(&format!("{OREO}{critic}")).unwrap()
+    }
+
+    fn floats(values: &[f32]) -> Tensor<2> {
+        let data = TensorData::new(values.to_vec(), [1, values.len()]);
+        Tensor::from_data(data, &Device::flex().autodiff())
+    }
+
+    fn positions(values: &[i64]) -> Tensor<2, Int> {
+        let data = TensorData::new(values.to_vec(), [1, values.len()]);
+        Tensor::from_data(data, &Device::flex().autodiff())
+    }
+
+    /// U = sg[V] + A: the gradient reaches A at the last token of the action, and V nowhere.
+    #[test]
+    fn the_after_value_with_an_advantage_gives_v_no_gradient() {
+        let values = floats(&[0.5, 0.25, 0.125]).require_grad();
+        let advantages = floats(&[1.0, 2.0, 4.0]).require_grad();
+        let mut outputs = CriticOutputs::from(values.clone());
+        outputs.heads.advantages = Some(advantages.clone());
+        let before = values.clone().gather(1, positions(&[0]));
+        let after = outputs.after_values(before.clone(), positions(&[2]));
+        assert_eq!(after.clone().into_scalar::<f32>(), 4.5);
+        let gradients = after.sum().backward();
+        assert!(values.grad(&gradients).is_none());
+        let found = advantages.grad(&gradients).unwrap().into_data();
+        assert_eq!(found.try_to_vec::<f32>().unwrap(), [0.0, 0.0, 1.0]);
+
+        outputs.heads.advantages = None;
+        let after = outputs.after_values(before, positions(&[2]));
+        let gradients = after.sum().backward();
+        let found = values.grad(&gradients).unwrap().into_data();
+        assert_eq!(found.try_to_vec::<f32>().unwrap(), [0.0, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn the_trunk_joins_after_the_share_of_head_only_updates() {
+        let form = job("critic = { head_only = 0.3 }").critic;
+        let parts = (0..10).map(|update| part(&form, update, 10));
+        let heads = parts.filter(|part| *part == CriticPart::Heads);
+        assert_eq!(heads.count(), 3);
+        let joins = (0..10).filter(|update| trunk_joins(&form, *update, 10));
+        assert_eq!(joins.collect::<Vec<_>>(), [3]);
+        let never = CriticForm::default();
+        assert!(!(0..10).any(|update| trunk_joins(&never, update, 10)));
+    }
+
+    #[test]
+    fn a_value_network_starts_from_the_policy_or_from_the_last_value_network() {
+        let mut model = babbler(3);
+        let value = model.value.clone().unwrap();
+        let policy = model.policy.with_zero_value_head(&model.config);
+        let first = |critic: &str, model: &Model| initial_weights(&job(critic), model).unwrap();
+        assert_eq!(first("", &model), Some(policy.clone()));
+        for init in ["critic", "critic_if_any"] {
+            let key = format!("critic = {{ init = \"{init}\" }}");
+            assert_eq!(first(&key, &model), Some(value.clone()));
+        }
+        let key = "critic = { init = \"critic\", advantage_head = true }";
+        let mut with_advantage = first(key, &model).unwrap();
+        let head = with_advantage.0.remove(ADVANTAGE_HEAD).unwrap();
+        assert!(head.data.iter().all(|w| *w == 0.0));
+        assert_eq!(with_advantage, value);
+
+        model.value = None;
+        let key = "critic = { init = \"critic_if_any\" }";
+        assert_eq!(first(key, &model), Some(policy));
+        let bins = first("critic = { value_loss = \"hl_gauss\" }", &model).unwrap();
+        assert_eq!(bins.0[VALUE_HEAD].shape, [51, model.config.hidden_size]);
+    }
+
+    #[track_caller]
+    fn assert_refused(critic: &str, model: &Model, reason: &str) {
+        let error = initial_weights(&job(critic), model).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains(reason) && error.contains("\nhint: "),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_value_network_of_another_form_is_refused() {
+        let mut model = babbler(3);
+        assert_refused(
+            "critic = { init = \"critic\", value_loss = \"hl_gauss\" }",
+            &model,
+            "has the heads value, and this job needs value in 51 bins",
+        );
+        let form = job("critic = { advantage_head = true }").critic;
+        model.value = Some(model.policy.with_zero_heads(&model.config, heads(&form)));
+        assert_refused(
+            "critic = { init = \"critic_if_any\" }",
+            &model,
+            "has the heads value and advantage, and this job needs value\n",
+        );
+        model.value = None;
+        assert_refused(
+            "critic = { init = \"critic\" }",
+            &model,
+            "the starting model has no value network",
+        );
+    }
+}

@@ -261,7 +261,8 @@ fn mismatched(trajectories: &[&Trajectory], place: usize) -> Option<Trajectory> 
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
-    use crate::learn::config::{Level, Targets};
+    use crate::learn::config::{CriticForm, CriticInit, Level, Targets};
+    use crate::learn::critic;
     use crate::learn::micro_batch::MicroBatchShape;
     use crate::learn::objective::BatchStatistics;
     use crate::learn::optimizer::Activations;
@@ -290,6 +291,32 @@ mod tests {
             .map(|value| f64::from(value) * f64::from(value))
             .sum::<f64>()
             .sqrt()
+    }
+
+    /// A job of every algorithm, and of OREO with an advantage head and a loss on observations.
+    fn recipes() -> Vec<TrainConfig> {
+        let mut found = algorithms().into_iter();
+        let oreo = found.find(|algorithm| {
+            matches!(
+                algorithm,
+                Algorithm::Oreo {
+                    level: Level::Turn,
+                    ..
+                }
+            )
+        });
+        let with_advantage = CriticForm {
+            init: CriticInit::Critic,
+            advantage_head: true,
+            next_observation_coef: 0.1,
+            ..CriticForm::default()
+        };
+        let with_advantage = TrainConfig {
+            critic: with_advantage,
+            ..TrainConfig::of(oreo.unwrap())
+        };
+        let all = algorithms().into_iter().map(TrainConfig::of);
+        all.chain([with_advantage]).collect()
     }
 
     /// Every algorithm at every level that it has.
@@ -407,8 +434,7 @@ mod tests {
             groups: &[TrajectoryGroup],
         ) -> Vec<Vec<f32>> {
             let device = Device::flex().autodiff();
-            let critic = recipe.algorithm.critic();
-            let value = critic.map(|_| self.start.policy.with_zero_value_head(&self.start.config));
+            let value = critic::initial_weights(recipe, self.start).unwrap();
             let source = NetworkSource {
                 recipe,
                 start: self.start,
@@ -425,7 +451,10 @@ mod tests {
                 networks.policy =
                     Decoder::from_weights(&self.start.config, &self.moved.policy, &device).unwrap();
             }
-            let pass = PassKind::Train { policy: true };
+            let pass = PassKind::Train {
+                policy: true,
+                critic: CriticPart::Whole,
+            };
             losses_and_gradients(replicas.run(recipe, self.plan, groups, pass).unwrap())
         }
     }
@@ -459,8 +488,7 @@ mod tests {
         for (index, x) in norm.data.iter_mut().enumerate() {
             *x *= 1.0 + 0.1 * (index as f32).sin();
         }
-        for algorithm in algorithms() {
-            let recipe = TrainConfig::of(algorithm);
+        for recipe in recipes() {
             let plan = Plan::new(&recipe, &played, 10_000, 1).unwrap();
             let mut groups: Vec<TrajectoryGroup> = plan
                 .updates
@@ -494,7 +522,7 @@ mod tests {
                 others.push(("reversed", job.run(&recipe, cpu, &groups)));
             }
             for (how, other) in others {
-                let what = format!("{:?} {how}", recipe.algorithm);
+                let what = format!("{:?}, {:?}, {how}", recipe.algorithm, recipe.critic);
                 assert_eq!(expected.len(), other.len(), "{what}");
                 for (expected, other) in expected.iter().zip(&other) {
                     assert_near(expected, other, &what);

@@ -6,7 +6,7 @@
 
 use crate::learn::selection;
 use crate::pipeline::manifest::{OutputForm, StageInputs, StageOutput, StagePaths, VERSION};
-use crate::pipeline::recipe::{DataSource, GamesRecipe, Recipe, StartFrom};
+use crate::pipeline::recipe::{CriticInit, DataSource, GamesRecipe, Recipe, StartFrom};
 use scenarios::Protocol;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -231,6 +231,12 @@ fn training_inputs(
         None => inputs.with("model", &recipe.model),
         Some(start) => inputs.with("start", policy(outputs, start)?),
     };
+    let start_value = start(recipe, job, iteration)
+        .filter(|_| recipe.jobs[job].critic.init != CriticInit::Policy)
+        .and_then(|start| outputs.get(&start)?.value.as_ref());
+    if let Some(value) = start_value {
+        inputs = inputs.with("start_value", value);
+    }
     for stage in data(recipe, job, iteration) {
         let episodes = outputs
             .get(&stage)

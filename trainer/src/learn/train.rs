@@ -487,3 +487,24 @@ fn identity(job: &TrainingJob<'_>, plan: &Plan<'_>) -> String {
         .map(|byte| format!("{byte:02x}"))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::learn::config::{Algorithm, Targets};
+
+    /// A checkpoint of a version without the table `critic` belongs to the same job.
+    #[test]
+    fn the_default_form_of_the_value_network_is_not_part_of_the_identity() {
+        let mut recipe = TrainConfig::of(Algorithm::Sft {
+            targets: Targets::Actions,
+        });
+        let text = recipe_text(&recipe);
+        assert!(
+            text.ends_with("early_stopping: None, algorithm: Sft { targets: Actions } }"),
+            "{text}"
+        );
+        recipe.critic.head_only = 0.5;
+        assert!(recipe_text(&recipe).contains("head_only: 0.5"));
+    }
+}

@@ -550,6 +550,29 @@ mod tests {
         );
     }
 
+    /// A card without extensions is written as before, and one with extensions names them.
+    #[test]
+    fn a_card_names_the_keys_beyond_the_published_algorithm() {
+        let text = r#"{ "policy": "oreo", "k": 1, "suite": "s", "suite_hash": "h", "splits": [],
+            "games": 1, "episodes": 1, "repetitions": 1, "seeds": [1], "policy_hash": "p",
+            "value_hash": null, "checkpoint": "last update", "code": "c", "protocol": PROTOCOL,
+            "nearest": "oreo", "differences": [], "store": "s.jsonl" }"#;
+        let protocol = serde_json::to_string(&Protocol::default()).unwrap();
+        let text = text.replace("PROTOCOL", &protocol);
+        let mut card: Card = serde_json::from_str(&text).unwrap();
+        let written: serde_json::Value = serde_json::to_value(&card).unwrap();
+        assert!(written.get("extensions").is_none());
+        assert_eq!(card.likeness(), "card oreo");
+        card.extensions = vec![
+            "critic.head_only = 0.1".into(),
+            "critic.advantage_head = true".into(),
+        ];
+        assert_eq!(
+            card.likeness(),
+            "card oreo; trained with critic.head_only = 0.1, critic.advantage_head = true"
+        );
+    }
+
     #[test]
     fn a_written_lineage_is_read_unchanged() {
         let folder = tempfile::tempdir().unwrap();

@@ -553,6 +553,42 @@ mod tests {
         );
     }
 
+    /// Whether the inputs of OREO's second iteration change with the value network of the first one.
+    fn depends_on_the_last_value_network(init: CriticInit) -> bool {
+        let mut recipe = Recipe::quickstart();
+        recipe.iterations = 2;
+        let job = recipe.job_index("oreo").expect("the quickstart has OREO");
+        recipe.jobs[job].critic.init = init;
+        let first = Stage::Train { iteration: 1, job };
+        let second = Stage::Train { iteration: 2, job };
+        let [one, other] = ["one", "other"].map(|value| {
+            let mut outputs = outputs(&recipe);
+            outputs.get_mut(&first).expect("an output").value = Some(value.into());
+            second.inputs(&recipe, &outputs).expect("all outputs exist")
+        });
+        one != other
+    }
+
+    #[test]
+    fn a_job_depends_on_the_value_network_that_it_starts_from() {
+        assert!(depends_on_the_last_value_network(CriticInit::CriticIfAny));
+        assert!(!depends_on_the_last_value_network(CriticInit::Policy));
+    }
+
+    #[test]
+    fn a_job_cannot_start_from_a_value_network_that_does_not_exist() {
+        let mut recipe = Recipe::quickstart();
+        let job = recipe.job_index("oreo").expect("the quickstart has OREO");
+        recipe.jobs[job].critic.init = CriticInit::CriticIfAny;
+        assert_eq!(recipe.check(), Ok(()));
+        recipe.jobs[job].critic.init = CriticInit::Critic;
+        let error = recipe.check().expect_err("sft has none");
+        assert!(
+            error.contains("\"sft\", from which it starts, has no value network\nhint: "),
+            "{error}"
+        );
+    }
+
     #[test]
     fn a_job_depends_on_the_iterations_that_it_reads() {
         let mut recipe = compare();

@@ -26,6 +26,9 @@ pub enum TrainerError {
     /// The algorithm cannot learn from the data.
     #[error("nothing to learn from: {0}")]
     Data(String),
+    /// The starting model does not fit the job.
+    #[error("{0}")]
+    Start(String),
     /// The policy cannot play by this protocol.
     #[error("{0}")]
     Protocol(String),

@@ -4,7 +4,8 @@ use super::device::Backend;
 use super::trunk::Trunk;
 use crate::error::AgentError;
 use crate::model::config::DecoderConfig;
-use crate::model::weights::{VALUE_HEAD, Weights};
+use crate::model::value_heads::bin_centres;
+use crate::model::weights::{ADVANTAGE_HEAD, VALUE_HEAD, Weights};
 use scenarios::WeightFormat;
 
 /// The policy π_θ at play.
@@ -51,8 +52,10 @@ impl PolicyInference {
 pub struct ValueInference {
     /// The decoder.
     pub trunk: Trunk,
-    /// `[hidden]`.
-    head: Vec<f32>,
+    /// `[1, hidden]`, or `[VALUE_BINS, hidden]` if V is the expected value of a distribution.
+    value_head: Vec<f32>,
+    /// `[hidden]`, if U is V plus an advantage.
+    advantage_head: Option<Vec<f32>>,
 }
 
 impl ValueInference {
@@ -67,21 +70,55 @@ impl ValueInference {
         format: WeightFormat,
         backend: &Backend,
     ) -> Result<Self, AgentError> {
-        let head = weights.take(VALUE_HEAD, &[1, config.hidden_size])?;
+        let heads = weights.value_heads(config)?;
+        let width = config.hidden_size;
+        let value_head = weights.take(VALUE_HEAD, &[heads.value.rows(), width])?;
+        let advantage_head = heads
+            .has_advantage
+            .then(|| weights.take(ADVANTAGE_HEAD, &[1, width]))
+            .transpose()?;
         Ok(Self {
             trunk: Trunk::from_weights(config, weights, format, backend)?,
-            head,
+            value_head,
+            advantage_head,
         })
     }
 
-    /// The value at one hidden state `[hidden]`, reward units.
+    /// V at one hidden state `[hidden]`, reward units.
     #[must_use]
     pub fn value(&self, hidden: &[f32]) -> f32 {
-        hidden
-            .iter()
-            .zip(&self.head)
-            .fold(0.0, |sum, (x, w)| x.mul_add(*w, sum))
+        if self.value_head.len() == hidden.len() {
+            return dot(hidden, &self.value_head);
+        }
+        let rows = self.value_head.chunks_exact(hidden.len());
+        let logits: Vec<f32> = rows.map(|row| dot(hidden, row)).collect();
+        let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let (mut total, mut sum) = (0.0, 0.0);
+        for (logit, centre) in logits.into_iter().zip(bin_centres()) {
+            let share = (logit - highest).exp();
+            total += share;
+            sum += share * centre;
+        }
+        sum / total
     }
+
+    /// U after an action, reward units. `hidden` `[hidden]` is the state at the last token of the
+    /// completion, and `before` is V of the state before it. If there is no advantage head, U does
+    /// not depend on `before`; if there is one and `before` is `None`, U is not known.
+    #[must_use]
+    pub fn after_value(&self, before: Option<f32>, hidden: &[f32]) -> Option<f32> {
+        match &self.advantage_head {
+            Some(head) => before.map(|before| before + dot(hidden, head)),
+            None => Some(self.value(hidden)),
+        }
+    }
+}
+
+fn dot(hidden: &[f32], head: &[f32]) -> f32 {
+    hidden
+        .iter()
+        .zip(head)
+        .fold(0.0, |sum, (x, w)| x.mul_add(*w, sum))
 }
 
 #[cfg(test)]
@@ -89,8 +126,9 @@ mod tests {
     use super::*;
     use crate::inference::{CachedPrefix, KvCache, Span};
     use crate::model::config::{Family, Scales};
-    use crate::model::decoder::{Decoder, ValueNetwork};
+    use crate::model::decoder::{Decoder, HeadOutputs, ValueNetwork};
     use crate::model::rope::RopeScaling;
+    use crate::model::value_heads::tests::{all_heads, with_some_heads};
     use crate::model::weights::tests::{tiny_config, tiny_reading_config};
     use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 
@@ -168,6 +206,10 @@ mod tests {
         Tensor::from_data(TensorData::new(ids, [1, tokens.len()]), &Device::flex())
     }
 
+    fn floats(tensor: Tensor<2>) -> Vec<f32> {
+        tensor.into_data().try_to_vec().expect("f32")
+    }
+
     #[track_caller]
     fn assert_close(a: &[f32], b: &[f32], tolerance: f32) {
         assert_eq!(a.len(), b.len());
@@ -202,36 +244,40 @@ mod tests {
         }
     }
 
+    /// V and U of every kind of head.
     #[test]
     fn the_value_backends_equal_the_value_network() {
         let config = tiny_config();
-        let mut weights = Weights::random(&config, 1).with_zero_value_head(&config);
-        let head = weights.0.get_mut(VALUE_HEAD).expect("a head");
-        head.data
-            .iter_mut()
-            .enumerate()
-            .for_each(|(i, w)| *w = (i as f32).sin());
-        let network =
-            ValueNetwork::from_weights(&config, &weights, &Device::flex()).expect("builds");
-        assert_eq!(network.to_weights(), weights);
-        let theirs = network
-            .values(token_tensor(&TOKENS))
-            .into_data()
-            .try_to_vec::<f32>()
-            .expect("f32");
-        for backend in backends() {
-            let format = WeightFormat::Exact;
-            let value =
-                ValueInference::from_weights(&config, &mut weights.clone(), format, &backend)
+        for heads in all_heads() {
+            let weights = with_some_heads(&config, heads);
+            let network =
+                ValueNetwork::from_weights(&config, &weights, &Device::flex()).expect("builds");
+            assert_eq!(network.to_weights(), weights);
+            let hidden = network.trunk().hidden(token_tensor(&TOKENS));
+            let HeadOutputs {
+                values, advantages, ..
+            } = network.head_outputs(hidden);
+            let theirs = floats(values.clone());
+            let after = advantages.map_or(values, |advantages| advantages + 0.5);
+            let theirs_after = floats(after);
+            for backend in backends() {
+                let mut weights = weights.clone();
+                let format = WeightFormat::Exact;
+                let value = ValueInference::from_weights(&config, &mut weights, format, &backend)
                     .expect("builds");
-            let hidden = value
-                .trunk
-                .extend(&mut [Span::new(&TOKENS, &mut KvCache::default())]);
-            let ours: Vec<f32> = hidden
-                .chunks_exact(config.hidden_size)
-                .map(|h| value.value(h))
-                .collect();
-            assert_close(&ours, &theirs, 2e-5);
+                let hidden = value
+                    .trunk
+                    .extend(&mut [Span::new(&TOKENS, &mut KvCache::default())]);
+                let (mut ours, mut ours_after) = (Vec::new(), Vec::new());
+                for hidden in hidden.chunks_exact(config.hidden_size) {
+                    ours.push(value.value(hidden));
+                    ours_after.extend(value.after_value(Some(0.5), hidden));
+                    let is_known = value.after_value(None, hidden).is_some();
+                    assert_eq!(is_known, !heads.has_advantage);
+                }
+                assert_close(&ours, &theirs, 2e-5);
+                assert_close(&ours_after, &theirs_after, 2e-5);
+            }
         }
     }
 

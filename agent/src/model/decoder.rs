@@ -17,8 +17,9 @@ use crate::model::reading::config::{ConvolutionPlace, ReadingConfig};
 use crate::model::reading::features::TokenFeatures;
 use crate::model::reading::inputs::{InputTensors, NgramTensors};
 use crate::model::rope::{RopeScaling, rotary_table};
+use crate::model::value_heads::bin_centres;
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Device, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation};
 use kernels::ops::{self, AttentionPositions, AttentionShape};
 use scenarios::WeightFormat;
 use serde::{Deserialize, Serialize};
@@ -372,11 +373,27 @@ pub(crate) fn scaled<const D: usize>(x: Tensor<D>, factor: f64) -> Tensor<D> {
     if factor == 1.0 { x } else { x * factor }
 }
 
-/// The value network: a trunk of its own and a linear head without bias.
+/// The value network: a trunk of its own and linear heads without bias
+/// ([`crate::model::value_heads`]).
 #[derive(Module, Debug)]
 pub struct ValueNetwork {
     pub(super) trunk: Decoder,
+    /// `[hidden, 1]`, or `[hidden, VALUE_BINS]` if V is the expected value of a distribution.
     pub(super) value_head: Param<Tensor<2>>,
+    /// `[hidden, 1]`, if U is V plus an advantage.
+    pub(super) advantage_head: Option<Param<Tensor<2>>>,
+}
+
+/// What the heads of a value network compute from hidden states.
+#[derive(Debug, Clone)]
+pub struct HeadOutputs {
+    /// V of the state that ends at each position, reward units, `[batch, time]`.
+    pub values: Tensor<2>,
+    /// The logits of the bins, `[batch, time, VALUE_BINS]`, if the value head has bins.
+    pub bin_logits: Option<Tensor<3>>,
+    /// A of the action that ends at each position, reward units, `[batch, time]`, if there is an
+    /// advantage head.
+    pub advantages: Option<Tensor<2>>,
 }
 
 impl ValueNetwork {
@@ -401,11 +418,35 @@ impl ValueNetwork {
     /// Returns the values of hidden states, `[batch, time, hidden]` → `[batch, time]`.
     #[must_use]
     pub fn of_hidden(&self, hidden: Tensor<3>) -> Tensor<2> {
+        self.head_outputs(hidden).values
+    }
+
+    /// Returns the outputs of all heads; `hidden` is `[batch, time, hidden]`.
+    #[must_use]
+    pub fn head_outputs(&self, hidden: Tensor<3>) -> HeadOutputs {
         let [batch, time, width] = hidden.dims();
-        hidden
-            .reshape([batch * time, width])
-            .matmul(self.value_head.val())
-            .reshape([batch, time])
+        let rows = hidden.reshape([batch * time, width]);
+        let advantages = self.advantage_head.as_ref().map(|head| {
+            let advantages = rows.clone().matmul(head.val());
+            advantages.reshape([batch, time])
+        });
+        let outputs = rows.matmul(self.value_head.val());
+        let [_, bins] = outputs.dims();
+        if bins == 1 {
+            return HeadOutputs {
+                values: outputs.reshape([batch, time]),
+                bin_logits: None,
+                advantages,
+            };
+        }
+        let centres = TensorData::new(bin_centres(), [bins, 1]);
+        let centres = Tensor::<2>::from_data(centres, &outputs.device());
+        let values = activation::softmax(outputs.clone(), 1).matmul(centres);
+        HeadOutputs {
+            values: values.reshape([batch, time]),
+            bin_logits: Some(outputs.reshape([batch, time, bins])),
+            advantages,
+        }
     }
 
     /// Returns the trunk, which computes the hidden states.
@@ -422,7 +463,7 @@ mod tests {
     use crate::model::weights::tests::{tiny_config, tiny_reading_config};
     use crate::model::weights::{VALUE_HEAD, Weights};
     use burn::module::ModuleVisitor;
-    use burn::tensor::{Gradients, TensorData, activation};
+    use burn::tensor::Gradients;
 
     /// A network whose result depends on every weight.
     fn network(config: &DecoderConfig) -> ValueNetwork {

@@ -9,7 +9,7 @@
 
 use crate::error::AgentError;
 use crate::model::decoder::{Decoder, ValueNetwork};
-use crate::model::weights::{HostTensor, VALUE_HEAD, Weights, transposed};
+use crate::model::weights::{ADVANTAGE_HEAD, HostTensor, VALUE_HEAD, Weights, transposed};
 use burn::module::{Lora, Module, ModuleMapper, ModuleVisitor, Param, ParamGroup};
 use burn::tensor::{Tensor, TensorData};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -146,18 +146,25 @@ impl Decoder {
     }
 }
 
+/// The paths of the heads in a value network, and the names of their tensors.
+const HEAD_PATHS: [(&str, &str); 2] = [
+    ("value_head", VALUE_HEAD),
+    ("advantage_head", ADVANTAGE_HEAD),
+];
+
 impl ValueNetwork {
-    /// Returns the same network with adapters on its trunk. The adapters and the head are trained.
+    /// Returns the same network with adapters on its trunk. The adapters and the heads are trained.
     /// See [`Decoder::with_lora`].
     ///
     /// # Errors
     /// If the recipe is refused.
     pub fn with_lora(self, recipe: &LoraRecipe, seed: u64) -> Result<Self, AgentError> {
+        let heads = HEAD_PATHS.map(|(path, _)| path.to_string());
         Ok(attach(self, recipe, seed)?
-            .set_require_grad_group(ParamGroup::from_path("value_head"), true))
+            .set_require_grad_group(ParamGroup::from_paths(heads.to_vec()), true))
     }
 
-    /// Returns the trained weights for a checkpoint: the factors of the adapters and the head. If
+    /// Returns the trained weights for a checkpoint: the factors of the adapters and the heads. If
     /// the network has no adapters, returns all weights.
     #[must_use]
     pub fn to_learned(&self) -> Weights {
@@ -190,7 +197,7 @@ fn attach<M: Module>(network: M, recipe: &LoraRecipe, seed: u64) -> Result<M, Ag
     }))
 }
 
-/// Returns the factors of a network's adapters, with PEFT's names and layout, and the head of a
+/// Returns the factors of a network's adapters, with PEFT's names and layout, and the heads of a
 /// value network; `None` if there are no adapters.
 fn read_factors<M: Module>(network: &M) -> Option<Weights> {
     let mut reader = FactorReader {
@@ -250,6 +257,13 @@ impl ParameterPath {
             .into_iter()
             .find(|target| target.name() == matrix)?;
         (layers == "layers").then_some((layer, target, below))
+    }
+
+    /// The name of the head of a value network at this path; `None` if there is none.
+    fn head(&self) -> Option<&'static str> {
+        let path = self.joined();
+        let head = HEAD_PATHS.iter().find(|(of, _)| *of == path);
+        head.map(|(_, name)| *name)
     }
 
     /// PEFT's name of the factor at this path; `None` if there is none.
@@ -342,7 +356,7 @@ fn with_values<const D: usize>(param: Param<Tensor<D>>, values: Vec<f32>) -> Par
     )
 }
 
-/// Reads the factors, and the head of a value network, into weights.
+/// Reads the factors, and the heads of a value network, into weights.
 struct FactorReader {
     path: ParameterPath,
     weights: Weights,
@@ -361,7 +375,7 @@ impl ModuleVisitor for FactorReader {
         let name = self
             .path
             .factor()
-            .or_else(|| (self.path.joined() == "value_head").then(|| VALUE_HEAD.into()));
+            .or_else(|| self.path.head().map(Into::into));
         let (Some(name), &[input, out]) = (name, &param.dims()[..]) else {
             return;
         };

@@ -12,6 +12,7 @@
 //! | [`parameters`] | loading weights into these networks and reading them back |
 //! | [`checkpointing`] | their forward and backward pass with activation checkpointing |
 //! | [`lora`] | LoRA adapters on these networks |
+//! | [`value_heads`] | the heads of a value network and their tensors |
 //! | [`peft`] | adapters in PEFT's files, and merging them into weights |
 
 pub mod checkpointing;
@@ -25,4 +26,5 @@ pub mod peft;
 pub mod reading;
 pub mod rope;
 mod safetensors_header;
+pub mod value_heads;
 pub mod weights;

@@ -7,7 +7,7 @@ use crate::model::decoder::{
     Decoder, DecoderLayer, DecoderSettings, NgramEmbedding, Precision, ValueNetwork,
 };
 use crate::model::reading::config::{ConvolutionPlace, GOAL_MATCH, ngram_matrix, ngram_none};
-use crate::model::weights::{HostTensor, VALUE_HEAD, Weights, transposed};
+use crate::model::weights::{ADVANTAGE_HEAD, HostTensor, VALUE_HEAD, Weights, transposed};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -134,8 +134,8 @@ impl Decoder {
 }
 
 impl ValueNetwork {
-    /// Builds the network on a device from weights in host memory with a `value_head.weight`
-    /// `[1, hidden]`.
+    /// Builds the network on a device from weights in host memory with the tensors of
+    /// [`crate::model::value_heads`].
     ///
     /// # Errors
     /// If a tensor is missing or does not have the shape of `config`.
@@ -144,14 +144,23 @@ impl ValueNetwork {
         weights: &Weights,
         device: &Device,
     ) -> Result<Self, AgentError> {
-        let head = weights.get(VALUE_HEAD, &[1, config.hidden_size])?.to_vec();
+        let heads = weights.value_heads(config)?;
+        let loader = ParameterLoader {
+            config,
+            weights,
+            device,
+        };
         Ok(Self {
             trunk: Decoder::from_weights(config, weights, device)?,
-            value_head: Param::from_data(TensorData::new(head, [config.hidden_size, 1]), device),
+            value_head: loader.matrix(VALUE_HEAD, [heads.value.rows(), config.hidden_size])?,
+            advantage_head: heads
+                .has_advantage
+                .then(|| loader.matrix(ADVANTAGE_HEAD, [1, config.hidden_size]))
+                .transpose()?,
         })
     }
 
-    /// Returns the same network, of which only the last `layers` layers, the last norm and the head
+    /// Returns the same network, of which only the last `layers` layers, the last norm and the heads
     /// are trained. If `layers` is 0, everything is trained.
     #[must_use]
     pub fn learning_last(self, layers: usize) -> Self {
@@ -167,6 +176,9 @@ impl ValueNetwork {
         let mut weights = self.trunk.to_weights();
         let head = self.value_head.val().transpose();
         insert(&mut weights, VALUE_HEAD, head);
+        if let Some(head) = &self.advantage_head {
+            insert(&mut weights, ADVANTAGE_HEAD, head.val().transpose());
+        }
         weights
     }
 }

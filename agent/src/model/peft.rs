@@ -14,7 +14,7 @@ use crate::error::AgentError;
 use crate::files;
 use crate::model::folder::Model;
 use crate::model::lora::{LORA_A, LORA_B, LoraRecipe, PEFT_PREFIX};
-use crate::model::weights::{VALUE_HEAD, Weights};
+use crate::model::weights::{ADVANTAGE_HEAD, VALUE_HEAD, Weights, is_head};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -51,8 +51,10 @@ impl Adapter {
     /// [`ValueNetwork::to_learned`]: crate::model::decoder::ValueNetwork::to_learned
     #[must_use]
     pub fn new(recipe: &LoraRecipe, base: &str, mut learned: Weights) -> Self {
-        if let Some(head) = learned.0.remove(VALUE_HEAD) {
-            learned.0.insert(format!("{PEFT_PREFIX}{VALUE_HEAD}"), head);
+        for name in [VALUE_HEAD, ADVANTAGE_HEAD] {
+            if let Some(head) = learned.0.remove(name) {
+                learned.0.insert(format!("{PEFT_PREFIX}{name}"), head);
+            }
         }
         let LoraRecipe {
             rank,
@@ -125,12 +127,12 @@ impl Adapter {
             .strip_prefix(POLICY_PREFIX)
     }
 
-    /// Returns the base with the adapter merged into it: W + scale · B·A, and the head of a value
-    /// network.
+    /// Returns the base with the adapter merged into it: W + scale · B·A, and the heads of a
+    /// value network.
     ///
     /// # Errors
     /// If the base lacks a matrix or has one of another shape, if A or B of a matrix is missing, or
-    /// if a tensor is neither a factor nor the head.
+    /// if a tensor is neither a factor nor a head.
     pub fn merge(&self, mut base: Weights) -> Result<Weights, AgentError> {
         for (name, tensor) in &self.tensors.0 {
             let module = name.strip_prefix(PEFT_PREFIX);
@@ -141,9 +143,9 @@ impl Adapter {
                 if !self.tensors.0.contains_key(&a) {
                     return Err(AgentError::Config(format!("tensor {a} is missing")));
                 }
-            } else if module == Some(VALUE_HEAD) {
-                base.get(VALUE_HEAD, &tensor.shape)?;
-                base.0.insert(VALUE_HEAD.into(), tensor.clone());
+            } else if let Some(head) = module.filter(|module| is_head(module)) {
+                base.get(head, &tensor.shape)?;
+                base.0.insert(head.into(), tensor.clone());
             } else {
                 return Err(AgentError::Config(format!(
                     "tensor {name} cannot be merged"
@@ -237,7 +239,13 @@ fn rank_and_scale(config: &Map<String, Value>) -> Result<(usize, f64), String> {
             "peft_type" => value == "LORA",
             "bias" => value == "none",
             "r" | "lora_alpha" | "use_rslora" => true, // checked below
-            "modules_to_save" => empty || *value == json!(["value_head"]),
+            "modules_to_save" => {
+                let heads = [
+                    json!(["value_head"]),
+                    json!(["value_head", "advantage_head"]),
+                ];
+                empty || heads.contains(value)
+            }
             // The other values change the base before training.
             "init_lora_weights" => value.is_boolean() || value.is_null() || value == "gaussian",
             key => empty || IGNORED_KEYS.contains(&key),

@@ -34,8 +34,12 @@ const INDEX_LIMIT: u64 = 4 << 20;
 pub const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// Name of the value head's tensor, `[1, hidden]`.
+/// Name of the value head's tensor, `[1, hidden]`, or `[51, hidden]` with bins
+/// ([`crate::model::value_heads`]).
 pub const VALUE_HEAD: &str = "value_head.weight";
+
+/// Name of the advantage head's tensor, `[1, hidden]`. Not every value network has one.
+pub const ADVANTAGE_HEAD: &str = "advantage_head.weight";
 
 /// A tensor in host memory.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,18 +92,6 @@ impl Weights {
             let data = initial_values(&name, &shape, &mut rng);
             weights.0.insert(name, HostTensor { shape, data });
         }
-        weights
-    }
-
-    /// Returns the same trunk with a value head of zeros, so that V ≡ 0 before the first update.
-    #[must_use]
-    pub fn with_zero_value_head(&self, config: &DecoderConfig) -> Self {
-        let mut weights = self.clone();
-        let head = HostTensor {
-            shape: vec![1, config.hidden_size],
-            data: vec![0.0; config.hidden_size],
-        };
-        weights.0.insert(VALUE_HEAD.into(), head);
         weights
     }
 
@@ -245,8 +237,9 @@ impl Weights {
         Ok(())
     }
 
-    /// Removes all tensors except those of the decoder and the value head. Files may contain more,
-    /// for example frequencies of the rotary embedding, or an output matrix that is tied.
+    /// Removes all tensors except those of the decoder and the heads of a value network. Files may
+    /// contain more, for example frequencies of the rotary embedding, or an output matrix that is
+    /// tied.
     ///
     /// # Errors
     /// If a tensor of the decoder is missing or has another shape.
@@ -257,7 +250,7 @@ impl Weights {
         }
         let names: BTreeSet<&str> = tensors.iter().map(|(name, _)| name.as_str()).collect();
         self.0
-            .retain(|name, _| name == VALUE_HEAD || names.contains(name.as_str()));
+            .retain(|name, _| is_head(name) || names.contains(name.as_str()));
         Ok(())
     }
 
@@ -287,6 +280,11 @@ impl Weights {
             .and_then(|()| std::fs::rename(beside, path))
             .map_err(|source| AgentError::file(path, source))
     }
+}
+
+/// Returns whether a tensor is a head of a value network.
+pub(super) fn is_head(name: &str) -> bool {
+    [VALUE_HEAD, ADVANTAGE_HEAD].contains(&name)
 }
 
 /// The index of a folder with shards.

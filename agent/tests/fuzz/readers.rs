@@ -189,11 +189,11 @@ pub(crate) fn encode(tokenizer: &Tokenizer) -> Vec<u32> {
 fn play(model: &Model, after: AfterPlay) -> bool {
     let ids = encode(&model.tokenizer);
     generate(&model.config, &model.policy, &ids);
-    if let Some(value) = model.value.as_ref().filter(|value| {
-        value
-            .get("value_head.weight", &[1, model.config.hidden_size])
-            .is_ok()
-    }) {
+    if let Some(value) = model
+        .value
+        .as_ref()
+        .filter(|value| value.value_heads(&model.config).is_ok())
+    {
         let config = short(&model.config);
         let inference = ValueInference::from_weights(
             &config,

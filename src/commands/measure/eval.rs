@@ -300,6 +300,8 @@ impl EvalCommand {
     ) -> anyhow::Result<Vec<(Card, Vec<Trajectory>)>> {
         let seeds = self.seeds();
         let checkpoint = self.checkpoint()?;
+        let lineage = Lineage::open(Path::new(&self.policy))?;
+        let extensions = lineage.map_or_else(Vec::new, |lineage| lineage.extensions);
         let mut carded = Vec::new();
         for (store, episodes) in played {
             let inputs = CardInputs {
@@ -307,6 +309,7 @@ impl EvalCommand {
                 seeds: &seeds,
                 repetitions: self.repetitions,
                 checkpoint: &checkpoint,
+                extensions: &extensions,
                 code: CODE,
                 store: &store,
             };

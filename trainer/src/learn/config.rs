@@ -11,6 +11,10 @@ use agent::model::lora::LoraRecipe;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
+mod critic;
+
+pub use self::critic::{CriticForm, CriticInit, ValueLoss};
+
 /// One training job: one run of the trainer with one algorithm.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,8 +44,16 @@ pub struct TrainConfig {
     /// When the job ends early. If it is not set, the job runs to its last update.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_stopping: Option<EarlyStopping>,
+    /// The form of the value network, for OREO only: the table `[train.critic]`. The default is OREO as
+    /// published.
+    #[serde(default, skip_serializing_if = "is_published")]
+    pub critic: CriticForm,
     /// The algorithm and its settings.
     pub algorithm: Algorithm,
+}
+
+fn is_published(critic: &CriticForm) -> bool {
+    *critic == CriticForm::default()
 }
 
 /// Reads one training job from a TOML file of its own, for `hearth train`.
@@ -70,6 +82,7 @@ impl TrainConfig {
             reference: ReferenceUse::default(),
             receptacle_dropout: None,
             early_stopping: None,
+            critic: CriticForm::default(),
             algorithm,
         }
     }
@@ -93,6 +106,7 @@ impl TrainConfig {
             .and_then(|()| self.check_cached_reference())
             .and_then(|()| self.check_early_stopping())
             .and_then(|()| self.check_receptacle_dropout())
+            .and_then(|()| self.check_critic())
             .and_then(|()| self.algorithm.check())
             .map_err(|problem| format!("job {:?}: {problem}", self.name))
     }
@@ -205,6 +219,28 @@ impl TrainConfig {
             return Ok(());
         }
         Err("early_stopping: share must be in (0, 1), every and patience above 0".into())
+    }
+
+    fn check_critic(&self) -> Result<(), String> {
+        if is_published(&self.critic) {
+            return Ok(());
+        }
+        let Algorithm::Oreo { level, .. } = self.algorithm else {
+            return Err(format!(
+                "critic: only oreo has this table, and the algorithm is {}\nhint: remove [train.critic]",
+                self.algorithm.kind()
+            ));
+        };
+        self.critic.check()?;
+        if self.critic.advantage_head && level != Level::Turn {
+            return Err("critic: advantage_head needs level = \"turn\": A is the advantage of a whole completion".into());
+        }
+        if self.critic.value_loss == ValueLoss::HlGauss && level == Level::Response {
+            return Err(
+                "critic: value_loss = \"hl_gauss\" needs level = \"turn\" or \"token\"".into(),
+            );
+        }
+        Ok(())
     }
 
     fn check_receptacle_dropout(&self) -> Result<(), String> {

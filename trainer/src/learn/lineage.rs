@@ -18,6 +18,9 @@ pub struct Lineage {
     /// Number of games by split whose episodes were learned from, including the held-out games that
     /// selected the checkpoint.
     pub games: BTreeMap<Split, usize>,
+    /// The job's keys that go beyond the published algorithm, for example `critic.head_only = 0.1`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extensions: Vec<String>,
     /// The lineage of the model that training started from, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<Box<Lineage>>,
@@ -43,6 +46,7 @@ impl Lineage {
         Self {
             checkpoint: checkpoint_rule(job).into(),
             games: counts,
+            extensions: extensions(job),
             start: start.map(|start| Box::new(start.clone())),
         }
     }
@@ -84,6 +88,12 @@ impl Lineage {
             .map(Some)
             .map_err(|e| TrainerError::content(&path, e))
     }
+}
+
+/// Returns the keys of a job that go beyond the published algorithm, as `KEY = VALUE`.
+#[must_use]
+pub fn extensions(job: &TrainConfig) -> Vec<String> {
+    job.critic.settings()
 }
 
 /// Returns how a job selects its checkpoint, in words.

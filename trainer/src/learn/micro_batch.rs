@@ -5,6 +5,7 @@
 
 use crate::error::TrainerError;
 use crate::learn::config::{Algorithm, Targets};
+use crate::learn::critic::CriticPart;
 use crate::learn::data::batch::{Batch, Example};
 use crate::learn::objective::BatchStatistics;
 use crate::learn::parameters::{HostGradients, accumulate};
@@ -152,6 +153,8 @@ pub(crate) enum PassKind {
     Train {
         /// Whether the policy learns; if not, only the value network does.
         policy: bool,
+        /// The parameters of the value network that learn, if there is one.
+        critic: CriticPart,
     },
     /// Losses only.
     Evaluate,

@@ -2,12 +2,14 @@
 
 use crate::error::TrainerError;
 use crate::learn::config::TrainConfig;
+use crate::learn::critic::{CriticOutputs, CriticPart, CriticPass};
 use crate::learn::data::batch::Batch;
 use crate::learn::data::tensors::BatchTensors;
 use crate::learn::micro_batch::{MicroBatchResult, MicroBatchShape, PassKind};
 use crate::learn::objective::{self, NetworkOutputs, TrainingLosses, UpdateContext};
 use crate::learn::optimizer::Activations;
 use crate::learn::parameters::{HostGradients, accumulate, gradients, sharing};
+use crate::loss::target_logprobs;
 use agent::model::checkpointing::CheckpointedForward;
 use agent::model::decoder::{Decoder, ValueNetwork};
 use agent::model::folder::Model;
@@ -264,6 +266,14 @@ fn written_logits(decoder: &Decoder, hidden: Tensor<3>, batch: &BatchTensors) ->
         .reshape([rows as i64, written as i64, -1])
 }
 
+/// Returns the logits at every position, `[batch, time, vocab]`.
+fn all_logits(decoder: &Decoder, hidden: Tensor<3>) -> Tensor<3> {
+    let [rows, time, width] = hidden.dims();
+    decoder
+        .logits(hidden.reshape([rows * time, width]))
+        .reshape([rows as i64, time as i64, -1])
+}
+
 impl NetworkOutputs for ForwardPass<'_> {
     fn policy_logits(&self, batch: &BatchTensors) -> Tensor<3> {
         let hidden = self.policy_hidden(batch);
@@ -280,21 +290,32 @@ impl NetworkOutputs for ForwardPass<'_> {
     }
 
     fn transcript_logits(&self, batch: &BatchTensors) -> Tensor<3> {
-        let hidden = self.policy_hidden(batch);
-        let [rows, time, width] = hidden.dims();
-        self.networks
-            .policy
-            .logits(hidden.reshape([rows * time, width]))
-            .reshape([rows as i64, time as i64, -1])
+        all_logits(&self.networks.policy, self.policy_hidden(batch))
     }
 
     fn values(&self, batch: &BatchTensors) -> Tensor<2> {
+        self.critic(batch, CriticPass::default()).heads.values
+    }
+
+    fn critic(&self, batch: &BatchTensors, pass: CriticPass) -> CriticOutputs {
         let network = self
             .networks
             .value
             .as_ref()
             .expect("an algorithm that reads values has a value network");
-        let hidden = hidden(network.trunk(), self.activations, &self.value_trail, batch);
-        network.of_hidden(hidden)
+        let trunk = network.trunk();
+        let hidden = hidden(trunk, self.activations, &self.value_trail, batch);
+        let target_logprobs = (pass.next_observation_coef > 0.0).then(|| {
+            let logits = all_logits(trunk, hidden.clone());
+            target_logprobs(logits, batch.targets.clone())
+        });
+        let hidden = match pass.part {
+            CriticPart::Whole => hidden,
+            CriticPart::Heads => hidden.detach(),
+        };
+        CriticOutputs {
+            heads: network.head_outputs(hidden),
+            target_logprobs,
+        }
     }
 }

@@ -6,6 +6,7 @@
 //! which has no optimizers, devices or files.
 
 use crate::learn::config::{Algorithm, Level, Normalisation, Targets};
+use crate::learn::critic::{CriticOutputs, CriticPass};
 use crate::learn::data::batch::MeanLengths;
 use crate::learn::data::tensors::BatchTensors;
 use crate::loss::dpo::{DpoInputs, dpo_loss};
@@ -15,7 +16,7 @@ use crate::loss::grpo::{SurrogateInputs, clipped_surrogate_loss};
 use crate::loss::kto::{KtoInputs, KtoWeights, kto_loss};
 use crate::loss::oreo::{self, OreoInputs, OreoSettings, after_value_loss, exact_kl, turn_sums};
 use crate::loss::{ActionDivisor, discounted_suffix_sum, k3_kl, sft, suffix_sum, target_logprobs};
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor};
 use kernels::ops;
 
 /// The forward passes of a job's networks.
@@ -28,6 +29,10 @@ pub trait NetworkOutputs {
     fn transcript_logits(&self, batch: &BatchTensors) -> Tensor<3>;
     /// Returns the value of the state that ends at each position, reward units, `[batch, time]`.
     fn values(&self, batch: &BatchTensors) -> Tensor<2>;
+    /// Returns all outputs of the value network. By default it has V alone.
+    fn critic(&self, batch: &BatchTensors, _pass: CriticPass) -> CriticOutputs {
+        self.values(batch).into()
+    }
 }
 
 /// Inputs of the losses that depend on the whole update, not on one micro-batch.
@@ -39,6 +44,8 @@ pub struct UpdateContext {
     pub reference_point: f64,
     /// Means over the whole batch; only OREO with `normalise = "batch"` reads them.
     pub mean_lengths: MeanLengths,
+    /// What is computed of the value network; only OREO reads it.
+    pub critic: CriticPass,
 }
 
 /// Losses to minimise, `[1]` each, and statistics of the batch.
@@ -103,7 +110,7 @@ pub fn losses(
         Algorithm::Sft { targets } | Algorithm::RejectionSampling { targets } => {
             imitation(targets, networks, batch)
         }
-        Algorithm::Oreo { .. } => oreo_losses(algorithm, networks, batch, context.mean_lengths),
+        Algorithm::Oreo { .. } => oreo_losses(algorithm, networks, batch, context),
         Algorithm::Dqo {
             level,
             beta,
@@ -211,7 +218,7 @@ fn oreo_losses(
     algorithm: &Algorithm,
     networks: &impl NetworkOutputs,
     batch: &BatchTensors,
-    mean_lengths: MeanLengths,
+    context: UpdateContext,
 ) -> TrainingLosses {
     let &Algorithm::Oreo {
         level,
@@ -227,9 +234,11 @@ fn oreo_losses(
     };
     let [divisor, of_tokens] = match (normalise, level) {
         (Normalisation::Trajectory, _) => [ActionDivisor::Own; 2],
-        (Normalisation::Batch, Level::Token) => [ActionDivisor::BatchMean(mean_lengths.tokens); 2],
+        (Normalisation::Batch, Level::Token) => {
+            [ActionDivisor::BatchMean(context.mean_lengths.tokens); 2]
+        }
         (Normalisation::Batch, Level::Turn | Level::Response) => {
-            [mean_lengths.turns, mean_lengths.tokens].map(ActionDivisor::BatchMean)
+            [context.mean_lengths.turns, context.mean_lengths.tokens].map(ActionDivisor::BatchMean)
         }
     };
     let settings = OreoSettings {
@@ -239,13 +248,14 @@ fn oreo_losses(
         divisor,
     };
     let terms = PolicyTerms::with_divisor(networks, batch, alpha, of_tokens);
-    let values = networks.values(batch);
+    let critic = networks.critic(batch, context.critic);
+    let values = critic.heads.values.clone();
     let mut inputs = actions(level, batch, terms.log_ratios.clone(), values.clone());
     if discount < 1.0 {
         let rewards = batch.rewards.clone().cast(values.dtype());
         inputs.returns = discounted_suffix_sum(rewards, discount);
     }
-    let (value, policy) = match level {
+    let (mut value, policy) = match level {
         Level::Response => (
             oreo::response_value_loss(&inputs, settings),
             oreo::response_policy_loss(&inputs, settings),
@@ -255,16 +265,35 @@ fn oreo_losses(
             oreo::policy_loss(&inputs, settings),
         ),
     };
-    let after = after_value_loss(after_values(level, batch, values), &inputs, settings);
-    terms.with_critic(
-        CriticLosses {
-            policy,
-            value,
-            after,
-        },
-        &inputs,
-        batch,
-    )
+    let after_values = critic.after_values(inputs.values.clone(), after_positions(level, batch));
+    let mut after = after_value_loss(after_values.clone(), &inputs, settings);
+    let of_values = critic.distribution_loss(
+        before_positions(level, batch),
+        inputs.values.clone(),
+        oreo::value_residuals(&inputs, settings),
+        &inputs.action_mask,
+        divisor,
+    );
+    let of_after_values = critic.distribution_loss(
+        after_positions(level, batch),
+        after_values.clone(),
+        oreo::after_value_residuals(after_values, &inputs, settings),
+        &inputs.action_mask,
+        divisor,
+    );
+    if let (Some(of_values), Some(of_after_values)) = (of_values, of_after_values) {
+        (value, after) = (of_values, of_after_values);
+    }
+    let critic_losses = CriticLosses {
+        policy,
+        value,
+        after,
+    };
+    let mut losses = terms.with_critic(critic_losses, &inputs, batch);
+    if let Some(observation) = critic.observation_loss(context.critic, batch) {
+        losses.value = losses.value.map(|loss| loss + observation);
+    }
+    losses
 }
 
 fn dqo_losses(
@@ -515,16 +544,17 @@ fn actions(
     values: Tensor<2>,
 ) -> OreoInputs {
     let returns = batch.returns.clone().cast(values.dtype());
+    let values = values.gather(1, before_positions(level, batch));
     match level {
         Level::Turn | Level::Response => OreoInputs {
             log_ratios: by_turn(log_ratios, batch),
-            values: values.gather(1, batch.before_positions.clone()),
+            values,
             returns,
             action_mask: batch.turn_mask.clone(),
         },
         Level::Token => OreoInputs {
             log_ratios,
-            values: values.gather(1, batch.written.positions.clone()),
+            values,
             returns,
             action_mask: batch.written.mask.clone(),
         },
@@ -533,12 +563,22 @@ fn actions(
 
 /// Returns U just after each action; `values` is `[batch, time]`.
 fn after_values(level: Level, batch: &BatchTensors, values: Tensor<2>) -> Tensor<2> {
+    values.gather(1, after_positions(level, batch))
+}
+
+/// Returns the position at which V before each action is read, `[batch, actions]`.
+fn before_positions(level: Level, batch: &BatchTensors) -> Tensor<2, Int> {
     match level {
-        Level::Turn | Level::Response => values.gather(1, batch.after_positions.clone()),
-        Level::Token => {
-            let after = batch.written.positions.clone() + batch.written.mask.clone().int();
-            values.gather(1, after)
-        }
+        Level::Turn | Level::Response => batch.before_positions.clone(),
+        Level::Token => batch.written.positions.clone(),
+    }
+}
+
+/// Returns the position of the last token of each action, at which U is read, `[batch, actions]`.
+fn after_positions(level: Level, batch: &BatchTensors) -> Tensor<2, Int> {
+    match level {
+        Level::Turn | Level::Response => batch.after_positions.clone(),
+        Level::Token => batch.written.positions.clone() + batch.written.mask.clone().int(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::error::TrainerError;
 use crate::learn::config::{Algorithm, TrainConfig};
+use crate::learn::critic::{CriticPart, CriticPass};
 use crate::learn::data::batch::{Batch, Example, MeanLengths};
 use crate::learn::data::plan::{Plan, TrajectoryGroup};
 use crate::learn::micro_batch::{MicroBatchResult, PackedBatch, PassKind, loss_weight, pack};
@@ -76,9 +77,10 @@ impl Replicas {
             _ => 0.0,
         };
         let context = UpdateContext {
-            policy_learns: pass != PassKind::Train { policy: false },
+            policy_learns: !matches!(pass, PassKind::Train { policy: false, .. }),
             reference_point,
             mean_lengths: MeanLengths::of(&micro_batches),
+            critic: critic_pass(recipe, pass),
         };
         let weights: Vec<f64> = micro_batches
             .iter()
@@ -206,6 +208,25 @@ impl Replicas {
     }
 }
 
+/// Returns what a pass computes of the value network. Observations are predicted only if the trunk
+/// learns from it.
+fn critic_pass(recipe: &TrainConfig, pass: PassKind) -> CriticPass {
+    match pass {
+        PassKind::Train {
+            critic: CriticPart::Whole,
+            ..
+        } => CriticPass {
+            part: CriticPart::Whole,
+            next_observation_coef: recipe.critic.next_observation_coef,
+        },
+        PassKind::Train { critic: part, .. } => CriticPass {
+            part,
+            ..CriticPass::default()
+        },
+        PassKind::Evaluate => CriticPass::default(),
+    }
+}
+
 /// Takes micro-batches from the queue until it is empty; returns the results with their indices.
 fn work_off<T>(
     batches: &[Batch],
@@ -241,7 +262,8 @@ fn mismatched(trajectories: &[&Trajectory], place: usize) -> Option<Trajectory> 
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
-    use crate::learn::config::{Level, Normalisation, Targets};
+    use crate::learn::config::{CriticForm, CriticInit, Level, Normalisation, Targets};
+    use crate::learn::critic;
     use crate::learn::micro_batch::MicroBatchShape;
     use crate::learn::objective::BatchStatistics;
     use crate::learn::optimizer::Activations;
@@ -270,6 +292,32 @@ mod tests {
             .map(|value| f64::from(value) * f64::from(value))
             .sum::<f64>()
             .sqrt()
+    }
+
+    /// A job of every algorithm, and of OREO with an advantage head and a loss on observations.
+    fn recipes() -> Vec<TrainConfig> {
+        let mut found = algorithms().into_iter();
+        let oreo = found.find(|algorithm| {
+            matches!(
+                algorithm,
+                Algorithm::Oreo {
+                    level: Level::Turn,
+                    ..
+                }
+            )
+        });
+        let with_advantage = CriticForm {
+            init: CriticInit::Critic,
+            advantage_head: true,
+            next_observation_coef: 0.1,
+            ..CriticForm::default()
+        };
+        let with_advantage = TrainConfig {
+            critic: with_advantage,
+            ..TrainConfig::of(oreo.unwrap())
+        };
+        let all = algorithms().into_iter().map(TrainConfig::of);
+        all.chain([with_advantage]).collect()
     }
 
     /// Every algorithm at every level that it has.
@@ -403,8 +451,7 @@ mod tests {
             groups: &[TrajectoryGroup],
         ) -> Vec<Vec<f32>> {
             let device = Device::flex().autodiff();
-            let critic = recipe.algorithm.critic();
-            let value = critic.map(|_| self.start.policy.with_zero_value_head(&self.start.config));
+            let value = critic::initial_weights(recipe, self.start).unwrap();
             let source = NetworkSource {
                 recipe,
                 start: self.start,
@@ -421,7 +468,10 @@ mod tests {
                 networks.policy =
                     Decoder::from_weights(&self.start.config, &self.moved.policy, &device).unwrap();
             }
-            let pass = PassKind::Train { policy: true };
+            let pass = PassKind::Train {
+                policy: true,
+                critic: CriticPart::Whole,
+            };
             losses_and_gradients(replicas.run(recipe, self.plan, groups, pass).unwrap())
         }
     }
@@ -455,8 +505,7 @@ mod tests {
         for (index, x) in norm.data.iter_mut().enumerate() {
             *x *= 1.0 + 0.1 * (index as f32).sin();
         }
-        for algorithm in algorithms() {
-            let recipe = TrainConfig::of(algorithm);
+        for recipe in recipes() {
             let plan = Plan::new(&recipe, &played, 10_000, 1).unwrap();
             let mut groups: Vec<TrajectoryGroup> = plan
                 .updates
@@ -490,7 +539,7 @@ mod tests {
                 others.push(("reversed", job.run(&recipe, cpu, &groups)));
             }
             for (how, other) in others {
-                let what = format!("{:?} {how}", recipe.algorithm);
+                let what = format!("{:?}, {:?}, {how}", recipe.algorithm, recipe.critic);
                 assert_eq!(expected.len(), other.len(), "{what}");
                 for (expected, other) in expected.iter().zip(&other) {
                     assert_near(expected, other, &what);

@@ -7,6 +7,7 @@
 use crate::error::TrainerError;
 use crate::learn::checkpoint::{BestEvaluation, Checkpoint, Position};
 use crate::learn::config::{ReferenceUse, TrainConfig};
+use crate::learn::critic;
 use crate::learn::data::plan::{DataSummary, Plan};
 use crate::learn::lineage::Lineage;
 use crate::learn::metrics::{Metrics, MetricsRow, UpdateTime};
@@ -19,6 +20,7 @@ use agent::inference::device::DeviceChoice;
 use agent::model::decoder::ValueNetwork;
 use agent::model::folder::Model;
 use agent::model::peft::Adapter;
+use agent::model::weights::Weights;
 use indicatif::ProgressBar;
 use scenarios::store::Store;
 use scenarios::{TextVersion, Trajectory};
@@ -132,11 +134,7 @@ impl TrainingState {
         let mut checkpoint = Checkpoint::open(&job.out.join("checkpoint"), &identity)?;
         let mut policy_weights = job.start.policy.clone();
         let mut policy_optimizer = AdamW::default();
-        let mut value_weights = job
-            .recipe
-            .algorithm
-            .critic()
-            .map(|_| job.start.policy.with_zero_value_head(&job.start.config));
+        let mut value_weights = critic::initial_weights(job.recipe, job.start)?;
         let mut value_optimizer = AdamW::default();
         // A checkpoint contains the trainable tensors only. If the job has adapters, these are
         // their factors and the head of the value network.
@@ -251,9 +249,11 @@ impl TrainingState {
         let critic = recipe.algorithm.critic();
         let progress = self.update as f64 / updates as f64;
         let policy = critic.is_none_or(|critic| progress >= critic.critic_only_share);
-        let result = self
-            .replicas
-            .run(recipe, plan, groups, PassKind::Train { policy })?;
+        let pass = PassKind::Train {
+            policy,
+            critic: critic::part(&recipe.critic, self.update, updates),
+        };
+        let result = self.replicas.run(recipe, plan, groups, pass)?;
         let computed = Instant::now();
 
         let warmup = optimizer.warmup;
@@ -277,6 +277,10 @@ impl TrainingState {
                 parameters,
                 optimizer: adam,
             } = network;
+            if critic::trunk_joins(&recipe.critic, self.update, updates) {
+                // The second phase of LP-FT is a training run of its own.
+                *adam = AdamW::default();
+            }
             let optimizer = optimizer.of_value_network();
             row.gradient_norm_value = Some(adam.update(parameters, gradients, rate, &optimizer));
         }
@@ -388,6 +392,8 @@ impl TrainingState {
         let base = job.start.policy.hash();
         Adapter::new(lora, &base, networks.policy.to_learned()).save(&job.out.join("adapter"))?;
         if let Some(value) = &networks.value {
+            let inherited = critic::inherited(job.recipe, job.start);
+            let base = inherited.map_or(base, Weights::hash);
             Adapter::new(lora, &base, value.to_learned()).save(&job.out.join("value/adapter"))?;
         }
         Ok(())
@@ -444,6 +450,9 @@ fn identity(job: &TrainingJob<'_>, plan: &Plan<'_>) -> String {
         job.seed, plan.updates, plan.held_out
     ));
     digest.update(job.start.policy.hash());
+    if let Some(value) = critic::inherited(job.recipe, job.start) {
+        digest.update(value.hash());
+    }
     for trajectory in job.trajectories {
         digest.update(format!(
             "{} {} {:?}",

@@ -10,6 +10,7 @@ pub mod dqo;
 pub mod dro;
 pub mod gigpo;
 pub mod grpo;
+pub mod hl_gauss;
 pub mod kto;
 pub mod oreo;
 pub mod rejection_sampling;

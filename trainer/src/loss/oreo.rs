@@ -32,7 +32,9 @@
 //!   10.
 //! - [`after_value_loss`] is not in the paper: U(s_t, a_t) is the value after an action, which
 //!   best-of-K over whole turns needs. L_U = 1/T Σ_t ( U(s_t,a_t) − R_t + β Σ_{i>t} sg\[l_i\] )²;
-//!   at the optimum U* = Q*.
+//!   at the optimum U* = Q*. If the value network has an advantage head, U = sg\[V\] + A.
+//! - The squares of L_V and L_U may be replaced by the cross-entropy of [`super::hl_gauss`], with the
+//!   same targets.
 //! - [`OreoSettings`] has three more settings, which are not in the paper. The values of
 //!   [`OreoSettings::published`] leave the equations above as they are, to the bit.
 //!
@@ -163,9 +165,15 @@ impl OreoInputs {
 /// See [`OreoInputs`]; the result `[1]`, reward units squared.
 #[must_use]
 pub fn value_loss(inputs: &OreoInputs, settings: OreoSettings) -> Tensor<1> {
+    inputs.mean_square(value_residuals(inputs, settings), settings.divisor)
+}
+
+/// Returns V(s_t) minus its target G_t − β Σ_{i≥t} γ^{i−t} sg\[l_i\], reward units,
+/// `[batch, actions]`; only `values` gets a gradient.
+#[must_use]
+pub fn value_residuals(inputs: &OreoInputs, settings: OreoSettings) -> Tensor<2> {
     let rest = settings.from_here(inputs.masked_log_ratios().detach()); // Σ_{i≥t} l_i
-    let residuals = inputs.values.clone() - inputs.returns.clone() + settings.soft_reward(rest);
-    inputs.mean_square(residuals, settings.divisor)
+    inputs.values.clone() - inputs.returns.clone() + settings.soft_reward(rest)
 }
 
 /// Returns Eq. 9 without `α L_reg`; only `log_ratios` gets a gradient, and that of action t is from
@@ -193,11 +201,22 @@ pub fn after_value_loss(
     inputs: &OreoInputs,
     settings: OreoSettings,
 ) -> Tensor<1> {
+    let residuals = after_value_residuals(after_values, inputs, settings);
+    inputs.mean_square(residuals, settings.divisor)
+}
+
+/// Returns U(s_t, a_t) minus its target G_t − β Σ_{i>t} γ^{i−t} sg\[l_i\], reward units,
+/// `[batch, actions]`; only `after_values` gets a gradient.
+#[must_use]
+pub fn after_value_residuals(
+    after_values: Tensor<2>,
+    inputs: &OreoInputs,
+    settings: OreoSettings,
+) -> Tensor<2> {
     let later = settings.later(inputs.masked_log_ratios().detach()); // Σ_{i>t} l_i
     let [batch, actions] = inputs.action_mask.dims();
     assert_shape!(after_values, [batch, actions]);
-    let residuals = after_values - inputs.returns.clone() + settings.soft_reward(later);
-    inputs.mean_square(residuals, settings.divisor)
+    after_values - inputs.returns.clone() + settings.soft_reward(later)
 }
 
 /// Returns Eq. 10 without `α L_reg`: the t = 0 term of Eq. 9 without stop-gradient; only

@@ -10,7 +10,7 @@
 //! the same weight: if singles are weighted by their numbers of tokens, their mean equals the loss
 //! of the batch.
 
-use super::mean_per_token;
+use super::{mean_per_token, mean_per_trajectory};
 use burn::tensor::{Bool, Tensor};
 
 /// Returns the mean negative log-likelihood of the tokens of completions, nats. Use it if the
@@ -36,6 +36,18 @@ pub fn sft_loss(logprobs: Tensor<2>, action_mask: &Tensor<2, Bool>) -> Tensor<1>
 #[must_use]
 pub fn transcript_loss(logprobs: Tensor<2>, imitated_mask: &Tensor<2, Bool>) -> Tensor<1> {
     mean_per_token(-logprobs, imitated_mask)
+}
+
+/// Returns the auxiliary loss of a value network whose trunk predicts observations, nats: the mean
+/// over a trajectory's observation tokens, then over the batch. It is not in the OREO paper; Digi-Q
+/// (arXiv 2502.15760) trains its representation to predict what an action does.
+///
+/// # Shapes
+/// `logprobs` `[batch, time]` of the target tokens, nats; `observation_mask` `[batch, time]`; the
+/// result `[1]`.
+#[must_use]
+pub fn observation_loss(logprobs: Tensor<2>, observation_mask: &Tensor<2, Bool>) -> Tensor<1> {
+    mean_per_trajectory(-logprobs, observation_mask)
 }
 
 #[cfg(test)]
@@ -98,6 +110,13 @@ mod tests {
         let (logprobs, mask) = case(&Device::flex());
         let all = mask.clone().bool_or(mask.bool_not());
         assert!((transcript_loss(logprobs, &all).into_scalar::<f64>() - 5.25).abs() < 1e-15);
+    }
+
+    /// ((0.5 + 1)/2 + 3/1)/2 = 1.875: every trajectory counts the same, whatever its length.
+    #[test]
+    fn observations_count_by_trajectory() {
+        let (logprobs, mask) = case(&Device::flex());
+        assert!((observation_loss(logprobs, &mask).into_scalar::<f64>() - 1.875).abs() < 1e-15);
     }
 
     /// −1/3 if the token counts, else exactly 0.

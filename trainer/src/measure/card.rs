@@ -21,7 +21,7 @@ use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-pub use crate::learn::lineage::{LINEAGE, Lineage, checkpoint_rule};
+pub use crate::learn::lineage::{LINEAGE, Lineage, checkpoint_rule, extensions};
 
 /// Name of the file with the cards.
 pub const CARDS: &str = "eval-card.json";
@@ -214,6 +214,9 @@ pub struct Card {
     /// How the checkpoint was selected: `last update`, the measure of early stopping, or a text
     /// from the user. [`UNKNOWN`] if it is not known.
     pub checkpoint: String,
+    /// The keys of the training job that go beyond the published algorithm, if they are known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extensions: Vec<String>,
     /// Version and commit of hearth.
     pub code: String,
     /// The protocol of the episodes.
@@ -237,6 +240,8 @@ pub struct CardInputs<'a> {
     pub repetitions: usize,
     /// How the checkpoint was selected.
     pub checkpoint: &'a str,
+    /// The keys of the training job that go beyond the published algorithm.
+    pub extensions: &'a [String],
     /// Version and commit of hearth.
     pub code: &'a str,
     /// The store of the episodes, relative to the card's folder.
@@ -273,6 +278,7 @@ impl Card {
             policy_hash: first.policy.clone(),
             value_hash: first.value_policy.clone(),
             checkpoint: inputs.checkpoint.into(),
+            extensions: inputs.extensions.to_vec(),
             code: inputs.code.into(),
             protocol: first.protocol.clone(),
             nearest,
@@ -287,17 +293,20 @@ impl Card {
         self.repetitions * self.seeds.len()
     }
 
-    /// Describes the nearest named card and the differences from it.
+    /// Describes the nearest named card and the differences from it, and names the keys that go
+    /// beyond the published algorithm.
     #[must_use]
     pub fn likeness(&self) -> String {
-        if self.differences.is_empty() {
-            return format!("card {}", self.nearest);
+        let likeness = if self.differences.is_empty() {
+            format!("card {}", self.nearest)
+        } else {
+            let differences = self.differences.join("; ");
+            format!("nearest to card {}: {differences}", self.nearest)
+        };
+        if self.extensions.is_empty() {
+            return likeness;
         }
-        format!(
-            "nearest to card {}: {}",
-            self.nearest,
-            self.differences.join("; ")
-        )
+        format!("{likeness}; trained with {}", self.extensions.join(", "))
     }
 
     /// Returns everything except the policy in which two measurements differ, one sentence each.
@@ -541,6 +550,29 @@ mod tests {
         );
     }
 
+    /// A card without extensions is written as before, and one with extensions names them.
+    #[test]
+    fn a_card_names_the_keys_beyond_the_published_algorithm() {
+        let text = r#"{ "policy": "oreo", "k": 1, "suite": "s", "suite_hash": "h", "splits": [],
+            "games": 1, "episodes": 1, "repetitions": 1, "seeds": [1], "policy_hash": "p",
+            "value_hash": null, "checkpoint": "last update", "code": "c", "protocol": PROTOCOL,
+            "nearest": "oreo", "differences": [], "store": "s.jsonl" }"#;
+        let protocol = serde_json::to_string(&Protocol::default()).unwrap();
+        let text = text.replace("PROTOCOL", &protocol);
+        let mut card: Card = serde_json::from_str(&text).unwrap();
+        let written: serde_json::Value = serde_json::to_value(&card).unwrap();
+        assert!(written.get("extensions").is_none());
+        assert_eq!(card.likeness(), "card oreo");
+        card.extensions = vec![
+            "critic.head_only = 0.1".into(),
+            "critic.advantage_head = true".into(),
+        ];
+        assert_eq!(
+            card.likeness(),
+            "card oreo; trained with critic.head_only = 0.1, critic.advantage_head = true"
+        );
+    }
+
     #[test]
     fn a_written_lineage_is_read_unchanged() {
         let folder = tempfile::tempdir().unwrap();
@@ -548,6 +580,7 @@ mod tests {
         let before = Lineage {
             checkpoint: "last update".into(),
             games: [(Split::ValidSeen, 2)].into(),
+            extensions: vec!["critic.head_only = 0.1".into()],
             start: None,
         };
         let start = Some(Box::new(before.clone()));

@@ -3,8 +3,8 @@
 //! The training jobs of a recipe are described in [`crate::learn::config`].
 
 pub use crate::learn::config::{
-    Algorithm, CriticRecipe, DataSource, EarlyStopping, Level, Lost, Normalisation, Prefer,
-    ReferenceUse, StartFrom, Targets, TrainConfig, open_job,
+    Algorithm, CriticForm, CriticInit, CriticRecipe, DataSource, EarlyStopping, Level, Lost,
+    Normalisation, Prefer, ReferenceUse, StartFrom, Targets, TrainConfig, ValueLoss, open_job,
 };
 
 use crate::error::TrainerError;
@@ -407,12 +407,38 @@ impl Recipe {
                 job.name
             ));
         }
+        if job.critic.init == CriticInit::Critic {
+            self.check_inherited_critic(job)?;
+        }
         if job.data.contains(&DataSource::Dagger) && self.students_before(index).next().is_none() {
             return Err(format!(
                 "job {:?}: data contains \"dagger\", but no [[dagger]] student comes before this job\n\
                  hint: add [[dagger]] with student = NAME, a job that comes before it and is not from = \"collector\"",
                 job.name
             ));
+        }
+        Ok(())
+    }
+
+    /// Checks that every model that a job starts from has a value network.
+    fn check_inherited_critic(&self, job: &TrainConfig) -> Result<(), String> {
+        let starts: &[&String] = match &job.from {
+            StartFrom::Fresh => &[],
+            StartFrom::Job(name) => &[name],
+            StartFrom::Collector if self.iterations > 1 => {
+                &[&self.collect.policy, &self.collect.then]
+            }
+            StartFrom::Collector => &[&self.collect.policy],
+        };
+        for name in starts {
+            let start = self.jobs.iter().find(|other| other.name == **name);
+            if start.is_none_or(|start| start.algorithm.critic().is_none()) {
+                return Err(format!(
+                    "job {:?}: critic.init = \"critic\", but {name:?}, from which it starts, has no value network\n\
+                     hint: init = \"critic_if_any\" starts from the policy then",
+                    job.name
+                ));
+            }
         }
         Ok(())
     }

@@ -6,7 +6,7 @@
 
 use crate::learn::selection;
 use crate::pipeline::manifest::{OutputForm, StageInputs, StageOutput, StagePaths, VERSION};
-use crate::pipeline::recipe::{DataSource, GamesRecipe, Recipe, StartFrom};
+use crate::pipeline::recipe::{CriticInit, DataSource, GamesRecipe, Recipe, StartFrom};
 use scenarios::Protocol;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -231,6 +231,12 @@ fn training_inputs(
         None => inputs.with("model", &recipe.model),
         Some(start) => inputs.with("start", policy(outputs, start)?),
     };
+    let start_value = start(recipe, job, iteration)
+        .filter(|_| recipe.jobs[job].critic.init != CriticInit::Policy)
+        .and_then(|start| outputs.get(&start)?.value.as_ref());
+    if let Some(value) = start_value {
+        inputs = inputs.with("start_value", value);
+    }
     for stage in data(recipe, job, iteration) {
         let episodes = outputs
             .get(&stage)
@@ -544,6 +550,42 @@ mod tests {
         assert!(
             refused(|recipe| recipe.jobs[2].data.push(DataSource::Rollouts))
                 .contains("trained before the first rollouts, so it cannot read rollouts")
+        );
+    }
+
+    /// Whether the inputs of OREO's second iteration change with the value network of the first one.
+    fn depends_on_the_last_value_network(init: CriticInit) -> bool {
+        let mut recipe = Recipe::quickstart();
+        recipe.iterations = 2;
+        let job = recipe.job_index("oreo").expect("the quickstart has OREO");
+        recipe.jobs[job].critic.init = init;
+        let first = Stage::Train { iteration: 1, job };
+        let second = Stage::Train { iteration: 2, job };
+        let [one, other] = ["one", "other"].map(|value| {
+            let mut outputs = outputs(&recipe);
+            outputs.get_mut(&first).expect("an output").value = Some(value.into());
+            second.inputs(&recipe, &outputs).expect("all outputs exist")
+        });
+        one != other
+    }
+
+    #[test]
+    fn a_job_depends_on_the_value_network_that_it_starts_from() {
+        assert!(depends_on_the_last_value_network(CriticInit::CriticIfAny));
+        assert!(!depends_on_the_last_value_network(CriticInit::Policy));
+    }
+
+    #[test]
+    fn a_job_cannot_start_from_a_value_network_that_does_not_exist() {
+        let mut recipe = Recipe::quickstart();
+        let job = recipe.job_index("oreo").expect("the quickstart has OREO");
+        recipe.jobs[job].critic.init = CriticInit::CriticIfAny;
+        assert_eq!(recipe.check(), Ok(()));
+        recipe.jobs[job].critic.init = CriticInit::Critic;
+        let error = recipe.check().expect_err("sft has none");
+        assert!(
+            error.contains("\"sft\", from which it starts, has no value network\nhint: "),
+            "{error}"
         );
     }
 

@@ -3,6 +3,7 @@
 
 use super::problem::{DecisionProblem, Optimum, TokenPrefix, TokenProbabilities, VOCAB};
 use crate::learn::config::{Algorithm, Level, Normalisation};
+use crate::learn::critic::CriticPass;
 use crate::learn::data::batch::{Batch, Example, MeanLengths};
 use crate::learn::data::tensors::BatchTensors;
 use crate::learn::objective::{self, NetworkOutputs, TrainingLosses, UpdateContext};
@@ -156,6 +157,7 @@ impl ProblemBatch {
             policy_learns: true,
             reference_point,
             mean_lengths: self.mean_lengths,
+            critic: CriticPass::default(),
         };
         objective::losses(algorithm, &self.networks(tables), &self.tensors, context)
     }

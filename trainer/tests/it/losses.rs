@@ -2,12 +2,13 @@
 
 use crate::training_jobs::{SFT, learned, number, of, one_update, oreo, recipe, rollouts};
 use agent::model::decoder::Precision;
-use agent::model::weights::VALUE_HEAD;
+use agent::model::weights::{ADVANTAGE_HEAD, VALUE_HEAD, Weights};
 use scenarios::{Outcome, Trajectory};
 use support::corridor::babbler;
-use trainer::learn::optimizer::OptimizerRecipe;
+use trainer::learn::optimizer::{Activations, OptimizerRecipe};
 use trainer::pipeline::recipe::{
-    Algorithm, Level, Normalisation, ReferenceUse, Targets, TrainConfig,
+    Algorithm, CriticForm, CriticInit, Level, Normalisation, ReferenceUse, Targets, TrainConfig,
+    ValueLoss,
 };
 
 /// Fact T11: at update 0 the zero head gives V ≡ 0, and ρ = 0. So the residual of every action is
@@ -412,4 +413,137 @@ fn the_optimizer_of_each_network_has_its_own_settings() {
             [&warmed_rows, &plain_rows].map(|rows| number(&rows[row], "learning_rate"));
         assert!((warmed - share * plain).abs() < 1e-9, "{warmed}, {plain}");
     }
+}
+
+/// A turn-level OREO job with a form of the value network.
+fn with_critic(critic: CriticForm, optimizer: OptimizerRecipe) -> TrainConfig {
+    TrainConfig {
+        critic,
+        ..recipe(oreo(Level::Turn, 0.0), optimizer)
+    }
+}
+
+/// The names of the tensors that differ.
+fn moved<'a>(before: &'a Weights, after: &Weights) -> Vec<&'a str> {
+    let names = before.0.keys().map(String::as_str);
+    names
+        .filter(|name| before.0[*name] != after.0[*name])
+        .collect()
+}
+
+/// In head-only updates the trunk of the value network keeps every bit, and the heads move. In the
+/// updates after them everything moves. If activations are checkpointed, the weights are the same.
+#[test]
+fn the_heads_learn_alone_at_first() {
+    let model = babbler(21);
+    let played = rollouts(&model);
+    for activations in [Activations::Kept, Activations::Checkpointed] {
+        let optimizer = OptimizerRecipe {
+            updates: 4,
+            activations,
+            ..one_update(&played, 1e-2)
+        };
+        let critic = CriticForm {
+            init: CriticInit::Critic,
+            head_only: 1.0,
+            advantage_head: true,
+            next_observation_coef: 0.5,
+            ..CriticForm::default()
+        };
+        let (alone, _, rows) = learned(&with_critic(critic, optimizer.clone()), &model, &played);
+        let start = model.value.as_ref().unwrap();
+        let value = alone.value.unwrap();
+        assert_eq!(moved(start, &value), [VALUE_HEAD]);
+        assert!(value.0[ADVANTAGE_HEAD].data.iter().all(|w| *w != 0.0));
+        assert!(
+            rows.iter()
+                .all(|row| number(row, "gradient_norm/value") > 0.0)
+        );
+        assert_ne!(alone.policy, model.policy, "the policy learns meanwhile");
+
+        let half = CriticForm {
+            head_only: 0.5,
+            ..critic
+        };
+        let (both, _, _) = learned(&with_critic(half, optimizer), &model, &played);
+        assert_eq!(moved(start, &both.value.unwrap()).len(), start.0.len());
+    }
+}
+
+/// With heads of zeros, V = U = 0 as without an advantage head, and the losses are the success rate.
+/// The gradient reaches both heads.
+#[test]
+fn a_job_with_an_advantage_head_trains_and_keeps_it() {
+    let model = babbler(21);
+    let played = rollouts(&model);
+    let critic = CriticForm {
+        advantage_head: true,
+        ..CriticForm::default()
+    };
+    let optimizer = OptimizerRecipe {
+        updates: 6,
+        ..one_update(&played, 1e-2)
+    };
+    let (trained, _, rows) = learned(&with_critic(critic, optimizer), &model, &played);
+    for column in ["loss/value", "loss/after_value"] {
+        assert!((number(&rows[0], column) - number(&rows[0], "success_rate")).abs() < 1e-6);
+        assert!(number(&rows[5], column) < 0.95 * number(&rows[0], column));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    trained.save(folder.path()).unwrap();
+    let opened = agent::model::folder::Model::open(folder.path()).unwrap();
+    assert_eq!(opened.value, trained.value);
+    let value = opened.value.unwrap();
+    assert!(value.0[ADVANTAGE_HEAD].data.iter().all(|w| *w != 0.0));
+}
+
+/// With a head of zeros every bin has the same probability: V is the middle of the range, 0.5, and
+/// the cross-entropy to any histogram is ln 51.
+#[test]
+fn the_first_loss_with_bins_is_the_logarithm_of_their_number() {
+    let model = babbler(21);
+    let played = rollouts(&model);
+    let critic = CriticForm {
+        value_loss: ValueLoss::HlGauss,
+        ..CriticForm::default()
+    };
+    let optimizer = OptimizerRecipe {
+        updates: 6,
+        ..one_update(&played, 1e-2)
+    };
+    for level in [Level::Turn, Level::Token] {
+        let job = TrainConfig {
+            critic,
+            ..recipe(oreo(level, 0.0), optimizer.clone())
+        };
+        let (trained, _, rows) = learned(&job, &model, &played);
+        for column in ["loss/value", "loss/after_value"] {
+            assert!((number(&rows[0], column) - 51_f64.ln()).abs() < 1e-4);
+            let last = number(&rows[5], column);
+            assert!(last < 51_f64.ln() - 0.05, "{column} is {last} at the end");
+        }
+        assert!((number(&rows[0], "value/mean") - 0.5).abs() < 1e-5);
+        let shape = &trained.value.unwrap().0[VALUE_HEAD].shape;
+        assert_eq!(*shape, [51, model.config.hidden_size]);
+    }
+}
+
+/// If no episode was won, V = 0 and ρ = 0, only the loss on observations has a gradient. It reaches
+/// the trunk of the value network, and neither its head nor the policy.
+#[test]
+fn the_loss_on_observations_moves_the_trunk_alone() {
+    let model = babbler(21);
+    let lost = of(&rollouts(&model), |outcome| outcome != Outcome::Success);
+    let critic = CriticForm {
+        next_observation_coef: 0.1,
+        ..CriticForm::default()
+    };
+    let job = with_critic(critic, one_update(&lost, 1e-2));
+    let (trained, _, rows) = learned(&job, &model, &lost);
+    assert_eq!(number(&rows[0], "loss/value"), 0.0, "it is logged apart");
+    assert_eq!(trained.policy, model.policy);
+    let start = model.policy.with_zero_value_head(&model.config);
+    let moved = moved(&start, trained.value.as_ref().unwrap());
+    assert_eq!(moved.len(), start.0.len() - 1);
+    assert!(!moved.contains(&VALUE_HEAD));
 }

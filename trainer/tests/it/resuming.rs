@@ -5,13 +5,25 @@ use crate::training_jobs::{
 };
 use support::corridor::babbler;
 use trainer::learn::optimizer::OptimizerRecipe;
-use trainer::pipeline::recipe::{Algorithm, EarlyStopping, Level, ReferenceUse, TrainConfig};
+use trainer::pipeline::recipe::{
+    Algorithm, CriticForm, CriticInit, EarlyStopping, Level, ReferenceUse, TrainConfig, ValueLoss,
+};
 
 /// If a job ends a few updates after its checkpoint, the checkpoint stays, as after a kill. A
 /// second call resumes there and must end in the same bits. `damage` changes metrics.csv as a kill
 /// would.
 #[track_caller]
 fn resuming_equals_not_stopping(algorithm: Algorithm, damage: impl Fn(&mut String)) {
+    resuming_with_a_critic_equals_not_stopping(algorithm, CriticForm::default(), damage);
+}
+
+/// The same with a form of the value network.
+#[track_caller]
+fn resuming_with_a_critic_equals_not_stopping(
+    algorithm: Algorithm,
+    critic: CriticForm,
+    damage: impl Fn(&mut String),
+) {
     let model = babbler(28);
     let played = [
         scripted(&model, "plain/2", &["east", "east"]),
@@ -25,7 +37,10 @@ fn resuming_equals_not_stopping(algorithm: Algorithm, damage: impl Fn(&mut Strin
         weight_decay: 0.01,
         ..OptimizerRecipe::default()
     };
-    let job = recipe(algorithm, optimizer);
+    let job = TrainConfig {
+        critic,
+        ..recipe(algorithm, optimizer)
+    };
     let out = tempfile::tempdir().unwrap();
     let (whole, left_out) = learn(&job, &model, &played, out.path()).unwrap();
     let whole_rows = metrics(out.path());
@@ -103,6 +118,31 @@ fn resuming_oreo_after_critic_only_updates_equals_not_stopping() {
 #[test]
 fn resuming_within_critic_only_updates_equals_not_stopping() {
     resuming_equals_not_stopping(oreo(Level::Turn, 0.97), |_| {});
+}
+
+/// At the checkpoint, only the heads of the value network have learned; its trunk joins two updates
+/// later.
+#[test]
+fn resuming_within_head_only_updates_equals_not_stopping() {
+    let critic = CriticForm {
+        init: CriticInit::Critic,
+        head_only: 0.98,
+        advantage_head: true,
+        next_observation_coef: 0.1,
+        ..CriticForm::default()
+    };
+    resuming_with_a_critic_equals_not_stopping(oreo(Level::Turn, 0.5), critic, |_| {});
+}
+
+/// The trunk joined before the checkpoint.
+#[test]
+fn resuming_with_bins_equals_not_stopping() {
+    let critic = CriticForm {
+        head_only: 0.5,
+        value_loss: ValueLoss::HlGauss,
+        ..CriticForm::default()
+    };
+    resuming_with_a_critic_equals_not_stopping(oreo(Level::Turn, 0.5), critic, |_| {});
 }
 
 /// The best evaluation is before the checkpoint.

@@ -2,7 +2,10 @@
 //! [`trainer::learn::batch`], it computes the log-probabilities and values that the inference
 //! backend has logged.
 
-use agent::model::decoder::{Decoder, ValueNetwork};
+use agent::model::decoder::{Decoder, HeadOutputs, ValueNetwork};
+use agent::model::folder::Model;
+use agent::model::value_heads::{ValueHeadKind, ValueHeads};
+use agent::model::weights::{ADVANTAGE_HEAD, VALUE_HEAD};
 use agent::policy::lm::{LmPolicy, ValueUse};
 use agent::rollout::Concurrency;
 use burn::tensor::{Device, Tensor};
@@ -40,11 +43,76 @@ fn kept(values: &[f32], mask: &[bool], row: usize, width: usize) -> Vec<f32> {
         .collect()
 }
 
-/// Episodes of different lengths in one padded batch: best of 1, and best of 3 at a higher
-/// temperature.
+/// A model whose value network has these heads, none of whose weights is 0.
+fn with_heads(heads: ValueHeads) -> Model {
+    let mut model = babbler(11);
+    let value = model.value.as_ref().unwrap();
+    let mut value = value.with_zero_heads(&model.config, heads);
+    for name in [VALUE_HEAD, ADVANTAGE_HEAD] {
+        if let Some(tensor) = value.0.get_mut(name) {
+            for (index, w) in tensor.data.iter_mut().enumerate() {
+                *w = (index as f32 + name.len() as f32).sin() / 4.0;
+            }
+        }
+    }
+    model.value = Some(value);
+    model
+}
+
 #[test]
 fn the_trainer_computes_the_logged_logprobs_and_values() {
-    let model = babbler(11);
+    the_logged_numbers_are_those_of_the_trainer(&babbler(11));
+}
+
+#[test]
+fn the_trainer_computes_the_logged_values_of_every_kind_of_head() {
+    for (value, has_advantage) in [
+        (ValueHeadKind::Scalar, true),
+        (ValueHeadKind::Bins, false),
+        (ValueHeadKind::Bins, true),
+    ] {
+        let heads = ValueHeads {
+            value,
+            has_advantage,
+        };
+        the_logged_numbers_are_those_of_the_trainer(&with_heads(heads));
+    }
+}
+
+/// If the advantage head is zero, U of every completion is V before it, to the bit.
+#[test]
+fn a_zero_advantage_head_gives_the_value_before_the_action() {
+    let mut model = babbler(11);
+    let mut value = model.value.clone().unwrap();
+    let heads = ValueHeads {
+        has_advantage: true,
+        ..ValueHeads::default()
+    };
+    let zero = value.with_zero_heads(&model.config, heads);
+    let head = zero.0[ADVANTAGE_HEAD].clone();
+    value.0.insert(ADVANTAGE_HEAD.into(), head);
+    model.value = Some(value);
+    let player = LmPolicy::new(model, ValueUse::Score).unwrap();
+    let pool = Concurrency {
+        workers: 1,
+        episodes: 4,
+    };
+    let best_of_2 = Protocol {
+        best_of: 2,
+        ..protocol()
+    };
+    let played = play(&player, &jobs(&[task("plain/3")], 2), &best_of_2, pool);
+    for turn in played.iter().flat_map(|episode| &episode.turns) {
+        assert!(turn.value.is_some_and(|value| value != 0.0));
+        assert_eq!(turn.after_value, turn.value);
+        assert!(turn.candidates.iter().all(|c| c.after_value == turn.value));
+    }
+}
+
+/// Episodes of different lengths in one padded batch: best of 1, and best of 3 at a higher
+/// temperature.
+#[track_caller]
+fn the_logged_numbers_are_those_of_the_trainer(model: &Model) {
     let player = LmPolicy::new(model.clone(), ValueUse::Score).unwrap();
     let tasks = ["plain/1", "plain/3", "plain/9"].map(task);
     let pool = Concurrency {
@@ -77,9 +145,16 @@ fn the_trainer_computes_the_logged_logprobs_and_values() {
     let logprobs = numbers(target_logprobs(logits, tensors.targets.clone()));
     let network =
         ValueNetwork::from_weights(&model.config, model.value.as_ref().unwrap(), &device).unwrap();
-    let values = network.values(tensors.tokens.clone());
-    let before = numbers(values.clone().gather(1, tensors.before_positions.clone()));
-    let after = numbers(values.gather(1, tensors.after_positions.clone()));
+    let HeadOutputs {
+        values, advantages, ..
+    } = network.head_outputs(network.trunk().hidden(tensors.tokens.clone()));
+    let at_end = |values: Tensor<2>| values.gather(1, tensors.after_positions.clone());
+    let before = values.clone().gather(1, tensors.before_positions.clone());
+    let after = match advantages {
+        Some(advantages) => before.clone() + at_end(advantages),
+        None => at_end(values),
+    };
+    let [before, after] = [before, after].map(numbers);
     for (row, trajectory) in played.iter().enumerate() {
         let logged = |of: fn(&scenarios::Turn) -> Vec<f32>| {
             trajectory.turns.iter().flat_map(of).collect::<Vec<f32>>()

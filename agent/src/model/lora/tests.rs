@@ -2,6 +2,9 @@
 
 use super::*;
 use crate::model::decoder::Precision;
+use crate::model::peft::Adapter;
+use crate::model::value_heads::ValueHeads;
+use crate::model::value_heads::tests::with_some_heads;
 use crate::model::weights::tests::tiny_config;
 use burn::tensor::{Device, Gradients, Int};
 use std::collections::BTreeSet;
@@ -133,6 +136,35 @@ fn the_factors_of_the_targets_are_trained() {
         .to_learned();
     assert_eq!(all.0.len(), 2 * 7 * 2 + 1);
     assert_eq!(all.0[VALUE_HEAD], base().0[VALUE_HEAD]);
+}
+
+/// The advantage head is trained beside the adapters, and the adapter in PEFT's layout contains it.
+#[test]
+fn an_advantage_head_is_trained_and_saved_with_the_adapters() {
+    let config = tiny_config();
+    let heads = ValueHeads {
+        has_advantage: true,
+        ..ValueHeads::default()
+    };
+    let weights = with_some_heads(&config, heads);
+    let network = value_network(&weights)
+        .with_lora(&recipe(&[Target::QProj]), 1)
+        .unwrap();
+    let learned = network.to_learned();
+    assert_eq!(learned.0[ADVANTAGE_HEAD], weights.0[ADVANTAGE_HEAD]);
+    let outputs = network.head_outputs(network.trunk().hidden(tokens()));
+    let gradients = outputs.advantages.unwrap().sum().backward();
+    let head = network.advantage_head.as_ref().unwrap().val();
+    assert!(head.grad(&gradients).is_some());
+    let mut changed = changed(learned);
+    let expected = changed.0[ADVANTAGE_HEAD].clone();
+    let adapter = Adapter::new(&recipe(&[Target::QProj]), "base", changed.clone());
+    let merged = adapter.merge(weights.clone()).unwrap();
+    assert_eq!(merged.0[ADVANTAGE_HEAD], expected);
+    changed.0.remove(ADVANTAGE_HEAD);
+    let adapter = Adapter::new(&recipe(&[Target::QProj]), "base", changed);
+    let merged = adapter.merge(weights.clone()).unwrap();
+    assert_eq!(merged.0[ADVANTAGE_HEAD], weights.0[ADVANTAGE_HEAD]);
 }
 
 fn drawn_factors(seed: u64, targets: &[Target]) -> Weights {

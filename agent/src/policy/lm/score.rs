@@ -21,9 +21,9 @@ impl LmPolicy {
         let mut targets = Vec::new();
         for (episode, finished) in episodes.iter().zip(finished) {
             let Some(FinishedTurn {
+                turn,
                 candidates,
                 distinct,
-                ..
             }) = finished
             else {
                 continue;
@@ -34,15 +34,16 @@ impl LmPolicy {
                     before: episode.value.parts(),
                     cache: &mut candidate.value_cache,
                 });
-                targets.push(&mut candidate.after_value);
+                targets.push((turn.value, &mut candidate.after_value));
             }
         }
         if spans.is_empty() {
             return;
         }
         let states = network.trunk.last_states(&mut spans);
-        for (after_value, state) in targets.into_iter().zip(states.chunks_exact(self.width())) {
-            *after_value = Some(network.value(state));
+        let states = states.chunks_exact(self.width());
+        for ((value, after_value), state) in targets.into_iter().zip(states) {
+            *after_value = network.after_value(value, state);
         }
     }
 

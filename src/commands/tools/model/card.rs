@@ -22,6 +22,8 @@ pub(super) struct ModelCard {
     /// The additions to the Llama layout.
     additions: Vec<String>,
     value_network: bool,
+    /// The heads of the value network.
+    value_heads: Vec<&'static str>,
     text_versions: Vec<&'static str>,
     pub(super) policy_hash: String,
     /// The texts around the parts of a turn.
@@ -76,10 +78,20 @@ fn additions(reading: &ReadingConfig) -> Vec<String> {
 
 impl ModelCard {
     /// Describes a model.
-    pub(super) fn of(model: &Model) -> Self {
+    ///
+    /// # Errors
+    /// If the value network has no heads of a known shape.
+    pub(super) fn of(model: &Model) -> anyhow::Result<Self> {
         let config = &model.config;
+        let heads = match &model.value {
+            Some(value) => value
+                .value_heads(config)
+                .map_err(TrainerError::from)?
+                .names(),
+            None => Vec::new(),
+        };
         let frames = model.tokenizer.frames();
-        Self {
+        Ok(Self {
             family: config.family.name(),
             parameters: model
                 .policy
@@ -96,6 +108,7 @@ impl ModelCard {
             tied: config.tie_word_embeddings,
             additions: additions(&config.reading),
             value_network: model.value.is_some(),
+            value_heads: heads,
             text_versions: model
                 .text_versions
                 .iter()
@@ -109,7 +122,7 @@ impl ModelCard {
                 between: frames.between.clone(),
             },
             reframed: model.companions.reframed.clone(),
-        }
+        })
     }
 
     /// Prints the description.
@@ -118,9 +131,9 @@ impl ModelCard {
             return ui::print_json(self);
         }
         let value = if self.value_network {
-            ", with a value network"
+            format!(", with a value network ({})", heads_text(&self.value_heads))
         } else {
-            ""
+            String::new()
         };
         ui::print(&format!(
             "{}, {:.1} M parameters{value}, policy {}\n",
@@ -160,4 +173,10 @@ impl ModelCard {
         }
         Ok(())
     }
+}
+
+/// Names the heads of a value network, for example `heads: value, advantage`.
+fn heads_text(heads: &[&str]) -> String {
+    let noun = if heads.len() == 1 { "head" } else { "heads" };
+    format!("{noun}: {}", heads.join(", "))
 }

@@ -38,7 +38,7 @@ impl ModelImportCommand {
             model = model.with_adapter(folder).map_err(TrainerError::from)?;
         }
         model.save(&self.out).map_err(TrainerError::from)?;
-        ModelCard::of(&model).print(self.json)?;
+        ModelCard::of(&model)?.print(self.json)?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -36,7 +36,7 @@ impl ModelCommand {
             Self::Import(command) => command.run(),
             Self::Pull(command) => command.run(),
             Self::Info(command) => {
-                ModelCard::of(&open(&command.model)?).print(command.json)?;
+                ModelCard::of(&open(&command.model)?)?.print(command.json)?;
                 Ok(ExitCode::SUCCESS)
             }
         }

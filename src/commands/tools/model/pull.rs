@@ -147,7 +147,7 @@ impl PinnedModel {
         );
         let model = open(&gguf)?;
         model.save(&folder).map_err(TrainerError::from)?;
-        let card = ModelCard::of(&model);
+        let card = ModelCard::of(&model)?;
         let hash = &card.policy_hash;
         anyhow::ensure!(
             *hash == self.policy,
@@ -185,7 +185,7 @@ impl PinnedModel {
                 .into()),
             };
         }
-        let card = ModelCard::of(&Model::open(out).map_err(TrainerError::from)?);
+        let card = ModelCard::of(&Model::open(out).map_err(TrainerError::from)?)?;
         if card.policy_hash != self.policy {
             let text = format!(
                 "{} contains another model (policy {}){hint}",

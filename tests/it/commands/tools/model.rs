@@ -2,6 +2,8 @@
 
 use crate::binary::{folder, hearth, with_games};
 use crate::commands::models::{save_model, save_model_of};
+use agent::model::folder::Model;
+use agent::model::value_heads::{ValueHeadKind, ValueHeads};
 use scenarios::TextVersion;
 use serde_json::{Value, json};
 use std::fs;
@@ -158,6 +160,40 @@ fn a_model_is_imported_once_and_described() {
         String::from_utf8_lossy(&refused.stderr).contains("damaged.gguf"),
         "the file is named"
     );
+}
+
+#[test]
+fn info_names_the_heads_of_the_value_network() {
+    let folder = folder();
+    let path = folder.path().join("model");
+    save_model(&path);
+    let mut model = Model::open(&path).unwrap();
+    for (value, has_advantage, names, line) in [
+        (
+            ValueHeadKind::Scalar,
+            false,
+            json!(["value"]),
+            "(head: value)",
+        ),
+        (
+            ValueHeadKind::Bins,
+            true,
+            json!(["value in 51 bins", "advantage"]),
+            "(heads: value in 51 bins, advantage)",
+        ),
+    ] {
+        let heads = ValueHeads {
+            value,
+            has_advantage,
+        };
+        model.value = Some(model.policy.with_zero_heads(&model.config, heads));
+        model.save(&path).unwrap();
+        let told = hearth(folder.path(), &["model", "info", "model", "--json"]);
+        let card: Value = serde_json::from_str(&told.stdout).unwrap();
+        assert_eq!(card["value_heads"], names);
+        let told = hearth(folder.path(), &["model", "info", "model"]);
+        assert!(told.stdout.contains(line), "{}", told.stdout);
+    }
 }
 
 #[test]

@@ -205,6 +205,86 @@ fn optional_keys_of_oreo_are_written_only_if_they_are_set() {
     );
 }
 
+/// What is refused of the table `critic`.
+#[test]
+fn a_form_of_the_value_network_that_is_not_supported_is_refused() {
+    for (critic, expected) in [
+        ("head = 0.1", "unknown field `head`"),
+        ("init = \"other\"", "unknown variant `other`"),
+        (
+            "head_only = 1.5",
+            "critic: head_only = 1.5 must be in [0, 1]",
+        ),
+        (
+            "head_only = nan",
+            "critic: head_only = NaN must be in [0, 1]",
+        ),
+        (
+            "next_observation_coef = -1.0",
+            "critic: next_observation_coef = -1 must be 0 or more",
+        ),
+        (
+            "advantage_head = true, value_loss = \"hl_gauss\"",
+            "advantage_head and value_loss = \"hl_gauss\" exclude each other",
+        ),
+    ] {
+        let table = format!("critic = {{ {critic} }}\noptimizer");
+        let error = refused_job("oreo-turn.toml", "optimizer", &table);
+        assert!(error.contains(expected), "{error}");
+    }
+    for (file, critic, expected) in [
+        (
+            "oreo-token.toml",
+            "advantage_head = true",
+            "critic: advantage_head needs level = \"turn\"",
+        ),
+        (
+            "oreo-response.toml",
+            "value_loss = \"hl_gauss\"",
+            "critic: value_loss = \"hl_gauss\" needs level = \"turn\" or \"token\"",
+        ),
+        (
+            "dqo.toml",
+            "head_only = 0.1",
+            "critic: only oreo has this table, and the algorithm is dqo",
+        ),
+    ] {
+        let table = format!("critic = {{ {critic} }}\noptimizer");
+        let error = refused_job(file, "optimizer", &table);
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+/// Default keys are not written, so that the inputs of old stages keep their hashes.
+#[test]
+fn only_the_keys_of_the_value_network_that_are_set_are_written() {
+    let text = include_str!("../../../recipes/jobs/oreo-turn.toml");
+    let plain: TrainConfig = toml::from_str(text).expect("reads");
+    assert_eq!(plain.critic, CriticForm::default());
+    assert!(plain.critic.settings().is_empty());
+    assert!(
+        !toml::to_string(&plain)
+            .expect("writes")
+            .contains("[critic]")
+    );
+    let table = "critic = { init = \"critic\", head_only = 0.1, advantage_head = true }\noptimizer";
+    let changed: TrainConfig =
+        toml::from_str(&text.replacen("optimizer", table, 1)).expect("reads");
+    assert_eq!(
+        changed.critic.settings(),
+        [
+            "critic.init = \"critic\"",
+            "critic.head_only = 0.1",
+            "critic.advantage_head = true"
+        ]
+    );
+    let written = toml::to_string(&changed).expect("writes");
+    assert_eq!(
+        toml::from_str::<TrainConfig>(&written).expect("reads"),
+        changed
+    );
+}
+
 /// The keys of earlier versions: each is read as its new name.
 #[test]
 fn old_key_names_are_read() {

@@ -3,8 +3,7 @@
 use super::batch::{Batch, position};
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
-/// The inputs of networks and losses. Each field means the same as the field of [`Batch`] with its
-/// name.
+/// The inputs of networks and losses. If [`Batch`] has a field of the same name, it means the same.
 #[derive(Debug, Clone)]
 pub struct BatchTensors {
     /// `[batch, time]`.
@@ -13,6 +12,8 @@ pub struct BatchTensors {
     pub targets: Tensor<2, Int>,
     /// `[batch, time]`.
     pub imitated_mask: Tensor<2, Bool>,
+    /// True if there is a target that the policy did not write, `[batch, time]`.
+    pub observation_mask: Tensor<2, Bool>,
     /// `[batch, turns]`.
     pub before_positions: Tensor<2, Int>,
     /// `[batch, turns]`.
@@ -91,6 +92,7 @@ impl Batch {
             tokens: ints(self.tokens.clone(), by_time, device),
             targets: ints(self.targets.clone(), by_time, device),
             imitated_mask: bools(self.imitated_mask.clone(), by_time, device),
+            observation_mask: bools(self.observation_mask(), by_time, device),
             before_positions: ints(self.before_positions.clone(), by_turn, device),
             after_positions: ints(self.after_positions.clone(), by_turn, device),
             turn_mask: bools(self.turn_mask.clone(), by_turn, device),
@@ -99,6 +101,12 @@ impl Batch {
             advantages: floats(self.advantages.clone(), by_turn, device),
             written: self.written_tokens(device, written_multiple),
         }
+    }
+
+    /// Returns true if there is a target that the policy did not write, `[batch, time]`.
+    fn observation_mask(&self) -> Vec<bool> {
+        let pairs = self.target_mask.iter().zip(&self.action_mask);
+        pairs.map(|(target, written)| *target && !written).collect()
     }
 
     /// Gathers the positions that predict written tokens: logits are needed nowhere else.

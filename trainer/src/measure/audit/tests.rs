@@ -82,6 +82,7 @@ fn clean() -> Run {
     let lineage = Lineage {
         checkpoint: "last update".into(),
         games: [(Split::Train, 2)].into(),
+        extensions: Vec::new(),
         start: None,
     };
     Run {
@@ -100,6 +101,7 @@ impl Run {
             seeds: &[1],
             repetitions: 1,
             checkpoint: self.checkpoint,
+            extensions: &[],
             code: "test",
             store: Path::new("store.jsonl"),
         };
@@ -230,6 +232,7 @@ fn test_games_and_rooms_that_were_learned_from_are_found() {
     let before = Lineage {
         checkpoint: "last update".into(),
         games: [(Split::Train, 2), (Split::ValidUnseen, 3)].into(),
+        extensions: Vec::new(),
         start: None,
     };
     assert_findings(

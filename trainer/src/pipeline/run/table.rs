@@ -61,6 +61,7 @@ impl ResultTable {
                 seeds: &[recipe.seed],
                 repetitions: 1,
                 checkpoint: card::checkpoint_rule(job),
+                extensions: &card::extensions(job),
                 code: &manifest.code,
                 store: &store,
             };

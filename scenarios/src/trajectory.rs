@@ -61,6 +61,14 @@ pub struct Candidate {
     /// U after it, reward units, if a value network scored it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after_value: Option<f32>,
+    /// Token ids of the completion, with the end-of-turn token if it was sampled. Only candidates of
+    /// a branch store have them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<u32>,
+    /// The discounted return of each Monte-Carlo continuation after this candidate, reward units.
+    /// Only candidates of a branch store have them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub returns: Vec<f64>,
 }
 
 fn one() -> usize {

@@ -12,6 +12,7 @@ pub mod gigpo;
 pub mod grpo;
 pub mod kto;
 pub mod oreo;
+pub mod ranking;
 pub mod rejection_sampling;
 pub mod sft;
 

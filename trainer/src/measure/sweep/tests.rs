@@ -118,6 +118,8 @@ fn candidate(completion: &str, count: usize) -> Candidate {
         logprob: None,
         log_ratio: None,
         after_value: None,
+        tokens: Vec::new(),
+        returns: Vec::new(),
     }
 }
 

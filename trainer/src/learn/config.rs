@@ -4,6 +4,10 @@
 //! keys are refused. A key is accepted only if the chosen algorithm uses it: `beta` under `sft` is an error.
 //! Recipes of earlier versions name some keys differently; the old names are accepted as aliases.
 
+mod critic;
+
+pub use critic::{CriticConfig, Ranking};
+
 use crate::error::TrainerError;
 use crate::learn::optimizer::OptimizerRecipe;
 use agent::model::decoder::Precision;
@@ -40,6 +44,9 @@ pub struct TrainConfig {
     /// When the job ends early. If it is not set, the job runs to its last update.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_stopping: Option<EarlyStopping>,
+    /// How the value network learns besides its own loss, and whether branch states are read.
+    #[serde(default, skip_serializing_if = "CriticConfig::is_default")]
+    pub critic: CriticConfig,
     /// The algorithm and its settings.
     pub algorithm: Algorithm,
 }
@@ -70,6 +77,7 @@ impl TrainConfig {
             reference: ReferenceUse::default(),
             receptacle_dropout: None,
             early_stopping: None,
+            critic: CriticConfig::default(),
             algorithm,
         }
     }
@@ -93,6 +101,7 @@ impl TrainConfig {
             .and_then(|()| self.check_cached_reference())
             .and_then(|()| self.check_early_stopping())
             .and_then(|()| self.check_receptacle_dropout())
+            .and_then(|()| self.check_critic())
             .and_then(|()| self.algorithm.check())
             .map_err(|problem| format!("job {:?}: {problem}", self.name))
     }
@@ -194,6 +203,28 @@ impl TrainConfig {
         Err("early_stopping: share must be in (0, 1), every and patience above 0".into())
     }
 
+    fn check_critic(&self) -> Result<(), String> {
+        self.critic.check()?;
+        let is_oreo = matches!(self.algorithm, Algorithm::Oreo { .. });
+        if !self.critic.is_default() && !is_oreo {
+            return Err(format!(
+                "critic: {} has no such table; only oreo has one",
+                self.algorithm.kind()
+            ));
+        }
+        if self.critic.policy_branch_coef > 0.0 && self.reference == ReferenceUse::Cached {
+            return Err("critic: policy_branch_coef needs the live reference, and reference = \"cached\" removes it\nhint: leave reference out".into());
+        }
+        let is_source = self.data.contains(&DataSource::Branches);
+        if self.critic.reads_branches() && !is_source {
+            return Err("critic: ranking and policy_branch_coef learn from branch states\nhint: add \"branches\" to data".into());
+        }
+        if is_source && !self.critic.reads_branches() {
+            return Err("data names \"branches\", and no loss reads them\nhint: set critic.ranking or critic.policy_branch_coef".into());
+        }
+        Ok(())
+    }
+
     fn check_receptacle_dropout(&self) -> Result<(), String> {
         let Some(share) = self.receptacle_dropout else {
             return Ok(());
@@ -239,6 +270,9 @@ pub enum DataSource {
     Rollouts,
     /// The policy's own episodes of this iteration (online learning).
     LatestRollouts,
+    /// Branch states of the policy's own episodes: several actions of one state, with Monte-Carlo
+    /// returns. They train U, and the policy if the table `critic` has it, but not V.
+    Branches,
     /// A selection of the policy's own episodes.
     #[serde(alias = "chosen_rollouts")]
     SelectedRollouts {

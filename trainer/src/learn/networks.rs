@@ -8,6 +8,8 @@ use crate::learn::micro_batch::{MicroBatchResult, MicroBatchShape, PassKind};
 use crate::learn::objective::{self, NetworkOutputs, TrainingLosses, UpdateContext};
 use crate::learn::optimizer::Activations;
 use crate::learn::parameters::{HostGradients, accumulate, gradients, sharing};
+use crate::learn::ranking::batch::RankingBatch;
+use crate::learn::ranking::objective::ranking_losses;
 use agent::model::checkpointing::CheckpointedForward;
 use agent::model::decoder::{Decoder, ValueNetwork};
 use agent::model::folder::Model;
@@ -103,8 +105,37 @@ impl NetworkReplica {
         context: UpdateContext,
         pass: PassKind,
     ) -> MicroBatchResult {
-        let started = Instant::now();
         let tensors = self.tensors(batch);
+        self.pass(recipe, pass, |forward| {
+            objective::losses(&recipe.algorithm, forward, &tensors, context)
+        })
+    }
+
+    /// Computes losses and gradients of a micro-batch of branch states.
+    pub(crate) fn run_ranking(
+        &self,
+        batch: &RankingBatch,
+        recipe: &TrainConfig,
+        policy_learns: bool,
+    ) -> MicroBatchResult {
+        let Placement { device, shape } = &self.placement;
+        let tensors = batch.to_device(device, shape.written);
+        let pass = PassKind::Train {
+            policy: policy_learns,
+        };
+        self.pass(recipe, pass, |forward| {
+            ranking_losses(recipe, forward, &tensors, policy_learns)
+        })
+    }
+
+    /// Computes losses and, if the pass trains, their gradients.
+    fn pass(
+        &self,
+        recipe: &TrainConfig,
+        pass: PassKind,
+        losses: impl FnOnce(&ForwardPass<'_>) -> TrainingLosses,
+    ) -> MicroBatchResult {
+        let started = Instant::now();
         let forward = ForwardPass {
             networks: self,
             activations: recipe.optimizer.activations,
@@ -115,7 +146,7 @@ impl NetworkReplica {
             policy,
             value,
             statistics,
-        } = objective::losses(&recipe.algorithm, &forward, &tensors, context);
+        } = losses(&forward);
         let forward_seconds = started.elapsed().as_secs_f64();
         if pass == PassKind::Evaluate {
             return MicroBatchResult {

@@ -2,12 +2,13 @@
 
 use crate::error::TrainerError;
 use crate::learn::config::{Algorithm, TrainConfig};
-use crate::learn::data::batch::{Batch, Example};
+use crate::learn::data::batch::Example;
 use crate::learn::data::plan::{Plan, TrajectoryGroup};
 use crate::learn::micro_batch::{MicroBatchResult, PackedBatch, PassKind, loss_weight, pack};
 use crate::learn::networks::{NetworkReplica, NetworkSource, Placement};
 use crate::learn::objective::{UpdateContext, reference_logprobs, trajectory_log_ratios};
 use crate::learn::parameters::{Parameter, with_parameters};
+use crate::learn::ranking::batch::pack_states;
 use crate::loss::kto;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use scenarios::Trajectory;
@@ -94,6 +95,36 @@ impl Replicas {
         Ok(whole)
     }
 
+    /// Computes losses and gradients of branch states. Each state has the same weight.
+    ///
+    /// # Errors
+    /// If a candidate cannot be learned from.
+    pub(crate) fn run_ranking(
+        &self,
+        recipe: &TrainConfig,
+        plan: &Plan<'_>,
+        states: &[usize],
+        policy_learns: bool,
+    ) -> Result<MicroBatchResult, TrainerError> {
+        let mut whole = MicroBatchResult::default();
+        let critic = &recipe.critic;
+        if critic.ranking.is_none() && !policy_learns {
+            return Ok(whole);
+        }
+        let chosen: Vec<_> = states
+            .iter()
+            .map(|index| &plan.ranking.states[*index])
+            .collect();
+        let batches = pack_states(&chosen, self.placement.shape)?;
+        let results = self.map_batches(&batches, |networks, batch| {
+            networks.run_ranking(batch, recipe, policy_learns)
+        });
+        for (result, batch) in results.into_iter().zip(&batches) {
+            whole.add(result, batch.states as f64 / states.len() as f64);
+        }
+        Ok(whole)
+    }
+
     /// Returns KTO's z₀: the log-ratios of the completions of one game after the first observation
     /// of another.
     fn reference_point(
@@ -175,10 +206,10 @@ impl Replicas {
 
     /// Applies `work` to every micro-batch, on all replicas. The results are in the order of the
     /// micro-batches.
-    fn map_batches<T: Send>(
+    fn map_batches<B: Sync, T: Send>(
         &self,
-        batches: &[Batch],
-        work: impl Fn(&NetworkReplica, &Batch) -> T + Sync,
+        batches: &[B],
+        work: impl Fn(&NetworkReplica, &B) -> T + Sync,
     ) -> Vec<T> {
         let next = AtomicUsize::new(0);
         let mut results: Vec<(usize, T)> =
@@ -206,11 +237,11 @@ impl Replicas {
 }
 
 /// Takes micro-batches from the queue until it is empty; returns the results with their indices.
-fn work_off<T>(
-    batches: &[Batch],
+fn work_off<B, T>(
+    batches: &[B],
     next: &AtomicUsize,
     networks: &NetworkReplica,
-    work: &impl Fn(&NetworkReplica, &Batch) -> T,
+    work: &impl Fn(&NetworkReplica, &B) -> T,
 ) -> Vec<(usize, T)> {
     let mut results = Vec::new();
     loop {

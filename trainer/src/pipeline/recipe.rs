@@ -3,8 +3,8 @@
 //! The training jobs of a recipe are described in [`crate::learn::config`].
 
 pub use crate::learn::config::{
-    Algorithm, CriticRecipe, DataSource, EarlyStopping, Level, Lost, Prefer, ReferenceUse,
-    StartFrom, Targets, TrainConfig, open_job,
+    Algorithm, CriticConfig, CriticRecipe, DataSource, EarlyStopping, Level, Lost, Prefer, Ranking,
+    ReferenceUse, StartFrom, Targets, TrainConfig, open_job,
 };
 
 use crate::error::TrainerError;

@@ -38,7 +38,10 @@ impl LmPolicy {
     #[must_use]
     pub fn score_given(&self, states: &[GivenCompletions<'_>]) -> Vec<GivenScores> {
         if self.each_thread_has_own_episodes() {
-            return states.par_iter().map(|state| self.scores_of(state)).collect();
+            return states
+                .par_iter()
+                .map(|state| self.scores_of(state))
+                .collect();
         }
         on_all_threads(|| states.iter().map(|state| self.scores_of(state)).collect())
     }

@@ -412,8 +412,8 @@ fn given_completions_have_the_scores_of_the_log() {
         let mut prefix = Vec::new();
         for turn in &trajectory.turns {
             prefix.extend(&turn.observation_tokens);
-            let [scores, alone] = [&[&turn.completion_tokens[..], &other][..], &[&other[..]]]
-                .map(|completions| {
+            let [scores, alone] =
+                [&[&turn.completion_tokens[..], &other][..], &[&other[..]]].map(|completions| {
                     let state = GivenCompletions {
                         prefix: &prefix,
                         completions,

@@ -271,7 +271,7 @@ fn mismatched(trajectories: &[&Trajectory], place: usize) -> Option<Trajectory> 
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
-    use crate::learn::config::{Level, Targets};
+    use crate::learn::config::{Level, Ranking, Targets};
     use crate::learn::micro_batch::MicroBatchShape;
     use crate::learn::objective::BatchStatistics;
     use crate::learn::optimizer::Activations;
@@ -281,7 +281,9 @@ mod tests {
     use agent::model::folder::Model;
     use agent::policy::lm::{LmPolicy, ValueUse};
     use agent::rollout::Concurrency;
+    use agent::text::chat;
     use burn::tensor::Device;
+    use scenarios::Candidate;
     use support::corridor::{babbler, jobs, play, protocol, task};
 
     /// Asserts that the vectors differ by little, relative to the length of `a`.
@@ -508,6 +510,95 @@ mod tests {
                 assert_eq!(expected.len(), other.len(), "{what}");
                 for (expected, other) in expected.iter().zip(&other) {
                     assert_near(expected, other, &what);
+                }
+            }
+        }
+    }
+
+    /// The losses of branch states, and their gradients, differ in rounding alone too. States have
+    /// different numbers of candidates, and rows of different lengths.
+    #[test]
+    fn ranking_does_not_depend_on_padding_packing_or_order() {
+        let model = babbler(31);
+        let player = LmPolicy::new(model.clone(), ValueUse::Skip).unwrap();
+        let tasks = ["plain/2", "plain/9"].map(task);
+        let pool = Concurrency {
+            workers: 2,
+            episodes: 8,
+        };
+        let played = play(&player, &jobs(&tasks, 3), &protocol(), pool);
+        let mut branches = played.clone();
+        for (index, branch) in branches.iter_mut().enumerate() {
+            branch.turns.truncate(1 + index % 2);
+            let texts = &["east", "west", "look"][..2 + index % 2];
+            let of = texts.iter().enumerate().map(|(at, text)| Candidate {
+                completion: (*text).into(),
+                score: 0.0,
+                count: 1,
+                logprob: None,
+                log_ratio: None,
+                after_value: None,
+                tokens: chat::completion_tokens(&model.tokenizer, text),
+                returns: vec![(at * (index + 1)) as f64 % 0.7],
+            });
+            branch.turns.last_mut().unwrap().candidates = of.collect();
+        }
+        for ranking in [Ranking::Advantage, Ranking::Listwise, Ranking::BradleyTerry] {
+            let mut recipe = TrainConfig::of(Algorithm::Oreo {
+                level: Level::Turn,
+                beta: 0.1,
+                alpha: 0.0,
+                value_learning_rate: 1e-3,
+                critic_only_share: 0.0,
+            });
+            recipe.critic.ranking = Some(ranking);
+            recipe.critic.policy_branch_coef = 0.5;
+            let plan = Plan::new(&recipe, &played, 10_000, 1)
+                .unwrap()
+                .with_branches(&recipe, &branches, 10_000, 1)
+                .unwrap();
+            let cpu = MicroBatchShape::of_device(DeviceChoice::Cpu);
+            let gpu = MicroBatchShape::of_device(DeviceChoice::Cuda(0));
+            let single = MicroBatchShape { tokens: 1, ..cpu };
+            let run = |recipe: &TrainConfig, shape: MicroBatchShape, states: &[usize]| {
+                let source = NetworkSource {
+                    recipe,
+                    start: &model,
+                    seed: 1,
+                    policy: &model.policy,
+                    value: model.value.as_ref(),
+                };
+                let device = Device::flex().autodiff();
+                let replicas = Replicas::new(&source, Placement { device, shape }).unwrap();
+                let result = replicas.run_ranking(recipe, &plan, states, true).unwrap();
+                let losses = [
+                    result.statistics.loss_ranking.unwrap(),
+                    result.statistics.loss_policy_branch.unwrap(),
+                ];
+                [
+                    losses.map(|loss| loss as f32).into(),
+                    flat(result.policy.unwrap()),
+                    flat(result.value.unwrap()),
+                ]
+            };
+            let mut checkpointing = recipe.clone();
+            checkpointing.optimizer.activations = Activations::Checkpointed;
+            let expected = run(&recipe, cpu, &[0, 1, 2, 3, 4, 5]);
+            assert!(expected.iter().all(|part| part.iter().any(|x| *x != 0.0)));
+            for (how, other) in [
+                ("on a GPU", run(&recipe, gpu, &[0, 1, 2, 3, 4, 5])),
+                (
+                    "in single states",
+                    run(&recipe, single, &[0, 1, 2, 3, 4, 5]),
+                ),
+                (
+                    "checkpointed",
+                    run(&checkpointing, cpu, &[0, 1, 2, 3, 4, 5]),
+                ),
+                ("reversed", run(&recipe, cpu, &[5, 4, 3, 2, 1, 0])),
+            ] {
+                for (expected, other) in expected.iter().zip(&other) {
+                    assert_near(expected, other, &format!("{ranking:?} {how}"));
                 }
             }
         }

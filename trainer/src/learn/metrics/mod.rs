@@ -336,3 +336,32 @@ fn rows_before(path: &Path, update: usize) -> Result<Vec<Vec<String>>, TrainerEr
         })
         .collect())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    /// The rows of a version with fewer columns stay, and the new cells are empty. Any other columns
+    /// are refused.
+    #[test]
+    fn a_file_with_fewer_columns_is_continued() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.csv");
+        let old = COLUMNS[..FIRST_COUNT].join(",");
+        let row = ["0"; FIRST_COUNT].join(",");
+        std::fs::write(&path, format!("{old}\n{row}\n")).unwrap();
+        drop(Metrics::open(folder.path(), 1).unwrap());
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text, format!("{}\n{row},,,\n", COLUMNS.join(",")));
+        for other in [
+            old.replace("kl/k3", "kl/k4"),
+            COLUMNS[..FIRST_COUNT - 1].join(","),
+            format!("{},more", COLUMNS.join(",")),
+        ] {
+            std::fs::write(&path, format!("{other}\n")).unwrap();
+            let error = Metrics::open(folder.path(), 1).err().unwrap().to_string();
+            assert!(error.contains("has other columns"), "{error}");
+        }
+    }
+}

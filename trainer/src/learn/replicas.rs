@@ -521,12 +521,12 @@ mod tests {
     fn ranking_does_not_depend_on_padding_packing_or_order() {
         let model = babbler(31);
         let player = LmPolicy::new(model.clone(), ValueUse::Skip).unwrap();
-        let tasks = ["plain/2", "plain/9"].map(task);
+        let tasks = ["plain/2"].map(task);
         let pool = Concurrency {
             workers: 2,
             episodes: 8,
         };
-        let played = play(&player, &jobs(&tasks, 3), &protocol(), pool);
+        let played = play(&player, &jobs(&tasks, 4), &protocol(), pool);
         let mut branches = played.clone();
         for (index, branch) in branches.iter_mut().enumerate() {
             branch.turns.truncate(1 + index % 2);
@@ -583,19 +583,13 @@ mod tests {
             };
             let mut checkpointing = recipe.clone();
             checkpointing.optimizer.activations = Activations::Checkpointed;
-            let expected = run(&recipe, cpu, &[0, 1, 2, 3, 4, 5]);
+            let expected = run(&recipe, cpu, &[0, 1, 2, 3]);
             assert!(expected.iter().all(|part| part.iter().any(|x| *x != 0.0)));
             for (how, other) in [
-                ("on a GPU", run(&recipe, gpu, &[0, 1, 2, 3, 4, 5])),
-                (
-                    "in single states",
-                    run(&recipe, single, &[0, 1, 2, 3, 4, 5]),
-                ),
-                (
-                    "checkpointed",
-                    run(&checkpointing, cpu, &[0, 1, 2, 3, 4, 5]),
-                ),
-                ("reversed", run(&recipe, cpu, &[5, 4, 3, 2, 1, 0])),
+                ("on a GPU", run(&recipe, gpu, &[0, 1, 2, 3])),
+                ("in single states", run(&recipe, single, &[0, 1, 2, 3])),
+                ("checkpointed", run(&checkpointing, cpu, &[0, 1, 2, 3])),
+                ("reversed", run(&recipe, cpu, &[3, 2, 1, 0])),
             ] {
                 for (expected, other) in expected.iter().zip(&other) {
                     assert_near(expected, other, &format!("{ranking:?} {how}"));

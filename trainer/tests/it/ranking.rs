@@ -21,12 +21,15 @@ use trainer::pipeline::recipe::{
 };
 use trainer::statistics::Resampling;
 
-/// The first three states of every episode, with three candidates each. `west` is best, although
+/// Updates of a job that learns the order of a few states.
+const UPDATES: usize = 25;
+
+/// The first two states of every third episode, with three candidates each. `west` is best, although
 /// the policy prefers the others.
 fn states(model: &Model, played: &[Trajectory]) -> Vec<Trajectory> {
     let mut states = Vec::new();
-    for trajectory in played {
-        for turn in 0..trajectory.turns.len().min(3) {
+    for trajectory in played.iter().step_by(3) {
+        for turn in 0..trajectory.turns.len().min(2) {
             let mut state = trajectory.clone();
             state.turns.truncate(turn + 1);
             let last = state.turns.last_mut().unwrap();
@@ -110,17 +113,24 @@ fn the_after_state_value_learns_the_order_of_the_candidates() {
     for ranking in [Ranking::Advantage, Ranking::Listwise, Ranking::BradleyTerry] {
         let critic = CriticConfig {
             ranking: Some(ranking),
+            branch_batch: 4,
             ..CriticConfig::default()
         };
         let out = tempfile::tempdir().unwrap();
-        let (learned, read) =
-            learn(&job(critic, 60), &model, &played, &branches, out.path()).unwrap();
+        let (learned, read) = learn(
+            &job(critic, UPDATES),
+            &model,
+            &played,
+            &branches,
+            out.path(),
+        )
+        .unwrap();
         let row = measured(&learned, &branches, "after_value");
         assert!(row.pair_accuracy.unwrap() > 0.95, "{ranking:?}: {row:?}");
         assert!(row.regret < 0.05, "{ranking:?}: {row:?}");
         assert_eq!(read.ranking.unwrap().states, branches.len());
         let rows = metrics(out.path());
-        let [first, last] = [&rows[0], &rows[59]].map(|row| number(row, "loss/ranking"));
+        let [first, last] = [&rows[0], &rows[UPDATES - 1]].map(|row| number(row, "loss/ranking"));
         assert!(last < first, "{ranking:?}: {first} {last}");
         assert_eq!(rows[0]["loss/policy_branch"], "");
     }
@@ -161,17 +171,25 @@ fn the_policy_learns_from_pairs_of_candidates() {
     let before = measured(&model, &branches, "logprob");
     let critic = CriticConfig {
         policy_branch_coef: 10.0,
+        branch_batch: 4,
         ..CriticConfig::default()
     };
     let out = tempfile::tempdir().unwrap();
-    let (learned, _) = learn(&job(critic, 60), &model, &played, &branches, out.path()).unwrap();
+    let (learned, _) = learn(
+        &job(critic, UPDATES),
+        &model,
+        &played,
+        &branches,
+        out.path(),
+    )
+    .unwrap();
     let after = measured(&learned, &branches, "logprob");
     assert!(
         after.pair_accuracy.unwrap() > before.pair_accuracy.unwrap() + 0.3,
         "{before:?} {after:?}"
     );
     let rows = metrics(out.path());
-    let [first, last] = [&rows[0], &rows[59]].map(|row| number(row, "loss/policy_branch"));
+    let [first, last] = [&rows[0], &rows[UPDATES - 1]].map(|row| number(row, "loss/policy_branch"));
     assert!(last < first, "{first} {last}");
     assert_eq!(rows[0]["loss/ranking"], "");
 }
@@ -183,18 +201,19 @@ fn resuming_with_branch_states_equals_not_stopping() {
     let branches = states(&model, &played);
     let critic = CriticConfig {
         ranking: Some(Ranking::Listwise),
-        branch_batch: 3,
+        branch_batch: 1,
         policy_branch_coef: 0.5,
         ..CriticConfig::default()
     };
-    let job = TrainConfig {
+    let mut job = TrainConfig {
         early_stopping: Some(EarlyStopping {
             share: 0.3,
-            every: 50,
+            every: 1000, // only at the end
             patience: 100,
         }),
         ..job(critic, CHECKPOINT + 3)
     };
+    job.optimizer.batch = 1;
     let out = tempfile::tempdir().unwrap();
     let (whole, read) = learn(&job, &model, &played, &branches, out.path()).unwrap();
     let ranking = read.ranking.unwrap();
@@ -252,9 +271,13 @@ fn branch_states_are_tokenized_if_their_ids_do_not_fit() {
     let model = babbler(28);
     let mut branches = states(&model, &rollouts(&model));
     let before = branches.clone();
-    branches[1].turns[0].candidates[0].tokens = vec![1, 1, 1];
-    branches[2].turns[0].observation_tokens.clear();
+    let [first, second, ..] = &mut branches[..] else {
+        panic!("too few states")
+    };
+    first.turns.last_mut().unwrap().candidates[0].tokens = vec![1, 1, 1];
+    second.turns.last_mut().unwrap().observation_tokens.clear();
     let damaged = branches.iter().zip(&before).filter(|(a, b)| a != b).count();
+    assert_eq!(damaged, 2);
     assert_eq!(tokenize_states(&model.tokenizer, &mut branches), damaged);
     for (after, before) in branches.iter().zip(&before) {
         let [after, before] = [after, before].map(|line| RankedState::new(line).unwrap().unwrap());

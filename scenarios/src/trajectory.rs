@@ -61,6 +61,14 @@ pub struct Candidate {
     /// U after it, reward units, if a value network scored it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after_value: Option<f32>,
+    /// Token ids of the completion, with the end-of-turn token if it was sampled. Only candidates of
+    /// a branch store have them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<u32>,
+    /// The discounted return of each Monte-Carlo continuation after this candidate, reward units.
+    /// Only candidates of a branch store have them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub returns: Vec<f64>,
 }
 
 fn one() -> usize {
@@ -294,5 +302,25 @@ mod tests {
             let text = text.replace("\"000000abcdef0123\"", wrong);
             assert!(serde_json::from_str::<Turn>(&text).is_err(), "{wrong}");
         }
+    }
+
+    /// Candidates of logs older than branch stores are read and written as before.
+    #[test]
+    fn a_candidate_has_tokens_and_returns_only_in_a_branch_store() {
+        let old = r#"{"completion":"look","score":0.5,"after_value":0.25}"#;
+        let candidate: Candidate = serde_json::from_str(old).unwrap();
+        assert!(candidate.tokens.is_empty() && candidate.returns.is_empty());
+        assert_eq!(serde_json::to_string(&candidate).unwrap(), old);
+        let full = Candidate {
+            tokens: vec![7, 1],
+            returns: vec![0.95, 0.0],
+            ..candidate
+        };
+        let text = serde_json::to_string(&full).unwrap();
+        assert!(
+            text.ends_with(r#","tokens":[7,1],"returns":[0.95,0.0]}"#),
+            "{text}"
+        );
+        assert_eq!(serde_json::from_str::<Candidate>(&text).unwrap(), full);
     }
 }

@@ -1,10 +1,12 @@
 //! Which stores a command reads: files, and the folders of `loop`, `quickstart` and `eval`.
 
 use crate::ui;
+use agent::text::tokenizer::Tokenizer;
 use scenarios::store::Store;
 use scenarios::{Suite, Trajectory};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
+use trainer::learn::ranking::tokenize_states;
 use trainer::pipeline::recipe::GamesRecipe;
 use trainer::pipeline::shard::whole_of;
 use trainer::pipeline::stages::holds_demonstrations;
@@ -109,6 +111,36 @@ pub(crate) fn read(store: &Path) -> anyhow::Result<Vec<Trajectory>> {
         );
     }
     Ok(contents.trajectories)
+}
+
+/// Reads branch stores in the order of game, repetition, turn and seed. If the token ids are not of
+/// this tokenizer, the texts are tokenized, and a message says how many states that concerns.
+///
+/// # Errors
+/// If a store is not readable.
+pub(crate) fn read_branches(
+    stores: &[PathBuf],
+    tokenizer: &Tokenizer,
+) -> anyhow::Result<Vec<Trajectory>> {
+    let mut states = Vec::new();
+    for store in stores {
+        states.extend(read(store)?);
+    }
+    states.sort_by(|a, b| {
+        (&a.game, a.repetition, a.turns.len(), a.seed).cmp(&(
+            &b.game,
+            b.repetition,
+            b.turns.len(),
+            b.seed,
+        ))
+    });
+    let changed = tokenize_states(tokenizer, &mut states);
+    if changed > 0 {
+        eprintln!(
+            "{changed} branch states have no token ids of this model: their texts were tokenized"
+        );
+    }
+    Ok(states)
 }
 
 /// Opens the games of a run: those in its folder, or those that its recipe names.

@@ -319,6 +319,8 @@ mod tests {
             logprob: None,
             log_ratio: None,
             after_value: Some(0.5),
+            tokens: Vec::new(),
+            returns: Vec::new(),
         };
         let chosen = Turn {
             action: Some("look".into()),

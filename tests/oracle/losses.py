@@ -386,7 +386,42 @@ def gigpo():
     learn("gigpo surrogate", mean(surrogate(rho[i], combined[i], 0.2) for i in range(3)), rho=rho)
 
 
+# ---- Ranking within a state ----
+
+
+def ranking():
+    """Three states: three candidates; two candidates; two with equal labels. Temperature .1, beta 1/2."""
+    tau, beta = 0.1, 0.5
+    labels = [[0.5, 0.25, 0.3], [0.9, 0.75], [0.5, 0.5]]
+    point = [[0.3, 0.1, 0.25], [0.6, 0.7], [0.2, 0.4]]
+    pairs = [[(k, j) for j in range(len(row)) for k in range(j)] for row in labels]
+    weights = [0.0 if max(row) == min(row) else 1.0 for row in labels]
+
+    def advantage(U, G, _):
+        return sum(((u - mean(U)) - (g - mean(G))) ** 2 for u, g in zip(U, G))
+
+    def listwise(U, G, _):
+        total = sum(math.exp(g / tau) for g in G)
+        logs = [u / tau - torch.log(sum(torch.exp(x / tau) for x in U)) for u in U]
+        return tau**2 * sum(-math.exp(g / tau) / total * log for g, log in zip(G, logs))
+
+    def bradley_terry(U, G, pairs):
+        terms = []
+        for k, j in pairs:
+            for a, b in ((k, j), (j, k)):
+                p = 1 / (1 + math.exp(-(G[a] - G[b]) / tau))
+                terms.append(p * torch.log(1 + torch.exp(-(U[a] - U[b]) / tau)))
+        return tau**2 * sum(terms)
+
+    for name, loss in (("advantage", advantage), ("listwise", listwise), ("bradley_terry", bradley_terry)):
+        U = leaf(point)
+        learn(f"ranking {name}", mean(w * loss(*x) for w, x in zip(weights, zip(U, labels, pairs))), U=U)
+    l = leaf(point)
+    of_pairs = [mean((beta * (x[k] - x[j]) - (G[k] - G[j])) ** 2 for k, j in p) for x, G, p in zip(l, labels, pairs)]
+    learn("ranking policy", mean(of_pairs), l=l)
+
+
 if __name__ == "__main__":
     for part in [sft, rejection_sampling, oreo, oreo_extensions, golden_a_discounted, golden_c, oreo_kl, k3, dqo,
-                 golden_a, dro, dpo, kto, grpo, gigpo]:
+                 golden_a, dro, dpo, kto, grpo, gigpo, ranking]:
         part()

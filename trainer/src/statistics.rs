@@ -11,6 +11,10 @@
 //! The functions read counts only. Episodes of one game are not independent, so the unit that is
 //! resampled and paired is the game with all its episodes, a [`GameTally`].
 
+mod roc;
+
+pub use roc::{TurnPrediction, area_given_turn, area_under_curve};
+
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use statrs::distribution::{Binomial, ContinuousCDF, DiscreteCDF, Normal};
 use statrs::statistics::{Data, OrderStatistics, Statistics};
@@ -173,6 +177,28 @@ pub fn bootstrap_difference(
     )
 }
 
+/// Returns the percentile bootstrap interval `(low, high)` of a ratio of sums, resampled over games,
+/// or `None` if there is no game. Each game contributes to the numerator and the denominator, for
+/// example the number of correct pairs and of pairs. Each denominator must be above 0.
+#[must_use]
+pub fn bootstrap_ratio(
+    games: &[(f64, f64)],
+    confidence: f64,
+    resampling: Resampling,
+) -> Option<(f64, f64)> {
+    bootstrap(
+        games.len(),
+        |drawn| {
+            let (above, below) = drawn.iter().fold((0.0, 0.0), |(above, below), game| {
+                (above + games[*game].0, below + games[*game].1)
+            });
+            above / below
+        },
+        confidence,
+        resampling,
+    )
+}
+
 /// Returns the percentile interval of a statistic of `n` indices that are drawn from `0..n` with
 /// replacement.
 fn bootstrap(
@@ -327,26 +353,6 @@ pub fn mean(values: &[f64]) -> Option<f64> {
 pub fn quantile(values: &[f64], rank: f64) -> Option<f64> {
     let finite = !values.is_empty() && values.iter().all(|value| value.is_finite());
     finite.then(|| Data::new(values.to_vec()).quantile(rank))
-}
-
-/// Returns the area under the ROC curve: the probability that a value of a won trajectory exceeds one
-/// of a lost trajectory. Ties count half (Mann & Whitney, Annals of Mathematical Statistics 18,
-/// 1947). Returns `None` if all trajectories were won, or if none was.
-#[must_use]
-pub fn area_under_curve(values: &[(f64, bool)]) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let won = sorted.iter().filter(|(_, won)| *won).count() as f64;
-    let lost = sorted.len() as f64 - won;
-    let mut below = 0.0;
-    let mut pairs = 0.0;
-    for ties in sorted.chunk_by(|a, b| a.0 == b.0) {
-        let won_here = ties.iter().filter(|(_, won)| *won).count() as f64;
-        let lost_here = ties.len() as f64 - won_here;
-        pairs += won_here * (below + 0.5 * lost_here);
-        below += lost_here;
-    }
-    (won > 0.0 && lost > 0.0).then(|| pairs / (won * lost))
 }
 
 #[cfg(test)]
@@ -519,6 +525,25 @@ mod tests {
         assert_eq!(bootstrap_interval(&[], 0.9, resampling), None);
     }
 
+    /// If the sums are won and played episodes, the ratio is the pooled success rate.
+    #[test]
+    fn the_bootstrap_of_a_ratio_is_that_of_a_rate() {
+        let first: Vec<GameTally> = pairs(&GAMES).iter().map(|pair| pair.first).collect();
+        let sums: Vec<(f64, f64)> = first
+            .iter()
+            .map(|game| (f64::from(game.won), f64::from(game.played)))
+            .collect();
+        let resampling = Resampling {
+            count: 500,
+            seed: 2,
+        };
+        assert_eq!(
+            bootstrap_ratio(&sums, 0.9, resampling),
+            bootstrap_interval(&first, 0.9, resampling)
+        );
+        assert_eq!(bootstrap_ratio(&[], 0.9, resampling), None);
+    }
+
     /// 134 games that were played once, against `scipy.stats.bootstrap` with 100 000 resamples. If
     /// there are only 10 000 resamples, an end differs by one game at most.
     #[test]
@@ -629,22 +654,6 @@ mod tests {
         let found = minimum_detectable_mean(&differences, 0.8, 0.05).unwrap();
         assert!((found - 0.635_094_645_364_544_9).abs() < 1e-9, "{found}");
         assert_eq!(minimum_detectable_mean(&[0.5], 0.8, 0.05), None);
-    }
-
-    /// The won trajectories have the values 3, 2, 2 and the lost ones 1, 2. Of the six pairs, four are
-    /// ordered (3>1, 3>2, 2>1, 2>1) and two are ties: (4 + 2·½)/6 = 5/6.
-    #[test]
-    fn area_under_curve_by_hand() {
-        let values = [
-            (3.0, true),
-            (1.0, false),
-            (2.0, true),
-            (2.0, false),
-            (2.0, true),
-        ];
-        assert_eq!(area_under_curve(&values), Some(5.0 / 6.0));
-        assert_eq!(area_under_curve(&values[..1]), None);
-        assert_eq!(area_under_curve(&[]), None);
     }
 
     #[test]

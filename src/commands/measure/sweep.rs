@@ -439,6 +439,7 @@ impl SweepOutput {
             "Brier",
             "calibration error",
             "AUC (won or not)",
+            "AUC given the turn",
         ];
         ui::print_table(&header, &shown);
     }
@@ -488,6 +489,7 @@ fn calibration_cells(row: &CalibrationRow) -> Vec<String> {
         format!("{:.3}", row.brier),
         three_decimals(row.calibration_error),
         three_decimals(row.auc),
+        three_decimals(row.auc_given_turn),
     ]
 }
 

@@ -1,8 +1,10 @@
 //! `hearth train`: runs one training job on trajectory stores.
 
+use crate::args::stores::read_branches;
 use crate::ui;
 use agent::inference::device::DeviceChoice;
 use agent::model::folder::Model;
+use agent::text::tokenizer::Tokenizer;
 use clap::{Args, ValueHint};
 use scenarios::Trajectory;
 use serde::Serialize;
@@ -12,7 +14,7 @@ use trainer::TrainerError;
 use trainer::learn::plan::DataSummary;
 use trainer::learn::train::{self, TrainingJob};
 use trainer::measure::card::Lineage;
-use trainer::pipeline::recipe::{Recipe, StartFrom, open_job};
+use trainer::pipeline::recipe::{Recipe, StartFrom, TrainConfig, open_job};
 use trainer::pipeline::run::{fresh, prepare};
 
 #[derive(Args)]
@@ -23,6 +25,10 @@ pub(crate) struct TrainCommand {
     /// Trajectory stores to train on
     #[arg(long, required = true, num_args = 1.., value_hint = ValueHint::FilePath)]
     data: Vec<PathBuf>,
+    /// Branch stores, if the job reads `branches`: several actions of one state, with Monte-Carlo
+    /// returns of each
+    #[arg(long, value_name = "FILE", num_args = 1.., value_hint = ValueHint::FilePath)]
+    branches: Vec<PathBuf>,
     /// Model folder to start from, which is also the reference; not if the job starts fresh
     #[arg(long, value_hint = ValueHint::DirPath)]
     from: Option<PathBuf>,
@@ -65,6 +71,7 @@ impl TrainCommand {
             .sort_by(|a, b| (&a.game, a.repetition, a.seed).cmp(&(&b.game, b.repetition, b.seed)));
         let start = self.start(&recipe.from, &trajectories)?;
         prepare(&recipe, &start.tokenizer, &mut trajectories, self.seed);
+        let branches = self.branches(&recipe, &start.tokenizer)?;
         let lineage = self
             .from
             .as_deref()
@@ -76,6 +83,7 @@ impl TrainCommand {
             start: &start,
             lineage: lineage.as_ref(),
             trajectories: &trajectories,
+            branches: &branches,
             seed: self.seed,
             out: &self.out,
             hardware: self.device,
@@ -103,6 +111,26 @@ impl TrainCommand {
             ));
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Reads the branch stores, with token ids of this tokenizer.
+    fn branches(
+        &self,
+        recipe: &TrainConfig,
+        tokenizer: &Tokenizer,
+    ) -> anyhow::Result<Vec<Trajectory>> {
+        match (recipe.critic.reads_branches(), self.branches.is_empty()) {
+            (false, false) => {
+                let text = "--branches: the job reads no branch states\nhint: set critic.ranking and add \"branches\" to its data";
+                return Err(ui::WrongUse(text.into()).into());
+            }
+            (true, true) => {
+                let text = "--branches FILE is missing: the job reads branch states";
+                return Err(ui::WrongUse(text.into()).into());
+            }
+            _ => {}
+        }
+        read_branches(&self.branches, tokenizer)
     }
 
     /// Opens the model to start from, or makes a fresh one.

@@ -13,7 +13,7 @@ use std::path::Path;
 
 mod critic;
 
-pub use self::critic::{CriticForm, CriticInit, ValueLoss};
+pub use self::critic::{CriticConfig, CriticInit, Ranking, ValueLoss};
 
 /// One training job: one run of the trainer with one algorithm.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,16 +44,11 @@ pub struct TrainConfig {
     /// When the job ends early. If it is not set, the job runs to its last update.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_stopping: Option<EarlyStopping>,
-    /// The form of the value network, for OREO only: the table `[train.critic]`. The default is OREO as
-    /// published.
-    #[serde(default, skip_serializing_if = "is_published")]
-    pub critic: CriticForm,
+    /// The value network, for OREO only: the table `[train.critic]`. The default is OREO as published.
+    #[serde(default, skip_serializing_if = "CriticConfig::is_default")]
+    pub critic: CriticConfig,
     /// The algorithm and its settings.
     pub algorithm: Algorithm,
-}
-
-fn is_published(critic: &CriticForm) -> bool {
-    *critic == CriticForm::default()
 }
 
 /// Reads one training job from a TOML file of its own, for `hearth train`.
@@ -82,7 +77,7 @@ impl TrainConfig {
             reference: ReferenceUse::default(),
             receptacle_dropout: None,
             early_stopping: None,
-            critic: CriticForm::default(),
+            critic: CriticConfig::default(),
             algorithm,
         }
     }
@@ -222,7 +217,11 @@ impl TrainConfig {
     }
 
     fn check_critic(&self) -> Result<(), String> {
-        if is_published(&self.critic) {
+        let is_source = self.data.contains(&DataSource::Branches);
+        if is_source && !self.critic.reads_branches() {
+            return Err("data names \"branches\", and no loss reads them\nhint: set critic.ranking or critic.policy_branch_coef".into());
+        }
+        if self.critic.is_default() {
             return Ok(());
         }
         let Algorithm::Oreo { level, .. } = self.algorithm else {
@@ -239,6 +238,12 @@ impl TrainConfig {
             return Err(
                 "critic: value_loss = \"hl_gauss\" needs level = \"turn\" or \"token\"".into(),
             );
+        }
+        if self.critic.policy_branch_coef > 0.0 && self.reference == ReferenceUse::Cached {
+            return Err("critic: policy_branch_coef needs the live reference, and reference = \"cached\" removes it\nhint: leave reference out".into());
+        }
+        if self.critic.reads_branches() && !is_source {
+            return Err("critic: ranking and policy_branch_coef learn from branch states\nhint: add \"branches\" to data".into());
         }
         Ok(())
     }
@@ -288,6 +293,9 @@ pub enum DataSource {
     Rollouts,
     /// The policy's own episodes of this iteration (online learning).
     LatestRollouts,
+    /// Branch states of the policy's own episodes: several actions of one state, with Monte-Carlo
+    /// returns. They train U, and the policy if the table `critic` has it, but not V.
+    Branches,
     /// A selection of the policy's own episodes.
     #[serde(alias = "chosen_rollouts")]
     SelectedRollouts {

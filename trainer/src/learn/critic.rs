@@ -1,7 +1,7 @@
 //! The value network of a job: its first weights, and what one pass computes of it.
 
 use crate::error::TrainerError;
-use crate::learn::config::{CriticForm, CriticInit, TrainConfig, ValueLoss};
+use crate::learn::config::{CriticConfig, CriticInit, TrainConfig, ValueLoss};
 use crate::learn::data::tensors::BatchTensors;
 use crate::loss::ActionDivisor;
 use crate::loss::hl_gauss::hl_gauss_loss;
@@ -24,7 +24,7 @@ pub enum CriticPart {
 
 /// Returns what update `update`, from 0, of `updates` trains.
 #[must_use]
-pub fn part(form: &CriticForm, update: usize, updates: usize) -> CriticPart {
+pub fn part(form: &CriticConfig, update: usize, updates: usize) -> CriticPart {
     if (update as f64) < form.head_only * updates as f64 {
         CriticPart::Heads
     } else {
@@ -34,7 +34,7 @@ pub fn part(form: &CriticForm, update: usize, updates: usize) -> CriticPart {
 
 /// Returns whether `update` is the first one that trains the trunk after updates that did not.
 #[must_use]
-pub fn trunk_joins(form: &CriticForm, update: usize, updates: usize) -> bool {
+pub fn trunk_joins(form: &CriticConfig, update: usize, updates: usize) -> bool {
     update > 0
         && part(form, update - 1, updates) == CriticPart::Heads
         && part(form, update, updates) == CriticPart::Whole
@@ -125,7 +125,7 @@ impl CriticOutputs {
 
 /// Returns the heads of a value network of this form.
 #[must_use]
-pub fn heads(form: &CriticForm) -> ValueHeads {
+pub fn heads(form: &CriticConfig) -> ValueHeads {
     ValueHeads {
         value: match form.value_loss {
             ValueLoss::Mse => ValueHeadKind::Scalar,
@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(heads.count(), 3);
         let joins = (0..10).filter(|update| trunk_joins(&form, *update, 10));
         assert_eq!(joins.collect::<Vec<_>>(), [3]);
-        let never = CriticForm::default();
+        let never = CriticConfig::default();
         assert!(!(0..10).any(|update| trunk_joins(&never, update, 10)));
     }
 

@@ -11,6 +11,7 @@ mod networks;
 pub mod objective;
 pub mod optimizer;
 pub mod parameters;
+pub mod ranking;
 mod replicas;
 pub mod train;
 

@@ -9,6 +9,8 @@ use crate::learn::micro_batch::{MicroBatchResult, MicroBatchShape, PassKind};
 use crate::learn::objective::{self, NetworkOutputs, TrainingLosses, UpdateContext};
 use crate::learn::optimizer::Activations;
 use crate::learn::parameters::{HostGradients, accumulate, gradients, sharing};
+use crate::learn::ranking::batch::RankingBatch;
+use crate::learn::ranking::objective::ranking_losses;
 use crate::loss::target_logprobs;
 use agent::model::checkpointing::CheckpointedForward;
 use agent::model::decoder::{Decoder, ValueNetwork};
@@ -105,8 +107,35 @@ impl NetworkReplica {
         context: UpdateContext,
         pass: PassKind,
     ) -> MicroBatchResult {
-        let started = Instant::now();
         let tensors = self.tensors(batch);
+        self.pass(recipe, pass, |forward| {
+            objective::losses(&recipe.algorithm, forward, &tensors, context)
+        })
+    }
+
+    /// Computes losses and gradients of a micro-batch of branch states.
+    pub(crate) fn run_ranking(
+        &self,
+        batch: &RankingBatch,
+        recipe: &TrainConfig,
+        policy: bool,
+        critic: CriticPart,
+    ) -> MicroBatchResult {
+        let Placement { device, shape } = &self.placement;
+        let tensors = batch.to_device(device, shape.written);
+        self.pass(recipe, PassKind::Train { policy, critic }, |forward| {
+            ranking_losses(recipe, forward, &tensors, policy, critic)
+        })
+    }
+
+    /// Computes losses and, if the pass trains, their gradients.
+    fn pass(
+        &self,
+        recipe: &TrainConfig,
+        pass: PassKind,
+        losses: impl FnOnce(&ForwardPass<'_>) -> TrainingLosses,
+    ) -> MicroBatchResult {
+        let started = Instant::now();
         let forward = ForwardPass {
             networks: self,
             activations: recipe.optimizer.activations,
@@ -117,7 +146,7 @@ impl NetworkReplica {
             policy,
             value,
             statistics,
-        } = objective::losses(&recipe.algorithm, &forward, &tensors, context);
+        } = losses(&forward);
         let forward_seconds = started.elapsed().as_secs_f64();
         if pass == PassKind::Evaluate {
             return MicroBatchResult {

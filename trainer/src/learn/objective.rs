@@ -67,6 +67,10 @@ pub struct BatchStatistics {
     pub loss_value: Option<f64>,
     /// Loss of U.
     pub loss_after_value: Option<f64>,
+    /// Loss of U within branch states, without its coefficient.
+    pub loss_ranking: Option<f64>,
+    /// Loss of the policy within branch states, without its coefficient.
+    pub loss_policy_branch: Option<f64>,
     /// D_KL(π_θ ‖ π_ref) over the whole vocabulary, nats a token.
     pub kl_exact: Option<f64>,
     /// Its estimate from the written tokens alone, nats a token.
@@ -75,6 +79,8 @@ pub struct BatchStatistics {
     pub log_ratios: Vec<f64>,
     /// V before each action, and whether its trajectory was won.
     pub values: Vec<(f64, bool)>,
+    /// The turn of each of `values`, from 0.
+    pub value_turns: Vec<usize>,
 }
 
 impl BatchStatistics {
@@ -83,10 +89,13 @@ impl BatchStatistics {
         add_share(&mut self.loss_policy, part.loss_policy, share);
         add_share(&mut self.loss_value, part.loss_value, share);
         add_share(&mut self.loss_after_value, part.loss_after_value, share);
+        add_share(&mut self.loss_ranking, part.loss_ranking, share);
+        add_share(&mut self.loss_policy_branch, part.loss_policy_branch, share);
         add_share(&mut self.kl_exact, part.kl_exact, share);
         add_share(&mut self.kl_k3, part.kl_k3, share);
         self.log_ratios.extend(part.log_ratios);
         self.values.extend(part.values);
+        self.value_turns.extend(part.value_turns);
     }
 }
 
@@ -148,7 +157,12 @@ pub fn losses(
 /// Returns ρ of each trajectory, nats, without a gradient.
 #[must_use]
 pub fn trajectory_log_ratios(networks: &impl NetworkOutputs, batch: &BatchTensors) -> Vec<f64> {
-    numbers(PolicyTerms::new(networks, batch, 0.0).trajectory_sums(batch))
+    numbers(log_ratio_sums(networks, batch))
+}
+
+/// Returns ρ of each trajectory, nats, `[batch]`.
+pub(crate) fn log_ratio_sums(networks: &impl NetworkOutputs, batch: &BatchTensors) -> Tensor<1> {
+    PolicyTerms::new(networks, batch, 0.0).trajectory_sums(batch)
 }
 
 /// Returns the inputs of OREO's losses at a level.
@@ -289,7 +303,7 @@ fn oreo_losses(
         value,
         after,
     };
-    let mut losses = terms.with_critic(critic_losses, &inputs, batch);
+    let mut losses = terms.with_critic(level, critic_losses, &inputs, batch);
     if let Some(observation) = critic.observation_loss(context.critic, batch) {
         losses.value = losses.value.map(|loss| loss + observation);
     }
@@ -327,6 +341,7 @@ fn dqo_losses(
         OreoSettings::published(beta),
     );
     terms.with_critic(
+        level,
         CriticLosses {
             policy,
             value,
@@ -355,6 +370,7 @@ fn dro_losses(beta: f64, networks: &impl NetworkOutputs, batch: &BatchTensors) -
         OreoSettings::published(beta),
     );
     terms.with_critic(
+        level,
         CriticLosses {
             policy,
             value,
@@ -497,15 +513,18 @@ impl PolicyTerms {
     /// through one trunk, so they are added first.
     fn with_critic(
         self,
+        level: Level,
         losses: CriticLosses,
         inputs: &OreoInputs,
         batch: &BatchTensors,
     ) -> TrainingLosses {
+        let (values, value_turns) = values_and_outcomes(level, inputs, batch);
         let statistics = BatchStatistics {
             loss_policy: Some(number(&losses.policy)),
             loss_value: Some(number(&losses.value)),
             loss_after_value: Some(number(&losses.after)),
-            values: values_and_outcomes(inputs, batch),
+            values,
+            value_turns,
             ..self.statistics(batch)
         };
         TrainingLosses {
@@ -567,7 +586,7 @@ fn after_values(level: Level, batch: &BatchTensors, values: Tensor<2>) -> Tensor
 }
 
 /// Returns the position at which V before each action is read, `[batch, actions]`.
-fn before_positions(level: Level, batch: &BatchTensors) -> Tensor<2, Int> {
+pub(crate) fn before_positions(level: Level, batch: &BatchTensors) -> Tensor<2, Int> {
     match level {
         Level::Turn | Level::Response => batch.before_positions.clone(),
         Level::Token => batch.written.positions.clone(),
@@ -575,7 +594,7 @@ fn before_positions(level: Level, batch: &BatchTensors) -> Tensor<2, Int> {
 }
 
 /// Returns the position of the last token of each action, at which U is read, `[batch, actions]`.
-fn after_positions(level: Level, batch: &BatchTensors) -> Tensor<2, Int> {
+pub(crate) fn after_positions(level: Level, batch: &BatchTensors) -> Tensor<2, Int> {
     match level {
         Level::Turn | Level::Response => batch.after_positions.clone(),
         Level::Token => batch.written.positions.clone() + batch.written.mask.clone().int(),
@@ -593,8 +612,12 @@ fn by_turn(terms: Tensor<2>, batch: &BatchTensors) -> Tensor<2> {
     )
 }
 
-/// Returns V before each action, and whether its trajectory was won.
-fn values_and_outcomes(inputs: &OreoInputs, batch: &BatchTensors) -> Vec<(f64, bool)> {
+/// Returns V before each action, and whether its trajectory was won; and the turn of each action.
+fn values_and_outcomes(
+    level: Level,
+    inputs: &OreoInputs,
+    batch: &BatchTensors,
+) -> (Vec<(f64, bool)>, Vec<usize>) {
     let [_, actions] = inputs.action_mask.dims();
     let values = numbers(inputs.values.clone());
     let mask: Vec<bool> = inputs
@@ -604,16 +627,26 @@ fn values_and_outcomes(inputs: &OreoInputs, batch: &BatchTensors) -> Vec<(f64, b
         .iter::<bool>()
         .collect();
     let returns = numbers(batch.returns.clone());
+    let of_tokens: Vec<usize> = match level {
+        Level::Turn | Level::Response => Vec::new(), // the actions are the turns themselves
+        Level::Token => {
+            let turns = batch.written.turns.clone().into_data();
+            turns.iter::<i64>().map(|turn| turn as usize).collect()
+        }
+    };
     values
         .into_iter()
         .zip(mask)
         .enumerate()
         .filter(|(_, (_, mask))| *mask)
-        .map(|(index, (value, _))| (value, returns[index / actions] > 0.5))
-        .collect()
+        .map(|(index, (value, _))| {
+            let turn = of_tokens.get(index).copied().unwrap_or(index % actions);
+            ((value, returns[index / actions] > 0.5), turn)
+        })
+        .unzip()
 }
 
-fn number(tensor: &Tensor<1>) -> f64 {
+pub(crate) fn number(tensor: &Tensor<1>) -> f64 {
     numbers(tensor.clone())[0]
 }
 

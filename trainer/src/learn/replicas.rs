@@ -3,12 +3,13 @@
 use crate::error::TrainerError;
 use crate::learn::config::{Algorithm, TrainConfig};
 use crate::learn::critic::{CriticPart, CriticPass};
-use crate::learn::data::batch::{Batch, Example, MeanLengths};
+use crate::learn::data::batch::{Example, MeanLengths};
 use crate::learn::data::plan::{Plan, TrajectoryGroup};
 use crate::learn::micro_batch::{MicroBatchResult, PackedBatch, PassKind, loss_weight, pack};
 use crate::learn::networks::{NetworkReplica, NetworkSource, Placement};
 use crate::learn::objective::{UpdateContext, reference_logprobs, trajectory_log_ratios};
 use crate::learn::parameters::{Parameter, with_parameters};
+use crate::learn::ranking::batch::pack_states;
 use crate::loss::kto;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use scenarios::Trajectory;
@@ -97,6 +98,37 @@ impl Replicas {
         Ok(whole)
     }
 
+    /// Computes losses and gradients of branch states. Each state has the same weight.
+    ///
+    /// # Errors
+    /// If a candidate cannot be learned from.
+    pub(crate) fn run_ranking(
+        &self,
+        recipe: &TrainConfig,
+        plan: &Plan<'_>,
+        states: &[usize],
+        policy: bool,
+        part: CriticPart,
+    ) -> Result<MicroBatchResult, TrainerError> {
+        let mut whole = MicroBatchResult::default();
+        let critic = &recipe.critic;
+        if critic.ranking.is_none() && !policy {
+            return Ok(whole);
+        }
+        let chosen: Vec<_> = states
+            .iter()
+            .map(|index| &plan.ranking.states[*index])
+            .collect();
+        let batches = pack_states(&chosen, self.placement.shape)?;
+        let results = self.map_batches(&batches, |networks, batch| {
+            networks.run_ranking(batch, recipe, policy, part)
+        });
+        for (result, batch) in results.into_iter().zip(&batches) {
+            whole.add(result, batch.states as f64 / states.len() as f64);
+        }
+        Ok(whole)
+    }
+
     /// Returns KTO's z₀: the log-ratios of the completions of one game after the first observation
     /// of another.
     fn reference_point(
@@ -178,10 +210,10 @@ impl Replicas {
 
     /// Applies `work` to every micro-batch, on all replicas. The results are in the order of the
     /// micro-batches.
-    fn map_batches<T: Send>(
+    fn map_batches<B: Sync, T: Send>(
         &self,
-        batches: &[Batch],
-        work: impl Fn(&NetworkReplica, &Batch) -> T + Sync,
+        batches: &[B],
+        work: impl Fn(&NetworkReplica, &B) -> T + Sync,
     ) -> Vec<T> {
         let next = AtomicUsize::new(0);
         let mut results: Vec<(usize, T)> =
@@ -228,11 +260,11 @@ fn critic_pass(recipe: &TrainConfig, pass: PassKind) -> CriticPass {
 }
 
 /// Takes micro-batches from the queue until it is empty; returns the results with their indices.
-fn work_off<T>(
-    batches: &[Batch],
+fn work_off<B, T>(
+    batches: &[B],
     next: &AtomicUsize,
     networks: &NetworkReplica,
-    work: &impl Fn(&NetworkReplica, &Batch) -> T,
+    work: &impl Fn(&NetworkReplica, &B) -> T,
 ) -> Vec<(usize, T)> {
     let mut results = Vec::new();
     loop {
@@ -262,7 +294,7 @@ fn mismatched(trajectories: &[&Trajectory], place: usize) -> Option<Trajectory> 
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
-    use crate::learn::config::{CriticForm, CriticInit, Level, Normalisation, Targets};
+    use crate::learn::config::{CriticConfig, CriticInit, Level, Normalisation, Ranking, Targets};
     use crate::learn::critic;
     use crate::learn::micro_batch::MicroBatchShape;
     use crate::learn::objective::BatchStatistics;
@@ -273,7 +305,9 @@ mod tests {
     use agent::model::folder::Model;
     use agent::policy::lm::{LmPolicy, ValueUse};
     use agent::rollout::Concurrency;
+    use agent::text::chat;
     use burn::tensor::Device;
+    use scenarios::Candidate;
     use support::corridor::{babbler, jobs, play, protocol, task};
 
     /// Asserts that the vectors differ by little, relative to the length of `a`.
@@ -306,11 +340,11 @@ mod tests {
                 }
             )
         });
-        let with_advantage = CriticForm {
+        let with_advantage = CriticConfig {
             init: CriticInit::Critic,
             advantage_head: true,
             next_observation_coef: 0.1,
-            ..CriticForm::default()
+            ..CriticConfig::default()
         };
         let with_advantage = TrainConfig {
             critic: with_advantage,
@@ -543,6 +577,95 @@ mod tests {
                 assert_eq!(expected.len(), other.len(), "{what}");
                 for (expected, other) in expected.iter().zip(&other) {
                     assert_near(expected, other, &what);
+                }
+            }
+        }
+    }
+
+    /// The losses of branch states, and their gradients, differ in rounding alone too. States have
+    /// different numbers of candidates, and rows of different lengths.
+    #[test]
+    fn ranking_does_not_depend_on_padding_packing_or_order() {
+        let model = babbler(31);
+        let player = LmPolicy::new(model.clone(), ValueUse::Skip).unwrap();
+        let tasks = ["plain/2"].map(task);
+        let pool = Concurrency {
+            workers: 2,
+            episodes: 8,
+        };
+        let played = play(&player, &jobs(&tasks, 4), &protocol(), pool);
+        let mut branches = played.clone();
+        for (index, branch) in branches.iter_mut().enumerate() {
+            branch.turns.truncate(1 + index % 2);
+            let texts = &["east", "west", "look"][..2 + index % 2];
+            let of = texts.iter().enumerate().map(|(at, text)| Candidate {
+                completion: (*text).into(),
+                score: 0.0,
+                count: 1,
+                logprob: None,
+                log_ratio: None,
+                after_value: None,
+                tokens: chat::completion_tokens(&model.tokenizer, text),
+                returns: vec![(at * (index + 1)) as f64 % 0.7],
+            });
+            branch.turns.last_mut().unwrap().candidates = of.collect();
+        }
+        for ranking in [Ranking::Advantage, Ranking::Listwise, Ranking::BradleyTerry] {
+            let mut recipe = TrainConfig::of(Algorithm::Oreo {
+                level: Level::Turn,
+                beta: 0.1,
+                alpha: 0.0,
+                value_learning_rate: 1e-3,
+                critic_only_share: 0.0,
+                discount: 1.0,
+                normalise: Normalisation::Trajectory,
+                log_ratio_clip: None,
+            });
+            recipe.critic.ranking = Some(ranking);
+            recipe.critic.policy_branch_coef = 0.5;
+            let plan = Plan::new(&recipe, &played, 10_000, 1)
+                .unwrap()
+                .with_branches(&recipe, &branches, 10_000, 1)
+                .unwrap();
+            let cpu = MicroBatchShape::of_device(DeviceChoice::Cpu);
+            let gpu = MicroBatchShape::of_device(DeviceChoice::Cuda(0));
+            let single = MicroBatchShape { tokens: 1, ..cpu };
+            let run = |recipe: &TrainConfig, shape: MicroBatchShape, states: &[usize]| {
+                let source = NetworkSource {
+                    recipe,
+                    start: &model,
+                    seed: 1,
+                    policy: &model.policy,
+                    value: model.value.as_ref(),
+                };
+                let device = Device::flex().autodiff();
+                let replicas = Replicas::new(&source, Placement { device, shape }).unwrap();
+                let part = CriticPart::Whole;
+                let result = replicas
+                    .run_ranking(recipe, &plan, states, true, part)
+                    .unwrap();
+                let losses = [
+                    result.statistics.loss_ranking.unwrap(),
+                    result.statistics.loss_policy_branch.unwrap(),
+                ];
+                [
+                    losses.map(|loss| loss as f32).into(),
+                    flat(result.policy.unwrap()),
+                    flat(result.value.unwrap()),
+                ]
+            };
+            let mut checkpointing = recipe.clone();
+            checkpointing.optimizer.activations = Activations::Checkpointed;
+            let expected = run(&recipe, cpu, &[0, 1, 2, 3]);
+            assert!(expected.iter().all(|part| part.iter().any(|x| *x != 0.0)));
+            for (how, other) in [
+                ("on a GPU", run(&recipe, gpu, &[0, 1, 2, 3])),
+                ("in single states", run(&recipe, single, &[0, 1, 2, 3])),
+                ("checkpointed", run(&checkpointing, cpu, &[0, 1, 2, 3])),
+                ("reversed", run(&recipe, cpu, &[3, 2, 1, 0])),
+            ] {
+                for (expected, other) in expected.iter().zip(&other) {
+                    assert_near(expected, other, &format!("{ranking:?} {how}"));
                 }
             }
         }

@@ -45,6 +45,9 @@ pub struct TrainingJob<'a> {
     pub lineage: Option<&'a Lineage>,
     /// The data, in an order that does not depend on which episode finished first.
     pub trajectories: &'a [Trajectory],
+    /// The lines of branch stores, if the job reads branch states; else empty. Their token ids must
+    /// be those of the tokenizer of `start`: [`crate::learn::ranking::tokenize_states`].
+    pub branches: &'a [Trajectory],
     /// Seed of the order of batches.
     pub seed: u64,
     /// Folder for `metrics.csv`, `tensorboard/`, `lineage.json` and the checkpoint.
@@ -70,7 +73,12 @@ pub fn train(
     };
     std::fs::create_dir_all(job.out).map_err(TrainerError::file(job.out))?;
     let context = job.start.config.max_position_embeddings;
-    let mut plan = Plan::new(recipe, job.trajectories, context, job.seed)?;
+    let mut plan = Plan::new(recipe, job.trajectories, context, job.seed)?.with_branches(
+        recipe,
+        job.branches,
+        context,
+        job.seed,
+    )?;
     let mut state = TrainingState::new(job, &plan, placement)?;
     if recipe.reference == ReferenceUse::Cached {
         plan.reference_logprobs = state.replicas.cache_reference(&plan)?;
@@ -93,7 +101,9 @@ pub fn train(
     }
     state.restore_best();
     state.save_adapters(job)?;
-    Lineage::new(recipe, plan.data.iter().copied(), job.lineage).save(job.out)?;
+    let states = plan.ranking.states.iter().map(|state| state.trajectory);
+    let read = plan.data.iter().copied().chain(states);
+    Lineage::new(recipe, read, job.lineage).save(job.out)?;
     let text_versions = plan.text_versions(&job.start.text_versions);
     Ok((state.into_model(job.start, text_versions), plan.read))
 }
@@ -249,11 +259,18 @@ impl TrainingState {
         let critic = recipe.algorithm.critic();
         let progress = self.update as f64 / updates as f64;
         let policy = critic.is_none_or(|critic| progress >= critic.critic_only_share);
+        let part = critic::part(&recipe.critic, self.update, updates);
         let pass = PassKind::Train {
             policy,
-            critic: critic::part(&recipe.critic, self.update, updates),
+            critic: part,
         };
-        let result = self.replicas.run(recipe, plan, groups, pass)?;
+        let mut result = self.replicas.run(recipe, plan, groups, pass)?;
+        if let Some(states) = plan.ranking.updates.get(self.update) {
+            let of_states = self
+                .replicas
+                .run_ranking(recipe, plan, states, policy, part)?;
+            result.add(of_states, 1.0);
+        }
         let computed = Instant::now();
 
         let warmup = optimizer.warmup;
@@ -469,6 +486,16 @@ fn identity(job: &TrainingJob<'_>, plan: &Plan<'_>) -> String {
             if let Some(score) = turn.process_score {
                 digest.update(score.to_le_bytes());
             }
+        }
+    }
+    for state in &plan.ranking.states {
+        for candidate in state.candidates() {
+            for token in state.prefix.iter().chain(&candidate.tokens) {
+                digest.update(token.to_le_bytes());
+            }
+        }
+        for label in &state.labels {
+            digest.update(label.to_le_bytes());
         }
     }
     for advantage in plan.advantages.iter().flatten() {

@@ -13,6 +13,7 @@ pub mod grpo;
 pub mod hl_gauss;
 pub mod kto;
 pub mod oreo;
+pub mod ranking;
 pub mod rejection_sampling;
 pub mod sft;
 

@@ -3,8 +3,9 @@
 //! The training jobs of a recipe are described in [`crate::learn::config`].
 
 pub use crate::learn::config::{
-    Algorithm, CriticForm, CriticInit, CriticRecipe, DataSource, EarlyStopping, Level, Lost,
-    Normalisation, Prefer, ReferenceUse, StartFrom, Targets, TrainConfig, ValueLoss, open_job,
+    Algorithm, CriticConfig, CriticInit, CriticRecipe, DataSource, EarlyStopping, Level, Lost,
+    Normalisation, Prefer, Ranking, ReferenceUse, StartFrom, Targets, TrainConfig, ValueLoss,
+    open_job,
 };
 
 use crate::error::TrainerError;

@@ -68,6 +68,7 @@ fn learn(recipe: &TrainConfig, start: &Model, trajectories: &[Trajectory], out: 
         start,
         lineage: None,
         trajectories,
+        branches: &[],
         seed: 7,
         out,
         hardware: DeviceChoice::Cpu,

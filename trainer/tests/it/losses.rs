@@ -7,7 +7,7 @@ use scenarios::{Outcome, Trajectory};
 use support::corridor::babbler;
 use trainer::learn::optimizer::{Activations, OptimizerRecipe};
 use trainer::pipeline::recipe::{
-    Algorithm, CriticForm, CriticInit, Level, Normalisation, ReferenceUse, Targets, TrainConfig,
+    Algorithm, CriticConfig, CriticInit, Level, Normalisation, ReferenceUse, Targets, TrainConfig,
     ValueLoss,
 };
 
@@ -416,7 +416,7 @@ fn the_optimizer_of_each_network_has_its_own_settings() {
 }
 
 /// A turn-level OREO job with a form of the value network.
-fn with_critic(critic: CriticForm, optimizer: OptimizerRecipe) -> TrainConfig {
+fn with_critic(critic: CriticConfig, optimizer: OptimizerRecipe) -> TrainConfig {
     TrainConfig {
         critic,
         ..recipe(oreo(Level::Turn, 0.0), optimizer)
@@ -443,12 +443,12 @@ fn the_heads_learn_alone_at_first() {
             activations,
             ..one_update(&played, 1e-2)
         };
-        let critic = CriticForm {
+        let critic = CriticConfig {
             init: CriticInit::Critic,
             head_only: 1.0,
             advantage_head: true,
             next_observation_coef: 0.5,
-            ..CriticForm::default()
+            ..CriticConfig::default()
         };
         let (alone, _, rows) = learned(&with_critic(critic, optimizer.clone()), &model, &played);
         let start = model.value.as_ref().unwrap();
@@ -461,7 +461,7 @@ fn the_heads_learn_alone_at_first() {
         );
         assert_ne!(alone.policy, model.policy, "the policy learns meanwhile");
 
-        let half = CriticForm {
+        let half = CriticConfig {
             head_only: 0.5,
             ..critic
         };
@@ -476,9 +476,9 @@ fn the_heads_learn_alone_at_first() {
 fn a_job_with_an_advantage_head_trains_and_keeps_it() {
     let model = babbler(21);
     let played = rollouts(&model);
-    let critic = CriticForm {
+    let critic = CriticConfig {
         advantage_head: true,
-        ..CriticForm::default()
+        ..CriticConfig::default()
     };
     let optimizer = OptimizerRecipe {
         updates: 6,
@@ -503,9 +503,9 @@ fn a_job_with_an_advantage_head_trains_and_keeps_it() {
 fn the_first_loss_with_bins_is_the_logarithm_of_their_number() {
     let model = babbler(21);
     let played = rollouts(&model);
-    let critic = CriticForm {
+    let critic = CriticConfig {
         value_loss: ValueLoss::HlGauss,
-        ..CriticForm::default()
+        ..CriticConfig::default()
     };
     let optimizer = OptimizerRecipe {
         updates: 6,
@@ -534,9 +534,9 @@ fn the_first_loss_with_bins_is_the_logarithm_of_their_number() {
 fn the_loss_on_observations_moves_the_trunk_alone() {
     let model = babbler(21);
     let lost = of(&rollouts(&model), |outcome| outcome != Outcome::Success);
-    let critic = CriticForm {
+    let critic = CriticConfig {
         next_observation_coef: 0.1,
-        ..CriticForm::default()
+        ..CriticConfig::default()
     };
     let job = with_critic(critic, one_update(&lost, 1e-2));
     let (trained, _, rows) = learned(&job, &model, &lost);

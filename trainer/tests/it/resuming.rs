@@ -6,7 +6,7 @@ use crate::training_jobs::{
 use support::corridor::babbler;
 use trainer::learn::optimizer::OptimizerRecipe;
 use trainer::pipeline::recipe::{
-    Algorithm, CriticForm, CriticInit, EarlyStopping, Level, ReferenceUse, TrainConfig, ValueLoss,
+    Algorithm, CriticConfig, CriticInit, EarlyStopping, Level, ReferenceUse, TrainConfig, ValueLoss,
 };
 
 /// If a job ends a few updates after its checkpoint, the checkpoint stays, as after a kill. A
@@ -14,14 +14,14 @@ use trainer::pipeline::recipe::{
 /// would.
 #[track_caller]
 fn resuming_equals_not_stopping(algorithm: Algorithm, damage: impl Fn(&mut String)) {
-    resuming_with_a_critic_equals_not_stopping(algorithm, CriticForm::default(), damage);
+    resuming_with_a_critic_equals_not_stopping(algorithm, CriticConfig::default(), damage);
 }
 
 /// The same with a form of the value network.
 #[track_caller]
 fn resuming_with_a_critic_equals_not_stopping(
     algorithm: Algorithm,
-    critic: CriticForm,
+    critic: CriticConfig,
     damage: impl Fn(&mut String),
 ) {
     let model = babbler(28);
@@ -124,12 +124,12 @@ fn resuming_within_critic_only_updates_equals_not_stopping() {
 /// later.
 #[test]
 fn resuming_within_head_only_updates_equals_not_stopping() {
-    let critic = CriticForm {
+    let critic = CriticConfig {
         init: CriticInit::Critic,
         head_only: 0.98,
         advantage_head: true,
         next_observation_coef: 0.1,
-        ..CriticForm::default()
+        ..CriticConfig::default()
     };
     resuming_with_a_critic_equals_not_stopping(oreo(Level::Turn, 0.5), critic, |_| {});
 }
@@ -137,10 +137,10 @@ fn resuming_within_head_only_updates_equals_not_stopping() {
 /// The trunk joined before the checkpoint.
 #[test]
 fn resuming_with_bins_equals_not_stopping() {
-    let critic = CriticForm {
+    let critic = CriticConfig {
         head_only: 0.5,
         value_loss: ValueLoss::HlGauss,
-        ..CriticForm::default()
+        ..CriticConfig::default()
     };
     resuming_with_a_critic_equals_not_stopping(oreo(Level::Turn, 0.5), critic, |_| {});
 }

@@ -74,6 +74,7 @@ pub(crate) fn learn(
             start,
             lineage: None,
             trajectories,
+            branches: &[],
             seed: 7,
             out,
             hardware: DeviceChoice::Cpu,

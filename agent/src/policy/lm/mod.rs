@@ -39,6 +39,7 @@ mod turn;
 
 pub use episode::LmEpisode;
 pub use load::{LmPolicy, LoadOptions, ValueUse};
+pub use score::{GivenCompletions, GivenScores};
 
 use crate::inference::on_all_threads;
 use crate::policy::{Completion, Lookahead, Policy, TurnRequest, TurnResponse};
@@ -233,7 +234,7 @@ impl LmPolicy {
         episodes: &mut [&mut LmEpisode],
         protocol: &Protocol,
     ) -> Vec<Option<TurnResponse>> {
-        if self.policy.trunk.is_on_host() && self.policy.bytes() <= MAX_BYTES_FOR_OWN_EPISODES {
+        if self.each_thread_has_own_episodes() {
             let share = episodes.len().div_ceil(rayon::current_num_threads()).max(1);
             return episodes
                 .par_chunks_mut(share)
@@ -241,5 +242,10 @@ impl LmPolicy {
                 .collect();
         }
         on_all_threads(|| self.decode_step(episodes, protocol))
+    }
+
+    /// Returns whether the model is so small that each thread computes episodes of its own.
+    fn each_thread_has_own_episodes(&self) -> bool {
+        self.policy.trunk.is_on_host() && self.policy.bytes() <= MAX_BYTES_FOR_OWN_EPISODES
     }
 }

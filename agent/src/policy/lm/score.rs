@@ -1,14 +1,91 @@
 //! The scores of finished candidates: U by the value network, ln π_ref by the reference policy, and
-//! the rank under a scorer.
+//! the rank under a scorer. The same scores of completions that are given, not sampled.
 
 use super::episode::LmEpisode;
 use super::load::LmPolicy;
 use super::select;
 use super::turn::{DistinctCandidate, FinishedTurn};
-use crate::inference::{PolicyInference, Span};
+use crate::inference::{KvCache, PolicyInference, Span, on_all_threads};
+use rayon::prelude::*;
 use scenarios::Scorer;
 
+/// A state of an episode, and the completions to score after it.
+#[derive(Debug, Clone, Copy)]
+pub struct GivenCompletions<'a> {
+    /// Token ids of the episode up to where the policy begins to write; at least one.
+    pub prefix: &'a [u32],
+    /// Token ids of each completion; each has at least one.
+    pub completions: &'a [&'a [u32]],
+}
+
+/// The scores of a state and of its completions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GivenScores {
+    /// V of the state, reward units, if a value network is loaded.
+    pub value: Option<f32>,
+    /// ln π of each completion under the untempered policy, nats.
+    pub logprobs: Vec<f32>,
+    /// U after each completion, reward units. Empty if no value network is loaded.
+    pub after_values: Vec<f32>,
+}
+
 impl LmPolicy {
+    /// Scores completions that are given by teacher forcing. The completions of a state share its
+    /// KV cache. On the CPU, the numbers are equal to the bit to those that are logged if the
+    /// policy samples these tokens.
+    ///
+    /// The caches are not part of the cache budget. Each thread holds those of one state.
+    #[must_use]
+    pub fn score_given(&self, states: &[GivenCompletions<'_>]) -> Vec<GivenScores> {
+        if self.each_thread_has_own_episodes() {
+            return states
+                .par_iter()
+                .map(|state| self.scores_of(state))
+                .collect();
+        }
+        on_all_threads(|| states.iter().map(|state| self.scores_of(state)).collect())
+    }
+
+    fn scores_of(&self, state: &GivenCompletions<'_>) -> GivenScores {
+        let mut scores = GivenScores {
+            value: None,
+            logprobs: completion_logprobs(&self.policy, state),
+            after_values: Vec::new(),
+        };
+        let Some(network) = &self.value else {
+            return scores;
+        };
+        let mut cache = KvCache::default();
+        let last = network
+            .trunk
+            .last_states(&mut [Span::new(state.prefix, &mut cache)]);
+        let value = network.value(&last);
+        scores.value = Some(value);
+        let mut caches: Vec<KvCache> = state
+            .completions
+            .iter()
+            .map(|_| KvCache::default())
+            .collect();
+        let mut spans: Vec<Span<'_>> = state
+            .completions
+            .iter()
+            .zip(&mut caches)
+            .map(|(tokens, own)| Span {
+                tokens,
+                before: vec![cache.whole()],
+                cache: own,
+            })
+            .collect();
+        if !spans.is_empty() {
+            let states = network.trunk.last_states(&mut spans);
+            scores.after_values = states
+                .chunks_exact(self.width())
+                .filter_map(|state| network.after_value(Some(value), state))
+                .collect();
+        }
+        scores
+    }
+
     /// Runs the value network over the distinct candidates of all turns that are over, and stores U
     /// of each.
     pub(super) fn read_after_values(
@@ -89,7 +166,6 @@ fn score_by_reference(
     firsts: &[f32],
 ) {
     let width = reference.trunk.config().hidden_size;
-    let vocab = reference.trunk.config().vocab_size;
     let mut spans = Vec::new();
     let mut targets = Vec::new();
     for ((episode, finished), first) in turns.iter_mut().zip(firsts.chunks_exact(width)) {
@@ -121,13 +197,58 @@ fn score_by_reference(
     for (first, tokens, logprob) in targets {
         let own;
         (own, left) = left.split_at((tokens.len() - 1) * width);
-        let logprobs = reference.logprobs(&[first, own].concat());
-        let of_tokens = logprobs
-            .chunks_exact(vocab)
-            .zip(tokens)
-            .map(|(row, token)| row[*token as usize]);
-        *logprob = Some(of_tokens.sum());
+        *logprob = Some(sum_of_logprobs(reference, &[first, own].concat(), tokens));
     }
+}
+
+/// Returns ln π of each completion of a state, nats.
+fn completion_logprobs(policy: &PolicyInference, state: &GivenCompletions<'_>) -> Vec<f32> {
+    let width = policy.trunk.config().hidden_size;
+    let mut cache = KvCache::default();
+    let first = policy
+        .trunk
+        .last_states(&mut [Span::new(state.prefix, &mut cache)]);
+    let mut caches: Vec<KvCache> = state
+        .completions
+        .iter()
+        .map(|_| KvCache::default())
+        .collect();
+    // The distribution after the last token is not needed.
+    let mut spans: Vec<Span<'_>> = state
+        .completions
+        .iter()
+        .zip(&mut caches)
+        .filter(|(tokens, _)| tokens.len() > 1)
+        .map(|(tokens, own)| Span {
+            tokens: &tokens[..tokens.len() - 1],
+            before: vec![cache.whole()],
+            cache: own,
+        })
+        .collect();
+    let states = if spans.is_empty() {
+        Vec::new()
+    } else {
+        policy.trunk.extend(&mut spans)
+    };
+    let mut left = &states[..];
+    let mut logprobs = Vec::with_capacity(state.completions.len());
+    for tokens in state.completions {
+        let own;
+        (own, left) = left.split_at((tokens.len() - 1) * width);
+        logprobs.push(sum_of_logprobs(policy, &[&first, own].concat(), tokens));
+    }
+    logprobs
+}
+
+/// Returns ln π of a completion, nats. `states` `[tokens, hidden]` are the hidden states before
+/// each of its tokens.
+fn sum_of_logprobs(policy: &PolicyInference, states: &[f32], tokens: &[u32]) -> f32 {
+    let logprobs = policy.logprobs(states);
+    let of_tokens = logprobs
+        .chunks_exact(policy.trunk.config().vocab_size)
+        .zip(tokens)
+        .map(|(row, token)| row[*token as usize]);
+    of_tokens.sum()
 }
 
 /// Returns the score of a candidate under a scorer; the highest is best. If the scorer needs a

@@ -4,8 +4,9 @@ use super::{POOL, player};
 use agent::inference::device::Backend;
 use agent::inference::{KvCache, PolicyInference, Span, ValueInference};
 use agent::model::folder::Model;
+use agent::model::weights::{ADVANTAGE_HEAD, VALUE_HEAD};
 use agent::policy::Policy;
-use agent::policy::lm::{LmPolicy, ValueUse, select};
+use agent::policy::lm::{GivenCompletions, LmPolicy, ValueUse, select};
 use agent::text::chat::{self, PromptPosition};
 use agent::text::tokenizer::Tokenizer;
 use scenarios::{
@@ -397,4 +398,57 @@ fn a_window_shows_the_task_and_the_last_turns() {
         texts(&playing(History::Last(1), 4)),
         texts(&playing(History::Full, 4))
     );
+}
+
+/// If the sampled tokens of every turn are given, their scores have the bits of the log. A second
+/// completion beside them changes nothing, and it equals the same completion alone.
+#[test]
+fn given_completions_have_the_scores_of_the_log() {
+    let mut model = babbler(2);
+    assert_given_scores_are_logged(&model);
+    // U = V + A.
+    let value = model.value.as_mut().unwrap();
+    let head = value.0[VALUE_HEAD].clone();
+    value.0.insert(ADVANTAGE_HEAD.into(), head);
+    assert_given_scores_are_logged(&model);
+
+    let skip = LmPolicy::new(model.clone(), ValueUse::Skip).unwrap();
+    let completion = chat::completion_tokens(&model.tokenizer, "west");
+    let state = GivenCompletions {
+        prefix: &completion,
+        completions: &[&completion],
+    };
+    let scores = skip.score_given(&[state]).remove(0);
+    assert!(scores.value.is_none() && scores.after_values.is_empty());
+    assert_eq!(scores.logprobs.len(), 1);
+}
+
+#[track_caller]
+fn assert_given_scores_are_logged(model: &Model) {
+    let player = LmPolicy::new(model.clone(), ValueUse::Score).unwrap();
+    let played = play(&player, &jobs(&tasks(), 3), &protocol(), POOL);
+    let other = chat::completion_tokens(&model.tokenizer, "west");
+    let mut checked = 0;
+    for trajectory in &played {
+        let mut prefix = Vec::new();
+        for turn in &trajectory.turns {
+            prefix.extend(&turn.observation_tokens);
+            let [scores, alone] =
+                [&[&turn.completion_tokens[..], &other][..], &[&other[..]]].map(|completions| {
+                    let state = GivenCompletions {
+                        prefix: &prefix,
+                        completions,
+                    };
+                    player.score_given(&[state]).remove(0)
+                });
+            assert_eq!(scores.value, turn.value);
+            assert_eq!(scores.logprobs[0], turn.logprobs.iter().sum::<f32>());
+            assert_eq!(Some(scores.after_values[0]), turn.after_value);
+            assert_eq!(alone.logprobs, scores.logprobs[1..]);
+            assert_eq!(alone.after_values, scores.after_values[1..]);
+            prefix.extend(&turn.completion_tokens);
+            checked += 1;
+        }
+    }
+    assert!(checked > 10, "{checked} turns");
 }

@@ -260,7 +260,7 @@ fn a_form_of_the_value_network_that_is_not_supported_is_refused() {
 fn only_the_keys_of_the_value_network_that_are_set_are_written() {
     let text = include_str!("../../../recipes/jobs/oreo-turn.toml");
     let plain: TrainConfig = toml::from_str(text).expect("reads");
-    assert_eq!(plain.critic, CriticForm::default());
+    assert_eq!(plain.critic, CriticConfig::default());
     assert!(plain.critic.settings().is_empty());
     assert!(
         !toml::to_string(&plain)
@@ -312,4 +312,131 @@ fn old_key_names_are_read() {
         1,
         "new names are written"
     );
+}
+
+/// A job of OREO with a table `critic`.
+fn with_critic(data: &str, critic: &str, algorithm: &str) -> Result<TrainConfig, String> {
+    let text = format!(
+        "name = \"ranked\"\nfrom = \"collector\"\ndata = {data}\n{algorithm}\n[critic]\n{critic}"
+    );
+    let job: TrainConfig = toml::from_str(&text).map_err(|error| error.to_string())?;
+    job.check().map(|()| job)
+}
+
+const OREO: &str = "algorithm = { kind = \"oreo\", level = \"turn\", beta = 0.1, alpha = 0.0, \
+                    value_learning_rate = 1e-3, critic_only_share = 0.15 }";
+const BRANCHES: &str = "[\"rollouts\", \"branches\"]";
+
+#[test]
+fn the_table_critic_has_defaults_and_is_written_only_if_it_is_set() {
+    let job = with_critic(BRANCHES, "ranking = \"bradley_terry\"", OREO).expect("valid");
+    let expected = CriticConfig {
+        ranking: Some(Ranking::BradleyTerry),
+        ranking_coef: 1.0,
+        ranking_temperature: 0.1,
+        branch_batch: 8,
+        policy_branch_coef: 0.0,
+        init: CriticInit::Policy,
+        head_only: 0.0,
+        advantage_head: false,
+        value_loss: ValueLoss::Mse,
+        next_observation_coef: 0.0,
+    };
+    assert_eq!(job.critic, expected);
+    let written = toml::to_string(&job).expect("writes");
+    assert!(
+        written.contains("[critic]\nranking = \"bradley_terry\"\n"),
+        "{written}"
+    );
+    assert!(!written.contains("branch_batch"), "{written}");
+    assert_eq!(toml::from_str::<TrainConfig>(&written).expect("reads"), job);
+    let plain = with_critic("[\"rollouts\"]", "", OREO).expect("valid");
+    assert!(!plain.critic.reads_branches());
+    let written = toml::to_string(&plain).expect("writes");
+    assert!(!written.contains("critic]"), "{written}");
+}
+
+#[test]
+fn an_invalid_table_critic_is_refused() {
+    let rollouts = "[\"rollouts\"]";
+    let sft = "algorithm = { kind = \"sft\", targets = \"actions\" }";
+    let cached = format!("reference = \"cached\"\n{OREO}");
+    for (data, critic, algorithm, expected) in [
+        (
+            BRANCHES,
+            "ranking = \"pairwise\"",
+            OREO,
+            "unknown variant `pairwise`",
+        ),
+        (
+            BRANCHES,
+            "rank = \"listwise\"",
+            OREO,
+            "unknown field `rank`",
+        ),
+        (
+            rollouts,
+            "ranking = \"listwise\"",
+            OREO,
+            "add \"branches\" to data",
+        ),
+        (BRANCHES, "", OREO, "no loss reads them"),
+        (
+            BRANCHES,
+            "ranking = \"listwise\"",
+            sft,
+            "only oreo has this table",
+        ),
+        (
+            BRANCHES,
+            "policy_branch_coef = 1.0",
+            &cached,
+            "needs the live reference",
+        ),
+        (
+            BRANCHES,
+            "policy_branch_coef = -1.0",
+            OREO,
+            "policy_branch_coef = -1 must be 0 or more",
+        ),
+        (
+            BRANCHES,
+            "ranking = \"listwise\"\nranking_temperature = 0.0",
+            OREO,
+            "ranking_temperature = 0 must be above 0",
+        ),
+        (
+            BRANCHES,
+            "ranking = \"listwise\"\nranking_coef = nan",
+            OREO,
+            "ranking_coef = NaN must be above 0",
+        ),
+        (
+            BRANCHES,
+            "ranking = \"listwise\"\nbranch_batch = 0",
+            OREO,
+            "branch_batch must be above 0",
+        ),
+        (
+            BRANCHES,
+            "ranking = \"advantage\"\nranking_temperature = 0.2",
+            OREO,
+            "ranking_temperature has no effect",
+        ),
+        (
+            BRANCHES,
+            "policy_branch_coef = 1.0\nranking_coef = 0.5",
+            OREO,
+            "ranking_coef has no effect",
+        ),
+        (
+            rollouts,
+            "branch_batch = 4",
+            OREO,
+            "branch_batch has no effect",
+        ),
+    ] {
+        let error = with_critic(data, critic, algorithm).expect_err("refused");
+        assert!(error.contains(expected), "{error}");
+    }
 }

@@ -4,6 +4,8 @@
 use super::batch::{Example, RewardSource, behaviour_logprobs};
 use crate::error::TrainerError;
 use crate::learn::config::{Algorithm, TrainConfig};
+use crate::learn::ranking::RankingSummary;
+use crate::learn::ranking::plan::RankingPlan;
 use crate::loss::{dpo, gigpo, grpo, rejection_sampling};
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 use scenarios::{Outcome, TextVersion, Trajectory};
@@ -82,6 +84,9 @@ pub struct DataSummary {
     pub held_out: usize,
     /// All others, by reason.
     pub left_out: ExcludedEpisodes,
+    /// Branch states, if the job reads them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ranking: Option<RankingSummary>,
     /// Whether the algorithm contrasts successes with failures.
     #[serde(skip)]
     pub(crate) needs_both: bool,
@@ -107,7 +112,13 @@ impl DataSummary {
             )),
             _ => None,
         };
-        left_out.describe().into_iter().chain(one_sided).collect()
+        let states = self.ranking.and_then(RankingSummary::describe);
+        left_out
+            .describe()
+            .into_iter()
+            .chain(one_sided)
+            .chain(states)
+            .collect()
     }
 }
 
@@ -128,6 +139,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) updates: Vec<(usize, Vec<TrajectoryGroup>)>,
     /// The groups that decide when training stops.
     pub(crate) held_out: Vec<TrajectoryGroup>,
+    /// The branch states that are read beside them.
+    pub(crate) ranking: RankingPlan<'a>,
     /// Which numbers are rewards.
     pub(crate) rewards: RewardSource,
     /// Counts of all of it.
@@ -197,6 +210,7 @@ impl<'a> Plan<'a> {
             successes,
             held_out: held.len(),
             left_out,
+            ranking: None,
             needs_both: recipe.algorithm.has_reference(),
         };
         let longest = data
@@ -211,9 +225,36 @@ impl<'a> Plan<'a> {
             reference_logprobs: Vec::new(),
             updates,
             held_out,
+            ranking: RankingPlan::default(),
             rewards: reward_source(&recipe.algorithm),
             read,
         })
+    }
+
+    /// Plans which branch states are read beside the trajectories of each update.
+    ///
+    /// # Errors
+    /// As [`RankingPlan::new`].
+    pub(crate) fn with_branches(
+        mut self,
+        recipe: &TrainConfig,
+        branches: &'a [Trajectory],
+        context: usize,
+        seed: u64,
+    ) -> Result<Self, TrainerError> {
+        let held_out: BTreeSet<&str> = self
+            .held_out
+            .iter()
+            .flatten()
+            .map(|index| self.data[*index].game_hash.as_str())
+            .collect();
+        let updates = self.updates.len();
+        self.ranking = RankingPlan::new(recipe, branches, context, &held_out, updates, seed)?;
+        self.read.ranking = recipe
+            .critic
+            .reads_branches()
+            .then_some(self.ranking.summary);
+        Ok(self)
     }
 
     /// Returns a trajectory with its advantages and cached log-probabilities.

@@ -12,7 +12,7 @@ use std::ops::RangeInclusive;
 #[must_use]
 pub fn iterations(source: &DataSource, iteration: usize) -> Option<RangeInclusive<usize>> {
     match *source {
-        DataSource::Demonstrations | DataSource::Dagger => None,
+        DataSource::Demonstrations | DataSource::Dagger | DataSource::Branches => None,
         DataSource::Rollouts => Some(1..=iteration),
         DataSource::LatestRollouts => Some(iteration..=iteration),
         DataSource::SelectedRollouts { last: 0, .. } => Some(1..=iteration),
@@ -49,6 +49,7 @@ pub fn select_episodes(
         let episodes: Vec<&Trajectory> = match source {
             DataSource::Demonstrations => demonstrations.iter().collect(),
             DataSource::Dagger => dagger.iter().copied().flatten().collect(),
+            DataSource::Branches => Vec::new(), // no episodes
             DataSource::SelectedRollouts {
                 won_per_game,
                 prefer,

@@ -8,14 +8,20 @@ mod tensorboard;
 
 use crate::error::TrainerError;
 use crate::learn::objective::BatchStatistics;
-use crate::statistics::{area_under_curve, mean, quantile};
+use crate::statistics::{TurnPrediction, area_given_turn, area_under_curve, mean, quantile};
 use scenarios::files;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use tensorboard::{EventWriter, wall_time};
 
+/// Number of columns.
+const COUNT: usize = 30;
+
+/// Number of columns of the first version. Later versions appended columns.
+const FIRST_COUNT: usize = 27;
+
 /// Columns in order. The same names are TensorBoard's tags.
-const COLUMNS: [&str; 27] = [
+const COLUMNS: [&str; COUNT] = [
     "update",
     "epoch",
     "learning_rate",
@@ -43,6 +49,9 @@ const COLUMNS: [&str; 27] = [
     "time/update",
     "time/other",
     "seconds",
+    "value/auc_given_turn",
+    "loss/ranking",
+    "loss/policy_branch",
 ];
 
 /// The numbers of one update. A number that an algorithm does not have is `None`.
@@ -87,16 +96,28 @@ pub struct UpdateTime {
 
 impl MetricsRow {
     /// Returns the numbers in the order of [`COLUMNS`].
-    fn numbers(&self) -> [Option<f64>; 27] {
+    fn numbers(&self) -> [Option<f64>; COUNT] {
         let BatchStatistics {
             loss_policy,
             loss_value,
             loss_after_value,
+            loss_ranking,
+            loss_policy_branch,
             kl_exact,
             kl_k3,
             log_ratios,
             values,
+            value_turns,
         } = &self.statistics;
+        let by_turn: Vec<TurnPrediction> = values
+            .iter()
+            .zip(value_turns)
+            .map(|((value, won), turn)| TurnPrediction {
+                turn: *turn,
+                value: *value,
+                won: *won,
+            })
+            .collect();
         let state_values: Vec<f64> = values.iter().map(|(value, _)| *value).collect();
         let UpdateTime {
             total,
@@ -132,6 +153,9 @@ impl MetricsRow {
             Some(update / total),
             Some((total - forward - backward - update) / total),
             Some(total),
+            area_given_turn(&by_turn),
+            *loss_ranking,
+            *loss_policy_branch,
         ]
     }
 
@@ -163,6 +187,11 @@ impl MetricsRow {
             ("the policy loss", statistics.loss_policy),
             ("the value loss", statistics.loss_value),
             ("the after-state value loss", statistics.loss_after_value),
+            ("the ranking loss", statistics.loss_ranking),
+            (
+                "the policy loss of branch states",
+                statistics.loss_policy_branch,
+            ),
             ("the KL", statistics.kl_exact),
             ("the policy's gradient norm", self.gradient_norm_policy),
             (
@@ -278,13 +307,15 @@ fn rewrite(path: &Path, rows: &[Vec<String>]) -> Result<(), TrainerError> {
     files::replace(path, &bytes).map_err(TrainerError::file(path))
 }
 
-/// Returns the complete rows of the updates before `update`, as texts.
+/// Returns the complete rows of the updates before `update`, as texts. If an earlier version wrote
+/// them, the columns that it did not have are empty.
 fn rows_before(path: &Path, update: usize) -> Result<Vec<Vec<String>>, TrainerError> {
     let mut reader = csv::Reader::from_path(path).map_err(|e| TrainerError::content(path, e))?;
     let columns = reader
         .headers()
         .map_err(|e| TrainerError::content(path, e))?;
-    if columns != COLUMNS.as_slice() {
+    let count = columns.len();
+    if count < FIRST_COUNT || !columns.iter().eq(COLUMNS.into_iter().take(count)) {
         return Err(TrainerError::content(
             path,
             "has other columns than this version writes\nhint: choose another --out",
@@ -298,6 +329,39 @@ fn rows_before(path: &Path, update: usize) -> Result<Vec<Vec<String>>, TrainerEr
                 .and_then(|text| text.parse().ok())
                 .is_some_and(|row_update: usize| row_update < update)
         })
-        .map(|row| row.iter().map(String::from).collect())
+        .map(|row| {
+            let mut row: Vec<String> = row.iter().map(String::from).collect();
+            row.resize(COUNT, String::new());
+            row
+        })
         .collect())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    /// The rows of a version with fewer columns stay, and the new cells are empty. Any other columns
+    /// are refused.
+    #[test]
+    fn a_file_with_fewer_columns_is_continued() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.csv");
+        let old = COLUMNS[..FIRST_COUNT].join(",");
+        let row = ["0"; FIRST_COUNT].join(",");
+        std::fs::write(&path, format!("{old}\n{row}\n")).unwrap();
+        drop(Metrics::open(folder.path(), 1).unwrap());
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text, format!("{}\n{row},,,\n", COLUMNS.join(",")));
+        for other in [
+            old.replace("kl/k3", "kl/k4"),
+            COLUMNS[..FIRST_COUNT - 1].join(","),
+            format!("{},more", COLUMNS.join(",")),
+        ] {
+            std::fs::write(&path, format!("{other}\n")).unwrap();
+            let error = Metrics::open(folder.path(), 1).err().unwrap().to_string();
+            assert!(error.contains("has other columns"), "{error}");
+        }
+    }
 }

@@ -8,7 +8,7 @@
 //! outcome, so n turns are fewer than n independent trials.
 
 use super::setting::SweepSetting;
-use crate::statistics::area_under_curve;
+use crate::statistics::{TurnPrediction, area_given_turn, area_under_curve};
 use scenarios::{Outcome, Trajectory};
 use serde::Serialize;
 
@@ -66,6 +66,8 @@ pub struct CalibrationRow {
     pub calibration_error: Option<f64>,
     /// [`area_under_curve`]. Empty if the row is a bin, or if all of its games were won or none was.
     pub auc: Option<f64>,
+    /// [`area_given_turn`]. Empty if `auc` is, or if no turn number has both outcomes.
+    pub auc_given_turn: Option<f64>,
 }
 
 /// Returns the calibration of V and U over all turns of one run. The result is empty if no value
@@ -83,11 +85,7 @@ fn calibration_of(
     reading: ValueEstimate,
     played: &[Trajectory],
 ) -> Vec<CalibrationRow> {
-    let predictions = predictions(reading, played);
-    let all: Vec<(f64, bool)> = predictions
-        .iter()
-        .map(|(_, prediction)| *prediction)
-        .collect();
+    let all = predictions(reading, played);
     if all.is_empty() {
         return Vec::new();
     }
@@ -103,10 +101,10 @@ fn calibration_of(
     )];
     for (index, from) in TURNS.into_iter().enumerate() {
         let end = TURNS.get(index + 1).copied();
-        let inside: Vec<_> = predictions
+        let inside: Vec<_> = all
             .iter()
-            .filter(|(turn, _)| *turn >= from && end.is_none_or(|end| *turn < end))
-            .map(|(_, prediction)| *prediction)
+            .filter(|of| of.turn >= from && end.is_none_or(|end| of.turn < end))
+            .copied()
             .collect();
         if !inside.is_empty() {
             let range = Range {
@@ -117,20 +115,30 @@ fn calibration_of(
             rows.push(row(setting, reading, range, &inside));
         }
     }
-    for bin in reliability(&all, BINS) {
+    for bin in reliability(&flat(&all), BINS) {
         let range = Range {
             part: CalibrationGroup::Bin,
             from: bin.first().map(|(value, _)| *value),
             to: bin.last().map(|(value, _)| *value),
         };
-        rows.push(row(setting, reading, range, &bin));
+        // The turn is not read in a bin.
+        let of_bin = bin.iter().map(|(value, won)| TurnPrediction {
+            turn: 0,
+            value: *value,
+            won: *won,
+        });
+        rows.push(row(setting, reading, range, &of_bin.collect::<Vec<_>>()));
     }
     rows
 }
 
-/// Returns the index of each turn with its value and whether its game was won. A turn without a
-/// value is left out.
-fn predictions(reading: ValueEstimate, played: &[Trajectory]) -> Vec<(usize, (f64, bool))> {
+/// Returns the values and outcomes without their turns.
+fn flat(predictions: &[TurnPrediction]) -> Vec<(f64, bool)> {
+    predictions.iter().map(|of| (of.value, of.won)).collect()
+}
+
+/// Returns the value of each turn and whether its game was won. A turn without a value is left out.
+fn predictions(reading: ValueEstimate, played: &[Trajectory]) -> Vec<TurnPrediction> {
     let mut predictions = Vec::new();
     for trajectory in played {
         if trajectory.outcome == Outcome::EnvFailed {
@@ -142,7 +150,11 @@ fn predictions(reading: ValueEstimate, played: &[Trajectory]) -> Vec<(usize, (f6
                 ValueEstimate::V => turn.value,
                 ValueEstimate::U => turn.after_value,
             };
-            predictions.extend(value.map(|value| (index, (f64::from(value), won))));
+            predictions.extend(value.map(|value| TurnPrediction {
+                turn: index,
+                value: f64::from(value),
+                won,
+            }));
         }
     }
     predictions
@@ -159,8 +171,9 @@ fn row(
     setting: SweepSetting,
     reading: ValueEstimate,
     range: Range,
-    predictions: &[(f64, bool)],
+    of_turns: &[TurnPrediction],
 ) -> CalibrationRow {
+    let predictions = &flat(of_turns)[..];
     let n = predictions.len();
     CalibrationRow {
         scorer: setting.scorer(),
@@ -182,6 +195,11 @@ fn row(
             None
         } else {
             area_under_curve(predictions)
+        },
+        auc_given_turn: if range.part == CalibrationGroup::Bin {
+            None
+        } else {
+            area_given_turn(of_turns)
         },
     }
 }

@@ -118,6 +118,8 @@ fn candidate(completion: &str, count: usize) -> Candidate {
         logprob: None,
         log_ratio: None,
         after_value: None,
+        tokens: Vec::new(),
+        returns: Vec::new(),
     }
 }
 
@@ -199,6 +201,7 @@ fn a_run_is_counted_with_its_cost() {
         .map(|row| (row.n, row.mean_prediction, row.auc))
         .collect();
     assert_eq!(found, [(3, 0.5, Some(1.0)), (3, 1.0 / 3.0, Some(1.0))]);
+    assert!(all.iter().all(|row| row.auc_given_turn == Some(1.0)));
     // V: (0.25² + 0.5² + 0.25²)/3; U: (0.25² + 0.25² + 0)/3.
     let brier: Vec<f64> = all.iter().map(|row| row.brier).collect();
     assert_eq!(brier, [0.375 / 3.0, 0.125 / 3.0]);

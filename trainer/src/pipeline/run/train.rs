@@ -142,6 +142,7 @@ impl TrainingStage<'_> {
             start: &start,
             lineage: lineage.as_ref(),
             trajectories: &trajectories,
+            branches: &[],
             seed,
             out: &out,
             hardware: self.context.options.device,

@@ -279,6 +279,7 @@ mod tests {
             failure: None,
             seconds: 0.5,
             spent: Spent::default(),
+            branch: None,
         }
     }
 
@@ -319,6 +320,8 @@ mod tests {
             logprob: None,
             log_ratio: None,
             after_value: Some(0.5),
+            tokens: Vec::new(),
+            returns: Vec::new(),
         };
         let chosen = Turn {
             action: Some("look".into()),

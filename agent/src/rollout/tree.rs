@@ -255,5 +255,7 @@ fn candidate<S>(node: &SearchNode<S>, verdict: &StateVerdict) -> Candidate {
         logprob: Some(turn.logprobs.iter().sum()),
         log_ratio: turn.log_ratio,
         after_value: turn.after_value,
+        tokens: Vec::new(),
+        returns: Vec::new(),
     }
 }

@@ -1,6 +1,8 @@
 //! Commands that play episodes.
 
+pub(crate) mod branch;
 pub(crate) mod collect;
+mod completed;
 pub(crate) mod merge;
 #[expect(
     clippy::module_inception,

@@ -23,6 +23,9 @@ pub(crate) struct TrainCommand {
     /// Trajectory stores to train on
     #[arg(long, required = true, num_args = 1.., value_hint = ValueHint::FilePath)]
     data: Vec<PathBuf>,
+    /// Store of `hearth branch`, if the job's data contain "branches"
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    branches: Option<PathBuf>,
     /// Model folder to start from, which is also the reference; not if the job starts fresh
     #[arg(long, value_hint = ValueHint::DirPath)]
     from: Option<PathBuf>,
@@ -76,6 +79,7 @@ impl TrainCommand {
             start: &start,
             lineage: lineage.as_ref(),
             trajectories: &trajectories,
+            branches: self.branches.as_deref(),
             seed: self.seed,
             out: &self.out,
             hardware: self.device,

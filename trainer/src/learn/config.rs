@@ -239,6 +239,9 @@ pub enum DataSource {
     Rollouts,
     /// The policy's own episodes of this iteration (online learning).
     LatestRollouts,
+    /// The branches of this iteration: states with the returns of several actions. They are no
+    /// episodes; an algorithm that compares the actions of a state reads them.
+    Branches,
     /// A selection of the policy's own episodes.
     #[serde(alias = "chosen_rollouts")]
     SelectedRollouts {

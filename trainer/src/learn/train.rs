@@ -6,7 +6,7 @@
 
 use crate::error::TrainerError;
 use crate::learn::checkpoint::{BestEvaluation, Checkpoint, Position};
-use crate::learn::config::{ReferenceUse, TrainConfig};
+use crate::learn::config::{DataSource, ReferenceUse, TrainConfig};
 use crate::learn::data::plan::{DataSummary, Plan};
 use crate::learn::lineage::Lineage;
 use crate::learn::metrics::{Metrics, MetricsRow, UpdateTime};
@@ -43,6 +43,9 @@ pub struct TrainingJob<'a> {
     pub lineage: Option<&'a Lineage>,
     /// The data, in an order that does not depend on which episode finished first.
     pub trajectories: &'a [Trajectory],
+    /// The store of branches (states with the returns of several actions), if the recipe's data
+    /// contain `"branches"`.
+    pub branches: Option<&'a Path>,
     /// Seed of the order of batches.
     pub seed: u64,
     /// Folder for `metrics.csv`, `tensorboard/`, `lineage.json` and the checkpoint.
@@ -54,13 +57,14 @@ pub struct TrainingJob<'a> {
 /// Trains; returns the model and a summary of the data.
 ///
 /// # Errors
-/// If the device is not available, no data remain, a number is not finite, the policy diverges, or
+/// If the device is not available, no data remain, branches are missing or not asked for, a number is not finite, the policy diverges, or
 /// a file cannot be written.
 pub fn train(
     job: &TrainingJob<'_>,
     progress: &ProgressBar,
 ) -> Result<(Model, DataSummary), TrainerError> {
     let recipe = job.recipe;
+    check_branches(job)?;
     let token_budget = recipe.optimizer.token_budget;
     let placement = Placement {
         device: job.hardware.burn()?.autodiff(),
@@ -128,7 +132,7 @@ impl TrainingState {
         plan: &Plan<'_>,
         placement: Placement,
     ) -> Result<Self, TrainerError> {
-        let identity = identity(job, plan);
+        let identity = identity(job, plan)?;
         let mut checkpoint = Checkpoint::open(&job.out.join("checkpoint"), &identity)?;
         let mut policy_weights = job.start.policy.clone();
         let mut policy_optimizer = AdamW::default();
@@ -433,7 +437,10 @@ fn save_trajectories(path: &Path, trajectories: &[&Trajectory]) -> Result<(), Tr
 }
 
 /// Returns a hash of everything that decides the numbers of a job.
-fn identity(job: &TrainingJob<'_>, plan: &Plan<'_>) -> String {
+///
+/// # Errors
+/// If the store of branches cannot be read.
+fn identity(job: &TrainingJob<'_>, plan: &Plan<'_>) -> Result<String, TrainerError> {
     let mut digest = Sha256::new();
     digest.update(format!(
         "{:?} {} {:?} {:?}",
@@ -461,10 +468,30 @@ fn identity(job: &TrainingJob<'_>, plan: &Plan<'_>) -> String {
     for advantage in plan.advantages.iter().flatten() {
         digest.update(advantage.to_le_bytes());
     }
-    digest
-        .finalize()
+    if let Some(path) = job.branches {
+        digest.update(std::fs::read(path).map_err(TrainerError::file(path))?);
+    }
+    let hash = digest.finalize();
+    Ok(hash
         .iter()
         .take(8)
         .map(|byte| format!("{byte:02x}"))
-        .collect()
+        .collect())
+}
+
+/// Returns an error if the recipe reads branches and there is no store of them, or the other way
+/// round.
+fn check_branches(job: &TrainingJob<'_>) -> Result<(), TrainerError> {
+    let reads = job.recipe.data.contains(&DataSource::Branches);
+    let reason = match job.branches {
+        None if reads => {
+            "data contains \"branches\", but there is no store of branches\nhint: --branches, with a store of `hearth branch`"
+        }
+        Some(_) if !reads => {
+            "there is a store of branches, but data does not contain \"branches\"\nhint: add \"branches\" to data, or leave the store out"
+        }
+        _ => return Ok(()),
+    };
+    let name = &job.recipe.name;
+    Err(TrainerError::Data(format!("job {name:?}: {reason}")))
 }

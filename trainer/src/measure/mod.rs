@@ -1,6 +1,7 @@
 //! Measurement: tables, statistics, comparisons, audits and replays of logged episodes.
 
 pub mod audit;
+pub mod branch;
 pub mod card;
 pub mod compare;
 pub mod csv_file;

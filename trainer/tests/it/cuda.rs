@@ -50,6 +50,7 @@ fn losses(
         start: &model,
         lineage: None,
         trajectories: &played,
+        branches: None,
         seed: 7,
         out: out.path(),
         hardware,

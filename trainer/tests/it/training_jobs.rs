@@ -71,6 +71,7 @@ pub(crate) fn learn(
             start,
             lineage: None,
             trajectories,
+            branches: None,
             seed: 7,
             out,
             hardware: DeviceChoice::Cpu,

@@ -132,6 +132,8 @@ impl LmPolicy {
                 logprob: Some(finished.sample(candidate).logprob()),
                 log_ratio: finished.log_ratio(candidate),
                 after_value: candidate.after_value,
+                tokens: Vec::new(),
+                returns: Vec::new(),
             })
             .collect()
     }

@@ -138,13 +138,16 @@ impl<'a> Plan<'a> {
     /// Plans a job on `trajectories` for a model with `context` positions.
     ///
     /// # Errors
-    /// If nothing is left to learn from.
+    /// If nothing is left to learn from, or if a trajectory is a branch.
     pub(crate) fn new(
         recipe: &TrainConfig,
         trajectories: &'a [Trajectory],
         context: usize,
         seed: u64,
     ) -> Result<Self, TrainerError> {
+        for trajectory in trajectories {
+            trajectory.check_episode().map_err(TrainerError::Data)?;
+        }
         let mut left_out = ExcludedEpisodes::default();
         let data = readable(&recipe.algorithm, trajectories, context, &mut left_out);
         if data.is_empty() {

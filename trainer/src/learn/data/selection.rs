@@ -12,7 +12,7 @@ use std::ops::RangeInclusive;
 #[must_use]
 pub fn iterations(source: &DataSource, iteration: usize) -> Option<RangeInclusive<usize>> {
     match *source {
-        DataSource::Demonstrations | DataSource::Dagger => None,
+        DataSource::Demonstrations | DataSource::Dagger | DataSource::Branches => None,
         DataSource::Rollouts => Some(1..=iteration),
         DataSource::LatestRollouts => Some(iteration..=iteration),
         DataSource::SelectedRollouts { last: 0, .. } => Some(1..=iteration),
@@ -56,6 +56,7 @@ pub fn select_episodes(
                 ..
             } => cap_won(in_range, *won_per_game, *prefer, *lost, seed),
             DataSource::Rollouts | DataSource::LatestRollouts => in_range,
+            DataSource::Branches => Vec::new(), // no episodes: the job reads them from their store
         };
         selected.extend(
             episodes
@@ -134,6 +135,7 @@ mod tests {
             failure: None,
             seconds: 0.0,
             spent: Spent::default(),
+            branch: None,
         }
     }
 
@@ -194,6 +196,11 @@ mod tests {
         assert_eq!(
             seeds(&[DataSource::Demonstrations, DataSource::Dagger], 1),
             [0, 1]
+        );
+        assert_eq!(
+            seeds(&[DataSource::LatestRollouts, DataSource::Branches], 1),
+            [11, 12, 13],
+            "branches are no episodes"
         );
         let last_two = selected(2, 0, Prefer::Shortest, Lost::Kept);
         assert_eq!(seeds(&[last_two], 1), [11, 12, 13]);

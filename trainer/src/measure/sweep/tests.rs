@@ -118,6 +118,8 @@ fn candidate(completion: &str, count: usize) -> Candidate {
         logprob: None,
         log_ratio: None,
         after_value: None,
+        tokens: Vec::new(),
+        returns: Vec::new(),
     }
 }
 
@@ -152,6 +154,7 @@ fn episode(game: &str, outcome: Outcome, turns: &[(f32, f32)]) -> Trajectory {
             tokens: 20,
             commands: turns.len(),
         },
+        branch: None,
     }
 }
 

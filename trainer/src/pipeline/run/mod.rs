@@ -6,6 +6,7 @@
 //! RUN/demonstrations.jsonl             the expert's episodes
 //! RUN/dagger-STUDENT.jsonl             the episodes of the expert with a student; `guided-STUDENT.jsonl` in old runs
 //! RUN/1/rollouts.jsonl                 the collector's episodes of iteration 1
+//! RUN/1/branches.jsonl                 the branches of these episodes, if the recipe has a table `[branch]`
 //! RUN/1/JOB/                           a model folder, with metrics.csv and the last checkpoint
 //! RUN/1/eval/JOB-k1.jsonl              the episodes behind the rows of JOB with K = 1
 //! RUN/eval.csv                         the result table; beside it the files of [`crate::measure::card`]
@@ -25,6 +26,7 @@
 //! the leader has begun, and wait. A run without shards takes in the episodes that shards have played and plays
 //! the rest itself.
 
+mod branch;
 mod context;
 mod games;
 mod play;
@@ -42,6 +44,7 @@ use crate::pipeline::lock::RunLock;
 use crate::pipeline::manifest::{self, Claimed, StageInputs, StageManifest, StageOutput, sentence};
 use crate::pipeline::recipe::Recipe;
 use crate::pipeline::stages::{Stage, StageOutputs, stages};
+use branch::BranchStage;
 use context::RunContext;
 use games::prepare_suite;
 use play::PlayedStage;
@@ -296,6 +299,16 @@ impl Pipeline<'_> {
 
     /// Runs a stage to its end.
     fn lead(&mut self, stage: Stage, manifest: StageManifest) -> Result<StageOutput, TrainerError> {
+        if let Stage::Branch { iteration } = stage {
+            return BranchStage {
+                context: self.context,
+                world: self.world,
+                suite: &self.suite,
+                outputs: &self.outputs,
+                iteration,
+            }
+            .run(manifest);
+        }
         let Stage::Train { iteration, job } = stage else {
             return self.played(stage).lead(manifest);
         };

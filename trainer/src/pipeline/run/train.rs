@@ -8,12 +8,14 @@ use crate::learn::train::{self, TrainingJob};
 use crate::measure::card::Lineage;
 use crate::pipeline::manifest::{StageManifest, StageOutput, StagePaths};
 use crate::pipeline::prepare::{fresh, prepare};
+use crate::pipeline::recipe::DataSource;
 use crate::pipeline::shard::{episodes_hash, sort};
 use crate::pipeline::stages::{Stage, StageOutputs, dagger, data, start};
 use agent::model::folder::Model;
 use scenarios::Trajectory;
 use scenarios::store::Store;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// Episodes that jobs read, by stage. They stay in memory, because several jobs read the same ones.
 #[derive(Default)]
@@ -136,12 +138,14 @@ impl TrainingStage<'_> {
         let plan = Plan::new(config, &trajectories, context_limit, seed)?;
         paths.expect(manifest, plan.updates.len())?;
         drop(plan);
+        let branches = self.branches();
         let out = paths.path();
         let job = TrainingJob {
             recipe: config,
             start: &start,
             lineage: lineage.as_ref(),
             trajectories: &trajectories,
+            branches: branches.as_deref(),
             seed,
             out: &out,
             hardware: self.context.options.device,
@@ -157,6 +161,16 @@ impl TrainingStage<'_> {
         }
         model.save(&out)?;
         Ok(())
+    }
+
+    /// Returns the path of the branches of this iteration, if the job reads them.
+    fn branches(&self) -> Option<PathBuf> {
+        let RunContext { recipe, out, .. } = self.context;
+        let reads = recipe.jobs[self.job].data.contains(&DataSource::Branches);
+        let stage = Stage::Branch {
+            iteration: self.iteration,
+        };
+        reads.then(|| stage.paths(recipe, out).file("jsonl"))
     }
 
     /// Returns the model that the job starts from and the episodes that it reads.

@@ -51,6 +51,8 @@ pub(super) fn episode(
             logprob: Some(-0.75),
             log_ratio: Some(0.5),
             after_value: Some(score),
+            tokens: Vec::new(),
+            returns: Vec::new(),
         };
         turns[0].candidates = vec![
             candidate("go to safe 1", 0.75, 2),
@@ -98,6 +100,7 @@ pub(super) fn episode(
             tokens: 20,
             commands: 3,
         },
+        branch: None,
     }
 }
 

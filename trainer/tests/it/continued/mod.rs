@@ -1,0 +1,3 @@
+//! Play that continues the turns of logged episodes.
+
+mod branches;

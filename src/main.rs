@@ -54,6 +54,8 @@ enum HearthCommand {
     Score(play::score::ScoreCommand),
     /// Measure the returns of several actions of one state
     Branch(play::branch::BranchCommand),
+    /// Write won continuations of lost episodes, for imitation
+    Rescue(play::rescue::RescueCommand),
     /// Run one training job on trajectory stores
     Train(train::train::TrainCommand),
     /// Check the losses on known optima; exit code 1 if one is missed
@@ -121,6 +123,7 @@ fn run(command: HearthCommand) -> anyhow::Result<ExitCode> {
         HearthCommand::Merge(command) => command.run(),
         HearthCommand::Score(command) => command.run(),
         HearthCommand::Branch(command) => command.run(),
+        HearthCommand::Rescue(command) => command.run(),
         HearthCommand::Train(command) => command.run(),
         HearthCommand::Selftest(command) => command.run(),
         HearthCommand::Eval(command) => command.run(),

@@ -5,19 +5,18 @@
 //! they differ, the call is refused.
 
 use crate::args::concurrency::ConcurrencyArgs;
-use crate::args::policy::{FOLDER_HINT, LoadArgs, ReferenceArgs};
-use crate::args::stores;
+use crate::args::policy::{LoadArgs, ReferenceArgs};
 use crate::args::world::ReplayWorldArgs;
 use crate::commands::data::scenarios::report_faults;
-use crate::commands::play::completed::{Refusals, by_protocol, key, open_resumable};
+use crate::commands::play::completed::{ContinuedArgs, Refusals, by_protocol, key, open_resumable};
 use crate::ui;
 use agent::policy::Policy;
 use agent::policy::lm::{LmPolicy, ValueUse};
 use clap::{Args, ValueHint};
 use scenarios::store::Store;
-use scenarios::{History, Split, Suite, Task, Trajectory, WeightFormat};
+use scenarios::{Split, Trajectory, WeightFormat};
 use serde::{Deserialize, Serialize};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use trainer::measure::branch::{
@@ -27,21 +26,8 @@ use trainer::pipeline::run::tokenize_texts;
 
 #[derive(Args)]
 pub(crate) struct BranchCommand {
-    /// Model folder that writes the candidates and plays the continuations
-    #[arg(long, value_hint = ValueHint::DirPath)]
-    policy: PathBuf,
-    /// Store whose episodes give the states, JSONL, as written by `collect` and `loop`
-    #[arg(long, value_hint = ValueHint::FilePath)]
-    data: PathBuf,
-    /// Games of the store: a folder (ALFWorld's layout, or SPLIT/NAME.z8) or a manifest
-    #[arg(long, value_hint = ValueHint::AnyPath)]
-    suite: PathBuf,
-    /// Splits whose episodes are used, separated by commas: `train`, or `valid_train` to measure
-    #[arg(long, value_delimiter = ',', default_value = "train")]
-    split: Vec<Split>,
-    /// Number of games of each split, taken from its start; 0 means all
-    #[arg(long, default_value_t = 0)]
-    games: usize,
+    #[command(flatten)]
+    source: ContinuedArgs,
     /// Number of episodes, drawn at random with the seed; 0 means all
     #[arg(long, default_value_t = 0)]
     limit: usize,
@@ -143,30 +129,22 @@ struct BranchOutput {
 impl BranchCommand {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let recipe = self.sampling.recipe(self.limit);
-        self.check(&recipe)?;
-        let suite = Suite::open(&self.suite)?;
+        recipe.check().map_err(ui::WrongUse)?;
+        self.source.check()?;
+        let suite = self.source.open_suite()?;
         report_faults(&suite);
-        let tasks = self.tasks(&suite);
-        let mut episodes = stores::read(&self.data)?;
-        episodes.retain(|episode| self.split.contains(&episode.split));
-        refuse_missing(&episodes, &suite, &self.suite)?;
-        episodes.retain(|episode| tasks.contains_key(episode.game_hash.as_str()));
-        refuse_windows(&episodes, &self.data)?;
-        let player = self
-            .load
-            .open(&self.policy, ValueUse::Skip, &ReferenceArgs::default())?;
+        let tasks = self.source.tasks(&suite);
+        let mut episodes = self.source.episodes(&suite, &tasks)?;
+        let player = self.load.open(
+            &self.source.policy,
+            ValueUse::Skip,
+            &ReferenceArgs::default(),
+        )?;
         tokenize_texts(&player.tokenizer, &mut episodes);
         let (mut out, mut all) = self.open_out(&player, &recipe)?;
         let states = branch_states(&episodes, &tasks, &recipe, self.seed);
-        if states.is_empty() {
-            return Err(ui::WrongUse(format!(
-                "{}: no episode to branch\nhint: --split names the splits that are used",
-                self.data.display()
-            ))
-            .into());
-        }
         let left = unfinished(&states, &all, &self.out)?;
-        let source = source_name(&self.data);
+        let source = self.source.source();
         let pool = self.concurrency.resolve();
         let opened = self.world.open(pool.episodes)?;
         let bar = ui::bar("branch");
@@ -221,48 +199,6 @@ impl BranchCommand {
         self.print(&all, lost.len(), cost)
     }
 
-    fn check(&self, recipe: &BranchRecipe) -> anyhow::Result<()> {
-        recipe.check().map_err(ui::WrongUse)?;
-        if let Some(test) = self
-            .split
-            .iter()
-            .find(|split| !matches!(split, Split::Train | Split::ValidTrain))
-        {
-            return Err(ui::WrongUse(format!(
-                "--split {test}: these games are for tests, and branches are for learning and selection\n\
-                 hint: train, or valid_train to measure"
-            ))
-            .into());
-        }
-        if !self.policy.is_dir() {
-            return Err(ui::WrongUse(format!(
-                "--policy {}: not a model folder\n{FOLDER_HINT}",
-                self.policy.display()
-            ))
-            .into());
-        }
-        Ok(())
-    }
-
-    /// Returns the games of `--split` and `--games` by hash.
-    fn tasks<'s>(&self, suite: &'s Suite) -> HashMap<&'s str, &'s Task> {
-        let mut tasks = HashMap::new();
-        for split in &self.split {
-            let of_split = suite.split(*split);
-            let count = match self.games {
-                0 => of_split.len(),
-                games => games,
-            };
-            tasks.extend(
-                of_split
-                    .into_iter()
-                    .take(count)
-                    .map(|task| (task.hash.as_str(), task)),
-            );
-        }
-        tasks
-    }
-
     /// Opens the store to write. Refuses it if its records were made with other settings.
     fn open_out(
         &self,
@@ -272,9 +208,9 @@ impl BranchCommand {
         let settings = BranchStoreSettings {
             policy: player.name(),
             weights: self.load.weights,
-            data: source_name(&self.data),
-            splits: self.split.clone(),
-            games: self.games,
+            data: self.source.source(),
+            splits: self.source.split.clone(),
+            games: self.source.games,
             branch: recipe.clone(),
             seed: self.seed,
             world: self.world.name.world.clone(),
@@ -329,47 +265,6 @@ impl BranchCommand {
             ));
         }
         Ok(ExitCode::SUCCESS)
-    }
-}
-
-/// Returns the name of the store without its folder.
-fn source_name(store: &Path) -> String {
-    let name = store.file_name().unwrap_or(store.as_os_str());
-    name.to_string_lossy().into_owned()
-}
-
-/// Refuses the suite if it lacks the game of an episode.
-fn refuse_missing(episodes: &[Trajectory], suite: &Suite, path: &Path) -> anyhow::Result<()> {
-    let known: HashSet<&str> = suite.tasks.iter().map(|task| task.hash.as_str()).collect();
-    let mut missing = episodes
-        .iter()
-        .filter(|episode| !known.contains(episode.game_hash.as_str()));
-    let Some(first) = missing.next() else {
-        return Ok(());
-    };
-    Err(ui::WrongUse(format!(
-        "{} episodes are of games that {} does not contain; the first: {}",
-        1 + missing.count(),
-        path.display(),
-        first.game
-    ))
-    .into())
-}
-
-/// Refuses episodes whose policy saw only their last turns, because they have no token ids.
-fn refuse_windows(episodes: &[Trajectory], store: &Path) -> anyhow::Result<()> {
-    match episodes
-        .iter()
-        .find(|episode| episode.protocol.history != History::Full)
-    {
-        None => Ok(()),
-        Some(episode) => Err(ui::WrongUse(format!(
-            "{}: {} was played with a history of {}, and branches need the full history",
-            store.display(),
-            episode.game,
-            episode.protocol.history
-        ))
-        .into()),
     }
 }
 

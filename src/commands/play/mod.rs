@@ -9,4 +9,5 @@ pub(crate) mod merge;
     reason = "the file is named after its command"
 )]
 pub(crate) mod play;
+pub(crate) mod rescue;
 pub(crate) mod score;

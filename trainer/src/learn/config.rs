@@ -111,6 +111,16 @@ impl TrainConfig {
         if self.data.is_empty() {
             return Err("data is empty".into());
         }
+        let imitates = matches!(
+            self.algorithm,
+            Algorithm::Sft { .. } | Algorithm::RejectionSampling { .. }
+        );
+        if self.data.contains(&DataSource::Rescues) && !imitates {
+            return Err(format!(
+                "{} must not read \"rescues\": they are selected by their outcome, so only sft and rejection_sampling may learn from them",
+                self.algorithm.kind()
+            ));
+        }
         let selects_nothing = self.data.iter().any(|data| {
             matches!(
                 data,
@@ -242,6 +252,9 @@ pub enum DataSource {
     /// The branches of this iteration: states with the returns of several actions. They are no
     /// episodes; an algorithm that compares the actions of a state reads them.
     Branches,
+    /// The rescues of this iteration: won continuations of lost rollouts. Only algorithms that
+    /// imitate may read them, because they are selected by their outcome.
+    Rescues,
     /// A selection of the policy's own episodes.
     #[serde(alias = "chosen_rollouts")]
     SelectedRollouts {

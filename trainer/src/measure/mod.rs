@@ -8,6 +8,7 @@ pub mod csv_file;
 pub mod failures;
 pub mod games;
 pub mod protocol_line;
+pub mod rescue;
 pub mod score;
 pub mod sweep;
 pub mod table;

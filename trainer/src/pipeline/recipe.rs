@@ -9,14 +9,13 @@ pub use crate::learn::config::{
 
 use crate::error::TrainerError;
 use crate::measure::branch::BranchRecipe;
+use crate::measure::rescue::RescueRecipe;
+use crate::pipeline::continued;
 use agent::model::config::DecoderConfig;
 use agent::text::tokenizer::NumberTokens;
 use scenarios::{Protocol, Split, household};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-
-/// Name of the branches of an iteration.
-pub(crate) const BRANCHES: &str = "branches";
 
 /// Everything that decides a run's numbers.
 ///
@@ -52,6 +51,9 @@ pub struct Recipe {
     /// The branches of the policy's own episodes; none if it is not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<BranchRecipe>,
+    /// The rescues of the policy's own lost episodes; none if it is not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rescue: Option<RescueRecipe>,
     /// The training jobs, in the order in which they run.
     #[serde(rename = "train", alias = "lesson")]
     pub jobs: Vec<TrainConfig>,
@@ -298,13 +300,16 @@ impl Recipe {
             branch.episodes = 4;
             branch.rollouts = 2;
         }
+        if let Some(rescue) = &mut self.rescue {
+            rescue.completions = 2;
+            rescue.wins = 1;
+        }
         for job in &mut self.jobs {
             job.optimizer.updates = 8;
             if !job.is_trained_once() {
-                let reads_branches = job.data.contains(&DataSource::Branches);
-                job.data = vec![DataSource::Demonstrations, DataSource::Rollouts];
-                job.data
-                    .extend(reads_branches.then_some(DataSource::Branches));
+                let mut data = vec![DataSource::Demonstrations, DataSource::Rollouts];
+                data.extend(continued::sources(job));
+                job.data = data;
             }
         }
         self.evaluate.games = 6;
@@ -353,11 +358,7 @@ impl Recipe {
         if collector.is_some_and(|job| !job.is_trained_once()) {
             return Err("collect.policy must be a job that is not from = \"collector\"".into());
         }
-        if let Some(branch) = &self.branch {
-            branch
-                .check()
-                .map_err(|reason| format!("branch: {reason}"))?;
-        }
+        continued::check_tables(self.branch.as_ref(), self.rescue.as_ref())?;
         if self.evaluate.best_of.contains(&0) || self.evaluate.best_of.is_empty() {
             return Err("evaluate.best_of: K starts at 1".into());
         }
@@ -391,19 +392,7 @@ impl Recipe {
                 job.name
             ));
         }
-        if job.data.contains(&DataSource::Branches) && self.branch.is_none() {
-            return Err(format!(
-                "job {:?}: data contains \"branches\", but the recipe plays none\n\
-                 hint: add a table [branch]; an empty one has the defaults",
-                job.name
-            ));
-        }
-        if self.branch.is_some() && job.name == BRANCHES {
-            return Err(format!(
-                "job {BRANCHES:?}: the name is taken by the branches of an iteration"
-            ));
-        }
-        Ok(())
+        continued::check_job(job, self.branch.is_some(), self.rescue.is_some())
     }
 
     fn check_dagger(&self, index: usize, names: &[&str]) -> Result<(), String> {
@@ -569,28 +558,6 @@ mod tests {
             refused("context", "numbers = \"joined\"\ncontext")
                 .contains("unknown variant `joined`")
         );
-    }
-
-    /// An empty table has the defaults. If there is no table, the recipe is written as before it
-    /// existed.
-    #[test]
-    fn the_table_of_branches_is_optional() {
-        let text = include_str!("../../recipes/quickstart.toml");
-        let recipe = Recipe::quickstart();
-        assert_eq!(recipe.branch, None);
-        assert!(!toml::to_string(&recipe).expect("writes").contains("branch"));
-        let with: Recipe =
-            toml::from_str(&format!("{text}\n[branch]\nrollouts = 8\n")).expect("reads");
-        let expected = BranchRecipe {
-            rollouts: 8,
-            ..BranchRecipe::default()
-        };
-        assert_eq!(with.branch, Some(expected));
-        let written = toml::to_string(&with).expect("writes");
-        assert_eq!(toml::from_str::<Recipe>(&written).expect("reads"), with);
-        let error = toml::from_str::<Recipe>(&format!("{text}\n[branch]\nmost = 8\n"))
-            .expect_err("an unknown key");
-        assert!(error.to_string().contains("most"), "{error}");
     }
 
     #[test]

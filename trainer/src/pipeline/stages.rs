@@ -5,8 +5,9 @@
 //! change how long a stage takes and how sums are rounded; they are not inputs.
 
 use crate::learn::selection;
+use crate::pipeline::continued::{BRANCHES, RESCUES};
 use crate::pipeline::manifest::{OutputForm, StageInputs, StageOutput, StagePaths, VERSION};
-use crate::pipeline::recipe::{BRANCHES, DataSource, GamesRecipe, Recipe, StartFrom};
+use crate::pipeline::recipe::{DataSource, GamesRecipe, Recipe, StartFrom};
 use scenarios::Protocol;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -37,6 +38,11 @@ pub enum Stage {
     },
     /// Plays the branches of the policy's own episodes.
     Branch {
+        /// The iteration, from 1.
+        iteration: usize,
+    },
+    /// Plays the rescues of the policy's own lost episodes.
+    Rescue {
         /// The iteration, from 1.
         iteration: usize,
     },
@@ -73,6 +79,9 @@ pub fn stages(recipe: &Recipe) -> Vec<Stage> {
         if recipe.branch.is_some() {
             stages.push(Stage::Branch { iteration });
         }
+        if recipe.rescue.is_some() {
+            stages.push(Stage::Rescue { iteration });
+        }
         stages.extend(jobs(recipe, false).map(|job| Stage::Train { iteration, job }));
         for (job, config) in recipe.jobs.iter().enumerate() {
             if config.is_trained_once() && iteration > 1 {
@@ -107,6 +116,7 @@ impl Stage {
             }
             Self::Collect { iteration } => format!("{iteration}/rollouts"),
             Self::Branch { iteration } => format!("{iteration}/{BRANCHES}"),
+            Self::Rescue { iteration } => format!("{iteration}/{RESCUES}"),
             Self::Evaluate { iteration, job, k } => {
                 format!("{iteration}/eval/{}-k{k}", recipe.jobs[job].name)
             }
@@ -136,8 +146,8 @@ impl Stage {
         self.name(recipe)
     }
 
-    /// Returns whether the stage plays episodes that shards divide among them. The branches are
-    /// played by the leader alone.
+    /// Returns whether the stage plays episodes that shards divide among them. Branches and
+    /// rescues are played by the leader alone.
     #[must_use]
     pub fn is_played(&self) -> bool {
         matches!(
@@ -179,10 +189,14 @@ impl Stage {
                 .with("games", &recipe.collect.games)
                 .with("repetitions", &recipe.collect.repetitions)
                 .with("policy", policy(outputs, collector(recipe, iteration))?),
-            Self::Branch { iteration } => inputs
-                .with("branch", &recipe.branch)
-                .with("rollouts", episodes(outputs, Self::Collect { iteration })?)
-                .with("policy", policy(outputs, collector(recipe, iteration))?),
+            Self::Branch { iteration } => {
+                let inputs = inputs.with("branch", &recipe.branch);
+                with_rollouts(inputs, recipe, outputs, iteration)?
+            }
+            Self::Rescue { iteration } => {
+                let inputs = inputs.with("rescue", &recipe.rescue);
+                with_rollouts(inputs, recipe, outputs, iteration)?
+            }
             Self::Evaluate { iteration, job, .. } => {
                 let model = Self::Train { iteration, job };
                 let inputs = inputs
@@ -210,9 +224,9 @@ impl Stage {
     #[must_use]
     pub fn seed(&self, recipe: &Recipe) -> u64 {
         match *self {
-            Self::Collect { iteration } | Self::Branch { iteration } => {
-                recipe.seed + 1000 * iteration as u64
-            }
+            Self::Collect { iteration }
+            | Self::Branch { iteration }
+            | Self::Rescue { iteration } => recipe.seed + 1000 * iteration as u64,
             Self::Dagger { dagger } => recipe.seed + 1_000_000 * (dagger as u64 + 1), // differs from the demonstrations' seed
             _ => recipe.seed,
         }
@@ -222,7 +236,9 @@ impl Stage {
     #[must_use]
     pub fn protocol(&self, recipe: &Recipe) -> Protocol {
         let (temperature, k) = match *self {
-            Self::Collect { .. } | Self::Branch { .. } => (recipe.collect.temperature, 1),
+            Self::Collect { .. } | Self::Branch { .. } | Self::Rescue { .. } => {
+                (recipe.collect.temperature, 1)
+            }
             Self::Dagger { dagger } => (recipe.dagger[dagger].temperature, 1),
             Self::Evaluate { k, .. } if k > 1 => (recipe.evaluate.temperature, k),
             _ => (0.0, 1),
@@ -231,6 +247,18 @@ impl Stage {
             .protocol
             .protocol(recipe.model.context, temperature, k)
     }
+}
+
+/// Adds the rollouts of an iteration and the policy that collected them.
+fn with_rollouts(
+    inputs: StageInputs,
+    recipe: &Recipe,
+    outputs: &StageOutputs,
+    iteration: usize,
+) -> Result<StageInputs, Stage> {
+    let collector = policy(outputs, collector(recipe, iteration))?;
+    let rollouts = episodes(outputs, Stage::Collect { iteration })?;
+    Ok(inputs.with("policy", collector).with("rollouts", rollouts))
 }
 
 fn training_inputs(
@@ -346,6 +374,9 @@ pub fn data(recipe: &Recipe, job: usize, iteration: usize) -> BTreeSet<Stage> {
     }
     if config.data.contains(&DataSource::Branches) {
         stages.insert(Stage::Branch { iteration });
+    }
+    if config.data.contains(&DataSource::Rescues) {
+        stages.insert(Stage::Rescue { iteration });
     }
     for source in &config.data {
         let iterations = selection::iterations(source, iteration).into_iter();
@@ -615,25 +646,6 @@ mod tests {
             !reads.contains(&Stage::Branch { iteration: 2 }),
             "{reads:?}"
         );
-        recipe.branch = None;
-        let error = recipe.check().expect_err("nothing plays the branches");
-        assert!(
-            error.starts_with("job \"gigpo\": data contains \"branches\"")
-                && error.contains("\nhint: "),
-            "{error}"
-        );
-        recipe.jobs[1].data.pop();
-        recipe.branch = Some(BranchRecipe {
-            candidates: 1,
-            ..BranchRecipe::default()
-        });
-        let error = recipe.check().expect_err("nothing is compared");
-        assert!(error.starts_with("branch: candidates"), "{error}");
-        recipe.branch = Some(BranchRecipe::default());
-        recipe.jobs[1].name = BRANCHES.into();
-        recipe.collect.then = BRANCHES.into();
-        let error = recipe.check().expect_err("the name is taken");
-        assert!(error.contains("the name is taken"), "{error}");
     }
 
     #[test]

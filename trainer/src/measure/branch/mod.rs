@@ -24,6 +24,7 @@ mod play;
 mod recipe;
 mod states;
 
+pub(crate) use play::play_jobs;
 pub use play::{BranchCost, BranchResult, BranchState, Branching, SAMPLES, play_branches};
 pub use recipe::{BranchRecipe, branch_protocol};
 pub use states::branched_turns;

@@ -181,7 +181,7 @@ impl<P: Policy> BranchRound<'_, '_, P> {
         }
         let mut samples: Vec<Option<Trajectory>> = vec![None; self.open.len() * k];
         let cost = &mut *self.cost;
-        play(
+        play_jobs(
             self.policy,
             self.world,
             &jobs,
@@ -226,7 +226,7 @@ impl<P: Policy> BranchRound<'_, '_, P> {
         }
         let mut played: Vec<Option<Result<f64, String>>> = vec![None; jobs.len()];
         let cost = &mut *self.cost;
-        play(
+        play_jobs(
             self.policy,
             self.world,
             &jobs,
@@ -351,7 +351,10 @@ fn discounted_return(episode: &Trajectory, forced: usize, discount: f64) -> f64 
 }
 
 /// Plays jobs, and passes each finished episode to `take`.
-fn play<P: Policy>(
+///
+/// # Errors
+/// [`TrainerError::Gone`] if the policy does not respond any more.
+pub(crate) fn play_jobs<P: Policy>(
     policy: &P,
     world: &dyn World,
     jobs: &[EpisodeJob<'_>],

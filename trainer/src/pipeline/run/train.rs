@@ -211,6 +211,7 @@ impl TrainingStage<'_> {
             demonstrations,
             &dagger,
             &rollouts,
+            cache.get(Stage::Rescue { iteration }),
             iteration,
             recipe.seed,
         );

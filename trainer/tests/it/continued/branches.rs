@@ -283,27 +283,27 @@ fn a_candidate_may_end_the_game_or_fail() {
 #[test]
 fn the_candidates_of_a_model_have_their_token_ids() {
     let player = LmPolicy::new(babbler(3), ValueUse::Skip).unwrap();
-    let tasks = [task("plain/2"), task("plain/3")];
-    let played = play(&player, &jobs(&tasks, 6), &protocol(), POOL);
+    let tasks = [task("plain/1"), task("plain/2")];
+    let played = play(&player, &jobs(&tasks, 3), &protocol(), POOL);
     let recipe = BranchRecipe {
-        states: 2,
+        candidates: 3,
+        rollouts: 2,
         ..BranchRecipe::default()
     };
     let by_hash: HashMap<&str, &Task> = tasks.iter().map(|of| (of.hash.as_str(), of)).collect();
     let states = branch_states(&played, &by_hash, &recipe, 1);
     let again = branch_states(&played, &by_hash, &recipe, 1);
     assert_eq!(states, again);
-    let per_episode: Vec<usize> = played.iter().map(|of| of.turns.len().min(2)).collect();
-    assert_eq!(states.len(), per_episode.iter().sum::<usize>());
+    assert_eq!(states.len(), 6, "one state of each episode");
     let few = BranchRecipe {
-        episodes: 3,
+        episodes: 2,
         ..recipe.clone()
     };
     let seeds: BTreeSet<u64> = branch_states(&played, &by_hash, &few, 1)
         .iter()
         .map(|state| state.episode.seed)
         .collect();
-    assert_eq!(seeds.len(), 3);
+    assert_eq!(seeds.len(), 2);
 
     let records = |pool: Concurrency| {
         let mut records = Vec::new();
@@ -336,7 +336,7 @@ fn the_candidates_of_a_model_have_their_token_ids() {
                 .any(|of| of.mean_return() != candidates[0].mean_return()),
         );
     }
-    assert!(contrasts > 2, "{contrasts} of {}", together.len());
+    assert!(contrasts > 0, "{contrasts} of {}", together.len());
 }
 
 /// Ordinary training refuses branches, and a job gets a store of branches if and only if its data

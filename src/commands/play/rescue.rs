@@ -22,6 +22,7 @@ use trainer::measure::rescue::{
 };
 use trainer::pipeline::rescue_store::RescueStore;
 use trainer::pipeline::run::tokenize_texts;
+use trainer::pipeline::shard::episodes_hash;
 
 #[derive(Args)]
 pub(crate) struct RescueCommand {
@@ -84,6 +85,8 @@ struct RescueSettings {
     policy: String,
     weights: WeightFormat,
     data: String,
+    /// Hash of the episodes of these splits and games.
+    episodes: String,
     splits: Vec<Split>,
     games: usize,
     rescue: RescueRecipe,
@@ -125,7 +128,7 @@ impl RescueCommand {
         )?;
         tokenize_texts(&player.tokenizer, &mut episodes);
         let mut store = RescueStore::open(&self.out)?;
-        self.claim(&player, &recipe, &store)?;
+        self.claim(&player, &recipe, &episodes, &store)?;
         let beginnings = lost_beginnings(&episodes, &tasks, &recipe);
         let left: Vec<LostBeginning<'_>> = beginnings
             .iter()
@@ -201,12 +204,14 @@ impl RescueCommand {
         &self,
         player: &LmPolicy,
         recipe: &RescueRecipe,
+        episodes: &[Trajectory],
         store: &RescueStore,
     ) -> anyhow::Result<()> {
         let settings = RescueSettings {
             policy: player.name(),
             weights: self.load.weights,
             data: self.source.source(),
+            episodes: episodes_hash(episodes),
             splits: self.source.split.clone(),
             games: self.source.games,
             rescue: recipe.clone(),
@@ -214,7 +219,7 @@ impl RescueCommand {
             world: self.world.name.world.clone(),
         };
         let refusals = Refusals {
-            other: "contains rescues by another policy, or with other settings",
+            other: "contains rescues of other episodes, by another policy or with other settings",
             unknown: "contains episodes, and no record of how they were made",
         };
         claim_settings(&self.out, &settings, store.is_new(), refusals)

@@ -346,14 +346,14 @@ mod tests {
         assert_eq!(serde_json::to_string(&candidate).unwrap(), old);
         let continued = Candidate {
             tokens: vec![3, 2],
-            returns: vec![0.9025, 0.0, 1.0, 0.0],
+            returns: vec![0.25, 0.0, 1.0, 0.0],
             ..candidate
         };
-        assert_eq!(continued.mean_return(), Some(0.475_625));
+        assert_eq!(continued.mean_return(), Some(0.3125));
         assert_eq!(continued.wins(), 2);
         let text = serde_json::to_string(&continued).unwrap();
         assert!(
-            text.ends_with(r#","tokens":[3,2],"returns":[0.9025,0.0,1.0,0.0]}"#),
+            text.ends_with(r#","tokens":[3,2],"returns":[0.25,0.0,1.0,0.0]}"#),
             "{text}"
         );
         assert_eq!(serde_json::from_str::<Candidate>(&text).unwrap(), continued);

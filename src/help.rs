@@ -9,7 +9,10 @@ use std::fmt::Write;
 
 /// The groups of commands, in the order of the list.
 const GROUPS: [(&str, &[&str]); 5] = [
-    ("Play", &["play", "collect", "score", "merge"]),
+    (
+        "Play",
+        &["play", "collect", "score", "branch", "rescue", "merge"],
+    ),
     ("Train", &["quickstart", "loop", "train", "selftest"]),
     (
         "Measure",

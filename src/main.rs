@@ -52,6 +52,10 @@ enum HearthCommand {
     Merge(play::merge::MergeCommand),
     /// Add process scores to the turns of failed episodes
     Score(play::score::ScoreCommand),
+    /// Measure the returns of several actions of one state
+    Branch(play::branch::BranchCommand),
+    /// Write won continuations of lost episodes, for imitation
+    Rescue(play::rescue::RescueCommand),
     /// Run one training job on trajectory stores
     Train(train::train::TrainCommand),
     /// Check the losses on known optima; exit code 1 if one is missed
@@ -120,6 +124,8 @@ fn run(command: HearthCommand) -> anyhow::Result<ExitCode> {
         HearthCommand::Collect(command) => command.run(),
         HearthCommand::Merge(command) => command.run(),
         HearthCommand::Score(command) => command.run(),
+        HearthCommand::Branch(command) => command.run(),
+        HearthCommand::Rescue(command) => command.run(),
         HearthCommand::Train(command) => command.run(),
         HearthCommand::Selftest(command) => command.run(),
         HearthCommand::Eval(command) => command.run(),

@@ -25,4 +25,4 @@ pub use protocol::{History, Malformed, Protocol, Scorer, Search, WeightFormat};
 pub use suite::{Suite, SuiteError};
 pub use task::{Split, Task, TaskType};
 pub use text_version::TextVersion;
-pub use trajectory::{Candidate, Outcome, Spent, Trajectory, Turn};
+pub use trajectory::{BranchInfo, Candidate, Outcome, Spent, Trajectory, Turn};

@@ -303,6 +303,7 @@ mod tests {
                 tokens: 1,
                 commands: 1,
             },
+            branch: None,
         }
     }
 

@@ -87,6 +87,7 @@ mod tests {
             failure: None,
             seconds: 0.0,
             spent: Spent::default(),
+            branch: None,
         }
     }
 

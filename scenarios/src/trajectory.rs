@@ -61,14 +61,39 @@ pub struct Candidate {
     /// U after it, reward units, if a value network scored it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after_value: Option<f32>,
-    /// Token ids of the completion, with the end-of-turn token if it was sampled. Only candidates of
-    /// a branch store have them.
+    /// Token ids of the completion as sampled, with the end-of-turn token if it was sampled. Only a
+    /// [branch](Trajectory::branch) records them; empty otherwise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tokens: Vec<u32>,
-    /// The discounted return of each Monte-Carlo continuation after this candidate, reward units.
-    /// Only candidates of a branch store have them.
+    /// The discounted return of each continuation after this candidate, reward units: γ^(n−1) if it
+    /// was won with n turns, this candidate's turn included, and 0 if it was not won. Only a
+    /// [branch](Trajectory::branch) has continuations; empty otherwise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub returns: Vec<f64>,
+}
+
+impl Candidate {
+    /// Returns the mean of the returns, reward units; `None` if there was no continuation.
+    ///
+    /// ```
+    /// use scenarios::Candidate;
+    ///
+    /// let line = r#"{"completion": "look", "score": 0.0, "tokens": [7, 2], "returns": [0.5, 0.0]}"#;
+    /// let candidate: Candidate = serde_json::from_str(line)?;
+    /// assert_eq!(candidate.mean_return(), Some(0.25));
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    #[must_use]
+    pub fn mean_return(&self) -> Option<f64> {
+        let count = self.returns.len();
+        (count > 0).then(|| self.returns.iter().sum::<f64>() / count as f64)
+    }
+
+    /// Returns the number of continuations that were won.
+    #[must_use]
+    pub fn wins(&self) -> usize {
+        self.returns.iter().filter(|value| **value > 0.0).count()
+    }
 }
 
 fn one() -> usize {
@@ -218,6 +243,26 @@ pub struct Trajectory {
     /// What the episode cost, including candidates that were not executed.
     #[serde(default, skip_serializing_if = "is_default")]
     pub spent: Spent,
+    /// If it is set, the record is not an episode but a branch: the first turns of an episode, and
+    /// a last turn whose [`Turn::candidates`] have [`Candidate::returns`]. The completion of the
+    /// last turn is the one that the episode took; the outcome is always [`Outcome::Failure`] and
+    /// has no meaning. No branch may be imitated or evaluated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<BranchInfo>,
+}
+
+/// Where a branch comes from, and what its returns are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BranchInfo {
+    /// Name of the store that contains the episode, without its folder. Game, seed, repetition,
+    /// policy and protocol of the record are those of the episode.
+    pub source: String,
+    /// Index of the turn in the episode whose state has several candidates.
+    pub turn: usize,
+    /// Hash of the weights of the policy that sampled the candidates and the continuations.
+    pub policy: String,
+    /// γ of the returns.
+    pub discount: f64,
 }
 
 /// The cost of an episode.
@@ -239,6 +284,22 @@ impl Trajectory {
     #[must_use]
     pub fn is_won(&self) -> bool {
         self.outcome == Outcome::Success
+    }
+
+    /// Returns an error if a record is a branch, for readers that need episodes. The message names
+    /// the game and what to do.
+    ///
+    /// # Errors
+    /// If [`Trajectory::branch`] is set.
+    pub fn check_episode(&self) -> Result<(), String> {
+        match &self.branch {
+            None => Ok(()),
+            Some(branch) => Err(format!(
+                "the record of {}, repetition {}, is a branch at turn {} of an episode of {}, not an episode\n\
+                 hint: leave the store of `hearth branch` out",
+                self.game, self.repetition, branch.turn, branch.source
+            )),
+        }
     }
 
     /// Returns the number of turns without a command.
@@ -273,6 +334,29 @@ mod tests {
                 format!("{:?}", outcome.name())
             );
         }
+    }
+
+    /// If a candidate has no continuations, and a trajectory is no branch, both are written as
+    /// before the fields existed.
+    #[test]
+    fn branches_and_returns_are_written_only_if_there_are_any() {
+        let old = r#"{"completion":"look","score":0.5}"#;
+        let candidate: Candidate = serde_json::from_str(old).unwrap();
+        assert_eq!((candidate.mean_return(), candidate.wins()), (None, 0));
+        assert_eq!(serde_json::to_string(&candidate).unwrap(), old);
+        let continued = Candidate {
+            tokens: vec![3, 2],
+            returns: vec![0.25, 0.0, 1.0, 0.0],
+            ..candidate
+        };
+        assert_eq!(continued.mean_return(), Some(0.3125));
+        assert_eq!(continued.wins(), 2);
+        let text = serde_json::to_string(&continued).unwrap();
+        assert!(
+            text.ends_with(r#","tokens":[3,2],"returns":[0.25,0.0,1.0,0.0]}"#),
+            "{text}"
+        );
+        assert_eq!(serde_json::from_str::<Candidate>(&text).unwrap(), continued);
     }
 
     /// Logs older than states and scores are read. If a turn has neither, it is written as before.

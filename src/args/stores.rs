@@ -100,7 +100,7 @@ fn entries(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
 /// Reads the episodes of a store. Prints a message if the last line is incomplete.
 ///
 /// # Errors
-/// If the store is not readable.
+/// If the store is not readable, or contains branches instead of episodes.
 pub(crate) fn read(store: &Path) -> anyhow::Result<Vec<Trajectory>> {
     let contents = Store::contents(store)?;
     if contents.torn > 0 {
@@ -109,6 +109,11 @@ pub(crate) fn read(store: &Path) -> anyhow::Result<Vec<Trajectory>> {
             store.display(),
             contents.torn
         );
+    }
+    for record in &contents.trajectories {
+        record
+            .check_episode()
+            .map_err(|reason| ui::WrongUse(format!("{}: {reason}", store.display())))?;
     }
     Ok(contents.trajectories)
 }

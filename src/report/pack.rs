@@ -279,6 +279,7 @@ mod tests {
             failure: None,
             seconds: 0.5,
             spent: Spent::default(),
+            branch: None,
         }
     }
 

@@ -158,8 +158,10 @@ fn begins_with_a_trajectory(path: &Path) -> anyhow::Result<bool> {
     if BufReader::new(file).read_line(&mut line).is_err() {
         return Ok(false); // the file is not text
     }
-    Ok(serde_json::from_str::<Value>(&line)
-        .is_ok_and(|value| value["game_hash"].is_string() && value["turns"].is_array()))
+    Ok(serde_json::from_str::<Value>(&line).is_ok_and(|value| {
+        let is_trajectory = value["game_hash"].is_string() && value["turns"].is_array();
+        is_trajectory && value["branch"].is_null() // a branch is no episode
+    }))
 }
 
 /// Returns the iteration of a file: the number that its first folder is named by.

@@ -473,6 +473,7 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
             failure: end.failure,
             seconds,
             spent,
+            branch: None,
         })?;
         self.open_next(slot);
         Ok(())

@@ -10,13 +10,13 @@ use crate::args::policy::{FOLDER_HINT, LoadArgs, ReferenceArgs};
 use crate::args::stores;
 use crate::args::world::ReplayWorldArgs;
 use crate::commands::data::scenarios::report_faults;
+use crate::commands::play::completed::{Refusals, by_protocol, key, open_resumable};
 use crate::ui;
 use agent::policy::Policy;
 use agent::policy::lm::{LmPolicy, ValueUse};
-use anyhow::Context;
 use clap::{Args, ValueHint};
 use scenarios::store::Store;
-use scenarios::{Outcome, Protocol, Suite, Task, Trajectory, WeightFormat};
+use scenarios::{Outcome, Suite, Task, Trajectory, WeightFormat};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -202,29 +202,11 @@ impl ScoreCommand {
             seed: self.seed,
             world: self.world.name.world.clone(),
         };
-        let mut path = self.out.clone().into_os_string();
-        path.push(".settings.json");
-        let path = PathBuf::from(path);
-        let (out, finished) = Store::open(&self.out)?;
-        if finished.is_empty() {
-            let text = serde_json::to_string_pretty(&settings)? + "\n";
-            std::fs::write(&path, text)
-                .with_context(|| format!("cannot use {}", path.display()))?;
-            return Ok((out, finished));
-        }
-        let before = std::fs::read_to_string(&path)
-            .ok()
-            .and_then(|text| serde_json::from_str::<ScoreSettings>(&text).ok());
-        let reason = match before {
-            Some(before) if before == settings => return Ok((out, finished)),
-            Some(_) => "contains scores by another policy, or with other settings",
-            None => "contains episodes, and no record of how they were scored",
+        let before = Refusals {
+            other: "contains scores by another policy, or with other settings",
+            unknown: "contains episodes, and no record of how they were scored",
         };
-        Err(ui::WrongUse(format!(
-            "{}: {reason}\nhint: choose another --out, or remove it",
-            self.out.display()
-        ))
-        .into())
+        open_resumable(&self.out, &settings, before)
     }
 
     fn print(
@@ -314,25 +296,6 @@ fn tasks_of<'s>(
     Ok(tasks)
 }
 
-/// Returns the key that identifies an episode in both stores.
-fn key(episode: &Trajectory) -> anyhow::Result<(&str, u64, usize, &str, String)> {
-    let Trajectory {
-        game_hash,
-        seed,
-        repetition,
-        policy,
-        protocol,
-        ..
-    } = episode;
-    Ok((
-        game_hash,
-        *seed,
-        *repetition,
-        policy,
-        serde_json::to_string(protocol)?,
-    ))
-}
-
 /// Returns the episodes that are not among the finished ones.
 fn unfinished<'a>(
     episodes: &'a [Trajectory],
@@ -359,19 +322,4 @@ fn unfinished<'a>(
         return Err(ui::WrongUse(text).into());
     }
     Ok(left)
-}
-
-/// Groups the episodes by protocol, in order.
-fn by_protocol<'a>(episodes: &[&'a Trajectory]) -> Vec<(&'a Protocol, Vec<&'a Trajectory>)> {
-    let mut groups: Vec<(&Protocol, Vec<&Trajectory>)> = Vec::new();
-    for episode in episodes {
-        match groups
-            .iter_mut()
-            .find(|(protocol, _)| **protocol == episode.protocol)
-        {
-            Some((_, group)) => group.push(episode),
-            None => groups.push((&episode.protocol, vec![episode])),
-        }
-    }
-    groups
 }

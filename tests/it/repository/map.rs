@@ -267,6 +267,7 @@ fn there_is_one_rollout_loop() {
         set(&[
             "src/bench",
             "src/commands/play/play.rs",
+            "trainer/src/measure/branch/play.rs",
             "trainer/src/measure/score.rs",
             "trainer/src/measure/verify.rs",
             "trainer/src/pipeline/rounds.rs",

@@ -9,6 +9,7 @@ mod pipeline;
 mod pipeline_shards;
 #[cfg(unix)]
 mod process;
+mod ranked;
 mod recipe_changes;
 mod resume;
 #[cfg(unix)]

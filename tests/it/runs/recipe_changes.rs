@@ -1,11 +1,12 @@
 //! A changed recipe: what is kept, what is made anew, and what is refused.
 
-use super::pipeline::{Notes, changed, go, recipe, states};
+use super::pipeline::{Notes, changed, cut_last_lines, go, recipe, states};
 use crate::tiny;
 use crate::tiny::files;
 use agent::inference::device::DeviceChoice;
 use env_bridge::NativeWorld;
 use scenarios::Split;
+use scenarios::store::Store;
 use std::fs;
 use std::path::Path;
 use trainer::pipeline::run::{RunOptions, follow};
@@ -154,6 +155,79 @@ fn a_run_without_manifests_is_used_as_it_is() {
             .iter()
             .all(|stage| stage.state == StageState::Done)
     );
+}
+
+/// The branches and rescues of an iteration come after its rollouts. If one of the stores is cut, only what is
+/// missing is played, and the store ends in the same bytes. If the tables change, only these stages run again.
+#[test]
+fn branches_and_rescues_are_stages_after_the_rollouts() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path();
+    let with = |discount: &str| {
+        recipe(|text| {
+            let text = text.replace("iterations = 2", "iterations = 1");
+            let reads = "[\"demonstrations\", \"rollouts\", \"rescues\"]";
+            let text = text.replacen("[\"demonstrations\", \"rollouts\"]", reads, 1);
+            let tables = format!(
+                "[branch]\ncandidates = 2\nrollouts = 1\ndiscount = {discount}\n\n\
+                 [rescue]\ncompletions = 2\nwins = 1\nstride = 5\n\n[[train]]"
+            );
+            text.replacen("[[train]]", &tables, 1)
+        })
+    };
+    go(&with("0.9"), out).unwrap();
+    let names: Vec<String> = states(&with("0.9"), out)
+        .into_iter()
+        .map(|(stage, state, done, of)| {
+            assert_eq!((state, done), (StageState::Done, of), "{stage}");
+            stage
+        })
+        .collect();
+    let order = [
+        "1/sft",
+        "1/rollouts",
+        "1/branches",
+        "1/rescues",
+        "1/rejection-sampling",
+    ];
+    assert_eq!(names[2..7], order);
+    let branches = Store::read(out.join("1/branches.jsonl")).unwrap();
+    assert_eq!(branches.len(), 3, "one state of each rollout");
+    assert!(branches.iter().all(|record| record.branch.is_some()));
+    assert!(!out.join("1/rescues.jsonl.played.jsonl").exists());
+
+    let before = files(out);
+    assert_eq!(go(&with("0.9"), out).unwrap().opened, 0);
+    cut_last_lines(&out.join("1/branches.jsonl"));
+    let continued = go(&with("0.9"), out).unwrap();
+    assert!(continued.opened > 0);
+    let differ = changed(&before, &files(out));
+    assert!(
+        differ
+            .iter()
+            .all(|path| path.ends_with("stage.json") || path == "run.json"),
+        "{differ:?}"
+    );
+
+    let changed = go(&with("0.8"), out).unwrap();
+    assert!(changed.opened > 0);
+    let again = Store::read(out.join("1/branches.jsonl")).unwrap();
+    let info = again[0].branch.as_ref().unwrap();
+    assert_eq!(
+        (info.discount, info.source.as_str()),
+        (0.8, "rollouts.jsonl")
+    );
+    for kept in [
+        "1/rollouts.jsonl",
+        "1/rescues.jsonl",
+        "1/oreo/model.safetensors",
+    ] {
+        assert_eq!(
+            before[Path::new(kept)],
+            files(out)[Path::new(kept)],
+            "{kept}"
+        );
+    }
 }
 
 /// Games outside the run folder are recorded by their hash. If they change, the run is refused.

@@ -230,6 +230,7 @@ impl RecordedEpisode {
             failure: None,
             seconds: 0.0,
             spent: Spent::default(),
+            branch: None,
         }
     }
 }

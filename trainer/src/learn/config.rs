@@ -120,6 +120,16 @@ impl TrainConfig {
         if self.data.is_empty() {
             return Err("data is empty".into());
         }
+        let imitates = matches!(
+            self.algorithm,
+            Algorithm::Sft { .. } | Algorithm::RejectionSampling { .. }
+        );
+        if self.data.contains(&DataSource::Rescues) && !imitates {
+            return Err(format!(
+                "{} must not read \"rescues\": they are selected by their outcome, so only sft and rejection_sampling may learn from them",
+                self.algorithm.kind()
+            ));
+        }
         let selects_nothing = self.data.iter().any(|data| {
             matches!(
                 data,
@@ -293,9 +303,12 @@ pub enum DataSource {
     Rollouts,
     /// The policy's own episodes of this iteration (online learning).
     LatestRollouts,
-    /// Branch states of the policy's own episodes: several actions of one state, with Monte-Carlo
-    /// returns. They train U, and the policy if the table `critic` has it, but not V.
+    /// The branches of this iteration: several actions of one state, with Monte-Carlo returns. They are
+    /// no episodes. They train U, and the policy if the table `critic` has it, but not V.
     Branches,
+    /// The rescues of this iteration: won continuations of lost rollouts. Only algorithms that
+    /// imitate may read them, because they are selected by their outcome.
+    Rescues,
     /// A selection of the policy's own episodes.
     #[serde(alias = "chosen_rollouts")]
     SelectedRollouts {

@@ -59,8 +59,8 @@ pub struct TrainingJob<'a> {
 /// Trains; returns the model and a summary of the data.
 ///
 /// # Errors
-/// If the device is not available, no data remain, a number is not finite, the policy diverges, or
-/// a file cannot be written.
+/// If the device is not available, no data remain, branch states are missing or not asked for, a
+/// number is not finite, the policy diverges, or a file cannot be written.
 pub fn train(
     job: &TrainingJob<'_>,
     progress: &ProgressBar,

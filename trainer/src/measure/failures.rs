@@ -18,7 +18,7 @@
 
 use scenarios::{Outcome, Split, TaskType, Trajectory, Turn, expert};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 /// An episode is `malformed` if this many turns at its end have no command.
 pub const MALFORMED_END: usize = 3;
@@ -104,20 +104,41 @@ enum VisitedState<'a> {
 }
 
 fn is_loop(turns: &[Turn]) -> bool {
-    let mut given = HashSet::new();
-    let mut repeated = Vec::new();
-    for turn in turns {
-        let state = turn.state.map_or(
-            VisitedState::Observed(turn.observation.trim()),
-            VisitedState::Reported,
-        );
-        let is_first = given.insert((state, turn.action.as_deref().map(str::trim)));
-        repeated.push(turn.action.is_some() && !is_first);
-    }
+    let repeated = repeats(turns);
     repeated.len() >= LOOP_END
         && repeated[repeated.len() - LOOP_END..]
             .iter()
             .all(|repeated| *repeated)
+}
+
+/// Returns for each turn whether it repeated a command in a state where the episode had given it
+/// before. A turn without a command repeats nothing.
+pub(crate) fn repeats(turns: &[Turn]) -> Vec<bool> {
+    times_given(turns)
+        .into_iter()
+        .map(|times| times > 0)
+        .collect()
+}
+
+/// Returns for each turn how often the episode had given its command in its state before. The
+/// number is 0 if the turn has no command.
+pub(crate) fn times_given(turns: &[Turn]) -> Vec<usize> {
+    let mut given: HashMap<(VisitedState<'_>, &str), usize> = HashMap::new();
+    turns
+        .iter()
+        .map(|turn| {
+            let state = turn.state.map_or(
+                VisitedState::Observed(turn.observation.trim()),
+                VisitedState::Reported,
+            );
+            let Some(command) = turn.action.as_deref() else {
+                return 0;
+            };
+            let times = given.entry((state, command.trim())).or_default();
+            *times += 1;
+            *times - 1
+        })
+        .collect()
 }
 
 fn is_near_goal(episode: &Trajectory) -> bool {
@@ -238,6 +259,7 @@ mod tests {
             failure: None,
             seconds: 0.0,
             spent: Spent::default(),
+            branch: None,
         }
     }
 

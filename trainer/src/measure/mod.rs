@@ -1,6 +1,7 @@
 //! Measurement: tables, statistics, comparisons, audits and replays of logged episodes.
 
 pub mod audit;
+pub mod branch;
 pub mod card;
 pub mod compare;
 pub mod csv_file;
@@ -8,6 +9,7 @@ pub mod failures;
 pub mod games;
 pub mod protocol_line;
 pub mod ranking;
+pub mod rescue;
 pub mod score;
 pub mod sweep;
 pub mod table;

@@ -9,6 +9,9 @@ pub use crate::learn::config::{
 };
 
 use crate::error::TrainerError;
+use crate::measure::branch::BranchRecipe;
+use crate::measure::rescue::RescueRecipe;
+use crate::pipeline::continued;
 use agent::model::config::{DecoderConfig, Family};
 use agent::model::reading::config::{ConvolutionConfig, GoalMatch, ReadingConfig};
 use agent::text::tokenizer::{NumberTokens, Tokenizer};
@@ -47,6 +50,12 @@ pub struct Recipe {
     pub dagger: Vec<DaggerRecipe>,
     /// The policy's own episodes.
     pub collect: CollectRecipe,
+    /// The branches of the policy's own episodes; none if it is not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<BranchRecipe>,
+    /// The rescues of the policy's own lost episodes; none if it is not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rescue: Option<RescueRecipe>,
     /// The training jobs, in the order in which they run.
     #[serde(rename = "train", alias = "lesson")]
     pub jobs: Vec<TrainConfig>,
@@ -333,10 +342,20 @@ impl Recipe {
             dagger.games = 12;
             dagger.repetitions = 1;
         }
+        if let Some(branch) = &mut self.branch {
+            branch.episodes = 4;
+            branch.rollouts = 2;
+        }
+        if let Some(rescue) = &mut self.rescue {
+            rescue.completions = 2;
+            rescue.wins = 1;
+        }
         for job in &mut self.jobs {
             job.optimizer.updates = 8;
             if !job.is_trained_once() {
-                job.data = vec![DataSource::Demonstrations, DataSource::Rollouts];
+                let mut data = vec![DataSource::Demonstrations, DataSource::Rollouts];
+                data.extend(continued::sources(job));
+                job.data = data;
             }
         }
         self.evaluate.games = 6;
@@ -385,6 +404,7 @@ impl Recipe {
         if collector.is_some_and(|job| !job.is_trained_once()) {
             return Err("collect.policy must be a job that is not from = \"collector\"".into());
         }
+        continued::check_tables(self.branch.as_ref(), self.rescue.as_ref())?;
         if self.evaluate.best_of.contains(&0) || self.evaluate.best_of.is_empty() {
             return Err("evaluate.best_of: K starts at 1".into());
         }
@@ -418,7 +438,7 @@ impl Recipe {
                 job.name
             ));
         }
-        Ok(())
+        continued::check_job(job, self.branch.is_some(), self.rescue.is_some())
     }
 
     /// Checks that every model that a job starts from has a value network.

@@ -5,6 +5,7 @@
 //! change how long a stage takes and how sums are rounded; they are not inputs.
 
 use crate::learn::selection;
+use crate::pipeline::continued::{BRANCHES, RESCUES};
 use crate::pipeline::manifest::{OutputForm, StageInputs, StageOutput, StagePaths, VERSION};
 use crate::pipeline::recipe::{CriticInit, DataSource, GamesRecipe, Recipe, StartFrom};
 use scenarios::Protocol;
@@ -32,6 +33,16 @@ pub enum Stage {
     },
     /// Plays the policy's own episodes.
     Collect {
+        /// The iteration, from 1.
+        iteration: usize,
+    },
+    /// Plays the branches of the policy's own episodes.
+    Branch {
+        /// The iteration, from 1.
+        iteration: usize,
+    },
+    /// Plays the rescues of the policy's own lost episodes.
+    Rescue {
         /// The iteration, from 1.
         iteration: usize,
     },
@@ -65,6 +76,12 @@ pub fn stages(recipe: &Recipe) -> Vec<Stage> {
             }
         }
         stages.push(Stage::Collect { iteration });
+        if recipe.branch.is_some() {
+            stages.push(Stage::Branch { iteration });
+        }
+        if recipe.rescue.is_some() {
+            stages.push(Stage::Rescue { iteration });
+        }
         stages.extend(jobs(recipe, false).map(|job| Stage::Train { iteration, job }));
         for (job, config) in recipe.jobs.iter().enumerate() {
             if config.is_trained_once() && iteration > 1 {
@@ -98,6 +115,8 @@ impl Stage {
                 format!("{iteration}/{}", recipe.jobs[job].name)
             }
             Self::Collect { iteration } => format!("{iteration}/rollouts"),
+            Self::Branch { iteration } => format!("{iteration}/{BRANCHES}"),
+            Self::Rescue { iteration } => format!("{iteration}/{RESCUES}"),
             Self::Evaluate { iteration, job, k } => {
                 format!("{iteration}/eval/{}-k{k}", recipe.jobs[job].name)
             }
@@ -127,7 +146,8 @@ impl Stage {
         self.name(recipe)
     }
 
-    /// Returns whether the stage plays episodes. Shards divide such a stage among them.
+    /// Returns whether the stage plays episodes that shards divide among them. Branches and
+    /// rescues are played by the leader alone.
     #[must_use]
     pub fn is_played(&self) -> bool {
         matches!(
@@ -169,6 +189,14 @@ impl Stage {
                 .with("games", &recipe.collect.games)
                 .with("repetitions", &recipe.collect.repetitions)
                 .with("policy", policy(outputs, collector(recipe, iteration))?),
+            Self::Branch { iteration } => {
+                let inputs = inputs.with("branch", &recipe.branch);
+                with_rollouts(inputs, recipe, outputs, iteration)?
+            }
+            Self::Rescue { iteration } => {
+                let inputs = inputs.with("rescue", &recipe.rescue);
+                with_rollouts(inputs, recipe, outputs, iteration)?
+            }
             Self::Evaluate { iteration, job, .. } => {
                 let model = Self::Train { iteration, job };
                 let inputs = inputs
@@ -196,7 +224,9 @@ impl Stage {
     #[must_use]
     pub fn seed(&self, recipe: &Recipe) -> u64 {
         match *self {
-            Self::Collect { iteration } => recipe.seed + 1000 * iteration as u64,
+            Self::Collect { iteration }
+            | Self::Branch { iteration }
+            | Self::Rescue { iteration } => recipe.seed + 1000 * iteration as u64,
             Self::Dagger { dagger } => recipe.seed + 1_000_000 * (dagger as u64 + 1), // differs from the demonstrations' seed
             _ => recipe.seed,
         }
@@ -206,7 +236,9 @@ impl Stage {
     #[must_use]
     pub fn protocol(&self, recipe: &Recipe) -> Protocol {
         let (temperature, k) = match *self {
-            Self::Collect { .. } => (recipe.collect.temperature, 1),
+            Self::Collect { .. } | Self::Branch { .. } | Self::Rescue { .. } => {
+                (recipe.collect.temperature, 1)
+            }
             Self::Dagger { dagger } => (recipe.dagger[dagger].temperature, 1),
             Self::Evaluate { k, .. } if k > 1 => (recipe.evaluate.temperature, k),
             _ => (0.0, 1),
@@ -215,6 +247,18 @@ impl Stage {
             .protocol
             .protocol(recipe.model.context, temperature, k)
     }
+}
+
+/// Adds the rollouts of an iteration and the policy that collected them.
+fn with_rollouts(
+    inputs: StageInputs,
+    recipe: &Recipe,
+    outputs: &StageOutputs,
+    iteration: usize,
+) -> Result<StageInputs, Stage> {
+    let collector = policy(outputs, collector(recipe, iteration))?;
+    let rollouts = episodes(outputs, Stage::Collect { iteration })?;
+    Ok(inputs.with("policy", collector).with("rollouts", rollouts))
 }
 
 fn training_inputs(
@@ -238,13 +282,19 @@ fn training_inputs(
         inputs = inputs.with("start_value", value);
     }
     for stage in data(recipe, job, iteration) {
-        let episodes = outputs
-            .get(&stage)
-            .and_then(|output| output.episodes.as_ref())
-            .ok_or(stage)?;
+        let episodes = episodes(outputs, stage)?;
         inputs = inputs.with(&format!("data.{}", stage.name(recipe)), episodes);
     }
     Ok(inputs)
+}
+
+/// Returns the hash of the episodes from the output of a stage that plays, or the stage if it has no
+/// output.
+fn episodes(outputs: &StageOutputs, stage: Stage) -> Result<&String, Stage> {
+    outputs
+        .get(&stage)
+        .and_then(|output| output.episodes.as_ref())
+        .ok_or(stage)
 }
 
 /// Returns the policy's hash from the output of a training stage, or the stage if it has no output.
@@ -328,6 +378,12 @@ pub fn data(recipe: &Recipe, job: usize, iteration: usize) -> BTreeSet<Stage> {
     if config.from == StartFrom::Fresh || config.data.contains(&DataSource::Demonstrations) {
         stages.insert(Stage::Demonstrations);
     }
+    if config.data.contains(&DataSource::Branches) {
+        stages.insert(Stage::Branch { iteration });
+    }
+    if config.data.contains(&DataSource::Rescues) {
+        stages.insert(Stage::Rescue { iteration });
+    }
     for source in &config.data {
         let iterations = selection::iterations(source, iteration).into_iter();
         stages.extend(
@@ -353,7 +409,8 @@ pub fn holds_demonstrations(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::recipe::{DaggerRecipe, Lost, Prefer, TrainConfig};
+    use crate::measure::branch::BranchRecipe;
+    use crate::pipeline::recipe::{DaggerRecipe, Lost, Prefer, Ranking, TrainConfig};
 
     fn compare() -> Recipe {
         let text = include_str!("../../recipes/gigpo-online.toml");
@@ -586,6 +643,52 @@ mod tests {
         assert!(
             error.contains("\"sft\", from which it starts, has no value network\nhint: "),
             "{error}"
+        );
+    }
+
+    /// The branches are played after the rollouts, by the collector. Their settings affect no other
+    /// stage, unless a job reads them. Without the table, every stage has the inputs that it had
+    /// before the table existed.
+    #[test]
+    fn branches_depend_on_the_rollouts_and_only_their_readers_on_them() {
+        let mut recipe = compare();
+        recipe.branch = Some(BranchRecipe::default());
+        recipe.check().expect("it is valid");
+        assert_eq!(
+            names(&recipe)[3..6],
+            ["1/rollouts", "1/branches", "1/gigpo"]
+        );
+        let outputs = outputs(&recipe);
+        for stage in stages(&compare()) {
+            let inputs = stage.inputs(&compare(), &outputs);
+            assert_eq!(stage.inputs(&recipe, &outputs), inputs, "{stage:?}");
+        }
+        let affected = |before: &Recipe, change: fn(&mut Recipe)| -> Vec<String> {
+            let mut after = before.clone();
+            change(&mut after);
+            stages(before)
+                .iter()
+                .filter(|stage| stage.inputs(&after, &outputs) != stage.inputs(before, &outputs))
+                .map(|stage| stage.name(before))
+                .collect()
+        };
+        let of_branches = ["1/branches", "2/branches", "3/branches", "4/branches"];
+        let discounted = affected(&recipe, |recipe| {
+            recipe.branch.as_mut().expect("it is set").discount = 0.9;
+        });
+        assert_eq!(discounted, of_branches);
+        let warmer = affected(&recipe, |recipe| recipe.collect.temperature = 0.5);
+        assert_eq!(warmer.len(), 8, "rollouts and branches: {warmer:?}");
+
+        let job = recipe.job_index("oreo-turn").expect("it has OREO");
+        recipe.jobs[job].data.push(DataSource::Branches);
+        recipe.jobs[job].critic.ranking = Some(Ranking::Listwise);
+        recipe.check().expect("it is valid");
+        let reads = data(&recipe, job, 3);
+        assert!(reads.contains(&Stage::Branch { iteration: 3 }), "{reads:?}");
+        assert!(
+            !reads.contains(&Stage::Branch { iteration: 2 }),
+            "{reads:?}"
         );
     }
 

@@ -55,7 +55,7 @@ pub struct StageStatus {
     pub done: usize,
     /// Number of episodes or updates in total. It is 0 if that is not known yet.
     pub of: usize,
-    /// `episodes`, `updates` or `games`.
+    /// `episodes`, `states` (of branches), `updates` or `games`.
     pub unit: &'static str,
     /// The processes on this machine that work on it.
     pub processes: Vec<u32>,
@@ -162,6 +162,10 @@ impl KnownStages {
             Stage::Train { .. } => StageStatus {
                 done: updates(&paths),
                 ..StageStatus::missing(name, "updates")
+            },
+            Stage::Branch { .. } => StageStatus {
+                done: episodes(&paths)?,
+                ..StageStatus::missing(name, "states")
             },
             _ => StageStatus {
                 done: episodes(&paths)?,

@@ -71,6 +71,7 @@ impl ProblemPath {
             failure: None,
             seconds: 0.0,
             spent: Spent::default(),
+            branch: None,
         }
     }
 }

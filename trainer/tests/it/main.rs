@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod adapters;
+mod continued;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod job_data;

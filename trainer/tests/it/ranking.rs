@@ -8,7 +8,7 @@ use agent::model::weights::ADVANTAGE_HEAD;
 use agent::policy::lm::{LmPolicy, ValueUse};
 use agent::text::chat;
 use indicatif::ProgressBar;
-use scenarios::{Candidate, Trajectory};
+use scenarios::{BranchInfo, Candidate, Trajectory};
 use std::path::Path;
 use support::corridor::babbler;
 use trainer::TrainerError;
@@ -302,10 +302,27 @@ fn missing_and_damaged_branch_states_are_refused() {
     let error = refused(&wants, &branches);
     assert!(error.contains("\"west\" has no finite returns"), "{error}");
     let last = branches[0].turns.last_mut().unwrap();
-    last.candidates.truncate(1);
+    last.candidates.truncate(1); // a single candidate needs no returns
+    last.candidates[0].returns.clear();
     let (_, read) = learn(&wants, &model, &played, &branches, out.path()).unwrap();
     assert_eq!(read.ranking.unwrap().single, 1);
     assert!(read.remarks().concat().contains("1 with fewer than two"));
+
+    for (discount, differ) in [(1.0, 0), (0.95, branches.len() - 1)] {
+        for state in &mut branches {
+            state.branch = Some(BranchInfo {
+                source: "rollouts.jsonl".into(),
+                turn: state.turns.len() - 1,
+                policy: "policy".into(),
+                discount,
+            });
+        }
+        let out = tempfile::tempdir().unwrap();
+        let (_, read) = learn(&wants, &model, &played, &branches, out.path()).unwrap();
+        assert_eq!(read.ranking.unwrap().other_discount, differ);
+        let has_remark = read.remarks().concat().contains("another discount");
+        assert_eq!(has_remark, differ > 0);
+    }
 }
 
 /// The ids of another vocabulary are replaced, and ids that fit are left as they were sampled.

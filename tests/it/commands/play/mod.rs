@@ -1,5 +1,6 @@
 //! The commands that play.
 
+mod continued;
 mod dagger;
 mod game;
 mod score;

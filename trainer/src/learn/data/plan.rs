@@ -112,12 +112,12 @@ impl DataSummary {
             )),
             _ => None,
         };
-        let states = self.ranking.and_then(RankingSummary::describe);
+        let states = self.ranking.map(RankingSummary::remarks);
         left_out
             .describe()
             .into_iter()
             .chain(one_sided)
-            .chain(states)
+            .chain(states.into_iter().flatten())
             .collect()
     }
 }
@@ -151,13 +151,16 @@ impl<'a> Plan<'a> {
     /// Plans a job on `trajectories` for a model with `context` positions.
     ///
     /// # Errors
-    /// If nothing is left to learn from.
+    /// If nothing is left to learn from, or if a trajectory is a branch.
     pub(crate) fn new(
         recipe: &TrainConfig,
         trajectories: &'a [Trajectory],
         context: usize,
         seed: u64,
     ) -> Result<Self, TrainerError> {
+        for trajectory in trajectories {
+            trajectory.check_episode().map_err(TrainerError::Data)?;
+        }
         let mut left_out = ExcludedEpisodes::default();
         let data = readable(&recipe.algorithm, trajectories, context, &mut left_out);
         if data.is_empty() {

@@ -122,6 +122,7 @@ mod tests {
             reward: 1.0,
             seconds: 0.0,
             spent: scenarios::Spent::default(),
+            branch: None,
             failure: None,
         }
     }

@@ -12,7 +12,10 @@ use std::ops::RangeInclusive;
 #[must_use]
 pub fn iterations(source: &DataSource, iteration: usize) -> Option<RangeInclusive<usize>> {
     match *source {
-        DataSource::Demonstrations | DataSource::Dagger | DataSource::Branches => None,
+        DataSource::Demonstrations
+        | DataSource::Dagger
+        | DataSource::Branches
+        | DataSource::Rescues => None,
         DataSource::Rollouts => Some(1..=iteration),
         DataSource::LatestRollouts => Some(iteration..=iteration),
         DataSource::SelectedRollouts { last: 0, .. } => Some(1..=iteration),
@@ -26,13 +29,14 @@ pub fn iterations(source: &DataSource, iteration: usize) -> Option<RangeInclusiv
 /// iterations and of play. If two sources contain the same episode, it is read once.
 ///
 /// `dagger` contains the expert labels on states that students visited. `rollouts` contains the
-/// rollouts of every iteration that a source reads.
+/// rollouts of every iteration that a source reads. `rescues` contains the rescues of this iteration.
 #[must_use]
 pub fn select_episodes(
     sources: &[DataSource],
     demonstrations: &[Trajectory],
     dagger: &[&[Trajectory]],
     rollouts: &BTreeMap<usize, &[Trajectory]>,
+    rescues: &[Trajectory],
     iteration: usize,
     seed: u64,
 ) -> Vec<Trajectory> {
@@ -49,7 +53,6 @@ pub fn select_episodes(
         let episodes: Vec<&Trajectory> = match source {
             DataSource::Demonstrations => demonstrations.iter().collect(),
             DataSource::Dagger => dagger.iter().copied().flatten().collect(),
-            DataSource::Branches => Vec::new(), // no episodes
             DataSource::SelectedRollouts {
                 won_per_game,
                 prefer,
@@ -57,6 +60,8 @@ pub fn select_episodes(
                 ..
             } => cap_won(in_range, *won_per_game, *prefer, *lost, seed),
             DataSource::Rollouts | DataSource::LatestRollouts => in_range,
+            DataSource::Rescues => rescues.iter().collect(),
+            DataSource::Branches => Vec::new(), // no episodes: the job reads them from their store
         };
         selected.extend(
             episodes
@@ -135,11 +140,13 @@ mod tests {
             failure: None,
             seconds: 0.0,
             spent: Spent::default(),
+            branch: None,
         }
     }
 
     /// The seed identifies an episode: 0 is a demonstration, 1 is from DAgger, 11 to 13 are from
-    /// iteration 1, 21 to 23 from iteration 2, 31 and 32 from iteration 3.
+    /// iteration 1, 21 to 23 from iteration 2, 31 and 32 from iteration 3; 91 is a
+    /// rescue.
     fn seeds(data: &[DataSource], iteration: usize) -> Vec<u64> {
         use Outcome::{Success, TurnLimit};
         let demonstrations = [episode("a", 0, 9, Success)];
@@ -170,10 +177,19 @@ mod tests {
             .iter()
             .map(|(iteration, episodes)| (*iteration, episodes.as_slice()))
             .collect();
-        select_episodes(data, &demonstrations, &[&dagger], &rollouts, iteration, 7)
-            .iter()
-            .map(|episode| episode.seed)
-            .collect()
+        let rescues = [episode("a", 91, 9, Success)];
+        select_episodes(
+            data,
+            &demonstrations,
+            &[&dagger],
+            &rollouts,
+            &rescues,
+            iteration,
+            7,
+        )
+        .iter()
+        .map(|episode| episode.seed)
+        .collect()
     }
 
     fn selected(last: usize, won_per_game: usize, prefer: Prefer, lost: Lost) -> DataSource {
@@ -195,6 +211,15 @@ mod tests {
         assert_eq!(
             seeds(&[DataSource::Demonstrations, DataSource::Dagger], 1),
             [0, 1]
+        );
+        assert_eq!(
+            seeds(&[DataSource::LatestRollouts, DataSource::Branches], 1),
+            [11, 12, 13],
+            "branches are no episodes"
+        );
+        assert_eq!(
+            seeds(&[DataSource::Rescues, DataSource::LatestRollouts], 3),
+            [91, 31, 32]
         );
         let last_two = selected(2, 0, Prefer::Shortest, Lost::Kept);
         assert_eq!(seeds(&[last_two], 1), [11, 12, 13]);

@@ -2,7 +2,7 @@
 
 use super::state::RankedState;
 use crate::error::TrainerError;
-use crate::learn::config::TrainConfig;
+use crate::learn::config::{Algorithm, TrainConfig};
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 use scenarios::Trajectory;
 use scenarios::seed::mixed_seed;
@@ -20,12 +20,26 @@ pub struct RankingSummary {
     pub too_long: usize,
     /// States of games that are held out for early stopping.
     pub held_out: usize,
+    /// States that are learned from and whose returns have another γ than the job.
+    pub other_discount: usize,
 }
 
 impl RankingSummary {
-    /// Returns a sentence with the states that are left out; `None` if there are none.
+    /// Returns remarks for the user: which states are left out, and whether their returns are those
+    /// that the job's other losses have.
     #[must_use]
-    pub fn describe(self) -> Option<String> {
+    pub fn remarks(self) -> Vec<String> {
+        let discount = (self.other_discount > 0).then(|| {
+            format!(
+                "the returns of {} branch states have another discount than the job; set `discount` of the algorithm and of the branches to one value if U is to have one scale",
+                self.other_discount
+            )
+        });
+        self.left_out().into_iter().chain(discount).collect()
+    }
+
+    /// Returns a sentence with the states that are left out; `None` if there are none.
+    fn left_out(self) -> Option<String> {
         let counts = [
             (self.single, "with fewer than two candidates"),
             (self.too_long, "longer than the context"),
@@ -88,9 +102,16 @@ impl<'a> RankingPlan<'a> {
             }
         }
         summary.states = states.len();
+        if let Algorithm::Oreo { discount, .. } = recipe.algorithm {
+            summary.other_discount = states
+                .iter()
+                .filter_map(|state| state.trajectory.branch.as_ref())
+                .filter(|branch| branch.discount.to_bits() != discount.to_bits())
+                .count();
+        }
         if states.is_empty() {
             let left_out = summary
-                .describe()
+                .left_out()
                 .map(|text| format!(" ({text})"))
                 .unwrap_or_default();
             let reason = format!(

@@ -30,6 +30,9 @@ impl<'a> RankedState<'a> {
         if last.candidates.is_empty() {
             return Err(refusal(trajectory, "the last turn has no candidates"));
         }
+        if last.candidates.len() < 2 {
+            return Ok(None); // `hearth branch` plays no continuations of a single candidate
+        }
         for candidate in &last.candidates {
             let name = &candidate.completion;
             if candidate.tokens.is_empty() {
@@ -55,7 +58,7 @@ impl<'a> RankedState<'a> {
             return Err(refusal(trajectory, "the observation has no token ids"));
         }
         let labels = last.candidates.iter().map(|c| mean_return(&c.returns));
-        Ok((last.candidates.len() > 1).then(|| Self {
+        Ok(Some(Self {
             trajectory,
             prefix,
             labels: labels.collect(),
@@ -112,6 +115,7 @@ impl<'a> RankedState<'a> {
             failure: None,
             seconds: 0.0,
             spent: source.spent,
+            branch: None,
         }
     }
 }

@@ -59,6 +59,7 @@ fn won(task: &Task) -> Trajectory {
         failure: None,
         seconds: 0.0,
         spent: Spent::default(),
+        branch: None,
     }
 }
 

@@ -154,6 +154,7 @@ fn episode(game: &str, outcome: Outcome, turns: &[(f32, f32)]) -> Trajectory {
             tokens: 20,
             commands: turns.len(),
         },
+        branch: None,
     }
 }
 

@@ -6,6 +6,8 @@
 //! RUN/demonstrations.jsonl             the expert's episodes
 //! RUN/dagger-STUDENT.jsonl             the episodes of the expert with a student; `guided-STUDENT.jsonl` in old runs
 //! RUN/1/rollouts.jsonl                 the collector's episodes of iteration 1
+//! RUN/1/branches.jsonl                 the branches of these episodes, if the recipe has a table `[branch]`
+//! RUN/1/rescues.jsonl                  the rescues of the lost ones, if the recipe has a table `[rescue]`
 //! RUN/1/JOB/                           a model folder, with metrics.csv and the last checkpoint
 //! RUN/1/eval/JOB-k1.jsonl              the episodes behind the rows of JOB with K = 1
 //! RUN/eval.csv                         the result table; beside it the files of [`crate::measure::card`]
@@ -26,6 +28,7 @@
 //! the rest itself.
 
 mod context;
+mod continued;
 mod games;
 mod play;
 mod table;
@@ -43,6 +46,7 @@ use crate::pipeline::manifest::{self, Claimed, StageInputs, StageManifest, Stage
 use crate::pipeline::recipe::Recipe;
 use crate::pipeline::stages::{Stage, StageOutputs, stages};
 use context::RunContext;
+use continued::ContinuedStage;
 use games::prepare_suite;
 use play::PlayedStage;
 use scenarios::suite::hex_sha256;
@@ -296,16 +300,28 @@ impl Pipeline<'_> {
 
     /// Runs a stage to its end.
     fn lead(&mut self, stage: Stage, manifest: StageManifest) -> Result<StageOutput, TrainerError> {
-        let Stage::Train { iteration, job } = stage else {
-            return self.played(stage).lead(manifest);
-        };
-        let training = TrainingStage {
+        match stage {
+            Stage::Train { iteration, job } => TrainingStage {
+                context: self.context,
+                outputs: &self.outputs,
+                iteration,
+                job,
+            }
+            .run(&mut self.episodes, manifest),
+            Stage::Branch { iteration } => self.continued(iteration).branch(manifest),
+            Stage::Rescue { iteration } => self.continued(iteration).rescue(manifest),
+            _ => self.played(stage).lead(manifest),
+        }
+    }
+
+    fn continued(&self, iteration: usize) -> ContinuedStage<'_> {
+        ContinuedStage {
             context: self.context,
+            world: self.world,
+            suite: &self.suite,
             outputs: &self.outputs,
             iteration,
-            job,
-        };
-        training.run(&mut self.episodes, manifest)
+        }
     }
 
     fn played(&self, stage: Stage) -> PlayedStage<'_> {

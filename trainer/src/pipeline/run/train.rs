@@ -3,11 +3,13 @@
 use super::context::RunContext;
 use crate::error::TrainerError;
 use crate::learn::plan::Plan;
+use crate::learn::ranking::tokenize_states;
 use crate::learn::selection::select_episodes;
 use crate::learn::train::{self, TrainingJob};
 use crate::measure::card::Lineage;
 use crate::pipeline::manifest::{StageManifest, StageOutput, StagePaths};
 use crate::pipeline::prepare::{fresh, prepare};
+use crate::pipeline::recipe::DataSource;
 use crate::pipeline::shard::{episodes_hash, sort};
 use crate::pipeline::stages::{Stage, StageOutputs, dagger, data, start};
 use agent::model::folder::Model;
@@ -80,6 +82,8 @@ struct JobData {
     /// What the start was trained on, if that is known.
     lineage: Option<Lineage>,
     trajectories: Vec<Trajectory>,
+    /// The branches of the iteration; empty if the job reads none.
+    branches: Vec<Trajectory>,
 }
 
 impl TrainingStage<'_> {
@@ -130,19 +134,27 @@ impl TrainingStage<'_> {
             start,
             lineage,
             mut trajectories,
+            mut branches,
         } = data;
         prepare(config, &start.tokenizer, &mut trajectories, seed);
         let context_limit = start.config.max_position_embeddings;
         let plan = Plan::new(config, &trajectories, context_limit, seed)?;
         paths.expect(manifest, plan.updates.len())?;
         drop(plan);
+        let retokenized = tokenize_states(&start.tokenizer, &mut branches);
+        if retokenized > 0 {
+            self.context.say(&format!(
+                "{}: {retokenized} branch states have no token ids of its model: their texts were tokenized",
+                config.name
+            ));
+        }
         let out = paths.path();
         let job = TrainingJob {
             recipe: config,
             start: &start,
             lineage: lineage.as_ref(),
             trajectories: &trajectories,
-            branches: &[],
+            branches: &branches,
             seed,
             out: &out,
             hardware: self.context.options.device,
@@ -198,13 +210,21 @@ impl TrainingStage<'_> {
             demonstrations,
             &dagger,
             &rollouts,
+            cache.get(Stage::Rescue { iteration }),
             iteration,
             recipe.seed,
         );
+        let reads_branches = recipe.jobs[job].data.contains(&DataSource::Branches);
+        let branches = if reads_branches {
+            cache.get(Stage::Branch { iteration }).to_vec()
+        } else {
+            Vec::new()
+        };
         Ok(JobData {
             start,
             lineage,
             trajectories,
+            branches,
         })
     }
 }

@@ -100,6 +100,7 @@ pub(super) fn episode(
             tokens: 20,
             commands: 3,
         },
+        branch: None,
     }
 }
 

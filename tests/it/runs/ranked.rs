@@ -1,0 +1,102 @@
+//! A recipe whose training job learns the order of the actions of a state: branches, then OREO with ranking.
+
+use super::pipeline::{go, recipe};
+use crate::tiny::files;
+use scenarios::store::Store;
+use std::fs;
+use std::path::Path;
+use trainer::pipeline::recipe::Recipe;
+
+/// The tiny recipe. OREO reads the branches of each iteration, ranks their candidates and continues with its value
+/// network in the second iteration.
+fn ranked(branch_discount: &str) -> Recipe {
+    recipe(|text| {
+        let before =
+            "name = \"oreo\"\nfrom = \"collector\"\ndata = [\"demonstrations\", \"rollouts\"]";
+        let reads = "name = \"oreo\"\nfrom = \"collector\"\ndata = [\"rollouts\", \"branches\"]";
+        let tables = format!(
+            "[branch]\ncandidates = 3\nrollouts = 1\ndiscount = {branch_discount}\n\n[[train]]"
+        );
+        let critic = "[train.critic]\ninit = \"critic_if_any\"\nadvantage_head = true\nhead_only = 0.5\n\
+                      ranking = \"listwise\"\nbranch_batch = 2\n\n[evaluate]";
+        assert!(text.contains(before));
+        text.replace(before, reads)
+            .replacen("[[train]]", &tables, 1)
+            .replace("beta = 0.1,", "beta = 0.1, discount = 0.9,")
+            .replace("[evaluate]", critic)
+    })
+}
+
+/// The entries of a column of the metrics of a job.
+fn column(out: &Path, job: &str, name: &str) -> Vec<String> {
+    let text = fs::read_to_string(out.join(job).join("metrics.csv")).unwrap();
+    let mut lines = text.lines();
+    let header = lines.next().unwrap();
+    let at = header.split(',').position(|column| column == name).unwrap();
+    lines
+        .map(|line| line.split(',').nth(at).unwrap().to_string())
+        .collect()
+}
+
+#[test]
+fn a_job_ranks_the_branches_of_its_iteration() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path();
+    let first = go(&ranked("0.9"), out).unwrap();
+    let notes = first.notes.join("\n");
+    assert!(!notes.contains("another discount"), "{notes}");
+    for iteration in ["1", "2"] {
+        let branches = Store::read(out.join(iteration).join("branches.jsonl")).unwrap();
+        let several = branches
+            .iter()
+            .filter(|state| state.turns.last().unwrap().candidates.len() > 1);
+        assert!(several.count() > 0);
+        let losses = column(out, &format!("{iteration}/oreo"), "loss/ranking");
+        assert_eq!(losses.len(), 2);
+        assert!(
+            losses.iter().all(|loss| loss.parse::<f64>().is_ok()),
+            "{losses:?}"
+        );
+    }
+    let keys = [
+        "discount = 0.9",
+        "critic.init = \"critic_if_any\"",
+        "critic.head_only = 0.5",
+        "critic.advantage_head = true",
+        "critic.ranking = \"listwise\"",
+        "critic.branch_batch = 2",
+    ];
+    let lineage = fs::read_to_string(out.join("2/oreo/lineage.json")).unwrap();
+    let lineage: serde_json::Value = serde_json::from_str(&lineage).unwrap();
+    assert_eq!(lineage["extensions"], serde_json::json!(keys));
+    let cards = fs::read_to_string(out.join("eval-card.json")).unwrap();
+    assert!(
+        cards.contains("critic.ranking = \\\"listwise\\\""),
+        "{cards}"
+    );
+
+    let before = files(out);
+    assert_eq!(go(&ranked("0.9"), out).unwrap().opened, 0);
+    assert!(before == files(out));
+
+    // Other returns: OREO is trained anew, and its first iteration starts from the same rollouts.
+    let other = go(&ranked("0.8"), out).unwrap();
+    assert!(
+        other.notes.join("\n").contains("another discount"),
+        "{:?}",
+        other.notes
+    );
+    let after = files(out);
+    for (path, is_kept) in [
+        ("1/rollouts.jsonl", true),
+        ("1/rejection-sampling/model.safetensors", true),
+        ("1/oreo/value/model.safetensors", false),
+        ("2/branches.jsonl", false),
+    ] {
+        assert_eq!(
+            before[Path::new(path)] == after[Path::new(path)],
+            is_kept,
+            "{path}"
+        );
+    }
+}

@@ -1,0 +1,4 @@
+//! Play that continues the turns of logged episodes.
+
+mod branches;
+mod rescues;

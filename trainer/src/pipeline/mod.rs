@@ -7,6 +7,7 @@ pub mod prepare;
 pub mod recipe;
 pub mod rounds;
 pub mod run;
+mod sampling;
 pub mod shard;
 pub mod stages;
 pub mod status;

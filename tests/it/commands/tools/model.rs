@@ -38,7 +38,7 @@ fn a_damaged_model_is_refused_by_its_file() {
     );
     lacking.refused(
         2,
-        "error: --best-of 3: model has no value network (value/)\nhint: --scorer logprob or random needs none\n",
+        "error: --best-of 3: model has no value network (value/)\nhint: --scorer logprob, random or distinct needs none\n",
     );
     let by = |more: &[&str]| {
         let eval = [

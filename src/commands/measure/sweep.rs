@@ -11,7 +11,7 @@ use agent::policy::Policy;
 use agent::policy::lm::LmPolicy;
 use anyhow::Context;
 use clap::{Args, ValueHint};
-use scenarios::{Protocol, Scorer, Search, Split, Suite, Task, Trajectory, World};
+use scenarios::{DistinctBy, Protocol, Scorer, Search, Split, Suite, Task, Trajectory, World};
 use serde::Serialize;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -113,6 +113,10 @@ struct SweepOutput {
     suite: String,
     policy_hash: String,
     seed: u64,
+    /// The factor of ln π in the scorer `soft_value`.
+    soft_value_beta: f32,
+    /// Which candidates count as equal.
+    distinct_by: DistinctBy,
     run: PathBuf,
 }
 
@@ -155,6 +159,11 @@ impl SweepCommand {
             suite: suite.hash(),
             policy_hash: player.name(),
             seed: self.seed,
+            soft_value_beta: self
+                .candidates
+                .soft_value_beta
+                .unwrap_or(Protocol::SOFT_VALUE_BETA),
+            distinct_by: self.candidates.distinct_by.unwrap_or_default(),
             run: self.out.clone(),
         };
         let settings = SweepSetting::all(&self.best_of, &scorers, self.beam);
@@ -415,9 +424,12 @@ impl SweepOutput {
         ui::print(&format!(
             "K = 1: {}; above it the best of K. `repeated`: up to K such episodes per game, until one is \
              won. `greedy`: temperature 0. `distinct`: a random one of the distinct candidates, the null of \
-             every scorer. `oracle`: clairvoyant. Completions, tokens and seconds are per game. Won/lost \
+             every scorer. `soft_value`: U + {} ln π. `oracle`: clairvoyant. Candidates are distinct by {}. \
+             Completions, tokens and seconds are per game. Won/lost \
              alone and p compare with greedy play.\nsuite {}, policy {}, seed {}; more in {}\n",
             protocol_line(&self.protocol),
+            self.soft_value_beta,
+            self.distinct_by.name(),
             &self.suite[..16],
             self.policy_hash,
             self.seed,

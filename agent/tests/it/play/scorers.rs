@@ -184,7 +184,7 @@ fn distinct_forgets_how_often_a_candidate_was_sampled() {
 fn the_command_of_the_expert_is_taken_if_it_is_among_the_candidates() {
     let tasks = tasks();
     let player = with_reference(None, &babbler(1));
-    let played = play(&player, &jobs(&tasks, 6), &best_of(2, Scorer::Expert), POOL);
+    let played = play(&player, &jobs(&tasks, 8), &best_of(6, Scorer::Expert), POOL);
     let mut found = [0, 0];
     for turn in turns(&played) {
         let has_look = turn.candidates.iter().any(|one| one.completion == "look");
@@ -196,7 +196,7 @@ fn the_command_of_the_expert_is_taken_if_it_is_among_the_candidates() {
         }
         found[usize::from(has_look)] += 1;
     }
-    assert!(found.iter().all(|turns| *turns > 3), "{found:?}");
+    assert!(found.iter().all(|turns| *turns > 0), "{found:?}");
 }
 
 /// Candidates that are distinct by command are those that are distinct by tokens, with those of one

@@ -61,6 +61,30 @@ fn a_damaged_model_is_refused_by_its_file() {
             .done()
             .contains("best of 2 by log-probability at temperature 1")
     );
+    let expert = [
+        "eval",
+        "--policy",
+        "model",
+        "--suite",
+        "games",
+        "--out",
+        "advised",
+        "--best-of",
+        "2",
+        "--turns",
+        "2",
+        "--scorer",
+        "expert",
+    ];
+    let advised = hearth(folder.path(), &expert);
+    assert!(
+        advised
+            .stdout
+            .contains("best of 2 by the expert, which reads text alone,"),
+        "{}{}",
+        advised.stdout,
+        advised.stderr
+    );
     by(&["--scorer", "log_ratio"]).refused(
         2,
         "error: --scorer log_ratio: needs a reference policy\n\

@@ -36,6 +36,15 @@ pub struct Protocol {
     /// The score that selects the best of K. It has no effect if K is 1.
     #[serde(default, alias = "chosen_by", skip_serializing_if = "is_default")]
     pub scorer: Scorer,
+    /// The factor of ln π in [`Scorer::SoftValue`], reward units per nat. No other scorer uses it.
+    #[serde(
+        default = "default_soft_value_beta",
+        skip_serializing_if = "is_default_soft_value_beta"
+    )]
+    pub soft_value_beta: f32,
+    /// Which of the K candidates count as equal, so that one of them stands for all.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub distinct_by: DistinctBy,
     /// Hash of the weights of the reference policy, if one scored the tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
@@ -58,6 +67,12 @@ pub struct Protocol {
     pub instructions: Option<String>,
 }
 
+impl Protocol {
+    /// The default of [`Protocol::soft_value_beta`], reward units per nat. The recipes of the
+    /// training jobs use the same value as β.
+    pub const SOFT_VALUE_BETA: f32 = 0.1;
+}
+
 impl Default for Protocol {
     /// The card `oreo` for a policy that reads text: 40 turns, greedy, full history, no admissible
     /// list.
@@ -74,6 +89,8 @@ impl Default for Protocol {
             weights: WeightFormat::Exact,
             best_of: 1,
             scorer: Scorer::default(),
+            soft_value_beta: Self::SOFT_VALUE_BETA,
+            distinct_by: DistinctBy::default(),
             reference: None,
             search: None,
             admissible_shown: false,
@@ -91,6 +108,14 @@ pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 
 fn top_p_of_all() -> f32 {
     1.0
+}
+
+fn default_soft_value_beta() -> f32 {
+    Protocol::SOFT_VALUE_BETA
+}
+
+fn is_default_soft_value_beta(beta: &f32) -> bool {
+    *beta == Protocol::SOFT_VALUE_BETA
 }
 
 fn is_top_p_of_all(top_p: &f32) -> bool {
@@ -129,34 +154,44 @@ pub enum Scorer {
     /// U: the after-state value of the candidate.
     #[default]
     AfterValue,
-    /// U + β ln π with β = [`Scorer::BETA`]. Its maximum is the most likely candidate of the policy
-    /// that U improves, π exp(U/β). If the errors of the value network exceed the differences
-    /// between candidates, U alone selects unlikely candidates.
+    /// U + β ln π with β = [`Protocol::soft_value_beta`]. Its maximum is the most likely candidate
+    /// of the policy that U improves, π exp(U/β). If the errors of the value network exceed the
+    /// differences between candidates, U alone selects unlikely candidates.
     SoftValue,
     /// The implicit advantage ln π − ln π_ref. A factor β would only scale it.
     LogRatio,
     /// ln π of the whole candidate.
     Logprob,
-    /// A uniform draw. It measures the effect of more samples alone.
+    /// A uniform draw over the K samples: a candidate that was sampled twice is selected twice as
+    /// often. So it plays like one sample, whatever K is.
     Random,
-    /// How near to the goal the candidate leads, by the internal state of the environment. It is an
-    /// upper bound for the other scorers. It uses information that a policy does not have.
+    /// A uniform draw over the distinct candidates, from the seed of the episode. Every other scorer
+    /// also ranks distinct candidates, so this is the null of best-of-K: what a scorer without any
+    /// information reaches. If K grows, it plays like a policy of a higher temperature.
+    Distinct,
+    /// The candidate with the command that the expert ([`crate::expert`]) would write after the same
+    /// text. If there is none, the most likely candidate. The expert reads text alone, so the result
+    /// is a bound that an honest scorer can reach, in household games only.
+    Expert,
+    /// How near to the goal the candidate leads, by the hidden state of the environment. It is
+    /// clairvoyant: it uses information that no policy has. So it is an upper bound for the other
+    /// scorers, and not a bound that they can reach.
+    #[serde(alias = "clairvoyant_oracle")]
     Oracle,
 }
 
 impl Scorer {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::AfterValue,
         Self::SoftValue,
         Self::LogRatio,
         Self::Logprob,
         Self::Random,
+        Self::Distinct,
+        Self::Expert,
         Self::Oracle,
     ];
-    /// β of [`Scorer::SoftValue`], reward units per nat. The recipes of the training jobs use the
-    /// same value.
-    pub const BETA: f32 = 0.1;
 
     /// The name in flags and logs.
     #[must_use]
@@ -167,21 +202,68 @@ impl Scorer {
             Self::LogRatio => "log_ratio",
             Self::Logprob => "logprob",
             Self::Random => "random",
+            Self::Distinct => "distinct",
+            Self::Expert => "expert",
             Self::Oracle => "oracle",
         }
+    }
+
+    /// Returns whether the scorer reads U, and so needs a value network.
+    #[must_use]
+    pub fn needs_value(self) -> bool {
+        matches!(self, Self::AfterValue | Self::SoftValue)
     }
 }
 
 impl FromStr for Scorer {
     type Err = String;
 
+    /// Reads a name. `clairvoyant_oracle` is another spelling of `oracle`.
     fn from_str(name: &str) -> Result<Self, String> {
+        if name == "clairvoyant_oracle" {
+            return Ok(Self::Oracle);
+        }
         let found = Self::ALL.into_iter().find(|scorer| scorer.name() == name);
         found.ok_or_else(|| {
             format!(
-                "`{name}` is none of after_value, soft_value, log_ratio, logprob, random and oracle"
+                "`{name}` is none of after_value, soft_value, log_ratio, logprob, random, \
+                 distinct, expert and oracle"
             )
         })
+    }
+}
+
+/// Which of the K candidates of a turn count as equal. A scorer ranks one of each kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DistinctBy {
+    /// Candidates with the same token ids.
+    #[default]
+    Tokens,
+    /// Candidates with the same command, so with the same effect in the environment. All candidates
+    /// without a command count as one. The candidate with the highest ln π stands for the others.
+    Command,
+}
+
+impl DistinctBy {
+    /// The name in flags and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tokens => "tokens",
+            Self::Command => "command",
+        }
+    }
+}
+
+impl FromStr for DistinctBy {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        [Self::Tokens, Self::Command]
+            .into_iter()
+            .find(|by| by.name() == name)
+            .ok_or_else(|| format!("`{name}` is neither tokens nor command"))
     }
 }
 
@@ -354,6 +436,51 @@ mod tests {
         let text = serde_json::to_string(&translated).unwrap();
         assert!(text.ends_with(",\"translated_to\":\"2.1.1\"}"), "{text}");
         assert_eq!(serde_json::from_str::<Protocol>(&text).unwrap(), translated);
+    }
+
+    /// Logs older than these fields lack them. If they have their default, they are not written.
+    #[test]
+    fn the_fields_of_a_selection_are_written_only_if_they_differ_from_the_default() {
+        let old = serde_json::to_string(&Protocol::default()).unwrap();
+        assert!(
+            !old.contains("soft_value_beta") && !old.contains("distinct_by"),
+            "{old}"
+        );
+        let read: Protocol = serde_json::from_str(&old).unwrap();
+        assert_eq!(
+            (read.soft_value_beta, read.distinct_by),
+            (0.1, DistinctBy::Tokens)
+        );
+        let other = Protocol {
+            scorer: Scorer::SoftValue,
+            soft_value_beta: 0.02,
+            distinct_by: DistinctBy::Command,
+            ..Protocol::default()
+        };
+        let text = serde_json::to_string(&other).unwrap();
+        assert!(
+            text.contains(r#""soft_value_beta":0.02,"distinct_by":"command""#),
+            "{text}"
+        );
+        assert_eq!(serde_json::from_str::<Protocol>(&text).unwrap(), other);
+    }
+
+    #[test]
+    fn a_scorer_is_read_by_its_name() {
+        for scorer in Scorer::ALL {
+            assert_eq!(scorer.name().parse(), Ok(scorer));
+            let text = serde_json::to_string(&scorer).unwrap();
+            assert_eq!(text, format!("{:?}", scorer.name()));
+            assert_eq!(serde_json::from_str::<Scorer>(&text).unwrap(), scorer);
+        }
+        assert_eq!("clairvoyant_oracle".parse(), Ok(Scorer::Oracle));
+        let alias = serde_json::from_str::<Scorer>("\"clairvoyant_oracle\"");
+        assert_eq!(alias.unwrap(), Scorer::Oracle);
+        assert!("luck".parse::<Scorer>().unwrap_err().contains("distinct"));
+        for by in [DistinctBy::Tokens, DistinctBy::Command] {
+            assert_eq!(by.name().parse(), Ok(by));
+        }
+        assert!("text".parse::<DistinctBy>().is_err());
     }
 
     /// Logs older than history windows contain `full`. A full history is still written that way.

@@ -46,9 +46,11 @@ impl Outcome {
 pub struct Candidate {
     /// The sampled text, without the end-of-turn token.
     pub completion: String,
-    /// The score for the selection, higher is better: see [`crate::Scorer`].
+    /// The score for the selection, higher is better: see [`crate::Scorer`]. NaN if the value
+    /// network returned NaN; in JSON this is null.
+    #[serde(deserialize_with = "null_is_nan")]
     pub score: f32,
-    /// How many of the K samples had this text.
+    /// How many of the K samples count as equal to it: see [`crate::DistinctBy`].
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub count: usize,
     /// ln π of the whole completion, including its end-of-turn token, under the untempered policy,
@@ -98,6 +100,11 @@ impl Candidate {
 
 fn one() -> usize {
     1
+}
+
+/// Reads a number. JSON has no NaN: it is written as null.
+fn null_is_nan<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f32::NAN))
 }
 
 fn is_one(count: &usize) -> bool {
@@ -357,6 +364,14 @@ mod tests {
             "{text}"
         );
         assert_eq!(serde_json::from_str::<Candidate>(&text).unwrap(), continued);
+    }
+
+    #[test]
+    fn a_score_that_is_not_a_number_is_written_as_null_and_read_back() {
+        let text = r#"{"completion":"look","score":null}"#;
+        let candidate: Candidate = serde_json::from_str(text).unwrap();
+        assert!(candidate.score.is_nan());
+        assert_eq!(serde_json::to_string(&candidate).unwrap(), text);
     }
 
     /// Logs older than states and scores are read. If a turn has neither, it is written as before.

@@ -11,7 +11,7 @@ use agent::policy::{ExpertPolicy, Policy};
 use anyhow::Context;
 use clap::{Args, ValueHint};
 use indicatif::ProgressBar;
-use scenarios::{Protocol, Scorer, Task, TextVersion, Trajectory, WeightFormat, World};
+use scenarios::{DistinctBy, Protocol, Scorer, Task, TextVersion, Trajectory, WeightFormat, World};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use trainer::TrainerError;
@@ -72,12 +72,70 @@ pub(crate) struct ReferenceArgs {
     pub(crate) reference: Option<PathBuf>,
 }
 
+/// How the candidates of best-of-K are counted and scored, besides the name of the scorer.
+#[derive(Args, Clone, Copy, Default)]
+pub(crate) struct CandidateArgs {
+    /// Factor of ln π in the scorer `soft_value`, in reward units per nat [default: 0.1]
+    #[arg(long, value_name = "BETA", help_heading = "Best of K", value_parser = factor)]
+    pub(crate) soft_value_beta: Option<f32>,
+    /// Which candidates count as one: those with the same `tokens`, or with the same `command`; of
+    /// these the most likely one is kept [default: tokens]
+    #[arg(long, value_name = "BY", help_heading = "Best of K")]
+    pub(crate) distinct_by: Option<DistinctBy>,
+}
+
+impl CandidateArgs {
+    /// Refuses a factor that none of these scorers uses.
+    ///
+    /// # Errors
+    /// If `--soft-value-beta` is set and `soft_value` is not among the scorers.
+    pub(crate) fn check(self, scorers: &[Scorer]) -> anyhow::Result<()> {
+        if self.soft_value_beta.is_none() || scorers.contains(&Scorer::SoftValue) {
+            return Ok(());
+        }
+        let text = "--soft-value-beta: only the scorer soft_value uses it\n\
+                    hint: add --scorer soft_value";
+        Err(ui::WrongUse(text.into()).into())
+    }
+
+    /// Returns the protocol with these settings, as far as they have an effect: none if K is 1.
+    pub(crate) fn apply(self, protocol: Protocol) -> Protocol {
+        let default = Protocol::default();
+        let is_selected = protocol.best_of > 1;
+        let uses_beta = is_selected && protocol.scorer == Scorer::SoftValue;
+        Protocol {
+            soft_value_beta: self
+                .soft_value_beta
+                .filter(|_| uses_beta)
+                .unwrap_or(default.soft_value_beta),
+            distinct_by: self
+                .distinct_by
+                .filter(|_| is_selected)
+                .unwrap_or(default.distinct_by),
+            ..protocol
+        }
+    }
+}
+
+/// Parses a number that is at least 0 and finite.
+fn factor(text: &str) -> Result<f32, String> {
+    let number: f32 = text.parse().map_err(|_| "not a number".to_string())?;
+    if number >= 0.0 && number.is_finite() {
+        Ok(number)
+    } else {
+        Err("not a finite number from 0".into())
+    }
+}
+
 /// What selects among K candidates.
 #[derive(Args, Clone, Default)]
 pub(crate) struct ScorerArgs {
     /// Select the best of K by `after_value` (value network after the candidate), `soft_value`
-    /// (that plus 0.1 ln π), `log_ratio` (implicit advantage over --reference), `logprob`,
-    /// `random`, or `oracle` (true distance to the goal, not a fair comparison)
+    /// (that plus 0.1 ln π, see --soft-value-beta), `log_ratio` (implicit advantage over
+    /// --reference), `logprob`, `random` (one of the K samples), `distinct` (one of the distinct
+    /// candidates: what a scorer without information reaches), `expert` (the command of the expert,
+    /// which reads text alone, if it is among the candidates), or `oracle` (clairvoyant: reads the
+    /// hidden distance to the goal, not a fair comparison)
     #[arg(
         long,
         alias = "choose-by",
@@ -86,6 +144,8 @@ pub(crate) struct ScorerArgs {
         help_heading = "Best of K"
     )]
     pub(crate) scorer: Scorer,
+    #[command(flatten)]
+    pub(crate) candidates: CandidateArgs,
     #[command(flatten)]
     pub(crate) reference: ReferenceArgs,
 }

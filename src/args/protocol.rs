@@ -1,11 +1,12 @@
 //! How episodes are played: the flags that `play`, `collect`, `eval` and `sweep` share, the
 //! function that turns them into a [`Protocol`], and the function that checks K.
 
-use crate::args::policy::{Player, PolicyArgs, PolicyKind};
+use crate::args::policy::{CandidateArgs, Player, PolicyArgs, PolicyKind};
 use crate::args::world::OpenedWorld;
 use crate::ui::WrongUse;
 use agent::rollout::NO_LOOK_AHEAD;
 use clap::Args;
+use scenarios::expert::goal_object;
 use scenarios::{History, Protocol, Scorer, Search, Task, TextVersion, World};
 use trainer::measure::card::NamedCard;
 
@@ -39,6 +40,8 @@ pub(crate) struct PlaySetting {
     pub(crate) best_of: usize,
     /// What selects among K candidates if K is above 1.
     pub(crate) scorer: Scorer,
+    /// How the K candidates are counted and scored.
+    pub(crate) candidates: CandidateArgs,
     pub(crate) search: Option<Search>,
     /// The text version that every game uses; `None` if each uses its own.
     pub(crate) translated_to: Option<TextVersion>,
@@ -52,6 +55,7 @@ impl PlaySetting {
             temperature,
             best_of: 1,
             scorer: Scorer::default(),
+            candidates: CandidateArgs::default(),
             search: None,
             translated_to,
         }
@@ -84,6 +88,8 @@ impl PlayArgs {
             } else {
                 Scorer::default()
             },
+            soft_value_beta: default.soft_value_beta,
+            distinct_by: default.distinct_by,
             reference: None,
             search: setting.search,
             admissible_shown: self.show_admissible || card.is_some_and(NamedCard::admissible_shown),
@@ -95,6 +101,7 @@ impl PlayArgs {
             translated_to: setting.translated_to,
             instructions: None,
         };
+        let protocol = setting.candidates.apply(protocol);
         match player {
             None | Some(Player::Expert(_) | Player::Dagger(_)) => protocol,
             Some(Player::Model(model)) => Protocol {
@@ -139,8 +146,8 @@ impl SelectionFlags<'_> {
     ///
     /// # Errors
     /// If K is 0, if the policy generates only one completion, if it lacks the network of its
-    /// scorer or of its search, or if the world cannot be copied and the scorer or search needs
-    /// copies.
+    /// scorer or of its search, if the world cannot be copied and the scorer or search needs copies,
+    /// or if the scorer is the expert and the game is no household game.
     pub(crate) fn check(self, parts: OpenedParts<'_>) -> anyhow::Result<()> {
         self.check_flags()?;
         match parts {
@@ -154,15 +161,30 @@ impl SelectionFlags<'_> {
             } => {
                 self.check_policy(player)?;
                 self.check_world(opened)?;
-                if self.highest_k() > 1
-                    && self.scorer == Scorer::Oracle
-                    && !reports_distance(world, task)?
-                {
-                    return Err(WrongUse(format!("--scorer oracle: {NO_LOOK_AHEAD}")).into());
+                if self.highest_k() > 1 {
+                    self.check_game(world, task)?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Checks that the oracle or the expert can score candidates in this game.
+    fn check_game(self, world: &dyn World, task: &Task) -> anyhow::Result<()> {
+        match self.scorer {
+            Scorer::Oracle if !reports_distance(world, task)? => {
+                Err(WrongUse(format!("--scorer oracle: {NO_LOOK_AHEAD}")).into())
+            }
+            Scorer::Expert if goal_object(&world.open(task)?.reset()?.text).is_none() => {
+                Err(WrongUse(format!(
+                    "--scorer expert: the expert reads no household task in the first observation of {}\n\
+                     hint: use another scorer for other games",
+                    task.id
+                ))
+                .into())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn highest_k(self) -> usize {
@@ -225,7 +247,7 @@ impl SelectionFlags<'_> {
                 .into(),
             _ => format!(
                 "--best-of {}: {} has no value network (value/)\n\
-                 hint: --scorer logprob or random needs none",
+                 hint: --scorer logprob, random or distinct needs none",
                 self.highest_k(),
                 self.policy
             ),

@@ -21,7 +21,7 @@ const INK: RGBColor = RGBColor(0x1c, 0x23, 0x2b);
 const FAINT: RGBColor = RGBColor(0x5f, 0x6b, 0x78);
 const GRID: RGBColor = RGBColor(0xe4, 0xe7, 0xeb);
 /// One colour per curve; as many as a sweep has curves.
-const SERIES: [RGBColor; 10] = [
+const SERIES: [RGBColor; 12] = [
     RGBColor(0x1f, 0x6f, 0xc4),
     RGBColor(0xc4, 0x56, 0x0b),
     RGBColor(0x1a, 0x85, 0x4f),
@@ -32,6 +32,8 @@ const SERIES: [RGBColor; 10] = [
     RGBColor(0x6b, 0x75, 0x80),
     RGBColor(0x7a, 0x4a, 0x2b),
     RGBColor(0x33, 0x3f, 0x9e),
+    RGBColor(0x8b, 0x1e, 0x1e),
+    RGBColor(0x55, 0x6b, 0x2f),
 ];
 
 /// plotters writes the size of a text divided by this number.

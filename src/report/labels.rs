@@ -39,7 +39,9 @@ pub(super) fn score_symbol(scorer: Scorer) -> &'static str {
         Scorer::LogRatio => "ρ",
         Scorer::Logprob => "ln π",
         Scorer::Random => "random",
-        Scorer::Oracle => "oracle",
+        Scorer::Distinct => "distinct",
+        Scorer::Expert => "expert",
+        Scorer::Oracle => "clairvoyant oracle",
     }
 }
 

@@ -8,12 +8,13 @@
 //! itself, because a transcript holds one action a turn. The author of a turn changes by chance
 //! from turn to turn, so that mistakes come in runs, as they do in play.
 
+use crate::policy::expert::ExpertAdvice;
 use crate::policy::lm::{LmEpisode, LmPolicy};
 use crate::policy::{Completion, Policy, TurnRequest, TurnResponse, text_response};
 use crate::text::chat;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use scenarios::seed::mixed_seed;
-use scenarios::{Protocol, Turn, expert::Expert};
+use scenarios::{Protocol, Turn};
 
 /// The recorded name of this policy, before the name of the student. Existing logs contain it, and
 /// stores are matched by it, so it must not change.
@@ -35,12 +36,10 @@ pub struct DaggerPolicy {
 /// The state that a [`DaggerPolicy`] keeps for an episode.
 #[derive(Debug)]
 pub struct DaggerEpisode {
-    expert: Expert,
+    expert: ExpertAdvice,
     student: LmEpisode,
     rng: StdRng,
     author: TurnAuthor,
-    /// The command that the expert would write now. `None` if it has not read the observation yet.
-    intended: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,11 +63,10 @@ impl Policy for DaggerPolicy {
             TurnAuthor::Expert
         };
         DaggerEpisode {
-            expert: Expert::new(seed),
+            expert: ExpertAdvice::new(seed),
             student: self.student.begin(seed),
             rng,
             author,
-            intended: None,
         }
     }
 
@@ -106,10 +104,11 @@ impl Policy for DaggerPolicy {
 impl DaggerPolicy {
     /// Returns the command of the expert, and adds the turn to the context of the student.
     fn expert_turn(&self, episode: &mut DaggerEpisode, observation: &str) -> TurnResponse {
-        let text = episode
-            .intended
-            .take()
-            .expect("the expert has read the observation");
+        let intended = episode.expert.intended();
+        let text = intended
+            .expect("the expert has read the observation")
+            .to_string();
+        episode.expert.continue_after(Some(&text));
         let turn = Turn {
             observation: observation.into(),
             completion: text.clone(),
@@ -126,10 +125,10 @@ impl DaggerEpisode {
     /// Lets the expert read the observation, and decides who writes this turn. Does nothing if the
     /// turn was decided before, which is the case while the student is still writing it.
     fn read(&mut self, observation: &str) {
-        if self.intended.is_some() {
+        if self.expert.intended().is_some() {
             return;
         }
-        self.intended = Some(self.expert.act(observation));
+        self.expert.read(observation);
         if self.rng.random_bool(AUTHOR_CHANGES) {
             self.author = match self.author {
                 TurnAuthor::Expert => TurnAuthor::Student,
@@ -146,10 +145,7 @@ impl DaggerEpisode {
             return response;
         };
         let command = chat::command(&completion.text, completion.ended);
-        let perturbed = self.intended.take().as_deref() != command;
-        if perturbed {
-            self.expert.replace_last(command.unwrap_or_default());
-        }
+        let perturbed = !self.expert.continue_after(command);
         let Completion {
             text,
             ended,

@@ -102,6 +102,44 @@ impl ExpertEpisode {
     }
 }
 
+/// The expert beside another policy: the command that it would write after the same text.
+#[derive(Debug)]
+pub(super) struct ExpertAdvice {
+    expert: Expert,
+    /// `None` if the expert has not read the observation of this turn.
+    intended: Option<String>,
+}
+
+impl ExpertAdvice {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            expert: Expert::new(seed),
+            intended: None,
+        }
+    }
+
+    /// Lets the expert read the observation of this turn.
+    pub(super) fn read(&mut self, observation: &str) {
+        self.intended = Some(self.expert.act(observation));
+    }
+
+    /// Returns the command that the expert would write now, if it has read the observation.
+    pub(super) fn intended(&self) -> Option<&str> {
+        self.intended.as_deref()
+    }
+
+    /// Ends the turn in which the expert has read the observation. The expert continues after
+    /// `command`, which is `None` if the completion had none. Returns whether the expert would have
+    /// written the same command.
+    pub(super) fn continue_after(&mut self, command: Option<&str>) -> bool {
+        let is_same = self.intended.take().as_deref() == command;
+        if !is_same {
+            self.expert.replace_last(command.unwrap_or_default());
+        }
+        is_same
+    }
+}
+
 /// Random draws from the generator of an episode.
 struct EpisodeDraws<'a>(&'a mut StdRng);
 
@@ -134,6 +172,35 @@ mod tests {
             ExpertPolicy { noise: 0.1 }.name(),
             "expert that goes astray in 0.1 of its turns"
         );
+    }
+
+    /// The expert continues from the command that the other policy wrote, or from no command.
+    #[test]
+    fn the_advice_follows_what_another_policy_does() {
+        let opening = "You are in the middle of a room. Looking quickly around you, you see a desk 1, and a shelf 1.\n\n\
+                       Your task is to: put a mug in desk.";
+        let arrival = "You arrive at shelf 1. On the shelf 1, you see a mug 1.";
+        for other in [Some("go to shelf 1"), None] {
+            let mut advice = ExpertAdvice::new(3);
+            assert_eq!(advice.intended(), None);
+            advice.read(opening);
+            let intended = advice.intended().unwrap().to_string();
+            assert_eq!(
+                advice.continue_after(other),
+                other == Some(intended.as_str())
+            );
+            assert_eq!(advice.intended(), None, "the turn is over");
+            match other {
+                Some(_) => {
+                    advice.read(arrival);
+                    assert_eq!(advice.intended(), Some("take mug 1 from shelf 1"));
+                }
+                None => {
+                    advice.read("That was no command. Write one command on one line.");
+                    assert_eq!(advice.intended(), Some(intended.as_str()));
+                }
+            }
+        }
     }
 
     /// The expert reads the reply to a perturbed action. If the action failed, its plan is as

@@ -100,7 +100,8 @@ pub trait Policy: Sync {
     /// `scores` contains one score for each candidate, and the highest is best.
     ///
     /// # Panics
-    /// Panics if the policy has not returned any offers for this episode.
+    /// Panics if the policy has not returned any offers for this episode, or if there are several
+    /// scores and none is a number.
     fn take(&self, _episode: &mut Self::EpisodeState, _scores: &[f32]) -> Completion {
         panic!("{} returns no offers to choose from", self.name())
     }

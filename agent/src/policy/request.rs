@@ -19,7 +19,7 @@ pub enum TurnResponse {
     /// Only in a search: V of the observation, in reward units, before anything is written.
     StateValue(f32),
     /// Only in a search: the distinct completions among the K that were sampled. The field
-    /// `written` of each counts the samples that are equal to it.
+    /// `written` of each counts the samples that are equal to it, and `written_tokens` their tokens.
     Candidates(Vec<Completion>),
     /// Several distinct completions. The rollout loop scores them and calls
     /// [`crate::policy::Policy::take`].

@@ -1,4 +1,5 @@
-//! The oracle: it scores candidate completions by what they lead to in copies of the environment.
+//! The clairvoyant oracle: it scores candidate completions by what they lead to in copies of the
+//! environment. It reads the hidden state, which no policy can do.
 
 use super::state::RolloutState;
 use crate::policy::CandidateText;

@@ -220,7 +220,7 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
             return self.end_state(at, end, ready);
         }
         if let Some(commands) = reply.admissible {
-            state.observation.push_str("\nAdmissible commands: ");
+            state.observation.push_str(chat::ADMISSIBLE_COMMANDS);
             state.observation.push_str(&commands.join(", "));
         }
         self.continue_from(at, ready)

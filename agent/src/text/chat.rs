@@ -23,6 +23,17 @@ use scenarios::{Trajectory, Turn};
 /// The observation that replaces the environment's if a completion contains no command.
 pub const MALFORMED_ANSWER: &str = "That was no command. Write one command on one line.";
 
+/// Separates an observation from the list of admissible commands, if the protocol shows them.
+pub const ADMISSIBLE_COMMANDS: &str = "\nAdmissible commands: ";
+
+/// Returns an observation without the list of admissible commands, if it has one.
+#[must_use]
+pub fn without_admissible(observation: &str) -> &str {
+    observation
+        .split_once(ADMISSIBLE_COMMANDS)
+        .map_or(observation, |(text, _)| text)
+}
+
 /// What comes before the observation of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PromptPosition {
@@ -136,6 +147,13 @@ pub fn is_tokenized_by(tokenizer: &Tokenizer, trajectory: &Trajectory) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_admissible_commands_are_no_part_of_the_text() {
+        let shown = format!("Nothing happens.{ADMISSIBLE_COMMANDS}look, go to bed 1");
+        assert_eq!(without_admissible(&shown), "Nothing happens.");
+        assert_eq!(without_admissible("You see a bed 1."), "You see a bed 1.");
+    }
 
     #[test]
     fn a_command_is_one_line_without_frames() {

@@ -168,6 +168,7 @@ impl EvalCommand {
     /// Refuses flags that make no sense, or contradict the card.
     fn check(&self) -> anyhow::Result<()> {
         self.selection().check(OpenedParts::Nothing)?;
+        self.scorer.candidates.check(&[self.scorer.scorer])?;
         if self.repetitions == 0 {
             let text = "--repetitions 0: each game is played at least once";
             return Err(ui::WrongUse(text.into()).into());
@@ -206,6 +207,7 @@ impl EvalCommand {
             temperature: self.temperature(k),
             best_of: k,
             scorer: self.scorer.scorer,
+            candidates: self.scorer.candidates,
             search: self.search.search,
             translated_to,
         }

@@ -2,7 +2,7 @@
 //! calibration of the value network.
 
 use crate::args::concurrency::ConcurrencyArgs;
-use crate::args::policy::{Player, PolicyKind, ReferenceArgs};
+use crate::args::policy::{CandidateArgs, Player, PolicyKind, ReferenceArgs};
 use crate::args::protocol::{OpenedParts, PlayArgs, PlaySetting, SelectionFlags, reports_distance};
 use crate::args::world::{OpenedWorld, WorldArgs};
 use crate::commands::data::scenarios::report_faults;
@@ -11,7 +11,7 @@ use agent::policy::Policy;
 use agent::policy::lm::LmPolicy;
 use anyhow::Context;
 use clap::{Args, ValueHint};
-use scenarios::{Protocol, Scorer, Search, Split, Suite, Task, Trajectory, World};
+use scenarios::{DistinctBy, Protocol, Scorer, Search, Split, Suite, Task, Trajectory, World};
 use serde::Serialize;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -55,7 +55,8 @@ pub(crate) struct SweepCommand {
     )]
     best_of: Vec<usize>,
     /// Scorers that select the best of K, separated by commas: `after_value`, `soft_value`,
-    /// `log_ratio`, `logprob`, `random`, `oracle` [default: all that the model, --reference and the
+    /// `log_ratio`, `logprob`, `random`, `distinct` (the null of the others), `expert` (reads text
+    /// alone), `oracle` (clairvoyant) [default: all but `expert` that the model, --reference and the
     /// world support]
     #[arg(
         long,
@@ -68,6 +69,8 @@ pub(crate) struct SweepCommand {
     /// protocol
     #[arg(long)]
     beam: bool,
+    #[command(flatten)]
+    candidates: CandidateArgs,
     #[command(flatten)]
     reference: ReferenceArgs,
     /// Sampling temperature
@@ -110,6 +113,10 @@ struct SweepOutput {
     suite: String,
     policy_hash: String,
     seed: u64,
+    /// The factor of ln π in the scorer `soft_value`.
+    soft_value_beta: f32,
+    /// Which candidates count as equal.
+    distinct_by: DistinctBy,
     run: PathBuf,
 }
 
@@ -138,6 +145,7 @@ impl SweepCommand {
         let versioned = opened.in_version(translated_to);
         let world = versioned.world();
         let scorers = self.scorers(&player, &opened, world, tasks[0])?;
+        self.candidates.check(&scorers)?;
         let without_reference = self.without_reference()?;
         let searching = without_reference.as_ref().unwrap_or(&player);
         self.check_beam(searching, &opened, world, tasks[0], &protocol)?;
@@ -151,6 +159,11 @@ impl SweepCommand {
             suite: suite.hash(),
             policy_hash: player.name(),
             seed: self.seed,
+            soft_value_beta: self
+                .candidates
+                .soft_value_beta
+                .unwrap_or(Protocol::SOFT_VALUE_BETA),
+            distinct_by: self.candidates.distinct_by.unwrap_or_default(),
             run: self.out.clone(),
         };
         let settings = SweepSetting::all(&self.best_of, &scorers, self.beam);
@@ -191,7 +204,8 @@ impl SweepCommand {
         }
     }
 
-    /// Returns the scorers of `--scorer`, else all that the model and the world support.
+    /// Returns the scorers of `--scorer`, else all but the expert that the model and the world
+    /// support.
     fn scorers(
         &self,
         player: &Player,
@@ -211,6 +225,7 @@ impl SweepCommand {
             return Ok(self.scorer.clone());
         }
         let mut scorers = model_of(player).scorers();
+        scorers.retain(|scorer| *scorer != Scorer::Expert);
         if scorers.contains(&Scorer::Oracle) && !reports_distance(world, task)? {
             eprintln!(
                 "the scorer oracle is left out: this world does not report its distance to the goal"
@@ -276,7 +291,9 @@ impl SweepCommand {
         let mut last = Vec::new(); // The latest episode of each game that is repeated.
         let mut times = 1; // How often these games were played.
         for setting in settings {
-            let protocol = setting.protocol(output.protocol.clone());
+            let protocol = self
+                .candidates
+                .apply(setting.protocol(output.protocol.clone()));
             let bar = ui::bar(&format!("{}, K = {}", setting.scorer(), setting.k()));
             let played = if let SweepSetting::Repeated(k) = *setting {
                 for time in times + 1..=k {
@@ -406,9 +423,13 @@ impl SweepOutput {
         self.print_calibration();
         ui::print(&format!(
             "K = 1: {}; above it the best of K. `repeated`: up to K such episodes per game, until one is \
-             won. `greedy`: temperature 0. Completions, tokens and seconds are per game. Won/lost alone and \
-             p compare with greedy play.\nsuite {}, policy {}, seed {}; more in {}\n",
+             won. `greedy`: temperature 0. `distinct`: a random one of the distinct candidates, the null of \
+             every scorer. `soft_value`: U + {} ln π. `oracle`: clairvoyant. Candidates are distinct by {}. \
+             Completions, tokens and seconds are per game. Won/lost \
+             alone and p compare with greedy play.\nsuite {}, policy {}, seed {}; more in {}\n",
             protocol_line(&self.protocol),
+            self.soft_value_beta,
+            self.distinct_by.name(),
             &self.suite[..16],
             self.policy_hash,
             self.seed,

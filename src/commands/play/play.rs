@@ -128,6 +128,7 @@ impl PlayCommand {
             search: self.search.search,
         };
         selection.check(OpenedParts::Nothing)?;
+        self.scorer.candidates.check(&[self.scorer.scorer])?;
         let player = self.open_policy()?;
         selection.check(OpenedParts::Policy(player.as_ref()))?;
         let learned = player.as_ref().map(Player::learned).unwrap_or_default();
@@ -146,6 +147,7 @@ impl PlayCommand {
             temperature: self.temperature,
             best_of: self.best_of,
             scorer: self.scorer.scorer,
+            candidates: self.scorer.candidates,
             search: self.search.search,
             translated_to,
         };

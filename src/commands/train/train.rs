@@ -69,6 +69,19 @@ impl TrainCommand {
         }
         trajectories
             .sort_by(|a, b| (&a.game, a.repetition, a.seed).cmp(&(&b.game, b.repetition, b.seed)));
+        let searched = trajectories
+            .iter()
+            .filter(|episode| episode.protocol.search.is_some())
+            .count();
+        if searched > 0 && recipe.algorithm.critic().is_some() {
+            eprintln!(
+                "warning: {searched} of {} episodes are the result of a search in copies of the world, \
+                 which was told of its wins; a value network of {} learns too high values from them\n\
+                 hint: use them for rejection_sampling or sft, and plain episodes for {1}",
+                trajectories.len(),
+                recipe.algorithm.kind(),
+            );
+        }
         let start = self.start(&recipe.from, &trajectories)?;
         prepare(&recipe, &start.tokenizer, &mut trajectories, self.seed);
         let branches = self.branches(&recipe, &start.tokenizer)?;

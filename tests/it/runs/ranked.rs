@@ -22,6 +22,13 @@ fn ranked(branch_discount: &str) -> Recipe {
         assert!(text.contains(before));
         text.replace(before, reads)
             .replacen("[[train]]", &tables, 1)
+            // The policy must have learned to end a turn, so that its commands differ.
+            .replace("completion = 4", "completion = 12")
+            .replacen(
+                "updates = 3, learning_rate = 2e-3",
+                "updates = 60, learning_rate = 2e-2",
+                1,
+            )
             .replace("beta = 0.1,", "beta = 0.1, discount = 0.9,")
             .replace("[evaluate]", critic)
     })

@@ -227,6 +227,7 @@ impl TrainConfig {
     }
 
     fn check_critic(&self) -> Result<(), String> {
+        self.critic.check()?;
         let is_source = self.data.contains(&DataSource::Branches);
         if is_source && !self.critic.reads_branches() {
             return Err("data names \"branches\", and no loss reads them\nhint: set critic.ranking or critic.policy_branch_coef".into());
@@ -240,7 +241,6 @@ impl TrainConfig {
                 self.algorithm.kind()
             ));
         };
-        self.critic.check()?;
         if self.critic.advantage_head && level != Level::Turn {
             return Err("critic: advantage_head needs level = \"turn\": A is the advantage of a whole completion".into());
         }

@@ -14,7 +14,7 @@ use crate::measure::csv_file::{read_csv, write_csv};
 use crate::measure::failures::{self, FailureRow};
 use crate::measure::games::{self, GameRow};
 use scenarios::files;
-use scenarios::{History, Protocol, Scorer, Split, Suite, Trajectory};
+use scenarios::{DistinctBy, History, Protocol, Scorer, Split, Suite, Trajectory};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt::{self, Display};
@@ -122,8 +122,13 @@ impl NamedCard {
         if protocol.best_of > 1 {
             settings.push((
                 "scorer",
-                protocol.scorer.name().into(),
+                scorer_text(protocol),
                 Scorer::AfterValue.name().into(),
+            ));
+            settings.push((
+                "distinct_by",
+                protocol.distinct_by.name().into(),
+                DistinctBy::default().name().into(),
             ));
         }
         settings.extend([
@@ -337,6 +342,15 @@ impl Card {
     }
 }
 
+/// Returns the name of the scorer, with β if it uses it.
+fn scorer_text(protocol: &Protocol) -> String {
+    let name = protocol.scorer.name();
+    match protocol.scorer {
+        Scorer::SoftValue => format!("{name} with beta {}", protocol.soft_value_beta),
+        _ => name.into(),
+    }
+}
+
 fn list(items: &[impl Display]) -> String {
     let items: Vec<String> = items.iter().map(ToString::to_string).collect();
     items.join(", ")
@@ -528,6 +542,31 @@ mod tests {
             "search is done, not none",
         ];
         assert_eq!(differences, expected);
+    }
+
+    #[test]
+    fn the_selection_among_candidates_is_a_difference_with_its_settings() {
+        let selected = Protocol {
+            best_of: 3,
+            temperature: 1.0,
+            scorer: Scorer::SoftValue,
+            soft_value_beta: 0.02,
+            distinct_by: DistinctBy::Command,
+            ..Protocol::default()
+        };
+        assert_eq!(
+            NamedCard::Oreo.differences(&selected, 1),
+            [
+                "scorer is soft_value with beta 0.02, not after_value",
+                "distinct_by is command, not tokens"
+            ]
+        );
+        let single = Protocol {
+            best_of: 1,
+            temperature: 0.0,
+            ..selected
+        };
+        assert!(NamedCard::Oreo.differences(&single, 1).is_empty());
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod recipe;
 pub mod rescue_store;
 pub mod rounds;
 pub mod run;
+mod sampling;
 pub mod shard;
 pub mod stages;
 pub mod status;

@@ -8,6 +8,8 @@ pub use crate::learn::config::{
     open_job,
 };
 
+pub use super::sampling::{CollectRecipe, DaggerRecipe, EvaluateRecipe, TokenFilters};
+
 use crate::error::TrainerError;
 use crate::measure::branch::BranchRecipe;
 use crate::measure::rescue::RescueRecipe;
@@ -15,7 +17,7 @@ use crate::pipeline::continued;
 use agent::model::config::{DecoderConfig, Family};
 use agent::model::reading::config::{ConvolutionConfig, GoalMatch, ReadingConfig};
 use agent::text::tokenizer::{NumberTokens, Tokenizer};
-use scenarios::{Protocol, Split, household};
+use scenarios::{Protocol, household};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -240,54 +242,6 @@ pub struct DemonstrationsRecipe {
     pub expert_noise: f64,
 }
 
-/// The episodes of the expert with one student on games of `train` (DAgger, Ross et al. 2011,
-/// arXiv 1011.0686). Both take turns. If the student acts otherwise than the expert would have, the turn is
-/// marked and not imitated ([`agent::policy::dagger`]).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DaggerRecipe {
-    /// Name of the job whose policy is the student. The job must be trained before the first rollouts.
-    pub student: String,
-    /// Number of games. If 0, all games.
-    pub games: usize,
-    /// Episodes per game.
-    pub repetitions: usize,
-    /// The student's sampling temperature.
-    pub temperature: f32,
-}
-
-/// The policy's own episodes on games of `train`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CollectRecipe {
-    /// Name of the job whose policy collects in the first iteration.
-    pub policy: String,
-    /// Name of the job whose policy collects in later iterations.
-    pub then: String,
-    /// Number of games. If 0, all games.
-    pub games: usize,
-    /// Episodes per game.
-    pub repetitions: usize,
-    /// Sampling temperature.
-    pub temperature: f32,
-}
-
-/// The evaluations of every job's model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EvaluateRecipe {
-    /// The splits that are played.
-    pub splits: Vec<Split>,
-    /// Number of games of each split. If 0 (the default), all games.
-    #[serde(default)]
-    pub games: usize,
-    /// Numbers of candidates K. K = 1 is greedy and is measured for every job; a larger K is measured only
-    /// if the job has a value network.
-    pub best_of: Vec<usize>,
-    /// Sampling temperature if K is above 1.
-    pub temperature: f32,
-}
-
 impl Recipe {
     /// Returns the built-in recipe of `hearth quickstart`.
     ///
@@ -405,9 +359,8 @@ impl Recipe {
             return Err("collect.policy must be a job that is not from = \"collector\"".into());
         }
         continued::check_tables(self.branch.as_ref(), self.rescue.as_ref())?;
-        if self.evaluate.best_of.contains(&0) || self.evaluate.best_of.is_empty() {
-            return Err("evaluate.best_of: K starts at 1".into());
-        }
+        self.collect.filters().check("collect")?;
+        self.evaluate.check()?;
         self.model.check()
     }
 
@@ -476,6 +429,9 @@ impl Recipe {
                 "dagger: no job {student:?} is trained before the first rollouts; jobs are {names:?}"
             ));
         }
+        dagger
+            .filters()
+            .check(&format!("dagger with student {student:?}"))?;
         if dagger.repetitions == 0 {
             return Err(format!("dagger: {student:?}: repetitions must be above 0"));
         }
@@ -681,6 +637,11 @@ mod tests {
                 "policy = \"sft\"",
                 "policy = \"gpt\"",
                 "there is no job \"gpt\"",
+            ),
+            (
+                "policy = \"sft\"",
+                "policy = \"sft\"\nmin_p = 2.0",
+                "collect.min_p is 2: it must be between 0 and 1",
             ),
             ("heads = 4", "heads = 5", "heads"),
             (

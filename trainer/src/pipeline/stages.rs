@@ -89,7 +89,7 @@ pub fn stages(recipe: &Recipe) -> Vec<Stage> {
             }
             let has_value = config.algorithm.critic().is_some();
             for &k in &recipe.evaluate.best_of {
-                if k == 1 || has_value {
+                if recipe.evaluate.measures(k, has_value) {
                     stages.push(Stage::Evaluate { iteration, job, k });
                 }
             }
@@ -243,9 +243,17 @@ impl Stage {
             Self::Evaluate { k, .. } if k > 1 => (recipe.evaluate.temperature, k),
             _ => (0.0, 1),
         };
-        recipe
+        let protocol = recipe
             .protocol
-            .protocol(recipe.model.context, temperature, k)
+            .protocol(recipe.model.context, temperature, k);
+        match *self {
+            Self::Collect { .. } | Self::Branch { .. } | Self::Rescue { .. } => {
+                recipe.collect.filters().apply(protocol)
+            }
+            Self::Dagger { dagger } => recipe.dagger[dagger].filters().apply(protocol),
+            Self::Evaluate { k, .. } if k > 1 => recipe.evaluate.apply(protocol),
+            _ => protocol,
+        }
     }
 }
 
@@ -411,6 +419,7 @@ mod tests {
     use super::*;
     use crate::measure::branch::BranchRecipe;
     use crate::pipeline::recipe::{DaggerRecipe, Lost, Prefer, Ranking, TrainConfig};
+    use scenarios::{DistinctBy, Scorer};
 
     fn compare() -> Recipe {
         let text = include_str!("../../recipes/gigpo-online.toml");
@@ -504,6 +513,15 @@ mod tests {
             ["1/rollouts", "2/rollouts", "3/rollouts", "4/rollouts"]
         );
         assert_eq!(
+            affected(|recipe| recipe.collect.min_p = 0.02),
+            ["1/rollouts", "2/rollouts", "3/rollouts", "4/rollouts"]
+        );
+        assert_eq!(
+            affected(|recipe| recipe.evaluate.scorer = Scorer::Distinct),
+            [""; 0],
+            "K is 1 here"
+        );
+        assert_eq!(
             affected(|recipe| recipe.demonstrations.expert_noise = 0.5),
             ["demonstrations"]
         );
@@ -525,6 +543,9 @@ mod tests {
             games: 4,
             repetitions: 1,
             temperature: 0.5,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
         });
         recipe.dagger = daggers.to_vec();
         recipe.check().expect("it is valid");
@@ -578,6 +599,52 @@ mod tests {
         recipe.collect.policy = "third".into();
         change(&mut recipe);
         recipe.check().expect_err("it is not valid")
+    }
+
+    /// Each stage has the filters of its own table, and only K above 1 has the scorer.
+    #[test]
+    fn a_sampled_stage_has_the_settings_of_its_table() {
+        let mut recipe = with_students();
+        recipe.dagger[1].top_k = 5;
+        recipe.collect.min_p = 0.02;
+        recipe.evaluate.top_p = 0.9;
+        recipe.evaluate.scorer = Scorer::Distinct;
+        recipe.evaluate.distinct_by = DistinctBy::Command;
+        recipe.evaluate.best_of = vec![1, 3];
+        let evaluation = |k| Stage::Evaluate {
+            iteration: 1,
+            job: 0,
+            k,
+        };
+        assert!(stages(&recipe).contains(&evaluation(3)));
+        let filters = [
+            Stage::Demonstrations,
+            Stage::Dagger { dagger: 0 },
+            Stage::Dagger { dagger: 1 },
+            Stage::Collect { iteration: 2 },
+            evaluation(1),
+            evaluation(3),
+        ]
+        .map(|stage| {
+            let protocol = stage.protocol(&recipe);
+            (protocol.top_k, protocol.top_p, protocol.min_p)
+        });
+        let off = (0, 1.0, 0.0);
+        assert_eq!(
+            filters,
+            [off, off, (5, 1.0, 0.0), (0, 1.0, 0.02), off, (0, 0.9, 0.0)]
+        );
+        let selection = [1, 3].map(|k| {
+            let protocol = evaluation(k).protocol(&recipe);
+            (protocol.scorer, protocol.distinct_by)
+        });
+        assert_eq!(
+            selection,
+            [
+                (Scorer::AfterValue, DistinctBy::Tokens),
+                (Scorer::Distinct, DistinctBy::Command)
+            ]
+        );
     }
 
     #[test]
@@ -680,7 +747,10 @@ mod tests {
         let warmer = affected(&recipe, |recipe| recipe.collect.temperature = 0.5);
         assert_eq!(warmer.len(), 8, "rollouts and branches: {warmer:?}");
 
-        let job = recipe.job_index("oreo-turn").expect("it has OREO");
+        let job = 1;
+        let quickstart = Recipe::quickstart();
+        let oreo = quickstart.job_index("oreo").expect("it has OREO");
+        recipe.jobs[job].algorithm = quickstart.jobs[oreo].algorithm.clone();
         recipe.jobs[job].data.push(DataSource::Branches);
         recipe.jobs[job].critic.ranking = Some(Ranking::Listwise);
         recipe.check().expect("it is valid");

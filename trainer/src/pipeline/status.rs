@@ -267,6 +267,9 @@ mod tests {
             games: 4,
             repetitions: 1,
             temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
         });
         let folder = tempfile::tempdir().expect("a folder");
         let run = folder.path();

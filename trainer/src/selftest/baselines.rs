@@ -26,12 +26,9 @@ pub(super) fn more_candidates_never_hurt() -> FactResult {
         for draw in 0..3_usize.pow(k) {
             let drawn: Vec<usize> = (0..k).map(|place| draw / 3_usize.pow(place) % 3).collect();
             let p: f64 = drawn.iter().map(|action| reference[*action].1).product();
-            let selected = drawn[select::best(
-                &drawn
-                    .iter()
-                    .map(|action| scores[*action])
-                    .collect::<Vec<_>>(),
-            )];
+            let of_drawn: Vec<f32> = drawn.iter().map(|action| scores[*action]).collect();
+            let best = select::best(&of_drawn).expect("exact values are numbers, and K is above 0");
+            let selected = drawn[best];
             success += if selected == 0 { p } else { 0.0 };
         }
         parts.push(near(

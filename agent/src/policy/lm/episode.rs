@@ -2,8 +2,10 @@
 
 use super::cache::{BudgetLease, NetworkContext, PrefixPair};
 use super::turn::{CandidateContext, CandidateInProgress, FinishedTurn, PastTurn, TurnInProgress};
+use crate::policy::expert::ExpertAdvice;
 use crate::text::chat::{self, PromptPosition};
 use crate::text::tokenizer::Tokenizer;
+use scenarios::Protocol;
 
 /// The state that a [`crate::policy::lm::LmPolicy`] keeps for an episode.
 #[derive(Debug)]
@@ -29,6 +31,9 @@ pub struct LmEpisode {
     pub(super) branches: Vec<Option<CandidateContext>>,
     /// The turn whose candidates the rollout loop is scoring.
     pub(super) offered: Option<FinishedTurn>,
+    /// The expert that reads the same text. It reads a turn only if the scorer is
+    /// [`scenarios::Scorer::Expert`], or if the turn is replayed.
+    pub(super) expert: ExpertAdvice,
     pub(super) lease: BudgetLease,
 }
 
@@ -50,6 +55,7 @@ impl LmEpisode {
             in_progress: None,
             branches: Vec::new(),
             offered: None,
+            expert: ExpertAdvice::new(seed),
             lease,
         }
     }
@@ -113,9 +119,14 @@ impl LmEpisode {
     }
 
     /// Returns the turn if all its candidates have ended.
-    pub(super) fn take_finished(&mut self) -> Option<FinishedTurn> {
+    pub(super) fn take_finished(
+        &mut self,
+        protocol: &Protocol,
+        tokenizer: &Tokenizer,
+    ) -> Option<FinishedTurn> {
         let is_over = !self.candidates().is_empty()
             && self.candidates().iter().all(|candidate| candidate.done);
-        self.in_progress.take_if(|_| is_over).map(FinishedTurn::new)
+        let turn = self.in_progress.take_if(|_| is_over)?;
+        Some(FinishedTurn::new(turn, protocol.distinct_by, tokenizer))
     }
 }

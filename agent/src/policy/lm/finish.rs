@@ -12,7 +12,7 @@ use scenarios::{Candidate, Protocol, Scorer};
 impl LmPolicy {
     /// Ends the turns of which all candidates have ended: scores the candidates, takes the best,
     /// and appends it to the episode. Under the oracle, the candidates are returned as offers. In a
-    /// search, all of them are returned.
+    /// search, all of them are returned. If K is above 1 and no score is a number, the episode fails.
     pub(super) fn finish_turns(
         &self,
         episodes: &mut [&mut LmEpisode],
@@ -20,7 +20,7 @@ impl LmPolicy {
     ) -> Vec<Option<TurnResponse>> {
         let mut finished: Vec<Option<FinishedTurn>> = episodes
             .iter_mut()
-            .map(|episode| episode.take_finished())
+            .map(|episode| episode.take_finished(protocol, &self.tokenizer))
             .collect();
         self.read_after_values(episodes, &mut finished);
         self.read_reference(episodes, &mut finished);
@@ -52,23 +52,37 @@ impl LmPolicy {
         let scores: Vec<f32> = finished
             .distinct
             .iter()
-            .map(|candidate| score(protocol.scorer, episode, &finished, candidate))
+            .map(|candidate| score(protocol, episode, &finished, candidate, &self.tokenizer))
             .collect();
+        if finished.candidates.len() > 1 && scores.iter().all(|score| score.is_nan()) {
+            let reason = no_number(protocol, &finished);
+            return TurnResponse::Failed(reason);
+        }
         TurnResponse::Completion(self.take_best(episode, finished, &scores))
     }
 
     /// Takes the candidate with the highest score and appends it to the episode. `scores` contains
     /// one score for each distinct candidate.
+    ///
+    /// # Panics
+    /// Panics if there are several scores and none is a number.
     pub(super) fn take_best(
         &self,
         episode: &mut LmEpisode,
         mut finished: FinishedTurn,
         scores: &[f32],
     ) -> Completion {
-        let best = select::best(scores);
+        let best = match scores {
+            [_] => 0, // there is no choice, whatever the score is
+            _ => select::best(scores).expect("one of the scores is a number"),
+        };
         let mut completion = self.completion_of(&finished, best, scores);
         let chosen = finished.distinct.swap_remove(best);
         let candidate = finished.candidates.swap_remove(chosen.index);
+        if episode.expert.intended().is_some() {
+            let command = candidate.command(&self.tokenizer);
+            episode.expert.continue_after(command.as_deref());
+        }
         episode.policy.cache.append(candidate.cache);
         episode.value.cache.append(chosen.value_cache);
         episode.reference.cache.append(chosen.reference_cache);
@@ -137,4 +151,14 @@ impl LmPolicy {
             })
             .collect()
     }
+}
+
+/// Returns the message if the scores of all candidates are NaN.
+fn no_number(protocol: &Protocol, finished: &FinishedTurn) -> String {
+    format!(
+        "the scorer {} gave NaN to all {} distinct candidates of a turn\n\
+         hint: the network of this scorer has diverged; use an earlier checkpoint or another scorer",
+        protocol.scorer.name(),
+        finished.distinct.len()
+    )
 }

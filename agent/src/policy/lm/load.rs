@@ -184,7 +184,11 @@ impl LmPolicy {
             .filter(|scorer| match scorer {
                 Scorer::AfterValue | Scorer::SoftValue => self.value.is_some(),
                 Scorer::LogRatio => self.reference.is_some(),
-                Scorer::Logprob | Scorer::Random | Scorer::Oracle => true,
+                Scorer::Logprob
+                | Scorer::Random
+                | Scorer::Distinct
+                | Scorer::Expert
+                | Scorer::Oracle => true,
             })
             .collect()
     }

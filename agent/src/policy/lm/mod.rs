@@ -117,6 +117,10 @@ impl Policy for LmPolicy {
             completion,
             next_place,
         });
+        episode
+            .expert
+            .read(chat::without_admissible(&turn.observation));
+        episode.expert.continue_after(turn.action.as_deref());
         episode.place = next_place;
         // If the policy has already written a turn itself, its first turn stays where it is.
         episode.first_turn += u64::from(episode.is_at_first_turn());
@@ -215,6 +219,10 @@ impl LmPolicy {
         let context = self.context_limit().min(protocol.context_limit);
         if episode.sequence.len() + observation.len() + protocol.completion_limit > context {
             return Some(TurnResponse::ContextFull);
+        }
+        if protocol.scorer == Scorer::Expert && protocol.best_of > 1 {
+            let text = chat::without_admissible(request.observation);
+            episode.expert.read(text);
         }
         episode.sequence.extend_from_slice(&observation);
         episode.in_progress = Some(TurnInProgress {

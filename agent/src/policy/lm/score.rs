@@ -6,8 +6,9 @@ use super::load::LmPolicy;
 use super::select;
 use super::turn::{DistinctCandidate, FinishedTurn};
 use crate::inference::{KvCache, PolicyInference, Span, on_all_threads};
+use crate::text::tokenizer::Tokenizer;
 use rayon::prelude::*;
-use scenarios::Scorer;
+use scenarios::{Protocol, Scorer};
 
 /// A state of an episode, and the completions to score after it.
 #[derive(Debug, Clone, Copy)]
@@ -251,28 +252,61 @@ fn sum_of_logprobs(policy: &PolicyInference, states: &[f32], tokens: &[u32]) -> 
     of_tokens.sum()
 }
 
-/// Returns the score of a candidate under a scorer; the highest is best. If the scorer needs a
-/// network that is not loaded, which [`crate::policy::Policy::can_play`] allows only for a single
-/// candidate, it returns 0.
+/// Returns the score of a candidate under the scorer of the protocol; the highest is best. If the
+/// scorer needs a network that is not loaded, which [`crate::policy::Policy::can_play`] allows only
+/// for a single candidate, it returns 0.
 pub(super) fn score(
-    scorer: Scorer,
+    protocol: &Protocol,
     episode: &LmEpisode,
     finished: &FinishedTurn,
     candidate: &DistinctCandidate,
+    tokenizer: &Tokenizer,
 ) -> f32 {
-    let score = match scorer {
+    let logprob = finished.sample(candidate).logprob();
+    let mut random_scores = candidate
+        .same
+        .iter()
+        .map(|index| select::random_score(episode.seed, episode.turn, *index as u64));
+    let score = match protocol.scorer {
         Scorer::AfterValue => candidate.after_value,
         Scorer::SoftValue => candidate
             .after_value
-            .map(|value| value + Scorer::BETA * finished.sample(candidate).logprob()),
+            .map(|value| value + protocol.soft_value_beta * logprob),
         Scorer::LogRatio => finished.log_ratio(candidate),
-        Scorer::Logprob => Some(finished.sample(candidate).logprob()),
-        Scorer::Random => candidate
-            .same
-            .iter()
-            .map(|index| select::random_score(episode.seed, episode.turn, *index as u64))
-            .reduce(f32::max),
+        Scorer::Logprob => Some(logprob),
+        Scorer::Random => random_scores.reduce(f32::max),
+        Scorer::Distinct => random_scores.next(),
+        Scorer::Expert => Some(expert_score(
+            finished.sample(candidate).command(tokenizer).as_deref(),
+            episode.expert.intended(),
+            logprob,
+        )),
         Scorer::Oracle => None, // the rollout loop scores the candidates
     };
     score.unwrap_or_default()
+}
+
+/// Returns 1 + π if the candidate has the command of the expert, else ln π. ln π is at most 0, so a
+/// candidate with the command of the expert is above all others.
+fn expert_score(command: Option<&str>, expert: Option<&str>, logprob: f32) -> f32 {
+    if command.is_some() && command == expert {
+        1.0 + logprob.exp()
+    } else {
+        logprob
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::expert_score;
+
+    #[test]
+    fn the_command_of_the_expert_is_above_every_other_candidate() {
+        let expert = Some("go to desk 1");
+        let rare = expert_score(expert, expert, -200.0);
+        let likely = expert_score(Some("look"), expert, -0.01);
+        assert!(rare > likely && likely > expert_score(None, expert, -0.02));
+        assert!(expert_score(expert, expert, -1.0) > rare);
+        assert_eq!(expert_score(None, None, -1.0), -1.0);
+    }
 }

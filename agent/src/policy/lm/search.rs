@@ -41,6 +41,11 @@ impl LmPolicy {
         episode: &mut LmEpisode,
         finished: FinishedTurn,
     ) -> Vec<Completion> {
+        let written_tokens: Vec<usize> = finished
+            .distinct
+            .iter()
+            .map(|candidate| finished.written_tokens(candidate))
+            .collect();
         let FinishedTurn {
             turn,
             candidates,
@@ -55,7 +60,7 @@ impl LmPolicy {
             candidates.into_iter().map(Some).collect();
         let mut completions = Vec::with_capacity(distinct.len());
         episode.branches.clear();
-        for distinct in distinct {
+        for (distinct, written_tokens) in distinct.into_iter().zip(written_tokens) {
             let candidate = candidates[distinct.index]
                 .take()
                 .expect("distinct candidates have different indices");
@@ -69,7 +74,7 @@ impl LmPolicy {
                 value: turn.value,
                 after_value: distinct.after_value,
                 written: distinct.same.len(),
-                written_tokens: distinct.same.len() * candidate.tokens.len(),
+                written_tokens,
                 ..Completion::default()
             });
             episode.branches.push(Some(CandidateContext {

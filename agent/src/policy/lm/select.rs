@@ -6,25 +6,24 @@ use scenarios::seed::mixed_seed;
 /// Takes the place of a turn number in the seed of [`random_score`]. No turn has this number.
 const RANDOM_SCORES: u64 = 0x6368_6F69_6365;
 
-/// Returns the index of the highest score. If several are equal, it returns the first.
+/// Returns the index of the highest score. If several are equal, it returns the first. NaN is lower
+/// than every number. If all scores are NaN, or if there are none, it returns `None`.
 ///
 /// ```
 /// use agent::policy::lm::select::best;
-/// assert_eq!(best(&[0.1, 0.7, 0.7]), 1);
+/// assert_eq!(best(&[0.1, 0.7, 0.7]), Some(1));
+/// assert_eq!(best(&[f32::NAN, -3.0]), Some(1));
+/// assert_eq!(best(&[f32::NAN]), None);
 /// ```
-///
-/// # Panics
-/// Panics if `scores` is empty.
 #[must_use]
-pub fn best(scores: &[f32]) -> usize {
-    assert!(!scores.is_empty(), "no candidate to choose from");
-    (1..scores.len()).fold(0, |best, index| {
-        if scores[index] > scores[best] {
-            index
-        } else {
-            best
-        }
-    })
+pub fn best(scores: &[f32]) -> Option<usize> {
+    let numbers = scores
+        .iter()
+        .enumerate()
+        .filter(|(_, score)| !score.is_nan());
+    numbers
+        .reduce(|best, other| if other.1 > best.1 { other } else { best })
+        .map(|(index, _)| index)
 }
 
 /// Returns, for each item, the index of the first item that is equal to it.
@@ -41,8 +40,9 @@ pub fn first_equals<T: PartialEq>(items: &[T]) -> Vec<usize> {
         .collect()
 }
 
-/// Returns the score of sample `index` under [`scenarios::Scorer::Random`]: uniform in [0, 1), from
-/// the seed of the episode. It is independent of the random numbers that the sample was drawn with,
+/// Returns the random score of sample `index`: uniform in [0, 1), from the seed of the episode. Under
+/// [`scenarios::Scorer::Random`] a distinct candidate has the highest score of its samples, under
+/// [`scenarios::Scorer::Distinct`] that of its first sample. The score is independent of the random numbers that the sample was drawn with,
 /// so each of K samples has the highest score equally often, and the scores of the first k samples
 /// do not depend on K.
 #[must_use]
@@ -60,7 +60,8 @@ mod tests {
     fn random_scores_are_uniform_over_the_samples() {
         let mut chosen = [0_usize; 3];
         for turn in 0..3000 {
-            chosen[best(&[0, 1, 2].map(|index| random_score(7, turn, index)))] += 1;
+            let scores = [0, 1, 2].map(|index| random_score(7, turn, index));
+            chosen[best(&scores).unwrap()] += 1;
         }
         assert!(
             chosen.iter().all(|times| times.abs_diff(1000) < 78),
@@ -70,8 +71,19 @@ mod tests {
 
     #[test]
     fn the_first_of_equal_scores_wins() {
-        assert_eq!(best(&[0.1, 0.7, 0.7, -3.0]), 1);
-        assert_eq!(best(&[f32::NAN, 0.2]), 0);
+        assert_eq!(best(&[0.1, 0.7, 0.7, -3.0]), Some(1));
+    }
+
+    /// In every order, a NaN is never taken if there is a number, minus infinity included.
+    #[test]
+    fn a_nan_never_wins_over_a_number() {
+        let nan = f32::NAN;
+        assert_eq!(best(&[nan, 0.2]), Some(1));
+        assert_eq!(best(&[0.2, nan]), Some(0));
+        assert_eq!(best(&[nan, 0.2, nan, 0.3, nan]), Some(3));
+        assert_eq!(best(&[-nan, f32::NEG_INFINITY, nan]), Some(1));
+        assert_eq!(best(&[nan, -nan]), None);
+        assert_eq!(best(&[]), None);
     }
 
     #[test]
@@ -96,7 +108,7 @@ mod tests {
                         .iter()
                         .map(|s| if *s > 0.0 { p } else { 1.0 - p })
                         .product();
-                    chance * f64::from(scores[best(&scores)])
+                    chance * f64::from(scores[best(&scores).unwrap()])
                 })
                 .sum();
             assert!((success - (1.0 - (1.0 - p).powi(k))).abs() < 1e-12);

@@ -5,10 +5,10 @@ use super::select;
 use crate::inference::KvCache;
 use crate::inference::sample::Sampling;
 use crate::policy::CandidateText;
-use crate::text::chat::PromptPosition;
+use crate::text::chat::{self, PromptPosition};
 use crate::text::tokenizer::Tokenizer;
 use rand::{SeedableRng, rngs::StdRng};
-use scenarios::Protocol;
+use scenarios::{DistinctBy, Protocol};
 
 /// A turn that has ended. A window over the last turns is built from these.
 #[derive(Debug)]
@@ -95,6 +95,11 @@ impl CandidateInProgress {
         self.tokens.last() == Some(&tokenizer.end) || self.stopped.is_some()
     }
 
+    /// Returns the command, if the completion has one.
+    pub(super) fn command(&self, tokenizer: &Tokenizer) -> Option<String> {
+        chat::command(&self.text(tokenizer), self.ended(tokenizer)).map(str::to_string)
+    }
+
     /// Returns the completion without the end-of-turn token or the stop text.
     pub(super) fn text(&self, tokenizer: &Tokenizer) -> String {
         let tokens = self
@@ -134,25 +139,27 @@ pub(super) struct FinishedTurn {
 }
 
 impl FinishedTurn {
-    /// Takes the candidates out of a turn and finds the distinct ones.
-    pub(super) fn new(mut turn: TurnInProgress) -> Self {
+    /// Takes the candidates out of a turn and finds the distinct ones, in the order of the samples.
+    pub(super) fn new(mut turn: TurnInProgress, by: DistinctBy, tokenizer: &Tokenizer) -> Self {
         let candidates = std::mem::take(&mut turn.candidates);
-        let tokens: Vec<&[u32]> = candidates
-            .iter()
-            .map(|candidate| &candidate.tokens[..])
-            .collect();
-        let first = select::first_equals(&tokens);
+        let first = first_equals(&candidates, by, tokenizer);
         let distinct = (0..first.len())
             .filter(|index| first[*index] == *index)
-            .map(|index| DistinctCandidate {
-                index,
-                same: (0..first.len())
+            .map(|index| {
+                let same: Vec<usize> = (0..first.len())
                     .filter(|other| first[*other] == index)
-                    .collect(),
-                value_cache: KvCache::default(),
-                after_value: None,
-                reference_cache: KvCache::default(),
-                reference_logprob: None,
+                    .collect();
+                DistinctCandidate {
+                    index: match by {
+                        DistinctBy::Tokens => index, // all have the same ln π, up to rounding
+                        DistinctBy::Command => most_likely(&candidates, &same),
+                    },
+                    same,
+                    value_cache: KvCache::default(),
+                    after_value: None,
+                    reference_cache: KvCache::default(),
+                    reference_logprob: None,
+                }
             })
             .collect();
         Self {
@@ -167,6 +174,15 @@ impl FinishedTurn {
         &self.candidates[distinct.index]
     }
 
+    /// Returns the number of tokens in all samples that are equal to a distinct candidate.
+    pub(super) fn written_tokens(&self, distinct: &DistinctCandidate) -> usize {
+        distinct
+            .same
+            .iter()
+            .map(|index| self.candidates[*index].tokens.len())
+            .sum()
+    }
+
     /// Returns ln π − ln π_ref of a candidate, nats, if the reference has read it.
     pub(super) fn log_ratio(&self, distinct: &DistinctCandidate) -> Option<f32> {
         distinct
@@ -175,12 +191,45 @@ impl FinishedTurn {
     }
 }
 
-/// A candidate that is not equal to an earlier one.
+/// Returns, for each candidate, the index of the first one that counts as equal to it.
+fn first_equals(
+    candidates: &[CandidateInProgress],
+    by: DistinctBy,
+    tokenizer: &Tokenizer,
+) -> Vec<usize> {
+    match by {
+        DistinctBy::Tokens => {
+            let tokens: Vec<&[u32]> = candidates
+                .iter()
+                .map(|candidate| &candidate.tokens[..])
+                .collect();
+            select::first_equals(&tokens)
+        }
+        DistinctBy::Command => {
+            let commands: Vec<Option<String>> = candidates
+                .iter()
+                .map(|candidate| candidate.command(tokenizer))
+                .collect();
+            select::first_equals(&commands)
+        }
+    }
+}
+
+/// Returns the index with the highest ln π among `same`. If several are equal, it returns the first.
+fn most_likely(candidates: &[CandidateInProgress], same: &[usize]) -> usize {
+    let logprobs: Vec<f32> = same
+        .iter()
+        .map(|index| candidates[*index].logprob())
+        .collect();
+    same[select::best(&logprobs).unwrap_or(0)]
+}
+
+/// A candidate that stands for all samples that are equal to it.
 #[derive(Debug)]
 pub(super) struct DistinctCandidate {
     /// Its index among the K samples.
     pub(super) index: usize,
-    /// The indices of the samples with the same tokens, its own included.
+    /// The indices of the samples that are equal to it, its own included, in increasing order.
     pub(super) same: Vec<usize>,
     /// What the value network has read of it.
     pub(super) value_cache: KvCache,

@@ -110,7 +110,7 @@ fn the_best_of_k_is_the_candidate_with_the_highest_value() {
             .collect();
         assert!((1..=4).contains(&scores.len()));
         assert_eq!(turn.after_value, scores.iter().copied().reduce(f32::max));
-        let winner = select::best(&scores);
+        let winner = select::best(&scores).unwrap();
         assert_eq!(turn.completion, turn.candidates[winner].completion);
     }
     assert!(

@@ -10,7 +10,7 @@ use agent::policy::lm::{GivenCompletions, LmPolicy, ValueUse, select};
 use agent::text::chat::{self, PromptPosition};
 use agent::text::tokenizer::Tokenizer;
 use scenarios::{
-    Candidate, History, Outcome, Protocol, Scorer, Task, Trajectory, Turn, WeightFormat,
+    Candidate, DistinctBy, History, Outcome, Protocol, Scorer, Task, Trajectory, Turn, WeightFormat,
 };
 use support::corridor::{babbler, jobs, play, protocol, task};
 
@@ -50,7 +50,7 @@ fn assert_the_best_was_taken(played: &[Trajectory], k: usize) {
             .iter()
             .map(|candidate| candidate.score)
             .collect();
-        let best = &turn.candidates[select::best(&scores)];
+        let best = &turn.candidates[select::best(&scores).unwrap()];
         assert_eq!(turn.completion, best.completion);
         assert_eq!(
             (turn.after_value, turn.log_ratio),
@@ -74,10 +74,15 @@ fn assert_the_best_was_taken(played: &[Trajectory], k: usize) {
 }
 
 #[test]
-fn the_scorers_logprob_and_random_need_no_other_network() {
+fn the_scorers_without_a_network_need_none() {
     let tasks = tasks();
     let player = with_reference(None, &babbler(1));
-    for by in [Scorer::Logprob, Scorer::Random] {
+    for by in [
+        Scorer::Logprob,
+        Scorer::Random,
+        Scorer::Distinct,
+        Scorer::Expert,
+    ] {
         let played = play(&player, &jobs(&tasks, 4), &best_of(4, by), POOL);
         assert_the_best_was_taken(&played, 4);
         assert!(turns(&played).all(|turn| turn.after_value.is_none() && turn.log_ratio.is_none()));
@@ -114,9 +119,152 @@ fn one_scorer_decides_and_the_others_are_logged() {
                 Scorer::SoftValue => assert_eq!(candidate.score, known[0] + 0.1 * known[2]),
                 Scorer::LogRatio => assert_eq!(candidate.score, known[1]),
                 Scorer::Logprob => assert_eq!(candidate.score, known[2]),
+                Scorer::Expert if candidate.completion != "look" => {
+                    assert_eq!(candidate.score, known[2]);
+                }
+                Scorer::Expert => assert_eq!(candidate.score, 1.0 + known[2].exp()),
                 _ => assert!((0.0..1.0).contains(&candidate.score)),
             }
         }
+    }
+}
+
+/// ln π has the weight of the protocol.
+#[test]
+fn the_factor_of_the_soft_value_is_that_of_the_protocol() {
+    let tasks = tasks();
+    let player = player(&babbler(2));
+    let protocol = Protocol {
+        soft_value_beta: 0.02,
+        ..best_of(4, Scorer::SoftValue)
+    };
+    let played = play(&player, &jobs(&tasks, 2), &protocol, POOL);
+    assert_the_best_was_taken(&played, 4);
+    for candidate in turns(&played).flat_map(|turn| &turn.candidates) {
+        let (value, logprob) = (candidate.after_value.unwrap(), candidate.logprob.unwrap());
+        assert_eq!(candidate.score, value + 0.02 * logprob);
+    }
+}
+
+/// In a turn with two distinct candidates of which one was sampled twice, `distinct` selects each
+/// equally often, and `random` the repeated one in two thirds of the turns. All turns are first
+/// turns, so they do not depend on earlier selections. Three standard deviations are allowed.
+#[test]
+fn distinct_forgets_how_often_a_candidate_was_sampled() {
+    let tasks = [task("plain/9")];
+    let player = with_reference(None, &babbler(1));
+    let first_turn = |by| Protocol {
+        turn_limit: 1,
+        ..best_of(3, by)
+    };
+    let repeated = |by| {
+        let played = play(&player, &jobs(&tasks, 400), &first_turn(by), POOL);
+        let twice: Vec<bool> = turns(&played)
+            .filter(|turn| turn.candidates.len() == 2)
+            .map(|turn| {
+                let repeated = turn.candidates.iter().find(|one| one.count == 2);
+                repeated.unwrap().completion == turn.completion
+            })
+            .collect();
+        let n = twice.len() as f64;
+        let share = twice.iter().filter(|taken| **taken).count() as f64 / n;
+        (n, share)
+    };
+    for (by, expected) in [(Scorer::Distinct, 1.0 / 2.0), (Scorer::Random, 2.0 / 3.0)] {
+        let (n, share) = repeated(by);
+        assert!(n > 50.0, "{n}");
+        let deviation = (expected * (1.0 - expected) / n).sqrt();
+        assert!((share - expected).abs() < 3.0 * deviation, "{share} of {n}");
+    }
+}
+
+/// The expert reads no task in a corridor, so it would write `look`. If no candidate is `look`, the
+/// most likely candidate is taken.
+#[test]
+fn the_command_of_the_expert_is_taken_if_it_is_among_the_candidates() {
+    let tasks = tasks();
+    let player = with_reference(None, &babbler(1));
+    let played = play(&player, &jobs(&tasks, 8), &best_of(6, Scorer::Expert), POOL);
+    let mut found = [0, 0];
+    for turn in turns(&played) {
+        let has_look = turn.candidates.iter().any(|one| one.completion == "look");
+        assert_eq!(has_look, turn.action.as_deref() == Some("look"), "{turn:?}");
+        if !has_look {
+            let highest = turn.candidates.iter().filter_map(|one| one.logprob);
+            let taken: f32 = turn.logprobs.iter().sum();
+            assert_eq!(Some(taken), highest.reduce(f32::max));
+        }
+        found[usize::from(has_look)] += 1;
+    }
+    assert!(found.iter().all(|turns| *turns > 0), "{found:?}");
+}
+
+/// Candidates that are distinct by command are those that are distinct by tokens, with those of one
+/// command merged: the counts are added, and the highest ln π is kept.
+#[test]
+fn candidates_with_one_command_are_merged() {
+    let tasks = [task("plain/9")];
+    let player = player(&babbler(1));
+    let first_turns = |distinct_by| {
+        let protocol = Protocol {
+            turn_limit: 1,
+            distinct_by,
+            ..best_of(8, Scorer::AfterValue)
+        };
+        play(&player, &jobs(&tasks, 60), &protocol, POOL)
+    };
+    let by_tokens = first_turns(DistinctBy::Tokens);
+    let by_command = first_turns(DistinctBy::Command);
+    assert_the_best_was_taken(&by_command, 8);
+    let mut merged = 0;
+    for (all, fewer) in turns(&by_tokens).zip(turns(&by_command)) {
+        let mut left: Vec<&Candidate> = all.candidates.iter().collect();
+        for kept in &fewer.candidates {
+            let command = chat::parse_command(&kept.completion);
+            let (same, others): (Vec<&Candidate>, Vec<&Candidate>) = left
+                .into_iter()
+                .partition(|one| chat::parse_command(&one.completion) == command);
+            left = others;
+            // A cut completion has no command, whatever its text is.
+            let highest = same.iter().filter_map(|one| one.logprob).reduce(f32::max);
+            if command.is_some() && same.iter().all(|one| one.completion == kept.completion) {
+                assert_eq!(kept.logprob, highest);
+                assert_eq!(kept.count, same.iter().map(|one| one.count).sum::<usize>());
+                merged += same.len() - 1;
+            }
+        }
+    }
+    let number = |played: &[Trajectory]| turns(played).map(|turn| turn.candidates.len()).sum();
+    let [before, after]: [usize; 2] = [number(&by_tokens), number(&by_command)];
+    assert!(after < before, "{after} of {before}");
+    assert!(merged > 0, "a command with several tokenizations occurs");
+}
+
+/// A value network that returns NaN selects nothing. One candidate is no choice, so it is played.
+#[test]
+fn a_value_network_that_returns_nan_loses_the_episode_with_a_reason() {
+    let tasks = tasks();
+    let mut model = babbler(3);
+    let head = model.value.as_mut().unwrap().0.get_mut(VALUE_HEAD);
+    head.unwrap().data.fill(f32::NAN);
+    let player = player(&model);
+    for trajectory in play(
+        &player,
+        &jobs(&tasks, 1),
+        &best_of(3, Scorer::AfterValue),
+        POOL,
+    ) {
+        assert_eq!(trajectory.outcome, Outcome::EnvFailed);
+        let reason = trajectory.failure.unwrap();
+        assert!(
+            reason.starts_with("the scorer after_value gave NaN to all")
+                && reason.contains("\nhint: "),
+            "{reason}"
+        );
+    }
+    for protocol in [best_of(1, Scorer::AfterValue), best_of(3, Scorer::Logprob)] {
+        let played = play(&player, &jobs(&tasks, 1), &protocol, POOL);
+        assert!(played.iter().all(|one| one.outcome != Outcome::EnvFailed));
     }
 }
 
@@ -226,11 +374,11 @@ fn a_missing_network_is_reported_with_the_available_scorers() {
     let alone = with_reference(None, &model);
     assert_eq!(
         reason(&alone, Scorer::AfterValue),
-        "the best of 3 by after_value: no value network is loaded\nhint: available scorers are logprob, random, oracle"
+        "the best of 3 by after_value: no value network is loaded\nhint: available scorers are logprob, random, distinct, expert, oracle"
     );
     assert_eq!(
         reason(&player(&model), Scorer::LogRatio),
-        "the best of 3 by log_ratio: no reference policy is loaded\nhint: available scorers are after_value, soft_value, logprob, random, oracle"
+        "the best of 3 by log_ratio: no reference policy is loaded\nhint: available scorers are after_value, soft_value, logprob, random, distinct, expert, oracle"
     );
     assert_eq!(
         alone.can_play(&best_of(1, Scorer::LogRatio)),

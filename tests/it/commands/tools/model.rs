@@ -40,7 +40,7 @@ fn a_damaged_model_is_refused_by_its_file() {
     );
     lacking.refused(
         2,
-        "error: --best-of 3: model has no value network (value/)\nhint: --scorer logprob or random needs none\n",
+        "error: --best-of 3: model has no value network (value/)\nhint: --scorer logprob, random or distinct needs none\n",
     );
     let by = |more: &[&str]| {
         let eval = [
@@ -62,6 +62,30 @@ fn a_damaged_model_is_refused_by_its_file() {
         by(&["--scorer", "logprob"])
             .done()
             .contains("best of 2 by log-probability at temperature 1")
+    );
+    let expert = [
+        "eval",
+        "--policy",
+        "model",
+        "--suite",
+        "games",
+        "--out",
+        "advised",
+        "--best-of",
+        "2",
+        "--turns",
+        "2",
+        "--scorer",
+        "expert",
+    ];
+    let advised = hearth(folder.path(), &expert);
+    assert!(
+        advised
+            .stdout
+            .contains("best of 2 by the expert, which reads text alone,"),
+        "{}{}",
+        advised.stdout,
+        advised.stderr
     );
     by(&["--scorer", "log_ratio"]).refused(
         2,

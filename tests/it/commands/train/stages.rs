@@ -207,6 +207,7 @@ fn a_loop_and_its_stages_by_hand() {
         "log_ratio",
         "logprob",
         "random",
+        "distinct",
         "oracle",
     ]
     .map(|scorer| (scorer, 2));
@@ -224,9 +225,9 @@ fn a_loop_and_its_stages_by_hand() {
             path.extension().is_some_and(|e| e == "jsonl")
                 && fs::read_to_string(path).unwrap().lines().count() == 1
         });
-    assert_eq!(stores.count(), 10, "one episode each, played once");
+    assert_eq!(stores.count(), 11, "one episode each, played once");
     let table = fs::read_to_string(folder.path().join("sweep/sweep.csv")).unwrap();
-    assert_eq!(table.lines().count(), 11);
+    assert_eq!(table.lines().count(), 12);
     run(&[
         "sweep", "--policy", "expert", "--suite", games, "--out", "sweep2",
     ])

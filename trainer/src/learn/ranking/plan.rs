@@ -114,8 +114,13 @@ impl<'a> RankingPlan<'a> {
                 .left_out()
                 .map(|text| format!(" ({text})"))
                 .unwrap_or_default();
+            let hint = if branches.is_empty() {
+                "`hearth train` reads them with --branches"
+            } else {
+                "play more branches, with more candidates or a higher proposal temperature"
+            };
             let reason = format!(
-                "it reads branch states, and none remains of {}{left_out}\nhint: `hearth train` reads them with --branches",
+                "it reads branch states, and none remains of {}{left_out}\nhint: {hint}",
                 branches.len()
             );
             return Err(no_states(recipe, &reason));

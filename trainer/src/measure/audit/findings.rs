@@ -18,9 +18,11 @@ pub enum Severity {
 pub enum FindingKind {
     /// The policy saw the admissible commands.
     AdmissibleShown,
-    /// The scorer of best-of-K read the state of the environment.
+    /// The scorer of best-of-K read the hidden state of the environment.
     #[serde(rename = "oracle_chooser")]
     OracleScorer,
+    /// The scorer of best-of-K was the expert, which is no part of the policy.
+    ExpertScorer,
     /// A search executed commands in copies of the environment.
     WorldCopies,
     /// A game of a test split is among the training games.
@@ -53,6 +55,7 @@ impl FindingKind {
     pub fn severity(self) -> Severity {
         match self {
             Self::AdmissibleShown
+            | Self::ExpertScorer
             | Self::GamesMissing
             | Self::EpisodesLost
             | Self::CardDisagrees => Severity::Warning,

@@ -28,7 +28,14 @@ pub(super) fn check_protocols(measured: &MeasuredEpisodes<'_>, audit: &mut Audit
         |protocol| {
             protocol.scorer == Scorer::Oracle && (protocol.best_of > 1 || protocol.search.is_some())
         },
-        "an oracle that reads the state of the world selected the candidates",
+        "a clairvoyant oracle, which reads the hidden state of the world, selected the candidates",
+        audit,
+    );
+    report_protocols(
+        measured,
+        FindingKind::ExpertScorer,
+        |protocol| protocol.scorer == Scorer::Expert && protocol.best_of > 1,
+        "the expert selected the candidates, so the result is a bound and not that of the policy",
         audit,
     );
     report_protocols(

@@ -166,7 +166,7 @@ fn protocols_with_extra_information_are_found() {
         &[
             (
                 FindingKind::OracleScorer,
-                "store.jsonl: an oracle that reads the state of the world selected the candidates in 2 of 2 episodes",
+                "store.jsonl: a clairvoyant oracle, which reads the hidden state of the world, selected the candidates in 2 of 2 episodes",
             ),
             (
                 FindingKind::WorldCopies,
@@ -176,12 +176,26 @@ fn protocols_with_extra_information_are_found() {
     );
     assert_findings(
         |run| {
-            run.episodes
-                .iter_mut()
-                .for_each(|t| t.protocol.scorer = Scorer::Oracle)
+            for episode in &mut run.episodes {
+                episode.protocol.best_of = 4;
+                episode.protocol.scorer = Scorer::Expert;
+            }
         },
-        &[],
+        &[(
+            FindingKind::ExpertScorer,
+            "store.jsonl: the expert selected the candidates, so the result is a bound and not that of the policy in 2 of 2 episodes",
+        )],
     );
+    for scorer in [Scorer::Oracle, Scorer::Expert] {
+        assert_findings(
+            |run| {
+                run.episodes
+                    .iter_mut()
+                    .for_each(|t| t.protocol.scorer = scorer)
+            },
+            &[],
+        );
+    }
 }
 
 #[test]

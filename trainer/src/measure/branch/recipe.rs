@@ -1,7 +1,7 @@
 //! What is sampled for each branched state.
 
 use scenarios::seed::SplitMix64;
-use scenarios::{Outcome, Protocol, Scorer, Trajectory};
+use scenarios::{DistinctBy, Outcome, Protocol, Scorer, Trajectory};
 use serde::{Deserialize, Serialize};
 
 /// Separates the choice of episodes from the other random numbers of the seed.
@@ -118,6 +118,8 @@ pub fn branch_protocol(
         min_p,
         best_of: 1,
         scorer: Scorer::default(),
+        soft_value_beta: Protocol::SOFT_VALUE_BETA,
+        distinct_by: DistinctBy::default(),
         reference: None,
         search: None,
         context_limit: if protocol.context_limit == 0 {

@@ -9,7 +9,7 @@ use scenarios::{Candidate, Outcome, Protocol, Task, Trajectory, Turn};
 use std::collections::{BTreeSet, HashMap};
 use support::corridor::{Corridors, babbler, jobs, play, protocol, task};
 use trainer::TrainerError;
-use trainer::learn::config::{Algorithm, DataSource, Targets, TrainConfig};
+use trainer::learn::config::{Algorithm, Targets, TrainConfig};
 use trainer::measure::branch::{
     BranchCost, BranchRecipe, BranchResult, BranchState, Branching, branch_states, play_branches,
 };

@@ -13,7 +13,9 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ("Train", &["quickstart", "loop", "train", "selftest"]),
     (
         "Measure",
-        &["eval", "sweep", "compare", "report", "verify", "audit"],
+        &[
+            "eval", "sweep", "reading", "compare", "report", "verify", "audit",
+        ],
     ),
     ("Data", &["scenarios", "export", "import"]),
     (

@@ -61,6 +61,8 @@ enum HearthCommand {
     /// Measure best of K for every K and scorer: success and cost
     #[command(alias = "lab")]
     Sweep(measure::sweep::SweepCommand),
+    /// Measure whether a model reads the lists in its observations
+    Reading(measure::reading::ReadingCommand),
     /// Compare two policies game by game, or pool runs of one recipe
     Compare(measure::compare::CompareCommand),
     /// Write a run or an evaluation as one HTML file
@@ -122,6 +124,7 @@ fn run(command: HearthCommand) -> anyhow::Result<ExitCode> {
         HearthCommand::Selftest(command) => command.run(),
         HearthCommand::Eval(command) => command.run(),
         HearthCommand::Sweep(command) => command.run(),
+        HearthCommand::Reading(command) => command.run(),
         HearthCommand::Compare(command) => command.run(),
         HearthCommand::Report(command) => command.run(),
         HearthCommand::Verify(command) => command.run(),

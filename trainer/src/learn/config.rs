@@ -40,8 +40,22 @@ pub struct TrainConfig {
     /// When the job ends early. If it is not set, the job runs to its last update.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_stopping: Option<EarlyStopping>,
+    /// Updates between two runs of the reading test ([`crate::measure::reading`]), whose results go to
+    /// metrics.csv. If 0, the default, there is no test. It does not change what is trained.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reading_every: usize,
     /// The algorithm and its settings.
     pub algorithm: Algorithm,
+}
+
+/// If a key has this default, it is not written, so the stage hashes of recipes from before the key existed stay
+/// the same.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// Reads one training job from a TOML file of its own, for `hearth train`.
@@ -70,6 +84,7 @@ impl TrainConfig {
             reference: ReferenceUse::default(),
             receptacle_dropout: None,
             early_stopping: None,
+            reading_every: 0,
             algorithm,
         }
     }

@@ -9,19 +9,21 @@ use crate::learn::checkpoint::{BestEvaluation, Checkpoint, Position};
 use crate::learn::config::{ReferenceUse, TrainConfig};
 use crate::learn::data::plan::{DataSummary, Plan};
 use crate::learn::lineage::Lineage;
-use crate::learn::metrics::{Metrics, MetricsRow, UpdateTime};
+use crate::learn::metrics::reading::{ReadingNumbers, ReadingProbe};
+use crate::learn::metrics::{Metrics, MetricsColumns, MetricsRow, UpdateTime};
 use crate::learn::micro_batch::{MicroBatchShape, PassKind};
 use crate::learn::networks::{NetworkSource, Placement};
 use crate::learn::optimizer::{AdamW, learning_rate_at};
 use crate::learn::parameters::{Parameter, from_weights, parameters, to_weights};
 use crate::learn::replicas::Replicas;
+use agent::inference::PolicyInference;
 use agent::inference::device::DeviceChoice;
 use agent::model::decoder::ValueNetwork;
 use agent::model::folder::Model;
 use agent::model::peft::Adapter;
 use indicatif::ProgressBar;
 use scenarios::store::Store;
-use scenarios::{TextVersion, Trajectory};
+use scenarios::{TextVersion, Trajectory, WeightFormat};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -43,6 +45,8 @@ pub struct TrainingJob<'a> {
     pub lineage: Option<&'a Lineage>,
     /// The data, in an order that does not depend on which episode finished first.
     pub trajectories: &'a [Trajectory],
+    /// The reading test; needed if the recipe sets `reading_every`.
+    pub reading: Option<&'a dyn ReadingProbe>,
     /// Seed of the order of batches.
     pub seed: u64,
     /// Folder for `metrics.csv`, `tensorboard/`, `lineage.json` and the checkpoint.
@@ -73,7 +77,7 @@ pub fn train(
     if recipe.reference == ReferenceUse::Cached {
         plan.reference_logprobs = state.replicas.cache_reference(&plan)?;
     }
-    let mut metrics = Metrics::open(job.out, state.update)?;
+    let mut metrics = Metrics::open(job.out, state.update, metrics_columns(job)?)?;
     let mut last_checkpoint = Instant::now();
     progress.set_length(plan.updates.len() as u64);
     progress.set_position(state.update as u64);
@@ -299,6 +303,7 @@ impl TrainingState {
         let update_seconds = computed.elapsed().as_secs_f64();
         self.update += 1;
         row.held_out = self.evaluate(recipe, plan)?;
+        row.reading = self.test_reading(job, plan)?;
         let replicas = self.replicas.count() as f64;
         row.time = UpdateTime {
             total: started.elapsed().as_secs_f64(),
@@ -343,6 +348,30 @@ impl TrainingState {
             }
         }
         Ok(Some(loss))
+    }
+
+    /// Runs the reading test on a copy of the policy at play, if a test is due: every `reading_every`
+    /// updates, and after the last.
+    fn test_reading(
+        &self,
+        job: &TrainingJob<'_>,
+        plan: &Plan<'_>,
+    ) -> Result<Option<ReadingNumbers>, TrainerError> {
+        let every = job.recipe.reading_every;
+        let Some(test) = job.reading.filter(|_| every > 0) else {
+            return Ok(None);
+        };
+        if !self.update.is_multiple_of(every) && self.update < plan.updates.len() {
+            return Ok(None);
+        }
+        let mut weights = self.replicas.first().policy.to_weights();
+        let policy = PolicyInference::from_weights(
+            &job.start.config,
+            &mut weights,
+            WeightFormat::Exact,
+            &job.hardware.backend()?,
+        )?;
+        Ok(Some(test.read(&policy)))
     }
 
     /// Returns whether the held-out loss has not fallen for as many evaluations as the recipe
@@ -412,6 +441,21 @@ impl TrainingState {
     }
 }
 
+/// Returns the columns of `metrics.csv`.
+///
+/// # Errors
+/// If the recipe asks for a reading test and the job has none.
+fn metrics_columns(job: &TrainingJob<'_>) -> Result<MetricsColumns, TrainerError> {
+    match (job.recipe.reading_every, job.reading) {
+        (0, _) => Ok(MetricsColumns::Common),
+        (_, Some(_)) => Ok(MetricsColumns::WithReading),
+        (every, None) => Err(TrainerError::Data(format!(
+            "job {:?}: reading_every = {every} needs a reading test\nhint: name the games that give its pairs",
+            job.recipe.name
+        ))),
+    }
+}
+
 /// Returns the mean reward of the outcomes.
 fn success_rate(trajectories: &[&Trajectory]) -> f64 {
     let rewards = trajectories
@@ -435,9 +479,13 @@ fn save_trajectories(path: &Path, trajectories: &[&Trajectory]) -> Result<(), Tr
 /// Returns a hash of everything that decides the numbers of a job.
 fn identity(job: &TrainingJob<'_>, plan: &Plan<'_>) -> String {
     let mut digest = Sha256::new();
+    // The reading test decides no number of the model, and checkpoints of earlier versions were
+    // written without its key.
+    let reading = format!(", reading_every: {}", job.recipe.reading_every);
+    let recipe = format!("{:?}", job.recipe).replace(&reading, "");
     digest.update(format!(
-        "{:?} {} {:?} {:?}",
-        job.recipe, job.seed, plan.updates, plan.held_out
+        "{recipe} {} {:?} {:?}",
+        job.seed, plan.updates, plan.held_out
     ));
     digest.update(job.start.policy.hash());
     for trajectory in job.trajectories {

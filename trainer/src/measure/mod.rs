@@ -7,6 +7,7 @@ pub mod csv_file;
 pub mod failures;
 pub mod games;
 pub mod protocol_line;
+pub mod reading;
 pub mod score;
 pub mod sweep;
 pub mod table;

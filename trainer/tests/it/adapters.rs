@@ -64,6 +64,7 @@ fn learn(recipe: &TrainConfig, start: &Model, trajectories: &[Trajectory], out: 
         recipe,
         start,
         lineage: None,
+        reading: None,
         trajectories,
         seed: 7,
         out,

@@ -70,6 +70,7 @@ pub(crate) fn learn(
             recipe,
             start,
             lineage: None,
+            reading: None,
             trajectories,
             seed: 7,
             out,

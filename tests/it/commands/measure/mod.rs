@@ -3,5 +3,6 @@
 mod audit;
 mod compare;
 mod eval;
+mod reading;
 mod report;
 mod verify;

@@ -32,7 +32,7 @@ mod table;
 mod train;
 mod waiting;
 
-pub use crate::pipeline::prepare::{fresh, prepare, tokenize_texts};
+pub use crate::pipeline::prepare::{fresh, prepare, reading_test, tokenize_texts};
 pub use context::{Reporter, RunOptions};
 
 use crate::error::TrainerError;
@@ -301,6 +301,8 @@ impl Pipeline<'_> {
         };
         let training = TrainingStage {
             context: self.context,
+            world: self.world,
+            suite: &self.suite,
             outputs: &self.outputs,
             iteration,
             job,

@@ -57,7 +57,7 @@ fn the_list_without_the_object_is_what_the_world_writes() {
             seed: 8,
             size: Size::Full,
             train: 0,
-            valid_train: 12,
+            valid_train: 8,
             seen: 0,
             unseen: 0,
             text,
@@ -73,11 +73,11 @@ fn the_list_without_the_object_is_what_the_world_writes() {
                 compared += 1;
             }
         }
-        assert!(compared >= 4, "{compared} pairs of text {text}");
+        assert!(compared >= 3, "{compared} pairs of text {text}");
     }
 }
 
-/// Moves the objects into each receptacle. If the history stays the same, the last text is that
+/// Moves the objects into one receptacle after another, until two are elsewhere. If the history stays the same, the last text is that
 /// with or that without the objects.
 #[track_caller]
 fn assert_pair(task: &Task, pair: MinimalPair<'_>, folder: &Path) {
@@ -113,6 +113,9 @@ fn assert_pair(task: &Task, pair: MinimalPair<'_>, folder: &Path) {
                 "{receptacle} instead of the place of {with}"
             );
             elsewhere += 1;
+        }
+        if elsewhere == 2 {
+            return;
         }
     }
     assert!(elsewhere > 0, "{}: no other place for {kind}", task.id);

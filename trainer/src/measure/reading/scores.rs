@@ -43,8 +43,8 @@ impl ReadingRow {
         Some(Self {
             measure,
             value,
-            low,
-            high,
+            low: low.min(value), // the ends are rounded
+            high: high.max(value),
             n: values.len(),
         })
     }

@@ -9,7 +9,6 @@ mod job_data;
 mod losses;
 mod paired_games;
 mod process_scores;
-mod reading;
 mod remote_policy;
 mod resuming;
 mod stopping;

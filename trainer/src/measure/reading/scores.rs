@@ -74,18 +74,18 @@ impl ReadingScores {
     #[must_use]
     pub fn numbers(&self) -> ReadingNumbers {
         let rows = self.rows();
-        let value = |measure| {
-            rows.iter()
-                .find(|row| row.measure == measure)
-                .map(|row| row.value)
-        };
         ReadingNumbers {
-            there: value("there"),
-            absent: value("absent"),
-            pairs: value("pairs"),
-            induction: value("induction"),
+            there: value_of(&rows, "there"),
+            absent: value_of(&rows, "absent"),
+            pairs: value_of(&rows, "pairs"),
+            induction: value_of(&rows, "induction"),
         }
     }
+}
+
+fn value_of(rows: &[ReadingRow], measure: &str) -> Option<f64> {
+    let row = rows.iter().find(|row| row.measure == measure)?;
+    Some(row.value)
 }
 
 fn one_if(holds: bool) -> f64 {

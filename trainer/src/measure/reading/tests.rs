@@ -3,6 +3,7 @@
 use super::*;
 use agent::inference::device::Backend;
 use agent::model::decoder::Decoder;
+use agent::text::tokenizer::NumberTokens;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 use predictor::TokenPredictor;
 use scenarios::expert::{goal_object, listed_objects};
@@ -207,10 +208,10 @@ fn a_decoder_is_queried_as_it_is_trained() {
     let mut model = babbler(3);
     let decoder = Decoder::from_weights(&model.config, &model.policy, &Device::flex()).unwrap();
     let vocab = model.config.vocab_size;
-    let queries: Vec<TokenQuery> = (0..3)
+    let queries: Vec<TokenQuery> = (0..5)
         .map(|index| TokenQuery {
             tokens: (0..20 + 7 * index)
-                .map(|place| ((place * place + 31 * index) % vocab) as u32)
+                .map(|place| ((place * place + 31 * (index / 2)) % vocab) as u32)
                 .collect(),
             from: 1 + 9 * index,
         })
@@ -224,7 +225,7 @@ fn a_decoder_is_queried_as_it_is_trained() {
     .unwrap();
     let together = policy.predict(&queries.iter().collect::<Vec<_>>());
     for (query, predictions) in queries.iter().zip(&together) {
-        assert_eq!(policy.predict(&[query]), [predictions.clone()]);
+        assert_eq!(policy.predict(&[query])[0], *predictions);
         let ids: Vec<i32> = query.tokens.iter().map(|token| *token as i32).collect();
         let tokens: Tensor<2, Int> = Tensor::from_data(
             TensorData::new(ids, [1, query.tokens.len()]),
@@ -253,4 +254,60 @@ fn a_token_is_the_top_one_if_none_is_more_probable() {
         .map(|token| TokenPrediction::of(token, &logprobs).is_top)
         .collect();
     assert_eq!(tops, [false, true, false]);
+}
+
+/// A policy that writes what followed the last occurrence of the present token.
+struct InductionHead;
+
+impl TokenPredictor for InductionHead {
+    fn predict(&self, queries: &[&TokenQuery]) -> Vec<Vec<TokenPrediction>> {
+        queries
+            .iter()
+            .map(|query| {
+                (query.from..query.tokens.len())
+                    .map(|index| {
+                        let before = &query.tokens[..index - 1];
+                        let last = before
+                            .iter()
+                            .rposition(|token| *token == query.tokens[index - 1]);
+                        let is_top =
+                            last.is_some_and(|last| query.tokens[last + 1] == query.tokens[index]);
+                        let probability: f64 = if is_top { 0.9 } else { 0.01 };
+                        TokenPrediction {
+                            logprob: probability.ln(),
+                            is_top,
+                        }
+                    })
+                    .collect()
+            })
+            .collect()
+    }
+}
+
+/// This holds for both tokenizations of numbers, although numbers then repeat within a list.
+#[test]
+fn an_induction_head_predicts_every_token_that_counts() {
+    let episodes = episodes();
+    let texts: Vec<&str> = episodes
+        .iter()
+        .flat_map(|episode| &episode.turns)
+        .flat_map(|turn| [turn.observation.as_str(), turn.completion.as_str()])
+        .collect();
+    for numbers in [NumberTokens::Whole, NumberTokens::Digits] {
+        let tokenizer = Tokenizer::train_with(texts.repeat(3).into_iter(), 600, numbers).unwrap();
+        let test = ReadingTest::new(&tokenizer, 400, &episodes, 1).unwrap();
+        let scores = test.measure(&InductionHead);
+        assert_eq!(scores.lists.len(), 32);
+        for list in &scores.lists {
+            assert!((list.second - 0.9).abs() < 1e-12 && (list.accuracy - 1.0).abs() < 1e-12);
+            assert!((list.first - 0.01).abs() < 1e-12, "{list:?}");
+        }
+        assert_eq!(
+            ReadingTest::new(&tokenizer, 400, &episodes, 1)
+                .unwrap()
+                .measure(&InductionHead),
+            scores,
+            "the lists depend on the seed only"
+        );
+    }
 }

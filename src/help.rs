@@ -17,7 +17,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
     (
         "Measure",
         &[
-            "eval", "sweep", "rank", "compare", "report", "verify", "audit",
+            "eval", "sweep", "rank", "reading", "compare", "report", "verify", "audit",
         ],
     ),
     ("Data", &["scenarios", "export", "import"]),

@@ -67,6 +67,8 @@ enum HearthCommand {
     Sweep(measure::sweep::SweepCommand),
     /// Measure how well scores order the actions of one state
     Rank(measure::rank::RankCommand),
+    /// Measure whether a model reads the lists in its observations
+    Reading(measure::reading::ReadingCommand),
     /// Compare two policies game by game, or pool runs of one recipe
     Compare(measure::compare::CompareCommand),
     /// Write a run or an evaluation as one HTML file
@@ -131,6 +133,7 @@ fn run(command: HearthCommand) -> anyhow::Result<ExitCode> {
         HearthCommand::Eval(command) => command.run(),
         HearthCommand::Sweep(command) => command.run(),
         HearthCommand::Rank(command) => command.run(),
+        HearthCommand::Reading(command) => command.run(),
         HearthCommand::Compare(command) => command.run(),
         HearthCommand::Report(command) => command.run(),
         HearthCommand::Verify(command) => command.run(),

@@ -65,6 +65,13 @@ pub fn receptacles(opening: &str) -> Vec<String> {
     text::receptacles(opening)
 }
 
+/// Returns the objects that an observation lists in a receptacle, such as `mug 1`, in its order. If
+/// the receptacle is empty, the list is empty. Returns `None` if the observation has no such list.
+#[must_use]
+pub fn listed_objects(observation: &str) -> Option<Vec<String>> {
+    text::view(observation)?.objects
+}
+
 impl Expert {
     /// Creates an expert. The seed selects between receptacles that are about equally likely.
     #[must_use]

@@ -6,16 +6,19 @@ use agent::inference::device::DeviceChoice;
 use agent::model::folder::Model;
 use agent::text::tokenizer::Tokenizer;
 use clap::{Args, ValueHint};
-use scenarios::Trajectory;
+use env_bridge::NativeWorld;
+use scenarios::{Suite, Trajectory};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use trainer::TrainerError;
+use trainer::learn::metrics::reading::ReadingProbe;
 use trainer::learn::plan::DataSummary;
 use trainer::learn::train::{self, TrainingJob};
 use trainer::measure::card::Lineage;
+use trainer::measure::reading::ReadingTest;
 use trainer::pipeline::recipe::{Recipe, StartFrom, TrainConfig, open_job};
-use trainer::pipeline::run::{fresh, prepare};
+use trainer::pipeline::run::{fresh, prepare, reading_test};
 
 #[derive(Args)]
 pub(crate) struct TrainCommand {
@@ -35,6 +38,10 @@ pub(crate) struct TrainCommand {
     /// Recipe whose `model` table gives the shape of a fresh model [default: the quickstart's]
     #[arg(long, value_hint = ValueHint::FilePath)]
     model: Option<PathBuf>,
+    /// Games whose expert episodes give the pairs of the job's reading test (`reading_every`), a
+    /// folder or a manifest; valid_train is used, or train if there is no valid_train
+    #[arg(long, value_name = "GAMES", value_hint = ValueHint::AnyPath)]
+    reading_suite: Option<PathBuf>,
     /// Seed of fresh weights and of the order of batches
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -63,6 +70,7 @@ impl TrainCommand {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         self.device.burn().map_err(TrainerError::from)?;
         let recipe = open_job(&self.job)?;
+        self.check_reading(&recipe)?;
         let mut trajectories = Vec::new();
         for path in &self.data {
             trajectories.extend(scenarios::store::Store::read(path)?);
@@ -91,12 +99,14 @@ impl TrainCommand {
             .map(Lineage::open)
             .transpose()?
             .flatten();
+        let reading = self.reading(&start)?;
         let job = TrainingJob {
             recipe: &recipe,
             start: &start,
             lineage: lineage.as_ref(),
             trajectories: &trajectories,
             branches: &branches,
+            reading: reading.as_ref().map(|test| test as &dyn ReadingProbe),
             seed: self.seed,
             out: &self.out,
             hardware: self.device,
@@ -144,6 +154,37 @@ impl TrainCommand {
             _ => {}
         }
         read_branches(&self.branches, tokenizer)
+    }
+
+    /// Checks that the job and the flags agree on the reading test.
+    fn check_reading(&self, recipe: &TrainConfig) -> anyhow::Result<()> {
+        match (&self.reading_suite, recipe.reading_every) {
+            (None, 0) | (Some(_), 1..) => Ok(()),
+            (None, every) => Err(ui::WrongUse(format!(
+                "--reading-suite GAMES is missing: the job has reading_every = {every}"
+            ))
+            .into()),
+            (Some(_), 0) => Err(ui::WrongUse(
+                "--reading-suite: the job does not set reading_every\n\
+                 hint: add reading_every = 100 to the job, or remove the flag"
+                    .into(),
+            )
+            .into()),
+        }
+    }
+
+    /// Returns the job's reading test, if it has one. The expert plays its games.
+    fn reading(&self, start: &Model) -> anyhow::Result<Option<ReadingTest>> {
+        let Some(path) = &self.reading_suite else {
+            return Ok(None);
+        };
+        let suite = Suite::open(path)?;
+        Ok(Some(reading_test(
+            &NativeWorld::new(),
+            &suite,
+            start,
+            self.seed,
+        )?))
     }
 
     /// Opens the model to start from, or makes a fresh one.

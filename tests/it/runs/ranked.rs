@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use trainer::pipeline::recipe::Recipe;
 
-/// The tiny recipe. OREO reads the branches of each iteration, ranks their candidates and continues with its value
+/// The tiny recipe with a decoder of hearth's own family, whose reading is tested. OREO reads the branches of each iteration, ranks their candidates and continues with its value
 /// network in the second iteration.
 fn ranked(branch_discount: &str) -> Recipe {
     recipe(|text| {
@@ -19,6 +19,8 @@ fn ranked(branch_discount: &str) -> Recipe {
         );
         let critic = "[train.critic]\ninit = \"critic_if_any\"\nadvantage_head = true\nhead_only = 0.5\n\
                       ranking = \"listwise\"\nbranch_batch = 2\n\n[evaluate]";
+        let reading = "numbers = \"digits\"\ngoal_match = true\nngram_embedding = [1]\n\
+                       convolution = { width = 3, places = [\"attention_input\"] }";
         assert!(text.contains(before));
         text.replace(before, reads)
             .replacen("[[train]]", &tables, 1)
@@ -29,6 +31,9 @@ fn ranked(branch_discount: &str) -> Recipe {
                 "updates = 60, learning_rate = 2e-2",
                 1,
             )
+            .replace("valid_train = 2", "valid_train = 9")
+            .replace("vocabulary = 600", &format!("vocabulary = 600\n{reading}"))
+            .replace(reads, &format!("{reads}\nreading_every = 2"))
             .replace("beta = 0.1,", "beta = 0.1, discount = 0.9,")
             .replace("[evaluate]", critic)
     })
@@ -60,6 +65,11 @@ fn a_job_ranks_the_branches_of_its_iteration() {
         assert!(several.count() > 0);
         let losses = column(out, &format!("{iteration}/oreo"), "loss/ranking");
         assert_eq!(losses.len(), 2);
+        let tests = column(out, &format!("{iteration}/oreo"), "reading/pairs");
+        assert!(
+            tests[0].is_empty() && tests[1].parse::<f64>().is_ok(),
+            "{tests:?}"
+        );
         assert!(
             losses.iter().all(|loss| loss.parse::<f64>().is_ok()),
             "{losses:?}"

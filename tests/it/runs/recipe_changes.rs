@@ -269,3 +269,32 @@ fn a_run_on_a_folder_of_games_is_bound_to_these_games() {
     );
     assert_eq!(notes[1], "1 games of games are left out");
 }
+
+/// If a job gets a reading test, the job is trained again and logs the test. Its model stays the
+/// same, so no other stage runs again. The expert plays the games of valid_train for the test.
+#[test]
+fn a_reading_test_changes_nothing_but_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path();
+    let one = |text: &str| -> String {
+        text.replace("iterations = 2", "iterations = 1")
+            .replace("valid_train = 2", "valid_train = 9")
+    };
+    let before = go(&recipe(one), out).unwrap();
+    let tested = go(
+        &recipe(|text| one(text).replacen("optimizer", "reading_every = 2\noptimizer", 1)),
+        out,
+    )
+    .unwrap();
+    assert_eq!(tested.opened, 9, "the games of the test");
+    assert_eq!(tested.report.rows, before.report.rows);
+    let log = fs::read_to_string(out.join("1/sft/metrics.csv")).unwrap();
+    let rows: Vec<Vec<&str>> = log.lines().map(|line| line.split(',').collect()).collect();
+    let columns = rows[0].len() - 4;
+    assert_eq!(rows[0][columns], "reading/there");
+    let filled: Vec<bool> = rows[1..]
+        .iter()
+        .map(|row| !row[columns].is_empty())
+        .collect();
+    assert_eq!(filled, [false, true, true]);
+}

@@ -47,8 +47,22 @@ pub struct TrainConfig {
     /// The value network, for OREO only: the table `[train.critic]`. The default is OREO as published.
     #[serde(default, skip_serializing_if = "CriticConfig::is_default")]
     pub critic: CriticConfig,
+    /// Updates between two runs of the reading test ([`crate::measure::reading`]), whose results go to
+    /// metrics.csv. If 0, the default, there is no test. It does not change what is trained.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reading_every: usize,
     /// The algorithm and its settings.
     pub algorithm: Algorithm,
+}
+
+/// If a key has this default, it is not written, so the stage hashes of recipes from before the key existed stay
+/// the same.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// Reads one training job from a TOML file of its own, for `hearth train`.
@@ -78,6 +92,7 @@ impl TrainConfig {
             receptacle_dropout: None,
             early_stopping: None,
             critic: CriticConfig::default(),
+            reading_every: 0,
             algorithm,
         }
     }

@@ -10,12 +10,14 @@ use crate::learn::config::{ReferenceUse, TrainConfig};
 use crate::learn::critic;
 use crate::learn::data::plan::{DataSummary, Plan};
 use crate::learn::lineage::Lineage;
-use crate::learn::metrics::{Metrics, MetricsRow, UpdateTime};
+use crate::learn::metrics::reading::{ReadingNumbers, ReadingProbe};
+use crate::learn::metrics::{Metrics, MetricsColumns, MetricsRow, UpdateTime};
 use crate::learn::micro_batch::{MicroBatchShape, PassKind};
 use crate::learn::networks::{NetworkSource, Placement};
 use crate::learn::optimizer::{AdamW, learning_rate_at};
 use crate::learn::parameters::{Parameter, from_weights, parameters, to_weights};
 use crate::learn::replicas::Replicas;
+use agent::inference::PolicyInference;
 use agent::inference::device::DeviceChoice;
 use agent::model::decoder::ValueNetwork;
 use agent::model::folder::Model;
@@ -23,7 +25,7 @@ use agent::model::peft::Adapter;
 use agent::model::weights::Weights;
 use indicatif::ProgressBar;
 use scenarios::store::Store;
-use scenarios::{TextVersion, Trajectory};
+use scenarios::{TextVersion, Trajectory, WeightFormat};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -48,6 +50,8 @@ pub struct TrainingJob<'a> {
     /// The lines of branch stores, if the job reads branch states; else empty. Their token ids must
     /// be those of the tokenizer of `start`: [`crate::learn::ranking::tokenize_states`].
     pub branches: &'a [Trajectory],
+    /// The reading test; needed if the recipe sets `reading_every`.
+    pub reading: Option<&'a dyn ReadingProbe>,
     /// Seed of the order of batches.
     pub seed: u64,
     /// Folder for `metrics.csv`, `tensorboard/`, `lineage.json` and the checkpoint.
@@ -83,7 +87,7 @@ pub fn train(
     if recipe.reference == ReferenceUse::Cached {
         plan.reference_logprobs = state.replicas.cache_reference(&plan)?;
     }
-    let mut metrics = Metrics::open(job.out, state.update)?;
+    let mut metrics = Metrics::open(job.out, state.update, metrics_columns(job)?)?;
     let mut last_checkpoint = Instant::now();
     progress.set_length(plan.updates.len() as u64);
     progress.set_position(state.update as u64);
@@ -322,6 +326,7 @@ impl TrainingState {
         let update_seconds = computed.elapsed().as_secs_f64();
         self.update += 1;
         row.held_out = self.evaluate(recipe, plan)?;
+        row.reading = self.test_reading(job, plan)?;
         let replicas = self.replicas.count() as f64;
         row.time = UpdateTime {
             total: started.elapsed().as_secs_f64(),
@@ -366,6 +371,30 @@ impl TrainingState {
             }
         }
         Ok(Some(loss))
+    }
+
+    /// Runs the reading test on a copy of the policy at play, if a test is due: every `reading_every`
+    /// updates, and after the last.
+    fn test_reading(
+        &self,
+        job: &TrainingJob<'_>,
+        plan: &Plan<'_>,
+    ) -> Result<Option<ReadingNumbers>, TrainerError> {
+        let every = job.recipe.reading_every;
+        let Some(test) = job.reading.filter(|_| every > 0) else {
+            return Ok(None);
+        };
+        if !self.update.is_multiple_of(every) && self.update < plan.updates.len() {
+            return Ok(None);
+        }
+        let mut weights = self.replicas.first().policy.to_weights();
+        let policy = PolicyInference::from_weights(
+            &job.start.config,
+            &mut weights,
+            WeightFormat::Exact,
+            &job.hardware.backend()?,
+        )?;
+        Ok(Some(test.read(&policy)))
     }
 
     /// Returns whether the held-out loss has not fallen for as many evaluations as the recipe
@@ -437,6 +466,21 @@ impl TrainingState {
     }
 }
 
+/// Returns the columns of `metrics.csv`.
+///
+/// # Errors
+/// If the recipe asks for a reading test and the job has none.
+fn metrics_columns(job: &TrainingJob<'_>) -> Result<MetricsColumns, TrainerError> {
+    match (job.recipe.reading_every, job.reading) {
+        (0, _) => Ok(MetricsColumns::Common),
+        (_, Some(_)) => Ok(MetricsColumns::WithReading),
+        (every, None) => Err(TrainerError::Data(format!(
+            "job {:?}: reading_every = {every} needs a reading test\nhint: name the games that give its pairs",
+            job.recipe.name
+        ))),
+    }
+}
+
 /// Returns the mean reward of the outcomes.
 fn success_rate(trajectories: &[&Trajectory]) -> f64 {
     let rewards = trajectories
@@ -460,7 +504,11 @@ fn save_trajectories(path: &Path, trajectories: &[&Trajectory]) -> Result<(), Tr
 /// Returns a hash of everything that decides the numbers of a job. The recipe is hashed as JSON, which
 /// lacks optional keys with their default, so a new optional key does not change the hash.
 fn identity(job: &TrainingJob<'_>, plan: &Plan<'_>) -> String {
-    let recipe = serde_json::to_string(job.recipe).expect("a recipe has no map with other keys");
+    let recipe = TrainConfig {
+        reading_every: 0, // the reading test decides no number of the model
+        ..job.recipe.clone()
+    };
+    let recipe = serde_json::to_string(&recipe).expect("a recipe has no map with other keys");
     let mut digest = Sha256::new();
     digest.update(format!(
         "{recipe} {} {:?} {:?}",

@@ -9,6 +9,7 @@ pub mod failures;
 pub mod games;
 pub mod protocol_line;
 pub mod ranking;
+pub mod reading;
 pub mod rescue;
 pub mod score;
 pub mod sweep;

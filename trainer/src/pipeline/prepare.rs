@@ -1,15 +1,20 @@
-//! Preparation of a training job's data: augmentation, token ids, and a new model if the job starts from
-//! random weights.
+//! Preparation of a training job's data: augmentation, token ids, a new model if the job starts from random
+//! weights, and its reading test.
 
 use crate::error::TrainerError;
 use crate::learn::receptacle_dropout::drop_receptacles;
+use crate::measure::reading::ReadingTest;
 use crate::pipeline::recipe::{ModelRecipe, TrainConfig};
+use crate::pipeline::rounds::expert_episodes;
 use agent::model::folder::{Companions, Model};
 use agent::model::weights::Weights;
 use agent::text::chat;
 use agent::text::tokenizer::Tokenizer;
-use scenarios::Trajectory;
+use scenarios::{Split, Suite, Task, Trajectory, World};
 use std::collections::BTreeSet;
+
+/// Largest number of games that give pairs to the reading test of a job.
+const READING_GAMES: usize = 100;
 
 /// Prepares episodes for a job. If the job sets `receptacle_dropout`, receptacles are removed from the first
 /// observations. Token ids that are missing are filled in.
@@ -59,4 +64,30 @@ pub fn fresh(
         text_versions: BTreeSet::new(),
         companions: Companions::default(),
     })
+}
+
+/// Returns the reading test of a job that starts from this model: pairs from the first 100 games of valid_train,
+/// or of train if the suite has no valid_train. Test games are never used. The expert plays the games anew.
+///
+/// # Errors
+/// If the suite has no such games, or none of them gives a pair.
+pub fn reading_test(
+    world: &dyn World,
+    suite: &Suite,
+    start: &Model,
+    seed: u64,
+) -> Result<ReadingTest, TrainerError> {
+    let tasks = [Split::ValidTrain, Split::Train]
+        .into_iter()
+        .map(|split| suite.split(split))
+        .find(|tasks| !tasks.is_empty())
+        .ok_or_else(|| {
+            TrainerError::Data(
+                "the reading test has no games: the suite has neither valid_train nor train".into(),
+            )
+        })?;
+    let tasks: Vec<&Task> = tasks.into_iter().take(READING_GAMES).collect();
+    let episodes = expert_episodes(world, &tasks, seed);
+    let context = start.config.max_position_embeddings;
+    ReadingTest::new(&start.tokenizer, context, &episodes, seed)
 }

@@ -2,13 +2,14 @@
 //! divided among shards: shard `i` of `n` plays the games whose index modulo `n` is `i`.
 
 use crate::error::TrainerError;
-use agent::policy::Policy;
+use agent::policy::{ExpertPolicy, Policy};
 use agent::rollout::{Concurrency, EpisodeJob, play_episodes};
 use indicatif::ProgressBar;
 use scenarios::store::Store;
 use scenarios::{Outcome, Protocol, Task, Trajectory, World};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
+use std::convert::Infallible;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -193,6 +194,33 @@ pub(crate) fn play_jobs<P: Policy>(
         Ok::<(), TrainerError>(())
     })?;
     Ok(in_order(finished, jobs))
+}
+
+/// Plays every game once with the perfect expert, without a store. Returns the episodes in the order of the
+/// games. An episode that is lost to the environment is among them.
+#[must_use]
+pub fn expert_episodes(world: &dyn World, tasks: &[&Task], seed: u64) -> Vec<Trajectory> {
+    let pool = Concurrency::default();
+    let round = Round {
+        repetitions: 1,
+        seed,
+        pool,
+        shard: Shard::WHOLE,
+    };
+    let jobs = jobs(tasks, round);
+    let mut episodes = Vec::new();
+    let Ok(()) = play_episodes(
+        &ExpertPolicy::default(),
+        world,
+        &jobs,
+        &Protocol::default(),
+        pool,
+        |trajectory| {
+            episodes.push(trajectory);
+            Ok::<(), Infallible>(())
+        },
+    );
+    in_order(episodes, &jobs)
 }
 
 /// Returns the episodes of these jobs in job order. Episodes of other jobs are omitted. If a job has several

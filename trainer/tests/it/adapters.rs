@@ -67,6 +67,7 @@ fn learn(recipe: &TrainConfig, start: &Model, trajectories: &[Trajectory], out: 
         recipe,
         start,
         lineage: None,
+        reading: None,
         trajectories,
         branches: &[],
         seed: 7,

@@ -49,6 +49,7 @@ fn losses(
         recipe: &recipe,
         start: &model,
         lineage: None,
+        reading: None,
         trajectories: &played,
         branches: &[],
         seed: 7,

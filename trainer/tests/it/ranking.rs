@@ -83,6 +83,7 @@ fn learn(
         lineage: None,
         trajectories: played,
         branches,
+        reading: None,
         seed: 7,
         out,
         hardware: DeviceChoice::Cpu,
@@ -119,6 +120,7 @@ fn the_after_state_value_learns_the_order_of_the_candidates() {
     };
     let with_bins = CriticConfig {
         value_loss: ValueLoss::HlGauss,
+        ranking_coef: 4.0,
         ..plain
     };
     for (form, ranking) in [

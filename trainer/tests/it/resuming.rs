@@ -1,10 +1,20 @@
-//! A resumed training job gives the same bits as one that was never interrupted.
+//! A resumed training job gives the same bits as one that was never interrupted. So does a job with
+//! a reading test.
 
 use crate::training_jobs::{
-    CHECKPOINT, CsvRow, SFT, learn, metrics, oreo, recipe, rollouts, scripted,
+    CHECKPOINT, CsvRow, SFT, learn, metrics, one_update, oreo, recipe, rollouts, scripted,
 };
+use agent::inference::PolicyInference;
+use agent::inference::device::{Backend, DeviceChoice};
+use agent::model::folder::Model;
+use indicatif::ProgressBar;
+use scenarios::{Trajectory, WeightFormat};
+use std::path::Path;
 use support::corridor::babbler;
+use trainer::TrainerError;
+use trainer::learn::metrics::reading::{ReadingNumbers, ReadingProbe};
 use trainer::learn::optimizer::OptimizerRecipe;
+use trainer::learn::train::{TrainingJob, train};
 use trainer::pipeline::recipe::{
     Algorithm, CriticConfig, CriticInit, EarlyStopping, Level, ReferenceUse, TrainConfig, ValueLoss,
 };
@@ -171,4 +181,154 @@ fn resuming_with_early_stopping_and_a_cached_reference_equals_not_stopping() {
     assert!(read.held_out > 0);
     let (resumed, _) = learn(&job, &model, &played, out.path()).unwrap();
     assert_eq!((resumed.policy, resumed.value), (whole.policy, whole.value));
+}
+
+/// A probe whose result depends on every weight that affects the output.
+struct Probe;
+
+impl ReadingProbe for Probe {
+    fn read(&self, policy: &PolicyInference) -> ReadingNumbers {
+        let state = vec![0.1; policy.trunk.config().hidden_size];
+        ReadingNumbers {
+            there: Some(f64::from(policy.logprobs(&state)[5])),
+            induction: None,
+            ..ReadingNumbers::default()
+        }
+    }
+}
+
+fn job(updates: usize, reading_every: usize) -> TrainConfig {
+    TrainConfig {
+        reading_every,
+        ..recipe(
+            SFT,
+            OptimizerRecipe {
+                batch: 1,
+                updates,
+                ..OptimizerRecipe::default()
+            },
+        )
+    }
+}
+
+fn learn_with_probe(
+    recipe: &TrainConfig,
+    start: &Model,
+    trajectories: &[Trajectory],
+    out: &Path,
+) -> Result<Model, TrainerError> {
+    let job = TrainingJob {
+        recipe,
+        start,
+        lineage: None,
+        trajectories,
+        branches: &[],
+        reading: Some(&Probe),
+        seed: 7,
+        out,
+        hardware: DeviceChoice::Cpu,
+    };
+    train(&job, &ProgressBar::hidden()).map(|(model, _)| model)
+}
+
+fn played(model: &Model) -> [Trajectory; 2] {
+    [
+        scripted(model, "plain/2", &["east", "east"]),
+        scripted(model, "plain/1", &["east"]),
+    ]
+}
+
+/// The columns of the test, and the updates in which they are filled.
+fn filled(rows: &[CsvRow]) -> Vec<usize> {
+    assert!(rows.iter().all(|row| row["reading/induction"].is_empty()));
+    (0..rows.len())
+        .filter(|update| !rows[*update]["reading/there"].is_empty())
+        .collect()
+}
+
+/// The test changes neither the model nor the other numbers, and adds its columns at the end.
+#[test]
+fn the_reading_test_is_logged_and_changes_nothing() {
+    let model = babbler(5);
+    let played = played(&model);
+    let plain = tempfile::tempdir().unwrap();
+    let (expected, _) = learn(&job(8, 0), &model, &played, plain.path()).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    let trained = learn_with_probe(&job(8, 3), &model, &played, out.path()).unwrap();
+    assert_eq!(trained.policy, expected.policy);
+    let rows = metrics(out.path());
+    assert_eq!(filled(&rows), [2, 5, 7]);
+    assert_ne!(rows[2]["reading/there"], rows[5]["reading/there"]);
+    for (with, without) in rows.iter().zip(metrics(plain.path())) {
+        assert_eq!(with["loss/policy"], without["loss/policy"]);
+        assert_eq!(with.len(), without.len() + 4);
+        assert!(!without.contains_key("reading/there"));
+    }
+    let header = |folder: &Path| {
+        let text = std::fs::read_to_string(folder.join("metrics.csv")).unwrap();
+        text.lines().next().unwrap().to_string()
+    };
+    assert_eq!(
+        header(out.path()),
+        header(plain.path()) + ",reading/there,reading/absent,reading/pairs,reading/induction"
+    );
+}
+
+/// The result of the last test is that of the model that was saved.
+#[test]
+fn the_last_test_reads_the_final_model() {
+    let model = babbler(5);
+    let out = tempfile::tempdir().unwrap();
+    let mut trained = learn_with_probe(&job(4, 100), &model, &played(&model), out.path()).unwrap();
+    let policy = PolicyInference::from_weights(
+        &trained.config,
+        &mut trained.policy,
+        WeightFormat::Exact,
+        &Backend::Cpu,
+    )
+    .unwrap();
+    let rows = metrics(out.path());
+    assert_eq!(filled(&rows), [3]);
+    assert_eq!(
+        rows[3]["reading/there"],
+        Probe.read(&policy).there.unwrap().to_string()
+    );
+}
+
+/// A resumed job has the same columns and results. A checkpoint does not depend on the test, but
+/// the columns of the file that it continues must be the same.
+#[test]
+fn a_job_with_a_reading_test_resumes() {
+    let model = babbler(5);
+    let played = played(&model);
+    let out = tempfile::tempdir().unwrap();
+    let job_with_test = job(CHECKPOINT + 4, 50);
+    let whole = learn_with_probe(&job_with_test, &model, &played, out.path()).unwrap();
+    let rows = metrics(out.path());
+    assert_eq!(filled(&rows), [49, 99, 103]);
+    let resumed = learn_with_probe(&job_with_test, &model, &played, out.path()).unwrap();
+    assert_eq!(resumed.policy, whole.policy);
+    let again = metrics(out.path());
+    assert_eq!(again.len(), rows.len());
+    for (row, before) in again.iter().zip(&rows) {
+        assert_eq!(row["reading/there"], before["reading/there"]);
+    }
+    let plain = learn(&job(CHECKPOINT + 4, 0), &model, &played, out.path()).unwrap_err();
+    assert!(plain.to_string().contains("other columns"), "{plain}");
+}
+
+#[test]
+fn a_job_that_asks_for_a_test_must_have_one() {
+    let model = babbler(5);
+    let played = played(&model);
+    let out = tempfile::tempdir().unwrap();
+    let job = TrainConfig {
+        reading_every: 1,
+        ..recipe(SFT, one_update(&played, 1e-3))
+    };
+    let refused = learn(&job, &model, &played, out.path()).unwrap_err();
+    assert!(
+        refused.to_string().contains("reading_every = 1 needs"),
+        "{refused}"
+    );
 }

@@ -73,6 +73,7 @@ pub(crate) fn learn(
             recipe,
             start,
             lineage: None,
+            reading: None,
             trajectories,
             branches: &[],
             seed: 7,

@@ -4,5 +4,6 @@ mod audit;
 mod compare;
 mod eval;
 mod rank;
+mod reading;
 mod report;
 mod verify;

@@ -58,8 +58,8 @@ pub fn drop_receptacles(trajectory: &mut Trajectory, most: f64, seed: u64) {
     }
 }
 
-/// Returns `a x 1, a y 2, and a z 3`, the form of the observation.
-fn listed(names: &[&str]) -> String {
+/// Returns `a x 1, a y 2, and a z 3`, the form of the observation. There must be a name.
+pub(crate) fn listed(names: &[&str]) -> String {
     let last = names.len() - 1;
     let mut text = String::new();
     for (index, name) in names.iter().enumerate() {

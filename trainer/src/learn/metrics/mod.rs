@@ -4,11 +4,13 @@
 //! If a job resumes, the rows after its checkpoint are removed from both, so each update has one
 //! row.
 
+pub mod reading;
 mod tensorboard;
 
 use crate::error::TrainerError;
 use crate::learn::objective::BatchStatistics;
 use crate::statistics::{TurnPrediction, area_given_turn, area_under_curve, mean, quantile};
+use reading::{READING_COLUMNS, ReadingNumbers};
 use scenarios::files;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -73,6 +75,8 @@ pub struct MetricsRow {
     pub statistics: BatchStatistics,
     /// Loss of policy and value network on the held-out games, if they were evaluated.
     pub held_out: Option<f64>,
+    /// The reading test, if it was run after this update.
+    pub reading: Option<ReadingNumbers>,
     /// Gradient norm of the policy before clipping.
     pub gradient_norm_policy: Option<f64>,
     /// Gradient norm of the value network before clipping.
@@ -212,8 +216,28 @@ impl MetricsRow {
     }
 }
 
+/// Which columns a job writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricsColumns {
+    /// Those of every job.
+    Common,
+    /// Also those of the reading test, at the end. They are empty in updates without a test.
+    WithReading,
+}
+
+impl MetricsColumns {
+    fn names(self) -> Vec<&'static str> {
+        let reading: &[&str] = match self {
+            Self::Common => &[],
+            Self::WithReading => &READING_COLUMNS,
+        };
+        [&COLUMNS, reading].concat()
+    }
+}
+
 /// Both files, open for the next row.
 pub struct Metrics {
+    columns: Vec<&'static str>,
     csv: csv::Writer<File>,
     events: EventWriter<File>,
     csv_path: PathBuf,
@@ -226,12 +250,17 @@ impl Metrics {
     ///
     /// # Errors
     /// If a file cannot be read or written.
-    pub fn open(folder: &Path, update: usize) -> Result<Self, TrainerError> {
+    pub fn open(
+        folder: &Path,
+        update: usize,
+        columns: MetricsColumns,
+    ) -> Result<Self, TrainerError> {
+        let columns = columns.names();
         let csv_path = folder.join("metrics.csv");
         let events_folder = folder.join("tensorboard");
         let events_path = events_folder.join("events.out.tfevents.hearth");
         let rows = if update > 0 && csv_path.exists() {
-            rows_before(&csv_path, update)?
+            rows_before(&csv_path, update, &columns)?
         } else {
             Vec::new()
         };
@@ -239,12 +268,13 @@ impl Metrics {
         let events = File::create(&events_path).map_err(TrainerError::file(&events_path))?;
         let events =
             EventWriter::new(events, wall_time()).map_err(TrainerError::file(&events_path))?;
-        rewrite(&csv_path, &rows)?;
+        rewrite(&csv_path, &columns, &rows)?;
         let csv = File::options()
             .append(true)
             .open(&csv_path)
             .map_err(TrainerError::file(&csv_path))?;
         let mut metrics = Self {
+            columns,
             csv: csv::Writer::from_writer(csv),
             events,
             csv_path,
@@ -261,9 +291,13 @@ impl Metrics {
     /// # Errors
     /// If a file cannot be written.
     pub fn write(&mut self, row: &MetricsRow) -> Result<(), TrainerError> {
-        let numbers = row.numbers();
-        let texts =
-            numbers.map(|number| number.map(|number| number.to_string()).unwrap_or_default());
+        let mut numbers = row.numbers().to_vec();
+        numbers.extend(row.reading.unwrap_or_default().numbers());
+        numbers.truncate(self.columns.len());
+        let texts: Vec<String> = numbers
+            .iter()
+            .map(|number| number.map(|number| number.to_string()).unwrap_or_default())
+            .collect();
         self.csv
             .write_record(&texts)
             .map_err(|e| TrainerError::content(&self.csv_path, e))?;
@@ -278,7 +312,7 @@ impl Metrics {
         numbers: impl Iterator<Item = Option<f64>>,
     ) -> Result<(), TrainerError> {
         let mut update = 0;
-        for (tag, number) in COLUMNS.into_iter().zip(numbers) {
+        for (tag, number) in self.columns.iter().copied().zip(numbers) {
             let Some(number) = number else { continue };
             if tag == "update" {
                 update = number as u64;
@@ -293,9 +327,9 @@ impl Metrics {
 }
 
 /// Writes the header and these rows. The file is replaced as a whole, so a kill loses no row.
-fn rewrite(path: &Path, rows: &[Vec<String>]) -> Result<(), TrainerError> {
+fn rewrite(path: &Path, columns: &[&str], rows: &[Vec<String>]) -> Result<(), TrainerError> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    let columns = COLUMNS.map(String::from);
+    let columns: Vec<String> = columns.iter().copied().map(String::from).collect();
     for row in std::iter::once(columns.as_slice()).chain(rows.iter().map(Vec::as_slice)) {
         writer
             .write_record(row)
@@ -307,15 +341,19 @@ fn rewrite(path: &Path, rows: &[Vec<String>]) -> Result<(), TrainerError> {
     files::replace(path, &bytes).map_err(TrainerError::file(path))
 }
 
-/// Returns the complete rows of the updates before `update`, as texts. If an earlier version wrote
-/// them, the columns that it did not have are empty.
-fn rows_before(path: &Path, update: usize) -> Result<Vec<Vec<String>>, TrainerError> {
+/// Returns the complete rows of the updates before `update`, as texts. If they were written by an
+/// earlier version or without a reading test, the columns that they do not have are empty.
+fn rows_before(
+    path: &Path,
+    update: usize,
+    columns: &[&str],
+) -> Result<Vec<Vec<String>>, TrainerError> {
     let mut reader = csv::Reader::from_path(path).map_err(|e| TrainerError::content(path, e))?;
-    let columns = reader
+    let header = reader
         .headers()
         .map_err(|e| TrainerError::content(path, e))?;
-    let count = columns.len();
-    if count < FIRST_COUNT || !columns.iter().eq(COLUMNS.into_iter().take(count)) {
+    let count = header.len();
+    if count < FIRST_COUNT || !header.iter().eq(columns.iter().copied().take(count)) {
         return Err(TrainerError::content(
             path,
             "has other columns than this version writes\nhint: choose another --out",
@@ -331,7 +369,7 @@ fn rows_before(path: &Path, update: usize) -> Result<Vec<Vec<String>>, TrainerEr
         })
         .map(|row| {
             let mut row: Vec<String> = row.iter().map(String::from).collect();
-            row.resize(COUNT, String::new());
+            row.resize(columns.len(), String::new());
             row
         })
         .collect())
@@ -351,7 +389,7 @@ mod tests {
         let old = COLUMNS[..FIRST_COUNT].join(",");
         let row = ["0"; FIRST_COUNT].join(",");
         std::fs::write(&path, format!("{old}\n{row}\n")).unwrap();
-        drop(Metrics::open(folder.path(), 1).unwrap());
+        drop(Metrics::open(folder.path(), 1, MetricsColumns::Common).unwrap());
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text, format!("{}\n{row},,,\n", COLUMNS.join(",")));
         for other in [
@@ -360,7 +398,10 @@ mod tests {
             format!("{},more", COLUMNS.join(",")),
         ] {
             std::fs::write(&path, format!("{other}\n")).unwrap();
-            let error = Metrics::open(folder.path(), 1).err().unwrap().to_string();
+            let error = Metrics::open(folder.path(), 1, MetricsColumns::Common)
+                .err()
+                .unwrap()
+                .to_string();
             assert!(error.contains("has other columns"), "{error}");
         }
     }

@@ -35,7 +35,7 @@ mod table;
 mod train;
 mod waiting;
 
-pub use crate::pipeline::prepare::{fresh, prepare, tokenize_texts};
+pub use crate::pipeline::prepare::{fresh, prepare, reading_test, tokenize_texts};
 pub use context::{Reporter, RunOptions};
 
 use crate::error::TrainerError;
@@ -303,6 +303,8 @@ impl Pipeline<'_> {
         match stage {
             Stage::Train { iteration, job } => TrainingStage {
                 context: self.context,
+                world: self.world,
+                suite: &self.suite,
                 outputs: &self.outputs,
                 iteration,
                 job,

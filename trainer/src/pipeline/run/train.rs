@@ -2,19 +2,20 @@
 
 use super::context::RunContext;
 use crate::error::TrainerError;
+use crate::learn::metrics::reading::ReadingProbe;
 use crate::learn::plan::Plan;
 use crate::learn::ranking::tokenize_states;
 use crate::learn::selection::select_episodes;
 use crate::learn::train::{self, TrainingJob};
 use crate::measure::card::Lineage;
 use crate::pipeline::manifest::{StageManifest, StageOutput, StagePaths};
-use crate::pipeline::prepare::{fresh, prepare};
+use crate::pipeline::prepare::{fresh, prepare, reading_test};
 use crate::pipeline::recipe::DataSource;
 use crate::pipeline::shard::{episodes_hash, sort};
 use crate::pipeline::stages::{Stage, StageOutputs, dagger, data, start};
 use agent::model::folder::Model;
-use scenarios::Trajectory;
 use scenarios::store::Store;
+use scenarios::{Suite, Trajectory, World};
 use std::collections::BTreeMap;
 
 /// Episodes that jobs read, by stage. They stay in memory, because several jobs read the same ones.
@@ -68,6 +69,9 @@ impl EpisodeCache {
 #[derive(Clone, Copy)]
 pub(super) struct TrainingStage<'a> {
     pub(super) context: RunContext<'a>,
+    /// The environments and games of the reading test.
+    pub(super) world: &'a dyn World,
+    pub(super) suite: &'a Suite,
     /// Outputs of earlier stages.
     pub(super) outputs: &'a StageOutputs,
     /// The iteration, from 1.
@@ -149,12 +153,18 @@ impl TrainingStage<'_> {
             ));
         }
         let out = paths.path();
+        let reading = if config.reading_every > 0 {
+            Some(reading_test(self.world, self.suite, &start, seed)?)
+        } else {
+            None
+        };
         let job = TrainingJob {
             recipe: config,
             start: &start,
             lineage: lineage.as_ref(),
             trajectories: &trajectories,
             branches: &branches,
+            reading: reading.as_ref().map(|test| test as &dyn ReadingProbe),
             seed,
             out: &out,
             hardware: self.context.options.device,
@@ -179,6 +189,7 @@ impl TrainingStage<'_> {
             outputs,
             iteration,
             job,
+            ..
         } = *self;
         let recipe = context.recipe;
         for stage in data(recipe, job, iteration) {

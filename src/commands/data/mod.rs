@@ -2,4 +2,5 @@
 
 pub(crate) mod export;
 pub(crate) mod import;
+mod permute;
 pub(crate) mod scenarios;

@@ -1,5 +1,6 @@
-//! `hearth scenarios`: generates household games, or lists a suite.
+//! `hearth scenarios`: generates household games, permutes train games, or lists a suite.
 
+use super::permute::PermuteCommand;
 use crate::args::world::text_versions;
 use crate::ui;
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
@@ -15,6 +16,9 @@ use std::process::ExitCode;
 pub(crate) enum ScenariosCommand {
     /// Generate household games in ALFWorld's file format, and check that each can be won
     Generate(GenerateCommand),
+    /// Make new games from a suite's train games, with other receptacles, objects and places; each
+    /// can be won
+    Permute(PermuteCommand),
     /// List a suite: games by split and task type, and damaged or missing files
     List(ListCommand),
 }
@@ -87,6 +91,7 @@ impl ScenariosCommand {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Generate(command) => command.run(),
+            Self::Permute(command) => command.run(),
             Self::List(command) => command.run(),
         }
     }
@@ -146,7 +151,7 @@ impl ListCommand {
 }
 
 /// Prints the counts of a suite. Returns exit code 1 if a game is damaged or missing.
-fn show(suite: &Suite, json: bool) -> anyhow::Result<ExitCode> {
+pub(super) fn show(suite: &Suite, json: bool) -> anyhow::Result<ExitCode> {
     report_faults(suite);
     let mut splits: BTreeMap<Split, BTreeMap<&'static str, usize>> = BTreeMap::new();
     for task in &suite.tasks {

@@ -10,6 +10,7 @@
 //! [`goal_object`], [`receptacles`] and [`perturb()`] read texts and the catalog of household games for
 //! other crates.
 
+mod alfworld;
 pub mod catalog;
 mod game;
 mod goal;

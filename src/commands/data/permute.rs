@@ -312,7 +312,7 @@ impl PermuteCommand {
             .with_context(|| format!("cannot write {}", self.out.display()))?;
         report.suite.clone_from(&written.name);
         report.hash = written.hash();
-        Ok((written, report))
+        Ok((Suite::open(&self.out)?, report))
     }
 }
 

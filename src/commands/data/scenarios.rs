@@ -60,6 +60,9 @@ enum GenerateSize {
     Small,
     /// As many receptacles as in ALFWorld
     Full,
+    /// Receptacles, doors, objects and goals with the frequencies of ALFWorld's train games, in
+    /// other rooms
+    Alfworld,
 }
 
 #[derive(Args)]
@@ -104,6 +107,7 @@ impl GenerateCommand {
             size: match self.size {
                 GenerateSize::Small => Size::Small,
                 GenerateSize::Full => Size::Full,
+                GenerateSize::Alfworld => Size::Alfworld,
             },
             train: self.train,
             valid_train: self.valid_train,

@@ -300,6 +300,8 @@ impl EvalCommand {
     ) -> anyhow::Result<Vec<(Card, Vec<Trajectory>)>> {
         let seeds = self.seeds();
         let checkpoint = self.checkpoint()?;
+        let lineage = Lineage::open(Path::new(&self.policy))?;
+        let permuted_games = lineage.map_or(0, |lineage| lineage.permuted_games());
         let mut carded = Vec::new();
         for (store, episodes) in played {
             let inputs = CardInputs {
@@ -307,6 +309,7 @@ impl EvalCommand {
                 seeds: &seeds,
                 repetitions: self.repetitions,
                 checkpoint: &checkpoint,
+                permuted_games,
                 code: CODE,
                 store: &store,
             };
@@ -392,12 +395,12 @@ impl EvalOutput {
             ui::print(&format!("K = {}: {line}; {}\n", card.k, card.likeness()));
         }
         let seeds: Vec<String> = self.seeds.iter().map(ToString::to_string).collect();
-        let checkpoint = self
-            .cards
-            .first()
-            .map_or("", |card| card.checkpoint.as_str());
+        let first = self.cards.first();
+        let checkpoint = first.map_or("", |card| card.checkpoint.as_str());
+        let practice = first.and_then(Card::practice);
+        let practice = practice.map_or(String::new(), |text| format!(", {text}"));
         ui::print(&format!(
-            "suite {}, policy {}, checkpoint: {checkpoint}, seed {}; rows by game in eval-games.csv\n",
+            "suite {}, policy {}{practice}, checkpoint: {checkpoint}, seed {}; rows by game in eval-games.csv\n",
             &self.suite[..16],
             self.policy_hash,
             seeds.join(", ")

@@ -166,6 +166,7 @@ fn a_run_on_a_folder_of_games_is_bound_to_these_games() {
     let mut recipe = recipe(|text| text.replace("iterations = 2", "iterations = 0"));
     recipe.games = trainer::pipeline::recipe::GamesRecipe::Folder {
         path: games.clone(),
+        practice: Vec::new(),
     };
     let followed = go(&recipe, &out).unwrap();
     assert_eq!(followed.report.suite, suite.hash());

@@ -214,6 +214,10 @@ pub struct Card {
     /// How the checkpoint was selected: `last update`, the measure of early stopping, or a text
     /// from the user. [`UNKNOWN`] if it is not known.
     pub checkpoint: String,
+    /// Number of permuted `train` games that the policy learned from, at least. Such games are practice in
+    /// rooms that the suite does not have.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub permuted_games: usize,
     /// Version and commit of hearth.
     pub code: String,
     /// The protocol of the episodes.
@@ -237,6 +241,8 @@ pub struct CardInputs<'a> {
     pub repetitions: usize,
     /// How the checkpoint was selected.
     pub checkpoint: &'a str,
+    /// Number of permuted `train` games that the policy learned from, at least.
+    pub permuted_games: usize,
     /// Version and commit of hearth.
     pub code: &'a str,
     /// The store of the episodes, relative to the card's folder.
@@ -273,6 +279,7 @@ impl Card {
             policy_hash: first.policy.clone(),
             value_hash: first.value_policy.clone(),
             checkpoint: inputs.checkpoint.into(),
+            permuted_games: inputs.permuted_games,
             code: inputs.code.into(),
             protocol: first.protocol.clone(),
             nearest,
@@ -298,6 +305,14 @@ impl Card {
             self.nearest,
             self.differences.join("; ")
         )
+    }
+
+    /// Returns the training data that a reader of the number must know, or `None` if there are none but the
+    /// suite's own `train` games.
+    #[must_use]
+    pub fn practice(&self) -> Option<String> {
+        let games = self.permuted_games;
+        (games > 0).then(|| format!("trained on rooms permuted from train ({games} games)"))
     }
 
     /// Returns everything except the policy in which two measurements differ, one sentence each.
@@ -326,6 +341,15 @@ impl Card {
     fn suite_text(&self) -> String {
         format!("{} {:.16}", self.suite, self.suite_hash)
     }
+}
+
+/// If no game is permuted, the count is not written, so that cards are the same as before the field existed.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 fn list(items: &[impl Display]) -> String {
@@ -548,6 +572,7 @@ mod tests {
         let before = Lineage {
             checkpoint: "last update".into(),
             games: [(Split::ValidSeen, 2)].into(),
+            permuted: 0,
             start: None,
         };
         let start = Some(Box::new(before.clone()));

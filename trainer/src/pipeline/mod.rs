@@ -3,6 +3,7 @@
 pub mod folder;
 pub mod lock;
 pub mod manifest;
+pub mod practice;
 pub mod prepare;
 pub mod recipe;
 pub mod rounds;

@@ -149,7 +149,8 @@ impl Stage {
             return Ok(match &recipe.games {
                 GamesRecipe::Folder { .. } => inputs.with("games.kind", &"folder"), // the suite's hash identifies the games
                 games @ GamesRecipe::Household { .. } => {
-                    inputs.with("games", games).with("seed", &recipe.seed)
+                    let games = games.clone().without_practice();
+                    inputs.with("games", &games).with("seed", &recipe.seed)
                 }
             });
         }
@@ -184,12 +185,20 @@ impl Stage {
                 return training_inputs(inputs, recipe, outputs, iteration, job);
             }
         };
-        let suite = outputs
-            .get(&Self::Games)
-            .and_then(|output| output.suite.as_ref());
-        Ok(inputs
-            .with("suite", suite.ok_or(Self::Games)?)
-            .with("protocol", &self.protocol(recipe)))
+        let games = outputs.get(&Self::Games).ok_or(Self::Games)?;
+        let suite = games.suite.as_ref().ok_or(Self::Games)?;
+        let inputs = inputs
+            .with("suite", suite)
+            .with("protocol", &self.protocol(recipe));
+        Ok(match &games.practice {
+            Some(practice) if self.plays_train() => inputs.with("practice", practice),
+            _ => inputs,
+        })
+    }
+
+    /// Returns whether the stage plays `train` games, those of the practice suites included.
+    fn plays_train(&self) -> bool {
+        self.is_played() && !matches!(self, Self::Evaluate { .. })
     }
 
     /// Returns the seed of the stage's random numbers.
@@ -363,6 +372,7 @@ mod tests {
                 suite: Some(format!("suite of {name}")),
                 episodes: Some(format!("episodes of {name}")),
                 policy: Some(format!("policy of {name}")),
+                practice: None,
                 value: None,
             };
             outputs.insert(stage, output);

@@ -29,6 +29,10 @@ pub enum FindingKind {
     TrainedOnTestSplit,
     /// A room of `valid_unseen` is among the rooms of the training games.
     TrainedOnUnseenRoom,
+    /// The policy learned from permuted `train` games: practice in rooms that the suite does not have.
+    TrainedOnPermutedRooms,
+    /// The policy learned from games in generated rooms, but was measured in others.
+    TrainedOnGeneratedRooms,
     /// The checkpoint was selected by its result on a test split.
     CheckpointChosenOnTest,
     /// Games were played more often than the card records.
@@ -55,6 +59,8 @@ impl FindingKind {
             Self::AdmissibleShown
             | Self::GamesMissing
             | Self::EpisodesLost
+            | Self::TrainedOnPermutedRooms
+            | Self::TrainedOnGeneratedRooms
             | Self::CardDisagrees => Severity::Warning,
             Self::OracleScorer
             | Self::WorldCopies

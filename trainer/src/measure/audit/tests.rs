@@ -82,6 +82,7 @@ fn clean() -> Run {
     let lineage = Lineage {
         checkpoint: "last update".into(),
         games: [(Split::Train, 2)].into(),
+        permuted: 0,
         start: None,
     };
     Run {
@@ -96,6 +97,7 @@ fn clean() -> Run {
 impl Run {
     fn audit(&self) -> Audit {
         let made = CardInputs {
+            permuted_games: 0,
             suite: &self.suite,
             seeds: &[1],
             repetitions: 1,
@@ -230,6 +232,7 @@ fn test_games_and_rooms_that_were_learned_from_are_found() {
     let before = Lineage {
         checkpoint: "last update".into(),
         games: [(Split::Train, 2), (Split::ValidUnseen, 3)].into(),
+        permuted: 0,
         start: None,
     };
     assert_findings(

@@ -165,7 +165,7 @@ impl PermuteCommand {
         }
         let sources: Result<Vec<_>, PermuteError> =
             tasks.into_iter().map(PermutationSource::open).collect();
-        Ok(sources?)
+        Ok(sources.map_err(|error| ui::WrongUse(error.to_string()))?)
     }
 
     /// Draws every variant of every source, on all cores. The result is in the order of the games.

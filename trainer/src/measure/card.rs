@@ -578,13 +578,16 @@ mod tests {
         let start = Some(Box::new(before.clone()));
         let lineage = Lineage {
             games: [(Split::Train, 12)].into(),
+            permuted: 4,
             start,
-            ..before
+            ..before.clone()
         };
         assert_eq!(
             [Split::Train, Split::ValidSeen].map(|split| lineage.learned_from(split)),
             [12, 2]
         );
+        assert_eq!((lineage.permuted_games(), before.permuted_games()), (4, 0));
+        assert!(!serde_json::to_string(&before).unwrap().contains("permuted"));
         lineage.save(folder.path()).unwrap();
         assert_eq!(Lineage::open(folder.path()).unwrap(), Some(lineage));
         std::fs::write(folder.path().join(LINEAGE), "{}").unwrap();

@@ -456,6 +456,31 @@ mod tests {
         );
     }
 
+    /// The hash over the practice suites is an input of the stages that play train games. Without practice
+    /// suites, the inputs have no such entry.
+    #[test]
+    fn practice_is_an_input_of_the_stages_that_play_train_games() {
+        let recipe = with_students();
+        let before = outputs(&recipe);
+        let mut after = before.clone();
+        after.entry(Stage::Games).or_default().practice = Some("practice".into());
+        let names: Vec<String> = stages(&recipe)
+            .iter()
+            .filter(|stage| stage.inputs(&recipe, &after) != stage.inputs(&recipe, &before))
+            .map(|stage| stage.name(&recipe))
+            .collect();
+        let expected = [
+            "demonstrations",
+            "dagger-sft",
+            "dagger-second",
+            "1/rollouts",
+            "2/rollouts",
+            "3/rollouts",
+            "4/rollouts",
+        ];
+        assert_eq!(names, expected);
+    }
+
     /// Two students, one after the other. The second job reads the episodes with the first student, the third
     /// job those with both.
     fn with_students() -> Recipe {

@@ -141,6 +141,41 @@ fn a_clean_run_gives_no_finding() {
     assert_eq!(clean().audit(), Audit::default());
 }
 
+/// Permuted games are counted from the training stores. If there are none, from the lineage.
+#[test]
+fn training_games_in_other_rooms_are_named() {
+    assert_findings(
+        |run| run.learned[0].game += "-permuted-s1-v0",
+        &[(
+            FindingKind::TrainedOnPermutedRooms,
+            "trained on rooms permuted from train: 1 of 2 games that were learned from",
+        )],
+    );
+    assert_findings(
+        |run| {
+            run.lineages[0].1.start = Some(Box::new(Lineage {
+                permuted: 7,
+                ..run.lineages[0].1.clone()
+            }));
+        },
+        &[(
+            FindingKind::TrainedOnPermutedRooms,
+            "m: trained on rooms permuted from train: 7 games",
+        )],
+    );
+    let generated = "train/pick_and_place_simple-Mug-None-Desk-A303/trial_1";
+    assert_findings(
+        |run| {
+            run.learned[0].game = generated.into();
+            run.learned[0].game_hash = "practice".into();
+        },
+        &[(
+            FindingKind::TrainedOnGeneratedRooms,
+            "trained on generated rooms: 1 of 2 games that were learned from",
+        )],
+    );
+}
+
 #[test]
 fn protocols_with_extra_information_are_found() {
     assert_findings(

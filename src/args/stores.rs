@@ -2,9 +2,10 @@
 
 use crate::ui;
 use scenarios::store::Store;
-use scenarios::{Suite, Trajectory};
+use scenarios::{Split, Suite, Trajectory};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
+use trainer::pipeline::practice;
 use trainer::pipeline::recipe::GamesRecipe;
 use trainer::pipeline::shard::whole_of;
 use trainer::pipeline::stages::holds_demonstrations;

@@ -1,6 +1,6 @@
 //! `hearth scenarios permute`: new games from the train games of a suite, each checked to be winnable.
 
-use super::scenarios::{report_faults, show};
+use super::suite_table::{report_faults, show};
 use crate::ui;
 use anyhow::Context;
 use clap::{Args, ValueHint};

@@ -8,7 +8,7 @@ use crate::args::search::SearchArgs;
 use crate::args::shard::ShardArgs;
 use crate::args::world::WorldArgs;
 use crate::code::CODE;
-use crate::commands::data::scenarios::report_faults;
+use crate::commands::data::suite_table::report_faults;
 use crate::commands::measure::audit::warn_of_findings;
 use crate::ui;
 use anyhow::Context;

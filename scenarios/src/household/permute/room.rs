@@ -329,7 +329,8 @@ impl RoomEditor {
             let is_homeless = self.homeless.contains(&object.id);
             let is_lamp = self.is("toggleable", &object.id);
             let is_movable = is_lamp || self.is("pickupable", &object.id);
-            if !is_homeless && !(is_movable && self.rng.percent(MOVES)) {
+            let stays = !is_homeless && (!is_movable || !self.rng.percent(MOVES));
+            if stays {
                 continue;
             }
             let weights = self.weights(&object, is_lamp, &receptacles);

@@ -3,10 +3,11 @@
 use crate::ui;
 use agent::text::tokenizer::Tokenizer;
 use scenarios::store::Store;
-use scenarios::{Suite, Trajectory};
+use scenarios::{Split, Suite, Trajectory};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use trainer::learn::ranking::tokenize_states;
+use trainer::pipeline::practice;
 use trainer::pipeline::recipe::GamesRecipe;
 use trainer::pipeline::shard::whole_of;
 use trainer::pipeline::stages::holds_demonstrations;
@@ -148,29 +149,37 @@ pub(crate) fn read_branches(
     Ok(states)
 }
 
-/// Opens the games of a run: those in its folder, or those that its recipe names.
+/// Opens the games of a run: those in its folder, or those that its recipe names, and the `train` games of its
+/// practice suites.
 ///
 /// # Errors
-/// If neither exists.
+/// If neither exists, or if a suite is not readable.
 pub(crate) fn suite_of_run(folder: &Path) -> anyhow::Result<Suite> {
     #[derive(Deserialize)]
     struct RecipeGames {
         games: GamesRecipe,
     }
     let own = folder.join("games");
-    if own.is_dir() {
-        return Ok(Suite::open(own)?);
-    }
     let recipe = folder.join("recipe.toml");
     let text = std::fs::read_to_string(&recipe).ok();
-    match text.and_then(|text| toml::from_str::<RecipeGames>(&text).ok()) {
-        Some(RecipeGames {
-            games: GamesRecipe::Folder { path },
-        }) => Ok(Suite::open(path)?),
-        _ => Err(ui::WrongUse(format!(
-            "{}: nothing here names the games that were played\nhint: --suite",
-            folder.display()
-        ))
-        .into()),
+    let recipe = text.and_then(|text| toml::from_str::<RecipeGames>(&text).ok());
+    let games = recipe.map(|recipe| recipe.games);
+    let mut suite = match &games {
+        _ if own.is_dir() => Suite::open(own)?,
+        Some(GamesRecipe::Folder { path, .. }) => Suite::open(path)?,
+        _ => {
+            return Err(ui::WrongUse(format!(
+                "{}: nothing here names the games that were played\nhint: --suite",
+                folder.display()
+            ))
+            .into());
+        }
+    };
+    if let Some(games) = &games {
+        for practice in practice::open(games)? {
+            let train = practice.split(Split::Train).into_iter().cloned();
+            suite.tasks.extend(train);
+        }
     }
+    Ok(suite)
 }

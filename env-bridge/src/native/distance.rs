@@ -7,7 +7,6 @@
 //!
 //! If the search finds no plan, the result is the length of the relaxed plan.
 
-use super::relaxed::Relaxed;
 use super::simulator::{GameState, NativeGame};
 use rustc_hash::FxHashSet;
 use std::cmp::Reverse;
@@ -31,7 +30,31 @@ impl NativeGame {
         if self.won(state) {
             return 0;
         }
-        to_goal(self, self.relaxed(), state)
+        let Some(relaxed) = self.relaxed().plan(self.truth(state)) else {
+            return usize::MAX;
+        };
+        let estimate = relaxed.len().max(1);
+        to_goal(self, state, relaxed).map_or(estimate, |plan| plan.len())
+    }
+
+    /// Returns the commands of the plan whose length [`NativeGame::remaining`] returns. The list is
+    /// empty if the goal holds. Returns `None` if the search finds no plan.
+    ///
+    /// # Panics
+    /// Panics if `state` belongs to another game.
+    #[must_use]
+    pub fn plan(&self, state: &GameState) -> Option<Vec<&str>> {
+        self.assert_own(state);
+        if self.won(state) {
+            return Some(Vec::new());
+        }
+        let relaxed = self.relaxed().plan(self.truth(state))?;
+        let plan = to_goal(self, state, relaxed)?;
+        Some(
+            plan.into_iter()
+                .map(|command| self.command(command))
+                .collect(),
+        )
     }
 }
 
@@ -39,28 +62,29 @@ impl NativeGame {
 struct PlanNode {
     state: GameState,
     commands: usize,
+    /// The index of the state before it, and the command that led here.
+    from: Option<(usize, usize)>,
     /// The operators of its relaxed plan.
     relaxed: Vec<u32>,
 }
 
-/// Returns the number of commands to the goal from a state in which it does not hold. See the head
-/// of this file.
-fn to_goal(game: &NativeGame, relaxed: &Relaxed, state: &GameState) -> usize {
-    let Some(plan) = relaxed.plan(game.truth(state)) else {
-        return usize::MAX;
-    };
+/// Returns the commands from a state in which the goal does not hold to the goal, or `None` if the
+/// search finds no plan. `plan` is the relaxed plan of the state. See the head of this file.
+fn to_goal(game: &NativeGame, state: &GameState, plan: Vec<u32>) -> Option<Vec<usize>> {
+    let relaxed = game.relaxed();
     let estimate = plan.len().max(1);
     let mut seen: FxHashSet<Box<[u64]>> = FxHashSet::default();
     seen.insert(game.truth(state).into());
     let mut nodes = vec![PlanNode {
         state: state.clone(),
         commands: 0,
+        from: None,
         relaxed: plan,
     }];
     let mut open = BinaryHeap::from([Reverse((estimate, estimate, 0))]);
     while let Some(Reverse((_, _, index))) = open.pop() {
         if game.won(&nodes[index].state) {
-            return nodes[index].commands;
+            return Some(commands_to(&nodes, index));
         }
         for operator in std::mem::take(&mut nodes[index].relaxed) {
             if nodes.len() >= STATE_LIMIT {
@@ -86,9 +110,21 @@ fn to_goal(game: &NativeGame, relaxed: &Relaxed, state: &GameState) -> usize {
             nodes.push(PlanNode {
                 state: next,
                 commands,
+                from: Some((index, command)),
                 relaxed: plan,
             });
         }
     }
-    estimate
+    None
+}
+
+/// Returns the commands that led to a node, in the order of play.
+fn commands_to(nodes: &[PlanNode], mut index: usize) -> Vec<usize> {
+    let mut commands = Vec::with_capacity(nodes[index].commands);
+    while let Some((before, command)) = nodes[index].from {
+        commands.push(command);
+        index = before;
+    }
+    commands.reverse();
+    commands
 }

@@ -8,6 +8,7 @@ mod malformed;
 mod native_states;
 mod native_texts;
 mod official_games;
+mod permute;
 mod recorded_play;
 mod support;
 mod translate;

@@ -1,11 +1,11 @@
 //! One game: a layout with objects, a goal, and the texts that a simulator needs.
 
+use super::alfworld;
 use super::catalog::{self, ObjectType, Trait, Use};
 use super::goal::{Goal, House, Object};
 use super::layout::{Layout, Size, display_names};
 use super::plan;
 use super::problem;
-use super::rooms::RoomKind;
 use crate::seed::SplitMix64;
 use crate::task::TaskType;
 use crate::text_version::TextVersion;
@@ -251,8 +251,10 @@ fn draw_goal(layout: &Layout, task_type: TaskType, rng: &mut SplitMix64) -> Opti
         TaskType::LookAtObjInLight => Some(room_lamp(layout)?),
         _ => None,
     };
-    let targets: Vec<_> = object_types(layout.room)
+    let is_alfworld = layout.size == Size::Alfworld;
+    let targets: Vec<_> = object_types(layout)
         .filter(|(kind, _)| kind.pickupable() && needed.is_none_or(|needed| kind.is(needed)))
+        .filter(|(kind, _)| !(is_alfworld && alfworld::NEVER_TARGETS.contains(&kind.name)))
         .map(|(kind, _)| kind)
         .collect();
     let target = *rng.pick(&targets)?;
@@ -269,6 +271,7 @@ fn draw_goal(layout: &Layout, task_type: TaskType, rng: &mut SplitMix64) -> Opti
             .filter(|kind| {
                 kind.holds(target.name) && (treatment.is_none() || kind.does != treatment)
             })
+            .filter(|kind| !(is_alfworld && alfworld::NEVER_PARENTS.contains(&kind.name)))
             .filter(|kind| kind.does != Some(Use::Cleans)) // in ALFWorld no task ends in a sink
             .collect();
         goal.parent = Some(*rng.pick(&parents)?);
@@ -278,7 +281,7 @@ fn draw_goal(layout: &Layout, task_type: TaskType, rng: &mut SplitMix64) -> Opti
 
 /// Returns a lamp type of this room type, if the layout has a place for it.
 fn room_lamp(layout: &Layout) -> Option<&'static ObjectType> {
-    object_types(layout.room)
+    object_types(layout)
         .map(|(kind, _)| kind)
         .find(|kind| kind.is(Trait::Lamp) && has_place(layout, kind))
 }
@@ -288,8 +291,12 @@ fn has_place(layout: &Layout, kind: &ObjectType) -> bool {
     kind.places.iter().any(|&(place, _)| layout.has(place))
 }
 
-fn object_types(room: RoomKind) -> impl Iterator<Item = (&'static ObjectType, u32)> {
-    room.objects()
+fn object_types(layout: &Layout) -> impl Iterator<Item = (&'static ObjectType, u32)> {
+    let objects = match layout.size {
+        Size::Small | Size::Full => layout.room.objects(),
+        Size::Alfworld => alfworld::room(layout.room).objects,
+    };
+    objects
         .iter()
         .filter_map(|&(name, presence)| Some((catalog::object_type(name)?, presence)))
 }
@@ -303,6 +310,7 @@ fn draw_objects(
     let (fewest, most) = match layout.size {
         Size::Small => (6, 14),
         Size::Full => (12, 44),
+        Size::Alfworld => alfworld::room(layout.room).total,
     };
     let targets = match goal.task_type {
         TaskType::PickTwoObjAndPlace => 2 + usize::from(rng.percent(30)),
@@ -311,7 +319,7 @@ fn draw_objects(
     let mut drawn = vec![(goal.target, targets)];
     drawn.extend(goal.lamp.map(|lamp| (lamp, 1)));
 
-    let mut others: Vec<_> = object_types(layout.room)
+    let mut others: Vec<_> = object_types(layout)
         .filter(|(kind, _)| has_place(layout, kind) && drawn.iter().all(|(have, _)| have != kind))
         .collect();
     rng.shuffle(&mut others);
@@ -330,6 +338,7 @@ fn draw_objects(
                 (false, _) => 1,
                 (true, Size::Small) => 1 + usize::from(rng.percent(25)),
                 (true, Size::Full) => 1 + usize::from(rng.percent(25)) + rng.below(2),
+                (true, Size::Alfworld) => 1 + rng.below(3),
             };
             let count = count.min(enough - total);
             drawn.push((kind, count));

@@ -4,8 +4,9 @@
 //! suite. So a layout that is reserved for `valid_unseen` is never in a training split, under any
 //! seed.
 
+use super::alfworld;
 use super::catalog::{self, ReceptacleType};
-use super::rooms::{Furniture, RoomKind};
+use super::rooms::RoomKind;
 use crate::seed::SplitMix64;
 use crate::task::Split;
 use std::collections::HashSet;
@@ -19,26 +20,30 @@ pub enum Size {
     Small,
     /// Similar to ALFWorld's own rooms: up to 54 receptacles.
     Full,
+    /// The receptacles, doors, objects and goals that ALFWorld's `train` games have, in rooms that it
+    /// lacks.
+    Alfworld,
 }
 
 impl FromStr for Size {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        [Self::Small, Self::Full]
+        [Self::Small, Self::Full, Self::Alfworld]
             .into_iter()
             .find(|size| size.name() == name)
-            .ok_or_else(|| format!("unknown size {name:?}; known: small, full"))
+            .ok_or_else(|| format!("unknown size {name:?}; known: small, full, alfworld"))
     }
 }
 
 impl Size {
-    /// Returns `small` or `full`.
+    /// Returns `small`, `full` or `alfworld`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Small => "small",
             Self::Full => "full",
+            Self::Alfworld => "alfworld",
         }
     }
 }
@@ -46,7 +51,7 @@ impl Size {
 /// One room without objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
-    /// `L12` for a small room, `F12` for a full one. The hundreds give the room type, as in
+    /// `L12` for a small room, `F12` for a full one, `A12` for one like ALFWorld's. The hundreds give the room type, as in
     /// AI2-THOR's floor plans.
     pub id: String,
     /// The room type.
@@ -85,8 +90,15 @@ pub enum Door {
     Open,
 }
 
-/// Number of layouts per room type, including those of `valid_unseen`.
-const LAYOUTS: u16 = 30;
+/// Number of layouts per room type, including those of `valid_unseen`. The numbers of living rooms
+/// begin at 200 and those of bedrooms at 300, so there can be 100.
+fn layout_count(size: Size) -> u16 {
+    match size {
+        Size::Small | Size::Full => 30,
+        Size::Alfworld => 100,
+    }
+}
+
 /// How many of them, the last ones, are reserved for `valid_unseen`.
 const UNSEEN: u16 = 5;
 /// Number of cells along each side of a room.
@@ -96,7 +108,7 @@ impl Layout {
     /// Returns true if games of `split` may use this layout.
     #[must_use]
     pub fn serves(&self, split: Split) -> bool {
-        (self.place >= LAYOUTS - UNSEEN) == (split == Split::ValidUnseen)
+        (self.place >= layout_count(self.size) - UNSEEN) == (split == Split::ValidUnseen)
     }
 
     /// Returns true if there is a receptacle of that type.
@@ -134,7 +146,7 @@ fn room_layouts(room: RoomKind, size: Size) -> Vec<Layout> {
     let mut rng = SplitMix64::new(&[u64::from(room.first_number()), size as u64]);
     let mut seen = HashSet::new();
     let mut layouts = Vec::new();
-    while layouts.len() < LAYOUTS as usize {
+    while layouts.len() < usize::from(layout_count(size)) {
         let counts = draw_counts(room, size, &mut rng);
         let total: usize = counts.iter().sum();
         if (smallest(size)..=largest(size)).contains(&total) && seen.insert(counts.clone()) {
@@ -148,29 +160,36 @@ fn smallest(size: Size) -> usize {
     match size {
         Size::Small => 7,
         Size::Full => 10,
+        Size::Alfworld => 6,
     }
 }
 
 fn largest(size: Size) -> usize {
     match size {
         Size::Small => 13,
-        Size::Full => 54,
+        Size::Full | Size::Alfworld => 54,
     }
 }
 
 /// Draws the number of receptacles of each type in the room.
 fn draw_counts(room: RoomKind, size: Size, rng: &mut SplitMix64) -> Vec<usize> {
-    room.furniture()
+    furniture(room, size)
         .iter()
-        .map(|entry| draw_count(entry, size, rng))
+        .map(|&(_, presence, range)| match rng.percent(presence) {
+            true => rng.within(range),
+            false => 0,
+        })
         .collect()
 }
 
-fn draw_count(entry: &Furniture, size: Size, rng: &mut SplitMix64) -> usize {
-    match (rng.percent(entry.presence), size) {
-        (false, _) => 0,
-        (true, Size::Small) => rng.within(entry.small),
-        (true, Size::Full) => rng.within(entry.full),
+/// Returns the receptacle types of a room: name, percentage of rooms that have any, fewest and most
+/// in those.
+fn furniture(room: RoomKind, size: Size) -> Vec<(&'static str, u32, (usize, usize))> {
+    let entries = room.furniture().iter();
+    match size {
+        Size::Small => entries.map(|e| (e.name, e.presence, e.small)).collect(),
+        Size::Full => entries.map(|e| (e.name, e.presence, e.full)).collect(),
+        Size::Alfworld => alfworld::room(room).furniture.to_vec(),
     }
 }
 
@@ -179,14 +198,14 @@ fn build(room: RoomKind, size: Size, place: u16, counts: &[usize], rng: &mut Spl
     rng.shuffle(&mut cells);
     let mut cells = cells.into_iter();
     let mut receptacles = Vec::new();
-    for (entry, &count) in room.furniture().iter().zip(counts) {
-        let kind = catalog::receptacle_type(entry.name)
+    for ((name, ..), &count) in furniture(room, size).into_iter().zip(counts) {
+        let kind = catalog::receptacle_type(name)
             .expect("a test checks that every name in a table is a type");
         receptacles.extend(
             cells
                 .by_ref()
                 .take(count)
-                .map(|cell| receptacle_at(kind, cell, rng)),
+                .map(|cell| receptacle_at(kind, cell, size, rng)),
         );
     }
     let names = display_names(receptacles.iter().map(|receptacle| receptacle.id.as_str()));
@@ -197,6 +216,7 @@ fn build(room: RoomKind, size: Size, place: u16, counts: &[usize], rng: &mut Spl
     let letter = match size {
         Size::Small => 'L',
         Size::Full => 'F',
+        Size::Alfworld => 'A',
     };
     Layout {
         id: format!("{letter}{}", room.first_number() + place + 1),
@@ -207,7 +227,12 @@ fn build(room: RoomKind, size: Size, place: u16, counts: &[usize], rng: &mut Spl
     }
 }
 
-fn receptacle_at(kind: &'static ReceptacleType, cell: usize, rng: &mut SplitMix64) -> Receptacle {
+fn receptacle_at(
+    kind: &'static ReceptacleType,
+    cell: usize,
+    size: Size,
+    rng: &mut SplitMix64,
+) -> Receptacle {
     let x = cell / GRID;
     let y = cell % GRID;
     let id = match kind.name.strip_suffix("basin") {
@@ -216,6 +241,12 @@ fn receptacle_at(kind: &'static ReceptacleType, cell: usize, rng: &mut SplitMix6
     };
     let door = match (kind.openable, kind.name) {
         (false, _) => Door::Absent,
+        (true, "cabinet" | "drawer" | "safe")
+            if size == Size::Alfworld && rng.percent(alfworld::WITHOUT_DOOR) =>
+        {
+            Door::Absent
+        }
+        (true, _) if size == Size::Alfworld => Door::Closed,
         (true, "cabinet" | "drawer") if rng.percent(6) => Door::Absent,
         (true, "cabinet" | "drawer") if rng.percent(5) => Door::Open,
         (true, _) => Door::Closed,
@@ -272,7 +303,7 @@ mod tests {
 
     #[test]
     fn no_two_layouts_have_the_same_receptacles() {
-        for size in [Size::Small, Size::Full] {
+        for size in [Size::Small, Size::Full, Size::Alfworld] {
             let layouts = layouts(size);
             let signatures: HashSet<String> = layouts
                 .iter()
@@ -284,7 +315,7 @@ mod tests {
                 })
                 .collect();
             assert_eq!(signatures.len(), layouts.len());
-            assert_eq!(layouts.len(), 4 * LAYOUTS as usize);
+            assert_eq!(layouts.len(), 4 * usize::from(layout_count(size)));
             assert!(
                 layouts
                     .iter()
@@ -295,7 +326,8 @@ mod tests {
 
     #[test]
     fn unseen_layouts_are_in_no_other_split() {
-        for layout in layouts(Size::Small) {
+        let all = [Size::Small, Size::Alfworld].into_iter().flat_map(layouts);
+        for layout in all {
             let unseen = layout.serves(Split::ValidUnseen);
             assert!(
                 [Split::Train, Split::ValidTrain, Split::ValidSeen]

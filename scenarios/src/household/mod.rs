@@ -5,13 +5,17 @@
 //! split, and [`generate`] writes them to a folder. Everything is a function of the seed: if two
 //! runs have the same seed, they write the same bytes. This module does not depend on a simulator.
 //!
+//! [`PermutationSource`] makes new games from games of `train`.
+//!
 //! [`goal_object`], [`receptacles`] and [`perturb()`] read texts and the catalog of household games for
 //! other crates.
 
+mod alfworld;
 pub mod catalog;
 mod game;
 mod goal;
 mod layout;
+mod permute;
 mod perturb;
 mod plan;
 mod problem;
@@ -21,6 +25,7 @@ pub use crate::expert::{goal_object, receptacles};
 pub use game::{DOMAIN, Game, game};
 pub use goal::Goal;
 pub use layout::{Door, Layout, Receptacle, Size, layouts};
+pub use permute::{PermutationSource, PermuteError, PermutedFrom, VariantDraw, is_permuted};
 pub use perturb::{PerturbationDraws, numbered_names, perturb};
 pub use rooms::RoomKind;
 

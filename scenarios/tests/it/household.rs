@@ -223,9 +223,11 @@ fn treated(how: &str, verb: &str, what: &str, place: &str) -> [String; 2] {
 
 #[test]
 fn rooms_have_the_documented_size() {
-    for (size, receptacles, objects) in
-        [(Size::Small, 7..=13, 6..=14), (Size::Full, 10..=54, 8..=64)]
-    {
+    for (size, receptacles, objects) in [
+        (Size::Small, 7..=13, 6..=14),
+        (Size::Full, 10..=54, 8..=64),
+        (Size::Alfworld, 6..=54, 8..=64),
+    ] {
         for layout in layouts(size) {
             assert!(
                 receptacles.contains(&layout.receptacles.len()),

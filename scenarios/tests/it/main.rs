@@ -6,4 +6,5 @@
 )]
 
 mod household;
+mod permute;
 mod suite;

@@ -2,7 +2,7 @@
 //! record is replayed, and the observations of the world are written.
 
 use crate::args::world::ReplayWorldArgs;
-use crate::commands::data::scenarios::report_faults;
+use crate::commands::data::suite_table::report_faults;
 use crate::ui;
 use agent::rollout::Concurrency;
 use clap::{Args, ValueHint};

@@ -2,4 +2,6 @@
 
 pub(crate) mod export;
 pub(crate) mod import;
+mod permute;
 pub(crate) mod scenarios;
+pub(crate) mod suite_table;

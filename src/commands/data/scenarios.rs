@@ -1,13 +1,12 @@
-//! `hearth scenarios`: generates household games, or lists a suite.
+//! `hearth scenarios`: generates household games, permutes train games, or lists a suite.
 
-use crate::args::world::text_versions;
+use super::permute::PermuteCommand;
+use super::suite_table::show;
 use crate::ui;
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use env_bridge::native::NativeWorld;
 use scenarios::household::{self, GenerateOptions, Size};
 use scenarios::{Split, Suite, Task, TaskType, TextVersion, World};
-use serde::Serialize;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -15,6 +14,9 @@ use std::process::ExitCode;
 pub(crate) enum ScenariosCommand {
     /// Generate household games in ALFWorld's file format, and check that each can be won
     Generate(GenerateCommand),
+    /// Make new games from a suite's train games, with other receptacles, objects and places; each
+    /// can be won
+    Permute(PermuteCommand),
     /// List a suite: games by split and task type, and damaged or missing files
     List(ListCommand),
 }
@@ -56,6 +58,9 @@ enum GenerateSize {
     Small,
     /// As many receptacles as in ALFWorld
     Full,
+    /// Receptacles, doors, objects and goals with the frequencies of ALFWorld's train games, in
+    /// other rooms
+    Alfworld,
 }
 
 #[derive(Args)]
@@ -71,22 +76,11 @@ pub(crate) struct ListCommand {
     json: bool,
 }
 
-/// The JSON output of both commands.
-#[derive(Serialize)]
-struct SuiteOutput<'a> {
-    suite: &'a str,
-    hash: String,
-    games: usize,
-    splits: BTreeMap<Split, BTreeMap<&'static str, usize>>,
-    texts: BTreeMap<&'static str, usize>,
-    faults: Vec<(String, &'a str)>,
-    left_out: usize,
-}
-
 impl ScenariosCommand {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Generate(command) => command.run(),
+            Self::Permute(command) => command.run(),
             Self::List(command) => command.run(),
         }
     }
@@ -99,6 +93,7 @@ impl GenerateCommand {
             size: match self.size {
                 GenerateSize::Small => Size::Small,
                 GenerateSize::Full => Size::Full,
+                GenerateSize::Alfworld => Size::Alfworld,
             },
             train: self.train,
             valid_train: self.valid_train,
@@ -142,98 +137,6 @@ impl ListCommand {
             }
         }
         show(&suite, self.json)
-    }
-}
-
-/// Prints the counts of a suite. Returns exit code 1 if a game is damaged or missing.
-fn show(suite: &Suite, json: bool) -> anyhow::Result<ExitCode> {
-    report_faults(suite);
-    let mut splits: BTreeMap<Split, BTreeMap<&'static str, usize>> = BTreeMap::new();
-    for task in &suite.tasks {
-        let kind = task.task_type.map_or("unknown", TaskType::short_name);
-        *splits
-            .entry(task.split)
-            .or_default()
-            .entry(kind)
-            .or_default() += 1;
-    }
-    let tasks: Vec<&Task> = suite.tasks.iter().collect();
-    let texts = text_versions(&tasks)
-        .into_iter()
-        .map(|(text, games)| (text.map_or("unknown", TextVersion::name), games))
-        .collect();
-    if json {
-        let faults = suite
-            .faults
-            .iter()
-            .map(|f| (f.path.display().to_string(), f.reason.as_str()))
-            .collect();
-        ui::print_json(&SuiteOutput {
-            suite: &suite.name,
-            hash: suite.hash(),
-            games: suite.tasks.len(),
-            splits,
-            texts,
-            faults,
-            left_out: suite.left_out.len(),
-        })?;
-    } else {
-        print_counts(suite, &splits, &texts);
-    }
-    Ok(ExitCode::from(u8::from(!suite.faults.is_empty())))
-}
-
-fn print_counts(
-    suite: &Suite,
-    splits: &BTreeMap<Split, BTreeMap<&'static str, usize>>,
-    texts: &BTreeMap<&'static str, usize>,
-) {
-    let kinds = TaskType::ALL.map(TaskType::short_name);
-    let mut header = vec!["split", "games"];
-    header.extend(kinds);
-    let mut rows = Vec::new();
-    for (split, counts) in splits {
-        let total: usize = counts.values().sum();
-        let mut row = vec![split.to_string(), total.to_string()];
-        row.extend(
-            kinds
-                .iter()
-                .map(|kind| counts.get(kind).copied().unwrap_or(0).to_string()),
-        );
-        rows.push(row);
-    }
-    ui::print_table(&header, &rows);
-    let left_out = match suite.left_out.len() {
-        0 => String::new(),
-        n => format!(", {n} folders or files contain no game"),
-    };
-    if !texts.is_empty() {
-        let counts: Vec<String> = texts
-            .iter()
-            .map(|(text, games)| format!("{text} ({games} games)"))
-            .collect();
-        ui::print(&format!("text {}\n", counts.join(", ")));
-    }
-    ui::print(&format!(
-        "suite {} {}: {} games, {} faults{left_out}\n",
-        suite.name,
-        &suite.hash()[..16],
-        suite.tasks.len(),
-        suite.faults.len()
-    ));
-}
-
-/// Prints every game that is damaged or missing.
-pub(crate) fn report_faults(suite: &Suite) {
-    for fault in &suite.faults {
-        eprintln!("left out: {}: {}", fault.path.display(), fault.reason);
-    }
-    if !suite.faults.is_empty() {
-        eprintln!(
-            "{} games of {} are left out",
-            suite.faults.len(),
-            suite.name
-        );
     }
 }
 

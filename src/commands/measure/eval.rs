@@ -8,7 +8,7 @@ use crate::args::search::SearchArgs;
 use crate::args::shard::ShardArgs;
 use crate::args::world::WorldArgs;
 use crate::code::CODE;
-use crate::commands::data::scenarios::report_faults;
+use crate::commands::data::suite_table::report_faults;
 use crate::commands::measure::audit::warn_of_findings;
 use crate::ui;
 use anyhow::Context;
@@ -303,6 +303,9 @@ impl EvalCommand {
         let seeds = self.seeds();
         let checkpoint = self.checkpoint()?;
         let lineage = Lineage::open(Path::new(&self.policy))?;
+        let permuted_games = lineage
+            .as_ref()
+            .map_or(0, |lineage| lineage.permuted_games());
         let extensions = lineage.map_or_else(Vec::new, |lineage| lineage.extensions);
         let mut carded = Vec::new();
         for (store, episodes) in played {
@@ -312,6 +315,7 @@ impl EvalCommand {
                 repetitions: self.repetitions,
                 checkpoint: &checkpoint,
                 extensions: &extensions,
+                permuted_games,
                 code: CODE,
                 store: &store,
             };
@@ -397,12 +401,12 @@ impl EvalOutput {
             ui::print(&format!("K = {}: {line}; {}\n", card.k, card.likeness()));
         }
         let seeds: Vec<String> = self.seeds.iter().map(ToString::to_string).collect();
-        let checkpoint = self
-            .cards
-            .first()
-            .map_or("", |card| card.checkpoint.as_str());
+        let first = self.cards.first();
+        let checkpoint = first.map_or("", |card| card.checkpoint.as_str());
+        let practice = first.and_then(Card::practice);
+        let practice = practice.map_or(String::new(), |text| format!(", {text}"));
         ui::print(&format!(
-            "suite {}, policy {}, checkpoint: {checkpoint}, seed {}; rows by game in eval-games.csv\n",
+            "suite {}, policy {}{practice}, checkpoint: {checkpoint}, seed {}; rows by game in eval-games.csv\n",
             &self.suite[..16],
             self.policy_hash,
             seeds.join(", ")

@@ -2,7 +2,7 @@
 
 use crate::args::policy::{FOLDER_HINT, PolicyKind};
 use crate::args::world::WorldArgs;
-use crate::commands::data::scenarios::report_faults;
+use crate::commands::data::suite_table::report_faults;
 use crate::ui;
 use agent::inference::PolicyInference;
 use agent::inference::device::Backend;

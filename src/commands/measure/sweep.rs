@@ -5,7 +5,7 @@ use crate::args::concurrency::ConcurrencyArgs;
 use crate::args::policy::{CandidateArgs, Player, PolicyKind, ReferenceArgs};
 use crate::args::protocol::{OpenedParts, PlayArgs, PlaySetting, SelectionFlags, reports_distance};
 use crate::args::world::{OpenedWorld, WorldArgs};
-use crate::commands::data::scenarios::report_faults;
+use crate::commands::data::suite_table::report_faults;
 use crate::ui;
 use agent::policy::Policy;
 use agent::policy::lm::LmPolicy;

@@ -3,7 +3,7 @@
 use crate::args::concurrency::ConcurrencyArgs;
 use crate::args::stores::{self, StoreSource};
 use crate::args::world::{OpenedWorld, ReplayWorldArgs};
-use crate::commands::data::scenarios::report_faults;
+use crate::commands::data::suite_table::report_faults;
 use crate::ui;
 use agent::model::folder::Model;
 use agent::text::tokenizer::Tokenizer;

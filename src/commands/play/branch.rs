@@ -7,7 +7,7 @@
 use crate::args::concurrency::ConcurrencyArgs;
 use crate::args::policy::{LoadArgs, ReferenceArgs};
 use crate::args::world::ReplayWorldArgs;
-use crate::commands::data::scenarios::report_faults;
+use crate::commands::data::suite_table::report_faults;
 use crate::commands::play::completed::{ContinuedArgs, Refusals, by_protocol, key, open_resumable};
 use crate::ui;
 use agent::policy::Policy;

@@ -5,7 +5,7 @@ use crate::args::policy::{Player, PolicyKind, ReferenceArgs};
 use crate::args::protocol::{PlayArgs, PlaySetting};
 use crate::args::shard::ShardArgs;
 use crate::args::world::WorldArgs;
-use crate::commands::data::scenarios::report_faults;
+use crate::commands::data::suite_table::report_faults;
 use crate::ui;
 use agent::policy::ExpertPolicy;
 use clap::{Args, ValueHint};

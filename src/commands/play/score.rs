@@ -9,7 +9,7 @@ use crate::args::concurrency::ConcurrencyArgs;
 use crate::args::policy::{FOLDER_HINT, LoadArgs, ReferenceArgs};
 use crate::args::stores;
 use crate::args::world::ReplayWorldArgs;
-use crate::commands::data::scenarios::report_faults;
+use crate::commands::data::suite_table::report_faults;
 use crate::commands::play::completed::{Refusals, by_protocol, key, open_resumable};
 use crate::ui;
 use agent::policy::Policy;

@@ -2,6 +2,7 @@
 
 use crate::args::world::PythonArgs;
 use crate::commands::data::scenarios;
+use crate::commands::data::suite_table::report_faults;
 use crate::ui;
 use ::scenarios::{Split, Task};
 use clap::{Args, Subcommand, ValueHint};
@@ -77,7 +78,7 @@ impl WorldCommand {
 impl DiffCommand {
     fn run(self) -> anyhow::Result<ExitCode> {
         let suite = scenarios::open(&self.suite)?;
-        scenarios::report_faults(&suite);
+        report_faults(&suite);
         let splits = if self.split.is_empty() {
             &Split::ALL[..]
         } else {

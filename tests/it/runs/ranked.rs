@@ -96,7 +96,7 @@ fn a_job_ranks_the_branches_of_its_iteration() {
     assert_eq!(go(&ranked("0.9"), out).unwrap().opened, 0);
     assert!(before == files(out));
 
-    // Other returns: OREO is trained anew, and its first iteration starts from the same rollouts.
+    // Other returns: OREO is trained anew, from the same rollouts. The remark shows that it read the branches.
     let other = go(&ranked("0.8"), out).unwrap();
     assert!(
         other.notes.join("\n").contains("another discount"),
@@ -107,8 +107,8 @@ fn a_job_ranks_the_branches_of_its_iteration() {
     for (path, is_kept) in [
         ("1/rollouts.jsonl", true),
         ("1/rejection-sampling/model.safetensors", true),
-        ("1/oreo/value/model.safetensors", false),
-        ("2/branches.jsonl", false),
+        ("1/branches.jsonl", false),
+        ("1/oreo/stage.json", false),
     ] {
         assert_eq!(
             before[Path::new(path)] == after[Path::new(path)],

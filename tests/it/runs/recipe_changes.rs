@@ -6,9 +6,11 @@ use crate::tiny::files;
 use agent::inference::device::DeviceChoice;
 use env_bridge::NativeWorld;
 use scenarios::Split;
+use scenarios::household::{self, GenerateOptions};
 use scenarios::store::Store;
 use std::fs;
 use std::path::Path;
+use trainer::pipeline::recipe::GamesRecipe;
 use trainer::pipeline::run::{RunOptions, follow};
 use trainer::pipeline::status::{StageState, status};
 
@@ -238,8 +240,9 @@ fn a_run_on_a_folder_of_games_is_bound_to_these_games() {
     let suite = tiny::suite(&games);
     fs::remove_file(games.join("suite.jsonl")).unwrap();
     let mut recipe = recipe(|text| text.replace("iterations = 2", "iterations = 0"));
-    recipe.games = trainer::pipeline::recipe::GamesRecipe::Folder {
+    recipe.games = GamesRecipe::Folder {
         path: games.clone(),
+        practice: Vec::new(),
     };
     let followed = go(&recipe, &out).unwrap();
     assert_eq!(followed.report.suite, suite.hash());
@@ -297,4 +300,72 @@ fn a_reading_test_changes_nothing_but_the_log() {
         .map(|row| !row[columns].is_empty())
         .collect();
     assert_eq!(filled, [false, true, true]);
+}
+
+/// The expert and the collector play the train games of a practice suite too; no evaluation does. If a
+/// practice suite is added to a run, the stages that play train games are repeated, and the games stay.
+#[test]
+fn a_practice_suite_adds_train_games_to_the_stages_that_play_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let (more, out) = (folder.path().join("more"), folder.path().join("run"));
+    let practice = household::generate(
+        &more,
+        &GenerateOptions {
+            seed: 77,
+            train: 6,
+            valid_train: 0,
+            seen: 2,
+            unseen: 0,
+            ..GenerateOptions::default()
+        },
+    )
+    .unwrap();
+    let none = recipe(|text| text.replace("iterations = 2", "iterations = 0"));
+    go(&none, &out).unwrap();
+    let demonstrations = || Store::read(out.join("demonstrations.jsonl")).unwrap();
+    let before = demonstrations();
+    let mut both = none.clone();
+    let GamesRecipe::Household {
+        practice: paths, ..
+    } = &mut both.games
+    else {
+        panic!("the tiny recipe generates games")
+    };
+    paths.push(more.clone());
+    assert_eq!(
+        states(&both, &out)[..2]
+            .iter()
+            .map(|state| state.1)
+            .collect::<Vec<_>>(),
+        [StageState::Done, StageState::OutOfDate]
+    );
+    go(&both, &out).unwrap();
+    let after = demonstrations();
+    let practised: Vec<_> = practice
+        .split(Split::Train)
+        .iter()
+        .map(|task| &task.hash)
+        .collect();
+    let (own, added): (Vec<_>, Vec<_>) = after
+        .iter()
+        .partition(|episode| !practised.contains(&&episode.game_hash));
+    assert_eq!((own.len(), added.len()), (before.len(), 6));
+    assert_eq!(states(&both, &out)[1].1, StageState::Done);
+    assert_eq!(go(&both, &out).unwrap().opened, 0);
+
+    let games = out.join("games");
+    let GamesRecipe::Household {
+        practice: paths, ..
+    } = &mut both.games
+    else {
+        panic!("the tiny recipe generates games")
+    };
+    *paths = vec![games];
+    let Err(error) = go(&both, &out) else {
+        panic!("the same games twice")
+    };
+    assert!(
+        error.to_string().contains("is also the game") && error.to_string().contains("\nhint: "),
+        "{error}"
+    );
 }

@@ -2,6 +2,7 @@
 
 use crate::error::TrainerError;
 use crate::learn::config::{Algorithm, TrainConfig};
+use scenarios::household::is_permuted;
 use scenarios::{Split, Trajectory, files};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +24,9 @@ pub struct Lineage {
     /// Number of games by split whose episodes were learned from, including the held-out games that
     /// selected the checkpoint.
     pub games: BTreeMap<Split, usize>,
+    /// How many of these games are permuted `train` games.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub permuted: usize,
     /// The job's keys that go beyond the published algorithm, for example `critic.head_only = 0.1`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extensions: Vec<String>,
@@ -40,18 +44,27 @@ impl Lineage {
         read: impl IntoIterator<Item = &'a Trajectory>,
         start: Option<&Self>,
     ) -> Self {
-        let games: BTreeSet<(Split, &str)> = read
+        let games: BTreeSet<(Split, &str, bool)> = read
             .into_iter()
-            .map(|trajectory| (trajectory.split, trajectory.game_hash.as_str()))
+            .map(|episode| {
+                (
+                    episode.split,
+                    episode.game_hash.as_str(),
+                    is_permuted(&episode.game),
+                )
+            })
             .collect();
         let mut counts = BTreeMap::new();
-        for (split, _) in games {
+        let mut permuted = 0;
+        for (split, _, of_permuted) in games {
             *counts.entry(split).or_default() += 1;
+            permuted += usize::from(of_permuted);
         }
         Self {
             checkpoint: checkpoint_rule(job).into(),
             games: counts,
             extensions: extensions(job),
+            permuted,
             start: start.map(|start| Box::new(start.clone())),
         }
     }
@@ -66,6 +79,17 @@ impl Lineage {
                 .as_ref()
                 .map_or(0, |start| start.learned_from(split)),
         )
+    }
+
+    /// Returns a lower bound of the number of permuted games that were learned from, as
+    /// [`Lineage::learned_from`] counts.
+    #[must_use]
+    pub fn permuted_games(&self) -> usize {
+        let before = self
+            .start
+            .as_ref()
+            .map_or(0, |start| start.permuted_games());
+        self.permuted.max(before)
     }
 
     /// Writes the file into a model folder.
@@ -118,6 +142,15 @@ pub fn extensions(job: &TrainConfig) -> Vec<String> {
     }
     extensions.extend(job.critic.settings());
     extensions
+}
+
+/// If no game is permuted, the count is not written, so that the file is the same as before the field existed.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// Returns how a job selects its checkpoint, in words.

@@ -222,6 +222,10 @@ pub struct Card {
     /// The keys of the training job that go beyond the published algorithm, if they are known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extensions: Vec<String>,
+    /// Number of permuted `train` games that the policy learned from, at least. Such games are practice in
+    /// rooms that the suite does not have.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub permuted_games: usize,
     /// Version and commit of hearth.
     pub code: String,
     /// The protocol of the episodes.
@@ -247,6 +251,8 @@ pub struct CardInputs<'a> {
     pub checkpoint: &'a str,
     /// The keys of the training job that go beyond the published algorithm.
     pub extensions: &'a [String],
+    /// Number of permuted `train` games that the policy learned from, at least.
+    pub permuted_games: usize,
     /// Version and commit of hearth.
     pub code: &'a str,
     /// The store of the episodes, relative to the card's folder.
@@ -284,6 +290,7 @@ impl Card {
             value_hash: first.value_policy.clone(),
             checkpoint: inputs.checkpoint.into(),
             extensions: inputs.extensions.to_vec(),
+            permuted_games: inputs.permuted_games,
             code: inputs.code.into(),
             protocol: first.protocol.clone(),
             nearest,
@@ -312,6 +319,14 @@ impl Card {
             return likeness;
         }
         format!("{likeness}; trained with {}", self.extensions.join(", "))
+    }
+
+    /// Returns the training data that a reader of the number must know, or `None` if there are none but the
+    /// suite's own `train` games.
+    #[must_use]
+    pub fn practice(&self) -> Option<String> {
+        let games = self.permuted_games;
+        (games > 0).then(|| format!("trained on rooms permuted from train ({games} games)"))
     }
 
     /// Returns everything except the policy in which two measurements differ, one sentence each.
@@ -349,6 +364,15 @@ fn scorer_text(protocol: &Protocol) -> String {
         Scorer::SoftValue => format!("{name} with beta {}", protocol.soft_value_beta),
         _ => name.into(),
     }
+}
+
+/// If no game is permuted, the count is not written, so that cards are the same as before the field existed.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 fn list(items: &[impl Display]) -> String {
@@ -620,18 +644,22 @@ mod tests {
             checkpoint: "last update".into(),
             games: [(Split::ValidSeen, 2)].into(),
             extensions: vec!["critic.head_only = 0.1".into()],
+            permuted: 0,
             start: None,
         };
         let start = Some(Box::new(before.clone()));
         let lineage = Lineage {
             games: [(Split::Train, 12)].into(),
+            permuted: 4,
             start,
-            ..before
+            ..before.clone()
         };
         assert_eq!(
             [Split::Train, Split::ValidSeen].map(|split| lineage.learned_from(split)),
             [12, 2]
         );
+        assert_eq!((lineage.permuted_games(), before.permuted_games()), (4, 0));
+        assert!(!serde_json::to_string(&before).unwrap().contains("permuted"));
         lineage.save(folder.path()).unwrap();
         assert_eq!(Lineage::open(folder.path()).unwrap(), Some(lineage));
         std::fs::write(folder.path().join(LINEAGE), "{}").unwrap();

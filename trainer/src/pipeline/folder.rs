@@ -93,7 +93,7 @@ impl Folder {
         let manifest = run.join(scenarios::suite::MANIFEST);
         let suite = match Recipe::open(&run.join("recipe.toml"))?.games {
             _ if manifest.exists() => manifest,
-            GamesRecipe::Folder { path } => path,
+            GamesRecipe::Folder { path, .. } => path,
             GamesRecipe::Household { .. } => return Ok(()),
         };
         if suite.exists() {

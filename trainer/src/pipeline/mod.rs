@@ -4,6 +4,7 @@ mod continued;
 pub mod folder;
 pub mod lock;
 pub mod manifest;
+pub mod practice;
 pub mod prepare;
 pub mod recipe;
 pub mod rescue_store;

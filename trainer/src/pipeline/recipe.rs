@@ -71,7 +71,7 @@ pub struct Recipe {
 pub enum GamesRecipe {
     /// Generated household games.
     Household {
-        /// Size of the rooms: `small` or `full`.
+        /// Size of the rooms: `small`, `full` or `alfworld`.
         size: RoomSize,
         /// Number of games of the split `train`.
         train: usize,
@@ -81,12 +81,52 @@ pub enum GamesRecipe {
         seen: usize,
         /// Number of test games on room layouts that `train` lacks.
         unseen: usize,
+        /// Further suites for practice: folders or manifests. The expert and the policy also play their
+        /// `train` games, in the demonstrations, under DAgger and in the rollouts. Default: none.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        practice: Vec<PathBuf>,
     },
     /// A folder of games, for example ALFWorld's, or a manifest.
     Folder {
         /// The folder or the manifest.
         path: PathBuf,
+        /// Further suites for practice, see [`GamesRecipe::Household`]. Default: none.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        practice: Vec<PathBuf>,
     },
+}
+
+impl GamesRecipe {
+    /// Returns the paths of the practice suites.
+    #[must_use]
+    pub fn practice(&self) -> &[PathBuf] {
+        match self {
+            Self::Household { practice, .. } | Self::Folder { practice, .. } => practice,
+        }
+    }
+
+    /// Returns the recipe of the main suite alone.
+    #[must_use]
+    pub fn without_practice(mut self) -> Self {
+        self.practice_mut().clear();
+        self
+    }
+
+    fn practice_mut(&mut self) -> &mut Vec<PathBuf> {
+        match self {
+            Self::Household { practice, .. } | Self::Folder { practice, .. } => practice,
+        }
+    }
+
+    /// Makes relative paths relative to a folder.
+    fn resolve(&mut self, folder: &Path) {
+        if let Self::Folder { path, .. } = self {
+            *path = folder.join(&*path);
+        }
+        for path in self.practice_mut() {
+            *path = folder.join(&*path);
+        }
+    }
 }
 
 /// Size of the generated rooms.
@@ -97,6 +137,8 @@ pub enum RoomSize {
     Small,
     /// As many receptacles as in ALFWorld.
     Full,
+    /// Receptacles, doors, objects and goals with the frequencies of ALFWorld's `train` games.
+    Alfworld,
 }
 
 impl From<RoomSize> for household::Size {
@@ -104,6 +146,7 @@ impl From<RoomSize> for household::Size {
         match size {
             RoomSize::Small => Self::Small,
             RoomSize::Full => Self::Full,
+            RoomSize::Alfworld => Self::Alfworld,
         }
     }
 }
@@ -253,18 +296,15 @@ impl Recipe {
             .expect("the built-in recipe is read by a test")
     }
 
-    /// Reads a recipe. If the path of the game folder is relative, it is relative to the recipe's folder.
+    /// Reads a recipe. If the path of a game folder is relative, it is relative to the recipe's folder.
     ///
     /// # Errors
     /// If the file is missing, or if a key is unknown, missing, misplaced or of the wrong type.
     pub fn open(path: &Path) -> Result<Self, TrainerError> {
         let text = std::fs::read_to_string(path).map_err(TrainerError::file(path))?;
         let mut recipe: Self = toml::from_str(&text).map_err(|e| TrainerError::content(path, e))?;
-        if let GamesRecipe::Folder { path: games } = &mut recipe.games
-            && games.is_relative()
-            && let Some(parent) = path.parent()
-        {
-            *games = parent.join(&*games);
+        if let Some(folder) = path.parent() {
+            recipe.games.resolve(folder);
         }
         recipe
             .check()

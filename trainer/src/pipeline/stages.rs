@@ -169,7 +169,8 @@ impl Stage {
             return Ok(match &recipe.games {
                 GamesRecipe::Folder { .. } => inputs.with("games.kind", &"folder"), // the suite's hash identifies the games
                 games @ GamesRecipe::Household { .. } => {
-                    inputs.with("games", games).with("seed", &recipe.seed)
+                    let games = games.clone().without_practice();
+                    inputs.with("games", &games).with("seed", &recipe.seed)
                 }
             });
         }
@@ -212,12 +213,20 @@ impl Stage {
                 return training_inputs(inputs, recipe, outputs, iteration, job);
             }
         };
-        let suite = outputs
-            .get(&Self::Games)
-            .and_then(|output| output.suite.as_ref());
-        Ok(inputs
-            .with("suite", suite.ok_or(Self::Games)?)
-            .with("protocol", &self.protocol(recipe)))
+        let games = outputs.get(&Self::Games).ok_or(Self::Games)?;
+        let suite = games.suite.as_ref().ok_or(Self::Games)?;
+        let inputs = inputs
+            .with("suite", suite)
+            .with("protocol", &self.protocol(recipe));
+        Ok(match &games.practice {
+            Some(practice) if self.plays_train() => inputs.with("practice", practice),
+            _ => inputs,
+        })
+    }
+
+    /// Returns whether the stage plays `train` games, those of the practice suites included.
+    fn plays_train(&self) -> bool {
+        self.is_played() && !matches!(self, Self::Evaluate { .. })
     }
 
     /// Returns the seed of the stage's random numbers.
@@ -435,6 +444,7 @@ mod tests {
                 suite: Some(format!("suite of {name}")),
                 episodes: Some(format!("episodes of {name}")),
                 policy: Some(format!("policy of {name}")),
+                practice: None,
                 value: None,
             };
             outputs.insert(stage, output);
@@ -525,6 +535,31 @@ mod tests {
             affected(|recipe| recipe.demonstrations.expert_noise = 0.5),
             ["demonstrations"]
         );
+    }
+
+    /// The hash over the practice suites is an input of the stages that play train games. Without practice
+    /// suites, the inputs have no such entry.
+    #[test]
+    fn practice_is_an_input_of_the_stages_that_play_train_games() {
+        let recipe = with_students();
+        let before = outputs(&recipe);
+        let mut after = before.clone();
+        after.entry(Stage::Games).or_default().practice = Some("practice".into());
+        let names: Vec<String> = stages(&recipe)
+            .iter()
+            .filter(|stage| stage.inputs(&recipe, &after) != stage.inputs(&recipe, &before))
+            .map(|stage| stage.name(&recipe))
+            .collect();
+        let expected = [
+            "demonstrations",
+            "dagger-sft",
+            "dagger-second",
+            "1/rollouts",
+            "2/rollouts",
+            "3/rollouts",
+            "4/rollouts",
+        ];
+        assert_eq!(names, expected);
     }
 
     /// Two students, one after the other. The second job reads the episodes with the first student, the third

@@ -4,6 +4,7 @@
 use crate::error::TrainerError;
 use crate::pipeline::lock;
 use crate::pipeline::manifest::{self, InputDifference, StageManifest, StagePaths};
+use crate::pipeline::practice;
 use crate::pipeline::recipe::Recipe;
 use crate::pipeline::shard::parts_of;
 use crate::pipeline::stages::{Stage, StageOutputs, stages};
@@ -84,7 +85,7 @@ impl StageStatus {
 /// folder that the recipe does not contain. If the folder does not exist, all stages are missing.
 ///
 /// # Errors
-/// If a manifest is damaged or the folder cannot be read.
+/// If a manifest is damaged, or the folder or a practice suite cannot be read.
 ///
 /// # Panics
 /// If the recipe names a job that does not exist, which [`Recipe::check`] refuses.
@@ -94,7 +95,10 @@ pub fn status(recipe: &Recipe, run: &Path) -> Result<Vec<StageStatus>, TrainerEr
     } else {
         Vec::new()
     };
-    let mut known = KnownStages::default();
+    let mut known = KnownStages {
+        practice: practice::hash(&practice::open(&recipe.games)?),
+        ..KnownStages::default()
+    };
     let mut all: Vec<StageStatus> = Vec::new();
     for stage in stages(recipe) {
         let mut status = known.add(stage, recipe, run)?;
@@ -138,6 +142,8 @@ fn not_asked(paths: &StagePaths) -> Result<StageStatus, TrainerError> {
 /// The stages before the next one, as far as they decide its status.
 #[derive(Default)]
 struct KnownStages {
+    /// The hash over the practice suites, if the recipe has any.
+    practice: Option<String>,
     /// Outputs of the stages that are done.
     outputs: StageOutputs,
     /// Stages that are out of date.
@@ -201,7 +207,11 @@ impl KnownStages {
         };
         match status.state {
             StageState::Done => {
-                self.outputs.insert(stage, manifest.output);
+                let mut output = manifest.output;
+                if stage == Stage::Games {
+                    output.practice.clone_from(&self.practice);
+                }
+                self.outputs.insert(stage, output);
             }
             StageState::OutOfDate => {
                 self.stale.insert(stage);
@@ -288,6 +298,7 @@ mod tests {
                 suite: Some("suite".into()),
                 episodes: Some("episodes".into()),
                 policy: Some("policy".into()),
+                practice: None,
                 value: None,
             };
             outputs.insert(*stage, output.clone());

@@ -233,3 +233,53 @@ fn a_suite_lists_the_text_versions_of_its_games() {
     let cause = "error: cannot load newer/train/coin1.z8: expected value at line 1 column 1";
     assert!(play.stderr == format!("{cause}{hint}"), "{}", play.stderr);
 }
+
+/// The variants are a suite of train games; a second run with the same seed writes the same bytes.
+#[test]
+fn train_games_are_permuted_and_others_are_refused() {
+    let (folder, suite) = with_games();
+    let games = suite.root.display().to_string();
+    let permute = |out: &str| {
+        let args = ["scenarios", "permute", &games, out, "--json"];
+        hearth(
+            folder.path(),
+            &[&args[..], &["--variants", "2", "--games", "2"]].concat(),
+        )
+    };
+    let one = permute("a").json();
+    assert_eq!(permute("b").json(), one);
+    assert!(files(&folder.path().join("a")) == files(&folder.path().join("b")));
+    has_keys(
+        &one,
+        &[
+            "suite",
+            "hash",
+            "sources",
+            "games",
+            "left_out",
+            "redrawn",
+            "winnable",
+            "same_receptacles",
+            "same_places",
+            "receptacles",
+            "expert_turns",
+            "plan",
+        ],
+    );
+    assert_eq!((&one["sources"], &one["games"]), (&json!(2), &json!(4)));
+    let listed = hearth(folder.path(), &["scenarios", "list", "a", "--json"]).json();
+    assert_eq!(
+        (&listed["hash"], &listed["games"]),
+        (&one["hash"], &json!(4))
+    );
+    assert!(!folder.path().join("a.unfinished").exists());
+
+    permute("a").refused_with("a exists\nhint: ");
+    let args = |suite| ["scenarios", "permute", suite, "c"];
+    hearth(folder.path(), &args("a")).refused_with("is a permuted game\nhint: ");
+    fs::rename(suite.root.join("train"), folder.path().join("away")).unwrap();
+    fs::remove_file(suite.root.join("suite.jsonl")).unwrap();
+    hearth(folder.path(), &args(&games))
+        .refused_with("has no games in train\nhint: only train games");
+    assert!(!folder.path().join("c").exists());
+}

@@ -31,6 +31,10 @@ pub enum FindingKind {
     TrainedOnTestSplit,
     /// A room of `valid_unseen` is among the rooms of the training games.
     TrainedOnUnseenRoom,
+    /// The policy learned from permuted `train` games: practice in rooms that the suite does not have.
+    TrainedOnPermutedRooms,
+    /// The policy learned from games in generated rooms, but was measured in others.
+    TrainedOnGeneratedRooms,
     /// The checkpoint was selected by its result on a test split.
     CheckpointChosenOnTest,
     /// Games were played more often than the card records.
@@ -58,6 +62,8 @@ impl FindingKind {
             | Self::ExpertScorer
             | Self::GamesMissing
             | Self::EpisodesLost
+            | Self::TrainedOnPermutedRooms
+            | Self::TrainedOnGeneratedRooms
             | Self::CardDisagrees => Severity::Warning,
             Self::OracleScorer
             | Self::WorldCopies

@@ -84,6 +84,7 @@ fn clean() -> Run {
         checkpoint: "last update".into(),
         games: [(Split::Train, 2)].into(),
         extensions: Vec::new(),
+        permuted: 0,
         start: None,
     };
     Run {
@@ -98,6 +99,7 @@ fn clean() -> Run {
 impl Run {
     fn audit(&self) -> Audit {
         let made = CardInputs {
+            permuted_games: 0,
             suite: &self.suite,
             seeds: &[1],
             repetitions: 1,
@@ -140,6 +142,41 @@ fn assert_findings(change: impl FnOnce(&mut Run), expected: &[(FindingKind, &str
 #[test]
 fn a_clean_run_gives_no_finding() {
     assert_eq!(clean().audit(), Audit::default());
+}
+
+/// Permuted games are counted from the training stores. If there are none, from the lineage.
+#[test]
+fn training_games_in_other_rooms_are_named() {
+    assert_findings(
+        |run| run.learned[0].game += "-permuted-s1-v0",
+        &[(
+            FindingKind::TrainedOnPermutedRooms,
+            "trained on rooms permuted from train: 1 of 2 games that were learned from",
+        )],
+    );
+    assert_findings(
+        |run| {
+            run.lineages[0].1.start = Some(Box::new(Lineage {
+                permuted: 7,
+                ..run.lineages[0].1.clone()
+            }));
+        },
+        &[(
+            FindingKind::TrainedOnPermutedRooms,
+            "m: trained on rooms permuted from train: 7 games",
+        )],
+    );
+    let generated = "train/pick_and_place_simple-Mug-None-Desk-A303/trial_1";
+    assert_findings(
+        |run| {
+            run.learned[0].game = generated.into();
+            run.learned[0].game_hash = "practice".into();
+        },
+        &[(
+            FindingKind::TrainedOnGeneratedRooms,
+            "trained on generated rooms: 1 of 2 games that were learned from",
+        )],
+    );
 }
 
 #[test]
@@ -248,6 +285,7 @@ fn test_games_and_rooms_that_were_learned_from_are_found() {
         checkpoint: "last update".into(),
         games: [(Split::Train, 2), (Split::ValidUnseen, 3)].into(),
         extensions: Vec::new(),
+        permuted: 0,
         start: None,
     };
     assert_findings(

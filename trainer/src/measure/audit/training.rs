@@ -2,7 +2,9 @@
 
 use super::evidence::{Evidence, TrainingGame};
 use super::findings::{Audit, FindingKind};
+use scenarios::household::is_permuted;
 use scenarios::{Split, TaskType};
+
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Compares the games that were learned from with the games that were measured.
@@ -16,6 +18,7 @@ pub(super) fn check_training_games(evidence: &Evidence<'_>, audit: &mut Audit) {
             }
         }
     }
+    check_permuted_rooms(evidence, audit);
     let mut tested: TestGames<'_> = BTreeMap::new();
     for episode in evidence
         .measured
@@ -32,6 +35,7 @@ pub(super) fn check_training_games(evidence: &Evidence<'_>, audit: &mut Audit) {
     let mut sources: Vec<TrainingSource<'_>> = Vec::new();
     if !evidence.learned.is_empty() {
         check_training_splits(evidence.learned, audit);
+        check_generated_rooms(evidence, &tested, audit);
         sources.push(TrainingSource {
             name: "the episodes that were learned from",
             games: evidence
@@ -89,6 +93,61 @@ fn check_training_splits(learned: &[TrainingGame], audit: &mut Audit) {
     }
 }
 
+/// Checks for permuted games among the training data. If the training episodes are known, their games are
+/// counted; if not, the lineages of the models are used.
+fn check_permuted_rooms(evidence: &Evidence<'_>, audit: &mut Audit) {
+    let learned = evidence.learned;
+    let permuted = learned
+        .iter()
+        .filter(|game| is_permuted(&game.game))
+        .count();
+    if permuted > 0 {
+        let text = format!(
+            "trained on rooms permuted from train: {permuted} of {} games that were learned from",
+            learned.len()
+        );
+        audit.found(FindingKind::TrainedOnPermutedRooms, text);
+        return;
+    }
+    for (model, lineage) in evidence.lineages {
+        let games = lineage.permuted_games();
+        if games > 0 {
+            let text = format!("{model}: trained on rooms permuted from train: {games} games");
+            audit.found(FindingKind::TrainedOnPermutedRooms, text);
+        }
+    }
+}
+
+/// Checks for games in generated rooms among the training data, if no test game is in a generated room and the
+/// games are not those of the suite.
+fn check_generated_rooms(evidence: &Evidence<'_>, tested: &TestGames<'_>, audit: &mut Audit) {
+    if tested.values().any(|(_, id)| is_generated(id)) {
+        return;
+    }
+    let tasks = evidence.suite.map_or(&[][..], |suite| &suite.tasks);
+    let own: BTreeSet<&str> = tasks.iter().map(|task| task.hash.as_str()).collect();
+    let learned = evidence.learned;
+    let generated = learned
+        .iter()
+        .filter(|game| is_generated(&game.game) && !own.contains(game.game_hash.as_str()))
+        .count();
+    if generated > 0 {
+        let text = format!(
+            "trained on generated rooms: {generated} of {} games that were learned from",
+            learned.len()
+        );
+        audit.found(FindingKind::TrainedOnGeneratedRooms, text);
+    }
+}
+
+/// Returns true if the room in a game's id was generated.
+fn is_generated(id: &str) -> bool {
+    room(id).is_some_and(|room| room.starts_with(GENERATED))
+}
+
+/// The first letters of generated rooms: small, full and like ALFWorld's.
+const GENERATED: [char; 3] = ['L', 'F', 'A'];
+
 /// Checks for test games and rooms of `valid_unseen` in a source of training data.
 fn check_overlap(tested: &TestGames<'_>, source: &TrainingSource<'_>, audit: &mut Audit) {
     let name = source.name;
@@ -137,6 +196,6 @@ pub(super) fn room(id: &str) -> Option<&str> {
         return None;
     };
     task_type.parse::<TaskType>().ok()?;
-    let number = room.strip_prefix(['L', 'F']).unwrap_or(room);
+    let number = room.strip_prefix(GENERATED).unwrap_or(room);
     (!number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())).then_some(room)
 }

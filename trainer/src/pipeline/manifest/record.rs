@@ -35,6 +35,10 @@ pub struct StageOutput {
     /// Hash of the policy's weights, of a training job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
+    /// Hash over the practice suites, of the stage that prepares the games, if the recipe has any. It is not
+    /// written to the manifest, so that the suite's stage does not depend on them.
+    #[serde(skip)]
+    pub practice: Option<String>,
     /// Hash of the suite, of the stage that prepares the games.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suite: Option<String>,

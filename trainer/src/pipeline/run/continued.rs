@@ -14,7 +14,7 @@ use agent::policy::lm::{LmPolicy, LoadOptions, ValueUse};
 use agent::rollout::Concurrency;
 use indicatif::ProgressBar;
 use scenarios::store::Store;
-use scenarios::{Suite, Task, Trajectory, World};
+use scenarios::{Split, Suite, Task, Trajectory, World};
 use std::collections::{HashMap, HashSet};
 
 /// A stage that continues rollouts, and what it needs.
@@ -23,6 +23,8 @@ pub(super) struct ContinuedStage<'a> {
     pub(super) context: RunContext<'a>,
     pub(super) world: &'a dyn World,
     pub(super) suite: &'a Suite,
+    /// The practice suites, whose `train` games are among those of the rollouts.
+    pub(super) practice: &'a [Suite],
     /// Outputs of earlier stages.
     pub(super) outputs: &'a StageOutputs,
     /// The iteration, from 1.
@@ -171,7 +173,9 @@ impl ContinuedStage<'_> {
 
     /// Returns the games by hash.
     fn tasks(&self) -> HashMap<&str, &Task> {
-        let tasks = self.suite.tasks.iter();
+        let practice = self.practice.iter();
+        let practised = practice.flat_map(|suite| suite.split(Split::Train));
+        let tasks = self.suite.tasks.iter().chain(practised);
         tasks.map(|task| (task.hash.as_str(), task)).collect()
     }
 

@@ -4,6 +4,7 @@ use super::context::RunContext;
 use super::waiting::wait_for_leader;
 use crate::error::TrainerError;
 use crate::pipeline::manifest::{Claimed, StageOutput};
+use crate::pipeline::practice;
 use crate::pipeline::recipe::GamesRecipe;
 use crate::pipeline::stages::{Stage, StageOutputs};
 use scenarios::household::{self, GenerateOptions};
@@ -33,23 +34,10 @@ pub(super) fn prepare_suite(
         wait_for_leader(&paths, &inputs, options, reporter, |_| Ok(false))?;
     }
     let suite = match &recipe.games {
-        GamesRecipe::Folder { path } => Suite::open(path)?,
+        GamesRecipe::Folder { path, .. } => Suite::open(path)?,
         GamesRecipe::Household { .. } => household_games(context)?,
     };
-    for fault in &suite.faults {
-        context.say(&format!(
-            "left out: {}: {}",
-            fault.path.display(),
-            fault.reason
-        ));
-    }
-    if !suite.faults.is_empty() {
-        context.say(&format!(
-            "{} games of {} are left out",
-            suite.faults.len(),
-            suite.name
-        ));
-    }
+    say_faults(context, &suite);
     let output = StageOutput {
         suite: Some(suite.hash()),
         ..StageOutput::default()
@@ -70,6 +58,41 @@ pub(super) fn prepare_suite(
     Ok(suite)
 }
 
+/// Opens the practice suites of the recipe. If there are any, records the hash over them in `outputs`.
+///
+/// # Errors
+/// If a suite cannot be read or has no `train` games, or if a game is in two suites.
+pub(super) fn open_practice(
+    context: RunContext<'_>,
+    suite: &Suite,
+    outputs: &mut StageOutputs,
+) -> Result<Vec<Suite>, TrainerError> {
+    let opened = practice::open(&context.recipe.games)?;
+    for suite in &opened {
+        say_faults(context, suite);
+    }
+    practice::check(suite, &opened)?;
+    outputs.entry(Stage::Games).or_default().practice = practice::hash(&opened);
+    Ok(opened)
+}
+
+fn say_faults(context: RunContext<'_>, suite: &Suite) {
+    for fault in &suite.faults {
+        context.say(&format!(
+            "left out: {}: {}",
+            fault.path.display(),
+            fault.reason
+        ));
+    }
+    if !suite.faults.is_empty() {
+        context.say(&format!(
+            "{} games of {} are left out",
+            suite.faults.len(),
+            suite.name
+        ));
+    }
+}
+
 fn household_games(context: RunContext<'_>) -> Result<Suite, TrainerError> {
     let GamesRecipe::Household {
         size,
@@ -77,6 +100,7 @@ fn household_games(context: RunContext<'_>) -> Result<Suite, TrainerError> {
         valid_train,
         seen,
         unseen,
+        ..
     } = context.recipe.games
     else {
         return Err(TrainerError::Data("the recipe generates no games".into()));

@@ -47,7 +47,7 @@ use crate::pipeline::recipe::Recipe;
 use crate::pipeline::stages::{Stage, StageOutputs, stages};
 use context::RunContext;
 use continued::ContinuedStage;
-use games::prepare_suite;
+use games::{open_practice, prepare_suite};
 use play::PlayedStage;
 use scenarios::suite::hex_sha256;
 use scenarios::{Suite, World, files};
@@ -105,10 +105,12 @@ pub fn follow(
     }
     let mut outputs = StageOutputs::new();
     let suite = prepare_suite(context, &mut outputs)?;
+    let practice = open_practice(context, &suite, &mut outputs)?;
     let mut pipeline = Pipeline {
         context,
         world,
         suite,
+        practice,
         outputs,
         episodes: EpisodeCache::default(),
         table: ResultTable::default(),
@@ -189,7 +191,7 @@ fn check_same_start(
 /// The inputs that every stage depends on.
 fn first_inputs(recipe: &Recipe) -> StageInputs {
     StageInputs::default()
-        .with("games", &recipe.games)
+        .with("games", &recipe.games.clone().without_practice())
         .with("seed", &recipe.seed)
 }
 
@@ -241,6 +243,8 @@ struct Pipeline<'a> {
     context: RunContext<'a>,
     world: &'a dyn World,
     suite: Suite,
+    /// The practice suites. Only their `train` games are played.
+    practice: Vec<Suite>,
     /// Outputs of the stages that are done.
     outputs: StageOutputs,
     /// Episodes that jobs have read.
@@ -321,6 +325,7 @@ impl Pipeline<'_> {
             context: self.context,
             world: self.world,
             suite: &self.suite,
+            practice: &self.practice,
             outputs: &self.outputs,
             iteration,
         }
@@ -331,6 +336,7 @@ impl Pipeline<'_> {
             context: self.context,
             world: self.world,
             suite: &self.suite,
+            practice: &self.practice,
             outputs: &self.outputs,
             stage,
         }

@@ -24,6 +24,8 @@ pub(super) struct PlayedStage<'a> {
     pub(super) context: RunContext<'a>,
     pub(super) world: &'a dyn World,
     pub(super) suite: &'a Suite,
+    /// The practice suites: their `train` games are played with those of the suite.
+    pub(super) practice: &'a [Suite],
     /// Outputs of earlier stages.
     pub(super) outputs: &'a StageOutputs,
     pub(super) stage: Stage,
@@ -136,9 +138,13 @@ impl<'a> PlayedStage<'a> {
         jobs(&tasks, round)
     }
 
-    /// Returns games of a split in an order that depends on the recipe's seed. If `count` is 0, all games.
+    /// Returns games of a split in an order that depends on the recipe's seed. If `count` is 0, all games. The
+    /// `train` games of the practice suites are among those of `train`, except in an evaluation.
     fn select(&self, split: Split, count: usize) -> Vec<&'a Task> {
         let mut tasks = self.suite.split(split);
+        if split == Split::Train && !matches!(self.stage, Stage::Evaluate { .. }) {
+            tasks.extend(self.practice.iter().flat_map(|suite| suite.split(split)));
+        }
         tasks.shuffle(&mut StdRng::seed_from_u64(self.context.recipe.seed));
         if count > 0 {
             tasks.truncate(count);

@@ -2,7 +2,7 @@
 
 use super::context::RunContext;
 use crate::error::TrainerError;
-use crate::measure::card::{self, Card, CardInputs, Sheets};
+use crate::measure::card::{self, Card, CardInputs, Lineage, Sheets};
 use crate::measure::compare::Baseline;
 use crate::measure::csv_file::write_csv;
 use crate::measure::table::{EvalRow, table};
@@ -32,11 +32,16 @@ impl ResultTable {
         stage: Stage,
         played: &[Trajectory],
     ) -> Result<(), TrainerError> {
-        let Stage::Evaluate { iteration, job, k } = stage else {
+        let Stage::Evaluate {
+            iteration,
+            job: index,
+            k,
+        } = stage
+        else {
             return Ok(());
         };
         let recipe = context.recipe;
-        let job = &recipe.jobs[job];
+        let job = &recipe.jobs[index];
         let name = card::run_policy(&job.name, iteration);
         let mut table = table(&name, k, played);
         match &self.baseline {
@@ -56,12 +61,18 @@ impl ResultTable {
         let paths = stage.paths(recipe, context.out);
         if let Some(manifest) = paths.manifest()?.filter(|_| !played.is_empty()) {
             let store = PathBuf::from(format!("{}.jsonl", paths.stage()));
+            let model = Stage::Train {
+                iteration,
+                job: index,
+            };
+            let lineage = Lineage::open(&model.paths(recipe, context.out).path())?;
             let inputs = CardInputs {
                 suite,
                 seeds: &[recipe.seed],
                 repetitions: 1,
                 checkpoint: card::checkpoint_rule(job),
                 extensions: &card::extensions(job),
+                permuted_games: lineage.map_or(0, |lineage| lineage.permuted_games()),
                 code: &manifest.code,
                 store: &store,
             };

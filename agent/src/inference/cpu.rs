@@ -3,8 +3,12 @@
 //! A row's numbers do not depend on which other spans are read with it, on where a sequence was cut,
 //! or on the number of threads.
 
+mod cache;
 mod reading;
 
+pub(super) use self::cache::{HostCache, HostPrefix, HostSpan};
+
+use self::cache::{FIRST_TOKENS, LayerCache, append_values};
 use self::reading::HostInputs;
 use super::layer::LayerWeights;
 use crate::error::AgentError;
@@ -12,7 +16,8 @@ use crate::model::config::{DecoderConfig, OUTPUT};
 use crate::model::reading::config::ConvolutionPlace;
 use crate::model::rope::rotary_table;
 use crate::model::weights::Weights;
-use kernels::attention::{CachedAttention, HeadWidths, KeyCache, KvSegment, reserve};
+use kernels::attention::{CachedAttention, HeadWidths, KvSegment};
+use kernels::convolution::Convolution;
 use kernels::elementwise;
 use kernels::matrix::Matrix;
 use rayon::prelude::*;
@@ -20,89 +25,6 @@ use scenarios::WeightFormat;
 
 /// Multiply-adds of attention, or numbers of a loop over rows, from which threads share the work.
 const MIN_PARALLEL: usize = 1 << 17;
-/// Tokens for which a cache reserves room at first.
-const FIRST_TOKENS: usize = 64;
-
-/// Keys and values of the tokens that were read so far, layer by layer.
-#[derive(Debug, Default)]
-pub(super) struct HostCache {
-    layers: Vec<LayerCache>,
-    /// The token ids.
-    tokens: Vec<u32>,
-}
-
-#[derive(Debug, Default)]
-struct LayerCache {
-    keys: KeyCache,
-    /// `[length, kv]`.
-    values: Vec<f32>,
-    /// The inputs of the convolutions, by place, `[length, channels]`.
-    convolved: [Vec<f32>; 4],
-}
-
-impl LayerCache {
-    /// The first `tokens` tokens.
-    fn segment(&self, tokens: usize, kv: usize) -> KvSegment<'_> {
-        KvSegment {
-            keys: &self.keys,
-            values: &self.values[..tokens * kv],
-            tokens,
-        }
-    }
-}
-
-impl HostCache {
-    /// Tokens that were read so far.
-    pub(super) fn len(&self) -> usize {
-        self.tokens.len()
-    }
-
-    /// Appends the cache of a candidate that was read on top of this one.
-    pub(super) fn append(&mut self, tail: Self) {
-        if self.layers.is_empty() {
-            self.layers
-                .resize_with(tail.layers.len(), LayerCache::default);
-        }
-        for (layer, more) in self.layers.iter_mut().zip(tail.layers) {
-            layer.keys.append(&more.keys);
-            append_values(&mut layer.values, &more.values, 0);
-            for (inputs, more) in layer.convolved.iter_mut().zip(&more.convolved) {
-                append_values(inputs, more, 0);
-            }
-        }
-        self.tokens.extend(tail.tokens);
-    }
-}
-
-/// Appends values. The first allocation has room for `capacity` numbers.
-fn append_values(values: &mut Vec<f32>, more: &[f32], capacity: usize) {
-    reserve(values, more.len(), capacity);
-    values.extend_from_slice(more);
-}
-
-/// The first tokens of a cache that precede a span. The span only reads them.
-#[derive(Clone, Copy)]
-pub(super) struct HostPrefix<'a> {
-    pub(super) cache: &'a HostCache,
-    pub(super) tokens: usize,
-}
-
-/// New tokens of one sequence.
-pub(super) struct HostSpan<'a> {
-    pub(super) tokens: &'a [u32],
-    /// What precedes `cache`, in order.
-    pub(super) before: Vec<HostPrefix<'a>>,
-    /// Grows by `tokens`.
-    pub(super) cache: &'a mut HostCache,
-}
-
-impl HostSpan<'_> {
-    /// Position of the first new token.
-    fn start(&self) -> usize {
-        self.before.iter().map(|part| part.tokens).sum::<usize>() + self.cache.len()
-    }
-}
-
 /// A decoder on the CPU.
 pub(super) struct HostTrunk {
     config: DecoderConfig,
@@ -371,6 +293,37 @@ impl HostTrunk {
             }
             .run();
         });
+    }
+
+    /// Replaces rows `[all new tokens, channels]` by their convolution, if there is one at this place,
+    /// and appends them to the spans' caches.
+    fn convolve(
+        &self,
+        layer: usize,
+        place: ConvolutionPlace,
+        spans: &mut [HostSpan<'_>],
+        rows: &mut [f32],
+    ) {
+        let Some(filter) = self.layers[layer].filter(place) else {
+            return;
+        };
+        let channels = self.config.channels_at(place);
+        let mut rest = rows;
+        for span in spans {
+            let rows;
+            (rows, rest) = rest.split_at_mut(span.tokens.len() * channels);
+            let mut x = span.earlier_inputs(layer, filter.place, filter.width - 1, channels);
+            let first = x.len() / channels;
+            x.extend_from_slice(rows);
+            let own = &mut span.cache.layers[layer].convolved[filter.place];
+            append_values(own, rows, FIRST_TOKENS * channels);
+            Convolution {
+                x: &x,
+                weight: &filter.weight,
+                channels,
+            }
+            .run(first, rows);
+        }
     }
 
     /// Rotates queries and keys of all new tokens, and appends keys and values to the spans' caches.

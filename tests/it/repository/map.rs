@@ -305,13 +305,15 @@ fn no_library_reads_the_environment() {
 }
 
 /// Sampled text is never tokenized again. Only the chat of an episode, and the words of a person or
-/// the expert, are tokenized. The GGUF reader tests the tokenizers that it has made.
+/// the expert, are tokenized. The GGUF reader tests the tokenizers that it has made. A decoder of
+/// hearth's own family has the token ids that precede the goal.
 #[test]
 fn texts_are_tokenized_in_one_place() {
     assert_eq!(
         files_with(".encode(", &["agent/src", "trainer/src", "src"]),
         set(&[
             "agent/src/model/gguf/tokenizer_json.rs",
+            "agent/src/model/reading/config.rs",
             "agent/src/text/chat.rs",
             "agent/src/text/tokenizer/mod.rs",
         ])

@@ -1,6 +1,5 @@
 //! The collect, train, evaluate loop: the recipe, its stages, their manifests, shards and locks.
 
-mod continued;
 pub mod folder;
 pub mod lock;
 pub mod manifest;
@@ -10,7 +9,7 @@ pub mod recipe;
 pub mod rescue_store;
 pub mod rounds;
 pub mod run;
-mod sampling;
+
 pub mod shard;
 pub mod stages;
 pub mod status;

@@ -8,15 +8,16 @@ pub use crate::learn::config::{
     open_job,
 };
 
-pub use super::sampling::{CollectRecipe, DaggerRecipe, EvaluateRecipe, TokenFilters};
+pub use self::model::ModelRecipe;
+pub use self::sampling::{CollectRecipe, DaggerRecipe, EvaluateRecipe, TokenFilters};
+
+pub(super) mod continued;
+mod model;
+mod sampling;
 
 use crate::error::TrainerError;
 use crate::measure::branch::BranchRecipe;
 use crate::measure::rescue::RescueRecipe;
-use crate::pipeline::continued;
-use agent::model::config::{DecoderConfig, Family};
-use agent::model::reading::config::{ConvolutionConfig, GoalMatch, ReadingConfig};
-use agent::text::tokenizer::{NumberTokens, Tokenizer};
 use scenarios::{Protocol, household};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -148,100 +149,6 @@ impl From<RoomSize> for household::Size {
             RoomSize::Full => Self::Full,
             RoomSize::Alfworld => Self::Alfworld,
         }
-    }
-}
-
-/// Shape of the decoder and its vocabulary.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ModelRecipe {
-    /// Number of layers.
-    pub layers: usize,
-    /// Width of the residual stream.
-    pub hidden: usize,
-    /// Width inside the SwiGLU block.
-    pub inner: usize,
-    /// Number of query heads.
-    pub heads: usize,
-    /// Number of key and value heads.
-    pub kv_heads: usize,
-    /// Maximum number of tokens in the vocabulary.
-    pub vocabulary: usize,
-    /// How numbers are tokenised: `whole` or `digits`. Default: `whole`.
-    #[serde(default, alias = "names", skip_serializing_if = "are_whole")]
-    pub numbers: NumberTokens,
-    /// Maximum number of tokens in an episode.
-    pub context: usize,
-    /// Whether tokens that occur in the goal are marked. It needs `numbers = "digits"`, else `mug 2` in a list
-    /// is another token than `mug` in the goal.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub goal_match: bool,
-    /// The orders of the n-gram embeddings, ascending.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ngram_embedding: Vec<usize>,
-    /// Convolutions in every layer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub convolution: Option<ConvolutionConfig>,
-}
-
-/// If a recipe has the default value, the key is not written, so the stage hashes of recipes from before
-/// the key existed stay the same.
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde passes a reference"
-)]
-fn are_whole(numbers: &NumberTokens) -> bool {
-    *numbers == NumberTokens::Whole
-}
-
-impl ModelRecipe {
-    /// Returns the decoder's configuration for the vocabulary of a tokenizer. If the recipe asks for an
-    /// addition of [`ReadingConfig`], it is of hearth's own family, else a Llama.
-    #[must_use]
-    pub fn config(&self, tokenizer: &Tokenizer) -> DecoderConfig {
-        let mut config = self.sizes(tokenizer.vocab_size());
-        if self.goal_match {
-            config.reading.goal_match = Some(GoalMatch::of_household_games(tokenizer));
-        }
-        config
-    }
-
-    /// The same without the token ids of the goal.
-    fn sizes(&self, vocab_size: usize) -> DecoderConfig {
-        let reading = ReadingConfig {
-            goal_match: None,
-            ngram_embedding: self.ngram_embedding.clone(),
-            convolution: self.convolution.clone(),
-        };
-        let is_llama = reading.is_empty() && !self.goal_match;
-        DecoderConfig {
-            family: if is_llama {
-                Family::Llama
-            } else {
-                Family::Hearth
-            },
-            reading,
-            vocab_size: vocab_size.next_multiple_of(16),
-            hidden_size: self.hidden,
-            intermediate_size: self.inner,
-            num_hidden_layers: self.layers,
-            num_attention_heads: self.heads,
-            num_key_value_heads: self.kv_heads,
-            max_position_embeddings: self.context,
-            ..DecoderConfig::default()
-        }
-    }
-
-    fn check(&self) -> Result<(), String> {
-        if self.goal_match && self.numbers == NumberTokens::Whole {
-            return Err(
-                "model: goal_match needs numbers = \"digits\", because \"mug 2\" as one token never \
-                 equals the \"mug\" of a goal"
-                    .into(),
-            );
-        }
-        let sizes = self.sizes(self.vocabulary).check();
-        sizes.map_err(|error| error.to_string())
     }
 }
 
@@ -489,6 +396,7 @@ impl Recipe {
 mod tests {
     use super::*;
     use agent::model::decoder::Precision;
+    use agent::text::tokenizer::NumberTokens;
 
     #[test]
     fn the_built_in_recipe_is_valid() {

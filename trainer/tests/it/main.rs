@@ -10,7 +10,6 @@ mod job_data;
 mod losses;
 mod paired_games;
 mod process_scores;
-mod ranking;
 mod remote_policy;
 mod resuming;
 mod stopping;

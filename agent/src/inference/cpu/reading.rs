@@ -1,14 +1,11 @@
-//! What hearth's own family adds on the CPU: embeddings of token features, and convolutions.
+//! What hearth's own family adds to the embeddings on the CPU: those of token features.
 
-use super::{HostSpan, HostTrunk, append_values};
+use super::cache::HostSpan;
 use crate::error::AgentError;
 use crate::model::config::DecoderConfig;
-use crate::model::reading::config::{
-    ConvolutionPlace, GOAL_MATCH, ReadingConfig, ngram_matrix, ngram_none,
-};
+use crate::model::reading::config::{GOAL_MATCH, ReadingConfig, ngram_matrix, ngram_none};
 use crate::model::reading::features::TokenFeatures;
 use crate::model::weights::Weights;
-use kernels::convolution::Convolution;
 use kernels::elementwise;
 use kernels::matrix::Matrix;
 use scenarios::WeightFormat;
@@ -98,79 +95,6 @@ impl HostNgram {
         for (row, token) in stream.chunks_exact_mut(hidden).zip(followers) {
             let added = token.and_then(|_| read.next()).unwrap_or(&self.none);
             elementwise::add(row, added);
-        }
-    }
-}
-
-impl HostSpan<'_> {
-    /// The token ids of the whole sequence, those of the span last.
-    fn sequence(&self) -> Vec<u32> {
-        let mut sequence = Vec::new();
-        for prefix in &self.before {
-            sequence.extend_from_slice(&prefix.cache.tokens[..prefix.tokens]);
-        }
-        sequence.extend_from_slice(&self.cache.tokens);
-        sequence.extend_from_slice(self.tokens);
-        sequence
-    }
-
-    /// Up to `count` inputs of a convolution before the span's tokens, the latest last,
-    /// `[inputs, channels]`.
-    fn earlier_inputs(
-        &self,
-        layer: usize,
-        place: usize,
-        count: usize,
-        channels: usize,
-    ) -> Vec<f32> {
-        let own = &self.cache.layers[layer].convolved[place];
-        let mut parts = vec![&own[own.len().saturating_sub(count * channels)..]];
-        let mut missing = count - parts[0].len() / channels;
-        for prefix in self.before.iter().rev() {
-            if missing == 0 {
-                break;
-            }
-            if prefix.tokens > 0 {
-                let inputs = &prefix.cache.layers[layer].convolved[place];
-                let first = prefix.tokens.saturating_sub(missing);
-                missing -= prefix.tokens - first;
-                parts.push(&inputs[first * channels..prefix.tokens * channels]);
-            }
-        }
-        parts.reverse();
-        parts.concat()
-    }
-}
-
-impl HostTrunk {
-    /// Replaces rows `[all new tokens, channels]` by their convolution, if there is one at this place,
-    /// and appends them to the spans' caches.
-    pub(super) fn convolve(
-        &self,
-        layer: usize,
-        place: ConvolutionPlace,
-        spans: &mut [HostSpan<'_>],
-        rows: &mut [f32],
-    ) {
-        let Some(filter) = self.layers[layer].filter(place) else {
-            return;
-        };
-        let channels = self.config.channels_at(place);
-        let mut rest = rows;
-        for span in spans {
-            let rows;
-            (rows, rest) = rest.split_at_mut(span.tokens.len() * channels);
-            let mut x = span.earlier_inputs(layer, filter.place, filter.width - 1, channels);
-            let first = x.len() / channels;
-            x.extend_from_slice(rows);
-            let own = &mut span.cache.layers[layer].convolved[filter.place];
-            append_values(own, rows, super::FIRST_TOKENS * channels);
-            Convolution {
-                x: &x,
-                weight: &filter.weight,
-                channels,
-            }
-            .run(first, rows);
         }
     }
 }

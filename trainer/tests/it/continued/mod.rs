@@ -1,4 +1,5 @@
-//! Play that continues the turns of logged episodes.
+//! Play that continues the turns of logged episodes, and learning from it.
 
 mod branches;
+mod ranking;
 mod rescues;

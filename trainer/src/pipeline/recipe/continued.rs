@@ -6,9 +6,9 @@ use crate::measure::branch::BranchRecipe;
 use crate::measure::rescue::RescueRecipe;
 
 /// Name of the branches of an iteration.
-pub(super) const BRANCHES: &str = "branches";
+pub(in crate::pipeline) const BRANCHES: &str = "branches";
 /// Name of the rescues of an iteration.
-pub(super) const RESCUES: &str = "rescues";
+pub(in crate::pipeline) const RESCUES: &str = "rescues";
 
 /// Checks the tables `[branch]` and `[rescue]`.
 ///
@@ -78,7 +78,7 @@ mod tests {
     /// An empty table has the defaults. If there is no table, the recipe is written as before it existed.
     #[test]
     fn the_tables_are_optional() {
-        let text = include_str!("../../recipes/quickstart.toml");
+        let text = include_str!("../../../recipes/quickstart.toml");
         let recipe = Recipe::quickstart();
         assert_eq!((&recipe.branch, &recipe.rescue), (&None, &None));
         let written = toml::to_string(&recipe).expect("writes");
@@ -163,7 +163,7 @@ mod tests {
     /// A value that is fitted to episodes which were selected by their outcome is biased.
     #[test]
     fn only_imitation_reads_rescues() {
-        let text = include_str!("../../recipes/compare.toml");
+        let text = include_str!("../../../recipes/compare.toml");
         let mut recipe: Recipe = toml::from_str(text).expect("a recipe of the repository");
         recipe.rescue = Some(RescueRecipe::default());
         let oreo = recipe

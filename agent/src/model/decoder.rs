@@ -531,7 +531,7 @@ mod tests {
     /// stay within some percent.
     #[test]
     fn bf16_gives_nearly_the_same_logits_and_gradients() {
-        assert_bf16_is_near(&tiny_config(), 0.05);
+        assert_bf16_is_near(&tiny_config(), 0.06);
         // It has more products in a row.
         assert_bf16_is_near(&tiny_reading_config(), 0.08);
     }

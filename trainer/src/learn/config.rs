@@ -11,11 +11,14 @@ use agent::model::lora::LoraRecipe;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
+mod actions;
 mod algorithm;
 mod critic;
 mod data;
 
-pub use self::algorithm::{Algorithm, CriticRecipe, Level, Normalisation, Targets};
+use self::actions::OreoExtensions;
+pub use self::actions::{Level, Normalisation};
+pub use self::algorithm::{Algorithm, CriticRecipe, Targets};
 pub use self::critic::{CriticConfig, CriticInit, Ranking, ValueLoss};
 pub use self::data::{DataSource, Lost, Prefer};
 
@@ -106,6 +109,24 @@ impl TrainConfig {
     #[must_use]
     pub fn is_trained_once(&self) -> bool {
         self.from != StartFrom::Collector
+    }
+
+    /// Returns the keys of algorithm, optimizer and `critic` that go beyond the published algorithm, as
+    /// `KEY = VALUE`.
+    #[must_use]
+    pub fn extensions(&self) -> Vec<String> {
+        let algorithm = self.algorithm.oreo_extensions();
+        let algorithm = algorithm.map(OreoExtensions::settings);
+        let optimizer = &self.optimizer;
+        let clip = optimizer.value_gradient_clip;
+        let clip = clip.map(|clip| format!("optimizer.value_gradient_clip = {clip:?}"));
+        let warmup = Some(optimizer.policy_warmup).filter(|updates| *updates > 0);
+        let warmup = warmup.map(|updates| format!("optimizer.policy_warmup = {updates}"));
+        let all = algorithm.unwrap_or_default().into_iter();
+        all.chain(clip)
+            .chain(warmup)
+            .chain(self.critic.settings())
+            .collect()
     }
 
     /// Checks that the job can be run.

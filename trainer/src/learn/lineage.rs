@@ -1,7 +1,7 @@
 //! What a model was trained on: `lineage.json` in its folder.
 
 use crate::error::TrainerError;
-use crate::learn::config::{Algorithm, TrainConfig};
+use crate::learn::config::TrainConfig;
 use scenarios::household::is_permuted;
 use scenarios::{Split, Trajectory, files};
 use serde::{Deserialize, Serialize};
@@ -10,11 +10,6 @@ use std::path::Path;
 
 /// Name of the file in a model folder.
 pub const LINEAGE: &str = "lineage.json";
-
-/// Optional keys of OREO that the paper does not have. They are written only if they are set.
-const OREO_KEYS: &[&str] = &["discount", "log_ratio_clip", "normalise"];
-/// Optional keys of the optimizer that no paper has. They are written only if they are set.
-const OPTIMIZER_KEYS: &[&str] = &["policy_warmup", "value_gradient_clip"];
 
 /// What a model was trained on, recorded in its folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,7 +58,7 @@ impl Lineage {
         Self {
             checkpoint: checkpoint_rule(job).into(),
             games: counts,
-            extensions: extensions(job),
+            extensions: job.extensions(),
             permuted,
             start: start.map(|start| Box::new(start.clone())),
         }
@@ -119,31 +114,6 @@ impl Lineage {
     }
 }
 
-/// Returns the keys of a job that go beyond the published algorithm, as `KEY = VALUE`.
-///
-/// # Panics
-/// Never: the keys of a job are plain values.
-#[must_use]
-pub fn extensions(job: &TrainConfig) -> Vec<String> {
-    let table = toml::Table::try_from(job).expect("the keys of a job are plain values");
-    let mut extensions = Vec::new();
-    for (name, keys, prefix) in [
-        ("algorithm", OREO_KEYS, ""),
-        ("optimizer", OPTIMIZER_KEYS, "optimizer."),
-    ] {
-        let of_table = table.get(name).and_then(toml::Value::as_table);
-        // The discount of GiGPO is published.
-        let is_published = name == "algorithm" && !matches!(job.algorithm, Algorithm::Oreo { .. });
-        for (key, value) in of_table.into_iter().flatten() {
-            if !is_published && keys.contains(&key.as_str()) {
-                extensions.push(format!("{prefix}{key} = {value}"));
-            }
-        }
-    }
-    extensions.extend(job.critic.settings());
-    extensions
-}
-
 /// If no game is permuted, the count is not written, so that the file is the same as before the field existed.
 #[expect(
     clippy::trivially_copy_pass_by_ref,
@@ -159,42 +129,5 @@ pub fn checkpoint_rule(job: &TrainConfig) -> &'static str {
     match job.early_stopping {
         Some(_) => "lowest loss on held-out games of its data",
         None => "last update",
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test may panic")]
-mod tests {
-    use super::*;
-
-    const JOB: &str = "name = \"job\"\nfrom = \"collector\"\ndata = [\"rollouts\"]\n[algorithm]\n";
-
-    fn of(algorithm: &str) -> Vec<String> {
-        extensions(&toml::from_str(&format!("{JOB}{algorithm}")).unwrap())
-    }
-
-    #[test]
-    fn the_keys_beyond_the_published_algorithm_are_named() {
-        let oreo = "kind = \"oreo\"\nlevel = \"turn\"\nbeta = 0.1\nalpha = 0.0\n\
-                    value_learning_rate = 1e-3\ncritic_only_share = 0.1\n";
-        assert!(of(oreo).is_empty());
-        assert_eq!(
-            of(&format!(
-                "{oreo}normalise = \"batch\"\ndiscount = 0.95\nlog_ratio_clip = 1.0\n\
-                 [optimizer]\npolicy_warmup = 20\nvalue_gradient_clip = 10.0\n\
-                 [critic]\nranking = \"listwise\"\nhead_only = 0.1\n"
-            )),
-            [
-                "discount = 0.95",
-                "log_ratio_clip = 1.0",
-                "normalise = \"batch\"",
-                "optimizer.policy_warmup = 20",
-                "optimizer.value_gradient_clip = 10.0",
-                "critic.head_only = 0.1",
-                "critic.ranking = \"listwise\"",
-            ]
-        );
-        let gigpo = "kind = \"gigpo\"\nlevel = \"turn\"\nclip = 0.2\nalpha = 0.0\ndiscount = 0.95\nomega = 1.0";
-        assert!(of(gigpo).is_empty(), "its discount is published");
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::error::TrainerError;
 use crate::learn::checkpoint::{BestEvaluation, Checkpoint, Position};
-use crate::learn::config::{ReferenceUse, TrainConfig};
+use crate::learn::config::{CriticConfig, ReferenceUse, TrainConfig};
 use crate::learn::critic;
 use crate::learn::data::plan::{DataSummary, Plan};
 use crate::learn::lineage::Lineage;
@@ -501,18 +501,33 @@ fn save_trajectories(path: &Path, trajectories: &[&Trajectory]) -> Result<(), Tr
     Ok(())
 }
 
-/// Returns a hash of everything that decides the numbers of a job. The recipe is hashed as JSON, which
-/// lacks optional keys with their default, so a new optional key does not change the hash.
+/// Returns the recipe as text. Optional keys with their default are left out, so that the checkpoints
+/// of versions without these keys still fit.
+fn recipe_text(recipe: &TrainConfig) -> String {
+    let mut text = format!("{recipe:?}");
+    let critic = format!(", critic: {:?}", CriticConfig::default());
+    // The reading test decides no number of the model.
+    let reading = format!(", reading_every: {}", recipe.reading_every);
+    for default in [
+        ", discount: 1.0, normalise: Trajectory, log_ratio_clip: None",
+        ", value_gradient_clip: None, policy_warmup: 0",
+        &critic,
+        &reading,
+    ] {
+        text = text.replace(default, "");
+    }
+    text
+}
+
+/// Returns a hash of everything that decides the numbers of a job.
 fn identity(job: &TrainingJob<'_>, plan: &Plan<'_>) -> String {
-    let recipe = TrainConfig {
-        reading_every: 0, // the reading test decides no number of the model
-        ..job.recipe.clone()
-    };
-    let recipe = serde_json::to_string(&recipe).expect("a recipe has no map with other keys");
     let mut digest = Sha256::new();
     digest.update(format!(
-        "{recipe} {} {:?} {:?}",
-        job.seed, plan.updates, plan.held_out
+        "{} {} {:?} {:?}",
+        recipe_text(job.recipe),
+        job.seed,
+        plan.updates,
+        plan.held_out
     ));
     digest.update(job.start.policy.hash());
     if let Some(value) = critic::inherited(job.recipe, job.start) {
@@ -555,4 +570,35 @@ fn identity(job: &TrainingJob<'_>, plan: &Plan<'_>) -> String {
         .take(8)
         .map(|byte| format!("{byte:02x}"))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::learn::config::{Algorithm, Level, Normalisation};
+
+    /// A checkpoint of a version without the optional keys belongs to the same job.
+    #[test]
+    fn optional_keys_with_their_default_are_not_part_of_the_identity() {
+        let mut recipe = TrainConfig::of(Algorithm::Oreo {
+            level: Level::Turn,
+            beta: 0.1,
+            alpha: 0.0,
+            value_learning_rate: 0.5,
+            critic_only_share: 0.25,
+            discount: 1.0,
+            normalise: Normalisation::Trajectory,
+            log_ratio_clip: None,
+        });
+        let text = recipe_text(&recipe);
+        assert!(text.ends_with("critic_only_share: 0.25 } }"), "{text}");
+        assert!(text.contains("clip: 1.0, weight_decay: 0.0"), "{text}");
+        assert!(text.contains("early_stopping: None, algorithm: "), "{text}");
+        recipe.reading_every = 7;
+        assert_eq!(recipe_text(&recipe), text, "a test changes no model");
+        recipe.optimizer.policy_warmup = 3;
+        recipe.critic.head_only = 0.5;
+        let text = recipe_text(&recipe);
+        assert!(text.contains("policy_warmup: 3") && text.contains("head_only: 0.5"));
+    }
 }

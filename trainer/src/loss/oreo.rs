@@ -85,7 +85,7 @@ impl OreoSettings {
     }
 
     /// Returns Λ_t = Σ_{i≥t} γ^{i−t} l_i.
-    fn from_here(&self, log_ratios: Tensor<2>) -> Tensor<2> {
+    fn whole_sum(&self, log_ratios: Tensor<2>) -> Tensor<2> {
         if self.discount < 1.0 {
             discounted_suffix_sum(log_ratios, self.discount)
         } else {
@@ -96,7 +96,7 @@ impl OreoSettings {
     /// Returns γ Λ_{t+1} = Σ_{i>t} γ^{i−t} l_i.
     fn later(&self, log_ratios: Tensor<2>) -> Tensor<2> {
         if self.discount < 1.0 {
-            ahead(self.from_here(log_ratios), 1) * self.discount
+            ahead(self.whole_sum(log_ratios), 1) * self.discount
         } else {
             suffix_sum(log_ratios.clone()) - log_ratios
         }
@@ -172,7 +172,7 @@ pub fn value_loss(inputs: &OreoInputs, settings: OreoSettings) -> Tensor<1> {
 /// `[batch, actions]`; only `values` gets a gradient.
 #[must_use]
 pub fn value_residuals(inputs: &OreoInputs, settings: OreoSettings) -> Tensor<2> {
-    let rest = settings.from_here(inputs.masked_log_ratios().detach()); // Σ_{i≥t} l_i
+    let rest = settings.whole_sum(inputs.masked_log_ratios().detach()); // Σ_{i≥t} l_i
     inputs.values.clone() - inputs.returns.clone() + settings.soft_reward(rest)
 }
 

@@ -21,7 +21,7 @@ use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-pub use crate::learn::lineage::{LINEAGE, Lineage, checkpoint_rule, extensions};
+pub use crate::learn::lineage::{LINEAGE, Lineage, checkpoint_rule};
 
 /// Name of the file with the cards.
 pub const CARDS: &str = "eval-card.json";

@@ -1,5 +1,6 @@
 //! The training algorithms and their settings: the table `algorithm` of a job.
 
+use super::actions::{Level, Normalisation, OreoExtensions};
 use serde::{Deserialize, Serialize};
 
 /// A training algorithm and its settings. The equations are in [`crate::loss`], one file per algorithm.
@@ -197,6 +198,25 @@ impl Algorithm {
         }
     }
 
+    /// Returns the keys of OREO that are not in the paper; `None` if the algorithm is another.
+    pub(super) fn oreo_extensions(&self) -> Option<OreoExtensions> {
+        match *self {
+            Self::Oreo {
+                level,
+                discount,
+                normalise,
+                log_ratio_clip,
+                ..
+            } => Some(OreoExtensions {
+                level,
+                discount,
+                normalise,
+                log_ratio_clip,
+            }),
+            _ => None,
+        }
+    }
+
     /// Returns an error that names the value if one is out of range.
     pub(super) fn check(&self) -> Result<(), String> {
         if let Some(critic) = self.critic() {
@@ -223,7 +243,7 @@ impl Algorithm {
             Self::Sft { .. } | Self::RejectionSampling { .. } => Ok(()),
             Self::Oreo { beta, .. } => {
                 check_positive("beta", beta)?;
-                self.check_oreo_extensions()
+                self.oreo_extensions().map_or(Ok(()), OreoExtensions::check)
             }
             Self::Dro { beta, .. } => check_positive("beta", beta),
             Self::Dqo { beta, lambda, .. } => {
@@ -259,33 +279,6 @@ impl Algorithm {
     }
 }
 
-impl Algorithm {
-    /// Checks the keys of OREO that are not in the paper.
-    fn check_oreo_extensions(&self) -> Result<(), String> {
-        let Self::Oreo {
-            level,
-            discount,
-            normalise,
-            log_ratio_clip,
-            ..
-        } = *self
-        else {
-            return Ok(());
-        };
-        let fits = discount > 0.0 && discount <= 1.0;
-        check_range("discount", discount, fits, "above 0, at most 1")?;
-        if discount < 1.0 && level != Level::Turn {
-            return Err(format!(
-                "discount = {discount}: γ counts turns, so oreo supports it at level = \"turn\" only\nhint: set level = \"turn\", or remove discount"
-            ));
-        }
-        if normalise == Normalisation::Batch && level == Level::Response {
-            return Err("normalise = \"batch\": at level = \"response\" every episode is one action, so nothing would change\nhint: remove normalise".into());
-        }
-        log_ratio_clip.map_or(Ok(()), |limit| check_positive("log_ratio_clip", limit))
-    }
-}
-
 /// Returns an error if the value does not fit or is not finite.
 fn check_range(name: &str, value: f64, fits: bool, range: &str) -> Result<(), String> {
     if fits && value.is_finite() {
@@ -311,38 +304,4 @@ pub enum Targets {
     Actions,
     /// All tokens. A decoder that starts from random weights then also learns the environment's texts.
     Transcript,
-}
-
-/// What counts as one action.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Level {
-    /// The whole completion of a turn.
-    Turn,
-    /// Every token.
-    Token,
-    /// All completions of an episode together.
-    Response,
-}
-
-/// What the losses of OREO are averaged over.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Normalisation {
-    /// The actions of each trajectory, then the trajectories. So an action of a short episode has a
-    /// larger weight.
-    #[default]
-    Trajectory,
-    /// All actions of the batch. Each has the same weight.
-    Batch,
-}
-
-impl Normalisation {
-    #[expect(
-        clippy::trivially_copy_pass_by_ref,
-        reason = "serde passes a reference"
-    )]
-    fn is_published(&self) -> bool {
-        *self == Self::Trajectory
-    }
 }

@@ -196,8 +196,23 @@ fn optional_keys_of_oreo_are_written_only_if_they_are_set() {
         for key in keys {
             assert_eq!(written.contains(key), is_written, "{key} in {written}");
         }
+        assert_eq!(
+            job.extensions().len(),
+            if is_written { keys.len() } else { 0 }
+        );
         assert_eq!(toml::from_str::<TrainConfig>(&written), Ok(job));
     }
+    let named = [
+        "discount = 0.95",
+        "normalise = \"batch\"",
+        "log_ratio_clip = 1.0",
+        "optimizer.value_gradient_clip = 10.0",
+        "optimizer.policy_warmup = 20",
+        "critic.head_only = 0.1",
+    ];
+    let critic = format!("{extended}[critic]\nhead_only = 0.1\n");
+    let job: TrainConfig = toml::from_str(&critic).expect("reads");
+    assert_eq!(job.extensions(), named);
     let explicit = format!("{published}discount = 1.0\nnormalise = \"trajectory\"\n");
     assert_eq!(
         toml::from_str::<TrainConfig>(&explicit),

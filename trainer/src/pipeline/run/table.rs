@@ -71,7 +71,7 @@ impl ResultTable {
                 seeds: &[recipe.seed],
                 repetitions: 1,
                 checkpoint: card::checkpoint_rule(job),
-                extensions: &card::extensions(job),
+                extensions: &job.extensions(),
                 permuted_games: lineage.map_or(0, |lineage| lineage.permuted_games()),
                 code: &manifest.code,
                 store: &store,

@@ -52,7 +52,7 @@ pub(crate) struct RankingPlan<'a> {
 }
 
 impl<'a> RankingPlan<'a> {
-    /// Plans which states stand beside each of `updates` updates. Every pass over the states has an
+    /// Plans which states are read beside the trajectories of each of `updates` updates. Every pass over the states has an
     /// order of its own, which depends on the seed alone. `held_out` contains the hashes of games
     /// that decide when training stops.
     ///

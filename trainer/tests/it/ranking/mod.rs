@@ -103,8 +103,8 @@ fn measured(model: &Model, branches: &[Trajectory], scorer: &str) -> RankingRow 
         .unwrap()
 }
 
-/// Each of the three losses teaches U that `west` is best in every state. Without them U does not
-/// know it: both outcomes of the rollouts follow the same commands.
+/// Each of the three losses teaches U that `west` is best in every state. The rollouts
+/// alone do not show it, because `west` is rare in them.
 #[test]
 fn the_after_state_value_learns_the_order_of_the_candidates() {
     let model = babbler(28);
@@ -286,7 +286,7 @@ fn branch_states_are_tokenized_if_their_ids_do_not_fit() {
     }
 }
 
-/// AUC given the turn stands in its own column.
+/// AUC given the turn has a column of its own.
 #[test]
 fn metrics_have_the_area_given_the_turn() {
     let model = babbler(28);

@@ -120,7 +120,7 @@ pub(crate) fn read(store: &Path) -> anyhow::Result<Vec<Trajectory>> {
 }
 
 /// Reads branch stores in the order of game, repetition, turn and seed. If the token ids are not of
-/// this tokenizer, the texts are tokenized, and a message says how many states that concerns.
+/// this tokenizer, the texts are tokenized, and the number of these states is printed.
 ///
 /// # Errors
 /// If a store is not readable.

@@ -66,9 +66,9 @@ pub(crate) struct RankingPlan<'a> {
 }
 
 impl<'a> RankingPlan<'a> {
-    /// Plans which states stand beside each of `updates` updates. Every pass over the states has an
-    /// order of its own, which depends on the seed alone. `held_out` contains the hashes of games
-    /// that decide when training stops.
+    /// Plans which states are read beside the trajectories of each of `updates` updates. Every pass
+    /// over the states has an order of its own, which depends on the seed alone, not on the order of
+    /// `branches`. `held_out` contains the hashes of games that decide when training stops.
     ///
     /// # Errors
     /// If the job reads branch states and none remains, if it does not read them and some are
@@ -101,6 +101,7 @@ impl<'a> RankingPlan<'a> {
                 Some(state) => states.push(state),
             }
         }
+        states.sort_by_key(|state: &RankedState<'_>| state.place());
         summary.states = states.len();
         if let Algorithm::Oreo { discount, .. } = recipe.algorithm {
             summary.other_discount = states

@@ -65,6 +65,18 @@ impl<'a> RankedState<'a> {
         }))
     }
 
+    /// Returns game, repetition, seed and turn of the state.
+    pub(super) fn place(&self) -> (&'a str, usize, u64, usize) {
+        let Trajectory {
+            game,
+            repetition,
+            seed,
+            turns,
+            ..
+        } = self.trajectory;
+        (game.as_str(), *repetition, *seed, turns.len())
+    }
+
     /// Returns the number of turns before the state.
     #[must_use]
     pub fn turn(&self) -> usize {

@@ -106,8 +106,7 @@ fn measured(model: &Model, branches: &[Trajectory], scorer: &str) -> RankingRow 
 }
 
 /// Each of the three losses teaches U that `west` is best in every state, and so does one with an
-/// advantage head or with bins. Without them U does not order the candidates: both outcomes of the
-/// rollouts follow the same commands.
+/// advantage head or with bins. The rollouts alone do not show it, because `west` is rare in them.
 #[test]
 fn the_after_state_value_learns_the_order_of_the_candidates() {
     let model = babbler(28);
@@ -348,7 +347,7 @@ fn branch_states_are_tokenized_if_their_ids_do_not_fit() {
     }
 }
 
-/// AUC given the turn stands in its own column.
+/// AUC given the turn has a column of its own.
 #[test]
 fn metrics_have_the_area_given_the_turn() {
     let model = babbler(28);

@@ -1,5 +1,6 @@
 //! `hearth train`: runs one training job on trajectory stores.
 
+use crate::args::stores;
 use crate::ui;
 use agent::inference::device::DeviceChoice;
 use agent::model::folder::Model;
@@ -23,9 +24,9 @@ pub(crate) struct TrainCommand {
     /// Trajectory stores to train on
     #[arg(long, required = true, num_args = 1.., value_hint = ValueHint::FilePath)]
     data: Vec<PathBuf>,
-    /// Store of `hearth branch`, if the job's data contain "branches"
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    branches: Option<PathBuf>,
+    /// Stores of `hearth branch`, if the job's data contain "branches"
+    #[arg(long, value_name = "FILE", num_args = 1.., value_hint = ValueHint::FilePath)]
+    branches: Vec<PathBuf>,
     /// Model folder to start from, which is also the reference; not if the job starts fresh
     #[arg(long, value_hint = ValueHint::DirPath)]
     from: Option<PathBuf>,
@@ -68,6 +69,7 @@ impl TrainCommand {
             .sort_by(|a, b| (&a.game, a.repetition, a.seed).cmp(&(&b.game, b.repetition, b.seed)));
         let start = self.start(&recipe.from, &trajectories)?;
         prepare(&recipe, &start.tokenizer, &mut trajectories, self.seed);
+        let branches = stores::read_branches(&self.branches)?;
         let lineage = self
             .from
             .as_deref()
@@ -79,7 +81,7 @@ impl TrainCommand {
             start: &start,
             lineage: lineage.as_ref(),
             trajectories: &trajectories,
-            branches: self.branches.as_deref(),
+            branches: &branches,
             seed: self.seed,
             out: &self.out,
             hardware: self.device,

@@ -43,9 +43,9 @@ pub struct TrainingJob<'a> {
     pub lineage: Option<&'a Lineage>,
     /// The data, in an order that does not depend on which episode finished first.
     pub trajectories: &'a [Trajectory],
-    /// The store of branches (states with the returns of several actions), if the recipe's data
-    /// contain `"branches"`.
-    pub branches: Option<&'a Path>,
+    /// The branches (states with the returns of several actions), if the recipe's data contain
+    /// `"branches"`; else empty.
+    pub branches: &'a [Trajectory],
     /// Seed of the order of batches.
     pub seed: u64,
     /// Folder for `metrics.csv`, `tensorboard/`, `lineage.json` and the checkpoint.
@@ -132,7 +132,7 @@ impl TrainingState {
         plan: &Plan<'_>,
         placement: Placement,
     ) -> Result<Self, TrainerError> {
-        let identity = identity(job, plan)?;
+        let identity = identity(job, plan);
         let mut checkpoint = Checkpoint::open(&job.out.join("checkpoint"), &identity)?;
         let mut policy_weights = job.start.policy.clone();
         let mut policy_optimizer = AdamW::default();
@@ -437,10 +437,7 @@ fn save_trajectories(path: &Path, trajectories: &[&Trajectory]) -> Result<(), Tr
 }
 
 /// Returns a hash of everything that decides the numbers of a job.
-///
-/// # Errors
-/// If the store of branches cannot be read.
-fn identity(job: &TrainingJob<'_>, plan: &Plan<'_>) -> Result<String, TrainerError> {
+fn identity(job: &TrainingJob<'_>, plan: &Plan<'_>) -> String {
     let mut digest = Sha256::new();
     digest.update(format!(
         "{:?} {} {:?} {:?}",
@@ -468,27 +465,26 @@ fn identity(job: &TrainingJob<'_>, plan: &Plan<'_>) -> Result<String, TrainerErr
     for advantage in plan.advantages.iter().flatten() {
         digest.update(advantage.to_le_bytes());
     }
-    if let Some(path) = job.branches {
-        digest.update(std::fs::read(path).map_err(TrainerError::file(path))?);
+    for record in job.branches {
+        digest.update(serde_json::to_vec(record).expect("a trajectory is plain data"));
     }
-    let hash = digest.finalize();
-    Ok(hash
+    digest
+        .finalize()
         .iter()
         .take(8)
         .map(|byte| format!("{byte:02x}"))
-        .collect())
+        .collect()
 }
 
-/// Returns an error if the recipe reads branches and there is no store of them, or the other way
-/// round.
+/// Returns an error if the recipe reads branches and there are none, or the other way round.
 fn check_branches(job: &TrainingJob<'_>) -> Result<(), TrainerError> {
     let reads = job.recipe.data.contains(&DataSource::Branches);
-    let reason = match job.branches {
-        None if reads => {
-            "data contains \"branches\", but there is no store of branches\nhint: --branches, with a store of `hearth branch`"
+    let reason = match (reads, job.branches.is_empty()) {
+        (true, true) => {
+            "data contains \"branches\", but there are none\nhint: --branches, with a store of `hearth branch`"
         }
-        Some(_) if !reads => {
-            "there is a store of branches, but data does not contain \"branches\"\nhint: add \"branches\" to data, or leave the store out"
+        (false, false) => {
+            "there are branches, but data does not contain \"branches\"\nhint: add \"branches\" to data, or leave the branches out"
         }
         _ => return Ok(()),
     };

@@ -65,7 +65,7 @@ fn learn(recipe: &TrainConfig, start: &Model, trajectories: &[Trajectory], out: 
         start,
         lineage: None,
         trajectories,
-        branches: None,
+        branches: &[],
         seed: 7,
         out,
         hardware: DeviceChoice::Cpu,

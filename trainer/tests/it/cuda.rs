@@ -50,7 +50,7 @@ fn losses(
         start: &model,
         lineage: None,
         trajectories: &played,
-        branches: None,
+        branches: &[],
         seed: 7,
         out: out.path(),
         hardware,

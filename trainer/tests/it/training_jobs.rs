@@ -71,7 +71,7 @@ pub(crate) fn learn(
             start,
             lineage: None,
             trajectories,
-            branches: None,
+            branches: &[],
             seed: 7,
             out,
             hardware: DeviceChoice::Cpu,

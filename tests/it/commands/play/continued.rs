@@ -57,10 +57,7 @@ fn branches_of_a_store_are_written_and_continued() {
         let candidates = &record.turns[info.turn].candidates;
         for candidate in candidates {
             assert!(!candidate.tokens.is_empty());
-            assert_eq!(
-                candidate.returns.len(),
-                if candidates.len() > 1 { 3 } else { 0 }
-            );
+            assert_eq!(candidate.returns.len(), 3);
         }
     }
 
@@ -157,6 +154,29 @@ fn wrong_use_is_refused() {
                 .stderr
                 .contains("\nhint: leave the store of `hearth branch` out");
         assert!(ran.code == 2 && expected, "{command}: {}", ran.stderr);
+    }
+    let job = "name = \"sft\"\nfrom = \"collector\"\ndata = [\"rollouts\"]\n\
+               algorithm = { kind = \"sft\", targets = \"actions\" }\n";
+    fs::write(folder.join("job.toml"), job).unwrap();
+    for (branches, expected) in [
+        (
+            "played.jsonl",
+            "played.jsonl: the record of train/1.tw-pddl, repetition 0, is an episode",
+        ),
+        (
+            "branches.jsonl",
+            "there are branches, but data does not contain \"branches\"",
+        ),
+    ] {
+        let train = format!(
+            "train job.toml --data played.jsonl --from model --branches {branches} --out trained"
+        );
+        let ran = hearth(folder, &train.split(' ').collect::<Vec<_>>());
+        assert!(
+            ran.code != 0 && ran.stderr.contains(expected),
+            "{}",
+            ran.stderr
+        );
     }
     for (command, more, expected) in [
         (

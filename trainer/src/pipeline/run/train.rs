@@ -15,7 +15,6 @@ use agent::model::folder::Model;
 use scenarios::Trajectory;
 use scenarios::store::Store;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 /// Episodes that jobs read, by stage. They stay in memory, because several jobs read the same ones.
 #[derive(Default)]
@@ -109,7 +108,12 @@ impl TrainingStage<'_> {
         };
         if !names.iter().all(|name| paths.file(name).exists()) {
             let data = self.data(cache)?;
-            self.train(data, &paths, &mut manifest)?;
+            let branches = cache.get(Stage::Branch {
+                iteration: self.iteration,
+            });
+            let reads = recipe.jobs[self.job].data.contains(&DataSource::Branches);
+            let branches = if reads { branches } else { &[] };
+            self.train(data, branches, &paths, &mut manifest)?;
         }
         let model = Model::open(&paths.path())?;
         let output = StageOutput {
@@ -123,6 +127,7 @@ impl TrainingStage<'_> {
     fn train(
         &self,
         data: JobData,
+        branches: &[Trajectory],
         paths: &StagePaths,
         manifest: &mut StageManifest,
     ) -> Result<(), TrainerError> {
@@ -138,14 +143,13 @@ impl TrainingStage<'_> {
         let plan = Plan::new(config, &trajectories, context_limit, seed)?;
         paths.expect(manifest, plan.updates.len())?;
         drop(plan);
-        let branches = self.branches();
         let out = paths.path();
         let job = TrainingJob {
             recipe: config,
             start: &start,
             lineage: lineage.as_ref(),
             trajectories: &trajectories,
-            branches: branches.as_deref(),
+            branches,
             seed,
             out: &out,
             hardware: self.context.options.device,
@@ -161,16 +165,6 @@ impl TrainingStage<'_> {
         }
         model.save(&out)?;
         Ok(())
-    }
-
-    /// Returns the path of the branches of this iteration, if the job reads them.
-    fn branches(&self) -> Option<PathBuf> {
-        let RunContext { recipe, out, .. } = self.context;
-        let reads = recipe.jobs[self.job].data.contains(&DataSource::Branches);
-        let stage = Stage::Branch {
-            iteration: self.iteration,
-        };
-        reads.then(|| stage.paths(recipe, out).file("jsonl"))
     }
 
     /// Returns the model that the job starts from and the episodes that it reads.

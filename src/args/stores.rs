@@ -103,6 +103,54 @@ fn entries(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
 /// # Errors
 /// If the store is not readable, or contains branches instead of episodes.
 pub(crate) fn read(store: &Path) -> anyhow::Result<Vec<Trajectory>> {
+    let episodes = read_records(store)?;
+    for episode in &episodes {
+        episode
+            .check_episode()
+            .map_err(|reason| ui::WrongUse(format!("{}: {reason}", store.display())))?;
+    }
+    Ok(episodes)
+}
+
+/// Reads the branches of stores, in the order of game, repetition, seed and turn. If the token ids are
+/// not of this tokenizer, the texts are tokenized, and the number of these states is printed.
+///
+/// # Errors
+/// If a store is not readable, or contains an episode.
+pub(crate) fn read_branches(
+    stores: &[PathBuf],
+    tokenizer: &Tokenizer,
+) -> anyhow::Result<Vec<Trajectory>> {
+    let mut branches = Vec::new();
+    for store in stores {
+        let records = read_records(store)?;
+        if let Some(episode) = records.iter().find(|record| record.branch.is_none()) {
+            return Err(ui::WrongUse(format!(
+                "{}: the record of {}, repetition {}, is an episode, not a branch\n\
+                 hint: `hearth branch` writes branches",
+                store.display(),
+                episode.game,
+                episode.repetition
+            ))
+            .into());
+        }
+        branches.extend(records);
+    }
+    branches.sort_by(|a, b| {
+        let (turn, other) = (a.turns.len(), b.turns.len());
+        (&a.game, a.repetition, a.seed, turn).cmp(&(&b.game, b.repetition, b.seed, other))
+    });
+    let changed = tokenize_states(tokenizer, &mut branches);
+    if changed > 0 {
+        eprintln!(
+            "{changed} branch states have no token ids of this model: their texts were tokenized"
+        );
+    }
+    Ok(branches)
+}
+
+/// Reads all records of a store. Prints a message if the last line is incomplete.
+fn read_records(store: &Path) -> anyhow::Result<Vec<Trajectory>> {
     let contents = Store::contents(store)?;
     if contents.torn > 0 {
         eprintln!(
@@ -111,42 +159,7 @@ pub(crate) fn read(store: &Path) -> anyhow::Result<Vec<Trajectory>> {
             contents.torn
         );
     }
-    for record in &contents.trajectories {
-        record
-            .check_episode()
-            .map_err(|reason| ui::WrongUse(format!("{}: {reason}", store.display())))?;
-    }
     Ok(contents.trajectories)
-}
-
-/// Reads branch stores in the order of game, repetition, turn and seed. If the token ids are not of
-/// this tokenizer, the texts are tokenized, and the number of these states is printed.
-///
-/// # Errors
-/// If a store is not readable.
-pub(crate) fn read_branches(
-    stores: &[PathBuf],
-    tokenizer: &Tokenizer,
-) -> anyhow::Result<Vec<Trajectory>> {
-    let mut states = Vec::new();
-    for store in stores {
-        states.extend(read(store)?);
-    }
-    states.sort_by(|a, b| {
-        (&a.game, a.repetition, a.turns.len(), a.seed).cmp(&(
-            &b.game,
-            b.repetition,
-            b.turns.len(),
-            b.seed,
-        ))
-    });
-    let changed = tokenize_states(tokenizer, &mut states);
-    if changed > 0 {
-        eprintln!(
-            "{changed} branch states have no token ids of this model: their texts were tokenized"
-        );
-    }
-    Ok(states)
 }
 
 /// Opens the games of a run: those in its folder, or those that its recipe names, and the `train` games of its

@@ -109,7 +109,7 @@ struct BranchStoreSettings {
 struct BranchOutput {
     /// States in the store.
     states: usize,
-    /// States with a single distinct command, which have no continuations.
+    /// States with a single distinct command.
     single: usize,
     /// States whose candidates have different mean returns.
     contrasts: usize,

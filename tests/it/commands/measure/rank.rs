@@ -3,7 +3,7 @@
 use crate::binary::{folder, has_keys, hearth_line, with_games};
 use crate::tiny;
 use scenarios::store::Store;
-use scenarios::{Candidate, Trajectory};
+use scenarios::{BranchInfo, Candidate, Trajectory};
 use std::fs;
 use std::path::Path;
 
@@ -42,6 +42,12 @@ fn state(episode: &Trajectory, turn: usize) -> Trajectory {
             returns,
         })
         .collect();
+    state.branch = Some(BranchInfo {
+        source: "won.jsonl".into(),
+        turn,
+        policy: episode.policy.clone(),
+        discount: 1.0,
+    });
     state
 }
 
@@ -132,7 +138,7 @@ fn branch_states_are_learned_from_and_ranked() {
     );
     assert!(!without.done().contains("after_value"));
     run("rank --policy ranked --branches won.jsonl")
-        .refused_with("the last turn has no candidates\nhint: a branch store is needed");
+        .refused_with("is an episode, not a branch\nhint: `hearth branch` writes branches");
 }
 
 #[test]

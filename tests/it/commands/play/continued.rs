@@ -57,10 +57,7 @@ fn branches_of_a_store_are_written_and_continued() {
         let candidates = &record.turns[info.turn].candidates;
         for candidate in candidates {
             assert!(!candidate.tokens.is_empty());
-            assert_eq!(
-                candidate.returns.len(),
-                if candidates.len() > 1 { 3 } else { 0 }
-            );
+            assert_eq!(candidate.returns.len(), 3);
         }
     }
 
@@ -158,6 +155,18 @@ fn wrong_use_is_refused() {
                 .contains("\nhint: leave the store of `hearth branch` out");
         assert!(ran.code == 2 && expected, "{command}: {}", ran.stderr);
     }
+    let job = "name = \"sft\"\nfrom = \"collector\"\ndata = [\"rollouts\"]\n\
+               algorithm = { kind = \"sft\", targets = \"actions\" }\n";
+    fs::write(folder.join("job.toml"), job).unwrap();
+    let train =
+        "train job.toml --data played.jsonl --from model --branches branches.jsonl --out trained";
+    let ran = hearth(folder, &train.split(' ').collect::<Vec<_>>());
+    let expected = "--branches: the job reads no branch states\nhint: ";
+    assert!(
+        ran.code == 2 && ran.stderr.contains(expected),
+        "{}",
+        ran.stderr
+    );
     for (command, more, expected) in [
         (
             "branch",

@@ -14,8 +14,8 @@
 //!
 //! **Nothing is selected by outcome.** A copy of a game has the hidden layout of this game, so the best of
 //! several continuations is informed by what no policy can observe, and a value fitted to it is biased.
-//! All candidates and all continuations are recorded. If a state has only one distinct command, there is
-//! nothing to compare: the candidate is recorded without continuations.
+//! All candidates and all continuations are recorded. If a state has only one distinct command,
+//! its candidate is continued too, although there is nothing to compare it with.
 //!
 //! Each state becomes one record, a [`Trajectory`] with [`Trajectory::branch`]. This module does not read
 //! or write stores.

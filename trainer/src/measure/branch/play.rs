@@ -202,13 +202,13 @@ impl<P: Policy> BranchRound<'_, '_, P> {
         Ok(())
     }
 
-    /// Plays the continuations of all candidates of the states that have at least two.
+    /// Plays the continuations of all candidates.
     fn play_on(&mut self, protocol: &Protocol) -> Result<(), TrainerError> {
         let Branching { recipe, seed, .. } = self.branching;
         let mut jobs = Vec::new();
         let mut places = Vec::new();
         for (index, open) in self.open.iter().enumerate() {
-            if open.lost.is_some() || open.candidates.len() < 2 {
+            if open.lost.is_some() {
                 continue;
             }
             for (number, candidate) in open.candidates.iter().enumerate() {

@@ -25,7 +25,7 @@ use super::gpu_pass::{
     DevicePass, GroupShape, PassBuilder, SpanGroup, SpanRead, int_tensor, padded_rows,
 };
 use super::layer::LayerWeights;
-use super::pool::{CacheRows, FOREIGN_CACHE, FreeRows, RowSlice};
+use super::pool::{CacheRows, DeviceSpan, FOREIGN_CACHE, FreeRows};
 use crate::error::AgentError;
 use crate::model::config::{DecoderConfig, OUTPUT};
 use crate::model::decoder::{Precision, scaled};
@@ -39,15 +39,6 @@ use std::sync::{Arc, Mutex};
 
 /// Rows of a pool at first; a pool grows by multiples of it.
 const FIRST_ROWS: usize = 512;
-
-/// New tokens of one sequence.
-pub(super) struct DeviceSpan<'a> {
-    pub(super) tokens: &'a [u32],
-    /// Pool rows of what precedes its own cache.
-    pub(super) before: Vec<RowSlice<'a>>,
-    /// Grows by the rows of `tokens`.
-    pub(super) own: &'a mut CacheRows,
-}
 
 /// A layer's tensors: matrices `[inputs, outputs]` in the precision of products, vectors in f32.
 type DeviceLayer = LayerWeights<Tensor<1>, Tensor<2>>;

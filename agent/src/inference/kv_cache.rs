@@ -1,8 +1,8 @@
 //! KV caches, and the spans of tokens that a forward pass reads on top of them.
 
 use super::cpu::{HostCache, HostPrefix, HostSpan};
-use super::gpu::{DeviceSpan, DeviceTrunk};
-use super::pool::{CacheRows, FOREIGN_CACHE};
+use super::gpu::DeviceTrunk;
+use super::pool::{CacheRows, DeviceSpan, FOREIGN_CACHE};
 
 /// Keys and values of the tokens that were read so far.
 ///

@@ -123,6 +123,15 @@ impl Drop for CacheRows {
     }
 }
 
+/// New tokens of one sequence.
+pub(super) struct DeviceSpan<'a> {
+    pub(super) tokens: &'a [u32],
+    /// Pool rows of what precedes its own cache.
+    pub(super) before: Vec<RowSlice<'a>>,
+    /// Grows by the rows of `tokens`.
+    pub(super) own: &'a mut CacheRows,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,10 +1,10 @@
 //! The pools of a layer, and what hearth's own family adds on a device: embeddings of token features,
 //! and convolutions.
 
-use super::DeviceSpan;
 use crate::error::AgentError;
 use crate::inference::gpu_pass::DevicePass;
 use crate::inference::layer::Filter;
+use crate::inference::pool::DeviceSpan;
 use crate::model::config::DecoderConfig;
 use crate::model::decoder::Precision;
 use crate::model::reading::config::{

@@ -7,8 +7,8 @@ use std::fs;
 use std::path::Path;
 use trainer::pipeline::recipe::Recipe;
 
-/// The tiny recipe with a decoder of hearth's own family, whose reading is tested. OREO reads the branches of each iteration, ranks their candidates and continues with its value
-/// network in the second iteration.
+/// The tiny recipe in one iteration, with a decoder of hearth's own family. OREO reads the branches and ranks their
+/// candidates, and its policy's reading is tested.
 fn ranked(branch_discount: &str) -> Recipe {
     recipe(|text| {
         let before =
@@ -31,6 +31,8 @@ fn ranked(branch_discount: &str) -> Recipe {
                 "updates = 60, learning_rate = 2e-2",
                 1,
             )
+            .replace("iterations = 2", "iterations = 1")
+            .replace("best_of = [1, 2]", "best_of = [1]")
             .replace("valid_train = 2", "valid_train = 9")
             .replace("vocabulary = 600", &format!("vocabulary = 600\n{reading}"))
             .replace(reads, &format!("{reads}\nreading_every = 2"))
@@ -39,9 +41,9 @@ fn ranked(branch_discount: &str) -> Recipe {
     })
 }
 
-/// The entries of a column of the metrics of a job.
-fn column(out: &Path, job: &str, name: &str) -> Vec<String> {
-    let text = fs::read_to_string(out.join(job).join("metrics.csv")).unwrap();
+/// The entries of a column of OREO's metrics.
+fn column(out: &Path, name: &str) -> Vec<String> {
+    let text = fs::read_to_string(out.join("1/oreo/metrics.csv")).unwrap();
     let mut lines = text.lines();
     let header = lines.next().unwrap();
     let at = header.split(',').position(|column| column == name).unwrap();
@@ -57,24 +59,21 @@ fn a_job_ranks_the_branches_of_its_iteration() {
     let first = go(&ranked("0.9"), out).unwrap();
     let notes = first.notes.join("\n");
     assert!(!notes.contains("another discount"), "{notes}");
-    for iteration in ["1", "2"] {
-        let branches = Store::read(out.join(iteration).join("branches.jsonl")).unwrap();
-        let several = branches
-            .iter()
-            .filter(|state| state.turns.last().unwrap().candidates.len() > 1);
-        assert!(several.count() > 0);
-        let losses = column(out, &format!("{iteration}/oreo"), "loss/ranking");
-        assert_eq!(losses.len(), 2);
-        let tests = column(out, &format!("{iteration}/oreo"), "reading/pairs");
-        assert!(
-            tests[0].is_empty() && tests[1].parse::<f64>().is_ok(),
-            "{tests:?}"
-        );
-        assert!(
-            losses.iter().all(|loss| loss.parse::<f64>().is_ok()),
-            "{losses:?}"
-        );
-    }
+    let branches = Store::read(out.join("1/branches.jsonl")).unwrap();
+    let several = branches
+        .iter()
+        .filter(|state| state.turns.last().unwrap().candidates.len() > 1);
+    assert!(several.count() > 0);
+    let losses = column(out, "loss/ranking");
+    assert!(
+        losses.iter().all(|loss| loss.parse::<f64>().is_ok()),
+        "{losses:?}"
+    );
+    let tests = column(out, "reading/pairs");
+    assert!(
+        tests[0].is_empty() && tests[1].parse::<f64>().is_ok(),
+        "{tests:?}"
+    );
     let keys = [
         "discount = 0.9",
         "critic.init = \"critic_if_any\"",
@@ -83,7 +82,7 @@ fn a_job_ranks_the_branches_of_its_iteration() {
         "critic.ranking = \"listwise\"",
         "critic.branch_batch = 2",
     ];
-    let lineage = fs::read_to_string(out.join("2/oreo/lineage.json")).unwrap();
+    let lineage = fs::read_to_string(out.join("1/oreo/lineage.json")).unwrap();
     let lineage: serde_json::Value = serde_json::from_str(&lineage).unwrap();
     assert_eq!(lineage["extensions"], serde_json::json!(keys));
     let cards = fs::read_to_string(out.join("eval-card.json")).unwrap();
@@ -93,9 +92,6 @@ fn a_job_ranks_the_branches_of_its_iteration() {
     );
 
     let before = files(out);
-    assert_eq!(go(&ranked("0.9"), out).unwrap().opened, 0);
-    assert!(before == files(out));
-
     // Other returns: OREO is trained anew, from the same rollouts. The remark shows that it read the branches.
     let other = go(&ranked("0.8"), out).unwrap();
     assert!(

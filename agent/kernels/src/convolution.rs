@@ -35,7 +35,7 @@ impl Convolution<'_> {
     }
 
     /// Adds the gradients, if `gradient` `[rows, channels]` is that of all rows of the result:
-    /// ∂x[t] = g[t] + Σ w[j] · g[t + j], ∂w[j] = Σ g[t] · x[t − j].
+    /// `∂x[t] = g[t] + Σ w[j] · g[t + j]`, `∂w[j] = Σ g[t] · x[t − j]`.
     ///
     /// # Shapes
     /// `to_x` `[rows, channels]`, overwritten; `to_weight` `[width, channels]`, added to.

@@ -49,8 +49,8 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     }
 }
 
-/// x[t] + Σ_j w[j] · x[t − j] within each sequence of `time` rows: a causal depthwise convolution beside
-/// the residual (a Canon layer, arXiv 2512.17351). Inputs before a sequence are 0.
+/// Returns `x[t] + Σ_j w[j] · x[t − j]` within each sequence of `time` rows: a causal depthwise convolution
+/// beside the residual (a Canon layer, arXiv 2512.17351). Inputs before a sequence are 0.
 ///
 /// # Shapes
 /// `x` and the result `[batch · time, channels]`, `weight` `[width, channels]`; `w[0]` multiplies the

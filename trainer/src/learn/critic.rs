@@ -74,7 +74,7 @@ impl From<Tensor<2>> for CriticOutputs {
 }
 
 impl CriticOutputs {
-    /// Returns U after each action, `[batch, actions]`. With an advantage head U is sg[V] + A, so its
+    /// Returns U after each action, `[batch, actions]`. With an advantage head U is sg\[V\] + A, so its
     /// gradient reaches the advantage head and the trunk, and not the value head.
     ///
     /// # Shapes

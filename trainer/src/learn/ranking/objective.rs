@@ -10,7 +10,7 @@ use crate::learn::objective::{
 use crate::loss::ranking::{advantage_loss, bradley_terry_loss, listwise_loss, policy_pair_loss};
 
 /// Returns the losses of a micro-batch of branch states, times their coefficients. U is read at the
-/// last token of each candidate. V has no loss here: with an advantage head U = sg[V] + A, so only A
+/// last token of each candidate. V has no loss here: with an advantage head U = sg\[V\] + A, so only A
 /// and the trunk learn.
 pub(crate) fn ranking_losses(
     recipe: &TrainConfig,

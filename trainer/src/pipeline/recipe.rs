@@ -517,20 +517,54 @@ mod tests {
         );
     }
 
-    /// If the key has its default, a recipe is written and hashed as before the key existed.
+    /// If a key of the model has its default, a recipe is written and hashed as before the key existed.
     #[test]
-    fn the_number_tokenisation_is_written_only_if_it_is_not_the_default() {
-        let mut recipe = Recipe::quickstart();
-        let text = toml::to_string(&recipe).expect("writes");
-        assert!(!text.contains("names") && !text.contains("numbers"));
-        recipe.model.numbers = NumberTokens::Digits;
-        let text = toml::to_string(&recipe).expect("writes");
-        assert!(text.contains("numbers = \"digits\""), "{text}");
-        assert_eq!(toml::from_str::<Recipe>(&text).expect("reads"), recipe);
-        assert!(
-            refused("context", "numbers = \"joined\"\ncontext")
-                .contains("unknown variant `joined`")
-        );
+    fn keys_of_the_model_are_written_only_if_they_are_not_the_default() {
+        let quickstart = Recipe::quickstart();
+        let text = toml::to_string(&quickstart).expect("writes");
+        let keys = ["numbers", "goal_match", "ngram_embedding", "convolution"];
+        let written = keys.map(|key| text.contains(key));
+        assert_eq!(written, [true, true, false, true], "{text}");
+        assert_eq!(toml::from_str::<Recipe>(&text).expect("reads"), quickstart);
+        let plain = Recipe {
+            model: ModelRecipe {
+                numbers: NumberTokens::Whole,
+                goal_match: false,
+                convolution: None,
+                ..quickstart.model.clone()
+            },
+            ..quickstart
+        };
+        let text = toml::to_string(&plain).expect("writes");
+        assert!(!keys.iter().any(|key| text.contains(key)), "{text}");
+        assert_eq!(toml::from_str::<Recipe>(&text).expect("reads"), plain);
+    }
+
+    #[test]
+    fn additions_that_a_decoder_cannot_have_are_refused() {
+        for (from, to, expected) in [
+            ("\"digits\"", "\"joined\"", "unknown variant `joined`"),
+            (
+                "\"digits\"",
+                "\"whole\"",
+                "goal_match needs numbers = \"digits\"",
+            ),
+            (
+                "width = 4",
+                "width = 1",
+                "width is 1, and must be from 2 to 16",
+            ),
+            ("\"mlp_input\"", "\"attention_input\"", "different places"),
+            ("\"mlp_input\"", "\"output\"", "unknown variant `output`"),
+            (
+                "goal_match = true",
+                "goal_match = true\nngram_embedding = [2, 1]",
+                "ascending orders from 1 to 4",
+            ),
+        ] {
+            let error = refused(from, to);
+            assert!(error.contains(expected), "{error}");
+        }
     }
 
     #[test]

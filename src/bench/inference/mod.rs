@@ -109,7 +109,7 @@ impl BenchInference {
             None => {
                 let demonstrations =
                     demonstrations(&ExpertPolicy::default(), tasks, &Protocol::default());
-                fresh(&Recipe::quickstart().model, &demonstrations, 1)?
+                fresh(&Recipe::quickstart().model.plain(), &demonstrations, 1)?
             }
         };
         let context = model.config.max_position_embeddings;

@@ -49,7 +49,7 @@ impl DecoderShape {
         let tasks: Vec<&Task> = suite.split(Split::Train);
         let protocol: Protocol = recipe.protocol.protocol(recipe.model.context, 0.0, 1);
         let mut played = demonstrations(&ExpertPolicy { noise }, &tasks, &protocol);
-        let mut model = fresh(&recipe.model, &played, 1)?;
+        let mut model = fresh(&recipe.model.plain(), &played, 1)?;
         if self == Self::Smollm2 {
             model.config = DecoderConfig {
                 vocab_size: 49_152,

@@ -49,6 +49,17 @@ fn are_whole(numbers: &NumberTokens) -> bool {
 }
 
 impl ModelRecipe {
+    /// Returns the same shape in the plain Llama layout, which other programs also compute.
+    #[must_use]
+    pub fn plain(self) -> Self {
+        Self {
+            goal_match: false,
+            ngram_embedding: Vec::new(),
+            convolution: None,
+            ..self
+        }
+    }
+
     /// Returns the decoder's configuration for the vocabulary of a tokenizer. If the recipe asks for an
     /// addition of [`ReadingConfig`], it is of hearth's own family, else a Llama.
     #[must_use]

@@ -174,6 +174,16 @@ impl Suite {
             .collect()
     }
 
+    /// Returns the first `games` tasks of one split; all of them if `games` is 0.
+    #[must_use]
+    pub fn first(&self, split: Split, games: usize) -> Vec<&Task> {
+        let mut tasks = self.split(split);
+        if games > 0 {
+            tasks.truncate(games);
+        }
+        tasks
+    }
+
     /// Returns the lower-case hex SHA-256 of the sorted (split, id, game hash). Two suites have the
     /// same hash if they have the same games with the same ids and splits, in whatever folder.
     #[must_use]

@@ -1,6 +1,8 @@
 //! The errors of training and measurement.
 
 use crate::learn::batch::BatchError;
+use agent::policy::Policy;
+use scenarios::{Outcome, Trajectory};
 use std::path::{Path, PathBuf};
 
 /// Why training, evaluation or a pipeline stopped.
@@ -88,6 +90,14 @@ pub enum TrainerError {
 }
 
 impl TrainerError {
+    /// Returns [`TrainerError::Gone`] if an episode failed because its policy does not respond any more.
+    pub(crate) fn check_policy<P: Policy>(policy: &P, episode: &Trajectory) -> Result<(), Self> {
+        let gone = policy
+            .gone()
+            .filter(|_| episode.outcome == Outcome::EnvFailed);
+        gone.map_or(Ok(()), |reason| Err(Self::Gone(reason)))
+    }
+
     /// Returns a conversion to [`TrainerError::File`] for `map_err`.
     pub(crate) fn file(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         |source| Self::File {

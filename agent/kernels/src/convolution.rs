@@ -8,7 +8,7 @@
 //! The terms of a row are added in the order of j, so its bits do not depend on where a sequence was
 //! cut.
 
-use crate::elementwise::{add, dispatch, mul_add};
+use crate::elementwise::{dispatch, mul_add};
 
 /// Rows of one sequence and a filter.
 #[derive(Clone, Copy)]
@@ -104,13 +104,6 @@ impl pulp::NullaryFnOnce for GradientJob<'_> {
             }
         }
     }
-}
-
-/// The gradient of a weight that several sequences share, from that of each, in their order.
-pub(crate) fn sum_of_parts(parts: &[Vec<f32>], size: usize) -> Vec<f32> {
-    let mut sum = vec![0.0; size];
-    parts.iter().for_each(|part| add(&mut sum, part));
-    sum
 }
 
 #[cfg(test)]

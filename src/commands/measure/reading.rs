@@ -132,7 +132,7 @@ impl ReadingCommand {
     }
 
     fn tasks<'a>(&self, suite: &'a Suite) -> anyhow::Result<Vec<&'a Task>> {
-        let mut tasks = suite.split(self.split);
+        let tasks = suite.first(self.split, self.games);
         if tasks.is_empty() {
             return Err(ui::WrongUse(format!(
                 "{} has no games in {}\nhint: --split names another split",
@@ -140,9 +140,6 @@ impl ReadingCommand {
                 self.split
             ))
             .into());
-        }
-        if self.games > 0 {
-            tasks.truncate(self.games);
         }
         Ok(tasks)
     }

@@ -124,7 +124,7 @@ impl CollectCommand {
     }
 
     fn tasks<'a>(&self, suite: &'a Suite) -> anyhow::Result<Vec<&'a Task>> {
-        let mut tasks = suite.split(self.split);
+        let tasks = suite.first(self.split, self.games);
         if tasks.is_empty() {
             return Err(ui::WrongUse(format!(
                 "{} has no games in {}",
@@ -132,9 +132,6 @@ impl CollectCommand {
                 self.split
             ))
             .into());
-        }
-        if self.games > 0 {
-            tasks.truncate(self.games);
         }
         Ok(tasks)
     }

@@ -72,12 +72,7 @@ impl ContinuedArgs {
     pub(super) fn tasks<'s>(&self, suite: &'s Suite) -> HashMap<&'s str, &'s Task> {
         let mut tasks = HashMap::new();
         for split in &self.split {
-            let of_split = suite.split(*split);
-            let count = match self.games {
-                0 => of_split.len(),
-                games => games,
-            };
-            let first = of_split.into_iter().take(count);
+            let first = suite.first(*split, self.games).into_iter();
             tasks.extend(first.map(|task| (task.hash.as_str(), task)));
         }
         tasks

@@ -236,12 +236,7 @@ fn complete<'a, P: Policy>(
         }));
     }
     play_episodes(policy, world, &jobs, protocol, scoring.pool, |completion| {
-        if let Some(reason) = policy
-            .gone()
-            .filter(|_| completion.outcome == Outcome::EnvFailed)
-        {
-            return Err(TrainerError::Gone(reason));
-        }
+        TrainerError::check_policy(policy, &completion)?;
         let one = &mut open[completion.repetition / scoring.completions];
         cost.completions += 1;
         cost.turns += completion.turns.len().saturating_sub(one.next);

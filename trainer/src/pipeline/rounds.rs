@@ -6,7 +6,7 @@ use agent::policy::{ExpertPolicy, Policy};
 use agent::rollout::{Concurrency, EpisodeJob, play_episodes};
 use indicatif::ProgressBar;
 use scenarios::store::Store;
-use scenarios::{Outcome, Protocol, Task, Trajectory, World};
+use scenarios::{Protocol, Task, Trajectory, World};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use std::convert::Infallible;
@@ -180,12 +180,7 @@ pub(crate) fn play_jobs<P: Policy>(
     progress.set_position((jobs.len() - open.len()) as u64);
     let mut wins = finished.iter().filter(|t| t.is_won()).count();
     play_episodes(policy, world, &open, protocol, pool, |trajectory| {
-        if let Some(reason) = policy
-            .gone()
-            .filter(|_| trajectory.outcome == Outcome::EnvFailed)
-        {
-            return Err(TrainerError::Gone(reason));
-        }
+        TrainerError::check_policy(policy, &trajectory)?;
         store.append(&trajectory)?;
         wins += usize::from(trajectory.is_won());
         finished.push(trajectory);

@@ -11,7 +11,7 @@ use super::host::{
     CpuTensor, contiguous, for_blocks, for_row_blocks, last_axis, numbers, numbers_at, tensor,
     tensor_like,
 };
-use crate::convolution::{Convolution, sum_of_parts};
+use crate::convolution::Convolution;
 use crate::elementwise::add;
 use burn::backend::Flex;
 use burn::backend::autodiff::Autodiff;
@@ -157,6 +157,13 @@ impl<C: CheckpointStrategy> FusedBackend for Autodiff<Flex, C> {
     }
 }
 
+/// The gradient of a weight that all blocks of rows share, from that of each block, in their order.
+fn sum_of_parts(parts: &[Vec<f32>], size: usize) -> Vec<f32> {
+    let mut sum = vec![0.0; size];
+    parts.iter().for_each(|part| add(&mut sum, part));
+    sum
+}
+
 #[derive(Debug, Clone)]
 struct SavedRmsNorm {
     x: CpuTensor,
@@ -183,11 +190,9 @@ impl Saved<2> for SavedRmsNorm {
             .run();
             to_weight
         });
-        let mut to_weight = vec![0.0; width];
-        parts.iter().for_each(|part| add(&mut to_weight, part));
         [
             Some(tensor_like(to_x, &x)),
-            Some(tensor(to_weight, [width])),
+            Some(tensor(sum_of_parts(&parts, width), [width])),
         ]
     }
 }

@@ -363,12 +363,7 @@ pub(crate) fn play_jobs<P: Policy>(
     mut take: impl FnMut(Trajectory),
 ) -> Result<(), TrainerError> {
     play_episodes(policy, world, jobs, protocol, pool, |episode| {
-        if let Some(reason) = policy
-            .gone()
-            .filter(|_| episode.outcome == Outcome::EnvFailed)
-        {
-            return Err(TrainerError::Gone(reason));
-        }
+        TrainerError::check_policy(policy, &episode)?;
         take(episode);
         Ok(())
     })

@@ -11,8 +11,10 @@
 //! The functions read counts only. Episodes of one game are not independent, so the unit that is
 //! resampled and paired is the game with all its episodes, a [`GameTally`].
 
+mod paired;
 mod roc;
 
+pub use paired::{paired_t_test, sign_flip_test};
 pub use roc::{TurnPrediction, area_given_turn, area_under_curve};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};

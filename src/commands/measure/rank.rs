@@ -3,9 +3,11 @@
 
 use crate::args::policy::{FOLDER_HINT, LoadArgs, PolicyKind, ReferenceArgs};
 use crate::args::stores::read_branches;
+use crate::report::chart::{self, Panel, Point, Series, XAxis};
 use crate::ui;
 use agent::policy::Policy;
 use agent::policy::lm::{LmPolicy, ValueUse};
+use anyhow::Context;
 use clap::{Args, ValueHint};
 use scenarios::Trajectory;
 use serde::Serialize;
@@ -14,8 +16,8 @@ use std::process::ExitCode;
 use trainer::learn::ranking::RankedState;
 use trainer::measure::csv_file::write_csv;
 use trainer::measure::ranking::{
-    DiscriminationRow, RankingRow, ScoredState, TurnGroup, discrimination, ranking_rows,
-    score_states,
+    CandidateScorer, DiscriminationRow, GapRow, RankingRow, ScoredState, TurnGroup,
+    accuracy_by_gap, discrimination, ranking_rows, score_states,
 };
 use trainer::statistics::Resampling;
 
@@ -41,9 +43,15 @@ pub(crate) struct RankCommand {
     /// Write the table to this CSV file
     #[arg(long, value_hint = ValueHint::FilePath)]
     out: Option<PathBuf>,
+    /// Write a plot to this SVG file: the share of pairs in the right order, by how much their mean
+    /// returns differ
+    #[arg(long, value_hint = ValueHint::FilePath)]
+    plot: Option<PathBuf>,
     /// Print one JSON object instead of the tables
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    reference: ReferenceArgs,
     #[command(flatten)]
     load: LoadArgs,
 }
@@ -61,6 +69,7 @@ fn lambda(text: &str) -> Result<f64, String> {
 struct RankOutput {
     rows: Vec<RankingRow>,
     discrimination: Vec<DiscriminationRow>,
+    by_gap: Vec<GapRow>,
     policy_hash: String,
     value_hash: Option<String>,
     /// States that were scored.
@@ -79,10 +88,9 @@ impl RankCommand {
             return Err(ui::WrongUse(text).into());
         }
         ui::refuse_duplicates("--lambda", &self.lambda)?;
-        let no_reference = ReferenceArgs::default();
         let policy = self
             .load
-            .open(&self.policy, ValueUse::Score, &no_reference)?;
+            .open(&self.policy, ValueUse::Score, &self.reference)?;
         if !policy.has_value() {
             eprintln!("{name} has no value network: after_value and soft_value are left out");
         }
@@ -90,6 +98,7 @@ impl RankCommand {
         let mut output = RankOutput {
             rows: Vec::new(),
             discrimination: Vec::new(),
+            by_gap: Vec::new(),
             policy_hash: policy.name(),
             value_hash: policy.value_name(),
             states: 0,
@@ -100,6 +109,16 @@ impl RankCommand {
         let scored = score(&policy, &states)?;
         output.rows = ranking_rows(&scored, &self.lambda, Resampling::default());
         output.discrimination = discrimination(&scored);
+        output.by_gap = accuracy_by_gap(
+            &scored,
+            &scorers_by_gap(best_lambda(&output.rows)),
+            Resampling::default(),
+        );
+        if let Some(path) = &self.plot {
+            let svg = gap_plot(&output.by_gap)?;
+            std::fs::write(path, svg)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
         if let Some(path) = &self.out {
             write_csv(path, &output.rows)?;
         }
@@ -109,6 +128,68 @@ impl RankCommand {
             output.print(self.out.as_deref());
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Returns the λ of the row of `soft_value` with the lowest regret over all states.
+fn best_lambda(rows: &[RankingRow]) -> Option<f64> {
+    let soft = rows.iter().filter(|row| row.turns == TurnGroup::All);
+    let soft = soft.filter_map(|row| Some((row.lambda?, row.regret)));
+    soft.min_by(|a, b| a.1.total_cmp(&b.1))
+        .map(|(lambda, _)| lambda)
+}
+
+/// Returns the scorers that are shown by the difference of the returns.
+fn scorers_by_gap(lambda: Option<f64>) -> Vec<CandidateScorer> {
+    let mut scorers = vec![CandidateScorer::AfterValue, CandidateScorer::LogRatio];
+    scorers.extend(lambda.map(CandidateScorer::SoftValue));
+    scorers.push(CandidateScorer::Logprob);
+    scorers
+}
+
+/// Draws the pair accuracy of each scorer over the groups of differences.
+fn gap_plot(rows: &[GapRow]) -> anyhow::Result<String> {
+    let mut groups: Vec<(f64, Option<f64>)> = rows.iter().map(|row| (row.from, row.to)).collect();
+    groups.sort_by(|a, b| a.0.total_cmp(&b.0));
+    groups.dedup();
+    let names = groups.iter().map(|group| group_name(*group)).collect();
+    let mut series: Vec<Series> = Vec::new();
+    for row in rows {
+        let name = scorer_name(row);
+        let x = groups.iter().position(|group| group.0 == row.from);
+        let point = Point {
+            x: x.unwrap_or_default() as f64,
+            y: 100.0 * row.accuracy,
+            interval: row.interval.map(|(low, high)| (100.0 * low, 100.0 * high)),
+        };
+        match series.iter_mut().find(|series| series.name == name) {
+            Some(series) => series.points.push(point),
+            None => series.push(Series {
+                name,
+                points: vec![point],
+            }),
+        }
+    }
+    let panel = Panel {
+        title: "Order of two actions of one state".into(),
+        x_axis: XAxis::Categories("difference of the mean returns", names),
+        y_label: "pairs in the right order, %".into(),
+        series,
+    };
+    chart::lines(&[panel], 1, (720, 400))
+}
+
+fn scorer_name(row: &GapRow) -> String {
+    match row.lambda {
+        Some(lambda) => format!("{}, λ = {lambda}", row.scorer),
+        None => row.scorer.into(),
+    }
+}
+
+fn group_name((from, to): (f64, Option<f64>)) -> String {
+    match to {
+        Some(to) => format!("{from}-{to}"),
+        None => format!("from {from}"),
     }
 }
 
@@ -179,10 +260,22 @@ impl RankOutput {
             "states",
             "pairs",
             "pair accuracy %, 95 %",
+            "clear pairs",
+            "accuracy there",
             "regret, 95 %",
             "return of the chosen",
         ];
         ui::print_table(&header, &self.rows.iter().map(cells).collect::<Vec<_>>());
+        let header = [
+            "scorer",
+            "returns differ by",
+            "pairs",
+            "pair accuracy %, 95 %",
+        ];
+        ui::print_table(
+            &header,
+            &self.by_gap.iter().map(gap_cells).collect::<Vec<_>>(),
+        );
         if !self.discrimination.is_empty() {
             let header = [
                 "outcome of continuations by",
@@ -197,7 +290,8 @@ impl RankOutput {
         }
         let beside = out.map_or_else(String::new, |path| format!("; table in {}", path.display()));
         ui::print(&format!(
-            "Pairs are candidates of one state with different mean returns. `uniform` is the null of every \
+            "Pairs are candidates of one state with different mean returns; those of clear pairs differ by more \
+             than two standard errors. `uniform` is the null of every \
              scorer; `split_halves` is the ceiling that the noise of the returns leaves. Early: the first ten \
              turns. Intervals are over games.\n{} states, {} left out with fewer than two candidates, {} longer \
              than the context; policy {}{beside}\n",
@@ -212,13 +306,12 @@ fn cells(row: &RankingRow) -> Vec<String> {
         TurnGroup::Early => "early",
         TurnGroup::Late => "late",
     };
-    let accuracy = row.pair_accuracy.map_or_else(
-        || "-".into(),
-        |share| {
-            let interval = interval(row.pair_low, row.pair_high, 100.0, 1);
-            format!("{:.1}{interval}", 100.0 * share)
-        },
-    );
+    let percent = |share: Option<f64>, low: Option<f64>, high: Option<f64>| {
+        share.map_or_else(
+            || "-".into(),
+            |share| format!("{:.1}{}", 100.0 * share, interval(low, high, 100.0, 1)),
+        )
+    };
     vec![
         row.scorer.to_string(),
         row.lambda
@@ -227,13 +320,29 @@ fn cells(row: &RankingRow) -> Vec<String> {
         row.games.to_string(),
         row.states.to_string(),
         row.pairs.to_string(),
-        accuracy,
+        percent(row.pair_accuracy, row.pair_low, row.pair_high),
+        row.clear_pairs.to_string(),
+        percent(row.clear_accuracy, row.clear_low, row.clear_high),
         format!(
             "{:.4}{}",
             row.regret,
             interval(row.regret_low, row.regret_high, 1.0, 4)
         ),
         format!("{:.4}", row.chosen),
+    ]
+}
+
+fn gap_cells(row: &GapRow) -> Vec<String> {
+    let (low, high) = row.interval.unzip();
+    vec![
+        scorer_name(row),
+        group_name((row.from, row.to)),
+        row.pairs.to_string(),
+        format!(
+            "{:.1}{}",
+            100.0 * row.accuracy,
+            interval(low, high, 100.0, 1)
+        ),
     ]
 }
 

@@ -5,8 +5,9 @@
 use crate::measure::games::{GameRow, games};
 use crate::measure::table::EvalRow;
 use crate::statistics::{
-    GamePair, GameTally, Paired, Resampling, bootstrap_difference, difference, mcnemar_exact,
-    minimum_detectable_difference, minimum_detectable_mean, newcombe_interval,
+    GamePair, GameTally, Paired, Resampling, bootstrap_difference, bootstrap_ratio, difference,
+    mcnemar_exact, mean, minimum_detectable_difference, minimum_detectable_mean, newcombe_interval,
+    paired_t_test, sign_flip_test,
 };
 use scenarios::{Split, TaskType, Trajectory};
 use serde::Serialize;
@@ -55,6 +56,39 @@ pub struct Comparison {
     /// The smallest difference that this number of games detects with probability [`POWER`] at
     /// level [`LEVEL`], or `None` if no difference can be detected.
     pub minimum_detectable: Option<f64>,
+    /// The number of turns, lost episodes included.
+    pub turns: TurnComparison,
+    /// The differences of single runs, if both sides have the same number of runs, at least two.
+    /// Run i of the first side is paired with run i of the second.
+    pub runs: Option<RunComparison>,
+}
+
+/// How many turns two policies need on the same games. Lost episodes count with all their turns.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TurnComparison {
+    /// Mean number of turns of the first policy, over games.
+    pub first: f64,
+    /// Mean number of turns of the second policy, over games.
+    pub second: f64,
+    /// Lower end of the 95 % percentile bootstrap interval of the difference, over games.
+    pub low: f64,
+    /// Upper end of that interval.
+    pub high: f64,
+    /// The two-sided p-value of the sign-flip permutation test over games.
+    pub p_value: f64,
+}
+
+/// The differences between runs that are paired, for example by seed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RunComparison {
+    /// The success rate of the first policy minus that of the second, of each pair of runs.
+    pub differences: Vec<f64>,
+    /// The two-sided p-value of the paired t-test of these; `None` if all are equal.
+    pub p_value: Option<f64>,
+    /// The mean number of turns of the first policy minus that of the second, of each pair of runs.
+    pub turn_differences: Vec<f64>,
+    /// The two-sided p-value of the paired t-test of these; `None` if all are equal.
+    pub turns_p_value: Option<f64>,
 }
 
 /// Returns the games that both policies played to an end, in the order of their hashes. If
@@ -168,12 +202,18 @@ impl Baseline {
     }
 }
 
-/// Compares two policies. Each split has a row of all task types, followed by one row per task
-/// type. If both policies played no common game of a split or type to an end, it has no row.
+/// Compares two policies, each by the rows of one or several runs. Each split has a row of all task
+/// types, followed by one row per task type. If both policies played no common game of a split or
+/// type to an end, it has no row.
 #[must_use]
-pub fn compare(first: &[GameRow], second: &[GameRow], resampling: Resampling) -> Vec<Comparison> {
+pub fn compare(
+    first_runs: &[Vec<GameRow>],
+    second_runs: &[Vec<GameRow>],
+    resampling: Resampling,
+) -> Vec<Comparison> {
+    let [first, second] = [first_runs, second_runs].map(|runs| merge(runs.concat()));
     let mut groups: Vec<(Split, Option<TaskType>)> = Vec::new();
-    for row in first {
+    for row in &first {
         groups.push((row.split, None));
         groups.extend(row.task_type.map(|task_type| (row.split, Some(task_type))));
     }
@@ -181,18 +221,92 @@ pub fn compare(first: &[GameRow], second: &[GameRow], resampling: Resampling) ->
     groups.dedup();
     groups
         .into_iter()
-        .filter_map(|(split, task_type)| {
-            let pairs = pairs(first, second, split, task_type);
-            (!pairs.is_empty()).then(|| compare_pairs(split, task_type, &pairs, resampling))
+        .filter_map(|group| {
+            let pairs = pairs(&first, &second, group.0, group.1);
+            let turns = turns(&turn_pairs(&first, &second, group), resampling)?;
+            let mut found = compare_pairs(group, &pairs, turns, resampling);
+            found.runs = compare_runs(first_runs, second_runs, group);
+            Some(found)
         })
         .collect()
 }
 
+/// Returns the mean number of turns of both policies on each game that both played to an end, in
+/// the order of the hashes.
+fn turn_pairs(
+    first: &[GameRow],
+    second: &[GameRow],
+    group: (Split, Option<TaskType>),
+) -> Vec<(f64, f64)> {
+    let [first, second] = [first, second].map(|rows| -> BTreeMap<&str, f64> {
+        rows.iter()
+            .filter(|row| row.split == group.0 && (group.1.is_none() || row.task_type == group.1))
+            .filter(|row| row.played > 0)
+            .map(|row| (row.game_hash.as_str(), row.mean_turns))
+            .collect()
+    });
+    first
+        .iter()
+        .filter_map(|(hash, turns)| Some((*turns, *second.get(hash)?)))
+        .collect()
+}
+
+/// Compares numbers of turns. Returns `None` if there is no game.
+fn turns(pairs: &[(f64, f64)], resampling: Resampling) -> Option<TurnComparison> {
+    let differences: Vec<f64> = pairs.iter().map(|(first, second)| first - second).collect();
+    let weighted: Vec<(f64, f64)> = differences.iter().map(|of_game| (*of_game, 1.0)).collect();
+    let (low, high) = bootstrap_ratio(&weighted, 1.0 - LEVEL, resampling)?;
+    let [of_first, of_second]: [Vec<f64>; 2] = [
+        pairs.iter().map(|pair| pair.0).collect(),
+        pairs.iter().map(|pair| pair.1).collect(),
+    ];
+    Some(TurnComparison {
+        first: mean(&of_first)?,
+        second: mean(&of_second)?,
+        low,
+        high,
+        p_value: sign_flip_test(&differences, resampling)?,
+    })
+}
+
+/// Compares runs pair by pair. Returns `None` if the numbers of runs differ or are below two, or if
+/// a pair of runs has no game in common.
+fn compare_runs(
+    first: &[Vec<GameRow>],
+    second: &[Vec<GameRow>],
+    group: (Split, Option<TaskType>),
+) -> Option<RunComparison> {
+    if first.len() != second.len() || first.len() < 2 {
+        return None;
+    }
+    let mut differences = Vec::new();
+    let mut turn_differences = Vec::new();
+    for (first, second) in first.iter().zip(second) {
+        let [first, second] = [first, second].map(|rows| merge(rows.clone()));
+        let games = pairs(&first, &second, group.0, group.1);
+        if games.is_empty() {
+            return None;
+        }
+        differences.push(difference(&games));
+        let of_games: Vec<f64> = turn_pairs(&first, &second, group)
+            .iter()
+            .map(|(first, second)| first - second)
+            .collect();
+        turn_differences.push(mean(&of_games)?);
+    }
+    Some(RunComparison {
+        p_value: paired_t_test(&differences),
+        turns_p_value: paired_t_test(&turn_differences),
+        differences,
+        turn_differences,
+    })
+}
+
 /// Compares two policies on a list of games that is not empty.
 fn compare_pairs(
-    split: Split,
-    task_type: Option<TaskType>,
+    (split, task_type): (Split, Option<TaskType>),
     pairs: &[GamePair],
+    turns: TurnComparison,
     resampling: Resampling,
 ) -> Comparison {
     let first_episodes = sum(pairs, |pair| pair.first.played);
@@ -230,6 +344,8 @@ fn compare_pairs(
         discordant_share,
         p_value: mcnemar_exact(first_alone, second_alone),
         minimum_detectable,
+        turns,
+        runs: None,
     }
 }
 
@@ -285,7 +401,7 @@ mod tests {
         a.extend([(1, 1), (1, 1)]);
         let mut b = once(&[0, 0, 0, 0, 0, 1, 1, 0]);
         b.push((0, 0));
-        let found = compare(&played(&a), &played(&b), Resampling::default());
+        let found = compare(&[played(&a)], &[played(&b)], Resampling::default());
         let all = &found[0];
         assert_eq!(
             (all.split, all.task_type, all.games),
@@ -320,7 +436,7 @@ mod tests {
             8,
             "by task type"
         );
-        assert!(compare(&played(&a), &[], Resampling::default()).is_empty());
+        assert!(compare(&[played(&a)], &[], Resampling::default()).is_empty());
     }
 
     /// Each game has three episodes. If one policy won more of them, the game counts once, whether
@@ -329,7 +445,7 @@ mod tests {
     fn repeated_games_count_once() {
         let a = played(&[(2, 3), (3, 3), (1, 3), (1, 3)]);
         let b = played(&[(1, 3), (0, 3), (1, 3), (2, 3)]);
-        let all = &compare(&a, &b, Resampling::default())[0];
+        let all = &compare(&[a], &[b], Resampling::default())[0];
         assert_eq!(
             (
                 all.games,
@@ -348,5 +464,45 @@ mod tests {
             .map(|row| (row.won, row.played, row.env_failed, row.mean_turns))
             .collect();
         assert_eq!(counts, [(1, 3, 0, 1.0), (1, 1, 1, 1.0)]);
+    }
+
+    /// Two runs of three games. The first policy needs 1, 2 and 0 turns less in run one, and 3, 0
+    /// and 0 less in run two: by game 2, 1 and 0, by run 1 and 1. It wins one game more in run one
+    /// and none in run two.
+    #[test]
+    fn turns_are_compared_by_game_and_by_run() {
+        let run = |turns: [f64; 3], won: [u32; 3]| -> Vec<GameRow> {
+            let mut rows = played(&won.map(|won| (won, 1)));
+            for (row, turns) in rows.iter_mut().zip(turns) {
+                row.mean_turns = turns;
+            }
+            rows
+        };
+        let first = [
+            run([4.0, 5.0, 6.0], [1, 1, 0]),
+            run([4.0, 7.0, 9.0], [1, 1, 0]),
+        ];
+        let second = [
+            run([5.0, 7.0, 6.0], [1, 0, 0]),
+            run([7.0, 7.0, 9.0], [1, 0, 1]),
+        ];
+        let found = &compare(&first, &second, Resampling::default())[0];
+        let turns = &found.turns;
+        assert!((turns.first - 35.0 / 6.0).abs() < 1e-12, "{turns:?}");
+        assert!((turns.second - 41.0 / 6.0).abs() < 1e-12, "{turns:?}");
+        assert!(turns.low <= -1.0 && turns.high >= -1.0, "{turns:?}");
+        // Of the signs of (2, 1), half reach 3.
+        assert!((turns.p_value - 0.5).abs() < 0.02, "{turns:?}");
+        let runs = found.runs.as_ref().unwrap();
+        assert_eq!(runs.turn_differences, [-1.0, -1.0]);
+        assert_eq!(runs.turns_p_value, None, "all differences are equal");
+        assert!((runs.differences[0] - 1.0 / 3.0).abs() < 1e-12);
+        assert!(runs.differences[1].abs() < 1e-12);
+        assert!(
+            (runs.p_value.unwrap() - 0.5).abs() < 1e-9,
+            "t = 1 with one degree of freedom"
+        );
+        let one = &compare(&first[..1], &second[..1], Resampling::default())[0];
+        assert_eq!(one.runs, None);
     }
 }

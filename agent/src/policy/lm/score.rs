@@ -26,6 +26,8 @@ pub struct GivenScores {
     pub value: Option<f32>,
     /// ln π of each completion under the untempered policy, nats.
     pub logprobs: Vec<f32>,
+    /// ln π_ref of each completion, nats. Empty if no reference is loaded.
+    pub reference_logprobs: Vec<f32>,
     /// U after each completion, reward units. Empty if no value network is loaded.
     pub after_values: Vec<f32>,
 }
@@ -51,6 +53,10 @@ impl LmPolicy {
         let mut scores = GivenScores {
             value: None,
             logprobs: completion_logprobs(&self.policy, state),
+            reference_logprobs: self
+                .reference
+                .as_ref()
+                .map_or_else(Vec::new, |reference| completion_logprobs(reference, state)),
             after_values: Vec::new(),
         };
         let Some(network) = &self.value else {

@@ -569,6 +569,13 @@ fn given_completions_have_the_scores_of_the_log() {
     let scores = skip.score_given(&[state]).remove(0);
     assert!(scores.value.is_none() && scores.after_values.is_empty());
     assert_eq!(scores.logprobs.len(), 1);
+    assert!(scores.reference_logprobs.is_empty());
+    // A reference gives the numbers that it gives as the policy.
+    let other = babbler(9);
+    let alone = with_reference(None, &other).score_given(&[state]).remove(0);
+    let beside = with_reference(Some(&other), &model).score_given(&[state]);
+    assert_eq!(beside[0].reference_logprobs, alone.logprobs);
+    assert_eq!(beside[0].logprobs, scores.logprobs);
 }
 
 #[track_caller]

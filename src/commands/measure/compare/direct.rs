@@ -217,6 +217,12 @@ impl ComparedSide {
         Ok(Self { measures, games })
     }
 
+    /// Returns the games of each run.
+    fn runs(&self) -> Vec<Vec<GameRow>> {
+        let runs = self.measures.iter();
+        runs.map(|measure| measure.games.clone()).collect()
+    }
+
     fn name(&self) -> String {
         self.measures
             .iter()
@@ -305,7 +311,7 @@ pub(super) fn direct(first: &str, second: &str) -> anyhow::Result<DirectOutput> 
     let first = ComparedSide::open(first)?;
     let second = ComparedSide::open(second)?;
     let resampling = Resampling::default();
-    let rows = compare(&first.games, &second.games, resampling);
+    let rows = compare(&first.runs(), &second.runs(), resampling);
     if rows.is_empty() {
         return Err(ui::WrongUse(format!(
             "{} and {} have no game in common\nhint: measure both on one suite",
@@ -340,6 +346,29 @@ impl DirectOutput {
             "found from",
         ];
         ui::print_table(&header, &self.rows.iter().map(cells).collect::<Vec<_>>());
+        let header = [
+            "split",
+            "task type",
+            "turns of A",
+            "turns of B",
+            "A - B, bootstrap 95 %",
+            "sign-flip p",
+        ];
+        ui::print_table(
+            &header,
+            &self.rows.iter().map(turn_cells).collect::<Vec<_>>(),
+        );
+        let of_runs: Vec<Vec<String>> = self.rows.iter().filter_map(run_cells).collect();
+        if !of_runs.is_empty() {
+            let header = [
+                "split",
+                "A - B of each pair of runs",
+                "t-test p",
+                "turns, A - B of each",
+                "t-test p",
+            ];
+            ui::print_table(&header, &of_runs);
+        }
         for (letter, name, cards) in [("A", &self.a, &self.a_cards), ("B", &self.b, &self.b_cards)]
         {
             let hashes: Vec<&str> = cards.iter().map(|card| card.policy_hash.as_str()).collect();
@@ -382,6 +411,43 @@ fn cells(row: &Comparison) -> Vec<String> {
         ui::p_value(row.p_value),
         row.minimum_detectable.map_or_else(|| "-".into(), percent),
     ]
+}
+
+fn turn_cells(row: &Comparison) -> Vec<String> {
+    let kind = row.task_type.map_or("all", scenarios::TaskType::short_name);
+    let turns = &row.turns;
+    vec![
+        row.split.to_string(),
+        kind.to_string(),
+        format!("{:.2}", turns.first),
+        format!("{:.2}", turns.second),
+        format!(
+            "{:+.2} [{:+.2}, {:+.2}]",
+            turns.first - turns.second,
+            turns.low,
+            turns.high
+        ),
+        ui::p_value(turns.p_value),
+    ]
+}
+
+/// Returns the row of a split over all task types, if the sides have pairs of runs.
+fn run_cells(row: &Comparison) -> Option<Vec<String>> {
+    let runs = row.runs.as_ref().filter(|_| row.task_type.is_none())?;
+    let numbers = |numbers: &[f64], scale: f64| -> String {
+        let texts = numbers
+            .iter()
+            .map(|number| format!("{:+.1}", scale * number));
+        texts.collect::<Vec<_>>().join(" ")
+    };
+    let p_value = |p: Option<f64>| p.map_or_else(|| "-".into(), ui::p_value);
+    Some(vec![
+        row.split.to_string(),
+        numbers(&runs.differences, 100.0),
+        p_value(runs.p_value),
+        numbers(&runs.turn_differences, 1.0),
+        p_value(runs.turns_p_value),
+    ])
 }
 
 fn percent(rate: f64) -> String {

@@ -41,11 +41,26 @@ fn two_policies_are_compared_with_every_difference_named() {
     let table = run("compare a@1 b");
     assert!(
         table.stdout.contains("A alone : B alone")
+            && table.stdout.contains("sign-flip p")
+            && !table.stdout.contains("t-test p")
             && table.stdout.contains("\nA: a@1, policy expert\n"),
         "{}",
         table.stdout
     );
     assert_eq!(table.stderr, "warning: protocol.turn_limit: 40 against 7\n");
+
+    let turns = &compared["rows"][0]["turns"];
+    assert!(
+        turns["first"].as_f64() >= turns["second"].as_f64(),
+        "a limit of seven turns ends lost episodes: {compared}"
+    );
+    assert!(row["runs"].is_null());
+    let of_runs = run("compare a,b b,a --json").json();
+    let runs = &of_runs["rows"][0]["runs"];
+    let difference = compared["rows"][0]["difference"].as_f64().unwrap();
+    assert_eq!(runs["differences"], json!([difference, -difference]));
+    assert_eq!(runs["p_value"], json!(1.0));
+    assert!(run("compare a,b b,a").stdout.contains("t-test p"));
 
     run("compare a train").refused_with("a and train have no game in common");
     run("compare a@5 b")

@@ -102,7 +102,8 @@ fn branch_states_are_learned_from_and_ranked() {
     );
 
     let rank = "rank --policy ranked --branches branches.jsonl --out table.csv";
-    let measured = run(&format!("{rank} --json --lambda 0,0.5")).json();
+    let with_reference = "--reference sft --plot rank.svg --lambda 0,0.5";
+    let measured = run(&format!("{rank} --json {with_reference}")).json();
     has_keys(&measured, &["policy_hash", "value_hash", "single"]);
     assert_eq!(measured["states"].as_u64(), Some(read));
     assert_eq!(measured["too_long"].as_u64(), Some(too_long));
@@ -119,6 +120,16 @@ fn branch_states_are_learned_from_and_ranked() {
         assert_eq!(of(scorer)["regret"], 0.0, "{scorer}");
     }
     assert_eq!(of("soft_value")["lambda"], 0.5);
+    for scorer in ["log_ratio", "after_value", "logprob"] {
+        assert_eq!(of(scorer)["pairs"].as_u64(), Some(read), "{scorer}");
+    }
+    assert_eq!(of("expert")["clear_pairs"].as_u64(), Some(read));
+    let gaps = measured["by_gap"].as_array().unwrap();
+    let in_gaps = gaps.iter().filter(|row| row["scorer"] == "log_ratio");
+    let counted: u64 = in_gaps.map(|row| row["pairs"].as_u64().unwrap()).sum();
+    assert_eq!(counted, read, "{measured}");
+    let plot = fs::read_to_string(folder.path().join("rank.svg")).unwrap();
+    assert!(plot.contains("log_ratio") && plot.contains("soft_value, λ = 0.5"));
     assert!(of("after_value")["pairs"].as_u64() == Some(read));
     let areas = measured["discrimination"].as_array().unwrap();
     assert_eq!((areas.len(), &areas[0]["reading"]), (2, &"V".into()));
@@ -127,7 +138,9 @@ fn branch_states_are_learned_from_and_ranked() {
 
     let text = run(rank).done();
     assert!(
-        text.contains("pair accuracy %") && text.contains("AUC given the turn"),
+        text.contains("pair accuracy %")
+            && text.contains("AUC given the turn")
+            && !text.contains("log_ratio"),
         "{text}"
     );
     let without = run("rank --policy sft --branches branches.jsonl");

@@ -6,6 +6,8 @@
 //!
 //! - *Pair accuracy*: the share of the pairs of candidates with different labels that the score
 //!   orders as the labels do. A tie of the scores counts half.
+//!   A *clear* pair has labels that differ by more than two standard errors of their difference, so
+//!   its order is known rather than guessed.
 //! - *Regret*: the highest label of a state minus the label of the candidate with the highest score,
 //!   mean over the states, reward units. If several have the highest score, their mean label counts.
 //!   The highest of several noisy labels is too high on average, so the regret of the best possible
@@ -19,6 +21,7 @@
 //! The intervals are percentile bootstrap intervals, resampled over games.
 
 mod discrimination;
+mod gaps;
 mod rows;
 mod scored;
 
@@ -26,5 +29,6 @@ mod scored;
 mod tests;
 
 pub use discrimination::{DiscriminationRow, discrimination};
+pub use gaps::{GapRow, accuracy_by_gap};
 pub use rows::{CandidateScorer, RankingRow, TurnGroup, ranking_rows};
 pub use scored::{ScoredCandidate, ScoredState, score_states};

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 const EARLY_TURNS: usize = 10;
 
 /// Confidence of the intervals.
-const CONFIDENCE: f64 = 0.95;
+pub(super) const CONFIDENCE: f64 = 0.95;
 
 /// What ranks the candidates of a state.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -19,6 +19,8 @@ pub enum CandidateScorer {
     AfterValue,
     /// ln π of the candidate.
     Logprob,
+    /// ln π − ln π_ref of the candidate: the order of the advantages that the policy implies.
+    LogRatio,
     /// U + λ ln π, with λ in reward units per nat.
     SoftValue(f64),
     /// Nothing: every distinct candidate is equally good.
@@ -36,6 +38,7 @@ impl CandidateScorer {
         match self {
             Self::AfterValue => "after_value",
             Self::Logprob => "logprob",
+            Self::LogRatio => "log_ratio",
             Self::SoftValue(_) => "soft_value",
             Self::Uniform => "uniform",
             Self::Expert => "expert",
@@ -53,10 +56,11 @@ impl CandidateScorer {
     }
 
     /// Returns the score of a candidate; `None` if it is not known.
-    fn score(self, candidate: &ScoredCandidate) -> Option<f64> {
+    pub(super) fn score(self, candidate: &ScoredCandidate) -> Option<f64> {
         match self {
             Self::AfterValue => candidate.after_value,
             Self::Logprob => Some(candidate.logprob),
+            Self::LogRatio => candidate.log_ratio,
             Self::SoftValue(lambda) => candidate
                 .after_value
                 .map(|value| value + lambda * candidate.logprob),
@@ -70,7 +74,7 @@ impl CandidateScorer {
 
     /// Returns how well the scorer ranks a state. Split halves are judged twice, by each half. The
     /// result is empty if a score is not known, or if a candidate has only one continuation.
-    fn judge(self, state: &ScoredState) -> Vec<Judged> {
+    pub(super) fn judge(self, state: &ScoredState) -> Vec<Judged> {
         if self == Self::SplitHalves {
             let halves = state.candidates.iter().map(|c| halves(&c.returns));
             let Some(halves) = halves.collect::<Option<Vec<[f64; 2]>>>() else {
@@ -78,13 +82,16 @@ impl CandidateScorer {
             };
             let [even, odd] = [0, 1]
                 .map(|half| -> Vec<f64> { halves.iter().map(|labels| labels[half]).collect() });
-            return vec![Judged::new(&even, &odd), Judged::new(&odd, &even)];
+            return vec![
+                Judged::new(&even, &odd, &state.candidates),
+                Judged::new(&odd, &even, &state.candidates),
+            ];
         }
         let scores = state.candidates.iter().map(|c| self.score(c));
         let labels: Vec<f64> = state.candidates.iter().map(|c| c.label).collect();
         scores
             .collect::<Option<Vec<f64>>>()
-            .map(|scores| Judged::new(&scores, &labels))
+            .map(|scores| Judged::new(&scores, &labels, &state.candidates))
             .into_iter()
             .collect()
     }
@@ -98,12 +105,16 @@ fn halves(returns: &[f64]) -> Option<[f64; 2]> {
 }
 
 /// How well scores rank the candidates of one state.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Judged {
     /// Pairs with different labels.
     pub(super) pairs: f64,
     /// How many of them the scores order as the labels do. A tie counts half.
     pub(super) correct: f64,
+    /// Pairs whose labels differ by more than two standard errors of the difference.
+    pub(super) clear_pairs: f64,
+    /// How many of these the scores order as the labels do. A tie counts half.
+    pub(super) clear_correct: f64,
     /// The highest label minus that of the best by score.
     pub(super) regret: f64,
     /// The label of the best by score.
@@ -111,19 +122,24 @@ pub(super) struct Judged {
 }
 
 impl Judged {
-    pub(super) fn new(scores: &[f64], labels: &[f64]) -> Self {
-        let mut pairs = 0.0;
-        let mut correct = 0.0;
+    /// Judges scores by labels. The standard errors are those of the candidates' returns.
+    pub(super) fn new(scores: &[f64], labels: &[f64], candidates: &[ScoredCandidate]) -> Self {
+        let mut found = Self::default();
         for j in 0..labels.len() {
             for k in 0..j {
                 if labels[k] == labels[j] {
                     continue;
                 }
-                pairs += 1.0;
-                if scores[k] == scores[j] {
-                    correct += 0.5;
-                } else if (scores[k] > scores[j]) == (labels[k] > labels[j]) {
-                    correct += 1.0;
+                let right = if scores[k] == scores[j] {
+                    0.5
+                } else {
+                    f64::from(u8::from((scores[k] > scores[j]) == (labels[k] > labels[j])))
+                };
+                found.pairs += 1.0;
+                found.correct += right;
+                if differ_clearly(&candidates[k], &candidates[j]) {
+                    found.clear_pairs += 1.0;
+                    found.clear_correct += right;
                 }
             }
         }
@@ -136,13 +152,27 @@ impl Judged {
             .collect();
         let chosen = mean_return(&best);
         let most = labels.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        Self {
-            pairs,
-            correct,
-            regret: most - chosen,
-            chosen,
-        }
+        found.regret = most - chosen;
+        found.chosen = chosen;
+        found
     }
+}
+
+/// Returns whether the labels of two candidates differ by more than two standard errors of their
+/// difference.
+fn differ_clearly(first: &ScoredCandidate, second: &ScoredCandidate) -> bool {
+    let variance = variance_of_mean(&first.returns) + variance_of_mean(&second.returns);
+    (first.label - second.label).abs() > 2.0 * variance.sqrt()
+}
+
+/// Returns the squared standard error of a mean; infinite if there are fewer than two numbers.
+fn variance_of_mean(numbers: &[f64]) -> f64 {
+    let n = numbers.len() as f64;
+    if n < 2.0 {
+        return f64::INFINITY;
+    }
+    let mean = mean_return(numbers);
+    numbers.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0) / n
 }
 
 /// Which states a row contains.
@@ -188,6 +218,14 @@ pub struct RankingRow {
     pub pair_low: Option<f64>,
     /// Upper end of its 95 % interval.
     pub pair_high: Option<f64>,
+    /// Number of pairs whose labels differ by more than two standard errors of the difference.
+    pub clear_pairs: usize,
+    /// Share of these that the scorer orders as the labels do.
+    pub clear_accuracy: Option<f64>,
+    /// Lower end of its 95 % interval.
+    pub clear_low: Option<f64>,
+    /// Upper end of its 95 % interval.
+    pub clear_high: Option<f64>,
     /// Mean regret, reward units.
     pub regret: f64,
     /// Lower end of its 95 % interval.
@@ -207,7 +245,11 @@ pub fn ranking_rows(
     lambdas: &[f64],
     resampling: Resampling,
 ) -> Vec<RankingRow> {
-    let mut scorers = vec![CandidateScorer::AfterValue, CandidateScorer::Logprob];
+    let mut scorers = vec![
+        CandidateScorer::AfterValue,
+        CandidateScorer::LogRatio,
+        CandidateScorer::Logprob,
+    ];
     let above_zero = lambdas.iter().filter(|lambda| **lambda != 0.0);
     scorers.extend(above_zero.map(|lambda| CandidateScorer::SoftValue(*lambda)));
     scorers.extend([
@@ -244,21 +286,19 @@ fn row(
         }
         games.entry(&state.game).or_default().extend(judged);
     }
-    // A game without a pair of different labels has no part in the pair accuracy.
-    let pairs: Vec<(f64, f64)> = games
-        .values()
-        .map(|states| sums(states, |judged| (judged.correct, judged.pairs)))
-        .filter(|(_, pairs)| *pairs > 0.0)
-        .collect();
+    let accuracy = Accuracy::of(&games, |judged| (judged.correct, judged.pairs), resampling);
+    let clear = Accuracy::of(
+        &games,
+        |judged| (judged.clear_correct, judged.clear_pairs),
+        resampling,
+    );
     let regrets: Vec<(f64, f64)> = games
         .values()
         .map(|states| sums(states, |judged| (judged.regret, 1.0)))
         .collect();
     let all: Vec<Judged> = games.values().flatten().copied().collect();
-    let (correct, count) = sums(&all, |judged| (judged.correct, judged.pairs));
     let (regret, judged) = sums(&all, |judged| (judged.regret, 1.0));
     let (chosen, _) = sums(&all, |judged| (judged.chosen, 1.0));
-    let (pair_low, pair_high) = bootstrap_ratio(&pairs, CONFIDENCE, resampling).unzip();
     let (regret_low, regret_high) = bootstrap_ratio(&regrets, CONFIDENCE, resampling).unzip();
     (judged > 0.0).then(|| RankingRow {
         scorer: scorer.name(),
@@ -266,15 +306,50 @@ fn row(
         turns: group,
         games: games.len(),
         states: states.len(),
-        pairs: count as usize,
-        pair_accuracy: (count > 0.0).then(|| correct / count),
-        pair_low,
-        pair_high,
+        pairs: accuracy.pairs as usize,
+        pair_accuracy: accuracy.share,
+        pair_low: accuracy.interval.map(|(low, _)| low),
+        pair_high: accuracy.interval.map(|(_, high)| high),
+        clear_pairs: clear.pairs as usize,
+        clear_accuracy: clear.share,
+        clear_low: clear.interval.map(|(low, _)| low),
+        clear_high: clear.interval.map(|(_, high)| high),
         regret: regret / judged,
         regret_low,
         regret_high,
         chosen: chosen / judged,
     })
+}
+
+/// The share of pairs that a scorer orders right.
+struct Accuracy {
+    pairs: f64,
+    /// `None` if there is no pair.
+    share: Option<f64>,
+    interval: Option<(f64, f64)>,
+}
+
+impl Accuracy {
+    /// `numbers` are the right pairs and all pairs of a state.
+    fn of(
+        games: &BTreeMap<&str, Vec<Judged>>,
+        numbers: impl Fn(&Judged) -> (f64, f64),
+        resampling: Resampling,
+    ) -> Self {
+        // A game without a pair has no part in the share.
+        let of_games: Vec<(f64, f64)> = games
+            .values()
+            .map(|states| sums(states, &numbers))
+            .filter(|(_, pairs)| *pairs > 0.0)
+            .collect();
+        let right: f64 = of_games.iter().map(|game| game.0).sum();
+        let pairs: f64 = of_games.iter().map(|game| game.1).sum();
+        Self {
+            pairs,
+            share: (pairs > 0.0).then(|| right / pairs),
+            interval: bootstrap_ratio(&of_games, CONFIDENCE, resampling),
+        }
+    }
 }
 
 /// Returns the sums of two numbers of each state.

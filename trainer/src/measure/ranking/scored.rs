@@ -28,6 +28,9 @@ pub struct ScoredCandidate {
     pub label: f64,
     /// ln π of the candidate, nats.
     pub logprob: f64,
+    /// ln π − ln π_ref of the candidate, nats, if there is a reference. The advantage that the policy
+    /// implies is β times it.
+    pub log_ratio: Option<f64>,
     /// U after it, reward units, if there is a value network.
     pub after_value: Option<f64>,
     /// Whether the expert would write its command. `None` if the game is no household game.
@@ -69,6 +72,10 @@ fn scored(state: &RankedState<'_>, scores: &GivenScores) -> ScoredState {
             returns: candidate.returns.clone(),
             label: state.labels[index],
             logprob: f64::from(scores.logprobs[index]),
+            log_ratio: scores
+                .reference_logprobs
+                .get(index)
+                .map(|reference| f64::from(scores.logprobs[index] - reference)),
             after_value: scores.after_values.get(index).copied().map(f64::from),
             is_expert: expert
                 .as_deref()

@@ -15,6 +15,7 @@ fn candidate(returns: &[f64], logprob: f64, after_value: f64) -> ScoredCandidate
         returns: returns.to_vec(),
         label: returns.iter().sum::<f64>() / returns.len() as f64,
         logprob,
+        log_ratio: None,
         after_value: Some(after_value),
         is_expert: None,
     }
@@ -63,26 +64,58 @@ fn row(rows: &[RankingRow], scorer: &str, turns: TurnGroup) -> RankingRow {
         .clone()
 }
 
+/// The labels of the first two candidates of "a" differ by 1/2, with standard errors of 0 and 1/2;
+/// those of the first and the last by 1, with no error; those of the last two by 1/2. Only the
+/// second pair is clear, and the scores order it right. No pair of "b" is clear.
 #[test]
 fn pairs_and_regret_by_hand() {
-    let judged = Judged::new(&[0.6, 0.7, 0.1], &[1.0, 0.5, 0.0]);
+    let [a, b] = &states()[..] else { panic!() };
+    let judged = Judged::new(&[0.6, 0.7, 0.1], &[1.0, 0.5, 0.0], &a.candidates);
     let expected = Judged {
         pairs: 3.0,
         correct: 2.0,
+        clear_pairs: 1.0,
+        clear_correct: 1.0,
         regret: 0.5,
         chosen: 0.5,
     };
     assert_eq!(judged, expected);
-    let tied = Judged::new(&[0.3, 0.3, 0.2], &[0.5, 1.0, 0.5]);
+    let tied = Judged::new(&[0.3, 0.3, 0.2], &[0.5, 1.0, 0.5], &b.candidates);
     let expected = Judged {
         pairs: 2.0,
         correct: 1.5,
+        clear_pairs: 0.0,
+        clear_correct: 0.0,
         regret: 0.25,
         chosen: 0.75,
     };
     assert_eq!(tied, expected);
-    let equal = Judged::new(&[1.0, 0.0], &[0.5, 0.5]);
+    let equal = Judged::new(&[1.0, 0.0], &[0.5, 0.5], &a.candidates[..2]);
     assert_eq!((equal.pairs, equal.regret), (0.0, 0.0));
+}
+
+/// A fourth candidate of "b" has the label .495 and U .25. Two pairs then differ by .005, of which U
+/// orders one. Of the others, U orders two of three in "a" and, with a tie, 2.5 of three in "b".
+#[test]
+fn accuracy_by_difference_by_hand() {
+    let scorers = [CandidateScorer::AfterValue, CandidateScorer::LogRatio];
+    let mut states = states();
+    states[1]
+        .candidates
+        .push(candidate(&[0.0, 0.99], -9.0, 0.25));
+    let rows = accuracy_by_gap(&states, &scorers, RESAMPLING);
+    let found: Vec<_> = rows
+        .iter()
+        .map(|row| (row.scorer, row.from, row.to, row.pairs, row.accuracy))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("after_value", 0.0, Some(0.02), 2, 0.5),
+            ("after_value", 0.4, None, 6, (2.0 + 2.5) / 6.0),
+        ]
+    );
+    assert!(rows.iter().all(|row| row.interval.is_some()));
 }
 
 /// U orders 2 + 1.5 of 3 + 2 pairs, and its regrets are .5 and .25. ln π takes the second best of

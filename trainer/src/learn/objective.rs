@@ -241,6 +241,7 @@ fn oreo_losses(
         discount,
         normalise,
         log_ratio_clip,
+        path_length,
         ..
     } = algorithm
     else {
@@ -259,6 +260,7 @@ fn oreo_losses(
         beta,
         discount,
         log_ratio_clip,
+        path_length,
         divisor,
     };
     let terms = PolicyTerms::with_divisor(networks, batch, alpha, of_tokens);

@@ -379,6 +379,7 @@ mod tests {
                 discount: 1.0,
                 normalise: Normalisation::Trajectory,
                 log_ratio_clip: None,
+                path_length: None,
             },
             Algorithm::Oreo {
                 level: Level::Turn,
@@ -389,6 +390,7 @@ mod tests {
                 discount: 0.9,
                 normalise: Normalisation::Batch,
                 log_ratio_clip: Some(0.01),
+                path_length: Some(2),
             },
             Algorithm::Dro {
                 beta,
@@ -413,6 +415,7 @@ mod tests {
                     discount: 1.0,
                     normalise: Normalisation::Trajectory,
                     log_ratio_clip: None,
+                    path_length: None,
                 },
                 Algorithm::Dqo {
                     level,
@@ -620,6 +623,7 @@ mod tests {
                 discount: 1.0,
                 normalise: Normalisation::Trajectory,
                 log_ratio_clip: None,
+                path_length: None,
             });
             recipe.critic.ranking = Some(ranking);
             recipe.critic.policy_branch_coef = 0.5;

@@ -47,6 +47,17 @@
 //! L_U = 1/T Σ_t ( U(s_t,a_t) − G_t + β sg[γ Λ_{t+1}] )²
 //! ```
 //!
+//! With paths of n actions (PCL's d), if the level is `turn`, L_π and L_U end at V instead of the end of
+//! the episode; what lies beyond the end is 0. L_V stays as it is.
+//!
+//! ```text
+//! G_t^n = G_t − γ^n ( G_{t+n} − sg[V_φ(s_{t+n})] )        Λ_t^n = Λ_t − γ^n Λ_{t+n}
+//! L_π = 1/T Σ_t ( sg[V_φ(s_t)] − G_t^n + β l_t + sg[β γ Λ_{t+1}^{n−1}] )² + α L_reg
+//! L_U = 1/T Σ_t ( U(s_t,a_t) − G_t^n + β sg[γ Λ_{t+1}^{n−1}] )²
+//! ```
+//!
+//! Chance after the n-th action then adds no noise, but the errors of V do.
+//!
 //! Their optimum is that of V*(s) = β log Σ_a π_ref(a|s) e^{Q*(s,a)/β}, Q* = r + γ E V*(s'). At
 //! the optimum U* = Q*, and U* − V* = β log(π*/π_ref) as without a discount.
 
@@ -67,19 +78,23 @@ pub struct OreoSettings {
     /// Limit c of the summed log-ratios in the losses of V and U, reward units: β Σ l is clipped to
     /// [−c, c]. L_π is not clipped. If it is `None`, nothing is clipped.
     pub log_ratio_clip: Option<f64>,
+    /// Number n of actions after which the paths of L_π and L_U end at V; `None` means at the end of the
+    /// episode. The response level ignores it.
+    pub path_length: Option<usize>,
     /// What the sums over actions are divided by. The response level has one action per trajectory
     /// and ignores it.
     pub divisor: ActionDivisor,
 }
 
 impl OreoSettings {
-    /// Returns the settings of the paper: γ = 1, no clip, mean within each trajectory.
+    /// Returns the settings of the paper: γ = 1, no clip, whole paths, mean within each trajectory.
     #[must_use]
     pub const fn published(beta: f64) -> Self {
         Self {
             beta,
             discount: 1.0,
             log_ratio_clip: None,
+            path_length: None,
             divisor: ActionDivisor::Own,
         }
     }
@@ -142,6 +157,24 @@ impl OreoInputs {
         where_masked(self.log_ratios.clone(), &self.action_mask)
     }
 
+    /// Returns the return of the path that begins with each action, G_t^n, and the log-ratios of its
+    /// later actions, γ Λ_{t+1}^{n−1}. Neither has a gradient.
+    fn paths(&self, settings: OreoSettings) -> (Tensor<2>, Tensor<2>) {
+        let log_ratios = self.masked_log_ratios().detach();
+        let later = settings.later(log_ratios.clone());
+        let Some(length) = settings.path_length else {
+            return (self.returns.clone(), later);
+        };
+        let factor = (0..length).fold(1.0, |factor, _| factor * settings.discount);
+        let [batch, actions] = self.action_mask.dims();
+        let returns = self.returns.clone().expand([batch, actions]);
+        let returns = where_masked(returns, &self.action_mask);
+        let values = where_masked(self.values.clone().detach(), &self.action_mask);
+        let behind = ahead(returns.clone() - values, length) * factor;
+        let later_behind = ahead(settings.whole_sum(log_ratios), length) * factor;
+        (returns - behind, later - later_behind)
+    }
+
     /// Returns the mean square of the residuals of actions.
     fn mean_square(&self, residuals: Tensor<2>, divisor: ActionDivisor) -> Tensor<1> {
         mean_over_actions(
@@ -184,14 +217,14 @@ pub fn value_residuals(inputs: &OreoInputs, settings: OreoSettings) -> Tensor<2>
 #[must_use]
 pub fn policy_loss(inputs: &OreoInputs, settings: OreoSettings) -> Tensor<1> {
     let log_ratios = inputs.masked_log_ratios();
-    let later = settings.later(log_ratios.clone()).detach(); // Σ_{i>t} l_i
+    let (returns, later) = inputs.paths(settings);
     let values = inputs.values.clone().detach();
-    let residuals = values - inputs.returns.clone() + (log_ratios + later) * settings.beta;
+    let residuals = values - returns + (log_ratios + later) * settings.beta;
     inputs.mean_square(residuals, settings.divisor)
 }
 
-/// Returns L_U, Eq. 8 for the after-state value; only `after_values` gets a gradient, and
-/// `inputs.values` is not read.
+/// Returns L_U, Eq. 8 for the after-state value; only `after_values` gets a gradient.
+/// `inputs.values` is read only if paths have a length.
 ///
 /// # Shapes
 /// `after_values` `[batch, actions]`, U just after each action; the result `[1]`.
@@ -213,10 +246,10 @@ pub fn after_value_residuals(
     inputs: &OreoInputs,
     settings: OreoSettings,
 ) -> Tensor<2> {
-    let later = settings.later(inputs.masked_log_ratios().detach()); // Σ_{i>t} l_i
+    let (returns, later) = inputs.paths(settings);
     let [batch, actions] = inputs.action_mask.dims();
     assert_shape!(after_values, [batch, actions]);
-    after_values - inputs.returns.clone() + settings.soft_reward(later)
+    after_values - returns + settings.soft_reward(later)
 }
 
 /// Returns Eq. 10 without `α L_reg`: the t = 0 term of Eq. 9 without stop-gradient; only

@@ -501,7 +501,7 @@ mod tests {
     /// and are otherwise equal.
     #[test]
     fn the_recipes_for_real_alfworld_agree() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results/alfworld");
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results/alfworld-plain");
         let [mut every, seeds, looped] = ["recipe.toml", "seeds.toml", "loop.toml"]
             .map(|name| Recipe::open(&folder.join(name)).expect("reads"));
         every.jobs.retain(|job| {

@@ -149,6 +149,7 @@ pub(super) fn oreo(level: Level, problem: &DecisionProblem) -> Algorithm {
         discount: problem.discount,
         normalise: Normalisation::Trajectory,
         log_ratio_clip: None,
+        path_length: None,
     }
 }
 

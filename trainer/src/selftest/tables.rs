@@ -293,6 +293,7 @@ impl ProblemBatch {
                 discount: 1.0,
                 normalise: Normalisation::Trajectory,
                 log_ratio_clip: None,
+                path_length: None,
             },
             ref other => other.clone(),
         };

@@ -34,6 +34,7 @@ const OREO: Algorithm = Algorithm::Oreo {
     discount: 1.0,
     normalise: Normalisation::Trajectory,
     log_ratio_clip: None,
+    path_length: None,
 };
 
 /// A job with adapters on all matrices but one.

@@ -89,6 +89,7 @@ fn the_gpu_has_the_losses_of_the_cpu() {
         discount: 1.0,
         normalise: Normalisation::Trajectory,
         log_ratio_clip: None,
+        path_length: None,
     };
     for algorithm in [
         Algorithm::Sft {

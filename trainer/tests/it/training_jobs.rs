@@ -41,6 +41,7 @@ pub(crate) fn oreo(level: Level, critic_only_share: f64) -> Algorithm {
         discount: 1.0,
         normalise: Normalisation::Trajectory,
         log_ratio_clip: None,
+        path_length: None,
     }
 }
 

@@ -43,6 +43,7 @@ pub(super) struct OreoExtensions {
     pub(super) discount: f64,
     pub(super) normalise: Normalisation,
     pub(super) log_ratio_clip: Option<f64>,
+    pub(super) path_length: Option<usize>,
 }
 
 impl OreoExtensions {
@@ -53,6 +54,7 @@ impl OreoExtensions {
             discount,
             normalise,
             log_ratio_clip,
+            path_length,
         } = self;
         if !(discount > 0.0 && discount <= 1.0) {
             return Err(format!("discount = {discount} must be above 0, at most 1"));
@@ -64,6 +66,15 @@ impl OreoExtensions {
         }
         if normalise == Normalisation::Batch && level == Level::Response {
             return Err("normalise = \"batch\": at level = \"response\" every episode is one action, so nothing would change\nhint: remove normalise".into());
+        }
+        match path_length {
+            Some(0) => return Err("path_length = 0 must be above 0".into()),
+            Some(length) if level != Level::Turn => {
+                return Err(format!(
+                    "path_length = {length} counts turns, so oreo supports it at level = \"turn\" only\nhint: set level = \"turn\", or remove path_length"
+                ));
+            }
+            _ => {}
         }
         match log_ratio_clip {
             Some(limit) if !(limit > 0.0 && limit.is_finite()) => {
@@ -81,6 +92,9 @@ impl OreoExtensions {
         let normalise = by_batch.then(|| "normalise = \"batch\"".to_string());
         let clip = self.log_ratio_clip;
         let clip = clip.map(|clip| format!("log_ratio_clip = {clip:?}"));
-        discount.into_iter().chain(normalise).chain(clip).collect()
+        let path = self.path_length;
+        let path = path.map(|length| format!("path_length = {length}"));
+        let keys = [discount, normalise, clip, path];
+        keys.into_iter().flatten().collect()
     }
 }

@@ -40,6 +40,11 @@ pub enum Algorithm {
         /// Limit of |β Σ l| in the losses of V and U, reward units. Default: no limit, as published.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         log_ratio_clip: Option<f64>,
+        /// Number of turns after which the paths of the losses of π and U end at V (PCL, arXiv
+        /// 1702.08892). Default: at the end of the episode, as published. Only `level = "turn"`
+        /// supports it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        path_length: Option<usize>,
     },
     /// DQO: soft Q-learning with λ-returns. Trajectories are weighted by their likelihood under the policy
     /// (arXiv 2410.09302).
@@ -206,12 +211,14 @@ impl Algorithm {
                 discount,
                 normalise,
                 log_ratio_clip,
+                path_length,
                 ..
             } => Some(OreoExtensions {
                 level,
                 discount,
                 normalise,
                 log_ratio_clip,
+                path_length,
             }),
             _ => None,
         }

@@ -2,7 +2,7 @@
 //!
 //! The recorded numbers are from tests/oracle/losses.py, `oreo_extensions` and `golden_c`.
 
-use super::super::cases::{assert_close, gradient, mask, number, tensor};
+use super::super::cases::{assert_close, gradient, mask, number, numbers, tensor};
 use super::*;
 use burn::tensor::activation::log_softmax;
 
@@ -85,6 +85,80 @@ fn clipped_losses_by_hand() {
             number(loss(&inputs, PUBLISHED))
         );
     }
+}
+
+/// γ = ½, paths of one action: G¹ = [0 + ½·0, 1], and no later log-ratio. π: 1 − 0 + ½·2 = 2 and
+/// 0 − 1 − ½, (4 + 9/4)/2. U = [¼, 1]: ¼ and 0. Eq. 8 is that of whole paths, and so is everything if
+/// a path is as long as the episode.
+#[test]
+fn losses_of_short_paths_by_hand() {
+    let inputs = by_hand(0.5);
+    let whole = OreoSettings {
+        discount: 0.5,
+        ..PUBLISHED
+    };
+    let short = OreoSettings {
+        path_length: Some(1),
+        ..whole
+    };
+    let after = |settings| after_value_loss(tensor(&[0.25, 1.0], [1, 2]), &inputs, settings);
+    assert_close(&[number(policy_loss(&inputs, short))], &[3.125]);
+    assert_close(&[number(after(short))], &[0.031_25]);
+    assert_eq!(
+        number(value_loss(&inputs, short)),
+        number(value_loss(&inputs, whole))
+    );
+    let long = OreoSettings {
+        path_length: Some(2),
+        ..whole
+    };
+    assert_eq!(
+        number(policy_loss(&inputs, long)),
+        number(policy_loss(&inputs, whole))
+    );
+    assert_eq!(number(after(long)), number(after(whole)));
+}
+
+/// Three actions with γ = 1, l = [.4, −.2, .1], V = [.2, .5, .9], R = 1 as one column, and a second
+/// trajectory of two actions, l = [−.3, .5], V = [.1, −.4], R = 0. Paths of two actions. π, β = ½:
+/// .2 − .9 + ½(.4 − .2) = −.6; .5 − 1 + ½(−.2 + .1) = −.55; .9 − 1 + ½·.1 = −.05;
+/// .1 − 0 + ½(−.3 + .5) = .2; −.4 − 0 + ½·.5 = −.15. Only l of the action itself gets a gradient.
+#[test]
+fn short_paths_of_trajectories_with_one_return() {
+    let settings = OreoSettings {
+        path_length: Some(2),
+        ..PUBLISHED
+    };
+    let mut inputs = ragged(1.0);
+    inputs.returns = tensor(&[1.0, 0.0], [2, 1]);
+    let loss = policy_loss(&inputs, settings);
+    let first = (0.36 + 0.3025 + 0.0025) / 3.0;
+    let second = (0.04 + 0.0225) / 2.0;
+    assert_close(&[number(loss.clone())], &[f64::midpoint(first, second)]);
+    let third = 1.0 / 3.0;
+    assert_close(
+        &gradient(&loss, &inputs.log_ratios),
+        &[
+            -0.3 * third,
+            -0.275 * third,
+            -0.025 * third,
+            0.05,
+            -0.0375,
+            0.0,
+        ],
+    );
+    // U: G¹ of the first is .9, and −.2 comes later; and so on.
+    let residuals = after_value_residuals(ragged_after_values(), &inputs, settings);
+    let found = where_masked(residuals, &inputs.action_mask);
+    let expected = [
+        0.3 - 0.9 - 0.1,
+        0.6 - 1.0 + 0.05,
+        0.8 - 1.0,
+        0.0 + 0.25,
+        -0.1,
+        0.0,
+    ];
+    assert_close(&numbers(found), &expected);
 }
 
 /// A loss and its gradient, with the expected numbers of the oracle.

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Reproduces everything in this folder: HEARTH=hearth GAMES=FOLDER results/alfworld/remake.sh RUNS. GAMES contains train/, valid_seen/
+# Reproduces everything in this folder: HEARTH=hearth GAMES=FOLDER results/alfworld-plain/remake.sh RUNS. GAMES contains train/, valid_seen/
 # and valid_unseen/ of text 2.1.3. If the script is interrupted, the same command continues.
 set -eu
 hearth=${HEARTH:-hearth} here=$(cd "$(dirname "$0")" && pwd) runs=${1:?missing argument: the folder for the runs}

@@ -453,7 +453,8 @@ mod tests {
         assert!(least > 0.75, "{least}");
     }
 
-    /// Without the heads a decoder predicts the present token, never the next.
+    /// Measured: 0.974, 0.897 and 0.945. Without the heads a decoder predicts the present token, never
+    /// the next.
     #[test]
     fn the_untrained_decoder_continues_a_repeated_list() {
         let config = config();
@@ -466,7 +467,6 @@ mod tests {
                 0.0
             );
         }
-        println!("right tokens of the second copy: {shares:.3?}");
         assert!(shares.iter().all(|share| *share > 0.75), "{shares:?}");
     }
 

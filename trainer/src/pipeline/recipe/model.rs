@@ -161,3 +161,27 @@ impl ModelRecipe {
         checked.map_err(|error| error.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::pipeline::recipe::Recipe;
+    use agent::model::config::Family;
+    use agent::model::weights::Weights;
+
+    #[test]
+    fn the_keys_of_the_initial_weights_reach_the_weights() {
+        let mut shape = Recipe::quickstart().model.plain();
+        let config = shape.sizes(64);
+        let usual = Weights::random(&config, 3);
+        assert_eq!(shape.initial_weights(&config, 3).expect("makes"), usual);
+        shape.initial_exponent = 0.8;
+        shape.initial_heads = true;
+        assert_eq!(shape.sizes(64), config, "the layout stays");
+        assert_eq!(config.family, Family::Llama);
+        let small = Weights::random_with_exponent(&config, 0.8, 3);
+        let expected = small.clone().with_initial_heads(&config, 3);
+        let expected = expected.expect("the quickstart's decoder can have the heads");
+        assert_eq!(shape.initial_weights(&config, 3).expect("makes"), expected);
+        assert!(expected != small && small != usual);
+    }
+}

@@ -5,6 +5,7 @@
 //! | [`config`] | the sizes of a decoder, as in `config.json` |
 //! | [`rope`] | the frequencies of the rotary position embedding and their scaling |
 //! | [`reading`] | what hearth's own family adds to the Llama layout |
+//! | [`initial`] | the weights of a decoder before its first update |
 //! | [`weights`] | named tensors in host memory, and safetensors files |
 //! | [`folder`] | a model folder, or a GGUF file, as one value |
 //! | [`gguf`] | the reader of GGUF files |
@@ -20,6 +21,7 @@ pub mod config;
 pub mod decoder;
 pub mod folder;
 pub mod gguf;
+pub mod initial;
 pub mod lora;
 pub mod parameters;
 pub mod peft;

@@ -13,10 +13,8 @@
 use crate::error::AgentError;
 use crate::files;
 use crate::model::config::DecoderConfig;
-use crate::model::reading::config::GOAL_MATCH;
 use crate::model::safetensors_header::SafetensorsHeader;
 use half::{bf16, f16};
-use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use safetensors::{Dtype, SafeTensorError, View};
 use scenarios::files::sync_folder;
 use serde::Deserialize;
@@ -78,23 +76,6 @@ impl View for &HostTensor {
 pub struct Weights(pub BTreeMap<String, HostTensor>);
 
 impl Weights {
-    /// Returns new trunk weights, drawn from the seed.
-    ///
-    /// Matrices are normal with σ = 1/√inputs. The two matrices that write into the residual stream
-    /// are zero, so that every layer starts as the identity, and the first updates see a token's
-    /// own embedding. Embeddings have σ = 0.02, norms are ones, and biases are zero. The filter of a
-    /// convolution is uniform in ±1/√width, as in PyTorch.
-    #[must_use]
-    pub fn random(config: &DecoderConfig, seed: u64) -> Self {
-        let mut rng = StdRng::seed_from_u64(seed);
-        let mut weights = Self::default();
-        for (name, shape) in config.tensors() {
-            let data = initial_values(&name, &shape, &mut rng);
-            weights.0.insert(name, HostTensor { shape, data });
-        }
-        weights
-    }
-
     /// Returns the values of the tensor of that name.
     ///
     /// # Errors
@@ -294,30 +275,6 @@ struct ShardIndex {
     weight_map: BTreeMap<String, String>,
 }
 
-/// The first values of a parameter; see [`Weights::random`].
-fn initial_values(name: &str, shape: &[usize], rng: &mut impl Rng) -> Vec<f32> {
-    let size = shape.iter().product();
-    if name.ends_with(".bias") {
-        return vec![0.0; size];
-    }
-    let [_, inputs] = shape else {
-        return vec![1.0; size];
-    };
-    if name.ends_with("conv.weight") {
-        let bound = 1.0 / (shape[0] as f32).sqrt();
-        return (0..size)
-            .map(|_| (rng.random::<f32>() * 2.0 - 1.0) * bound)
-            .collect();
-    }
-    let deviation = match name {
-        "model.embed_tokens.weight" | "lm_head.weight" | GOAL_MATCH => 0.02,
-        name if name.ends_with(".none") => 0.0,
-        name if name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight") => 0.0,
-        _ => 1.0 / (*inputs as f32).sqrt(),
-    };
-    (0..size).map(|_| normal(rng) * deviation).collect()
-}
-
 /// Little-endian numbers as f32; `None` if the type is not supported.
 fn to_f32(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
     let pairs = bytes.as_chunks::<2>().0.iter();
@@ -334,13 +291,6 @@ fn to_f32(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
         Dtype::BF16 => Some(pairs.map(|b| bf16::from_le_bytes(*b).to_f32()).collect()),
         _ => None,
     }
-}
-
-/// A standard normal number (Box–Muller).
-fn normal(rng: &mut impl Rng) -> f32 {
-    let u: f32 = rng.random();
-    let v: f32 = rng.random();
-    (-2.0 * (1.0 - u).ln()).sqrt() * (std::f32::consts::TAU * v).cos()
 }
 
 /// Returns a `[rows, columns]` matrix as `[columns, rows]`.

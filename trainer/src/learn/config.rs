@@ -5,7 +5,7 @@
 //! Recipes of earlier versions name some keys differently; the old names are accepted as aliases.
 
 use crate::error::TrainerError;
-use crate::learn::optimizer::OptimizerRecipe;
+use crate::learn::optimizer::{OptimizerKind, OptimizerRecipe};
 use agent::model::decoder::Precision;
 use agent::model::lora::LoraRecipe;
 use serde::{Deserialize, Serialize};
@@ -58,6 +58,10 @@ pub struct TrainConfig {
     /// metrics.csv. If 0, the default, there is no test. It does not change what is trained.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub reading_every: usize,
+    /// Share of the updates, from the first, whose batches are drawn from the shortest quarter of the episodes
+    /// ([`crate::learn::data::short_first`]), in [0, 1). It is allowed for `sft` only. Default: 0.
+    #[serde(default, skip_serializing_if = "is_zero_share")]
+    pub short_first: f64,
     /// The algorithm and its settings.
     pub algorithm: Algorithm,
 }
@@ -70,6 +74,15 @@ pub struct TrainConfig {
 )]
 fn is_zero(number: &usize) -> bool {
     *number == 0
+}
+
+/// The same for a share.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero_share(share: &f64) -> bool {
+    *share == 0.0
 }
 
 /// Reads one training job from a TOML file of its own, for `hearth train`.
@@ -100,6 +113,7 @@ impl TrainConfig {
             early_stopping: None,
             critic: CriticConfig::default(),
             reading_every: 0,
+            short_first: 0.0,
             algorithm,
         }
     }
@@ -111,7 +125,7 @@ impl TrainConfig {
         self.from != StartFrom::Collector
     }
 
-    /// Returns the keys of algorithm, optimizer and `critic` that go beyond the published algorithm, as
+    /// Returns the keys of algorithm, optimizer, schedule and `critic` that go beyond the published algorithm, as
     /// `KEY = VALUE`.
     #[must_use]
     pub fn extensions(&self) -> Vec<String> {
@@ -122,9 +136,15 @@ impl TrainConfig {
         let clip = clip.map(|clip| format!("optimizer.value_gradient_clip = {clip:?}"));
         let warmup = Some(optimizer.policy_warmup).filter(|updates| *updates > 0);
         let warmup = warmup.map(|updates| format!("optimizer.policy_warmup = {updates}"));
+        let kind = Some(optimizer.kind).filter(|kind| *kind == OptimizerKind::Muon);
+        let kind = kind.map(|_| "optimizer.kind = \"muon\"".to_string());
+        let short = Some(self.short_first).filter(|share| *share > 0.0);
+        let short = short.map(|share| format!("short_first = {share:?}"));
         let all = algorithm.unwrap_or_default().into_iter();
         all.chain(clip)
             .chain(warmup)
+            .chain(kind)
+            .chain(short)
             .chain(self.critic.settings())
             .collect()
     }
@@ -141,6 +161,7 @@ impl TrainConfig {
             .and_then(|()| self.check_cached_reference())
             .and_then(|()| self.check_early_stopping())
             .and_then(|()| self.check_receptacle_dropout())
+            .and_then(|()| self.check_short_first())
             .and_then(|()| self.check_critic())
             .and_then(|()| self.algorithm.check())
             .map_err(|problem| format!("job {:?}: {problem}", self.name))
@@ -208,6 +229,9 @@ impl TrainConfig {
         }
         if let Some(lora) = &self.lora {
             lora.check()?;
+            if self.optimizer.kind == OptimizerKind::Muon {
+                return Err("optimizer: kind = \"muon\" and lora exclude each other: muon updates whole matrices\nhint: use kind = \"adamw\"".into());
+            }
             if self.optimizer.last_layers > 0 {
                 return Err("lora and last_layers exclude each other: lora trains the adapters of every layer and nothing else".into());
             }
@@ -296,6 +320,21 @@ impl TrainConfig {
             return Err("critic: ranking and policy_branch_coef learn from branch states\nhint: add \"branches\" to data".into());
         }
         Ok(())
+    }
+
+    fn check_short_first(&self) -> Result<(), String> {
+        let share = self.short_first;
+        if !(0.0..1.0).contains(&share) {
+            return Err(format!("short_first = {share} must be in [0, 1)"));
+        }
+        match &self.algorithm {
+            Algorithm::Sft { .. } => Ok(()),
+            _ if share == 0.0 => Ok(()),
+            other => Err(format!(
+                "short_first: {} must read episodes without regard to length, because length predicts the outcome; only sft may read short ones first",
+                other.kind()
+            )),
+        }
     }
 
     fn check_receptacle_dropout(&self) -> Result<(), String> {

@@ -18,6 +18,9 @@ pub struct Parameter {
     pub values: Vec<f32>,
     /// Number of axes. If it is 1, there is no weight decay.
     pub axes: usize,
+    /// Rows and columns, if it is one of the seven matrices of a layer. Embeddings, output matrices,
+    /// heads, filters and factors of adapters are none.
+    pub hidden_matrix: Option<[usize; 2]>,
 }
 
 /// One gradient on the host. If the device is the host, this is the memory of the tensor itself.
@@ -54,20 +57,37 @@ pub type HostGradients = Vec<Option<Gradient>>;
 /// a matrix has an adapter, the matrix is frozen and the factors of the adapter are trainable.
 #[must_use]
 pub fn parameters<M: Module>(module: &M) -> Vec<Parameter> {
-    let mut reader = ParameterReader(Vec::new());
+    let mut reader = ParameterReader::default();
     module.visit(&mut reader);
-    reader.0
+    reader.parameters
 }
 
-struct ParameterReader(Vec<Parameter>);
+#[derive(Default)]
+struct ParameterReader {
+    parameters: Vec<Parameter>,
+    /// The names of the modules around a parameter, and its own.
+    path: Vec<String>,
+}
 
 impl ModuleVisitor for ParameterReader {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.into());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if param.is_require_grad() {
-            let values = param.val().into_data().try_to_vec::<f32>();
-            self.0.push(Parameter {
+            let tensor = param.val();
+            let shape = <[usize; 2]>::try_from(tensor.dims().as_slice()).ok();
+            let name = self.path.last();
+            let values = tensor.into_data().try_to_vec::<f32>();
+            self.parameters.push(Parameter {
                 values: values.expect("networks are f32"),
                 axes: D,
+                hidden_matrix: shape.filter(|_| name.is_some_and(|name| name.ends_with("_proj"))),
             });
         }
     }
@@ -220,6 +240,7 @@ pub fn from_weights(weights: &Weights, like: &[Parameter]) -> Result<Vec<Paramet
         .map(|(like, tensor)| Parameter {
             values: tensor.data.clone(),
             axes: like.axes,
+            hidden_matrix: like.hidden_matrix,
         })
         .collect())
 }
@@ -249,6 +270,10 @@ pub(crate) mod test_network {
 mod tests {
     use super::test_network::{TwoParameters, two_parameters};
     use super::*;
+    use agent::model::config::{DecoderConfig, Family};
+    use agent::model::decoder::ValueNetwork;
+    use agent::model::reading::config::{ConvolutionConfig, ConvolutionPlace, ReadingConfig};
+    use burn::tensor::Device;
 
     /// A `[1, 2]` matrix with an adapter of rank 1: factor A has one number and B has two.
     #[test]
@@ -294,6 +319,53 @@ mod tests {
         assert!(parameters(&two_parameters().no_grad()).is_empty());
     }
 
+    /// The seven matrices of each layer, `[in, out]`, and nothing else. An adapter freezes them.
+    #[test]
+    fn the_matrices_of_the_layers_are_hidden_matrices() {
+        let convolution = ConvolutionConfig {
+            width: 3,
+            places: ConvolutionPlace::ALL.to_vec(),
+        };
+        let config = DecoderConfig {
+            family: Family::Hearth,
+            vocab_size: 11,
+            hidden_size: 8,
+            intermediate_size: 12,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            num_key_value_heads: 1,
+            max_position_embeddings: 16,
+            tie_word_embeddings: false,
+            reading: ReadingConfig {
+                ngram_embedding: vec![1],
+                convolution: Some(convolution),
+                ..ReadingConfig::default()
+            },
+            ..DecoderConfig::default()
+        };
+        let weights = Weights::random(&config, 1).with_zero_value_head(&config);
+        let network = ValueNetwork::from_weights(&config, &weights, &Device::flex().autodiff())
+            .expect("builds");
+        let all = parameters(&network);
+        let hidden: Vec<[usize; 2]> = all.iter().filter_map(|p| p.hidden_matrix).collect();
+        let layer = [[8, 8], [8, 4], [8, 4], [8, 8], [8, 12], [8, 12], [12, 8]];
+        assert_eq!(hidden, [layer, layer].concat());
+        let others = all
+            .iter()
+            .filter(|p| p.axes == 2 && p.hidden_matrix.is_none());
+        assert_eq!(
+            others.count(),
+            2 + 2 + 2 * 4 + 1,
+            "tables, n-grams, filters and a head"
+        );
+        let adapted = network.apply_lora(burn::module::Lora::new(1, 1.0));
+        assert!(
+            parameters(&adapted)
+                .iter()
+                .all(|p| p.hidden_matrix.is_none())
+        );
+    }
+
     /// Two networks share one memory: the gradient of one does not reach the other, and a frozen
     /// parameter stays frozen.
     #[test]
@@ -313,6 +385,7 @@ mod tests {
             &[Parameter {
                 values: vec![7.0, 8.0],
                 axes: 2,
+                hidden_matrix: None,
             }],
         );
         assert_eq!(

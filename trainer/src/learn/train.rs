@@ -14,7 +14,7 @@ use crate::learn::metrics::reading::{ReadingNumbers, ReadingProbe};
 use crate::learn::metrics::{Metrics, MetricsColumns, MetricsRow, UpdateTime};
 use crate::learn::micro_batch::{MicroBatchShape, PassKind};
 use crate::learn::networks::{NetworkSource, Placement};
-use crate::learn::optimizer::{AdamW, learning_rate_at};
+use crate::learn::optimizer::{OptimizerState, learning_rate_at};
 use crate::learn::parameters::{Parameter, from_weights, parameters, to_weights};
 use crate::learn::replicas::Replicas;
 use agent::inference::PolicyInference;
@@ -127,7 +127,7 @@ struct TrainingState {
 /// The parameters of a network on the host, and their optimizer.
 struct OptimizedNetwork {
     parameters: Vec<Parameter>,
-    optimizer: AdamW,
+    optimizer: OptimizerState,
 }
 
 /// The trainable parameters of both networks at the best evaluation.
@@ -147,17 +147,18 @@ impl TrainingState {
         let identity = identity(job, plan);
         let mut checkpoint = Checkpoint::open(&job.out.join("checkpoint"), &identity)?;
         let mut policy_weights = job.start.policy.clone();
-        let mut policy_optimizer = AdamW::default();
+        let mut policy_optimizer = OptimizerState::default();
         let mut value_weights = critic::initial_weights(job.recipe, job.start)?;
-        let mut value_optimizer = AdamW::default();
+        let mut value_optimizer = OptimizerState::default();
         // A checkpoint contains the trainable tensors only. If the job has adapters, these are
         // their factors and the head of the value network.
         if let Some(checkpoint) = &mut checkpoint {
             policy_weights.0.extend(checkpoint.take("policy")?.0);
-            policy_optimizer = AdamW::from_weights(checkpoint.take("policy-optimizer")?)?;
+            policy_optimizer = OptimizerState::from_weights(checkpoint.take("policy-optimizer")?)?;
             if let Some(weights) = &mut value_weights {
                 weights.0.extend(checkpoint.take("value")?.0);
-                value_optimizer = AdamW::from_weights(checkpoint.take("value-optimizer")?)?;
+                value_optimizer =
+                    OptimizerState::from_weights(checkpoint.take("value-optimizer")?)?;
             }
         }
         let source = NetworkSource {
@@ -296,21 +297,21 @@ impl TrainingState {
             let rate = learning_rate_at(critic.learning_rate, warmup, self.update, updates);
             let OptimizedNetwork {
                 parameters,
-                optimizer: adam,
+                optimizer: state,
             } = network;
             if critic::trunk_joins(&recipe.critic, self.update, updates) {
                 // The second phase of LP-FT is a training run of its own.
-                *adam = AdamW::default();
+                *state = OptimizerState::default();
             }
             let optimizer = optimizer.of_value_network();
-            row.gradient_norm_value = Some(adam.update(parameters, gradients, rate, &optimizer));
+            row.gradient_norm_value = Some(state.update(parameters, gradients, rate, &optimizer));
         }
         if let Some(gradients) = &result.policy {
             let OptimizedNetwork {
                 parameters,
-                optimizer: adam,
+                optimizer: state,
             } = &mut self.policy;
-            row.gradient_norm_policy = Some(adam.update(parameters, gradients, rate, optimizer));
+            row.gradient_norm_policy = Some(state.update(parameters, gradients, rate, optimizer));
         }
         if let Some((what, value)) = row.diverged(optimizer.log_ratio_limit) {
             let batch = job.out.join("stopped-batch.jsonl");
@@ -504,7 +505,7 @@ fn save_trajectories(path: &Path, trajectories: &[&Trajectory]) -> Result<(), Tr
 /// Returns the recipe as text. Optional keys with their default are left out, so that the checkpoints
 /// of versions without these keys still fit.
 fn recipe_text(recipe: &TrainConfig) -> String {
-    let mut text = format!("{recipe:?}");
+    let mut text = format!("{recipe:?}").replace(", short_first: 0.0, ", ", ");
     let critic = format!(", critic: {:?}", CriticConfig::default());
     // The reading test decides no number of the model.
     let reading = format!(", reading_every: {}", recipe.reading_every);
@@ -512,6 +513,7 @@ fn recipe_text(recipe: &TrainConfig) -> String {
         ", path_length: None",
         ", discount: 1.0, normalise: Trajectory, log_ratio_clip: None",
         ", value_gradient_clip: None, policy_warmup: 0",
+        ", kind: AdamW",
         &critic,
         &reading,
     ] {
@@ -577,6 +579,7 @@ fn identity(job: &TrainingJob<'_>, plan: &Plan<'_>) -> String {
 mod tests {
     use super::*;
     use crate::learn::config::{Algorithm, Level, Normalisation};
+    use crate::learn::optimizer::OptimizerKind;
 
     /// A checkpoint of a version without the optional keys belongs to the same job.
     #[test]
@@ -596,11 +599,15 @@ mod tests {
         assert!(text.ends_with("critic_only_share: 0.25 } }"), "{text}");
         assert!(text.contains("clip: 1.0, weight_decay: 0.0"), "{text}");
         assert!(text.contains("early_stopping: None, algorithm: "), "{text}");
+        assert!(text.contains("activations: Kept }, lora"), "{text}");
         recipe.reading_every = 7;
         assert_eq!(recipe_text(&recipe), text, "a test changes no model");
         recipe.optimizer.policy_warmup = 3;
         recipe.critic.head_only = 0.5;
+        recipe.optimizer.kind = OptimizerKind::Muon;
+        recipe.short_first = 0.05;
         let text = recipe_text(&recipe);
         assert!(text.contains("policy_warmup: 3") && text.contains("head_only: 0.5"));
+        assert!(text.contains("kind: Muon") && text.contains("short_first: 0.05, algorithm"));
     }
 }

@@ -7,7 +7,6 @@ use crate::measure::reading::ReadingTest;
 use crate::pipeline::recipe::{ModelRecipe, TrainConfig};
 use crate::pipeline::rounds::expert_episodes;
 use agent::model::folder::{Companions, Model};
-use agent::model::weights::Weights;
 use agent::text::chat;
 use agent::text::tokenizer::Tokenizer;
 use scenarios::{Split, Suite, Task, Trajectory, World};
@@ -41,10 +40,10 @@ pub fn tokenize_texts(tokenizer: &Tokenizer, trajectories: &mut [Trajectory]) {
     }
 }
 
-/// Returns a decoder with random weights and a vocabulary from the texts of these episodes.
+/// Returns a decoder with its initial weights and a vocabulary from the texts of these episodes.
 ///
 /// # Errors
-/// If the tokenizer library returns an error.
+/// If the tokenizer library returns an error, or the decoder cannot have the initial heads.
 pub fn fresh(
     shape: &ModelRecipe,
     trajectories: &[Trajectory],
@@ -57,7 +56,7 @@ pub fn fresh(
     let tokenizer = Tokenizer::train_with(texts, shape.vocabulary, shape.numbers)?;
     let config = shape.config(&tokenizer);
     Ok(Model {
-        policy: Weights::random(&config, seed),
+        policy: shape.initial_weights(&config, seed)?,
         config,
         tokenizer,
         value: None,

@@ -522,9 +522,16 @@ mod tests {
     fn keys_of_the_model_are_written_only_if_they_are_not_the_default() {
         let quickstart = Recipe::quickstart();
         let text = toml::to_string(&quickstart).expect("writes");
-        let keys = ["numbers", "goal_match", "ngram_embedding", "convolution"];
+        let keys = [
+            "numbers",
+            "goal_match",
+            "ngram_embedding",
+            "convolution",
+            "initial_exponent",
+            "initial_heads",
+        ];
         let written = keys.map(|key| text.contains(key));
-        assert_eq!(written, [true, true, false, true], "{text}");
+        assert_eq!(written, [true, true, false, true, false, false], "{text}");
         assert_eq!(toml::from_str::<Recipe>(&text).expect("reads"), quickstart);
         let plain = Recipe {
             model: ModelRecipe {
@@ -538,6 +545,12 @@ mod tests {
         let text = toml::to_string(&plain).expect("writes");
         assert!(!keys.iter().any(|key| text.contains(key)), "{text}");
         assert_eq!(toml::from_str::<Recipe>(&text).expect("reads"), plain);
+        let mut initial = plain;
+        initial.model.initial_exponent = 0.8;
+        initial.model.initial_heads = true;
+        assert_eq!(initial.check(), Ok(()));
+        let text = toml::to_string(&initial).expect("writes");
+        assert_eq!(toml::from_str::<Recipe>(&text).expect("reads"), initial);
     }
 
     #[test]
@@ -560,6 +573,21 @@ mod tests {
                 "goal_match = true",
                 "goal_match = true\nngram_embedding = [2, 1]",
                 "ascending orders from 1 to 4",
+            ),
+            (
+                "goal_match = true",
+                "goal_match = true\ninitial_exponent = 0.0",
+                "initial_exponent = 0 must be above 0, at most 1.5",
+            ),
+            (
+                "goal_match = true",
+                "goal_match = true\ninitial_exponent = nan",
+                "initial_exponent = NaN must be above 0",
+            ),
+            (
+                "goal_match = true",
+                "goal_match = true\ninitial_heads = true",
+                "initial_heads: it needs the plain Llama layout",
             ),
         ] {
             let error = refused(from, to);

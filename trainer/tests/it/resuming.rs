@@ -13,7 +13,7 @@ use std::path::Path;
 use support::corridor::babbler;
 use trainer::TrainerError;
 use trainer::learn::metrics::reading::{ReadingNumbers, ReadingProbe};
-use trainer::learn::optimizer::OptimizerRecipe;
+use trainer::learn::optimizer::{OptimizerKind, OptimizerRecipe};
 use trainer::learn::train::{TrainingJob, train};
 use trainer::pipeline::recipe::{
     Algorithm, CriticConfig, CriticInit, EarlyStopping, Level, ReferenceUse, TrainConfig, ValueLoss,
@@ -34,25 +34,35 @@ fn resuming_with_a_critic_equals_not_stopping(
     critic: CriticConfig,
     damage: impl Fn(&mut String),
 ) {
+    let job = TrainConfig {
+        critic,
+        ..job_beyond_a_checkpoint(algorithm)
+    };
+    resuming_a_job_equals_not_stopping(&job, damage);
+}
+
+/// A job that ends a few updates after its checkpoint.
+fn job_beyond_a_checkpoint(algorithm: Algorithm) -> TrainConfig {
+    let optimizer = OptimizerRecipe {
+        batch: 1,
+        updates: CHECKPOINT + 4,
+        weight_decay: 0.01,
+        ..OptimizerRecipe::default()
+    };
+    recipe(algorithm, optimizer)
+}
+
+#[track_caller]
+fn resuming_a_job_equals_not_stopping(job: &TrainConfig, damage: impl Fn(&mut String)) {
     let model = babbler(28);
     let played = [
         scripted(&model, "plain/2", &["east", "east"]),
         scripted(&model, "plain/9", &["east", "west"]),
         scripted(&model, "plain/1", &["east"]),
     ];
-    let updates = CHECKPOINT + 4;
-    let optimizer = OptimizerRecipe {
-        batch: 1,
-        updates,
-        weight_decay: 0.01,
-        ..OptimizerRecipe::default()
-    };
-    let job = TrainConfig {
-        critic,
-        ..recipe(algorithm, optimizer)
-    };
+    let updates = job.optimizer.updates;
     let out = tempfile::tempdir().unwrap();
-    let (whole, left_out) = learn(&job, &model, &played, out.path()).unwrap();
+    let (whole, left_out) = learn(job, &model, &played, out.path()).unwrap();
     let whole_rows = metrics(out.path());
     assert_eq!(whole_rows.len(), updates);
     assert!(out.path().join("checkpoint/position.json").exists());
@@ -61,7 +71,7 @@ fn resuming_with_a_critic_equals_not_stopping(
     let mut text = std::fs::read_to_string(&path).unwrap();
     damage(&mut text);
     std::fs::write(&path, text).unwrap();
-    let (resumed, left_out_again) = learn(&job, &model, &played, out.path()).unwrap();
+    let (resumed, left_out_again) = learn(job, &model, &played, out.path()).unwrap();
     let rows = metrics(out.path());
     assert!(
         rows[..CHECKPOINT] == whole_rows[..CHECKPOINT],
@@ -90,7 +100,7 @@ fn resuming_with_a_critic_equals_not_stopping(
             learning_rate: 0.5,
             ..job.optimizer.clone()
         },
-        ..job
+        ..job.clone()
     };
     let error = learn(&other, &model, &played, out.path())
         .unwrap_err()
@@ -116,6 +126,25 @@ fn without_times(rows: &[CsvRow]) -> Vec<CsvRow> {
 #[test]
 fn resuming_sft_equals_not_stopping() {
     resuming_equals_not_stopping(SFT, |text| text.truncate(text.len() - 40));
+}
+
+/// The checkpoint has the momentum of the matrices and the moments of everything else. The short
+/// episodes end before it.
+#[test]
+fn resuming_with_muon_and_short_episodes_equals_not_stopping() {
+    let mut job = job_beyond_a_checkpoint(SFT);
+    job.optimizer.kind = OptimizerKind::Muon;
+    job.short_first = 0.5;
+    resuming_a_job_equals_not_stopping(&job, |_| {});
+}
+
+/// Both networks have Muon. At the checkpoint, the policy has had fewer updates than the value
+/// network.
+#[test]
+fn resuming_oreo_with_muon_equals_not_stopping() {
+    let mut job = job_beyond_a_checkpoint(oreo(Level::Turn, 0.9));
+    job.optimizer.kind = OptimizerKind::Muon;
+    resuming_a_job_equals_not_stopping(&job, |_| {});
 }
 
 /// At the checkpoint, the policy has had fewer updates than the value network.

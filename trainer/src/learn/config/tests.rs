@@ -124,6 +124,30 @@ fn a_job_with_an_invalid_key_is_refused_and_the_error_names_the_key() {
     for (file, from, to, expected) in [
         (
             "sft.toml",
+            "batch = ",
+            "kind = \"lion\", batch = ",
+            "unknown variant `lion`",
+        ),
+        (
+            "sft.toml",
+            "optimizer = { ",
+            "lora = { rank = 4, alpha = 8.0 }\noptimizer = { kind = \"muon\", ",
+            "kind = \"muon\" and lora exclude each other",
+        ),
+        (
+            "sft.toml",
+            "optimizer",
+            "short_first = 1.0\noptimizer",
+            "short_first = 1 must be in [0, 1)",
+        ),
+        (
+            "rejection-sampling.toml",
+            "optimizer",
+            "short_first = 0.25\noptimizer",
+            "short_first: rejection_sampling must read episodes without regard to length",
+        ),
+        (
+            "sft.toml",
             "optimizer",
             "receptacle_dropout = 1.5\noptimizer",
             "receptacle_dropout must be in (0, 1]",
@@ -225,6 +249,26 @@ fn optional_keys_of_oreo_are_written_only_if_they_are_set() {
         toml::from_str::<TrainConfig>(&explicit),
         toml::from_str::<TrainConfig>(published)
     );
+}
+
+/// The keys of the schedule and the optimizer are read, named and written only if they are set.
+#[test]
+fn muon_and_short_episodes_are_named_as_extensions() {
+    let plain = "name = \"sft\"\nfrom = \"fresh\"\ndata = [\"demonstrations\"]\n";
+    let algorithm = "[algorithm]\nkind = \"sft\"\ntargets = \"transcript\"\n";
+    let set = format!("{plain}short_first = 0.25\n{algorithm}[optimizer]\nkind = \"muon\"\n");
+    for (text, named) in [
+        (format!("{plain}{algorithm}"), vec![]),
+        (set, vec!["optimizer.kind = \"muon\"", "short_first = 0.25"]),
+    ] {
+        let job: TrainConfig = toml::from_str(&text).expect("reads");
+        job.check().expect("is valid");
+        assert_eq!(job.extensions(), named);
+        let written = toml::to_string(&job).expect("writes");
+        assert_eq!(written.contains("short_first"), !named.is_empty());
+        assert_eq!(written.contains("muon"), !named.is_empty());
+        assert_eq!(toml::from_str::<TrainConfig>(&written), Ok(job));
+    }
 }
 
 /// What is refused of the table `critic`.

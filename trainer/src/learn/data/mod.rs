@@ -4,4 +4,5 @@ pub mod batch;
 pub mod plan;
 pub mod receptacle_dropout;
 pub mod selection;
+pub mod short_first;
 pub mod tensors;

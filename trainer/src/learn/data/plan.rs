@@ -2,6 +2,7 @@
 //! update. All of it is decided before the first update, by recipe, data and seed alone.
 
 use super::batch::{Example, RewardSource, behaviour_logprobs};
+use super::short_first::ShortEpisodes;
 use crate::error::TrainerError;
 use crate::learn::config::{Algorithm, TrainConfig};
 use crate::learn::ranking::RankingSummary;
@@ -201,7 +202,13 @@ impl<'a> Plan<'a> {
             );
             return Err(no_data(recipe, &reason));
         }
-        let updates = updates(recipe, &groups, seed);
+        let mut updates = updates(recipe, &groups, seed);
+        ShortEpisodes {
+            share: recipe.short_first,
+            batch: recipe.optimizer.batch,
+            seed,
+        }
+        .come_first(&mut updates, &groups, &data);
         let learned: BTreeSet<usize> = groups.iter().flatten().copied().collect();
         let held: BTreeSet<usize> = held_out.iter().flatten().copied().collect();
         let successes = learned
@@ -484,7 +491,8 @@ fn hold_out(
 /// own.
 ///
 /// Batches are drawn without regard to length. If they were sorted by length, a batch of short
-/// episodes would be a batch of successes, because length correlates with the outcome.
+/// episodes would be a batch of successes, because length correlates with the outcome. If imitation
+/// asks for it, [`ShortEpisodes`] replaces the first batches.
 fn updates(
     recipe: &TrainConfig,
     groups: &[TrajectoryGroup],

@@ -1,12 +1,16 @@
 //! The decoder of fresh jobs: the table `[model]` of a recipe.
 
+use agent::AgentError;
 use agent::model::config::{DecoderConfig, Family};
+use agent::model::initial::heads::check_initial_heads;
+use agent::model::initial::random::USUAL_EXPONENT;
 use agent::model::reading::config::{ConvolutionConfig, GoalMatch, ReadingConfig};
+use agent::model::weights::Weights;
 use agent::text::tokenizer::{NumberTokens, Tokenizer};
 use serde::{Deserialize, Serialize};
 
 /// Shape of the decoder and its vocabulary.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelRecipe {
     /// Number of layers.
@@ -36,6 +40,26 @@ pub struct ModelRecipe {
     /// Convolutions in every layer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub convolution: Option<ConvolutionConfig>,
+    /// γ of the initial weights, in (0, 1.5]: the matrices of the layers have the standard deviation
+    /// inputs^(−γ). Default: 0.5.
+    #[serde(default = "usual_exponent", skip_serializing_if = "is_usual")]
+    pub initial_exponent: f64,
+    /// Whether the initial weights contain a previous-token head and an induction head. Only in the plain
+    /// Llama layout. Default: no.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub initial_heads: bool,
+}
+
+fn usual_exponent() -> f64 {
+    USUAL_EXPONENT
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_usual(exponent: &f64) -> bool {
+    exponent.to_bits() == USUAL_EXPONENT.to_bits()
 }
 
 /// If a recipe has the default value, the key is not written, so the stage hashes of recipes from before
@@ -71,7 +95,24 @@ impl ModelRecipe {
         config
     }
 
-    /// The same without the token ids of the goal.
+    /// Returns the initial weights of a decoder with this configuration.
+    ///
+    /// # Errors
+    /// If the decoder cannot have the initial heads. [`ModelRecipe::check`] refuses such a recipe.
+    pub fn initial_weights(
+        &self,
+        config: &DecoderConfig,
+        seed: u64,
+    ) -> Result<Weights, AgentError> {
+        let weights = Weights::random_with_exponent(config, self.initial_exponent, seed);
+        if self.initial_heads {
+            weights.with_initial_heads(config, seed)
+        } else {
+            Ok(weights)
+        }
+    }
+
+    /// Returns the configuration without the token ids of the goal.
     fn sizes(&self, vocab_size: usize) -> DecoderConfig {
         let reading = ReadingConfig {
             goal_match: None,
@@ -105,7 +146,42 @@ impl ModelRecipe {
                     .into(),
             );
         }
-        let sizes = self.sizes(self.vocabulary).check();
-        sizes.map_err(|error| error.to_string())
+        let exponent = self.initial_exponent;
+        if !(exponent > 0.0 && exponent <= 1.5) {
+            return Err(format!(
+                "model: initial_exponent = {exponent} must be above 0, at most 1.5"
+            ));
+        }
+        let sizes = self.sizes(self.vocabulary);
+        let checked = if self.initial_heads {
+            check_initial_heads(&sizes)
+        } else {
+            sizes.check()
+        };
+        checked.map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::pipeline::recipe::Recipe;
+    use agent::model::config::Family;
+    use agent::model::weights::Weights;
+
+    #[test]
+    fn the_keys_of_the_initial_weights_reach_the_weights() {
+        let mut shape = Recipe::quickstart().model.plain();
+        let config = shape.sizes(64);
+        let usual = Weights::random(&config, 3);
+        assert_eq!(shape.initial_weights(&config, 3).expect("makes"), usual);
+        shape.initial_exponent = 0.8;
+        shape.initial_heads = true;
+        assert_eq!(shape.sizes(64), config, "the layout stays");
+        assert_eq!(config.family, Family::Llama);
+        let small = Weights::random_with_exponent(&config, 0.8, 3);
+        let expected = small.clone().with_initial_heads(&config, 3);
+        let expected = expected.expect("the quickstart's decoder can have the heads");
+        assert_eq!(shape.initial_weights(&config, 3).expect("makes"), expected);
+        assert!(expected != small && small != usual);
     }
 }

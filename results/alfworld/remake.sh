@@ -1,0 +1,42 @@
+#!/bin/sh
+# Reproduces everything in this folder: HEARTH=hearth GAMES=FOLDER results/alfworld/remake.sh RUNS [SEEDS]. GAMES contains
+# train/, valid_train/, valid_seen/ and valid_unseen/ of text 2.1.3. If the script is interrupted, the same command
+# continues. JOBS seeds (default 2) are trained at once, each on one thread.
+set -eu
+hearth=${HEARTH:-hearth} here=$(cd "$(dirname "$0")" && pwd) runs=${1:?missing argument: the folder for the runs}
+seeds=${2:-1 2 3 4 5}
+games=$(cd "${GAMES:?must be a folder in the layout of ALFWorld}" && pwd)
+mkdir -p "$runs" && runs=$(cd "$runs" && pwd)
+
+[ -e "$runs/permuted" ] || "$hearth" scenarios permute "$games" "$runs/permuted" --variants 2 --seed 1
+sed -e "s|^path = .*|path = \"$games\"|" -e "s|^practice = .*|practice = [\"$runs/permuted\"]|" "$here/recipe.toml" >"$runs/recipe.toml"
+echo "$seeds" | tr ' ' '\n' |
+    RAYON_NUM_THREADS=1 xargs -P "${JOBS:-2}" -I{} "$hearth" loop "$runs/recipe.toml" --seed {} --out "$runs/{}"
+
+# What the scorers know within a state, on branches of valid_train, with the models of seed 1. λ was chosen by this table.
+model="$runs/1/1/oreo-turn" start="$runs/1/1/dagger-2" played="--turns 40 --completion 12"
+# shellcheck disable=SC2086
+[ -e "$runs/branches.jsonl" ] || {
+    "$hearth" collect --policy "$start" --suite "$games" --split valid_train --repetitions 2 --temperature 1.3 --min-p 0.02 $played --seed 7 --out "$runs/states.jsonl"
+    "$hearth" branch --policy "$start" --data "$runs/states.jsonl" --suite "$games" --split valid_train --limit 300 --candidates 4 --rollouts 8 --proposal-temperature 2.0 --min-p 0.005 --out "$runs/branches.part.jsonl"
+    mv "$runs/branches.part.jsonl" "$runs/branches.jsonl"
+}
+"$hearth" rank --policy "$model" --reference "$start" --branches "$runs/branches.jsonl" --out "$runs/rank.csv" --plot "$runs/rank.svg"
+
+# Every scorer and its nulls with the same five candidates, on the test splits.
+for seed in $seeds; do
+    # shellcheck disable=SC2086
+    "$hearth" sweep --policy "$runs/$seed/1/oreo-turn" --reference "$runs/$seed/1/dagger-2" --suite "$games" $played --best-of 5 --scorer after_value,soft_value,logprob,log_ratio,distinct,random,expert --soft-value-beta 0.05 --temperature 1.3 --min-p 0.02 --distinct-by command --seed "$seed" --out "$runs/$seed/sweep"
+done
+
+for seed in $seeds; do
+    "$hearth" audit "$runs/$seed" --strict
+    "$hearth" verify "$runs/$seed"
+done
+# Best of 5 by the value against greedy play, over games and over seeds.
+list() { for seed in $seeds; do printf '%s' "${separator:-}$runs/$seed:$1"; separator=,; done; }
+"$hearth" compare "$(list oreo-turn@5)" "$(list oreo-turn@1)"
+"$hearth" compare "$(list oreo-turn@1)" "$(list dagger-2@1)"
+# shellcheck disable=SC2046
+"$hearth" compare $(for seed in $seeds; do echo "$runs/$seed"; done)
+"$hearth" report "$runs/1" --plots "$runs/plots"

@@ -306,9 +306,30 @@ impl Recipe {
             return Err("collect.policy must be a job that is not from = \"collector\"".into());
         }
         continued::check_tables(self.branch.as_ref(), self.rescue.as_ref())?;
-        self.collect.filters().check("collect")?;
+        self.collect.check()?;
+        self.check_importance_ratios()?;
         self.evaluate.check()?;
         self.model.check()
+    }
+
+    /// Refuses algorithms whose ratios are those of single samples, if the best of K samples is played.
+    fn check_importance_ratios(&self) -> Result<(), String> {
+        let by_ratio = |job: &&TrainConfig| {
+            matches!(
+                job.algorithm,
+                Algorithm::Grpo { .. } | Algorithm::Gigpo { .. }
+            )
+        };
+        match self.jobs.iter().find(by_ratio) {
+            Some(job) if self.collect.best_of > 1 => Err(format!(
+                "job {:?}: {} corrects by the probability of a sample, and collect.best_of = {} plays the best of several\n\
+                 hint: remove collect.best_of, or the job",
+                job.name,
+                job.algorithm.kind(),
+                self.collect.best_of
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn check_job(&self, index: usize) -> Result<(), String> {

@@ -186,10 +186,19 @@ impl Stage {
                     .with("repetitions", &config.repetitions)
                     .with("student", policy(outputs, student(recipe, dagger))?)
             }
-            Self::Collect { iteration } => inputs
-                .with("games", &recipe.collect.games)
-                .with("repetitions", &recipe.collect.repetitions)
-                .with("policy", policy(outputs, collector(recipe, iteration))?),
+            Self::Collect { iteration } => {
+                let model = collector(recipe, iteration);
+                let inputs = inputs
+                    .with("games", &recipe.collect.games)
+                    .with("repetitions", &recipe.collect.repetitions)
+                    .with("policy", policy(outputs, model)?);
+                match outputs.get(&model).and_then(|output| output.value.as_ref()) {
+                    Some(value) if collected_best_of(recipe, iteration) > 1 => {
+                        inputs.with("value", value)
+                    }
+                    _ => inputs,
+                }
+            }
             Self::Branch { iteration } => {
                 let inputs = inputs.with("branch", &recipe.branch);
                 with_rollouts(inputs, recipe, outputs, iteration)?
@@ -245,9 +254,11 @@ impl Stage {
     #[must_use]
     pub fn protocol(&self, recipe: &Recipe) -> Protocol {
         let (temperature, k) = match *self {
-            Self::Collect { .. } | Self::Branch { .. } | Self::Rescue { .. } => {
-                (recipe.collect.temperature, 1)
-            }
+            Self::Collect { iteration } => (
+                recipe.collect.temperature,
+                collected_best_of(recipe, iteration),
+            ),
+            Self::Branch { .. } | Self::Rescue { .. } => (recipe.collect.temperature, 1),
             Self::Dagger { dagger } => (recipe.dagger[dagger].temperature, 1),
             Self::Evaluate { k, .. } if k > 1 => (recipe.evaluate.temperature, k),
             _ => (0.0, 1),
@@ -256,6 +267,10 @@ impl Stage {
             .protocol
             .protocol(recipe.model.context, temperature, k);
         match *self {
+            Self::Collect { .. } if k > 1 => {
+                let protocol = recipe.collect.filters().apply(protocol);
+                recipe.collect.select(protocol)
+            }
             Self::Collect { .. } | Self::Branch { .. } | Self::Rescue { .. } => {
                 recipe.collect.filters().apply(protocol)
             }
@@ -264,6 +279,16 @@ impl Stage {
             _ => protocol,
         }
     }
+}
+
+/// Returns the number of candidates per turn with which the rollouts of an iteration are collected.
+#[must_use]
+pub fn collected_best_of(recipe: &Recipe, iteration: usize) -> usize {
+    let has_value = match collector(recipe, iteration) {
+        Stage::Train { job, .. } => recipe.jobs[job].algorithm.critic().is_some(),
+        _ => false,
+    };
+    recipe.collect.candidates(has_value)
 }
 
 /// Adds the rollouts of an iteration and the policy that collected them.

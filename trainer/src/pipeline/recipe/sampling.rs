@@ -51,6 +51,21 @@ pub struct CollectRecipe {
     /// [`TokenFilters::min_p`].
     #[serde(default, skip_serializing_if = "is_default")]
     pub min_p: f32,
+    /// Number of candidates K per turn; the best by `scorer` is played. Default: 1. If the collector
+    /// lacks the value network that the scorer needs, as it often does in iteration 1, K is 1. The
+    /// keys below apply if K is above 1.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub best_of: usize,
+    /// What selects the best of K. Default: `after_value`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub scorer: Scorer,
+    /// The factor of ln π in the scorer `soft_value`, reward units per nat. Default:
+    /// [`Protocol::SOFT_VALUE_BETA`].
+    #[serde(default = "default_beta", skip_serializing_if = "is_default_beta")]
+    pub soft_value_beta: f32,
+    /// Which candidates count as equal. Default: `tokens`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub distinct_by: DistinctBy,
 }
 
 /// The evaluations of every job's model. The keys after `best_of` apply if K is above 1.
@@ -123,6 +138,40 @@ impl CollectRecipe {
             min_p: self.min_p,
         }
     }
+
+    /// Returns the number of candidates with which a collector plays. `has_value` is whether it has a value
+    /// network.
+    #[must_use]
+    pub fn candidates(&self, has_value: bool) -> usize {
+        if has_value || !self.scorer.needs_value() {
+            self.best_of
+        } else {
+            1
+        }
+    }
+
+    /// Returns the protocol with the settings for K above 1.
+    #[must_use]
+    pub fn select(&self, protocol: Protocol) -> Protocol {
+        Protocol {
+            scorer: self.scorer,
+            soft_value_beta: self.soft_value_beta,
+            distinct_by: self.distinct_by,
+            ..protocol
+        }
+    }
+
+    /// Checks the values.
+    ///
+    /// # Errors
+    /// A text that names the key.
+    pub fn check(&self) -> Result<(), String> {
+        if self.best_of == 0 {
+            return Err("collect.best_of: K starts at 1".into());
+        }
+        self.filters().check("collect")?;
+        check_scorer("collect", self.scorer, self.soft_value_beta)
+    }
 }
 
 impl EvaluateRecipe {
@@ -162,28 +211,30 @@ impl EvaluateRecipe {
             return Err("evaluate.best_of: K starts at 1".into());
         }
         self.filters().check("evaluate")?;
-        if self.scorer == Scorer::LogRatio {
-            return Err(
-                "evaluate.scorer: log_ratio needs a reference policy, and a recipe loads none\n\
-                        hint: use hearth eval --scorer log_ratio --reference MODEL"
-                    .into(),
-            );
-        }
-        let beta = self.soft_value_beta;
-        if !(beta.is_finite() && beta >= 0.0) {
-            return Err(format!(
-                "evaluate.soft_value_beta is {beta}: it must be a finite number from 0"
-            ));
-        }
-        if !is_default_beta(&beta) && self.scorer != Scorer::SoftValue {
-            return Err(
-                "evaluate.soft_value_beta: only the scorer soft_value uses it\n\
-                        hint: set scorer = \"soft_value\""
-                    .into(),
-            );
-        }
-        Ok(())
+        check_scorer("evaluate", self.scorer, self.soft_value_beta)
     }
+}
+
+/// Checks the scorer of a recipe table and the factor β of `soft_value`.
+fn check_scorer(table: &str, scorer: Scorer, beta: f32) -> Result<(), String> {
+    if scorer == Scorer::LogRatio {
+        return Err(format!(
+            "{table}.scorer: log_ratio needs a reference policy, and a recipe loads none\n\
+             hint: use hearth eval --scorer log_ratio --reference MODEL"
+        ));
+    }
+    if !(beta.is_finite() && beta >= 0.0) {
+        return Err(format!(
+            "{table}.soft_value_beta is {beta}: it must be a finite number from 0"
+        ));
+    }
+    if !is_default_beta(&beta) && scorer != Scorer::SoftValue {
+        return Err(format!(
+            "{table}.soft_value_beta: only the scorer soft_value uses it\n\
+             hint: set scorer = \"soft_value\""
+        ));
+    }
+    Ok(())
 }
 
 impl TokenFilters {
@@ -216,6 +267,18 @@ impl TokenFilters {
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
+}
+
+fn one() -> usize {
+    1
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_one(number: &usize) -> bool {
+    *number == 1
 }
 
 fn all() -> f32 {
@@ -252,6 +315,37 @@ mod tests {
         let recipe: EvaluateRecipe =
             toml::from_str(&format!("{OLD}{more}")).map_err(|error| error.to_string())?;
         recipe.check().map(|()| recipe)
+    }
+
+    /// Only a best of K of the collector writes its keys, and wrong values are refused.
+    #[test]
+    fn the_collector_may_play_the_best_of_k() {
+        let old =
+            "policy = \"sft\"\nthen = \"oreo\"\ngames = 3\nrepetitions = 2\ntemperature = 1.0\n";
+        let read = |more: &str| -> Result<CollectRecipe, String> {
+            let recipe: CollectRecipe =
+                toml::from_str(&format!("{old}{more}")).map_err(|error| error.to_string())?;
+            recipe.check().map(|()| recipe)
+        };
+        let plain = read("").expect("valid");
+        assert_eq!(toml::to_string(&plain).expect("writes"), old);
+        assert_eq!([false, true].map(|has| plain.candidates(has)), [1, 1]);
+        let keys = "best_of = 5\nscorer = \"soft_value\"\n";
+        let guided = read(&format!("{keys}soft_value_beta = 0.05\n")).expect("valid");
+        assert_eq!([false, true].map(|has| guided.candidates(has)), [1, 5]);
+        let written = toml::to_string(&guided).expect("writes");
+        assert_eq!(toml::from_str::<CollectRecipe>(&written), Ok(guided));
+        for (more, reason) in [
+            ("best_of = 0\n", "collect.best_of: K starts at 1"),
+            (
+                "scorer = \"log_ratio\"\n",
+                "collect.scorer: log_ratio needs",
+            ),
+            ("soft_value_beta = 0.5\n", "collect.soft_value_beta: only"),
+        ] {
+            let error = read(more).expect_err("not valid");
+            assert!(error.contains(reason), "{error}");
+        }
     }
 
     /// If the keys have their defaults, a recipe is written as before they existed.

@@ -6,7 +6,7 @@ use crate::error::TrainerError;
 use crate::pipeline::manifest::{StageManifest, StageOutput, StagePaths};
 use crate::pipeline::rounds::{Round, Shard, in_order, jobs, play_jobs};
 use crate::pipeline::shard::{episodes_hash, parts_of, write_store};
-use crate::pipeline::stages::{Stage, StageOutputs, collector, student};
+use crate::pipeline::stages::{Stage, StageOutputs, collected_best_of, collector, student};
 use agent::policy::dagger::DaggerPolicy;
 use agent::policy::lm::{LmPolicy, LoadOptions, ValueUse};
 use agent::policy::{ExpertPolicy, Policy};
@@ -156,10 +156,17 @@ impl<'a> PlayedStage<'a> {
     fn play(&self, bar: &ProgressBar) -> Result<Vec<Trajectory>, TrainerError> {
         let recipe = self.context.recipe;
         match self.stage {
-            Stage::Collect { iteration } => self.play_as(
-                &self.model_policy(collector(recipe, iteration), ValueUse::Skip)?,
-                bar,
-            ),
+            Stage::Collect { iteration } => {
+                let value = if collected_best_of(recipe, iteration) > 1 {
+                    ValueUse::Score
+                } else {
+                    ValueUse::Skip
+                };
+                self.play_as(
+                    &self.model_policy(collector(recipe, iteration), value)?,
+                    bar,
+                )
+            }
             Stage::Dagger { dagger } => {
                 let student = self.model_policy(student(recipe, dagger), ValueUse::Skip)?;
                 self.play_as(&DaggerPolicy { student }, bar)

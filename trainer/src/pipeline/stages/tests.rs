@@ -1,6 +1,6 @@
 use super::*;
 use crate::measure::branch::BranchRecipe;
-use crate::pipeline::recipe::{DaggerRecipe, Lost, Prefer, Ranking, TrainConfig};
+use crate::pipeline::recipe::{Algorithm, DaggerRecipe, Lost, Prefer, Ranking, TrainConfig};
 use scenarios::{DistinctBy, Scorer};
 
 fn compare() -> Recipe {
@@ -242,6 +242,33 @@ fn a_sampled_stage_has_the_settings_of_its_table() {
         filters,
         [off, off, (5, 1.0, 0.0), (0, 1.0, 0.02), off, (0, 0.9, 0.0)]
     );
+    // Only a collector with a value network plays the best of K.
+    recipe.iterations = 2;
+    recipe.collect.best_of = 4;
+    let error = recipe.check().expect_err("gigpo has ratios of samples");
+    assert!(error.contains("collect.best_of = 4") && error.contains("\nhint: "));
+    recipe.collect.scorer = Scorer::SoftValue;
+    recipe.collect.soft_value_beta = 0.05;
+    let collected = |recipe: &Recipe| {
+        [1, 2].map(|iteration| {
+            let protocol = Stage::Collect { iteration }.protocol(recipe);
+            (protocol.best_of, protocol.scorer, protocol.min_p)
+        })
+    };
+    let plain = (1, Scorer::AfterValue, 0.02);
+    assert_eq!(collected(&recipe), [plain; 2], "no job has a value network");
+    let then = recipe.collect.then.clone();
+    let job = recipe.jobs.iter_mut().find(|job| job.name == then).unwrap();
+    job.algorithm = Algorithm::Dro {
+        beta: 0.1,
+        value_learning_rate: 1e-3,
+        critic_only_share: 0.0,
+    };
+    let guided = (4, Scorer::SoftValue, 0.02);
+    assert_eq!(collected(&recipe), [plain, guided]);
+    recipe.collect.scorer = Scorer::Logprob;
+    let prior = (4, Scorer::Logprob, 0.02);
+    assert_eq!(collected(&recipe), [prior; 2], "no value network is needed");
     let selection = [1, 3].map(|k| {
         let protocol = evaluation(k).protocol(&recipe);
         (protocol.scorer, protocol.distinct_by)

@@ -98,7 +98,7 @@ impl ModelRecipe {
     /// Returns the initial weights of a decoder with this configuration.
     ///
     /// # Errors
-    /// If the decoder cannot have the initial heads. [`ModelRecipe::check`] refuses such a recipe.
+    /// If the decoder cannot have the initial heads. Reading a recipe refuses such a decoder.
     pub fn initial_weights(
         &self,
         config: &DecoderConfig,

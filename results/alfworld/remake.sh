@@ -26,7 +26,7 @@ model="$runs/1/1/oreo-turn" start="$runs/1/1/dagger-2" played="--turns 40 --comp
 # Every scorer and its nulls with the same five candidates, on the test splits.
 for seed in $seeds; do
     # shellcheck disable=SC2086
-    "$hearth" sweep --policy "$runs/$seed/1/oreo-turn" --reference "$runs/$seed/1/dagger-2" --suite "$games" $played --best-of 5 --scorer after_value,soft_value,logprob,log_ratio,distinct,random,expert --soft-value-beta 0.05 --temperature 1.3 --min-p 0.02 --distinct-by command --seed "$seed" --out "$runs/$seed/sweep"
+    "$hearth" sweep --policy "$runs/$seed/1/oreo-turn" --reference "$runs/$seed/1/dagger-2" --suite "$games" $played --best-of 5 --scorer after_value,soft_value,logprob,log_ratio,distinct,random,expert --soft-value-beta 0.05 --temperature 1.3 --min-p 0.02 --distinct-by command --seed "$seed" --out "$runs/sweep-$seed"
 done
 
 for seed in $seeds; do

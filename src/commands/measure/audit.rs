@@ -20,7 +20,7 @@ pub(crate) struct AuditCommand {
     /// Further stores that the policy was trained on, besides those of the run
     #[arg(long, num_args = 1.., value_hint = ValueHint::FilePath)]
     training: Vec<PathBuf>,
-    /// Exit with code 1 if something is found
+    /// Exit with code 1 if there is a warning or an error
     #[arg(long)]
     strict: bool,
     /// Print one JSON object instead of lines
@@ -57,13 +57,14 @@ impl AuditCommand {
             .iter()
             .map(|audited| audited.audit.findings.len())
             .sum();
+        let problems: usize = folders.iter().map(|audited| audited.audit.problems()).sum();
         let output = AuditOutput { folders, findings };
         if self.json {
             ui::print_json(&output)?;
         } else {
             output.folders.iter().for_each(AuditedFolder::print);
         }
-        Ok(ExitCode::from(u8::from(self.strict && findings > 0)))
+        Ok(ExitCode::from(u8::from(self.strict && problems > 0)))
     }
 }
 
@@ -77,6 +78,7 @@ impl AuditedFolder {
         ));
         for finding in findings {
             let severity = match finding.severity {
+                Severity::Note => "note",
                 Severity::Warning => "warning",
                 Severity::Error => "error",
             };
@@ -91,6 +93,9 @@ impl AuditedFolder {
 /// Prints the findings about a new measurement as warnings on stderr.
 pub(super) fn warn_of_findings(audit: &audit::Audit) {
     for finding in &audit.findings {
-        eprintln!("warning: {}", finding.text);
+        match finding.severity {
+            Severity::Note => eprintln!("note: {}", finding.text),
+            Severity::Warning | Severity::Error => eprintln!("warning: {}", finding.text),
+        }
     }
 }

@@ -6,6 +6,8 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
+    /// How the policy was trained. It is named beside the number, and nothing is wrong with it.
+    Note,
     /// The finding must be reported beside the number.
     Warning,
     /// The number does not measure what its name claims.
@@ -58,12 +60,11 @@ impl FindingKind {
     #[must_use]
     pub fn severity(self) -> Severity {
         match self {
+            Self::TrainedOnPermutedRooms | Self::TrainedOnGeneratedRooms => Severity::Note,
             Self::AdmissibleShown
             | Self::ExpertScorer
             | Self::GamesMissing
             | Self::EpisodesLost
-            | Self::TrainedOnPermutedRooms
-            | Self::TrainedOnGeneratedRooms
             | Self::CardDisagrees => Severity::Warning,
             Self::OracleScorer
             | Self::WorldCopies
@@ -100,6 +101,15 @@ pub struct Audit {
 }
 
 impl Audit {
+    /// Returns the number of warnings and errors. Notes do not count.
+    #[must_use]
+    pub fn problems(&self) -> usize {
+        let findings = self.findings.iter();
+        findings
+            .filter(|finding| finding.severity != Severity::Note)
+            .count()
+    }
+
     /// Adds a finding.
     pub(super) fn found(&mut self, id: FindingKind, text: String) {
         self.findings.push(Finding {

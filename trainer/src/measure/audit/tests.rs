@@ -144,6 +144,20 @@ fn a_clean_run_gives_no_finding() {
     assert_eq!(clean().audit(), Audit::default());
 }
 
+/// A note is named, and is no problem.
+#[test]
+fn practice_in_other_rooms_is_a_note() {
+    let mut audit = Audit::default();
+    audit.found(FindingKind::TrainedOnPermutedRooms, "a".into());
+    assert_eq!(
+        (audit.findings[0].severity, audit.problems()),
+        (Severity::Note, 0)
+    );
+    audit.found(FindingKind::GamesMissing, "b".into());
+    audit.found(FindingKind::TrainedOnUnseenRoom, "c".into());
+    assert_eq!((audit.findings.len(), audit.problems()), (3, 2));
+}
+
 /// Permuted games are counted from the training stores. If there are none, from the lineage.
 #[test]
 fn training_games_in_other_rooms_are_named() {

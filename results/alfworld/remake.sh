@@ -16,11 +16,8 @@ echo "$seeds" | tr ' ' '\n' |
 # What the scorers know within a state, on branches of valid_train, with the models of seed 1. λ was chosen by this table.
 model="$runs/1/1/oreo-turn" start="$runs/1/1/dagger-2" played="--turns 40 --completion 12"
 # shellcheck disable=SC2086
-[ -e "$runs/branches.jsonl" ] || {
-    "$hearth" collect --policy "$start" --suite "$games" --split valid_train --repetitions 2 --temperature 1.3 --min-p 0.02 $played --seed 7 --out "$runs/states.jsonl"
-    "$hearth" branch --policy "$start" --data "$runs/states.jsonl" --suite "$games" --split valid_train --limit 300 --candidates 4 --rollouts 8 --proposal-temperature 2.0 --min-p 0.005 --out "$runs/branches.part.jsonl"
-    mv "$runs/branches.part.jsonl" "$runs/branches.jsonl"
-}
+"$hearth" collect --policy "$start" --suite "$games" --split valid_train --repetitions 2 --temperature 1.3 --min-p 0.02 $played --seed 7 --out "$runs/states.jsonl"
+"$hearth" branch --policy "$start" --data "$runs/states.jsonl" --suite "$games" --split valid_train --limit 300 --candidates 4 --rollouts 8 --proposal-temperature 2.0 --min-p 0.005 --out "$runs/branches.jsonl"
 "$hearth" rank --policy "$model" --reference "$start" --branches "$runs/branches.jsonl" --out "$runs/rank.csv" --plot "$runs/rank.svg"
 
 # Every scorer and its nulls with the same five candidates, on the test splits.

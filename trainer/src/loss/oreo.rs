@@ -58,7 +58,7 @@
 //!
 //! Chance after the n-th action then adds no noise, but the errors of V do.
 //!
-//! Their optimum is that of V*(s) = β log Σ_a π_ref(a|s) e^{Q*(s,a)/β}, Q* = r + γ E V*(s'). At
+//! The optimum of all of these is that of V*(s) = β log Σ_a π_ref(a|s) e^{Q*(s,a)/β}, Q* = r + γ E V*(s'). At
 //! the optimum U* = Q*, and U* − V* = β log(π*/π_ref) as without a discount.
 
 use super::{

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
 use trainer::measure::card::{CARDS, Card, Sheets, protocol_differences, run_policy};
-use trainer::measure::compare::{Comparison, compare, merge};
+use trainer::measure::compare::{Comparison, compare};
 use trainer::measure::games::{GameRow, games};
 use trainer::pipeline::folder::measured_stores;
 use trainer::statistics::Resampling;
@@ -197,7 +197,6 @@ fn choose(selector: &Selector, places: &[(&str, usize)]) -> Result<usize, ui::Wr
 /// One side of the comparison: a policy, or several runs of one policy with different seeds.
 struct ComparedSide {
     measures: Vec<Measurement>,
-    games: Vec<GameRow>,
 }
 
 impl ComparedSide {
@@ -213,8 +212,7 @@ impl ComparedSide {
         for text in texts {
             measures.push(Measurement::open(&Selector::parse(text)?)?);
         }
-        let games = merge(measures.iter().flat_map(|measure| measure.games.clone()));
-        Ok(Self { measures, games })
+        Ok(Self { measures })
     }
 
     /// Returns the games of each run.
@@ -233,9 +231,8 @@ impl ComparedSide {
 
     /// Returns the hashes of the games that were played to an end.
     fn played_games(&self) -> BTreeSet<&str> {
-        self.games
-            .iter()
-            .filter(|row| row.played > 0)
+        let rows = self.measures.iter().flat_map(|measure| &measure.games);
+        rows.filter(|row| row.played > 0)
             .map(|row| row.game_hash.as_str())
             .collect()
     }

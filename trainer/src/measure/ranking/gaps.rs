@@ -1,6 +1,6 @@
 //! Pair accuracy by how much the candidates differ.
 
-use super::rows::{CONFIDENCE, CandidateScorer};
+use super::rows::{CONFIDENCE, CandidateScorer, right_order};
 use super::scored::ScoredState;
 use crate::statistics::{Resampling, bootstrap_ratio};
 use serde::Serialize;
@@ -71,16 +71,13 @@ fn groups(states: &[ScoredState], scorer: CandidateScorer) -> Option<BTreeMap<us
         let scores = scores.collect::<Option<Vec<f64>>>()?;
         for j in 0..scores.len() {
             for k in 0..j {
-                let gap = state.candidates[k].label - state.candidates[j].label;
+                let labels = [k, j].map(|index| state.candidates[index].label);
+                let gap = labels[0] - labels[1];
                 if gap == 0.0 {
                     continue;
                 }
                 let group = ENDS.partition_point(|end| *end <= gap.abs());
-                let right = if scores[k] == scores[j] {
-                    0.5
-                } else {
-                    f64::from(u8::from((scores[k] > scores[j]) == (gap > 0.0)))
-                };
+                let right = right_order([scores[k], scores[j]], labels);
                 let sums = groups.entry(group).or_default();
                 let sums = sums.entry(&state.game).or_default();
                 sums.0 += right;

@@ -130,11 +130,7 @@ impl Judged {
                 if labels[k] == labels[j] {
                     continue;
                 }
-                let right = if scores[k] == scores[j] {
-                    0.5
-                } else {
-                    f64::from(u8::from((scores[k] > scores[j]) == (labels[k] > labels[j])))
-                };
+                let right = right_order([scores[k], scores[j]], [labels[k], labels[j]]);
                 found.pairs += 1.0;
                 found.correct += right;
                 if differ_clearly(&candidates[k], &candidates[j]) {
@@ -156,6 +152,14 @@ impl Judged {
         found.chosen = chosen;
         found
     }
+}
+
+/// Returns 1 if two scores order a pair as its labels do, 0 if not, and 1/2 if the scores are equal.
+pub(super) fn right_order(scores: [f64; 2], labels: [f64; 2]) -> f64 {
+    if scores[0] == scores[1] {
+        return 0.5;
+    }
+    f64::from(u8::from((scores[0] > scores[1]) == (labels[0] > labels[1])))
 }
 
 /// Returns whether the labels of two candidates differ by more than two standard errors of their

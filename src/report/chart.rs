@@ -82,6 +82,8 @@ pub(crate) struct DotRow {
     pub(crate) group: usize,
     /// Rate and interval in percent.
     pub(crate) dots: Vec<Option<(f64, f64, f64)>>,
+    /// Per column the rates of single runs in percent, which are small circles; may be empty.
+    pub(crate) runs: Vec<Vec<f64>>,
 }
 
 /// Draws panels with `columns` in a row, each of `width` × `height` pixels. Panels of categories
@@ -354,10 +356,16 @@ fn dot_panel(
     area: &DrawArea<'_>,
 ) -> anyhow::Result<()> {
     let dots = rows.iter().flat_map(|row| &row.dots).flatten();
+    let lowest_run = rows
+        .iter()
+        .flat_map(|row| row.runs.iter().flatten())
+        .fold(100.0, |low: f64, rate| {
+            low.min((rate / 10.0).floor() * 10.0)
+        });
     let low = dots
         .clone()
         .map(|(_, low, _)| (low / 10.0).floor() * 10.0)
-        .fold(100.0, f64::min);
+        .fold(lowest_run, f64::min);
     let high = dots
         .map(|(_, _, high)| (high / 10.0).ceil() * 10.0)
         .fold(0.0, f64::max);
@@ -401,6 +409,10 @@ fn dot_panel(
         chart.draw_series([interval]).map_err(drawing)?;
         chart
             .draw_series([Circle::new((rate, y), 4, colour.filled())])
+            .map_err(drawing)?;
+        let runs = row.runs.get(column).into_iter().flatten();
+        chart
+            .draw_series(runs.map(|rate| Circle::new((*rate, y - 0.3), 2, FAINT)))
             .map_err(drawing)?;
     }
     Ok(())

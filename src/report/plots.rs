@@ -100,6 +100,7 @@ fn success(data: &RunData, rows: &[&EvalRow]) -> anyhow::Result<Figure> {
                         row.map(|row| (100.0 * row.success_rate, 100.0 * row.low, 100.0 * row.high))
                     })
                     .collect(),
+                runs: Vec::new(),
             }
         })
         .collect();

@@ -27,7 +27,7 @@ use trainer::pipeline::rounds::{Round, Shard};
 use trainer::pipeline::shard::play_round;
 
 /// The table of a sweep.
-const TABLE: &str = "sweep.csv";
+pub(super) const TABLE: &str = "sweep.csv";
 
 /// The name of the table in folders of older versions.
 const OLD_TABLE: &str = "lab.csv";

@@ -1,5 +1,6 @@
 //! The comparison of two policies on the same games.
 
+use crate::commands::measure::sweep;
 use crate::ui;
 use scenarios::Protocol;
 use scenarios::store::Store;
@@ -50,7 +51,7 @@ impl Selector {
         };
         if !Path::new(folder).is_dir() {
             return Err(ui::WrongUse(format!(
-                "{folder}: no such folder\nhint: an eval folder, or RUN:POLICY or RUN:POLICY@K"
+                "{folder}: no such folder\nhint: an eval folder, SWEEP:SCORER@K, or RUN:POLICY or RUN:POLICY@K"
             )));
         }
         Ok(Self {
@@ -113,10 +114,15 @@ impl Measurement {
         })
     }
 
-    /// Reads the stores of a folder without cards: one of an older version, or of a run that was
-    /// stopped before the first card.
+    /// Reads the stores of a folder without cards: of a sweep, of an older version, or of a run that
+    /// was stopped before the first card.
     fn of_stores(selector: &Selector) -> anyhow::Result<Self> {
-        let stores = measured_stores(&selector.folder)?;
+        let is_sweep = selector.folder.join(sweep::TABLE).is_file();
+        let (stores, named): (_, fn(&str) -> _) = if is_sweep {
+            (files(&selector.folder)?, named_by_sweep)
+        } else {
+            (measured_stores(&selector.folder)?, named)
+        };
         let named: Vec<(String, usize, &String)> = stores
             .iter()
             .filter_map(|store| named(store).map(|(policy, k)| (policy, k, store)))
@@ -151,6 +157,27 @@ fn named(store: &str) -> Option<(String, usize)> {
         [iteration, "eval", job] => Some((run_policy(job, iteration.parse().ok()?), k)),
         _ => None,
     }
+}
+
+/// Returns scorer and K of a store of a sweep: `("expert", 5)` of `expert-k5.jsonl`, and K = 1 of
+/// `greedy.jsonl` and `sampled.jsonl`.
+fn named_by_sweep(store: &str) -> Option<(String, usize)> {
+    let stem = store.strip_suffix(".jsonl")?;
+    if let "greedy" | "sampled" = stem {
+        return Some((stem.into(), 1));
+    }
+    let (scorer, k) = stem.rsplit_once("-k")?;
+    Some((scorer.into(), k.parse().ok()?))
+}
+
+/// Returns the names of the entries of a folder, sorted.
+fn files(folder: &Path) -> anyhow::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        names.extend(entry?.file_name().into_string().ok());
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// Returns the index of the selected policy and K: the only match, or the only match with K = 1.
@@ -495,5 +522,12 @@ mod tests {
         assert_eq!(named("3/eval/oreo-k1.jsonl"), Some(("oreo-3".into(), 1)));
         assert_eq!(named("episodes-k1.jsonl"), Some((String::new(), 1)));
         assert_eq!(named("rollouts.jsonl"), None);
+        let of_sweep = |store, policy: &str, k| {
+            assert_eq!(named_by_sweep(store), Some((policy.into(), k)));
+        };
+        of_sweep("soft_value-k5.jsonl", "soft_value", 5);
+        of_sweep("greedy.jsonl", "greedy", 1);
+        assert_eq!(named_by_sweep("sampled-2.jsonl"), None);
+        assert_eq!(named_by_sweep("sweep.csv"), None);
     }
 }

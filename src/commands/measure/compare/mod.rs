@@ -4,7 +4,9 @@
 
 mod direct;
 
+use crate::report::chart::{self, DotRow};
 use crate::ui;
+use anyhow::Context;
 use clap::{Args, ValueHint};
 use scenarios::Split;
 use serde::Serialize;
@@ -19,11 +21,15 @@ use trainer::statistics::{mcnemar_exact, wilson_interval};
 
 #[derive(Args)]
 pub(crate) struct CompareCommand {
-    /// Two policies: eval folders (`@K` selects one of several K), or `RUN:POLICY` or
-    /// `RUN:POLICY@K` of a loop, with commas between runs of several seeds; or the run folders of
+    /// Two policies: eval folders (`@K` selects one of several K), `RUN:POLICY` or `RUN:POLICY@K` of
+    /// a loop, or `SWEEP:SCORER@K`, with commas between runs of several seeds; or the run folders of
     /// one recipe, one per seed, whose tables are pooled
     #[arg(required = true, value_name = "POLICY_OR_RUN", value_hint = ValueHint::DirPath)]
     runs: Vec<PathBuf>,
+    /// Write a plot of the pooled table to this SVG file: success with intervals, and a small circle
+    /// for each run
+    #[arg(long, value_hint = ValueHint::FilePath)]
+    plot: Option<PathBuf>,
     /// Print one JSON object instead of the table
     #[arg(long)]
     json: bool,
@@ -68,6 +74,12 @@ impl CompareCommand {
         if let [first, second] = self.runs.as_slice()
             && !(is_table(first) && is_table(second))
         {
+            if self.plot.is_some() {
+                return Err(ui::WrongUse(
+                    "--plot draws the pooled table of run folders, not two policies\nhint: name the run folders of one recipe, or remove --plot".into(),
+                )
+                .into());
+            }
             let direct = direct::direct(&first.to_string_lossy(), &second.to_string_lossy())?;
             if self.json {
                 ui::print_json(&direct)?;
@@ -78,6 +90,10 @@ impl CompareCommand {
             return Ok(ExitCode::SUCCESS);
         }
         let rows = pool(&self.runs)?;
+        if let Some(path) = &self.plot {
+            std::fs::write(path, plot(&rows)?)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
         if self.json {
             ui::print_json(&PooledOutput { rows })?;
         } else {
@@ -249,6 +265,65 @@ fn cells(row: &PooledRow) -> Vec<String> {
         row.p_value.map_or_else(|| "-".into(), ui::p_value),
         format!("{:.1}", row.mean_turns),
     ]
+}
+
+/// Draws the pooled success of each policy with its interval, a column per split.
+fn plot(rows: &[PooledRow]) -> anyhow::Result<String> {
+    let mut splits: Vec<&PooledRow> = Vec::new();
+    let mut policies: Vec<&PooledRow> = Vec::new();
+    for row in rows {
+        if !splits.iter().any(|other| other.split == row.split) {
+            splits.push(row);
+        }
+        if !policies.iter().any(|other| same_policy(other, row)) {
+            policies.push(row);
+        }
+    }
+    let mut ks: Vec<usize> = rows.iter().map(|row| row.k).collect();
+    ks.sort_unstable();
+    ks.dedup();
+    let cell = |policy: &PooledRow, split: Split| {
+        rows.iter()
+            .find(|row| row.split == split && same_policy(row, policy))
+    };
+    let dots: Vec<DotRow> = policies
+        .iter()
+        .map(|policy| {
+            let cells = splits.iter().map(|row| cell(policy, row.split));
+            DotRow {
+                name: match policy.k {
+                    1 => policy.policy.clone(),
+                    k => format!("{}, best of {k}", policy.policy),
+                },
+                group: ks.iter().position(|k| *k == policy.k).unwrap_or(0),
+                dots: cells
+                    .clone()
+                    .map(|row| {
+                        row.map(|row| {
+                            let rates = [row.success_rate, row.low, row.high];
+                            rates.map(|rate| 100.0 * rate).into()
+                        })
+                    })
+                    .collect(),
+                runs: cells
+                    .map(|row| {
+                        let runs = row.into_iter().flat_map(|row| &row.runs);
+                        runs.map(|rate| 100.0 * rate).collect()
+                    })
+                    .collect(),
+            }
+        })
+        .collect();
+    let columns: Vec<String> = splits
+        .iter()
+        .map(|row| format!("{} (n = {})", row.split, row.n))
+        .collect();
+    let groups: Vec<String> = ks.iter().map(|k| format!("K = {k}")).collect();
+    chart::dots(&columns, &groups, &dots)
+}
+
+fn same_policy(a: &PooledRow, b: &PooledRow) -> bool {
+    (&a.policy, a.k) == (&b.policy, b.k)
 }
 
 fn percent(rate: f64) -> String {

@@ -67,6 +67,21 @@ fn a_loop_and_its_stages_by_hand() {
         table.contains("alone : sft alone") && table.contains("rejection-sampling"),
         "{table}"
     );
+    run(&["compare", "runs/tiny", "--plot", "plot.svg"]).done();
+    let plot = fs::read_to_string(folder.path().join("plot.svg")).unwrap();
+    assert!(plot.contains("oreo, best of 2") && plot.contains("valid_unseen (n = 2)"));
+    run(&[
+        "compare",
+        "runs/tiny:sft",
+        "runs/tiny:oreo@1",
+        "--plot",
+        "plot.svg",
+    ])
+    .refused(
+        2,
+        "error: --plot draws the pooled table of run folders, not two policies\n\
+         hint: name the run folders of one recipe, or remove --plot\n",
+    );
     run(&["compare", "nowhere"]).refused(
         2,
         "error: nowhere/eval.csv: No such file or directory (os error 2)\n",
@@ -228,6 +243,11 @@ fn a_loop_and_its_stages_by_hand() {
     assert_eq!(stores.count(), 11, "one episode each, played once");
     let table = fs::read_to_string(folder.path().join("sweep/sweep.csv")).unwrap();
     assert_eq!(table.lines().count(), 12);
+    let scorers = ["sweep:soft_value@2", "sweep:greedy@1", "--json"];
+    let compared = run(&[&["compare"], &scorers[..]].concat()).json();
+    assert_eq!(compared["rows"][0]["games"], json!(1));
+    run(&["compare", "sweep:soft_value@3", "sweep:greedy"])
+        .refused_with("sweep:soft_value@3: no policy and K matches");
     run(&[
         "sweep", "--policy", "expert", "--suite", games, "--out", "sweep2",
     ])

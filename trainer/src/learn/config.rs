@@ -119,10 +119,21 @@ impl TrainConfig {
     }
 
     /// Returns whether the job is trained once, before the first rollouts. If not, it is trained in every
-    /// iteration from the policy that collected that iteration's rollouts.
+    /// iteration.
     #[must_use]
     pub fn is_trained_once(&self) -> bool {
-        self.from != StartFrom::Collector
+        match self.from {
+            StartFrom::Fresh => true,
+            StartFrom::Job(_) => !self.reads_rollouts(),
+            StartFrom::Collector => false,
+        }
+    }
+
+    /// Returns whether the job reads episodes or states that an iteration plays.
+    fn reads_rollouts(&self) -> bool {
+        self.data
+            .iter()
+            .any(|data| !matches!(data, DataSource::Demonstrations | DataSource::Dagger))
     }
 
     /// Returns the keys of algorithm, optimizer, schedule and `critic` that go beyond the published algorithm, as
@@ -240,11 +251,7 @@ impl TrainConfig {
     }
 
     fn check_start(&self) -> Result<(), String> {
-        let reads_rollouts = self
-            .data
-            .iter()
-            .any(|data| !matches!(data, DataSource::Demonstrations | DataSource::Dagger));
-        if self.is_trained_once() && reads_rollouts {
+        if self.from == StartFrom::Fresh && self.reads_rollouts() {
             return Err(
                 "it is trained before the first rollouts, so it cannot read rollouts".into(),
             );
@@ -361,7 +368,8 @@ pub enum StartFrom {
     /// Random weights and a new vocabulary. The job is trained once, before the first rollouts.
     Fresh,
     /// The model of an earlier job, `from = { job = NAME }`. That job must come before this one in the
-    /// recipe, and both are trained once, before the first rollouts.
+    /// recipe. If this job reads rollouts, it is trained in every iteration, from the model of the same
+    /// iteration or from one that is trained once. If not, both are trained once, before the first rollouts.
     #[serde(alias = "lesson")]
     Job(String),
     /// The policy that collected this iteration's rollouts.

@@ -15,6 +15,7 @@ use crate::loss::dro::{self, DroInputs};
 use crate::loss::grpo::{SurrogateInputs, clipped_surrogate_loss};
 use crate::loss::kto::{KtoInputs, KtoWeights, kto_loss};
 use crate::loss::oreo::{self, OreoInputs, OreoSettings, after_value_loss, exact_kl, turn_sums};
+use crate::loss::rejection_sampling::won_loss;
 use crate::loss::{ActionDivisor, discounted_suffix_sum, k3_kl, sft, suffix_sum, target_logprobs};
 use burn::tensor::{Int, Tensor};
 use kernels::ops;
@@ -242,6 +243,7 @@ fn oreo_losses(
         normalise,
         log_ratio_clip,
         path_length,
+        imitation_coef,
         ..
     } = algorithm
     else {
@@ -305,7 +307,18 @@ fn oreo_losses(
         value,
         after,
     };
+    let imitation = (imitation_coef > 0.0).then(|| {
+        let written = &batch.written;
+        won_loss(
+            terms.logprobs.clone(),
+            &written.imitated_mask,
+            &batch.returns,
+        ) * imitation_coef
+    });
     let mut losses = terms.with_critic(level, critic_losses, &inputs, batch);
+    if let Some(imitation) = imitation {
+        losses.policy = losses.policy.map(|loss| loss + imitation);
+    }
     if let Some(observation) = critic.observation_loss(context.critic, batch) {
         losses.value = losses.value.map(|loss| loss + observation);
     }

@@ -380,6 +380,7 @@ mod tests {
                 normalise: Normalisation::Trajectory,
                 log_ratio_clip: None,
                 path_length: None,
+                imitation_coef: 0.0,
             },
             Algorithm::Oreo {
                 level: Level::Turn,
@@ -391,6 +392,7 @@ mod tests {
                 normalise: Normalisation::Batch,
                 log_ratio_clip: Some(0.01),
                 path_length: Some(2),
+                imitation_coef: 0.0,
             },
             Algorithm::Dro {
                 beta,
@@ -416,6 +418,7 @@ mod tests {
                     normalise: Normalisation::Trajectory,
                     log_ratio_clip: None,
                     path_length: None,
+                    imitation_coef: 0.0,
                 },
                 Algorithm::Dqo {
                     level,
@@ -624,6 +627,7 @@ mod tests {
                 normalise: Normalisation::Trajectory,
                 log_ratio_clip: None,
                 path_length: None,
+                imitation_coef: 0.0,
             });
             recipe.critic.ranking = Some(ranking);
             recipe.critic.policy_branch_coef = 0.5;

@@ -510,6 +510,7 @@ fn recipe_text(recipe: &TrainConfig) -> String {
     // The reading test decides no number of the model.
     let reading = format!(", reading_every: {}", recipe.reading_every);
     for default in [
+        ", imitation_coef: 0.0",
         ", path_length: None",
         ", discount: 1.0, normalise: Trajectory, log_ratio_clip: None",
         ", value_gradient_clip: None, policy_warmup: 0",
@@ -594,6 +595,7 @@ mod tests {
             normalise: Normalisation::Trajectory,
             log_ratio_clip: None,
             path_length: None,
+            imitation_coef: 0.0,
         });
         let text = recipe_text(&recipe);
         assert!(text.ends_with("critic_only_share: 0.25 } }"), "{text}");

@@ -15,6 +15,9 @@
 
 pub use super::sft::sft_loss;
 
+use super::mean_per_trajectory;
+use burn::tensor::{Bool, Tensor, assert_shape};
+
 /// Returns whether a trajectory of this return R_0 is imitated: only if it was won, so that the
 /// return is 1.
 ///
@@ -25,12 +28,32 @@ pub fn is_imitated(return_: f64) -> bool {
     return_ >= 1.0
 }
 
+/// Returns the imitation of won trajectories as a term beside another loss, nats: the mean over a
+/// trajectory's tokens, then over the batch, where a lost trajectory counts as 0. The term is additive over
+/// trajectories, which [`sft_loss`] is not. RPO (arXiv 2404.19733) has it beside DPO.
+///
+/// # Shapes
+/// `logprobs` `[batch, time]` of the target tokens, nats; `action_mask` `[batch, time]`; `returns`
+/// `[batch, 1]`; the result `[1]`.
+#[must_use]
+pub fn won_loss(
+    logprobs: Tensor<2>,
+    action_mask: &Tensor<2, Bool>,
+    returns: &Tensor<2>,
+) -> Tensor<1> {
+    let [batch, time] = logprobs.dims();
+    assert_shape!(returns, [batch, 1]);
+    let won = returns
+        .clone()
+        .greater_equal_elem(1.0)
+        .expand([batch, time]);
+    mean_per_trajectory(-logprobs, &action_mask.clone().bool_and(won))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::cases::{assert_close, gradient, mask, number, tensor};
     use super::*;
-    use burn::tensor::{Bool, Tensor};
-
     /// Log-probabilities of three rollouts. The first and the last are won; NaN if there is no
     /// action.
     fn rollouts() -> (Tensor<2>, Tensor<2, Bool>) {
@@ -52,6 +75,23 @@ mod tests {
         assert_eq!(
             [1.0, 0.0, 0.4, -1.0, f64::NAN].map(is_imitated),
             [true, false, false, false, false]
+        );
+    }
+
+    /// Per trajectory (0.5 + 1)/2, 0 for the failure, and 3: 3.75/3. The failure has no gradient.
+    #[test]
+    fn won_trajectories_by_hand() {
+        let (logprobs, action_mask) = rollouts();
+        let loss = won_loss(
+            logprobs.clone(),
+            &action_mask,
+            &tensor(&[1.0, 0.4, 1.0], [3, 1]),
+        );
+        assert_close(&[number(loss.clone())], &[1.25]);
+        let sixth = 1.0 / 6.0;
+        assert_close(
+            &gradient(&loss, &logprobs),
+            &[-sixth, -sixth, 0.0, 0.0, -2.0 * sixth, 0.0],
         );
     }
 

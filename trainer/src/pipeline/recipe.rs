@@ -303,7 +303,9 @@ impl Recipe {
         }
         let collector = self.jobs.iter().find(|job| job.name == self.collect.policy);
         if collector.is_some_and(|job| !job.is_trained_once()) {
-            return Err("collect.policy must be a job that is not from = \"collector\"".into());
+            return Err(
+                "collect.policy must be a job that is trained before the first rollouts".into(),
+            );
         }
         continued::check_tables(self.branch.as_ref(), self.rescue.as_ref())?;
         self.collect.check()?;
@@ -339,13 +341,13 @@ impl Recipe {
         }
         job.check()?;
         if let StartFrom::Job(start) = &job.from
-            && !before
-                .iter()
-                .any(|other| other.name == *start && other.is_trained_once())
+            && !before.iter().any(|other| {
+                other.name == *start && (other.is_trained_once() || !job.is_trained_once())
+            })
         {
             return Err(format!(
                 "job {:?}: it cannot start from {start:?}\n\
-                 hint: name a job that comes before it and is not from = \"collector\"",
+                 hint: name a job that comes before it; only a job that reads rollouts can start from a job that does",
                 job.name
             ));
         }
@@ -355,7 +357,7 @@ impl Recipe {
         if job.data.contains(&DataSource::Dagger) && self.students_before(index).next().is_none() {
             return Err(format!(
                 "job {:?}: data contains \"dagger\", but no [[dagger]] student comes before this job\n\
-                 hint: add [[dagger]] with student = NAME, a job that comes before it and is not from = \"collector\"",
+                 hint: add [[dagger]] with student = NAME, a job that comes before it and reads no rollouts",
                 job.name
             ));
         }

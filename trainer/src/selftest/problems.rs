@@ -150,6 +150,7 @@ pub(super) fn oreo(level: Level, problem: &DecisionProblem) -> Algorithm {
         normalise: Normalisation::Trajectory,
         log_ratio_clip: None,
         path_length: None,
+        imitation_coef: 0.0,
     }
 }
 

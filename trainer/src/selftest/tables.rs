@@ -294,6 +294,7 @@ impl ProblemBatch {
                 normalise: Normalisation::Trajectory,
                 log_ratio_clip: None,
                 path_length: None,
+                imitation_coef: 0.0,
             },
             ref other => other.clone(),
         };

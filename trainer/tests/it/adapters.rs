@@ -35,6 +35,7 @@ const OREO: Algorithm = Algorithm::Oreo {
     normalise: Normalisation::Trajectory,
     log_ratio_clip: None,
     path_length: None,
+    imitation_coef: 0.0,
 };
 
 /// A job with adapters on all matrices but one.

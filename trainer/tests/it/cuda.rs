@@ -90,6 +90,7 @@ fn the_gpu_has_the_losses_of_the_cpu() {
         normalise: Normalisation::Trajectory,
         log_ratio_clip: None,
         path_length: None,
+        imitation_coef: 0.0,
     };
     for algorithm in [
         Algorithm::Sft {

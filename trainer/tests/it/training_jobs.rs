@@ -42,6 +42,7 @@ pub(crate) fn oreo(level: Level, critic_only_share: f64) -> Algorithm {
         normalise: Normalisation::Trajectory,
         log_ratio_clip: None,
         path_length: None,
+        imitation_coef: 0.0,
     }
 }
 

@@ -44,6 +44,7 @@ pub(super) struct OreoExtensions {
     pub(super) normalise: Normalisation,
     pub(super) log_ratio_clip: Option<f64>,
     pub(super) path_length: Option<usize>,
+    pub(super) imitation_coef: f64,
 }
 
 impl OreoExtensions {
@@ -55,6 +56,7 @@ impl OreoExtensions {
             normalise,
             log_ratio_clip,
             path_length,
+            imitation_coef,
         } = self;
         if !(discount > 0.0 && discount <= 1.0) {
             return Err(format!("discount = {discount} must be above 0, at most 1"));
@@ -66,6 +68,11 @@ impl OreoExtensions {
         }
         if normalise == Normalisation::Batch && level == Level::Response {
             return Err("normalise = \"batch\": at level = \"response\" every episode is one action, so nothing would change\nhint: remove normalise".into());
+        }
+        if !(imitation_coef >= 0.0 && imitation_coef.is_finite()) {
+            return Err(format!(
+                "imitation_coef = {imitation_coef} must be 0 or more"
+            ));
         }
         match path_length {
             Some(0) => return Err("path_length = 0 must be above 0".into()),
@@ -94,7 +101,9 @@ impl OreoExtensions {
         let clip = clip.map(|clip| format!("log_ratio_clip = {clip:?}"));
         let path = self.path_length;
         let path = path.map(|length| format!("path_length = {length}"));
-        let keys = [discount, normalise, clip, path];
+        let imitation = Some(self.imitation_coef).filter(|coef| *coef > 0.0);
+        let imitation = imitation.map(|coef| format!("imitation_coef = {coef:?}"));
+        let keys = [discount, normalise, clip, path, imitation];
         keys.into_iter().flatten().collect()
     }
 }

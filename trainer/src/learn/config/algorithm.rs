@@ -45,6 +45,10 @@ pub enum Algorithm {
         /// supports it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         path_length: Option<usize>,
+        /// Weight of the imitation of won episodes, as in RPO (arXiv 2404.19733). Default: 0, as
+        /// published.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        imitation_coef: f64,
     },
     /// DQO: soft Q-learning with λ-returns. Trajectories are weighted by their likelihood under the policy
     /// (arXiv 2410.09302).
@@ -133,6 +137,14 @@ fn is_one(value: &f64) -> bool {
     value.to_bits() == one().to_bits()
 }
 
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
+}
+
 /// The training settings of a value network.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CriticRecipe {
@@ -212,6 +224,7 @@ impl Algorithm {
                 normalise,
                 log_ratio_clip,
                 path_length,
+                imitation_coef,
                 ..
             } => Some(OreoExtensions {
                 level,
@@ -219,6 +232,7 @@ impl Algorithm {
                 normalise,
                 log_ratio_clip,
                 path_length,
+                imitation_coef,
             }),
             _ => None,
         }

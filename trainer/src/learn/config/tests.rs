@@ -68,6 +68,11 @@ fn a_job_with_an_invalid_key_is_refused_and_the_error_names_the_key() {
             "path_length = 0 must be above 0",
         ),
         (
+            "beta = 0.1",
+            "beta = 0.1, imitation_coef = -0.1",
+            "imitation_coef = -0.1 must be 0 or more",
+        ),
+        (
             "batch = 16",
             "batch = 16, value_gradient_clip = -1.0",
             "value_gradient_clip = -1 must be above 0",
@@ -209,13 +214,14 @@ fn optional_keys_of_oreo_are_written_only_if_they_are_set() {
                      value_learning_rate = 1e-3\ncritic_only_share = 0.1\n";
     let extended = format!(
         "{published}discount = 0.95\nnormalise = \"batch\"\nlog_ratio_clip = 1.0\npath_length = 4\n\
-         [optimizer]\nvalue_gradient_clip = 10.0\npolicy_warmup = 20\n"
+         imitation_coef = 0.1\n[optimizer]\nvalue_gradient_clip = 10.0\npolicy_warmup = 20\n"
     );
     let keys = [
         "discount",
         "normalise",
         "log_ratio_clip",
         "path_length",
+        "imitation_coef",
         "value_gradient_clip",
         "policy_warmup",
     ];
@@ -237,6 +243,7 @@ fn optional_keys_of_oreo_are_written_only_if_they_are_set() {
         "normalise = \"batch\"",
         "log_ratio_clip = 1.0",
         "path_length = 4",
+        "imitation_coef = 0.1",
         "optimizer.value_gradient_clip = 10.0",
         "optimizer.policy_warmup = 20",
         "critic.head_only = 0.1",

@@ -305,9 +305,41 @@ fn students_and_starts_that_do_not_come_before_are_refused() {
         );
     }
     assert!(
-        refused(|recipe| recipe.jobs[2].data.push(DataSource::Rollouts))
+        refused(|recipe| recipe.jobs[0].data.push(DataSource::Rollouts))
             .contains("trained before the first rollouts, so it cannot read rollouts")
     );
+    assert!(
+        refused(|recipe| recipe.jobs[2].data.push(DataSource::Rollouts))
+            .contains("collect.policy must be a job that is trained before the first rollouts")
+    );
+}
+
+/// A job that reads rollouts is trained in every iteration, also if it starts from another job: from the model
+/// of the same iteration, or from one that is trained once.
+#[test]
+fn a_job_that_reads_rollouts_may_start_from_another_job() {
+    let text = include_str!("../../../recipes/compare.toml");
+    let mut recipe: Recipe = toml::from_str(text).expect("a recipe of the repository");
+    recipe.iterations = 2;
+    let job = recipe.job_index("oreo-turn").expect("compare has OREO");
+    for (name, starts) in [
+        (
+            "rejection-sampling",
+            ["1/rejection-sampling", "2/rejection-sampling"],
+        ),
+        ("sft", ["1/sft", "1/sft"]),
+    ] {
+        recipe.jobs[job].from = StartFrom::Job(name.into());
+        recipe.check().expect("it is valid");
+        let found = [1, 2].map(|iteration| start(&recipe, job, iteration));
+        let found = found.map(|stage| stage.expect("a start").name(&recipe));
+        assert_eq!(found, starts);
+        let trained = |stage: &String| stage.ends_with("/oreo-turn");
+        assert_eq!(
+            names(&recipe).iter().filter(|stage| trained(stage)).count(),
+            2
+        );
+    }
 }
 
 /// Whether the inputs of OREO's second iteration change with the value network of the first one.

@@ -79,6 +79,33 @@ fn failures_alone_have_no_gradient_at_first() {
     );
 }
 
+/// With a tiny β the policy's first gradient is that of the imitation of won episodes alone, in proportion to its
+/// weight. Lost episodes add nothing to it.
+#[test]
+fn won_episodes_are_imitated_beside_oreo() {
+    let model = babbler(21);
+    let played = rollouts(&model);
+    let lost = of(&played, |outcome| outcome != Outcome::Success);
+    let norm = |weight: f64, episodes: &[Trajectory]| {
+        let mut algorithm = oreo(Level::Turn, 0.0);
+        if let Algorithm::Oreo {
+            beta,
+            imitation_coef,
+            ..
+        } = &mut algorithm
+        {
+            (*beta, *imitation_coef) = (1e-9, weight);
+        }
+        let job = recipe(algorithm, one_update(episodes, 1e-2));
+        let (_, _, rows) = learned(&job, &model, episodes);
+        number(&rows[0], "gradient_norm/policy")
+    };
+    let one = norm(1.0, &played);
+    assert!(one > 1e-3 && norm(0.0, &played) < 1e-6 * one);
+    assert!((norm(3.0, &played) / one - 3.0).abs() < 1e-4);
+    assert_eq!(norm(1.0, &lost), 0.0);
+}
+
 /// If only the value network learns, the policy keeps every bit; afterwards both move.
 #[test]
 fn the_value_network_learns_first() {

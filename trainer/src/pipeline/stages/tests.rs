@@ -347,6 +347,7 @@ fn depends_on_the_last_value_network(init: CriticInit) -> bool {
     let mut recipe = Recipe::quickstart();
     recipe.iterations = 2;
     let job = recipe.job_index("oreo").expect("the quickstart has OREO");
+    recipe.jobs[job].from = StartFrom::Collector;
     recipe.jobs[job].critic.init = init;
     let first = Stage::Train { iteration: 1, job };
     let second = Stage::Train { iteration: 2, job };
@@ -368,6 +369,7 @@ fn a_job_depends_on_the_value_network_that_it_starts_from() {
 fn a_job_cannot_start_from_a_value_network_that_does_not_exist() {
     let mut recipe = Recipe::quickstart();
     let job = recipe.job_index("oreo").expect("the quickstart has OREO");
+    recipe.jobs[job].from = StartFrom::Collector;
     recipe.jobs[job].critic.init = CriticInit::CriticIfAny;
     assert_eq!(recipe.check(), Ok(()));
     recipe.jobs[job].critic.init = CriticInit::Critic;

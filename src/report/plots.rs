@@ -72,36 +72,30 @@ pub(crate) fn figures(data: &RunData) -> anyhow::Result<Vec<Figure>> {
     Ok(figures)
 }
 
+/// Success of one policy at one K on one split.
+pub(crate) struct SuccessCell {
+    /// The name of the policy at this K, the title of its row.
+    pub(crate) title: String,
+    pub(crate) k: usize,
+    pub(crate) split: Split,
+    /// Number of episodes.
+    pub(crate) n: usize,
+    /// Rate with the ends of its interval, in [0, 1].
+    pub(crate) success: (f64, f64, f64),
+    /// The rates of single runs, in [0, 1]; may be empty.
+    pub(crate) runs: Vec<f64>,
+}
+
 fn success(data: &RunData, rows: &[&EvalRow]) -> anyhow::Result<Figure> {
-    let splits = in_order(rows.iter().map(|row| row.split));
-    let ks = sorted(rows.iter().map(|row| row.k));
-    let columns: Vec<String> = splits
+    let cells: Vec<SuccessCell> = rows
         .iter()
-        .map(|split| {
-            let row = rows.iter().find(|row| row.split == *split);
-            format!("{split} (n = {})", row.map_or(0, |row| row.n))
-        })
-        .collect();
-    let groups: Vec<String> = ks.iter().map(|k| format!("K = {k}")).collect();
-    let dots: Vec<DotRow> = in_order(rows.iter().map(|row| (&row.policy, row.k)))
-        .into_iter()
-        .map(|(policy, k)| {
-            let own: Vec<&&EvalRow> = rows
-                .iter()
-                .filter(|row| (&row.policy, row.k) == (policy, k))
-                .collect();
-            DotRow {
-                name: own.first().map_or(String::new(), |row| data.row_title(row)),
-                group: ks.iter().position(|other| *other == k).unwrap_or(0),
-                dots: splits
-                    .iter()
-                    .map(|split| own.iter().find(|row| row.split == *split))
-                    .map(|row| {
-                        row.map(|row| (100.0 * row.success_rate, 100.0 * row.low, 100.0 * row.high))
-                    })
-                    .collect(),
-                runs: Vec::new(),
-            }
+        .map(|row| SuccessCell {
+            title: data.row_title(row),
+            k: row.k,
+            split: row.split,
+            n: row.n,
+            success: (row.success_rate, row.low, row.high),
+            runs: Vec::new(),
         })
         .collect();
     Ok(Figure {
@@ -109,8 +103,51 @@ fn success(data: &RunData, rows: &[&EvalRow]) -> anyhow::Result<Figure> {
         title: "Success by policy".into(),
         caption: format!("share of games won, {}", intervals(rows)),
         section: FigureSection::Success,
-        svg: chart::dots(&columns, &groups, &dots)?,
+        svg: success_chart(&cells)?,
     })
+}
+
+/// Draws success with intervals: a row per title and a column per split.
+pub(crate) fn success_chart(cells: &[SuccessCell]) -> anyhow::Result<String> {
+    let splits = in_order(cells.iter().map(|cell| cell.split));
+    let ks = sorted(cells.iter().map(|cell| cell.k));
+    let columns: Vec<String> = splits
+        .iter()
+        .map(|split| {
+            let cell = cells.iter().find(|cell| cell.split == *split);
+            format!("{split} (n = {})", cell.map_or(0, |cell| cell.n))
+        })
+        .collect();
+    let groups: Vec<String> = ks.iter().map(|k| format!("K = {k}")).collect();
+    let percent = |rate: f64| 100.0 * rate;
+    let dots: Vec<DotRow> = in_order(cells.iter().map(|cell| (&cell.title, cell.k)))
+        .into_iter()
+        .map(|(title, k)| {
+            let own = splits.iter().map(|split| {
+                cells
+                    .iter()
+                    .find(|cell| (&cell.title, cell.k, cell.split) == (title, k, *split))
+            });
+            DotRow {
+                name: title.clone(),
+                group: ks.iter().position(|other| *other == k).unwrap_or(0),
+                dots: own
+                    .clone()
+                    .map(|cell| {
+                        let (rate, low, high) = cell?.success;
+                        Some((percent(rate), percent(low), percent(high)))
+                    })
+                    .collect(),
+                runs: own
+                    .map(|cell| {
+                        let runs = cell.into_iter().flat_map(|cell| &cell.runs);
+                        runs.copied().map(percent).collect()
+                    })
+                    .collect(),
+            }
+        })
+        .collect();
+    chart::dots(&columns, &groups, &dots)
 }
 
 /// Returns the methods by which the intervals of these rows were computed.

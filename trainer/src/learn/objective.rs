@@ -62,7 +62,7 @@ pub struct TrainingLosses {
 /// Numbers of a batch, or of a micro-batch.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct BatchStatistics {
-    /// Loss of the policy, without `α L_reg`.
+    /// Loss of the policy, without `α L_reg` and without the imitation of won episodes.
     pub loss_policy: Option<f64>,
     /// Loss of V.
     pub loss_value: Option<f64>,

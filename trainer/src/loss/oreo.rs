@@ -35,6 +35,8 @@
 //!   at the optimum U* = Q*. If the value network has an advantage head, U = sg\[V\] + A.
 //! - The squares of L_V and L_U may be replaced by the cross-entropy of [`super::hl_gauss`], with the
 //!   same targets.
+//! - A recipe's `imitation_coef` adds the imitation of won trajectories to the policy loss:
+//!   [`super::rejection_sampling::won_loss`].
 //! - [`OreoSettings`] has three more settings, which are not in the paper. The values of
 //!   [`OreoSettings::published`] leave the equations above as they are, to the bit.
 //!

@@ -18,6 +18,9 @@ pub use super::sft::sft_loss;
 use super::mean_per_trajectory;
 use burn::tensor::{Bool, Tensor, assert_shape};
 
+/// Return R_0 from which a trajectory counts as won.
+const WON: f64 = 1.0;
+
 /// Returns whether a trajectory of this return R_0 is imitated: only if it was won, so that the
 /// return is 1.
 ///
@@ -25,7 +28,7 @@ use burn::tensor::{Bool, Tensor, assert_shape};
 /// success.
 #[must_use]
 pub fn is_imitated(return_: f64) -> bool {
-    return_ >= 1.0
+    return_ >= WON
 }
 
 /// Returns the imitation of won trajectories as a term beside another loss, nats: the mean over a
@@ -45,7 +48,7 @@ pub fn won_loss(
     assert_shape!(returns, [batch, 1]);
     let won = returns
         .clone()
-        .greater_equal_elem(1.0)
+        .greater_equal_elem(WON)
         .expand([batch, time]);
     mean_per_trajectory(-logprobs, &action_mask.clone().bool_and(won))
 }
@@ -54,6 +57,7 @@ pub fn won_loss(
 mod tests {
     use super::super::cases::{assert_close, gradient, mask, number, tensor};
     use super::*;
+
     /// Log-probabilities of three rollouts. The first and the last are won; NaN if there is no
     /// action.
     fn rollouts() -> (Tensor<2>, Tensor<2, Bool>) {

@@ -268,6 +268,14 @@ impl Recipe {
         self.jobs.iter().position(|job| job.name == name)
     }
 
+    /// Returns whether there is a job of this name that is trained once, before the first rollouts.
+    #[must_use]
+    pub fn is_trained_once(&self, name: &str) -> bool {
+        self.jobs
+            .iter()
+            .any(|job| job.name == name && job.is_trained_once())
+    }
+
     /// Returns the indices in [`Recipe::dagger`] of the students that come before a job, given by its index.
     pub fn students_before(&self, job: usize) -> impl Iterator<Item = usize> {
         self.dagger
@@ -390,11 +398,7 @@ impl Recipe {
     fn check_dagger(&self, index: usize, names: &[&str]) -> Result<(), String> {
         let dagger = &self.dagger[index];
         let student = &dagger.student;
-        if !self
-            .jobs
-            .iter()
-            .any(|job| job.name == *student && job.is_trained_once())
-        {
+        if !self.is_trained_once(student) {
             return Err(format!(
                 "dagger: no job {student:?} is trained before the first rollouts; jobs are {names:?}"
             ));

@@ -366,13 +366,8 @@ pub fn collector(recipe: &Recipe, iteration: usize) -> Stage {
     if iteration == 1 {
         return training(recipe, 1, &recipe.collect.policy);
     }
-    let is_once = is_trained_once(recipe, then);
+    let is_once = recipe.is_trained_once(then);
     training(recipe, if is_once { 1 } else { iteration - 1 }, then)
-}
-
-fn is_trained_once(recipe: &Recipe, name: &str) -> bool {
-    let mut jobs = recipe.jobs.iter();
-    jobs.any(|job| job.name == name && job.is_trained_once())
 }
 
 /// Returns the stage whose model is the student, by the student's index in [`Recipe::dagger`].
@@ -393,7 +388,7 @@ pub fn start(recipe: &Recipe, job: usize, iteration: usize) -> Option<Stage> {
     match &recipe.jobs[job].from {
         StartFrom::Fresh => None,
         StartFrom::Job(name) => {
-            let is_once = is_trained_once(recipe, name);
+            let is_once = recipe.is_trained_once(name);
             Some(training(recipe, if is_once { 1 } else { iteration }, name))
         }
         StartFrom::Collector => Some(collector(recipe, iteration)),

@@ -2,6 +2,7 @@
 
 use crate::commands::measure::sweep;
 use crate::ui;
+use anyhow::Context;
 use scenarios::Protocol;
 use scenarios::store::Store;
 use serde::Serialize;
@@ -173,7 +174,9 @@ fn named_by_sweep(store: &str) -> Option<(String, usize)> {
 /// Returns the names of the entries of a folder, sorted.
 fn files(folder: &Path) -> anyhow::Result<Vec<String>> {
     let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
+    let entries =
+        std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    for entry in entries {
         names.extend(entry?.file_name().into_string().ok());
     }
     names.sort();

@@ -4,7 +4,7 @@
 
 mod direct;
 
-use crate::report::chart::{self, DotRow};
+use crate::report::plots::{SuccessCell, success_chart};
 use crate::ui;
 use anyhow::Context;
 use clap::{Args, ValueHint};
@@ -267,63 +267,23 @@ fn cells(row: &PooledRow) -> Vec<String> {
     ]
 }
 
-/// Draws the pooled success of each policy with its interval, a column per split.
+/// Draws the pooled success of each policy with its interval.
 fn plot(rows: &[PooledRow]) -> anyhow::Result<String> {
-    let mut splits: Vec<&PooledRow> = Vec::new();
-    let mut policies: Vec<&PooledRow> = Vec::new();
-    for row in rows {
-        if !splits.iter().any(|other| other.split == row.split) {
-            splits.push(row);
-        }
-        if !policies.iter().any(|other| same_policy(other, row)) {
-            policies.push(row);
-        }
-    }
-    let mut ks: Vec<usize> = rows.iter().map(|row| row.k).collect();
-    ks.sort_unstable();
-    ks.dedup();
-    let cell = |policy: &PooledRow, split: Split| {
-        rows.iter()
-            .find(|row| row.split == split && same_policy(row, policy))
-    };
-    let dots: Vec<DotRow> = policies
+    let cells: Vec<SuccessCell> = rows
         .iter()
-        .map(|policy| {
-            let cells = splits.iter().map(|row| cell(policy, row.split));
-            DotRow {
-                name: match policy.k {
-                    1 => policy.policy.clone(),
-                    k => format!("{}, best of {k}", policy.policy),
-                },
-                group: ks.iter().position(|k| *k == policy.k).unwrap_or(0),
-                dots: cells
-                    .clone()
-                    .map(|row| {
-                        row.map(|row| {
-                            let rates = [row.success_rate, row.low, row.high];
-                            rates.map(|rate| 100.0 * rate).into()
-                        })
-                    })
-                    .collect(),
-                runs: cells
-                    .map(|row| {
-                        let runs = row.into_iter().flat_map(|row| &row.runs);
-                        runs.map(|rate| 100.0 * rate).collect()
-                    })
-                    .collect(),
-            }
+        .map(|row| SuccessCell {
+            title: match row.k {
+                1 => row.policy.clone(),
+                k => format!("{}, best of {k}", row.policy),
+            },
+            k: row.k,
+            split: row.split,
+            n: row.n,
+            success: (row.success_rate, row.low, row.high),
+            runs: row.runs.clone(),
         })
         .collect();
-    let columns: Vec<String> = splits
-        .iter()
-        .map(|row| format!("{} (n = {})", row.split, row.n))
-        .collect();
-    let groups: Vec<String> = ks.iter().map(|k| format!("K = {k}")).collect();
-    chart::dots(&columns, &groups, &dots)
-}
-
-fn same_policy(a: &PooledRow, b: &PooledRow) -> bool {
-    (&a.policy, a.k) == (&b.policy, b.k)
+    success_chart(&cells)
 }
 
 fn percent(rate: f64) -> String {

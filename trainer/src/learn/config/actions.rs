@@ -56,7 +56,7 @@ impl OreoExtensions {
             normalise,
             log_ratio_clip,
             path_length,
-            imitation_coef,
+            imitation_coef: _, // every level supports it
         } = self;
         if !(discount > 0.0 && discount <= 1.0) {
             return Err(format!("discount = {discount} must be above 0, at most 1"));
@@ -68,11 +68,6 @@ impl OreoExtensions {
         }
         if normalise == Normalisation::Batch && level == Level::Response {
             return Err("normalise = \"batch\": at level = \"response\" every episode is one action, so nothing would change\nhint: remove normalise".into());
-        }
-        if !(imitation_coef >= 0.0 && imitation_coef.is_finite()) {
-            return Err(format!(
-                "imitation_coef = {imitation_coef} must be 0 or more"
-            ));
         }
         match path_length {
             Some(0) => return Err("path_length = 0 must be above 0".into()),

@@ -262,8 +262,13 @@ impl Algorithm {
         }
         match *self {
             Self::Sft { .. } | Self::RejectionSampling { .. } => Ok(()),
-            Self::Oreo { beta, .. } => {
+            Self::Oreo {
+                beta,
+                imitation_coef,
+                ..
+            } => {
                 check_positive("beta", beta)?;
+                check_not_negative("imitation_coef", imitation_coef)?;
                 self.oreo_extensions().map_or(Ok(()), OreoExtensions::check)
             }
             Self::Dro { beta, .. } => check_positive("beta", beta),

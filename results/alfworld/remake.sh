@@ -31,13 +31,12 @@ for seed in $seeds; do
     "$hearth" verify "$runs/$seed"
 done
 # Best of 5 by the value against greedy play, and OREO against its start, over games and over seeds.
-runs_of() { for seed in $seeds; do printf '%s' "${separator:-}$runs/$seed:$1"; separator=,; done; }
-"$hearth" compare "$(runs_of oreo-turn@5)" "$(runs_of oreo-turn@1)"
-"$hearth" compare "$(runs_of oreo-turn@1)" "$(runs_of dagger-2@1)"
+list() { for seed in $seeds; do printf '%s' "${separator:-}$runs/$1$seed:$2"; separator=,; done; } # list PREFIX POLICY
+"$hearth" compare "$(list "" oreo-turn@5)" "$(list "" oreo-turn@1)"
+"$hearth" compare "$(list "" oreo-turn@1)" "$(list "" dagger-2@1)"
 # Best of 5 by the value against other choices among the same candidates.
-sweeps_of() { for seed in $seeds; do printf '%s' "${separator:-}$runs/sweep-$seed:$1"; separator=,; done; }
 for other in greedy@1 sampled@1 random@5 distinct@5 after_value@5 log_ratio@5 logprob@5 expert@5; do
-    "$hearth" compare "$(sweeps_of soft_value@5)" "$(sweeps_of $other)"
+    "$hearth" compare "$(list sweep- soft_value@5)" "$(list sweep- $other)"
 done
 # The table and the plot of this folder.
 # shellcheck disable=SC2046

@@ -18,5 +18,8 @@ pub mod replay;
 pub mod translate;
 
 pub use error::GameError;
-pub use native::{GameState, NativeEnvironment, NativeGame, NativeWorld, Operator};
+pub use native::{
+    Fact, FactObject, GameState, NativeEnvironment, NativeGame, NativeWorld, ObjectNames, Operator,
+    UnmetCondition,
+};
 pub use translate::Translating;

@@ -3,6 +3,31 @@
 
 use super::pddl::PddlProblem;
 use rustc_hash::FxHashMap;
+use std::collections::HashMap;
+
+/// The names of a game's objects in texts and commands.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum ObjectNames<'a> {
+    /// ALFWorld's display names, such as `mug 1`.
+    #[default]
+    Display,
+    /// The ids of the file, as TextWorld shows them without ALFWorld's demangler.
+    Ids,
+    /// A name for each id. An id that is not in the map keeps its id as its name.
+    Given(&'a HashMap<String, String>),
+}
+
+impl ObjectNames<'_> {
+    /// Returns the name of every object of a problem.
+    pub(crate) fn of(self, problem: &PddlProblem) -> Vec<String> {
+        let ids = problem.objects.iter().map(|(id, _)| id);
+        match self {
+            Self::Display => display_names(problem),
+            Self::Ids => ids.cloned().collect(),
+            Self::Given(names) => ids.map(|id| names.get(id).unwrap_or(id).clone()).collect(),
+        }
+    }
+}
 
 /// Returns the display name of every object of a problem.
 ///
@@ -10,7 +35,7 @@ use rustc_hash::FxHashMap;
 /// contains that word. The ids that occur in initial facts are numbered in byte order, separately
 /// for each base name and from the highest number down. If an id has no `_bar_`, its name ends with
 /// a blank in place of the number. If an object occurs in no initial fact, its name is the raw id.
-pub(crate) fn display_names(problem: &PddlProblem) -> Vec<String> {
+fn display_names(problem: &PddlProblem) -> Vec<String> {
     let bases: Vec<Option<String>> = problem
         .objects
         .iter()

@@ -4,6 +4,7 @@ use super::environment::NativeEnvironment;
 use super::grammar::{self, Program};
 use super::ground;
 use super::limits::FILE_LIMIT;
+use super::names::ObjectNames;
 use super::pddl::{Domain, PddlProblem};
 use super::simulator::NativeGame;
 use crate::error::GameError;
@@ -66,6 +67,20 @@ impl NativeWorld {
     /// # Errors
     /// Returns an error if the bytes are not a game.
     pub fn game_from_bytes(&self, path: &Path, bytes: &[u8]) -> Result<Arc<NativeGame>, GameError> {
+        self.game_with_names(path, bytes, ObjectNames::Display)
+    }
+
+    /// Loads a game from the bytes of its file, with other names of its objects. `path` appears in error
+    /// messages only.
+    ///
+    /// # Errors
+    /// Returns an error if the bytes are not a game.
+    pub fn game_with_names(
+        &self,
+        path: &Path,
+        bytes: &[u8],
+        names: ObjectNames<'_>,
+    ) -> Result<Arc<NativeGame>, GameError> {
         if bytes.len() > FILE_LIMIT {
             return Err(GameError::TooLarge {
                 path: path.to_owned(),
@@ -90,7 +105,7 @@ impl NativeWorld {
             };
             error.fault.in_text(path, key, text)
         })?;
-        NativeGame::assemble(domain, program, &problem, grounded, file.walkthrough)
+        NativeGame::assemble(domain, program, &problem, names, grounded, file.walkthrough)
             .map(Arc::new)
             .map_err(|fault| fault.in_text(path, "grammar", &file.grammar))
     }

@@ -146,6 +146,22 @@ fn the_arrows_between_crates_are_those_of_the_map() {
     assert!(arrows("tests/support", &ALL).is_subset(&set(&["agent", "scenarios"])));
 }
 
+/// The Python package of the native world is a workspace of its own, and embeds no Python.
+#[test]
+fn the_python_package_uses_the_native_world_only() {
+    let package = "env-bridge/wheel";
+    assert_eq!(
+        arrows(package, &ALL),
+        set(&["env-bridge", "scenarios"]),
+        "{package}"
+    );
+    assert!(dependencies(package, &ALL).contains("pyo3"));
+    let manifest = toml_of(&format!("{package}/Cargo.toml"));
+    assert!(manifest.contains_key("workspace"));
+    let world = &manifest["dependencies"]["env-bridge"];
+    assert_eq!(world.get("features"), None, "the bridge to Python is a feature");
+}
+
 #[test]
 fn every_member_is_on_the_map() {
     let manifest = toml_of("Cargo.toml");

@@ -11,6 +11,7 @@ use super::scope::{Placeholder, PlaceholderScope};
 use crate::error::Fault;
 use crate::native::pddl::{Action, Domain, PredicateId, TypeId};
 use rustc_hash::FxHashMap;
+use std::collections::BTreeSet;
 
 /// The largest depth of symbols that call each other.
 const DEPTH_LIMIT: usize = 100;
@@ -44,6 +45,12 @@ pub(crate) fn compile<'d>(text: &'d str, domain: &'d Domain) -> Result<Program, 
         };
         compiler.program.actions.push(texts);
     }
+    let templates: BTreeSet<&str> = document
+        .actions
+        .values()
+        .filter_map(|block| block.template)
+        .collect();
+    compiler.program.templates = templates.into_iter().map(Into::into).collect();
     let mut program = compiler.program;
     let mut total = 0;
     for pattern in &program.patterns {

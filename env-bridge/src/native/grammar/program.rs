@@ -101,6 +101,9 @@ pub(crate) struct Program {
     pub(crate) task: Option<usize>,
     /// By action of the domain: its texts, or `None` if the grammar does not have the action.
     pub(crate) actions: Vec<Option<ActionTexts>>,
+    /// The command templates of all actions of the grammar as it writes them, sorted and without
+    /// duplicates.
+    pub(crate) templates: Vec<Box<str>>,
 }
 
 /// What a text can read, including the symbols it calls.

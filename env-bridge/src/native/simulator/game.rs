@@ -1,6 +1,7 @@
 //! A loaded game.
 
 use super::commands::GameCommands;
+use super::facts::{self, AtomNames};
 use super::game_text::GameTexts;
 use super::state::{GameState, Operator};
 use super::transitions::Transitions;
@@ -9,6 +10,7 @@ use crate::native::bits::{Bits, bit};
 use crate::native::fingerprint::{self, Fingerprint, Readers};
 use crate::native::grammar::Program;
 use crate::native::ground::{FactTable, Grounded};
+use crate::native::names::ObjectNames;
 use crate::native::pddl::{Domain, PddlProblem};
 use crate::native::relaxed::Relaxed;
 use crate::native::text::TextFacts;
@@ -21,18 +23,22 @@ static GAMES: AtomicU32 = AtomicU32::new(0);
 /// A loaded game. It is immutable and shared by all its environments.
 #[derive(Debug)]
 pub struct NativeGame {
-    number: u32,
-    domain: Arc<Domain>,
-    texts: GameTexts,
-    commands: GameCommands,
-    transitions: Transitions,
-    initial: GameState,
+    pub(super) number: u32,
+    pub(super) domain: Arc<Domain>,
+    pub(super) texts: GameTexts,
+    pub(super) commands: GameCommands,
+    pub(super) transitions: Transitions,
+    pub(super) initial: GameState,
     walkthrough: Option<Vec<String>>,
+    /// By object: whether an initial fact contains it.
+    pub(super) mentioned: Vec<bool>,
     readers: Vec<Readers>,
     /// Built when the first hash is requested.
     fingerprint: OnceLock<Fingerprint>,
     /// Built when the first distance is requested.
     relaxed: OnceLock<Relaxed>,
+    /// Built when a fact is named for the first time.
+    atom_names: OnceLock<AtomNames>,
 }
 
 impl NativeGame {
@@ -41,12 +47,13 @@ impl NativeGame {
         domain: Arc<Domain>,
         program: Arc<Program>,
         problem: &PddlProblem,
+        names: ObjectNames<'_>,
         grounded: Grounded,
         walkthrough: Option<Vec<String>>,
     ) -> Result<Self, Fault> {
         let number = GAMES.fetch_add(1, Ordering::Relaxed);
         let readers = fingerprint::readers(&domain, problem, &program);
-        let texts = GameTexts::new(&domain, program, problem, &grounded);
+        let texts = GameTexts::new(&domain, program, problem, names, &grounded);
         let commands = GameCommands::new(&texts, &grounded)?;
         let transitions = Transitions::new(grounded, &commands);
         Ok(Self {
@@ -57,9 +64,11 @@ impl NativeGame {
             commands,
             transitions,
             walkthrough,
+            mentioned: problem.mentioned.clone(),
             readers,
             fingerprint: OnceLock::new(),
             relaxed: OnceLock::new(),
+            atom_names: OnceLock::new(),
         })
     }
 
@@ -210,6 +219,12 @@ impl NativeGame {
             transitions.layout.facts(state),
             transitions.layout.facts(&self.initial),
         )
+    }
+
+    /// Returns the names of the fluents.
+    pub(super) fn atom_names(&self) -> &AtomNames {
+        self.atom_names
+            .get_or_init(|| facts::atom_names(&self.transitions.grounded))
     }
 
     /// Returns the delete relaxation of the game.

@@ -3,7 +3,7 @@
 use crate::error::Fault;
 use crate::native::grammar::{Piece, Program};
 use crate::native::ground::Grounded;
-use crate::native::names;
+use crate::native::names::ObjectNames;
 use crate::native::pddl::{Domain, PddlProblem, TypeId};
 use crate::native::text::{FOREIGN, ObjectText, TextFacts, TextRenderer};
 use std::sync::Arc;
@@ -23,9 +23,11 @@ impl GameTexts {
         domain: &Arc<Domain>,
         program: Arc<Program>,
         problem: &PddlProblem,
+        names: ObjectNames<'_>,
         grounded: &Grounded,
     ) -> Self {
-        let objects = names::display_names(problem)
+        let objects = names
+            .of(problem)
             .into_iter()
             .zip(&problem.objects)
             .map(|(name, (id, type_id))| ObjectText {
@@ -124,6 +126,11 @@ impl GameTexts {
                     ),
                 )
             })
+    }
+
+    /// Returns the command templates of the grammar, sorted and without duplicates.
+    pub(super) fn templates(&self) -> impl Iterator<Item = &str> {
+        self.program.templates.iter().map(AsRef::as_ref)
     }
 
     /// Returns the text of a reset.

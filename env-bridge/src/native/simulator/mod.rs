@@ -7,10 +7,13 @@
 //! effect's condition does not hold.
 
 mod commands;
+mod facts;
 mod game;
 mod game_text;
 mod state;
 mod transitions;
+mod why;
 
+pub use facts::{Fact, FactObject, UnmetCondition};
 pub use game::NativeGame;
 pub use state::{GameState, Operator};

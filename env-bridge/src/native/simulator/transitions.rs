@@ -37,8 +37,26 @@ impl Transitions {
         }
     }
 
-    /// Returns the initial state. It starts with nothing true, and every initial fact is made true.
+    /// Returns the initial state.
     pub(super) fn initial_state(&self, game: u32) -> GameState {
+        let initial = |atom: u32| self.grounded.initial[atom as usize];
+        let mut holds = vec![0; self.layout.made_false - self.layout.holds];
+        for atom in (0..self.grounded.fluents as u32).filter(|atom| initial(*atom)) {
+            set_bit(&mut holds, atom, true);
+        }
+        let made_false = vec![0; holds.len()];
+        self.state_with(game, initial, &holds, &made_false)
+    }
+
+    /// Returns the state with these fluents, and with these bit sets of what the texts read. It starts
+    /// with nothing true, and every fact is made true.
+    pub(super) fn state_with(
+        &self,
+        game: u32,
+        is_true: impl Fn(u32) -> bool,
+        holds: &[u64],
+        made_false: &[u64],
+    ) -> GameState {
         let conditions = &self.grounded.conditions;
         let unmet: Box<[u16]> = (0..conditions.len())
             .map(|owner| {
@@ -66,12 +84,17 @@ impl Transitions {
                 self.switch(&mut state, target, true);
             }
         }
-        for atom in 0..self.grounded.fluents as u32 {
-            if self.grounded.initial[atom as usize] {
-                self.change(&mut state, setting(atom, true));
-                set_bit(&mut state.words[self.layout.holds..], atom, true);
-            }
+        for atom in (0..self.grounded.fluents as u32).filter(|atom| is_true(*atom)) {
+            self.change(&mut state, setting(atom, true));
         }
+        let StateLayout {
+            holds: start,
+            made_false: middle,
+            commands: end,
+            ..
+        } = self.layout;
+        state.words[start..middle].copy_from_slice(holds);
+        state.words[middle..end].copy_from_slice(made_false);
         state
     }
 

@@ -1,0 +1,307 @@
+//! The facts of a state by name, and the reason why a command is not admissible.
+
+use super::game::NativeGame;
+use super::state::GameState;
+use crate::native::bits::{Bits, bit};
+use crate::native::ground::{Grounded, Setting};
+use crate::native::text::ObjectText;
+use std::collections::BTreeSet;
+use std::fmt;
+
+/// An object of a fact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FactObject<'a> {
+    /// Its display name, such as `mug 1`.
+    pub name: &'a str,
+    /// Its type in the PDDL, such as `object`.
+    pub type_name: &'a str,
+}
+
+/// A fact with the names that texts use.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fact<'a> {
+    /// The predicate, in lower case.
+    pub predicate: &'a str,
+    /// Its objects.
+    pub objects: Vec<FactObject<'a>>,
+    /// Whether a command made the fact false. `TextWorld` lists such a fact with the prefix `not_`.
+    pub made_false: bool,
+}
+
+impl fmt::Display for Fact<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.objects.iter().map(|object| object.name).collect();
+        let prefix = if self.made_false { "not_" } else { "" };
+        write!(f, "{prefix}{}({})", self.predicate, names.join(", "))
+    }
+}
+
+/// A condition of a command that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnmetCondition<'a> {
+    /// The fact.
+    pub fact: Fact<'a>,
+    /// Whether the command needs the fact to be true.
+    pub needed: bool,
+}
+
+impl fmt::Display for UnmetCondition<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (must, is) = if self.needed {
+            ("true", "false")
+        } else {
+            ("false", "true")
+        };
+        write!(f, "{} must be {must} and is {is}", self.fact)
+    }
+}
+
+/// Where the name of an atom is: its predicate, and its row in the predicate's table.
+pub(super) type AtomNames = Vec<(u16, u32)>;
+
+/// Returns the name of every fluent.
+pub(super) fn atom_names(grounded: &Grounded) -> AtomNames {
+    let mut names = vec![(0, 0); grounded.fluents];
+    for (predicate, table) in grounded.tables.iter().enumerate() {
+        for (row, atom) in table.atoms.iter().enumerate() {
+            names[*atom as usize] = (predicate as u16, row as u32);
+        }
+    }
+    names
+}
+
+impl NativeGame {
+    /// Returns the facts that `TextWorld` lists for a state: those that hold, and those that a
+    /// command made false. The order is that of predicates and of this program's numbering.
+    ///
+    /// # Panics
+    /// Panics if `state` belongs to another game.
+    #[must_use]
+    pub fn facts(&self, state: &GameState) -> Vec<Fact<'_>> {
+        self.assert_own(state);
+        let grounded = &self.transitions.grounded;
+        let [_, holds, made_false] = self.transitions.layout.facts(state);
+        let mut facts = Vec::new();
+        for (predicate, table) in grounded.tables.iter().enumerate() {
+            for row in 0..table.count() {
+                let listed = match table.atoms.get(row) {
+                    None => Some(false),
+                    Some(atom) if bit(holds, *atom) => Some(false),
+                    Some(atom) if bit(made_false, *atom) => Some(true),
+                    Some(_) => None,
+                };
+                if let Some(made_false) = listed {
+                    facts.push(self.named(predicate as u16, row as u32, made_false));
+                }
+            }
+        }
+        facts
+    }
+
+    /// Returns the conditions that keep a command of the game from being admissible; they are sorted
+    /// and without duplicates. If several operators have this command, those of the operator with the
+    /// fewest such conditions are returned. The list is empty if the command is admissible.
+    ///
+    /// # Panics
+    /// Panics if `state` belongs to another game, or if `command` is not below
+    /// [`Self::command_count`].
+    #[must_use]
+    pub fn unmet_conditions(&self, state: &GameState, command: usize) -> Vec<UnmetCondition<'_>> {
+        self.assert_own(state);
+        if self.is_admissible(state, command) {
+            return Vec::new();
+        }
+        let operators = self.commands.operators(command);
+        let nearest = operators
+            .iter()
+            .min_by_key(|operator| state.unmet[**operator as usize]);
+        let mut found = BTreeSet::new();
+        if let Some(operator) = nearest {
+            self.add_unmet(state, *operator as usize, &mut found);
+        }
+        found.into_iter().collect()
+    }
+
+    /// Adds the conditions of an operator or a conjunction that do not hold.
+    fn add_unmet<'a>(
+        &'a self,
+        state: &GameState,
+        owner: usize,
+        found: &mut BTreeSet<UnmetCondition<'a>>,
+    ) {
+        for wanted in self.transitions.grounded.conditions.get(owner) {
+            let needed = wanted & 1 == 1;
+            if bit(&state.words, wanted >> 1) != needed {
+                self.add_cause(state, *wanted, found);
+            }
+        }
+    }
+
+    /// Adds the reason why an atom does not have the required value. A derived atom stands for a
+    /// `forall`: it is true if one of its conjunctions is.
+    fn add_cause<'a>(
+        &'a self,
+        state: &GameState,
+        wanted: Setting,
+        found: &mut BTreeSet<UnmetCondition<'a>>,
+    ) {
+        let grounded = &self.transitions.grounded;
+        let (atom, needed) = (wanted >> 1, wanted & 1 == 1);
+        if (atom as usize) < grounded.fluents {
+            let (predicate, row) = self.atom_names()[atom as usize];
+            let fact = self.named(predicate, row, false);
+            found.insert(UnmetCondition { fact, needed });
+            return;
+        }
+        let operators = grounded.actions.len();
+        let conjunctions = (0..grounded.supports.len())
+            .filter(|conjunction| grounded.supports[*conjunction] == atom)
+            .map(|conjunction| operators + conjunction);
+        if needed {
+            // The conjunction with the fewest conditions that do not hold.
+            if let Some(owner) = conjunctions.min_by_key(|owner| state.unmet[*owner]) {
+                self.add_unmet(state, owner, found);
+            }
+            return;
+        }
+        // Each conjunction that holds is a counterexample. To end it, one of its conditions must change.
+        for owner in conjunctions.filter(|owner| state.unmet[*owner] == 0) {
+            for condition in grounded.conditions.get(owner) {
+                self.add_cause(state, condition ^ 1, found);
+            }
+        }
+    }
+
+    fn named(&self, predicate: u16, row: u32, made_false: bool) -> Fact<'_> {
+        let table = &self.transitions.grounded.tables[usize::from(predicate)];
+        let objects = self.texts.objects();
+        Fact {
+            predicate: &self.domain.predicates[usize::from(predicate)].name,
+            objects: table
+                .row(row as usize)
+                .iter()
+                .map(|object| {
+                    let object = &objects[usize::from(*object)];
+                    FactObject {
+                        name: &object.name,
+                        type_name: &self.domain.types.names[usize::from(object.type_id)],
+                    }
+                })
+                .collect(),
+            made_false,
+        }
+    }
+
+    /// Returns the command templates of the grammar as it writes them, such as `take {o} from {r}`, sorted
+    /// and without duplicates.
+    pub fn command_templates(&self) -> impl Iterator<Item = &str> {
+        self.texts.templates()
+    }
+
+    /// Returns the names of all objects of the game.
+    pub fn object_names(&self) -> impl Iterator<Item = &str> {
+        self.texts
+            .objects()
+            .iter()
+            .map(|object| object.name.as_str())
+    }
+
+    /// Returns the id and the type of every object that an initial fact contains. These are the objects
+    /// that ALFWorld's demangler names.
+    pub fn mentioned_objects(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.mentioned().map(|object| {
+            let type_name = &self.domain.types.names[usize::from(object.type_id)];
+            (object.id.as_str(), type_name.as_str())
+        })
+    }
+
+    /// Returns the names of [`Self::mentioned_objects`], in the same order.
+    pub fn mentioned_names(&self) -> impl Iterator<Item = &str> {
+        self.mentioned().map(|object| object.name.as_str())
+    }
+
+    fn mentioned(&self) -> impl Iterator<Item = &ObjectText> {
+        let objects = self.texts.objects().iter().zip(&self.mentioned);
+        objects
+            .filter(|(_, mentioned)| **mentioned)
+            .map(|(object, _)| object)
+    }
+}
+
+/// The number of bytes before the bit sets of a stored state.
+const HEADER: usize = 12;
+
+impl NativeGame {
+    /// Returns a state as bytes, for [`Self::state_from_bytes`]: a number that depends on the game, and
+    /// three bits per fluent.
+    ///
+    /// # Panics
+    /// Panics if `state` belongs to another game.
+    #[must_use]
+    pub fn state_bytes(&self, state: &GameState) -> Vec<u8> {
+        self.assert_own(state);
+        let mut bytes = self.layout_mark().to_le_bytes().to_vec();
+        bytes.extend((self.transitions.grounded.fluents as u32).to_le_bytes());
+        for words in self.transitions.layout.facts(state) {
+            bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+        }
+        bytes
+    }
+
+    /// Returns the state that [`Self::state_bytes`] stored.
+    ///
+    /// # Errors
+    /// If the bytes are damaged, or are a state of a game with other facts.
+    pub fn state_from_bytes(&self, bytes: &[u8]) -> Result<GameState, String> {
+        let fluents = self.transitions.grounded.fluents;
+        let layout = self.transitions.layout;
+        let sizes = layout.facts(&self.initial).map(<[u64]>::len);
+        let length = HEADER + 8 * sizes.iter().sum::<usize>();
+        let header = [
+            &self.layout_mark().to_le_bytes()[..],
+            &(fluents as u32).to_le_bytes(),
+        ]
+        .concat();
+        if bytes.get(..HEADER) != Some(&header[..]) {
+            return Err("the snapshot is not of this game".to_owned());
+        }
+        if bytes.len() != length {
+            return Err(format!(
+                "the snapshot has {} bytes and must have {length}",
+                bytes.len()
+            ));
+        }
+        let words: Vec<u64> = bytes[HEADER..]
+            .chunks_exact(8)
+            .map(|chunk| u64::from_le_bytes(chunk.try_into().unwrap_or_default()))
+            .collect();
+        let (truth, texts) = words.split_at(sizes[0]);
+        let (holds, made_false) = texts.split_at(sizes[1]);
+        let is_true = |atom: u32| bit(truth, atom);
+        let state = self
+            .transitions
+            .state_with(self.number, is_true, holds, made_false);
+        // Bits beyond the fluents, and derived atoms that contradict them, are damage.
+        if layout.facts(&state) != [truth, holds, made_false]
+            || beyond(holds, fluents)
+            || beyond(made_false, fluents)
+        {
+            return Err("the snapshot is damaged".to_owned());
+        }
+        Ok(state)
+    }
+
+    /// Returns a number that is the same in every process and differs for games with other facts.
+    fn layout_mark(&self) -> u64 {
+        self.state_hash(&self.initial)
+    }
+}
+
+/// Returns whether a bit at or after `count` is set.
+fn beyond(words: &[u64], count: usize) -> bool {
+    words
+        .iter()
+        .enumerate()
+        .flat_map(|(index, word)| Bits(*word).map(move |bit| index * 64 + bit))
+        .any(|bit| bit >= count)
+}

@@ -1,0 +1,227 @@
+"""ALFWorld's text environment on the native world."""
+
+import json
+import os
+import random
+
+import textworld
+import textworld.agents
+import textworld.gym
+from alfworld.agents.utils.misc import Demangler
+from hearth_world import Expert
+
+TASK_TYPES = {
+    1: "pick_and_place_simple",
+    2: "look_at_obj_in_light",
+    3: "pick_clean_then_place_in_recep",
+    4: "pick_heat_then_place_in_recep",
+    5: "pick_cool_then_place_in_recep",
+    6: "pick_two_obj_and_place",
+}
+
+#: Commands after which ALFWorld's expert gives up with an exception.
+_EXPERT_LIMIT = 200
+
+
+class AlfredDemangler(textworld.core.Wrapper):
+    """Gives objects names such as `mug 2`."""
+
+    def __init__(self, *args, shuffle=False, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.shuffle = shuffle
+
+    def load(self, *args, **kwargs):
+        super().load(*args, **kwargs)
+        demangler = Demangler(game_infos=self._entity_infos, shuffle=self.shuffle)
+        for info in self._entity_infos.values():
+            info.name = demangler.demangle_alfred_name(info.id)
+
+
+class AlfredInfos(textworld.core.Wrapper):
+    """Reports the game's file as `extra.gamefile`, at a reset only."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._gamefile = None
+
+    def load(self, *args, **kwargs):
+        super().load(*args, **kwargs)
+        self._gamefile = args[0]
+
+    def reset(self, *args, **kwargs):
+        state = super().reset(*args, **kwargs)
+        state["extra.gamefile"] = self._gamefile
+        return state
+
+
+class AlfredExpertType:
+    """The kinds of experts."""
+
+    HANDCODED = "handcoded"
+    PLANNER = "planner"
+
+
+class AlfredExpert(textworld.core.Wrapper):
+    """Reports the next command of an expert as `extra.expert_plan`.
+
+    `handcoded` is hearth's own expert, which is another policy than ALFWorld's; `planner` is a plan to the goal.
+    """
+
+    def __init__(self, env=None, expert_type=AlfredExpertType.HANDCODED):
+        super().__init__(env=env)
+        self.expert_type = expert_type
+        self.prev_command = ""
+        if expert_type not in (AlfredExpertType.HANDCODED, AlfredExpertType.PLANNER):
+            raise ValueError(
+                f"Unknown type of AlfredExpert: {expert_type}.\n"
+                f"Expecting either '{AlfredExpertType.HANDCODED}' or '{AlfredExpertType.PLANNER}'."
+            )
+
+    def load(self, gamefile):
+        super().load(gamefile)
+        self.gamefile = gamefile
+        infos = self.request_infos
+        infos.policy_commands = infos.policy_commands or self.expert_type == AlfredExpertType.PLANNER
+        infos.facts = infos.facts or self.expert_type == AlfredExpertType.HANDCODED
+        self._expert = Expert()
+
+    def _add_plan(self):
+        if self.expert_type == AlfredExpertType.PLANNER:
+            self.state["extra.expert_plan"] = self.state["policy_commands"]
+            return
+        self._steps += 1
+        if self._steps > _EXPERT_LIMIT:
+            raise Exception("Timeout")
+        command = self._expert.act(self.state["feedback"], self.prev_command or None)
+        is_possible = command in self.state["admissible_commands"]
+        self.state["extra.expert_plan"] = [command if is_possible else "look"]
+
+    def step(self, command):
+        self.state, reward, done = super().step(command)
+        self.prev_command = str(command)
+        self._add_plan()
+        return self.state, reward, done
+
+    def reset(self):
+        self.state = super().reset()
+        self.prev_command = ""
+        self._steps = 0
+        self._add_plan()
+        return self.state
+
+
+class AlfredTWEnv:
+    """The games of one split, as in ALFWorld."""
+
+    def __init__(self, config, train_eval="train"):
+        print("Initializing AlfredTWEnv...")
+        self.config = config
+        self.train_eval = train_eval
+        if config["env"]["goal_desc_human_anns_prob"] > 0:
+            print(
+                "Warning! Changing `goal_desc_human_anns_prob` should be done with"
+                " the script `alfworld-generate`. Ignoring it and loading games as they are."
+            )
+        self.collect_game_files()
+
+    def collect_game_files(self, verbose=False):
+        log = print if verbose else lambda text: None
+        self.game_files = []
+        dataset = self.config["dataset"]
+        key = {
+            "train": "data_path",
+            "eval_in_distribution": "eval_id_data_path",
+            "eval_out_of_distribution": "eval_ood_data_path",
+        }[self.train_eval]
+        data_path = os.path.expandvars(dataset[key])
+        log("Collecting solvable games...")
+        assert len(self.config["env"]["task_types"]) > 0
+        task_types = [TASK_TYPES[number] for number in self.config["env"]["task_types"] if number in TASK_TYPES]
+        walk = os.walk(data_path, topdown=False)
+        if os.environ.get("HEARTH_SORTED") == "1":
+            walk = sorted(walk)
+        for root, _, files in walk:
+            if "traj_data.json" not in files:
+                continue
+            game = os.path.join(root, "game.tw-pddl")
+            if "movable" in root or "Sliced" in root:
+                log(f"Movable & slice trajs not supported {root}")
+                continue
+            with open(os.path.join(root, "traj_data.json")) as file:
+                task_type = json.load(file)["task_type"]
+            if task_type not in task_types:
+                log("Skipping task type")
+                continue
+            if not os.path.exists(game):
+                log(f"Skipping missing game! {game}")
+                continue
+            with open(game) as file:
+                data = json.load(file)
+            if "solvable" not in data:
+                print(f"-> Skipping missing solvable key! {game}")
+                continue
+            if not data["solvable"]:
+                log(f"Skipping known {game}, unsolvable game!")
+                continue
+            self.game_files.append(game)
+        print(f"Overall we have {len(self.game_files)} games in split={self.train_eval}")
+        verb, key = ("Training", "num_train_games") if self.train_eval == "train" else ("Evaluating", "num_eval_games")
+        if dataset[key] > 0:
+            self.game_files = self.game_files[: dataset[key]]
+        self.num_games = len(self.game_files)
+        print(f"{verb} with {self.num_games} games")
+
+    def get_game_logic(self):
+        logic = self.config["logic"]
+        self.game_logic = {}
+        for name, key in (("pddl_domain", "domain"), ("grammar", "grammar")):
+            with open(os.path.expandvars(logic[key])) as file:
+                self.game_logic[name] = file.read()
+
+    def is_solvable(self, env, game_file_path, random_perturb=True, random_start=10, random_prob_after_state=0.15):
+        """Returns the commands with which the expert wins after some random ones, or None."""
+        trajectory = []
+        try:
+            env.load(game_file_path)
+            state, done, steps = env.reset(), False, 0
+            if env.expert_type == AlfredExpertType.PLANNER:
+                return state["extra.expert_plan"]
+            while not done:
+                command = state["extra.expert_plan"][0]
+                drawn = random.choice(state.admissible_commands)
+                if random_perturb and (steps <= random_start or random.random() < random_prob_after_state):
+                    command = drawn
+                state, _, done = env.step(command)
+                trajectory.append(command)
+                steps += 1
+        except Exception as error:
+            print(f"Unsolvable: {error} ({game_file_path})")
+            return None
+        return trajectory
+
+    def init_env(self, batch_size):
+        """Returns a batch of `batch_size` games that goes through `game_files` in TextWorld's order."""
+        shuffle = self.config["env"]["domain_randomization"] if self.train_eval == "train" else False
+        wrappers = [AlfredDemangler(shuffle=shuffle), AlfredInfos]
+        request_infos = textworld.EnvInfos(won=True, admissible_commands=True, extras=["gamefile"])
+        method = self.config["general"]["training_method"]
+        if method == "dqn":
+            limit = self.config["rl"]["training"]["max_nb_steps_per_episode"]
+        elif method == "dagger":
+            limit = self.config["dagger"]["training"]["max_nb_steps_per_episode"]
+            if self.train_eval == "train":
+                # ALFWorld passes the type of the expert where the environment belongs, so it always gets the
+                # hand-coded one. The same here.
+                wrappers.append(AlfredExpert(self.config["env"]["expert_type"]))
+                request_infos.extras.append("expert_plan")
+        else:
+            raise NotImplementedError
+        env_id = textworld.gym.register_games(
+            self.game_files,
+            request_infos,
+            batch_size=batch_size,
+            asynchronous=True,
+            max_episode_steps=limit,
+            wrappers=wrappers,
+        )
+        return textworld.gym.make(env_id)

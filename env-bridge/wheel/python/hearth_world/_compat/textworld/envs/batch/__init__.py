@@ -1,0 +1,3 @@
+"""Several environments as one."""
+
+from textworld.envs.batch.batch_env import AsyncBatchEnv, SyncBatchEnv

@@ -1,0 +1,1 @@
+from textworld.envs.pddl.pddl import PddlEnv

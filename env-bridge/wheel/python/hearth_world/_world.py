@@ -1,0 +1,211 @@
+"""Suites of games, and many games at once."""
+
+import os
+from typing import Any, NamedTuple
+
+from . import _native
+from ._native import Batch, Env, Game, GameOrder
+
+
+class GameInfo(NamedTuple):
+    """A game of a suite: its id, its split, its task type if it is known, and its file."""
+
+    id: str
+    split: str
+    task_type: "str | None"
+    path: str
+
+
+class World:
+    """The games of a suite: a folder in ALFWorld's layout, a folder or manifest that `generate` wrote, or one
+    `.tw-pddl` file.
+
+    Raises:
+        ValueError: if `path` is no suite.
+        FileNotFoundError: if there is no such file.
+    """
+
+    def __init__(self, path: "str | os.PathLike[str]"):
+        self.path = os.fspath(path)
+        if self.path.endswith(".tw-pddl"):
+            Game(self.path)  # reports a missing or damaged file here, not at the first reset
+            self.games = [GameInfo(self.path, "train", None, self.path)]
+            self.left_out: "list[tuple[str, str]]" = []
+            return
+        games, left_out = _native.scan(self.path)
+        self.games = [GameInfo(id, split, task_type, os.fspath(path)) for id, split, task_type, path in games]
+        self.left_out = [(os.fspath(path), reason) for path, reason in left_out]
+
+    def split(self, name: str) -> "list[GameInfo]":
+        """Returns the games of `train`, `valid_train`, `valid_seen` or `valid_unseen`."""
+        known = ("train", "valid_train", "valid_seen", "valid_unseen")
+        if name not in known:
+            raise ValueError(f"unknown split {name!r}; known: {', '.join(known)}")
+        return [game for game in self.games if game.split == name]
+
+    def env(self, game: "GameInfo | str | int") -> Env:
+        """Returns an environment of one game: an entry of `games`, its id, or its index."""
+        return Env(Game(self._info(game).path))
+
+    def vec(self, num_envs: int, split: "str | None" = None, **options: Any) -> "VecEnv":
+        """Returns `num_envs` environments that share the games of a split, or of the whole suite."""
+        games = self.games if split is None else self.split(split)
+        return VecEnv([game.path for game in games], num_envs, **options)
+
+    def _info(self, game: "GameInfo | str | int") -> GameInfo:
+        if isinstance(game, GameInfo):
+            return game
+        if isinstance(game, int):
+            return self.games[game]
+        found = next((info for info in self.games if info.id == game), None)
+        if found is None:
+            raise KeyError(f"the suite has no game {game!r}")
+        return found
+
+    def __len__(self) -> int:
+        return len(self.games)
+
+    def __repr__(self) -> str:
+        return f"World({self.path!r}): {len(self.games)} games"
+
+
+class VecEnv:
+    """Many games at once: one call plays one command in each, on all cores and without the GIL.
+
+    Args:
+        games: paths of game files.
+        num_envs: how many are played at once.
+        seed: of the order of the games, which is that of TextWorld; `None` keeps the order of `games`.
+        turn_limit: commands after which a game is over, or `None`.
+        autoreset: `None`: a game that is over repeats its last result. `"next_step"`: the next `step` starts the
+            next game in its place and ignores the command. `"same_step"`: the next game starts at once, and
+            `infos["final_text"]` has the last text.
+    """
+
+    def __init__(
+        self,
+        games: "list[str]",
+        num_envs: int,
+        *,
+        seed: "int | None" = None,
+        turn_limit: "int | None" = 50,
+        autoreset: "str | None" = None,
+    ):
+        if not games:
+            raise ValueError("games is empty")
+        if num_envs < 1:
+            raise ValueError(f"num_envs is {num_envs} and must be at least 1")
+        if autoreset not in (None, "next_step", "same_step"):
+            raise ValueError(f"autoreset is {autoreset!r} and must be None, 'next_step' or 'same_step'")
+        self.games = [os.fspath(game) for game in games]
+        self.num_envs = num_envs
+        self.turn_limit = turn_limit
+        self.autoreset = autoreset
+        self.batch: "Batch | None" = None
+        self.seed(seed)
+
+    def seed(self, seed: "int | None") -> None:
+        """Starts the order of the games again."""
+        count = len(self.games)
+        self._order = iter(GameOrder(count, seed)) if seed is not None else iter(_cycle(count))
+
+    def reset(self) -> "tuple[list[str], dict[str, list[Any]]]":
+        """Starts the next game in every place. Returns the texts and the infos."""
+        self.batch = Batch([self._next_game() for _ in range(self.num_envs)], self.turn_limit)
+        texts = self.batch.reset()
+        self._done = [False] * self.num_envs
+        return texts, self._infos([False] * self.num_envs)
+
+    def step(self, commands: "list[str]") -> "tuple[list[str], list[float], list[bool], list[bool], dict[str, list[Any]]]":
+        """Plays one command in each game.
+
+        Returns:
+            texts, rewards (1.0 once, when the goal is reached), terminated (won), truncated (at the turn limit), and
+            infos: lists `won`, `admissible_commands` and `game`.
+        """
+        batch = self.batch
+        if batch is None:
+            raise RuntimeError("call reset() before step()")
+        before = self._done
+        restarted = self._restart([index for index, done in enumerate(before) if done]) if self.autoreset == "next_step" else {}
+        if restarted:
+            # A game that starts now plays no command: "" is never one.
+            texts, won, done = self._step_others(commands, restarted)
+        else:
+            texts, won, done = batch.step(commands)
+        rewards = [float(is_won and not was) for is_won, was in zip(won, before)]
+        terminated = list(won)
+        truncated = [over and not is_won for over, is_won in zip(done, won)]
+        for index in restarted:
+            rewards[index] = 0.0
+        self._done = done
+        infos = self._infos(won)
+        if self.autoreset == "same_step" and any(done):
+            final = self._restart([index for index, over in enumerate(done) if over])
+            infos["final_text"] = [texts[index] if index in final else None for index in range(self.num_envs)]
+            for index, text in final.items():
+                texts[index] = text
+            admissible = batch.admissible()
+            infos["admissible_commands"] = admissible
+            infos["game"] = [game.path for game in batch.games]
+            self._done = [False] * self.num_envs
+        return texts, rewards, terminated, truncated, infos
+
+    def env(self, index: int) -> Env:
+        """Returns a copy of one game as an `Env`, in its current state."""
+        if self.batch is None:
+            raise RuntimeError("call reset() before env()")
+        return self.batch.env(index)
+
+    def _next_game(self) -> Game:
+        return Game(self.games[next(self._order)])
+
+    def _restart(self, indices: "list[int]") -> "dict[int, str]":
+        if not indices:
+            return {}
+        assert self.batch is not None
+        for index in indices:
+            self.batch.load(index, self._next_game())
+        return dict(zip(indices, self.batch.reset(indices)))
+
+    def _step_others(
+        self, commands: "list[str]", restarted: "dict[int, str]"
+    ) -> "tuple[list[str], list[bool], list[bool]]":
+        assert self.batch is not None
+        others: "list[str | None]" = [
+            None if index in restarted else command for index, command in enumerate(commands)
+        ]
+        return self.batch.step(others)
+
+    def _infos(self, won: "list[bool]") -> "dict[str, list[Any]]":
+        assert self.batch is not None
+        return {
+            "won": won,
+            "admissible_commands": self.batch.admissible(),
+            "game": [game.path for game in self.batch.games],
+        }
+
+
+def _cycle(count: int):  # type: ignore[no-untyped-def]
+    while True:
+        yield from range(count)
+
+
+def generate(
+    folder: "str | os.PathLike[str]",
+    *,
+    train: int = 600,
+    valid_train: int = 60,
+    valid_seen: int = 120,
+    valid_unseen: int = 120,
+    seed: int = 1,
+) -> World:
+    """Writes new household games into a folder, in ALFWorld's layout and words, and returns them.
+
+    Raises:
+        ValueError: if the folder already has a suite, or cannot be written.
+    """
+    _native.generate(
+        folder, train=train, valid_train=valid_train, valid_seen=valid_seen, valid_unseen=valid_unseen, seed=seed
+    )
+    return World(folder)

@@ -1,0 +1,114 @@
+"""verl-agent's ALFWorld environments as one native object, without Ray.
+
+In verl-agent's `env_manager.py`, import `build_alfworld_envs` from here instead of from
+`agent_system.environments.env_package.alfworld`. Everything else stays.
+"""
+
+from typing import Any, Optional
+
+from ._native import Batch, Game, GameOrder
+
+
+def build_alfworld_envs(
+    alf_config_path: str,
+    seed: int,
+    env_num: int,
+    group_n: int,
+    resources_per_worker: Any = None,
+    is_train: bool = True,
+    env_kwargs: "Optional[dict[str, Any]]" = None,
+) -> "AlfworldEnvs":
+    """Returns `env_num * group_n` environments; those of a group play the same games.
+
+    Args:
+        alf_config_path: ALFWorld's YAML file.
+        resources_per_worker: ignored: there are no workers.
+        env_kwargs: `eval_dataset` is the split if `is_train` is False, by default `eval_in_distribution`.
+    """
+    return AlfworldEnvs(alf_config_path, seed, env_num, group_n, resources_per_worker, is_train, env_kwargs)
+
+
+class AlfworldEnvs:
+    """The batch, with verl-agent's signatures. Lists have one entry per environment, group after group."""
+
+    def __init__(
+        self,
+        alf_config_path: str,
+        seed: int,
+        env_num: int,
+        group_n: int,
+        resources_per_worker: Any = None,
+        is_train: bool = True,
+        env_kwargs: "Optional[dict[str, Any]]" = None,
+    ):
+        import yaml
+
+        from . import compat
+
+        with open(alf_config_path) as file:
+            config = yaml.safe_load(file)
+        if config["env"]["type"] != "AlfredTWEnv":
+            raise NotImplementedError(
+                f"{alf_config_path}: env.type is {config['env']['type']!r}; hearth_world plays text games, AlfredTWEnv"
+            )
+        compat.install()
+        from alfworld.agents.environment.alfred_tw_env import AlfredTWEnv  # type: ignore[import-not-found]
+
+        split = "train" if is_train else (env_kwargs or {}).get("eval_dataset", "eval_in_distribution")
+        base = AlfredTWEnv(config, train_eval=split)
+        method = config["general"]["training_method"]
+        section = {"dqn": "rl", "dagger": "dagger"}.get(method)
+        if section is None:
+            raise NotImplementedError(f"{alf_config_path}: general.training_method {method!r}")
+        self.multi_modal = False
+        self.num_processes = env_num * group_n
+        self.group_n = group_n
+        self.turn_limit = config[section]["training"]["max_nb_steps_per_episode"]
+        self._games = base.game_files
+        if not self._games:
+            raise ValueError(f"{alf_config_path}: there are no games of split {split}")
+        # As in verl-agent: one order per environment, seeded by its group.
+        self._orders = [GameOrder(len(self._games), seed + place // group_n) for place in range(self.num_processes)]
+        self._batch: "Optional[Batch]" = None
+        self.prev_admissible_commands: "list[Any]" = [None] * self.num_processes
+
+    def reset(self) -> "tuple[list[str], None, list[dict[str, Any]]]":
+        paths = [self._games[next(order)] for order in self._orders]
+        loaded = {path: Game(path) for path in dict.fromkeys(paths)}
+        self._batch = Batch([loaded[path] for path in paths], self.turn_limit)
+        texts = self._batch.reset()
+        return texts, None, self._infos(texts, [False] * self.num_processes, paths)
+
+    def step(
+        self, actions: "list[str]"
+    ) -> "tuple[list[str], None, list[float], list[bool], list[dict[str, Any]]]":
+        assert len(actions) == self.num_processes, "The num of actions must be equal to the num of processes"
+        if self._batch is None:
+            raise RuntimeError("call reset() before step()")
+        texts, won, done = self._batch.step(actions)
+        infos = self._infos(texts, won, [None] * self.num_processes)
+        return texts, None, [10.0 * float(is_won) for is_won in won], done, infos
+
+    def _infos(self, texts: "list[str]", won: "list[bool]", paths: "list[Any]") -> "list[dict[str, Any]]":
+        assert self._batch is not None
+        self.prev_admissible_commands = self._batch.admissible()
+        rows = zip(texts, won, paths, self.prev_admissible_commands)
+        return [
+            {
+                "won": is_won,
+                "admissible_commands": commands,
+                "extra.gamefile": path,
+                "observation_text": text,
+            }
+            for text, is_won, path, commands in rows
+        ]
+
+    @property
+    def get_admissible_commands(self) -> "list[list[str]]":
+        return self.prev_admissible_commands
+
+    def getobs(self) -> None:
+        raise NotImplementedError("hearth_world has no images; verl-agent asks for them only with AlfredThorEnv")
+
+    def close(self) -> None:
+        self._batch = None

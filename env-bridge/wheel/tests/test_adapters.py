@@ -1,0 +1,125 @@
+"""The adapters for trainers, and the recorder."""
+
+import json
+import random
+
+import pytest
+
+import hearth_world
+from hearth_world import Env, Expert, Game
+from hearth_world.recorder import Recorder
+
+
+def test_gymnasium_accepts_the_environment(world):
+    gymnasium = pytest.importorskip("gymnasium", reason="gymnasium is not installed")
+    import hearth_world.gym  # noqa: F401
+    from gymnasium.utils.env_checker import check_env
+
+    env = gymnasium.make("hearth/ALFWorld-v0", games=world, split="train", turn_limit=4)
+    check_env(env.unwrapped, skip_render_check=True)
+    obs, info = env.reset(seed=1)
+    again, _ = env.reset(seed=1)
+    assert obs == again
+    for turn in range(4):
+        obs, reward, terminated, truncated, info = env.step("look")
+        assert (reward, terminated, truncated) == (0.0, False, turn == 3)
+    path = world.split("valid_seen")[0].path
+    obs, info = env.reset(options={"game": path})
+    assert str(info["game"]) == path
+    expert, total = Expert(), 0.0
+    env = gymnasium.make("hearth/ALFWorld-v0", games=[path])
+    obs, info = env.reset()
+    for _ in range(50):
+        obs, reward, terminated, truncated, info = env.step(expert.act(obs))
+        total += reward
+        if terminated:
+            break
+    assert terminated and info["won"] and total == 1.0
+
+
+def test_the_vectorised_environment(world):
+    gymnasium = pytest.importorskip("gymnasium", reason="gymnasium is not installed")
+    import hearth_world.gym  # noqa: F401
+
+    env = gymnasium.make_vec("hearth/ALFWorld-v0", num_envs=4, games=world, turn_limit=2)
+    obs, infos = env.reset(seed=2)
+    assert len(obs) == 4 and infos["_won"].all()
+    draw = random.Random(1)
+    for turn in range(6):
+        obs, rewards, terminated, truncated, infos = env.step(
+            [draw.choice(commands) for commands in infos["admissible_commands"]]
+        )
+        assert rewards.shape == terminated.shape == truncated.shape == (4,)
+        assert truncated.all() == (turn % 3 == 1)
+        assert all(("Your task" in text) == (turn % 3 == 2) for text in obs)
+
+
+def test_verl_agent_gets_its_groups(world, tmp_path):
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
+    from hearth_world.verl_agent import build_alfworld_envs
+
+    config = {
+        "dataset": {
+            "data_path": f"{world.path}/train", "eval_id_data_path": f"{world.path}/valid_seen",
+            "eval_ood_data_path": f"{world.path}/valid_unseen", "num_train_games": 0, "num_eval_games": 0,
+        },
+        "env": {
+            "type": "AlfredTWEnv", "task_types": [1, 2, 3, 4, 5, 6], "domain_randomization": False,
+            "expert_type": "handcoded", "goal_desc_human_anns_prob": 0,
+        },
+        "general": {"training_method": "dqn"},
+        "rl": {"training": {"max_nb_steps_per_episode": 3}},
+    }  # fmt: skip
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    envs = build_alfworld_envs(str(path), 1, 2, 3, {"num_cpus": 0.1})
+    texts, images, infos = envs.reset()
+    assert images is None and len(texts) == 6
+    assert texts[0] == texts[1] == texts[2] and texts[3] == texts[4] == texts[5]
+    assert {info["extra.gamefile"] for info in infos[:3]} == {infos[0]["extra.gamefile"]}
+    for turn in range(3):
+        commands = [pool[turn] for pool in envs.get_admissible_commands]
+        texts, images, rewards, dones, infos = envs.step(commands)
+        assert rewards == [0.0] * 6 and dones == [turn == 2] * 6
+        assert infos[0]["observation_text"] == texts[0] and infos[0]["extra.gamefile"] is None
+    with pytest.raises(AssertionError):
+        envs.step(["look"])
+
+
+def test_the_recorder_writes_episodes(world, tmp_path):
+    path = tmp_path / "episodes.jsonl"
+    for _ in range(2):
+        with Recorder(path, policy="expert", turn_limit=50) as recorder:
+            for info in world.split("valid_seen"):
+                env, expert = Env(Game(info.path)), Expert()
+                text, won, episode = env.reset(), False, recorder.start(info.path, seed=3)
+                while not won:
+                    command = expert.act(text)
+                    episode.turn(text, command, action=command, state=env.state_hash())
+                    text, won = env.step(command)
+                episode.end(text, won=won)
+                with pytest.raises(ValueError, match="over"):
+                    episode.end(text, won=won)
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(records) == 4
+    assert {record["game"] for record in records} == {info.id for info in world.split("valid_seen")}
+    assert all(record["outcome"] == "success" and record["reward"] == 1.0 for record in records)
+    assert all(record["task_type"] == record["game"].split("/")[1].split("-")[0] for record in records)
+
+
+def test_the_recorder_refuses_what_hearth_could_not_read(world, tmp_path):
+    path = tmp_path / "episodes.jsonl"
+    with Recorder(path, policy="x", turn_limit=1) as recorder:
+        with pytest.raises(ValueError, match="split"):
+            recorder.start(tmp_path / "game.tw-pddl")
+        episode = recorder.start(world.games[0].path)
+        with pytest.raises(ValueError, match="logprobs"):
+            episode.turn("a", "b", action=None, completion_tokens=[1], logprobs=[0.0, 0.0])
+        episode.turn("a", "b", action=None)
+        with pytest.raises(ValueError, match="turn limit"):
+            episode.turn("a", "b", action=None)
+        episode.end("c", won=False)
+    assert json.loads(path.read_text())["outcome"] == "turn_limit"
+    path.write_text('{"torn')
+    with pytest.raises(ValueError, match="not complete"):
+        Recorder(path, policy="x", turn_limit=1)

@@ -330,3 +330,53 @@ fn a_hash_is_the_same_in_every_build() {
         kitchen().state_hash()
     );
 }
+
+/// A stored state is the same state, in every game with the same facts, and nothing else is accepted.
+#[test]
+fn a_state_survives_as_bytes() {
+    let mut environment = kitchen();
+    for command in [
+        "go to fridge 1",
+        "open fridge 1",
+        "take egg 1 from fridge 1",
+    ] {
+        environment.step(command).expect("steps");
+        let bytes = environment.game().state_bytes(environment.state());
+        let mut other = kitchen();
+        let state = other.game().state_from_bytes(&bytes).expect("reads");
+        other.restore(&state);
+        assert_eq!(
+            other.game().state_hash(other.state()),
+            environment.game().state_hash(environment.state())
+        );
+        assert_eq!(admissible(&mut other), admissible(&mut environment));
+        for wrong in [&bytes[1..], &bytes[..bytes.len() - 1], &[]] {
+            assert!(other.game().state_from_bytes(wrong).is_err());
+        }
+    }
+}
+
+#[test]
+fn the_reasons_against_a_command_name_the_facts() {
+    let mut environment = kitchen();
+    environment.reset().expect("resets");
+    let why = |environment: &NativeEnvironment, command: &str| {
+        environment.game().why(environment.state(), command)
+    };
+    assert_eq!(
+        why(&environment, "open fridge 1"),
+        ["atlocation(agent1, loc 3) must be true and is false"]
+    );
+    environment.step("go to fridge 1").expect("steps");
+    assert_eq!(why(&environment, " open fridge 1 "), [""; 0]);
+    environment.step("open fridge 1").expect("steps");
+    assert_eq!(
+        why(&environment, "open fridge 1"),
+        ["opened(fridge 1) must be false and is true"]
+    );
+    assert_eq!(
+        why(&environment, "take egg 9 from fridge 1"),
+        ["there is no \"egg 9\" in this game"]
+    );
+    assert!(why(&environment, "dance")[0].contains("the forms are: "));
+}

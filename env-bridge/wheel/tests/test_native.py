@@ -60,9 +60,9 @@ def test_why_names_the_reason(env):
 def test_the_reasons_are_complete(env):
     """A command whose only reason is one fact becomes admissible when the fact changes."""
     before = {command: env.why(command) for command in env.game.commands}
-    facts = {f"{name}({', '.join(object for object, _ in objects)})" for name, objects in env.facts()}
+    facts = {f"{name}({', '.join(object.rstrip() for object, _ in objects)})" for name, objects in env.facts()}
     play(env, 3)
-    changed = {f"{name}({', '.join(object for object, _ in objects)})" for name, objects in env.facts()} - facts
+    changed = {f"{name}({', '.join(object.rstrip() for object, _ in objects)})" for name, objects in env.facts()} - facts
     became = [command for command in env.admissible() if before[command]]
     assert changed and became
     for command in became:

@@ -3,7 +3,7 @@
 use super::game::NativeGame;
 use super::state::GameState;
 use crate::native::bits::{Bits, bit};
-use crate::native::ground::{Grounded, Setting};
+use crate::native::ground::Setting;
 use crate::native::text::ObjectText;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -19,7 +19,7 @@ pub struct FactObject<'a> {
 
 /// A fact with the names that texts use.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Fact<'a> {
+pub struct NamedFact<'a> {
     /// The predicate, in lower case.
     pub predicate: &'a str,
     /// Its objects.
@@ -28,9 +28,14 @@ pub struct Fact<'a> {
     pub made_false: bool,
 }
 
-impl fmt::Display for Fact<'_> {
+impl fmt::Display for NamedFact<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<&str> = self.objects.iter().map(|object| object.name).collect();
+        // A name without a number ends with a blank.
+        let names: Vec<&str> = self
+            .objects
+            .iter()
+            .map(|object| object.name.trim_end())
+            .collect();
         let prefix = if self.made_false { "not_" } else { "" };
         write!(f, "{prefix}{}({})", self.predicate, names.join(", "))
     }
@@ -40,7 +45,7 @@ impl fmt::Display for Fact<'_> {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UnmetCondition<'a> {
     /// The fact.
-    pub fact: Fact<'a>,
+    pub fact: NamedFact<'a>,
     /// Whether the command needs the fact to be true.
     pub needed: bool,
 }
@@ -56,20 +61,6 @@ impl fmt::Display for UnmetCondition<'_> {
     }
 }
 
-/// Where the name of an atom is: its predicate, and its row in the predicate's table.
-pub(super) type AtomNames = Vec<(u16, u32)>;
-
-/// Returns the name of every fluent.
-pub(super) fn atom_names(grounded: &Grounded) -> AtomNames {
-    let mut names = vec![(0, 0); grounded.fluents];
-    for (predicate, table) in grounded.tables.iter().enumerate() {
-        for (row, atom) in table.atoms.iter().enumerate() {
-            names[*atom as usize] = (predicate as u16, row as u32);
-        }
-    }
-    names
-}
-
 impl NativeGame {
     /// Returns the facts that `TextWorld` lists for a state: those that hold, and those that a
     /// command made false. The order is that of predicates and of this program's numbering.
@@ -77,7 +68,7 @@ impl NativeGame {
     /// # Panics
     /// Panics if `state` belongs to another game.
     #[must_use]
-    pub fn facts(&self, state: &GameState) -> Vec<Fact<'_>> {
+    pub fn facts(&self, state: &GameState) -> Vec<NamedFact<'_>> {
         self.assert_own(state);
         let grounded = &self.transitions.grounded;
         let [_, holds, made_false] = self.transitions.layout.facts(state);
@@ -172,10 +163,10 @@ impl NativeGame {
         }
     }
 
-    fn named(&self, predicate: u16, row: u32, made_false: bool) -> Fact<'_> {
+    fn named(&self, predicate: u16, row: u32, made_false: bool) -> NamedFact<'_> {
         let table = &self.transitions.grounded.tables[usize::from(predicate)];
         let objects = self.texts.objects();
-        Fact {
+        NamedFact {
             predicate: &self.domain.predicates[usize::from(predicate)].name,
             objects: table
                 .row(row as usize)

@@ -1,7 +1,7 @@
 //! A loaded game.
 
+use super::atoms::{self, AtomNames};
 use super::commands::GameCommands;
-use super::facts::{self, AtomNames};
 use super::game_text::GameTexts;
 use super::state::{GameState, Operator};
 use super::transitions::Transitions;
@@ -224,7 +224,7 @@ impl NativeGame {
     /// Returns the names of the fluents.
     pub(super) fn atom_names(&self) -> &AtomNames {
         self.atom_names
-            .get_or_init(|| facts::atom_names(&self.transitions.grounded))
+            .get_or_init(|| atoms::atom_names(&self.transitions.grounded))
     }
 
     /// Returns the delete relaxation of the game.

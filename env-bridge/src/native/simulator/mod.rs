@@ -6,6 +6,7 @@
 //! kept apart, because TextWorld writes every conditional effect into its facts, even if the
 //! effect's condition does not hold.
 
+mod atoms;
 mod commands;
 mod facts;
 mod game;
@@ -14,6 +15,6 @@ mod state;
 mod transitions;
 mod why;
 
-pub use facts::{Fact, FactObject, UnmetCondition};
+pub use facts::{FactObject, NamedFact, UnmetCondition};
 pub use game::NativeGame;
 pub use state::{GameState, Operator};

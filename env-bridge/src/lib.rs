@@ -19,7 +19,7 @@ pub mod translate;
 
 pub use error::GameError;
 pub use native::{
-    FactObject, GameState, NamedFact, NativeEnvironment, NativeGame, NativeWorld, ObjectNames,
-    Operator, UnmetCondition,
+    FactObject, GameState, NativeEnvironment, NativeGame, NativeWorld, ObjectNames, Operator,
+    StateFact, UnmetCondition,
 };
 pub use translate::Translating;

@@ -70,4 +70,4 @@ fi
 "$hearth" collect --policy expert --expert-noise 0.1 --suite "$games" --repetitions 3 --turns 40 --completion 12 --seed 1 --out "$runs/demonstrations.jsonl"
 for seed in $seeds; do for variant in $variants; do echo "$variant $seed"; done; done |
     RAYON_NUM_THREADS=1 xargs -P "${JOBS:-2}" -I{} env RUN={} GAMES="$games" HEARTH="$hearth" "$0" "$runs"
-python3 "$here/table.py" "$runs" >"$here/table.csv"
+python3 "$here/table.py" "$runs" "$here"

@@ -36,5 +36,5 @@ pub(crate) use environment::is_blank;
 pub use environment::{NOTHING_HAPPENS, NativeEnvironment};
 pub use limits::{FILE_LIMIT, OBJECT_LIMIT, OBJECT_PREDICATE_LIMIT};
 pub use names::ObjectNames;
-pub use simulator::{FactObject, GameState, NamedFact, NativeGame, Operator, UnmetCondition};
+pub use simulator::{FactObject, GameState, NativeGame, Operator, StateFact, UnmetCondition};
 pub use world::NativeWorld;

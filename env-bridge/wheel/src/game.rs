@@ -4,6 +4,7 @@ use crate::errors::{loading, unreadable};
 use crate::process::world;
 use env_bridge::{NativeGame, ObjectNames};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyList, PyString};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -18,20 +19,19 @@ pub struct PyGame {
     bytes: Option<Vec<u8>>,
     /// The names that were given for ids.
     names: Option<HashMap<String, String>>,
-    /// By command: its text as a Python string, made once.
-    commands: Vec<Py<PyString>>,
+    /// By command: its text as a Python string, made when it is needed first.
+    commands: Vec<PyOnceLock<Py<PyString>>>,
 }
 
 impl PyGame {
     fn new(
-        py: Python<'_>,
         native: Arc<NativeGame>,
         path: Option<PathBuf>,
         bytes: Option<Vec<u8>>,
         names: Option<HashMap<String, String>>,
     ) -> Self {
         let commands = (0..native.command_count())
-            .map(|command| PyString::new(py, native.command(command)).unbind())
+            .map(|_| PyOnceLock::new())
             .collect();
         Self {
             native,
@@ -60,7 +60,7 @@ impl PyGame {
             })
             .map_err(|error| loading(&place, error))?;
         let bytes = path.is_none().then_some(bytes);
-        Ok(Self::new(py, native, path, bytes, names))
+        Ok(Self::new(native, path, bytes, names))
     }
 
     /// Returns the texts of these commands as a new list.
@@ -70,7 +70,13 @@ impl PyGame {
         commands: impl Iterator<Item = usize>,
     ) -> PyResult<Bound<'py, PyList>> {
         let texts: Vec<&Bound<'py, PyString>> = commands
-            .map(|command| self.commands[command].bind(py))
+            .map(|command| {
+                self.commands[command]
+                    .get_or_init(py, || {
+                        PyString::new(py, self.native.command(command)).unbind()
+                    })
+                    .bind(py)
+            })
             .collect();
         PyList::new(py, texts)
     }
@@ -145,7 +151,7 @@ impl PyGame {
     /// Every command that is admissible in some state, sorted.
     #[getter]
     fn commands<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        PyList::new(py, &self.commands)
+        self.texts(py, 0..self.commands.len())
     }
 
     /// The names of all objects.

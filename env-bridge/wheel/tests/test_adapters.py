@@ -56,7 +56,7 @@ def test_the_vectorised_environment(world):
 
 def test_verl_agent_gets_its_groups(world, tmp_path):
     yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
-    from hearth_world.verl_agent import build_alfworld_envs
+    from hearth_world.trainers.verl_agent import build_alfworld_envs
 
     config = {
         "dataset": {
@@ -123,3 +123,95 @@ def test_the_recorder_refuses_what_hearth_could_not_read(world, tmp_path):
     path.write_text('{"torn')
     with pytest.raises(ValueError, match="not complete"):
         Recorder(path, policy="x", turn_limit=1)
+
+
+def test_agentgym_routes(world):
+    import threading
+    import urllib.request
+
+    from hearth_world.trainers.agentgym import make_server
+
+    server = make_server(world, split="valid_seen", port=0, turn_limit=40)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    base = f"http://127.0.0.1:{server.server_address[1]}"
+
+    def call(path, **body):
+        data = json.dumps(body).encode() if body or path in ("/create",) else None
+        with urllib.request.urlopen(urllib.request.Request(base + path, data=data)) as answer:
+            return json.loads(answer.read())
+
+    assert call("/") == "This is environment AlfWorld."
+    number = call("/create")["id"]
+    assert call("/step", id=number, action="look") == {"error": f"The task with environment {number} has not been reset."}
+    start = call("/reset", id=number, game=1, world_type="Text")
+    assert start["task_type"] == "/".join(world.split("valid_seen")[1].path.split("/")[-3:-1])
+    assert "Welcome" not in start["observation"]
+    expert, text = Expert(), start["observation"]
+    for _ in range(40):
+        answer = call("/step", id=number, action=expert.act(text))
+        text = answer["observation"]
+        if answer["done"]:
+            break
+        assert call(f"/available_actions?id={number}") == answer["available_actions"]
+    assert answer["reward"] == 1.0 and call(f"/detail?id={number}")["error"].endswith("has finished.")
+    assert "error" in call("/reset", id=number, game=99, world_type="Text")
+    assert call("/close", id=number) is True
+    assert "error" in call("/close", id=number)
+    server.shutdown()
+
+
+def test_openenv_server_and_client(world):
+    pytest.importorskip("openenv.core", reason="openenv-core is not installed")
+    import socket
+    import threading
+    import time
+
+    import uvicorn
+
+    from hearth_world.trainers.openenv import ALFWorldAction, ALFWorldClient, make_app
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(make_app(world), host="127.0.0.1", port=port, log_level="error"))
+    threading.Thread(target=server.run, daemon=True).start()
+    for _ in range(100):
+        if server.started:
+            break
+        time.sleep(0.1)
+    game = world.split("valid_unseen")[0]
+    with ALFWorldClient(base_url=f"http://127.0.0.1:{port}").sync() as client:
+        result = client.reset(game=game.id)
+        assert result.observation.game == game.id and not result.done
+        expert = Expert()
+        for _ in range(50):
+            result = client.step(ALFWorldAction(command=expert.act(result.observation.text)))
+            if result.done:
+                break
+        assert result.observation.won and result.reward == 1.0
+        assert client.state().step_count == result.observation.turn
+        first = client.reset(split="train", seed=4).observation.game
+        assert client.reset(split="train", seed=4).observation.game == first
+    server.should_exit = True
+
+
+def test_trl_environment(world):
+    import inspect
+    import pickle
+
+    from hearth_world.trainers.trl import environment_factory, reward
+
+    make = environment_factory(world.path, split="valid_seen", turn_limit=50)
+    make = pickle.loads(pickle.dumps(make))
+    tools = [make() for _ in range(2)]
+    public = [name for name, _ in inspect.getmembers(tools[0], predicate=inspect.ismethod) if not name.startswith("_")]
+    assert public == ["act", "reset"]
+    assert "Args:" in inspect.getdoc(tools[0].act) and inspect.signature(tools[0].act).parameters["command"].annotation
+    expert = Expert()
+    text = tools[0].reset(prompt="ignored", game=world.split("valid_seen")[0].id)
+    tools[1].reset()
+    while not tools[0].won:
+        text = tools[0].act(expert.act(text))
+    with pytest.raises(ValueError, match="Game over"):
+        tools[0].act("look")
+    assert reward(environments=tools, prompts=None, completions=None) == [1.0, 0.0]

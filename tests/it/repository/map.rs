@@ -159,7 +159,11 @@ fn the_python_package_uses_the_native_world_only() {
     let manifest = toml_of(&format!("{package}/Cargo.toml"));
     assert!(manifest.contains_key("workspace"));
     let world = &manifest["dependencies"]["env-bridge"];
-    assert_eq!(world.get("features"), None, "the bridge to Python is a feature");
+    assert_eq!(
+        world.get("features"),
+        None,
+        "the bridge to Python is a feature"
+    );
 }
 
 #[test]

@@ -19,7 +19,7 @@ pub struct FactObject<'a> {
 
 /// A fact with the names that texts use.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NamedFact<'a> {
+pub struct StateFact<'a> {
     /// The predicate, in lower case.
     pub predicate: &'a str,
     /// Its objects.
@@ -28,7 +28,7 @@ pub struct NamedFact<'a> {
     pub made_false: bool,
 }
 
-impl fmt::Display for NamedFact<'_> {
+impl fmt::Display for StateFact<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A name without a number ends with a blank.
         let names: Vec<&str> = self
@@ -45,7 +45,7 @@ impl fmt::Display for NamedFact<'_> {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UnmetCondition<'a> {
     /// The fact.
-    pub fact: NamedFact<'a>,
+    pub fact: StateFact<'a>,
     /// Whether the command needs the fact to be true.
     pub needed: bool,
 }
@@ -68,7 +68,7 @@ impl NativeGame {
     /// # Panics
     /// Panics if `state` belongs to another game.
     #[must_use]
-    pub fn facts(&self, state: &GameState) -> Vec<NamedFact<'_>> {
+    pub fn facts(&self, state: &GameState) -> Vec<StateFact<'_>> {
         self.assert_own(state);
         let grounded = &self.transitions.grounded;
         let [_, holds, made_false] = self.transitions.layout.facts(state);
@@ -163,10 +163,10 @@ impl NativeGame {
         }
     }
 
-    fn named(&self, predicate: u16, row: u32, made_false: bool) -> NamedFact<'_> {
+    fn named(&self, predicate: u16, row: u32, made_false: bool) -> StateFact<'_> {
         let table = &self.transitions.grounded.tables[usize::from(predicate)];
         let objects = self.texts.objects();
-        NamedFact {
+        StateFact {
             predicate: &self.domain.predicates[usize::from(predicate)].name,
             objects: table
                 .row(row as usize)

@@ -15,6 +15,6 @@ mod state;
 mod transitions;
 mod why;
 
-pub use facts::{FactObject, NamedFact, UnmetCondition};
+pub use facts::{FactObject, StateFact, UnmetCondition};
 pub use game::NativeGame;
 pub use state::{GameState, Operator};

@@ -3,6 +3,8 @@
 import random
 from collections import Counter
 
+from textworld.logic import Proposition, Variable
+
 _SIGNS = (("_bar_", "|"), ("_minus_", "-"), ("_plus_", "+"), ("_dot_", "."), ("_comma_", ","))
 
 
@@ -44,3 +46,34 @@ class Demangler:
 
 def _kind(name, id):
     return name + "basin" if "basin" in id else name
+
+
+def clean_alfred_facts(facts):
+    """Returns the facts with names in place of ids, without those of the planner's axioms."""
+    demangler = Demangler()
+    return [
+        Proposition(
+            fact.name, [Variable(demangler.demangle_alfred_name(value.name), value.type) for value in fact.arguments]
+        )
+        for fact in facts
+        if not fact.name.startswith("new-axiom@")
+    ]
+
+
+def _needs_alfred(name):
+    raise NotImplementedError(
+        f"alfworld.agents.utils.misc.{name} makes new games from ALFRED's data, and hearth_world plays finished ones\n"
+        "hint: the task is already in game.tw-pddl"
+    )
+
+
+def get_templated_task_desc(traj_data):
+    _needs_alfred("get_templated_task_desc")
+
+
+def get_human_anns_task_desc(traj_data, rng=random):
+    _needs_alfred("get_human_anns_task_desc")
+
+
+def add_task_to_grammar(grammar_str, traj_data, goal_desc_human_anns_prob=0.0, rng=random):
+    _needs_alfred("add_task_to_grammar")

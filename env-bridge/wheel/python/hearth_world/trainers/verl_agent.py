@@ -6,7 +6,7 @@ In verl-agent's `env_manager.py`, import `build_alfworld_envs` from here instead
 
 from typing import Any, Optional
 
-from ._native import Batch, Game, GameOrder
+from .._native import Batch, Game, GameOrder
 
 
 def build_alfworld_envs(
@@ -43,7 +43,7 @@ class AlfworldEnvs:
     ):
         import yaml
 
-        from . import compat
+        from .. import compat
 
         with open(alf_config_path) as file:
             config = yaml.safe_load(file)

@@ -1,0 +1,1 @@
+"""Adapters for trainers, one module each; each needs only what its trainer needs."""

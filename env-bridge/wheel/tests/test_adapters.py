@@ -215,3 +215,38 @@ def test_trl_environment(world):
     with pytest.raises(ValueError, match="Game over"):
         tools[0].act("look")
     assert reward(environments=tools, prompts=None, completions=None) == [1.0, 0.0]
+
+
+def test_verifiers_taskset(world):
+    pytest.importorskip("verifiers.v1", reason="verifiers is not installed")
+    import asyncio
+    import contextlib
+    import types
+
+    from hearth_world.trainers.verifiers import ALFWorldConfig, ALFWorldTaskset, ALFWorldVerifiersEnv, command_of
+
+    assert command_of('I think.\n\nAction: go to desk 1\n') == "go to desk 1"
+    assert command_of("`look`") == "look" and command_of(" \n") == ""
+    tasks = list(ALFWorldTaskset(ALFWorldConfig(id="hearth", games=world.path, split="valid_seen")))
+    assert [task.data.id for task in tasks] == [info.id for info in world.split("valid_seen")]
+
+    class Player:
+        """A scripted player that asks the expert, with the interface of an interaction."""
+
+        def __init__(self, opening):
+            self.expert, self.opening = Expert(), opening
+            self.trace = types.SimpleNamespace(info={}, rewards={})
+            self.trace.record_reward = lambda name, reward, weight: self.trace.rewards.update({name: reward * weight})
+
+        @contextlib.asynccontextmanager
+        async def interaction(self, task):
+            yield self
+
+        async def turn(self, text=None):
+            reply = "Action: " + self.expert.act(self.opening if text is None else text)
+            return types.SimpleNamespace(terminated=False, last_reply=reply)
+
+    for task in tasks:
+        player = Player(task.data.prompt)
+        asyncio.run(ALFWorldVerifiersEnv.run(None, task, types.SimpleNamespace(player=player)))
+        assert player.trace.rewards == {"won": 1.0} and player.trace.info["turns"] > 2

@@ -30,19 +30,30 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
-def test_everything_that_comes_back_equals_the_real_packages(world, case):
+def both(script, *arguments):
+    """Runs a script on the real packages and on hearth's; returns both outputs, a list of JSON values each."""
     python = os.environ.get("HEARTH_PYTHON")
     if not python:
         if os.environ.get("HEARTH_REQUIRE_ALL"):
             pytest.fail("HEARTH_PYTHON is not set")
         pytest.skip("HEARTH_PYTHON, a Python environment with alfworld and textworld, is not set")
-    arguments = [str(TESTS / "transcript.py"), world.path, *map(str, case)]
-    real = subprocess.run([f"{python}/bin/python", *arguments], capture_output=True, text=True)
+    command = [str(TESTS / script), *arguments]
+    real = subprocess.run([f"{python}/bin/python", *command], capture_output=True, text=True)
     assert real.returncode == 0, real.stderr
-    ours = shim(*arguments)
-    for number, (expected, found) in enumerate(zip(real.stdout.splitlines(), ours.splitlines(), strict=True)):
-        assert json.loads(found) == json.loads(expected), f"line {number}"
+    return [[json.loads(line) for line in text.splitlines()] for text in (real.stdout, shim(*command))]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
+def test_everything_that_comes_back_equals_the_real_packages(world, case):
+    real, ours = both("transcript.py", world.path, *map(str, case))
+    for number, (expected, found) in enumerate(zip(real, ours, strict=True)):
+        assert found == expected, f"line {number}"
+
+
+def test_the_calls_of_published_code_give_the_same(world):
+    real, ours = both("calls.py", *[info.path for info in world.games[:3]])
+    for number, (expected, found) in enumerate(zip(real, ours, strict=True)):
+        assert found == expected, f"line {number}"
 
 
 def test_the_names_of_objects_without_a_demangler(world):

@@ -7,8 +7,8 @@ import random
 import textworld
 import textworld.agents
 import textworld.gym
+from alfworld.agents.expert import HandCodedAgentTimeout, HandCodedTWAgent
 from alfworld.agents.utils.misc import Demangler
-from hearth_world import Expert
 
 TASK_TYPES = {
     1: "pick_and_place_simple",
@@ -18,9 +18,6 @@ TASK_TYPES = {
     5: "pick_cool_then_place_in_recep",
     6: "pick_two_obj_and_place",
 }
-
-#: Commands after which ALFWorld's expert gives up with an exception.
-_EXPERT_LIMIT = 200
 
 
 class AlfredDemangler(textworld.core.Wrapper):
@@ -83,16 +80,21 @@ class AlfredExpert(textworld.core.Wrapper):
         infos = self.request_infos
         infos.policy_commands = infos.policy_commands or self.expert_type == AlfredExpertType.PLANNER
         infos.facts = infos.facts or self.expert_type == AlfredExpertType.HANDCODED
-        self._expert = Expert()
+        self._expert = HandCodedTWAgent(max_steps=200)
 
     def _add_plan(self):
         if self.expert_type == AlfredExpertType.PLANNER:
             self.state["extra.expert_plan"] = self.state["policy_commands"]
             return
-        self._steps += 1
-        if self._steps > _EXPERT_LIMIT:
+        if not self.prev_command:
+            # ALFWorld's expert looks first, and so the plan after a reset is always this.
+            self._expert.observe(self.state["feedback"])
+            self.state["extra.expert_plan"] = ["look"]
+            return
+        try:
+            command = self._expert.act(self.state, 0, self.state["won"], self.prev_command)
+        except HandCodedAgentTimeout:
             raise Exception("Timeout")
-        command = self._expert.act(self.state["feedback"], self.prev_command or None)
         is_possible = command in self.state["admissible_commands"]
         self.state["extra.expert_plan"] = [command if is_possible else "look"]
 
@@ -104,8 +106,8 @@ class AlfredExpert(textworld.core.Wrapper):
 
     def reset(self):
         self.state = super().reset()
+        self._expert.reset(self.gamefile)
         self.prev_command = ""
-        self._steps = 0
         self._add_plan()
         return self.state
 

@@ -7,13 +7,14 @@ import sys
 import tempfile
 
 import hearth_world
-from hearth_world.trainers.trl import environment_factory, reward
+from hearth_world.trainers.trl import environment_factory, reward, rows
 
 games = sys.argv[1] if len(sys.argv) > 1 else hearth_world.generate(tempfile.mkdtemp(), train=6)
-make = environment_factory(games, split="train", turn_limit=40)
+make = environment_factory(games, turn_limit=40)
+row = rows(games, split="train")[0]  # GRPO gives all completions of a group the same row
 environments = [make() for _ in range(4)]
 for number, environment in enumerate(environments):
-    text, expert, calls = environment.reset(), hearth_world.Expert(), 0
+    text, expert, calls = environment.reset(**row), hearth_world.Expert(), 0
     try:
         while True:
             # Every second completion gives up after three calls of the tool.

@@ -6,7 +6,7 @@ use crate::process::pool;
 use env_bridge::{GameState, NativeGame};
 use pyo3::exceptions::{PyIndexError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyList;
+use pyo3::types::{PyList, PyString};
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -86,12 +86,15 @@ fn for_all(
 ) -> PyResult<()> {
     let one =
         |(index, slot): (usize, &mut BatchSlot)| act(index, slot).map_err(|reason| (index, reason));
-    let result = if slots.len() < 2 * SHARE {
-        py.detach(|| slots.into_iter().try_for_each(one))
+    let pool = if slots.len() < 2 * SHARE {
+        None
     } else {
-        let pool = pool()?;
-        py.detach(|| pool.install(|| slots.into_par_iter().with_min_len(SHARE).try_for_each(one)))
+        pool()?
     };
+    let result = py.detach(|| match pool {
+        None => slots.into_iter().try_for_each(one),
+        Some(pool) => pool.install(|| slots.into_par_iter().with_min_len(SHARE).try_for_each(one)),
+    });
     result.map_err(|(index, reason)| PyBatch::failed(index, &reason))
 }
 
@@ -172,7 +175,7 @@ impl PyBatch {
     fn step(
         &mut self,
         py: Python<'_>,
-        commands: Vec<Option<String>>,
+        commands: Vec<Option<Bound<'_, PyString>>>,
     ) -> PyResult<(Vec<String>, Vec<bool>, Vec<bool>)> {
         if commands.len() != self.slots.len() {
             return Err(PyValueError::new_err(format!(
@@ -181,6 +184,15 @@ impl PyBatch {
                 self.slots.len()
             )));
         }
+        // A text that is not Unicode is no command of any game.
+        let commands: Vec<Option<String>> = commands
+            .iter()
+            .map(|command| {
+                command
+                    .as_ref()
+                    .map(|text| text.to_string_lossy().into_owned())
+            })
+            .collect();
         let limit = self.limit;
         let slots = self.slots.iter_mut().enumerate().collect();
         for_all(py, slots, |index, slot| match &commands[index] {
@@ -225,7 +237,7 @@ impl PyBatch {
         self.slots.iter().map(|slot| slot.turns).collect()
     }
 
-    /// Those that changed or printed something.
+    /// The number of commands of each game since its reset that changed or printed something.
     #[getter]
     fn moves(&self) -> Vec<u32> {
         self.slots.iter().map(|slot| slot.moves).collect()

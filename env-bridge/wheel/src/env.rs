@@ -5,7 +5,7 @@ use env_bridge::native::NOTHING_HAPPENS;
 use env_bridge::{GameState, NativeGame};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList};
+use pyo3::types::{PyBytes, PyList, PyString};
 use std::sync::Arc;
 
 /// One running game. The texts, the admissible commands and whether the game is won equal those of TextWorld
@@ -97,7 +97,9 @@ impl PyEnv {
 
     /// Plays a command. Returns the text and whether the goal holds. If the command is not admissible, the text is
     /// `Nothing happens.` and the state stays.
-    fn step(&mut self, command: &str) -> PyResult<(String, bool)> {
+    fn step(&mut self, command: &Bound<'_, PyString>) -> PyResult<(String, bool)> {
+        // A text that is not Unicode is no command of any game.
+        let command = &command.to_string_lossy();
         let (text, changed) = play(&self.native, &mut self.state, command).map_err(no_text)?;
         self.moves += u32::from(changed);
         Ok((text, self.native.won(&self.state)))
@@ -187,8 +189,8 @@ impl PyEnv {
 
     /// Returns the reasons why a command would give `Nothing happens.`, one sentence each; an empty list if it is
     /// admissible. They name facts of the hidden state.
-    fn why(&self, command: &str) -> Vec<String> {
-        self.native.why(&self.state, command)
+    fn why(&self, command: &Bound<'_, PyString>) -> Vec<String> {
+        self.native.why(&self.state, &command.to_string_lossy())
     }
 
     #[allow(clippy::type_complexity, reason = "what pickle expects")]

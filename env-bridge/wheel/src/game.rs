@@ -15,6 +15,8 @@ use std::sync::Arc;
 pub struct PyGame {
     pub(crate) native: Arc<NativeGame>,
     path: Option<PathBuf>,
+    /// The same, absolute: a process that restores a pickled game may have another current folder.
+    file: Option<PathBuf>,
     /// The file's bytes, if the game has no path.
     bytes: Option<Vec<u8>>,
     /// The names that were given for ids.
@@ -33,9 +35,13 @@ impl PyGame {
         let commands = (0..native.command_count())
             .map(|_| PyOnceLock::new())
             .collect();
+        let file = path
+            .as_ref()
+            .map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()));
         Self {
             native,
             path,
+            file,
             bytes,
             names,
             commands,
@@ -193,7 +199,7 @@ impl PyGame {
             .map(|bytes| PyBytes::new(slf.py(), bytes));
         Ok((
             slf.get_type().getattr("_restored")?,
-            (game.path.clone(), bytes, game.names.clone()),
+            (game.file.clone(), bytes, game.names.clone()),
         ))
     }
 

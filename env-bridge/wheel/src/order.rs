@@ -8,6 +8,8 @@ use pyo3::prelude::*;
 
 const WORDS: usize = 624;
 const SHIFT: usize = 397;
+/// The largest number of games in an order.
+const LARGEST: u32 = 1 << 24;
 
 /// MT19937.
 struct Mt19937 {
@@ -111,6 +113,11 @@ impl GameOrder {
     fn new(count: u32, seed: u32) -> PyResult<Self> {
         if count == 0 {
             return Err(PyValueError::new_err("there are no games to put in order"));
+        }
+        if count > LARGEST {
+            return Err(PyValueError::new_err(format!(
+                "{count} games, and an order has at most {LARGEST}"
+            )));
         }
         Ok(Self::seeded(count, seed))
     }

@@ -10,7 +10,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The largest depth of forks, each from the child of the one before. Deeper ones share the last entry.
+/// How many forks may be nested. Below that depth, batches are played by the calling thread alone.
 const FORKS: usize = 64;
 
 #[derive(Default)]
@@ -32,17 +32,21 @@ pub(crate) fn world() -> &'static NativeWorld {
     &process().world
 }
 
-/// Returns the thread pool of this process: one thread per core, or `RAYON_NUM_THREADS`.
-pub(crate) fn pool() -> PyResult<&'static ThreadPool> {
+/// Returns the thread pool of this process: one thread per core, or `RAYON_NUM_THREADS`. Returns `None` if
+/// forks are nested so deep that the pool may be that of a parent, whose threads do not exist here.
+pub(crate) fn pool() -> PyResult<Option<&'static ThreadPool>> {
+    if GENERATION.load(Ordering::Relaxed) >= FORKS - 1 {
+        return Ok(None);
+    }
     let pool = &process().pool;
     if let Some(pool) = pool.get() {
-        return Ok(pool);
+        return Ok(Some(pool));
     }
     let built = ThreadPoolBuilder::new()
         .thread_name(|number| format!("hearth-world-{number}"))
         .build()
         .map_err(|error| PyRuntimeError::new_err(format!("no threads for a batch: {error}")))?;
-    Ok(pool.get_or_init(|| built))
+    Ok(Some(pool.get_or_init(|| built)))
 }
 
 /// Must be called in the child after a fork, before anything else of this module.

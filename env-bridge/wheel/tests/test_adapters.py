@@ -1,6 +1,7 @@
 """The adapters for trainers, and the recorder."""
 
 import json
+import pathlib
 import random
 
 import pytest
@@ -144,7 +145,7 @@ def test_agentgym_routes(world):
     number = call("/create")["id"]
     assert call("/step", id=number, action="look") == {"error": f"The task with environment {number} has not been reset."}
     start = call("/reset", id=number, game=1, world_type="Text")
-    assert start["task_type"] == "/".join(world.split("valid_seen")[1].path.split("/")[-3:-1])
+    assert start["task_type"] == "/".join(pathlib.Path(world.split("valid_seen")[1].path).parts[-3:-1])
     assert "Welcome" not in start["observation"]
     expert, text = Expert(), start["observation"]
     for _ in range(40):
@@ -192,6 +193,8 @@ def test_openenv_server_and_client(world):
         assert client.state().step_count == result.observation.turn
         first = client.reset(split="train", seed=4).observation.game
         assert client.reset(split="train", seed=4).observation.game == first
+        games = {client.reset(split="train").observation.game for _ in range(6)}
+        assert len(games) == 6
     server.should_exit = True
 
 
@@ -199,9 +202,9 @@ def test_trl_environment(world):
     import inspect
     import pickle
 
-    from hearth_world.trainers.trl import environment_factory, reward
+    from hearth_world.trainers.trl import environment_factory, reward, rows
 
-    make = environment_factory(world.path, split="valid_seen", turn_limit=50)
+    make = environment_factory(world.path, turn_limit=50)
     make = pickle.loads(pickle.dumps(make))
     tools = [make() for _ in range(2)]
     public = [name for name, _ in inspect.getmembers(tools[0], predicate=inspect.ismethod) if not name.startswith("_")]
@@ -209,7 +212,10 @@ def test_trl_environment(world):
     assert "Args:" in inspect.getdoc(tools[0].act) and inspect.signature(tools[0].act).parameters["command"].annotation
     expert = Expert()
     text = tools[0].reset(prompt="ignored", game=world.split("valid_seen")[0].id)
-    tools[1].reset()
+    tools[1].reset(game=world.split("valid_seen")[1].path)
+    with pytest.raises(ValueError, match="column `game`"):
+        tools[1].reset()
+    assert [row["game"] for row in rows(world, split="valid_seen")] == [info.id for info in world.split("valid_seen")]
     while not tools[0].won:
         text = tools[0].act(expert.act(text))
     with pytest.raises(ValueError, match="Game over"):
@@ -250,3 +256,18 @@ def test_verifiers_taskset(world):
         player = Player(task.data.prompt)
         asyncio.run(ALFWorldVerifiersEnv.run(None, task, types.SimpleNamespace(player=player)))
         assert player.trace.rewards == {"won": 1.0} and player.trace.info["turns"] > 2
+
+
+def test_a_continued_store_goes_on_counting(world, tmp_path):
+    path, game = tmp_path / "episodes.jsonl", world.games[0].path
+    for _ in range(2):
+        with Recorder(path, policy="x", turn_limit=2) as recorder:
+            episode = recorder.start(game)
+            for wrong in ({"state": -1}, {"logprobs": [float("-inf")]}):
+                with pytest.raises(ValueError):
+                    episode.turn("a", "b", action=None, **wrong)
+            episode.end("c", won=False)
+    assert [json.loads(line)["repetition"] for line in path.read_text().splitlines()] == [0, 1]
+    path.write_text("[]\n")
+    with pytest.raises(ValueError, match=":1: not an episode"):
+        Recorder(path, policy="x", turn_limit=2)

@@ -86,7 +86,7 @@ print(json.dumps([
     raised(lambda: textworld.EnvInfos(colour=True)),
     raised(lambda: textworld.gym.make("tw-none-v0")),
     raised(lambda: textworld.start("/nowhere/game.tw-pddl")),
-    raised(lambda: textworld.make),
+    raised(lambda: textworld.make(None)),
 ]))
 a = textworld.gym.register_games([], name="x"); b = textworld.gym.register_games([], name="x")
 assert (a, b) == ("tw-x-v0", "tw-x-v1")
@@ -100,7 +100,7 @@ assert "torch" not in __import__("sys").modules
     assert info[0] == "ValueError" and info[1].startswith("Unknown information requested: ['colour'].")
     assert unknown == ["ValueError", "Attempted to make an unknown environment 'tw-none-v0'"]
     assert missing == ["OSError", "Unable to find game '/nowhere/game.tw-pddl'."]
-    assert make[0] == "AttributeError" and "hearth_world.generate" in make[1]
+    assert make[0] == "NotImplementedError" and "hearth_world.generate" in make[1]
 
 
 def test_the_expert_wins_and_planner_is_handcoded_in_init_env(world):
@@ -158,3 +158,62 @@ obs, infos = env.reset()
 print(infos["extra.gamefile"] == base.game_files)
 """
     assert shim(code=code) == "True\n"
+
+
+def test_a_script_finds_the_modules_beside_it(tmp_path):
+    folder = tmp_path / "scripts"
+    folder.mkdir()
+    (folder / "beside.py").write_text("value = 7")
+    (folder / "main.py").write_text("import sys, beside, textworld; print(beside.value, textworld.IS_HEARTH, sys.argv[1:])")
+    assert shim(str(folder / "main.py"), "-x") == "7 True ['-x']\n"
+    done = subprocess.run([sys.executable, "-m", "hearth_world.run", "-m"], capture_output=True, text=True)
+    assert done.returncode != 0 and "needs the name of a module" in done.stderr
+
+
+def test_no_games_and_unknown_splits_say_so(world):
+    code = f"""
+import sys, io, contextlib
+exec(open({str(TESTS / 'transcript.py')!r}).read().rsplit('main()', 1)[0])
+from alfworld.agents.environment import get_environment
+AlfredTWEnv = get_environment("AlfredTWEnv")
+with contextlib.redirect_stdout(io.StringIO()):
+    base = AlfredTWEnv(config("/nowhere", 0, 50, False, "dqn"))
+for act in (lambda: base.init_env(1), lambda: AlfredTWEnv(config({world.path!r}, 0, 50, False, "dqn"), train_eval="test")):
+    try:
+        act()
+    except ValueError as error:
+        print("alfworld-download" in str(error) or "eval_in_distribution" in str(error))
+"""
+    assert [line for line in shim(code=code).splitlines() if line in ("True", "False")] == ["True", "True"]
+
+
+def test_an_empty_command_does_not_mislead_the_expert(world):
+    code = f"""
+import textworld
+from alfworld.agents.environment.alfred_tw_env import AlfredDemangler, AlfredExpert
+won = 0
+for game in {[info.path for info in world.games]!r}:
+    env = textworld.start(game, textworld.EnvInfos(admissible_commands=True), wrappers=[AlfredDemangler(), AlfredExpert()])
+    state = env.reset()
+    for turn in range(100):
+        command = "" if turn % 5 == 1 else state["extra.expert_plan"][0]
+        state, score, done = env.step(command)
+        if done:
+            won += 1
+            break
+print(won)
+"""
+    assert shim(code=code) == f"{len(world.games)}\n"
+
+
+def test_wrappers_that_cannot_be_copied_are_shared(world):
+    code = f"""
+import threading, textworld.gym
+class Locked(textworld.core.Wrapper):
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+env = textworld.gym.make(textworld.gym.register_games([{world.games[0].path!r}], batch_size=1, wrappers=[Locked()]))
+print(len(env.reset()[0]))
+"""
+    assert shim(code=code) == "1\n"

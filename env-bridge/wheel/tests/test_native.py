@@ -343,3 +343,51 @@ def test_memory_is_flat_over_resets(world):
 
     first = resets(300)
     assert resets(900) < first * 1.1 + 4096
+
+
+def test_a_text_that_is_not_unicode_is_no_command(env, game):
+    assert env.step("go to \ud800") == ("Nothing happens.", False)
+    batch = Batch([game] * 2)
+    batch.reset()
+    assert batch.step(["\ud800", "look"])[0][0] == "Nothing happens."
+
+
+def test_a_pickle_does_not_depend_on_the_current_folder(world, monkeypatch, tmp_path):
+    path = pathlib.Path(world.games[0].path)
+    monkeypatch.chdir(path.parent)
+    data = pickle.dumps(Game(path.name))
+    monkeypatch.chdir(tmp_path)
+    assert pickle.loads(data).objects
+
+
+def test_a_game_is_found_by_id_path_and_index(world):
+    info = world.games[1]
+    for name in (info, info.id, info.path, pathlib.Path(info.path), 1):
+        assert world.find(name) == info
+    with pytest.raises(ValueError, match="ids look like"):
+        world.find("nothing")
+
+
+def test_a_folder_without_text_games_says_how_to_get_them(tmp_path):
+    trial = tmp_path / "train" / "pick_and_place_simple-Mug-None-Desk-1" / "trial_1"
+    trial.mkdir(parents=True)
+    (trial / "traj_data.json").write_text('{"task_type": "pick_and_place_simple"}')
+    with pytest.raises(ValueError, match="alfworld-download"):
+        World(tmp_path)
+
+
+def test_a_wrong_step_of_many_games_uses_up_no_game(world):
+    vec = world.vec(2, "train", seed=1, turn_limit=1, autoreset="next_step")
+    vec.reset()
+    vec.step(["look"] * 2)
+    for wrong in ("look", ["look"], ["look"] * 3):
+        with pytest.raises(ValueError, match="list of 2 texts"):
+            vec.step(wrong)
+    other = world.vec(2, "train", seed=1, turn_limit=1, autoreset="next_step")
+    other.reset()
+    other.step(["look"] * 2)
+    assert vec.step(["look"] * 2)[0] == other.step(["look"] * 2)[0]
+    with pytest.raises(ValueError, match="seed is -1"):
+        world.vec(2, seed=-1)
+    with pytest.raises(ValueError, match="at most"):
+        GameOrder(2**32 - 1, 0)

@@ -39,6 +39,7 @@ class Episodes:
 
     def choose(self, *, split: Optional[str] = None, task_types: Any = None, seed: Optional[int] = None) -> None:
         """Chooses the games that follow: of a split, of some task types, in the order of a seed."""
+        self.seed = seed
         games = self.world.games if split is None else self.world.split(split)
         if task_types is not None:
             wanted = [task_types] if isinstance(task_types, str) else list(task_types)
@@ -48,15 +49,12 @@ class Episodes:
         self._chosen = games
         self._order = GameOrder(len(games), (seed or 0) % 2**32)
 
-    def start(self, game: Optional[str] = None) -> str:
+    def start(self, game: Any = None) -> str:
         """Starts the next game, or the one with this id or path. Returns its opening text."""
         if game is None:
             self.info = self._chosen[next(self._order)]
         else:
-            found = [info for info in self.world.games if game in (info.id, info.path)]
-            if not found:
-                raise ValueError(f"the suite has no game {game!r}")
-            self.info = found[0]
+            self.info = self.world.find(game)
         self.env = Env(Game(self.info.path))
         self.turn = 0
         self.text = self.env.reset()

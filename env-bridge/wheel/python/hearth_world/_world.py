@@ -1,5 +1,6 @@
 """Suites of games, and many games at once."""
 
+import operator
 import os
 from typing import Any, NamedTuple
 
@@ -35,6 +36,12 @@ class World:
         games, left_out = _native.scan(self.path)
         self.games = [GameInfo(id, split, task_type, os.fspath(path)) for id, split, task_type, path in games]
         self.left_out = [(os.fspath(path), reason) for path, reason in left_out]
+        if not self.games and self.left_out:
+            path, reason = self.left_out[0]
+            raise ValueError(
+                f"{self.path} has no game that can be played; {len(self.left_out)} are left out, for example {path}: {reason}\n"
+                "hint: if game.tw-pddl is missing, `alfworld-download` of the package alfworld fetches the games"
+            )
 
     def split(self, name: str) -> "list[GameInfo]":
         """Returns the games of `train`, `valid_train`, `valid_seen` or `valid_unseen`."""
@@ -43,24 +50,30 @@ class World:
             raise ValueError(f"unknown split {name!r}; known: {', '.join(known)}")
         return [game for game in self.games if game.split == name]
 
-    def env(self, game: "GameInfo | str | int") -> Env:
-        """Returns an environment of one game: an entry of `games`, its id, or its index."""
-        return Env(Game(self._info(game).path))
+    def env(self, game: "GameInfo | str | os.PathLike[str] | int") -> Env:
+        """Returns an environment of one game: an entry of `games`, its id, its path, or its index."""
+        return Env(Game(self.find(game).path))
 
     def vec(self, num_envs: int, split: "str | None" = None, **options: Any) -> "VecEnv":
         """Returns `num_envs` environments that share the games of a split, or of the whole suite."""
         games = self.games if split is None else self.split(split)
         return VecEnv([game.path for game in games], num_envs, **options)
 
-    def _info(self, game: "GameInfo | str | int") -> GameInfo:
+    def find(self, game: "GameInfo | str | os.PathLike[str] | int") -> GameInfo:
+        """Returns a game by its entry in `games`, its id, its path, or its index.
+
+        Raises:
+            ValueError: if the suite has no such game.
+        """
         if isinstance(game, GameInfo):
             return game
-        if isinstance(game, int):
-            return self.games[game]
-        found = next((info for info in self.games if info.id == game), None)
-        if found is None:
-            raise KeyError(f"the suite has no game {game!r}")
-        return found
+        if isinstance(game, (str, os.PathLike)):
+            name = os.fspath(game)
+            for info in self.games:
+                if name in (info.id, info.path):
+                    return info
+            raise ValueError(f"the suite {self.path} has no game {name!r}; its ids look like {self.games[0].id!r}")
+        return self.games[operator.index(game)]
 
     def __len__(self) -> int:
         return len(self.games)
@@ -106,6 +119,8 @@ class VecEnv:
 
     def seed(self, seed: "int | None") -> None:
         """Starts the order of the games again."""
+        if seed is not None and not 0 <= seed < 2**32:
+            raise ValueError(f"seed is {seed} and must be from 0 to 2**32 - 1, or None")
         count = len(self.games)
         self._order = iter(GameOrder(count, seed)) if seed is not None else iter(_cycle(count))
 
@@ -126,6 +141,8 @@ class VecEnv:
         batch = self.batch
         if batch is None:
             raise RuntimeError("call reset() before step()")
+        if isinstance(commands, str) or len(commands) != self.num_envs:
+            raise ValueError(f"commands must be a list of {self.num_envs} texts, one per game")
         before = self._done
         restarted = self._restart([index for index, done in enumerate(before) if done]) if self.autoreset == "next_step" else {}
         if restarted:
@@ -147,7 +164,7 @@ class VecEnv:
                 texts[index] = text
             admissible = batch.admissible()
             infos["admissible_commands"] = admissible
-            infos["game"] = [game.path for game in batch.games]
+            infos["game"] = [str(game.path) for game in batch.games]
             self._done = [False] * self.num_envs
         return texts, rewards, terminated, truncated, infos
 
@@ -182,7 +199,7 @@ class VecEnv:
         return {
             "won": won,
             "admissible_commands": self.batch.admissible(),
-            "game": [game.path for game in self.batch.games],
+            "game": [str(game.path) for game in self.batch.games],
         }
 
 

@@ -6,6 +6,7 @@
 `python -m hearth_world.run SCRIPT ...` does it without a change of the script.
 """
 
+import importlib.util
 import os
 import sys
 
@@ -32,8 +33,9 @@ def install(*, children: bool = False) -> None:
                 f"{name} is already imported from {origin or 'elsewhere'}\n"
                 "hint: call hearth_world.compat.install() before anything imports alfworld or textworld"
             )
-    if _FOLDER not in sys.path:
-        sys.path.insert(0, _FOLDER)
+    while _FOLDER in sys.path:
+        sys.path.remove(_FOLDER)
+    sys.path.insert(0, _FOLDER)
     path = os.environ.get("PYTHONPATH", "")
     if children and _FOLDER not in path.split(os.pathsep):
         os.environ["PYTHONPATH"] = _FOLDER + (os.pathsep + path if path else "")
@@ -41,4 +43,5 @@ def install(*, children: bool = False) -> None:
 
 def is_installed() -> bool:
     """Returns whether `import textworld` gives, or would give, hearth's."""
-    return _FOLDER in sys.path
+    spec = importlib.util.find_spec("textworld")
+    return spec is not None and os.path.abspath(spec.origin or "").startswith(_FOLDER)

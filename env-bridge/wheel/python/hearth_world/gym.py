@@ -47,7 +47,7 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
         split: the split of the suite, or None for all.
         turn_limit: commands after which an episode is truncated.
 
-    `reset(options={"game": PATH})` plays that game instead. The reward is 1.0 when the goal is reached, else 0.0.
+    `reset(options={"game": ...})` plays that game instead: its id or path. The reward is 1.0 when the goal is reached, else 0.0.
     `info` has `won`, `admissible_commands` and `game`.
     """
 
@@ -62,6 +62,9 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
     ):
         if turn_limit < 1:
             raise ValueError(f"turn_limit is {turn_limit} and must be at least 1")
+        if isinstance(games, (str, os.PathLike)):
+            games = World(games)
+        self._world = games if isinstance(games, World) else None
         self.games = _paths(games, split)
         self.turn_limit = turn_limit
         self.render_mode = render_mode
@@ -79,7 +82,11 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
         if seed is not None or self._order is None:
             start = int(self.np_random.integers(2**32)) if seed is None else seed % 2**32
             self._order = GameOrder(len(self.games), start)
-        path = (options or {}).get("game") or self.games[next(self._order)]
+        game = (options or {}).get("game")
+        if game is None:
+            path = self.games[next(self._order)]
+        else:
+            path = self._world.find(game).path if self._world is not None else os.fspath(game)
         self._env = Env(Game(path))
         self._turns = 0
         self._text = self._env.reset()
@@ -106,7 +113,7 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
     def _info(self) -> "dict[str, Any]":
         env = self._env
         assert env is not None
-        return {"won": env.won, "admissible_commands": env.admissible(), "game": env.game.path}
+        return {"won": env.won, "admissible_commands": env.admissible(), "game": str(env.game.path)}
 
 
 class ALFWorldVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
@@ -140,6 +147,8 @@ class ALFWorldVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
     def reset(
         self, *, seed: Any = None, options: Optional[dict[str, Any]] = None
     ) -> "tuple[Any, dict[str, Any]]":
+        if options and "game" in options:
+            raise ValueError("options has a game; the vectorised environment takes the next games of its order")
         if isinstance(seed, (list, tuple)):
             raise ValueError("seed must be one number: the environments share one order of games")
         super().reset(seed=seed)

@@ -16,6 +16,7 @@
 import hashlib
 import json
 import math
+import operator
 import os
 import time
 from typing import Any, Optional, Sequence
@@ -77,6 +78,15 @@ class Recorder:
                 self._file.close()
                 raise ValueError(f"{self.path}: the last line is not complete\nhint: remove it, or let hearth read the store once")
         self._repetitions: "dict[str, int]" = {}
+        self._file.seek(0)
+        for number, line in enumerate(self._file, 1):
+            try:
+                record = json.loads(line)
+                known = record["game"], int(record["repetition"])
+            except (ValueError, KeyError, TypeError) as error:
+                self._file.close()
+                raise ValueError(f"{self.path}:{number}: not an episode: {error}") from None
+            self._repetitions[known[0]] = max(self._repetitions.get(known[0], 0), known[1] + 1)
 
     def start(
         self,
@@ -117,7 +127,7 @@ class Recorder:
             "split": split,
             "task_type": task if task in _TASK_TYPES else None,
             "repetition": repetition,
-            "seed": seed,
+            "seed": operator.index(seed),
             "policy": self.policy,
             "protocol": self.protocol,
         }
@@ -171,7 +181,7 @@ class Episode:
             action: the command in it, or None if it has none.
             observation_tokens: ids that the observation adds to the context.
             completion_tokens: ids as sampled, the end-of-turn token included.
-            logprobs: ln of the probability of each completion token, nats.
+            logprobs: ln of the probability of each completion token without temperature and filters, nats.
             state: `Env.state_hash()` before the command, which `hearth verify` compares.
 
         Raises:
@@ -184,6 +194,10 @@ class Episode:
             raise ValueError(f"the episode already has {limit} turns, the turn limit of the recorder")
         if len(logprobs) and len(completion_tokens) and len(logprobs) != len(completion_tokens):
             raise ValueError(f"{len(logprobs)} logprobs for {len(completion_tokens)} completion tokens")
+        if not all(math.isfinite(number) for number in logprobs):
+            raise ValueError("a log-probability is not a finite number")
+        if state is not None and not 0 <= state < 2**64:
+            raise ValueError(f"state is {state} and must be from 0 to 2**64 - 1, as Env.state_hash() returns")
         turn: "dict[str, Any]" = {
             "observation": observation,
             "observation_tokens": [int(token) for token in observation_tokens],

@@ -146,6 +146,7 @@ def _handler(server: GameServer) -> "type[BaseHTTPRequestHandler]":
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # else an answer waits 40 ms for the client's acknowledgement
 
         def do_GET(self) -> None:
             url = urlsplit(self.path)

@@ -11,6 +11,7 @@ Each session has its own game; the server needs no process per session. Needs `o
 """
 
 import argparse
+import itertools
 import os
 from typing import Any, Optional
 from uuid import uuid4
@@ -48,23 +49,26 @@ class ALFWorldEnvironment(Environment[ALFWorldAction, ALFWorldObservation, State
 
     SUPPORTS_CONCURRENT_SESSIONS = True
 
-    def __init__(self, world: World, split: Optional[str] = None, turn_limit: int = 50):
+    def __init__(self, world: World, split: Optional[str] = None, turn_limit: int = 50, seed: int = 0):
         super().__init__()
-        self._episodes = Episodes(world, split=split, turn_limit=turn_limit)
+        self._episodes = Episodes(world, split=split, turn_limit=turn_limit, seed=seed)
         self._split = split
+        self._seed = seed
+        self._choice: Any = (split, None, None)
         self._state = State(episode_id=None, step_count=0)
 
     def reset(
         self, seed: Optional[int] = None, episode_id: Optional[str] = None, **kwargs: Any
     ) -> ALFWorldObservation:
-        """Starts a game. `split` and `task_types` choose among the games, `game` names one."""
+        """Starts a game. `split` and `task_types` choose among the games, `seed` orders them, `game` names one. The same
+        `split` and `task_types` without a seed go on with the next game."""
         unknown = set(kwargs) - {"split", "task_types", "game"}
         if unknown:
             raise ValueError(f"unknown arguments {sorted(unknown)}; known: split, task_types, game, seed, episode_id")
-        if seed is not None or "split" in kwargs or "task_types" in kwargs:
-            self._episodes.choose(
-                split=kwargs.get("split", self._split), task_types=kwargs.get("task_types"), seed=seed
-            )
+        choice = (kwargs.get("split", self._split), kwargs.get("task_types"), seed)
+        if seed is not None or choice != self._choice:
+            self._choice = choice
+            self._episodes.choose(split=choice[0], task_types=choice[1], seed=self._seed if seed is None else seed)
         self._episodes.start(kwargs.get("game"))
         self._state = State(episode_id=episode_id or str(uuid4()), step_count=0)
         return self._observation(None)
@@ -112,8 +116,11 @@ def make_app(games: "str | os.PathLike[str] | World", *, split: Optional[str] = 
     """Returns the FastAPI application. All sessions share the list of games."""
     world = games if isinstance(games, World) else World(games)
 
+    numbers = itertools.count()
+
     def make() -> ALFWorldEnvironment:
-        return ALFWorldEnvironment(world, split, turn_limit)
+        # Each session has an order of its own.
+        return ALFWorldEnvironment(world, split, turn_limit, next(numbers))
 
     return create_app(
         make, ALFWorldAction, ALFWorldObservation, env_name="hearth_alfworld", max_concurrent_envs=sessions

@@ -1,12 +1,13 @@
 """ALFWorld for TRL's `GRPOTrainer(environment_factory=...)`.
 
-    from hearth_world.trainers.trl import environment_factory, reward
+    from hearth_world.trainers.trl import environment_factory, reward, rows
     trainer = GRPOTrainer(
-        model=..., train_dataset=dataset, reward_funcs=reward,
+        model=..., train_dataset=Dataset.from_list(rows("json_2.1.3", split="train")), reward_funcs=reward,
         environment_factory=environment_factory("json_2.1.3", split="train"),
     )
 
-A row of the dataset may name its game in a column `game`. The model plays with the tool `act`.
+Every row of the dataset must name its game in a column `game`, so that the completions of one prompt play the same game:
+`rows` makes such rows. The model plays with the tool `act`.
 """
 
 import functools
@@ -16,15 +17,26 @@ from .._episode import Episodes
 from .._world import World
 
 
+PROMPT = "You act in a household by text. Use the tool act, one command at a time, until the task is done."
+
+
 class ALFWorldTool:
     """One game. TRL shows every public method but `reset` to the model as a tool."""
 
-    def __init__(self, world: World, split: Optional[str], turn_limit: int, seed: int):
-        self._episodes = Episodes(world, split=split, turn_limit=turn_limit, seed=seed)
+    def __init__(self, world: World, turn_limit: int):
+        self._episodes = Episodes(world, turn_limit=turn_limit)
 
     def reset(self, **columns: Any) -> str:
-        """Starts the next game, or the one that the column `game` of the dataset names."""
-        return self._episodes.start(columns.get("game"))
+        """Starts the game that the column `game` of the dataset names.
+
+        Raises:
+            ValueError: if there is no such column: completions of one prompt would then play different games.
+        """
+        if columns.get("game") is None:
+            raise ValueError(
+                "the dataset has no column `game`\nhint: hearth_world.trainers.trl.rows makes rows with a prompt and a game"
+            )
+        return self._episodes.start(columns["game"])
 
     def act(self, command: str) -> str:
         """Plays one command in the room and returns what happens.
@@ -45,34 +57,41 @@ class ALFWorldTool:
 
 
 class _Factory:
-    """Makes environments with different orders of games. It can be pickled."""
+    """Makes environments that share the list of games. It can be pickled."""
 
-    def __init__(self, games: Any, split: Optional[str], turn_limit: int, seed: int):
-        self._arguments = (split, turn_limit)
+    def __init__(self, games: Any, turn_limit: int):
+        self._turn_limit = turn_limit
         self._games = games
-        self._seed = seed
 
     @functools.cached_property
     def _world(self) -> World:
         return self._games if isinstance(self._games, World) else World(self._games)
 
     def __call__(self) -> ALFWorldTool:
-        self._seed += 1
-        return ALFWorldTool(self._world, *self._arguments, self._seed)
+        return ALFWorldTool(self._world, self._turn_limit)
 
 
-def environment_factory(
-    games: Any, *, split: Optional[str] = "train", turn_limit: int = 50, seed: int = 0
-) -> "Callable[[], ALFWorldTool]":
+def environment_factory(games: Any, *, turn_limit: int = 50) -> "Callable[[], ALFWorldTool]":
     """Returns a factory without arguments, as TRL wants it.
 
     Args:
         games: a suite (see `hearth_world.World`).
-        split: the split of the suite, or None for all.
-        turn_limit: most commands of a game.
-        seed: of the order of the games.
+        turn_limit: the maximum number of commands of a game.
     """
-    return _Factory(games, split, turn_limit, seed)
+    return _Factory(games, turn_limit)
+
+
+def rows(games: Any, *, split: Optional[str] = "train", prompt: str = PROMPT) -> "list[dict[str, Any]]":
+    """Returns one row per game, with the columns `prompt` (a conversation) and `game` (its id).
+
+    Args:
+        games: a suite (see `hearth_world.World`).
+        split: the split of the suite, or None for all.
+        prompt: the user's message; the opening text of the game follows it.
+    """
+    world = games if isinstance(games, World) else World(games)
+    infos = world.games if split is None else world.split(split)
+    return [{"prompt": [{"role": "user", "content": prompt}], "game": info.id} for info in infos]
 
 
 def reward(environments: "list[ALFWorldTool]", **columns: Any) -> "list[float]":

@@ -1,11 +1,13 @@
 """verl-agent's ALFWorld environments as one native object, without Ray.
 
 In verl-agent's `env_manager.py`, import `build_alfworld_envs` from here instead of from
-`agent_system.environments.env_package.alfworld`. Everything else stays.
+`agent_system.environments.env_package.alfworld`. Everything else stays. If the package alfworld is not installed, start
+the trainer with `python -m hearth_world.run`, because that package's other imports need the name.
 """
 
 from typing import Any, Optional
 
+from .._game_files import find_games, no_games
 from .._native import Batch, Game, GameOrder
 
 
@@ -43,19 +45,17 @@ class AlfworldEnvs:
     ):
         import yaml
 
-        from .. import compat
-
         with open(alf_config_path) as file:
             config = yaml.safe_load(file)
         if config["env"]["type"] != "AlfredTWEnv":
             raise NotImplementedError(
                 f"{alf_config_path}: env.type is {config['env']['type']!r}; hearth_world plays text games, AlfredTWEnv"
             )
-        compat.install()
-        from alfworld.agents.environment.alfred_tw_env import AlfredTWEnv  # type: ignore[import-not-found]
-
         split = "train" if is_train else (env_kwargs or {}).get("eval_dataset", "eval_in_distribution")
-        base = AlfredTWEnv(config, train_eval=split)
+        games = find_games(config, split)
+        if not games:
+            raise no_games(config, split)
+        limit = config["dataset"]["num_train_games" if split == "train" else "num_eval_games"]
         method = config["general"]["training_method"]
         section = {"dqn": "rl", "dagger": "dagger"}.get(method)
         if section is None:
@@ -64,9 +64,7 @@ class AlfworldEnvs:
         self.num_processes = env_num * group_n
         self.group_n = group_n
         self.turn_limit = config[section]["training"]["max_nb_steps_per_episode"]
-        self._games = base.game_files
-        if not self._games:
-            raise ValueError(f"{alf_config_path}: there are no games of split {split}")
+        self._games = games[:limit] if limit > 0 else games
         # As in verl-agent: one order per environment, seeded by its group.
         self._orders = [GameOrder(len(self._games), seed + place // group_n) for place in range(self.num_processes)]
         self._batch: "Optional[Batch]" = None

@@ -12,10 +12,15 @@ __version__ = "1.7.0"
 IS_HEARTH = True
 
 
-def __getattr__(name):
-    if name in ("make", "Game", "GameMaker", "GameOptions", "generator"):
-        raise AttributeError(
-            f"module 'textworld' of hearth_world has no {name!r}: it plays .tw-pddl games and does not generate games\n"
-            "hint: hearth_world.generate writes new household games; uninstall the compatibility layer for TextWorld's generator"
+def _not_here(name):
+    def refuse(*args, **kwargs):
+        raise NotImplementedError(
+            f"textworld.{name}: hearth_world plays .tw-pddl games and has no generator of TextWorld's games\n"
+            "hint: hearth_world.generate writes new household games; run this script without hearth_world for the generator"
         )
-    raise AttributeError(f"module 'textworld' has no attribute {name!r}")
+
+    refuse.__name__ = name
+    return refuse
+
+
+make, Game, GameMaker, GameOptions = map(_not_here, ("make", "Game", "GameMaker", "GameOptions"))

@@ -21,6 +21,6 @@ def get_environment(env_type):
 
 def __getattr__(name):
     # Code for alfworld before 0.4 takes the class from this module.
-    if name in ("AlfredTWEnv", "AlfredThorEnv", "AlfredHybrid"):
+    if name == "AlfredTWEnv":
         return get_environment(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,5 @@
 """ALFWorld's text environment on the native world."""
 
-import json
 import os
 import random
 
@@ -9,15 +8,7 @@ import textworld.agents
 import textworld.gym
 from alfworld.agents.expert import HandCodedAgentTimeout, HandCodedTWAgent
 from alfworld.agents.utils.misc import Demangler
-
-TASK_TYPES = {
-    1: "pick_and_place_simple",
-    2: "look_at_obj_in_light",
-    3: "pick_clean_then_place_in_recep",
-    4: "pick_heat_then_place_in_recep",
-    5: "pick_cool_then_place_in_recep",
-    6: "pick_two_obj_and_place",
-}
+from hearth_world._game_files import TASK_TYPES, data_folder, find_games, no_games
 
 
 class AlfredDemangler(textworld.core.Wrapper):
@@ -67,7 +58,7 @@ class AlfredExpert(textworld.core.Wrapper):
     def __init__(self, env=None, expert_type=AlfredExpertType.HANDCODED):
         super().__init__(env=env)
         self.expert_type = expert_type
-        self.prev_command = ""
+        self.prev_command = None
         if expert_type not in (AlfredExpertType.HANDCODED, AlfredExpertType.PLANNER):
             raise ValueError(
                 f"Unknown type of AlfredExpert: {expert_type}.\n"
@@ -86,7 +77,7 @@ class AlfredExpert(textworld.core.Wrapper):
         if self.expert_type == AlfredExpertType.PLANNER:
             self.state["extra.expert_plan"] = self.state["policy_commands"]
             return
-        if not self.prev_command:
+        if self.prev_command is None:
             # ALFWorld's expert looks first, and so the plan after a reset is always this.
             self._expert.observe(self.state["feedback"])
             self.state["extra.expert_plan"] = ["look"]
@@ -95,6 +86,8 @@ class AlfredExpert(textworld.core.Wrapper):
             command = self._expert.act(self.state, 0, self.state["won"], self.prev_command)
         except HandCodedAgentTimeout:
             raise Exception("Timeout")
+        if not self.prev_command:
+            command = "look"  # as ALFWorld's after an empty command
         is_possible = command in self.state["admissible_commands"]
         self.state["extra.expert_plan"] = [command if is_possible else "look"]
 
@@ -107,7 +100,7 @@ class AlfredExpert(textworld.core.Wrapper):
     def reset(self):
         self.state = super().reset()
         self._expert.reset(self.gamefile)
-        self.prev_command = ""
+        self.prev_command = None
         self._add_plan()
         return self.state
 
@@ -128,44 +121,10 @@ class AlfredTWEnv:
 
     def collect_game_files(self, verbose=False):
         log = print if verbose else lambda text: None
-        self.game_files = []
-        dataset = self.config["dataset"]
-        key = {
-            "train": "data_path",
-            "eval_in_distribution": "eval_id_data_path",
-            "eval_out_of_distribution": "eval_ood_data_path",
-        }[self.train_eval]
-        data_path = os.path.expandvars(dataset[key])
+        data_folder(self.config, self.train_eval)
         log("Collecting solvable games...")
-        assert len(self.config["env"]["task_types"]) > 0
-        task_types = [TASK_TYPES[number] for number in self.config["env"]["task_types"] if number in TASK_TYPES]
-        walk = os.walk(data_path, topdown=False)
-        if os.environ.get("HEARTH_SORTED") == "1":
-            walk = sorted(walk)
-        for root, _, files in walk:
-            if "traj_data.json" not in files:
-                continue
-            game = os.path.join(root, "game.tw-pddl")
-            if "movable" in root or "Sliced" in root:
-                log(f"Movable & slice trajs not supported {root}")
-                continue
-            with open(os.path.join(root, "traj_data.json")) as file:
-                task_type = json.load(file)["task_type"]
-            if task_type not in task_types:
-                log("Skipping task type")
-                continue
-            if not os.path.exists(game):
-                log(f"Skipping missing game! {game}")
-                continue
-            with open(game) as file:
-                data = json.load(file)
-            if "solvable" not in data:
-                print(f"-> Skipping missing solvable key! {game}")
-                continue
-            if not data["solvable"]:
-                log(f"Skipping known {game}, unsolvable game!")
-                continue
-            self.game_files.append(game)
+        self.game_files = find_games(self.config, self.train_eval, log)
+        dataset = self.config["dataset"]
         print(f"Overall we have {len(self.game_files)} games in split={self.train_eval}")
         verb, key = ("Training", "num_train_games") if self.train_eval == "train" else ("Evaluating", "num_eval_games")
         if dataset[key] > 0:
@@ -203,6 +162,8 @@ class AlfredTWEnv:
 
     def init_env(self, batch_size):
         """Returns a batch of `batch_size` games that goes through `game_files` in TextWorld's order."""
+        if not self.game_files:
+            raise no_games(self.config, self.train_eval)
         shuffle = self.config["env"]["domain_randomization"] if self.train_eval == "train" else False
         wrappers = [AlfredDemangler(shuffle=shuffle), AlfredInfos]
         request_infos = textworld.EnvInfos(won=True, admissible_commands=True, extras=["gamefile"])

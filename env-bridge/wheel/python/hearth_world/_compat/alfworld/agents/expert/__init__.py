@@ -32,7 +32,7 @@ class HandCodedTWAgent(textworld.Agent):
 
     def observe(self, observation):
         """Reads the opening text."""
-        self._next = self._expert.act(observation)
+        self._next = self._expert.act(observation, None)
 
     def act(self, game_state, reward, done, prev_command=""):
         """Returns the next command after `prev_command` led to `game_state`.
@@ -43,5 +43,5 @@ class HandCodedTWAgent(textworld.Agent):
         if self._steps >= self.max_steps:
             raise HandCodedAgentTimeout()
         self._steps += 1
-        self._next = self._expert.act(game_state["feedback"], prev_command or None)
+        self._next = self._expert.act(game_state["feedback"], prev_command)
         return self._next

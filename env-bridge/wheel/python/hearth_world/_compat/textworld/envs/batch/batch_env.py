@@ -55,12 +55,20 @@ class SyncBatchEnv(Environment):
             env.close()
 
 
+def _own_copy(make):
+    """Returns a copy of a function that makes an environment, with wrappers of its own. What cannot be copied is shared."""
+    try:
+        return copy.deepcopy(make)
+    except TypeError:
+        return copy.copy(make)
+
+
 class AsyncBatchEnv(SyncBatchEnv):
-    """The same, where TextWorld starts a process for each environment. Each of them has what such a process would
-    have: its own copy of the wrappers, and its own state of Python's `random`, which Python seeds anew in every child."""
+    """Replaces TextWorld's one process per environment. Each environment gets its own copy of the wrappers and its own
+    state of Python's `random`, which Python would seed anew in every process."""
 
     def __init__(self, env_fns, auto_reset=False):
-        super().__init__([copy.deepcopy(make) for make in env_fns], auto_reset)
+        super().__init__([_own_copy(make) for make in env_fns], auto_reset)
         self._random = [random.Random().getstate() for _ in env_fns]
 
     def load(self, game_files):

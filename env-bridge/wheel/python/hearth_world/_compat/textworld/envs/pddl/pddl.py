@@ -21,6 +21,10 @@ class EntityInfo:
 class PddlEnv(Environment):
     """Plays a .tw-pddl game. Without ALFWorld's demangler, objects have the ids of the file as names."""
 
+    def __init__(self, infos=None):
+        super().__init__(infos)
+        self._env = None
+
     def load(self, filename_or_data):
         if isinstance(filename_or_data, (str, bytes)) or hasattr(filename_or_data, "__fspath__"):
             with open(filename_or_data, "rb") as file:
@@ -29,8 +33,8 @@ class PddlEnv(Environment):
         else:
             self._bytes = json.dumps(filename_or_data).encode()
             self._game_file = None
-        # The demangler changes the names after this, and often asks for those that are usual. So the game is read
-        # with these, and once more only if other names are in use at the reset.
+        # A demangler sets names after loading. They are usually ALFWorld's, so the game is loaded with those, and
+        # loaded again at a reset only if they differ.
         self._game = Game.from_bytes(self._bytes)
         self._names = None
         self._entity_infos = {id: EntityInfo(id, type) for id, type in self._game.entities}
@@ -60,6 +64,8 @@ class PddlEnv(Environment):
         return self.state
 
     def step(self, command):
+        if self._env is None:
+            raise RuntimeError("the game has not been started; call load() and reset() before step()")
         command = command.strip()
         previous, self.state = self.state, GameState()
         self.state.last_command = command

@@ -30,6 +30,13 @@ def _yellow(text):
     return f"\033[33m{text}\033[0m"
 
 
+def _in_order(games, seed):
+    if not games:
+        raise ValueError("the list of games is empty")
+    for index in GameOrder(len(games), seed):
+        yield games[index]
+
+
 class TextworldBatchGymEnv:
     """Plays `batch_size` games at once. Every reset takes the next games of the shuffled list."""
 
@@ -64,8 +71,7 @@ class TextworldBatchGymEnv:
             if not 0 <= number < 2**32:
                 raise ValueError("Seed must be between 0 and 2**32 - 1")
         games = list(self.gamefiles)
-        order = GameOrder(len(games), number) if games else ()
-        self._gamefiles_iterator = (games[index] for index in order)
+        self._gamefiles_iterator = _in_order(games, number)
         return [seed]
 
     def reset(self):

@@ -8,6 +8,9 @@ from . import _native
 from ._native import Batch, Env, Game, GameOrder
 
 
+_SPLITS = ("train", "valid_train", "valid_seen", "valid_unseen")
+
+
 class GameInfo(NamedTuple):
     """A game of a suite: its id, its split, its task type if it is known, and its file."""
 
@@ -22,12 +25,15 @@ class World:
     `.tw-pddl` file.
 
     Raises:
-        ValueError: if `path` is no suite.
-        FileNotFoundError: if there is no such file.
+        ValueError: if `path` is no suite, or a suite without games.
+        FileNotFoundError: if there is no such `.tw-pddl` file.
     """
 
     def __init__(self, path: "str | os.PathLike[str]"):
-        self.path = os.fspath(path)
+        self.path = os.path.expandvars(os.path.expanduser(os.fspath(path)))
+        parent, name = os.path.split(os.path.abspath(self.path))
+        if name in _SPLITS and os.path.isdir(self.path):
+            raise ValueError(f"{self.path} is the split {name} of a suite\nhint: World({parent!r}).split({name!r})")
         if self.path.endswith(".tw-pddl"):
             Game(self.path)  # reports a missing or damaged file here, not at the first reset
             self.games = [GameInfo(self.path, "train", None, self.path)]
@@ -45,9 +51,8 @@ class World:
 
     def split(self, name: str) -> "list[GameInfo]":
         """Returns the games of `train`, `valid_train`, `valid_seen` or `valid_unseen`."""
-        known = ("train", "valid_train", "valid_seen", "valid_unseen")
-        if name not in known:
-            raise ValueError(f"unknown split {name!r}; known: {', '.join(known)}")
+        if name not in _SPLITS:
+            raise ValueError(f"unknown split {name!r}; known: {', '.join(_SPLITS)}")
         return [game for game in self.games if game.split == name]
 
     def env(self, game: "GameInfo | str | os.PathLike[str] | int") -> Env:
@@ -212,12 +217,13 @@ def generate(
     folder: "str | os.PathLike[str]",
     *,
     train: int = 600,
-    valid_train: int = 60,
-    valid_seen: int = 120,
-    valid_unseen: int = 120,
+    valid_train: int = 0,
+    valid_seen: int = 0,
+    valid_unseen: int = 0,
     seed: int = 1,
 ) -> World:
-    """Writes new household games into a folder, in ALFWorld's layout and words, and returns them.
+    """Writes new household games into a folder, in ALFWorld's layout and words, and returns them. The numbers are those of
+    the games of each split.
 
     Raises:
         ValueError: if the folder already has a suite, or cannot be written.

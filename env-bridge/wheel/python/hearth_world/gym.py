@@ -44,7 +44,7 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
 
     Args:
         games: a suite (see `hearth_world.World`), or paths of game files.
-        split: the split of the suite, or None for all.
+        split: the split of the suite, or None for all. By default `train`, so that nobody trains on test games.
         turn_limit: commands after which an episode is truncated.
 
     `reset(options={"game": ...})` plays that game instead: its id or path. The reward is 1.0 when the goal is reached, else 0.0.
@@ -56,7 +56,7 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
     def __init__(
         self,
         games: Games,
-        split: Optional[str] = None,
+        split: Optional[str] = "train",
         turn_limit: int = 50,
         render_mode: Optional[str] = None,
     ):
@@ -129,7 +129,7 @@ class ALFWorldVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         self,
         num_envs: int,
         games: Games,
-        split: Optional[str] = None,
+        split: Optional[str] = "train",
         turn_limit: int = 50,
         render_mode: Optional[str] = None,
     ):
@@ -159,6 +159,8 @@ class ALFWorldVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         return tuple(texts), self._arrays(infos)
 
     def step(self, actions: Any) -> "tuple[Any, Any, Any, Any, dict[str, Any]]":
+        if isinstance(actions, str):
+            raise ValueError(f"actions must be {self.num_envs} texts, and is one")
         texts, rewards, terminated, truncated, infos = self._vec.step(list(actions))
         return (
             tuple(texts),

@@ -10,7 +10,8 @@
             text, won = env.step(command)
         episode.end(text, won=won)
 
-`hearth verify`, `report`, `compare`, `audit` and `train` read the store. Its format is in docs/formats.md.
+`hearth verify` and `hearth train` read the store; `hearth report` reads the folder that it is in. Its format is in
+docs/formats.md.
 """
 
 import hashlib
@@ -177,8 +178,9 @@ class Episode:
 
         Args:
             observation: the text that the policy answers.
-            completion: everything that it wrote, without the end-of-turn token.
-            action: the command in it, or None if it has none.
+            completion: the command as the policy wrote it, without the end-of-turn token. hearth reads the command
+                from it again, so it must not have thoughts or tags around the command.
+            action: the command, or None if the completion has none.
             observation_tokens: ids that the observation adds to the context.
             completion_tokens: ids as sampled, the end-of-turn token included.
             logprobs: ln of the probability of each completion token without temperature and filters, nats.
@@ -189,6 +191,14 @@ class Episode:
                 different lengths.
         """
         self._check()
+        for name, value in (("observation", observation), ("completion", completion), ("action", action)):
+            if not isinstance(value, str) and not (name == "action" and value is None):
+                raise ValueError(f"{name} is {value!r} and must be a text")
+        if action is not None and completion.strip() != action:
+            raise ValueError(
+                f"the completion {completion!r} is not the command {action!r}\n"
+                "hint: hearth reads the command from the completion; keep thoughts outside of the store"
+            )
         limit = self._recorder.protocol["turn_limit"]
         if len(self._turns) >= limit:  # type: ignore[operator]
             raise ValueError(f"the episode already has {limit} turns, the turn limit of the recorder")

@@ -49,7 +49,7 @@ class ALFWorldEnvironment(Environment[ALFWorldAction, ALFWorldObservation, State
 
     SUPPORTS_CONCURRENT_SESSIONS = True
 
-    def __init__(self, world: World, split: Optional[str] = None, turn_limit: int = 50, seed: int = 0):
+    def __init__(self, world: World, split: Optional[str] = "train", turn_limit: int = 50, seed: int = 0):
         super().__init__()
         self._episodes = Episodes(world, split=split, turn_limit=turn_limit, seed=seed)
         self._split = split
@@ -60,12 +60,13 @@ class ALFWorldEnvironment(Environment[ALFWorldAction, ALFWorldObservation, State
     def reset(
         self, seed: Optional[int] = None, episode_id: Optional[str] = None, **kwargs: Any
     ) -> ALFWorldObservation:
-        """Starts a game. `split` and `task_types` choose among the games, `seed` orders them, `game` names one. The same
-        `split` and `task_types` without a seed go on with the next game."""
+        """Starts a game. `split` and `task_types` choose among the games and stay chosen, `seed` orders them, `game` names
+        one. Without a seed, the next game follows."""
         unknown = set(kwargs) - {"split", "task_types", "game"}
         if unknown:
             raise ValueError(f"unknown arguments {sorted(unknown)}; known: split, task_types, game, seed, episode_id")
-        choice = (kwargs.get("split", self._split), kwargs.get("task_types"), seed)
+        split, task_types, _ = self._choice
+        choice = (kwargs.get("split", split), kwargs.get("task_types", task_types), seed)
         if seed is not None or choice != self._choice:
             self._choice = choice
             self._episodes.choose(split=choice[0], task_types=choice[1], seed=self._seed if seed is None else seed)
@@ -112,7 +113,7 @@ class ALFWorldClient(EnvClient[ALFWorldAction, ALFWorldObservation, State]):
         return State(episode_id=payload.get("episode_id"), step_count=payload.get("step_count", 0))
 
 
-def make_app(games: "str | os.PathLike[str] | World", *, split: Optional[str] = None, turn_limit: int = 50, sessions: int = 1024) -> Any:
+def make_app(games: "str | os.PathLike[str] | World", *, split: Optional[str] = "train", turn_limit: int = 50, sessions: int = 1024) -> Any:
     """Returns the FastAPI application. All sessions share the list of games."""
     world = games if isinstance(games, World) else World(games)
 
@@ -130,7 +131,7 @@ def make_app(games: "str | os.PathLike[str] | World", *, split: Optional[str] = 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Serve ALFWorld over OpenEnv's HTTP and WebSocket protocol.")
     parser.add_argument("--games", default=os.environ.get("HEARTH_GAMES"), help="suite [default: $HEARTH_GAMES]")
-    parser.add_argument("--split", help="split of the suite [default: all]")
+    parser.add_argument("--split", default="train", help="split of the suite, which a reset can change [default: train]")
     parser.add_argument("--turns", type=int, default=50, help="most commands of an episode [default: 50]")
     parser.add_argument("--sessions", type=int, default=1024, help="most sessions at once [default: 1024]")
     parser.add_argument("--host", default="127.0.0.1")

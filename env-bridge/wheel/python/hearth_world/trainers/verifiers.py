@@ -37,7 +37,7 @@ def command_of(reply: str) -> str:
 class ALFWorldConfig(vf.TasksetConfig):
     games: str = os.environ.get("HEARTH_GAMES", "")
     """The suite: a folder in ALFWorld's layout, or one that `hearth_world.generate` wrote. [default: $HEARTH_GAMES]"""
-    split: Optional[str] = None
+    split: Optional[str] = "train"
     """The split of the suite; all games if there is none."""
     turn_limit: int = 50
     """Most commands of a game."""

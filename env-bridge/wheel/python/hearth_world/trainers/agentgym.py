@@ -172,6 +172,8 @@ def _handler(server: GameServer) -> "type[BaseHTTPRequestHandler]":
                 self._answer(act())
             except KeyError as error:
                 self._answer({"error": f"{error} is missing"})
+            except TypeError as error:
+                self._answer({"error": f"the body does not fit this route: {error}"})
             except Exception as error:
                 self._answer({"error": str(error)})
 
@@ -208,16 +210,22 @@ def main() -> None:
     options = parser.parse_args()
     if not options.games:
         parser.error("--games is missing: a folder in ALFWorld's layout, or one that hearth_world.generate wrote")
-    server = make_server(
-        options.games,
-        split=options.split,
-        mappings=options.mappings,
-        turn_limit=options.turns,
-        host=options.host,
-        port=options.port,
-    )
+    try:
+        server = make_server(
+            options.games,
+            split=options.split,
+            mappings=options.mappings,
+            turn_limit=options.turns,
+            host=options.host,
+            port=options.port,
+        )
+    except (OSError, ValueError) as error:
+        parser.exit(2, f"error: {error}\n")
     print(f"serving on http://{options.host}:{server.server_address[1]}", flush=True)
-    server.serve_forever()
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        server.server_close()
 
 
 if __name__ == "__main__":

@@ -116,6 +116,7 @@ class ALFWorldClient(EnvClient[ALFWorldAction, ALFWorldObservation, State]):
 def make_app(games: "str | os.PathLike[str] | World", *, split: Optional[str] = "train", turn_limit: int = 50, sessions: int = 1024) -> Any:
     """Returns the FastAPI application. All sessions share the list of games."""
     world = games if isinstance(games, World) else World(games)
+    ALFWorldEnvironment(world, split, turn_limit)  # reports a wrong split here
 
     numbers = itertools.count()
 
@@ -141,7 +142,10 @@ def main() -> None:
         parser.error("--games is missing: a folder in ALFWorld's layout, or one that hearth_world.generate wrote")
     import uvicorn
 
-    app = make_app(options.games, split=options.split, turn_limit=options.turns, sessions=options.sessions)
+    try:
+        app = make_app(options.games, split=options.split, turn_limit=options.turns, sessions=options.sessions)
+    except (OSError, ValueError) as error:
+        parser.exit(2, f"error: {error}\n")
     uvicorn.run(app, host=options.host, port=options.port)
 
 

@@ -16,7 +16,7 @@ import tempfile
 import time
 
 import hearth_world
-from hearth_world import Batch, Env, Game, World
+from hearth_world import Batch, Env, Game, VecEnv, World
 
 REAL_STEPS = 200
 PEER = """
@@ -65,6 +65,18 @@ def batches(path, size=64, count=1500):
     for _ in range(count):
         batch.step([own[int(number * len(own))] for own, number in zip(commands, numbers)])
         commands = batch.admissible()
+    return (time.perf_counter() - started) / (count * size)
+
+
+def vec_envs(paths, limit=50, size=64, count=1500):
+    """The same through the class VecEnv, with rewards, ends and infos."""
+    vec, draw = VecEnv(paths, size, seed=0, turn_limit=limit, autoreset="next_step"), random.Random(0)
+    _, infos = vec.reset()
+    numbers = [draw.random() for _ in range(size)]
+    started = time.perf_counter()
+    for _ in range(count):
+        commands = infos["admissible_commands"]
+        _, _, _, _, infos = vec.step([own[int(number * len(own))] for own, number in zip(commands, numbers)])
     return (time.perf_counter() - started) / (count * size)
 
 
@@ -117,12 +129,15 @@ def main():
     )
     real_step, real_reset = map(float, peer.stdout.split()[-2:])
     step, batch, clone, reset = best(lambda: steps(path)), best(lambda: batches(path)), best(lambda: clones(path)), resets(paths)
+    vec, vec_long = best(lambda: vec_envs(paths)), best(lambda: vec_envs(paths, limit=None))
     first, last = memory(paths, 1000), memory(paths, 9000)
     print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, hearth_world {hearth_world.__version__}\n")
     print("| what | hearth_world | alfworld and textworld | ratio |")
     print("| --- | --- | --- | --- |")
     print(f"| step with the admissible list, one thread | {1 / step:,.0f} a second | {1 / real_step:,.1f} a second | {real_step / step:,.0f} |")
-    print(f"| the same in a batch of 64 | {1 / batch:,.0f} a second | - | - |")
+    print(f"| the same in a `Batch` of 64 | {1 / batch:,.0f} a second | - | - |")
+    print(f"| `VecEnv(64)` without limit | {1 / vec_long:,.0f} a second | - | - |")
+    print(f"| `VecEnv(64)`, a new game every 50 turns | {1 / vec:,.0f} a second | - | - |")
     print(f"| load and reset, median | {1e3 * reset:.2f} ms | {1e3 * real_reset:,.0f} ms | {real_reset / reset:,.0f} |")
     print(f"| clone | {1e6 * clone:.2f} µs | not possible | - |")
     print(f"| find {len(world)} games | {scan:.2f} s | - | - |")

@@ -66,6 +66,24 @@ impl NativeEnvironment {
     }
 }
 
+impl NativeGame {
+    /// Plays a command as `TextWorld` does: blanks around it do not count. Returns the text, and whether
+    /// the command was admissible. If it was not, the text is [`NOTHING_HAPPENS`] and the state stays.
+    ///
+    /// # Errors
+    /// Returns an error if the grammar has no text for the new state.
+    ///
+    /// # Panics
+    /// Panics if `state` belongs to another game.
+    pub fn play(&self, state: &mut GameState, command: &str) -> Result<(String, bool), String> {
+        let index = self.command_index(command.trim_matches(is_blank));
+        match index.and_then(|index| self.apply(state, index)) {
+            None => Ok((NOTHING_HAPPENS.to_owned(), false)),
+            Some(operator) => Ok((self.feedback(state, operator)?, true)),
+        }
+    }
+}
+
 impl Environment for NativeEnvironment {
     fn reset(&mut self) -> Result<Observation, EnvironmentError> {
         self.state = self.game.initial_state();
@@ -73,13 +91,8 @@ impl Environment for NativeEnvironment {
     }
 
     fn step(&mut self, command: &str) -> Result<Observation, EnvironmentError> {
-        let index = self.game.command_index(command.trim_matches(is_blank));
-        let operator = index.and_then(|index| self.game.apply(&mut self.state, index));
-        let text = match operator {
-            None => Ok(NOTHING_HAPPENS.to_owned()),
-            Some(operator) => self.game.feedback(&self.state, operator),
-        };
-        self.observation(command, text)
+        let played = self.game.play(&mut self.state, command);
+        self.observation(command, played.map(|(text, _)| text))
     }
 
     fn admissible_commands(&mut self) -> Result<Vec<String>, EnvironmentError> {

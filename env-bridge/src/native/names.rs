@@ -6,13 +6,10 @@ use rustc_hash::FxHashMap;
 use std::collections::HashMap;
 
 /// The names of a game's objects in texts and commands.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub enum ObjectNames<'a> {
     /// ALFWorld's display names, such as `mug 1`.
-    #[default]
     Display,
-    /// The ids of the file, as TextWorld shows them without ALFWorld's demangler.
-    Ids,
     /// A name for each id. An id that is not in the map keeps its id as its name.
     Given(&'a HashMap<String, String>),
 }
@@ -20,11 +17,12 @@ pub enum ObjectNames<'a> {
 impl ObjectNames<'_> {
     /// Returns the name of every object of a problem.
     pub(crate) fn of(self, problem: &PddlProblem) -> Vec<String> {
-        let ids = problem.objects.iter().map(|(id, _)| id);
         match self {
             Self::Display => display_names(problem),
-            Self::Ids => ids.cloned().collect(),
-            Self::Given(names) => ids.map(|id| names.get(id).unwrap_or(id).clone()).collect(),
+            Self::Given(names) => {
+                let ids = problem.objects.iter().map(|(id, _)| id);
+                ids.map(|id| names.get(id).unwrap_or(id).clone()).collect()
+            }
         }
     }
 }

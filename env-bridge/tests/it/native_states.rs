@@ -5,15 +5,18 @@ use env_bridge::NativeEnvironment;
 use scenarios::Environment;
 use std::collections::HashMap;
 
+/// Commands that take an egg in the kitchen.
+const TAKE_EGG: [&str; 3] = [
+    "go to fridge 1",
+    "open fridge 1",
+    "take egg 1 from fridge 1",
+];
+
 /// After a return to a snapshot, play continues as it did from there, whatever happened in between.
 #[test]
 fn a_restored_state_has_the_same_continuation() {
     let mut environment = kitchen();
-    for command in [
-        "go to fridge 1",
-        "open fridge 1",
-        "take egg 1 from fridge 1",
-    ] {
+    for command in TAKE_EGG {
         environment.step(command).expect("steps");
     }
     let here = environment.snapshot();
@@ -335,11 +338,7 @@ fn a_hash_is_the_same_in_every_build() {
 #[test]
 fn a_state_survives_as_bytes() {
     let mut environment = kitchen();
-    for command in [
-        "go to fridge 1",
-        "open fridge 1",
-        "take egg 1 from fridge 1",
-    ] {
+    for command in TAKE_EGG {
         environment.step(command).expect("steps");
         let bytes = environment.game().state_bytes(environment.state());
         let mut other = kitchen();

@@ -1,50 +1,39 @@
 //! Several games that are played at once.
 
-use crate::env::play;
+use crate::env::PyEnv;
 use crate::game::PyGame;
 use crate::process::pool;
-use env_bridge::{GameState, NativeGame};
+use crate::running::RunningGame;
 use pyo3::exceptions::{PyIndexError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString};
 use rayon::prelude::*;
-use std::sync::Arc;
 
 /// Fewest games that are worth a thread of their own: a step takes about a microsecond.
 const SHARE: usize = 16;
 
 /// One game of a batch.
 struct BatchSlot {
-    game: Py<PyGame>,
-    native: Arc<NativeGame>,
-    state: GameState,
+    running: RunningGame,
     /// Commands so far, those that the game does not know included.
     turns: u32,
-    /// Commands so far that changed or printed something.
-    moves: u32,
     done: bool,
     text: String,
 }
 
 impl BatchSlot {
-    fn new(py: Python<'_>, game: &Py<PyGame>) -> Self {
-        let native = game.bind(py).get().native.clone();
-        let state = native.initial_state();
+    fn new(py: Python<'_>, game: Py<PyGame>) -> Self {
         Self {
-            game: game.clone_ref(py),
-            native,
-            state,
+            running: RunningGame::new(py, game),
             turns: 0,
-            moves: 0,
             done: false,
             text: String::new(),
         }
     }
 
     fn reset(&mut self) -> Result<(), String> {
-        self.state = self.native.initial_state();
-        (self.turns, self.moves, self.done) = (0, 0, false);
-        self.text = self.native.opening(&self.state)?;
+        (self.turns, self.done) = (0, false);
+        self.text = self.running.reset()?;
         Ok(())
     }
 
@@ -53,11 +42,9 @@ impl BatchSlot {
         if self.done {
             return Ok(());
         }
-        let (text, changed) = play(&self.native, &mut self.state, command)?;
-        self.text = text;
+        self.text = self.running.play(command)?;
         self.turns += 1;
-        self.moves += u32::from(changed);
-        self.done = self.native.won(&self.state) || self.turns >= limit;
+        self.done = self.running.won() || self.turns >= limit;
         Ok(())
     }
 }
@@ -71,6 +58,11 @@ pub struct PyBatch {
 }
 
 impl PyBatch {
+    fn no_game(&self, index: usize) -> PyErr {
+        let count = self.slots.len();
+        PyIndexError::new_err(format!("there is no game {index}; the batch has {count}"))
+    }
+
     fn failed(index: usize, reason: &str) -> PyErr {
         PyRuntimeError::new_err(format!(
             "game {index} of the batch has no text for its state: {reason}"
@@ -114,7 +106,10 @@ impl PyBatch {
             ));
         }
         Ok(Self {
-            slots: games.iter().map(|game| BatchSlot::new(py, game)).collect(),
+            slots: games
+                .into_iter()
+                .map(|game| BatchSlot::new(py, game))
+                .collect(),
             limit: turn_limit.unwrap_or(u32::MAX),
         })
     }
@@ -132,11 +127,7 @@ impl PyBatch {
         let mut is_chosen = vec![false; count];
         for index in &chosen {
             match is_chosen.get_mut(*index) {
-                None => {
-                    return Err(PyIndexError::new_err(format!(
-                        "there is no game {index}; the batch has {count}"
-                    )));
-                }
+                None => return Err(self.no_game(*index)),
                 Some(flag) if *flag => {
                     return Err(PyValueError::new_err(format!(
                         "game {index} is named twice"
@@ -160,13 +151,10 @@ impl PyBatch {
 
     /// Puts another game in one place. `reset([index])` starts it.
     fn load(&mut self, py: Python<'_>, index: usize, game: Py<PyGame>) -> PyResult<()> {
-        let count = self.slots.len();
-        let Some(slot) = self.slots.get_mut(index) else {
-            return Err(PyIndexError::new_err(format!(
-                "there is no game {index}; the batch has {count}"
-            )));
-        };
-        *slot = BatchSlot::new(py, &game);
+        if index >= self.slots.len() {
+            return Err(self.no_game(index));
+        }
+        self.slots[index] = BatchSlot::new(py, game);
         Ok(())
     }
 
@@ -200,11 +188,7 @@ impl PyBatch {
             None => Ok(()),
         })?;
         let texts = self.slots.iter().map(|slot| slot.text.clone()).collect();
-        let won = self
-            .slots
-            .iter()
-            .map(|slot| slot.native.won(&slot.state))
-            .collect();
+        let won = self.slots.iter().map(|slot| slot.running.won()).collect();
         let done = self.slots.iter().map(|slot| slot.done).collect();
         Ok((texts, won, done))
     }
@@ -213,12 +197,7 @@ impl PyBatch {
     fn admissible<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyList>>> {
         self.slots
             .iter()
-            .map(|slot| {
-                slot.game
-                    .bind(py)
-                    .get()
-                    .texts(py, slot.native.admissible(&slot.state))
-            })
+            .map(|slot| slot.running.admissible(py))
             .collect()
     }
 
@@ -227,7 +206,7 @@ impl PyBatch {
     fn games(&self, py: Python<'_>) -> Vec<Py<PyGame>> {
         self.slots
             .iter()
-            .map(|slot| slot.game.clone_ref(py))
+            .map(|slot| slot.running.game.clone_ref(py))
             .collect()
     }
 
@@ -240,30 +219,24 @@ impl PyBatch {
     /// The number of commands of each game since its reset that changed or printed something.
     #[getter]
     fn moves(&self) -> Vec<u32> {
-        self.slots.iter().map(|slot| slot.moves).collect()
+        self.slots.iter().map(|slot| slot.running.moves).collect()
     }
 
     /// The `state_hash` of each game.
     fn state_hashes(&self) -> Vec<u64> {
         self.slots
             .iter()
-            .map(|slot| slot.native.state_hash(&slot.state))
+            .map(|slot| slot.running.state_hash())
             .collect()
     }
 
     /// Returns an `Env` in the state of one game.
-    fn env(&self, py: Python<'_>, index: usize) -> PyResult<crate::env::PyEnv> {
+    fn env(&self, py: Python<'_>, index: usize) -> PyResult<PyEnv> {
         let Some(slot) = self.slots.get(index) else {
-            return Err(PyIndexError::new_err(format!(
-                "there is no game {index}; the batch has {}",
-                self.slots.len()
-            )));
+            return Err(self.no_game(index));
         };
-        Ok(crate::env::PyEnv::with_state(
-            py,
-            &slot.game,
-            slot.state.clone(),
-            slot.moves,
-        ))
+        Ok(PyEnv {
+            running: slot.running.copy(py),
+        })
     }
 }

@@ -11,6 +11,7 @@ mod expert;
 mod game;
 mod order;
 mod process;
+mod running;
 mod suite;
 
 use pyo3::prelude::*;

@@ -1,6 +1,3 @@
-import pathlib
-import sys
-
 import pytest
 
 import hearth_world
@@ -23,7 +20,3 @@ def env(game):
     env = hearth_world.Env(game)
     env.reset()
     return env
-
-
-TESTS = pathlib.Path(__file__).parent
-PYTHON = sys.executable

@@ -14,7 +14,10 @@ TESTS = pathlib.Path(__file__).parent
 def shim(*arguments, code=None):
     """Runs a script, or code, with hearth's alfworld and textworld in a fresh process; returns its output."""
     if code is not None:
-        prefix = "import hearth_world.compat; hearth_world.compat.install()\n"
+        prefix = (
+            f"import sys; sys.path.insert(0, {str(TESTS)!r})\n"
+            "import hearth_world.compat; hearth_world.compat.install()\n"
+        )
         command = [sys.executable, "-c", prefix + code, *arguments]
     else:
         command = [sys.executable, "-m", "hearth_world.run", *arguments]
@@ -105,10 +108,8 @@ assert "torch" not in __import__("sys").modules
 
 def test_the_expert_wins_and_planner_is_handcoded_in_init_env(world):
     code = f"""
-import sys; sys.argv = ["x"]
-sys.path.insert(0, {str(TESTS)!r})
 import contextlib, io
-from transcript import config
+from settings import config
 from alfworld.agents.environment import get_environment
 for expert_type in ("handcoded", "planner"):
     settings = config({world.path!r}, 0, 50, False, "dagger")
@@ -127,7 +128,7 @@ for expert_type in ("handcoded", "planner"):
     assert infos["won"] == [True] * 3 and scores == (1, 1, 1)
 print("won")
 """
-    assert shim(code=code.replace("from transcript import config", "exec(open(sys.path[0] + '/transcript.py').read().rsplit('main()', 1)[0])")) == "won\n"
+    assert shim(code=code) == "won\n"
 
 
 def test_install_refuses_when_the_real_package_is_imported(tmp_path):
@@ -147,7 +148,7 @@ except RuntimeError as error:
 def test_an_environment_is_pickled_as_ray_does(world):
     code = f"""
 import sys, io, contextlib, pickle
-exec(open({str(TESTS / 'transcript.py')!r}).read().rsplit('main()', 1)[0])
+from settings import config
 from alfworld.agents.environment import get_environment
 with contextlib.redirect_stdout(io.StringIO()):
     base = get_environment("AlfredTWEnv")(config({world.path!r}, 0, 50, False, "dqn"))
@@ -173,7 +174,7 @@ def test_a_script_finds_the_modules_beside_it(tmp_path):
 def test_no_games_and_unknown_splits_say_so(world):
     code = f"""
 import sys, io, contextlib
-exec(open({str(TESTS / 'transcript.py')!r}).read().rsplit('main()', 1)[0])
+from settings import config
 from alfworld.agents.environment import get_environment
 AlfredTWEnv = get_environment("AlfredTWEnv")
 with contextlib.redirect_stdout(io.StringIO()):

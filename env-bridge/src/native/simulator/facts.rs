@@ -2,7 +2,7 @@
 
 use super::game::NativeGame;
 use super::state::GameState;
-use crate::native::bits::{Bits, bit};
+use crate::native::bits::bit;
 use crate::native::ground::Setting;
 use crate::native::text::ObjectText;
 use std::collections::BTreeSet;
@@ -24,8 +24,18 @@ pub struct StateFact<'a> {
     pub predicate: &'a str,
     /// Its objects.
     pub objects: Vec<FactObject<'a>>,
-    /// Whether a command made the fact false. `TextWorld` lists such a fact with the prefix `not_`.
+    /// Whether a command made the fact false.
     pub made_false: bool,
+}
+
+impl StateFact<'_> {
+    /// Returns the predicate as `TextWorld` lists it: with the prefix `not_` if a command made the fact
+    /// false.
+    #[must_use]
+    pub fn listed_predicate(&self) -> String {
+        let prefix = if self.made_false { "not_" } else { "" };
+        format!("{prefix}{}", self.predicate)
+    }
 }
 
 impl fmt::Display for StateFact<'_> {
@@ -36,8 +46,7 @@ impl fmt::Display for StateFact<'_> {
             .iter()
             .map(|object| object.name.trim_end())
             .collect();
-        let prefix = if self.made_false { "not_" } else { "" };
-        write!(f, "{prefix}{}({})", self.predicate, names.join(", "))
+        write!(f, "{}({})", self.listed_predicate(), names.join(", "))
     }
 }
 
@@ -63,7 +72,8 @@ impl fmt::Display for UnmetCondition<'_> {
 
 impl NativeGame {
     /// Returns the facts that `TextWorld` lists for a state: those that hold, and those that a
-    /// command made false. The order is that of predicates and of this program's numbering.
+    /// command made false. They are sorted by predicate, then by an internal number; the order is the
+    /// same in every run.
     ///
     /// # Panics
     /// Panics if `state` belongs to another game.
@@ -217,82 +227,4 @@ impl NativeGame {
             .filter(|(_, mentioned)| **mentioned)
             .map(|(object, _)| object)
     }
-}
-
-/// The number of bytes before the bit sets of a stored state.
-const HEADER: usize = 12;
-
-impl NativeGame {
-    /// Returns a state as bytes, for [`Self::state_from_bytes`]: a number that depends on the game, and
-    /// three bits per fluent.
-    ///
-    /// # Panics
-    /// Panics if `state` belongs to another game.
-    #[must_use]
-    pub fn state_bytes(&self, state: &GameState) -> Vec<u8> {
-        self.assert_own(state);
-        let mut bytes = self.layout_mark().to_le_bytes().to_vec();
-        bytes.extend((self.transitions.grounded.fluents as u32).to_le_bytes());
-        for words in self.transitions.layout.facts(state) {
-            bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
-        }
-        bytes
-    }
-
-    /// Returns the state that [`Self::state_bytes`] stored.
-    ///
-    /// # Errors
-    /// If the bytes are damaged, or are a state of a game with other facts.
-    pub fn state_from_bytes(&self, bytes: &[u8]) -> Result<GameState, String> {
-        let fluents = self.transitions.grounded.fluents;
-        let layout = self.transitions.layout;
-        let sizes = layout.facts(&self.initial).map(<[u64]>::len);
-        let length = HEADER + 8 * sizes.iter().sum::<usize>();
-        let header = [
-            &self.layout_mark().to_le_bytes()[..],
-            &(fluents as u32).to_le_bytes(),
-        ]
-        .concat();
-        if bytes.get(..HEADER) != Some(&header[..]) {
-            return Err("the snapshot is not of this game".to_owned());
-        }
-        if bytes.len() != length {
-            return Err(format!(
-                "the snapshot has {} bytes and must have {length}",
-                bytes.len()
-            ));
-        }
-        let words: Vec<u64> = bytes[HEADER..]
-            .chunks_exact(8)
-            .map(|chunk| u64::from_le_bytes(chunk.try_into().unwrap_or_default()))
-            .collect();
-        let (truth, texts) = words.split_at(sizes[0]);
-        let (holds, made_false) = texts.split_at(sizes[1]);
-        let is_true = |atom: u32| bit(truth, atom);
-        let state = self
-            .transitions
-            .state_with(self.number, is_true, holds, made_false);
-        // Bits beyond the fluents, and derived atoms that contradict them, are damage.
-        if layout.facts(&state) != [truth, holds, made_false]
-            || beyond(holds, fluents)
-            || beyond(made_false, fluents)
-        {
-            return Err("the snapshot is damaged".to_owned());
-        }
-        Ok(state)
-    }
-
-    /// Returns a number that is the same in every process and differs for games with other facts.
-    fn layout_mark(&self) -> u64 {
-        self.state_hash(&self.initial)
-    }
-}
-
-/// Returns whether a bit at or after `count` is set.
-fn beyond(words: &[u64], count: usize) -> bool {
-    words
-        .iter()
-        .enumerate()
-        .flat_map(|(index, word)| Bits(*word).map(move |bit| index * 64 + bit))
-        .any(|bit| bit >= count)
 }

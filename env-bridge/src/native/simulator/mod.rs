@@ -12,6 +12,7 @@ mod facts;
 mod game;
 mod game_text;
 mod state;
+mod stored;
 mod transitions;
 mod why;
 

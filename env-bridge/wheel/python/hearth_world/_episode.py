@@ -14,7 +14,7 @@ class Episodes:
         games: a suite (see `hearth_world.World`).
         split: the split, or None for all games.
         turn_limit: commands after which an episode is over.
-        seed: of the order of the games, which is that of TextWorld.
+        seed: decides the order of the games, as in TextWorld.
     """
 
     def __init__(
@@ -27,10 +27,8 @@ class Episodes:
     ):
         if turn_limit < 1:
             raise ValueError(f"turn_limit is {turn_limit} and must be at least 1")
-        self.world = games if isinstance(games, World) else World(games)
+        self.world = World.of(games)
         self.turn_limit = turn_limit
-        self.split = split
-        self._chosen: "list[Any]" = []
         self.choose(split=split, seed=seed)
         self.env: Optional[Env] = None
         self.info: Any = None
@@ -39,8 +37,7 @@ class Episodes:
 
     def choose(self, *, split: Optional[str] = None, task_types: Any = None, seed: Optional[int] = None) -> None:
         """Chooses the games that follow: of a split, of some task types, in the order of a seed."""
-        self.seed = seed
-        games = self.world.games if split is None else self.world.split(split)
+        games = self.world.split(split)
         if task_types is not None:
             wanted = [task_types] if isinstance(task_types, str) else list(task_types)
             games = [game for game in games if game.task_type in wanted]

@@ -1,5 +1,6 @@
 """Suites of games, and many games at once."""
 
+import itertools
 import operator
 import os
 from typing import Any, NamedTuple
@@ -7,8 +8,7 @@ from typing import Any, NamedTuple
 from . import _native
 from ._native import Batch, Env, Game, GameOrder
 
-
-_SPLITS = ("train", "valid_train", "valid_seen", "valid_unseen")
+SPLITS = ("train", "valid_train", "valid_seen", "valid_unseen")
 
 
 class GameInfo(NamedTuple):
@@ -32,7 +32,7 @@ class World:
     def __init__(self, path: "str | os.PathLike[str]"):
         self.path = os.path.expandvars(os.path.expanduser(os.fspath(path)))
         parent, name = os.path.split(os.path.abspath(self.path))
-        if name in _SPLITS and os.path.isdir(self.path):
+        if name in SPLITS and os.path.isdir(self.path):
             raise ValueError(f"{self.path} is the split {name} of a suite\nhint: World({parent!r}).split({name!r})")
         if self.path.endswith(".tw-pddl"):
             Game(self.path)  # reports a missing or damaged file here, not at the first reset
@@ -49,10 +49,17 @@ class World:
                 "hint: if game.tw-pddl is missing, `alfworld-download` of the package alfworld fetches the games"
             )
 
-    def split(self, name: str) -> "list[GameInfo]":
-        """Returns the games of `train`, `valid_train`, `valid_seen` or `valid_unseen`."""
-        if name not in _SPLITS:
-            raise ValueError(f"unknown split {name!r}; known: {', '.join(_SPLITS)}")
+    @classmethod
+    def of(cls, games: "World | str | os.PathLike[str]") -> "World":
+        """Returns `games` itself if it is a world, else the world at this path."""
+        return games if isinstance(games, World) else cls(games)
+
+    def split(self, name: "str | None") -> "list[GameInfo]":
+        """Returns the games of `train`, `valid_train`, `valid_seen` or `valid_unseen`; all games if the name is None."""
+        if name is None:
+            return self.games
+        if name not in SPLITS:
+            raise ValueError(f"unknown split {name!r}; known: {', '.join(SPLITS)}")
         return [game for game in self.games if game.split == name]
 
     def env(self, game: "GameInfo | str | os.PathLike[str] | int") -> Env:
@@ -61,8 +68,7 @@ class World:
 
     def vec(self, num_envs: int, split: "str | None" = None, **options: Any) -> "VecEnv":
         """Returns `num_envs` environments that share the games of a split, or of the whole suite."""
-        games = self.games if split is None else self.split(split)
-        return VecEnv([game.path for game in games], num_envs, **options)
+        return VecEnv([game.path for game in self.split(split)], num_envs, **options)
 
     def find(self, game: "GameInfo | str | os.PathLike[str] | int") -> GameInfo:
         """Returns a game by its entry in `games`, its id, its path, or its index.
@@ -93,7 +99,7 @@ class VecEnv:
     Args:
         games: paths of game files.
         num_envs: how many are played at once.
-        seed: of the order of the games, which is that of TextWorld; `None` keeps the order of `games`.
+        seed: decides the order of the games, as in TextWorld; `None` keeps the order of `games`.
         turn_limit: commands after which a game is over, or `None`.
         autoreset: `None`: a game that is over repeats its last result. `"next_step"`: the next `step` starts the
             next game in its place and ignores the command. `"same_step"`: the next game starts at once, and
@@ -127,11 +133,12 @@ class VecEnv:
         if seed is not None and not 0 <= seed < 2**32:
             raise ValueError(f"seed is {seed} and must be from 0 to 2**32 - 1, or None")
         count = len(self.games)
-        self._order = iter(GameOrder(count, seed)) if seed is not None else iter(_cycle(count))
+        self._order = iter(itertools.cycle(range(count)) if seed is None else GameOrder(count, seed))
 
     def reset(self) -> "tuple[list[str], dict[str, list[Any]]]":
         """Starts the next game in every place. Returns the texts and the infos."""
-        self.batch = Batch([self._next_game() for _ in range(self.num_envs)], self.turn_limit)
+        self._paths = [self._next_path() for _ in range(self.num_envs)]
+        self.batch = Batch([Game(path) for path in self._paths], self.turn_limit)
         texts = self.batch.reset()
         self._done = [False] * self.num_envs
         return texts, self._infos([False] * self.num_envs)
@@ -149,29 +156,22 @@ class VecEnv:
         if isinstance(commands, str) or len(commands) != self.num_envs:
             raise ValueError(f"commands must be a list of {self.num_envs} texts, one per game")
         before = self._done
-        restarted = self._restart([index for index, done in enumerate(before) if done]) if self.autoreset == "next_step" else {}
-        if restarted:
-            # A game that starts now plays no command: "" is never one.
-            texts, won, done = self._step_others(commands, restarted)
-        else:
-            texts, won, done = batch.step(commands)
+        restarted = self._restart(before) if self.autoreset == "next_step" else {}
+        # A game that starts now plays no command.
+        texts, won, done = batch.step([None if place in restarted else text for place, text in enumerate(commands)])
         rewards = [float(is_won and not was) for is_won, was in zip(won, before)]
-        terminated = list(won)
         truncated = [over and not is_won for over, is_won in zip(done, won)]
-        for index in restarted:
-            rewards[index] = 0.0
         self._done = done
-        infos = self._infos(won)
+        final: "list[str | None] | None" = None
         if self.autoreset == "same_step" and any(done):
-            final = self._restart([index for index, over in enumerate(done) if over])
-            infos["final_text"] = [texts[index] if index in final else None for index in range(self.num_envs)]
-            for index, text in final.items():
-                texts[index] = text
-            admissible = batch.admissible()
-            infos["admissible_commands"] = admissible
-            infos["game"] = [str(game.path) for game in batch.games]
+            started = self._restart(done)
+            final = [text if place in started else None for place, text in enumerate(texts)]
+            texts = [started.get(place, text) for place, text in enumerate(texts)]
             self._done = [False] * self.num_envs
-        return texts, rewards, terminated, truncated, infos
+        infos = self._infos(won)
+        if final is not None:
+            infos["final_text"] = final
+        return texts, rewards, list(won), truncated, infos
 
     def env(self, index: int) -> Env:
         """Returns a copy of one game as an `Env`, in its current state."""
@@ -179,38 +179,25 @@ class VecEnv:
             raise RuntimeError("call reset() before env()")
         return self.batch.env(index)
 
-    def _next_game(self) -> Game:
-        return Game(self.games[next(self._order)])
+    def _next_path(self) -> str:
+        return self.games[next(self._order)]
 
-    def _restart(self, indices: "list[int]") -> "dict[int, str]":
-        if not indices:
-            return {}
+    def _restart(self, over: "list[bool]") -> "dict[int, str]":
+        """Starts the next game in every place that is over. Returns the opening texts by place."""
+        indices = [index for index, is_over in enumerate(over) if is_over]
         assert self.batch is not None
         for index in indices:
-            self.batch.load(index, self._next_game())
+            self._paths[index] = self._next_path()
+            self.batch.load(index, Game(self._paths[index]))
         return dict(zip(indices, self.batch.reset(indices)))
-
-    def _step_others(
-        self, commands: "list[str]", restarted: "dict[int, str]"
-    ) -> "tuple[list[str], list[bool], list[bool]]":
-        assert self.batch is not None
-        others: "list[str | None]" = [
-            None if index in restarted else command for index, command in enumerate(commands)
-        ]
-        return self.batch.step(others)
 
     def _infos(self, won: "list[bool]") -> "dict[str, list[Any]]":
         assert self.batch is not None
         return {
             "won": won,
             "admissible_commands": self.batch.admissible(),
-            "game": [str(game.path) for game in self.batch.games],
+            "game": list(self._paths),
         }
-
-
-def _cycle(count: int):  # type: ignore[no-untyped-def]
-    while True:
-        yield from range(count)
 
 
 def generate(

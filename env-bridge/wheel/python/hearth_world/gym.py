@@ -30,8 +30,7 @@ def _paths(games: Games, split: Optional[str]) -> "list[str]":
     if isinstance(games, (str, os.PathLike)):
         games = World(games)
     if isinstance(games, World):
-        infos = games.games if split is None else games.split(split)
-        found = [info.path for info in infos]
+        found = [info.path for info in games.split(split)]
     else:
         found = [os.fspath(path) for path in games]
     if not found:

@@ -22,11 +22,8 @@ import os
 import time
 from typing import Any, Optional, Sequence
 
-_SPLITS = ("train", "valid_train", "valid_seen", "valid_unseen")
-_TASK_TYPES = (
-    "pick_and_place_simple", "look_at_obj_in_light", "pick_clean_then_place_in_recep",
-    "pick_heat_then_place_in_recep", "pick_cool_then_place_in_recep", "pick_two_obj_and_place",
-)  # fmt: skip
+from ._game_files import TASK_TYPES
+from ._world import SPLITS
 
 
 class Recorder:
@@ -35,10 +32,10 @@ class Recorder:
     Args:
         path: the store, `*.jsonl`.
         policy: a name of the policy, or a hash of its weights.
-        turn_limit: most turns of an episode.
+        turn_limit: maximum number of turns of an episode.
         temperature: at which completions are sampled; 0 is greedy.
-        completion_limit: most tokens of a completion.
-        context_limit: most tokens of the context; 0 if the policy reads text.
+        completion_limit: maximum number of tokens of a completion.
+        context_limit: maximum number of tokens of the context; 0 if the policy reads text.
         admissible_shown: whether the policy sees the admissible commands.
     """
 
@@ -105,11 +102,11 @@ class Recorder:
         """
         path = os.path.abspath(os.fspath(game))
         parts = path.replace(os.sep, "/").split("/")
-        found = next((place for place in range(len(parts) - 1, -1, -1) if parts[place] in _SPLITS), None)
+        found = next((place for place in range(len(parts) - 1, -1, -1) if parts[place] in SPLITS), None)
         if found is None and split is None:
-            raise ValueError(f"{path}: no folder of it is one of {', '.join(_SPLITS)}\nhint: pass split=")
-        if split is not None and split not in _SPLITS:
-            raise ValueError(f"unknown split {split!r}; known: {', '.join(_SPLITS)}")
+            raise ValueError(f"{path}: no folder of it is one of {', '.join(SPLITS)}\nhint: pass split=")
+        if split is not None and split not in SPLITS:
+            raise ValueError(f"unknown split {split!r}; known: {', '.join(SPLITS)}")
         inner = parts[found + 1 :] if found is not None else parts[-3:]
         if inner and inner[-1] == "game.tw-pddl":
             inner = inner[:-1]
@@ -126,7 +123,7 @@ class Recorder:
             "game": name,
             "game_hash": digest,
             "split": split,
-            "task_type": task if task in _TASK_TYPES else None,
+            "task_type": task if task in TASK_TYPES.values() else None,
             "repetition": repetition,
             "seed": operator.index(seed),
             "policy": self.policy,

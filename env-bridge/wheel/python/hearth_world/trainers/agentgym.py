@@ -5,7 +5,6 @@
 AgentGym's own client (`agentenv.envs.alfworld`) works with it unchanged.
 """
 
-import argparse
 import itertools
 import json
 import os
@@ -16,6 +15,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from .._native import Env, Game
 from .._world import World
+from ._serving import served, serving_parser
+
 
 def _games_of_mappings(world: World, files: "list[str]") -> "list[str]":
     """Returns the paths of the games that AgentGym's `mappings_*.json` list, in their order. If the suite lacks a
@@ -52,7 +53,7 @@ class GameServer:
         if mappings:
             self._games = _games_of_mappings(world, mappings)
         else:
-            self._games = [info.path for info in (world.games if split is None else world.split(split))]
+            self._games = [info.path for info in world.split(split)]
         if not self._games:
             raise ValueError(f"there are no games of split {split!r}")
         self._limit = turn_limit
@@ -195,32 +196,26 @@ def make_server(
     games: "str | os.PathLike[str] | World", *, host: str = "127.0.0.1", port: int = 36001, **options: Any
 ) -> ThreadingHTTPServer:
     """Returns a server that `serve_forever` runs. Port 0 takes a free one. `options` are those of `GameServer`."""
-    world = games if isinstance(games, World) else World(games)
+    world = World.of(games)
     return ThreadingHTTPServer((host, port), _handler(GameServer(world, **options)))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Serve ALFWorld with the routes of AgentGym.")
-    parser.add_argument("--games", default=os.environ.get("HEARTH_GAMES"), help="suite [default: $HEARTH_GAMES]")
-    parser.add_argument("--split", help="split of the suite [default: all]")
+    parser = serving_parser(
+        "Serve ALFWorld with the routes of AgentGym.", port=36001, split=None, split_help="split of the suite [default: all]"
+    )
     parser.add_argument("--mappings", nargs="+", help="AgentGym's mappings_train.json and mappings_test.json")
-    parser.add_argument("--turns", type=int, default=50, help="commands after which a game is done [default: 50]")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=36001)
-    options = parser.parse_args()
-    if not options.games:
-        parser.error("--games is missing: a folder in ALFWorld's layout, or one that hearth_world.generate wrote")
-    try:
-        server = make_server(
+    options, server = served(
+        parser,
+        lambda options: make_server(
             options.games,
             split=options.split,
             mappings=options.mappings,
             turn_limit=options.turns,
             host=options.host,
             port=options.port,
-        )
-    except (OSError, ValueError) as error:
-        parser.exit(2, f"error: {error}\n")
+        ),
+    )
     print(f"serving on http://{options.host}:{server.server_address[1]}", flush=True)
     try:
         server.serve_forever()

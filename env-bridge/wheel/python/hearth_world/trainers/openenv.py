@@ -10,7 +10,6 @@
 Each session has its own game; the server needs no process per session. Needs `openenv-core`.
 """
 
-import argparse
 import itertools
 import os
 from typing import Any, Optional
@@ -25,6 +24,7 @@ from pydantic import Field
 
 from .._episode import Episodes
 from .._world import World
+from ._serving import served, serving_parser
 
 
 class ALFWorldAction(Action):
@@ -52,7 +52,6 @@ class ALFWorldEnvironment(Environment[ALFWorldAction, ALFWorldObservation, State
     def __init__(self, world: World, split: Optional[str] = "train", turn_limit: int = 50, seed: int = 0):
         super().__init__()
         self._episodes = Episodes(world, split=split, turn_limit=turn_limit, seed=seed)
-        self._split = split
         self._seed = seed
         self._choice: Any = (split, None, None)
         self._state = State(episode_id=None, step_count=0)
@@ -113,9 +112,15 @@ class ALFWorldClient(EnvClient[ALFWorldAction, ALFWorldObservation, State]):
         return State(episode_id=payload.get("episode_id"), step_count=payload.get("step_count", 0))
 
 
-def make_app(games: "str | os.PathLike[str] | World", *, split: Optional[str] = "train", turn_limit: int = 50, sessions: int = 1024) -> Any:
+def make_app(
+    games: "str | os.PathLike[str] | World",
+    *,
+    split: Optional[str] = "train",
+    turn_limit: int = 50,
+    sessions: int = 1024,
+) -> Any:
     """Returns the FastAPI application. All sessions share the list of games."""
-    world = games if isinstance(games, World) else World(games)
+    world = World.of(games)
     ALFWorldEnvironment(world, split, turn_limit)  # reports a wrong split here
 
     numbers = itertools.count()
@@ -130,22 +135,21 @@ def make_app(games: "str | os.PathLike[str] | World", *, split: Optional[str] = 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Serve ALFWorld over OpenEnv's HTTP and WebSocket protocol.")
-    parser.add_argument("--games", default=os.environ.get("HEARTH_GAMES"), help="suite [default: $HEARTH_GAMES]")
-    parser.add_argument("--split", default="train", help="split of the suite, which a reset can change [default: train]")
-    parser.add_argument("--turns", type=int, default=50, help="most commands of an episode [default: 50]")
-    parser.add_argument("--sessions", type=int, default=1024, help="most sessions at once [default: 1024]")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
-    options = parser.parse_args()
-    if not options.games:
-        parser.error("--games is missing: a folder in ALFWorld's layout, or one that hearth_world.generate wrote")
+    parser = serving_parser(
+        "Serve ALFWorld over OpenEnv's HTTP and WebSocket protocol.",
+        port=8000,
+        split="train",
+        split_help="split of the suite, which a reset can change [default: train]",
+    )
+    parser.add_argument("--sessions", type=int, default=1024, help="maximum number of sessions at once [default: 1024]")
+    options, app = served(
+        parser,
+        lambda options: make_app(
+            options.games, split=options.split, turn_limit=options.turns, sessions=options.sessions
+        ),
+    )
     import uvicorn
 
-    try:
-        app = make_app(options.games, split=options.split, turn_limit=options.turns, sessions=options.sessions)
-    except (OSError, ValueError) as error:
-        parser.exit(2, f"error: {error}\n")
     uvicorn.run(app, host=options.host, port=options.port)
 
 

@@ -3,7 +3,7 @@
     from hearth_world.trainers.trl import environment_factory, reward, rows
     trainer = GRPOTrainer(
         model=..., train_dataset=Dataset.from_list(rows("json_2.1.3", split="train")), reward_funcs=reward,
-        environment_factory=environment_factory("json_2.1.3", split="train"),
+        environment_factory=environment_factory("json_2.1.3"),
     )
 
 Every row of the dataset must name its game in a column `game`, so that the completions of one prompt play the same game:
@@ -15,7 +15,6 @@ from typing import Any, Callable, Optional
 
 from .._episode import Episodes
 from .._world import World
-
 
 PROMPT = "You act in a household by text. Use the tool act, one command at a time, until the task is done."
 
@@ -65,7 +64,7 @@ class _Factory:
 
     @functools.cached_property
     def _world(self) -> World:
-        return self._games if isinstance(self._games, World) else World(self._games)
+        return World.of(self._games)
 
     def __call__(self) -> ALFWorldTool:
         return ALFWorldTool(self._world, self._turn_limit)
@@ -89,8 +88,7 @@ def rows(games: Any, *, split: Optional[str] = "train", prompt: str = PROMPT) ->
         split: the split of the suite, or None for all.
         prompt: the user's message; the opening text of the game follows it.
     """
-    world = games if isinstance(games, World) else World(games)
-    infos = world.games if split is None else world.split(split)
+    infos = World.of(games).split(split)
     return [{"prompt": [{"role": "user", "content": prompt}], "game": info.id} for info in infos]
 
 

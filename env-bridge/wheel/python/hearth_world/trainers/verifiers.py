@@ -40,14 +40,14 @@ class ALFWorldConfig(vf.TasksetConfig):
     split: Optional[str] = "train"
     """The split of the suite; all games if there is none."""
     turn_limit: int = 50
-    """Most commands of a game."""
+    """Maximum number of commands of a game."""
 
 
 class ALFWorldData(vf.TaskData):
     game: str
     """The game file."""
     turn_limit: int
-    """Most commands."""
+    """Maximum number of commands."""
 
 
 class ALFWorldTask(vf.Task[ALFWorldData, vf.State, vf.TaskConfig]):
@@ -85,8 +85,7 @@ class ALFWorldTaskset(vf.Taskset[ALFWorldTask, ALFWorldConfig]):
         config = self.config
         if not config.games:
             raise ValueError("games is empty\nhint: set --env.taskset.games, or the variable HEARTH_GAMES")
-        world = World(config.games)
-        for info in world.games if config.split is None else world.split(config.split):
+        for info in World(config.games).split(config.split):
             yield ALFWorldTask(
                 ALFWorldData(
                     id=info.id,

@@ -11,27 +11,15 @@ from .._game_files import find_games, no_games
 from .._native import Batch, Game, GameOrder
 
 
-def build_alfworld_envs(
-    alf_config_path: str,
-    seed: int,
-    env_num: int,
-    group_n: int,
-    resources_per_worker: Any = None,
-    is_train: bool = True,
-    env_kwargs: "Optional[dict[str, Any]]" = None,
-) -> "AlfworldEnvs":
-    """Returns `env_num * group_n` environments; those of a group play the same games.
+class AlfworldEnvs:
+    """`env_num * group_n` environments; those of a group play the same games. Lists have one entry per environment,
+    group after group. The signatures are verl-agent's.
 
     Args:
         alf_config_path: ALFWorld's YAML file.
         resources_per_worker: ignored: there are no workers.
         env_kwargs: `eval_dataset` is the split if `is_train` is False, by default `eval_in_distribution`.
     """
-    return AlfworldEnvs(alf_config_path, seed, env_num, group_n, resources_per_worker, is_train, env_kwargs)
-
-
-class AlfworldEnvs:
-    """The batch, with verl-agent's signatures. Lists have one entry per environment, group after group."""
 
     def __init__(
         self,
@@ -110,3 +98,6 @@ class AlfworldEnvs:
 
     def close(self) -> None:
         self._batch = None
+
+
+build_alfworld_envs = AlfworldEnvs

@@ -51,23 +51,6 @@ def register_games(
     return env_id
 
 
-def register_game(
-    gamefile,
-    request_infos=None,
-    batch_size=None,
-    auto_reset=False,
-    max_episode_steps=50,
-    asynchronous=True,
-    name="",
-    **kwargs,
-):
+def register_game(gamefile, request_infos=None, batch_size=None, auto_reset=False, *args, **kwargs):
     """Registers an environment of one game; see `register_games`. As in TextWorld, `auto_reset` is ignored."""
-    return register_games(
-        gamefiles=[gamefile],
-        request_infos=request_infos,
-        batch_size=batch_size,
-        max_episode_steps=max_episode_steps,
-        asynchronous=asynchronous,
-        name=name,
-        **kwargs,
-    )
+    return register_games([gamefile], request_infos, batch_size, False, *args, **kwargs)

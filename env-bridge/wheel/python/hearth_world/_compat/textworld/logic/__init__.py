@@ -4,34 +4,40 @@ from functools import total_ordering
 
 
 @total_ordering
-class Variable:
+class _Named:
+    """Something that is compared and hashed by its name and its rest. `_rest` names the attribute of the rest."""
+
+    __slots__ = ("name", "_hash")
+
+    def _key(self):
+        return self.name, getattr(self, self._rest)
+
+    def __eq__(self, other):
+        return self._key() == other._key() if isinstance(other, type(self)) else NotImplemented
+
+    def __hash__(self):
+        return self._hash
+
+    def __lt__(self, other):
+        return self._key() < other._key() if isinstance(other, type(self)) else NotImplemented
+
+
+class Variable(_Named):
     """An object with its type."""
 
-    __slots__ = ("name", "type", "_hash")
+    __slots__ = ("type",)
+    _rest = "type"
 
     def __init__(self, name, type=None):
         self.name = name
         self.type = name if type is None else type
-        self._hash = hash((self.name, self.type))
+        self._hash = hash(self._key())
 
     def __str__(self):
         return self.name if self.type == self.name else f"{self.name}: {self.type}"
 
     def __repr__(self):
         return f"Variable({self.name!r}, {self.type!r})"
-
-    def __eq__(self, other):
-        if not isinstance(other, Variable):
-            return NotImplemented
-        return (self.name, self.type) == (other.name, other.type)
-
-    def __hash__(self):
-        return self._hash
-
-    def __lt__(self, other):
-        if not isinstance(other, Variable):
-            return NotImplemented
-        return (self.name, self.type) < (other.name, other.type)
 
     def serialize(self):
         return {"name": self.name, "type": self.type}
@@ -41,16 +47,16 @@ class Variable:
         return cls(data["name"], data["type"])
 
 
-@total_ordering
-class Proposition:
+class Proposition(_Named):
     """A predicate with its objects. The prefix `not_` stands for a fact that a command made false."""
 
-    __slots__ = ("name", "arguments", "_hash")
+    __slots__ = ("arguments",)
+    _rest = "arguments"
 
     def __init__(self, name, arguments=[]):
         self.name = name
         self.arguments = tuple(arguments)
-        self._hash = hash((self.name, self.arguments))
+        self._hash = hash(self._key())
 
     @property
     def names(self):
@@ -65,19 +71,6 @@ class Proposition:
 
     def __repr__(self):
         return f"Proposition({self.name!r}, {self.arguments!r})"
-
-    def __eq__(self, other):
-        if not isinstance(other, Proposition):
-            return NotImplemented
-        return (self.name, self.arguments) == (other.name, other.arguments)
-
-    def __hash__(self):
-        return self._hash
-
-    def __lt__(self, other):
-        if not isinstance(other, Proposition):
-            return NotImplemented
-        return (self.name, self.arguments) < (other.name, other.arguments)
 
     def serialize(self):
         return {"name": self.name, "arguments": [argument.serialize() for argument in self.arguments]}

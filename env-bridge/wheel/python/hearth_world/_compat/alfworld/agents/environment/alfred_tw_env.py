@@ -8,7 +8,7 @@ import textworld.agents
 import textworld.gym
 from alfworld.agents.expert import HandCodedAgentTimeout, HandCodedTWAgent
 from alfworld.agents.utils.misc import Demangler
-from hearth_world._game_files import TASK_TYPES, data_folder, find_games, no_games
+from hearth_world._game_files import TASK_TYPES, find_games, no_games
 
 
 class AlfredDemangler(textworld.core.Wrapper):
@@ -121,7 +121,6 @@ class AlfredTWEnv:
 
     def collect_game_files(self, verbose=False):
         log = print if verbose else lambda text: None
-        data_folder(self.config, self.train_eval)
         log("Collecting solvable games...")
         self.game_files = find_games(self.config, self.train_eval, log)
         dataset = self.config["dataset"]

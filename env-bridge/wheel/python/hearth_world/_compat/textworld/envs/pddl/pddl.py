@@ -36,20 +36,15 @@ class PddlEnv(Environment):
         # A demangler sets names after loading. They are usually ALFWorld's, so the game is loaded with those, and
         # loaded again at a reset only if they differ.
         self._game = Game.from_bytes(self._bytes)
-        self._names = None
         self._entity_infos = {id: EntityInfo(id, type) for id, type in self._game.entities}
+        self._names = dict(zip(self._entity_infos, self._game.entity_names))
         self.walkthrough = self._game.walkthrough
         self._env = None
 
-    def _is_usual(self):
-        """Returns whether the names are those of the game as it is loaded."""
-        if self._names is not None:
-            return self._names == {id: info.name for id, info in self._entity_infos.items()}
-        return all(map(_has_name, self._entity_infos.values(), self._game.entity_names))
-
     def reset(self):
-        if not self._is_usual():
-            self._names = {id: info.name for id, info in self._entity_infos.items()}
+        names = {id: info.name for id, info in self._entity_infos.items()}
+        if names != self._names:
+            self._names = names
             self._game = Game.from_bytes(self._bytes, names=self._names)
             self._env = None
         if self._env is None:
@@ -103,7 +98,3 @@ class PddlEnv(Environment):
         env.state = self.state.copy()
         env._env = self._env.clone() if self._env is not None else None
         return env
-
-
-def _has_name(info, name):
-    return info.name == name

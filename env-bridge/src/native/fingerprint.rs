@@ -14,6 +14,7 @@ use super::grammar::Program;
 use super::ground::Grounded;
 use super::pddl::{ConditionBranch, Domain, PddlProblem, Test};
 use super::text::ObjectText;
+use scenarios::seed::spread;
 
 /// What reads the facts of a predicate.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -68,6 +69,8 @@ fn read_branches(readers: &mut [Readers], branches: &[ConditionBranch]) {
 pub(crate) struct Fingerprint {
     /// The hash of the initial state.
     initial: u64,
+    /// A hash of all facts in the order in which this program numbers them.
+    layout: u64,
     /// By fluent: its mark.
     marks: Box<[u64]>,
     /// By shape, one bit per fluent: whether something reads it.
@@ -95,9 +98,6 @@ impl Fingerprint {
                 texts,
                 negations,
             } = *readers;
-            if !(rules || texts || negations) {
-                continue;
-            }
             for row in 0..table.count() {
                 let ids = table
                     .row(row)
@@ -119,9 +119,16 @@ impl Fingerprint {
         }
         Self {
             initial,
+            layout: marks.iter().fold(initial, |hash, mark| spread(hash, *mark)),
             marks,
             masks,
         }
+    }
+
+    /// Returns a number that is the same in every process, and differs for games with other facts or with the same facts
+    /// in another order.
+    pub(crate) fn layout(&self) -> u64 {
+        self.layout
     }
 
     /// Returns the hash of a state. The three bit sets contain, by fluent, whether it is true,
@@ -165,7 +172,7 @@ fn mark<'a>(predicate: &'a str, objects: impl Iterator<Item = &'a str>) -> u64 {
 /// Spreads a mark over all bits (the output function of SplitMix64), so that the marks of similar
 /// names do not cancel.
 fn shaped(mark: u64, shape: u64) -> u64 {
-    scenarios::seed::spread(mark, shape)
+    spread(mark, shape)
 }
 
 #[cfg(test)]

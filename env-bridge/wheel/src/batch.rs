@@ -6,7 +6,7 @@ use crate::process::pool;
 use crate::running::RunningGame;
 use pyo3::exceptions::{PyIndexError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyString};
+use pyo3::types::{PyBytes, PyList, PyString};
 use rayon::prelude::*;
 
 /// Fewest games that are worth a thread of their own: a step takes about a microsecond.
@@ -228,6 +228,45 @@ impl PyBatch {
             .iter()
             .map(|slot| slot.running.state_hash())
             .collect()
+    }
+
+    #[allow(clippy::type_complexity, reason = "what pickle expects")]
+    fn __reduce__<'py>(
+        slf: &Bound<'py, Self>,
+    ) -> (
+        Bound<'py, PyAny>,
+        (Vec<Py<PyGame>>, Option<u32>),
+        Vec<(Bound<'py, PyBytes>, u32, bool, String)>,
+    ) {
+        let (py, batch) = (slf.py(), slf.borrow());
+        let limit = (batch.limit != u32::MAX).then_some(batch.limit);
+        let slots = batch.slots.iter();
+        (
+            slf.get_type().into_any(),
+            (batch.games(py), limit),
+            slots
+                .map(|slot| {
+                    let state = PyBytes::new(py, &slot.running.to_bytes());
+                    (state, slot.turns, slot.done, slot.text.clone())
+                })
+                .collect(),
+        )
+    }
+
+    fn __setstate__(&mut self, slots: Vec<(Vec<u8>, u32, bool, String)>) -> PyResult<()> {
+        if slots.len() != self.slots.len() {
+            return Err(PyValueError::new_err(format!(
+                "{} states for {} games",
+                slots.len(),
+                self.slots.len()
+            )));
+        }
+        for (slot, (state, turns, done, text)) in self.slots.iter_mut().zip(slots) {
+            let restored = slot.running.set_from_bytes(&state);
+            restored.map_err(PyValueError::new_err)?;
+            (slot.turns, slot.done, slot.text) = (turns, done, text);
+        }
+        Ok(())
     }
 
     /// Returns an `Env` in the state of one game.

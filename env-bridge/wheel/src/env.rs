@@ -80,27 +80,13 @@ impl PyEnv {
 
     /// Returns the state as bytes, for `restore` of any environment of the same game in any process.
     fn snapshot<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        let RunningGame {
-            native,
-            state,
-            moves,
-            ..
-        } = &self.running;
-        let mut bytes = moves.to_le_bytes().to_vec();
-        bytes.extend(native.state_bytes(state));
-        PyBytes::new(py, &bytes)
+        PyBytes::new(py, &self.running.to_bytes())
     }
 
     /// Continues from a snapshot. Raises `ValueError` if it is damaged or of another game.
     fn restore(&mut self, snapshot: &[u8]) -> PyResult<()> {
-        let Some((moves, state)) = snapshot.split_first_chunk() else {
-            return Err(PyValueError::new_err("the snapshot is damaged"));
-        };
-        let running = &mut self.running;
-        let state = running.native.state_from_bytes(state);
-        running.state = state.map_err(PyValueError::new_err)?;
-        running.moves = u32::from_le_bytes(*moves);
-        Ok(())
+        let restored = self.running.set_from_bytes(snapshot);
+        restored.map_err(PyValueError::new_err)
     }
 
     /// Returns a number that depends only on the facts of the state: equal in every process for equal states of a game.

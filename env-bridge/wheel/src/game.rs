@@ -1,13 +1,14 @@
 //! A loaded game.
 
 use crate::errors::{loading, unreadable};
-use crate::process::world;
+use crate::process::{pool, world};
 use env_bridge::{NativeGame, ObjectNames};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyList, PyString};
+use rayon::prelude::*;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A game that is ready to be played. It does not change, and any number of `Env` share it.
@@ -58,12 +59,7 @@ impl PyGame {
     ) -> PyResult<Self> {
         let place = path.clone().unwrap_or_else(|| PathBuf::from("<bytes>"));
         let native = py
-            .detach(|| {
-                let names = names
-                    .as_ref()
-                    .map_or(ObjectNames::Display, ObjectNames::Given);
-                world().game_with_names(&place, &bytes, names)
-            })
+            .detach(|| native(&place, &bytes, names.as_ref()))
             .map_err(|error| loading(&place, error))?;
         let bytes = path.is_none().then_some(bytes);
         Ok(Self::new(native, path, bytes, names))
@@ -88,6 +84,22 @@ impl PyGame {
     }
 }
 
+/// Loads a game from the bytes of the file at `place`.
+fn native(
+    place: &Path,
+    bytes: &[u8],
+    names: Option<&HashMap<String, String>>,
+) -> Result<Arc<NativeGame>, env_bridge::GameError> {
+    let names = names.map_or(ObjectNames::Display, ObjectNames::Given);
+    world().game_with_names(place, bytes, names)
+}
+
+/// Loads the game of a file, with ALFWorld's display names.
+fn native_of_file(path: &Path) -> PyResult<Arc<NativeGame>> {
+    let bytes = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
+    native(path, &bytes, None).map_err(|error| loading(path, error))
+}
+
 #[pymethods]
 impl PyGame {
     /// Loads the game of a file. `names` gives each object id of the file another name; by default they are
@@ -103,6 +115,34 @@ impl PyGame {
     ) -> PyResult<Self> {
         let bytes = std::fs::read(&path).map_err(|error| unreadable(&path, &error))?;
         Self::read(py, Some(path), bytes, names)
+    }
+
+    /// Loads the games of many files, on all cores and without the GIL. If a path occurs several times, its places share
+    /// one game. Raises what `Game(path)` raises for the first file that is no game.
+    #[staticmethod]
+    fn load_many(py: Python<'_>, paths: Vec<PathBuf>) -> PyResult<Vec<Py<Self>>> {
+        let mut different: Vec<&PathBuf> = paths.iter().collect();
+        different.sort_unstable();
+        different.dedup();
+        let pool = if different.len() > 1 { pool()? } else { None };
+        let load = |path: &&PathBuf| native_of_file(path);
+        let loaded: Vec<PyResult<Arc<NativeGame>>> = py.detach(|| match pool {
+            None => different.iter().map(load).collect(),
+            Some(pool) => pool.install(|| different.par_iter().map(load).collect()),
+        });
+        let mut games: HashMap<&PathBuf, PyResult<Py<Self>>> = HashMap::new();
+        for (path, native) in different.into_iter().zip(loaded) {
+            let game = native
+                .and_then(|native| Py::new(py, Self::new(native, Some(path.clone()), None, None)));
+            games.insert(path, game);
+        }
+        paths
+            .iter()
+            .map(|path| match &games[path] {
+                Ok(game) => Ok(game.clone_ref(py)),
+                Err(error) => Err(error.clone_ref(py)),
+            })
+            .collect()
     }
 
     /// Loads a game from the bytes of its file.

@@ -68,19 +68,19 @@ impl Mt19937 {
 }
 
 /// The order of `TextworldBatchGymEnv.seed(seed)` over `count` games: all games shuffled, then the same list
-/// shuffled again, for ever. An iterator over indices that never ends.
+/// shuffled again, for ever. Without a seed, the games keep their order. An iterator over indices that never ends.
 #[pyclass(module = "hearth_world._native")]
 pub struct GameOrder {
-    generator: Mt19937,
+    generator: Option<Mt19937>,
     indices: Vec<u32>,
     next: usize,
 }
 
 impl GameOrder {
     /// Returns the order for a seed over `count` games, at least one.
-    pub(crate) fn seeded(count: u32, seed: u32) -> Self {
+    pub(crate) fn seeded(count: u32, seed: Option<u32>) -> Self {
         let mut order = Self {
-            generator: Mt19937::new(seed),
+            generator: seed.map(Mt19937::new),
             indices: (0..count).collect(),
             next: 0,
         };
@@ -89,9 +89,11 @@ impl GameOrder {
     }
 
     fn shuffle(&mut self) {
-        for last in (1..self.indices.len()).rev() {
-            let other = self.generator.up_to(last as u32);
-            self.indices.swap(last, other as usize);
+        if let Some(generator) = &mut self.generator {
+            for last in (1..self.indices.len()).rev() {
+                let other = generator.up_to(last as u32);
+                self.indices.swap(last, other as usize);
+            }
         }
         self.next = 0;
     }
@@ -110,7 +112,8 @@ impl GameOrder {
 impl GameOrder {
     /// The order over `count` games for a seed. Raises `ValueError` if there are no games.
     #[new]
-    fn new(count: u32, seed: u32) -> PyResult<Self> {
+    #[pyo3(signature = (count, seed=None))]
+    fn new(count: u32, seed: Option<u32>) -> PyResult<Self> {
         if count == 0 {
             return Err(PyValueError::new_err("there are no games to put in order"));
         }
@@ -129,6 +132,47 @@ impl GameOrder {
     fn __next__(&mut self) -> usize {
         self.advance()
     }
+
+    /// Restores a pickled order.
+    #[staticmethod]
+    fn _restored(
+        generator: Option<(Vec<u32>, usize)>,
+        indices: Vec<u32>,
+        next: usize,
+    ) -> PyResult<Self> {
+        let damaged = || PyValueError::new_err("the pickled order is damaged");
+        let generator = match generator {
+            None => None,
+            Some((words, next)) if next <= WORDS => {
+                let words = words.try_into().map_err(|_| damaged())?;
+                Some(Mt19937 { words, next })
+            }
+            Some(_) => return Err(damaged()),
+        };
+        let count = indices.len();
+        let known = indices.iter().all(|index| (*index as usize) < count);
+        if count == 0 || next > count || !known {
+            return Err(damaged());
+        }
+        Ok(Self {
+            generator,
+            indices,
+            next,
+        })
+    }
+
+    #[allow(clippy::type_complexity, reason = "what pickle expects")]
+    fn __reduce__(
+        slf: &Bound<'_, Self>,
+    ) -> PyResult<(Py<PyAny>, (Option<(Vec<u32>, usize)>, Vec<u32>, usize))> {
+        let order = slf.borrow();
+        let generator = order.generator.as_ref();
+        let generator = generator.map(|generator| (generator.words.to_vec(), generator.next));
+        Ok((
+            slf.get_type().getattr("_restored")?.unbind(),
+            (generator, order.indices.clone(), order.next),
+        ))
+    }
 }
 
 #[cfg(test)]
@@ -142,7 +186,8 @@ mod tests {
             let mut order = GameOrder::seeded(140, seed);
             [(); 6].map(|()| order.advance())
         };
-        assert_eq!(first(1234), [6, 96, 91, 94, 29, 36]);
-        assert_eq!(first(0), [45, 59, 7, 50, 92, 27]);
+        assert_eq!(first(Some(1234)), [6, 96, 91, 94, 29, 36]);
+        assert_eq!(first(Some(0)), [45, 59, 7, 50, 92, 27]);
+        assert_eq!(first(None), [0, 1, 2, 3, 4, 5]);
     }
 }

@@ -52,6 +52,24 @@ impl RunningGame {
         Ok(text)
     }
 
+    /// Returns the state and the number of moves, for [`Self::set_from_bytes`] in any process.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.moves.to_le_bytes().to_vec();
+        bytes.extend(self.native.state_bytes(&self.state));
+        bytes
+    }
+
+    /// Continues from the state that [`Self::to_bytes`] stored. If the bytes are damaged or belong to another game, it
+    /// changes nothing and returns the reason.
+    pub(crate) fn set_from_bytes(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let Some((moves, state)) = bytes.split_first_chunk() else {
+            return Err("the snapshot is damaged".to_owned());
+        };
+        self.state = self.native.state_from_bytes(state)?;
+        self.moves = u32::from_le_bytes(*moves);
+        Ok(())
+    }
+
     pub(crate) fn won(&self) -> bool {
         self.native.won(&self.state)
     }

@@ -7,6 +7,8 @@ import os
 import pathlib
 import pickle
 import random
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -51,23 +53,50 @@ def test_why_names_the_reason(env):
     assert "the forms are" in env.why("frobnicate")[0]
     goto = next(command for command in admissible if command.startswith("go to "))
     assert env.why(goto + "99") == [f'there is no "{goto[6:]}99" in this game']
+    assert env.why(goto.replace("go to", "examine")) == [f"you must be at {goto[6:]}"]
     possible = [command for command in env.game.commands if command not in admissible]
     for command in random.Random(0).sample(possible, min(200, len(possible))):
         reasons = env.why(command)
-        assert reasons and all(" must be " in reason for reason in reasons), (command, reasons)
+        assert reasons and all(" must " in reason and "loc " not in reason for reason in reasons), (command, reasons)
+
+
+def sentences(env, changed):
+    """What `why` says if one of these facts is needed. `changed` has facts as (predicate, names)."""
+    at = {}
+    for predicate, objects in env.facts():
+        if predicate == "receptacleatlocation":
+            at.setdefault(objects[1][0], []).append(objects[0][0].rstrip())
+    for predicate, names in changed:
+        yield {
+            "atlocation": lambda: f"you must be at {' or '.join(sorted(at.get(names[1], [names[1]])))}",
+            "not_atlocation": lambda: f"you must not be at {' or '.join(sorted(at.get(names[1], [names[1]])))}",
+            "holds": lambda: f"you must hold {names[1]}",
+            "not_holdsany": lambda: "your hands must be empty",
+            "holdsany": lambda: "you must hold something",
+            "inreceptacle": lambda: f"{names[0]} must be in/on {names[1]}",
+            "opened": lambda: f"{names[0]} must be open",
+            "not_opened": lambda: f"{names[0]} must be closed",
+        }.get(predicate, lambda: "")()
 
 
 def test_the_reasons_are_complete(env):
-    """A command whose only reason is one fact becomes admissible when the fact changes."""
-    before = {command: env.why(command) for command in env.game.commands}
-    facts = {f"{name}({', '.join(object.rstrip() for object, _ in objects)})" for name, objects in env.facts()}
-    play(env, 3)
-    changed = {f"{name}({', '.join(object.rstrip() for object, _ in objects)})" for name, objects in env.facts()} - facts
-    became = [command for command in env.admissible() if before[command]]
-    assert changed and became
-    for command in became:
-        needed = [reason for reason in before[command] if reason.endswith("must be true and is false")]
-        assert any(reason.split(" must")[0] in changed for reason in needed), (command, before[command], changed)
+    """A command becomes admissible only if a fact that `why` asked for has changed."""
+
+    def facts():
+        return {(name, tuple(object.rstrip() for object, _ in objects)) for name, objects in env.facts()}
+
+    became = 0
+    for turn in range(40):
+        before, then = {command: env.why(command) for command in env.game.commands}, facts()
+        play(env, 1, seed=turn)
+        now = facts()
+        changed = now - then | {("not_" + name, names) for name, names in then - now}
+        said = set(sentences(env, changed))
+        for command in env.admissible():
+            if before[command]:
+                became += 1
+                assert set(before[command]) <= said, (command, before[command], said)
+    assert became > 20
 
 
 def test_a_clone_and_a_snapshot_continue_alike(env):
@@ -249,6 +278,107 @@ def test_autoreset(world, autoreset):
     restarted = ["Your task" in text for text in texts]
     assert restarted == [autoreset == "next_step"] * 3
     assert truncated == [autoreset is None] * 3
+
+
+@pytest.mark.parametrize("autoreset", [None, "next_step", "same_step"])
+def test_a_group_plays_the_same_games(world, autoreset):
+    """The members of a group end their games at different times, and still play the same games in the same order."""
+    options = {"seed": 1, "turn_limit": 30, "autoreset": autoreset, "group_size": 3}
+    vec = world.vec(6, "train", **options)
+    order, games, experts = GameOrder(len(world.split("train")), 1), [[] for _ in range(6)], [Expert(1) for _ in range(6)]
+    texts, infos = vec.reset()
+    draw = random.Random(2)
+    opening = [True] * 6
+    for _ in range(120):
+        for place in range(6):
+            if opening[place]:
+                games[place].append(infos["game"][place])
+                experts[place] = Expert(place)
+        # The first member of a group plays well and ends early, the others wait for their turn limit.
+        commands = [
+            experts[place].act(texts[place]) if place % 3 == 0 else draw.choice(infos["admissible_commands"][place])
+            for place in range(6)
+        ]
+        before = list(infos["game"])
+        texts, _, won, truncated, infos = vec.step(commands)
+        opening = [was != now or "Your task" in text for was, now, text in zip(before, infos["game"], texts)]
+    for group in (games[:3], games[3:]):
+        shortest = min(len(played) for played in group)
+        assert len({tuple(played[:shortest]) for played in group}) == 1
+        assert autoreset is None or len(group[0]) > len(group[1]) > 1
+    if autoreset is None:
+        paths = [info.path for info in world.split("train")]
+        assert [games[0][0], games[3][0]] == [paths[next(order)] for _ in range(2)]
+        assert vec.reset()[1]["game"] == [paths[index] for index in (next(order), next(order)) for _ in range(3)]
+    for wrong in (0, 4, 7):
+        with pytest.raises(ValueError, match="group_size"):
+            world.vec(6, group_size=wrong)
+
+
+def test_games_are_chosen_by_task_type(world):
+    kind = world.games[0].task_type
+    chosen = world.split(None, kind)
+    assert chosen and all(info.task_type == kind for info in chosen) and len(chosen) < len(world.games)
+    vec = world.vec(4, task_types=[kind])
+    assert set(vec.reset()[1]["game"]) <= {info.path for info in chosen}
+    with pytest.raises(ValueError, match="unknown task type 'juggle'; the suite has"):
+        world.split("train", ["juggle"])
+
+
+@pytest.mark.parametrize("seed", [None, 7])
+def test_many_games_continue_after_a_pickle(world, seed):
+    vec = world.vec(4, "train", seed=seed, turn_limit=4, autoreset="next_step", group_size=2)
+    vec.reset()
+    for _ in range(6):
+        vec.step(["look"] * 4)
+    other = pickle.loads(pickle.dumps(vec))
+    for turn in range(30):
+        commands = ["inventory" if turn % 3 else "look"] * 4
+        assert vec.step(commands) == other.step(commands)
+        assert vec.batch.state_hashes() == other.batch.state_hashes() and vec.batch.turns == other.batch.turns
+    assert pickle.loads(pickle.dumps(world.vec(2))).reset()[0] == world.vec(2).reset()[0]
+    order = GameOrder(5, seed)
+    for _ in range(7):
+        next(order)
+    copied = pickle.loads(pickle.dumps(order))
+    assert [next(copied) for _ in range(20)] == [next(order) for _ in range(20)]
+    for damaged in ((([0], 0), [0], 0), (None, [], 0), (None, [1], 0), (None, [0], 2)):
+        with pytest.raises(ValueError, match="damaged"):
+            GameOrder._restored(*damaged)
+
+
+def test_many_games_are_loaded_at_once(world, tmp_path):
+    paths = [info.path for info in world.games] * 3
+    games = Game.load_many(paths)
+    assert [str(game.path) for game in games] == paths
+    assert games[0] is games[len(world.games)] and games[0] is not games[1]
+    assert Game.load_many([]) == []
+    (tmp_path / "bad.tw-pddl").write_text("{}")
+    with pytest.raises(GameError, match="bad.tw-pddl"):
+        Game.load_many([paths[0], tmp_path / "bad.tw-pddl", tmp_path / "missing.tw-pddl"])
+    with pytest.raises(FileNotFoundError, match="missing.tw-pddl"):
+        Game.load_many([tmp_path / "missing.tw-pddl", paths[0]])
+
+
+def test_a_thread_that_plays_does_not_keep_the_process(game):
+    """The interpreter ends while daemon threads are inside the module."""
+    script = """
+import sys, threading
+from hearth_world import Batch, Env, Game
+game = Game(sys.argv[1])
+started = threading.Barrier(3)
+def many():
+    batch = Batch([game] * 256); batch.reset(); started.wait()
+    while True: batch.step(["look"] * 256)
+def one():
+    env = Env(game); env.reset(); started.wait()
+    while True: env.step("look"); Game.load_many([sys.argv[1]])
+for target in (many, one): threading.Thread(target=target, daemon=True).start()
+started.wait()
+"""
+    for _ in range(5):
+        done = subprocess.run([sys.executable, "-c", script, str(game.path)], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_order_of_games_is_that_of_numpy():

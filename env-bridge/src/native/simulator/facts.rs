@@ -116,10 +116,19 @@ impl NativeGame {
         let nearest = operators
             .iter()
             .min_by_key(|operator| state.unmet[**operator as usize]);
+        nearest.map_or_else(Vec::new, |operator| {
+            self.unmet_of_operator(state, *operator as usize)
+        })
+    }
+
+    /// Returns the conditions of an operator that do not hold, sorted and without duplicates.
+    pub(super) fn unmet_of_operator(
+        &self,
+        state: &GameState,
+        operator: usize,
+    ) -> Vec<UnmetCondition<'_>> {
         let mut found = BTreeSet::new();
-        if let Some(operator) = nearest {
-            self.add_unmet(state, *operator as usize, &mut found);
-        }
+        self.add_unmet(state, operator, &mut found);
         found.into_iter().collect()
     }
 

@@ -206,19 +206,21 @@ impl NativeGame {
     #[must_use]
     pub fn state_hash(&self, state: &GameState) -> u64 {
         self.assert_own(state);
-        let transitions = &self.transitions;
-        let fingerprint = self.fingerprint.get_or_init(|| {
+        let layout = &self.transitions.layout;
+        self.fingerprint()
+            .hash(layout.facts(state), layout.facts(&self.initial))
+    }
+
+    /// Returns the hashes of the facts.
+    pub(super) fn fingerprint(&self) -> &Fingerprint {
+        self.fingerprint.get_or_init(|| {
             Fingerprint::new(
                 &self.domain,
-                &transitions.grounded,
+                &self.transitions.grounded,
                 self.texts.objects(),
                 &self.readers,
             )
-        });
-        fingerprint.hash(
-            transitions.layout.facts(state),
-            transitions.layout.facts(&self.initial),
-        )
+        })
     }
 
     /// Returns the names of the fluents.

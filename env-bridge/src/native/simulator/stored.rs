@@ -16,7 +16,7 @@ impl NativeGame {
     #[must_use]
     pub fn state_bytes(&self, state: &GameState) -> Vec<u8> {
         self.assert_own(state);
-        let mut bytes = self.layout_mark().to_le_bytes().to_vec();
+        let mut bytes = self.fingerprint().layout().to_le_bytes().to_vec();
         bytes.extend((self.transitions.grounded.fluents as u32).to_le_bytes());
         for words in self.transitions.layout.facts(state) {
             bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
@@ -27,14 +27,14 @@ impl NativeGame {
     /// Returns the state that [`Self::state_bytes`] stored.
     ///
     /// # Errors
-    /// If the bytes are damaged, or are a state of a game with other facts.
+    /// If the bytes are damaged, or are a state of a game with other facts or with the same facts in another order.
     pub fn state_from_bytes(&self, bytes: &[u8]) -> Result<GameState, String> {
         let fluents = self.transitions.grounded.fluents;
         let layout = self.transitions.layout;
         let sizes = layout.facts(&self.initial).map(<[u64]>::len);
         let length = HEADER + 8 * sizes.iter().sum::<usize>();
         let header = [
-            &self.layout_mark().to_le_bytes()[..],
+            &self.fingerprint().layout().to_le_bytes()[..],
             &(fluents as u32).to_le_bytes(),
         ]
         .concat();
@@ -65,11 +65,6 @@ impl NativeGame {
             return Err("the snapshot is damaged".to_owned());
         }
         Ok(state)
-    }
-
-    /// Returns a number that is the same in every process and differs for games with other facts.
-    fn layout_mark(&self) -> u64 {
-        self.state_hash(&self.initial)
     }
 }
 

@@ -37,10 +37,7 @@ class Episodes:
 
     def choose(self, *, split: Optional[str] = None, task_types: Any = None, seed: Optional[int] = None) -> None:
         """Chooses the games that follow: of a split, of some task types, in the order of a seed."""
-        games = self.world.split(split)
-        if task_types is not None:
-            wanted = [task_types] if isinstance(task_types, str) else list(task_types)
-            games = [game for game in games if game.task_type in wanted]
+        games = self.world.split(split, task_types)
         if not games:
             raise ValueError(f"there are no games of split {split!r} with task types {task_types!r}")
         self._chosen = games

@@ -1,14 +1,14 @@
 """Suites of games, and many games at once."""
 
-import itertools
 import operator
 import os
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Sequence
 
 from . import _native
 from ._native import Batch, Env, Game, GameOrder
 
 SPLITS = ("train", "valid_train", "valid_seen", "valid_unseen")
+_MOST_ENVS = 1 << 20
 
 
 class GameInfo(NamedTuple):
@@ -54,21 +54,39 @@ class World:
         """Returns `games` itself if it is a world, else the world at this path."""
         return games if isinstance(games, World) else cls(games)
 
-    def split(self, name: "str | None") -> "list[GameInfo]":
-        """Returns the games of `train`, `valid_train`, `valid_seen` or `valid_unseen`; all games if the name is None."""
-        if name is None:
-            return self.games
-        if name not in SPLITS:
+    def split(self, name: "str | None", task_types: "str | Sequence[str] | None" = None) -> "list[GameInfo]":
+        """Returns the games of `train`, `valid_train`, `valid_seen` or `valid_unseen`; all games if the name is None.
+        `task_types`, such as `pick_and_place_simple`, keeps only games of these types.
+
+        Raises:
+            ValueError: for an unknown split, or a task type that no game of the suite has.
+        """
+        if name is not None and name not in SPLITS:
             raise ValueError(f"unknown split {name!r}; known: {', '.join(SPLITS)}")
-        return [game for game in self.games if game.split == name]
+        games = [game for game in self.games if name is None or game.split == name]
+        if task_types is None:
+            return games
+        wanted = {task_types} if isinstance(task_types, str) else set(task_types)
+        known = {game.task_type for game in self.games}
+        if not wanted <= known:
+            unknown = ", ".join(sorted(repr(kind) for kind in wanted - known))
+            raise ValueError(f"unknown task type {unknown}; the suite has {', '.join(sorted(filter(None, known)))}")
+        return [game for game in games if game.task_type in wanted]
 
     def env(self, game: "GameInfo | str | os.PathLike[str] | int") -> Env:
         """Returns an environment of one game: an entry of `games`, its id, its path, or its index."""
         return Env(Game(self.find(game).path))
 
-    def vec(self, num_envs: int, split: "str | None" = None, **options: Any) -> "VecEnv":
-        """Returns `num_envs` environments that share the games of a split, or of the whole suite."""
-        return VecEnv([game.path for game in self.split(split)], num_envs, **options)
+    def vec(
+        self,
+        num_envs: int,
+        split: "str | None" = None,
+        task_types: "str | Sequence[str] | None" = None,
+        **options: Any,
+    ) -> "VecEnv":
+        """Returns `num_envs` environments that share the games of a split, or of the whole suite. `options` are those of
+        `VecEnv`."""
+        return VecEnv([game.path for game in self.split(split, task_types)], num_envs, **options)
 
     def find(self, game: "GameInfo | str | os.PathLike[str] | int") -> GameInfo:
         """Returns a game by its entry in `games`, its id, its path, or its index.
@@ -96,6 +114,8 @@ class World:
 class VecEnv:
     """Many games at once: one call plays one command in each, on all cores and without the GIL.
 
+    It can be pickled: the copy continues in the same states, with the same games.
+
     Args:
         games: paths of game files.
         num_envs: how many are played at once.
@@ -104,27 +124,33 @@ class VecEnv:
         autoreset: `None`: a game that is over repeats its last result. `"next_step"`: the next `step` starts the
             next game in its place and ignores the command. `"same_step"`: the next game starts at once, and
             `infos["final_text"]` has the last text.
+        group_size: the first `group_size` environments play the same games one after another, so do the next, and so on.
+            Group-relative advantages, as in GRPO, compare the episodes of a group. Divides `num_envs`.
     """
 
     def __init__(
         self,
-        games: "list[str]",
+        games: "Sequence[str | os.PathLike[str]]",
         num_envs: int,
         *,
         seed: "int | None" = None,
         turn_limit: "int | None" = 50,
         autoreset: "str | None" = None,
+        group_size: int = 1,
     ):
         if not games:
             raise ValueError("games is empty")
-        if num_envs < 1:
-            raise ValueError(f"num_envs is {num_envs} and must be at least 1")
+        if not 1 <= num_envs <= _MOST_ENVS:
+            raise ValueError(f"num_envs is {num_envs} and must be from 1 to {_MOST_ENVS}")
+        if group_size < 1 or num_envs % group_size:
+            raise ValueError(f"group_size is {group_size} and must divide num_envs, which is {num_envs}")
         if autoreset not in (None, "next_step", "same_step"):
             raise ValueError(f"autoreset is {autoreset!r} and must be None, 'next_step' or 'same_step'")
         self.games = [os.fspath(game) for game in games]
         self.num_envs = num_envs
         self.turn_limit = turn_limit
         self.autoreset = autoreset
+        self.group_size = group_size
         self.batch: "Batch | None" = None
         self.seed(seed)
 
@@ -132,13 +158,18 @@ class VecEnv:
         """Starts the order of the games again."""
         if seed is not None and not 0 <= seed < 2**32:
             raise ValueError(f"seed is {seed} and must be from 0 to 2**32 - 1, or None")
-        count = len(self.games)
-        self._order = iter(itertools.cycle(range(count)) if seed is None else GameOrder(count, seed))
+        self._order = GameOrder(len(self.games), seed)
+        # By group: its games that some member has not started. By environment: how many of them it has started.
+        self._queues: "list[list[str]]" = [[] for _ in range(self.num_envs // self.group_size)]
+        self._started = [0] * self.num_envs
 
     def reset(self) -> "tuple[list[str], dict[str, list[Any]]]":
         """Starts the next game in every place. Returns the texts and the infos."""
-        self._paths = [self._next_path() for _ in range(self.num_envs)]
-        self.batch = Batch([Game(path) for path in self._paths], self.turn_limit)
+        # The members of a group may have played different numbers of games. They start together again.
+        self._queues = [[] for _ in self._queues]
+        self._started = [0] * self.num_envs
+        self._paths = [self._next_path(place) for place in range(self.num_envs)]
+        self.batch = Batch(Game.load_many(self._paths), self.turn_limit)
         texts = self.batch.reset()
         self._done = [False] * self.num_envs
         return texts, self._infos([False] * self.num_envs)
@@ -179,16 +210,29 @@ class VecEnv:
             raise RuntimeError("call reset() before env()")
         return self.batch.env(index)
 
-    def _next_path(self) -> str:
-        return self.games[next(self._order)]
+    def _next_path(self, place: int) -> str:
+        """Returns the next game of an environment: the one that its group drew, or a new one if it is the first there."""
+        group = place // self.group_size
+        queue = self._queues[group]
+        if self._started[place] == len(queue):
+            queue.append(self.games[next(self._order)])
+        path = queue[self._started[place]]
+        self._started[place] += 1
+        members = range(group * self.group_size, (group + 1) * self.group_size)
+        if all(self._started[member] for member in members):
+            queue.pop(0)
+            for member in members:
+                self._started[member] -= 1
+        return path
 
     def _restart(self, over: "list[bool]") -> "dict[int, str]":
         """Starts the next game in every place that is over. Returns the opening texts by place."""
         indices = [index for index, is_over in enumerate(over) if is_over]
         assert self.batch is not None
         for index in indices:
-            self._paths[index] = self._next_path()
-            self.batch.load(index, Game(self._paths[index]))
+            self._paths[index] = self._next_path(index)
+        for index, game in zip(indices, Game.load_many([self._paths[index] for index in indices])):
+            self.batch.load(index, game)
         return dict(zip(indices, self.batch.reset(indices)))
 
     def _infos(self, won: "list[bool]") -> "dict[str, list[Any]]":

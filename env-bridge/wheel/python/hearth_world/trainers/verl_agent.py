@@ -60,8 +60,7 @@ class AlfworldEnvs:
 
     def reset(self) -> "tuple[list[str], None, list[dict[str, Any]]]":
         paths = [self._games[next(order)] for order in self._orders]
-        loaded = {path: Game(path) for path in dict.fromkeys(paths)}
-        self._batch = Batch([loaded[path] for path in paths], self.turn_limit)
+        self._batch = Batch(Game.load_many(paths), self.turn_limit)
         texts = self._batch.reset()
         return texts, None, self._infos(texts, [False] * self.num_processes, paths)
 

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use trainer::TrainerError;
 use trainer::measure::failures::{FailureClass, FailureRow};
+use trainer::measure::play_notes::is_lost;
 use trainer::measure::table::{EvalRow, Interval};
 use trainer::pipeline::run::Reporter;
 
@@ -234,6 +235,16 @@ pub(crate) fn report_lost(played: &[Trajectory]) -> usize {
         );
     }
     lost.len()
+}
+
+/// Returns the exit code of several rounds: a failure if every episode of one was lost, because then nothing was measured.
+pub(crate) fn exit_of_rounds(rounds: &[&[Trajectory]]) -> ExitCode {
+    if rounds.iter().any(|episodes| is_lost(episodes)) {
+        eprintln!("error: every episode of a round was lost, so nothing was measured");
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
 fn percent(row: &EvalRow) -> String {

@@ -5,6 +5,7 @@
 //! if a file is read whole, its length has a limit.
 
 use crate::error::AgentError;
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{Error, ErrorKind, Read};
 use std::path::Path;
@@ -45,12 +46,57 @@ pub(crate) fn read_if_any(path: &Path, longest: u64) -> Result<Option<Vec<u8>>, 
     }
 }
 
-/// The bytes of a file as text; an error if they are not UTF-8.
+/// The bytes of a file as text, without a byte order mark; an error if they are not UTF-8.
 pub(crate) fn text(path: &Path, bytes: Vec<u8>) -> Result<String, AgentError> {
-    String::from_utf8(bytes).map_err(|error| AgentError::Content {
+    let text = String::from_utf8(bytes).map_err(|error| AgentError::Content {
         path: path.into(),
         reason: format!("is not UTF-8: {error}"),
+    })?;
+    Ok(match text.strip_prefix('\u{feff}') {
+        Some(rest) => rest.to_owned(),
+        None => text,
     })
+}
+
+/// The bytes after a byte order mark, if there is one. Editors on Windows write it before UTF-8.
+pub(crate) fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
+
+/// JSON as Python writes it, made standard: without a byte order mark, and `NaN`, `Infinity` and `-Infinity` as texts. So a
+/// reader that needs such a value refuses it by name, and one that does not need it reads on.
+pub(crate) fn standard_json(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let bytes = without_mark(bytes);
+    if !["NaN", "Infinity"].iter().any(|word| {
+        bytes
+            .windows(word.len())
+            .any(|part| part == word.as_bytes())
+    }) {
+        return Cow::Borrowed(bytes);
+    }
+    let mut out = Vec::with_capacity(bytes.len() + 8);
+    let (mut place, mut in_text) = (0, false);
+    while place < bytes.len() {
+        let rest = &bytes[place..];
+        let word = ["-Infinity", "Infinity", "NaN"]
+            .into_iter()
+            .find(|word| !in_text && rest.starts_with(word.as_bytes()));
+        let length = match (word, rest[0]) {
+            (Some(word), _) => {
+                out.extend(format!("\"{word}\"").bytes());
+                place += word.len();
+                continue;
+            }
+            (None, b'\\') if in_text => rest.len().min(2),
+            (None, letter) => {
+                in_text ^= letter == b'"';
+                1
+            }
+        };
+        out.extend(&rest[..length]);
+        place += length;
+    }
+    Cow::Owned(out)
 }
 
 fn unusable(path: &Path, source: Error) -> AgentError {
@@ -84,6 +130,23 @@ mod tests {
                 .to_string()
                 .contains("config.json: is not UTF-8")
         );
+    }
+
+    #[test]
+    fn json_of_python_becomes_standard_json() {
+        for (python, standard) in [
+            (r#"{"a": 1}"#, r#"{"a": 1}"#),
+            ("\u{feff}{}", "{}"),
+            (
+                r#"{"a": Infinity, "b": [-Infinity, NaN], "c": "NaN \" Infinity"}"#,
+                r#"{"a": "Infinity", "b": ["-Infinity", "NaN"], "c": "NaN \" Infinity"}"#,
+            ),
+            (r#"["\\", NaN]"#, r#"["\\", "NaN"]"#),
+            ("\"NaN\\", "\"NaN\\"),
+        ] {
+            let found = standard_json(python.as_bytes());
+            assert_eq!(String::from_utf8(found.into_owned()).unwrap(), standard);
+        }
     }
 
     /// A link in a cloned repository may lead anywhere.

@@ -21,7 +21,9 @@ pub mod text_version;
 pub mod trajectory;
 
 pub use environment::{Environment, EnvironmentError, Observation, Status, World};
-pub use protocol::{DistinctBy, History, Malformed, Protocol, Scorer, Search, WeightFormat};
+pub use protocol::{
+    ActionFormat, DistinctBy, History, Malformed, Protocol, Scorer, Search, WeightFormat,
+};
 pub use suite::{Suite, SuiteError};
 pub use task::{Split, Task, TaskType};
 pub use text_version::TextVersion;

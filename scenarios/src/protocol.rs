@@ -58,6 +58,9 @@ pub struct Protocol {
     pub history: History,
     /// What a malformed completion costs.
     pub malformed: Malformed,
+    /// Where a completion contains its command.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub action_format: ActionFormat,
     /// The text version into which every household game was translated. If it is `None`, each game
     /// kept its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -96,6 +99,7 @@ impl Default for Protocol {
             admissible_shown: false,
             history: History::Full,
             malformed: Malformed::WastedTurn,
+            action_format: ActionFormat::Plain,
             translated_to: None,
             instructions: None,
         }
@@ -144,6 +148,56 @@ impl Malformed {
 impl Display for Malformed {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
+    }
+}
+
+/// Where a completion contains its command. A thought (`<think>…</think>`) before it never belongs to it; if a thought is
+/// not closed, the completion is malformed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ActionFormat {
+    /// The whole completion is the command. It is malformed if it is empty or has several lines.
+    #[default]
+    Plain,
+    /// The command is in the line after the first `Action:`, as in `ReAct`. It is malformed without such a line.
+    React,
+    /// The command is in the first pair of `<action>` tags, in small letters, as in verl-agent. It is malformed without such a pair.
+    Tags,
+    /// The first of: `<action>` tags, a line after `Action:`, a single text in backticks, a line after `>`, the whole
+    /// completion. It is malformed if none of them is one line.
+    Auto,
+}
+
+impl ActionFormat {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Plain, Self::React, Self::Tags, Self::Auto];
+
+    /// The name in flags and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::React => "react",
+            Self::Tags => "tags",
+            Self::Auto => "auto",
+        }
+    }
+}
+
+impl Display for ActionFormat {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for ActionFormat {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|format| format.name() == name)
+            .ok_or_else(|| format!("`{name}` is none of plain, react, tags and auto"))
     }
 }
 

@@ -8,13 +8,18 @@ use agent::policy::dagger::DaggerPolicy;
 use agent::policy::lm::{LmPolicy, LoadOptions, ValueUse};
 use agent::policy::remote::{RemotePolicy, ServerAddress};
 use agent::policy::{ExpertPolicy, Policy};
+use agent::text::template::{FrameOptions, Thinking};
 use anyhow::Context;
 use clap::{Args, ValueHint};
 use indicatif::ProgressBar;
-use scenarios::{DistinctBy, Protocol, Scorer, Task, TextVersion, Trajectory, WeightFormat, World};
+use scenarios::{
+    ActionFormat, DistinctBy, Protocol, Scorer, Task, TextVersion, Trajectory, WeightFormat, World,
+};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use trainer::TrainerError;
+use trainer::measure::card::NamedCard;
+use trainer::measure::play_notes::play_notes;
 use trainer::pipeline::rounds::Round;
 use trainer::pipeline::shard::play_round;
 
@@ -31,7 +36,8 @@ pub(crate) struct SamplingArgs {
     #[arg(long, default_value_t = 0.0, help_heading = "Sampling", value_parser = share)]
     pub(crate) min_p: f32,
     /// End a completion before this text (`\n` means a line break); can be repeated, and an empty
-    /// text means none [default: none for a model folder, `\n` for a server]
+    /// text means none [default: none for a model folder, `\n` for a server with the action format
+    /// `plain`]
     #[arg(long, value_name = "TEXT", help_heading = "Sampling")]
     stop: Option<Vec<String>>,
 }
@@ -46,9 +52,38 @@ fn share(text: &str) -> Result<f32, String> {
     }
 }
 
+/// How the turns of a model are framed.
+#[derive(Args, Clone, Default)]
+pub(crate) struct FrameArgs {
+    /// Jinja file with a chat template to use in place of the model's own
+    #[arg(long, value_name = "FILE", help_heading = "Model", value_hint = ValueHint::FilePath)]
+    template: Option<PathBuf>,
+    /// Whether a model thinks before its command: `on` or `off` by the switch of its chat template (`off` also closes a
+    /// thought that the template opens), or `keep` for what the template does by itself; thoughts are part of
+    /// the completion [default: what the model was trained with, else keep]
+    #[arg(long, help_heading = "Model")]
+    thinking: Option<Thinking>,
+}
+
+impl FrameArgs {
+    /// Opens a model folder or a GGUF file with these frames.
+    ///
+    /// # Errors
+    /// If the model is not usable, or the chat template does not fit.
+    pub(crate) fn open(&self, path: &Path) -> Result<Model, TrainerError> {
+        let options = FrameOptions {
+            template: self.template.clone(),
+            thinking: self.thinking,
+        };
+        Ok(Model::open_framed(path, &options)?)
+    }
+}
+
 /// How a model folder is loaded.
-#[derive(Args, Clone, Copy)]
+#[derive(Args, Clone)]
 pub(crate) struct LoadArgs {
+    #[command(flatten)]
+    frames: FrameArgs,
     /// Format of the model's matrices: `exact` (16 bits if that loses nothing), or rounded to
     /// `f16`, `bf16` or `q8`; part of the protocol
     #[arg(long, default_value = "exact", help_heading = "Model")]
@@ -182,7 +217,7 @@ impl LoadArgs {
     /// # Errors
     /// If a model or the device is not usable.
     pub(crate) fn open(
-        self,
+        &self,
         folder: &Path,
         value: ValueUse,
         reference: &ReferenceArgs,
@@ -193,9 +228,14 @@ impl LoadArgs {
             token_budget: self.token_budget,
             backend: self.device.backend().map_err(TrainerError::from)?,
         };
-        let model = Model::open(folder)
-            .map_err(TrainerError::from)
-            .with_context(|| format!("--policy {}", folder.display()))?;
+        let model = self.frames.open(folder);
+        let model = model.with_context(|| format!("--policy {}", folder.display()))?;
+        if let Some(reason) = &model.companions.reframed {
+            eprintln!(
+                "note: turns are framed {}: {reason}",
+                model.companions.frame_source
+            );
+        }
         Ok(LmPolicy::with_reference(model, reference.open()?, options)
             .map_err(TrainerError::from)?)
     }
@@ -204,6 +244,11 @@ impl LoadArgs {
 /// How the policy of `--policy` is sampled, loaded, or reached.
 #[derive(Args)]
 pub(crate) struct PolicyArgs {
+    /// Where a completion of a model or a server contains its command: `plain` (all of it is the command), `react` (a
+    /// line after `Action:`), `tags` (inside `<action>`), or `auto` (any of these, a line after `>`, or in
+    /// backticks); part of the protocol [default: plain]
+    #[arg(long, value_name = "FORMAT")]
+    action_format: Option<ActionFormat>,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
     #[command(flatten)]
@@ -225,6 +270,13 @@ impl PolicyArgs {
             ))
             .into()),
         }
+    }
+
+    /// Returns where a completion of a model or a server contains its command: the flag comes first, then the card.
+    pub(crate) fn action_format(&self, card: Option<NamedCard>) -> ActionFormat {
+        self.action_format
+            .or(card.map(NamedCard::action_format))
+            .unwrap_or_default()
     }
 
     /// Returns the texts that end a completion: those of `--stop`, else the default.
@@ -285,12 +337,13 @@ impl Player {
         policy: &str,
         reference: &ReferenceArgs,
         args: &PolicyArgs,
+        card: Option<NamedCard>,
     ) -> anyhow::Result<Self> {
         match PolicyKind::of(policy) {
             PolicyKind::Server => {
                 reference.refuse(policy)?;
                 args.refuse_device(policy)?;
-                Self::connect(policy, args)
+                Self::connect(policy, args, card)
             }
             PolicyKind::Expert => {
                 reference.refuse(policy)?;
@@ -299,9 +352,9 @@ impl Player {
             }
             PolicyKind::Folder => {
                 let folder = Path::new(policy);
-                if !folder.is_dir() {
+                if !folder.exists() {
                     return Err(ui::WrongUse(format!(
-                        "--policy {policy}: neither `expert` nor a model folder nor \
+                        "--policy {policy}: neither `expert` nor a model folder nor a GGUF file nor \
                          openai:URL#MODEL\n{FOLDER_HINT}"
                     ))
                     .into());
@@ -312,8 +365,13 @@ impl Player {
         }
     }
 
-    fn connect(policy: &str, args: &PolicyArgs) -> anyhow::Result<Self> {
-        let remote = args.remote.connect(policy, args.stop(&["\n"]))?;
+    fn connect(policy: &str, args: &PolicyArgs, card: Option<NamedCard>) -> anyhow::Result<Self> {
+        // In the other formats the command may come after the first line.
+        let stop: &[&str] = match args.action_format(card) {
+            ActionFormat::Plain => &["\n"],
+            ActionFormat::React | ActionFormat::Tags | ActionFormat::Auto => &[],
+        };
+        let remote = args.remote.connect(policy, args.stop(stop))?;
         if !remote.takes_filters() && (args.sampling.top_k > 0 || args.sampling.min_p > 0.0) {
             return Err(ui::WrongUse(
                 "--top-k, --min-p: this server accepts neither\nhint: it accepts --top-p".into(),
@@ -333,6 +391,15 @@ impl Player {
                 .load
                 .open(student, ValueUse::Skip, &ReferenceArgs::default())?,
         })))
+    }
+
+    /// Returns messages about what a success rate of these episodes hides.
+    pub(crate) fn notes(&self, episodes: &[Trajectory]) -> Vec<String> {
+        let mut notes = play_notes(episodes);
+        if let Self::Remote(remote) = self {
+            notes.extend(remote.closing_notes());
+        }
+        notes
     }
 
     /// Returns the maximum number of tokens in the context; 0 if the policy reads text.

@@ -2,6 +2,7 @@
 //! function that turns them into a [`Protocol`], and the function that checks K.
 
 use crate::args::policy::{CandidateArgs, Player, PolicyArgs, PolicyKind};
+use crate::args::server::print_notes;
 use crate::args::world::OpenedWorld;
 use crate::ui::WrongUse;
 use agent::rollout::NO_LOOK_AHEAD;
@@ -98,6 +99,13 @@ impl PlayArgs {
                 .or(card.map(NamedCard::history))
                 .unwrap_or(default.history),
             malformed: default.malformed,
+            action_format: match player {
+                // They write nothing but the command.
+                Some(Player::Expert(_) | Player::Dagger(_)) => default.action_format,
+                Some(Player::Model(_) | Player::Remote(_)) | None => {
+                    self.policy.action_format(card)
+                }
+            },
             translated_to: setting.translated_to,
             instructions: None,
         };
@@ -108,7 +116,11 @@ impl PlayArgs {
                 reference: model.reference_name().map(str::to_owned),
                 ..protocol
             },
-            Some(Player::Remote(remote)) => remote.protocol(protocol),
+            Some(Player::Remote(remote)) => {
+                let protocol = remote.protocol(protocol);
+                print_notes(&remote.take_notes());
+                protocol
+            }
         }
     }
 }

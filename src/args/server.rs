@@ -37,6 +37,13 @@ pub(crate) struct RemoteArgs {
     no_instructions: bool,
 }
 
+/// Prints messages about a server.
+pub(crate) fn print_notes(notes: &[String]) {
+    for note in notes {
+        eprintln!("note: {note}");
+    }
+}
+
 impl RemoteArgs {
     /// Connects to the server of `openai:URL#MODEL`. A completion ends at any text of `stop`.
     ///
@@ -45,9 +52,7 @@ impl RemoteArgs {
     pub(crate) fn connect(&self, policy: &str, stop: Vec<String>) -> anyhow::Result<RemotePolicy> {
         let address = ServerAddress::parse(policy).map_err(wrong_use)?;
         let remote = RemotePolicy::connect(address, self.options(stop)?).map_err(wrong_use)?;
-        for note in remote.notes() {
-            eprintln!("note: {note}");
-        }
+        print_notes(&remote.take_notes());
         Ok(remote)
     }
 

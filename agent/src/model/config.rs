@@ -5,15 +5,18 @@
 //! logits), and hearth's own, a Llama with the additions of [`crate::model::reading`]. If a file needs
 //! anything else, it is refused, never ignored.
 
+mod family;
+mod keys;
+
 use crate::error::AgentError;
 use crate::files;
-use crate::model::reading::config::{
-    ConvolutionConfig, ConvolutionPlace, GoalMatch, ReadingConfig,
-};
+use crate::model::reading::config::{ConvolutionPlace, ReadingConfig};
 use crate::model::rope::RopeScaling;
-use serde::Deserialize;
+use keys::ConfigKeys;
 use serde_json::{Map, Value, json};
 use std::path::Path;
+
+pub use family::{Family, Scales};
 
 /// The most tokens, layers or units of width, so that sizes can be multiplied without overflow.
 const SIZE_LIMIT: usize = 1 << 24;
@@ -27,66 +30,6 @@ const TABLE_LIMIT: usize = 1 << 28;
 
 /// The most bytes of a `config.json`.
 const FILE_LIMIT: u64 = 1 << 20;
-
-/// The family of a decoder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
-    /// No biases, no scales.
-    Llama,
-    /// Biases on queries, keys and values.
-    Qwen2,
-    /// Scaled embeddings, residual branches and logits.
-    MiniCpm,
-    /// A Llama with [`ReadingConfig`].
-    Hearth,
-}
-
-impl Family {
-    /// All families.
-    pub const ALL: [Self; 4] = [Self::Llama, Self::Qwen2, Self::MiniCpm, Self::Hearth];
-
-    /// Returns Hugging Face's `model_type`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Llama => "llama",
-            Self::Qwen2 => "qwen2",
-            Self::MiniCpm => "minicpm",
-            Self::Hearth => "hearth",
-        }
-    }
-
-    /// Returns the name of Hugging Face's class.
-    pub(crate) fn architecture(self) -> &'static str {
-        match self {
-            Self::Llama => "LlamaForCausalLM",
-            Self::Qwen2 => "Qwen2ForCausalLM",
-            Self::MiniCpm => "MiniCPMForCausalLM",
-            Self::Hearth => "HearthForCausalLM",
-        }
-    }
-}
-
-/// MiniCPM's scales. In the other families all are 1.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Scales {
-    /// Factor of the embeddings.
-    pub embedding: f64,
-    /// Factor of what a layer adds to the residual stream.
-    pub residual: f64,
-    /// Factor of the logits.
-    pub logits: f64,
-}
-
-impl Default for Scales {
-    fn default() -> Self {
-        Self {
-            embedding: 1.0,
-            residual: 1.0,
-            logits: 1.0,
-        }
-    }
-}
 
 /// The sizes and constants of a decoder.
 #[derive(Debug, Clone, PartialEq)]
@@ -344,7 +287,7 @@ impl DecoderConfig {
     /// If the file is missing, is not JSON, or describes a decoder that is not supported.
     pub fn open(path: &Path) -> Result<Self, AgentError> {
         let bytes = files::read(path, FILE_LIMIT)?;
-        let keys: Map<String, Value> = serde_json::from_slice(&bytes)
+        let keys: Map<String, Value> = serde_json::from_slice(&files::standard_json(&bytes))
             .map_err(|error| AgentError::content(path, error.to_string()))?;
         Self::from_hugging_face(keys).map_err(|error| error.in_file(path))
     }
@@ -385,6 +328,14 @@ impl DecoderConfig {
             .rope_parameters
             .as_ref()
             .and_then(|rope| rope.get("rope_theta")?.as_f64());
+        if let (Some(outer), Some(inner)) = (keys.rope_theta, inner_theta)
+            && outer != inner
+        {
+            return Err(format!(
+                "rope_theta is {outer}, and rope_parameters.rope_theta is {inner}\n\
+                 hint: transformers 5 uses the second; remove the wrong one"
+            ));
+        }
         Ok(Self {
             family,
             vocab_size: keys.vocab_size,
@@ -398,7 +349,10 @@ impl DecoderConfig {
             rope_scaling,
             rms_norm_eps: keys.rms_norm_eps.unwrap_or(1e-6),
             max_position_embeddings: context,
-            tie_word_embeddings: keys.tie_word_embeddings.unwrap_or(false),
+            // MiniCPM's own configuration ties them unless the file says otherwise.
+            tie_word_embeddings: keys
+                .tie_word_embeddings
+                .unwrap_or(family == Family::MiniCpm),
             scales: keys.scales(family),
             reading,
             source,
@@ -477,97 +431,6 @@ impl DecoderConfig {
 /// Name of the output matrix if it is not the embedding, `[vocab, hidden]`.
 pub const OUTPUT: &str = "lm_head.weight";
 
-/// The keys of `config.json` that are used here, with Hugging Face's defaults.
-#[derive(Deserialize)]
-struct ConfigKeys {
-    model_type: String,
-    vocab_size: usize,
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    num_key_value_heads: Option<usize>,
-    head_dim: Option<usize>,
-    hidden_act: Option<String>,
-    rope_theta: Option<f64>,
-    rope_scaling: Option<Map<String, Value>>,
-    rope_parameters: Option<Map<String, Value>>,
-    rms_norm_eps: Option<f64>,
-    max_position_embeddings: Option<usize>,
-    tie_word_embeddings: Option<bool>,
-    #[serde(default)]
-    attention_bias: bool,
-    #[serde(default)]
-    mlp_bias: bool,
-    #[serde(default)]
-    use_sliding_window: bool,
-    scale_emb: Option<f64>,
-    scale_depth: Option<f64>,
-    dim_model_base: Option<f64>,
-    num_experts: Option<usize>,
-    quantization_config: Option<Value>,
-    goal_match: Option<GoalMatch>,
-    #[serde(default)]
-    ngram_embedding: Vec<usize>,
-    convolution: Option<ConvolutionConfig>,
-}
-
-impl ConfigKeys {
-    /// Refuses a decoder that needs a computation which is not supported.
-    fn refuse_unsupported(&self) -> Result<(), String> {
-        let unsupported = [
-            (self.attention_bias, "attention_bias"),
-            (self.mlp_bias, "mlp_bias"),
-            (self.use_sliding_window, "use_sliding_window"),
-            (
-                self.num_experts.is_some_and(|experts| experts > 0),
-                "num_experts",
-            ),
-            (self.quantization_config.is_some(), "quantization_config"),
-        ];
-        if let Some((_, key)) = unsupported.into_iter().find(|(is_set, _)| *is_set) {
-            return Err(format!("{key} is set, which is not supported"));
-        }
-        match self.hidden_act.as_deref() {
-            None | Some("silu" | "swish") => Ok(()),
-            Some(other) => Err(format!(
-                "hidden_act {other:?} is not supported; only \"silu\""
-            )),
-        }
-    }
-
-    /// The additions of hearth's family.
-    fn reading(&self, family: Family) -> Result<ReadingConfig, String> {
-        let reading = ReadingConfig {
-            goal_match: self.goal_match.clone(),
-            ngram_embedding: self.ngram_embedding.clone(),
-            convolution: self.convolution.clone(),
-        };
-        if family != Family::Hearth && !reading.is_empty() {
-            return Err(format!(
-                "goal_match, ngram_embedding and convolution need the model_type hearth, not {:?}",
-                self.model_type
-            ));
-        }
-        Ok(reading)
-    }
-
-    /// The scales of the family.
-    fn scales(&self, family: Family) -> Scales {
-        if family != Family::MiniCpm {
-            return Scales::default();
-        }
-        let layers = self.num_hidden_layers as f64;
-        Scales {
-            embedding: self.scale_emb.unwrap_or(1.0),
-            residual: self.scale_depth.map_or(1.0, |depth| depth / layers.sqrt()),
-            logits: self
-                .dim_model_base
-                .map_or(1.0, |base| base / self.hidden_size as f64),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -630,6 +493,16 @@ mod tests {
             ("model_type", json!("gpt2"), "\"gpt2\" is not known"),
             ("hidden_act", json!("gelu"), "\"gelu\" is not supported"),
             ("attention_bias", json!(true), "attention_bias is set"),
+            (
+                "partial_rotary_factor",
+                json!(0.5),
+                "partial_rotary_factor is set",
+            ),
+            (
+                "layer_types",
+                json!(["full_attention", "sliding_attention"]),
+                "layer_types",
+            ),
             ("use_sliding_window", json!(true), "use_sliding_window"),
             (
                 "num_key_value_heads",
@@ -649,11 +522,48 @@ mod tests {
                 json!({"rope_type": "spiral"}),
                 "\"spiral\" is not known",
             ),
+            (
+                "rope_scaling",
+                json!({"type": "dynamic", "alpha": 1000.0}),
+                "with alpha",
+            ),
             ("hidden_size", json!("wide"), "invalid type"),
         ] {
             let error = with("llama", key, value).expect_err("refused").to_string();
             assert!(error.contains(words), "{error}");
         }
+    }
+
+    #[test]
+    fn two_values_of_theta_are_refused() {
+        let mut keys = source("llama");
+        keys.insert("rope_theta".into(), json!(10_000.0));
+        for (inner, fits) in [(10_000.0, true), (500_000.0, false)] {
+            keys.insert(
+                "rope_parameters".into(),
+                json!({"rope_type": "default", "rope_theta": inner}),
+            );
+            let config = DecoderConfig::from_hugging_face(keys.clone());
+            assert_eq!(config.is_ok(), fits);
+            if let Err(error) = config {
+                let error = error.to_string();
+                assert!(
+                    error.contains("10000") && error.contains("500000"),
+                    "{error}"
+                );
+            }
+        }
+        keys.remove("rope_theta");
+        let config = DecoderConfig::from_hugging_face(keys).expect("fits");
+        assert_eq!(config.rope_theta, 500_000.0);
+    }
+
+    #[test]
+    fn minicpm_ties_its_output_unless_the_file_says_otherwise() {
+        let tied = |family, key, value| with(family, key, value).expect("fits").tie_word_embeddings;
+        assert!(tied("minicpm", "bos_token_id", json!(1)));
+        assert!(!tied("minicpm", "tie_word_embeddings", json!(false)));
+        assert!(!tied("llama", "bos_token_id", json!(1)));
     }
 
     fn without_source(mut config: DecoderConfig) -> DecoderConfig {

@@ -5,9 +5,10 @@ use crate::error::AgentError;
 use crate::files;
 use crate::model::config::{DecoderConfig, Family};
 use crate::model::gguf::GgufFile;
+use crate::model::source::{self, ModelSource};
 use crate::model::weights::{HostTensor, WEIGHTS, Weights};
-use crate::text::template::{ChatTemplate, TurnFrames};
-use crate::text::tokenizer::{Frames, Tokenizer};
+use crate::text::template::{ChatTemplate, ChosenFrames, FrameOptions, FrameSource, Thinking};
+use crate::text::tokenizer::{Tokenizer, UnframedTokenizer};
 use scenarios::TextVersion;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -33,12 +34,27 @@ pub struct Model {
 }
 
 /// Files of a Hugging Face folder that are kept unchanged.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Companions {
     /// The bytes of each file, by name.
     pub files: BTreeMap<&'static str, Vec<u8>>,
-    /// The reason, if turns are not framed by the model's own chat template.
+    /// Where the frames of turns come from.
+    pub frame_source: FrameSource,
+    /// The reason, if turns are not framed by the model's own chat template as it is.
     pub reframed: Option<String>,
+    /// Whether the policy thinks.
+    pub thinking: Thinking,
+}
+
+impl Default for Companions {
+    fn default() -> Self {
+        Self {
+            files: BTreeMap::new(),
+            frame_source: FrameSource::Own,
+            reframed: None,
+            thinking: Thinking::Keep,
+        }
+    }
 }
 
 /// Names of the files that are kept.
@@ -59,16 +75,48 @@ const HEARTH_JSON_LIMIT: u64 = 1 << 20;
 const MODELING_HEARTH: &str = include_str!("reading/modeling_hearth.py");
 
 impl Model {
-    /// Reads a model folder, either one that hearth wrote or a Hugging Face checkpoint. If the
-    /// folder has no `hearth.json`, no text version is recorded.
+    /// Reads a model folder, either one that hearth wrote or a Hugging Face checkpoint, a folder of the Hugging Face cache, or
+    /// a GGUF file. If the folder has no `hearth.json`, no text version is recorded.
     ///
     /// # Errors
     /// If a file is missing, is damaged, or does not fit the others.
     pub fn open(folder: &Path) -> Result<Self, AgentError> {
+        Self::open_framed(folder, &FrameOptions::default())
+    }
+
+    /// The same with a choice about the frames of turns. If the model is saved, the choice is saved with it.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and if the chosen chat template does not fit.
+    pub fn open_framed(path: &Path, options: &FrameOptions) -> Result<Self, AgentError> {
+        match ModelSource::find(path)? {
+            ModelSource::Folder(folder) => Self::open_folder(&folder, options),
+            ModelSource::Gguf(file) => Self::open_gguf_framed(&file, options),
+        }
+    }
+
+    fn open_folder(folder: &Path, options: &FrameOptions) -> Result<Self, AgentError> {
         let config = DecoderConfig::open(&folder.join("config.json"))?;
+        let HearthJson {
+            text_versions,
+            thinking,
+        } = HearthJson::open(&folder.join("hearth.json"))?;
         let mut companions = Companions::open(folder)?;
-        let tokenizer = companions.tokenizer(folder)?;
-        check_ids(&tokenizer, &config)
+        let options = FrameOptions {
+            thinking: options.thinking.or(Some(thinking)),
+            template: options.template.clone(),
+        };
+        let path = folder.join("tokenizer.json");
+        let file = UnframedTokenizer::open(&path).map_err(|error| {
+            source::without_tokenizer_json(folder)
+                .filter(|_| source::is_missing(&error))
+                .unwrap_or(error)
+        })?;
+        let tokenizer = companions
+            .framed(folder, file, &config, &options)
+            .map_err(|error| error.in_file(&path))?;
+        tokenizer
+            .check_rows(config.vocab_size)
             .map_err(|reason| AgentError::content(&folder.join("tokenizer.json"), reason))?;
         let policy = open_weights(folder, &config)?;
         let value_folder = folder.join("value");
@@ -77,7 +125,6 @@ impl Model {
         } else {
             None
         };
-        let HearthJson { text_versions } = HearthJson::open(&folder.join("hearth.json"))?;
         Ok(Self {
             config,
             tokenizer,
@@ -93,6 +140,14 @@ impl Model {
     /// # Errors
     /// If the file is missing or damaged, or contains a model that is not supported.
     pub fn open_gguf(path: &Path) -> Result<Self, AgentError> {
+        Self::open_gguf_framed(path, &FrameOptions::default())
+    }
+
+    /// The same with a choice about the frames of turns.
+    ///
+    /// # Errors
+    /// As [`Self::open_gguf`], and if the chosen chat template does not fit.
+    pub fn open_gguf_framed(path: &Path, options: &FrameOptions) -> Result<Self, AgentError> {
         let mut file = GgufFile::open(path)?;
         let Value::Object(keys) = file.config()? else {
             return Err(AgentError::content(path, "its config is not an object"));
@@ -101,15 +156,19 @@ impl Model {
             .map_err(|error| AgentError::content(path, error.to_string()))?;
         let json = file.tokenizer()?.to_string();
         let mut companions = Companions::from_gguf(&file)?;
-        let frames = companions
-            .frames(Path::new(""))
+        let tokenizer = UnframedTokenizer::from_json(json.as_bytes())
+            .and_then(|file| companions.framed(Path::new(""), file, &config, options))
             .map_err(|error| match error {
-                AgentError::Content { reason, .. } => AgentError::content(path, reason),
+                AgentError::Content {
+                    path: inner,
+                    reason,
+                } if inner.parent() == Some(Path::new("")) => AgentError::content(path, reason),
+                AgentError::Content { .. } | AgentError::File { .. } => error,
                 other => AgentError::content(path, other.to_string()),
             })?;
-        let tokenizer = Tokenizer::from_json(json.as_bytes(), frames)
-            .map_err(|error| AgentError::content(path, error.to_string()))?;
-        check_ids(&tokenizer, &config).map_err(|reason| AgentError::content(path, reason))?;
+        tokenizer
+            .check_rows(config.vocab_size)
+            .map_err(|reason| AgentError::content(path, reason))?;
         let mut policy = Weights::default();
         for tensor in file.hf_tensors()? {
             let data = file.hf_tensor(&tensor)?;
@@ -152,6 +211,7 @@ impl Model {
         }
         HearthJson {
             text_versions: self.text_versions.clone(),
+            thinking: self.companions.thinking,
         }
         .save(&folder.join("hearth.json"))?;
         if let Some(value) = &self.value {
@@ -177,18 +237,6 @@ fn create_folder(folder: &Path) -> Result<(), AgentError> {
     std::fs::create_dir_all(folder).map_err(|source| AgentError::file(folder, source))
 }
 
-/// Refuses a tokenizer with an id for which the decoder has no embedding.
-fn check_ids(tokenizer: &Tokenizer, config: &DecoderConfig) -> Result<(), String> {
-    let largest = tokenizer.largest_id();
-    if largest as usize >= config.vocab_size {
-        return Err(format!(
-            "its tokens have ids up to {largest}, and the model's vocab_size is {}",
-            config.vocab_size
-        ));
-    }
-    Ok(())
-}
-
 impl Companions {
     /// Reads the files that exist.
     fn open(folder: &Path) -> Result<Self, AgentError> {
@@ -200,7 +248,7 @@ impl Companions {
         }
         Ok(Self {
             files,
-            reframed: None,
+            ..Self::default()
         })
     }
 
@@ -218,44 +266,55 @@ impl Companions {
         });
         Ok(Self {
             files: [("tokenizer_config.json", settings.to_string().into_bytes())].into(),
-            reframed: None,
+            ..Self::default()
         })
     }
 
-    /// Reads the folder's tokenizer with the frames of its chat template. If the tokenizer was
-    /// trained by hearth, it gets hearth's own frames.
-    fn tokenizer(&mut self, folder: &Path) -> Result<Tokenizer, AgentError> {
-        let path = folder.join("tokenizer.json");
-        if !self.files.contains_key("tokenizer_config.json") {
-            return Tokenizer::open(&path, Frames::default());
+    /// Chooses the frames of turns for a tokenizer. If it was trained by hearth and has no chat template, it gets hearth's own
+    /// frames.
+    fn framed(
+        &mut self,
+        folder: &Path,
+        tokenizer: UnframedTokenizer,
+        config: &DecoderConfig,
+        options: &FrameOptions,
+    ) -> Result<Tokenizer, AgentError> {
+        let (template, mut special) =
+            ChatTemplate::from_hf_texts(folder, |name| self.text(folder, name))?;
+        let is_own = template.is_none() && tokenizer.is_own();
+        special.others.extend_from_slice(tokenizer.special());
+        if special.eos.is_none() {
+            special.eos = self
+                .end_id(config)
+                .and_then(|id| tokenizer.token(u32::try_from(id).ok()?));
         }
-        let frames = self.frames(folder)?;
-        Tokenizer::open(&path, frames)
+        let chosen = if is_own && options.template.is_none() {
+            ChosenFrames::own()
+        } else {
+            let template = template.map(|template| template.with_special(special.clone()));
+            ChosenFrames::choose(template, &special, &tokenizer, options)?
+        };
+        if let Some(path) = &options.template {
+            let text = files::read(path, COMPANION_LIMIT)?;
+            self.files.insert("chat_template.jinja", text);
+        }
+        self.thinking = options.thinking.unwrap_or_default();
+        self.frame_source = chosen.source;
+        self.reframed = chosen.reason;
+        tokenizer.with_frames(chosen.frames)
     }
 
-    /// Returns the frames of the model's chat template. If it has none, or one that does not fit an
-    /// episode, returns the frames of plain ChatML and records the reason.
-    fn frames(&mut self, folder: &Path) -> Result<Frames, AgentError> {
-        let settings = self.text(folder, "tokenizer_config.json")?;
-        let jinja = self.text(folder, "chat_template.jinja")?;
-        let Some(template) = ChatTemplate::from_hf_texts(folder, settings.as_deref(), jinja)?
-        else {
-            self.reframed =
-                Some("the model has no chat template; turns are framed as ChatML".into());
-            return TurnFrames::chatml(None).into_frames(None);
+    /// The id of the token that ends a text, by `generation_config.json` or else `config.json`.
+    fn end_id(&self, config: &DecoderConfig) -> Option<u64> {
+        let generation = self.files.get("generation_config.json");
+        let generation: Option<Value> =
+            generation.and_then(|bytes| serde_json::from_slice(&files::standard_json(bytes)).ok());
+        let id = |keys: &Value| match keys.get("eos_token_id")? {
+            Value::Array(ids) => ids.first()?.as_u64(),
+            id => id.as_u64(),
         };
-        match TurnFrames::derive(&template, None) {
-            Ok(frames) => frames
-                .into_frames(template.special_tokens().eos.as_deref())
-                .map_err(|error| {
-                    let path = folder.join("tokenizer_config.json");
-                    AgentError::content(&path, error.to_string())
-                }),
-            Err(error) => {
-                self.reframed = Some(format!("{error}; turns are framed as ChatML"));
-                TurnFrames::chatml(None).into_frames(None)
-            }
-        }
+        let source = Value::Object(config.source.clone());
+        generation.as_ref().and_then(id).or_else(|| id(&source))
     }
 
     /// A file as text; `None` if it does not exist.
@@ -272,6 +331,13 @@ impl Companions {
 #[serde(deny_unknown_fields)]
 struct HearthJson {
     text_versions: BTreeSet<TextVersion>,
+    /// Whether the policy thinks. If it is missing, the chat template decides.
+    #[serde(default, skip_serializing_if = "is_kept")]
+    thinking: Thinking,
+}
+
+fn is_kept(thinking: &Thinking) -> bool {
+    *thinking == Thinking::Keep
 }
 
 impl HearthJson {
@@ -280,7 +346,8 @@ impl HearthJson {
         let Some(bytes) = files::read_if_any(path, HEARTH_JSON_LIMIT)? else {
             return Ok(Self::default());
         };
-        serde_json::from_slice(&bytes).map_err(|error| AgentError::content(path, error.to_string()))
+        serde_json::from_slice(&files::standard_json(&bytes))
+            .map_err(|error| AgentError::content(path, error.to_string()))
     }
 
     fn save(&self, path: &Path) -> Result<(), AgentError> {
@@ -411,10 +478,8 @@ mod tests {
         checkpoint(folder.path(), last_only);
         let model = Model::open(folder.path()).unwrap();
         let reason = model.companions.reframed.unwrap();
-        assert!(
-            reason.contains("not prefix-preserving") && reason.contains("framed as ChatML"),
-            "{reason}"
-        );
+        assert!(reason.contains("not prefix-preserving"), "{reason}");
+        assert_eq!(model.companions.frame_source, FrameSource::ChatMl);
         assert_eq!(model.tokenizer.frames().opening, "<|im_start|>user\n");
     }
 

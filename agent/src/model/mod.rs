@@ -27,6 +27,6 @@ pub mod parameters;
 pub mod peft;
 pub mod reading;
 pub mod rope;
-mod safetensors_header;
+mod source;
 pub mod value_heads;
 pub mod weights;

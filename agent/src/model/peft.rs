@@ -90,7 +90,7 @@ impl Adapter {
     pub fn open(folder: &Path) -> Result<Self, AgentError> {
         let path = folder.join(ADAPTER_CONFIG);
         let bytes = files::read(&path, CONFIG_LIMIT)?;
-        let config: Map<String, Value> = serde_json::from_slice(&bytes)
+        let config: Map<String, Value> = serde_json::from_slice(&files::standard_json(&bytes))
             .map_err(|error| AgentError::content(&path, error.to_string()))?;
         let (rank, scale) =
             rank_and_scale(&config).map_err(|reason| AgentError::content(&path, reason))?;

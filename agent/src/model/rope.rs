@@ -74,6 +74,9 @@ impl RopeScaling {
             context,
         };
         match kind {
+            "dynamic" if keys.keys.contains_key("alpha") => Err(
+                "rope_scaling of type \"dynamic\" with alpha, as in Hunyuan models, is not supported".into(),
+            ),
             "default" | "dynamic" => Ok(Self::None),
             "linear" => Ok(Self::Linear {
                 factor: keys.required("factor")?,

@@ -10,11 +10,14 @@
 //!
 //! The files of adapters are those of [`crate::model::peft`].
 
+mod header;
+
 use crate::error::AgentError;
 use crate::files;
 use crate::model::config::DecoderConfig;
-use crate::model::safetensors_header::SafetensorsHeader;
+use crate::model::source;
 use half::{bf16, f16};
+use header::SafetensorsHeader;
 use safetensors::{Dtype, SafeTensorError, View};
 use scenarios::files::sync_folder;
 use serde::Deserialize;
@@ -150,10 +153,14 @@ impl Weights {
     pub fn open_folder(folder: &Path) -> Result<Self, AgentError> {
         let index = folder.join(INDEX);
         if folder.join(WEIGHTS).exists() || !index.exists() {
-            return Self::open(&folder.join(WEIGHTS));
+            return Self::open(&folder.join(WEIGHTS)).map_err(|error| {
+                source::without_safetensors(folder)
+                    .filter(|_| source::is_missing(&error))
+                    .unwrap_or(error)
+            });
         }
         let bytes = files::read(&index, INDEX_LIMIT)?;
-        let ShardIndex { weight_map } = serde_json::from_slice(&bytes)
+        let ShardIndex { weight_map } = serde_json::from_slice(&files::standard_json(&bytes))
             .map_err(|error| AgentError::content(&index, error.to_string()))?;
         let mut shards: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (tensor, shard) in &weight_map {
@@ -185,6 +192,9 @@ impl Weights {
     fn read(&mut self, path: &Path) -> Result<(), AgentError> {
         let (file, length) = files::open(path)?;
         let mut file = BufReader::new(file);
+        if source::first_bytes(path, source::LFS_POINTER.len())? == source::LFS_POINTER {
+            return Err(AgentError::content(path, source::lfs_reason()));
+        }
         let SafetensorsHeader {
             data_start,
             tensors,
@@ -226,6 +236,17 @@ impl Weights {
     /// If a tensor of the decoder is missing or has another shape.
     pub fn fit(&mut self, config: &DecoderConfig) -> Result<(), AgentError> {
         let tensors = config.tensors();
+        self.remove_prefix();
+        if let Some(name) = self
+            .0
+            .keys()
+            .find(|name| name.contains(".lora_A.") || name.contains(".base_layer."))
+        {
+            return Err(AgentError::Config(format!(
+                "tensor {name} belongs to a LoRA adapter that is not merged into the weights\n\
+                 hint: merge it where it was trained: `python -m verl.model_merger merge ...`, or PEFT's merge_and_unload()"
+            )));
+        }
         for (name, shape) in &tensors {
             self.get(name, shape)?;
         }
@@ -233,6 +254,27 @@ impl Weights {
         self.0
             .retain(|name, _| is_head(name) || names.contains(name.as_str()));
         Ok(())
+    }
+
+    /// Removes what other programs put before every name: PEFT (`base_model.model.`) and `torch.compile` (`_orig_mod.`).
+    fn remove_prefix(&mut self) {
+        const EMBEDDING: &str = "model.embed_tokens.weight";
+        let prefix = self
+            .0
+            .keys()
+            .find_map(|name| name.strip_suffix(EMBEDDING))
+            .unwrap_or_default();
+        if prefix.is_empty() || self.0.contains_key(EMBEDDING) {
+            return;
+        }
+        let prefix = prefix.to_owned();
+        self.0 = std::mem::take(&mut self.0)
+            .into_iter()
+            .map(|(name, tensor)| match name.strip_prefix(&prefix) {
+                Some(rest) => (rest.to_owned(), tensor),
+                None => (name, tensor),
+            })
+            .collect();
     }
 
     /// Writes a safetensors file. A new file is written beside `path` and renamed, so that the old
@@ -504,6 +546,46 @@ pub(crate) mod tests {
                 .to_string()
                 .contains("model.norm.weight is missing")
         );
+    }
+
+    /// PEFT and `torch.compile` put a prefix before every name.
+    #[test]
+    fn a_prefix_of_every_name_is_removed() {
+        let config = tiny_config();
+        let whole = Weights::random(&config, 7);
+        for prefix in ["base_model.model.", "_orig_mod."] {
+            let named = whole
+                .0
+                .iter()
+                .map(|(name, tensor)| (format!("{prefix}{name}"), tensor.clone()));
+            let mut weights = Weights(named.collect());
+            weights.fit(&config).expect("fits");
+            assert_eq!(weights, whole);
+        }
+        let mut weights = whole;
+        let tensor = weights.0["model.norm.weight"].clone();
+        weights.0.insert(
+            "model.layers.0.self_attn.q_proj.lora_A.weight".into(),
+            tensor,
+        );
+        let error = weights
+            .fit(&config)
+            .expect_err("a LoRA adapter")
+            .to_string();
+        assert!(error.contains("merge_and_unload"), "{error}");
+    }
+
+    #[test]
+    fn a_pointer_of_git_lfs_is_named() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join(WEIGHTS);
+        std::fs::write(
+            &path,
+            "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n",
+        )
+        .expect("writes");
+        let error = Weights::open(&path).expect_err("refused").to_string();
+        assert!(error.contains("git lfs pull"), "{error}");
     }
 
     #[test]

@@ -11,7 +11,7 @@
 use crate::policy::expert::ExpertAdvice;
 use crate::policy::lm::{LmEpisode, LmPolicy};
 use crate::policy::{Completion, Policy, TurnRequest, TurnResponse, text_response};
-use crate::text::chat;
+use crate::text::action::parse_command;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use scenarios::seed::mixed_seed;
 use scenarios::{Protocol, Turn};
@@ -144,7 +144,7 @@ impl DaggerEpisode {
         let TurnResponse::Completion(completion) = response else {
             return response;
         };
-        let command = chat::command(&completion.text, completion.ended);
+        let command = parse_command(&completion.text).filter(|_| completion.ended);
         let perturbed = !self.expert.continue_after(command);
         let Completion {
             text,

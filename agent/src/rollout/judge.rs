@@ -3,7 +3,8 @@
 
 use super::state::RolloutState;
 use crate::policy::CandidateText;
-use crate::text::chat;
+use crate::text::action;
+use scenarios::ActionFormat;
 
 /// The message if the oracle cannot score candidates in an environment.
 pub const NO_LOOK_AHEAD: &str = "the oracle needs an environment that can be copied and that estimates how far the goal is, and \
@@ -21,6 +22,7 @@ pub(super) struct OracleScores {
 pub(super) fn look_ahead<S>(
     state: &RolloutState<S>,
     candidates: &[CandidateText],
+    format: ActionFormat,
 ) -> Result<OracleScores, String> {
     let environment = state
         .environment
@@ -32,9 +34,9 @@ pub(super) fn look_ahead<S>(
     };
     for candidate in candidates {
         let mut copy = environment.fork().ok_or(NO_LOOK_AHEAD)?;
-        if let Some(command) = chat::command(&candidate.text, candidate.ended) {
+        if let Some(command) = action::command(format, &candidate.text, candidate.ended) {
             found.commands += 1;
-            copy.step(command).map_err(|error| error.to_string())?;
+            copy.step(&command).map_err(|error| error.to_string())?;
         }
         let remaining = copy.remaining().ok_or(NO_LOOK_AHEAD)?;
         found.scores.push(-(remaining as f32));

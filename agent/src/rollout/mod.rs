@@ -302,9 +302,10 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
             TurnResponse::Completion(completion) => self.play(at, completion, again),
             TurnResponse::Offers(offers) => {
                 let policy = self.policy;
+                let format = self.protocol.action_format;
                 let episode = self.episode(at.slot);
                 let state = episode.shape.state(at.state);
-                match judge::look_ahead(state, &offers) {
+                match judge::look_ahead(state, &offers, format) {
                     Ok(found) => {
                         let completion = policy.take(&mut state.episode, &found.scores);
                         episode.spent.commands += found.commands;
@@ -348,7 +349,8 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
         }
         episode.spent.completions += completion.written;
         episode.spent.tokens += completion.written_tokens;
-        let turn = self.state(at).turn(completion);
+        let format = self.protocol.action_format;
+        let turn = self.state(at).turn(completion, format);
         self.act(at, turn, again)
     }
 
@@ -384,7 +386,7 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
         candidates: Vec<Completion>,
         again: &mut Vec<StateIndex>,
     ) -> Result<(), E> {
-        let policy = self.policy;
+        let (policy, format) = (self.policy, self.protocol.action_format);
         let lookahead = policy
             .lookahead()
             .expect("a policy that returns candidates has a lookahead");
@@ -396,7 +398,7 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
         let tree = episode.shape.tree();
         let children = tree
             .expect("a policy returns candidates only in a search")
-            .expand(at.state, candidates, lookahead);
+            .expand(at.state, candidates, format, lookahead);
         for (state, completion) in children {
             let at = StateIndex { state, ..at };
             let child = self.state(at);
@@ -405,7 +407,7 @@ impl<'a, P: Policy, E, R: FnMut(Trajectory) -> Result<(), E>> Rollout<'a, '_, P,
                     "the world cannot be copied, and a search tries its candidates in copies";
                 self.end_state(at, StateEnd::failed(reason.into()), again)?;
             } else {
-                let turn = child.turn(completion);
+                let turn = child.turn(completion, format);
                 self.act(at, turn, again)?;
             }
         }

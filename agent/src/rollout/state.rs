@@ -1,8 +1,8 @@
 //! A state of a game that is being played, with the turns that led to it.
 
 use crate::policy::Completion;
-use crate::text::chat;
-use scenarios::{Environment, Outcome, Turn};
+use crate::text::action;
+use scenarios::{ActionFormat, Environment, Outcome, Turn};
 use std::sync::Arc;
 
 /// A state of a game, and the turns that led to it.
@@ -43,8 +43,8 @@ impl<S> RolloutState<S> {
 
     /// Builds the turn in which `completion` answers the last observation, and takes that
     /// observation.
-    pub(super) fn turn(&mut self, completion: Completion) -> Turn {
-        let action = chat::command(&completion.text, completion.ended).map(str::to_string);
+    pub(super) fn turn(&mut self, completion: Completion, format: ActionFormat) -> Turn {
+        let action = action::command(format, &completion.text, completion.ended);
         Turn {
             observation: std::mem::take(&mut self.observation),
             observation_tokens: completion.observation_tokens,
@@ -126,7 +126,10 @@ mod tests {
         let mut state = RolloutState::new(());
         state.observation = "You see a door.".into();
         state.hash = Some(7);
-        let turn = state.turn(Completion::from_text(" open door ".into()));
+        let turn = state.turn(
+            Completion::from_text(" open door ".into()),
+            ActionFormat::Plain,
+        );
         assert_eq!(
             (
                 turn.observation.as_str(),
@@ -141,7 +144,7 @@ mod tests {
             ..Completion::from_text("open door".into())
         };
         assert_eq!(
-            state.turn(cut).action,
+            state.turn(cut, ActionFormat::Plain).action,
             None,
             "a cut completion is malformed"
         );

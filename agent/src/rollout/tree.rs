@@ -4,8 +4,8 @@
 use super::search::{FoundState, Frontier, NextStates};
 use super::state::{AfterState, RolloutState, StateEnd};
 use crate::policy::{Completion, Lookahead};
-use crate::text::chat;
-use scenarios::{Candidate, Outcome, Protocol, Search};
+use crate::text::action;
+use scenarios::{ActionFormat, Candidate, Outcome, Protocol, Search};
 use std::sync::Arc;
 
 /// The states of an episode that is searched.
@@ -81,6 +81,7 @@ impl<S> SearchTree<S> {
         &mut self,
         index: usize,
         candidates: Vec<Completion>,
+        format: ActionFormat,
         lookahead: &dyn Lookahead<EpisodeState = S>,
     ) -> Vec<(usize, Completion)> {
         let mut parent = self.nodes[index]
@@ -89,10 +90,10 @@ impl<S> SearchTree<S> {
             .state;
         let mut distinct: Vec<(usize, Completion)> = Vec::new();
         for (candidate, completion) in candidates.into_iter().enumerate() {
-            let command = chat::command(&completion.text, completion.ended);
+            let command = action::command(format, &completion.text, completion.ended);
             let same = distinct
                 .iter()
-                .find(|(_, other)| chat::command(&other.text, other.ended) == command);
+                .find(|(_, other)| action::command(format, &other.text, other.ended) == command);
             if let Some((same, _)) = same {
                 let node = self.nodes[*same].as_mut();
                 node.expect("it was added just now").count += completion.written;

@@ -7,16 +7,16 @@
 //! that is already in the list is never tokenized again. This module does not depend on models.
 //!
 //! ```
-//! use agent::text::chat::{PromptPosition, observation_tokens, parse_command};
+//! use agent::text::chat::{PromptPosition, observation_tokens};
 //! use agent::text::tokenizer::Tokenizer;
 //!
 //! let tokenizer = Tokenizer::train(["You see a mug 1."].into_iter(), 300)?;
 //! let ids = observation_tokens(&tokenizer, "You see a mug 1.", PromptPosition::Opening);
 //! assert_eq!(tokenizer.decode(&ids), "<|begin|>You see a mug 1.<|agent|>");
-//! assert_eq!(parse_command(" take mug 1\n"), Some("take mug 1"));
 //! # Ok::<(), agent::AgentError>(())
 //! ```
 
+use crate::text::action::parse_command;
 use crate::text::tokenizer::Tokenizer;
 use scenarios::{Trajectory, Turn};
 
@@ -75,17 +75,6 @@ pub fn completion_tokens(tokenizer: &Tokenizer, completion: &str) -> Vec<u32> {
     tokens
 }
 
-/// The command in a completion: all of it, stripped. `None` if it is empty, has more than one line,
-/// or contains a special token.
-#[must_use]
-pub fn parse_command(completion: &str) -> Option<&str> {
-    let command = completion.trim();
-    let has_frames = ["<|", "<s>", "</s>"]
-        .iter()
-        .any(|token| command.contains(token));
-    (!command.is_empty() && !command.contains('\n') && !has_frames).then_some(command)
-}
-
 /// Fills in the token ids of an episode that was played in text, such as a demonstration. The
 /// log-probabilities become empty, because no policy sampled these tokens.
 pub fn tokenize(tokenizer: &Tokenizer, trajectory: &mut Trajectory) {
@@ -94,16 +83,6 @@ pub fn tokenize(tokenizer: &Tokenizer, trajectory: &mut Trajectory) {
         (turn.observation_tokens, turn.completion_tokens, position) =
             turn_tokens(tokenizer, turn, position);
         turn.logprobs.clear();
-    }
-}
-
-/// The command of a completion. `None` also if the completion was cut off (`ended` is false).
-#[must_use]
-pub fn command(completion: &str, ended: bool) -> Option<&str> {
-    if ended {
-        parse_command(completion)
-    } else {
-        None
     }
 }
 
@@ -153,14 +132,6 @@ mod tests {
         let shown = format!("Nothing happens.{ADMISSIBLE_COMMANDS}look, go to bed 1");
         assert_eq!(without_admissible(&shown), "Nothing happens.");
         assert_eq!(without_admissible("You see a bed 1."), "You see a bed 1.");
-    }
-
-    #[test]
-    fn a_command_is_one_line_without_frames() {
-        assert_eq!(parse_command(" go to desk 1 "), Some("go to desk 1"));
-        assert_eq!(parse_command("  \n "), None);
-        assert_eq!(parse_command("look\nlook"), None);
-        assert_eq!(parse_command("look<|agent|>"), None);
     }
 
     #[test]

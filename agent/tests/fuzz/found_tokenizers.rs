@@ -198,7 +198,7 @@ fn a_tokenizer_with_more_tokens_than_the_model_is_refused() {
     let id = vocabulary_size(files);
     let added = json!([{
         "id": id, "content": "<new>", "single_word": false, "lstrip": false, "rstrip": false,
-        "normalized": false, "special": true,
+        "normalized": false, "special": false,
     }]);
     refused(
         &with(files, "tokenizer.json", "/added_tokens", added),

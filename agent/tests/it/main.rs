@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod families;
+mod frames;
 mod gguf;
 mod play;
 mod template;

@@ -255,7 +255,7 @@ fn a_template_that_drops_reasoning_has_no_frames() {
         error.contains("not prefix-preserving") && error.contains("<think>"),
         "{error}"
     );
-    assert!(error.contains("hint: use ChatML"), "{error}");
+    assert!(error.contains("--template FILE"), "{error}");
 }
 
 #[test]
@@ -515,7 +515,7 @@ fn a_broken_model_folder_is_refused_with_its_file() {
     let named = r#"{"chat_template": [{"name": "tool_use", "template": "t"}]}"#;
     assert!(
         broken(&[("tokenizer_config.json", named)])
-            .ends_with("no chat template is named `default`, only tool_use")
+            .contains("no chat template is named `default`, only tool_use")
     );
     assert!(broken(&[("tokenizer_config.json", "{")]).contains("tokenizer_config.json: EOF"));
     assert!(

@@ -1,5 +1,6 @@
 //! Tokenizer and chat on arbitrary texts: any text round-trips, and a turn never changes earlier ids.
 
+use agent::text::action;
 use agent::text::chat::{self, PromptPosition};
 use agent::text::tokenizer::{AGENT, BEGIN, END, Tokenizer};
 use proptest::prelude::*;
@@ -87,7 +88,7 @@ proptest! {
     /// A command is a whole line of its completion, and never contains a frame.
     #[test]
     fn a_command_is_one_stripped_line(text in texts()) {
-        match chat::parse_command(&text) {
+        match action::parse_command(&text) {
             Some(command) => {
                 prop_assert_eq!(command, text.trim());
                 prop_assert!(!command.is_empty() && command.lines().count() == 1);

@@ -5,6 +5,7 @@ use crate::args::concurrency::ConcurrencyArgs;
 use crate::args::policy::{Player, ScorerArgs};
 use crate::args::protocol::{OpenedParts, PlayArgs, PlaySetting, SelectionFlags};
 use crate::args::search::SearchArgs;
+use crate::args::server::print_notes;
 use crate::args::shard::ShardArgs;
 use crate::args::world::WorldArgs;
 use crate::code::CODE;
@@ -93,6 +94,8 @@ struct EvalOutput {
     failures: Vec<FailureRow>,
     cards: Vec<Card>,
     protocols: Vec<Protocol>,
+    /// What the completions show about the setting.
+    notes: Vec<String>,
     suite: String,
     policy_hash: String,
     /// The first of `seeds`.
@@ -111,7 +114,12 @@ impl EvalCommand {
         let suite = Suite::open(&self.suite)?;
         report_faults(&suite);
         let tasks = tasks_of(&suite, &self.suite, &self.split)?;
-        let player = Player::open(&self.policy, &self.scorer.reference, &self.play.policy)?;
+        let player = Player::open(
+            &self.policy,
+            &self.scorer.reference,
+            &self.play.policy,
+            self.card,
+        )?;
         self.selection().check(OpenedParts::Policy(Some(&player)))?;
         let shard = self.shard.resolve()?;
         if shard.is_part() && self.seeds().len() > 1 {
@@ -152,6 +160,13 @@ impl EvalCommand {
                 not_checked: vec![format!("all of it: {error}")],
                 ..Audit::default()
             }),
+            notes: played
+                .iter()
+                .flat_map(|(card, episodes)| {
+                    let notes = player.notes(episodes).into_iter();
+                    notes.map(move |note| format!("K = {}: {note}", card.k))
+                })
+                .collect(),
             seconds: started.elapsed().as_secs_f64(),
             run: self.out,
         };
@@ -161,8 +176,10 @@ impl EvalCommand {
         } else {
             output.print();
         }
+        print_notes(&output.notes);
         warn_of_findings(&output.audit);
-        Ok(ExitCode::SUCCESS)
+        let rounds: Vec<&[Trajectory]> = played.iter().map(|(_, all)| &all[..]).collect();
+        Ok(ui::exit_of_rounds(&rounds))
     }
 
     /// Refuses flags that make no sense, or contradict the card.

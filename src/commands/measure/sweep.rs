@@ -135,7 +135,7 @@ impl SweepCommand {
         let suite = Suite::open(&self.suite)?;
         report_faults(&suite);
         let tasks = self.tasks(&suite)?;
-        let player = Player::open(&self.policy, &self.reference, &self.play.policy)?;
+        let player = Player::open(&self.policy, &self.reference, &self.play.policy, None)?;
         let translated_to = self
             .world
             .translation(&self.policy, &player.learned(), &tasks)?;
@@ -277,7 +277,13 @@ impl SweepCommand {
         if !self.beam || self.reference.reference.is_none() {
             return Ok(None);
         }
-        Player::open(&self.policy, &ReferenceArgs::default(), &self.play.policy).map(Some)
+        Player::open(
+            &self.policy,
+            &ReferenceArgs::default(),
+            &self.play.policy,
+            None,
+        )
+        .map(Some)
     }
 
     /// Plays every setting, and writes both tables after each.

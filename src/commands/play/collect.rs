@@ -3,6 +3,7 @@
 use crate::args::concurrency::ConcurrencyArgs;
 use crate::args::policy::{Player, PolicyKind, ReferenceArgs};
 use crate::args::protocol::{PlayArgs, PlaySetting};
+use crate::args::server::print_notes;
 use crate::args::shard::ShardArgs;
 use crate::args::world::WorldArgs;
 use crate::commands::data::suite_table::report_faults;
@@ -74,6 +75,8 @@ struct CollectOutput {
     successes: usize,
     lost: usize,
     tokens: usize,
+    /// What the completions show about the setting.
+    notes: Vec<String>,
     store: PathBuf,
 }
 
@@ -107,6 +110,7 @@ impl CollectCommand {
             successes: all.iter().filter(|episode| episode.is_won()).count(),
             lost: ui::report_lost(&all),
             tokens: all.iter().map(Trajectory::tokens).sum(),
+            notes: player.notes(&all),
             store,
         };
         if self.json {
@@ -120,7 +124,8 @@ impl CollectCommand {
                 output.store.display()
             ));
         }
-        Ok(ExitCode::SUCCESS)
+        print_notes(&output.notes);
+        Ok(ui::exit_of_rounds(&[&all]))
     }
 
     fn tasks<'a>(&self, suite: &'a Suite) -> anyhow::Result<Vec<&'a Task>> {
@@ -160,7 +165,12 @@ impl CollectCommand {
             let text = "--expert-noise: only works with --policy expert";
             return Err(ui::WrongUse(text.into()).into());
         }
-        match Player::open(&self.policy, &ReferenceArgs::default(), &self.play.policy)? {
+        match Player::open(
+            &self.policy,
+            &ReferenceArgs::default(),
+            &self.play.policy,
+            None,
+        )? {
             Player::Expert(_) => Ok(Player::Expert(ExpertPolicy { noise })),
             other => Ok(other),
         }

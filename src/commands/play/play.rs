@@ -178,7 +178,13 @@ impl PlayCommand {
             self.scorer.reference.refuse("a person")?;
             return Ok(None);
         }
-        Player::open(&self.policy, &self.scorer.reference, &self.play.policy).map(Some)
+        Player::open(
+            &self.policy,
+            &self.scorer.reference,
+            &self.play.policy,
+            None,
+        )
+        .map(Some)
     }
 
     fn print(&self, trajectory: &Trajectory) {

@@ -1,5 +1,6 @@
 //! `hearth train`: runs one training job on trajectory stores.
 
+use crate::args::policy::FrameArgs;
 use crate::args::stores::read_branches;
 use crate::ui;
 use agent::inference::device::DeviceChoice;
@@ -35,6 +36,8 @@ pub(crate) struct TrainCommand {
     /// Model folder to start from, which is also the reference; not if the job starts fresh
     #[arg(long, value_hint = ValueHint::DirPath)]
     from: Option<PathBuf>,
+    #[command(flatten)]
+    frames: FrameArgs,
     /// Recipe whose `model` table gives the shape of a fresh model [default: the quickstart's]
     #[arg(long, value_hint = ValueHint::FilePath)]
     model: Option<PathBuf>,
@@ -191,7 +194,7 @@ impl TrainCommand {
     fn start(&self, from: &StartFrom, trajectories: &[Trajectory]) -> anyhow::Result<Model> {
         match (&self.from, from) {
             (Some(folder), StartFrom::Collector | StartFrom::Job(_)) => {
-                Ok(Model::open(folder).map_err(TrainerError::from)?)
+                Ok(self.frames.open(folder)?)
             }
             (None, StartFrom::Fresh) => {
                 let shape = match &self.model {

@@ -83,7 +83,7 @@ fn wrong_use_ends_with_2_and_a_hint() {
     );
     eval(&["nowhere", "--suite", "games"]).refused(
         2,
-        "error: --policy nowhere: neither `expert` nor a model folder nor openai:URL#MODEL\n\
+        "error: --policy nowhere: neither `expert` nor a model folder nor a GGUF file nor openai:URL#MODEL\n\
          hint: a model folder contains config.json, tokenizer.json and model.safetensors\n",
     );
     eval(&["expert", "--suite", "games", "--best-of", "3"]).refused(

@@ -272,7 +272,7 @@ mod tests {
         assert_eq!(texts(&episode), expected);
         for turn in &episode.turns {
             assert_eq!(
-                agent::text::chat::parse_command(&turn.completion),
+                agent::text::action::parse_command(&turn.completion),
                 turn.action.as_deref()
             );
         }

@@ -7,7 +7,7 @@
 //! [`comparable`] drops the same parts of any text, so that a record can be compared with an
 //! environment.
 
-use agent::text::chat::parse_command;
+use agent::text::action::parse_command;
 use scenarios::{Outcome, Protocol, Spent, Split, TaskType, TextVersion, Trajectory, Turn};
 use serde::Deserialize;
 use std::str::FromStr;

@@ -14,7 +14,7 @@ use crate::measure::csv_file::{read_csv, write_csv};
 use crate::measure::failures::{self, FailureRow};
 use crate::measure::games::{self, GameRow};
 use scenarios::files;
-use scenarios::{DistinctBy, History, Protocol, Scorer, Split, Suite, Trajectory};
+use scenarios::{ActionFormat, DistinctBy, History, Protocol, Scorer, Split, Suite, Trajectory};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt::{self, Display};
@@ -41,7 +41,7 @@ pub enum NamedCard {
     /// turn.
     Oreo,
     /// The protocol of verl-agent: 50 turns, the last 2 turns visible, the admissible list shown,
-    /// temperature 0.4. Only the settings are the same, not the text of the prompt.
+    /// temperature 0.4, the command inside `<action>`. Only the settings are the same, not the text of the prompt.
     Verl,
 }
 
@@ -82,6 +82,15 @@ impl NamedCard {
         self == Self::Verl
     }
 
+    /// Returns where a completion contains its command.
+    #[must_use]
+    pub fn action_format(self) -> ActionFormat {
+        match self {
+            Self::Oreo => ActionFormat::Plain,
+            Self::Verl => ActionFormat::Tags,
+        }
+    }
+
     /// Returns the sampling temperature for K candidates per turn.
     #[must_use]
     pub fn temperature(self, k: usize) -> f32 {
@@ -114,6 +123,11 @@ impl NamedCard {
                 "the admissible list",
                 shown(protocol.admissible_shown).into(),
                 shown(self.admissible_shown()).into(),
+            ),
+            (
+                "action_format",
+                protocol.action_format.to_string(),
+                self.action_format().to_string(),
             ),
         ];
         if self == Self::Verl {
@@ -510,6 +524,7 @@ mod tests {
             history: History::Last(2),
             admissible_shown: true,
             temperature: 0.4,
+            action_format: ActionFormat::Tags,
             ..Protocol::default()
         }
     }

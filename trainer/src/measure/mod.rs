@@ -7,6 +7,7 @@ pub mod compare;
 pub mod csv_file;
 pub mod failures;
 pub mod games;
+pub mod play_notes;
 pub mod protocol_line;
 pub mod ranking;
 pub mod reading;

@@ -1,6 +1,6 @@
 //! The protocol of a measurement in one line of text, to print beside its number.
 
-use scenarios::{DistinctBy, Protocol, Scorer, Search};
+use scenarios::{ActionFormat, DistinctBy, Protocol, Scorer, Search};
 
 /// Describes the protocol in one line, if each game was played once.
 #[must_use]
@@ -31,6 +31,10 @@ pub fn played_line(protocol: &Protocol, times: usize) -> String {
     } else {
         ""
     };
+    let format = match protocol.action_format {
+        ActionFormat::Plain => String::new(),
+        other => format!(", action format = {other}"),
+    };
     let stop = if protocol.stop.is_empty() {
         String::new()
     } else {
@@ -38,7 +42,7 @@ pub fn played_line(protocol: &Protocol, times: usize) -> String {
     };
     format!(
         "{games}, {} turns, {} history, {shown}{translated}{instructions}, {decoding}{stop}, \
-         malformed = {}, success = won",
+         malformed = {}{format}, success = won",
         protocol.turn_limit, protocol.history, protocol.malformed
     )
 }

@@ -127,6 +127,6 @@ impl LmEpisode {
         let is_over = !self.candidates().is_empty()
             && self.candidates().iter().all(|candidate| candidate.done);
         let turn = self.in_progress.take_if(|_| is_over)?;
-        Some(FinishedTurn::new(turn, protocol.distinct_by, tokenizer))
+        Some(FinishedTurn::new(turn, protocol, tokenizer))
     }
 }

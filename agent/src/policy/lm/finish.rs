@@ -77,10 +77,10 @@ impl LmPolicy {
             _ => select::best(scores).expect("one of the scores is a number"),
         };
         let mut completion = self.completion_of(&finished, best, scores);
+        let command = finished.command(&finished.distinct[best], &self.tokenizer);
         let chosen = finished.distinct.swap_remove(best);
         let candidate = finished.candidates.swap_remove(chosen.index);
         if episode.expert.intended().is_some() {
-            let command = candidate.command(&self.tokenizer);
             episode.expert.continue_after(command.as_deref());
         }
         episode.policy.cache.append(candidate.cache);

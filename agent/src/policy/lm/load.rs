@@ -109,13 +109,9 @@ impl LmPolicy {
             text_versions,
             ..
         } = model;
-        if tokenizer.vocab_size() > config.vocab_size {
-            return Err(AgentError::Config(format!(
-                "the tokenizer has {} tokens, the model {}",
-                tokenizer.vocab_size(),
-                config.vocab_size
-            )));
-        }
+        tokenizer
+            .check_rows(config.vocab_size)
+            .map_err(AgentError::Tokenizer)?;
         let mut value = match value_use {
             ValueUse::Score => value,
             ValueUse::Skip => None,

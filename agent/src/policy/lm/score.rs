@@ -108,6 +108,7 @@ impl LmPolicy {
                 turn,
                 candidates,
                 distinct,
+                ..
             }) = finished
             else {
                 continue;
@@ -283,7 +284,7 @@ pub(super) fn score(
         Scorer::Random => random_scores.reduce(f32::max),
         Scorer::Distinct => random_scores.next(),
         Scorer::Expert => Some(expert_score(
-            finished.sample(candidate).command(tokenizer).as_deref(),
+            finished.command(candidate, tokenizer).as_deref(),
             episode.expert.intended(),
             logprob,
         )),

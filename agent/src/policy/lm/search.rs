@@ -50,6 +50,7 @@ impl LmPolicy {
             turn,
             candidates,
             distinct,
+            ..
         } = finished;
         for context in [&mut episode.policy, &mut episode.value] {
             if !context.cache.is_empty() {

@@ -5,10 +5,12 @@ use super::select;
 use crate::inference::KvCache;
 use crate::inference::sample::Sampling;
 use crate::policy::CandidateText;
-use crate::text::chat::{self, PromptPosition};
+use crate::text::action;
+use crate::text::chat::PromptPosition;
+use crate::text::template::open_thought;
 use crate::text::tokenizer::Tokenizer;
 use rand::{SeedableRng, rngs::StdRng};
-use scenarios::{DistinctBy, Protocol};
+use scenarios::{ActionFormat, DistinctBy, Protocol};
 
 /// A turn that has ended. A window over the last turns is built from these.
 #[derive(Debug)]
@@ -90,14 +92,18 @@ impl CandidateInProgress {
         self.logprobs.iter().sum()
     }
 
-    /// Returns whether the policy ended the turn, by the end-of-turn token or a stop text.
+    /// Returns whether the policy ended the turn, by the end-of-turn token or a stop text. If the prompt opened a
+    /// thought, the policy must have closed it.
     pub(super) fn ended(&self, tokenizer: &Tokenizer) -> bool {
-        self.tokens.last() == Some(&tokenizer.end) || self.stopped.is_some()
+        let ended = self.tokens.last() == Some(&tokenizer.end) || self.stopped.is_some();
+        ended
+            && open_thought(&tokenizer.frames().answer)
+                .is_none_or(|close| self.text(tokenizer).contains(close))
     }
 
     /// Returns the command, if the completion has one.
-    pub(super) fn command(&self, tokenizer: &Tokenizer) -> Option<String> {
-        chat::command(&self.text(tokenizer), self.ended(tokenizer)).map(str::to_string)
+    pub(super) fn command(&self, tokenizer: &Tokenizer, format: ActionFormat) -> Option<String> {
+        action::command(format, &self.text(tokenizer), self.ended(tokenizer))
     }
 
     /// Returns the completion without the end-of-turn token or the stop text.
@@ -136,13 +142,33 @@ pub(super) struct FinishedTurn {
     pub(super) candidates: Vec<CandidateInProgress>,
     /// The distinct ones, in the order of the samples.
     pub(super) distinct: Vec<DistinctCandidate>,
+    /// Where a candidate contains its command.
+    format: ActionFormat,
 }
 
 impl FinishedTurn {
     /// Takes the candidates out of a turn and finds the distinct ones, in the order of the samples.
-    pub(super) fn new(mut turn: TurnInProgress, by: DistinctBy, tokenizer: &Tokenizer) -> Self {
+    pub(super) fn new(
+        mut turn: TurnInProgress,
+        protocol: &Protocol,
+        tokenizer: &Tokenizer,
+    ) -> Self {
+        let by = protocol.distinct_by;
         let candidates = std::mem::take(&mut turn.candidates);
-        let first = first_equals(&candidates, by, tokenizer);
+        let first = match by {
+            DistinctBy::Tokens => {
+                let tokens: Vec<&[u32]> = candidates.iter().map(|one| &one.tokens[..]).collect();
+                select::first_equals(&tokens)
+            }
+            DistinctBy::Command => {
+                let format = protocol.action_format;
+                let commands: Vec<Option<String>> = candidates
+                    .iter()
+                    .map(|candidate| candidate.command(tokenizer, format))
+                    .collect();
+                select::first_equals(&commands)
+            }
+        };
         let distinct = (0..first.len())
             .filter(|index| first[*index] == *index)
             .map(|index| {
@@ -166,7 +192,17 @@ impl FinishedTurn {
             turn,
             candidates,
             distinct,
+            format: protocol.action_format,
         }
+    }
+
+    /// Returns the command of a distinct candidate, if it has one.
+    pub(super) fn command(
+        &self,
+        distinct: &DistinctCandidate,
+        tokenizer: &Tokenizer,
+    ) -> Option<String> {
+        self.sample(distinct).command(tokenizer, self.format)
     }
 
     /// Returns the sample that a distinct candidate stands for.
@@ -188,30 +224,6 @@ impl FinishedTurn {
         distinct
             .reference_logprob
             .map(|reference| self.sample(distinct).logprob() - reference)
-    }
-}
-
-/// Returns, for each candidate, the index of the first one that counts as equal to it.
-fn first_equals(
-    candidates: &[CandidateInProgress],
-    by: DistinctBy,
-    tokenizer: &Tokenizer,
-) -> Vec<usize> {
-    match by {
-        DistinctBy::Tokens => {
-            let tokens: Vec<&[u32]> = candidates
-                .iter()
-                .map(|candidate| &candidate.tokens[..])
-                .collect();
-            select::first_equals(&tokens)
-        }
-        DistinctBy::Command => {
-            let commands: Vec<Option<String>> = candidates
-                .iter()
-                .map(|candidate| candidate.command(tokenizer))
-                .collect();
-            select::first_equals(&commands)
-        }
     }
 }
 

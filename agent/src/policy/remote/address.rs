@@ -51,7 +51,8 @@ impl ServerAddress {
             base: url.trim_end_matches('/').into(),
             model: model.into(),
             host: authority.as_str().into(),
-            is_loopback: name == "localhost" || name == "[::1]" || name.starts_with("127."),
+            is_loopback: ["localhost", "[::1]", "0.0.0.0", "[::]"].contains(&name)
+                || name.starts_with("127."),
         })
     }
 
@@ -90,6 +91,8 @@ impl ApiKey {
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
         let text = text.trim();
+        // People copy the whole header.
+        let text = text.strip_prefix("Bearer ").unwrap_or(text).trim();
         (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()))
             .then(|| Self(text.into()))
     }
@@ -148,6 +151,7 @@ mod tests {
     #[test]
     fn a_key_is_never_shown() {
         assert_eq!(format!("{:?}", ApiKey::new(" sk-secret\n")), "Some(ApiKey)");
+        assert!(ApiKey::new("Bearer sk-secret").is_some_and(|key| key.0 == "sk-secret"));
         assert!(ApiKey::new(" \n").is_none() && ApiKey::new("two words").is_none());
     }
 }

@@ -3,10 +3,11 @@
 use super::address::ServerAddress;
 use super::failure::RequestFailure;
 use super::options::RemoteOptions;
-use super::wire::{ChatReply, error_message, failure_of};
+use super::reply::{BodyFault, ChatReply};
+use super::wire::{error_message, failure_of};
 use crate::error::AgentError;
 use std::io::ErrorKind;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use ureq::http::Response;
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body};
@@ -19,6 +20,17 @@ pub(super) struct ServerClient {
     pub(super) address: ServerAddress,
     pub(super) options: RemoteOptions,
     agent: Agent,
+    /// The proxy of the environment, without its password, if requests go through one.
+    proxy: Option<String>,
+}
+
+/// The delay that a `Retry-After` asks for: seconds, or a date.
+fn delay(value: &str) -> Option<Duration> {
+    if let Ok(seconds) = value.parse() {
+        return Duration::try_from_secs_f64(seconds).ok();
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
 }
 
 impl ServerClient {
@@ -35,7 +47,7 @@ impl ServerClient {
             .timeout_global(Some(options.timeout))
             .max_idle_connections(options.concurrency)
             .max_idle_connections_per_host(options.concurrency)
-            .proxy(proxy)
+            .proxy(proxy.clone())
             .tls_config(
                 TlsConfig::builder()
                     .root_certs(RootCerts::PlatformVerifier)
@@ -44,6 +56,7 @@ impl ServerClient {
             .user_agent(concat!("hearth/", env!("CARGO_PKG_VERSION")));
         Self {
             agent: config.build().new_agent(),
+            proxy: proxy.map(|proxy| format!("{}:{}", proxy.host(), proxy.port())),
             address,
             options,
         }
@@ -71,11 +84,14 @@ impl ServerClient {
     /// Parses the body of a chat completion. If it is something else, it may be the page of a
     /// proxy, so the failure is transient.
     pub(super) fn parse(&self, text: &str) -> Result<ChatReply, RequestFailure> {
-        ChatReply::parse(text).map_err(|why| {
-            RequestFailure::transient(format!(
+        ChatReply::parse(text).map_err(|fault| match fault {
+            BodyFault::Error { status, message } => {
+                failure_of(status, text, &self.shown(&message), None)
+            }
+            BodyFault::Other(why) => RequestFailure::transient(format!(
                 "no chat completion but {:?} ({why})",
                 self.shown(text)
-            ))
+            )),
         })
     }
 
@@ -85,11 +101,9 @@ impl ServerClient {
         response: Result<Response<Body>, ureq::Error>,
     ) -> Result<String, RequestFailure> {
         let mut response = response.map_err(|error| self.no_response(&error))?;
-        let retry_after = response
-            .headers()
-            .get("Retry-After")
-            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let header = |name: &str| Some(response.headers().get(name)?.to_str().ok()?.to_owned());
+        let retry_after = header("Retry-After").and_then(|value| delay(value.trim()));
+        let location = header("Location");
         let status = response.status().as_u16();
         let text = response
             .body_mut()
@@ -97,6 +111,15 @@ impl ServerClient {
             .map_err(|error| self.no_response(&error))?;
         if status == 200 {
             return Ok(text);
+        }
+        if let (300..=399, Some(location)) = (status, location) {
+            return Err(RequestFailure::Refused {
+                status,
+                reason: format!(
+                    "HTTP {status}: the server redirects to {}",
+                    self.shown(&location)
+                ),
+            });
         }
         let shown = self.shown(&error_message(&text));
         Err(failure_of(status, &text, &shown, retry_after))
@@ -155,9 +178,23 @@ impl ServerClient {
                  certificates to trust"
             }
             (RequestFailure::Unreachable(_), _) => {
+                let proxy = match &self.proxy {
+                    Some(proxy) => format!(
+                        ". Requests go through the proxy {proxy}; NO_PROXY lists hosts without it"
+                    ),
+                    None => String::new(),
+                };
                 return Some(format!(
-                    "is a server running at {base}? The URL usually ends in /v1"
+                    "is a server running at {base}? The URL usually ends in /v1{proxy}"
                 ));
+            }
+            (
+                RequestFailure::Refused {
+                    status: 300..=399, ..
+                },
+                _,
+            ) => {
+                "requests are not redirected, because a key must not reach another host; use the other URL in --policy"
             }
             (
                 RequestFailure::Refused {
@@ -186,5 +223,21 @@ impl ServerClient {
             _ => return None,
         };
         Some(hint.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delay_is_a_number_of_seconds_or_a_date() {
+        assert_eq!(delay("1.5"), Some(Duration::from_millis(1500)));
+        assert_eq!(delay("-1"), None);
+        assert_eq!(delay("soon"), None);
+        let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(90));
+        let seconds = delay(&date).unwrap().as_secs();
+        assert!((88..=90).contains(&seconds), "{seconds}");
+        assert_eq!(delay("Thu, 01 Jan 1970 00:00:00 GMT"), Some(Duration::ZERO));
     }
 }

@@ -1,8 +1,9 @@
 //! The state that a policy behind a server keeps for one episode: its messages, and its token ids
 //! as far as the server returns them.
 
-use super::wire::{ChatChoice, ChatReply};
+use super::reply::{ChatChoice, ChatReply};
 use crate::policy::Completion;
+use crate::text::action::stop_place;
 use crate::text::template::{Message, Role};
 use scenarios::Protocol;
 
@@ -37,8 +38,10 @@ impl RemoteEpisode {
         self.messages.push(Message::new(Role::User, content));
     }
 
-    /// Appends the completion in a reply and returns it.
-    pub(super) fn push_completion(&mut self, reply: ChatReply) -> Completion {
+    /// Appends the completion in a reply and returns it. A thought that the server separated from the content is part of
+    /// the completion, as the model wrote it, and is not sent back. A completion ends before the first text of `stop`,
+    /// whether or not the server stopped there.
+    pub(super) fn push_completion(&mut self, reply: ChatReply, stop: &[String]) -> Completion {
         let ChatChoice {
             message,
             finish_reason,
@@ -46,31 +49,45 @@ impl RemoteEpisode {
             matched_stop,
             logprobs,
             token_ids,
+            ..
         } = reply.choice;
-        let text = message.content.unwrap_or_default();
+        let thought = message.thought().map(str::to_owned);
+        let mut content = message.content.unwrap_or_default();
+        let cut = stop_place(&content, stop);
+        content.truncate(cut.unwrap_or(content.len()));
+        let is_over = cut.is_some() || finish_reason.as_deref() == Some("stop");
         self.messages
-            .push(Message::new(Role::Assistant, text.clone()));
+            .push(Message::new(Role::Assistant, content.clone()));
         self.turn += 1;
+        let text = match thought {
+            None => content,
+            Some(thought) if content.is_empty() && !is_over => format!("<think>\n{thought}"),
+            Some(thought) => format!("<think>\n{thought}\n</think>\n\n{content}"),
+        };
         // If an end-of-turn token ended the completion, these fields are null or a number.
         let stopped_at_text = stop_reason.is_some_and(|reason| reason.is_string())
-            || matched_stop.is_some_and(|reason| reason.is_string());
+            || matched_stop.is_some_and(|reason| reason.is_string())
+            || cut.is_some();
         let (observation_tokens, tokens) = reply
             .prompt_token_ids
             .zip(token_ids)
             .filter(|_| !stopped_at_text)
             .and_then(|(prompt, tokens)| self.extend_context(prompt, tokens))
             .unwrap_or_default();
+        // If one of them is no number, none is kept. Rounding in half precision can give a value above 0.
         let logprobs: Vec<f32> = logprobs
             .and_then(|all| all.content)
-            .unwrap_or_default()
-            .iter()
-            .map(|token| token.logprob.min(0.0)) // rounding in half precision can give a value above 0
-            .collect();
+            .and_then(|all| {
+                all.iter()
+                    .map(|token| Some(token.logprob?.min(0.0)))
+                    .collect()
+            })
+            .unwrap_or_default();
         let written_tokens = tokens.len().max(logprobs.len());
         let fits = tokens.is_empty() || tokens.len() == logprobs.len();
         Completion {
             text,
-            ended: finish_reason.as_deref() == Some("stop"),
+            ended: is_over,
             observation_tokens,
             tokens,
             logprobs: if fits { logprobs } else { Vec::new() },
@@ -126,19 +143,19 @@ mod tests {
         let mut episode = RemoteEpisode::new(1);
         let none = json!({});
         assert_eq!(
-            ids(episode.push_completion(reply(&[1, 2], &[3], &none))),
+            ids(episode.push_completion(reply(&[1, 2], &[3], &none), &[])),
             (vec![1, 2], vec![3])
         );
         assert_eq!(
-            ids(episode.push_completion(reply(&[1, 2, 3, 4, 5], &[6], &none))),
+            ids(episode.push_completion(reply(&[1, 2, 3, 4, 5], &[6], &none), &[])),
             (vec![4, 5], vec![6])
         );
         assert_eq!(
-            ids(episode.push_completion(reply(&[1, 2, 9, 4, 5, 6, 7], &[8], &none))),
+            ids(episode.push_completion(reply(&[1, 2, 9, 4, 5, 6, 7], &[8], &none), &[])),
             (vec![], vec![])
         );
         assert_eq!(
-            ids(episode.push_completion(reply(&[1, 2, 9, 4, 5, 6, 7, 8, 9], &[8], &none))),
+            ids(episode.push_completion(reply(&[1, 2, 9, 4, 5, 6, 7, 8, 9], &[8], &none), &[])),
             (vec![], vec![]),
             "nor later"
         );
@@ -150,13 +167,13 @@ mod tests {
         for more in [json!({"stop_reason": "\n"}), json!({"matched_stop": "\n"})] {
             let mut episode = RemoteEpisode::new(1);
             assert_eq!(
-                ids(episode.push_completion(reply(&[1], &[2], &more))),
+                ids(episode.push_completion(reply(&[1], &[2], &more), &[])),
                 (vec![], vec![])
             );
         }
         let mut episode = RemoteEpisode::new(1);
         assert_eq!(
-            ids(episode.push_completion(reply(&[1], &[2], &json!({"matched_stop": 2})))),
+            ids(episode.push_completion(reply(&[1], &[2], &json!({"matched_stop": 2})), &[])),
             (vec![1], vec![2]),
             "a token ended this one"
         );

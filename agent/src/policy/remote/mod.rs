@@ -26,6 +26,7 @@ mod client;
 mod episode;
 mod failure;
 mod options;
+mod reply;
 mod retry;
 mod wire;
 
@@ -40,25 +41,55 @@ use crate::text::template::{Message, Role};
 use client::ServerClient;
 use crossbeam::channel::unbounded;
 use failure::RequestFailure;
+use reply::ChatReply;
 use retry::Retry;
 use scenarios::Protocol;
 use scenarios::seed::mixed_seed;
-use wire::{ChatReply, ChatRequest, EXTRAS, ExtraFields, LOGPROBS};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use wire::{ChatRequest, CompletionLimit, EXTRAS, ExtraFields, LOGPROBS};
+
+/// What is asked to find out what a server accepts.
+const PROBE: &str = "Say yes.";
+
+/// The most tokens of the reply to it. Some servers refuse to write fewer than 16.
+const PROBE_TOKENS: usize = 16;
+
+/// A note if the server separates thoughts from completions.
+const THINKS: &str = "the server's model thinks first, and its thoughts count against --completion\n\
+    hint: raise --completion, or switch thinking off at the server (vLLM and SGLang: chat_template_kwargs enable_thinking)";
 
 /// A policy behind a server.
 #[derive(Debug)]
 pub struct RemotePolicy {
     client: ServerClient,
     retry: Retry,
-    accepts: AcceptedFields,
-    notes: Vec<String>,
+    accepts: Mutex<AcceptedFields>,
+    notes: Mutex<Vec<String>>,
+    counts: ReplyCounts,
 }
 
-/// The fields beyond the plain protocol that a server accepts.
+/// The fields that a server accepts.
 #[derive(Debug, Clone, Copy)]
 struct AcceptedFields {
     logprobs: bool,
     extras: bool,
+    /// `max_tokens`, and not `max_completion_tokens`.
+    max_tokens: bool,
+    stop: bool,
+    /// Any temperature, and not only its own, 1.
+    temperature: bool,
+    /// The temperatures were tried.
+    temperature_is_known: bool,
+}
+
+/// How often replies lacked something.
+#[derive(Debug, Default)]
+struct ReplyCounts {
+    replies: AtomicUsize,
+    /// With log-probabilities of which one is no number.
+    without_logprobs: AtomicUsize,
+    tool_calls: AtomicUsize,
 }
 
 impl RemotePolicy {
@@ -72,42 +103,119 @@ impl RemotePolicy {
         let mut policy = Self {
             retry: Retry::new(&options),
             client: ServerClient::new(address, options),
-            accepts: AcceptedFields {
+            accepts: Mutex::new(AcceptedFields {
                 logprobs: true,
                 extras: true,
-            },
-            notes: Vec::new(),
+                max_tokens: true,
+                stop: true,
+                temperature: true,
+                temperature_is_known: false,
+            }),
+            notes: Mutex::default(),
+            counts: ReplyCounts::default(),
         };
         policy.find_model()?;
         policy.probe_fields()?;
         Ok(policy)
     }
 
-    /// Returns a message for each kind of fields that the server refused, so that requests leave
-    /// them out.
+    /// Returns a message for each kind of fields that the server refused, so that requests leave them out, and for what
+    /// else its replies show. Each message is returned once.
     #[must_use]
-    pub fn notes(&self) -> &[String] {
-        &self.notes
+    pub fn take_notes(&self) -> Vec<String> {
+        std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns what replies lacked, as messages for the end of a run.
+    #[must_use]
+    pub fn closing_notes(&self) -> Vec<String> {
+        let [replies, without, calls] = [
+            &self.counts.replies,
+            &self.counts.without_logprobs,
+            &self.counts.tool_calls,
+        ]
+        .map(|count| count.load(Ordering::Relaxed));
+        let mut notes = Vec::new();
+        if without > 0 {
+            notes.push(format!(
+                "{without} of {replies} completions came with a log-probability that is no number; they are logged without \
+                 log-probabilities"
+            ));
+        }
+        if calls > 0 {
+            notes.push(format!(
+                "{calls} of {replies} completions were calls of a tool, which is not a command; switch tools off at the server"
+            ));
+        }
+        notes
+    }
+
+    fn accepts(&self) -> AcceptedFields {
+        *self.accepts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn accept(&self, change: impl FnOnce(&mut AcceptedFields), note: Option<String>) {
+        change(&mut self.accepts.lock().unwrap_or_else(PoisonError::into_inner));
+        self.note(note);
+    }
+
+    fn note(&self, note: Option<String>) {
+        self.notes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(note);
     }
 
     /// Returns whether the server accepts top-k and min-p.
     #[must_use]
     pub fn takes_filters(&self) -> bool {
-        self.accepts.extras
+        self.accepts().extras
     }
 
     /// Returns the protocol with the settings that only a policy behind a server has: instructions
-    /// and stop texts.
+    /// and stop texts. If the server refuses the temperature, the protocol has the only one that it takes, 1. To
+    /// find this out, one token is requested with each temperature that was not tried before.
     #[must_use]
     pub fn protocol(&self, protocol: Protocol) -> Protocol {
         let RemoteOptions {
             instructions, stop, ..
         } = &self.client.options;
+        self.probe_temperature(protocol.temperature);
+        let temperature = if self.accepts().temperature {
+            protocol.temperature
+        } else {
+            1.0
+        };
         Protocol {
             instructions: instructions.clone(),
             stop: stop.clone(),
+            temperature,
             ..protocol
         }
+    }
+
+    fn probe_temperature(&self, temperature: f32) {
+        let accepts = self.accepts();
+        if accepts.temperature_is_known || temperature == 1.0 {
+            return;
+        }
+        let protocol = Protocol {
+            completion_limit: PROBE_TOKENS,
+            temperature,
+            ..Protocol::default()
+        };
+        let messages = [Message::new(Role::User, PROBE)];
+        let refused = match self.complete(&self.request(&messages, &protocol, 0)) {
+            Err(RequestFailure::Refused { reason, .. }) if reason.contains("temperature") => reason,
+            _ => return self.accept(|fields| fields.temperature_is_known = true, None),
+        };
+        let note = format!(
+            "played at temperature 1, the only one that the server takes ({refused}); the protocol says so"
+        );
+        self.accept(
+            |fields| (fields.temperature, fields.temperature_is_known) = (false, true),
+            Some(note),
+        );
     }
 
     /// Checks that the server lists the model. If it has no list, it is assumed to have the model.
@@ -138,16 +246,23 @@ impl RemotePolicy {
         }))
     }
 
-    /// Requests one token. If the server refuses, fields are left out until it accepts the request.
+    /// Requests a few tokens. If the server refuses, fields are left out until it accepts the request.
     fn probe_fields(&mut self) -> Result<(), AgentError> {
-        let messages = [Message::new(Role::User, "Say yes.")];
+        let messages = [Message::new(Role::User, PROBE)];
         let protocol = Protocol {
-            completion_limit: 1,
+            completion_limit: PROBE_TOKENS,
+            temperature: 1.0,
+            stop: self.client.options.stop.clone(),
             ..Protocol::default()
         };
         loop {
-            let Err(failure) = self.complete(&self.request(&messages, &protocol, 0)) else {
-                return Ok(());
+            let failure = match self.complete(&self.request(&messages, &protocol, 0)) {
+                Ok(reply) => {
+                    let thinks = reply.choice.message.thought().is_some();
+                    self.note(thinks.then(|| THINKS.to_owned()));
+                    return Ok(());
+                }
+                Err(failure) => failure,
             };
             let RequestFailure::Refused { reason, status } = &failure else {
                 return Err(self.client.error_of(&failure));
@@ -155,19 +270,28 @@ impl RemotePolicy {
             if matches!(status, 401 | 403 | 404) {
                 return Err(self.client.error_of(&failure));
             }
+            let accepts = self.accepts();
             let about_logprobs = reason.contains("logprob");
-            let note = if self.accepts.logprobs && (about_logprobs || !self.accepts.extras) {
-                self.accepts.logprobs = false;
-                format!("asked without log-probabilities, which the server refuses ({reason})")
-            } else if self.accepts.extras {
-                self.accepts.extras = false;
-                format!(
+            if accepts.max_tokens && reason.contains("max_completion_tokens") {
+                // Another name for the same: nothing is given up.
+                self.accept(|fields| fields.max_tokens = false, None);
+            } else if accepts.stop && !protocol.stop.is_empty() && reason.contains("stop") {
+                let note = format!(
+                    "completions are cut at the stop texts here, because the server refuses them ({reason})"
+                );
+                self.accept(|fields| fields.stop = false, Some(note));
+            } else if accepts.logprobs && (about_logprobs || !accepts.extras) {
+                let note =
+                    format!("asked without log-probabilities, which the server refuses ({reason})");
+                self.accept(|fields| fields.logprobs = false, Some(note));
+            } else if accepts.extras {
+                let note = format!(
                     "asked without fields beyond OpenAI's (top_k, min_p, …), which the server refuses ({reason})"
-                )
+                );
+                self.accept(|fields| fields.extras = false, Some(note));
             } else {
                 return Err(self.client.error_of(&failure));
-            };
-            self.notes.push(note);
+            }
         }
     }
 
@@ -177,6 +301,7 @@ impl RemotePolicy {
         protocol: &'a Protocol,
         seed: u64,
     ) -> ChatRequest<'a> {
+        let accepts = self.accepts();
         let sampling = Sampling::of(protocol);
         let undivided = sampling == Sampling::GREEDY || sampling.is_untempered();
         let extras = ExtraFields {
@@ -193,14 +318,18 @@ impl RemotePolicy {
             messages,
             n: 1,
             stream: false,
-            max_tokens: protocol.completion_limit,
-            temperature: protocol.temperature,
+            limit: if accepts.max_tokens {
+                CompletionLimit::MaxTokens(protocol.completion_limit)
+            } else {
+                CompletionLimit::MaxCompletionTokens(protocol.completion_limit)
+            },
+            temperature: accepts.temperature.then_some(protocol.temperature),
             top_p: protocol.top_p,
             // Some servers read 32 bits, some of them with a sign.
             seed: seed & 0x7FFF_FFFF,
-            stop: &protocol.stop,
-            logprobs: (self.accepts.logprobs && undivided).then_some(LOGPROBS),
-            extras: self.accepts.extras.then_some(extras),
+            stop: if accepts.stop { &protocol.stop } else { &[] },
+            logprobs: (accepts.logprobs && undivided).then_some(LOGPROBS),
+            extras: accepts.extras.then_some(extras),
         }
     }
 
@@ -226,9 +355,32 @@ impl RemotePolicy {
         episode.push_observation(observation, protocol);
         let seed = mixed_seed(episode.seed, episode.turn, 0);
         match self.complete(&self.request(&episode.messages, protocol, seed)) {
-            Ok(reply) => TurnResponse::Completion(episode.push_completion(reply)),
+            Ok(reply) => {
+                self.count(&reply);
+                TurnResponse::Completion(episode.push_completion(reply, &protocol.stop))
+            }
             Err(RequestFailure::ContextFull) => TurnResponse::ContextFull,
             Err(failure) => TurnResponse::Failed(self.client.error_of(&failure).to_string()),
+        }
+    }
+}
+
+impl RemotePolicy {
+    fn count(&self, reply: &ChatReply) {
+        let logprobs = reply.choice.logprobs.as_ref();
+        let mut logprobs = logprobs
+            .and_then(|all| all.content.as_ref())
+            .into_iter()
+            .flatten();
+        for (count, is_so) in [
+            (&self.counts.replies, true),
+            (
+                &self.counts.without_logprobs,
+                logprobs.any(|token| token.logprob.is_none()),
+            ),
+            (&self.counts.tool_calls, reply.choice.message.is_tool_call()),
+        ] {
+            count.fetch_add(usize::from(is_so), Ordering::Relaxed);
         }
     }
 }

@@ -1,5 +1,4 @@
-//! The JSON of `/chat/completions`: the fields of a request, and the parts of a reply that are
-//! used.
+//! The JSON of `/chat/completions`: the fields of a request, the list of models, and errors.
 
 use super::failure::RequestFailure;
 use crate::text::template::Message;
@@ -29,8 +28,11 @@ pub(super) struct ChatRequest<'a> {
     pub(super) messages: &'a [Message],
     pub(super) n: u32,
     pub(super) stream: bool,
-    pub(super) max_tokens: usize,
-    pub(super) temperature: f32,
+    #[serde(flatten)]
+    pub(super) limit: CompletionLimit,
+    /// Left out if the server only takes its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) temperature: Option<f32>,
     pub(super) top_p: f32,
     pub(super) seed: u64,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -39,6 +41,14 @@ pub(super) struct ChatRequest<'a> {
     pub(super) logprobs: Option<LogprobFields>,
     #[serde(flatten)]
     pub(super) extras: Option<ExtraFields>,
+}
+
+/// The most tokens of a completion, by the name that the server knows.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum CompletionLimit {
+    MaxTokens(usize),
+    MaxCompletionTokens(usize),
 }
 
 #[derive(Serialize)]
@@ -57,63 +67,6 @@ pub(super) struct ExtraFields {
     /// Read by llama.cpp.
     pub(super) repeat_penalty: f32,
     pub(super) return_token_ids: bool,
-}
-
-/// A reply with its first choice.
-pub(super) struct ChatReply {
-    pub(super) prompt_token_ids: Option<Vec<u32>>,
-    pub(super) choice: ChatChoice,
-}
-
-#[derive(Deserialize)]
-pub(super) struct ChatChoice {
-    pub(super) message: ChatContent,
-    pub(super) finish_reason: Option<String>,
-    /// vLLM: the stop text, or the id of an end-of-turn token.
-    pub(super) stop_reason: Option<Value>,
-    /// SGLang: the same.
-    pub(super) matched_stop: Option<Value>,
-    pub(super) logprobs: Option<ChoiceLogprobs>,
-    pub(super) token_ids: Option<Vec<u32>>,
-}
-
-#[derive(Deserialize)]
-pub(super) struct ChatContent {
-    pub(super) content: Option<String>,
-}
-
-#[derive(Deserialize)]
-pub(super) struct ChoiceLogprobs {
-    pub(super) content: Option<Vec<TokenLogprob>>,
-}
-
-#[derive(Deserialize)]
-pub(super) struct TokenLogprob {
-    pub(super) logprob: f32,
-}
-
-#[derive(Deserialize)]
-struct ChatReplyBody {
-    choices: Vec<ChatChoice>,
-    prompt_token_ids: Option<Vec<u32>>,
-}
-
-impl ChatReply {
-    /// Parses the body of a reply.
-    ///
-    /// # Errors
-    /// Returns the reason if the body is not a chat completion.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let mut body: ChatReplyBody =
-            serde_json::from_str(text).map_err(|error| error.to_string())?;
-        if body.choices.is_empty() {
-            return Err("no choices".into());
-        }
-        Ok(Self {
-            prompt_token_ids: body.prompt_token_ids,
-            choice: body.choices.swap_remove(0),
-        })
-    }
 }
 
 /// Parses the reply to `/models`. Returns the ids of the models, or `None` if it is no such list.
@@ -138,7 +91,7 @@ pub(super) fn failure_of(
     shown: &str,
     retry_after: Option<std::time::Duration>,
 ) -> RequestFailure {
-    if is_context_overflow(text) {
+    if is_context_overflow(status, text) {
         return RequestFailure::ContextFull;
     }
     let reason = format!("HTTP {status}: {shown}");
@@ -171,19 +124,47 @@ pub(super) fn error_message(text: &str) -> String {
         .into()
 }
 
-/// Returns whether an error means that the messages are too long for the model. The phrases are
-/// those of vLLM, SGLang, llama.cpp, its Python server, and `OpenAI`.
-fn is_context_overflow(text: &str) -> bool {
-    const PHRASES: [&str; 6] = [
+/// Returns whether an error means that the messages are too long for the model.
+fn is_context_overflow(status: u16, text: &str) -> bool {
+    /// Of vLLM, SGLang, llama.cpp, its Python server, `OpenAI`, LM Studio, TGI and others.
+    const PHRASES: [&str; 14] = [
         "context_length_exceeded",
         "exceed_context_size_error",
         "maximum context length",
+        "maximum model length",
         "context length (",
+        "context length of",
+        "than the context length",
         "available context size",
         "exceed context window",
+        "exceeds the context window",
+        "tokens to keep from the initial prompt",
+        "`inputs` tokens + `max_new_tokens` must be",
+        "input token count",
+        "prompt is too long",
     ];
     let text = text.to_lowercase();
-    PHRASES.iter().any(|phrase| text.contains(phrase))
+    if PHRASES.iter().any(|phrase| text.contains(phrase)) {
+        return true;
+    }
+    // Other words for the same: the request is too large, or its tokens exceed a limit.
+    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    status == 413
+        || matches!(status, 400 | 422)
+            && says(&["token", "context", "prompt", "input"])
+            && says(&[
+                "too long",
+                "too large",
+                "exceed",
+                "longer than",
+                "maximum length",
+            ])
+            && !says(&[
+                "unsupported",
+                "unrecognized",
+                "unknown",
+                "max_tokens is too large",
+            ])
 }
 
 #[cfg(test)]
@@ -192,29 +173,61 @@ mod tests {
 
     #[test]
     fn every_server_has_its_own_message_for_a_full_context() {
-        for text in [
-            r#"{"message": "This model's maximum context length is 2048 tokens. However, you requested 2100", "code": 400}"#,
-            "The input (5000 tokens) is longer than the model's context length (4096 tokens).",
-            r#"{"error":{"message":"the request exceeds the available context size, try increasing it","type":"exceed_context_size_error"}}"#,
-            "Requested tokens (3000) exceed context window of 2048",
-            r#"{"error": {"code": "context_length_exceeded"}}"#,
+        for (status, text) in [
+            (
+                400,
+                r#"{"message": "This model's maximum context length is 2048 tokens. However, you requested 2100", "code": 400}"#,
+            ),
+            (
+                400,
+                "The input (5000 tokens) is longer than the model's context length (4096 tokens).",
+            ),
+            (
+                400,
+                r#"{"error":{"message":"the request exceeds the available context size, try increasing it","type":"exceed_context_size_error"}}"#,
+            ),
+            (500, "Requested tokens (3000) exceed context window of 2048"),
+            (400, r#"{"error": {"code": "context_length_exceeded"}}"#),
+            (
+                400,
+                "Trying to keep the first 5000 tokens when context the overflows. However, the model is loaded with context length of only 4096 tokens",
+            ),
+            (
+                200,
+                "The number of tokens to keep from the initial prompt is greater than the context length",
+            ),
+            (
+                422,
+                "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096.",
+            ),
+            (
+                400,
+                "The decoder prompt (length 4200) is longer than the maximum model length of 4096.",
+            ),
+            (413, "Request Entity Too Large"),
+            (422, "the prompt exceeds what this deployment serves"),
         ] {
-            assert!(is_context_overflow(text), "{text}");
+            assert!(is_context_overflow(status, text), "{text}");
         }
-        assert!(!is_context_overflow(r#"{"error": "unknown field top_k"}"#));
+        for (status, text) in [
+            (400, r#"{"error": "unknown field top_k"}"#),
+            (
+                400,
+                "Unsupported parameter: 'max_tokens' is too large for this model",
+            ),
+            (429, "the number of tokens a minute exceeds your plan"),
+        ] {
+            assert!(!is_context_overflow(status, text), "{text}");
+        }
     }
 
     #[test]
-    fn a_reply_without_a_choice_is_refused() {
-        assert_eq!(
-            ChatReply::parse(r#"{"choices": []}"#).err().as_deref(),
-            Some("no choices")
-        );
-        assert!(ChatReply::parse("<html>").is_err());
+    fn a_list_of_models_is_read() {
         assert_eq!(
             model_ids(r#"{"data": [{"id": "a"}]}"#),
             Some(vec!["a".into()])
         );
         assert_eq!(model_ids("{}"), None);
+        assert_eq!(model_ids(r#"{"data": null}"#), None);
     }
 }

@@ -29,6 +29,59 @@ impl TurnFrames {
             expected(&frames, &PADDED) != probe.rendered(&PADDED, NextWriter::Policy)?;
         Ok(frames)
     }
+
+    /// The frames of a template whose only fault is what it does with thoughts, as those of Qwen3 and DeepSeek-R1-Distill: it
+    /// drops the thoughts of earlier turns, or opens a thought (`<think>`) only where the policy writes next. In an episode,
+    /// which only grows, every turn keeps what was written, and is prompted as the template prompts the last one.
+    ///
+    /// # Errors
+    /// As [`Self::derive`], if the template does not fit for another reason.
+    pub fn derive_with_thoughts(
+        template: &ChatTemplate,
+        system: Option<&str>,
+    ) -> Result<Self, AgentError> {
+        let probe = FrameProbe { template, system };
+        let (earlier, prompt) = probe.frames_with_thoughts()?;
+        probe.compare_with(&earlier, &prompt, &PLAIN, "texts")?;
+        let padded = probe.rendered(&PADDED, NextWriter::Policy)?;
+        let strips = expected_with(&earlier, &prompt, &PADDED) != padded;
+        Ok(Self {
+            generation_prompt: prompt,
+            before_completion: String::new(),
+            strips,
+            ..earlier
+        })
+    }
+
+    /// The frames of a template that does not fit for another reason: what it puts around the first turn and between
+    /// the first two. The rest of the template is not used.
+    ///
+    /// # Errors
+    /// As [`Self::derive`], if not even two turns show these texts.
+    pub fn derive_around_turns(
+        template: &ChatTemplate,
+        system: Option<&str>,
+    ) -> Result<Self, AgentError> {
+        let probe = FrameProbe { template, system };
+        let (earlier, prompt) = probe.frames_with_thoughts()?;
+        Ok(Self {
+            generation_prompt: prompt,
+            before_completion: String::new(),
+            ..earlier
+        })
+    }
+}
+
+/// What opens a thought, and what closes it.
+pub(crate) const THOUGHTS: [(&str, &str); 2] = [("<think>", "</think>"), ("[THINK]", "[/THINK]")];
+
+/// What closes the thought that a text leaves open; `None` if none is open.
+#[must_use]
+pub fn open_thought(text: &str) -> Option<&'static str> {
+    THOUGHTS.into_iter().find_map(|(open, close)| {
+        let last = text.rfind(open)?;
+        (!text[last..].contains(close)).then_some(close)
+    })
 }
 
 /// An observation and its completion.
@@ -112,7 +165,52 @@ impl FrameProbe<'_> {
         }
         let (before_completion, rest) = self.cut(&two[one.len()..], completion)?;
         let (closing, _) = self.cut(rest, second)?;
+        let frames = TurnFrames {
+            opening: opening.into(),
+            generation_prompt: generation_prompt.into(),
+            before_completion: before_completion.into(),
+            ..self.closed(closing)?
+        };
+        self.check_system(&frames.opening)?;
+        Ok(frames)
+    }
+
+    /// The frames of an earlier turn, and the prompt of the last one.
+    fn frames_with_thoughts(&self) -> Result<(TurnFrames, String), AgentError> {
+        let [(first, completion), (second, _)] = MARKS;
+        let one = self.rendered(&MARKS[..1], NextWriter::Policy)?;
+        let two = self.rendered(&MARKS, NextWriter::Policy)?;
+        let (opening, prompt) = self.cut(&one, first)?;
+        let (again, rest) = self.cut(&two, first)?;
+        if again != opening {
+            return Err(self.unfit(
+                "the beginning changes with the number of turns",
+                opening,
+                again,
+            ));
+        }
+        let (before, rest) = self.cut(rest, completion)?;
+        let (closing, last_prompt) = self.cut(rest, second)?;
+        if last_prompt != prompt {
+            return Err(self.unfit(
+                "the end changes with the number of turns",
+                prompt,
+                last_prompt,
+            ));
+        }
         self.check_system(opening)?;
+        let earlier = TurnFrames {
+            opening: opening.into(),
+            generation_prompt: before.into(),
+            before_completion: String::new(),
+            ..self.closed(closing)?
+        };
+        Ok((earlier, prompt.into()))
+    }
+
+    /// Frames that only contain what follows a completion, given everything up to the next observation.
+    fn closed(&self, closing: &str) -> Result<TurnFrames, AgentError> {
+        let [(_, completion), _] = MARKS;
         let closed = self
             .rendered(&MARKS[..1], NextWriter::Nobody)
             .unwrap_or_default();
@@ -121,9 +219,9 @@ impl FrameProbe<'_> {
             .map_or("", |(_, closing)| closing);
         let closing = self.cut_closing(closing, last);
         Ok(TurnFrames {
-            opening: opening.into(),
-            generation_prompt: generation_prompt.into(),
-            before_completion: before_completion.into(),
+            opening: String::new(),
+            generation_prompt: String::new(),
+            before_completion: String::new(),
             after_completion: closing.after_completion.into(),
             end_of_turn: closing.end_of_turn.map(str::to_string),
             next_observation: closing.next_observation.into(),
@@ -185,9 +283,20 @@ impl FrameProbe<'_> {
         turns: &[ProbeTurn],
         what: &str,
     ) -> Result<(), AgentError> {
+        self.compare_with(frames, &frames.generation_prompt, turns, what)
+    }
+
+    /// The same, if the last turn has another generation prompt than the earlier ones.
+    fn compare_with(
+        &self,
+        frames: &TurnFrames,
+        last_prompt: &str,
+        turns: &[ProbeTurn],
+        what: &str,
+    ) -> Result<(), AgentError> {
         for count in 1..=turns.len() {
             let turns = &turns[..count];
-            let expected = expected(frames, turns);
+            let expected = expected_with(frames, last_prompt, turns);
             let found = self.rendered(turns, NextWriter::Policy)?;
             if expected != found {
                 return Err(self.unfit(&format!("{what}, {count} turns"), &expected, &found));
@@ -232,23 +341,29 @@ impl FrameProbe<'_> {
     }
 }
 
-const HINT: &str = "hint: use ChatML instead of the model's own template";
+const HINT: &str = "hint: `--template FILE` takes another chat template";
 
 /// What the template should render of these turns, up to where the policy answers the last
 /// observation.
 fn expected(frames: &TurnFrames, turns: &[ProbeTurn]) -> String {
+    expected_with(frames, &frames.generation_prompt, turns)
+}
+
+/// The same, if the last turn has another generation prompt than the earlier ones.
+fn expected_with(frames: &TurnFrames, last_prompt: &str, turns: &[ProbeTurn]) -> String {
     let mut text = frames.opening.clone();
     for (index, (observation, completion)) in turns.iter().enumerate() {
-        text.extend([*observation, &frames.generation_prompt]);
+        text.push_str(observation);
         if index + 1 < turns.len() {
             text.extend([
+                &frames.generation_prompt,
                 &frames.before_completion,
                 *completion,
                 &frames.between_turns(),
             ]);
         }
     }
-    text
+    text + last_prompt
 }
 
 /// Length in bytes of the common beginning of two texts, in whole letters.

@@ -4,6 +4,7 @@
 //! without tags, it would first hold whatever value the file has, at many times its size.
 
 use super::message::SpecialTokens;
+use crate::files;
 use serde::Deserialize;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -23,7 +24,22 @@ pub(super) struct TokenizerConfigJson {
 
 impl TokenizerConfigJson {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        serde_json::from_str(text).map_err(|error| error.to_string())
+        let json = files::standard_json(text.as_bytes());
+        serde_json::from_slice(&json).map_err(|error| error.to_string())
+    }
+
+    /// Adds the special tokens of `special_tokens_map.json` that this file does not name.
+    pub(super) fn add_special(&mut self, map: Self) {
+        for (own, other) in [
+            (&mut self.bos_token, map.bos_token),
+            (&mut self.eos_token, map.eos_token),
+            (&mut self.unk_token, map.unk_token),
+            (&mut self.pad_token, map.pad_token),
+        ] {
+            if own.is_none() {
+                *own = other;
+            }
+        }
     }
 
     /// The texts of the special tokens.
@@ -54,7 +70,7 @@ impl TokenizerConfigJson {
         match all.into_iter().find(|one| one.name == "default") {
             Some(default) => Ok(Some(default.template)),
             None => Err(format!(
-                "no chat template is named `default`, only {}",
+                "no chat template is named `default`, only {}\nhint: write one of them to a file, and give it as `--template FILE`",
                 names.join(", ")
             )),
         }
@@ -105,7 +121,7 @@ impl<'de> Visitor<'de> for TemplateSourceVisitor {
     type Value = TemplateSource;
 
     fn expecting(&self, out: &mut Formatter<'_>) -> std::fmt::Result {
-        out.write_str("a chat template or a list of named ones")
+        out.write_str("a chat template, or several by name")
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<TemplateSource, E> {
@@ -114,6 +130,13 @@ impl<'de> Visitor<'de> for TemplateSourceVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<TemplateSource, A::Error> {
         Vec::deserialize(SeqAccessDeserializer::new(list)).map(TemplateSource::Named)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<TemplateSource, A::Error> {
+        let all: BTreeMap<String, String> =
+            Deserialize::deserialize(MapAccessDeserializer::new(map))?;
+        let named = |(name, template)| NamedTemplate { name, template };
+        Ok(TemplateSource::Named(all.into_iter().map(named).collect()))
     }
 }
 

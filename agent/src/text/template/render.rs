@@ -26,6 +26,8 @@ pub struct ChatTemplate {
     source: String,
     special: SpecialTokens,
     path: Option<PathBuf>,
+    /// Whether the policy should think, for templates with such a switch; `None` leaves it to the template.
+    thinking: Option<bool>,
 }
 
 /// The variables of a template. Tools and documents are never given.
@@ -35,6 +37,12 @@ struct TemplateVariables<'a> {
     add_generation_prompt: bool,
     tools: Option<()>,
     documents: Option<()>,
+    /// The switch of Qwen3, SmolLM3 and others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    enable_thinking: Option<bool>,
+    /// The switch of Granite and DeepSeek V3.1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thinking: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bos_token: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,9 +67,50 @@ impl ChatTemplate {
     /// [`AgentError::Config`] if the text is not Jinja, or if it uses what is not supported.
     pub fn new(source: &str, special: SpecialTokens) -> Result<Self, AgentError> {
         Self {
-            source: source.into(),
+            source: lines(source),
             special,
             path: None,
+            thinking: None,
+        }
+        .checked()
+    }
+
+    /// The same template with other special tokens.
+    #[must_use]
+    pub fn with_special(self, special: SpecialTokens) -> Self {
+        Self { special, ..self }
+    }
+
+    /// The same template with its switch for thoughts on or off, if it has one.
+    #[must_use]
+    pub fn with_thinking(self, thinking: bool) -> Self {
+        Self {
+            thinking: Some(thinking),
+            ..self
+        }
+    }
+
+    /// Whether the template reads a switch for thoughts.
+    #[must_use]
+    pub fn has_thinking_switch(&self) -> bool {
+        ["enable_thinking", "thinking"].iter().any(|name| {
+            self.source
+                .split(|letter: char| !(letter.is_alphanumeric() || letter == '_'))
+                .any(|word| word == *name)
+        })
+    }
+
+    /// A template from a file with its Jinja text.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or its text is not Jinja.
+    pub fn open(path: &Path, special: SpecialTokens) -> Result<Self, AgentError> {
+        let source = files::text(path, files::read(path, LONGEST_FILE)?)?;
+        Self {
+            source: lines(&source),
+            special,
+            path: Some(path.into()),
+            thinking: None,
         }
         .checked()
     }
@@ -78,6 +127,7 @@ impl ChatTemplate {
             source: CHATML.into(),
             special,
             path: None,
+            thinking: None,
         }
     }
 
@@ -89,47 +139,46 @@ impl ChatTemplate {
     /// [`AgentError::File`] or [`AgentError::Content`] if a file cannot be read or its content is
     /// wrong.
     pub fn from_hf_folder(folder: &Path) -> Result<Option<Self>, AgentError> {
-        Self::from_hf_texts(
-            folder,
-            text_if_any(&folder.join("tokenizer_config.json"))?.as_deref(),
-            text_if_any(&folder.join("chat_template.jinja"))?,
-        )
+        let text = |name: &str| text_if_any(&folder.join(name));
+        Ok(Self::from_hf_texts(folder, text)?.0)
     }
 
-    /// The same from the texts of `tokenizer_config.json` and `chat_template.jinja`. The folder is
-    /// only used in error messages.
+    /// The same from the texts of the files: `text` returns a file's text by its name, or `None` if there is no such
+    /// file. Also returns the special tokens, which may be known without a template. The folder is only used in error
+    /// messages.
     ///
     /// # Errors
     /// As [`ChatTemplate::from_hf_folder`].
     pub fn from_hf_texts(
         folder: &Path,
-        settings_text: Option<&str>,
-        jinja_text: Option<String>,
-    ) -> Result<Option<Self>, AgentError> {
+        text: impl Fn(&str) -> Result<Option<String>, AgentError>,
+    ) -> Result<(Option<Self>, SpecialTokens), AgentError> {
+        let parsed = |name: &str| match text(name)? {
+            Some(text) => TokenizerConfigJson::parse(&text)
+                .map_err(|reason| AgentError::content(&folder.join(name), reason)),
+            None => Ok(TokenizerConfigJson::default()),
+        };
         let settings = folder.join("tokenizer_config.json");
-        let refused = |reason: String| AgentError::Content {
-            path: settings.clone(),
-            reason,
-        };
-        let mut config = match settings_text {
-            Some(text) => TokenizerConfigJson::parse(text).map_err(refused)?,
-            None => TokenizerConfigJson::default(),
-        };
+        let mut config = parsed("tokenizer_config.json")?;
+        config.add_special(parsed("special_tokens_map.json")?);
         let special = config.special_tokens();
-        let (source, path) = match jinja_text {
+        let (source, path) = match text("chat_template.jinja")? {
             Some(source) => (source, folder.join("chat_template.jinja")),
-            None => match config.take_default_template().map_err(refused)? {
+            None => match config
+                .take_default_template()
+                .map_err(|reason| AgentError::content(&settings, reason))?
+            {
                 Some(source) => (source, settings),
-                None => return Ok(None),
+                None => return Ok((None, special)),
             },
         };
-        Self {
-            source,
-            special,
+        let template = Self {
+            source: lines(&source),
+            special: special.clone(),
             path: Some(path),
-        }
-        .checked()
-        .map(Some)
+            thinking: None,
+        };
+        Ok((Some(template.checked()?), special))
     }
 
     /// The special tokens that the template was given.
@@ -167,6 +216,8 @@ impl ChatTemplate {
             add_generation_prompt,
             tools: None,
             documents: None,
+            enable_thinking: self.thinking,
+            thinking: self.thinking,
             bos_token: self.special.bos.as_deref(),
             eos_token: self.special.eos.as_deref(),
             unk_token: self.special.unk.as_deref(),
@@ -191,6 +242,11 @@ impl ChatTemplate {
             None => AgentError::Config(reason),
         }
     }
+}
+
+/// A template with Unix line ends. Jinja reads `\r\n` and `\r` in a template as `\n`.
+fn lines(source: &str) -> String {
+    source.replace("\r\n", "\n").replace('\r', "\n")
 }
 
 fn text_if_any(path: &Path) -> Result<Option<String>, AgentError> {

@@ -195,12 +195,9 @@ impl Tokenizer {
     /// # Errors
     /// If the file is missing, is damaged, or lacks a token of the frames.
     pub fn open(path: &Path, frames: Frames) -> Result<Self, AgentError> {
-        Self::from_json(&files::read(path, FILE_LIMIT)?, frames).map_err(|error| {
-            AgentError::Content {
-                path: path.into(),
-                reason: error.to_string(),
-            }
-        })
+        UnframedTokenizer::open(path)?
+            .with_frames(frames)
+            .map_err(|error| AgentError::content(path, error.to_string()))
     }
 
     /// The same from the content of the file.
@@ -208,38 +205,7 @@ impl Tokenizer {
     /// # Errors
     /// If it is damaged, needs what is not supported, or lacks a token of the frames.
     pub fn from_json(json: &[u8], frames: Frames) -> Result<Self, AgentError> {
-        let file::CheckedTokenizer { inner, largest_id } =
-            file::open(json).map_err(AgentError::Tokenizer)?;
-        if frames == Frames::default() {
-            needed_id(&inner, BEGIN)?;
-            needed_id(&inner, AGENT)?;
-        }
-        let end = needed_id(&inner, &frames.end)?;
-        let mut special: Vec<String> = inner
-            .get_added_tokens_decoder()
-            .into_values()
-            .filter(|token| token.special)
-            .map(|token| token.content)
-            .filter(|text| text.len() > 1)
-            .collect();
-        special.sort();
-        let tokenizer = Self {
-            inner,
-            frames,
-            special,
-            end,
-            largest_id,
-            json: json.into(),
-        };
-        let Frames {
-            opening, answer, ..
-        } = tokenizer.frames();
-        if tokenizer.encode_framed(opening, "", answer).is_empty() {
-            return Err(AgentError::Tokenizer(
-                "the vocabulary has no token for the frames of a turn".into(),
-            ));
-        }
-        Ok(tokenizer)
+        UnframedTokenizer::from_json(json)?.with_frames(frames)
     }
 
     /// The texts around turns.
@@ -317,6 +283,41 @@ impl Tokenizer {
         self.largest_id
     }
 
+    /// Checks that every token that an episode can contain has a row in an embedding of `rows` tokens. Special tokens
+    /// without a row, such as a pad token that was added later, are allowed if the frames of turns do not need them.
+    ///
+    /// # Errors
+    /// Returns the reason if a token has no row.
+    pub fn check_rows(&self, rows: usize) -> Result<(), String> {
+        if (self.largest_id as usize) < rows {
+            return Ok(());
+        }
+        let beyond = |id: u32| id as usize >= rows;
+        let is_special = |token: &String| self.special.binary_search(token).is_ok();
+        let vocabulary = self.inner.get_vocab(true).into_iter();
+        let Frames {
+            opening,
+            answer,
+            end,
+            between,
+            ..
+        } = &self.frames;
+        let framed = self.encode_framed(
+            &[opening, end, between].map(String::as_str).concat(),
+            "",
+            answer,
+        );
+        let fed = vocabulary
+            .filter(|(token, id)| beyond(*id) && (!is_special(token) || framed.contains(id)))
+            .min_by_key(|(_, id)| *id);
+        match fed {
+            None => Ok(()),
+            Some((token, id)) => Err(format!(
+                "its token {token:?} has the id {id}, and the model's vocab_size is {rows}"
+            )),
+        }
+    }
+
     /// The number of tokens.
     #[must_use]
     pub fn vocab_size(&self) -> usize {
@@ -324,10 +325,107 @@ impl Tokenizer {
     }
 }
 
-fn needed_id(inner: &tokenizers::Tokenizer, text: &str) -> Result<u32, AgentError> {
-    inner
-        .token_to_id(text)
-        .ok_or_else(|| AgentError::Tokenizer(format!("the vocabulary lacks {text}")))
+/// A `tokenizer.json` before the frames of turns are chosen.
+#[derive(Debug, Clone)]
+pub struct UnframedTokenizer {
+    inner: tokenizers::Tokenizer,
+    special: Vec<String>,
+    largest_id: u32,
+    json: Arc<[u8]>,
+}
+
+impl UnframedTokenizer {
+    /// Reads a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// If the file is missing or damaged, or needs what is not supported.
+    pub fn open(path: &Path) -> Result<Self, AgentError> {
+        Self::from_json(&files::read(path, FILE_LIMIT)?)
+            .map_err(|error| AgentError::content(path, error.to_string()))
+    }
+
+    /// The same from the content of the file.
+    ///
+    /// # Errors
+    /// If it is damaged, or needs what is not supported.
+    pub fn from_json(json: &[u8]) -> Result<Self, AgentError> {
+        let file::CheckedTokenizer { inner, largest_id } =
+            file::open(files::without_mark(json)).map_err(AgentError::Tokenizer)?;
+        let mut special: Vec<String> = inner
+            .get_added_tokens_decoder()
+            .into_values()
+            .filter(|token| token.special)
+            .map(|token| token.content)
+            .filter(|text| text.len() > 1)
+            .collect();
+        special.sort();
+        Ok(Self {
+            inner,
+            special,
+            largest_id,
+            json: json.into(),
+        })
+    }
+
+    /// The id of a token; `None` if the vocabulary lacks it.
+    #[must_use]
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The token of an id; `None` if the vocabulary lacks it.
+    #[must_use]
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The special tokens of more than one letter, sorted.
+    #[must_use]
+    pub fn special(&self) -> &[String] {
+        &self.special
+    }
+
+    /// Whether hearth trained this tokenizer: it has the three tokens of [`Frames::default`].
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        [BEGIN, AGENT, END]
+            .iter()
+            .all(|token| self.id(token).is_some())
+    }
+
+    /// The tokenizer with the given frames of turns.
+    ///
+    /// # Errors
+    /// If the vocabulary lacks a token of the frames.
+    pub fn with_frames(self, frames: Frames) -> Result<Tokenizer, AgentError> {
+        if frames == Frames::default() {
+            self.needed_id(BEGIN)?;
+            self.needed_id(AGENT)?;
+        }
+        let end = self.needed_id(&frames.end)?;
+        let tokenizer = Tokenizer {
+            inner: self.inner,
+            frames,
+            special: self.special,
+            end,
+            largest_id: self.largest_id,
+            json: self.json,
+        };
+        let Frames {
+            opening, answer, ..
+        } = tokenizer.frames();
+        if tokenizer.encode_framed(opening, "", answer).is_empty() {
+            return Err(AgentError::Tokenizer(
+                "the vocabulary has no token for the frames of a turn".into(),
+            ));
+        }
+        Ok(tokenizer)
+    }
+
+    fn needed_id(&self, token: &str) -> Result<u32, AgentError> {
+        self.id(token)
+            .ok_or_else(|| AgentError::Tokenizer(format!("the vocabulary lacks {token}")))
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod episode_end;
 mod episode_log;
 mod forced_turns;
 mod remote;
+mod remote_replies;
 mod scorers;
 mod search;
 mod smollm2;

@@ -85,8 +85,8 @@ fn a_request_contains_all_messages_and_all_fields() {
     };
     let policy = connect(&server, options);
     assert_eq!(
-        (policy.name(), policy.notes()),
-        (format!("openai:{}#m", server.address), &[][..])
+        (policy.name(), policy.take_notes()),
+        (format!("openai:{}#m", server.address), Vec::new())
     );
     let trajectory = played(
         &policy,
@@ -382,7 +382,7 @@ fn fields_that_a_server_refuses_are_left_out_and_reported() {
     let policy = connect(&server, options());
     let note = "asked without log-probabilities, which the server refuses (HTTP 500: logprobs is not supported for models \
                 created with logits_all=False)";
-    assert_eq!(policy.notes(), [note]);
+    assert_eq!(policy.take_notes(), [note]);
     assert_eq!(
         played(&policy, "plain/1", &greedy()).outcome,
         Outcome::Success
@@ -398,10 +398,10 @@ fn fields_that_a_server_refuses_are_left_out_and_reported() {
         "Unrecognized request argument supplied: top_k",
     );
     let policy = connect(&server, options());
+    let notes = policy.take_notes();
     assert!(
-        policy.notes()[0].starts_with("asked without fields beyond OpenAI's"),
-        "{:?}",
-        policy.notes()
+        notes[0].starts_with("asked without fields beyond OpenAI's"),
+        "{notes:?}"
     );
     assert_eq!(
         played(&policy, "plain/1", &greedy()).outcome,

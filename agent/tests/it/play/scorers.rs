@@ -7,6 +7,7 @@ use agent::model::folder::Model;
 use agent::model::weights::{ADVANTAGE_HEAD, VALUE_HEAD};
 use agent::policy::Policy;
 use agent::policy::lm::{GivenCompletions, LmPolicy, ValueUse, select};
+use agent::text::action;
 use agent::text::chat::{self, PromptPosition};
 use agent::text::tokenizer::Tokenizer;
 use scenarios::{
@@ -220,10 +221,10 @@ fn candidates_with_one_command_are_merged() {
     for (all, fewer) in turns(&by_tokens).zip(turns(&by_command)) {
         let mut left: Vec<&Candidate> = all.candidates.iter().collect();
         for kept in &fewer.candidates {
-            let command = chat::parse_command(&kept.completion);
+            let command = action::parse_command(&kept.completion);
             let (same, others): (Vec<&Candidate>, Vec<&Candidate>) = left
                 .into_iter()
-                .partition(|one| chat::parse_command(&one.completion) == command);
+                .partition(|one| action::parse_command(&one.completion) == command);
             left = others;
             // A cut completion has no command, whatever its text is.
             let highest = same.iter().filter_map(|one| one.logprob).reduce(f32::max);
@@ -425,7 +426,7 @@ fn the_oracle_takes_the_candidate_nearest_to_the_goal() {
         let commands = |turn: &Turn| {
             turn.candidates
                 .iter()
-                .filter(|c| chat::parse_command(&c.completion).is_some())
+                .filter(|c| action::parse_command(&c.completion).is_some())
                 .count()
         };
         let asked: usize = trajectory.turns.iter().map(commands).sum();

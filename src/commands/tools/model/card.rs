@@ -3,6 +3,7 @@
 use crate::ui;
 use agent::model::folder::Model;
 use agent::model::reading::config::{ConvolutionConfig, ReadingConfig};
+use agent::text::template::{FrameSource, Thinking};
 use serde::Serialize;
 use std::path::Path;
 use trainer::TrainerError;
@@ -28,8 +29,11 @@ pub(super) struct ModelCard {
     pub(super) policy_hash: String,
     /// The texts around the parts of a turn.
     frames: TurnFormat,
-    /// Why turns do not follow the model's own chat template, if they do not.
+    /// Where the frames come from.
+    frame_source: FrameSource,
+    /// Why turns do not follow the model's own chat template as it is, if they do not.
     reframed: Option<String>,
+    thinking: Thinking,
 }
 
 /// The texts around the parts of a turn.
@@ -46,15 +50,7 @@ struct TurnFormat {
 /// # Errors
 /// If it is not readable, or not a supported model.
 pub(super) fn open(path: &Path) -> anyhow::Result<Model> {
-    let is_gguf = path
-        .extension()
-        .is_some_and(|extension| extension == "gguf");
-    Ok(if is_gguf {
-        Model::open_gguf(path)
-    } else {
-        Model::open(path)
-    }
-    .map_err(TrainerError::from)?)
+    Ok(Model::open(path).map_err(TrainerError::from)?)
 }
 
 /// The additions of hearth's own family, by name.
@@ -121,7 +117,9 @@ impl ModelCard {
                 end: frames.end.clone(),
                 between: frames.between.clone(),
             },
+            frame_source: model.companions.frame_source,
             reframed: model.companions.reframed.clone(),
+            thinking: model.companions.thinking,
         })
     }
 
@@ -169,7 +167,13 @@ impl ModelCard {
             "a turn: {opening:?} observation {answer:?} completion {end:?} {between:?} observation ...\n"
         ));
         if let Some(reason) = &self.reframed {
-            ui::print(&format!("not the model's own chat template: {reason}\n"));
+            ui::print(&format!(
+                "turns are framed {}: {reason}\n",
+                self.frame_source
+            ));
+        }
+        if self.thinking != Thinking::Keep {
+            ui::print(&format!("thinking: {}\n", self.thinking.name()));
         }
         Ok(())
     }

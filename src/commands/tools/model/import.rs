@@ -1,6 +1,7 @@
 //! `hearth model import`: converts a checkpoint to a model folder.
 
-use crate::commands::tools::model::card::{ModelCard, open};
+use crate::args::policy::FrameArgs;
+use crate::commands::tools::model::card::ModelCard;
 use crate::ui;
 use clap::{Args, ValueHint};
 use std::path::PathBuf;
@@ -15,6 +16,8 @@ pub(crate) struct ModelImportCommand {
     /// Model folder to write
     #[arg(value_hint = ValueHint::DirPath)]
     pub(super) out: PathBuf,
+    #[command(flatten)]
+    pub(super) frames: FrameArgs,
     /// LoRA adapter of this checkpoint in PEFT's layout, to merge into the policy; a value network
     /// is not changed
     #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
@@ -33,7 +36,7 @@ impl ModelImportCommand {
             ))
             .into());
         }
-        let mut model = open(&self.source)?;
+        let mut model = self.frames.open(&self.source)?;
         if let Some(folder) = &self.adapter {
             model = model.with_adapter(folder).map_err(TrainerError::from)?;
         }

@@ -5,7 +5,8 @@ mod import;
 mod pull;
 mod wheel;
 
-use card::{ModelCard, open};
+use crate::args::policy::FrameArgs;
+use card::ModelCard;
 use clap::{Args, Subcommand, ValueHint};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,6 +26,8 @@ pub(crate) struct ModelInfoCommand {
     /// A model folder, or a .gguf file
     #[arg(value_hint = ValueHint::AnyPath)]
     model: PathBuf,
+    #[command(flatten)]
+    frames: FrameArgs,
     /// Print one JSON object instead of lines
     #[arg(long)]
     json: bool,
@@ -36,7 +39,7 @@ impl ModelCommand {
             Self::Import(command) => command.run(),
             Self::Pull(command) => command.run(),
             Self::Info(command) => {
-                ModelCard::of(&open(&command.model)?)?.print(command.json)?;
+                ModelCard::of(&command.frames.open(&command.model)?)?.print(command.json)?;
                 Ok(ExitCode::SUCCESS)
             }
         }

@@ -205,6 +205,7 @@ fn cannot_write(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::policy::FrameArgs;
     use crate::commands::tools::model::import::ModelImportCommand;
     use crate::commands::tools::model::wheel::{MAX_MEMBERS, hex};
     use sha2::{Digest, Sha256};
@@ -337,6 +338,7 @@ mod tests {
         ModelImportCommand {
             source: path.clone(),
             out: folder.path().join("imported"),
+            frames: FrameArgs::default(),
             adapter: None,
             json: true,
         }

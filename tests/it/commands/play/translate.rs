@@ -156,14 +156,19 @@ fn a_model_of_another_text_version_gives_a_warning_and_can_be_translated() {
         &["collect", "--repetitions", "1", "--out", "store.jsonl"],
         &["2.1.1"],
     );
-    assert_eq!(collect.stderr, warning("2 of 2") + "collect\n");
+    // The model babbles, which a note says.
+    let begins = |text: &str, expected: String| {
+        let note = text.strip_prefix(&expected).expect("begins so");
+        assert!(note.is_empty() || note.starts_with("note: "), "{note}");
+    };
+    begins(&collect.stderr, warning("2 of 2") + "collect\n");
     let eval = run(&["eval", "--out", "out"], &["2.1.1"]);
-    assert_eq!(eval.stderr, warning("3 of 3") + "evaluate, K = 1\n");
+    begins(&eval.stderr, warning("3 of 3") + "evaluate, K = 1\n");
     let eval = run(
         &["eval", "--out", "out2"],
         &["2.1.1", "--translate-commands"],
     );
-    assert_eq!(eval.stderr, "evaluate, K = 1\n");
+    begins(&eval.stderr, "evaluate, K = 1\n".into());
     assert_eq!(eval.json()["protocols"][0]["translated_to"], json!("2.1.3"));
 
     fs::remove_dir_all(folder.path().join("2.1.3/valid_unseen")).unwrap();
@@ -174,7 +179,7 @@ fn a_model_of_another_text_version_gives_a_warning_and_can_be_translated() {
     .unwrap();
     fs::remove_file(folder.path().join("2.1.3/suite.jsonl")).unwrap();
     let mixed = run(&["eval", "--out", "out3"], &["2.1.3"]);
-    assert_eq!(mixed.stderr, warning("2 of 3") + "evaluate, K = 1\n");
+    begins(&mixed.stderr, warning("2 of 3") + "evaluate, K = 1\n");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::learn::ranking::RankedState;
 use agent::policy::lm::{GivenCompletions, GivenScores, LmPolicy};
-use agent::text::chat;
+use agent::text::action;
 use scenarios::Trajectory;
 use scenarios::expert::{Expert, goal_object};
 
@@ -79,7 +79,7 @@ fn scored(state: &RankedState<'_>, scores: &GivenScores) -> ScoredState {
             after_value: scores.after_values.get(index).copied().map(f64::from),
             is_expert: expert
                 .as_deref()
-                .map(|command| chat::parse_command(&candidate.completion) == Some(command)),
+                .map(|command| action::parse_command(&candidate.completion) == Some(command)),
         });
     ScoredState {
         game: state.trajectory.game.clone(),

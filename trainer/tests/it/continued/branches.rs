@@ -4,7 +4,7 @@ use crate::training_jobs::learn;
 use agent::policy::lm::{LmPolicy, ValueUse};
 use agent::policy::{Policy, ScriptedPolicy, TurnRequest, TurnResponse, text_response};
 use agent::rollout::Concurrency;
-use agent::text::chat::parse_command;
+use agent::text::action::parse_command;
 use scenarios::{Candidate, Outcome, Protocol, Task, Trajectory, Turn};
 use std::collections::{BTreeSet, HashMap};
 use support::corridor::{Corridors, babbler, jobs, play, protocol, task};

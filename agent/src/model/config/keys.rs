@@ -1,0 +1,118 @@
+//! The keys of `config.json` that are used here.
+
+use super::family::{Family, Scales};
+use crate::model::reading::config::{ConvolutionConfig, GoalMatch, ReadingConfig};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+/// The keys of `config.json` that are used here, with Hugging Face's defaults.
+#[derive(Deserialize)]
+pub(super) struct ConfigKeys {
+    pub(super) model_type: String,
+    pub(super) vocab_size: usize,
+    pub(super) hidden_size: usize,
+    pub(super) intermediate_size: usize,
+    pub(super) num_hidden_layers: usize,
+    pub(super) num_attention_heads: usize,
+    pub(super) num_key_value_heads: Option<usize>,
+    pub(super) head_dim: Option<usize>,
+    pub(super) hidden_act: Option<String>,
+    pub(super) rope_theta: Option<f64>,
+    pub(super) rope_scaling: Option<Map<String, Value>>,
+    pub(super) rope_parameters: Option<Map<String, Value>>,
+    pub(super) rms_norm_eps: Option<f64>,
+    pub(super) max_position_embeddings: Option<usize>,
+    pub(super) tie_word_embeddings: Option<bool>,
+    #[serde(default)]
+    pub(super) attention_bias: bool,
+    #[serde(default)]
+    pub(super) mlp_bias: bool,
+    #[serde(default)]
+    pub(super) use_sliding_window: bool,
+    pub(super) partial_rotary_factor: Option<f64>,
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub(super) layer_types: Vec<String>,
+    pub(super) scale_emb: Option<f64>,
+    pub(super) scale_depth: Option<f64>,
+    pub(super) dim_model_base: Option<f64>,
+    pub(super) num_experts: Option<usize>,
+    pub(super) quantization_config: Option<Value>,
+    pub(super) goal_match: Option<GoalMatch>,
+    #[serde(default)]
+    pub(super) ngram_embedding: Vec<usize>,
+    pub(super) convolution: Option<ConvolutionConfig>,
+}
+
+/// Reads `null` as the default value.
+fn null_as_default<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: Default + Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+impl ConfigKeys {
+    /// Refuses a decoder that needs a computation which is not supported.
+    pub(super) fn refuse_unsupported(&self) -> Result<(), String> {
+        let unsupported = [
+            (self.attention_bias, "attention_bias"),
+            (self.mlp_bias, "mlp_bias"),
+            (self.use_sliding_window, "use_sliding_window"),
+            (
+                self.partial_rotary_factor
+                    .is_some_and(|factor| factor != 1.0),
+                "partial_rotary_factor",
+            ),
+            (
+                self.layer_types.iter().any(|kind| kind != "full_attention"),
+                "layer_types with another type than full_attention",
+            ),
+            (
+                self.num_experts.is_some_and(|experts| experts > 0),
+                "num_experts",
+            ),
+            (self.quantization_config.is_some(), "quantization_config"),
+        ];
+        if let Some((_, key)) = unsupported.into_iter().find(|(is_set, _)| *is_set) {
+            return Err(format!("{key} is set, which is not supported"));
+        }
+        match self.hidden_act.as_deref() {
+            None | Some("silu" | "swish") => Ok(()),
+            Some(other) => Err(format!(
+                "hidden_act {other:?} is not supported; only \"silu\""
+            )),
+        }
+    }
+
+    /// The additions of hearth's family.
+    pub(super) fn reading(&self, family: Family) -> Result<ReadingConfig, String> {
+        let reading = ReadingConfig {
+            goal_match: self.goal_match.clone(),
+            ngram_embedding: self.ngram_embedding.clone(),
+            convolution: self.convolution.clone(),
+        };
+        if family != Family::Hearth && !reading.is_empty() {
+            return Err(format!(
+                "goal_match, ngram_embedding and convolution need the model_type hearth, not {:?}",
+                self.model_type
+            ));
+        }
+        Ok(reading)
+    }
+
+    /// The scales of the family.
+    pub(super) fn scales(&self, family: Family) -> Scales {
+        if family != Family::MiniCpm {
+            return Scales::default();
+        }
+        let layers = self.num_hidden_layers as f64;
+        Scales {
+            embedding: self.scale_emb.unwrap_or(1.0),
+            residual: self.scale_depth.map_or(1.0, |depth| depth / layers.sqrt()),
+            logits: self
+                .dim_model_base
+                .map_or(1.0, |base| base / self.hidden_size as f64),
+        }
+    }
+}

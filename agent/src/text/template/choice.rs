@@ -1,0 +1,246 @@
+//! Which frames the turns of a model get.
+
+use super::derive::open_thought;
+use super::frames::TurnFrames;
+use super::message::SpecialTokens;
+use super::render::ChatTemplate;
+use crate::error::AgentError;
+use crate::text::tokenizer::{Frames, UnframedTokenizer};
+use serde::{Deserialize, Serialize};
+use std::fmt::{self, Display, Formatter};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Whether a policy thinks before it writes a command.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Thinking {
+    /// The chat template decides.
+    #[default]
+    Keep,
+    /// The template's switch is on, if it has one.
+    On,
+    /// The template's switch is off, if it has one. If the prompt of a turn still opens a thought, the thought is closed at
+    /// once.
+    Off,
+}
+
+impl Thinking {
+    /// All choices.
+    pub const ALL: [Self; 3] = [Self::Keep, Self::On, Self::Off];
+
+    /// The name on the command line and in files.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::On => "on",
+            Self::Off => "off",
+        }
+    }
+
+    /// Returns a template with this choice.
+    fn of(self, template: ChatTemplate) -> ChatTemplate {
+        match self {
+            Self::Keep => template,
+            Self::On => template.with_thinking(true),
+            Self::Off => template.with_thinking(false),
+        }
+    }
+}
+
+impl FromStr for Thinking {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|choice| choice.name() == name)
+            .ok_or_else(|| format!("`{name}` is none of keep, on and off"))
+    }
+}
+
+/// What a user chooses about the frames of turns.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FrameOptions {
+    /// A file with a chat template that replaces the model's own.
+    pub template: Option<PathBuf>,
+    /// Whether the policy thinks; `None` is what the model folder says, or else [`Thinking::Keep`].
+    pub thinking: Option<Thinking>,
+}
+
+/// Where the frames of turns come from, in the order of preference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FrameSource {
+    /// The tokens of a decoder that hearth trained from scratch.
+    Own,
+    /// The chat template.
+    Template,
+    /// The chat template, but each turn keeps its thoughts ([`TurnFrames::derive_with_thoughts`]).
+    TemplateWithThoughts,
+    /// What the chat template puts around turns ([`TurnFrames::derive_around_turns`]).
+    AroundTurns,
+    /// ChatML: the vocabulary has its tokens.
+    ChatMl,
+    /// Plain text, for base models: an empty line, `> ` before a command, and the token that ends a text after it.
+    Text,
+}
+
+impl Display for FrameSource {
+    /// Completes a sentence that begins with "turns are framed".
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Own => "by hearth's own tokens",
+            Self::Template => "by the chat template",
+            Self::TemplateWithThoughts => {
+                "by the chat template, and earlier turns keep their thoughts"
+            }
+            Self::AroundTurns => "by what the chat template puts around the first two turns",
+            Self::ChatMl => "as ChatML",
+            Self::Text => "as plain text",
+        })
+    }
+}
+
+/// The frames of turns, where they come from, and why no better source was used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChosenFrames {
+    /// The frames.
+    pub frames: Frames,
+    /// Where they come from.
+    pub source: FrameSource,
+    /// Why no better source was used; `None` if the chat template was used as it is.
+    pub reason: Option<String>,
+}
+
+impl ChosenFrames {
+    /// The frames of a decoder that hearth trained from scratch.
+    #[must_use]
+    pub fn own() -> Self {
+        Self {
+            frames: Frames::default(),
+            source: FrameSource::Own,
+            reason: None,
+        }
+    }
+
+    /// Chooses the frames of a model from elsewhere, in the order of [`FrameSource`]. If the user gave the template, only
+    /// that is used.
+    ///
+    /// # Errors
+    /// If nothing fits: the message has the reason for each source.
+    pub fn choose(
+        template: Option<ChatTemplate>,
+        special: &SpecialTokens,
+        tokenizer: &UnframedTokenizer,
+        options: &FrameOptions,
+    ) -> Result<Self, AgentError> {
+        let thinking = options.thinking.unwrap_or_default();
+        let template = match &options.template {
+            Some(path) => Some(ChatTemplate::open(path, special.clone())?),
+            None => template,
+        };
+        let mut reasons = Vec::new();
+        if let Some(template) = template {
+            let template = thinking.of(template);
+            for (source, derive) in OF_TEMPLATE {
+                let chosen = derive(&template, None)
+                    .and_then(|frames| frames.into_frames(special.eos.as_deref()))
+                    .and_then(|frames| usable(frames, tokenizer, thinking));
+                match chosen {
+                    Ok(frames) => {
+                        let reason = reasons.into_iter().next();
+                        return Ok(Self {
+                            frames,
+                            source,
+                            reason,
+                        });
+                    }
+                    Err(error) => reasons.push(reason(&error)),
+                }
+            }
+            reasons.truncate(1);
+        } else {
+            reasons.push("the model has no chat template".to_owned());
+        }
+        if options.template.is_none() {
+            for (source, frames) in [
+                (
+                    FrameSource::ChatMl,
+                    TurnFrames::chatml(None).into_frames(None),
+                ),
+                (FrameSource::Text, plain_text(special)),
+            ] {
+                match frames.and_then(|frames| usable(frames, tokenizer, Thinking::Keep)) {
+                    Ok(frames) => {
+                        return Ok(Self {
+                            frames,
+                            source,
+                            reason: reasons.into_iter().next(),
+                        });
+                    }
+                    Err(error) => reasons.push(reason(&error)),
+                }
+            }
+        }
+        Err(AgentError::Config(format!(
+            "turns cannot be framed: {}\nhint: `--template FILE` takes a chat template in Jinja",
+            reasons.join("; ")
+        )))
+    }
+}
+
+type Derive = fn(&ChatTemplate, Option<&str>) -> Result<TurnFrames, AgentError>;
+
+/// The ways to use a chat template, the best first.
+const OF_TEMPLATE: [(FrameSource, Derive); 3] = [
+    (FrameSource::Template, TurnFrames::derive),
+    (
+        FrameSource::TemplateWithThoughts,
+        TurnFrames::derive_with_thoughts,
+    ),
+    (FrameSource::AroundTurns, TurnFrames::derive_around_turns),
+];
+
+/// The reason in an error, without a hint.
+fn reason(error: &AgentError) -> String {
+    let text = match error {
+        AgentError::Config(reason) | AgentError::Tokenizer(reason) => reason.clone(),
+        other => other.to_string(),
+    };
+    match text.split_once("\nhint:") {
+        Some((reason, _)) => reason.to_owned(),
+        None => text,
+    }
+}
+
+/// Closes the thought that the prompt opens if the policy should not think, and checks that the end of a completion is a
+/// token.
+fn usable(
+    mut frames: Frames,
+    tokenizer: &UnframedTokenizer,
+    thinking: Thinking,
+) -> Result<Frames, AgentError> {
+    if thinking == Thinking::Off
+        && let Some(close) = open_thought(&frames.answer)
+    {
+        frames.answer = format!("{}\n\n{close}\n\n", frames.answer.trim_end());
+    }
+    tokenizer.clone().with_frames(frames.clone())?;
+    Ok(frames)
+}
+
+/// The frames of a base model.
+fn plain_text(special: &SpecialTokens) -> Result<Frames, AgentError> {
+    let end = special.eos.clone().ok_or_else(|| {
+        AgentError::Config("nothing ends a completion: there is no eos_token".into())
+    })?;
+    Ok(Frames {
+        opening: special.bos.clone().unwrap_or_default(),
+        answer: "\n\n> ".into(),
+        end,
+        between: "\n\n".into(),
+        strips: true,
+    })
+}

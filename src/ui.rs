@@ -68,11 +68,17 @@ pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
 }
 
 /// Writes to stdout. If the pipe is closed, for example by a pager, the program exits without an
-/// error.
+/// error. If the text cannot be written for another reason, such as a full disk, it exits with an error.
 pub(crate) fn print(text: &str) {
-    if std::io::stdout().write_all(text.as_bytes()).is_err() {
+    let mut out = std::io::stdout();
+    let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) else {
+        return;
+    };
+    if error.kind() == std::io::ErrorKind::BrokenPipe {
         std::process::exit(0);
     }
+    eprintln!("error: cannot write to stdout: {error}");
+    std::process::exit(1);
 }
 
 /// Prints the success rates by policy and K, with one column per split.

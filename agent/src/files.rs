@@ -4,6 +4,8 @@
 //! `/dev/zero`, and a file that should be small may be large. So only regular files are opened, and
 //! if a file is read whole, its length has a limit.
 
+pub(crate) use scenarios::files::without_mark;
+
 use crate::error::AgentError;
 use std::borrow::Cow;
 use std::fs::File;
@@ -56,11 +58,6 @@ pub(crate) fn text(path: &Path, bytes: Vec<u8>) -> Result<String, AgentError> {
         Some(rest) => rest.to_owned(),
         None => text,
     })
-}
-
-/// The bytes after a byte order mark, if there is one. Editors on Windows write it before UTF-8.
-pub(crate) fn without_mark(bytes: &[u8]) -> &[u8] {
-    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 
 /// JSON as Python writes it, made standard: without a byte order mark, and `NaN`, `Infinity` and `-Infinity` as texts. So a

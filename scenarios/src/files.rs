@@ -7,6 +7,12 @@ use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
+/// Returns the bytes after a byte order mark, if there is one. Editors on Windows write it before UTF-8.
+#[must_use]
+pub fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
+
 /// Writes `bytes` to `path` and replaces a file that exists there atomically. After a kill, a full
 /// disk or a power cut, `path` contains either the old bytes or the new ones. Only one process at a
 /// time may write to a path.

@@ -5,7 +5,7 @@
 //! crash during the write. If it is torn, it is moved to `PATH.torn`. A bad line anywhere else is
 //! damage and an error. Only one process at a time can write to a store.
 
-use crate::files::{lock_holder, sync_folder};
+use crate::files::{lock_holder, sync_folder, without_mark};
 use crate::trajectory::Trajectory;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
@@ -195,6 +195,7 @@ fn process_name(process: Option<u32>) -> String {
 }
 
 fn parse(path: &Path, bytes: &[u8]) -> Result<Contents, StoreError> {
+    let bytes = without_mark(bytes);
     let mut trajectories = Vec::new();
     let mut at = 0;
     for (index, line) in bytes.split_inclusive(|&byte| byte == b'\n').enumerate() {

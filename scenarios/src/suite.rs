@@ -13,7 +13,7 @@
 //!
 //! The content of a game is not read, except to check whether ALFWorld marks it as unsolvable.
 
-use crate::files;
+use crate::files::{self, without_mark};
 use crate::task::{Split, Task, TaskType};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -66,6 +66,8 @@ pub struct Suite {
     /// text game by ALFWorld's own rules (movable receptacles, sliced objects, no game file, marked
     /// unsolvable), and Glulx files. Empty if the suite has a manifest.
     pub left_out: Vec<SuiteFault>,
+    /// Games in ALFWorld's layout without the mark `solvable`. They are among `tasks`, and ALFWorld skips them.
+    pub unmarked: Vec<PathBuf>,
 }
 
 /// A game that is not in the suite, with the cause.
@@ -234,7 +236,7 @@ pub fn hex_sha256(bytes: &[u8]) -> String {
 
 fn open_manifest(path: &Path) -> Result<Suite, SuiteError> {
     let text = fs::read_to_string(path).map_err(|source| cannot_read(path, source))?;
-    let mut lines = (1..).zip(text.lines());
+    let mut lines = (1..).zip(text.trim_start_matches('\u{feff}').lines());
 
     let header_hint = r#"the first line of a manifest is {"suite": NAME, "format": 1}"#;
     let first = lines.next().map_or("", |(_, line)| line);
@@ -256,6 +258,7 @@ fn open_manifest(path: &Path) -> Result<Suite, SuiteError> {
         tasks: Vec::new(),
         faults: Vec::new(),
         left_out: Vec::new(),
+        unmarked: Vec::new(),
     };
     let mut ids = HashSet::new();
     for (number, line) in lines {
@@ -341,6 +344,7 @@ fn open_layout(path: &Path) -> Result<Suite, SuiteError> {
         tasks: Vec::new(),
         faults: Vec::new(),
         left_out: Vec::new(),
+        unmarked: Vec::new(),
     };
     for split in Split::ALL {
         let folder = suite.root.join(split.name());
@@ -380,6 +384,10 @@ impl Suite {
     fn add(&mut self, place: &Path, found: GameEntry) {
         match found {
             GameEntry::Playable(task) => self.tasks.push(task),
+            GameEntry::Unmarked(task) => {
+                self.unmarked.push(task.path.clone());
+                self.tasks.push(task);
+            }
             GameEntry::Faulty(fault) => self.faults.push(fault),
             GameEntry::LeftOut(reason) => self.left_out.push(SuiteFault {
                 path: place.into(),
@@ -392,6 +400,8 @@ impl Suite {
 /// The content of a place where a layout expects a game.
 enum GameEntry {
     Playable(Task),
+    /// It can be played, and does not say whether it is solvable.
+    Unmarked(Task),
     Faulty(SuiteFault),
     LeftOut(&'static str),
 }
@@ -413,14 +423,16 @@ fn read_trial(root: &Path, split: Split, trial: &Path) -> GameEntry {
     }
     let path = trial.join(GAME);
     if matches!(path.try_exists(), Ok(false)) {
-        return GameEntry::LeftOut("no game file");
+        return GameEntry::LeftOut(NO_GAME_FILE);
     }
     let found = read_game(id, split, path);
-    let GameEntry::Playable(task) = found else {
-        return found;
+    let (task, wrap): (Task, fn(Task) -> GameEntry) = match found {
+        GameEntry::Playable(task) => (task, GameEntry::Playable),
+        GameEntry::Unmarked(task) => (task, GameEntry::Unmarked),
+        GameEntry::Faulty(_) | GameEntry::LeftOut(_) => return found,
     };
     match read_task_type(&trial.join(TRAJ_DATA)) {
-        Ok(task_type) => GameEntry::Playable(Task { task_type, ..task }),
+        Ok(task_type) => wrap(Task { task_type, ..task }),
         Err(reason) => GameEntry::Faulty(SuiteFault {
             path: trial.join(TRAJ_DATA),
             reason,
@@ -441,6 +453,18 @@ fn read_file(root: &Path, split: Split, path: &Path) -> Option<GameEntry> {
     }
 }
 
+/// The reason for [`Suite::left_out`] if a trial has no text game.
+pub const NO_GAME_FILE: &str = "no game file";
+
+/// Why a file is not JSON. A byte order mark is named, because it is invisible.
+fn json_reason(bytes: &[u8], error: &serde_json::Error) -> String {
+    if without_mark(bytes).len() < bytes.len() {
+        return "begins with a byte order mark, which ALFWorld does not read either\nhint: save it as UTF-8 without the mark"
+            .into();
+    }
+    error.to_string()
+}
+
 /// Reads a game without its task type.
 fn read_game(id: String, split: Split, path: PathBuf) -> GameEntry {
     let bytes = match fs::read(&path) {
@@ -452,6 +476,7 @@ fn read_game(id: String, split: Split, path: PathBuf) -> GameEntry {
             });
         }
     };
+    let mut wrap: fn(Task) -> GameEntry = GameEntry::Playable;
     if path
         .extension()
         .is_some_and(|extension| extension == "tw-pddl")
@@ -460,16 +485,20 @@ fn read_game(id: String, split: Split, path: PathBuf) -> GameEntry {
             Ok(SolvableMark {
                 solvable: Some(false),
             }) => return GameEntry::LeftOut("marked unsolvable"),
-            Ok(_) => {}
+            Ok(SolvableMark {
+                solvable: Some(true),
+            }) => {}
+            Ok(SolvableMark { solvable: None }) => wrap = GameEntry::Unmarked,
             Err(error) => {
+                let reason = json_reason(&bytes, &error);
                 return GameEntry::Faulty(SuiteFault {
                     path,
-                    reason: format!("not a game: {error}"),
+                    reason: format!("not a game: {reason}"),
                 });
             }
         }
     }
-    GameEntry::Playable(Task {
+    wrap(Task {
         id,
         split,
         task_type: None,
@@ -485,7 +514,8 @@ fn read_task_type(path: &Path) -> Result<Option<TaskType>, String> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.to_string()),
     };
-    let data: TaskTypeMark = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+    let data: TaskTypeMark =
+        serde_json::from_slice(&bytes).map_err(|error| json_reason(&bytes, &error))?;
     Ok(Some(data.task_type))
 }
 

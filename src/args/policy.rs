@@ -12,6 +12,7 @@ use agent::text::template::{FrameOptions, Thinking};
 use anyhow::Context;
 use clap::{Args, ValueHint};
 use indicatif::ProgressBar;
+use scenarios::expert::goal_object;
 use scenarios::{
     ActionFormat, DistinctBy, Protocol, Scorer, Task, TextVersion, Trajectory, WeightFormat, World,
 };
@@ -328,6 +329,23 @@ pub(crate) enum Player {
     Dagger(Box<DaggerPolicy>),
 }
 
+/// Returns a message about the games whose task sentence the expert does not know. There it only looks.
+fn unread_tasks(episodes: &[Trajectory]) -> Option<String> {
+    let opening = |episode: &Trajectory| Some(episode.turns.first()?.observation.clone());
+    let unread: Vec<&Trajectory> = episodes
+        .iter()
+        .filter(|episode| opening(episode).is_some_and(|text| goal_object(&text).is_none()))
+        .collect();
+    let first = unread.first()?;
+    Some(format!(
+        "the expert does not know the task sentence of {} of {} episodes, so it only looks there; the first: {}\n\
+         hint: it knows ALFWorld's own sentences, not tasks in free words; a model can play such games",
+        unread.len(),
+        episodes.len(),
+        first.game
+    ))
+}
+
 impl Player {
     /// Opens `expert`, a model folder, or `openai:URL#MODEL`.
     ///
@@ -396,8 +414,10 @@ impl Player {
     /// Returns messages about what a success rate of these episodes hides.
     pub(crate) fn notes(&self, episodes: &[Trajectory]) -> Vec<String> {
         let mut notes = play_notes(episodes);
-        if let Self::Remote(remote) = self {
-            notes.extend(remote.closing_notes());
+        match self {
+            Self::Remote(remote) => notes.extend(remote.closing_notes()),
+            Self::Expert(_) | Self::Dagger(_) => notes.extend(unread_tasks(episodes)),
+            Self::Model(_) => {}
         }
         notes
     }

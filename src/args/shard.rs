@@ -6,7 +6,12 @@ use trainer::pipeline::shard::Shard;
 
 /// Launchers' variables for the index of a process (zero-based) and the number of processes. The
 /// first pair that is set counts.
-const LAUNCHERS: [(&str, &str); 2] = [("SLURM_PROCID", "SLURM_NTASKS"), ("RANK", "WORLD_SIZE")];
+const LAUNCHERS: [(&str, &str); 2] = [(SLURM_INDEX, "SLURM_NTASKS"), ("RANK", "WORLD_SIZE")];
+
+const SLURM_INDEX: &str = "SLURM_PROCID";
+
+/// Set by `srun` for the processes that it starts.
+const SLURM_STEP: &str = "SLURM_STEP_ID";
 
 /// The share of the games that this process plays.
 #[derive(Args)]
@@ -21,7 +26,7 @@ impl ShardArgs {
     /// Returns the shard of the flag, else the launcher's. Prints it if there are several shards.
     ///
     /// # Errors
-    /// If the launcher's variables are not a shard.
+    /// If the launcher's variables are not a shard, or if Slurm has several tasks and `srun` did not start them.
     pub(crate) fn resolve(&self) -> anyhow::Result<Shard> {
         self.resolve_with(|name| std::env::var(name).ok())
     }
@@ -32,6 +37,15 @@ impl ShardArgs {
         }
         for (index, count) in LAUNCHERS {
             if let (Some(i), Some(n)) = (variable(index), variable(count)) {
+                // Inside `sbatch` and `salloc`, the variables name the tasks of the job before `srun` has started them.
+                if index == SLURM_INDEX && n != "1" && variable(SLURM_STEP).is_none() {
+                    return Err(ui::WrongUse(format!(
+                        "{count} is {n}, but `srun` did not start this process ({SLURM_STEP} is not set), so \
+                         nothing plays the other shares\n\
+                         hint: `srun hearth ...` starts {n} processes; --shard 0/1 plays all games in this one"
+                    ))
+                    .into());
+                }
                 let shard = format!("{i}/{n}").parse().map_err(|error| {
                     ui::WrongUse(format!(
                         "{index}, {count}: {error}\nhint: --shard 0/1 plays all games"
@@ -71,9 +85,13 @@ mod tests {
 
     #[test]
     fn the_flag_comes_before_slurm_and_slurm_before_rank() {
-        let slurm = [("SLURM_PROCID", "1"), ("SLURM_NTASKS", "3")];
+        let slurm = [
+            ("SLURM_PROCID", "1"),
+            ("SLURM_NTASKS", "3"),
+            ("SLURM_STEP_ID", "0"),
+        ];
         let rank = [("RANK", "2"), ("WORLD_SIZE", "4")];
-        let both = [slurm, rank].concat();
+        let both = [&slurm[..], &rank].concat();
         assert_eq!(resolved(Some("0/2"), &both), Ok("0/2".into()));
         assert_eq!(
             resolved(Some("0/1"), &both),
@@ -91,6 +109,13 @@ mod tests {
             resolved(None, &[("RANK", "0"), ("WORLD_SIZE", "1")]),
             Ok("0/1".into())
         );
+        let error = resolved(None, &slurm[..2]).unwrap_err();
+        assert!(
+            error.contains("`srun hearth ...` starts 3 processes"),
+            "{error}"
+        );
+        let alone = [("SLURM_PROCID", "0"), ("SLURM_NTASKS", "1")];
+        assert_eq!(resolved(None, &alone), Ok("0/1".into()));
         let error = resolved(None, &[("RANK", "4"), ("WORLD_SIZE", "4")]).unwrap_err();
         assert!(
             error.starts_with("RANK, WORLD_SIZE: shard 4 of 4"),

@@ -129,6 +129,7 @@ pub fn generate(out: &Path, options: &GenerateOptions) -> Result<Suite, Generate
         tasks,
         faults: Vec::new(),
         left_out: Vec::new(),
+        unmarked: Vec::new(),
     };
     fs::create_dir_all(out).map_err(|source| GenerateError::Io {
         path: out.into(),

@@ -101,6 +101,27 @@ fn alfworlds_layout_is_read_and_everything_left_out_is_listed() {
     );
 }
 
+/// ALFWorld skips games that do not say whether they are solvable. A byte order mark is invisible.
+#[test]
+fn games_without_the_mark_solvable_and_with_a_byte_order_mark_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let unmarked = GAME.replace(", \"solvable\": true", "");
+    let marked = format!("\u{feff}{GAME}");
+    for (trial, game) in [
+        ("trial_1", GAME),
+        ("trial_2", &unmarked),
+        ("trial_3", &marked),
+    ] {
+        let trial = folder.path().join("train/put-Mug-None-Desk-1").join(trial);
+        fs::create_dir_all(&trial).unwrap();
+        fs::write(trial.join("game.tw-pddl"), game).unwrap();
+    }
+    let suite = Suite::open(folder.path()).unwrap();
+    assert_eq!(suite.tasks.len(), 2);
+    assert_eq!(suite.unmarked, [suite.tasks[1].path.clone()]);
+    assert!(suite.faults[0].reason.contains("byte order mark"));
+}
+
 /// The files that `tw-make … --output SPLIT/NAME.z8` writes.
 #[test]
 fn files_in_the_folder_of_a_split_are_games_themselves() {

@@ -296,6 +296,7 @@ impl PermuteCommand {
             tasks: Vec::new(),
             faults: Vec::new(),
             left_out: Vec::new(),
+            unmarked: Vec::new(),
         };
         let mut report = PermuteReport::of(sources.len(), &drawn);
         for (index, drawn) in drawn.into_iter().enumerate() {

@@ -158,6 +158,7 @@ pub(crate) fn open(path: &Path) -> anyhow::Result<Suite> {
             tasks: vec![task],
             faults: Vec::new(),
             left_out: Vec::new(),
+            unmarked: Vec::new(),
         });
     }
     Ok(Suite::open(path)?)

@@ -2,6 +2,7 @@
 
 use crate::args::world::text_versions;
 use crate::ui;
+use scenarios::suite::{NO_GAME_FILE, SuiteFault};
 use scenarios::{Split, Suite, Task, TaskType, TextVersion};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -17,6 +18,8 @@ struct SuiteOutput<'a> {
     texts: BTreeMap<&'static str, usize>,
     faults: Vec<(String, &'a str)>,
     left_out: usize,
+    /// Games that do not say whether they are solvable.
+    unmarked: usize,
 }
 
 /// Prints the counts of a suite. Returns exit code 1 if a game is damaged or missing.
@@ -50,6 +53,7 @@ pub(super) fn show(suite: &Suite, json: bool) -> anyhow::Result<ExitCode> {
             texts,
             faults,
             left_out: suite.left_out.len(),
+            unmarked: suite.unmarked.len(),
         })?;
     } else {
         print_counts(suite, &splits, &texts);
@@ -109,4 +113,34 @@ pub(crate) fn report_faults(suite: &Suite) {
             suite.name
         );
     }
+    if let Some(note) = without_game_file(suite, None) {
+        eprintln!("note: {note}");
+    }
+    if let Some(first) = suite.unmarked.first() {
+        eprintln!(
+            "note: {} games do not say whether they are solvable: they are played here, and ALFWorld skips them; the first: {}",
+            suite.unmarked.len(),
+            first.display()
+        );
+    }
+}
+
+/// Returns a message about the trials of a split, or of all splits, that have no text game. `None` if there are none.
+pub(crate) fn without_game_file(suite: &Suite, split: Option<Split>) -> Option<String> {
+    let missing: Vec<&SuiteFault> = suite
+        .left_out
+        .iter()
+        .filter(|fault| fault.reason == NO_GAME_FILE)
+        .filter(|fault| {
+            let name = split.map(Split::name);
+            name.is_none_or(|name| fault.path.starts_with(suite.root.join(name)))
+        })
+        .collect();
+    let first = missing.first()?;
+    Some(format!(
+        "{} trials have no game.tw-pddl and cannot be played; the first: {}\n\
+         hint: `alfworld-download` of the Python package alfworld fetches the text games beside the JSON files",
+        missing.len(),
+        first.path.display()
+    ))
 }

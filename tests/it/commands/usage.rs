@@ -189,3 +189,22 @@ fn a_bad_recipe_is_refused_with_its_file_and_key() {
     );
     assert!(!folder.path().join("runs").exists(), "nothing was begun");
 }
+
+/// A full disk is not a closed pipe.
+#[test]
+#[cfg(target_os = "linux")]
+fn output_that_cannot_be_written_is_an_error() {
+    use std::process::{Command, Stdio};
+    let full = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_hearth"))
+        .args(["doctor", "--json"])
+        .stdout(Stdio::from(full))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("cannot write to stdout"), "{text}");
+}

@@ -12,7 +12,13 @@ use std::time::{Duration, Instant};
 pub(super) const HEARTH: &str = env!("CARGO_BIN_EXE_hearth");
 
 /// Variables of launchers, which are removed in case the tests run under one.
-pub(super) const LAUNCHERS: [&str; 4] = ["SLURM_PROCID", "SLURM_NTASKS", "RANK", "WORLD_SIZE"];
+pub(super) const LAUNCHERS: [&str; 5] = [
+    "SLURM_PROCID",
+    "SLURM_NTASKS",
+    "SLURM_STEP_ID",
+    "RANK",
+    "WORLD_SIZE",
+];
 
 pub(super) fn hearth(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(HEARTH);

@@ -42,6 +42,7 @@ fn shards_are_merged_once_nothing_is_missing() {
         output(command.arg("some.jsonl").envs([
             ("SLURM_PROCID", i),
             ("SLURM_NTASKS", "3"),
+            ("SLURM_STEP_ID", "0"),
             ("RANK", "0"),
             ("WORLD_SIZE", "9"),
         ]))

@@ -18,12 +18,16 @@
 //!   `agentenv-alfworld/agentenv_alfworld/env_wrapper.py` and `utils.py` (what is dropped from the
 //!   texts), and a quoted record.
 //!
+//! Copies of these files in other layouts are read too: `role` and `content` in place of `from` and `value`, `messages` in
+//! place of `conversations`, a system message first, `<action>` tags, paths of Windows or to `traj_data.json`.
+//!
 //! Both use text version 2.1.1. The readers were written from the code that writes and reads these
 //! files; the files themselves were not available.
 
 pub use super::recorded::{GameName, RecordedEpisode, Thoughts, comparable};
 
 use super::recorded::RecordedMessage;
+use super::records;
 use crate::error::TrainerError;
 use crate::measure::verify::{Field, ReplayDifference};
 use scenarios::{Outcome, Trajectory};
@@ -72,31 +76,23 @@ pub struct BadRecord {
     pub reason: String,
 }
 
-/// Reads a file of records: a JSON list, or one record per line.
+/// Reads a file of records: a JSON list, a list in an object such as `{"data": [...]}`, or one record per line.
 ///
 /// # Errors
-/// If the file cannot be read, or if it is neither. If a single record cannot be converted, it is
+/// If the file cannot be read, or if it is a Git LFS pointer. If a single record cannot be parsed or converted, it is
 /// returned as a [`BadRecord`].
 pub fn read(
     origin: Origin,
     path: &Path,
 ) -> Result<Vec<Result<RecordedEpisode, BadRecord>>, TrainerError> {
     let text = std::fs::read_to_string(path).map_err(TrainerError::file(path))?;
-    let records: Vec<Result<Value, String>> = if text.trim_start().starts_with('[') {
-        let list: Vec<Value> =
-            serde_json::from_str(&text).map_err(|e| TrainerError::content(path, e))?;
-        list.into_iter().map(Ok).collect()
-    } else {
-        let lines = text.lines().filter(|line| !line.trim().is_empty());
-        lines
-            .map(|line| serde_json::from_str(line).map_err(|e| e.to_string()))
-            .collect()
-    };
+    let records = records::split(&text).map_err(|reason| TrainerError::content(path, reason))?;
     Ok(records
         .into_iter()
         .enumerate()
         .map(|(index, record)| {
-            record
+            serde_json::from_str(record)
+                .map_err(|error| error.to_string())
                 .and_then(|record| match origin {
                     Origin::Eto => eto(record),
                     Origin::AgentGym => agentgym(record),
@@ -110,10 +106,16 @@ pub fn read(
 }
 
 fn eto(record: Value) -> Result<RecordedEpisode, String> {
+    if record.get("item_id").is_some() && record.get("game_file").is_none() {
+        return Err(
+            "has item_id and no game_file, as AgentGym's records\nhint: --format agentgym".into(),
+        );
+    }
     #[derive(Deserialize)]
     struct EtoRecord {
         id: Value,
         game_file: String,
+        #[serde(alias = "messages")]
         conversations: Vec<RecordedMessage>,
     }
     let EtoRecord {
@@ -134,6 +136,7 @@ fn agentgym(record: Value) -> Result<RecordedEpisode, String> {
     #[derive(Deserialize)]
     struct AgentGymRecord {
         item_id: String,
+        #[serde(alias = "messages")]
         conversations: Vec<RecordedMessage>,
     }
     let AgentGymRecord {

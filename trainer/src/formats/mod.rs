@@ -11,6 +11,7 @@ mod chat;
 #[cfg(feature = "parquet")]
 mod columns;
 mod recorded;
+mod records;
 mod sink;
 mod trl;
 mod verl;

@@ -7,8 +7,10 @@
 //! [`comparable`] drops the same parts of any text, so that a record can be compared with an
 //! environment.
 
-use agent::text::action::parse_command;
-use scenarios::{Outcome, Protocol, Spent, Split, TaskType, TextVersion, Trajectory, Turn};
+use agent::text::action::{command, parse_command};
+use scenarios::{
+    ActionFormat, Outcome, Protocol, Spent, Split, TaskType, TextVersion, Trajectory, Turn,
+};
 use serde::Deserialize;
 use std::str::FromStr;
 
@@ -21,11 +23,34 @@ const TURN_LIMIT: usize = 50;
 /// A message of a record.
 #[derive(Debug, Deserialize)]
 pub(super) struct RecordedMessage {
-    from: String,
+    #[serde(alias = "role")]
+    from: Author,
+    #[serde(alias = "content")]
     value: String,
     /// Whether a trainer should learn from it, if the record contains this field.
     #[serde(default)]
     loss: Option<bool>,
+}
+
+/// The author of a message, by the names that data sets use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Author {
+    System,
+    #[serde(alias = "user")]
+    Human,
+    #[serde(alias = "assistant")]
+    Gpt,
+}
+
+impl Author {
+    fn name(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::Human => "human",
+            Self::Gpt => "gpt",
+        }
+    }
 }
 
 /// The name of a game in ALFWorld's layout.
@@ -43,7 +68,11 @@ impl GameName {
     /// Returns the name at the end of a path in ALFWorld's layout, which is the path of the game's
     /// file or of its folder. Returns `None` if the path has fewer than two folders.
     pub(super) fn of_path(path: &str) -> Option<Self> {
-        let folder = path.strip_suffix("/game.tw-pddl").unwrap_or(path);
+        let path = path.replace('\\', "/");
+        let folder = ["/game.tw-pddl", "/traj_data.json"]
+            .into_iter()
+            .find_map(|name| path.strip_suffix(name))
+            .unwrap_or(&path);
         let mut parts = folder.rsplit('/').filter(|part| !part.is_empty());
         let trial = parts.next()?;
         let task = parts.next()?;
@@ -122,14 +151,19 @@ impl RecordedEpisode {
     ) -> Result<Self, String> {
         let mut turns = Vec::new();
         let mut last = None;
+        let systems = messages
+            .iter()
+            .take_while(|message| message.from == Author::System)
+            .count();
+        let messages = &messages[systems..];
         let first = preface(messages);
         for (index, pair) in messages[first..].chunks(2).enumerate() {
-            let number = first + 2 * index + 1;
+            let number = systems + first + 2 * index + 1;
             let human = &pair[0];
-            if human.from != "human" {
+            if human.from != Author::Human {
                 return Err(format!(
                     "message {number} is from {:?}, expected \"human\"",
-                    human.from
+                    human.from.name()
                 ));
             }
             let observation = observation(&human.value).to_owned();
@@ -262,8 +296,11 @@ fn observation(value: &str) -> &str {
 /// Returns the thought, if there is one, and the command of a response: `Thought: …`, `Action: …`,
 /// each on the line of its label or below it.
 fn response(gpt: &RecordedMessage) -> Result<(Option<String>, String), String> {
-    if gpt.from != "gpt" {
-        return Err(format!("it is from {:?}, expected \"gpt\"", gpt.from));
+    if gpt.from != Author::Gpt {
+        return Err(format!(
+            "it is from {:?}, expected \"gpt\"",
+            gpt.from.name()
+        ));
     }
     if gpt.loss == Some(false) {
         return Err(
@@ -271,22 +308,36 @@ fn response(gpt: &RecordedMessage) -> Result<(Option<String>, String), String> {
         );
     }
     let value = gpt.value.trim();
-    let label = value
-        .match_indices("Action:")
+    let small = value.to_ascii_lowercase();
+    let label = small
+        .match_indices("action:")
         .filter(|(place, _)| *place == 0 || value[..*place].trim_end_matches(' ').ends_with('\n'))
         .last();
     let Some((place, label)) = label else {
-        return Err("no line begins with `Action:`".into());
+        return tagged(value).ok_or_else(|| "no line begins with `Action:`".to_owned());
     };
     let action = &value[place + label.len()..];
     let command = parse_command(action)
         .ok_or_else(|| format!("{:?} is not one command on one line", action.trim()))?;
     let thought = value[..place].trim();
-    let thought = thought.strip_prefix("Thought:").unwrap_or(thought).trim();
+    let thought = match small.starts_with("thought:") {
+        true => thought["thought:".len()..].trim(),
+        false => thought,
+    };
     Ok((
         (!thought.is_empty()).then(|| thought.into()),
         command.into(),
     ))
+}
+
+/// Returns the thought and the command of a response with the tags of verl-agent, `<think>` and `<action>`.
+fn tagged(value: &str) -> Option<(Option<String>, String)> {
+    let command = command(ActionFormat::Tags, value, true)?;
+    let thought = value.split_once("<think>").and_then(|(_, rest)| {
+        let (thought, _) = rest.split_once("</think>")?;
+        Some(thought.trim().to_owned())
+    });
+    Some((thought.filter(|thought| !thought.is_empty()), command))
 }
 
 /// Returns a thought as the command of its own turn. Returns `None` if it contains chat markers that

@@ -329,3 +329,90 @@ fn without_a_suite_a_record_is_imported_as_it_is() {
             .all(|turn| TextVersion::V2_1_1.put_parts(&turn.completion).is_none())
     );
 }
+
+/// Copies of the published files in other layouts give the same episodes.
+#[test]
+fn records_in_other_layouts_are_the_same_episodes() {
+    let (folder, episodes) = old();
+    let records: Vec<Value> = (0..2).map(|id| eto(&episodes[id], id)).collect();
+    let import = |text: &str, more: &[&str]| {
+        let _ = fs::remove_file(folder.path().join("out.jsonl"));
+        fs::write(folder.path().join("in.json"), text).unwrap();
+        let arguments = [
+            "import",
+            "in.json",
+            "--format",
+            "eto",
+            "--out",
+            "out.jsonl",
+            "--json",
+        ];
+        hearth(folder.path(), &[&arguments, more].concat())
+    };
+    let imported = |text: &str| {
+        json_of(&import(text, &[]));
+        Store::read(folder.path().join("out.jsonl")).unwrap()
+    };
+    let plain = imported(&json!(records).to_string());
+    assert_eq!(plain.len(), 2);
+    let with_roles = json!(records)
+        .to_string()
+        .replace("\"from\":\"human\"", "\"role\":\"user\"")
+        .replace("\"from\":\"gpt\"", "\"role\":\"assistant\"")
+        .replace("\"value\"", "\"content\"")
+        .replace("\"conversations\"", "\"messages\"");
+    let mut with_system = records.clone();
+    for record in &mut with_system {
+        let messages = record["conversations"].as_array_mut().unwrap();
+        messages.insert(0, json!({"from": "system", "value": "You are a robot."}));
+    }
+    let with_tags = json!(records)
+        .to_string()
+        .replace("Thought: This", "<think>This")
+        .replace("\\nAction: ", "</think>\\n<action>");
+    let with_tags = close_tags(&with_tags);
+    let with_paths = json!(records)
+        .to_string()
+        .replace("/trial_S", "\\\\trial_S")
+        .replace("game_file\":\"data/", "game_file\":\"C:\\\\data/");
+    let lines: Vec<String> = records.iter().map(ToString::to_string).collect();
+    for (layout, text) in [
+        ("roles", with_roles),
+        ("system", json!(with_system).to_string()),
+        ("tags", with_tags),
+        ("paths", with_paths),
+        ("data", json!({"version": 1, "data": records}).to_string()),
+        ("lines", lines.join("\n")),
+        ("mark", format!("\u{feff}{}", json!(records))),
+    ] {
+        assert_eq!(imported(&text), plain, "{layout}");
+    }
+
+    // One that is damaged does not take the others with it.
+    for damage in ["\"\\ud83d\"", "NaN", "Infinity"] {
+        let text = format!("[{}, {{\"id\": {damage}}}, {}]", records[0], records[1]);
+        refused(&import(&text, &[]), 2, "record 2: ");
+        let report = json_of(&import(&text, &["--skip-bad"]));
+        assert_eq!(
+            (&report["imported"], &report["bad"]),
+            (&json!(2), &json!(1))
+        );
+    }
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n";
+    refused(&import(pointer, &[]), 2, "git lfs pull");
+    refused(
+        &import(&json!([agentgym(&episodes[0])]).to_string(), &[]),
+        2,
+        "hint: --format agentgym",
+    );
+}
+
+/// Closes the tag of an action at the end of its text.
+fn close_tags(text: &str) -> String {
+    let mut parts = text.split("<action>");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        let (command, rest) = part.split_once('"').unwrap();
+        format!("{text}<action>{command}</action>\"{rest}")
+    })
+}

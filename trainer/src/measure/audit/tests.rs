@@ -31,6 +31,7 @@ fn suite() -> Suite {
         tasks,
         faults: Vec::new(),
         left_out: Vec::new(),
+        unmarked: Vec::new(),
     }
 }
 

@@ -26,6 +26,21 @@ for seed in $seeds; do
     "$hearth" sweep --policy "$runs/$seed/1/oreo-turn" --reference "$runs/$seed/1/dagger-2" --suite "$games" $played --best-of 5 --scorer after_value,soft_value,logprob,log_ratio,distinct,random,expert --soft-value-beta 0.05 --temperature 1.3 --min-p 0.02 --distinct-by command --seed "$seed" --out "$runs/sweep-$seed"
 done
 
+# A critic from wide rollouts and branches for each seed, and the same choices with it. λ was chosen on valid_train, seed 1.
+critic() { # critic SEED
+    policy="$runs/$1/1/oreo-turn" out="$runs/critic/$1"
+    mkdir -p "$out"
+    # shellcheck disable=SC2086
+    "$hearth" collect --policy "$policy" --suite "$games" --split train --repetitions 2 --temperature 1.3 --min-p 0.02 $played --seed "$1" --out "$out/own.jsonl"
+    # shellcheck disable=SC2086
+    "$hearth" collect --policy "$policy" --suite "$games" --split train --repetitions 3 --temperature 2.0 --min-p 0.01 $played --seed "$1" --out "$out/wide.jsonl"
+    "$hearth" branch --policy "$policy" --data "$out/own.jsonl" --suite "$games" --split train --limit 6000 --candidates 4 --rollouts 4 --proposal-temperature 2.0 --min-p 0.005 --seed "$1" --out "$out/branches.jsonl"
+    [ -e "$out/critic/model.safetensors" ] || "$hearth" train --data "$out/wide.jsonl" --branches "$out/branches.jsonl" --from "$policy" --seed "$1" --out "$out/critic" "$here/critic.toml"
+    # shellcheck disable=SC2086
+    "$hearth" sweep --policy "$out/critic" --reference "$runs/$1/1/dagger-2" --suite "$games" $played --best-of 5 --scorer soft_value,logprob,distinct,random,after_value,expert --soft-value-beta 0.02 --temperature 1.3 --min-p 0.02 --distinct-by command --seed "$1" --out "$runs/critic-sweep-$1"
+}
+for seed in $seeds; do critic "$seed"; done
+
 for seed in $seeds; do
     "$hearth" audit "$runs/$seed" --strict
     "$hearth" verify "$runs/$seed"
@@ -38,6 +53,10 @@ list() { for seed in $seeds; do printf '%s' "${separator:-}$runs/$1$seed:$2"; se
 for other in greedy@1 sampled@1 random@5 distinct@5 after_value@5 log_ratio@5 logprob@5 expert@5; do
     "$hearth" compare "$(list sweep- soft_value@5)" "$(list sweep- $other)"
 done
+for other in greedy@1 sampled@1 random@5 distinct@5 after_value@5 logprob@5 expert@5; do
+    "$hearth" compare "$(list critic-sweep- soft_value@5)" "$(list critic-sweep- $other)"
+done
+"$hearth" compare "$(list critic-sweep- after_value@5)" "$(list critic-sweep- distinct@5)"
 # The table and the plot of this folder.
 # shellcheck disable=SC2046
 "$hearth" compare $(for seed in $seeds; do echo "$runs/$seed"; done) --plot "$runs/success.svg"

@@ -27,29 +27,33 @@ pub enum TensorFormat {
     Q5_1,
     /// `d q`, 8 bits.
     Q8_0,
+    /// `d sc_j q − dmin m_j` for the j-th 16 of 256, 2 bits.
+    Q2_K,
+    /// `d sc_j (q − 4)` for the j-th 16 of 256, 3 bits.
+    Q3_K,
     /// `d sc_j q − dmin m_j` for the j-th 32 of 256, 4 bits.
     Q4_K,
     /// `d sc_j q − dmin m_j` for the j-th 32 of 256, 5 bits.
     Q5_K,
     /// `d sc_j (q − 32)` for the j-th 16 of 256, 6 bits.
     Q6_K,
+    /// `d t_q` with a table t of 16 numbers, 4 bits.
+    IQ4_NL,
+    /// `d sc_j t_q` for the j-th 32 of 256, with the same table, 4 bits.
+    IQ4_XS,
 }
 
 /// Name of a tensor type for messages, also if it is not supported.
 pub(super) fn name(code: u32) -> String {
     let known = match code {
         9 => "Q8_1",
-        10 => "Q2_K",
-        11 => "Q3_K",
         15 => "Q8_K",
         16 => "IQ2_XXS",
         17 => "IQ2_XS",
         18 => "IQ3_XXS",
         19 => "IQ1_S",
-        20 => "IQ4_NL",
         21 => "IQ3_S",
         22 => "IQ2_S",
-        23 => "IQ4_XS",
         24 => "I8",
         25 => "I16",
         26 => "I32",
@@ -66,6 +70,10 @@ pub(super) fn name(code: u32) -> String {
     format!("of type {known}")
 }
 
+/// The names of the formats that are read, for messages.
+pub(super) const READABLE: &str =
+    "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL and IQ4_XS";
+
 impl TensorFormat {
     /// The format that a file writes as this code; `None` if it is not supported.
     pub(super) fn of(code: u32) -> Option<Self> {
@@ -77,9 +85,13 @@ impl TensorFormat {
             6 => Self::Q5_0,
             7 => Self::Q5_1,
             8 => Self::Q8_0,
+            10 => Self::Q2_K,
+            11 => Self::Q3_K,
             12 => Self::Q4_K,
             13 => Self::Q5_K,
             14 => Self::Q6_K,
+            20 => Self::IQ4_NL,
+            23 => Self::IQ4_XS,
             30 => Self::BF16,
             _ => return None,
         })
@@ -90,8 +102,8 @@ impl TensorFormat {
     pub fn block_elements(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::BF16 => 1,
-            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => 32,
-            Self::Q4_K | Self::Q5_K | Self::Q6_K => 256,
+            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 | Self::IQ4_NL => 32,
+            Self::Q2_K | Self::Q3_K | Self::Q4_K | Self::Q5_K | Self::Q6_K | Self::IQ4_XS => 256,
         }
     }
 
@@ -106,9 +118,13 @@ impl TensorFormat {
             Self::Q5_0 => 2 + 4 + 16,
             Self::Q5_1 => 2 + 2 + 4 + 16,
             Self::Q8_0 => 2 + 32,
+            Self::Q2_K => 16 + 64 + 2 + 2,
+            Self::Q3_K => 32 + 64 + 12 + 2,
             Self::Q4_K => 2 + 2 + 12 + 128,
             Self::Q5_K => 2 + 2 + 12 + 32 + 128,
             Self::Q6_K => 128 + 64 + 16 + 2,
+            Self::IQ4_NL => 2 + 16,
+            Self::IQ4_XS => 2 + 2 + 4 + 128,
         }
     }
 
@@ -130,9 +146,13 @@ impl TensorFormat {
             Self::Q5_0 => each(blocks, out, q5_0),
             Self::Q5_1 => each(blocks, out, q5_1),
             Self::Q8_0 => each(blocks, out, q8_0),
+            Self::Q2_K => each(blocks, out, q2_k),
+            Self::Q3_K => each(blocks, out, q3_k),
             Self::Q4_K => each(blocks, out, q4_k),
             Self::Q5_K => each(blocks, out, q5_k),
             Self::Q6_K => each(blocks, out, q6_k),
+            Self::IQ4_NL => each(blocks, out, iq4_nl),
+            Self::IQ4_XS => each(blocks, out, iq4_xs),
         }
     }
 }
@@ -258,6 +278,76 @@ fn q5_k(block: &[u8; 176], out: &mut [f32; 256]) {
     }
 }
 
+/// Two bits of the bytes of a half: the q of the j-th 16 of 256 numbers.
+fn two_bits(qs: &[u8], j: usize) -> impl Iterator<Item = u8> {
+    let (half, shift, part) = (j / 8, j / 2 % 4 * 2, j % 2);
+    qs[half * 32 + part * 16..]
+        .iter()
+        .map(move |byte| byte >> shift & 3)
+}
+
+fn q2_k(block: &[u8; 84], out: &mut [f32; 256]) {
+    let (scales, rest) = block.split_at(16);
+    let (qs, rest) = rest.split_at(64);
+    let d = half(rest[0], rest[1]);
+    let dmin = half(rest[2], rest[3]);
+    for (j, numbers) in out.chunks_exact_mut(16).enumerate() {
+        let scale = d * f32::from(scales[j] & 15);
+        let minimum = dmin * f32::from(scales[j] >> 4);
+        numbers
+            .iter_mut()
+            .zip(two_bits(qs, j))
+            .for_each(|(y, q)| *y = scale * f32::from(q) - minimum);
+    }
+}
+
+/// The 16 scales have 6 bits each: the low four in 8 bytes, the high two in 4 more.
+fn q3_k(block: &[u8; 110], out: &mut [f32; 256]) {
+    let (mask, rest) = block.split_at(32);
+    let (qs, rest) = rest.split_at(64);
+    let (scales, d) = rest.split_at(12);
+    let d = half(d[0], d[1]);
+    for (j, numbers) in out.chunks_exact_mut(16).enumerate() {
+        let low = scales[j % 8] >> (j / 8 * 4) & 15;
+        let high = scales[8 + j % 4] >> (j / 4 * 2) & 3;
+        let scale = d * (f32::from(low | high << 4) - 32.0);
+        let third = mask[j % 2 * 16..].iter().map(|byte| byte >> (j / 2) & 1);
+        numbers
+            .iter_mut()
+            .zip(two_bits(qs, j).zip(third))
+            .for_each(|(y, (q, third))| *y = scale * (f32::from(q | third << 2) - 4.0));
+    }
+}
+
+/// The table of the formats `IQ4`: finer around 0.
+const TABLE: [i8; 16] = [
+    -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
+];
+
+fn iq4_nl(block: &[u8; 18], out: &mut [f32; 32]) {
+    let [d0, d1, qs @ ..] = block;
+    let d = half(*d0, *d1);
+    out.iter_mut()
+        .zip(nibbles(qs))
+        .for_each(|(y, q)| *y = d * f32::from(TABLE[usize::from(q)]));
+}
+
+/// The 8 scales have 6 bits each: the high two in 2 bytes, the low four in 4 more.
+fn iq4_xs(block: &[u8; 136], out: &mut [f32; 256]) {
+    let d = half(block[0], block[1]);
+    let high = u16::from_le_bytes([block[2], block[3]]);
+    let (low, qs) = block[4..].split_at(4);
+    for (j, numbers) in out.chunks_exact_mut(32).enumerate() {
+        let low = low[j / 2] >> (j % 2 * 4) & 15;
+        let high = (high >> (2 * j) & 3) as u8;
+        let scale = d * (f32::from(low | high << 4) - 32.0);
+        numbers
+            .iter_mut()
+            .zip(nibbles(&qs[j * 16..j * 16 + 16]))
+            .for_each(|(y, q)| *y = scale * f32::from(TABLE[usize::from(q)]));
+    }
+}
+
 /// Eight times 32 numbers. In each half (four times 32), 64 bytes have the low bits (groups 0 and 2
 /// share bytes, and so do 1 and 3), and 32 bytes have two high bits for each of the four groups.
 fn q6_k(block: &[u8; 210], out: &mut [f32; 256]) {
@@ -295,6 +385,13 @@ mod tests {
             .iter()
             .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
             .collect()
+    }
+
+    #[test]
+    fn the_readable_formats_are_named() {
+        for format in (0..64).filter_map(TensorFormat::of) {
+            assert!(READABLE.contains(&format!("{format:?}")), "{format:?}");
+        }
     }
 
     #[test]

@@ -274,8 +274,9 @@ impl<R: Read> HeaderReader<'_, R> {
         let code = self.u32(&name)?;
         let format = TensorFormat::of(code).ok_or_else(|| {
             self.refuse(format!(
-                "tensor {name} is {}, which is not supported",
-                blocks::name(code)
+                "tensor {name} is {}, which is not supported\nhint: quantise the model to one of {}",
+                blocks::name(code),
+                blocks::READABLE
             ))
         })?;
         let offset = self.u64(&name)?;

@@ -259,8 +259,8 @@ fn impossible_tensors_are_refused() {
         ),
         (
             &[256],
-            10,
-            "tensor t is of type Q2_K, which is not supported",
+            16,
+            "tensor t is of type IQ2_XXS, which is not supported\nhint: quantise the model to one of F32, F16,",
         ),
         (
             &[256],

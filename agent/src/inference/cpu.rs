@@ -86,6 +86,7 @@ impl HostTrunk {
             config.head_width(),
             config.rope_theta,
             &config.rope_scaling,
+            config.scales.attention,
         );
         let embedding = token_matrix("model.embed_tokens.weight", config, weights, format)?;
         let inputs = HostInputs::take(config, weights, format)?;
@@ -345,6 +346,10 @@ impl HostTrunk {
             .flat_map_iter(|parts| parts)
             .for_each(|(span, rows)| {
                 for (position, row) in (span.start()..).zip(rows.chunks_exact_mut(width)) {
+                    if let Some([of_queries, of_keys]) = &self.layers[layer].head_norms {
+                        self.normalize_heads(&mut row[..queries], of_queries);
+                        self.normalize_heads(&mut row[queries..queries + kv], of_keys);
+                    }
                     self.rotate(&mut row[..queries + kv], position);
                     let own = &mut span.cache.layers[layer];
                     let keys = row[queries..queries + kv].iter().copied();
@@ -352,6 +357,12 @@ impl HostTrunk {
                     append_values(&mut own.values, &row[queries + kv..], FIRST_TOKENS * kv);
                 }
             });
+    }
+
+    /// The norm of each head of one row.
+    fn normalize_heads(&self, row: &mut [f32], weight: &[f32]) {
+        let heads = row.to_vec();
+        elementwise::rms_norm(&heads, weight, self.config.rms_norm_eps as f32, row);
     }
 
     /// Rotary position embedding of all heads of one row.

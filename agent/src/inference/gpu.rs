@@ -161,6 +161,7 @@ impl DeviceTrunk {
             config.head_width(),
             config.rope_theta,
             &config.rope_scaling,
+            config.scales.attention,
         );
         let embedding = loader.token_matrix("model.embed_tokens.weight", config)?;
         let inputs = DeviceInputs::take(config, loader.weights, device)?;
@@ -375,7 +376,7 @@ impl DeviceTrunk {
         };
         let filter = layer.filter(ConvolutionPlace::QueryKeyValue);
         let projected = pool.convolve(filter, projected, pass);
-        let queries = self.write_keys_and_values(projected, &mut pool, pass);
+        let queries = self.write_keys_and_values(layer, projected, &mut pool, pass);
         let mixed = self.attend(&queries, pool.lines(), pass);
         let stream = stream + scaled(self.product(mixed, &layer.o), residual);
         let normed = self.normalized(stream.clone(), &layer.post_norm);
@@ -392,6 +393,13 @@ impl DeviceTrunk {
         let mean_square = x.clone().square().mean_dim(1);
         x * (mean_square + self.config.rms_norm_eps).sqrt().recip()
             * weight.clone().unsqueeze::<2>()
+    }
+
+    /// The norm of each head of `[rows, heads, head]`.
+    fn normalized_heads(&self, x: Tensor<3>, weight: &Tensor<1>) -> Tensor<3> {
+        let mean_square = x.clone().square().mean_dim(2);
+        x * (mean_square + self.config.rms_norm_eps).sqrt().recip()
+            * weight.clone().unsqueeze::<3>()
     }
 
     /// x·W in 32 bits; x is in the precision of products.
@@ -412,6 +420,7 @@ impl DeviceTrunk {
     /// `[rows, queries]`.
     fn write_keys_and_values(
         &self,
+        layer: &DeviceLayer,
         projected: Tensor<2>,
         pool: &mut LayerPool,
         pass: &DevicePass,
@@ -421,7 +430,19 @@ impl DeviceTrunk {
         let rows = projected.dims()[0];
         let head = self.config.head_width();
         let all = projected.reshape([rows, heads + 2 * kv_heads, head]);
-        let rotated = pass.rotate(all.clone().narrow(1, 0, heads + kv_heads));
+        let rotating = match &layer.head_norms {
+            None => all.clone().narrow(1, 0, heads + kv_heads),
+            Some([of_queries, of_keys]) => {
+                let queries = all.clone().narrow(1, 0, heads);
+                let keys = all.clone().narrow(1, heads, kv_heads);
+                let parts = [(queries, of_queries), (keys, of_keys)];
+                Tensor::cat(
+                    parts.map(|(x, norm)| self.normalized_heads(x, norm)).into(),
+                    1,
+                )
+            }
+        };
+        let rotated = pass.rotate(rotating);
         let queries = rotated.clone().narrow(1, 0, heads) * (1.0 / (head as f64).sqrt());
         let keys = rotated.narrow(1, heads, kv_heads);
         let values = all.narrow(1, heads + kv_heads, kv_heads);

@@ -12,6 +12,8 @@ pub(super) struct LayerWeights<V, M> {
     pub(super) qkv: M,
     /// The biases of `qkv`, if the family has them.
     pub(super) bias: Option<V>,
+    /// The norms of the queries and of the keys of each head, if the family has them.
+    pub(super) head_norms: Option<[V; 2]>,
     pub(super) o: M,
     pub(super) post_norm: V,
     /// Gate and up; their outputs are adjacent.
@@ -65,6 +67,13 @@ impl<V, M> LayerWeights<V, M> {
         } else {
             None
         };
+        let head_norms = if config.has_head_norms() {
+            let mut norm = |part| tensors.vectors("weight", &[(part, config.head_width())]);
+            let [queries, keys] = [norm("self_attn.q_norm")?, norm("self_attn.k_norm")?];
+            Some([vector(queries), vector(keys)])
+        } else {
+            None
+        };
         let mut filters = [const { None }; 4];
         for (index, place) in ConvolutionPlace::ALL.into_iter().enumerate() {
             if let Some(width) = config.reading.width_at(place) {
@@ -88,6 +97,7 @@ impl<V, M> LayerWeights<V, M> {
             input_norm,
             qkv,
             bias,
+            head_norms,
             o,
             post_norm,
             gate_up,

@@ -145,6 +145,7 @@ mod tests {
         let scales = Scales {
             embedding: 3.0,
             residual: 0.7,
+            attention: 1.3,
             logits: 0.25,
         };
         let rope_scaling = RopeScaling::Llama3 {
@@ -165,6 +166,11 @@ mod tests {
                 ..llama.clone()
             },
             DecoderConfig {
+                family: Family::Qwen3,
+                head_dim: Some(10),
+                ..llama.clone()
+            },
+            DecoderConfig {
                 head_dim: Some(10),
                 rope_scaling,
                 ..llama.clone()
@@ -178,6 +184,10 @@ mod tests {
     fn noise(config: &DecoderConfig) -> Weights {
         let mut weights = Weights::random(config, 1);
         for (name, tensor) in &mut weights.0 {
+            if name.ends_with("_norm.weight") {
+                let noise = |i: usize| 0.4 + (i as f32 * 1.3).sin() / 8.0;
+                (tensor.data.iter_mut().enumerate()).for_each(|(i, w)| *w = noise(i));
+            }
             if name.ends_with("bias")
                 || name.ends_with(".none")
                 || name.ends_with("o_proj.weight")

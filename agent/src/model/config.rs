@@ -1,8 +1,6 @@
 //! The sizes of a decoder, read from and written to Hugging Face's `config.json`.
 //!
-//! Four families share one decoder: Llama (arXiv 2302.13971), Qwen2 (arXiv 2407.10671: biases on
-//! queries, keys and values), MiniCPM (arXiv 2404.06395: scaled embeddings, residual branches and
-//! logits), and hearth's own, a Llama with the additions of [`crate::model::reading`]. If a file needs
+//! Several families share one decoder; [`Family`] lists them with what differs. If a file needs
 //! anything else, it is refused, never ignored.
 
 mod family;
@@ -116,7 +114,13 @@ impl DecoderConfig {
     /// Returns whether queries, keys and values have biases.
     #[must_use]
     pub fn has_biases(&self) -> bool {
-        self.family == Family::Qwen2
+        self.family.traits().biases
+    }
+
+    /// Returns whether the queries and keys of each head are normalised.
+    #[must_use]
+    pub fn has_head_norms(&self) -> bool {
+        self.family.traits().head_norms
     }
 
     /// Refuses sizes with which a decoder cannot be built.
@@ -188,6 +192,7 @@ impl DecoderConfig {
             self.rms_norm_eps,
             self.scales.embedding,
             self.scales.residual,
+            self.scales.attention,
             self.scales.logits,
         ];
         if !positive
@@ -244,6 +249,13 @@ impl DecoderConfig {
                 ("self_attn.q_proj.bias", vec![queries]),
                 ("self_attn.k_proj.bias", vec![kv]),
                 ("self_attn.v_proj.bias", vec![kv]),
+            ]);
+        }
+        if self.has_head_norms() {
+            let head = self.head_width();
+            list.extend([
+                ("self_attn.q_norm.weight", vec![head]),
+                ("self_attn.k_norm.weight", vec![head]),
             ]);
         }
         list.extend([
@@ -310,8 +322,9 @@ impl DecoderConfig {
             .find(|family| family.name() == keys.model_type);
         let family = family.ok_or_else(|| {
             format!(
-                "model_type {:?} is not known; known: llama, qwen2, minicpm, hearth",
-                keys.model_type
+                "model_type {:?} is not known; known: {}",
+                keys.model_type,
+                Family::names()
             )
         })?;
         keys.refuse_unsupported()?;
@@ -323,6 +336,9 @@ impl DecoderConfig {
         };
         if let RopeScaling::LongRope { original, .. } = &rope_scaling {
             context = context.min(*original as usize);
+        }
+        if let Some(window) = keys.window(family) {
+            context = context.min(window); // within the window, attention is full
         }
         let inner_theta = keys
             .rope_parameters
@@ -349,10 +365,7 @@ impl DecoderConfig {
             rope_scaling,
             rms_norm_eps: keys.rms_norm_eps.unwrap_or(1e-6),
             max_position_embeddings: context,
-            // MiniCPM's own configuration ties them unless the file says otherwise.
-            tie_word_embeddings: keys
-                .tie_word_embeddings
-                .unwrap_or(family == Family::MiniCpm),
+            tie_word_embeddings: keys.tie_word_embeddings.unwrap_or(family.traits().tied),
             scales: keys.scales(family),
             reading,
             source,
@@ -364,7 +377,7 @@ impl DecoderConfig {
     pub fn to_hugging_face(&self) -> Map<String, Value> {
         let mut keys = self.source.clone();
         for (key, value) in [
-            ("architectures", json!([self.family.architecture()])),
+            ("architectures", json!([self.family.traits().architecture])),
             ("model_type", json!(self.family.name())),
             ("hidden_act", json!("silu")),
             ("vocab_size", json!(self.vocab_size)),
@@ -482,6 +495,7 @@ mod tests {
             Scales {
                 embedding: 1.0,
                 residual: 0.7,
+                attention: 1.0,
                 logits: 1.0
             }
         );

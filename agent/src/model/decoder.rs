@@ -151,6 +151,9 @@ pub struct DecoderLayer {
     pub(super) q_bias: Option<Param<Tensor<1>>>,
     pub(super) k_bias: Option<Param<Tensor<1>>>,
     pub(super) v_bias: Option<Param<Tensor<1>>>,
+    /// Norms of the queries and keys of each head, `[head]`, if the family has them.
+    pub(super) q_norm: Option<Param<Tensor<1>>>,
+    pub(super) k_norm: Option<Param<Tensor<1>>>,
     pub(super) o_proj: Param<Tensor<2>>,
     pub(super) post_attention_layernorm: Param<Tensor<1>>,
     pub(super) gate_proj: Param<Tensor<2>>,
@@ -276,6 +279,12 @@ impl Decoder {
         let keys = precision.biased_product(normed.clone(), &layer.k_proj, &layer.k_bias);
         let values = precision.biased_product(normed, &layer.v_proj, &layer.v_bias);
         let projected = convolved_parts([queries, keys, values], &layer.qkv_conv, time);
+        let [queries, keys, values] = projected;
+        let projected = [
+            normed_heads(queries, &layer.q_norm, epsilon),
+            normed_heads(keys, &layer.k_norm, epsilon),
+            values,
+        ];
         let shape = AttentionShape {
             batch,
             heads,
@@ -312,9 +321,22 @@ impl Decoder {
             self.settings.head_width,
             self.settings.rope_theta,
             &self.settings.rope_scaling,
+            self.settings.scales.attention,
         );
         AttentionPositions::new([cosines, sines], time, device)
     }
+}
+
+/// The queries or keys `[rows, heads · head]`, each head after its norm, if there is one.
+fn normed_heads(rows: Tensor<2>, norm: &Option<Param<Tensor<1>>>, epsilon: f64) -> Tensor<2> {
+    let Some(norm) = norm else {
+        return rows;
+    };
+    let [count, width] = rows.dims();
+    let weight = norm.val();
+    let head = weight.dims()[0];
+    let heads = rows.reshape([count, width / head, head]);
+    ops::rms_norm(heads, weight, epsilon).reshape([count, width])
 }
 
 impl DecoderLayer {

@@ -93,14 +93,16 @@ impl Decoder {
                 let name = format!("model.layers.{index}.{part}.weight");
                 insert(&mut weights, &name, norm.val());
             }
-            for (part, bias) in [
-                ("q_proj", &layer.q_bias),
-                ("k_proj", &layer.k_bias),
-                ("v_proj", &layer.v_bias),
+            for (part, vector) in [
+                ("q_proj.bias", &layer.q_bias),
+                ("k_proj.bias", &layer.k_bias),
+                ("v_proj.bias", &layer.v_bias),
+                ("q_norm.weight", &layer.q_norm),
+                ("k_norm.weight", &layer.k_norm),
             ] {
-                if let Some(bias) = bias {
-                    let name = format!("model.layers.{index}.self_attn.{part}.bias");
-                    insert(&mut weights, &name, bias.val());
+                if let Some(vector) = vector {
+                    let name = format!("model.layers.{index}.self_attn.{part}");
+                    insert(&mut weights, &name, vector.val());
                 }
             }
         }
@@ -207,6 +209,8 @@ impl ParameterLoader<'_> {
             q_bias: self.bias(&format!("{attention}.q_proj.bias"), queries)?,
             k_bias: self.bias(&format!("{attention}.k_proj.bias"), kv)?,
             v_bias: self.bias(&format!("{attention}.v_proj.bias"), kv)?,
+            q_norm: self.head_norm(&format!("{attention}.q_norm.weight"))?,
+            k_norm: self.head_norm(&format!("{attention}.k_norm.weight"))?,
             o_proj: self.matrix(&format!("{attention}.o_proj.weight"), [hidden, queries])?,
             post_attention_layernorm: self
                 .vector(&format!("{layer}.post_attention_layernorm.weight"), hidden)?,
@@ -265,6 +269,14 @@ impl ParameterLoader<'_> {
     fn vector(&self, name: &str, size: usize) -> Result<Param<Tensor<1>>, AgentError> {
         let data = self.weights.get(name, &[size])?.to_vec();
         Ok(Param::from_data(TensorData::new(data, [size]), self.device))
+    }
+
+    /// The norm of the queries or keys of each head; `None` if the family has none.
+    fn head_norm(&self, name: &str) -> Result<Option<Param<Tensor<1>>>, AgentError> {
+        self.config
+            .has_head_norms()
+            .then(|| self.vector(name, self.config.head_width()))
+            .transpose()
     }
 
     /// A bias; `None` if the family has no biases.

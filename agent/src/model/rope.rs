@@ -145,14 +145,18 @@ impl RopeScaling {
 
 /// Returns cosines and sines of the first `time` positions, `[time, width]` each. Both halves of a
 /// head have the same values.
+///
+/// `scores` is a further factor of the attention scores. Queries and keys are both multiplied by its root.
 #[must_use]
 pub fn rotary_table(
     time: usize,
     width: usize,
     theta: f64,
     scaling: &RopeScaling,
+    scores: f64,
 ) -> (Vec<f32>, Vec<f32>) {
     let (frequencies, length) = scaling.frequencies(width, theta);
+    let length = length * scores.sqrt();
     (0..time)
         .flat_map(|t| (0..width).map(move |d| (t, d)))
         .map(|(t, d)| t as f64 * frequencies[d % frequencies.len()])
@@ -351,7 +355,7 @@ mod tests {
 
     #[test]
     fn both_halves_of_a_head_are_rotated_alike() {
-        let (cosines, sines) = rotary_table(3, 4, 1e4, &RopeScaling::None);
+        let (cosines, sines) = rotary_table(3, 4, 1e4, &RopeScaling::None, 1.0);
         assert_eq!(cosines[4..6], cosines[6..8]);
         assert_eq!((cosines[0], sines[0]), (1.0, 0.0));
         assert!((sines[9] - 0.02f32.sin()).abs() < 1e-7);

@@ -331,6 +331,20 @@ fn add_weights(files: &mut FileSet, family: Family, place: &Path, shards: bool) 
             keys.insert("rope_scaling".into(), json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "beta_fast": 32, "mscale": 1.0, "mscale_all_dim": 0.7}));
             keys.insert("use_sliding_window".into(), json!(false));
         }
+        Family::Qwen3 => {
+            keys.insert("head_dim".into(), json!(6));
+        }
+        Family::Mistral => {
+            keys.insert("sliding_window".into(), json!(64));
+        }
+        Family::Granite => {
+            keys.extend([
+                ("embedding_multiplier".into(), json!(12)),
+                ("attention_multiplier".into(), json!(0.3)),
+                ("residual_multiplier".into(), json!(0.22)),
+                ("logits_scaling".into(), json!(8)),
+            ]);
+        }
         Family::Hearth => {
             keys.insert(
                 "goal_match".into(),

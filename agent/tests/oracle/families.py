@@ -11,7 +11,14 @@ import pathlib
 import sys
 
 import torch
-from transformers import AutoModelForCausalLM, GraniteConfig, LlamaConfig, Qwen2Config
+from transformers import (
+    AutoModelForCausalLM,
+    GraniteConfig,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "src" / "model" / "reading"))
 from modeling_hearth import HearthConfig, HearthForCausalLM  # noqa: E402
@@ -67,6 +74,18 @@ CASES = {
     ),
     "qwen2": Qwen2Config(**SIZES),
     "qwen2, tied": Qwen2Config(**SIZES, tie_word_embeddings=True),
+    "qwen3": Qwen3Config(**SIZES, head_dim=12),
+    "qwen3, tied": Qwen3Config(**SIZES, head_dim=8, tie_word_embeddings=True, rope_theta=1e6),
+    "mistral": MistralConfig(**SIZES, head_dim=12, sliding_window=None),
+    "mistral, window": MistralConfig(**SIZES, sliding_window=128),
+    "granite": GraniteConfig(
+        **SIZES,
+        embedding_multiplier=6.0,
+        residual_multiplier=0.22,
+        attention_multiplier=0.3,
+        logits_scaling=3.0,
+        tie_word_embeddings=True,
+    ),
     "hearth, goal match": HearthConfig(**SIZES, goal_match=GOAL),
     "hearth, n-grams": HearthConfig(**SIZES, ngram_embedding=[1, 2]),
     "hearth, convolution": HearthConfig(**SIZES, convolution=CONVOLUTION),
@@ -109,7 +128,7 @@ def record(name, config):
     fill(model)
     prompt = HEARTH_PROMPT if config.model_type == "hearth" else PROMPT
     keys = json.loads(config.to_json_string(use_diff=False))
-    if config.model_type == "granite":
+    if name == "minicpm":
         keys = {
             **keys,
             "model_type": "minicpm",

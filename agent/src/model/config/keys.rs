@@ -35,6 +35,11 @@ pub(super) struct ConfigKeys {
     pub(super) scale_emb: Option<f64>,
     pub(super) scale_depth: Option<f64>,
     pub(super) dim_model_base: Option<f64>,
+    pub(super) embedding_multiplier: Option<f64>,
+    pub(super) residual_multiplier: Option<f64>,
+    pub(super) attention_multiplier: Option<f64>,
+    pub(super) logits_scaling: Option<f64>,
+    pub(super) sliding_window: Option<usize>,
     pub(super) num_experts: Option<usize>,
     pub(super) quantization_config: Option<Value>,
     pub(super) goal_match: Option<GoalMatch>,
@@ -103,16 +108,34 @@ impl ConfigKeys {
 
     /// The scales of the family.
     pub(super) fn scales(&self, family: Family) -> Scales {
-        if family != Family::MiniCpm {
-            return Scales::default();
-        }
         let layers = self.num_hidden_layers as f64;
-        Scales {
-            embedding: self.scale_emb.unwrap_or(1.0),
-            residual: self.scale_depth.map_or(1.0, |depth| depth / layers.sqrt()),
-            logits: self
-                .dim_model_base
-                .map_or(1.0, |base| base / self.hidden_size as f64),
+        match family {
+            Family::MiniCpm => Scales {
+                embedding: self.scale_emb.unwrap_or(1.0),
+                residual: self.scale_depth.map_or(1.0, |depth| depth / layers.sqrt()),
+                logits: self
+                    .dim_model_base
+                    .map_or(1.0, |base| base / self.hidden_size as f64),
+                ..Scales::default()
+            },
+            Family::Granite => {
+                let heads = self.num_attention_heads.max(1);
+                let head = self.head_dim.unwrap_or(self.hidden_size / heads) as f64;
+                Scales {
+                    embedding: self.embedding_multiplier.unwrap_or(1.0),
+                    residual: self.residual_multiplier.unwrap_or(1.0),
+                    attention: self.attention_multiplier.unwrap_or(1.0) * head.sqrt(),
+                    logits: 1.0 / self.logits_scaling.unwrap_or(1.0),
+                }
+            }
+            Family::Llama | Family::Qwen2 | Family::Qwen3 | Family::Mistral | Family::Hearth => {
+                Scales::default()
+            }
         }
+    }
+
+    /// The number of tokens that a token sees, if the family limits it.
+    pub(super) fn window(&self, family: Family) -> Option<usize> {
+        self.sliding_window.filter(|_| family == Family::Mistral)
     }
 }

@@ -23,7 +23,7 @@ impl<R: Read + Seek> GgufFile<R> {
         let sizes = self.sizes()?;
         let special = self.special_tokens()?;
         let mut config = json!({
-            "architectures": [family.architecture()],
+            "architectures": [family.traits().architecture],
             "model_type": family.name(),
             "vocab_size": sizes.vocabulary,
             "hidden_size": sizes.hidden,
@@ -51,7 +51,7 @@ impl<R: Read + Seek> GgufFile<R> {
                 config["attention_bias"] = json!(self.tensors.contains_key("blk.0.attn_q.bias"));
                 config["mlp_bias"] = json!(self.tensors.contains_key("blk.0.ffn_up.bias"));
             }
-            Family::Qwen2 | Family::Hearth => {}
+            Family::Qwen2 | Family::Qwen3 | Family::Mistral | Family::Granite | Family::Hearth => {}
             Family::MiniCpm => self.add_minicpm_scales(&mut config, &sizes)?,
         }
         Ok(config)
@@ -396,7 +396,7 @@ mod tests {
         for (writer, reason) in [
             (
                 model("llama").set("general.architecture", text_value("gemma")),
-                "architecture \"gemma\"; llama, qwen2 and",
+                "architecture \"gemma\"; llama, qwen2, qwen3 and",
             ),
             (
                 model("llama").set("general.architecture", u32_value(1)),

@@ -27,11 +27,11 @@ impl<R> GgufFile<R> {
     pub fn family(&self) -> Result<Family, AgentError> {
         let name = self.text("general.architecture")?;
         let name = name.ok_or_else(|| self.content("metadata general.architecture is missing"))?;
-        let supported = [Family::Llama, Family::Qwen2, Family::MiniCpm];
+        let supported = [Family::Llama, Family::Qwen2, Family::Qwen3, Family::MiniCpm];
         let family = supported.into_iter().find(|family| family.name() == name);
         family.ok_or_else(|| {
             self.content(format!(
-                "architecture {name:?}; llama, qwen2 and minicpm are supported"
+                "architecture {name:?}; llama, qwen2, qwen3 and minicpm are supported"
             ))
         })
     }

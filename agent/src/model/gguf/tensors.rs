@@ -67,8 +67,14 @@ impl<R> GgufFile<R> {
         }
         for layer in 0..sizes.layers {
             for part in layer_tensors(&sizes, family) {
-                let is_bias = part.source.ends_with(".bias");
-                let is_needed = !is_bias || family == Family::Qwen2 && is_qkv(part.source);
+                let is_needed = match part.source {
+                    source if source.ends_with(".bias") => family.traits().biases && is_qkv(source),
+                    source if is_head_norm(source) => family.traits().head_norms,
+                    _ => true,
+                };
+                if is_head_norm(part.source) && !is_needed {
+                    continue; // the file may not have it
+                }
                 let source = format!("blk.{layer}.{}", part.source);
                 let name = format!("model.layers.{layer}.{}", part.name);
                 found.extend(self.find(source, name, &part, is_needed)?);
@@ -195,14 +201,19 @@ fn outer_tensors(sizes: &GgufSizes) -> [ExpectedTensor; 3] {
     ]
 }
 
-/// The tensors of a layer. A bias is optional, except if it is that of q, k or v in qwen2.
-fn layer_tensors(sizes: &GgufSizes, family: Family) -> [ExpectedTensor; 16] {
+fn is_head_norm(source: &str) -> bool {
+    ["attn_q_norm.weight", "attn_k_norm.weight"].contains(&source)
+}
+
+/// The tensors of a layer. A bias is optional, except if it is that of q, k or v in qwen2. Only some families have the norms
+/// of heads.
+fn layer_tensors(sizes: &GgufSizes, family: Family) -> [ExpectedTensor; 18] {
     use ExpectedTensor as T;
     let hidden = sizes.hidden;
     let inner = sizes.inner;
     let q = sizes.heads.saturating_mul(sizes.head);
     let kv = sizes.kv_heads.saturating_mul(sizes.head);
-    let is_interleaved = family != Family::Qwen2;
+    let is_interleaved = !matches!(family, Family::Qwen2 | Family::Qwen3);
     let q_heads = is_interleaved.then_some(sizes.heads);
     let k_heads = is_interleaved.then_some(sizes.kv_heads);
     [
@@ -219,6 +230,16 @@ fn layer_tensors(sizes: &GgufSizes, family: Family) -> [ExpectedTensor; 16] {
             &[hidden, q],
         ),
         T::new("attn_output.bias", "self_attn.o_proj.bias", &[hidden]),
+        T::new(
+            "attn_q_norm.weight",
+            "self_attn.q_norm.weight",
+            &[sizes.head],
+        ),
+        T::new(
+            "attn_k_norm.weight",
+            "self_attn.k_norm.weight",
+            &[sizes.head],
+        ),
         T::new(
             "ffn_norm.weight",
             "post_attention_layernorm.weight",

@@ -350,7 +350,9 @@ impl HostTrunk {
                         self.normalize_heads(&mut row[..queries], of_queries);
                         self.normalize_heads(&mut row[queries..queries + kv], of_keys);
                     }
-                    self.rotate(&mut row[..queries + kv], position);
+                    if self.layers[layer].rotates {
+                        self.rotate(&mut row[..queries + kv], position);
+                    }
                     let own = &mut span.cache.layers[layer];
                     let keys = row[queries..queries + kv].iter().copied();
                     own.keys.push(keys, FIRST_TOKENS);

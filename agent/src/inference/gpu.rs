@@ -442,7 +442,11 @@ impl DeviceTrunk {
                 )
             }
         };
-        let rotated = pass.rotate(rotating);
+        let rotated = if layer.rotates {
+            pass.rotate(rotating)
+        } else {
+            rotating
+        };
         let queries = rotated.clone().narrow(1, 0, heads) * (1.0 / (head as f64).sqrt());
         let keys = rotated.narrow(1, heads, kv_heads);
         let values = all.narrow(1, heads + kv_heads, kv_heads);

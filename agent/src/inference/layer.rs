@@ -14,6 +14,8 @@ pub(super) struct LayerWeights<V, M> {
     pub(super) bias: Option<V>,
     /// The norms of the queries and of the keys of each head, if the family has them.
     pub(super) head_norms: Option<[V; 2]>,
+    /// Whether queries and keys get the rotary embedding.
+    pub(super) rotates: bool,
     pub(super) o: M,
     pub(super) post_norm: V,
     /// Gate and up; their outputs are adjacent.
@@ -98,6 +100,7 @@ impl<V, M> LayerWeights<V, M> {
             qkv,
             bias,
             head_norms,
+            rotates: !config.unrotated.contains(&index),
             o,
             post_norm,
             gate_up,

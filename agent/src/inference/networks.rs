@@ -175,6 +175,11 @@ mod tests {
                 rope_scaling,
                 ..llama.clone()
             },
+            DecoderConfig {
+                family: Family::SmolLm3,
+                unrotated: [1].into(),
+                ..llama.clone()
+            },
             tiny_reading_config(),
             llama,
         ]

@@ -12,6 +12,7 @@ use crate::model::reading::config::{ConvolutionPlace, ReadingConfig};
 use crate::model::rope::RopeScaling;
 use keys::ConfigKeys;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 pub use family::{Family, Scales};
@@ -52,6 +53,8 @@ pub struct DecoderConfig {
     pub rope_theta: f64,
     /// Scaling of the rotary embedding.
     pub rope_scaling: RopeScaling,
+    /// Layers without rotary embedding.
+    pub unrotated: BTreeSet<usize>,
     /// ε of RMSNorm.
     pub rms_norm_eps: f64,
     /// The most tokens of a context.
@@ -81,6 +84,7 @@ impl Default for DecoderConfig {
             head_dim: None,
             rope_theta: 10_000.0,
             rope_scaling: RopeScaling::None,
+            unrotated: BTreeSet::new(),
             rms_norm_eps: 1e-5,
             max_position_embeddings: 0,
             tie_word_embeddings: true,
@@ -363,6 +367,7 @@ impl DecoderConfig {
             head_dim: keys.head_dim,
             rope_theta: keys.rope_theta.or(inner_theta).unwrap_or(10_000.0),
             rope_scaling,
+            unrotated: keys.unrotated(family)?,
             rms_norm_eps: keys.rms_norm_eps.unwrap_or(1e-6),
             max_position_embeddings: context,
             tie_word_embeddings: keys.tie_word_embeddings.unwrap_or(family.traits().tied),
@@ -394,6 +399,11 @@ impl DecoderConfig {
         }
         self.insert_reading(&mut keys);
         keys.remove("dtype"); // transformers 5 writes it in place of torch_dtype
+        if self.family == Family::SmolLm3 {
+            let rotated = |layer| u8::from(!self.unrotated.contains(&layer));
+            let rotated: Vec<u8> = (0..self.num_hidden_layers).map(rotated).collect();
+            keys.insert("no_rope_layers".into(), json!(rotated));
+        }
         if self.source.is_empty() {
             let context = self.max_position_embeddings;
             keys.insert("rope_theta".into(), json!(self.rope_theta));

@@ -164,6 +164,23 @@ pub struct DecoderLayer {
     pub(super) qkv_conv: Option<Param<Tensor<2>>>,
     pub(super) mlp_conv: Option<Param<Tensor<2>>>,
     pub(super) gate_up_conv: Option<Param<Tensor<2>>>,
+    /// Whether queries and keys get the rotary embedding.
+    #[module(skip)]
+    pub(super) rotates: bool,
+}
+
+/// The positions of the tokens, for layers with and without rotary embedding.
+pub(super) struct LayerPositions {
+    rotated: AttentionPositions,
+    /// `None` if every layer has it.
+    unrotated: Option<AttentionPositions>,
+}
+
+impl LayerPositions {
+    fn of(&self, layer: &DecoderLayer) -> &AttentionPositions {
+        let unrotated = self.unrotated.as_ref().filter(|_| !layer.rotates);
+        unrotated.unwrap_or(&self.rotated)
+    }
 }
 
 impl Decoder {
@@ -250,10 +267,11 @@ impl Decoder {
         &self,
         layer: &DecoderLayer,
         stream: Tensor<3>,
-        positions: &AttentionPositions,
+        positions: &LayerPositions,
     ) -> Tensor<3> {
         let residual = self.settings.scales.residual;
-        let stream = stream.clone() + scaled(self.attention(layer, stream, positions), residual);
+        let stream =
+            stream.clone() + scaled(self.attention(layer, stream, positions.of(layer)), residual);
         stream.clone() + scaled(self.mlp(layer, stream), residual)
     }
 
@@ -315,15 +333,24 @@ impl Decoder {
     }
 
     /// The positions of sequences of `time` tokens, as attention needs them.
-    pub(super) fn positions(&self, time: usize, device: &Device) -> AttentionPositions {
+    pub(super) fn positions(&self, time: usize, device: &Device) -> LayerPositions {
+        let width = self.settings.head_width;
+        let is_mixed = self.layers.iter().any(|layer| !layer.rotates);
+        let unrotated = is_mixed.then(|| {
+            let [cosines, sines] = [1.0, 0.0].map(|value| vec![value; time * width]);
+            AttentionPositions::new([cosines, sines], time, device)
+        });
         let (cosines, sines) = rotary_table(
             time,
-            self.settings.head_width,
+            width,
             self.settings.rope_theta,
             &self.settings.rope_scaling,
             self.settings.scales.attention,
         );
-        AttentionPositions::new([cosines, sines], time, device)
+        LayerPositions {
+            rotated: AttentionPositions::new([cosines, sines], time, device),
+            unrotated,
+        }
     }
 }
 

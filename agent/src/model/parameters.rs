@@ -221,6 +221,7 @@ impl ParameterLoader<'_> {
             qkv_conv: self.filter(&layer, ConvolutionPlace::QueryKeyValue)?,
             mlp_conv: self.filter(&layer, ConvolutionPlace::MlpInput)?,
             gate_up_conv: self.filter(&layer, ConvolutionPlace::GateUp)?,
+            rotates: !self.config.unrotated.contains(&index),
         })
     }
 

@@ -334,6 +334,9 @@ fn add_weights(files: &mut FileSet, family: Family, place: &Path, shards: bool) 
         Family::Qwen3 => {
             keys.insert("head_dim".into(), json!(6));
         }
+        Family::SmolLm3 => {
+            keys.insert("no_rope_layers".into(), json!([0]));
+        }
         Family::Mistral => {
             keys.insert("sliding_window".into(), json!(64));
         }

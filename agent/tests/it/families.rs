@@ -102,6 +102,7 @@ fn every_family_is_recorded() {
         "qwen3, tied",
         "mistral",
         "mistral, window",
+        "smollm3",
         "granite",
         "minicpm",
         "hearth, goal match",

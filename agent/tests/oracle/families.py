@@ -18,6 +18,7 @@ from transformers import (
     MistralConfig,
     Qwen2Config,
     Qwen3Config,
+    SmolLM3Config,
 )
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "src" / "model" / "reading"))
@@ -78,6 +79,7 @@ CASES = {
     "qwen3, tied": Qwen3Config(**SIZES, head_dim=8, tie_word_embeddings=True, rope_theta=1e6),
     "mistral": MistralConfig(**SIZES, head_dim=12, sliding_window=None),
     "mistral, window": MistralConfig(**SIZES, sliding_window=128),
+    "smollm3": SmolLM3Config(**SIZES, no_rope_layers=[1, 0]),
     "granite": GraniteConfig(
         **SIZES,
         embedding_multiplier=6.0,

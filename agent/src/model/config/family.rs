@@ -14,6 +14,8 @@ pub enum Family {
     Qwen3,
     /// A Llama. Its window of attention limits the context (arXiv 2310.06825).
     Mistral,
+    /// Some layers have no rotary embedding (arXiv 2501.18795).
+    SmolLm3,
     /// Scaled embeddings, residual branches, scores and logits.
     Granite,
     /// Scaled embeddings, residual branches and logits (arXiv 2404.06395).
@@ -48,11 +50,12 @@ const PLAIN: FamilyTraits = FamilyTraits {
 
 impl Family {
     /// All families.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Llama,
         Self::Qwen2,
         Self::Qwen3,
         Self::Mistral,
+        Self::SmolLm3,
         Self::Granite,
         Self::MiniCpm,
         Self::Hearth,
@@ -76,6 +79,12 @@ impl Family {
             Self::Mistral => FamilyTraits {
                 name: "mistral",
                 architecture: "MistralForCausalLM",
+                ..PLAIN
+            },
+            Self::SmolLm3 => FamilyTraits {
+                name: "smollm3",
+                architecture: "SmolLM3ForCausalLM",
+                tied: true,
                 ..PLAIN
             },
             Self::Granite => FamilyTraits {

@@ -4,6 +4,7 @@ use super::family::{Family, Scales};
 use crate::model::reading::config::{ConvolutionConfig, GoalMatch, ReadingConfig};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 
 /// The keys of `config.json` that are used here, with Hugging Face's defaults.
 #[derive(Deserialize)]
@@ -40,6 +41,8 @@ pub(super) struct ConfigKeys {
     pub(super) attention_multiplier: Option<f64>,
     pub(super) logits_scaling: Option<f64>,
     pub(super) sliding_window: Option<usize>,
+    pub(super) no_rope_layers: Option<Vec<u8>>,
+    pub(super) no_rope_layer_interval: Option<usize>,
     pub(super) num_experts: Option<usize>,
     pub(super) quantization_config: Option<Value>,
     pub(super) goal_match: Option<GoalMatch>,
@@ -128,8 +131,35 @@ impl ConfigKeys {
                     logits: 1.0 / self.logits_scaling.unwrap_or(1.0),
                 }
             }
-            Family::Llama | Family::Qwen2 | Family::Qwen3 | Family::Mistral | Family::Hearth => {
-                Scales::default()
+            Family::Llama
+            | Family::Qwen2
+            | Family::Qwen3
+            | Family::Mistral
+            | Family::SmolLm3
+            | Family::Hearth => Scales::default(),
+        }
+    }
+
+    /// The layers without rotary embedding. If a SmolLM3 does not list them, every fourth is one.
+    ///
+    /// # Errors
+    /// If the list has another length than the number of layers.
+    pub(super) fn unrotated(&self, family: Family) -> Result<BTreeSet<usize>, String> {
+        let layers = self.num_hidden_layers;
+        match &self.no_rope_layers {
+            _ if family != Family::SmolLm3 => Ok(BTreeSet::new()),
+            Some(rotated) if rotated.len() == layers => {
+                Ok((0..layers).filter(|layer| rotated[*layer] == 0).collect())
+            }
+            Some(rotated) => Err(format!(
+                "no_rope_layers has {} entries, and there are {layers} layers",
+                rotated.len()
+            )),
+            None => {
+                let interval = self.no_rope_layer_interval.unwrap_or(4).max(1);
+                Ok((0..layers)
+                    .filter(|layer| (layer + 1) % interval == 0)
+                    .collect())
             }
         }
     }

@@ -51,7 +51,12 @@ impl<R: Read + Seek> GgufFile<R> {
                 config["attention_bias"] = json!(self.tensors.contains_key("blk.0.attn_q.bias"));
                 config["mlp_bias"] = json!(self.tensors.contains_key("blk.0.ffn_up.bias"));
             }
-            Family::Qwen2 | Family::Qwen3 | Family::Mistral | Family::Granite | Family::Hearth => {}
+            Family::Qwen2
+            | Family::Qwen3
+            | Family::Mistral
+            | Family::SmolLm3
+            | Family::Granite
+            | Family::Hearth => {}
             Family::MiniCpm => self.add_minicpm_scales(&mut config, &sizes)?,
         }
         Ok(config)

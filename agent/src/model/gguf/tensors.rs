@@ -335,6 +335,29 @@ mod tests {
     }
 
     #[test]
+    fn qwen3_has_the_norms_of_its_heads_and_keeps_the_order_of_rows() {
+        let writer = model("qwen3");
+        let first = |name: &str| rows(&writer, name)[..3].to_vec();
+        assert_eq!(
+            first("model.layers.0.self_attn.q_proj.weight"),
+            [0.0, 1.0, 2.0]
+        );
+        assert_eq!(
+            first("model.layers.0.self_attn.q_norm.weight"),
+            [0.0, 1.0, 2.0]
+        );
+        let mut bare = model("qwen3");
+        bare.tensors
+            .retain(|tensor| !tensor.name.contains("k_norm"));
+        let error = refusal(&bare);
+        assert!(error.contains("attn_k_norm.weight is missing"), "{error}");
+        let mut other = model("llama");
+        let norm = model("qwen3").tensors.pop().unwrap();
+        other.tensors.push(norm);
+        assert!(refusal(&other).contains("does not belong to a llama model"));
+    }
+
+    #[test]
     fn qwen2_rows_keep_their_order() {
         let writer = model("qwen2");
         for part in ["q_proj.weight", "q_proj.bias"] {

@@ -214,6 +214,11 @@ pub(super) fn model(architecture: &str) -> GgufWriter {
             writer = writer.counting(&format!("blk.0.attn_{name}.bias"), &[size]);
         }
     }
+    if architecture == "qwen3" {
+        for name in ["q", "k"] {
+            writer = writer.counting(&format!("blk.0.attn_{name}_norm.weight"), &[4]);
+        }
+    }
     writer
 }
 

@@ -21,6 +21,7 @@ pub mod text_version;
 pub mod trajectory;
 
 pub use environment::{Environment, EnvironmentError, Observation, Status, World};
+pub use protocol::Thinking;
 pub use protocol::{
     ActionFormat, DistinctBy, History, Malformed, Protocol, Scorer, Search, WeightFormat,
 };

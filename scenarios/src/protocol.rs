@@ -61,6 +61,9 @@ pub struct Protocol {
     /// Where a completion contains its command.
     #[serde(default, skip_serializing_if = "is_default")]
     pub action_format: ActionFormat,
+    /// Whether a model folder thinks, if it was told to.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub thinking: Thinking,
     /// The text version into which every household game was translated. If it is `None`, each game
     /// kept its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -100,6 +103,7 @@ impl Default for Protocol {
             history: History::Full,
             malformed: Malformed::WastedTurn,
             action_format: ActionFormat::Plain,
+            thinking: Thinking::Keep,
             translated_to: None,
             instructions: None,
         }
@@ -198,6 +202,46 @@ impl FromStr for ActionFormat {
             .into_iter()
             .find(|format| format.name() == name)
             .ok_or_else(|| format!("`{name}` is none of plain, react, tags and auto"))
+    }
+}
+
+/// Whether a policy thinks before it writes a command.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Thinking {
+    /// The chat template decides.
+    #[default]
+    Keep,
+    /// The template's switch is on, if it has one.
+    On,
+    /// The template's switch is off, if it has one. If the prompt of a turn still opens a thought, the thought is closed at
+    /// once.
+    Off,
+}
+
+impl Thinking {
+    /// All choices.
+    pub const ALL: [Self; 3] = [Self::Keep, Self::On, Self::Off];
+
+    /// The name on the command line and in files.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::On => "on",
+            Self::Off => "off",
+        }
+    }
+}
+
+impl FromStr for Thinking {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|choice| choice.name() == name)
+            .ok_or_else(|| format!("`{name}` is none of keep, on and off"))
     }
 }
 

@@ -8,13 +8,14 @@ use agent::policy::dagger::DaggerPolicy;
 use agent::policy::lm::{LmPolicy, LoadOptions, ValueUse};
 use agent::policy::remote::{RemotePolicy, ServerAddress};
 use agent::policy::{ExpertPolicy, Policy};
-use agent::text::template::{FrameOptions, Thinking};
+use agent::text::template::FrameOptions;
 use anyhow::Context;
 use clap::{Args, ValueHint};
 use indicatif::ProgressBar;
 use scenarios::expert::goal_object;
 use scenarios::{
-    ActionFormat, DistinctBy, Protocol, Scorer, Task, TextVersion, Trajectory, WeightFormat, World,
+    ActionFormat, DistinctBy, Protocol, Scorer, Task, TextVersion, Thinking, Trajectory,
+    WeightFormat, World,
 };
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -106,6 +106,7 @@ impl PlayArgs {
                     self.policy.action_format(card)
                 }
             },
+            thinking: default.thinking,
             translated_to: setting.translated_to,
             instructions: None,
         };
@@ -114,6 +115,7 @@ impl PlayArgs {
             None | Some(Player::Expert(_) | Player::Dagger(_)) => protocol,
             Some(Player::Model(model)) => Protocol {
                 reference: model.reference_name().map(str::to_owned),
+                thinking: model.thinking,
                 ..protocol
             },
             Some(Player::Remote(remote)) => {

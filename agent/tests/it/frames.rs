@@ -2,10 +2,9 @@
 
 use agent::AgentError;
 use agent::text::chat::{PromptPosition, observation_tokens};
-use agent::text::template::{
-    ChatTemplate, ChosenFrames, FrameOptions, FrameSource, SpecialTokens, Thinking,
-};
+use agent::text::template::{ChatTemplate, ChosenFrames, FrameOptions, FrameSource, SpecialTokens};
 use agent::text::tokenizer::{Frames, Tokenizer, UnframedTokenizer};
+use scenarios::Thinking;
 use std::path::PathBuf;
 
 /// A tokenizer with these three special tokens.

@@ -1,6 +1,6 @@
 //! The protocol of a measurement in one line of text, to print beside its number.
 
-use scenarios::{ActionFormat, DistinctBy, Protocol, Scorer, Search};
+use scenarios::{ActionFormat, DistinctBy, Protocol, Scorer, Search, Thinking};
 
 /// Describes the protocol in one line, if each game was played once.
 #[must_use]
@@ -35,6 +35,10 @@ pub fn played_line(protocol: &Protocol, times: usize) -> String {
         ActionFormat::Plain => String::new(),
         other => format!(", action format = {other}"),
     };
+    let thinking = match protocol.thinking {
+        Thinking::Keep => String::new(),
+        other => format!(", thinking {}", other.name()),
+    };
     let stop = if protocol.stop.is_empty() {
         String::new()
     } else {
@@ -42,7 +46,7 @@ pub fn played_line(protocol: &Protocol, times: usize) -> String {
     };
     format!(
         "{games}, {} turns, {} history, {shown}{translated}{instructions}, {decoding}{stop}, \
-         malformed = {}{format}, success = won",
+         malformed = {}{format}{thinking}, success = won",
         protocol.turn_limit, protocol.history, protocol.malformed
     )
 }

@@ -7,7 +7,7 @@ use crate::inference::{PolicyInference, ValueInference};
 use crate::model::folder::Model;
 use crate::model::weights::Weights;
 use crate::text::tokenizer::Tokenizer;
-use scenarios::{Scorer, TextVersion, WeightFormat};
+use scenarios::{Scorer, TextVersion, Thinking, WeightFormat};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -55,6 +55,8 @@ pub struct LmPolicy {
     pub tokenizer: Tokenizer,
     /// The text versions of the games that the model was trained on, if its folder records them.
     pub text_versions: BTreeSet<TextVersion>,
+    /// Whether the policy thinks, by its frames.
+    pub thinking: Thinking,
     pub(super) policy: PolicyInference,
     pub(super) value: Option<ValueInference>,
     pub(super) reference: Option<PolicyInference>,
@@ -107,7 +109,7 @@ impl LmPolicy {
             mut policy,
             value,
             text_versions,
-            ..
+            companions,
         } = model;
         tokenizer
             .check_rows(config.vocab_size)
@@ -148,6 +150,7 @@ impl LmPolicy {
         Ok(Self {
             tokenizer,
             text_versions,
+            thinking: companions.thinking,
             policy,
             value,
             reference,

@@ -6,57 +6,17 @@ use super::message::SpecialTokens;
 use super::render::ChatTemplate;
 use crate::error::AgentError;
 use crate::text::tokenizer::{Frames, UnframedTokenizer};
-use serde::{Deserialize, Serialize};
+use scenarios::Thinking;
+use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
-use std::str::FromStr;
 
-/// Whether a policy thinks before it writes a command.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Thinking {
-    /// The chat template decides.
-    #[default]
-    Keep,
-    /// The template's switch is on, if it has one.
-    On,
-    /// The template's switch is off, if it has one. If the prompt of a turn still opens a thought, the thought is closed at
-    /// once.
-    Off,
-}
-
-impl Thinking {
-    /// All choices.
-    pub const ALL: [Self; 3] = [Self::Keep, Self::On, Self::Off];
-
-    /// The name on the command line and in files.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Keep => "keep",
-            Self::On => "on",
-            Self::Off => "off",
-        }
-    }
-
-    /// Returns a template with this choice.
-    fn of(self, template: ChatTemplate) -> ChatTemplate {
-        match self {
-            Self::Keep => template,
-            Self::On => template.with_thinking(true),
-            Self::Off => template.with_thinking(false),
-        }
-    }
-}
-
-impl FromStr for Thinking {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|choice| choice.name() == name)
-            .ok_or_else(|| format!("`{name}` is none of keep, on and off"))
+/// Returns a template with this choice.
+fn switched(template: ChatTemplate, thinking: Thinking) -> ChatTemplate {
+    match thinking {
+        Thinking::Keep => template,
+        Thinking::On => template.with_thinking(true),
+        Thinking::Off => template.with_thinking(false),
     }
 }
 
@@ -143,7 +103,7 @@ impl ChosenFrames {
         };
         let mut reasons = Vec::new();
         if let Some(template) = template {
-            let template = thinking.of(template);
+            let template = switched(template, thinking);
             for (source, derive) in OF_TEMPLATE {
                 let chosen = derive(&template, None)
                     .and_then(|frames| frames.into_frames(special.eos.as_deref()))

@@ -16,7 +16,7 @@ mod hugging_face;
 mod message;
 mod render;
 
-pub use choice::{ChosenFrames, FrameOptions, FrameSource, Thinking};
+pub use choice::{ChosenFrames, FrameOptions, FrameSource};
 pub(crate) use derive::THOUGHTS;
 pub use derive::open_thought;
 pub use frames::TurnFrames;

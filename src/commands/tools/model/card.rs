@@ -3,7 +3,8 @@
 use crate::ui;
 use agent::model::folder::Model;
 use agent::model::reading::config::{ConvolutionConfig, ReadingConfig};
-use agent::text::template::{FrameSource, Thinking};
+use agent::text::template::FrameSource;
+use scenarios::Thinking;
 use serde::Serialize;
 use std::path::Path;
 use trainer::TrainerError;

@@ -30,7 +30,7 @@ pub(super) fn split(text: &str) -> Result<Vec<&str>, String> {
     if lines
         .clone()
         .next()
-        .is_some_and(|line| end_of_value(line) == line.len())
+        .is_some_and(|line| whole_value(line) == Some(line.len()))
     {
         return Ok(lines.by_ref().collect());
     }
@@ -74,6 +74,11 @@ fn values(mut text: &str) -> Vec<&str> {
 
 /// The length of the JSON value at the beginning of a text. If it does not end, the whole length.
 fn end_of_value(text: &str) -> usize {
+    whole_value(text).unwrap_or(text.len())
+}
+
+/// The length of the JSON value at the beginning of a text; `None` if the text ends inside it.
+fn whole_value(text: &str) -> Option<usize> {
     let (mut depth, mut in_text, mut is_escaped) = (0_usize, false, false);
     for (place, byte) in text.bytes().enumerate() {
         if in_text {
@@ -84,21 +89,21 @@ fn end_of_value(text: &str) -> usize {
                 _ => {}
             }
             if !in_text && depth == 0 {
-                return place + 1;
+                return Some(place + 1);
             }
             continue;
         }
         match byte {
             b'"' => in_text = true,
             b'{' | b'[' => depth += 1,
-            b'}' | b']' if depth <= 1 => return place + usize::from(depth == 1),
+            b'}' | b']' if depth <= 1 => return Some(place + usize::from(depth == 1)),
             b'}' | b']' => depth -= 1,
-            b',' | b':' if depth == 0 => return place,
-            _ if depth == 0 && byte.is_ascii_whitespace() => return place,
+            b',' | b':' if depth == 0 => return Some(place),
+            _ if depth == 0 && byte.is_ascii_whitespace() => return Some(place),
             _ => {}
         }
     }
-    text.len()
+    (depth == 0 && !in_text).then_some(text.len())
 }
 
 #[cfg(test)]

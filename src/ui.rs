@@ -246,7 +246,9 @@ pub(crate) fn report_lost(played: &[Trajectory]) -> usize {
 /// Returns the exit code of several rounds: a failure if every episode of one was lost, because then nothing was measured.
 pub(crate) fn exit_of_rounds(rounds: &[&[Trajectory]]) -> ExitCode {
     if rounds.iter().any(|episodes| is_lost(episodes)) {
-        eprintln!("error: every episode of a round was lost, so nothing was measured");
+        eprintln!(
+            "error: every episode of a round was lost or did not fit into the context, so nothing was measured"
+        );
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS

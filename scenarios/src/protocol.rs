@@ -64,6 +64,9 @@ pub struct Protocol {
     /// Whether a model folder thinks, if it was told to.
     #[serde(default, skip_serializing_if = "is_default")]
     pub thinking: Thinking,
+    /// Hash of the chat template that replaced the model's own, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
     /// The text version into which every household game was translated. If it is `None`, each game
     /// kept its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -104,6 +107,7 @@ impl Default for Protocol {
             malformed: Malformed::WastedTurn,
             action_format: ActionFormat::Plain,
             thinking: Thinking::Keep,
+            template: None,
             translated_to: None,
             instructions: None,
         }

@@ -81,6 +81,14 @@ impl FrameArgs {
     }
 }
 
+/// Prints how turns are framed, if it is not by the model's chat template as it is.
+pub(crate) fn note_frames(model: &Model) {
+    if let Some(reason) = &model.companions.reframed {
+        let source = model.companions.frame_source;
+        eprintln!("note: turns are framed {source}: {reason}");
+    }
+}
+
 /// How a model folder is loaded.
 #[derive(Args, Clone)]
 pub(crate) struct LoadArgs {
@@ -232,12 +240,7 @@ impl LoadArgs {
         };
         let model = self.frames.open(folder);
         let model = model.with_context(|| format!("--policy {}", folder.display()))?;
-        if let Some(reason) = &model.companions.reframed {
-            eprintln!(
-                "note: turns are framed {}: {reason}",
-                model.companions.frame_source
-            );
-        }
+        note_frames(&model);
         Ok(LmPolicy::with_reference(model, reference.open()?, options)
             .map_err(TrainerError::from)?)
     }
@@ -260,11 +263,23 @@ pub(crate) struct PolicyArgs {
 }
 
 impl PolicyArgs {
-    /// Refuses a GPU for a policy that is no model folder.
+    /// Refuses flags that only a model folder has: another device, and other frames of turns.
     ///
     /// # Errors
-    /// If `--device` is not the CPU.
-    pub(crate) fn refuse_device(&self, policy: &str) -> anyhow::Result<()> {
+    /// If one of them is set.
+    pub(crate) fn refuse_model_flags(&self, policy: &str) -> anyhow::Result<()> {
+        let frames = &self.load.frames;
+        for (flag, is_set) in [
+            ("--template", frames.template.is_some()),
+            ("--thinking", frames.thinking.is_some()),
+        ] {
+            if is_set {
+                return Err(ui::WrongUse(format!(
+                    "{flag}: only a model folder has it, not {policy}"
+                ))
+                .into());
+            }
+        }
         match self.load.device {
             DeviceChoice::Cpu => Ok(()),
             gpu => Err(ui::WrongUse(format!(
@@ -361,12 +376,12 @@ impl Player {
         match PolicyKind::of(policy) {
             PolicyKind::Server => {
                 reference.refuse(policy)?;
-                args.refuse_device(policy)?;
+                args.refuse_model_flags(policy)?;
                 Self::connect(policy, args, card)
             }
             PolicyKind::Expert => {
                 reference.refuse(policy)?;
-                args.refuse_device(policy)?;
+                args.refuse_model_flags(policy)?;
                 Ok(Self::Expert(ExpertPolicy::default()))
             }
             PolicyKind::Folder => {

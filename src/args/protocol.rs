@@ -107,15 +107,22 @@ impl PlayArgs {
                 }
             },
             thinking: default.thinking,
+            template: None,
             translated_to: setting.translated_to,
             instructions: None,
         };
         let protocol = setting.candidates.apply(protocol);
         match player {
-            None | Some(Player::Expert(_) | Player::Dagger(_)) => protocol,
+            None | Some(Player::Expert(_)) => protocol,
+            Some(Player::Dagger(dagger)) => Protocol {
+                thinking: dagger.student.thinking,
+                template: dagger.student.template.clone(),
+                ..protocol
+            },
             Some(Player::Model(model)) => Protocol {
                 reference: model.reference_name().map(str::to_owned),
                 thinking: model.thinking,
+                template: model.template.clone(),
                 ..protocol
             },
             Some(Player::Remote(remote)) => {

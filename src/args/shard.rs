@@ -35,16 +35,17 @@ impl ShardArgs {
         if let Some(shard) = self.shard {
             return Ok(announced(shard, "--shard"));
         }
+        let mut unstarted = None;
         for (index, count) in LAUNCHERS {
             if let (Some(i), Some(n)) = (variable(index), variable(count)) {
                 // Inside `sbatch` and `salloc`, the variables name the tasks of the job before `srun` has started them.
                 if index == SLURM_INDEX && n != "1" && variable(SLURM_STEP).is_none() {
-                    return Err(ui::WrongUse(format!(
+                    unstarted = Some(format!(
                         "{count} is {n}, but `srun` did not start this process ({SLURM_STEP} is not set), so \
                          nothing plays the other shares\n\
                          hint: `srun hearth ...` starts {n} processes; --shard 0/1 plays all games in this one"
-                    ))
-                    .into());
+                    ));
+                    continue; // another launcher may have started it
                 }
                 let shard = format!("{i}/{n}").parse().map_err(|error| {
                     ui::WrongUse(format!(
@@ -54,7 +55,10 @@ impl ShardArgs {
                 return Ok(announced(shard, &format!("{index}, {count}")));
             }
         }
-        Ok(Shard::WHOLE)
+        match unstarted {
+            Some(reason) => Err(ui::WrongUse(reason).into()),
+            None => Ok(Shard::WHOLE),
+        }
     }
 }
 
@@ -114,6 +118,8 @@ mod tests {
             error.contains("`srun hearth ...` starts 3 processes"),
             "{error}"
         );
+        let torchrun = [&slurm[..2], &rank].concat();
+        assert_eq!(resolved(None, &torchrun), Ok("2/4".into()));
         let alone = [("SLURM_PROCID", "0"), ("SLURM_NTASKS", "1")];
         assert_eq!(resolved(None, &alone), Ok("0/1".into()));
         let error = resolved(None, &[("RANK", "4"), ("WORLD_SIZE", "4")]).unwrap_err();

@@ -44,6 +44,8 @@ pub struct Companions {
     pub reframed: Option<String>,
     /// Whether the policy thinks.
     pub thinking: Thinking,
+    /// Hash of the chat template that the user gave.
+    pub template: Option<String>,
 }
 
 impl Default for Companions {
@@ -53,6 +55,7 @@ impl Default for Companions {
             frame_source: FrameSource::Own,
             reframed: None,
             thinking: Thinking::Keep,
+            template: None,
         }
     }
 }
@@ -296,9 +299,10 @@ impl Companions {
         };
         if let Some(path) = &options.template {
             let text = files::read(path, COMPANION_LIMIT)?;
+            self.template = Some(scenarios::suite::hex_sha256(&text)[..16].to_owned());
             self.files.insert("chat_template.jinja", text);
         }
-        self.thinking = options.thinking.unwrap_or_default();
+        self.thinking = chosen.thinking;
         self.frame_source = chosen.source;
         self.reframed = chosen.reason;
         tokenizer.with_frames(chosen.frames)

@@ -94,16 +94,27 @@ fn tagged(text: &str) -> Option<&str> {
     plain(rest.split_once("</action>")?.0)
 }
 
-/// The line after the first `Action:`. A model may go on with an observation of its own, which does not count.
+/// The text after the first `Action:`, on its line or the next one. A model may go on with an observation and further
+/// actions of its own, which do not count.
 fn labelled(text: &str) -> Option<&str> {
-    text.lines().find_map(|line| {
-        let label = line.trim_start().trim_start_matches('*');
-        let rest = strip_prefix_ignoring_case(label, "action")?;
-        // ReAct numbers its actions: `Action 3: look`.
-        let rest = rest.trim_start_matches(|letter: char| letter == ' ' || letter.is_ascii_digit());
-        let rest = rest.trim_start_matches('*').strip_prefix(':')?;
-        plain(unquoted(rest.trim_start_matches('*')))
-    })
+    let mut lines = text.lines().skip_while(|line| after_label(line).is_none());
+    let first = after_label(lines.next()?)?;
+    let mut below = lines.map(str::trim).filter(|line| !line.is_empty());
+    plain(unquoted(if first.is_empty() {
+        below.next()?
+    } else {
+        first
+    }))
+}
+
+/// What follows the label at the beginning of a line.
+fn after_label(line: &str) -> Option<&str> {
+    let label = line.trim_start().trim_start_matches('*');
+    let rest = strip_prefix_ignoring_case(label, "action")?;
+    // ReAct numbers its actions: `Action 3: look`.
+    let rest = rest.trim_start_matches(|letter: char| letter == ' ' || letter.is_ascii_digit());
+    let rest = rest.trim_start_matches('*').strip_prefix(':')?;
+    Some(rest.trim_start_matches('*').trim())
 }
 
 /// The line after a prompt sign.
@@ -198,6 +209,12 @@ mod tests {
             (React, "Action 3: go to desk 1", Some("go to desk 1")),
             (React, "**Action:** `look`", Some("look")),
             (React, "ACTION: look", Some("look")),
+            (
+                React,
+                "Action:\n\nlook\nObservation: y\nAction: z",
+                Some("look"),
+            ),
+            (React, "Action: <|x|>\nAction: look", None),
             (React, "look", None),
             (React, "Actions speak", None),
             (

@@ -16,9 +16,9 @@
 //! # Ok::<(), agent::AgentError>(())
 //! ```
 
-use crate::text::action::parse_command;
+use crate::text::action::command;
 use crate::text::tokenizer::Tokenizer;
-use scenarios::{Trajectory, Turn};
+use scenarios::{ActionFormat, Trajectory, Turn};
 
 /// The observation that replaces the environment's if a completion contains no command.
 pub const MALFORMED_ANSWER: &str = "That was no command. Write one command on one line.";
@@ -79,23 +79,25 @@ pub fn completion_tokens(tokenizer: &Tokenizer, completion: &str) -> Vec<u32> {
 /// log-probabilities become empty, because no policy sampled these tokens.
 pub fn tokenize(tokenizer: &Tokenizer, trajectory: &mut Trajectory) {
     let mut position = PromptPosition::Opening;
+    let format = trajectory.protocol.action_format;
     for turn in &mut trajectory.turns {
         (turn.observation_tokens, turn.completion_tokens, position) =
-            turn_tokens(tokenizer, turn, position);
+            turn_tokens(tokenizer, turn, position, format);
         turn.logprobs.clear();
     }
 }
 
 /// Token ids of a turn that was played in text: those of its observation, those of its completion,
-/// and the position of the next turn.
+/// and the position of the next turn. `format` is that of the episode.
 #[must_use]
 pub fn turn_tokens(
     tokenizer: &Tokenizer,
     turn: &Turn,
     position: PromptPosition,
+    format: ActionFormat,
 ) -> (Vec<u32>, Vec<u32>, PromptPosition) {
     // If the text is a command but no action was recorded, the completion was cut off.
-    let was_cut = turn.action.is_none() && parse_command(&turn.completion).is_some();
+    let was_cut = turn.action.is_none() && command(format, &turn.completion, true).is_some();
     let observation = observation_tokens(tokenizer, &turn.observation, position);
     let mut completion = completion_tokens(tokenizer, &turn.completion);
     if was_cut {
@@ -132,6 +134,28 @@ mod tests {
         let shown = format!("Nothing happens.{ADMISSIBLE_COMMANDS}look, go to bed 1");
         assert_eq!(without_admissible(&shown), "Nothing happens.");
         assert_eq!(without_admissible("You see a bed 1."), "You see a bed 1.");
+    }
+
+    /// Whether a completion was cut is inferred from its text, in the format of its episode.
+    #[test]
+    fn only_a_completion_that_was_cut_has_no_end() {
+        let tokenizer = Tokenizer::train(["go to desk 1"].into_iter(), 300).expect("trains");
+        let ends = |completion: &str, action: Option<&str>, format| {
+            let turn = Turn {
+                completion: completion.into(),
+                action: action.map(str::to_owned),
+                ..Turn::default()
+            };
+            let (_, ids, _) = turn_tokens(&tokenizer, &turn, PromptPosition::Opening, format);
+            ids.last() == Some(&tokenizer.end)
+        };
+        assert!(ends("look", Some("look"), ActionFormat::Plain));
+        assert!(!ends("look", None, ActionFormat::Plain));
+        assert!(
+            ends("look", None, ActionFormat::React),
+            "malformed, not cut"
+        );
+        assert!(!ends("Action: look", None, ActionFormat::React));
     }
 
     #[test]

@@ -84,6 +84,7 @@ fn the_switch_of_a_template_is_used() {
     ] {
         let found = chosen(Some(&source), thinking).unwrap();
         assert_eq!(found.frames.answer, answer, "{thinking:?}");
+        assert_eq!(found.thinking, thinking.unwrap_or_default());
         assert_eq!(found.source, FrameSource::TemplateWithThoughts);
     }
 }
@@ -94,6 +95,8 @@ fn a_template_that_fits_is_used_as_it_is() {
                   {% if add_generation_prompt %}<a>{% endif %}";
     let found = chosen(Some(source), None).unwrap();
     assert_eq!((found.source, found.reason), (FrameSource::Template, None));
+    let off = chosen(Some(source), Some(Thinking::Off)).unwrap();
+    assert_eq!(off.thinking, Thinking::Keep, "there is nothing to switch");
 }
 
 /// The first observation moves to the end when there is a second.
@@ -175,6 +178,12 @@ fn the_template_of_a_file_comes_first() {
     let found = choose(source).unwrap();
     assert_eq!(found.frames.opening, "user:\n");
     assert_eq!(found.frames.answer, "assistant:\n");
+    let reminding = "{% for m in messages %}{% if m.role == 'user' %}<u>{{ m.content }}{% else %}<a>{{ m.content }}<e>{% endif %}\
+                     {% if loop.index == 5 %}a reminder{% endif %}{% endfor %}{% if add_generation_prompt %}<a>{% endif %}";
+    assert!(
+        choose(reminding).is_err(),
+        "what stands around two turns is not enough"
+    );
     let error = choose("{{ messages[-1].content }}")
         .unwrap_err()
         .to_string();

@@ -1,11 +1,11 @@
 //! `hearth verify`: replays every logged episode in a fresh world and prints where the log differs.
 
 use crate::args::concurrency::ConcurrencyArgs;
+use crate::args::policy::FrameArgs;
 use crate::args::stores::{self, StoreSource};
 use crate::args::world::{OpenedWorld, ReplayWorldArgs};
 use crate::commands::data::suite_table::report_faults;
 use crate::ui;
-use agent::model::folder::Model;
 use agent::text::tokenizer::Tokenizer;
 use anyhow::Context;
 use clap::{Args, ValueHint};
@@ -16,7 +16,6 @@ use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
-use trainer::TrainerError;
 use trainer::measure::verify::{
     EpisodeToReplay, ReplayDifference, by_protocol, first_difference, is_checkable, replay_all,
     token_difference,
@@ -37,6 +36,8 @@ pub(crate) struct VerifyCommand {
     /// Model folder whose tokenizer must decode the logged token ids to the logged texts
     #[arg(long, value_hint = ValueHint::DirPath)]
     policy: Option<PathBuf>,
+    #[command(flatten)]
+    frames: FrameArgs,
     #[command(flatten)]
     concurrency: ConcurrencyArgs,
     /// Print one JSON object instead of lines
@@ -79,7 +80,11 @@ struct VerifyOutput {
 impl VerifyCommand {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let started = Instant::now();
-        let tokenizer = self.policy.as_deref().map(tokenizer).transpose()?;
+        let tokenizer = self
+            .policy
+            .as_deref()
+            .map(|folder| tokenizer(folder, &self.frames))
+            .transpose()?;
         let sources = stores::find(&self.stores)?;
         let opened = self.world.open(usize::MAX)?;
         let mut suites: HashMap<PathBuf, Suite> = HashMap::new();
@@ -163,9 +168,9 @@ impl VerifyCommand {
     }
 }
 
-fn tokenizer(folder: &Path) -> anyhow::Result<Tokenizer> {
-    let model = Model::open(folder).map_err(TrainerError::from);
-    Ok(model
+fn tokenizer(folder: &Path, frames: &FrameArgs) -> anyhow::Result<Tokenizer> {
+    Ok(frames
+        .open(folder)
         .with_context(|| format!("--policy {}", folder.display()))?
         .tokenizer)
 }

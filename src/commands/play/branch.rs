@@ -96,6 +96,9 @@ impl BranchArgs {
 struct BranchStoreSettings {
     policy: String,
     weights: WeightFormat,
+    /// Choices about the frames of turns, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    frames: Option<String>,
     data: String,
     splits: Vec<Split>,
     games: usize,
@@ -208,6 +211,7 @@ impl BranchCommand {
         let settings = BranchStoreSettings {
             policy: player.name(),
             weights: self.load.weights,
+            frames: player.chosen_frames(),
             data: self.source.source(),
             splits: self.source.split.clone(),
             games: self.source.games,

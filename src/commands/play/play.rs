@@ -174,7 +174,7 @@ impl PlayCommand {
     /// Opens the policy; `None` is a person.
     fn open_policy(&self) -> anyhow::Result<Option<Player>> {
         if self.policy == "person" {
-            self.play.policy.refuse_device("a person")?;
+            self.play.policy.refuse_model_flags("a person")?;
             self.scorer.reference.refuse("a person")?;
             return Ok(None);
         }

@@ -84,6 +84,9 @@ impl RescueArgs {
 struct RescueSettings {
     policy: String,
     weights: WeightFormat,
+    /// Choices about the frames of turns, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    frames: Option<String>,
     data: String,
     /// Hash of the episodes of these splits and games.
     episodes: String,
@@ -210,6 +213,7 @@ impl RescueCommand {
         let settings = RescueSettings {
             policy: player.name(),
             weights: self.load.weights,
+            frames: player.chosen_frames(),
             data: self.source.source(),
             episodes: episodes_hash(episodes),
             splits: self.source.split.clone(),

@@ -66,6 +66,9 @@ pub(crate) struct ScoreCommand {
 struct ScoreSettings {
     policy: String,
     weights: WeightFormat,
+    /// Choices about the frames of turns, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    frames: Option<String>,
     completions: usize,
     stride: usize,
     seed: u64,
@@ -197,6 +200,7 @@ impl ScoreCommand {
         let settings = ScoreSettings {
             policy: player.name(),
             weights: self.load.weights,
+            frames: player.chosen_frames(),
             completions: self.completions,
             stride: self.stride,
             seed: self.seed,

@@ -1,6 +1,6 @@
 //! `hearth train`: runs one training job on trajectory stores.
 
-use crate::args::policy::FrameArgs;
+use crate::args::policy::{FrameArgs, note_frames};
 use crate::args::stores::read_branches;
 use crate::ui;
 use agent::inference::device::DeviceChoice;
@@ -194,7 +194,9 @@ impl TrainCommand {
     fn start(&self, from: &StartFrom, trajectories: &[Trajectory]) -> anyhow::Result<Model> {
         match (&self.from, from) {
             (Some(folder), StartFrom::Collector | StartFrom::Job(_)) => {
-                Ok(self.frames.open(folder)?)
+                let model = self.frames.open(folder)?;
+                note_frames(&model);
+                Ok(model)
             }
             (None, StartFrom::Fresh) => {
                 let shape = match &self.model {

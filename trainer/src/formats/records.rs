@@ -39,6 +39,10 @@ pub(super) fn split(text: &str) -> Result<Vec<&str>, String> {
 
 /// What follows the bracket of the first list of records in an object.
 fn list_in_object(text: &str) -> Option<&str> {
+    // Several objects are records themselves.
+    if whole_value(text).is_some_and(|end| end < text.len()) {
+        return None;
+    }
     let mut rest = text.strip_prefix('{')?;
     loop {
         let key_start = rest.trim_start();
@@ -124,6 +128,8 @@ mod tests {
                 "{text}"
             );
         }
+        let rows = "{\"data\": [1]}\n{\"data\": [2]}";
+        assert_eq!(split(rows).unwrap(), ["{\"data\": [1]}", "{\"data\": [2]}"]);
         assert_eq!(split("{\n\"a\": 1}\n{\n\"a\": 2}").unwrap().len(), 2);
         assert!(split("").unwrap().is_empty() && split("[]").unwrap().is_empty());
     }

@@ -62,7 +62,7 @@ pub fn play_notes(episodes: &[Trajectory]) -> Vec<String> {
     if open_thoughts > 0 {
         notes.push(format!(
             "{open_thoughts} of {completions} completions end inside a thought, so they contain no command\n\
-             hint: raise --completion (now {}), stop at no text (--stop ''), or switch thinking off (--thinking off, or at the server)",
+             hint: raise --completion (now {}), stop at no text (--stop ''), or switch thinking off (--thinking off for a model folder, else at the server)",
             protocol.completion_limit
         ));
     }
@@ -82,11 +82,16 @@ pub fn play_notes(episodes: &[Trajectory]) -> Vec<String> {
     notes
 }
 
-/// Returns whether every episode was lost because its world or its server failed, so that nothing was measured.
+/// Returns whether nothing was measured: every episode was lost because its world or its server failed, or not even its
+/// first observation fitted into the context.
 #[must_use]
 pub fn is_lost(episodes: &[Trajectory]) -> bool {
-    let mut outcomes = episodes.iter().map(|episode| episode.outcome);
-    !episodes.is_empty() && outcomes.all(|outcome| outcome == Outcome::EnvFailed)
+    let is_lost = |episode: &Trajectory| match episode.outcome {
+        Outcome::EnvFailed => true,
+        Outcome::ContextLimit => episode.turns.is_empty(),
+        Outcome::Success | Outcome::Failure | Outcome::TurnLimit => false,
+    };
+    !episodes.is_empty() && episodes.iter().all(is_lost)
 }
 
 fn excerpt(text: &str) -> String {
@@ -155,6 +160,11 @@ mod tests {
             ..episode(&[])
         };
         assert!(is_lost(&[lost.clone(), lost.clone()]));
+        let full = Trajectory {
+            outcome: Outcome::ContextLimit,
+            ..episode(&[])
+        };
+        assert!(is_lost(&[lost.clone(), full]));
         assert!(!is_lost(&[lost, episode(&[])]) && !is_lost(&[]));
     }
 }

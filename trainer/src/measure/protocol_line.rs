@@ -39,6 +39,10 @@ pub fn played_line(protocol: &Protocol, times: usize) -> String {
         Thinking::Keep => String::new(),
         other => format!(", thinking {}", other.name()),
     };
+    let template = match &protocol.template {
+        None => String::new(),
+        Some(hash) => format!(", chat template {hash}"),
+    };
     let stop = if protocol.stop.is_empty() {
         String::new()
     } else {
@@ -46,7 +50,7 @@ pub fn played_line(protocol: &Protocol, times: usize) -> String {
     };
     format!(
         "{games}, {} turns, {} history, {shown}{translated}{instructions}, {decoding}{stop}, \
-         malformed = {}{format}{thinking}, success = won",
+         malformed = {}{format}{thinking}{template}, success = won",
         protocol.turn_limit, protocol.history, protocol.malformed
     )
 }

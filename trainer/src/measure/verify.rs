@@ -193,12 +193,14 @@ pub fn by_protocol<'a>(
         let Protocol {
             turn_limit,
             admissible_shown,
+            action_format,
             translated_to,
             ..
         } = one.episode.protocol;
         let protocol = Protocol {
             turn_limit,
             admissible_shown,
+            action_format,
             translated_to,
             ..Protocol::default()
         };

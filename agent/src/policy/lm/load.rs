@@ -57,6 +57,8 @@ pub struct LmPolicy {
     pub text_versions: BTreeSet<TextVersion>,
     /// Whether the policy thinks, by its frames.
     pub thinking: Thinking,
+    /// Hash of the chat template that replaced the model's own, if one did.
+    pub template: Option<String>,
     pub(super) policy: PolicyInference,
     pub(super) value: Option<ValueInference>,
     pub(super) reference: Option<PolicyInference>,
@@ -151,6 +153,7 @@ impl LmPolicy {
             tokenizer,
             text_versions,
             thinking: companions.thinking,
+            template: companions.template,
             policy,
             value,
             reference,
@@ -166,6 +169,21 @@ impl LmPolicy {
     #[must_use]
     pub fn has_value(&self) -> bool {
         self.value.is_some()
+    }
+
+    /// Returns the choices about the frames of turns that differ from those of the model folder, for the settings of a store;
+    /// `None` if there are none.
+    #[must_use]
+    pub fn chosen_frames(&self) -> Option<String> {
+        let thinking = (self.thinking != Thinking::Keep).then(|| self.thinking.name());
+        match (&self.template, thinking) {
+            (None, None) => None,
+            (template, thinking) => Some(format!(
+                "template {}, thinking {}",
+                template.as_deref().unwrap_or("own"),
+                thinking.unwrap_or("keep")
+            )),
+        }
     }
 
     /// Returns the hash of the weights of the reference policy, if there is one.

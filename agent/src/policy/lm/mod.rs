@@ -45,7 +45,7 @@ use crate::inference::on_all_threads;
 use crate::policy::{Completion, Lookahead, Policy, TurnRequest, TurnResponse};
 use crate::text::chat;
 use rayon::prelude::*;
-use scenarios::{History, Protocol, Scorer, Turn};
+use scenarios::{ActionFormat, History, Protocol, Scorer, Turn};
 use schedule::Admission;
 use turn::{PastTurn, TurnInProgress, place_after};
 
@@ -101,7 +101,7 @@ impl Policy for LmPolicy {
         }
         let (observation, completion, next_place) =
             if episode.retokenizes || turn.completion_tokens.is_empty() {
-                chat::turn_tokens(&self.tokenizer, turn, episode.place)
+                chat::turn_tokens(&self.tokenizer, turn, episode.place, ActionFormat::Plain)
             } else {
                 (
                     turn.observation_tokens.clone(),

@@ -76,12 +76,10 @@ impl CandidateInProgress {
         let ended = drawn.token == tokenizer.end;
         if !ended && !protocol.stop.is_empty() {
             let text = tokenizer.decode(&self.tokens);
-            let first = protocol
-                .stop
-                .iter()
-                .filter_map(|stop| text.find(stop.as_str()))
-                .min();
-            self.stopped = first.map(|at| text[..at].to_string());
+            let thinks =
+                open_thought(&tokenizer.frames().answer).is_some_and(|close| !text.contains(close));
+            let place = action::stop_place(&text, &protocol.stop).filter(|_| !thinks);
+            self.stopped = place.map(|place| text[..place].to_string());
         }
         self.done =
             ended || self.stopped.is_some() || self.tokens.len() >= protocol.completion_limit;

@@ -53,6 +53,9 @@ impl RemoteEpisode {
         } = reply.choice;
         let thought = message.thought().map(str::to_owned);
         let mut content = message.content.unwrap_or_default();
+        if thought.is_some() {
+            content = content.trim_start().to_owned(); // what follows a thought
+        }
         let cut = stop_place(&content, stop);
         content.truncate(cut.unwrap_or(content.len()));
         let is_over = cut.is_some() || finish_reason.as_deref() == Some("stop");
@@ -61,7 +64,8 @@ impl RemoteEpisode {
         self.turn += 1;
         let text = match thought {
             None => content,
-            Some(thought) if content.is_empty() && !is_over => format!("<think>\n{thought}"),
+            // The limit or a stop text ended the thought.
+            Some(thought) if content.is_empty() => format!("<think>\n{thought}"),
             Some(thought) => format!("<think>\n{thought}\n</think>\n\n{content}"),
         };
         // If an end-of-turn token ended the completion, these fields are null or a number.

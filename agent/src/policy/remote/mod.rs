@@ -174,7 +174,7 @@ impl RemotePolicy {
 
     /// Returns the protocol with the settings that only a policy behind a server has: instructions
     /// and stop texts. If the server refuses the temperature, the protocol has the only one that it takes, 1. To
-    /// find this out, one token is requested with each temperature that was not tried before.
+    /// find this out, a few tokens are requested with the first temperature that is not 1.
     #[must_use]
     pub fn protocol(&self, protocol: Protocol) -> Protocol {
         let RemoteOptions {
@@ -206,8 +206,17 @@ impl RemotePolicy {
         };
         let messages = [Message::new(Role::User, PROBE)];
         let refused = match self.complete(&self.request(&messages, &protocol, 0)) {
-            Err(RequestFailure::Refused { reason, .. }) if reason.contains("temperature") => reason,
-            _ => return self.accept(|fields| fields.temperature_is_known = true, None),
+            Err(RequestFailure::Refused { reason, .. })
+                if reason.contains("temperature")
+                    && (reason.contains("only")
+                        || reason.contains("Only")
+                        || reason.contains("default")) =>
+            {
+                reason
+            }
+            Ok(_) => return self.accept(|fields| fields.temperature_is_known = true, None),
+            // The first turn fails for the same reason, and names it.
+            Err(_) => return,
         };
         let note = format!(
             "played at temperature 1, the only one that the server takes ({refused}); the protocol says so"
@@ -323,7 +332,11 @@ impl RemotePolicy {
             } else {
                 CompletionLimit::MaxCompletionTokens(protocol.completion_limit)
             },
-            temperature: accepts.temperature.then_some(protocol.temperature),
+            temperature: if accepts.temperature {
+                protocol.temperature
+            } else {
+                1.0
+            },
             top_p: protocol.top_p,
             // Some servers read 32 bits, some of them with a sign.
             seed: seed & 0x7FFF_FFFF,

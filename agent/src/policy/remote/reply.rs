@@ -108,7 +108,10 @@ impl ChatReply {
     /// If the body is not a chat completion.
     pub(super) fn parse(text: &str) -> Result<Self, BodyFault> {
         let text = text.trim_start_matches('\u{feff}').trim_start();
-        let mut body = if text.starts_with("data:") || text.starts_with("event:") {
+        let mut body = if ["data:", "event:", ":"]
+            .iter()
+            .any(|start| text.starts_with(start))
+        {
             streamed(text)?
         } else {
             parsed(text)?
@@ -148,6 +151,7 @@ fn streamed(text: &str) -> Result<ChatReplyBody, BodyFault> {
         error: None,
     };
     let mut choice = ChatChoice::default();
+    let mut pieces = 0;
     let lines = text.lines().filter_map(|line| line.strip_prefix("data:"));
     for line in lines
         .map(str::trim)
@@ -157,6 +161,7 @@ fn streamed(text: &str) -> Result<ChatReplyBody, BodyFault> {
         whole.error = whole.error.or(piece.error);
         whole.prompt_token_ids = whole.prompt_token_ids.or(piece.prompt_token_ids);
         for piece in piece.choices.into_iter().take(1) {
+            pieces += 1;
             choice.message.extend(piece.delta.unwrap_or(piece.message));
             choice.finish_reason = piece.finish_reason.or(choice.finish_reason);
             choice.stop_reason = piece.stop_reason.or(choice.stop_reason);
@@ -171,7 +176,12 @@ fn streamed(text: &str) -> Result<ChatReplyBody, BodyFault> {
             }
         }
     }
-    whole.choices.push(choice);
+    if pieces > 0 && choice.finish_reason.is_none() && choice.error.is_none() {
+        return Err(BodyFault::Other(
+            "the stream ends without a finish_reason".into(),
+        ));
+    }
+    whole.choices.extend((pieces > 0).then_some(choice));
     Ok(whole)
 }
 
@@ -283,6 +293,17 @@ mod tests {
         let reply = ChatReply::parse(body).unwrap();
         assert_eq!(reply.choice.message.content.as_deref(), Some("look"));
         assert_eq!(reply.choice.finish_reason.as_deref(), Some("stop"));
+        let commented = format!(": processing\n\n{body}");
+        assert!(ChatReply::parse(&commented).is_ok());
+        let cut = body.split("\"finish_reason\"").next().unwrap();
+        let cut = &cut[..cut.rfind("data:").unwrap()];
+        for (text, why) in [(cut, "finish_reason"), ("data: [DONE]", "no choices")] {
+            let fault = ChatReply::parse(text).unwrap_err();
+            assert!(
+                matches!(&fault, BodyFault::Other(reason) if reason.contains(why)),
+                "{fault:?}"
+            );
+        }
     }
 
     #[test]

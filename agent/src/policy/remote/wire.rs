@@ -30,9 +30,7 @@ pub(super) struct ChatRequest<'a> {
     pub(super) stream: bool,
     #[serde(flatten)]
     pub(super) limit: CompletionLimit,
-    /// Left out if the server only takes its own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) temperature: Option<f32>,
+    pub(super) temperature: f32,
     pub(super) top_p: f32,
     pub(super) seed: u64,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -163,7 +161,9 @@ fn is_context_overflow(status: u16, text: &str) -> bool {
                 "unsupported",
                 "unrecognized",
                 "unknown",
-                "max_tokens is too large",
+                "max_tokens",
+                "max_completion_tokens",
+                "completion tokens",
             ])
 }
 
@@ -215,6 +215,11 @@ mod tests {
                 400,
                 "Unsupported parameter: 'max_tokens' is too large for this model",
             ),
+            (
+                400,
+                "max_completion_tokens is too large: 200000. This model supports at most 100000 completion tokens",
+            ),
+            (422, "max_tokens exceeds the limit of 4096"),
             (429, "the number of tokens a minute exceeds your plan"),
         ] {
             assert!(!is_context_overflow(status, text), "{text}");

@@ -2,7 +2,7 @@
 
 use super::derive::open_thought;
 use super::frames::TurnFrames;
-use super::message::SpecialTokens;
+use super::message::{Message, Role, SpecialTokens};
 use super::render::ChatTemplate;
 use crate::error::AgentError;
 use crate::text::tokenizer::{Frames, UnframedTokenizer};
@@ -72,6 +72,8 @@ pub struct ChosenFrames {
     pub source: FrameSource,
     /// Why no better source was used; `None` if the chat template was used as it is.
     pub reason: Option<String>,
+    /// Whether the policy thinks. [`Thinking::Keep`] if there is nothing to switch.
+    pub thinking: Thinking,
 }
 
 impl ChosenFrames {
@@ -82,6 +84,7 @@ impl ChosenFrames {
             frames: Frames::default(),
             source: FrameSource::Own,
             reason: None,
+            thinking: Thinking::Keep,
         }
     }
 
@@ -104,17 +107,26 @@ impl ChosenFrames {
         let mut reasons = Vec::new();
         if let Some(template) = template {
             let template = switched(template, thinking);
-            for (source, derive) in OF_TEMPLATE {
+            // A user's template must fit: what stands around its first turns is not enough.
+            let ways = OF_TEMPLATE.len() - usize::from(options.template.is_some());
+            for (source, derive) in OF_TEMPLATE.into_iter().take(ways) {
                 let chosen = derive(&template, None)
                     .and_then(|frames| frames.into_frames(special.eos.as_deref()))
                     .and_then(|frames| usable(frames, tokenizer, thinking));
                 match chosen {
                     Ok(frames) => {
                         let reason = reasons.into_iter().next();
+                        let is_switched = template.has_thinking_switch()
+                            || open_thought(&template_prompt(&template)).is_some();
                         return Ok(Self {
                             frames,
                             source,
                             reason,
+                            thinking: if is_switched {
+                                thinking
+                            } else {
+                                Thinking::Keep
+                            },
                         });
                     }
                     Err(error) => reasons.push(reason(&error)),
@@ -138,6 +150,7 @@ impl ChosenFrames {
                             frames,
                             source,
                             reason: reasons.into_iter().next(),
+                            thinking: Thinking::Keep,
                         });
                     }
                     Err(error) => reasons.push(reason(&error)),
@@ -149,6 +162,14 @@ impl ChosenFrames {
             reasons.join("; ")
         )))
     }
+}
+
+/// The text after the first observation, where the policy writes; empty if the template cannot be rendered.
+fn template_prompt(template: &ChatTemplate) -> String {
+    const MARK: &str = "an observation";
+    let messages = [Message::new(Role::User, MARK)];
+    let text = template.render(&messages, true).unwrap_or_default();
+    text.rsplit(MARK).next().unwrap_or_default().to_owned()
 }
 
 type Derive = fn(&ChatTemplate, Option<&str>) -> Result<TurnFrames, AgentError>;

@@ -64,9 +64,12 @@ impl TurnFrames {
     ) -> Result<Self, AgentError> {
         let probe = FrameProbe { template, system };
         let (earlier, prompt) = probe.frames_with_thoughts()?;
+        let padded = probe.rendered(&PADDED[..1], NextWriter::Policy)?;
+        let strips = expected_with(&earlier, &prompt, &PADDED[..1]) != padded;
         Ok(Self {
             generation_prompt: prompt,
             before_completion: String::new(),
+            strips,
             ..earlier
         })
     }

@@ -88,6 +88,29 @@ fn a_thought_is_logged_and_never_the_command() {
     }
 }
 
+/// A stop text counts only after the thought, which the server may separate and follow with empty lines.
+#[test]
+fn a_stop_text_ends_no_thought() {
+    let server = friendly(|_, _| {
+        HttpReply::choice(json!({
+            "message": {"content": "\n\neast\nwest", "reasoning_content": "A\ndoor."}, "finish_reason": "stop",
+        }))
+    });
+    let episode = played(&connect(&server, &["\n"]), protocol(ActionFormat::Plain));
+    assert_eq!(episode.outcome, Outcome::Success);
+    assert_eq!(
+        episode.turns[0].completion,
+        "<think>\nA\ndoor.\n</think>\n\neast"
+    );
+    let server = friendly(|_, _| {
+        HttpReply::choice(json!({
+            "message": {"content": null, "reasoning_content": "A"}, "finish_reason": "stop", "stop_reason": "\n",
+        }))
+    });
+    let episode = played(&connect(&server, &["\n"]), protocol(ActionFormat::Plain));
+    assert_eq!(episode.turns[0].completion, "<think>\nA", "nobody ended it");
+}
+
 /// The thought is not sent back: the server's template would drop it, or refuse it.
 #[test]
 fn a_thought_is_not_part_of_the_next_request() {
@@ -226,7 +249,7 @@ fn a_server_gets_the_fields_that_it_takes() {
             return Some("Unsupported parameter: 'stop'".into());
         }
         (has("temperature") && body["temperature"] != json!(1.0))
-            .then(|| "'temperature' does not support 0.0".into())
+            .then(|| "'temperature' does not support 0. Only the default (1) is supported.".into())
     });
     let policy = connect(&server, &["\n"]);
     let notes = policy.take_notes();
@@ -246,5 +269,8 @@ fn a_server_gets_the_fields_that_it_takes() {
     );
     let sent = server.turns().pop().unwrap().body;
     assert_eq!(sent["max_completion_tokens"], json!(24));
-    assert_eq!((sent.get("temperature"), sent.get("stop")), (None, None));
+    assert_eq!(
+        (&sent["temperature"], sent.get("stop")),
+        (&json!(1.0), None)
+    );
 }

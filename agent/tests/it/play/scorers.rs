@@ -11,7 +11,8 @@ use agent::text::action;
 use agent::text::chat::{self, PromptPosition};
 use agent::text::tokenizer::Tokenizer;
 use scenarios::{
-    Candidate, DistinctBy, History, Outcome, Protocol, Scorer, Task, Trajectory, Turn, WeightFormat,
+    ActionFormat, Candidate, DistinctBy, History, Outcome, Protocol, Scorer, Task, Trajectory,
+    Turn, WeightFormat,
 };
 use support::corridor::{babbler, jobs, play, protocol, task};
 
@@ -506,7 +507,8 @@ fn a_window_shows_the_task_and_the_last_turns() {
             let mut place = PromptPosition::Opening;
             let mut tokens = Vec::new();
             for past in &window {
-                let (observation, completion, next) = chat::turn_tokens(tokenizer, past, place);
+                let (observation, completion, next) =
+                    chat::turn_tokens(tokenizer, past, place, ActionFormat::Plain);
                 tokens.extend(observation.into_iter().chain(completion));
                 place = next;
             }

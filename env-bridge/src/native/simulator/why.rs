@@ -83,7 +83,7 @@ impl NativeGame {
     }
 
     /// Returns whether a command needs only another location of the player, whichever it is. `go to shelf 1` is like that at
-    /// shelf 1: it has an operator for each location from which it can be given, and this one is left out.
+    /// shelf 1: it has one operator for each other location, and none for the location itself.
     fn only_elsewhere(&self, state: &GameState, command: usize) -> bool {
         let predicates = &self.domain.predicates;
         let at = predicates.iter().position(|p| p.name == AT_LOCATION);

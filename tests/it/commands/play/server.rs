@@ -474,3 +474,75 @@ fn llama_cpps_server_refuses_what_it_does_not_support() {
         "{said}"
     );
 }
+
+/// A labelled command is read in its format, logged as such, and replayed. In another format, a note says that the success
+/// rate means nothing, and a round without any episode fails.
+#[test]
+fn the_format_of_a_command_is_part_of_the_measurement() {
+    let folder = tempfile::tempdir().unwrap();
+    tiny::suite(&folder.path().join("games"));
+    let server = friendly(|_, _| HttpReply::completion("<think>a</think><action>Look</action>"));
+    let policy = server.policy();
+    let run = |arguments: &[&str]| hearth(folder.path(), arguments, ("NO_KEY", ""));
+    let eval = |out: &str, more: &[&str]| {
+        let arguments = [
+            "eval",
+            "--policy",
+            &policy,
+            "--suite",
+            "games",
+            "--split",
+            "valid_seen",
+            "--turns",
+            "9",
+            "--out",
+            out,
+            "--json",
+        ];
+        run(&[&arguments, more].concat())
+    };
+    let tags = json_of(&eval("tags", &["--action-format", "tags"]));
+    assert_eq!(tags["protocols"][0]["action_format"], json!("tags"));
+    assert_eq!(
+        tags["protocols"][0].get("stop"),
+        None,
+        "a command may follow the first line"
+    );
+    assert_eq!(tags["notes"], json!([]));
+    assert_eq!(tags["rows"][0]["malformed_share"], json!(0.0));
+    let checked = run(&[
+        "verify",
+        "tags/episodes-k1.jsonl",
+        "--suite",
+        "games",
+        "--json",
+    ]);
+    assert_eq!(json_of(&checked)["differences"], json!(0), "{checked:?}");
+
+    let plain = json_of(&eval("plain", &[]));
+    let note = plain["notes"][0].as_str().unwrap();
+    assert!(note.contains("understood none of the"), "{note}");
+    for (flag, value) in [("--thinking", "off"), ("--template", "x.jinja")] {
+        let output = eval("refused", &[flag, value]);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(text.contains("only a model folder has it"), "{text}");
+    }
+
+    let broken =
+        friendly(|_, _| HttpReply::new(200, json!({"error": {"message": "down", "code": 400}})));
+    let output = run(&[
+        "eval",
+        "--policy",
+        &broken.policy(),
+        "--suite",
+        "games",
+        "--split",
+        "valid_seen",
+        "--retries",
+        "0",
+        "--out",
+        "lost",
+    ]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("nothing was measured"));
+}

@@ -77,9 +77,10 @@ fn scored(state: &RankedState<'_>, scores: &GivenScores) -> ScoredState {
                 .get(index)
                 .map(|reference| f64::from(scores.logprobs[index] - reference)),
             after_value: scores.after_values.get(index).copied().map(f64::from),
-            is_expert: expert
-                .as_deref()
-                .map(|command| action::parse_command(&candidate.completion) == Some(command)),
+            is_expert: expert.as_deref().map(|expected| {
+                let format = state.trajectory.protocol.action_format;
+                action::command(format, &candidate.completion, true).as_deref() == Some(expected)
+            }),
         });
     ScoredState {
         game: state.trajectory.game.clone(),

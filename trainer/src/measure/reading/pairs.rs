@@ -14,7 +14,7 @@ use crate::learn::receptacle_dropout::listed;
 use agent::text::chat::{PromptPosition, turn_tokens};
 use agent::text::tokenizer::Tokenizer;
 use scenarios::expert::{goal_object, listed_objects};
-use scenarios::{Trajectory, Turn};
+use scenarios::{ActionFormat, Trajectory, Turn};
 
 /// The word that begins a command that takes an object.
 const TAKE: &str = "take";
@@ -73,7 +73,8 @@ impl<'a> MinimalPair<'a> {
         let mut history = Vec::new();
         let mut position = PromptPosition::Opening;
         for turn in self.history() {
-            let (observation, completion, next) = turn_tokens(tokenizer, turn, position);
+            let (observation, completion, next) =
+                turn_tokens(tokenizer, turn, position, ActionFormat::Plain);
             history.extend(observation);
             history.extend(completion);
             position = next;
@@ -84,8 +85,9 @@ impl<'a> MinimalPair<'a> {
                 .expect("a pair has an observation without the object"),
             ..self.there().clone()
         };
-        let (observation, command, _) = turn_tokens(tokenizer, self.there(), position);
-        let (absent, _, _) = turn_tokens(tokenizer, &without, position);
+        let (observation, command, _) =
+            turn_tokens(tokenizer, self.there(), position, ActionFormat::Plain);
+        let (absent, _, _) = turn_tokens(tokenizer, &without, position, ActionFormat::Plain);
         let verb = verb_tokens(tokenizer, &command);
         PairQueries {
             there: query(&history, &observation, &command),

@@ -6,7 +6,7 @@
 //! top-k, min-p, penalties), so that completions come from the model's distribution at the
 //! protocol's temperature, as they do from a [`crate::policy::lm::LmPolicy`]. If a server refuses
 //! log-probabilities, or fields that are not part of `OpenAI`'s protocol, this is found when the
-//! connection is made. The requests then leave them out, and [`RemotePolicy::notes`] contains a
+//! connection is made. The requests then leave them out, and [`RemotePolicy::take_notes`] returns a
 //! message.
 //!
 //! - *Log-probabilities* belong to the untempered policy. Servers differ in whether they divide by

@@ -154,4 +154,22 @@ mod tests {
                 .contains("git lfs pull")
         );
     }
+
+    /// Damaged files are split into texts, without a panic and without an endless loop.
+    #[test]
+    fn damaged_text_never_panics() {
+        let seed = r#"{"data": [{"a": "ü\ud83d"}, [1, "]"], null], "more": {"b": "\\"}}"#;
+        let mut state = 7_u64;
+        for _ in 0..3000 {
+            let mut bytes = seed.as_bytes().to_vec();
+            for _ in 0..3 {
+                state = scenarios::seed::spread(state, 1);
+                let place = state as usize % bytes.len();
+                bytes[place] = b"{}[]\",:\\ \n\xc3"[(state >> 32) as usize % 11];
+            }
+            let text = String::from_utf8_lossy(&bytes);
+            let found = split(&text).unwrap();
+            assert!(found.iter().all(|record| !record.is_empty()), "{text}");
+        }
+    }
 }

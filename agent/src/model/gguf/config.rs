@@ -18,6 +18,12 @@ impl<R: Read + Seek> GgufFile<R> {
     /// If a needed value is missing, has another type, does not fit the others, or needs what is
     /// not computed here (experts, sliding windows, partial rotation, longrope).
     pub fn config(&mut self) -> Result<Value, AgentError> {
+        if self.text("general.type")? == Some("adapter") {
+            return Err(self.content(
+                "is a LoRA adapter, not a whole model\n\
+                 hint: hearth reads adapters in PEFT's layout: `hearth model import BASE OUT --adapter FOLDER`",
+            ));
+        }
         let family = self.family()?;
         self.refuse_extensions()?;
         let sizes = self.sizes()?;

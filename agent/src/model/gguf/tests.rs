@@ -240,6 +240,16 @@ fn values_that_claim_too_much_are_refused() {
 }
 
 #[test]
+fn an_adapter_is_no_model() {
+    let writer = model("llama").set("general.type", text_value("adapter"));
+    let error = super::test_files::refusal(&writer);
+    assert!(
+        error.contains("LoRA adapter") && error.contains("--adapter FOLDER"),
+        "{error}"
+    );
+}
+
+#[test]
 fn impossible_tensors_are_refused() {
     for (sizes, code, reason) in [
         (&[][..], 0, "tensor t has 0 dimensions, 1 to 4 are allowed"),

@@ -348,4 +348,23 @@ mod tests {
             Err(BodyFault::Other(_))
         ));
     }
+
+    #[test]
+    fn a_damaged_body_never_panics() {
+        let seed = r#"{"choices": [{"message": {"content": "ü\ud83d\ude42", "reasoning": null}, "logprobs": {"content": [{"logprob": NaN}]}}]}"#;
+        let mut state = 7_u64;
+        for round in 0..3000 {
+            let mut bytes = seed.as_bytes().to_vec();
+            for _ in 0..3 {
+                state = scenarios::seed::spread(state, 1);
+                let place = state as usize % bytes.len();
+                bytes[place] = b"{}[]\",:\\ \nuN\xc3"[(state >> 32) as usize % 13];
+            }
+            let text = String::from_utf8_lossy(&bytes);
+            let _ = ChatReply::parse(&text);
+            if round % 3 == 0 {
+                let _ = ChatReply::parse(&format!("data: {text}\ndata: [DONE]"));
+            }
+        }
+    }
 }

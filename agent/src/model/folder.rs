@@ -147,10 +147,7 @@ impl Model {
     }
 
     /// The same with a choice about the frames of turns.
-    ///
-    /// # Errors
-    /// As [`Self::open_gguf`], and if the chosen chat template does not fit.
-    pub fn open_gguf_framed(path: &Path, options: &FrameOptions) -> Result<Self, AgentError> {
+    fn open_gguf_framed(path: &Path, options: &FrameOptions) -> Result<Self, AgentError> {
         let mut file = GgufFile::open(path)?;
         let Value::Object(keys) = file.config()? else {
             return Err(AgentError::content(path, "its config is not an object"));

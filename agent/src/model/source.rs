@@ -18,7 +18,7 @@ pub(super) enum ModelSource {
 const GGUF: &[u8] = b"GGUF";
 
 /// How a Git LFS pointer begins.
-pub(super) const LFS_POINTER: &[u8] = b"version https://git-lfs";
+const LFS_POINTER: &[u8] = b"version https://git-lfs";
 
 impl ModelSource {
     /// Finds the model that a path names: a folder, a snapshot in a folder of the Hugging Face cache, or a GGUF file.
@@ -30,7 +30,7 @@ impl ModelSource {
             let is_gguf = first_bytes(path, GGUF.len())? == GGUF;
             return match is_gguf || path.extension().is_some_and(|ending| ending == "gguf") {
                 true => Ok(Self::Gguf(path.into())),
-                false => Err(AgentError::content(path, not_a_model(path)?)),
+                false => Err(AgentError::content(path, not_a_model(path))),
             };
         }
         if path.join("config.json").exists() {
@@ -48,13 +48,18 @@ impl ModelSource {
 }
 
 /// The reason why a file is no model, with the fix.
-fn not_a_model(path: &Path) -> Result<String, AgentError> {
-    if first_bytes(path, LFS_POINTER.len())? == LFS_POINTER {
-        return Ok(lfs_reason());
+fn not_a_model(path: &Path) -> String {
+    if is_lfs_pointer(path) {
+        return lfs_reason();
     }
-    Ok("is neither a model folder nor a GGUF file\n\
+    "is neither a model folder nor a GGUF file\n\
         hint: name the folder that contains config.json, tokenizer.json and *.safetensors"
-        .into())
+        .into()
+}
+
+/// Returns whether a file is a Git LFS pointer.
+pub(super) fn is_lfs_pointer(path: &Path) -> bool {
+    first_bytes(path, LFS_POINTER.len()).is_ok_and(|bytes| bytes == LFS_POINTER)
 }
 
 /// Why a file with the text of a Git LFS pointer cannot be used.
@@ -188,7 +193,7 @@ pub(super) fn without_tokenizer_json(folder: &Path) -> Option<AgentError> {
 }
 
 /// The first bytes of a file, fewer if it is shorter.
-pub(super) fn first_bytes(path: &Path, count: usize) -> Result<Vec<u8>, AgentError> {
+fn first_bytes(path: &Path, count: usize) -> Result<Vec<u8>, AgentError> {
     use std::io::Read;
     let (file, _) = files::open(path)?;
     let mut bytes = Vec::new();

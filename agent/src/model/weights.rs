@@ -192,14 +192,20 @@ impl Weights {
     fn read(&mut self, path: &Path) -> Result<(), AgentError> {
         let (file, length) = files::open(path)?;
         let mut file = BufReader::new(file);
-        if source::first_bytes(path, source::LFS_POINTER.len())? == source::LFS_POINTER {
-            return Err(AgentError::content(path, source::lfs_reason()));
-        }
         let SafetensorsHeader {
             data_start,
             tensors,
-        } = SafetensorsHeader::read(&mut file, length)
-            .map_err(|reason| AgentError::content(path, reason))?;
+        } = SafetensorsHeader::read(&mut file, length).map_err(|reason| {
+            let is_pointer = source::is_lfs_pointer(path);
+            AgentError::content(
+                path,
+                if is_pointer {
+                    source::lfs_reason()
+                } else {
+                    reason
+                },
+            )
+        })?;
         let size = tensors.last().map_or(0, |(_, info)| info.data_offsets.1) as u64;
         if data_start.checked_add(size) != Some(length) {
             let reason =

@@ -208,7 +208,7 @@ fn usable(
     {
         frames.answer = format!("{}\n\n{close}\n\n", frames.answer.trim_end());
     }
-    tokenizer.clone().with_frames(frames.clone())?;
+    tokenizer.check_frames(&frames)?;
     Ok(frames)
 }
 

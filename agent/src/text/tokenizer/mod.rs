@@ -244,26 +244,7 @@ impl Tokenizer {
     /// left out if there is none.
     #[must_use]
     pub fn encode_framed(&self, before: &str, text: &str, after: &str) -> Vec<u32> {
-        let mut unframed = text.replace("<|", "< |");
-        for special in self
-            .special
-            .iter()
-            .filter(|special| !special.starts_with("<|"))
-        {
-            if unframed.contains(special.as_str()) {
-                let first = special.chars().next().map_or(0, char::len_utf8);
-                unframed = unframed.replace(
-                    special.as_str(),
-                    &format!("{} {}", &special[..first], &special[first..]),
-                );
-            }
-        }
-        let whole = [before, &unframed, after].concat();
-        self.inner
-            .encode_fast(whole, false)
-            .expect("a checked tokenizer has ids, or the unknown token, for every text")
-            .get_ids()
-            .to_vec()
+        framed_ids(&self.inner, &self.special, [before, text, after])
     }
 
     /// The text of token ids, including the texts of special tokens.
@@ -323,6 +304,30 @@ impl Tokenizer {
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
+}
+
+/// Token ids of a text between two frames; see [`Tokenizer::encode_framed`].
+fn framed_ids(
+    inner: &tokenizers::Tokenizer,
+    special: &[String],
+    [before, text, after]: [&str; 3],
+) -> Vec<u32> {
+    let mut unframed = text.replace("<|", "< |");
+    for special in special.iter().filter(|special| !special.starts_with("<|")) {
+        if unframed.contains(special.as_str()) {
+            let first = special.chars().next().map_or(0, char::len_utf8);
+            unframed = unframed.replace(
+                special.as_str(),
+                &format!("{} {}", &special[..first], &special[first..]),
+            );
+        }
+    }
+    let whole = [before, &unframed, after].concat();
+    inner
+        .encode_fast(whole, false)
+        .expect("a checked tokenizer has ids, or the unknown token, for every text")
+        .get_ids()
+        .to_vec()
 }
 
 /// A `tokenizer.json` before the frames of turns are chosen.
@@ -393,33 +398,39 @@ impl UnframedTokenizer {
             .all(|token| self.id(token).is_some())
     }
 
+    /// Checks that the vocabulary can spell these frames. Returns the id of the token that ends a completion.
+    ///
+    /// # Errors
+    /// If the vocabulary lacks a token of the frames.
+    pub fn check_frames(&self, frames: &Frames) -> Result<u32, AgentError> {
+        if *frames == Frames::default() {
+            self.needed_id(BEGIN)?;
+            self.needed_id(AGENT)?;
+        }
+        let end = self.needed_id(&frames.end)?;
+        let parts = [&frames.opening, "", &frames.answer];
+        if framed_ids(&self.inner, &self.special, parts).is_empty() {
+            return Err(AgentError::Tokenizer(
+                "the vocabulary has no token for the frames of a turn".into(),
+            ));
+        }
+        Ok(end)
+    }
+
     /// The tokenizer with the given frames of turns.
     ///
     /// # Errors
     /// If the vocabulary lacks a token of the frames.
     pub fn with_frames(self, frames: Frames) -> Result<Tokenizer, AgentError> {
-        if frames == Frames::default() {
-            self.needed_id(BEGIN)?;
-            self.needed_id(AGENT)?;
-        }
-        let end = self.needed_id(&frames.end)?;
-        let tokenizer = Tokenizer {
+        let end = self.check_frames(&frames)?;
+        Ok(Tokenizer {
             inner: self.inner,
             frames,
             special: self.special,
             end,
             largest_id: self.largest_id,
             json: self.json,
-        };
-        let Frames {
-            opening, answer, ..
-        } = tokenizer.frames();
-        if tokenizer.encode_framed(opening, "", answer).is_empty() {
-            return Err(AgentError::Tokenizer(
-                "the vocabulary has no token for the frames of a turn".into(),
-            ));
-        }
-        Ok(tokenizer)
+        })
     }
 
     fn needed_id(&self, token: &str) -> Result<u32, AgentError> {

@@ -50,8 +50,8 @@ pub fn has_open_thought(completion: &str) -> bool {
     after_thoughts(completion).is_none()
 }
 
-/// Returns the place at which a completion ends because of these texts. One inside a thought, or before the text that follows
-/// it, does not end the completion.
+/// Returns the place of the first stop text, in bytes, where the completion ends. A stop text inside a thought, or in the white
+/// space after it, does not count.
 #[must_use]
 pub fn stop_place(completion: &str, stop: &[String]) -> Option<usize> {
     let answer = match after_thoughts(completion)? {

@@ -42,7 +42,7 @@ impl TurnCounts {
     }
 }
 
-/// Returns messages about the completions of a measurement that a success rate hides: thoughts without an end, completions
+/// Returns messages about problems that a success rate hides: thoughts without an end, completions
 /// without any command, and commands that the game never understood.
 #[must_use]
 pub fn play_notes(episodes: &[Trajectory]) -> Vec<String> {

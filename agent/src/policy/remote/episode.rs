@@ -78,7 +78,7 @@ impl RemoteEpisode {
             .filter(|_| !stopped_at_text)
             .and_then(|(prompt, tokens)| self.extend_context(prompt, tokens))
             .unwrap_or_default();
-        // If one of them is no number, none is kept. Rounding in half precision can give a value above 0.
+        // If one of them is null or not finite, none is kept. Rounding in half precision can give a value above 0.
         let logprobs: Vec<f32> = logprobs
             .and_then(|all| all.content)
             .and_then(|all| {

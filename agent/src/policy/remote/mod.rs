@@ -87,7 +87,7 @@ struct AcceptedFields {
 #[derive(Debug, Default)]
 struct ReplyCounts {
     replies: AtomicUsize,
-    /// With log-probabilities of which one is no number.
+    /// With a log-probability that is null or not finite.
     without_logprobs: AtomicUsize,
     tool_calls: AtomicUsize,
 }
@@ -138,7 +138,7 @@ impl RemotePolicy {
         let mut notes = Vec::new();
         if without > 0 {
             notes.push(format!(
-                "{without} of {replies} completions came with a log-probability that is no number; they are logged without \
+                "{without} of {replies} completions came with a log-probability that is null or not finite; they are logged without \
                  log-probabilities"
             ));
         }

@@ -53,8 +53,8 @@ impl TurnFrames {
         })
     }
 
-    /// The frames of a template that does not fit for another reason: what it puts around the first turn and between
-    /// the first two. The rest of the template is not used.
+    /// Returns the texts that the template puts around the first turn and between the first two. This is for templates that
+    /// do not fit as a whole; later turns are framed like the second.
     ///
     /// # Errors
     /// As [`Self::derive`], if not even two turns show these texts.

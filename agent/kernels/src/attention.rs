@@ -90,8 +90,10 @@ pub struct CachedAttention<'a, V> {
     pub widths: HeadWidths,
     /// `[rows, queries + keys + values]`, of which only the queries are read.
     pub qkv: &'a [f32],
-    /// Returns the segments of a row's sequence, and how many of their tokens the row sees.
+    /// Returns the segments of a row's sequence, and how many of their tokens are not later than the row.
     pub visible: V,
+    /// How many tokens a row sees, itself included; at least 1.
+    pub window: usize,
     /// `[rows, queries]`; overwritten.
     pub mixed: &'a mut [f32],
 }
@@ -116,12 +118,14 @@ impl<'a, V: Fn(usize) -> (&'a [KvSegment<'a>], usize)> SimdJob for CachedAttenti
             .enumerate();
         for (row, (qkv, mixed)) in rows {
             let (segments, count) = (self.visible)(row);
+            let first_seen = count.saturating_sub(self.window);
             scores.resize(scores.len().max(HEADS * (count + WIDTH)), 0.0);
             for shared in 0..kv / head {
                 let key_head = KeyHead {
                     head,
                     kv,
                     column: shared * head,
+                    first_seen,
                     count,
                 };
                 for first in (0..group).step_by(HEADS) {
@@ -155,7 +159,9 @@ struct KeyHead {
     kv: usize,
     /// The head's first number among those of all key heads.
     column: usize,
-    /// Visible tokens.
+    /// The first token that is visible.
+    first_seen: usize,
+    /// Tokens up to the last that is visible.
     count: usize,
 }
 
@@ -182,18 +188,23 @@ impl HeadsWork<'_> {
             mixed,
         } = self;
         let KeyHead {
-            count, head, kv, ..
+            first_seen,
+            count,
+            head,
+            kv,
+            ..
         } = key_head;
         let mut start = 0;
         for segment in segments {
+            let hidden = first_seen.saturating_sub(start) / WIDTH;
             let blocks = segment.tokens.min(count - start).div_ceil(WIDTH);
             let together = if S::REGISTERS > HEADS * BLOCKS {
-                blocks / BLOCKS * BLOCKS
+                hidden + blocks.saturating_sub(hidden) / BLOCKS * BLOCKS
             } else {
-                0
+                hidden
             };
             let keys = &segment.keys.blocks[..];
-            for block in (0..together).step_by(BLOCKS) {
+            for block in (hidden..together).step_by(BLOCKS) {
                 let scores = &mut scores[start + block * WIDTH..];
                 key_head.score::<H, BLOCKS, S>(simd, queries, &keys[block * kv..], scores);
             }
@@ -204,14 +215,15 @@ impl HeadsWork<'_> {
             start += segment.tokens.min(count - start);
         }
         for scores in scores.chunks_exact_mut(count + WIDTH).take(H) {
-            elementwise::softmax(&mut scores[..count]);
+            elementwise::softmax(&mut scores[first_seen..count]);
         }
         mixed.fill(0.0);
         let mut start = 0;
         for segment in segments {
             let tokens = segment.tokens.min(count - start);
-            let weights = &scores[start..];
-            let values = &segment.values[..tokens * kv];
+            let hidden = first_seen.saturating_sub(start).min(tokens);
+            let weights = &scores[start + hidden..];
+            let values = &segment.values[hidden * kv..tokens * kv];
             let whole = head / WIDTH;
             let together = whole / CHUNKS * CHUNKS;
             for chunk in (0..together).step_by(CHUNKS) {
@@ -246,6 +258,7 @@ impl KeyHead {
             kv,
             column,
             count,
+            ..
         } = self;
         let zero = simd.splat(0.0);
         let mut sums = [[zero; B]; H];
@@ -297,6 +310,7 @@ impl KeyHead {
             kv,
             column,
             count,
+            ..
         } = self;
         let mut sums = [[simd.splat(0.0); C]; H];
         for h in 0..H {
@@ -338,6 +352,7 @@ impl KeyHead {
             kv,
             column,
             count,
+            ..
         } = self;
         for h in 0..H {
             for d in from..head {
@@ -367,7 +382,7 @@ mod tests {
         queries: &[f32],
         keys: &[f32],
         values: &[f32],
-        count: usize,
+        tokens: std::ops::Range<usize>,
     ) -> Vec<f64> {
         let HeadWidths { head, kv, .. } = widths;
         let group = widths.queries / kv;
@@ -382,16 +397,16 @@ mod tests {
                     .map(|(q, k)| f64::from(*q) * f64::from(*k))
                     .sum()
             };
-            let scores: Vec<f64> = (0..count)
+            let scores: Vec<f64> = (tokens.clone())
                 .map(|token| (dot(token) / (head as f64).sqrt()).exp())
                 .collect();
             let total: f64 = scores.iter().sum();
             mixed.extend((0..head).map(|d| -> f64 {
-                let value = |token: usize| f64::from(values[token * kv + column + d]);
+                let value = |at: usize| f64::from(values[(tokens.start + at) * kv + column + d]);
                 scores
                     .iter()
                     .enumerate()
-                    .map(|(token, score)| score * value(token))
+                    .map(|(at, score)| score * value(at))
                     .sum::<f64>()
                     / total
             }));
@@ -406,7 +421,7 @@ mod tests {
         keys: &[f32],
         values: &[f32],
         cuts: &[usize],
-        count: usize,
+        [count, window]: [usize; 2],
     ) -> Vec<f32> {
         let kv = widths.kv;
         let parts: Vec<(KeyCache, &[f32], usize)> = (cuts.windows(2))
@@ -432,6 +447,7 @@ mod tests {
             widths,
             qkv,
             visible: |_| (&seen[..], count),
+            window,
             mixed: &mut mixed,
         }
         .run();
@@ -440,6 +456,7 @@ mod tests {
             widths,
             qkv,
             visible: |_| (&seen[..], count),
+            window,
             mixed: &mut arrays,
         }
         .run_with(Portable);
@@ -448,7 +465,7 @@ mod tests {
     }
 
     /// Heads that fill vectors and heads that do not, groups of every size, one block and four, tokens
-    /// that are not visible, segments of any length.
+    /// that are not visible, windows, segments of any length.
     #[test]
     fn attention_equals_the_formula_wherever_the_cache_is_cut() {
         for (head, group, kv_heads) in [(64, 3, 2), (10, 1, 3), (16, 2, 1), (80, 7, 1), (128, 4, 2)]
@@ -462,15 +479,24 @@ mod tests {
             let qkv = numbers(widths.queries + 2 * widths.kv, 1);
             let keys = numbers(tokens * widths.kv, 2);
             let values = numbers(tokens * widths.kv, 3);
-            for count in [1, 16, 17, 150] {
+            for count in [
+                [1, tokens],
+                [16, tokens],
+                [17, tokens],
+                [150, tokens],
+                [150, 1],
+                [150, 37],
+                [17, 16],
+            ] {
                 let whole = attend(widths, &qkv, &keys, &values, &[0, tokens], count);
-                let exact = formula(widths, &qkv[..widths.queries], &keys, &values, count);
+                let visible = count[0].saturating_sub(count[1])..count[0];
+                let exact = formula(widths, &qkv[..widths.queries], &keys, &values, visible);
                 assert!(
                     whole
                         .iter()
                         .zip(&exact)
                         .all(|(a, b)| (f64::from(*a) - b).abs() < 1e-5),
-                    "{head} {group} {count}"
+                    "{head} {group} {count:?}"
                 );
                 for cuts in [
                     &[0, 1, 150][..],

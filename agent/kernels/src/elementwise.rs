@@ -25,15 +25,42 @@ pub fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, y: &mut [f32]) {
     });
 }
 
-/// out = silu(gate) · up, row by row.
+/// The activation of a gated linear unit (Shazeer, arXiv 2002.05202). Both are x · σ(a(x)) with the logistic function σ.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Activation {
+    /// a(x) = x.
+    #[default]
+    Silu,
+    /// The approximation of GELU by tanh (arXiv 1606.08415): a(x) = √(8/π) · (x + 0.044715 x³).
+    GeluTanh,
+}
+
+/// √(8/π).
+pub(crate) const GELU_SLOPE: f32 = 1.595_769_1;
+pub(crate) const GELU_CUBE: f32 = 0.044_715;
+
+/// a(x) of [`Activation::GeluTanh`].
+#[inline(always)]
+pub(crate) fn gelu_argument(x: f32) -> f32 {
+    GELU_SLOPE * x * (1.0 + GELU_CUBE * x * x)
+}
+
+/// a′(x) of [`Activation::GeluTanh`].
+#[inline(always)]
+pub(crate) fn gelu_slope(x: f32) -> f32 {
+    GELU_SLOPE * (1.0 + 3.0 * GELU_CUBE * x * x)
+}
+
+/// out = activation(gate) · up, row by row.
 ///
 /// # Shapes
 /// `gate_up` `[rows, 2 · width]`, the gate before the up projection; `out` `[rows, width]`.
-pub fn swiglu(gate_up: &[f32], out: &mut [f32], width: usize) {
-    dispatch(SwigluJob {
+pub fn gated_rows(gate_up: &[f32], out: &mut [f32], width: usize, activation: Activation) {
+    dispatch(GatedRowsJob {
         gate_up,
         out,
         width,
+        activation,
     });
 }
 
@@ -118,13 +145,14 @@ impl pulp::NullaryFnOnce for RmsNormJob<'_> {
     }
 }
 
-struct SwigluJob<'a> {
+struct GatedRowsJob<'a> {
     gate_up: &'a [f32],
     out: &'a mut [f32],
     width: usize,
+    activation: Activation,
 }
 
-impl pulp::NullaryFnOnce for SwigluJob<'_> {
+impl pulp::NullaryFnOnce for GatedRowsJob<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -135,19 +163,28 @@ impl pulp::NullaryFnOnce for SwigluJob<'_> {
             .zip(self.out.chunks_exact_mut(self.width));
         for (gate_up, out) in rows {
             let (gate, up) = gate_up.split_at(self.width);
-            gated(gate, up, out);
+            gated(gate, up, out, self.activation);
         }
     }
 }
 
-/// out = silu(gate) · up.
+/// out = activation(gate) · up.
 #[inline(always)]
-pub(crate) fn gated(gate: &[f32], up: &[f32], out: &mut [f32]) {
+pub(crate) fn gated(gate: &[f32], up: &[f32], out: &mut [f32], activation: Activation) {
     let width = out.len();
     let gate = &gate[..width];
     let up = &up[..width];
-    for at in 0..width {
-        out[at] = gate[at] / (1.0 + exp(-gate[at])) * up[at];
+    match activation {
+        Activation::Silu => {
+            for at in 0..width {
+                out[at] = gate[at] / (1.0 + exp(-gate[at])) * up[at];
+            }
+        }
+        Activation::GeluTanh => {
+            for at in 0..width {
+                out[at] = gate[at] / (1.0 + exp(-gelu_argument(gate[at]))) * up[at];
+            }
+        }
     }
 }
 
@@ -360,11 +397,23 @@ mod tests {
     }
 
     #[test]
-    fn swiglu_reads_the_gate_before_the_up_projection() {
+    fn the_gate_is_before_the_up_projection() {
         let mut out = [0.0; 2];
-        swiglu(&[0.0, 1.0, 5.0, 2.0], &mut out, 2);
+        gated_rows(&[0.0, 1.0, 5.0, 2.0], &mut out, 2, Activation::Silu);
         assert_eq!(out[0], 0.0);
         assert!((out[1] - 2.0 / (1.0 + (-1.0_f32).exp())).abs() < 1e-6);
+    }
+
+    #[test]
+    fn gelu_is_its_formula_with_tanh() {
+        for step in -60..60 {
+            let x = f64::from(step) / 10.0;
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+            let expected = 0.5 * x * (1.0 + inner.tanh());
+            let mut out = [0.0];
+            gated_rows(&[x as f32, 1.0], &mut out, 1, Activation::GeluTanh);
+            assert!((f64::from(out[0]) - expected).abs() < 1e-6, "gelu({x})");
+        }
     }
 
     #[test]

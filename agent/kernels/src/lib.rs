@@ -5,7 +5,7 @@
 //! | --- | --- | --- |
 //! | [`matrix`] | packed weight matrices (f32, f16, bf16, 8 bits) and their product with rows | play |
 //! | [`attention`] | attention of new tokens over a KV cache | play |
-//! | [`elementwise`] | RMSNorm, SwiGLU, log-softmax and other loops over rows | play |
+//! | [`elementwise`] | RMSNorm, gated units, log-softmax and other loops over rows | play |
 //! | [`convolution`] | short causal convolutions | play, training |
 //! | [`ops`] | the decoder's operations on burn tensors, fused if the device supports it | training |
 //!

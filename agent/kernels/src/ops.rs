@@ -14,6 +14,7 @@
 //! assert!((logprobs[0] - 0.25_f32.ln()).abs() < 1e-6);
 //! ```
 
+use crate::elementwise::{Activation, GELU_CUBE, GELU_SLOPE};
 use crate::fused::{self, Heads};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation, assert_shape};
 use std::sync::Arc;
@@ -40,12 +41,24 @@ pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, epsilon: f64) -
     }
 }
 
-/// silu(gate) · up, both of one shape.
-pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+/// activation(gate) · up, both of one shape.
+pub fn gated(gate: Tensor<2>, up: Tensor<2>, activation: Activation) -> Tensor<2> {
     if are_fused(&gate.device(), gate.dtype()) {
-        fused::swiglu(gate, up)
+        fused::gated(gate, up, activation)
     } else {
-        composed::swiglu(gate, up)
+        activated(gate, activation) * up
+    }
+}
+
+/// activation(x), composed of burn's operations.
+pub fn activated<const D: usize>(x: Tensor<D>, activation: Activation) -> Tensor<D> {
+    match activation {
+        Activation::Silu => activation::silu(x),
+        Activation::GeluTanh => {
+            // burn's own takes the power of a negative number, which WGSL does not define.
+            let argument = (x.clone().square() * GELU_CUBE + 1.0) * x.clone() * GELU_SLOPE;
+            x * activation::sigmoid(argument)
+        }
     }
 }
 
@@ -126,29 +139,36 @@ pub struct AttentionPositions(PositionTables);
 
 #[derive(Debug, Clone)]
 enum PositionTables {
-    /// Cosines and sines, both `[time, head_width]`.
-    Fused(Arc<[Vec<f32>; 2]>),
+    /// Cosines and sines, both `[time, head_width]`, and how many tokens a token sees.
+    Fused(Arc<[Vec<f32>; 2]>, usize),
     Composed(Box<composed::PositionTensors>),
 }
 
 impl AttentionPositions {
-    /// Prepares the positions `0..time` of f32 queries and keys on `device`.
+    /// Prepares the positions `0..time` of f32 queries and keys on `device`. With a `window`, a token
+    /// sees that many tokens, itself included.
     ///
     /// # Shapes
     /// `rotary`: cosines and sines, both `[time, head_width]`.
     #[must_use]
-    pub fn new(rotary: [Vec<f32>; 2], time: usize, device: &Device) -> Self {
+    pub fn new(
+        rotary: [Vec<f32>; 2],
+        window: Option<usize>,
+        time: usize,
+        device: &Device,
+    ) -> Self {
+        let window = window.unwrap_or(time);
         Self(if are_fused(device, DType::F32) {
-            PositionTables::Fused(Arc::new(rotary))
+            PositionTables::Fused(Arc::new(rotary), window)
         } else {
-            let tensors = composed::PositionTensors::new(rotary, time, device);
+            let tensors = composed::PositionTensors::new(rotary, window, time, device);
             PositionTables::Composed(Box::new(tensors))
         })
     }
 }
 
 /// Causal grouped-query attention, softmax(q · k / √head_width) · v, with rotary position embedding
-/// (rotate-half) of queries and keys.
+/// (rotate-half) of queries and keys, and the window of `positions`.
 ///
 /// # Shapes
 /// `queries` `[batch · time, heads · head_width]`, `keys` and `values`
@@ -159,13 +179,14 @@ pub fn attention(
     positions: &AttentionPositions,
 ) -> Tensor<2> {
     match &positions.0 {
-        PositionTables::Fused(rotary) => {
+        PositionTables::Fused(rotary, window) => {
             let heads = Heads {
                 batch: shape.batch,
                 heads: shape.heads,
                 kv_heads: shape.kv_heads,
                 width: shape.head_width,
                 rotary: rotary.clone(),
+                window: *window,
             };
             fused::attention(queries, keys, values, heads)
         }
@@ -187,10 +208,6 @@ mod composed {
     ) -> Tensor<D> {
         let mean_square = x.clone().square().mean_dim(D - 1);
         x * (mean_square + epsilon).sqrt().recip() * weight.unsqueeze::<D>()
-    }
-
-    pub(super) fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
-        activation::silu(gate) * up
     }
 
     pub(super) fn causal_convolution(x: Tensor<2>, weight: Tensor<2>, time: usize) -> Tensor<2> {
@@ -234,10 +251,16 @@ mod composed {
     }
 
     impl PositionTensors {
-        pub(super) fn new([cosines, sines]: [Vec<f32>; 2], time: usize, device: &Device) -> Self {
+        pub(super) fn new(
+            [cosines, sines]: [Vec<f32>; 2],
+            window: usize,
+            time: usize,
+            device: &Device,
+        ) -> Self {
             let width = cosines.len() / time;
+            let sees = |query: usize, key: usize| key <= query && key + window > query;
             let causal: Vec<f32> = (0..time * time)
-                .map(|i| if i % time > i / time { MASKED } else { 0.0 })
+                .map(|i| if sees(i / time, i % time) { 0.0 } else { MASKED })
                 .collect();
             Self {
                 cosines: tensor(cosines, [1, 1, time, width], device),
@@ -407,15 +430,17 @@ mod tests {
     }
 
     #[test]
-    fn fused_swiglu_equals_the_composed_one() {
-        assert_same(
-            || {
-                [numbers([70, 21], 1) * 4.0, numbers([70, 21], 2)]
-                    .map(|x| x.detach().require_grad())
-            },
-            |[gate, up]| composed::swiglu(gate, up),
-            |[gate, up]| swiglu(gate, up),
-        );
+    fn fused_gated_units_equal_the_composed_ones() {
+        for activation in [Activation::Silu, Activation::GeluTanh] {
+            assert_same(
+                || {
+                    [numbers([70, 21], 1) * 4.0, numbers([70, 21], 2)]
+                        .map(|x| x.detach().require_grad())
+                },
+                |[gate, up]| activated(gate, activation) * up,
+                |[gate, up]| gated(gate, up, activation),
+            );
+        }
     }
 
     /// A sequence longer than the filter, and one that is shorter.
@@ -477,14 +502,15 @@ mod tests {
     }
 
     /// Lengths around a block of queries and a vector of keys, heads that fill vectors and heads that
-    /// do not, shared key heads and a key head for each query head.
+    /// do not, shared key heads and a key head for each query head, windows of any size.
     #[test]
     fn fused_attention_equals_the_composed_one() {
-        for (batch, time, heads, kv_heads, head_width) in [
-            (2, 2, 2, 1, 6),
-            (1, 33, 4, 2, 32),
-            (2, 48, 3, 3, 20),
-            (1, 70, 9, 3, 64),
+        for (batch, time, heads, kv_heads, head_width, window) in [
+            (2, 2, 2, 1, 6, None),
+            (1, 33, 4, 2, 32, None),
+            (2, 48, 3, 3, 20, Some(5)),
+            (1, 70, 9, 3, 64, Some(70)),
+            (2, 130, 2, 1, 16, Some(19)),
         ] {
             let shape = AttentionShape {
                 batch,
@@ -493,9 +519,10 @@ mod tests {
                 head_width,
             };
             let rotary = [f32::cos, f32::sin].map(|f| rotary_table(time, head_width, f));
-            let fused_positions = AttentionPositions::new(rotary.clone(), time, &device());
-            assert!(matches!(fused_positions.0, PositionTables::Fused(_)));
-            let positions = composed::PositionTensors::new(rotary, time, &device());
+            let fused_positions = AttentionPositions::new(rotary.clone(), window, time, &device());
+            assert!(matches!(fused_positions.0, PositionTables::Fused(..)));
+            let window = window.unwrap_or(time);
+            let positions = composed::PositionTensors::new(rotary, window, time, &device());
             assert_same(
                 || {
                     [(heads, 1), (kv_heads, 2), (kv_heads, 3)]

@@ -27,6 +27,8 @@ pub(crate) struct Heads {
     pub(crate) width: usize,
     /// Cosines and sines, both `[time, width]`.
     pub(crate) rotary: Arc<[Vec<f32>; 2]>,
+    /// How many tokens a token sees, itself included; at least 1.
+    pub(crate) window: usize,
 }
 
 /// The mixed values and, for every key head of every sequence, ln Σ exp of the scores of its queries,
@@ -141,6 +143,7 @@ struct HeadGroup {
     width: usize,
     /// The same, rounded up to whole vectors.
     padded: usize,
+    window: usize,
 }
 
 /// One of the heads of a tensor `[batch · time, heads · width]`.
@@ -161,7 +164,14 @@ impl HeadGroup {
             time: queries / (heads.batch * heads.heads * heads.width),
             width: heads.width,
             padded: heads.width.next_multiple_of(WIDTH),
+            window: heads.window,
         }
+    }
+
+    /// The first token that a query sees.
+    #[inline(always)]
+    fn first_seen(&self, query: usize) -> usize {
+        (query + 1).saturating_sub(self.window)
     }
 
     /// Numbers of a head's `[time, padded]`.
@@ -309,27 +319,31 @@ impl SimdJob for AttentionForward<'_> {
             let queries = group.take_rotated(self.queries, group.query_head(member), rotary, scale);
             for first in (0..time).step_by(BLOCK) {
                 let rows = BLOCK.min(time - first);
-                let seen = (first + rows).next_multiple_of(WIDTH);
+                // The scores begin with those of token `begin`.
+                let begin = group.first_seen(first) / WIDTH * WIDTH;
+                let seen = (first + rows).next_multiple_of(WIDTH) - begin;
                 let product = StridedProduct {
                     rows,
                     inputs: width,
                     columns: seen,
                     left: LeftMatrix::by_rows(&queries[first * padded..], padded),
-                    right: &keys,
+                    right: &keys[begin..],
                     right_stride: columns,
                 };
                 product.write(simd, &mut scores, columns);
                 for (row, scores) in scores.chunks_exact_mut(columns).take(rows).enumerate() {
-                    let count = first + row + 1;
-                    normalizers[first + row] = softmax(&mut scores[..count]);
+                    let from = group.first_seen(first + row) - begin;
+                    let count = first + row + 1 - begin;
+                    normalizers[first + row] = softmax(&mut scores[from..count]);
+                    scores[..from].fill(0.0);
                     scores[count..seen].fill(0.0);
                 }
                 let product = StridedProduct {
                     rows,
-                    inputs: first + rows,
+                    inputs: first + rows - begin,
                     columns: padded,
                     left: LeftMatrix::by_rows(&scores, columns),
-                    right: &values,
+                    right: &values[begin * padded..],
                     right_stride: padded,
                 };
                 product.write(simd, &mut out[first * padded..], padded);
@@ -398,8 +412,10 @@ impl SimdJob for AttentionBackward<'_> {
             let normalizers = &self.normalizers[member * time..][..time];
             for first in (0..time).step_by(BLOCK) {
                 let rows = BLOCK.min(time - first);
-                let count = first + rows;
-                let seen = count.next_multiple_of(WIDTH);
+                // Scores, keys and values begin with those of token `begin`.
+                let begin = group.first_seen(first) / WIDTH * WIDTH;
+                let count = first + rows - begin;
+                let seen = (first + rows).next_multiple_of(WIDTH) - begin;
                 let queries = &queries[first * padded..];
                 let gradient = &gradient[first * padded..];
                 let scores = StridedProduct {
@@ -407,13 +423,13 @@ impl SimdJob for AttentionBackward<'_> {
                     inputs: width,
                     columns: seen,
                     left: LeftMatrix::by_rows(queries, padded),
-                    right: &keys_transposed,
+                    right: &keys_transposed[begin..],
                     right_stride: columns,
                 };
                 scores.write(simd, &mut weights, columns);
                 let to_weights = StridedProduct {
                     left: LeftMatrix::by_rows(gradient, padded),
-                    right: &values_transposed,
+                    right: &values_transposed[begin..],
                     ..scores
                 };
                 to_weights.write(simd, &mut changes, columns);
@@ -424,20 +440,24 @@ impl SimdJob for AttentionBackward<'_> {
                     let at = (first + row) * padded;
                     let mean = dot(&gradient[row * padded..][..padded], &out[at..][..padded]);
                     let normalizer = normalizers[first + row];
-                    let (visible, rest) = weights[..seen].split_at_mut(first + row + 1);
-                    for (weight, change) in visible.iter_mut().zip(changes.iter_mut()) {
+                    let from = group.first_seen(first + row) - begin;
+                    let end = first + row + 1 - begin;
+                    let visible = weights[from..end].iter_mut();
+                    for (weight, change) in visible.zip(&mut changes[from..end]) {
                         *weight = exp(*weight - normalizer);
                         *change = *weight * (*change - mean);
                     }
-                    rest.fill(0.0);
-                    changes[first + row + 1..seen].fill(0.0);
+                    for numbers in [weights, changes] {
+                        numbers[..from].fill(0.0);
+                        numbers[end..seen].fill(0.0);
+                    }
                 }
                 let query_product = StridedProduct {
                     rows,
                     inputs: count,
                     columns: padded,
                     left: LeftMatrix::by_rows(&changes, columns),
-                    right: &keys,
+                    right: &keys[begin * padded..],
                     right_stride: padded,
                 };
                 query_product.write(simd, &mut to_queries[first * padded..], padded);
@@ -449,13 +469,13 @@ impl SimdJob for AttentionBackward<'_> {
                     right: gradient,
                     right_stride: padded,
                 };
-                value_product.add_to(simd, to_values, padded);
+                value_product.add_to(simd, &mut to_values[begin * padded..], padded);
                 let key_product = StridedProduct {
                     left: LeftMatrix::by_columns(&changes, columns),
                     right: queries,
                     ..value_product
                 };
-                key_product.add_to(simd, to_keys, padded);
+                key_product.add_to(simd, &mut to_keys[begin * padded..], padded);
             }
             group.rotate_back(to_queries, rotary, scale);
         }

@@ -5,14 +5,14 @@
 
 use super::FusedBackend;
 use super::attention::{self, Heads};
-use super::elementwise::{LogSoftmaxGradient, RmsNormGradient, SwigluGradient, TargetGradient};
+use super::elementwise::{GatedGradient, LogSoftmaxGradient, RmsNormGradient, TargetGradient};
 use super::forward;
 use super::host::{
     CpuTensor, contiguous, for_blocks, for_row_blocks, last_axis, numbers, numbers_at, tensor,
     tensor_like,
 };
 use crate::convolution::Convolution;
-use crate::elementwise::add;
+use crate::elementwise::{Activation, add};
 use burn::backend::Flex;
 use burn::backend::autodiff::Autodiff;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -87,11 +87,20 @@ impl<C: CheckpointStrategy> FusedBackend for Autodiff<Flex, C> {
         })
     }
 
-    fn fused_swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn fused_gated(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        activation: Activation,
+    ) -> FloatTensor<Self> {
         record::<C, _, 2>([gate, up], |inputs| {
             let [gate, up] = inputs.map(contiguous);
-            let out = forward::gated(&gate, &up);
-            (out, SavedSwiglu { gate, up })
+            let out = forward::gated(&gate, &up, activation);
+            let saved = SavedGated {
+                gate,
+                up,
+                activation,
+            };
+            (out, saved)
         })
     }
 
@@ -198,20 +207,26 @@ impl Saved<2> for SavedRmsNorm {
 }
 
 #[derive(Debug, Clone)]
-struct SavedSwiglu {
+struct SavedGated {
     gate: CpuTensor,
     up: CpuTensor,
+    activation: Activation,
 }
 
-impl Saved<2> for SavedSwiglu {
+impl Saved<2> for SavedGated {
     fn gradients(self, gradient: CpuTensor, _: [bool; 2]) -> [Option<CpuTensor>; 2] {
-        let Self { gate, up } = self;
+        let Self {
+            gate,
+            up,
+            activation,
+        } = self;
         let gradient = contiguous(gradient);
         let width = last_axis(&gate);
         let mut to_gate = vec![0.0; numbers(&gate).len()];
         let to_up = for_row_blocks(&mut to_gate, width, |first, to_gate| {
             let mut to_up = vec![0.0; to_gate.len()];
-            SwigluGradient {
+            GatedGradient {
+                activation,
                 gate: numbers_at(&gate, first * width, to_gate.len()),
                 up: numbers_at(&up, first * width, to_gate.len()),
                 gradient: numbers_at(&gradient, first * width, to_gate.len()),

@@ -2,11 +2,18 @@
 //!
 //! In the equations, g is the gradient of the result, and ∂x that of an input x.
 
-use crate::elementwise::{dispatch, dot, exp, gated, log_sum_exp, total};
+use crate::elementwise::{
+    Activation, dispatch, dot, exp, gated, gelu_argument, gelu_slope, log_sum_exp, total,
+};
 
-/// out = silu(gate) · up.
-pub(super) fn swiglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
-    dispatch(GatedJob { gate, up, out });
+/// out = activation(gate) · up.
+pub(super) fn gated_block(gate: &[f32], up: &[f32], out: &mut [f32], activation: Activation) {
+    dispatch(GatedJob {
+        gate,
+        up,
+        out,
+        activation,
+    });
 }
 
 /// Rows of an RMSNorm and their gradients.
@@ -31,8 +38,9 @@ impl RmsNormGradient<'_> {
     }
 }
 
-/// Numbers of a SwiGLU and their gradients, all of one length.
-pub(super) struct SwigluGradient<'a> {
+/// Numbers of a gated linear unit and their gradients, all of one length.
+pub(super) struct GatedGradient<'a> {
+    pub(super) activation: Activation,
     pub(super) gate: &'a [f32],
     pub(super) up: &'a [f32],
     pub(super) gradient: &'a [f32],
@@ -42,8 +50,8 @@ pub(super) struct SwigluGradient<'a> {
     pub(super) to_up: &'a mut [f32],
 }
 
-impl SwigluGradient<'_> {
-    /// With σ = 1/(1 + e^−gate): ∂up = g · gate·σ, ∂gate = g · up · σ · (1 + gate·(1 − σ)).
+impl GatedGradient<'_> {
+    /// With σ = 1/(1 + e^−a(gate)): ∂up = g · gate·σ, ∂gate = g · up · σ · (1 + gate·a′(gate)·(1 − σ)).
     pub(super) fn run(self) {
         dispatch(self);
     }
@@ -97,6 +105,7 @@ struct GatedJob<'a> {
     gate: &'a [f32],
     up: &'a [f32],
     out: &'a mut [f32],
+    activation: Activation,
 }
 
 impl pulp::NullaryFnOnce for GatedJob<'_> {
@@ -104,7 +113,7 @@ impl pulp::NullaryFnOnce for GatedJob<'_> {
 
     #[inline(always)]
     fn call(self) {
-        gated(self.gate, self.up, self.out);
+        gated(self.gate, self.up, self.out, self.activation);
     }
 }
 
@@ -135,7 +144,7 @@ impl pulp::NullaryFnOnce for RmsNormGradient<'_> {
     }
 }
 
-impl pulp::NullaryFnOnce for SwigluGradient<'_> {
+impl pulp::NullaryFnOnce for GatedGradient<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -145,10 +154,22 @@ impl pulp::NullaryFnOnce for SwigluGradient<'_> {
         let up = &self.up[..length];
         let gradient = &self.gradient[..length];
         let to_up = &mut self.to_up[..length];
-        for (at, to_gate) in self.to_gate.iter_mut().enumerate() {
-            let sigmoid = 1.0 / (1.0 + exp(-gate[at]));
-            to_up[at] = gradient[at] * gate[at] * sigmoid;
-            *to_gate = gradient[at] * up[at] * sigmoid * (1.0 + gate[at] * (1.0 - sigmoid));
+        match self.activation {
+            Activation::Silu => {
+                for (at, to_gate) in self.to_gate.iter_mut().enumerate() {
+                    let sigmoid = 1.0 / (1.0 + exp(-gate[at]));
+                    to_up[at] = gradient[at] * gate[at] * sigmoid;
+                    *to_gate = gradient[at] * up[at] * sigmoid * (1.0 + gate[at] * (1.0 - sigmoid));
+                }
+            }
+            Activation::GeluTanh => {
+                for (at, to_gate) in self.to_gate.iter_mut().enumerate() {
+                    let sigmoid = 1.0 / (1.0 + exp(-gelu_argument(gate[at])));
+                    let change = gate[at] * gelu_slope(gate[at]) * (1.0 - sigmoid);
+                    to_up[at] = gradient[at] * gate[at] * sigmoid;
+                    *to_gate = gradient[at] * up[at] * sigmoid * (1.0 + change);
+                }
+            }
         }
     }
 }

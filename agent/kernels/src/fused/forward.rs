@@ -2,13 +2,13 @@
 
 use super::FusedBackend;
 use super::attention::{self, Heads};
-use super::elementwise::{log_normalizers, swiglu};
+use super::elementwise::{gated_block, log_normalizers};
 use super::host::{
     CpuTensor, contiguous, for_blocks, for_row_blocks, last_axis, numbers, numbers_at, tensor,
     tensor_like,
 };
 use crate::convolution::Convolution;
-use crate::elementwise;
+use crate::elementwise::{self, Activation};
 use burn::backend::Flex;
 use burn::backend::ops::FloatTensorOps;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ impl FusedBackend for Flex {
         rms_norm(&contiguous(x), &contiguous(weight), epsilon)
     }
 
-    fn fused_swiglu(gate: CpuTensor, up: CpuTensor) -> CpuTensor {
-        gated(&contiguous(gate), &contiguous(up))
+    fn fused_gated(gate: CpuTensor, up: CpuTensor, activation: Activation) -> CpuTensor {
+        gated(&contiguous(gate), &contiguous(up), activation)
     }
 
     fn fused_attention(
@@ -66,14 +66,14 @@ pub(super) fn rms_norm(x: &CpuTensor, weight: &CpuTensor, epsilon: f32) -> CpuTe
     tensor_like(out, x)
 }
 
-/// SwiGLU of contiguous tensors.
-pub(super) fn gated(gate: &CpuTensor, up: &CpuTensor) -> CpuTensor {
+/// A gated linear unit of contiguous tensors.
+pub(super) fn gated(gate: &CpuTensor, up: &CpuTensor, activation: Activation) -> CpuTensor {
     let width = last_axis(gate);
     let mut out = vec![0.0; numbers(gate).len()];
     for_row_blocks(&mut out, width, |first, out| {
         let gate = numbers_at(gate, first * width, out.len());
         let up = numbers_at(up, first * width, out.len());
-        swiglu(gate, up, out);
+        gated_block(gate, up, out, activation);
     });
     tensor_like(out, gate)
 }

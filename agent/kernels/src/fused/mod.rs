@@ -14,6 +14,7 @@ mod host;
 
 pub(crate) use self::attention::Heads;
 
+use crate::elementwise::Activation;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::{DType, Device, Int, Tensor};
@@ -37,11 +38,12 @@ pub(crate) fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, epsilon:
     ))
 }
 
-/// silu(gate) · up, both of one shape.
-pub(crate) fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
-    Tensor::from_dispatch(Dispatch::fused_swiglu(
+/// activation(gate) · up, both of one shape.
+pub(crate) fn gated(gate: Tensor<2>, up: Tensor<2>, activation: Activation) -> Tensor<2> {
+    Tensor::from_dispatch(Dispatch::fused_gated(
         gate.into_dispatch(),
         up.into_dispatch(),
+        activation,
     ))
 }
 
@@ -115,7 +117,11 @@ pub(crate) trait FusedBackend: Backend {
         weight: FloatTensor<Self>,
         epsilon: f32,
     ) -> FloatTensor<Self>;
-    fn fused_swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn fused_gated(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        activation: Activation,
+    ) -> FloatTensor<Self>;
     fn fused_attention(
         queries: FloatTensor<Self>,
         keys: FloatTensor<Self>,

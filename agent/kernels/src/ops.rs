@@ -151,12 +151,7 @@ impl AttentionPositions {
     /// # Shapes
     /// `rotary`: cosines and sines, both `[time, head_width]`.
     #[must_use]
-    pub fn new(
-        rotary: [Vec<f32>; 2],
-        window: Option<usize>,
-        time: usize,
-        device: &Device,
-    ) -> Self {
+    pub fn new(rotary: [Vec<f32>; 2], window: Option<usize>, time: usize, device: &Device) -> Self {
         let window = window.unwrap_or(time);
         Self(if are_fused(device, DType::F32) {
             PositionTables::Fused(Arc::new(rotary), window)
@@ -260,7 +255,13 @@ mod composed {
             let width = cosines.len() / time;
             let sees = |query: usize, key: usize| key <= query && key + window > query;
             let causal: Vec<f32> = (0..time * time)
-                .map(|i| if sees(i / time, i % time) { 0.0 } else { MASKED })
+                .map(|i| {
+                    if sees(i / time, i % time) {
+                        0.0
+                    } else {
+                        MASKED
+                    }
+                })
                 .collect();
             Self {
                 cosines: tensor(cosines, [1, 1, time, width], device),

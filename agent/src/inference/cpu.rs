@@ -14,7 +14,6 @@ use super::layer::LayerWeights;
 use crate::error::AgentError;
 use crate::model::config::{DecoderConfig, OUTPUT};
 use crate::model::reading::config::ConvolutionPlace;
-use crate::model::rope::rotary_table;
 use crate::model::weights::Weights;
 use kernels::attention::{CachedAttention, HeadWidths, KvSegment};
 use kernels::convolution::Convolution;
@@ -35,9 +34,16 @@ pub(super) struct HostTrunk {
     inputs: HostInputs,
     layers: Vec<LayerWeights<Vec<f32>, Matrix>>,
     norm: Vec<f32>,
-    /// `[context, head]`.
-    cosines: Vec<f32>,
-    sines: Vec<f32>,
+    /// By kind of attention.
+    attention: Vec<HostAttention>,
+}
+
+/// What the layers with one kind of attention share.
+struct HostAttention {
+    /// Cosines and sines, `[context, head / 2]`.
+    rotary: [Vec<f32>; 2],
+    /// How many tokens a token sees.
+    window: usize,
 }
 
 /// A new token's sequence and position.
@@ -81,21 +87,20 @@ impl HostTrunk {
         format: WeightFormat,
     ) -> Result<Self, AgentError> {
         config.check()?;
-        let (cosines, sines) = rotary_table(
-            config.max_position_embeddings,
-            config.head_width(),
-            config.rope_theta,
-            &config.rope_scaling,
-            config.scales.attention,
-        );
+        let context = config.max_position_embeddings;
+        let (kinds, kind_of_layer) = config.attention_kinds();
+        let kinds = kinds.into_iter().map(|kind| HostAttention {
+            rotary: kind.rotary.half_table(context),
+            window: kind.window.unwrap_or(usize::MAX),
+        });
         let embedding = token_matrix("model.embed_tokens.weight", config, weights, format)?;
         let inputs = HostInputs::take(config, weights, format)?;
         let mut layers = Vec::with_capacity(config.num_hidden_layers);
-        for index in 0..config.num_hidden_layers {
+        for (index, kind) in kind_of_layer.into_iter().enumerate() {
             layers.push(LayerWeights::take(
                 config,
                 weights,
-                index,
+                [index, kind],
                 |data| data,
                 |data, [outputs, inputs]| Matrix::pack(data, outputs, inputs, format),
             )?);
@@ -107,8 +112,7 @@ impl HostTrunk {
             norm: weights.take("model.norm.weight", &[config.hidden_size])?,
             output: None,
             config: config.clone(),
-            cosines,
-            sines,
+            attention: kinds.collect(),
         })
     }
 
@@ -174,15 +178,16 @@ impl HostTrunk {
         let mut gate_up = vec![0.0; rows * 2 * inner];
         let mut gated = vec![0.0; rows * inner];
         for (index, layer) in self.layers.iter().enumerate() {
-            self.normalize(&stream, &layer.input_norm, &mut normed);
+            self.normalize_or_copy(&stream, &layer.norms.before_attention, &mut normed);
             self.convolve(index, ConvolutionPlace::AttentionInput, spans, &mut normed);
             layer.qkv.product(&normed, &mut qkv);
             elementwise::add_to_rows(&mut qkv, layer.bias.as_deref().unwrap_or_default());
             self.convolve(index, ConvolutionPlace::QueryKeyValue, spans, &mut qkv);
             self.attend(index, spans, &positions, &mut qkv, &mut mixed);
             layer.o.product(&mixed, &mut projected);
+            self.normalize_in_place(&mut projected, &layer.norms.after_attention);
             add_scaled(&mut stream, &mut projected, residual);
-            self.normalize(&stream, &layer.post_norm, &mut normed);
+            self.normalize_or_copy(&stream, &layer.norms.before_mlp, &mut normed);
             self.convolve(index, ConvolutionPlace::MlpInput, spans, &mut normed);
             layer.gate_up.product(&normed, &mut gate_up);
             self.convolve(index, ConvolutionPlace::GateUp, spans, &mut gate_up);
@@ -190,8 +195,11 @@ impl HostTrunk {
             (gate_up
                 .par_chunks(share * 2 * inner)
                 .zip(gated.par_chunks_mut(share * inner)))
-            .for_each(|(gate_up, out)| elementwise::swiglu(gate_up, out, inner));
+            .for_each(|(gate_up, out)| {
+                elementwise::gated_rows(gate_up, out, inner, config.activation)
+            });
             layer.down.product(&gated, &mut projected);
+            self.normalize_in_place(&mut projected, &layer.norms.after_mlp);
             add_scaled(&mut stream, &mut projected, residual);
         }
         for span in spans.iter_mut() {
@@ -252,6 +260,22 @@ impl HostTrunk {
             .for_each(|(stream, normed)| elementwise::rms_norm(stream, weight, epsilon, normed));
     }
 
+    /// The rows after a norm, or the rows themselves if there is none.
+    fn normalize_or_copy(&self, stream: &[f32], weight: &Option<Vec<f32>>, normed: &mut [f32]) {
+        match weight {
+            Some(weight) => self.normalize(stream, weight, normed),
+            None => normed.copy_from_slice(stream),
+        }
+    }
+
+    /// Replaces rows by their norm, if there is one.
+    fn normalize_in_place(&self, rows: &mut [f32], weight: &Option<Vec<f32>>) {
+        if let Some(weight) = weight {
+            let before = rows.to_vec();
+            self.normalize(&before, weight, rows);
+        }
+    }
+
     /// Attention of every new token over its own sequence; writes `mixed`, `[rows, queries]`.
     fn attend(
         &self,
@@ -279,7 +303,9 @@ impl HostTrunk {
             queries,
             kv,
         };
-        let work: usize = rows.iter().map(|row| (row.position + 1) * queries).sum();
+        let window = self.attention[self.layers[layer].attention_kind].window;
+        let seen = |row: &RowPosition| (row.position + 1).min(window) * queries;
+        let work: usize = rows.iter().map(seen).sum();
         let share = row_share(rows.len(), work);
         (mixed
             .par_chunks_mut(share * queries)
@@ -290,6 +316,7 @@ impl HostTrunk {
                 widths,
                 qkv,
                 visible: |row: usize| (&segments[rows[row].span][..], rows[row].position + 1),
+                window,
                 mixed,
             }
             .run();
@@ -346,13 +373,11 @@ impl HostTrunk {
             .flat_map_iter(|parts| parts)
             .for_each(|(span, rows)| {
                 for (position, row) in (span.start()..).zip(rows.chunks_exact_mut(width)) {
-                    if let Some([of_queries, of_keys]) = &self.layers[layer].head_norms {
-                        self.normalize_heads(&mut row[..queries], of_queries);
-                        self.normalize_heads(&mut row[queries..queries + kv], of_keys);
+                    if let Some([of_queries, of_keys]) = &self.layers[layer].query_norms {
+                        self.normalize_row(&mut row[..queries], of_queries);
+                        self.normalize_row(&mut row[queries..queries + kv], of_keys);
                     }
-                    if self.layers[layer].rotates {
-                        self.rotate(&mut row[..queries + kv], position);
-                    }
+                    self.rotate(&mut row[..queries + kv], layer, position);
                     let own = &mut span.cache.layers[layer];
                     let keys = row[queries..queries + kv].iter().copied();
                     own.keys.push(keys, FIRST_TOKENS);
@@ -361,22 +386,23 @@ impl HostTrunk {
             });
     }
 
-    /// The norm of each head of one row.
-    fn normalize_heads(&self, row: &mut [f32], weight: &[f32]) {
+    /// The norm of each head of one row, or of the whole row if `weight` is as long.
+    fn normalize_row(&self, row: &mut [f32], weight: &[f32]) {
         let heads = row.to_vec();
         elementwise::rms_norm(&heads, weight, self.config.rms_norm_eps as f32, row);
     }
 
     /// Rotary position embedding of all heads of one row.
-    fn rotate(&self, row: &mut [f32], position: usize) {
+    fn rotate(&self, row: &mut [f32], layer: usize, position: usize) {
         let head = self.config.head_width();
         let half = head / 2;
         assert!(
             position < self.config.max_position_embeddings,
             "position {position} is outside the context"
         );
-        let cosines = &self.cosines[position * head..][..half];
-        let sines = &self.sines[position * head..][..half];
+        let [cosines, sines] = &self.attention[self.layers[layer].attention_kind].rotary;
+        let cosines = &cosines[position * half..][..half];
+        let sines = &sines[position * half..][..half];
         for part in row.chunks_exact_mut(head) {
             let (low, high) = part.split_at_mut(half);
             for d in 0..half {
@@ -398,6 +424,7 @@ fn add_scaled(stream: &mut [f32], projected: &mut [f32], factor: f32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::config::{Family, LayerPattern};
     use crate::model::weights::tests::{tiny_config, tiny_reading_config};
 
     const TOKENS: [u32; 9] = [3, 1, 4, 1, 5, 9, 2, 6, 36];
@@ -416,6 +443,17 @@ mod tests {
     fn cutting_a_sequence_changes_no_bit() {
         assert_cuts_change_nothing(&tiny_config());
         assert_cuts_change_nothing(&tiny_reading_config());
+        let windowed = DecoderConfig {
+            family: Family::Gemma3,
+            pattern: LayerPattern {
+                windowed: [1].into(),
+                window: 3,
+                windowed_theta: Some(100.0),
+                ..LayerPattern::default()
+            },
+            ..tiny_config()
+        };
+        assert_cuts_change_nothing(&windowed);
     }
 
     fn assert_cuts_change_nothing(config: &DecoderConfig) {

@@ -22,7 +22,8 @@ mod reading;
 
 use self::reading::{DeviceInputs, LayerPool};
 use super::gpu_pass::{
-    DevicePass, GroupShape, PassBuilder, SpanGroup, SpanRead, int_tensor, padded_rows,
+    DeviceAttention, DevicePass, GroupShape, PassBuilder, SpanGroup, SpanRead, int_tensor,
+    padded_rows,
 };
 use super::layer::LayerWeights;
 use super::pool::{CacheRows, DeviceSpan, FOREIGN_CACHE, FreeRows};
@@ -30,10 +31,10 @@ use crate::error::AgentError;
 use crate::model::config::{DecoderConfig, OUTPUT};
 use crate::model::decoder::{Precision, scaled};
 use crate::model::reading::config::ConvolutionPlace;
-use crate::model::rope::rotary_table;
 use crate::model::weights::{Weights, transposed};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 use half::bf16;
+use kernels::ops;
 use scenarios::WeightFormat;
 use std::sync::{Arc, Mutex};
 
@@ -55,9 +56,8 @@ pub(super) struct DeviceTrunk {
     inputs: DeviceInputs,
     layers: Vec<DeviceLayer>,
     norm: Tensor<1>,
-    /// `[context, head / 2]`.
-    cosines: Tensor<2>,
-    sines: Tensor<2>,
+    /// By kind of attention.
+    attention: Vec<DeviceAttention>,
     free: Arc<FreeRows>,
     /// By layer.
     pools: Mutex<Vec<LayerPool>>,
@@ -87,13 +87,17 @@ impl DeviceLoader<'_> {
         Ok(Tensor::from_data(TensorData::new(data, shape), self.device))
     }
 
-    fn layer(&mut self, config: &DecoderConfig, index: usize) -> Result<DeviceLayer, AgentError> {
+    fn layer(
+        &mut self,
+        config: &DecoderConfig,
+        index_and_kind: [usize; 2],
+    ) -> Result<DeviceLayer, AgentError> {
         let precision = self.precision;
         let device = self.device;
         LayerWeights::take(
             config,
             self.weights,
-            index,
+            index_and_kind,
             |data| vector(data, device),
             |data, shape| matrix(data, shape, precision, device),
         )
@@ -123,13 +127,6 @@ fn matrix(
     Tensor::from_data(data, (device, precision.dtype()))
 }
 
-/// The first half of the columns of a rotary table `[context, head]`; the second half repeats it.
-fn half_table(table: Vec<f32>, config: &DecoderConfig, device: &Device) -> Tensor<2> {
-    let head = config.head_width();
-    let shape = [config.max_position_embeddings, head];
-    Tensor::<2>::from_data(TensorData::new(table, shape), device).narrow(1, 0, head / 2)
-}
-
 impl DeviceTrunk {
     /// Takes the trunk's tensors out of `weights`.
     ///
@@ -156,17 +153,20 @@ impl DeviceTrunk {
             precision,
             device,
         };
-        let (cosines, sines) = rotary_table(
-            config.max_position_embeddings,
-            config.head_width(),
-            config.rope_theta,
-            &config.rope_scaling,
-            config.scales.attention,
-        );
+        let (kinds, kind_of_layer) = config.attention_kinds();
+        let attention = kinds.into_iter().map(|kind| {
+            let shape = [config.max_position_embeddings, config.head_width() / 2];
+            let tables = kind.rotary.half_table(shape[0]);
+            DeviceAttention {
+                rotary: tables
+                    .map(|table| Tensor::from_data(TensorData::new(table, shape), device)),
+                window: kind.window,
+            }
+        });
         let embedding = loader.token_matrix("model.embed_tokens.weight", config)?;
         let inputs = DeviceInputs::take(config, loader.weights, device)?;
-        let layers = (0..config.num_hidden_layers)
-            .map(|index| loader.layer(config, index))
+        let layers = (kind_of_layer.into_iter().enumerate())
+            .map(|(index, kind)| loader.layer(config, [index, kind]))
             .collect::<Result<_, _>>()?;
         let norm = loader
             .weights
@@ -178,8 +178,7 @@ impl DeviceTrunk {
             inputs,
             layers,
             norm: vector(norm, device),
-            cosines: half_table(cosines, config, device),
-            sines: half_table(sines, config, device),
+            attention: attention.collect(),
             free: Arc::default(),
             pools: Mutex::default(),
             device: device.clone(),
@@ -290,8 +289,7 @@ impl DeviceTrunk {
         let builder = PassBuilder {
             config: &self.config,
             device: &self.device,
-            cosines: &self.cosines,
-            sines: &self.sines,
+            attention: &self.attention,
         };
         let pass = builder.pass(&tokens, &reads);
         let embedded = self.embedding.clone().select(0, pass.tokens.clone());
@@ -366,7 +364,7 @@ impl DeviceTrunk {
         pass: &DevicePass,
     ) -> (Tensor<2>, LayerPool) {
         let residual = self.config.scales.residual;
-        let normed = self.normalized(stream.clone(), &layer.input_norm);
+        let normed = self.normalized_if(stream.clone(), &layer.norms.before_attention);
         let filter = layer.filter(ConvolutionPlace::AttentionInput);
         let normed = pool.convolve(filter, normed, pass);
         let projected = self.product(self.precision.narrow(normed), &layer.qkv);
@@ -377,15 +375,26 @@ impl DeviceTrunk {
         let filter = layer.filter(ConvolutionPlace::QueryKeyValue);
         let projected = pool.convolve(filter, projected, pass);
         let queries = self.write_keys_and_values(layer, projected, &mut pool, pass);
-        let mixed = self.attend(&queries, pool.lines(), pass);
-        let stream = stream + scaled(self.product(mixed, &layer.o), residual);
-        let normed = self.normalized(stream.clone(), &layer.post_norm);
+        let mixed = self.attend(&queries, pool.lines(), pass, layer.attention_kind);
+        let added = self.product(mixed, &layer.o);
+        let added = self.normalized_if(added, &layer.norms.after_attention);
+        let stream = stream + scaled(added, residual);
+        let normed = self.normalized_if(stream.clone(), &layer.norms.before_mlp);
         let normed = pool.convolve(layer.filter(ConvolutionPlace::MlpInput), normed, pass);
         let gate_up = self.product(self.precision.narrow(normed), &layer.gate_up);
         let gate_up = pool.convolve(layer.filter(ConvolutionPlace::GateUp), gate_up, pass);
         let inner = self.gated(gate_up);
-        let added = scaled(self.product(inner, &layer.down), residual);
-        (stream + added, pool)
+        let added = self.product(inner, &layer.down);
+        let added = self.normalized_if(added, &layer.norms.after_mlp);
+        (stream + scaled(added, residual), pool)
+    }
+
+    /// x after a norm, if there is one.
+    fn normalized_if(&self, x: Tensor<2>, weight: &Option<Tensor<1>>) -> Tensor<2> {
+        match weight {
+            Some(weight) => self.normalized(x, weight),
+            None => x,
+        }
     }
 
     /// x / √(mean(x²) + ε) · weight.
@@ -395,11 +404,12 @@ impl DeviceTrunk {
             * weight.clone().unsqueeze::<2>()
     }
 
-    /// The norm of each head of `[rows, heads, head]`.
+    /// The norm of each head of `[rows, heads, head]`, or of all heads together if `weight` is as long.
     fn normalized_heads(&self, x: Tensor<3>, weight: &Tensor<1>) -> Tensor<3> {
-        let mean_square = x.clone().square().mean_dim(2);
-        x * (mean_square + self.config.rms_norm_eps).sqrt().recip()
-            * weight.clone().unsqueeze::<3>()
+        let shape @ [rows, heads, head] = x.dims();
+        let width = weight.dims()[0];
+        let parts = x.reshape([rows * heads * head / width, width]);
+        self.normalized(parts, weight).reshape(shape)
     }
 
     /// x·W in 32 bits; x is in the precision of products.
@@ -407,10 +417,11 @@ impl DeviceTrunk {
         self.precision.widen(x.matmul(matrix.clone()))
     }
 
-    /// silu(gate) · up of `[rows, 2 · inner]`, in the precision of products.
+    /// activation(gate) · up of `[rows, 2 · inner]`, in the precision of products.
     fn gated(&self, gate_up: Tensor<2>) -> Tensor<2> {
         let inner = self.config.intermediate_size;
-        let gate = activation::silu(gate_up.clone().narrow(1, 0, inner));
+        let gate = gate_up.clone().narrow(1, 0, inner);
+        let gate = ops::activated(gate, self.config.activation);
         self.precision
             .narrow(gate * gate_up.narrow(1, inner, inner))
     }
@@ -430,7 +441,7 @@ impl DeviceTrunk {
         let rows = projected.dims()[0];
         let head = self.config.head_width();
         let all = projected.reshape([rows, heads + 2 * kv_heads, head]);
-        let rotating = match &layer.head_norms {
+        let rotating = match &layer.query_norms {
             None => all.clone().narrow(1, 0, heads + kv_heads),
             Some([of_queries, of_keys]) => {
                 let queries = all.clone().narrow(1, 0, heads);
@@ -442,11 +453,7 @@ impl DeviceTrunk {
                 )
             }
         };
-        let rotated = if layer.rotates {
-            pass.rotate(rotating)
-        } else {
-            rotating
-        };
+        let rotated = pass.rotate(rotating, layer.attention_kind);
         let queries = rotated.clone().narrow(1, 0, heads) * (1.0 / (head as f64).sqrt());
         let keys = rotated.narrow(1, heads, kv_heads);
         let values = all.narrow(1, heads + kv_heads, kv_heads);
@@ -460,11 +467,17 @@ impl DeviceTrunk {
 
     /// Attention of every new token over its own sequence: queries `[rows, queries]` →
     /// `[rows, queries]`, in the precision of products.
-    fn attend(&self, queries: &Tensor<2>, pool: &Tensor<2>, pass: &DevicePass) -> Tensor<2> {
+    fn attend(
+        &self,
+        queries: &Tensor<2>,
+        pool: &Tensor<2>,
+        pass: &DevicePass,
+        kind: usize,
+    ) -> Tensor<2> {
         let parts = pass
             .groups
             .iter()
-            .map(|group| self.attend_group(group, queries, pool))
+            .map(|group| self.attend_group(group, queries, pool, kind))
             .collect::<Vec<_>>();
         let mixed = match <[Tensor<2>; 1]>::try_from(parts) {
             Ok([only]) => only, // `cat` would copy it
@@ -477,7 +490,13 @@ impl DeviceTrunk {
     }
 
     /// Attention of one group, `[spans · new, queries]`.
-    fn attend_group(&self, group: &SpanGroup, queries: &Tensor<2>, pool: &Tensor<2>) -> Tensor<2> {
+    fn attend_group(
+        &self,
+        group: &SpanGroup,
+        queries: &Tensor<2>,
+        pool: &Tensor<2>,
+        kind: usize,
+    ) -> Tensor<2> {
         let GroupShape { spans, new, seen } = group.shape;
         let heads = self.config.num_attention_heads;
         let kv_heads = self.config.num_key_value_heads;
@@ -497,7 +516,8 @@ impl DeviceTrunk {
                 .reshape([spans, kv_heads, share * new, head])
                 .matmul(keys.swap_dims(2, 3)),
         );
-        let scores = scores.reshape([spans, kv_heads, share, new, seen]) + group.bias.clone();
+        let scores =
+            scores.reshape([spans, kv_heads, share, new, seen]) + group.biases[kind].clone();
         let weights = self.precision.narrow(activation::softmax(scores, 4));
         let values = pool_lines(pool, &group.values).reshape(cached);
         let mixed = weights

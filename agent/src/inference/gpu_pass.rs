@@ -47,9 +47,8 @@ impl SpanRead {
 pub(super) struct DevicePass {
     /// `[rows]`.
     pub(super) tokens: Tensor<1, Int>,
-    /// `[rows, 1, head / 2]`.
-    cosines: Tensor<3>,
-    sines: Tensor<3>,
+    /// Cosines and sines of the new tokens' positions, `[rows, 1, head / 2]`, by kind of attention.
+    rotary: Vec<[Tensor<3>; 2]>,
     /// Lines of a pool to which the new keys and values are written, `[rows · 2 · kv_heads, 1]`.
     pub(super) written: Tensor<2, Int>,
     /// Pool rows of the new tokens, `[rows, 1]`.
@@ -70,8 +69,17 @@ pub(super) struct SpanGroup {
     pub(super) keys: Tensor<1, Int>,
     /// Lines of a pool with the values, `[spans · kv_heads · seen]`.
     pub(super) values: Tensor<1, Int>,
-    /// [`MASKED`] if a token is later than the query, else 0: `[spans, 1, 1, new, seen]`.
-    pub(super) bias: Tensor<5>,
+    /// [`MASKED`] if a token is later than the query or before its window, else 0: `[spans, 1, 1, new, seen]`, by kind
+    /// of attention.
+    pub(super) biases: Vec<Tensor<5>>,
+}
+
+/// What the layers with one kind of attention share.
+pub(super) struct DeviceAttention {
+    /// Cosines and sines, `[context, head / 2]`.
+    pub(super) rotary: [Tensor<2>; 2],
+    /// How many tokens a token sees; `None` = all.
+    pub(super) window: Option<usize>,
 }
 
 /// Sizes of a group, padding included.
@@ -101,9 +109,7 @@ impl GroupShape {
 pub(super) struct PassBuilder<'a> {
     pub(super) config: &'a DecoderConfig,
     pub(super) device: &'a Device,
-    /// Rotary tables, `[context, head / 2]`.
-    pub(super) cosines: &'a Tensor<2>,
-    pub(super) sines: &'a Tensor<2>,
+    pub(super) attention: &'a [DeviceAttention],
 }
 
 impl PassBuilder<'_> {
@@ -124,8 +130,13 @@ impl PassBuilder<'_> {
         let in_order = members.len() == 1 && reads.iter().all(|read| read.new == 1);
         DevicePass {
             tokens: self.padded(tokens.iter().map(|token| *token as i32).collect(), rows),
-            cosines: rotary_rows(self.cosines, &positions),
-            sines: rotary_rows(self.sines, &positions),
+            rotary: (self.attention.iter())
+                .map(|kind| {
+                    kind.rotary
+                        .each_ref()
+                        .map(|table| rotary_rows(table, &positions))
+                })
+                .collect(),
             written: written.reshape([rows * 2 * kv_heads, 1]),
             new_rows,
             earlier: self.earlier(reads, rows),
@@ -185,13 +196,25 @@ impl PassBuilder<'_> {
         let lines = self.ints(lines).reshape([spans, 1, seen]) * (2 * kv_heads as i32) + heads;
         let keys = lines.reshape([spans * kv_heads * seen]);
         let indices = Tensor::<1, Int>::arange(0..seen as i64, self.device).reshape([1, 1, seen]);
-        let masked = indices.greater(self.ints(positions).reshape([spans, new, 1]));
+        let positions = self.ints(positions).reshape([spans, new, 1]);
+        let later = indices.clone().greater(positions.clone());
+        let biases = self.attention.iter().map(|kind| {
+            let masked = match kind.window {
+                Some(window) if window < seen => {
+                    let end = indices.clone() + window as i32;
+                    later.clone().bool_or(end.lower_equal(positions.clone()))
+                }
+                _ => later.clone(),
+            };
+            (masked.float() * MASKED).reshape([spans, 1, 1, new, seen])
+        });
+        let biases = biases.collect();
         SpanGroup {
             shape,
             rows: (!in_order).then(|| self.ints(rows)),
             values: keys.clone() + kv_heads as i32,
             keys,
-            bias: (masked.float() * MASKED).reshape([spans, 1, 1, new, seen]),
+            biases,
         }
     }
 
@@ -207,13 +230,14 @@ impl PassBuilder<'_> {
 }
 
 impl DevicePass {
-    /// x·cos + rotate_half(x)·sin of `[rows, heads, head]`.
-    pub(super) fn rotate(&self, x: Tensor<3>) -> Tensor<3> {
+    /// x·cos + rotate_half(x)·sin of `[rows, heads, head]`, for a kind of attention.
+    pub(super) fn rotate(&self, x: Tensor<3>, kind: usize) -> Tensor<3> {
+        let [cosines, sines] = &self.rotary[kind];
         let half = x.dims()[2] / 2;
         let low = x.clone().narrow(2, 0, half);
         let high = x.narrow(2, half, half);
-        let rotated_low = low.clone() * self.cosines.clone() - high.clone() * self.sines.clone();
-        let rotated_high = high * self.cosines.clone() + low * self.sines.clone();
+        let rotated_low = low.clone() * cosines.clone() - high.clone() * sines.clone();
+        let rotated_high = high * cosines.clone() + low * sines.clone();
         Tensor::cat(vec![rotated_low, rotated_high], 2)
     }
 }

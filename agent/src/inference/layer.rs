@@ -1,23 +1,22 @@
 //! The tensors of one layer, by their names in a checkpoint.
 
 use crate::error::AgentError;
-use crate::model::config::DecoderConfig;
+use crate::model::config::{DecoderConfig, LayerNorms};
 use crate::model::reading::config::ConvolutionPlace;
 use crate::model::weights::Weights;
 
 /// The vectors V and matrices M of a layer.
 pub(super) struct LayerWeights<V, M> {
-    pub(super) input_norm: V,
+    pub(super) norms: LayerNorms<V>,
     /// Queries, keys and values; their outputs are adjacent.
     pub(super) qkv: M,
     /// The biases of `qkv`, if the family has them.
     pub(super) bias: Option<V>,
-    /// The norms of the queries and of the keys of each head, if the family has them.
-    pub(super) head_norms: Option<[V; 2]>,
-    /// Whether queries and keys get the rotary embedding.
-    pub(super) rotates: bool,
+    /// The norms of queries and of keys, over each head or over all heads, if the family has them.
+    pub(super) query_norms: Option<[V; 2]>,
+    /// Index of its kind of attention in [`DecoderConfig::attention_kinds`].
+    pub(super) attention_kind: usize,
     pub(super) o: M,
-    pub(super) post_norm: V,
     /// Gate and up; their outputs are adjacent.
     pub(super) gate_up: M,
     pub(super) down: M,
@@ -35,7 +34,7 @@ pub(super) struct Filter<V> {
 }
 
 impl<V, M> LayerWeights<V, M> {
-    /// Takes layer `index` out of `weights`. No number is held twice for longer than it takes to make
+    /// Takes layer `index`, which has that kind of attention, out of `weights`. No number is held twice for longer than it takes to make
     /// its tensor.
     ///
     /// `vector` makes a vector of its numbers. `matrix` makes a matrix of its numbers
@@ -46,7 +45,7 @@ impl<V, M> LayerWeights<V, M> {
     pub(super) fn take(
         config: &DecoderConfig,
         weights: &mut Weights,
-        index: usize,
+        [index, attention_kind]: [usize; 2],
         vector: impl Fn(Vec<f32>) -> V,
         matrix: impl Fn(Vec<f32>, [usize; 2]) -> M,
     ) -> Result<Self, AgentError> {
@@ -61,17 +60,17 @@ impl<V, M> LayerWeights<V, M> {
         ];
         let gate_up = [("mlp.gate_proj", inner), ("mlp.up_proj", inner)];
         let mut tensors = LayerTensors { weights, index };
-        let input_norm = vector(tensors.vectors("weight", &[("input_layernorm", hidden)])?);
-        let post_norm = [("post_attention_layernorm", hidden)];
-        let post_norm = vector(tensors.vectors("weight", &post_norm)?);
+        let mut norm = |part| tensors.vectors("weight", &[(part, hidden)]);
+        let norms = (config.norms()).try_map(|part| norm(part).map(&vector))?;
         let bias = if config.has_biases() {
             Some(vector(tensors.vectors("bias", &heads)?))
         } else {
             None
         };
-        let head_norms = if config.has_head_norms() {
-            let mut norm = |part| tensors.vectors("weight", &[(part, config.head_width())]);
-            let [queries, keys] = [norm("self_attn.q_norm")?, norm("self_attn.k_norm")?];
+        let query_norms = if let Some([of_queries, of_keys]) = config.query_norm_widths() {
+            let mut norm = |part, width| tensors.vectors("weight", &[(part, width)]);
+            let queries = norm("self_attn.q_norm", of_queries)?;
+            let keys = norm("self_attn.k_norm", of_keys)?;
             Some([vector(queries), vector(keys)])
         } else {
             None
@@ -96,13 +95,12 @@ impl<V, M> LayerWeights<V, M> {
         let (data, shape) = tensors.matrices(inner, &[("mlp.down_proj", hidden)])?;
         let down = matrix(data, shape);
         Ok(Self {
-            input_norm,
+            norms,
             qkv,
             bias,
-            head_norms,
-            rotates: !config.unrotated.contains(&index),
+            query_norms,
+            attention_kind,
             o,
-            post_norm,
             gate_up,
             down,
             filters,

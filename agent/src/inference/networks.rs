@@ -125,12 +125,13 @@ fn dot(hidden: &[f32], head: &[f32]) -> f32 {
 mod tests {
     use super::*;
     use crate::inference::{CachedPrefix, KvCache, Span};
-    use crate::model::config::{Family, Scales};
+    use crate::model::config::{Family, LayerPattern, Scales};
     use crate::model::decoder::{Decoder, HeadOutputs, ValueNetwork};
     use crate::model::rope::RopeScaling;
     use crate::model::value_heads::tests::{all_heads, with_some_heads};
     use crate::model::weights::tests::{tiny_config, tiny_reading_config};
     use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+    use kernels::elementwise::Activation;
 
     const TOKENS: [u32; 9] = [3, 1, 4, 1, 5, 9, 2, 6, 36];
 
@@ -177,7 +178,38 @@ mod tests {
             },
             DecoderConfig {
                 family: Family::SmolLm3,
-                unrotated: [1].into(),
+                pattern: LayerPattern {
+                    unrotated: [1].into(),
+                    ..LayerPattern::default()
+                },
+                ..llama.clone()
+            },
+            DecoderConfig {
+                family: Family::Gemma3,
+                head_dim: Some(10),
+                activation: Activation::GeluTanh,
+                pattern: LayerPattern {
+                    windowed: [0].into(),
+                    window: 3,
+                    windowed_theta: Some(100.0),
+                    ..LayerPattern::default()
+                },
+                scales,
+                ..llama.clone()
+            },
+            DecoderConfig {
+                family: Family::Phi3,
+                head_dim: Some(10),
+                rotary_width: Some(6),
+                pattern: LayerPattern {
+                    windowed: [0, 1].into(),
+                    window: 5,
+                    ..LayerPattern::default()
+                },
+                ..llama.clone()
+            },
+            DecoderConfig {
+                family: Family::Olmo2,
                 ..llama.clone()
             },
             tiny_reading_config(),
@@ -189,7 +221,7 @@ mod tests {
     fn noise(config: &DecoderConfig) -> Weights {
         let mut weights = Weights::random(config, 1);
         for (name, tensor) in &mut weights.0 {
-            if name.ends_with("_norm.weight") {
+            if name.ends_with("norm.weight") {
                 let noise = |i: usize| 0.4 + (i as f32 * 1.3).sin() / 8.0;
                 (tensor.data.iter_mut().enumerate()).for_each(|(i, w)| *w = noise(i));
             }

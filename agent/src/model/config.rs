@@ -5,17 +5,21 @@
 
 mod family;
 mod keys;
+mod pattern;
 
 use crate::error::AgentError;
 use crate::files;
 use crate::model::reading::config::{ConvolutionPlace, ReadingConfig};
-use crate::model::rope::RopeScaling;
+use crate::model::rope::{RopeScaling, RotaryEmbedding};
+use kernels::elementwise::Activation;
 use keys::ConfigKeys;
+use pattern::LayerRotary;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeSet;
 use std::path::Path;
 
+pub(crate) use family::{CheckpointLayout, LayerNorms, QueryNorms};
 pub use family::{Family, Scales};
+pub use pattern::LayerPattern;
 
 /// The most tokens, layers or units of width, so that sizes can be multiplied without overflow.
 const SIZE_LIMIT: usize = 1 << 24;
@@ -30,6 +34,15 @@ const TABLE_LIMIT: usize = 1 << 28;
 /// The most bytes of a `config.json`.
 const FILE_LIMIT: u64 = 1 << 20;
 
+/// How a layer attends to earlier tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttentionKind {
+    /// The rotary embedding.
+    pub rotary: RotaryEmbedding,
+    /// The number of tokens that a token sees, itself included; `None` = all.
+    pub window: Option<usize>,
+}
+
 /// The sizes and constants of a decoder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecoderConfig {
@@ -39,7 +52,7 @@ pub struct DecoderConfig {
     pub vocab_size: usize,
     /// Width of the residual stream.
     pub hidden_size: usize,
-    /// Width inside the SwiGLU block.
+    /// Width inside the gated unit.
     pub intermediate_size: usize,
     /// Number of layers.
     pub num_hidden_layers: usize,
@@ -53,15 +66,19 @@ pub struct DecoderConfig {
     pub rope_theta: f64,
     /// Scaling of the rotary embedding.
     pub rope_scaling: RopeScaling,
-    /// Layers without rotary embedding.
-    pub unrotated: BTreeSet<usize>,
+    /// Numbers of a head that the rotary embedding rotates; `None` = all.
+    pub rotary_width: Option<usize>,
+    /// What differs between the layers.
+    pub pattern: LayerPattern,
+    /// The activation of the gated unit.
+    pub activation: Activation,
     /// ε of RMSNorm.
     pub rms_norm_eps: f64,
     /// The most tokens of a context.
     pub max_position_embeddings: usize,
     /// Whether the embedding is also the output matrix.
     pub tie_word_embeddings: bool,
-    /// MiniCPM's scales.
+    /// Constant factors.
     pub scales: Scales,
     /// The additions of hearth's family; none in the others.
     pub reading: ReadingConfig,
@@ -84,7 +101,9 @@ impl Default for DecoderConfig {
             head_dim: None,
             rope_theta: 10_000.0,
             rope_scaling: RopeScaling::None,
-            unrotated: BTreeSet::new(),
+            rotary_width: None,
+            pattern: LayerPattern::default(),
+            activation: Activation::default(),
             rms_norm_eps: 1e-5,
             max_position_embeddings: 0,
             tie_word_embeddings: true,
@@ -121,10 +140,70 @@ impl DecoderConfig {
         self.family.traits().biases
     }
 
-    /// Returns whether the queries and keys of each head are normalised.
+    /// Returns the widths of the norms of queries and of keys; `None` if the family has none.
     #[must_use]
-    pub fn has_head_norms(&self) -> bool {
-        self.family.traits().head_norms
+    pub fn query_norm_widths(&self) -> Option<[usize; 2]> {
+        match self.family.traits().query_norms {
+            QueryNorms::None => None,
+            QueryNorms::Head => Some([self.head_width(); 2]),
+            QueryNorms::All => Some([self.query_width(), self.kv_width()]),
+        }
+    }
+
+    /// Returns the names of the norms of a layer.
+    #[must_use]
+    pub(crate) fn norms(&self) -> LayerNorms<&'static str> {
+        self.family.traits().norms
+    }
+
+    /// Returns how the tensors of the family's checkpoints differ from those of the decoder.
+    #[must_use]
+    pub(crate) fn layout(&self) -> CheckpointLayout {
+        self.family.traits().layout
+    }
+
+    /// Returns the kinds of attention that the layers have, and the index of each layer's kind.
+    #[must_use]
+    pub fn attention_kinds(&self) -> (Vec<AttentionKind>, Vec<usize>) {
+        let mut kinds = Vec::new();
+        let of_layers = (0..self.num_hidden_layers).map(|layer| {
+            let kind = AttentionKind {
+                rotary: self.rotary_embedding(self.pattern.rotary(layer)),
+                window: self.pattern.window(layer),
+            };
+            let known = kinds.iter().position(|known| *known == kind);
+            known.unwrap_or_else(|| {
+                kinds.push(kind);
+                kinds.len() - 1
+            })
+        });
+        let of_layers = of_layers.collect();
+        (kinds, of_layers)
+    }
+
+    fn rotary_embedding(&self, rotary: LayerRotary) -> RotaryEmbedding {
+        let main = RotaryEmbedding {
+            width: self.head_width(),
+            rotated: self.rotated_width(),
+            theta: self.rope_theta,
+            scaling: self.rope_scaling.clone(),
+            scores: self.scales.attention,
+        };
+        match rotary {
+            LayerRotary::Main => main,
+            LayerRotary::None => RotaryEmbedding { rotated: 0, ..main },
+            LayerRotary::Windowed => RotaryEmbedding {
+                theta: self.pattern.windowed_theta.unwrap_or(main.theta),
+                scaling: RopeScaling::None,
+                ..main
+            },
+        }
+    }
+
+    /// Returns how many numbers of a head the rotary embedding rotates.
+    #[must_use]
+    pub fn rotated_width(&self) -> usize {
+        self.rotary_width.unwrap_or(self.head_width())
     }
 
     /// Refuses sizes with which a decoder cannot be built.
@@ -176,6 +255,13 @@ impl DecoderConfig {
         let hidden = self.hidden_size;
         let heads = self.num_attention_heads;
         let kv_heads = self.num_key_value_heads;
+        let rotated = self.rotated_width();
+        if rotated > self.head_width() || !rotated.is_multiple_of(2) {
+            return Err(format!(
+                "partial_rotary_factor rotates {rotated} numbers of a head of width {}, and must rotate an even number",
+                self.head_width()
+            ));
+        }
         let splits = self.head_dim.is_some() || hidden.is_multiple_of(heads);
         if !splits || !self.head_width().is_multiple_of(2) {
             return Err(format!(
@@ -193,6 +279,7 @@ impl DecoderConfig {
     fn check_numbers(&self) -> Result<(), String> {
         let positive = [
             self.rope_theta,
+            self.pattern.windowed_theta.unwrap_or(1.0),
             self.rms_norm_eps,
             self.scales.embedding,
             self.scales.residual,
@@ -205,13 +292,16 @@ impl DecoderConfig {
         {
             return Err("rope_theta, rms_norm_eps and the scales must be numbers above 0".into());
         }
+        if !self.pattern.windowed.is_empty() && self.pattern.window == 0 {
+            return Err("sliding_window is 0, and must be at least 1".into());
+        }
         match &self.rope_scaling {
-            RopeScaling::LongRope { short, .. } if short.len() != self.head_width() / 2 => {
+            RopeScaling::LongRope { short, .. } if short.len() != self.rotated_width() / 2 => {
                 Err(format!(
-                    "rope_scaling: short_factor has {} numbers, and a head of width {} needs {}",
+                    "rope_scaling: short_factor has {} numbers, and {} rotated numbers of a head need {}",
                     short.len(),
-                    self.head_width(),
-                    self.head_width() / 2
+                    self.rotated_width(),
+                    self.rotated_width() / 2
                 ))
             }
             _ => Ok(()),
@@ -237,41 +327,46 @@ impl DecoderConfig {
         list
     }
 
-    fn layer_tensors(&self) -> Vec<(&'static str, Vec<usize>)> {
+    fn layer_tensors(&self) -> Vec<(String, Vec<usize>)> {
         let hidden = self.hidden_size;
         let inner = self.intermediate_size;
         let queries = self.query_width();
         let kv = self.kv_width();
-        let mut list = vec![
-            ("input_layernorm.weight", vec![hidden]),
-            ("self_attn.q_proj.weight", vec![queries, hidden]),
-            ("self_attn.k_proj.weight", vec![kv, hidden]),
-            ("self_attn.v_proj.weight", vec![kv, hidden]),
-        ];
+        let norms = self.norms();
+        let mut list = Vec::new();
+        let mut add = |name: &str, shape: &[usize]| list.push((name.to_owned(), shape.to_vec()));
+        let norm = |place: Option<&str>| place.map(|name| format!("{name}.weight"));
+        let before_attention = norm(norms.before_attention);
+        before_attention
+            .iter()
+            .for_each(|name| add(name, &[hidden]));
+        add("self_attn.q_proj.weight", &[queries, hidden]);
+        add("self_attn.k_proj.weight", &[kv, hidden]);
+        add("self_attn.v_proj.weight", &[kv, hidden]);
         if self.has_biases() {
-            list.extend([
-                ("self_attn.q_proj.bias", vec![queries]),
-                ("self_attn.k_proj.bias", vec![kv]),
-                ("self_attn.v_proj.bias", vec![kv]),
-            ]);
+            add("self_attn.q_proj.bias", &[queries]);
+            add("self_attn.k_proj.bias", &[kv]);
+            add("self_attn.v_proj.bias", &[kv]);
         }
-        if self.has_head_norms() {
-            let head = self.head_width();
-            list.extend([
-                ("self_attn.q_norm.weight", vec![head]),
-                ("self_attn.k_norm.weight", vec![head]),
-            ]);
+        if let Some([of_queries, of_keys]) = self.query_norm_widths() {
+            add("self_attn.q_norm.weight", &[of_queries]);
+            add("self_attn.k_norm.weight", &[of_keys]);
         }
-        list.extend([
-            ("self_attn.o_proj.weight", vec![hidden, queries]),
-            ("post_attention_layernorm.weight", vec![hidden]),
-            ("mlp.gate_proj.weight", vec![inner, hidden]),
-            ("mlp.up_proj.weight", vec![inner, hidden]),
-            ("mlp.down_proj.weight", vec![hidden, inner]),
-        ]);
+        add("self_attn.o_proj.weight", &[hidden, queries]);
+        let between = [norm(norms.after_attention), norm(norms.before_mlp)];
+        between
+            .iter()
+            .flatten()
+            .for_each(|name| add(name, &[hidden]));
+        add("mlp.gate_proj.weight", &[inner, hidden]);
+        add("mlp.up_proj.weight", &[inner, hidden]);
+        add("mlp.down_proj.weight", &[hidden, inner]);
+        norm(norms.after_mlp)
+            .iter()
+            .for_each(|name| add(name, &[hidden]));
         for place in ConvolutionPlace::ALL {
             if let Some(width) = self.reading.width_at(place) {
-                list.push((place.tensor(), vec![width, self.channels_at(place)]));
+                add(place.tensor(), &[width, self.channels_at(place)]);
             }
         }
         list
@@ -331,30 +426,16 @@ impl DecoderConfig {
                 Family::names()
             )
         })?;
-        keys.refuse_unsupported()?;
+        let traits = family.traits();
+        keys.refuse_unsupported(family)?;
         let reading = keys.reading(family)?;
         let mut context = keys.max_position_embeddings.unwrap_or(2048);
-        let rope_scaling = match keys.rope_scaling.as_ref().or(keys.rope_parameters.as_ref()) {
-            Some(rope) => RopeScaling::from_hugging_face(rope, context)?,
+        let rope_scaling = match keys.rope(family)? {
+            Some(rope) => RopeScaling::from_hugging_face(&rope, context)?,
             None => RopeScaling::None,
         };
         if let RopeScaling::LongRope { original, .. } = &rope_scaling {
             context = context.min(*original as usize);
-        }
-        if let Some(window) = keys.window(family) {
-            context = context.min(window); // within the window, attention is full
-        }
-        let inner_theta = keys
-            .rope_parameters
-            .as_ref()
-            .and_then(|rope| rope.get("rope_theta")?.as_f64());
-        if let (Some(outer), Some(inner)) = (keys.rope_theta, inner_theta)
-            && outer != inner
-        {
-            return Err(format!(
-                "rope_theta is {outer}, and rope_parameters.rope_theta is {inner}\n\
-                 hint: transformers 5 uses the second; remove the wrong one"
-            ));
         }
         Ok(Self {
             family,
@@ -364,13 +445,15 @@ impl DecoderConfig {
             num_hidden_layers: keys.num_hidden_layers,
             num_attention_heads: keys.num_attention_heads,
             num_key_value_heads: keys.num_key_value_heads.unwrap_or(keys.num_attention_heads),
-            head_dim: keys.head_dim,
-            rope_theta: keys.rope_theta.or(inner_theta).unwrap_or(10_000.0),
+            head_dim: keys.head_dim(family),
+            rope_theta: keys.theta(family)?,
             rope_scaling,
-            unrotated: keys.unrotated(family)?,
-            rms_norm_eps: keys.rms_norm_eps.unwrap_or(1e-6),
+            rotary_width: keys.rotary_width(family),
+            pattern: keys.pattern(family)?,
+            activation: keys.activation(family)?,
+            rms_norm_eps: keys.rms_norm_eps.unwrap_or(traits.epsilon),
             max_position_embeddings: context,
-            tie_word_embeddings: keys.tie_word_embeddings.unwrap_or(family.traits().tied),
+            tie_word_embeddings: keys.tie_word_embeddings.unwrap_or(traits.tied),
             scales: keys.scales(family),
             reading,
             source,
@@ -381,10 +464,15 @@ impl DecoderConfig {
     #[must_use]
     pub fn to_hugging_face(&self) -> Map<String, Value> {
         let mut keys = self.source.clone();
+        let traits = self.family.traits();
+        let activation = match self.activation {
+            Activation::Silu => "silu",
+            Activation::GeluTanh => "gelu_pytorch_tanh",
+        };
         for (key, value) in [
-            ("architectures", json!([self.family.traits().architecture])),
+            ("architectures", json!([traits.architecture])),
             ("model_type", json!(self.family.name())),
-            ("hidden_act", json!("silu")),
+            (traits.activation_key, json!(activation)),
             ("vocab_size", json!(self.vocab_size)),
             ("hidden_size", json!(self.hidden_size)),
             ("intermediate_size", json!(self.intermediate_size)),
@@ -400,7 +488,7 @@ impl DecoderConfig {
         self.insert_reading(&mut keys);
         keys.remove("dtype"); // transformers 5 writes it in place of torch_dtype
         if self.family == Family::SmolLm3 {
-            let rotated = |layer| u8::from(!self.unrotated.contains(&layer));
+            let rotated = |layer| u8::from(!self.pattern.unrotated.contains(&layer));
             let rotated: Vec<u8> = (0..self.num_hidden_layers).map(rotated).collect();
             keys.insert("no_rope_layers".into(), json!(rotated));
         }
@@ -455,162 +543,4 @@ impl DecoderConfig {
 pub const OUTPUT: &str = "lm_head.weight";
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::weights::tests::tiny_config;
-
-    fn source(model_type: &str) -> Map<String, Value> {
-        let value = json!({
-            "model_type": model_type, "vocab_size": 64, "hidden_size": 24, "intermediate_size": 40,
-            "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2
-        });
-        value.as_object().expect("an object").clone()
-    }
-
-    /// A configuration of that family with one more key.
-    fn with(model_type: &str, key: &str, value: Value) -> Result<DecoderConfig, AgentError> {
-        let mut keys = source(model_type);
-        keys.insert(key.into(), value);
-        DecoderConfig::from_hugging_face(keys)
-    }
-
-    #[test]
-    fn missing_keys_have_the_defaults_of_transformers() {
-        let config = DecoderConfig::from_hugging_face(source("llama")).expect("fits");
-        assert_eq!(
-            (
-                config.rope_theta,
-                config.rms_norm_eps,
-                config.max_position_embeddings
-            ),
-            (1e4, 1e-6, 2048)
-        );
-        assert!(!config.tie_word_embeddings && !config.has_biases());
-        assert_eq!(
-            (config.head_width(), config.kv_width(), config.scales),
-            (6, 12, Scales::default())
-        );
-        let shapes: Vec<String> = config.tensors().into_iter().map(|(name, _)| name).collect();
-        assert_eq!(shapes.len(), 1 + 4 * 9 + 2);
-        assert_eq!(shapes.last().map(String::as_str), Some("lm_head.weight"));
-    }
-
-    #[test]
-    fn families_differ_in_biases_and_scales() {
-        let qwen2 = with("qwen2", "tie_word_embeddings", json!(true)).expect("fits");
-        assert_eq!(qwen2.tensors().len(), 1 + 4 * 12 + 1);
-        let minicpm = with("minicpm", "scale_depth", json!(1.4)).expect("fits");
-        assert_eq!(
-            minicpm.scales,
-            Scales {
-                embedding: 1.0,
-                residual: 0.7,
-                attention: 1.0,
-                logits: 1.0
-            }
-        );
-    }
-
-    #[test]
-    fn unsupported_configurations_are_refused() {
-        for (key, value, words) in [
-            ("model_type", json!("gpt2"), "\"gpt2\" is not known"),
-            ("hidden_act", json!("gelu"), "\"gelu\" is not supported"),
-            ("attention_bias", json!(true), "attention_bias is set"),
-            (
-                "partial_rotary_factor",
-                json!(0.5),
-                "partial_rotary_factor is set",
-            ),
-            (
-                "layer_types",
-                json!(["full_attention", "sliding_attention"]),
-                "layer_types",
-            ),
-            ("use_sliding_window", json!(true), "use_sliding_window"),
-            (
-                "num_key_value_heads",
-                json!(3),
-                "num_key_value_heads 3 must divide",
-            ),
-            ("num_attention_heads", json!(5), "must split into 5 heads"),
-            ("hidden_size", json!(0), "hidden_size is 0"),
-            (
-                "vocab_size",
-                json!(1_u64 << 40),
-                "vocab_size is 1099511627776",
-            ),
-            ("rms_norm_eps", json!(-1.0), "must be numbers above 0"),
-            (
-                "rope_scaling",
-                json!({"rope_type": "spiral"}),
-                "\"spiral\" is not known",
-            ),
-            (
-                "rope_scaling",
-                json!({"type": "dynamic", "alpha": 1000.0}),
-                "with alpha",
-            ),
-            ("hidden_size", json!("wide"), "invalid type"),
-        ] {
-            let error = with("llama", key, value).expect_err("refused").to_string();
-            assert!(error.contains(words), "{error}");
-        }
-    }
-
-    #[test]
-    fn two_values_of_theta_are_refused() {
-        let mut keys = source("llama");
-        keys.insert("rope_theta".into(), json!(10_000.0));
-        for (inner, fits) in [(10_000.0, true), (500_000.0, false)] {
-            keys.insert(
-                "rope_parameters".into(),
-                json!({"rope_type": "default", "rope_theta": inner}),
-            );
-            let config = DecoderConfig::from_hugging_face(keys.clone());
-            assert_eq!(config.is_ok(), fits);
-            if let Err(error) = config {
-                let error = error.to_string();
-                assert!(
-                    error.contains("10000") && error.contains("500000"),
-                    "{error}"
-                );
-            }
-        }
-        keys.remove("rope_theta");
-        let config = DecoderConfig::from_hugging_face(keys).expect("fits");
-        assert_eq!(config.rope_theta, 500_000.0);
-    }
-
-    #[test]
-    fn minicpm_ties_its_output_unless_the_file_says_otherwise() {
-        let tied = |family, key, value| with(family, key, value).expect("fits").tie_word_embeddings;
-        assert!(tied("minicpm", "bos_token_id", json!(1)));
-        assert!(!tied("minicpm", "tie_word_embeddings", json!(false)));
-        assert!(!tied("llama", "bos_token_id", json!(1)));
-    }
-
-    fn without_source(mut config: DecoderConfig) -> DecoderConfig {
-        config.source = Map::new();
-        config
-    }
-
-    #[test]
-    fn unknown_keys_are_kept() {
-        let config = with("qwen2", "bos_token_id", json!(7)).expect("fits");
-        let written = config.to_hugging_face();
-        assert_eq!(
-            (&written["bos_token_id"], &written["architectures"]),
-            (&json!(7), &json!(["Qwen2ForCausalLM"]))
-        );
-        let again = DecoderConfig::from_hugging_face(written).expect("fits");
-        assert_eq!(without_source(again), without_source(config));
-    }
-
-    #[test]
-    fn a_written_configuration_is_read_as_the_same() {
-        let made = tiny_config();
-        let again = DecoderConfig::from_hugging_face(made.to_hugging_face()).expect("fits");
-        assert_eq!(without_source(again), made);
-    }
-}
+mod tests;

@@ -1,10 +1,10 @@
 //! The transformer that is trained: a Llama-style decoder on burn, in one file from top to bottom.
 //!
-//! RMSNorm, rotary position embedding (rotate-half), grouped-query attention, SwiGLU (Touvron et
-//! al., arXiv 2302.13971; Ainslie et al., arXiv 2305.13245), and biases and scales if the family
-//! has them ([`crate::model::config`]). It depends on token ids, not on text.
+//! RMSNorm, rotary position embedding (rotate-half), grouped-query attention, a gated unit (Touvron et
+//! al., arXiv 2302.13971; Ainslie et al., arXiv 2305.13245), and what else the family
+//! has ([`crate::model::config`]). It depends on token ids, not on text.
 //!
-//! Attention, norms, SwiGLU and the logits are operations of [`kernels::ops`], which are fused on the
+//! Attention, norms, gated units and the logits are operations of [`kernels::ops`], which are fused on the
 //! CPU in f32. Policy and reference use the same operations: if their weights are equal, their
 //! results are equal to the bit.
 //!
@@ -12,14 +12,14 @@
 //! and backward pass with activation checkpointing. The same computation for generation, with a KV
 //! cache, is [`crate::inference`]; a test checks that the two agree.
 
-use crate::model::config::Scales;
+use crate::model::config::{AttentionKind, LayerNorms, Scales};
 use crate::model::reading::config::{ConvolutionPlace, ReadingConfig};
 use crate::model::reading::features::TokenFeatures;
 use crate::model::reading::inputs::{InputTensors, NgramTensors};
-use crate::model::rope::{RopeScaling, rotary_table};
 use crate::model::value_heads::bin_centres;
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation};
+use kernels::elementwise::Activation;
 use kernels::ops::{self, AttentionPositions, AttentionShape};
 use scenarios::WeightFormat;
 use serde::{Deserialize, Serialize};
@@ -123,12 +123,15 @@ pub(super) struct DecoderSettings {
     pub(super) heads: usize,
     pub(super) kv_heads: usize,
     pub(super) head_width: usize,
-    pub(super) rope_theta: f64,
-    pub(super) rope_scaling: RopeScaling,
+    /// The kinds of attention; a layer has the index of its own.
+    pub(super) attention: Vec<AttentionKind>,
+    pub(super) activation: Activation,
     pub(super) epsilon: f64,
     pub(super) scales: Scales,
     pub(super) precision: Precision,
     pub(super) reading: ReadingConfig,
+    /// The names of the norms of a layer.
+    pub(super) norms: LayerNorms<&'static str>,
 }
 
 /// The n-gram embedding of one order.
@@ -140,10 +143,12 @@ pub struct NgramEmbedding {
     pub(super) none: Param<Tensor<2>>,
 }
 
-/// One layer: attention and SwiGLU, each after its norm and added to the residual stream.
+/// One layer: attention and a gated unit, each added to the residual stream, with norms before or after them.
 #[derive(Module, Debug)]
 pub struct DecoderLayer {
-    pub(super) input_layernorm: Param<Tensor<1>>,
+    /// Norms of the input of attention, and of its result, if the family has them.
+    pub(super) before_attention: Option<Param<Tensor<1>>>,
+    pub(super) after_attention: Option<Param<Tensor<1>>>,
     pub(super) q_proj: Param<Tensor<2>>,
     pub(super) k_proj: Param<Tensor<2>>,
     pub(super) v_proj: Param<Tensor<2>>,
@@ -151,11 +156,13 @@ pub struct DecoderLayer {
     pub(super) q_bias: Option<Param<Tensor<1>>>,
     pub(super) k_bias: Option<Param<Tensor<1>>>,
     pub(super) v_bias: Option<Param<Tensor<1>>>,
-    /// Norms of the queries and keys of each head, `[head]`, if the family has them.
+    /// Norms of queries and keys, over each head or over all heads, if the family has them.
     pub(super) q_norm: Option<Param<Tensor<1>>>,
     pub(super) k_norm: Option<Param<Tensor<1>>>,
     pub(super) o_proj: Param<Tensor<2>>,
-    pub(super) post_attention_layernorm: Param<Tensor<1>>,
+    /// Norms of the input of the gated unit, and of its result, if the family has them.
+    pub(super) before_mlp: Option<Param<Tensor<1>>>,
+    pub(super) after_mlp: Option<Param<Tensor<1>>>,
     pub(super) gate_proj: Param<Tensor<2>>,
     pub(super) up_proj: Param<Tensor<2>>,
     pub(super) down_proj: Param<Tensor<2>>,
@@ -164,23 +171,9 @@ pub struct DecoderLayer {
     pub(super) qkv_conv: Option<Param<Tensor<2>>>,
     pub(super) mlp_conv: Option<Param<Tensor<2>>>,
     pub(super) gate_up_conv: Option<Param<Tensor<2>>>,
-    /// Whether queries and keys get the rotary embedding.
+    /// Index of its kind of attention.
     #[module(skip)]
-    pub(super) rotates: bool,
-}
-
-/// The positions of the tokens, for layers with and without rotary embedding.
-pub(super) struct LayerPositions {
-    rotated: AttentionPositions,
-    /// `None` if every layer has it.
-    unrotated: Option<AttentionPositions>,
-}
-
-impl LayerPositions {
-    fn of(&self, layer: &DecoderLayer) -> &AttentionPositions {
-        let unrotated = self.unrotated.as_ref().filter(|_| !layer.rotates);
-        unrotated.unwrap_or(&self.rotated)
-    }
+    pub(super) attention_kind: usize,
 }
 
 impl Decoder {
@@ -267,12 +260,18 @@ impl Decoder {
         &self,
         layer: &DecoderLayer,
         stream: Tensor<3>,
-        positions: &LayerPositions,
+        positions: &[AttentionPositions],
     ) -> Tensor<3> {
-        let residual = self.settings.scales.residual;
-        let stream =
-            stream.clone() + scaled(self.attention(layer, stream, positions.of(layer)), residual);
-        stream.clone() + scaled(self.mlp(layer, stream), residual)
+        let DecoderSettings {
+            epsilon, scales, ..
+        } = self.settings;
+        let positions = &positions[layer.attention_kind];
+        let added = self.attention(layer, stream.clone(), positions);
+        let added = normed(added, &layer.after_attention, epsilon);
+        let stream = stream + scaled(added, scales.residual);
+        let added = self.mlp(layer, stream.clone());
+        let added = normed(added, &layer.after_mlp, epsilon);
+        stream + scaled(added, scales.residual)
     }
 
     fn attention(
@@ -290,12 +289,12 @@ impl Decoder {
             precision,
             ..
         } = self.settings;
-        let normed = ops::rms_norm(stream, layer.input_layernorm.val(), epsilon)
-            .reshape([batch * time, hidden]);
-        let normed = precision.narrow(convolved(normed, &layer.attention_conv, time));
-        let queries = precision.biased_product(normed.clone(), &layer.q_proj, &layer.q_bias);
-        let keys = precision.biased_product(normed.clone(), &layer.k_proj, &layer.k_bias);
-        let values = precision.biased_product(normed, &layer.v_proj, &layer.v_bias);
+        let input =
+            normed(stream, &layer.before_attention, epsilon).reshape([batch * time, hidden]);
+        let input = precision.narrow(convolved(input, &layer.attention_conv, time));
+        let queries = precision.biased_product(input.clone(), &layer.q_proj, &layer.q_bias);
+        let keys = precision.biased_product(input.clone(), &layer.k_proj, &layer.k_bias);
+        let values = precision.biased_product(input, &layer.v_proj, &layer.v_bias);
         let projected = convolved_parts([queries, keys, values], &layer.qkv_conv, time);
         let [queries, keys, values] = projected;
         let projected = [
@@ -318,43 +317,44 @@ impl Decoder {
     fn mlp(&self, layer: &DecoderLayer, stream: Tensor<3>) -> Tensor<3> {
         let [batch, time, hidden] = stream.dims();
         let DecoderSettings {
-            epsilon, precision, ..
+            epsilon,
+            precision,
+            activation,
+            ..
         } = self.settings;
-        let normed = ops::rms_norm(stream, layer.post_attention_layernorm.val(), epsilon)
-            .reshape([batch * time, hidden]);
-        let normed = precision.narrow(convolved(normed, &layer.mlp_conv, time));
-        let gate = precision.product(normed.clone(), &layer.gate_proj);
-        let up = precision.product(normed, &layer.up_proj);
+        let input = normed(stream, &layer.before_mlp, epsilon).reshape([batch * time, hidden]);
+        let input = precision.narrow(convolved(input, &layer.mlp_conv, time));
+        let gate = precision.product(input.clone(), &layer.gate_proj);
+        let up = precision.product(input, &layer.up_proj);
         let [gate, up] = convolved_parts([gate, up], &layer.gate_up_conv, time);
-        let inner = ops::swiglu(gate, up);
+        let inner = ops::gated(gate, up, activation);
         precision
             .product(precision.narrow(inner), &layer.down_proj)
             .reshape([batch, time, hidden])
     }
 
-    /// The positions of sequences of `time` tokens, as attention needs them.
-    pub(super) fn positions(&self, time: usize, device: &Device) -> LayerPositions {
-        let width = self.settings.head_width;
-        let is_mixed = self.layers.iter().any(|layer| !layer.rotates);
-        let unrotated = is_mixed.then(|| {
-            let [cosines, sines] = [1.0, 0.0].map(|value| vec![value; time * width]);
-            AttentionPositions::new([cosines, sines], time, device)
-        });
-        let (cosines, sines) = rotary_table(
-            time,
-            width,
-            self.settings.rope_theta,
-            &self.settings.rope_scaling,
-            self.settings.scales.attention,
-        );
-        LayerPositions {
-            rotated: AttentionPositions::new([cosines, sines], time, device),
-            unrotated,
-        }
+    /// The positions of sequences of `time` tokens, as each kind of attention needs them.
+    pub(super) fn positions(&self, time: usize, device: &Device) -> Vec<AttentionPositions> {
+        let kinds = self.settings.attention.iter();
+        kinds
+            .map(|kind| AttentionPositions::new(kind.rotary.table(time), kind.window, time, device))
+            .collect()
     }
 }
 
-/// The queries or keys `[rows, heads · head]`, each head after its norm, if there is one.
+/// x after a norm, if there is one.
+fn normed<const D: usize>(
+    x: Tensor<D>,
+    norm: &Option<Param<Tensor<1>>>,
+    epsilon: f64,
+) -> Tensor<D> {
+    match norm {
+        Some(norm) => ops::rms_norm(x, norm.val(), epsilon),
+        None => x,
+    }
+}
+
+/// The queries or keys `[rows, heads · head]` after their norm, if there is one. Its width is that of a head or of all heads.
 fn normed_heads(rows: Tensor<2>, norm: &Option<Param<Tensor<1>>>, epsilon: f64) -> Tensor<2> {
     let Some(norm) = norm else {
         return rows;

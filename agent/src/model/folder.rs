@@ -218,17 +218,20 @@ impl Model {
             let folder = folder.join("value");
             create_folder(&folder)?;
             self.config.save(&folder.join("config.json"))?;
-            value.save(&folder.join(WEIGHTS))?;
+            value.packed(&self.config).save(&folder.join(WEIGHTS))?;
         }
-        self.policy.save(&folder.join(WEIGHTS))
+        let policy = self.policy.packed(&self.config);
+        policy.save(&folder.join(WEIGHTS))
     }
 }
 
 /// The weights of a folder that are tensors of the decoder or its value head.
 fn open_weights(folder: &Path, config: &DecoderConfig) -> Result<Weights, AgentError> {
     let mut weights = Weights::open_folder(folder)?;
+    weights.remove_prefix();
     weights
-        .fit(config)
+        .unpack(config)
+        .and_then(|()| weights.fit(config))
         .map_err(|error| AgentError::content(&folder.join(WEIGHTS), error.to_string()))?;
     Ok(weights)
 }

@@ -22,6 +22,7 @@ impl Decoder {
         device: &Device,
     ) -> Result<Self, AgentError> {
         config.check()?;
+        let (kinds, kind_of_layer) = config.attention_kinds();
         let loader = ParameterLoader {
             config,
             weights,
@@ -35,8 +36,8 @@ impl Decoder {
             ngrams: (config.reading.ngram_embedding.iter())
                 .map(|order| loader.ngram(*order))
                 .collect::<Result<_, _>>()?,
-            layers: (0..config.num_hidden_layers)
-                .map(|index| loader.layer(index))
+            layers: (kind_of_layer.into_iter().enumerate())
+                .map(|(index, kind)| loader.layer(index, kind))
                 .collect::<Result<_, _>>()?,
             norm: loader.vector("model.norm.weight", config.hidden_size)?,
             lm_head: (!config.tie_word_embeddings)
@@ -46,12 +47,13 @@ impl Decoder {
                 heads: config.num_attention_heads,
                 kv_heads: config.num_key_value_heads,
                 head_width: config.head_width(),
-                rope_theta: config.rope_theta,
-                rope_scaling: config.rope_scaling.clone(),
+                attention: kinds,
+                activation: config.activation,
                 epsilon: config.rms_norm_eps,
                 scales: config.scales,
                 precision: Precision::default(),
                 reading: config.reading.clone(),
+                norms: config.norms(),
             },
         })
     }
@@ -84,14 +86,20 @@ impl Decoder {
     #[must_use]
     pub fn to_weights(&self) -> Weights {
         let mut weights = Weights::default();
+        let names = self.settings.norms;
         insert(&mut weights, "model.norm.weight", self.norm.val());
         for (index, layer) in self.layers.iter().enumerate() {
-            for (part, norm) in [
-                ("input_layernorm", &layer.input_layernorm),
-                ("post_attention_layernorm", &layer.post_attention_layernorm),
-            ] {
-                let name = format!("model.layers.{index}.{part}.weight");
-                insert(&mut weights, &name, norm.val());
+            let norms = [
+                (names.before_attention, &layer.before_attention),
+                (names.after_attention, &layer.after_attention),
+                (names.before_mlp, &layer.before_mlp),
+                (names.after_mlp, &layer.after_mlp),
+            ];
+            for (part, norm) in norms {
+                if let (Some(part), Some(norm)) = (part, norm) {
+                    let name = format!("model.layers.{index}.{part}.weight");
+                    insert(&mut weights, &name, norm.val());
+                }
             }
             for (part, vector) in [
                 ("q_proj.bias", &layer.q_bias),
@@ -193,7 +201,7 @@ struct ParameterLoader<'a> {
 }
 
 impl ParameterLoader<'_> {
-    fn layer(&self, index: usize) -> Result<DecoderLayer, AgentError> {
+    fn layer(&self, index: usize, attention_kind: usize) -> Result<DecoderLayer, AgentError> {
         let hidden = self.config.hidden_size;
         let inner = self.config.intermediate_size;
         let queries = self.config.query_width();
@@ -201,19 +209,29 @@ impl ParameterLoader<'_> {
         let layer = format!("model.layers.{index}");
         let attention = format!("{layer}.self_attn");
         let mlp = format!("{layer}.mlp");
+        let norm = |part| self.vector(&format!("{layer}.{part}.weight"), hidden);
+        let norms = self.config.norms().try_map(norm)?;
+        let [of_queries, of_keys] = match self.config.query_norm_widths() {
+            Some([queries, keys]) => [
+                Some(self.vector(&format!("{attention}.q_norm.weight"), queries)?),
+                Some(self.vector(&format!("{attention}.k_norm.weight"), keys)?),
+            ],
+            None => [None, None],
+        };
         Ok(DecoderLayer {
-            input_layernorm: self.vector(&format!("{layer}.input_layernorm.weight"), hidden)?,
+            before_attention: norms.before_attention,
+            after_attention: norms.after_attention,
             q_proj: self.matrix(&format!("{attention}.q_proj.weight"), [queries, hidden])?,
             k_proj: self.matrix(&format!("{attention}.k_proj.weight"), [kv, hidden])?,
             v_proj: self.matrix(&format!("{attention}.v_proj.weight"), [kv, hidden])?,
             q_bias: self.bias(&format!("{attention}.q_proj.bias"), queries)?,
             k_bias: self.bias(&format!("{attention}.k_proj.bias"), kv)?,
             v_bias: self.bias(&format!("{attention}.v_proj.bias"), kv)?,
-            q_norm: self.head_norm(&format!("{attention}.q_norm.weight"))?,
-            k_norm: self.head_norm(&format!("{attention}.k_norm.weight"))?,
+            q_norm: of_queries,
+            k_norm: of_keys,
             o_proj: self.matrix(&format!("{attention}.o_proj.weight"), [hidden, queries])?,
-            post_attention_layernorm: self
-                .vector(&format!("{layer}.post_attention_layernorm.weight"), hidden)?,
+            before_mlp: norms.before_mlp,
+            after_mlp: norms.after_mlp,
             gate_proj: self.matrix(&format!("{mlp}.gate_proj.weight"), [inner, hidden])?,
             up_proj: self.matrix(&format!("{mlp}.up_proj.weight"), [inner, hidden])?,
             down_proj: self.matrix(&format!("{mlp}.down_proj.weight"), [hidden, inner])?,
@@ -221,7 +239,7 @@ impl ParameterLoader<'_> {
             qkv_conv: self.filter(&layer, ConvolutionPlace::QueryKeyValue)?,
             mlp_conv: self.filter(&layer, ConvolutionPlace::MlpInput)?,
             gate_up_conv: self.filter(&layer, ConvolutionPlace::GateUp)?,
-            rotates: !self.config.unrotated.contains(&index),
+            attention_kind,
         })
     }
 
@@ -270,14 +288,6 @@ impl ParameterLoader<'_> {
     fn vector(&self, name: &str, size: usize) -> Result<Param<Tensor<1>>, AgentError> {
         let data = self.weights.get(name, &[size])?.to_vec();
         Ok(Param::from_data(TensorData::new(data, [size]), self.device))
-    }
-
-    /// The norm of the queries or keys of each head; `None` if the family has none.
-    fn head_norm(&self, name: &str) -> Result<Option<Param<Tensor<1>>>, AgentError> {
-        self.config
-            .has_head_norms()
-            .then(|| self.vector(name, self.config.head_width()))
-            .transpose()
     }
 
     /// A bias; `None` if the family has no biases.

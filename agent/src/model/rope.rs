@@ -143,25 +143,63 @@ impl RopeScaling {
     }
 }
 
-/// Returns cosines and sines of the first `time` positions, `[time, width]` each. Both halves of a
-/// head have the same values.
-///
-/// `scores` is a further factor of the attention scores. Queries and keys are both multiplied by its root.
-#[must_use]
-pub fn rotary_table(
-    time: usize,
-    width: usize,
-    theta: f64,
-    scaling: &RopeScaling,
-    scores: f64,
-) -> (Vec<f32>, Vec<f32>) {
-    let (frequencies, length) = scaling.frequencies(width, theta);
-    let length = length * scores.sqrt();
-    (0..time)
-        .flat_map(|t| (0..width).map(move |d| (t, d)))
-        .map(|(t, d)| t as f64 * frequencies[d % frequencies.len()])
-        .map(|angle| ((angle.cos() * length) as f32, (angle.sin() * length) as f32))
-        .unzip()
+/// The rotary embedding of a layer, and a factor of its attention scores.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RotaryEmbedding {
+    /// Numbers of a head.
+    pub width: usize,
+    /// Numbers that are rotated: the first `rotated / 2` of each half of a head. The other numbers keep
+    /// their values.
+    pub rotated: usize,
+    /// θ.
+    pub theta: f64,
+    /// The change of the frequencies.
+    pub scaling: RopeScaling,
+    /// Factor of the attention scores. Queries and keys are both multiplied by its root.
+    pub scores: f64,
+}
+
+impl RotaryEmbedding {
+    /// Returns cosines and sines of the first `time` positions, `[time, width]` each. Both halves of a
+    /// head have the same values.
+    #[must_use]
+    pub fn table(&self, time: usize) -> [Vec<f32>; 2] {
+        self.half_table(time).map(|numbers| {
+            let rows = numbers.chunks_exact(self.width / 2);
+            rows.flat_map(|half| [half, half])
+                .flatten()
+                .copied()
+                .collect()
+        })
+    }
+
+    /// Returns the first half of each row of [`RotaryEmbedding::table`], `[time, width / 2]`.
+    #[must_use]
+    pub fn half_table(&self, time: usize) -> [Vec<f32>; 2] {
+        let half = self.width / 2;
+        let pairs = self.rotated / 2;
+        let (frequencies, length) = match pairs {
+            0 => (Vec::new(), 1.0),
+            _ => self.scaling.frequencies(self.rotated, self.theta),
+        };
+        let root = self.scores.sqrt();
+        let length = length * root;
+        let mut tables = [(); 2].map(|()| Vec::with_capacity(time * half));
+        for position in 0..time {
+            for pair in 0..half {
+                let (cosine, sine) = match frequencies.get(pair) {
+                    Some(frequency) => {
+                        let angle = position as f64 * frequency;
+                        (angle.cos() * length, angle.sin() * length)
+                    }
+                    None => (root, 0.0),
+                };
+                tables[0].push(cosine as f32);
+                tables[1].push(sine as f32);
+            }
+        }
+        tables
+    }
 }
 
 /// The keys of `rope_scaling`.
@@ -355,9 +393,34 @@ mod tests {
 
     #[test]
     fn both_halves_of_a_head_are_rotated_alike() {
-        let (cosines, sines) = rotary_table(3, 4, 1e4, &RopeScaling::None, 1.0);
+        let [cosines, sines] = embedding(4).table(3);
         assert_eq!(cosines[4..6], cosines[6..8]);
         assert_eq!((cosines[0], sines[0]), (1.0, 0.0));
         assert!((sines[9] - 0.02f32.sin()).abs() < 1e-7);
+    }
+
+    fn embedding(rotated: usize) -> RotaryEmbedding {
+        RotaryEmbedding {
+            width: 4,
+            rotated,
+            theta: 1e4,
+            scaling: RopeScaling::None,
+            scores: 1.0,
+        }
+    }
+
+    /// If two of four numbers are rotated, they are the first of each half, with the frequencies of a head of width 2.
+    #[test]
+    fn a_part_of_a_head_may_be_rotated() {
+        let [cosines, sines] = embedding(2).table(2);
+        let [cosine, sine] = [1f32.cos(), 1f32.sin()];
+        assert_eq!(cosines[4..], [cosine, 1.0, cosine, 1.0]);
+        assert_eq!(sines[4..], [sine, 0.0, sine, 0.0]);
+        assert_eq!(embedding(0).table(2), [vec![1.0; 8], vec![0.0; 8]]);
+        let scaled = RotaryEmbedding {
+            scores: 4.0,
+            ..embedding(0)
+        };
+        assert_eq!(scaled.table(1)[0], [2.0; 4]);
     }
 }

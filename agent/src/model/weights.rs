@@ -263,7 +263,7 @@ impl Weights {
     }
 
     /// Removes what other programs put before every name: PEFT (`base_model.model.`) and `torch.compile` (`_orig_mod.`).
-    fn remove_prefix(&mut self) {
+    pub fn remove_prefix(&mut self) {
         const EMBEDDING: &str = "model.embed_tokens.weight";
         let prefix = self
             .0

@@ -286,8 +286,11 @@ pub(crate) fn folders(place: &Path) -> Vec<FileSet> {
         "tokenizer_config.json".into(),
         settings.to_string().into_bytes(),
     );
+    let [mut joined, mut normed] = [plain.clone(), plain.clone()];
     add_weights(&mut plain, Family::MiniCpm, place, false);
-    vec![own, checkpoint, plain]
+    add_weights(&mut joined, Family::Phi3, place, false);
+    add_weights(&mut normed, Family::Gemma3, place, false);
+    vec![own, checkpoint, plain, joined, normed]
 }
 
 const PARTS: [(&str, &str); 3] = [
@@ -337,6 +340,32 @@ fn add_weights(files: &mut FileSet, family: Family, place: &Path, shards: bool) 
         Family::SmolLm3 => {
             keys.insert("no_rope_layers".into(), json!([0]));
         }
+        Family::Gemma3 => {
+            keys.insert("layer_types".into(), json!(["sliding_attention"]));
+            keys.insert("sliding_window".into(), json!(16));
+            keys.insert("query_pre_attn_scalar".into(), json!(4));
+            keys.insert("head_dim".into(), json!(4));
+            keys.insert(
+                "rope_parameters".into(),
+                json!({
+                    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+                    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+                }),
+            );
+            keys.remove("rope_theta");
+        }
+        Family::Phi3 => {
+            keys.insert("head_dim".into(), json!(8));
+            keys.insert("partial_rotary_factor".into(), json!(0.5));
+            keys.insert("original_max_position_embeddings".into(), json!(128));
+            keys.insert(
+                "rope_scaling".into(),
+                json!({"type": "longrope", "short_factor": [1.0, 1.5], "long_factor": [2.0, 3.0]}),
+            );
+        }
+        Family::Olmo2 | Family::Olmo3 => {
+            keys.insert("sliding_window".into(), json!(16));
+        }
         Family::Mistral => {
             keys.insert("sliding_window".into(), json!(64));
         }
@@ -369,7 +398,7 @@ fn add_weights(files: &mut FileSet, family: Family, place: &Path, shards: bool) 
         }
     }
     let config = DecoderConfig::from_hugging_face(keys).unwrap();
-    let mut weights = Weights::random(&config, 7);
+    let mut weights = Weights::random(&config, 7).packed(&config).into_owned();
     let path = place.join("model.safetensors");
     if shards {
         weights.0.insert(

@@ -4,9 +4,9 @@
 use agent::inference::device::Backend;
 use agent::inference::sample::Sampling;
 use agent::inference::{KvCache, PolicyInference, Span};
-use agent::model::config::DecoderConfig;
+use agent::model::config::{DecoderConfig, Family};
 use agent::model::decoder::Decoder;
-use agent::model::weights::{HostTensor, Weights};
+use agent::model::weights::Weights;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::{SeedableRng, rngs::StdRng};
 use scenarios::WeightFormat;
@@ -30,17 +30,20 @@ fn cases() -> Vec<FamilyCase> {
     serde_json::from_str(include_str!("../golden/families.json")).unwrap()
 }
 
-/// Every weight is computed from its place: element i of tensor k, with the names in order.
+/// Every weight of a checkpoint is computed from its place: element i of tensor k, with the names in order.
 fn weights(config: &DecoderConfig) -> Weights {
-    let mut tensors = config.tensors();
-    tensors.sort();
-    let tensors = tensors.into_iter().enumerate().map(|(k, (name, shape))| {
-        let data = (0..shape.iter().product())
-            .map(|i| weight(&name, &shape, k, i))
-            .collect();
-        (name, HostTensor { shape, data })
-    });
-    Weights(tensors.collect())
+    let mut weights = Weights::random(config, 1).packed(config).into_owned();
+    let are_minus_one = config.family == Family::Gemma3;
+    for (k, (name, tensor)) in weights.0.iter_mut().enumerate() {
+        for (i, number) in tensor.data.iter_mut().enumerate() {
+            *number = weight(name, &tensor.shape, k, i);
+            if are_minus_one && name.ends_with("norm.weight") {
+                *number -= 1.0;
+            }
+        }
+    }
+    weights.unpack(config).unwrap();
+    weights
 }
 
 fn weight(name: &str, shape: &[usize], k: usize, i: usize) -> f32 {
@@ -102,6 +105,14 @@ fn every_family_is_recorded() {
         "qwen3, tied",
         "mistral",
         "mistral, window",
+        "mistral, short window",
+        "qwen2, some windows",
+        "gemma3",
+        "gemma3, untied",
+        "phi3",
+        "phi3, longrope",
+        "olmo2",
+        "olmo3",
         "smollm3",
         "granite",
         "minicpm",

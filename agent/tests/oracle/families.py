@@ -13,9 +13,13 @@ import sys
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    Gemma3TextConfig,
     GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    Olmo2Config,
+    Olmo3Config,
+    Phi3Config,
     Qwen2Config,
     Qwen3Config,
     SmolLM3Config,
@@ -79,6 +83,39 @@ CASES = {
     "qwen3, tied": Qwen3Config(**SIZES, head_dim=8, tie_word_embeddings=True, rope_theta=1e6),
     "mistral": MistralConfig(**SIZES, head_dim=12, sliding_window=None),
     "mistral, window": MistralConfig(**SIZES, sliding_window=128),
+    "mistral, short window": MistralConfig(**SIZES, sliding_window=7),
+    "qwen2, some windows": Qwen2Config(**SIZES, use_sliding_window=True, sliding_window=5, max_window_layers=1),
+    "gemma3": Gemma3TextConfig(
+        **SIZES,
+        head_dim=12,
+        query_pre_attn_scalar=20,
+        sliding_window=6,
+        layer_types=["sliding_attention", "full_attention"],
+        rope_parameters={
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        },
+    ),
+    "gemma3, untied": Gemma3TextConfig(**SIZES, head_dim=8, tie_word_embeddings=False, sliding_window=64),
+    "phi3": Phi3Config(**SIZES, sliding_window=9),
+    "phi3, longrope": Phi3Config(
+        **{**SIZES, "hidden_size": 48, "tie_word_embeddings": True},
+        partial_rotary_factor=2 / 3,
+        original_max_position_embeddings=128,
+        rope_scaling={
+            "type": "longrope",
+            "short_factor": [1.0, 1.1, 1.2, 1.3],
+            "long_factor": [2.0, 3.0, 4.0, 5.0],
+        },
+    ),
+    "olmo2": Olmo2Config(**SIZES),
+    "olmo3": Olmo3Config(
+        **SIZES,
+        sliding_window=6,
+        layer_types=["sliding_attention", "full_attention"],
+        rope_theta=1e4,
+        rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
+    ),
     "smollm3": SmolLM3Config(**SIZES, no_rope_layers=[1, 0]),
     "granite": GraniteConfig(
         **SIZES,
@@ -114,7 +151,7 @@ def fill(model):
         i = torch.arange(tensor.numel(), dtype=torch.int64)
         noise = ((k * 7919 + i) * 2654435761 % 2**32).double() / 2**32 - 0.5
         if name.endswith("norm.weight"):
-            values = 1.0 + 0.4 * noise
+            values = (0.0 if model.config.model_type == "gemma3_text" else 1.0) + 0.4 * noise
         elif tensor.dim() == 1:
             values = 0.5 * noise
         else:

@@ -1,9 +1,12 @@
 //! The keys of `config.json` that are used here.
 
 use super::family::{Family, Scales};
+use super::pattern::LayerPattern;
 use crate::model::reading::config::{ConvolutionConfig, GoalMatch, ReadingConfig};
+use kernels::elementwise::Activation;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 /// The keys of `config.json` that are used here, with Hugging Face's defaults.
@@ -18,6 +21,16 @@ pub(super) struct ConfigKeys {
     pub(super) num_key_value_heads: Option<usize>,
     pub(super) head_dim: Option<usize>,
     pub(super) hidden_act: Option<String>,
+    pub(super) hidden_activation: Option<String>,
+    pub(super) query_pre_attn_scalar: Option<f64>,
+    pub(super) rope_local_base_freq: Option<f64>,
+    pub(super) sliding_window_pattern: Option<usize>,
+    pub(super) max_window_layers: Option<usize>,
+    pub(super) attn_logit_softcapping: Option<f64>,
+    pub(super) final_logit_softcapping: Option<f64>,
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub(super) use_bidirectional_attention: bool,
+    pub(super) original_max_position_embeddings: Option<f64>,
     pub(super) rope_theta: Option<f64>,
     pub(super) rope_scaling: Option<Map<String, Value>>,
     pub(super) rope_parameters: Option<Map<String, Value>>,
@@ -28,7 +41,7 @@ pub(super) struct ConfigKeys {
     pub(super) attention_bias: bool,
     #[serde(default)]
     pub(super) mlp_bias: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub(super) use_sliding_window: bool,
     pub(super) partial_rotary_factor: Option<f64>,
     #[serde(default, deserialize_with = "null_as_default")]
@@ -62,19 +75,25 @@ where
 
 impl ConfigKeys {
     /// Refuses a decoder that needs a computation which is not supported.
-    pub(super) fn refuse_unsupported(&self) -> Result<(), String> {
+    pub(super) fn refuse_unsupported(&self, family: Family) -> Result<(), String> {
+        let partial = self
+            .partial_rotary_factor
+            .is_some_and(|factor| factor != 1.0);
         let unsupported = [
             (self.attention_bias, "attention_bias"),
             (self.mlp_bias, "mlp_bias"),
-            (self.use_sliding_window, "use_sliding_window"),
+            (partial && family != Family::Phi3, "partial_rotary_factor"),
             (
-                self.partial_rotary_factor
-                    .is_some_and(|factor| factor != 1.0),
-                "partial_rotary_factor",
+                self.attn_logit_softcapping.is_some(),
+                "attn_logit_softcapping",
             ),
             (
-                self.layer_types.iter().any(|kind| kind != "full_attention"),
-                "layer_types with another type than full_attention",
+                self.final_logit_softcapping.is_some(),
+                "final_logit_softcapping",
+            ),
+            (
+                self.use_bidirectional_attention,
+                "use_bidirectional_attention",
             ),
             (
                 self.num_experts.is_some_and(|experts| experts > 0),
@@ -82,15 +101,127 @@ impl ConfigKeys {
             ),
             (self.quantization_config.is_some(), "quantization_config"),
         ];
-        if let Some((_, key)) = unsupported.into_iter().find(|(is_set, _)| *is_set) {
-            return Err(format!("{key} is set, which is not supported"));
+        match unsupported.into_iter().find(|(is_set, _)| *is_set) {
+            Some((_, key)) => Err(format!("{key} is set, which is not supported")),
+            None => Ok(()),
         }
-        match self.hidden_act.as_deref() {
-            None | Some("silu" | "swish") => Ok(()),
+    }
+
+    /// The activation of the gated unit.
+    pub(super) fn activation(&self, family: Family) -> Result<Activation, String> {
+        let traits = family.traits();
+        let key = traits.activation_key;
+        let named = match key {
+            "hidden_act" => &self.hidden_act,
+            _ => &self.hidden_activation,
+        };
+        match named.as_deref() {
+            None => Ok(traits.activation),
+            Some("silu" | "swish") => Ok(Activation::Silu),
+            Some("gelu_pytorch_tanh" | "gelu_new" | "gelu_fast") => Ok(Activation::GeluTanh),
             Some(other) => Err(format!(
-                "hidden_act {other:?} is not supported; only \"silu\""
+                "{key} {other:?} is not supported; only \"silu\" and \"gelu_pytorch_tanh\""
             )),
         }
+    }
+
+    /// The keys that transformers 5 writes for the layers of a kind, or for all layers.
+    fn rope_parameters(&self, kind: &str) -> Option<&Map<String, Value>> {
+        let all = self.rope_parameters.as_ref()?;
+        match all.get(kind) {
+            Some(of_kind) => of_kind.as_object(),
+            None if all.contains_key(FULL) || all.contains_key(SLIDING) => None,
+            None => Some(all),
+        }
+    }
+
+    /// The scaling of the rotary embedding, in the layers without a window if the family distinguishes them.
+    pub(super) fn rope(
+        &self,
+        family: Family,
+    ) -> Result<Option<Cow<'_, Map<String, Value>>>, String> {
+        let scaling = self.rope_scaling.as_ref();
+        let Some(rope) = scaling.or(self.rope_parameters(FULL)) else {
+            return Ok(None);
+        };
+        let mut rope = Cow::Borrowed(rope);
+        if family == Family::Phi3 {
+            let kind = rope.get("rope_type").or_else(|| rope.get("type"));
+            if kind.and_then(Value::as_str) == Some("yarn") {
+                rope.to_mut().insert("rope_type".into(), "longrope".into()); // an old name in this family
+            }
+            const ORIGINAL: &str = "original_max_position_embeddings";
+            let original = self.original_max_position_embeddings.unwrap_or(4096.0);
+            if !rope.contains_key(ORIGINAL) {
+                rope.to_mut().insert(ORIGINAL.into(), original.into());
+            }
+        }
+        Ok(Some(rope))
+    }
+
+    /// θ of the rotary embedding, in the layers without a window if the family distinguishes them.
+    pub(super) fn theta(&self, family: Family) -> Result<f64, String> {
+        let inner = self.rope_parameters(FULL);
+        let inner = inner.and_then(|rope| rope.get("rope_theta")?.as_f64());
+        let default = match family {
+            Family::Gemma3 => 1e6,
+            Family::Olmo3 => 5e5,
+            _ => 1e4,
+        };
+        match (self.rope_theta, inner) {
+            (Some(outer), Some(inner)) if outer != inner => Err(format!(
+                "rope_theta is {outer}, and rope_parameters.rope_theta is {inner}\n\
+                 hint: transformers 5 uses the second; remove the wrong one"
+            )),
+            (outer, inner) => Ok(outer.or(inner).unwrap_or(default)),
+        }
+    }
+
+    /// θ of the layers with a window, if they have their own.
+    fn windowed_theta(&self, family: Family) -> Result<Option<f64>, String> {
+        if family != Family::Gemma3 && family != Family::Olmo3 {
+            return Ok(None);
+        }
+        let inner = self.rope_parameters(SLIDING);
+        let kind = inner.and_then(|rope| rope.get("rope_type")?.as_str());
+        if self
+            .rope_parameters
+            .as_ref()
+            .is_some_and(|all| all.contains_key(SLIDING))
+            && kind.is_some_and(|kind| kind != "default")
+        {
+            return Err(format!(
+                "rope_parameters.{SLIDING}.rope_type is {kind:?}, which is not supported"
+            ));
+        }
+        let inner = self
+            .rope_parameters
+            .as_ref()
+            .and_then(|all| all.get(SLIDING));
+        let inner = inner.and_then(|rope| rope.get("rope_theta")?.as_f64());
+        match family {
+            Family::Gemma3 => Ok(Some(inner.or(self.rope_local_base_freq).unwrap_or(1e4))),
+            _ => inner.map_or_else(|| self.theta(family), Ok).map(Some),
+        }
+    }
+
+    /// The number of a head's numbers that are rotated, if it is not all.
+    pub(super) fn rotary_width(&self, family: Family) -> Option<usize> {
+        let inner = self.rope_parameters(FULL);
+        let inner = inner.and_then(|rope| rope.get("partial_rotary_factor")?.as_f64());
+        let factor = inner.or(self.partial_rotary_factor)?;
+        (factor != 1.0).then(|| (self.head_width(family) as f64 * factor) as usize)
+    }
+
+    /// The width of a head, if it does not follow from the other sizes.
+    pub(super) fn head_dim(&self, family: Family) -> Option<usize> {
+        self.head_dim
+            .or_else(|| (family == Family::Gemma3).then_some(256))
+    }
+
+    fn head_width(&self, family: Family) -> usize {
+        let heads = self.num_attention_heads.max(1);
+        self.head_dim(family).unwrap_or(self.hidden_size / heads)
     }
 
     /// The additions of hearth's family.
@@ -122,8 +253,7 @@ impl ConfigKeys {
                 ..Scales::default()
             },
             Family::Granite => {
-                let heads = self.num_attention_heads.max(1);
-                let head = self.head_dim.unwrap_or(self.hidden_size / heads) as f64;
+                let head = self.head_width(family) as f64;
                 Scales {
                     embedding: self.embedding_multiplier.unwrap_or(1.0),
                     residual: self.residual_multiplier.unwrap_or(1.0),
@@ -131,41 +261,136 @@ impl ConfigKeys {
                     logits: 1.0 / self.logits_scaling.unwrap_or(1.0),
                 }
             }
+            Family::Gemma3 => Scales {
+                embedding: (self.hidden_size as f64).sqrt(),
+                attention: (self.head_width(family) as f64
+                    / self.query_pre_attn_scalar.unwrap_or(256.0))
+                .sqrt(),
+                ..Scales::default()
+            },
             Family::Llama
             | Family::Qwen2
             | Family::Qwen3
             | Family::Mistral
+            | Family::Phi3
+            | Family::Olmo2
+            | Family::Olmo3
             | Family::SmolLm3
             | Family::Hearth => Scales::default(),
         }
     }
 
-    /// The layers without rotary embedding. If a SmolLM3 does not list them, every fourth is one.
+    /// What differs between the layers.
     ///
     /// # Errors
-    /// If the list has another length than the number of layers.
-    pub(super) fn unrotated(&self, family: Family) -> Result<BTreeSet<usize>, String> {
+    /// If a list does not have the length of the number of layers, or a kind of layers is not supported.
+    pub(super) fn pattern(&self, family: Family) -> Result<LayerPattern, String> {
+        let windowed = self.windowed(family)?;
+        let window = match self.sliding_window {
+            Some(window) => window,
+            None if windowed.is_empty() => 0,
+            None if family == Family::Gemma3 || family == Family::Olmo3 => 4096,
+            None => return Err("layers have a window, and sliding_window is missing".into()),
+        };
+        Ok(LayerPattern {
+            unrotated: self.unrotated(family)?,
+            windowed_theta: self.windowed_theta(family)?,
+            windowed,
+            window,
+        })
+    }
+
+    /// The layers with a window.
+    fn windowed(&self, family: Family) -> Result<BTreeSet<usize>, String> {
         let layers = self.num_hidden_layers;
-        match &self.no_rope_layers {
-            _ if family != Family::SmolLm3 => Ok(BTreeSet::new()),
-            Some(rotated) if rotated.len() == layers => {
-                Ok((0..layers).filter(|layer| rotated[*layer] == 0).collect())
+        let every = |pattern: usize| {
+            let pattern = pattern.max(1);
+            (0..layers).filter(move |layer| !(layer + 1).is_multiple_of(pattern))
+        };
+        let listed = || {
+            let mut windowed = BTreeSet::new();
+            self.has_length("layer_types", self.layer_types.len())?;
+            for (layer, kind) in self.layer_types.iter().enumerate() {
+                match kind.as_str() {
+                    FULL => {}
+                    SLIDING => _ = windowed.insert(layer),
+                    other => {
+                        return Err(format!(
+                            "layer_types contains {other:?}, which is not supported"
+                        ));
+                    }
+                }
             }
-            Some(rotated) => Err(format!(
-                "no_rope_layers has {} entries, and there are {layers} layers",
-                rotated.len()
-            )),
-            None => {
-                let interval = self.no_rope_layer_interval.unwrap_or(4).max(1);
-                Ok((0..layers)
-                    .filter(|layer| (layer + 1) % interval == 0)
-                    .collect())
+            Ok(windowed)
+        };
+        match family {
+            Family::Mistral | Family::Phi3 if self.sliding_window.is_none() => Ok(BTreeSet::new()),
+            Family::Mistral | Family::Phi3 => Ok((0..layers).collect()),
+            Family::Gemma3 | Family::Olmo3 if !self.layer_types.is_empty() => listed(),
+            Family::Gemma3 => Ok(every(self.sliding_window_pattern.unwrap_or(6)).collect()),
+            Family::Olmo3 => Ok(every(4).collect()),
+            Family::Qwen2 | Family::Qwen3 | Family::SmolLm3 if self.use_sliding_window => {
+                if self.sliding_window.is_none() {
+                    Ok(BTreeSet::new())
+                } else if self.layer_types.is_empty() && family != Family::SmolLm3 {
+                    Ok((self.max_window_layers.unwrap_or(28)..layers).collect())
+                } else if self.layer_types.is_empty() {
+                    Err("use_sliding_window is set, and layer_types is missing".into())
+                } else {
+                    listed()
+                }
+            }
+            Family::Llama
+            | Family::Qwen2
+            | Family::Qwen3
+            | Family::Olmo2
+            | Family::SmolLm3
+            | Family::Granite
+            | Family::MiniCpm
+            | Family::Hearth => {
+                if self.use_sliding_window {
+                    return Err("use_sliding_window is set, which is not supported".into());
+                }
+                match self.layer_types.iter().find(|kind| *kind != FULL) {
+                    Some(kind) => Err(format!(
+                        "layer_types contains {kind:?}, which is not supported in {}",
+                        self.model_type
+                    )),
+                    None => Ok(BTreeSet::new()),
+                }
             }
         }
     }
 
-    /// The number of tokens that a token sees, if the family limits it.
-    pub(super) fn window(&self, family: Family) -> Option<usize> {
-        self.sliding_window.filter(|_| family == Family::Mistral)
+    /// Refuses a list that does not have an entry for each layer.
+    fn has_length(&self, key: &str, length: usize) -> Result<(), String> {
+        let layers = self.num_hidden_layers;
+        if length == layers {
+            Ok(())
+        } else {
+            Err(format!(
+                "{key} has {length} entries, and there are {layers} layers"
+            ))
+        }
+    }
+
+    /// The layers without rotary embedding. If a SmolLM3 does not list them, every fourth is one.
+    fn unrotated(&self, family: Family) -> Result<BTreeSet<usize>, String> {
+        let layers = self.num_hidden_layers;
+        if family != Family::SmolLm3 {
+            return Ok(BTreeSet::new());
+        }
+        if let Some(rotated) = &self.no_rope_layers {
+            self.has_length("no_rope_layers", rotated.len())?;
+            return Ok((0..layers).filter(|layer| rotated[*layer] == 0).collect());
+        }
+        let interval = self.no_rope_layer_interval.unwrap_or(4).max(1);
+        Ok((0..layers)
+            .filter(|layer| (layer + 1) % interval == 0)
+            .collect())
     }
 }
+
+/// The names of kinds of layers in `layer_types`.
+const FULL: &str = "full_attention";
+const SLIDING: &str = "sliding_attention";

@@ -60,6 +60,10 @@ impl<R: Read + Seek> GgufFile<R> {
             Family::Qwen2
             | Family::Qwen3
             | Family::Mistral
+            | Family::Gemma3
+            | Family::Phi3
+            | Family::Olmo2
+            | Family::Olmo3
             | Family::SmolLm3
             | Family::Granite
             | Family::Hearth => {}

@@ -7,7 +7,7 @@
 use super::file::GgufFile;
 use super::sizes::GgufSizes;
 use crate::error::AgentError;
-use crate::model::config::Family;
+use crate::model::config::{Family, QueryNorms};
 use std::collections::BTreeSet;
 use std::io::{Read, Seek};
 
@@ -69,7 +69,9 @@ impl<R> GgufFile<R> {
             for part in layer_tensors(&sizes, family) {
                 let is_needed = match part.source {
                     source if source.ends_with(".bias") => family.traits().biases && is_qkv(source),
-                    source if is_head_norm(source) => family.traits().head_norms,
+                    source if is_head_norm(source) => {
+                        family.traits().query_norms != QueryNorms::None
+                    }
                     _ => true,
                 };
                 if is_head_norm(part.source) && !is_needed {

@@ -36,7 +36,7 @@ pub enum Activation {
 }
 
 /// √(8/π).
-pub(crate) const GELU_SLOPE: f32 = 1.595_769_1;
+pub(crate) const GELU_SLOPE: f32 = 1.595_769;
 pub(crate) const GELU_CUBE: f32 = 0.044_715;
 
 /// a(x) of [`Activation::GeluTanh`].

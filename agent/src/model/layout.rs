@@ -87,6 +87,20 @@ fn reorder_heads(data: &[f32], columns: usize, order: &[usize], back: bool) -> V
     out
 }
 
+/// A joined matrix whose parts have adapters.
+pub(super) struct JoinedFactors {
+    /// Names without the block.
+    pub(super) name: &'static str,
+    pub(super) parts: Vec<&'static str>,
+    /// How many parts have adapters.
+    pub(super) count: usize,
+}
+
+/// The name of a matrix without its block.
+fn module_name(name: &'static str) -> &'static str {
+    name.rsplit('.').next().unwrap_or(name)
+}
+
 /// What is converted in a configuration.
 struct LayoutConversion<'a> {
     config: &'a DecoderConfig,
@@ -196,49 +210,12 @@ impl Weights {
         Cow::Owned(weights)
     }
 
-    /// Changes the factors of adapters on a checkpoint to those of adapters on the decoder: the parts of a joined matrix share
-    /// A, and have their rows of B.
-    ///
-    /// # Errors
-    /// If a factor has another shape than `config` requires.
-    pub fn unpack_factors(&mut self, config: &DecoderConfig) -> Result<(), AgentError> {
-        let conversion = LayoutConversion::new(config);
-        for JoinedMatrix { name, parts } in &conversion.joined {
-            for prefix in LayoutConversion::prefixes(self, name, LORA_B) {
-                let b = format!("{prefix}{name}{LORA_B}");
-                let rank = self.0[&b].shape.get(1).copied().unwrap_or_default();
-                let rows = parts.iter().map(|(_, rows)| rows).sum();
-                let data = self.take(&b, &[rows, rank])?;
-                split_rows(
-                    self,
-                    &data,
-                    rank,
-                    |part| format!("{prefix}{part}{LORA_B}"),
-                    parts,
-                );
-                let a = format!("{prefix}{name}{LORA_A}");
-                let shape = vec![rank, config.hidden_size];
-                let data = self.take(&a, &shape)?;
-                for (part, _) in parts {
-                    let tensor = HostTensor {
-                        shape: shape.clone(),
-                        data: data.clone(),
-                    };
-                    self.0.insert(format!("{prefix}{part}{LORA_A}"), tensor);
-                }
-            }
-        }
-        conversion.reorder(self, LORA_B, false);
-        Ok(())
-    }
-
-    /// Returns the factors of adapters as those on a checkpoint of the family, and the joined matrices that have some, with how many
-    /// times as large their rank is. A of a joined matrix has the rows of all its parts' A, and B is block-diagonal.
-    #[must_use]
-    pub fn packed_factors(
+    /// Returns the factors of adapters as those on a checkpoint of the family. A of a joined matrix has the rows of all its
+    /// parts' A, and B is block-diagonal.
+    pub(super) fn packed_factors(
         &self,
         config: &DecoderConfig,
-    ) -> (Cow<'_, Self>, Vec<(&'static str, usize)>) {
+    ) -> (Cow<'_, Self>, Vec<JoinedFactors>) {
         let conversion = LayoutConversion::new(config);
         if conversion.is_identity() {
             return (Cow::Borrowed(self), Vec::new());
@@ -247,12 +224,17 @@ impl Weights {
         conversion.reorder(&mut weights, LORA_B, true);
         let mut joined = Vec::new();
         for JoinedMatrix { name, parts } in &conversion.joined {
+            let mut count = 0;
             for layer in 0..config.num_hidden_layers {
                 let prefix = format!("{PEFT_PREFIX}model.layers.{layer}.");
-                let present = join_factors(&mut weights, &prefix, name, parts);
-                if present > 0 && layer == 0 {
-                    joined.push((name.rsplit('.').next().unwrap_or(name), present));
-                }
+                count = join_factors(&mut weights, &prefix, name, parts);
+            }
+            if count > 0 {
+                joined.push(JoinedFactors {
+                    name: module_name(name),
+                    parts: parts.iter().map(|(part, _)| module_name(part)).collect(),
+                    count,
+                });
             }
         }
         (Cow::Owned(weights), joined)

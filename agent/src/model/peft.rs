@@ -12,10 +12,13 @@
 
 use crate::error::AgentError;
 use crate::files;
+use crate::model::config::DecoderConfig;
 use crate::model::folder::Model;
+use crate::model::layout::JoinedFactors;
 use crate::model::lora::{LORA_A, LORA_B, LoraRecipe, PEFT_PREFIX};
 use crate::model::weights::{ADVANTAGE_HEAD, VALUE_HEAD, Weights, is_head};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Name of the file with the settings of an adapter.
@@ -36,9 +39,7 @@ const POLICY_PREFIX: &str = "policy:";
 pub struct Adapter {
     /// `adapter_config.json`.
     config: Map<String, Value>,
-    /// α/r, or α/√r if it was trained with rank-stabilized LoRA.
-    scale: f64,
-    rank: usize,
+    ranks: AdapterRanks,
     /// The factors, with PEFT's names.
     tensors: Weights,
 }
@@ -76,10 +77,42 @@ impl Adapter {
         });
         Self {
             config: config.as_object().cloned().unwrap_or_default(),
-            scale: alpha / *rank as f64,
-            rank: *rank,
+            ranks: AdapterRanks {
+                rank: *rank,
+                alpha: *alpha,
+                is_stabilized: false,
+                rank_of: BTreeMap::new(),
+                alpha_of: BTreeMap::new(),
+            },
             tensors: learned,
         }
+    }
+
+    /// Returns the same adapter for a checkpoint of the family ([`crate::model::layout`]). If a matrix of the checkpoint is
+    /// several matrices of the decoder, its rank and α are the sums of theirs.
+    #[must_use]
+    pub fn for_checkpoint(mut self, config: &DecoderConfig) -> Self {
+        let (tensors, joined) = self.tensors.packed_factors(config);
+        let tensors = tensors.into_owned();
+        for JoinedFactors { name, parts, count } in joined {
+            let AdapterRanks { rank, alpha, .. } = self.ranks;
+            self.ranks.rank_of.insert(name.into(), count * rank);
+            self.ranks
+                .alpha_of
+                .insert(name.into(), count as f64 * alpha);
+            if let Some(Value::Array(targets)) = self.config.get_mut("target_modules") {
+                targets.retain(|target| !parts.iter().any(|part| target == part));
+                targets.push(json!(name));
+            }
+        }
+        if !self.ranks.rank_of.is_empty() {
+            let AdapterRanks {
+                rank_of, alpha_of, ..
+            } = &self.ranks;
+            self.config.insert("rank_pattern".into(), json!(rank_of));
+            self.config.insert("alpha_pattern".into(), json!(alpha_of));
+        }
+        Self { tensors, ..self }
     }
 
     /// Reads the folder of an adapter, written here or by PEFT.
@@ -92,13 +125,12 @@ impl Adapter {
         let bytes = files::read(&path, CONFIG_LIMIT)?;
         let config: Map<String, Value> = serde_json::from_slice(&files::standard_json(&bytes))
             .map_err(|error| AgentError::content(&path, error.to_string()))?;
-        let (rank, scale) =
-            rank_and_scale(&config).map_err(|reason| AgentError::content(&path, reason))?;
+        let ranks =
+            AdapterRanks::read(&config).map_err(|reason| AgentError::content(&path, reason))?;
         let tensors = Weights::open(&folder.join(ADAPTER_WEIGHTS))?;
         Ok(Self {
             config,
-            scale,
-            rank,
+            ranks,
             tensors,
         })
     }
@@ -157,7 +189,7 @@ impl Adapter {
 
     /// W + scale · B·A of one matrix, row by row.
     fn merge_matrix(&self, matrix: &str, base: &mut Weights) -> Result<(), AgentError> {
-        let rank = self.rank;
+        let (rank, scale) = self.ranks.of(matrix);
         let name = format!("{matrix}.weight");
         let Some(whole) = base.0.get_mut(&name) else {
             return Err(AgentError::Config(format!("tensor {name} is missing")));
@@ -174,7 +206,7 @@ impl Adapter {
         let b = self.tensors.get(&b, &[out, rank])?;
         for (row, b_row) in whole.data.chunks_exact_mut(input).zip(b.chunks_exact(rank)) {
             for (weight, a_row) in b_row.iter().zip(a.chunks_exact(input)) {
-                let weight = (self.scale * f64::from(*weight)) as f32;
+                let weight = (scale * f64::from(*weight)) as f32;
                 row.iter_mut()
                     .zip(a_row)
                     .for_each(|(sum, a)| *sum += weight * a);
@@ -197,9 +229,13 @@ impl Model {
             let reason = format!("was trained on policy {base}, and this is policy {hash}");
             return Err(AgentError::content(&folder.join(ADAPTER_CONFIG), reason));
         }
-        self.policy = adapter
-            .merge(self.policy)
-            .map_err(|error| error.in_file(&folder.join(ADAPTER_WEIGHTS)))?;
+        // The adapter names the matrices of a checkpoint.
+        let checkpoint = self.policy.packed(&self.config).into_owned();
+        let merged = adapter.merge(checkpoint).and_then(|mut merged| {
+            merged.unpack(&self.config)?;
+            Ok(merged)
+        });
+        self.policy = merged.map_err(|error| error.in_file(&folder.join(ADAPTER_WEIGHTS)))?;
         Ok(self)
     }
 }
@@ -223,11 +259,8 @@ const IGNORED_KEYS: [&str; 14] = [
     "ensure_weight_tying",
 ];
 
-/// Rank and scale of an `adapter_config.json`.
-///
-/// # Errors
-/// If a key asks for a computation that is not supported, or one is missing or out of range.
-fn rank_and_scale(config: &Map<String, Value>) -> Result<(usize, f64), String> {
+/// Refuses a key that asks for a computation which is not supported.
+fn refuse_unsupported(config: &Map<String, Value>) -> Result<(), String> {
     for (key, value) in config {
         let empty = match value {
             Value::Null | Value::Bool(false) => true,
@@ -238,7 +271,7 @@ fn rank_and_scale(config: &Map<String, Value>) -> Result<(usize, f64), String> {
         let fits = match key.as_str() {
             "peft_type" => value == "LORA",
             "bias" => value == "none",
-            "r" | "lora_alpha" | "use_rslora" => true, // checked below
+            "r" | "lora_alpha" | "use_rslora" | "rank_pattern" | "alpha_pattern" => true, // checked elsewhere
             "modules_to_save" => {
                 let heads = [
                     json!(["value_head"]),
@@ -254,264 +287,97 @@ fn rank_and_scale(config: &Map<String, Value>) -> Result<(usize, f64), String> {
             return Err(format!("{key} is {value}; only a plain LoRA can be merged"));
         }
     }
-    if !config.contains_key("peft_type") {
-        return Err("peft_type is missing".into());
+    if config.contains_key("peft_type") {
+        Ok(())
+    } else {
+        Err("peft_type is missing".into())
     }
-    let rank = config
-        .get("r")
-        .and_then(Value::as_u64)
-        .filter(|rank| *rank > 0);
-    let rank = rank.ok_or("r must be a whole number above 0")? as usize;
-    let alpha = config
-        .get("lora_alpha")
-        .and_then(Value::as_f64)
-        .ok_or("lora_alpha must be a number")?;
-    match config.get("use_rslora").unwrap_or(&Value::Null) {
-        Value::Null | Value::Bool(false) => Ok((rank, alpha / rank as f64)),
-        Value::Bool(true) => Ok((rank, alpha / (rank as f64).sqrt())),
-        other => Err(format!("use_rslora is {other}")),
+}
+
+/// Ranks and α of an adapter.
+#[derive(Debug, Clone, PartialEq)]
+struct AdapterRanks {
+    rank: usize,
+    alpha: f64,
+    /// Whether a factor is α/√r instead of α/r (rank-stabilized LoRA).
+    is_stabilized: bool,
+    /// Ranks and α of the modules whose name ends with a key.
+    rank_of: BTreeMap<String, usize>,
+    alpha_of: BTreeMap<String, f64>,
+}
+
+impl AdapterRanks {
+    /// Reads an `adapter_config.json`.
+    ///
+    /// # Errors
+    /// If a key asks for a computation that is not supported, or one is missing or out of range.
+    fn read(config: &Map<String, Value>) -> Result<Self, String> {
+        refuse_unsupported(config)?;
+        let rank = |value: &Value| value.as_u64().filter(|rank| *rank > 0);
+        let all = config.get("r").and_then(rank);
+        let alpha = config.get("lora_alpha").and_then(Value::as_f64);
+        Ok(Self {
+            rank: all.ok_or("r must be a whole number above 0")? as usize,
+            alpha: alpha.ok_or("lora_alpha must be a number")?,
+            is_stabilized: match config.get("use_rslora").unwrap_or(&Value::Null) {
+                Value::Null => false,
+                Value::Bool(is_stabilized) => *is_stabilized,
+                other => return Err(format!("use_rslora is {other}")),
+            },
+            rank_of: pattern(config, "rank_pattern", |value| {
+                rank(value).map(|rank| rank as usize)
+            })?,
+            alpha_of: pattern(config, "alpha_pattern", Value::as_f64)?,
+        })
     }
+
+    /// The rank and the scale of a matrix.
+    fn of(&self, matrix: &str) -> (usize, f64) {
+        let rank = of_module(&self.rank_of, matrix).unwrap_or(self.rank);
+        let alpha = of_module(&self.alpha_of, matrix).unwrap_or(self.alpha);
+        let divisor = if self.is_stabilized {
+            (rank as f64).sqrt()
+        } else {
+            rank as f64
+        };
+        (rank, alpha / divisor)
+    }
+}
+
+/// The value of the key that is a name or the end of it, from a dot on.
+fn of_module<T: Copy>(pattern: &BTreeMap<String, T>, matrix: &str) -> Option<T> {
+    let fits = |key: &str| {
+        let before = matrix.strip_suffix(key);
+        before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
+    };
+    let found = pattern.iter().find(|(key, _)| fits(key));
+    found.map(|(_, value)| *value)
+}
+
+/// `rank_pattern` or `alpha_pattern`. A key is the end of a module's name; regular expressions are refused.
+fn pattern<T>(
+    config: &Map<String, Value>,
+    name: &str,
+    read: impl Fn(&Value) -> Option<T>,
+) -> Result<BTreeMap<String, T>, String> {
+    let mut pattern = BTreeMap::new();
+    let keys = match config.get(name) {
+        None | Some(Value::Null) => return Ok(pattern),
+        Some(Value::Object(keys)) => keys,
+        Some(other) => return Err(format!("{name} is {other}, and must be an object")),
+    };
+    for (key, value) in keys {
+        let is_plain = |c: char| c.is_alphanumeric() || "_.-".contains(c);
+        if !key.chars().all(is_plain) {
+            return Err(format!(
+                "{name} contains {key:?}; only the ends of names are read"
+            ));
+        }
+        let read = read(value).ok_or_else(|| format!("{name} of {key} is {value}"))?;
+        pattern.insert(key.clone(), read);
+    }
+    Ok(pattern)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::config::DecoderConfig;
-    use crate::model::decoder::Decoder;
-    use crate::model::folder::Companions;
-    use crate::model::lora::Target;
-    use crate::model::lora::tests::{base, changed, recipe, value_network, values};
-    use crate::model::weights::HostTensor;
-    use crate::model::weights::tests::tiny_config;
-    use crate::text::tokenizer::Tokenizer;
-    use burn::tensor::Device;
-    use std::collections::BTreeSet;
-    use std::fs;
-
-    #[track_caller]
-    fn assert_close(a: &[f32], b: &[f32], limit: f32) {
-        let off = a
-            .iter()
-            .zip(b)
-            .map(|(a, b)| (a - b).abs())
-            .fold(0.0, f32::max);
-        assert!(a.len() == b.len() && off < limit, "off by {off}");
-    }
-
-    /// The network with adapters computes the same as with W + α/r · B·A, merged on burn, in host
-    /// memory, and after writing and reading the adapter.
-    #[test]
-    fn merged_weights_compute_the_same_as_the_adapters() {
-        let weights = base();
-        let recipe = recipe(&Target::all());
-        let adapted = value_network(&weights).with_lora(&recipe, 1).unwrap();
-        let learned = changed(adapted.to_learned());
-        let mut all = weights.clone();
-        all.0.extend(learned.0.clone());
-        let adapted = value_network(&all)
-            .with_lora(&recipe, 2)
-            .unwrap()
-            .with_factors(&all)
-            .unwrap();
-        assert_eq!(adapted.to_learned(), learned);
-
-        let merged = adapted.to_weights();
-        assert_close(&values(&adapted), &values(&value_network(&merged)), 1e-4);
-        let folder = tempfile::tempdir().unwrap();
-        let adapter = Adapter::new(&recipe, "0123456789abcdef", learned);
-        adapter.save(folder.path()).unwrap();
-        let again = Adapter::open(folder.path()).unwrap();
-        assert_eq!(again, adapter);
-        assert_eq!(again.base(), Some("0123456789abcdef"));
-        let by_hand = again.merge(weights.clone()).unwrap();
-        assert_eq!(
-            by_hand.0.keys().collect::<Vec<_>>(),
-            weights.0.keys().collect::<Vec<_>>()
-        );
-        for (name, tensor) in &merged.0 {
-            assert_close(&tensor.data, &by_hand.0[name].data, 1e-6);
-            let stays = name.contains("norm") || name.contains("embed");
-            assert_eq!(*tensor == weights.0[name], stays, "{name}");
-        }
-    }
-
-    fn matrix(shape: [usize; 2], data: &[f32]) -> HostTensor {
-        HostTensor {
-            shape: shape.to_vec(),
-            data: data.to_vec(),
-        }
-    }
-
-    /// W = [[1, 2, 3], [4, 5, 6]], A = [[1, 0, −1]], B = [[2], [3]], α/r = ½ / 1:
-    /// W + ½·B·A = [[2, 2, 2], [5½, 5, 4½]].
-    #[test]
-    fn a_merge_by_hand() {
-        let module = "model.layers.0.mlp.up_proj";
-        let a = format!("{PEFT_PREFIX}{module}{LORA_A}");
-        let b = format!("{PEFT_PREFIX}{module}{LORA_B}");
-        let learned = Weights(
-            [
-                (a, matrix([1, 3], &[1.0, 0.0, -1.0])),
-                (b, matrix([2, 1], &[2.0, 3.0])),
-            ]
-            .into(),
-        );
-        let recipe = LoraRecipe {
-            rank: 1,
-            alpha: 0.5,
-            targets: Target::all(),
-        };
-        let adapter = Adapter::new(&recipe, "", learned);
-        let name = format!("{module}.weight");
-        let weight = matrix([2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
-        let base = Weights([(name.clone(), weight)].into());
-        assert_eq!(
-            adapter.merge(base).unwrap().0[&name].data,
-            [2.0, 2.0, 2.0, 5.5, 5.0, 4.5]
-        );
-    }
-
-    /// A model with the sizes of [`tiny_config`].
-    fn model() -> Model {
-        let tokenizer = Tokenizer::train(["go to desk 1"].into_iter(), 300).unwrap();
-        let config = DecoderConfig {
-            vocab_size: tokenizer.vocab_size(),
-            ..tiny_config()
-        };
-        let policy = Weights::random(&config, 7);
-        Model {
-            config,
-            tokenizer,
-            policy,
-            value: None,
-            text_versions: BTreeSet::new(),
-            companions: Companions::default(),
-        }
-    }
-
-    /// Factors for the value projections of [`model`].
-    fn factors(model: &Model) -> Weights {
-        let device = Device::flex().autodiff();
-        let decoder = Decoder::from_weights(&model.config, &model.policy, &device).unwrap();
-        let adapted = decoder.with_lora(&recipe(&[Target::VProj]), 1).unwrap();
-        changed(adapted.to_learned())
-    }
-
-    /// The model merged with the adapter of a folder, after this configuration was written into it.
-    fn merged(model: &Model, folder: &Path, config: &str) -> Result<Model, AgentError> {
-        fs::write(folder.join(ADAPTER_CONFIG), config).unwrap();
-        model.clone().with_adapter(folder)
-    }
-
-    /// What PEFT 0.21.2 writes for a LoRA of rank 3.
-    const PEFT_CONFIG: &str = r#"{"alora_invocation_tokens": null, "alpha_pattern": {}, "arrow_config": null,
-        "auto_mapping": null, "base_model_name_or_path": "some/base", "bias": "none", "corda_config": null,
-        "ensure_weight_tying": false, "eva_config": null, "exclude_modules": null, "fan_in_fan_out": false,
-        "inference_mode": true, "init_lora_weights": true, "kasa_config": null, "layer_replication": null,
-        "layers_pattern": null, "layers_to_transform": null, "loftq_config": {}, "lora_alpha": 6, "lora_bias": false,
-        "lora_dropout": 0.1, "lora_ga_config": null, "megatron_config": null, "megatron_core": "megatron.core",
-        "modules_to_save": null, "monteclora_config": null, "peft_type": "LORA", "peft_version": "0.21.2",
-        "qalora_group_size": 16, "r": 3, "rank_pattern": {}, "revision": null, "target_modules": "all-linear",
-        "target_parameters": null, "task_type": "CAUSAL_LM", "trainable_token_indices": null, "use_bdlora": null,
-        "use_dora": false, "use_qalora": false, "use_rslora": false, "velora_config": null}"#;
-
-    #[test]
-    fn an_adapter_of_peft_is_merged_with_its_scale() {
-        let folder = tempfile::tempdir().unwrap();
-        let model = model();
-        let path = folder.path().join(ADAPTER_WEIGHTS);
-        factors(&model).save(&path).unwrap();
-        let by_root = PEFT_CONFIG.replace("\"use_rslora\": false", "\"use_rslora\": true");
-        let [plain, by_root] = [PEFT_CONFIG, &by_root].map(|config| {
-            let name = "model.layers.1.self_attn.v_proj.weight";
-            let merged = merged(&model, folder.path(), config).unwrap();
-            f64::from(merged.policy.0[name].data[5] - model.policy.0[name].data[5])
-        });
-        assert!(
-            (by_root / plain - 3.0_f64.sqrt()).abs() < 1e-3,
-            "{by_root} and {plain}"
-        );
-    }
-
-    #[test]
-    fn an_adapter_with_an_unsupported_setting_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let model = model();
-        let path = folder.path().join(ADAPTER_WEIGHTS);
-        factors(&model).save(&path).unwrap();
-        for (from, to, words) in [
-            (
-                "\"use_dora\": false",
-                "\"use_dora\": true",
-                "adapter_config.json: use_dora is true; only a plain LoRA",
-            ),
-            (
-                "\"LORA\"",
-                "\"IA3\"",
-                "peft_type is \"IA3\"; only a plain LoRA can be merged",
-            ),
-            ("\"bias\": \"none\"", "\"bias\": \"all\"", "bias is \"all\""),
-            (
-                "\"init_lora_weights\": true",
-                "\"init_lora_weights\": \"pissa\"",
-                "init_lora_weights is \"pissa\"",
-            ),
-            (
-                "\"rank_pattern\": {}",
-                "\"rank_pattern\": {\"q_proj\": 8}",
-                "rank_pattern is {\"q_proj\":8}",
-            ),
-            (
-                "\"velora_config\"",
-                "\"next_config\": {\"a\": 1}, \"velora_config\"",
-                "next_config is {\"a\":1}",
-            ),
-            ("\"r\": 3", "\"r\": 0", "r must be a whole number above 0"),
-            (
-                "\"r\": 3",
-                "\"r\": 4",
-                "adapter_model.safetensors: tensor base_model.model.model.layers.0.self_attn.v_proj.lora_A.weight has shape [3, 24], expected [4, 24]",
-            ),
-            (
-                "\"some/base\"",
-                "\"policy:0123\"",
-                "was trained on policy 0123, and this is policy",
-            ),
-        ] {
-            assert!(PEFT_CONFIG.contains(from));
-            let config = PEFT_CONFIG.replace(from, to);
-            let error = merged(&model, folder.path(), &config)
-                .unwrap_err()
-                .to_string();
-            assert!(error.contains(words), "{error}");
-        }
-    }
-
-    /// The error after a factor of layer 1 was removed, and inserted again under another name if
-    /// there is one.
-    fn refusal_without(factor: &str, new_name: Option<&str>) -> String {
-        let folder = tempfile::tempdir().unwrap();
-        let model = model();
-        let mut factors = factors(&model);
-        let tensor = factors.0.remove(factor).unwrap();
-        factors
-            .0
-            .extend(new_name.map(|name| (name.to_string(), tensor)));
-        factors.save(&folder.path().join(ADAPTER_WEIGHTS)).unwrap();
-        merged(&model, folder.path(), PEFT_CONFIG)
-            .unwrap_err()
-            .to_string()
-    }
-
-    #[test]
-    fn an_adapter_with_a_missing_or_unknown_tensor_is_refused() {
-        let [a, b, magnitude] = ["lora_A", "lora_B", "lora_magnitude_vector"]
-            .map(|end| format!("base_model.model.model.layers.1.self_attn.v_proj.{end}.weight"));
-        assert!(refusal_without(&a, None).ends_with(&format!("tensor {a} is missing")));
-        assert!(refusal_without(&b, None).ends_with(&format!("tensor {b} is missing")));
-        let error = refusal_without(&b, Some(&magnitude));
-        assert!(error.contains(&b) || error.contains(&magnitude), "{error}");
-        let head = format!("{PEFT_PREFIX}{VALUE_HEAD}");
-        assert!(refusal_without(&b, Some(&head)).contains("is missing"));
-    }
-}
+mod tests;

@@ -1,12 +1,12 @@
 //! A run ends in its table, a second call plays nothing again, and an interrupted run continues to the
 //! same table.
 
-use super::pipeline::{cut, cut_last_lines, episodes, go, recipe, remove, states, stores};
+use super::pipeline::{Notes, cut, cut_last_lines, episodes, go, recipe, remove, states, stores};
 use crate::tiny::files;
 use agent::inference::device::DeviceChoice;
 use env_bridge::NativeWorld;
 use indicatif::ProgressBar;
-use scenarios::Split;
+use scenarios::{Environment, EnvironmentError, Split, Task, World};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -308,6 +308,46 @@ fn status_reports_each_stage_and_changes_nothing() {
         of(&states(&one, &out), "1/eval/oreo-k2"),
         (StageState::Partial, 2, 4)
     );
+}
+
+/// A world that opens no game.
+struct NoWorld;
+
+impl World for NoWorld {
+    fn open(&self, task: &Task) -> Result<Box<dyn Environment>, EnvironmentError> {
+        Err(EnvironmentError::Load {
+            path: task.path.clone(),
+            reason: "the world is down".into(),
+        })
+    }
+}
+
+/// If no episode of a stage could be played, the stages that follow would learn from nothing.
+#[test]
+fn a_stage_whose_episodes_are_all_lost_ends_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |world: &dyn World| {
+        let options = RunOptions::alone(DeviceChoice::Cpu, "test");
+        let recipe = recipe(|text| text.replace("iterations = 2", "iterations = 0"));
+        follow(&recipe, folder.path(), world, &Notes::default(), &options)
+    };
+    let store = folder.path().join("demonstrations.jsonl");
+    for _ in 0..2 {
+        let Err(error) = run(&NoWorld) else {
+            panic!("nothing was played")
+        };
+        let expected = format!(
+            "{}: every episode of this stage was lost; the last: ",
+            store.display()
+        );
+        let error = error.to_string();
+        assert!(
+            error.starts_with(&expected) && error.contains("the world is down"),
+            "{error}"
+        );
+    }
+    fs::remove_file(store).unwrap();
+    run(&NativeWorld::default()).unwrap();
 }
 
 /// A DAgger stage between two training jobs. If a job reads its episodes, it ends in another model.

@@ -437,11 +437,16 @@ impl TrainingState {
         };
         let networks = self.replicas.first();
         let base = job.start.policy.hash();
-        Adapter::new(lora, &base, networks.policy.to_learned()).save(&job.out.join("adapter"))?;
+        let config = &job.start.config;
+        let save = |base: &str, learned: Weights, folder: &str| {
+            let adapter = Adapter::new(lora, base, learned);
+            adapter.for_checkpoint(config).save(&job.out.join(folder))
+        };
+        save(&base, networks.policy.to_learned(), "adapter")?;
         if let Some(value) = &networks.value {
             let inherited = critic::inherited(job.recipe, job.start);
             let base = inherited.map_or(base, Weights::hash);
-            Adapter::new(lora, &base, value.to_learned()).save(&job.out.join("value/adapter"))?;
+            save(&base, value.to_learned(), "value/adapter")?;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use super::context::RunContext;
 use super::waiting::wait;
 use crate::error::TrainerError;
+use crate::measure::play_notes::{is_lost, play_notes};
 use crate::pipeline::manifest::{StageManifest, StageOutput, StagePaths};
 use crate::pipeline::rounds::{Round, Shard, in_order, jobs, play_jobs};
 use crate::pipeline::shard::{episodes_hash, parts_of, write_store};
@@ -53,6 +54,7 @@ impl<'a> PlayedStage<'a> {
             self.play(&bar)?
         };
         remove_parts(&store, &episodes)?;
+        self.report(&store, &episodes)?;
         if let Stage::Evaluate { .. } = self.stage {
             bar.finish();
         } else {
@@ -64,6 +66,31 @@ impl<'a> PlayedStage<'a> {
             ..StageOutput::default()
         };
         Ok(paths.finish(manifest, output, &["jsonl"])?.output)
+    }
+
+    /// Says what the completions show about the setting.
+    ///
+    /// # Errors
+    /// If every episode was lost: the stages that follow would learn from nothing, or measure nothing.
+    fn report(&self, store: &Path, episodes: &[Trajectory]) -> Result<(), TrainerError> {
+        for note in play_notes(episodes) {
+            self.context.say(&format!("note: {}: {note}", self.title()));
+        }
+        if !is_lost(episodes) {
+            return Ok(());
+        }
+        let failures = episodes.iter().rev();
+        let why = failures
+            .filter_map(|episode| episode.failure.as_deref())
+            .next();
+        let why = why.unwrap_or("its first observation does not fit into the context");
+        Err(TrainerError::content(
+            store,
+            format!(
+                "every episode of this stage was lost; the last: {why}\n\
+                 hint: mend the cause, and remove this file to play the stage again"
+            ),
+        ))
     }
 
     /// Plays the games of a shard that is not the leader.
@@ -95,15 +122,19 @@ impl<'a> PlayedStage<'a> {
     }
 
     fn bar(&self) -> ProgressBar {
+        self.context.reporter.stage(&self.title())
+    }
+
+    fn title(&self) -> String {
         let recipe = self.context.recipe;
-        self.context.reporter.stage(&match self.stage {
+        match self.stage {
             Stage::Collect { iteration } => format!("collect, iteration {iteration}"),
             Stage::Evaluate { job, k, .. } => {
                 format!("evaluate {}, K = {k}", recipe.jobs[job].name)
             }
             Stage::Dagger { dagger } => format!("DAgger with {}", recipe.dagger[dagger].student),
             _ => "expert demonstrations".into(),
-        })
+        }
     }
 
     /// Returns the episodes that a shard has to play.

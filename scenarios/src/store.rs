@@ -64,7 +64,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// Another process appends to this store.
-    #[error("{} is in use by {}\nhint: wait for it, or choose another file", path.display(), process_name(*process))]
+    #[error("{} is in use by {}\nhint: {}", path.display(), process_name(*process), hint_for_lock(path))]
     Locked {
         /// The file.
         path: PathBuf,
@@ -185,6 +185,20 @@ fn io_error(verb: &'static str, path: &Path, source: io::Error) -> StoreError {
         source,
     }
 }
+
+/// What to do if another process appends to a store.
+fn hint_for_lock(path: &Path) -> &'static str {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if name.contains(".shard-") {
+        SAME_SHARD
+    } else {
+        "wait for it, or choose another file"
+    }
+}
+
+/// The hint if two processes play the same shard.
+pub const SAME_SHARD: &str = "two processes have the same shard; `srun` and `torchrun` give each process an index of its own \
+     (SLURM_PROCID, RANK), and --shard I/N names it by hand";
 
 /// Returns the process as a message names it.
 fn process_name(process: Option<u32>) -> String {
@@ -399,6 +413,18 @@ mod tests {
             .unwrap();
         let error = Store::read(&path).unwrap_err().to_string();
         assert!(error.contains(":1: unknown format 99"), "{error}");
+    }
+
+    #[test]
+    fn a_second_writer_of_a_shard_is_told_what_a_shard_needs() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rollouts.shard-0-of-2.jsonl");
+        let _first = Store::open(&path).unwrap();
+        let error = Store::open(&path).unwrap_err().to_string();
+        assert!(
+            error.contains("two processes have the same shard"),
+            "{error}"
+        );
     }
 
     #[test]

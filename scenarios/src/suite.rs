@@ -145,8 +145,9 @@ struct SuiteEntry {
 }
 
 impl Suite {
-    /// Opens a manifest file, a folder with a manifest, or a folder of splits in one of the layouts
-    /// above. In ALFWorld's layout the splits may be one level lower, as in `json_2.1.1/train`. If
+    /// Opens a manifest file, a folder with a manifest, a folder of splits in one of the layouts
+    /// above, or one game: its file, or its folder TASK/TRIAL. The split of one game is that of the folder above, else
+    /// valid_seen. In ALFWorld's layout the splits may be one level lower, as in `json_2.1.1/train`. If
     /// there is a manifest, the hash of every game is checked; if not, the hashes are computed.
     ///
     /// # Errors
@@ -157,6 +158,9 @@ impl Suite {
         let manifest = path.join(MANIFEST);
         if manifest.is_file() {
             return open_manifest(&manifest);
+        }
+        if let Some(suite) = open_one_game(path)? {
+            return Ok(suite);
         }
         if fs::metadata(path)
             .map_err(|source| cannot_read(path, source))?
@@ -338,14 +342,7 @@ fn open_layout(path: &Path) -> Result<Suite, SuiteError> {
         .ok()
         .and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned()));
     let name = name.unwrap_or_else(|| "suite".into());
-    let mut suite = Suite {
-        name,
-        root,
-        tasks: Vec::new(),
-        faults: Vec::new(),
-        left_out: Vec::new(),
-        unmarked: Vec::new(),
-    };
+    let mut suite = Suite::empty(name, root);
     for split in Split::ALL {
         let folder = suite.root.join(split.name());
         if folder.is_dir() {
@@ -361,6 +358,62 @@ fn open_layout(path: &Path) -> Result<Suite, SuiteError> {
         }
     }
     Ok(in_order(suite))
+}
+
+/// Opens one game; `None` if the path is neither the file of a game nor a trial's folder.
+fn open_one_game(path: &Path) -> Result<Option<Suite>, SuiteError> {
+    let is_trial = path.join(GAME).is_file();
+    let is_named = path.file_name().is_some_and(|name| name == GAME);
+    if !is_trial && !(path.is_file() && (is_named || has_game_extension(path))) {
+        return Ok(None);
+    }
+    let path = fs::canonicalize(path).map_err(|source| cannot_read(path, source))?;
+    let place = if is_named {
+        path.parent().unwrap_or(&path)
+    } else {
+        &path
+    };
+    let of_split = |folder: &&Path| {
+        Split::ALL
+            .into_iter()
+            .find(|split| folder.ends_with(split.name()))
+    };
+    let folder = place
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .find(|folder| of_split(folder).is_some());
+    let split = folder.and_then(|folder| of_split(&folder));
+    let above = |place: &Path| place.parent().map(Path::to_path_buf);
+    let root = match folder {
+        Some(folder) => above(folder),
+        None if is_trial || is_named => above(place).as_deref().and_then(above),
+        None => above(place),
+    };
+    let root = root.unwrap_or_else(|| "/".into());
+    let mut suite = Suite::empty(
+        place
+            .file_name()
+            .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+        root,
+    );
+    let split = split.unwrap_or(Split::ValidSeen);
+    let found = if is_trial || is_named {
+        Some(read_trial(&suite.root, split, place))
+    } else {
+        read_file(&suite.root, split, place)
+    };
+    if let Some(found) = found {
+        suite.add(place, found);
+    }
+    Ok(Some(suite))
+}
+
+fn has_game_extension(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    extension.is_some_and(|extension| {
+        extension == "tw-pddl" || extension == "ulx" || STORY_FILES.contains(&extension)
+    })
 }
 
 /// Returns the folder of the splits: `path` itself, or a `json_…` folder in it.
@@ -381,6 +434,17 @@ fn has_splits(folder: &Path) -> bool {
 }
 
 impl Suite {
+    fn empty(name: String, root: PathBuf) -> Self {
+        Self {
+            name,
+            root,
+            tasks: Vec::new(),
+            faults: Vec::new(),
+            left_out: Vec::new(),
+            unmarked: Vec::new(),
+        }
+    }
+
     fn add(&mut self, place: &Path, found: GameEntry) {
         match found {
             GameEntry::Playable(task) => self.tasks.push(task),
@@ -443,15 +507,18 @@ fn read_trial(root: &Path, split: Split, trial: &Path) -> GameEntry {
 /// Reads a file directly in the folder of a split. Returns `None` if it is not a game, for example
 /// if it is one of the files that `tw-make` writes beside its games.
 fn read_file(root: &Path, split: Split, path: &Path) -> Option<GameEntry> {
-    match path.extension()?.to_str()? {
-        "z1" | "z2" | "z3" | "z4" | "z5" | "z6" | "z7" | "z8" | "tw-pddl" => {
-            let id = slashed(path.strip_prefix(root).unwrap_or(path));
-            Some(read_game(id, split, path.into()))
-        }
-        "ulx" => Some(GameEntry::LeftOut("TextWorld 1.7 no longer plays Glulx")),
-        _ => None,
+    if !has_game_extension(path) {
+        return None;
     }
+    if path.extension().is_some_and(|extension| extension == "ulx") {
+        return Some(GameEntry::LeftOut("TextWorld 1.7 no longer plays Glulx"));
+    }
+    let id = slashed(path.strip_prefix(root).unwrap_or(path));
+    Some(read_game(id, split, path.into()))
 }
+
+/// The file extensions of Z-machine games.
+const STORY_FILES: [&str; 8] = ["z1", "z2", "z3", "z4", "z5", "z6", "z7", "z8"];
 
 /// The reason for [`Suite::left_out`] if a trial has no text game.
 pub const NO_GAME_FILE: &str = "no game file";

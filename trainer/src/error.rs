@@ -49,12 +49,14 @@ pub enum TrainerError {
         batch: PathBuf,
     },
     /// Another process uses this folder.
-    #[error("{} is in use by {holder}\nhint: wait for it, or choose another --out; `--status` shows how far it is", folder.display())]
+    #[error("{} is in use by {holder}\nhint: {hint}", folder.display())]
     Busy {
         /// The folder of the run.
         folder: PathBuf,
         /// The process, if it is known.
         holder: String,
+        /// What to do.
+        hint: &'static str,
     },
     /// Shards have not played all of their episodes.
     #[error("{} cannot be merged yet\n{}\nhint: the same command with the shard's --shard goes on with it", store.display(), missing.join("\n"))]

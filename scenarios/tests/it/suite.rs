@@ -101,6 +101,39 @@ fn alfworlds_layout_is_read_and_everything_left_out_is_listed() {
     );
 }
 
+/// One game is a suite: with the id and the split that it has in its layout, if there is one above it.
+#[test]
+fn one_game_is_a_suite() {
+    let folder = tempfile::tempdir().unwrap();
+    lay_out(folder.path());
+    let trial = folder.path().join("train/put-Mug-None-Desk-1/trial_2");
+    let whole = Suite::open(folder.path()).unwrap();
+    for place in [trial.clone(), trial.join("game.tw-pddl")] {
+        let suite = Suite::open(place).unwrap();
+        assert_eq!(ids(&suite), ["train/put-Mug-None-Desk-1/trial_2"]);
+        let task = &suite.tasks[0];
+        let same = whole.tasks.iter().find(|same| same.id == task.id).unwrap();
+        assert_eq!(
+            (task.split, task.task_type, &task.hash),
+            (same.split, same.task_type, &same.hash)
+        );
+    }
+    let alone = folder.path().join("some/where/trial");
+    fs::create_dir_all(&alone).unwrap();
+    fs::write(alone.join("game.tw-pddl"), GAME).unwrap();
+    let suite = Suite::open(&alone).unwrap();
+    assert_eq!(
+        (ids(&suite), suite.tasks[0].split),
+        (vec!["where/trial"], Split::ValidSeen)
+    );
+    fs::write(folder.path().join("some/one.tw-pddl"), GAME).unwrap();
+    let suite = Suite::open(folder.path().join("some/one.tw-pddl")).unwrap();
+    assert_eq!(ids(&suite), ["one.tw-pddl"]);
+    fs::write(folder.path().join("some/broken.tw-pddl"), "{").unwrap();
+    let suite = Suite::open(folder.path().join("some/broken.tw-pddl")).unwrap();
+    assert!(suite.tasks.is_empty() && suite.faults[0].reason.starts_with("not a game: EOF"));
+}
+
 /// ALFWorld skips games that do not say whether they are solvable. A byte order mark is invisible.
 #[test]
 fn games_without_the_mark_solvable_and_with_a_byte_order_mark_are_named() {

@@ -65,7 +65,7 @@ enum GenerateSize {
 
 #[derive(Args)]
 pub(crate) struct ListCommand {
-    /// Games: a folder (ALFWorld's layout, or SPLIT/NAME.z8) or a manifest
+    /// Games: a game file, a folder (ALFWorld's layout, or SPLIT/NAME.z8) or a manifest
     #[arg(value_hint = ValueHint::AnyPath)]
     suite: PathBuf,
     /// Also print every game

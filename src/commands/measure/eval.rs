@@ -33,7 +33,7 @@ pub(crate) struct EvalCommand {
     /// Policy: `expert`, a model folder, or `openai:URL#MODEL` (a model on a server)
     #[arg(long)]
     policy: String,
-    /// Games: a folder (ALFWorld's layout, or SPLIT/NAME.z8) or a manifest
+    /// Games: a game file, a folder (ALFWorld's layout, or SPLIT/NAME.z8) or a manifest
     #[arg(long, value_hint = ValueHint::AnyPath)]
     suite: PathBuf,
     /// Splits to play, separated by commas

@@ -24,7 +24,7 @@ pub(crate) struct ReadingCommand {
     /// Policy: a model folder
     #[arg(long, value_hint = ValueHint::DirPath)]
     policy: String,
-    /// Games: a folder (ALFWorld's layout, or SPLIT/NAME.z8) or a manifest
+    /// Games: a game file, a folder (ALFWorld's layout, or SPLIT/NAME.z8) or a manifest
     #[arg(long, value_hint = ValueHint::AnyPath)]
     suite: PathBuf,
     /// Split whose games give the pairs

@@ -29,7 +29,7 @@ pub(crate) struct VerifyCommand {
     /// Stores (JSONL), or run folders, whose stores are all read
     #[arg(required = true, value_hint = ValueHint::AnyPath)]
     stores: Vec<PathBuf>,
-    /// Games: a folder (ALFWorld's layout, or SPLIT/NAME.z8) or a manifest [default: those of the
+    /// Games: a game file, a folder (ALFWorld's layout, or SPLIT/NAME.z8) or a manifest [default: those of the
     /// run folder]
     #[arg(long, value_hint = ValueHint::AnyPath)]
     suite: Option<PathBuf>,

@@ -9,6 +9,7 @@
 use crate::error::TrainerError;
 use crate::pipeline::shard::Shard;
 use scenarios::files::lock_holder;
+use scenarios::store::SAME_SHARD;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Seek as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -96,9 +97,15 @@ fn held(locked: Result<(), TryLockError>, folder: &Path, path: &Path) -> Result<
             let seen = lock_holder(path).map(|process| format!("process {process}"));
             let holder = Some(signature).filter(|text| !text.is_empty()).or(seen);
             let holder = holder.unwrap_or_else(|| "another process".into());
+            let is_whole = path.file_name().is_some_and(|name| name == NAME);
             Err(TrainerError::Busy {
                 folder: folder.into(),
                 holder,
+                hint: if is_whole {
+                    "wait for it, or choose another --out; `--status` shows how far it is"
+                } else {
+                    SAME_SHARD
+                },
             })
         }
     }

@@ -20,6 +20,10 @@ pub(super) struct ModelCard {
     kv_heads: usize,
     vocabulary: usize,
     context: usize,
+    /// The number of tokens that a token sees in some layers, and how many layers these are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    window: Option<usize>,
+    windowed_layers: usize,
     tied: bool,
     /// The additions to the Llama layout.
     additions: Vec<String>,
@@ -102,6 +106,8 @@ impl ModelCard {
             kv_heads: config.num_key_value_heads,
             vocabulary: config.vocab_size,
             context: config.max_position_embeddings,
+            window: (!config.pattern.windowed.is_empty()).then_some(config.pattern.window),
+            windowed_layers: config.pattern.windowed.len(),
             tied: config.tie_word_embeddings,
             additions: additions(&config.reading),
             value_network: model.value.is_some(),
@@ -149,6 +155,12 @@ impl ModelCard {
             "{} layers of width {}, {} query and {} key heads, vocabulary {}, context {}, output {output}\n",
             self.layers, self.hidden, self.heads, self.kv_heads, self.vocabulary, self.context
         ));
+        if let Some(window) = self.window {
+            ui::print(&format!(
+                "in {} of {} layers, a token sees {window} tokens\n",
+                self.windowed_layers, self.layers
+            ));
+        }
         if !self.additions.is_empty() {
             ui::print(&format!("with {}\n", self.additions.join(", ")));
         }

@@ -178,7 +178,8 @@ impl Model {
                 .insert(tensor.name.clone(), HostTensor { shape, data });
         }
         policy
-            .fit(&config)
+            .unpack_matrices(&config)
+            .and_then(|()| policy.fit(&config))
             .map_err(|error| AgentError::content(path, error.to_string()))?;
         Ok(Self {
             config,

@@ -165,8 +165,16 @@ impl Weights {
     /// # Errors
     /// If a joined matrix has another shape than `config` requires.
     pub fn unpack(&mut self, config: &DecoderConfig) -> Result<(), AgentError> {
+        LayoutConversion::new(config).shift_norms(self, 1.0);
+        self.unpack_matrices(config)
+    }
+
+    /// The same for tensors whose norms are those of the decoder already, as in a GGUF file.
+    ///
+    /// # Errors
+    /// As [`Weights::unpack`].
+    pub fn unpack_matrices(&mut self, config: &DecoderConfig) -> Result<(), AgentError> {
         let conversion = LayoutConversion::new(config);
-        conversion.shift_norms(self, 1.0);
         for JoinedMatrix { name, parts } in &conversion.joined {
             for prefix in LayoutConversion::prefixes(self, name, ".weight") {
                 let rows = parts.iter().map(|(_, rows)| rows).sum();

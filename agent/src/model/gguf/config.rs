@@ -1,5 +1,7 @@
 //! `config.json` of Hugging Face from the metadata of a GGUF file.
 
+mod families;
+
 use super::file::GgufFile;
 use super::metadata::{MetadataNumber, MetadataValue, shortest};
 use super::sizes::GgufSizes;
@@ -16,7 +18,7 @@ impl<R: Read + Seek> GgufFile<R> {
     ///
     /// # Errors
     /// If a needed value is missing, has another type, does not fit the others, or needs what is
-    /// not computed here (experts, sliding windows, partial rotation, longrope).
+    /// not computed here (experts; windows, partial rotation and longrope where the family has none).
     pub fn config(&mut self) -> Result<Value, AgentError> {
         if self.text("general.type")? == Some("adapter") {
             return Err(self.content(
@@ -28,6 +30,10 @@ impl<R: Read + Seek> GgufFile<R> {
         self.refuse_extensions()?;
         let sizes = self.sizes()?;
         let special = self.special_tokens()?;
+        let activation = match family {
+            Family::Gemma3 => "gelu_pytorch_tanh",
+            _ => "silu",
+        };
         let mut config = json!({
             "architectures": [family.traits().architecture],
             "model_type": family.name(),
@@ -41,7 +47,7 @@ impl<R: Read + Seek> GgufFile<R> {
             "rms_norm_eps": self.needed("attention.layer_norm_rms_epsilon", |key| self.positive(key))?,
             "rope_theta": self.rope_theta()?,
             "tie_word_embeddings": !self.tensors.contains_key("output.weight"),
-            "hidden_act": "silu",
+            (family.traits().activation_key): activation,
             "bos_token_id": special.bos,
             "eos_token_id": special.eos,
             "pad_token_id": special.pad,
@@ -52,23 +58,7 @@ impl<R: Read + Seek> GgufFile<R> {
         if let Some(scaling) = self.rope_scaling()? {
             config["rope_scaling"] = scaling;
         }
-        match family {
-            Family::Llama => {
-                config["attention_bias"] = json!(self.tensors.contains_key("blk.0.attn_q.bias"));
-                config["mlp_bias"] = json!(self.tensors.contains_key("blk.0.ffn_up.bias"));
-            }
-            Family::Qwen2
-            | Family::Qwen3
-            | Family::Mistral
-            | Family::Gemma3
-            | Family::Phi3
-            | Family::Olmo2
-            | Family::Olmo3
-            | Family::SmolLm3
-            | Family::Granite
-            | Family::Hearth => {}
-            Family::MiniCpm => self.add_minicpm_scales(&mut config, &sizes)?,
-        }
+        self.add_family_keys(family, &mut config, &sizes)?;
         Ok(config)
     }
 
@@ -158,11 +148,15 @@ impl<R> GgufFile<R> {
 
     /// Refuses what a file of these architectures may have but what is not computed here.
     fn refuse_extensions(&self) -> Result<(), AgentError> {
+        let has_windows = [Family::Gemma3, Family::Phi3, Family::Olmo3].contains(&self.family()?);
         for key in [
             "expert_count",
             "attention.sliding_window",
             "rope.scaling.yarn_log_multiplier",
         ] {
+            if key == "attention.sliding_window" && has_windows {
+                continue;
+            }
             let key = self.key(key);
             match self.metadata.get(&key) {
                 None
@@ -228,7 +222,11 @@ impl<R> GgufFile<R> {
     }
 
     /// `scale_depth = residual_scale √layers`, `dim_model_base = hidden / logit_scale`.
-    fn add_minicpm_scales(&self, config: &mut Value, sizes: &GgufSizes) -> Result<(), AgentError> {
+    pub(super) fn add_minicpm_scales(
+        &self,
+        config: &mut Value,
+        sizes: &GgufSizes,
+    ) -> Result<(), AgentError> {
         let depth = self
             .positive(&self.key("residual_scale"))?
             .map(|scale| single(scale * (sizes.layers as f64).sqrt()));
@@ -411,7 +409,7 @@ mod tests {
         for (writer, reason) in [
             (
                 model("llama").set("general.architecture", text_value("gemma")),
-                "architecture \"gemma\"; llama, qwen2, qwen3 and",
+                "architecture \"gemma\"; supported: llama, qwen2",
             ),
             (
                 model("llama").set("general.architecture", u32_value(1)),

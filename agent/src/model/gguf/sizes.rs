@@ -20,27 +20,6 @@ pub(super) struct GgufSizes {
 }
 
 impl<R> GgufFile<R> {
-    /// The architecture of the decoder.
-    ///
-    /// # Errors
-    /// If it is missing or not supported.
-    pub fn family(&self) -> Result<Family, AgentError> {
-        let name = self.text("general.architecture")?;
-        let name = name.ok_or_else(|| self.content("metadata general.architecture is missing"))?;
-        let supported = [Family::Llama, Family::Qwen2, Family::Qwen3, Family::MiniCpm];
-        let family = supported.into_iter().find(|family| family.name() == name);
-        family.ok_or_else(|| {
-            self.content(format!(
-                "architecture {name:?}; llama, qwen2, qwen3 and minicpm are supported"
-            ))
-        })
-    }
-
-    /// The metadata key of this architecture.
-    pub(super) fn key(&self, key: &str) -> String {
-        format!("{}.{key}", self.family().map_or("", Family::name))
-    }
-
     /// The value that `read` finds under a key of this architecture; an error if there is none.
     pub(super) fn needed<T>(
         &self,
@@ -143,8 +122,12 @@ impl<R> GgufFile<R> {
                 "hidden width {hidden} does not split into {heads} heads of even width"
             )));
         }
+        let is_partial = self.family()? == Family::Phi3;
         for key in ["attention.value_length", "rope.dimension_count"] {
             let width = self.size(&self.key(key))?.unwrap_or(head);
+            if key == "rope.dimension_count" && is_partial && width < head {
+                continue;
+            }
             if width != head {
                 return Err(self.content(format!(
                     "metadata {} is {width}, a head has {head}",

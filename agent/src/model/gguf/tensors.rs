@@ -1,8 +1,9 @@
 //! The tensors of a GGUF file with Hugging Face's names, shapes and order of rows.
 //!
-//! Undoes what llama.cpp's `convert_hf_to_gguf.py` did. For llama and minicpm, the script reorders
+//! Undoes what llama.cpp's `convert_hf_to_gguf.py` did. For llama, minicpm, granite and smollm3, the script reorders
 //! the rows of q and k for interleaved rotation: `(0, d/2, 1, d/2 + 1, …)` within each head of width
-//! d. Here they go back to the two halves. For qwen2 the halves were kept.
+//! d. Here they go back to the two halves. For the other families the halves were kept. The norms of gemma3 are 1 + w in the
+//! file, as in the decoder.
 
 use super::file::GgufFile;
 use super::sizes::GgufSizes;
@@ -13,6 +14,10 @@ use std::io::{Read, Seek};
 
 /// Divisors of the rotary frequencies, as llama3 scaling makes them.
 pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
+
+/// Divisors of the rotary frequencies for short and for long contexts (phi3).
+pub(super) const SHORT_FACTORS: &str = "rope_factors_short.weight";
+pub(super) const LONG_FACTORS: &str = "rope_factors_long.weight";
 
 /// A tensor in Hugging Face's terms.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,21 +67,15 @@ impl<R> GgufFile<R> {
         let mut found = Vec::new();
         for part in outer_tensors(&sizes) {
             let is_needed = part.source != "output.weight";
-            let tensor = self.find(part.source.into(), part.name.into(), &part, is_needed)?;
+            let tensor = self.find(part.source.into(), part.name.clone(), &part, is_needed)?;
             found.extend(tensor);
         }
         for layer in 0..sizes.layers {
             for part in layer_tensors(&sizes, family) {
                 let is_needed = match part.source {
                     source if source.ends_with(".bias") => family.traits().biases && is_qkv(source),
-                    source if is_head_norm(source) => {
-                        family.traits().query_norms != QueryNorms::None
-                    }
                     _ => true,
                 };
-                if is_head_norm(part.source) && !is_needed {
-                    continue; // the file may not have it
-                }
                 let source = format!("blk.{layer}.{}", part.source);
                 let name = format!("model.layers.{layer}.{}", part.name);
                 found.extend(self.find(source, name, &part, is_needed)?);
@@ -117,14 +116,15 @@ impl<R> GgufFile<R> {
 
     fn refuse_others(&self, found: &[HfTensor]) -> Result<(), AgentError> {
         let known: BTreeSet<&str> = found.iter().map(|tensor| tensor.source.as_str()).collect();
+        let family = self.family()?;
         let other = self
             .tensors
             .keys()
-            .find(|name| !known.contains(name.as_str()) && *name != ROPE_FACTORS);
+            .find(|name| !known.contains(name.as_str()) && !is_read_by_config(name, family));
         match other {
             Some(name) => Err(self.content(format!(
                 "tensor {name} does not belong to a {} model",
-                self.family()?.name()
+                family.name()
             ))),
             None => Ok(()),
         }
@@ -169,16 +169,16 @@ fn is_qkv(source: &str) -> bool {
 /// A tensor that a model may have.
 struct ExpectedTensor {
     source: &'static str,
-    name: &'static str,
+    name: String,
     shape: Vec<usize>,
     interleaved_heads: Option<usize>,
 }
 
 impl ExpectedTensor {
-    fn new(source: &'static str, name: &'static str, shape: &[usize]) -> Self {
+    fn new(source: &'static str, name: &str, shape: &[usize]) -> Self {
         Self {
             source,
-            name,
+            name: name.to_owned(),
             shape: shape.into(),
             interleaved_heads: None,
         }
@@ -203,57 +203,92 @@ fn outer_tensors(sizes: &GgufSizes) -> [ExpectedTensor; 3] {
     ]
 }
 
-fn is_head_norm(source: &str) -> bool {
-    ["attn_q_norm.weight", "attn_k_norm.weight"].contains(&source)
+/// Whether a tensor holds divisors that the configuration contains.
+fn is_read_by_config(name: &str, family: Family) -> bool {
+    match name {
+        SHORT_FACTORS | LONG_FACTORS => family == Family::Phi3,
+        name => name == ROPE_FACTORS,
+    }
 }
 
-/// The tensors of a layer. A bias is optional, except if it is that of q, k or v in qwen2. Only some families have the norms
-/// of heads.
-fn layer_tensors(sizes: &GgufSizes, family: Family) -> [ExpectedTensor; 18] {
+/// The tensors of a layer. A bias is optional, except if it is that of q, k or v in qwen2.
+fn layer_tensors(sizes: &GgufSizes, family: Family) -> Vec<ExpectedTensor> {
     use ExpectedTensor as T;
     let hidden = sizes.hidden;
     let inner = sizes.inner;
     let q = sizes.heads.saturating_mul(sizes.head);
     let kv = sizes.kv_heads.saturating_mul(sizes.head);
-    let is_interleaved = !matches!(family, Family::Qwen2 | Family::Qwen3);
+    let traits = family.traits();
+    let is_interleaved = matches!(
+        family,
+        Family::Llama | Family::MiniCpm | Family::Granite | Family::SmolLm3
+    );
     let q_heads = is_interleaved.then_some(sizes.heads);
     let k_heads = is_interleaved.then_some(sizes.kv_heads);
-    [
-        T::new("attn_norm.weight", "input_layernorm.weight", &[hidden]),
-        T::new("attn_q.weight", "self_attn.q_proj.weight", &[q, hidden]).interleaved(q_heads),
-        T::new("attn_q.bias", "self_attn.q_proj.bias", &[q]).interleaved(q_heads),
-        T::new("attn_k.weight", "self_attn.k_proj.weight", &[kv, hidden]).interleaved(k_heads),
-        T::new("attn_k.bias", "self_attn.k_proj.bias", &[kv]).interleaved(k_heads),
-        T::new("attn_v.weight", "self_attn.v_proj.weight", &[kv, hidden]),
-        T::new("attn_v.bias", "self_attn.v_proj.bias", &[kv]),
+    let norms = [
+        ("attn_norm.weight", traits.norms.before_attention),
+        ("post_attention_norm.weight", traits.norms.after_attention),
+        ("ffn_norm.weight", traits.norms.before_mlp),
+        ("post_ffw_norm.weight", traits.norms.after_mlp),
+    ];
+    let norms = norms.into_iter().filter_map(|(source, name)| {
+        let name = format!("{}.weight", name?);
+        Some(T::new(source, &name, &[hidden]))
+    });
+    let mut list: Vec<ExpectedTensor> = norms.collect();
+    if traits.layout.joined {
+        let rows = kv.saturating_mul(2).saturating_add(q);
+        list.push(T::new(
+            "attn_qkv.weight",
+            "self_attn.qkv_proj.weight",
+            &[rows, hidden],
+        ));
+        let rows = inner.saturating_mul(2);
+        list.push(T::new(
+            "ffn_up.weight",
+            "mlp.gate_up_proj.weight",
+            &[rows, hidden],
+        ));
+    } else {
+        list.extend([
+            T::new("attn_q.weight", "self_attn.q_proj.weight", &[q, hidden]).interleaved(q_heads),
+            T::new("attn_q.bias", "self_attn.q_proj.bias", &[q]).interleaved(q_heads),
+            T::new("attn_k.weight", "self_attn.k_proj.weight", &[kv, hidden]).interleaved(k_heads),
+            T::new("attn_k.bias", "self_attn.k_proj.bias", &[kv]).interleaved(k_heads),
+            T::new("attn_v.weight", "self_attn.v_proj.weight", &[kv, hidden]),
+            T::new("attn_v.bias", "self_attn.v_proj.bias", &[kv]),
+            T::new("ffn_gate.weight", "mlp.gate_proj.weight", &[inner, hidden]),
+            T::new("ffn_gate.bias", "mlp.gate_proj.bias", &[inner]),
+            T::new("ffn_up.weight", "mlp.up_proj.weight", &[inner, hidden]),
+            T::new("ffn_up.bias", "mlp.up_proj.bias", &[inner]),
+        ]);
+    }
+    let query_norms = match traits.query_norms {
+        QueryNorms::None => None,
+        QueryNorms::Head => Some([sizes.head; 2]),
+        QueryNorms::All => Some([q, kv]),
+    };
+    if let Some([of_queries, of_keys]) = query_norms {
+        list.extend([
+            T::new(
+                "attn_q_norm.weight",
+                "self_attn.q_norm.weight",
+                &[of_queries],
+            ),
+            T::new("attn_k_norm.weight", "self_attn.k_norm.weight", &[of_keys]),
+        ]);
+    }
+    list.extend([
         T::new(
             "attn_output.weight",
             "self_attn.o_proj.weight",
             &[hidden, q],
         ),
         T::new("attn_output.bias", "self_attn.o_proj.bias", &[hidden]),
-        T::new(
-            "attn_q_norm.weight",
-            "self_attn.q_norm.weight",
-            &[sizes.head],
-        ),
-        T::new(
-            "attn_k_norm.weight",
-            "self_attn.k_norm.weight",
-            &[sizes.head],
-        ),
-        T::new(
-            "ffn_norm.weight",
-            "post_attention_layernorm.weight",
-            &[hidden],
-        ),
-        T::new("ffn_gate.weight", "mlp.gate_proj.weight", &[inner, hidden]),
-        T::new("ffn_gate.bias", "mlp.gate_proj.bias", &[inner]),
-        T::new("ffn_up.weight", "mlp.up_proj.weight", &[inner, hidden]),
-        T::new("ffn_up.bias", "mlp.up_proj.bias", &[inner]),
         T::new("ffn_down.weight", "mlp.down_proj.weight", &[hidden, inner]),
         T::new("ffn_down.bias", "mlp.down_proj.bias", &[hidden]),
-    ]
+    ]);
+    list
 }
 
 #[cfg(test)]
@@ -298,13 +333,13 @@ mod tests {
             ("model.norm.weight", &[8]),
             ("lm_head.weight", &[5, 8]),
             ("model.layers.0.input_layernorm.weight", &[8]),
+            ("model.layers.0.post_attention_layernorm.weight", &[8]),
             ("model.layers.0.self_attn.q_proj.weight", &[8, 8]),
             ("model.layers.0.self_attn.k_proj.weight", &[4, 8]),
             ("model.layers.0.self_attn.v_proj.weight", &[4, 8]),
-            ("model.layers.0.self_attn.o_proj.weight", &[8, 8]),
-            ("model.layers.0.post_attention_layernorm.weight", &[8]),
             ("model.layers.0.mlp.gate_proj.weight", &[6, 8]),
             ("model.layers.0.mlp.up_proj.weight", &[6, 8]),
+            ("model.layers.0.self_attn.o_proj.weight", &[8, 8]),
             ("model.layers.0.mlp.down_proj.weight", &[8, 6]),
         ];
         assert_eq!(list, expected);

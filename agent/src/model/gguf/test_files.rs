@@ -194,27 +194,52 @@ pub(super) fn model(architecture: &str) -> GgufWriter {
         &format!("{architecture}.attention.layer_norm_rms_epsilon"),
         f32_value(1e-6),
     );
-    for (name, sizes) in [
-        ("token_embd.weight", &[8, 5][..]),
-        ("output_norm.weight", &[8]),
-        ("blk.0.attn_norm.weight", &[8]),
-        ("blk.0.attn_q.weight", &[8, 8]),
-        ("blk.0.attn_k.weight", &[8, 4]),
-        ("blk.0.attn_v.weight", &[8, 4]),
-        ("blk.0.attn_output.weight", &[8, 8]),
-        ("blk.0.ffn_norm.weight", &[8]),
-        ("blk.0.ffn_gate.weight", &[8, 6]),
-        ("blk.0.ffn_up.weight", &[8, 6]),
-        ("blk.0.ffn_down.weight", &[6, 8]),
+    let [is_joined, is_olmo] = [architecture == "phi3", architecture == "olmo2"];
+    let is_gemma = architecture == "gemma3";
+    for (name, sizes, is_there) in [
+        ("token_embd.weight", &[8, 5][..], true),
+        ("output_norm.weight", &[8], true),
+        ("blk.0.attn_norm.weight", &[8], !is_olmo),
+        ("blk.0.attn_qkv.weight", &[8, 16], is_joined),
+        ("blk.0.attn_q.weight", &[8, 8], !is_joined),
+        ("blk.0.attn_k.weight", &[8, 4], !is_joined),
+        ("blk.0.attn_v.weight", &[8, 4], !is_joined),
+        ("blk.0.attn_output.weight", &[8, 8], true),
+        (
+            "blk.0.post_attention_norm.weight",
+            &[8],
+            is_olmo || is_gemma,
+        ),
+        ("blk.0.ffn_norm.weight", &[8], !is_olmo),
+        ("blk.0.ffn_gate.weight", &[8, 6], !is_joined),
+        (
+            "blk.0.ffn_up.weight",
+            if is_joined { &[8, 12] } else { &[8, 6] },
+            true,
+        ),
+        ("blk.0.ffn_down.weight", &[6, 8], true),
+        ("blk.0.post_ffw_norm.weight", &[8], is_olmo || is_gemma),
     ] {
-        writer = writer.counting(name, sizes);
+        if is_there {
+            writer = writer.counting(name, sizes);
+        }
+    }
+    if is_gemma {
+        for key in ["key_length", "value_length"] {
+            writer = writer.set(&format!("gemma3.attention.{key}"), u32_value(4));
+        }
+    }
+    if is_olmo {
+        for (name, width) in [("q", 8), ("k", 4)] {
+            writer = writer.counting(&format!("blk.0.attn_{name}_norm.weight"), &[width]);
+        }
     }
     if architecture == "qwen2" {
         for (name, size) in [("q", 8), ("k", 4), ("v", 4)] {
             writer = writer.counting(&format!("blk.0.attn_{name}.bias"), &[size]);
         }
     }
-    if architecture == "qwen3" {
+    if architecture == "qwen3" || is_gemma {
         for name in ["q", "k"] {
             writer = writer.counting(&format!("blk.0.attn_{name}_norm.weight"), &[4]);
         }

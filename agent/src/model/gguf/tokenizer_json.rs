@@ -26,6 +26,8 @@ const DEFAULT_CUTS: [&str; 4] = [
     "[0-9][0-9][0-9]",
 ];
 const LLAMA3_CUT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// The cut of tiktoken's `o200k_base`.
+const O200K_CUT: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const QWEN2_CUT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// A way to make a piece from two others.
@@ -69,13 +71,14 @@ impl<R> GgufFile<R> {
             );
         };
         let cuts = match cut {
-            "smollm" => vec![
+            "smollm" | "refact" | "starcoder" | "command-r" => vec![
                 json!({"type": "Digits", "individual_digits": true}),
                 bytes_part(true),
             ],
             "gpt-2" => vec![bytes_part(true)],
             "qwen2" | "deepseek-r1-qwen" => vec![split_part(QWEN2_CUT), bytes_part(false)],
-            "llama-bpe" | "llama3" | "llama-v3" => {
+            "gpt-4o" => vec![split_part(O200K_CUT), bytes_part(false)],
+            "llama-bpe" | "llama3" | "llama-v3" | "smaug-bpe" | "dbrx" => {
                 vec![split_part(LLAMA3_CUT), bytes_part(false)]
             }
             "default" => DEFAULT_CUTS
@@ -84,7 +87,7 @@ impl<R> GgufFile<R> {
                 .chain([bytes_part(false)])
                 .collect(),
             other => {
-                let known = "smollm, gpt-2, qwen2, llama-bpe and default are supported";
+                let known = "smollm, refact, gpt-2, qwen2, llama-bpe, smaug-bpe, dbrx, gpt-4o and default are supported";
                 return Err(self.content(format!("pre-tokenizer {other:?}; {known}")));
             }
         };
@@ -473,7 +476,7 @@ mod tests {
             (
                 "pre",
                 text_value("tekken"),
-                "pre-tokenizer \"tekken\"; smollm, gpt-2, qwen2, llama-bpe and default are supported",
+                "pre-tokenizer \"tekken\"; smollm, refact, gpt-2, qwen2, llama-bpe, smaug-bpe, dbrx, gpt-4o and default are supported",
             ),
             (
                 "tokens",

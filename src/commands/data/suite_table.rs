@@ -6,6 +6,7 @@ use scenarios::suite::{NO_GAME_FILE, SuiteFault};
 use scenarios::{Split, Suite, Task, TaskType, TextVersion};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// The JSON output of `scenarios generate` and `scenarios list`.
@@ -125,8 +126,30 @@ pub(crate) fn report_faults(suite: &Suite) {
     }
 }
 
+/// The error if a split has no games: why, or which splits have some.
+pub(crate) fn no_games(suite: &Suite, path: &Path, split: Split) -> anyhow::Error {
+    let why = match without_game_file(suite, Some(split)) {
+        Some(why) => format!(": {why}"),
+        None => {
+            let others = Split::ALL
+                .into_iter()
+                .filter(|split| !suite.split(*split).is_empty());
+            let others: Vec<&str> = others.map(Split::name).collect();
+            if others.is_empty() {
+                String::new()
+            } else {
+                format!(
+                    "\nhint: it has games in {}; --split names one",
+                    others.join(", ")
+                )
+            }
+        }
+    };
+    ui::WrongUse(format!("{} has no games in {split}{why}", path.display())).into()
+}
+
 /// Returns a message about the trials of a split, or of all splits, that have no text game. `None` if there are none.
-pub(crate) fn without_game_file(suite: &Suite, split: Option<Split>) -> Option<String> {
+fn without_game_file(suite: &Suite, split: Option<Split>) -> Option<String> {
     let missing: Vec<&SuiteFault> = suite
         .left_out
         .iter()

@@ -9,7 +9,7 @@ use crate::args::server::print_notes;
 use crate::args::shard::ShardArgs;
 use crate::args::world::WorldArgs;
 use crate::code::CODE;
-use crate::commands::data::suite_table::{report_faults, without_game_file};
+use crate::commands::data::suite_table::{no_games, report_faults};
 use crate::commands::measure::audit::warn_of_findings;
 use crate::ui;
 use anyhow::Context;
@@ -395,13 +395,7 @@ pub(super) fn tasks_of<'a>(
     for split in splits {
         let games = suite.split(*split);
         if games.is_empty() {
-            let why = without_game_file(suite, Some(*split)).map(|why| format!(": {why}"));
-            return Err(ui::WrongUse(format!(
-                "{} has no games in {split}{}",
-                path.display(),
-                why.unwrap_or_default()
-            ))
-            .into());
+            return Err(no_games(suite, path, *split));
         }
         tasks.extend(games);
     }

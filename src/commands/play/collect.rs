@@ -6,7 +6,7 @@ use crate::args::protocol::{PlayArgs, PlaySetting};
 use crate::args::server::print_notes;
 use crate::args::shard::ShardArgs;
 use crate::args::world::WorldArgs;
-use crate::commands::data::suite_table::{report_faults, without_game_file};
+use crate::commands::data::suite_table::{no_games, report_faults};
 use crate::ui;
 use agent::policy::ExpertPolicy;
 use clap::{Args, ValueHint};
@@ -131,14 +131,7 @@ impl CollectCommand {
     fn tasks<'a>(&self, suite: &'a Suite) -> anyhow::Result<Vec<&'a Task>> {
         let tasks = suite.first(self.split, self.games);
         if tasks.is_empty() {
-            let why = without_game_file(suite, Some(self.split)).map(|why| format!(": {why}"));
-            return Err(ui::WrongUse(format!(
-                "{} has no games in {}{}",
-                self.suite.display(),
-                self.split,
-                why.unwrap_or_default()
-            ))
-            .into());
+            return Err(no_games(suite, &self.suite, self.split));
         }
         Ok(tasks)
     }

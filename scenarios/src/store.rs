@@ -198,7 +198,7 @@ fn hint_for_lock(path: &Path) -> &'static str {
 
 /// The hint if two processes play the same shard.
 pub const SAME_SHARD: &str = "two processes have the same shard; `srun` and `torchrun` give each process an index of its own \
-     (SLURM_PROCID, RANK), and --shard I/N names it by hand";
+     (SLURM_PROCID, RANK); or give each process its own --shard I/N";
 
 /// Returns the process as a message names it.
 fn process_name(process: Option<u32>) -> String {

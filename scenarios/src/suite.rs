@@ -362,12 +362,21 @@ fn open_layout(path: &Path) -> Result<Suite, SuiteError> {
 
 /// Opens one game; `None` if the path is neither the file of a game nor a trial's folder.
 fn open_one_game(path: &Path) -> Result<Option<Suite>, SuiteError> {
-    let is_trial = path.join(GAME).is_file();
+    let is_trial = path.join(GAME).is_file() && !has_splits(path);
     let is_named = path.file_name().is_some_and(|name| name == GAME);
     if !is_trial && !(path.is_file() && (is_named || has_game_extension(path))) {
         return Ok(None);
     }
-    let path = fs::canonicalize(path).map_err(|source| cannot_read(path, source))?;
+    let absolute = match path.file_name() {
+        // The file may be a link to a file of another name.
+        Some(name) if !is_trial => {
+            let folder = path.parent().filter(|folder| *folder != Path::new(""));
+            let folder = fs::canonicalize(folder.unwrap_or(Path::new(".")));
+            folder.map(|folder| folder.join(name))
+        }
+        _ => fs::canonicalize(path),
+    };
+    let path = absolute.map_err(|source| cannot_read(path, source))?;
     let place = if is_named {
         path.parent().unwrap_or(&path)
     } else {

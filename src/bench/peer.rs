@@ -5,6 +5,10 @@ use anyhow::{Context, bail};
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+/// How the threads of a peer wait (`OMP_WAIT_POLICY`): asleep or in a busy loop. A busy loop is faster if nothing else runs on the
+/// machine, and far slower otherwise. A peer is measured with both, and its faster reading counts.
+pub(super) const WAIT_POLICIES: [&str; 2] = ["PASSIVE", "ACTIVE"];
+
 /// Runs `script` under the Python interpreter of `command`, which reads it from stdin, and returns
 /// its stdout. Its stderr is passed on.
 ///

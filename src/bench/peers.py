@@ -29,7 +29,7 @@ import sys
 import time
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads would slow other processes
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # the caller tries both policies
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 

@@ -10,7 +10,7 @@ pub(super) use self::cache::{HostCache, HostPrefix, HostSpan};
 
 use self::cache::{FIRST_TOKENS, LayerCache, append_values};
 use self::reading::HostInputs;
-use super::layer::LayerWeights;
+use super::layer::{LayerWeights, take_last_norm};
 use crate::error::AgentError;
 use crate::model::config::{DecoderConfig, OUTPUT};
 use crate::model::reading::config::ConvolutionPlace;
@@ -109,7 +109,7 @@ impl HostTrunk {
             embedding,
             inputs,
             layers,
-            norm: weights.take("model.norm.weight", &[config.hidden_size])?,
+            norm: take_last_norm(config, weights)?,
             output: None,
             config: config.clone(),
             attention: kinds.collect(),

@@ -25,7 +25,7 @@ use super::gpu_pass::{
     DeviceAttention, DevicePass, GroupShape, PassBuilder, SpanGroup, SpanRead, int_tensor,
     padded_rows,
 };
-use super::layer::LayerWeights;
+use super::layer::{LayerWeights, take_last_norm};
 use super::pool::{CacheRows, DeviceSpan, FOREIGN_CACHE, FreeRows};
 use crate::error::AgentError;
 use crate::model::config::{DecoderConfig, OUTPUT};
@@ -168,9 +168,7 @@ impl DeviceTrunk {
         let layers = (kind_of_layer.into_iter().enumerate())
             .map(|(index, kind)| loader.layer(config, [index, kind]))
             .collect::<Result<_, _>>()?;
-        let norm = loader
-            .weights
-            .take("model.norm.weight", &[config.hidden_size])?;
+        let norm = take_last_norm(config, loader.weights)?;
         Ok(Self {
             precision,
             embedding,

@@ -198,7 +198,11 @@ impl PassBuilder<'_> {
         let indices = Tensor::<1, Int>::arange(0..seen as i64, self.device).reshape([1, 1, seen]);
         let positions = self.ints(positions).reshape([spans, new, 1]);
         let later = indices.clone().greater(positions.clone());
+        let mut made: Vec<(Option<usize>, Tensor<5>)> = Vec::new();
         let biases = self.attention.iter().map(|kind| {
+            if let Some((_, bias)) = made.iter().find(|(window, _)| *window == kind.window) {
+                return bias.clone();
+            }
             let masked = match kind.window {
                 Some(window) if window < seen => {
                     let end = indices.clone() + window as i32;
@@ -206,7 +210,9 @@ impl PassBuilder<'_> {
                 }
                 _ => later.clone(),
             };
-            (masked.float() * MASKED).reshape([spans, 1, 1, new, seen])
+            let bias: Tensor<5> = (masked.float() * MASKED).reshape([spans, 1, 1, new, seen]);
+            made.push((kind.window, bias.clone()));
+            bias
         });
         let biases = biases.collect();
         SpanGroup {

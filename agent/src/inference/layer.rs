@@ -34,7 +34,7 @@ pub(super) struct Filter<V> {
 }
 
 impl<V, M> LayerWeights<V, M> {
-    /// Takes layer `index`, which has that kind of attention, out of `weights`. No number is held twice for longer than it takes to make
+    /// Takes the tensors of layer `index` out of `weights`; the kind of its attention is kept with them. No number is held twice for longer than it takes to make
     /// its tensor.
     ///
     /// `vector` makes a vector of its numbers. `matrix` makes a matrix of its numbers
@@ -60,15 +60,16 @@ impl<V, M> LayerWeights<V, M> {
         ];
         let gate_up = [("mlp.gate_proj", inner), ("mlp.up_proj", inner)];
         let mut tensors = LayerTensors { weights, index };
-        let mut norm = |part| tensors.vectors("weight", &[(part, hidden)]);
-        let norms = (config.norms()).try_map(|part| norm(part).map(&vector))?;
+        let offset = config.norm_offset();
+        let mut norm = |part, width| tensors.norm(part, width, offset);
+        let norms = (config.norms()).try_map(|part| norm(part, hidden).map(&vector))?;
         let bias = if config.has_biases() {
             Some(vector(tensors.vectors("bias", &heads)?))
         } else {
             None
         };
         let query_norms = if let Some([of_queries, of_keys]) = config.query_norm_widths() {
-            let mut norm = |part, width| tensors.vectors("weight", &[(part, width)]);
+            let mut norm = |part, width| tensors.norm(part, width, offset);
             let queries = norm("self_attn.q_norm", of_queries)?;
             let keys = norm("self_attn.k_norm", of_keys)?;
             Some([vector(queries), vector(keys)])
@@ -135,6 +136,13 @@ impl LayerTensors<'_> {
         Ok(joined)
     }
 
+    /// What a norm multiplies by.
+    fn norm(&mut self, part: &str, width: usize, offset: f32) -> Result<Vec<f32>, AgentError> {
+        let mut weight = self.vectors("weight", &[(part, width)])?;
+        add_to_all(&mut weight, offset);
+        Ok(weight)
+    }
+
     /// The filter of a convolution, flat.
     fn filter(
         &mut self,
@@ -160,6 +168,23 @@ impl LayerTensors<'_> {
         let outputs = parts.iter().map(|(_, outputs)| outputs).sum();
         Ok((joined, [outputs, inputs]))
     }
+}
+
+/// What the last norm of a decoder multiplies by.
+///
+/// # Errors
+/// If the tensor is missing or its shape differs from `config`.
+pub(super) fn take_last_norm(
+    config: &DecoderConfig,
+    weights: &mut Weights,
+) -> Result<Vec<f32>, AgentError> {
+    let mut weight = weights.take("model.norm.weight", &[config.hidden_size])?;
+    add_to_all(&mut weight, config.norm_offset());
+    Ok(weight)
+}
+
+fn add_to_all(numbers: &mut [f32], offset: f32) {
+    numbers.iter_mut().for_each(|number| *number += offset);
 }
 
 /// Appends numbers. The first ones are not copied.

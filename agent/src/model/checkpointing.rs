@@ -6,7 +6,6 @@
 use crate::model::decoder::{Decoder, DecoderLayer};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Int, Tensor};
-use kernels::ops;
 
 /// A forward pass of a decoder with activation checkpointing.
 #[derive(Debug, Clone)]
@@ -38,7 +37,8 @@ impl Decoder {
             inputs.push(stream.clone());
             stream = unrecorded.through(layer, stream, &positions);
         }
-        let hidden = ops::rms_norm(stream.clone(), unrecorded.norm.val(), self.settings.epsilon)
+        let hidden = unrecorded
+            .last_norm(stream.clone())
             .autodiff()
             .require_grad();
         inputs.push(stream);
@@ -72,9 +72,8 @@ impl Decoder {
         drop(hidden);
         let positions = self.positions(tokens.dims()[1], &self.embed_tokens.val().device());
         let mut found = Vec::with_capacity(inputs.len() + 1);
-        let (gradients, mut gradient) = backward_block(last(&mut inputs), gradient, |stream| {
-            ops::rms_norm(stream, self.norm.val(), self.settings.epsilon)
-        });
+        let (gradients, mut gradient) =
+            backward_block(last(&mut inputs), gradient, |stream| self.last_norm(stream));
         found.push(gradients);
         let embedding_learns = self.embed_tokens.is_require_grad();
         // Below the first layer with a trainable parameter nothing needs a gradient.

@@ -156,6 +156,16 @@ impl DecoderConfig {
         self.family.traits().norms
     }
 
+    /// Returns what is added to the weight of a norm before it multiplies.
+    #[must_use]
+    pub(crate) fn norm_offset(&self) -> f32 {
+        if self.family.traits().norms_minus_one {
+            1.0
+        } else {
+            0.0
+        }
+    }
+
     /// Returns how the tensors of the family's checkpoints differ from those of the decoder.
     #[must_use]
     pub(crate) fn layout(&self) -> CheckpointLayout {
@@ -235,12 +245,7 @@ impl DecoderConfig {
                 ));
             }
         }
-        if self.num_hidden_layers > LAYER_LIMIT {
-            return Err(format!(
-                "num_hidden_layers is {}, and must be at most {LAYER_LIMIT}",
-                self.num_hidden_layers
-            ));
-        }
+        check_layers(self.num_hidden_layers)?;
         let context = self.max_position_embeddings;
         let width = self.head_width();
         if context * width > TABLE_LIMIT {
@@ -255,17 +260,16 @@ impl DecoderConfig {
         let hidden = self.hidden_size;
         let heads = self.num_attention_heads;
         let kv_heads = self.num_key_value_heads;
-        let rotated = self.rotated_width();
-        if rotated > self.head_width() || !rotated.is_multiple_of(2) {
-            return Err(format!(
-                "partial_rotary_factor rotates {rotated} numbers of a head of width {}, and must rotate an even number",
-                self.head_width()
-            ));
-        }
         let splits = self.head_dim.is_some() || hidden.is_multiple_of(heads);
         if !splits || !self.head_width().is_multiple_of(2) {
             return Err(format!(
                 "hidden_size {hidden} must split into {heads} heads of even width"
+            ));
+        }
+        let (rotated, width) = (self.rotated_width(), self.head_width());
+        if !(2..=width).contains(&rotated) || !rotated.is_multiple_of(2) {
+            return Err(format!(
+                "partial_rotary_factor rotates {rotated} of {width} numbers of a head; the number must be even and above 0"
             ));
         }
         if !heads.is_multiple_of(kv_heads) {
@@ -292,8 +296,11 @@ impl DecoderConfig {
         {
             return Err("rope_theta, rms_norm_eps and the scales must be numbers above 0".into());
         }
-        if !self.pattern.windowed.is_empty() && self.pattern.window == 0 {
-            return Err("sliding_window is 0, and must be at least 1".into());
+        let window = self.pattern.window;
+        if !self.pattern.windowed.is_empty() && !(1..=SIZE_LIMIT).contains(&window) {
+            return Err(format!(
+                "sliding_window is {window}, and must be from 1 to {SIZE_LIMIT}"
+            ));
         }
         match &self.rope_scaling {
             RopeScaling::LongRope { short, .. } if short.len() != self.rotated_width() / 2 => {
@@ -427,6 +434,7 @@ impl DecoderConfig {
             )
         })?;
         let traits = family.traits();
+        check_layers(keys.num_hidden_layers)?; // before layers are listed
         keys.refuse_unsupported(family)?;
         let reading = keys.reading(family)?;
         let mut context = keys.max_position_embeddings.unwrap_or(2048);
@@ -444,11 +452,11 @@ impl DecoderConfig {
             intermediate_size: keys.intermediate_size,
             num_hidden_layers: keys.num_hidden_layers,
             num_attention_heads: keys.num_attention_heads,
-            num_key_value_heads: keys.num_key_value_heads.unwrap_or(keys.num_attention_heads),
+            num_key_value_heads: keys.kv_heads(family),
             head_dim: keys.head_dim(family),
             rope_theta: keys.theta(family)?,
             rope_scaling,
-            rotary_width: keys.rotary_width(family),
+            rotary_width: keys.rotary_width(family)?,
             pattern: keys.pattern(family)?,
             activation: keys.activation(family)?,
             rms_norm_eps: keys.rms_norm_eps.unwrap_or(traits.epsilon),
@@ -537,6 +545,15 @@ impl DecoderConfig {
         scenarios::files::replace(path, (text + "\n").as_bytes())
             .map_err(|source| AgentError::file(path, source))
     }
+}
+
+fn check_layers(layers: usize) -> Result<(), String> {
+    if layers > LAYER_LIMIT {
+        return Err(format!(
+            "num_hidden_layers is {layers}, and must be at most {LAYER_LIMIT}"
+        ));
+    }
+    Ok(())
 }
 
 /// Name of the output matrix if it is not the embedding, `[vocab, hidden]`.

@@ -126,12 +126,52 @@ pub(super) struct DecoderSettings {
     /// The kinds of attention; a layer has the index of its own.
     pub(super) attention: Vec<AttentionKind>,
     pub(super) activation: Activation,
-    pub(super) epsilon: f64,
+    pub(super) norm: NormSettings,
     pub(super) scales: Scales,
     pub(super) precision: Precision,
     pub(super) reading: ReadingConfig,
     /// The names of the norms of a layer.
     pub(super) norms: LayerNorms<&'static str>,
+}
+
+/// What all norms share.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NormSettings {
+    pub(super) epsilon: f64,
+    /// Added to the weight of a norm before it multiplies.
+    pub(super) offset: f32,
+}
+
+impl NormSettings {
+    /// x after a norm of this weight.
+    fn apply<const D: usize>(self, x: Tensor<D>, weight: Tensor<1>) -> Tensor<D> {
+        let weight = if self.offset == 0.0 {
+            weight
+        } else {
+            weight + self.offset
+        };
+        ops::rms_norm(x, weight, self.epsilon)
+    }
+
+    /// The same, or x if there is no norm.
+    fn apply_if<const D: usize>(self, x: Tensor<D>, norm: &Option<Param<Tensor<1>>>) -> Tensor<D> {
+        match norm {
+            Some(norm) => self.apply(x, norm.val()),
+            None => x,
+        }
+    }
+
+    /// The queries or keys `[rows, heads · head]` after their norm, if there is one. Its width is that of a head or of all heads.
+    fn apply_to_heads(self, rows: Tensor<2>, norm: &Option<Param<Tensor<1>>>) -> Tensor<2> {
+        let Some(norm) = norm else {
+            return rows;
+        };
+        let [count, width] = rows.dims();
+        let weight = norm.val();
+        let part = weight.dims()[0];
+        let parts = rows.reshape([count, width / part, part]);
+        self.apply(parts, weight).reshape([count, width])
+    }
 }
 
 /// The n-gram embedding of one order.
@@ -196,7 +236,12 @@ impl Decoder {
         let stream = self.layers.iter().fold(embedded, |stream, layer| {
             self.through(layer, stream, &positions)
         });
-        ops::rms_norm(stream, self.norm.val(), self.settings.epsilon)
+        self.last_norm(stream)
+    }
+
+    /// The residual stream after the last norm.
+    pub(super) fn last_norm(&self, stream: Tensor<3>) -> Tensor<3> {
+        self.settings.norm.apply(stream, self.norm.val())
     }
 
     /// Returns the logits of hidden states: the product with the output matrix. If the decoder has
@@ -262,15 +307,13 @@ impl Decoder {
         stream: Tensor<3>,
         positions: &[AttentionPositions],
     ) -> Tensor<3> {
-        let DecoderSettings {
-            epsilon, scales, ..
-        } = self.settings;
+        let DecoderSettings { norm, scales, .. } = self.settings;
         let positions = &positions[layer.attention_kind];
         let added = self.attention(layer, stream.clone(), positions);
-        let added = normed(added, &layer.after_attention, epsilon);
+        let added = norm.apply_if(added, &layer.after_attention);
         let stream = stream + scaled(added, scales.residual);
         let added = self.mlp(layer, stream.clone());
-        let added = normed(added, &layer.after_mlp, epsilon);
+        let added = norm.apply_if(added, &layer.after_mlp);
         stream + scaled(added, scales.residual)
     }
 
@@ -285,12 +328,12 @@ impl Decoder {
             heads,
             kv_heads,
             head_width,
-            epsilon,
+            norm,
             precision,
             ..
         } = self.settings;
         let input =
-            normed(stream, &layer.before_attention, epsilon).reshape([batch * time, hidden]);
+            (norm.apply_if(stream, &layer.before_attention)).reshape([batch * time, hidden]);
         let input = precision.narrow(convolved(input, &layer.attention_conv, time));
         let queries = precision.biased_product(input.clone(), &layer.q_proj, &layer.q_bias);
         let keys = precision.biased_product(input.clone(), &layer.k_proj, &layer.k_bias);
@@ -298,8 +341,8 @@ impl Decoder {
         let projected = convolved_parts([queries, keys, values], &layer.qkv_conv, time);
         let [queries, keys, values] = projected;
         let projected = [
-            normed_heads(queries, &layer.q_norm, epsilon),
-            normed_heads(keys, &layer.k_norm, epsilon),
+            norm.apply_to_heads(queries, &layer.q_norm),
+            norm.apply_to_heads(keys, &layer.k_norm),
             values,
         ];
         let shape = AttentionShape {
@@ -317,12 +360,12 @@ impl Decoder {
     fn mlp(&self, layer: &DecoderLayer, stream: Tensor<3>) -> Tensor<3> {
         let [batch, time, hidden] = stream.dims();
         let DecoderSettings {
-            epsilon,
+            norm,
             precision,
             activation,
             ..
         } = self.settings;
-        let input = normed(stream, &layer.before_mlp, epsilon).reshape([batch * time, hidden]);
+        let input = (norm.apply_if(stream, &layer.before_mlp)).reshape([batch * time, hidden]);
         let input = precision.narrow(convolved(input, &layer.mlp_conv, time));
         let gate = precision.product(input.clone(), &layer.gate_proj);
         let up = precision.product(input, &layer.up_proj);
@@ -340,30 +383,6 @@ impl Decoder {
             .map(|kind| AttentionPositions::new(kind.rotary.table(time), kind.window, time, device))
             .collect()
     }
-}
-
-/// x after a norm, if there is one.
-fn normed<const D: usize>(
-    x: Tensor<D>,
-    norm: &Option<Param<Tensor<1>>>,
-    epsilon: f64,
-) -> Tensor<D> {
-    match norm {
-        Some(norm) => ops::rms_norm(x, norm.val(), epsilon),
-        None => x,
-    }
-}
-
-/// The queries or keys `[rows, heads · head]` after their norm, if there is one. Its width is that of a head or of all heads.
-fn normed_heads(rows: Tensor<2>, norm: &Option<Param<Tensor<1>>>, epsilon: f64) -> Tensor<2> {
-    let Some(norm) = norm else {
-        return rows;
-    };
-    let [count, width] = rows.dims();
-    let weight = norm.val();
-    let head = weight.dims()[0];
-    let heads = rows.reshape([count, width / head, head]);
-    ops::rms_norm(heads, weight, epsilon).reshape([count, width])
 }
 
 impl DecoderLayer {

@@ -170,15 +170,36 @@ impl Model {
             .check_rows(config.vocab_size)
             .map_err(|reason| AgentError::content(path, reason))?;
         let mut policy = Weights::default();
-        for tensor in file.hf_tensors()? {
+        let tensors = file.hf_tensors()?;
+        let known = config.tensors();
+        let is_unknown_bias =
+            |name: &str| name.ends_with(".bias") && known.iter().all(|(known, _)| known != name);
+        if let Some(bias) = tensors.iter().find(|tensor| is_unknown_bias(&tensor.name)) {
+            let reason = format!(
+                "tensor {} is a bias that a {} model does not have",
+                bias.source(),
+                config.family.name()
+            );
+            return Err(AgentError::content(path, reason));
+        }
+        for tensor in tensors {
             let data = file.hf_tensor(&tensor)?;
             let shape = tensor.shape.clone();
             policy
                 .0
                 .insert(tensor.name.clone(), HostTensor { shape, data });
         }
+        // The norms of the file are those that multiply.
+        for (name, tensor) in &mut policy.0 {
+            if name.ends_with("norm.weight") {
+                tensor
+                    .data
+                    .iter_mut()
+                    .for_each(|weight| *weight -= config.norm_offset());
+            }
+        }
         policy
-            .unpack_matrices(&config)
+            .unpack(&config)
             .and_then(|()| policy.fit(&config))
             .map_err(|error| AgentError::content(path, error.to_string()))?;
         Ok(Self {

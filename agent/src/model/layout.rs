@@ -2,7 +2,6 @@
 //!
 //! | family | checkpoint | decoder |
 //! | --- | --- | --- |
-//! | gemma3 | norm weights w, used as 1 + w | 1 + w |
 //! | phi3 | `qkv_proj`, `gate_up_proj` | `q_proj`, `k_proj`, `v_proj`, `gate_proj`, `up_proj` |
 //! | phi3 | the first r numbers of a head are rotated | the first r/2 of each half |
 //!
@@ -64,11 +63,6 @@ fn rotary_order(width: usize, rotated: usize) -> Vec<usize> {
         .collect()
 }
 
-/// Whether a matrix contains rows that the rotary embedding rotates.
-fn is_rotated(module: &str) -> bool {
-    module.ends_with("self_attn.q_proj") || module.ends_with("self_attn.k_proj")
-}
-
 /// Reorders the rows of each head of `[heads · width, columns]`. If `back`, from the decoder's order to the checkpoint's.
 fn reorder_heads(data: &[f32], columns: usize, order: &[usize], back: bool) -> Vec<f32> {
     let mut out = vec![0.0; data.len()];
@@ -120,32 +114,33 @@ impl<'a> LayoutConversion<'a> {
     }
 
     fn is_identity(&self) -> bool {
-        self.joined.is_empty() && self.order.is_none() && !self.config.layout().norms_minus_one
-    }
-
-    /// Adds a number to the weights of all norms, if the layout stores them minus 1.
-    fn shift_norms(&self, weights: &mut Weights, by: f32) {
-        if !self.config.layout().norms_minus_one {
-            return;
-        }
-        for (name, tensor) in &mut weights.0 {
-            if name.ends_with("norm.weight") {
-                tensor.data.iter_mut().for_each(|weight| *weight += by);
-            }
-        }
+        self.joined.is_empty() && self.order.is_none()
     }
 
     /// Reorders the rows of queries and keys; `suffix` follows the name of a matrix.
     fn reorder(&self, weights: &mut Weights, suffix: &str, back: bool) {
         let Some(order) = &self.order else { return };
         for (name, tensor) in &mut weights.0 {
-            let module = name.strip_suffix(suffix);
-            if module.is_some_and(is_rotated) && tensor.shape.len() == 2 {
-                let columns = tensor.shape[1];
-                if columns > 0 && tensor.data.len().is_multiple_of(order.len() * columns) {
-                    tensor.data = reorder_heads(&tensor.data, columns, order, back);
+            let rows = name
+                .strip_suffix(suffix)
+                .and_then(|module| self.rotated_rows(module));
+            match (rows, &tensor.shape[..]) {
+                (Some(rows), [found, columns]) if rows == *found && *columns > 0 => {
+                    tensor.data = reorder_heads(&tensor.data, *columns, order, back);
                 }
+                _ => {} // another shape is refused elsewhere
             }
+        }
+    }
+
+    /// The rows of a matrix whose outputs are rotated.
+    fn rotated_rows(&self, module: &str) -> Option<usize> {
+        if module.ends_with("self_attn.q_proj") {
+            Some(self.config.query_width())
+        } else if module.ends_with("self_attn.k_proj") {
+            Some(self.config.kv_width())
+        } else {
+            None
         }
     }
 
@@ -165,15 +160,6 @@ impl Weights {
     /// # Errors
     /// If a joined matrix has another shape than `config` requires.
     pub fn unpack(&mut self, config: &DecoderConfig) -> Result<(), AgentError> {
-        LayoutConversion::new(config).shift_norms(self, 1.0);
-        self.unpack_matrices(config)
-    }
-
-    /// The same for tensors whose norms are those of the decoder already, as in a GGUF file.
-    ///
-    /// # Errors
-    /// As [`Weights::unpack`].
-    pub fn unpack_matrices(&mut self, config: &DecoderConfig) -> Result<(), AgentError> {
         let conversion = LayoutConversion::new(config);
         for JoinedMatrix { name, parts } in &conversion.joined {
             for prefix in LayoutConversion::prefixes(self, name, ".weight") {
@@ -196,11 +182,18 @@ impl Weights {
     /// Returns the tensors as a checkpoint of the family has them. [`Weights::unpack`] reverts it.
     #[must_use]
     pub fn packed(&self, config: &DecoderConfig) -> Cow<'_, Self> {
-        let conversion = LayoutConversion::new(config);
-        if conversion.is_identity() {
-            return Cow::Borrowed(self);
+        if LayoutConversion::new(config).is_identity() {
+            Cow::Borrowed(self)
+        } else {
+            Cow::Owned(self.clone().into_packed(config))
         }
-        let mut weights = self.clone();
+    }
+
+    /// The same, without a copy of tensors that do not change.
+    #[must_use]
+    pub fn into_packed(self, config: &DecoderConfig) -> Self {
+        let conversion = LayoutConversion::new(config);
+        let mut weights = self;
         conversion.reorder(&mut weights, ".weight", true);
         for JoinedMatrix { name, parts } in &conversion.joined {
             for prefix in LayoutConversion::prefixes(&weights, parts[0].0, ".weight") {
@@ -214,8 +207,7 @@ impl Weights {
                 weights.0.insert(whole, HostTensor { shape, data });
             }
         }
-        conversion.shift_norms(&mut weights, -1.0);
-        Cow::Owned(weights)
+        weights
     }
 
     /// Returns the factors of adapters as those on a checkpoint of the family. A of a joined matrix has the rows of all its
@@ -360,7 +352,7 @@ mod tests {
         ] {
             let weights = numbered(&config);
             let mut again = weights.packed(&config).into_owned();
-            assert_eq!(again == weights, config.family == Family::Llama);
+            assert_eq!(again == weights, config.family != Family::Phi3);
             again.unpack(&config).unwrap();
             assert_eq!(
                 again.0.keys().collect::<Vec<_>>(),

@@ -4,7 +4,7 @@
 use crate::error::AgentError;
 use crate::model::config::{DecoderConfig, OUTPUT};
 use crate::model::decoder::{
-    Decoder, DecoderLayer, DecoderSettings, NgramEmbedding, Precision, ValueNetwork,
+    Decoder, DecoderLayer, DecoderSettings, NgramEmbedding, NormSettings, Precision, ValueNetwork,
 };
 use crate::model::reading::config::{ConvolutionPlace, GOAL_MATCH, ngram_matrix, ngram_none};
 use crate::model::weights::{ADVANTAGE_HEAD, HostTensor, VALUE_HEAD, Weights, transposed};
@@ -49,7 +49,10 @@ impl Decoder {
                 head_width: config.head_width(),
                 attention: kinds,
                 activation: config.activation,
-                epsilon: config.rms_norm_eps,
+                norm: NormSettings {
+                    epsilon: config.rms_norm_eps,
+                    offset: config.norm_offset(),
+                },
                 scales: config.scales,
                 precision: Precision::default(),
                 reading: config.reading.clone(),

@@ -189,7 +189,7 @@ impl Adapter {
 
     /// W + scale · B·A of one matrix, row by row.
     fn merge_matrix(&self, matrix: &str, base: &mut Weights) -> Result<(), AgentError> {
-        let (rank, scale) = self.ranks.of(matrix);
+        let (rank, scale) = self.ranks.of(matrix).map_err(AgentError::Config)?;
         let name = format!("{matrix}.weight");
         let Some(whole) = base.0.get_mut(&name) else {
             return Err(AgentError::Config(format!("tensor {name} is missing")));
@@ -230,7 +230,7 @@ impl Model {
             return Err(AgentError::content(&folder.join(ADAPTER_CONFIG), reason));
         }
         // The adapter names the matrices of a checkpoint.
-        let checkpoint = self.policy.packed(&self.config).into_owned();
+        let checkpoint = self.policy.into_packed(&self.config);
         let merged = adapter.merge(checkpoint).and_then(|mut merged| {
             merged.unpack(&self.config)?;
             Ok(merged)
@@ -332,26 +332,43 @@ impl AdapterRanks {
     }
 
     /// The rank and the scale of a matrix.
-    fn of(&self, matrix: &str) -> (usize, f64) {
-        let rank = of_module(&self.rank_of, matrix).unwrap_or(self.rank);
-        let alpha = of_module(&self.alpha_of, matrix).unwrap_or(self.alpha);
+    ///
+    /// # Errors
+    /// If two keys of a pattern fit the matrix and have different values: in PEFT, their order in the file counts.
+    fn of(&self, matrix: &str) -> Result<(usize, f64), String> {
+        let rank = of_module("rank_pattern", &self.rank_of, matrix)?.unwrap_or(self.rank);
+        let alpha = of_module("alpha_pattern", &self.alpha_of, matrix)?.unwrap_or(self.alpha);
         let divisor = if self.is_stabilized {
             (rank as f64).sqrt()
         } else {
             rank as f64
         };
-        (rank, alpha / divisor)
+        Ok((rank, alpha / divisor))
     }
 }
 
-/// The value of the key that is a name or the end of it, from a dot on.
-fn of_module<T: Copy>(pattern: &BTreeMap<String, T>, matrix: &str) -> Option<T> {
+/// The value of the keys that are a name or the end of it, from a dot on.
+fn of_module<T: Copy + PartialEq>(
+    name: &str,
+    pattern: &BTreeMap<String, T>,
+    matrix: &str,
+) -> Result<Option<T>, String> {
     let fits = |key: &str| {
         let before = matrix.strip_suffix(key);
         before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
     };
-    let found = pattern.iter().find(|(key, _)| fits(key));
-    found.map(|(_, value)| *value)
+    let mut values = pattern
+        .iter()
+        .filter(|(key, _)| fits(key))
+        .map(|(_, value)| *value);
+    let first = values.next();
+    if values.all(|value| Some(value) == first) {
+        Ok(first)
+    } else {
+        Err(format!(
+            "two keys of {name} fit {matrix} and have different values"
+        ))
+    }
 }
 
 /// `rank_pattern` or `alpha_pattern`. A key is the end of a module's name; regular expressions are refused.
@@ -370,10 +387,11 @@ fn pattern<T>(
         let is_plain = |c: char| c.is_alphanumeric() || "_.-".contains(c);
         if !key.chars().all(is_plain) {
             return Err(format!(
-                "{name} contains {key:?}; only the ends of names are read"
+                "{name} contains {key:?}; a key must be the end of a module's name, not a regular expression"
             ));
         }
-        let read = read(value).ok_or_else(|| format!("{name} of {key} is {value}"))?;
+        let read = read(value)
+            .ok_or_else(|| format!("{name} of {key} is {value}, and must be a number above 0"))?;
         pattern.insert(key.clone(), read);
     }
     Ok(pattern)

@@ -129,6 +129,15 @@ fn one_game_is_a_suite() {
     fs::write(folder.path().join("some/one.tw-pddl"), GAME).unwrap();
     let suite = Suite::open(folder.path().join("some/one.tw-pddl")).unwrap();
     assert_eq!(ids(&suite), ["one.tw-pddl"]);
+    #[cfg(unix)]
+    {
+        let link = folder.path().join("valid_seen/link.tw-pddl");
+        std::os::unix::fs::symlink(alone.join("game.tw-pddl"), &link).unwrap();
+        assert_eq!(
+            ids(&Suite::open(link).unwrap()),
+            ["valid_seen/link.tw-pddl"]
+        );
+    }
     fs::write(folder.path().join("some/broken.tw-pddl"), "{").unwrap();
     let suite = Suite::open(folder.path().join("some/broken.tw-pddl")).unwrap();
     assert!(suite.tasks.is_empty() && suite.faults[0].reason.starts_with("not a game: EOF"));

@@ -69,6 +69,9 @@ impl DecoderShape {
         }
         played.truncate(batch);
         tokenize_texts(&model.tokenizer, &mut played);
+        // The peer learns every token of the text, also those of random commands.
+        let turns = played.iter_mut().flat_map(|episode| &mut episode.turns);
+        turns.for_each(|turn| turn.perturbed = false);
         Ok((model, played))
     }
 }

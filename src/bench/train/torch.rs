@@ -1,7 +1,7 @@
 //! The peer PyTorch, measured by `train_peer.py` in the user's Python.
 
 use super::workload::{UpdateLosses, Workload};
-use crate::bench::peer::run_script;
+use crate::bench::peer::{WAIT_POLICIES, run_script};
 use anyhow::Context;
 use serde::Deserialize;
 use std::path::Path;
@@ -12,9 +12,6 @@ const SCRIPT: &str = include_str!("../train_peer.py");
 /// Sizes of a micro-batch, in tokens, that the peer tries: about hearth's, a larger one, and the
 /// whole batch.
 const MICRO_BATCHES: [usize; 3] = [640, 2048, 1 << 30];
-/// How the peer's threads wait: asleep or in a busy loop. A busy loop is faster if nothing else
-/// runs on the machine, and far slower otherwise.
-const WAIT_POLICIES: [&str; 2] = ["PASSIVE", "ACTIVE"];
 
 /// What one run of the peer measured.
 #[derive(Deserialize)]

@@ -139,7 +139,7 @@ pub(crate) fn no_games(suite: &Suite, path: &Path, split: Split) -> anyhow::Erro
                 String::new()
             } else {
                 format!(
-                    "\nhint: it has games in {}; --split names one",
+                    "\nhint: it has games in {}; choose one with --split",
                     others.join(", ")
                 )
             }

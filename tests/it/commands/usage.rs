@@ -93,7 +93,7 @@ fn wrong_use_ends_with_2_and_a_hint() {
     eval(&["expert", "--suite", "games", "--best-of", "0"])
         .refused(2, "error: --best-of: K starts at 1\n");
     eval(&["expert", "--suite", "games", "--split", "valid_train"])
-        .refused(2, "error: games has no games in valid_train\nhint: it has games in train, valid_seen, valid_unseen; --split names one\n");
+        .refused(2, "error: games has no games in valid_train\nhint: it has games in train, valid_seen, valid_unseen; choose one with --split\n");
     let unknown = eval(&["expert", "--suite", "games", "--split", "test"]);
     assert_eq!(unknown.code, 2);
     assert!(
@@ -121,7 +121,7 @@ fn wrong_use_ends_with_2_and_a_hint() {
         "--out",
         "store.jsonl",
     ])
-    .refused(2, "error: games has no games in valid_train\nhint: it has games in train, valid_seen, valid_unseen; --split names one\n");
+    .refused(2, "error: games has no games in valid_train\nhint: it has games in train, valid_seen, valid_unseen; choose one with --split\n");
     run(&[
         "train",
         "nowhere.toml",

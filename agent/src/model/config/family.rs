@@ -55,6 +55,8 @@ pub(crate) struct FamilyTraits {
     pub(crate) epsilon: f64,
     /// Whether the output is tied to the embedding if the file does not say so.
     pub(crate) tied: bool,
+    /// Whether a norm multiplies by 1 + its weight.
+    pub(crate) norms_minus_one: bool,
     /// How the tensors of a checkpoint differ from those of [`crate::model::config::DecoderConfig::tensors`].
     pub(crate) layout: CheckpointLayout,
 }
@@ -102,8 +104,6 @@ impl<T> LayerNorms<T> {
 /// How the tensors of a family's checkpoints differ from those of the decoder ([`crate::model::layout`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CheckpointLayout {
-    /// The weight of a norm is stored minus 1.
-    pub(crate) norms_minus_one: bool,
     /// Queries, keys and values are one matrix, and gate and up are one.
     pub(crate) joined: bool,
 }
@@ -124,10 +124,8 @@ const PLAIN: FamilyTraits = FamilyTraits {
     activation_key: "hidden_act",
     epsilon: 1e-6,
     tied: false,
-    layout: CheckpointLayout {
-        norms_minus_one: false,
-        joined: false,
-    },
+    norms_minus_one: false,
+    layout: CheckpointLayout { joined: false },
 };
 
 const OLMO2: FamilyTraits = FamilyTraits {
@@ -194,20 +192,14 @@ impl Family {
                 activation: Activation::GeluTanh,
                 activation_key: "hidden_activation",
                 tied: true,
-                layout: CheckpointLayout {
-                    norms_minus_one: true,
-                    joined: false,
-                },
+                norms_minus_one: true,
                 ..PLAIN
             },
             Self::Phi3 => FamilyTraits {
                 name: "phi3",
                 architecture: "Phi3ForCausalLM",
                 epsilon: 1e-5,
-                layout: CheckpointLayout {
-                    norms_minus_one: false,
-                    joined: true,
-                },
+                layout: CheckpointLayout { joined: true },
                 ..PLAIN
             },
             Self::Olmo2 => OLMO2,

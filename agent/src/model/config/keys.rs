@@ -53,7 +53,9 @@ pub(super) struct ConfigKeys {
     pub(super) residual_multiplier: Option<f64>,
     pub(super) attention_multiplier: Option<f64>,
     pub(super) logits_scaling: Option<f64>,
-    pub(super) sliding_window: Option<usize>,
+    /// `None` if the key is missing, `Some(None)` if it is null.
+    #[serde(default, deserialize_with = "null_as_some")]
+    pub(super) sliding_window: Option<Option<usize>>,
     pub(super) no_rope_layers: Option<Vec<u8>>,
     pub(super) no_rope_layer_interval: Option<usize>,
     pub(super) num_experts: Option<usize>,
@@ -73,12 +75,18 @@ where
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
+/// Distinguishes `null` from a missing key.
+fn null_as_some<'de, D>(deserializer: D) -> Result<Option<Option<usize>>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    Option::deserialize(deserializer).map(Some)
+}
+
 impl ConfigKeys {
     /// Refuses a decoder that needs a computation which is not supported.
     pub(super) fn refuse_unsupported(&self, family: Family) -> Result<(), String> {
-        let partial = self
-            .partial_rotary_factor
-            .is_some_and(|factor| factor != 1.0);
+        let partial = self.partial_rotary().is_some_and(|factor| factor != 1.0);
         let unsupported = [
             (self.attention_bias, "attention_bias"),
             (self.mlp_bias, "mlp_bias"),
@@ -135,7 +143,7 @@ impl ConfigKeys {
         }
     }
 
-    /// The scaling of the rotary embedding, in the layers without a window if the family distinguishes them.
+    /// The scaling of the rotary embedding. If layers with a window have their own, that of the others.
     pub(super) fn rope(
         &self,
         family: Family,
@@ -151,21 +159,22 @@ impl ConfigKeys {
                 rope.to_mut().insert("rope_type".into(), "longrope".into()); // an old name in this family
             }
             const ORIGINAL: &str = "original_max_position_embeddings";
-            let original = self.original_max_position_embeddings.unwrap_or(4096.0);
-            if !rope.contains_key(ORIGINAL) {
-                rope.to_mut().insert(ORIGINAL.into(), original.into());
-            }
+            let inner = rope.get(ORIGINAL).and_then(Value::as_f64);
+            let original = self.original_max_position_embeddings.or(inner);
+            let original = original.unwrap_or(4096.0);
+            rope.to_mut().insert(ORIGINAL.into(), original.into());
         }
         Ok(Some(rope))
     }
 
-    /// θ of the rotary embedding, in the layers without a window if the family distinguishes them.
+    /// θ of the rotary embedding. If layers with a window have their own, that of the others.
     pub(super) fn theta(&self, family: Family) -> Result<f64, String> {
         let inner = self.rope_parameters(FULL);
         let inner = inner.and_then(|rope| rope.get("rope_theta")?.as_f64());
         let default = match family {
             Family::Gemma3 => 1e6,
             Family::Olmo3 => 5e5,
+            Family::SmolLm3 => 2e6,
             _ => 1e4,
         };
         match (self.rope_theta, inner) {
@@ -191,7 +200,8 @@ impl ConfigKeys {
             && kind.is_some_and(|kind| kind != "default")
         {
             return Err(format!(
-                "rope_parameters.{SLIDING}.rope_type is {kind:?}, which is not supported"
+                "rope_parameters.{SLIDING}.rope_type is {:?}, which is not supported",
+                kind.unwrap_or_default()
             ));
         }
         let inner = self
@@ -205,12 +215,27 @@ impl ConfigKeys {
         }
     }
 
+    /// The share of a head's numbers that are rotated, if a key says so.
+    fn partial_rotary(&self) -> Option<f64> {
+        const KEY: &str = "partial_rotary_factor";
+        let of = |rope: Option<&Map<String, Value>>| rope.and_then(|rope| rope.get(KEY)?.as_f64());
+        of(self.rope_parameters(FULL))
+            .or(of(self.rope_scaling.as_ref()))
+            .or(self.partial_rotary_factor)
+    }
+
     /// The number of a head's numbers that are rotated, if it is not all.
-    pub(super) fn rotary_width(&self, family: Family) -> Option<usize> {
-        let inner = self.rope_parameters(FULL);
-        let inner = inner.and_then(|rope| rope.get("partial_rotary_factor")?.as_f64());
-        let factor = inner.or(self.partial_rotary_factor)?;
-        (factor != 1.0).then(|| (self.head_width(family) as f64 * factor) as usize)
+    pub(super) fn rotary_width(&self, family: Family) -> Result<Option<usize>, String> {
+        let Some(factor) = self.partial_rotary().filter(|factor| *factor != 1.0) else {
+            return Ok(None);
+        };
+        if factor > 0.0 && factor < 1.0 {
+            Ok(Some((self.head_width(family) as f64 * factor) as usize))
+        } else {
+            Err(format!(
+                "partial_rotary_factor is {factor}, and must be above 0 and at most 1"
+            ))
+        }
     }
 
     /// The width of a head, if it does not follow from the other sizes.
@@ -286,11 +311,9 @@ impl ConfigKeys {
     /// If a list does not have the length of the number of layers, or a kind of layers is not supported.
     pub(super) fn pattern(&self, family: Family) -> Result<LayerPattern, String> {
         let windowed = self.windowed(family)?;
-        let window = match self.sliding_window {
-            Some(window) => window,
-            None if windowed.is_empty() => 0,
-            None if family == Family::Gemma3 || family == Family::Olmo3 => 4096,
-            None => return Err("layers have a window, and sliding_window is missing".into()),
+        let window = match self.window() {
+            _ if windowed.is_empty() => 0,
+            window => window.unwrap_or(NO_WINDOW),
         };
         Ok(LayerPattern {
             unrotated: self.unrotated(family)?,
@@ -298,6 +321,20 @@ impl ConfigKeys {
             windowed,
             window,
         })
+    }
+
+    /// The window in the layers that have one. As in transformers, a missing key is another thing than null.
+    fn window(&self) -> Option<usize> {
+        self.sliding_window.unwrap_or(Some(4096))
+    }
+
+    /// The number of key heads.
+    pub(super) fn kv_heads(&self, family: Family) -> usize {
+        let default = match family {
+            Family::Gemma3 => 4,
+            _ => self.num_attention_heads,
+        };
+        self.num_key_value_heads.unwrap_or(default)
     }
 
     /// The layers with a window.
@@ -324,13 +361,14 @@ impl ConfigKeys {
             Ok(windowed)
         };
         match family {
-            Family::Mistral | Family::Phi3 if self.sliding_window.is_none() => Ok(BTreeSet::new()),
+            Family::Phi3 if self.sliding_window.is_none() => Ok(BTreeSet::new()),
+            Family::Mistral | Family::Phi3 if self.window().is_none() => Ok(BTreeSet::new()),
             Family::Mistral | Family::Phi3 => Ok((0..layers).collect()),
             Family::Gemma3 | Family::Olmo3 if !self.layer_types.is_empty() => listed(),
             Family::Gemma3 => Ok(every(self.sliding_window_pattern.unwrap_or(6)).collect()),
-            Family::Olmo3 => Ok(every(4).collect()),
+            Family::Olmo3 => Ok(every(self.sliding_window_pattern.unwrap_or(4)).collect()),
             Family::Qwen2 | Family::Qwen3 | Family::SmolLm3 if self.use_sliding_window => {
-                if self.sliding_window.is_none() {
+                if self.window().is_none() {
                     Ok(BTreeSet::new())
                 } else if self.layer_types.is_empty() && family != Family::SmolLm3 {
                     Ok((self.max_window_layers.unwrap_or(28)..layers).collect())
@@ -390,6 +428,9 @@ impl ConfigKeys {
             .collect())
     }
 }
+
+/// More tokens than any context has.
+const NO_WINDOW: usize = 1 << 24;
 
 /// The names of kinds of layers in `layer_types`.
 const FULL: &str = "full_attention";

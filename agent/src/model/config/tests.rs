@@ -100,6 +100,141 @@ fn unsupported_configurations_are_refused() {
     }
 }
 
+/// The configuration of a family with these keys.
+fn with_keys(model_type: &str, layers: usize, more: Value) -> Result<DecoderConfig, String> {
+    let mut keys = source(model_type);
+    keys.insert("num_hidden_layers".into(), json!(layers));
+    keys.insert("head_dim".into(), json!(6));
+    keys.extend(more.as_object().expect("an object").clone());
+    DecoderConfig::from_hugging_face(keys).map_err(|error| error.to_string())
+}
+
+/// The layers with a window, and the window.
+fn windows(model_type: &str, layers: usize, more: Value) -> (Vec<usize>, usize) {
+    let pattern = with_keys(model_type, layers, more).expect("fits").pattern;
+    (pattern.windowed.into_iter().collect(), pattern.window)
+}
+
+/// As in transformers 5.17.
+#[test]
+fn windows_have_the_defaults_of_transformers() {
+    let none = (vec![], 0);
+    assert_eq!(windows("mistral", 2, json!({})), (vec![0, 1], 4096));
+    assert_eq!(windows("mistral", 2, json!({"sliding_window": null})), none);
+    assert_eq!(windows("phi3", 2, json!({})), none);
+    assert_eq!(
+        windows("phi3", 2, json!({"sliding_window": 8})),
+        (vec![0, 1], 8)
+    );
+    assert_eq!(windows("qwen2", 2, json!({"sliding_window": 8})), none);
+    let used = json!({"use_sliding_window": true, "max_window_layers": 2});
+    assert_eq!(windows("qwen2", 4, used), (vec![2, 3], 4096));
+    assert_eq!(
+        windows("gemma3_text", 7, json!({})),
+        (vec![0, 1, 2, 3, 4, 6], 4096)
+    );
+    let every = json!({"sliding_window_pattern": 2, "sliding_window": 5});
+    assert_eq!(windows("gemma3_text", 4, every), (vec![0, 2], 5));
+    assert_eq!(windows("olmo3", 5, json!({})), (vec![0, 1, 2, 4], 4096));
+    let listed = json!({"layer_types": ["full_attention", "sliding_attention"]});
+    assert_eq!(windows("olmo3", 2, listed), (vec![1], 4096));
+}
+
+/// The keys of hubs and the keys that transformers 5 writes mean the same.
+#[test]
+fn old_and_new_keys_are_read_alike() {
+    let bare = |config: DecoderConfig| without_source(config);
+    let linear = json!({"rope_type": "linear", "factor": 8.0});
+    let old = json!({"rope_theta": 1e6, "rope_local_base_freq": 1e4, "rope_scaling": linear});
+    let new = json!({"rope_parameters": {
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    }});
+    let read = |family, keys| bare(with_keys(family, 2, keys).expect("fits"));
+    assert_eq!(read("gemma3_text", old), read("gemma3_text", new));
+    let factors = json!({"type": "longrope", "short_factor": [1.5], "long_factor": [2.0]});
+    let old = json!({
+        "max_position_embeddings": 64, "original_max_position_embeddings": 32,
+        "partial_rotary_factor": 0.34, "rope_scaling": factors, "rope_theta": 1e4,
+    });
+    let new = json!({"max_position_embeddings": 64, "rope_parameters": {
+        "rope_type": "longrope", "short_factor": [1.5], "long_factor": [2.0], "rope_theta": 1e4,
+        "partial_rotary_factor": 0.34, "original_max_position_embeddings": 32,
+    }});
+    let read = read("phi3", old);
+    assert_eq!(
+        (read.rotated_width(), read.max_position_embeddings),
+        (2, 32)
+    );
+    assert_eq!(read, bare(with_keys("phi3", 2, new).expect("fits")));
+}
+
+#[test]
+fn keys_that_cannot_be_meant_are_refused() {
+    let huge = json!({"num_hidden_layers": 1_000_000_000_000_u64});
+    for (family, more, words) in [
+        ("mistral", huge, "num_hidden_layers is 1000000000000"),
+        (
+            "mistral",
+            json!({"sliding_window": 0}),
+            "sliding_window is 0",
+        ),
+        (
+            "phi3",
+            json!({"sliding_window": u64::MAX}),
+            "sliding_window is 18446744073709551615",
+        ),
+        (
+            "olmo3",
+            json!({"layer_types": ["full_attention"]}),
+            "layer_types has 1 entries",
+        ),
+        (
+            "olmo3",
+            json!({"layer_types": ["chunked_attention", "full_attention"]}),
+            "\"chunked_attention\"",
+        ),
+        (
+            "phi3",
+            json!({"partial_rotary_factor": -0.5}),
+            "partial_rotary_factor is -0.5",
+        ),
+        (
+            "phi3",
+            json!({"partial_rotary_factor": 0.1}),
+            "rotates 0 of 6 numbers",
+        ),
+        (
+            "phi3",
+            json!({"partial_rotary_factor": 0.5}),
+            "rotates 3 of 6 numbers",
+        ),
+        (
+            "llama",
+            json!({"rope_parameters": {"partial_rotary_factor": 0.5}}),
+            "partial_rotary_factor is set",
+        ),
+        (
+            "gemma3_text",
+            json!({"hidden_activation": "relu"}),
+            "hidden_activation \"relu\"",
+        ),
+        (
+            "gemma3_text",
+            json!({"final_logit_softcapping": 30.0}),
+            "final_logit_softcapping is set",
+        ),
+        (
+            "smollm3",
+            json!({"no_rope_layers": [1]}),
+            "no_rope_layers has 1 entries",
+        ),
+    ] {
+        let error = with_keys(family, 2, more).expect_err("refused");
+        assert!(error.contains(words), "{error}");
+    }
+}
+
 #[test]
 fn two_values_of_theta_are_refused() {
     let mut keys = source("llama");

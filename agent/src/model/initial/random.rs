@@ -33,7 +33,11 @@ impl Weights {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut weights = Self::default();
         for (name, shape) in config.tensors() {
-            let data = initial_values(&name, &shape, exponent, &mut rng);
+            let mut data = initial_values(&name, &shape, exponent, &mut rng);
+            if name.ends_with("norm.weight") {
+                data.iter_mut()
+                    .for_each(|weight| *weight -= config.norm_offset());
+            }
             weights.0.insert(name, HostTensor { shape, data });
         }
         weights

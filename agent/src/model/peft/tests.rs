@@ -259,6 +259,11 @@ fn an_adapter_with_an_unsupported_setting_is_refused() {
             "rank_pattern contains \"q.*\"",
         ),
         (
+            "\"alpha_pattern\": {}",
+            "\"alpha_pattern\": {\"v_proj\": 1, \"self_attn.v_proj\": 2}",
+            "two keys of alpha_pattern fit model.layers.0.self_attn.v_proj",
+        ),
+        (
             "\"velora_config\"",
             "\"next_config\": {\"a\": 1}, \"velora_config\"",
             "next_config is {\"a\":1}",

@@ -157,7 +157,7 @@ impl ModelCard {
         ));
         if let Some(window) = self.window {
             ui::print(&format!(
-                "in {} of {} layers, a token sees {window} tokens\n",
+                "in {} of {} layers, a token sees at most {window} tokens, itself included\n",
                 self.windowed_layers, self.layers
             ));
         }

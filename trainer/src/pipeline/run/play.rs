@@ -88,7 +88,7 @@ impl<'a> PlayedStage<'a> {
             store,
             format!(
                 "every episode of this stage was lost; the last: {why}\n\
-                 hint: mend the cause, and remove this file to play the stage again"
+                 hint: fix the cause, then remove this file; the next run plays the stage again"
             ),
         ))
     }

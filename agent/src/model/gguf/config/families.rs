@@ -1,4 +1,4 @@
-//! What the families of GGUF files have beside a Llama: architectures, and keys of `config.json` from their metadata.
+//! What GGUF files of the families contain in addition to a Llama's: architectures, and keys of `config.json` from their metadata.
 
 use crate::error::AgentError;
 use crate::model::config::Family;
@@ -24,7 +24,7 @@ const ARCHITECTURES: [(&str, Family); 9] = [
 
 const WINDOW: &str = "attention.sliding_window";
 
-/// The layers of the Gemma 3 whose attention scores have another factor.
+/// The number of layers of Gemma 3 27B, the only size with another factor of attention scores.
 const GEMMA3_27B_LAYERS: usize = 62;
 
 impl<R> GgufFile<R> {
@@ -58,7 +58,7 @@ impl<R> GgufFile<R> {
         Ok(window.filter(|window| *window > 0))
     }
 
-    /// A number that the metadata may have.
+    /// Copies a number of the metadata, if it is there.
     fn copy(&self, config: &mut Value, name: &str, key: &str) -> Result<(), AgentError> {
         if let Some(value) = self.positive(&self.key(key))? {
             config[name] = json!(value);
@@ -68,8 +68,10 @@ impl<R> GgufFile<R> {
 
     /// The window, and which layers have it if the file says so.
     fn add_window(&self, config: &mut Value, layers: usize) -> Result<(), AgentError> {
-        if let Some(window) = self.window()? {
-            config["sliding_window"] = json!(window);
+        config["sliding_window"] = json!(self.window()?);
+        if self.window()?.is_none() {
+            config["layer_types"] = json!(vec!["full_attention"; layers]);
+            return Ok(());
         }
         let key = self.key("attention.sliding_window_pattern");
         match self.metadata.get(&key) {
@@ -113,6 +115,7 @@ impl<R: Read + Seek> GgufFile<R> {
             }
             Family::MiniCpm => self.add_minicpm_scales(config, sizes)?,
             Family::Granite => {
+                config["attention_multiplier"] = json!(1.0 / (sizes.head as f64).sqrt());
                 self.copy(config, "attention_multiplier", "attention.scale")?;
                 self.copy(config, "embedding_multiplier", "embedding_scale")?;
                 self.copy(config, "residual_multiplier", "residual_scale")?;
@@ -132,7 +135,11 @@ impl<R: Read + Seek> GgufFile<R> {
             }
             Family::Olmo3 => self.add_window(config, sizes.layers)?,
             Family::Phi3 => {
-                self.add_window(config, sizes.layers)?;
+                config["sliding_window"] = json!(self.window()?);
+                let pattern = self.key("attention.sliding_window_pattern");
+                if self.metadata.contains_key(&pattern) {
+                    return Err(self.content(format!("metadata {pattern} is not supported")));
+                }
                 let rotated = self.size(&self.key("rope.dimension_count"))?;
                 let rotated = rotated.unwrap_or(sizes.head);
                 config["partial_rotary_factor"] = json!(rotated as f64 / sizes.head as f64);

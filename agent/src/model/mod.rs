@@ -7,7 +7,6 @@
 //! | [`reading`] | what hearth's own family adds to the Llama layout |
 //! | [`initial`] | the weights of a decoder before its first update |
 //! | [`weights`] | named tensors in host memory, and safetensors files |
-//! | [`layout`] | how the tensors of some families' checkpoints differ from those of the decoder |
 //! | [`folder`] | a model folder, or a GGUF file, as one value |
 //! | [`gguf`] | the reader of GGUF files |
 //! | [`decoder`] | the transformer that is trained, and the value network |
@@ -23,7 +22,6 @@ pub mod decoder;
 pub mod folder;
 pub mod gguf;
 pub mod initial;
-pub mod layout;
 pub mod lora;
 pub mod parameters;
 pub mod peft;

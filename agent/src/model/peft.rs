@@ -14,8 +14,8 @@ use crate::error::AgentError;
 use crate::files;
 use crate::model::config::DecoderConfig;
 use crate::model::folder::Model;
-use crate::model::layout::JoinedFactors;
 use crate::model::lora::{LORA_A, LORA_B, LoraRecipe, PEFT_PREFIX};
+use crate::model::weights::layout::JoinedFactors;
 use crate::model::weights::{ADVANTAGE_HEAD, VALUE_HEAD, Weights, is_head};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -88,7 +88,7 @@ impl Adapter {
         }
     }
 
-    /// Returns the same adapter for a checkpoint of the family ([`crate::model::layout`]). If a matrix of the checkpoint is
+    /// Returns the same adapter for a checkpoint of the family ([`crate::model::weights::layout`]). If a matrix of the checkpoint is
     /// several matrices of the decoder, its rank and α are the sums of theirs.
     #[must_use]
     pub fn for_checkpoint(mut self, config: &DecoderConfig) -> Self {

@@ -11,6 +11,7 @@
 //! The files of adapters are those of [`crate::model::peft`].
 
 mod header;
+pub mod layout;
 
 use crate::error::AgentError;
 use crate::files;

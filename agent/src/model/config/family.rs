@@ -101,7 +101,7 @@ impl<T> LayerNorms<T> {
     }
 }
 
-/// How the tensors of a family's checkpoints differ from those of the decoder ([`crate::model::layout`]).
+/// How the tensors of a family's checkpoints differ from those of the decoder ([`crate::model::weights::layout`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CheckpointLayout {
     /// Queries, keys and values are one matrix, and gate and up are one.

@@ -82,12 +82,12 @@ fn reorder_heads(data: &[f32], columns: usize, order: &[usize], back: bool) -> V
 }
 
 /// A joined matrix whose parts have adapters.
-pub(super) struct JoinedFactors {
+pub(in crate::model) struct JoinedFactors {
     /// Names without the block.
-    pub(super) name: &'static str,
-    pub(super) parts: Vec<&'static str>,
+    pub(in crate::model) name: &'static str,
+    pub(in crate::model) parts: Vec<&'static str>,
     /// How many parts have adapters.
-    pub(super) count: usize,
+    pub(in crate::model) count: usize,
 }
 
 /// The name of a matrix without its block.
@@ -212,7 +212,7 @@ impl Weights {
 
     /// Returns the factors of adapters as those on a checkpoint of the family. A of a joined matrix has the rows of all its
     /// parts' A, and B is block-diagonal.
-    pub(super) fn packed_factors(
+    pub(in crate::model) fn packed_factors(
         &self,
         config: &DecoderConfig,
     ) -> (Cow<'_, Self>, Vec<JoinedFactors>) {

@@ -427,8 +427,12 @@ impl DecoderConfig {
             .into_iter()
             .find(|family| family.name() == keys.model_type);
         let family = family.ok_or_else(|| {
+            let hint = match keys.model_type.as_str() {
+                "gemma3" => "\nhint: this is the model with images; save its text model, whose model_type is gemma3_text",
+                _ => "",
+            };
             format!(
-                "model_type {:?} is not known; known: {}",
+                "model_type {:?} is not known; known: {}{hint}",
                 keys.model_type,
                 Family::names()
             )
@@ -437,7 +441,11 @@ impl DecoderConfig {
         check_layers(keys.num_hidden_layers)?; // before layers are listed
         keys.refuse_unsupported(family)?;
         let reading = keys.reading(family)?;
-        let mut context = keys.max_position_embeddings.unwrap_or(2048);
+        let default_context = match family {
+            Family::Phi3 => 4096,
+            _ => 2048,
+        };
+        let mut context = keys.max_position_embeddings.unwrap_or(default_context);
         let rope_scaling = match keys.rope(family)? {
             Some(rope) => RopeScaling::from_hugging_face(&rope, context)?,
             None => RopeScaling::None,
@@ -445,6 +453,8 @@ impl DecoderConfig {
         if let RopeScaling::LongRope { original, .. } = &rope_scaling {
             context = context.min(*original as usize);
         }
+        let mut pattern = keys.pattern(family)?;
+        pattern.window = pattern.window.min(SIZE_LIMIT); // no context is longer
         Ok(Self {
             family,
             vocab_size: keys.vocab_size,
@@ -457,7 +467,7 @@ impl DecoderConfig {
             rope_theta: keys.theta(family)?,
             rope_scaling,
             rotary_width: keys.rotary_width(family)?,
-            pattern: keys.pattern(family)?,
+            pattern,
             activation: keys.activation(family)?,
             rms_norm_eps: keys.rms_norm_eps.unwrap_or(traits.epsilon),
             max_position_embeddings: context,

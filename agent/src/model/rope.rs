@@ -228,6 +228,11 @@ impl RopeKeys<'_> {
     }
 
     fn yarn(&self) -> Result<RopeScaling, String> {
+        if self.keys.get("truncate") == Some(&Value::Bool(false)) {
+            return Err(
+                "rope_scaling of type \"yarn\": truncate is false, which is not supported".into(),
+            );
+        }
         let factor = self.required("factor")?;
         let attention = match (
             self.optional("attention_factor")?,
@@ -380,6 +385,10 @@ mod tests {
         for (value, words) in [
             (json!({"rope_type": "spiral"}), "\"spiral\" is not known"),
             (json!({"rope_type": "linear"}), "lacks factor"),
+            (
+                json!({"rope_type": "yarn", "factor": 4, "truncate": false}),
+                "truncate is false",
+            ),
             (json!({"rope_type": "linear", "factor": -1}), "factor is -1"),
             (
                 json!({"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 1}),

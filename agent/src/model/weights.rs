@@ -15,7 +15,7 @@ pub mod layout;
 
 use crate::error::AgentError;
 use crate::files;
-use crate::model::config::DecoderConfig;
+use crate::model::config::{DecoderConfig, OUTPUT};
 use crate::model::source;
 use half::{bf16, f16};
 use header::SafetensorsHeader;
@@ -256,6 +256,14 @@ impl Weights {
         }
         for (name, shape) in &tensors {
             self.get(name, shape)?;
+        }
+        let embedding = self.0.get("model.embed_tokens.weight");
+        let output = self.0.get(OUTPUT).filter(|_| config.tie_word_embeddings);
+        if output.is_some_and(|output| Some(output) != embedding) {
+            return Err(AgentError::Config(format!(
+                "{OUTPUT} is there and differs from the embedding, and tie_word_embeddings is true\n\
+                 hint: write tie_word_embeddings = false into config.json if this matrix is the output, else remove it"
+            )));
         }
         let names: BTreeSet<&str> = tensors.iter().map(|(name, _)| name.as_str()).collect();
         self.0
@@ -536,15 +544,20 @@ pub(crate) mod tests {
         let config = tiny_config();
         let mut weights = Weights::random(&config, 7);
         let whole = weights.clone();
-        weights.0.insert(
-            "lm_head.weight".into(),
-            HostTensor {
-                shape: vec![1],
-                data: vec![0.0],
-            },
-        );
+        let mut embedding = weights.0["model.embed_tokens.weight"].clone();
+        weights.0.insert(OUTPUT.into(), embedding.clone());
+        let frequencies = HostTensor {
+            shape: vec![1],
+            data: vec![0.0],
+        };
+        weights.0.insert("rotary_emb.inv_freq".into(), frequencies);
         weights.fit(&config).expect("fits");
         assert_eq!(weights, whole);
+        embedding.data[3] += 1.0;
+        weights.0.insert(OUTPUT.into(), embedding);
+        let error = weights.fit(&config).expect_err("two outputs").to_string();
+        assert!(error.contains("differs from the embedding"), "{error}");
+        weights.0.remove(OUTPUT);
         weights.0.remove("model.norm.weight");
         assert!(
             weights

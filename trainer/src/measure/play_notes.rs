@@ -3,7 +3,7 @@
 
 use agent::text::action::has_open_thought;
 use agent::text::chat::without_admissible;
-use scenarios::{Outcome, Trajectory};
+use scenarios::{ActionFormat, Outcome, Trajectory};
 
 /// The reply of a TextWorld game to a command that it does not know or that is not possible now.
 const NOTHING: &str = "Nothing happens.";
@@ -58,6 +58,7 @@ pub fn play_notes(episodes: &[Trajectory]) -> Vec<String> {
     let protocol = &first.protocol;
     let shown = excerpt(&first.turns[0].completion);
     let commands = completions - malformed;
+    let is_auto = protocol.action_format == ActionFormat::Auto;
     let mut notes = Vec::new();
     if open_thoughts > 0 {
         notes.push(format!(
@@ -67,16 +68,26 @@ pub fn play_notes(episodes: &[Trajectory]) -> Vec<String> {
         ));
     }
     if malformed == completions && open_thoughts < completions {
+        let other = if is_auto {
+            ""
+        } else {
+            "--action-format auto reads other forms, and "
+        };
         notes.push(format!(
             "none of the {completions} completions contains a command in the action format {}; the first is {shown}\n\
-             hint: --action-format auto reads other forms, and --completion (now {}) may be too small",
+             hint: {other}--completion (now {}) may be too small",
             protocol.action_format, protocol.completion_limit
         ));
     }
     if commands >= COMMANDS && without_effect == commands {
+        let other = if is_auto {
+            ""
+        } else {
+            "--action-format auto reads labelled commands; "
+        };
         notes.push(format!(
             "the game understood none of the {commands} commands; the first completion is {shown}\n\
-             hint: --action-format auto reads labelled commands; the success rate says nothing about the policy"
+             hint: {other}the success rate says nothing about the policy"
         ));
     }
     notes

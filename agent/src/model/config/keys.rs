@@ -169,8 +169,7 @@ impl ConfigKeys {
 
     /// θ of the rotary embedding. If layers with a window have their own, that of the others.
     pub(super) fn theta(&self, family: Family) -> Result<f64, String> {
-        let inner = self.rope_parameters(FULL);
-        let inner = inner.and_then(|rope| rope.get("rope_theta")?.as_f64());
+        let inner = inner_theta(self.rope_parameters(FULL))?;
         let default = match family {
             Family::Gemma3 => 1e6,
             Family::Olmo3 => 5e5,
@@ -208,11 +207,12 @@ impl ConfigKeys {
             .rope_parameters
             .as_ref()
             .and_then(|all| all.get(SLIDING));
-        let inner = inner.and_then(|rope| rope.get("rope_theta")?.as_f64());
-        match family {
-            Family::Gemma3 => Ok(Some(inner.or(self.rope_local_base_freq).unwrap_or(1e4))),
-            _ => inner.map_or_else(|| self.theta(family), Ok).map(Some),
-        }
+        let inner = inner_theta(inner.and_then(Value::as_object))?;
+        let default = match family {
+            Family::Gemma3 => self.rope_local_base_freq.unwrap_or(1e4),
+            _ => 5e5, // as in transformers, whatever rope_theta is
+        };
+        Ok(Some(inner.unwrap_or(default)))
     }
 
     /// The share of a head's numbers that are rotated, if a key says so.
@@ -313,7 +313,8 @@ impl ConfigKeys {
         let windowed = self.windowed(family)?;
         let window = match self.window() {
             _ if windowed.is_empty() => 0,
-            window => window.unwrap_or(NO_WINDOW),
+            Some(window) => window,
+            None => return Err("sliding_window is null, and layers have a window".into()),
         };
         Ok(LayerPattern {
             unrotated: self.unrotated(family)?,
@@ -340,13 +341,15 @@ impl ConfigKeys {
     /// The layers with a window.
     fn windowed(&self, family: Family) -> Result<BTreeSet<usize>, String> {
         let layers = self.num_hidden_layers;
+        if !self.layer_types.is_empty() {
+            self.has_length("layer_types", self.layer_types.len())?;
+        }
         let every = |pattern: usize| {
             let pattern = pattern.max(1);
             (0..layers).filter(move |layer| !(layer + 1).is_multiple_of(pattern))
         };
         let listed = || {
             let mut windowed = BTreeSet::new();
-            self.has_length("layer_types", self.layer_types.len())?;
             for (layer, kind) in self.layer_types.iter().enumerate() {
                 match kind.as_str() {
                     FULL => {}
@@ -363,6 +366,7 @@ impl ConfigKeys {
         match family {
             Family::Phi3 if self.sliding_window.is_none() => Ok(BTreeSet::new()),
             Family::Mistral | Family::Phi3 if self.window().is_none() => Ok(BTreeSet::new()),
+            Family::Mistral | Family::Phi3 if !self.layer_types.is_empty() => listed(),
             Family::Mistral | Family::Phi3 => Ok((0..layers).collect()),
             Family::Gemma3 | Family::Olmo3 if !self.layer_types.is_empty() => listed(),
             Family::Gemma3 => Ok(every(self.sliding_window_pattern.unwrap_or(6)).collect()),
@@ -389,7 +393,12 @@ impl ConfigKeys {
                 if self.use_sliding_window {
                     return Err("use_sliding_window is set, which is not supported".into());
                 }
+                let knows_windows =
+                    matches!(family, Family::Qwen2 | Family::Qwen3 | Family::SmolLm3);
                 match self.layer_types.iter().find(|kind| *kind != FULL) {
+                    Some(kind) if knows_windows && kind == SLIDING => Err(format!(
+                        "layer_types contains {kind:?}, which needs use_sliding_window"
+                    )),
                     Some(kind) => Err(format!(
                         "layer_types contains {kind:?}, which is not supported in {}",
                         self.model_type
@@ -429,8 +438,18 @@ impl ConfigKeys {
     }
 }
 
-/// More tokens than any context has.
-const NO_WINDOW: usize = 1 << 24;
+/// θ of the keys that transformers 5 writes.
+fn inner_theta(rope: Option<&Map<String, Value>>) -> Result<Option<f64>, String> {
+    match rope.and_then(|rope| rope.get("rope_theta")) {
+        None => Ok(None),
+        Some(theta) => match theta.as_f64() {
+            Some(number) => Ok(Some(number)),
+            None => Err(format!(
+                "rope_parameters.rope_theta is {theta}, and must be a number"
+            )),
+        },
+    }
+}
 
 /// The names of kinds of layers in `layer_types`.
 const FULL: &str = "full_attention";

@@ -122,6 +122,11 @@ fn windows_have_the_defaults_of_transformers() {
     assert_eq!(windows("mistral", 2, json!({})), (vec![0, 1], 4096));
     assert_eq!(windows("mistral", 2, json!({"sliding_window": null})), none);
     assert_eq!(windows("phi3", 2, json!({})), none);
+    let unlimited = json!({"sliding_window": u64::MAX});
+    assert_eq!(windows("phi3", 1, unlimited), (vec![0], 1 << 24));
+    let mixed =
+        json!({"layer_types": ["full_attention", "sliding_attention"], "sliding_window": 3});
+    assert_eq!(windows("mistral", 2, mixed), (vec![1], 3));
     assert_eq!(
         windows("phi3", 2, json!({"sliding_window": 8})),
         (vec![0, 1], 8)
@@ -180,10 +185,31 @@ fn keys_that_cannot_be_meant_are_refused() {
             "sliding_window is 0",
         ),
         (
-            "phi3",
-            json!({"sliding_window": u64::MAX}),
-            "sliding_window is 18446744073709551615",
+            "gemma3_text",
+            json!({"sliding_window": null}),
+            "sliding_window is null",
         ),
+        (
+            "mistral",
+            json!({"layer_types": ["chunked_attention", "full_attention"]}),
+            "\"chunked_attention\"",
+        ),
+        (
+            "llama",
+            json!({"layer_types": ["full_attention"]}),
+            "layer_types has 1 entries",
+        ),
+        (
+            "qwen3",
+            json!({"layer_types": ["full_attention", "sliding_attention"]}),
+            "needs use_sliding_window",
+        ),
+        (
+            "llama",
+            json!({"rope_parameters": {"rope_theta": "1000000.0"}}),
+            "rope_parameters.rope_theta is \"1000000.0\"",
+        ),
+        ("gemma3", json!({}), "whose model_type is gemma3_text"),
         (
             "olmo3",
             json!({"layer_types": ["full_attention"]}),

@@ -106,7 +106,9 @@ impl ModelCard {
             kv_heads: config.num_key_value_heads,
             vocabulary: config.vocab_size,
             context: config.max_position_embeddings,
-            window: (!config.pattern.windowed.is_empty()).then_some(config.pattern.window),
+            window: (!config.pattern.windowed.is_empty())
+                .then_some(config.pattern.window)
+                .filter(|window| *window < config.max_position_embeddings),
             windowed_layers: config.pattern.windowed.len(),
             tied: config.tie_word_embeddings,
             additions: additions(&config.reading),

@@ -424,8 +424,7 @@ fn add_scaled(stream: &mut [f32], projected: &mut [f32], factor: f32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::config::{Family, LayerPattern};
-    use crate::model::weights::tests::{tiny_config, tiny_reading_config};
+    use crate::model::weights::tests::{tiny_config, tiny_reading_config, tiny_windowed_config};
 
     const TOKENS: [u32; 9] = [3, 1, 4, 1, 5, 9, 2, 6, 36];
 
@@ -443,17 +442,7 @@ mod tests {
     fn cutting_a_sequence_changes_no_bit() {
         assert_cuts_change_nothing(&tiny_config());
         assert_cuts_change_nothing(&tiny_reading_config());
-        let windowed = DecoderConfig {
-            family: Family::Gemma3,
-            pattern: LayerPattern {
-                windowed: [1].into(),
-                window: 3,
-                windowed_theta: Some(100.0),
-                ..LayerPattern::default()
-            },
-            ..tiny_config()
-        };
-        assert_cuts_change_nothing(&windowed);
+        assert_cuts_change_nothing(&tiny_windowed_config());
     }
 
     fn assert_cuts_change_nothing(config: &DecoderConfig) {

@@ -129,7 +129,7 @@ mod tests {
     use crate::model::decoder::{Decoder, HeadOutputs, ValueNetwork};
     use crate::model::rope::RopeScaling;
     use crate::model::value_heads::tests::{all_heads, with_some_heads};
-    use crate::model::weights::tests::{tiny_config, tiny_reading_config};
+    use crate::model::weights::tests::{tiny_config, tiny_reading_config, tiny_windowed_config};
     use burn::tensor::{Device, Int, Tensor, TensorData, activation};
     use kernels::elementwise::Activation;
 
@@ -185,17 +185,10 @@ mod tests {
                 ..llama.clone()
             },
             DecoderConfig {
-                family: Family::Gemma3,
                 head_dim: Some(10),
                 activation: Activation::GeluTanh,
-                pattern: LayerPattern {
-                    windowed: [0].into(),
-                    window: 3,
-                    windowed_theta: Some(100.0),
-                    ..LayerPattern::default()
-                },
                 scales,
-                ..llama.clone()
+                ..tiny_windowed_config()
             },
             DecoderConfig {
                 family: Family::Phi3,

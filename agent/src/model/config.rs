@@ -17,8 +17,8 @@ use pattern::LayerRotary;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
-pub(crate) use family::{CheckpointLayout, LayerNorms, QueryNorms};
 pub use family::{Family, Scales};
+pub(crate) use family::{LayerNorms, QueryNorms};
 pub use pattern::LayerPattern;
 
 /// The most tokens, layers or units of width, so that sizes can be multiplied without overflow.
@@ -166,10 +166,10 @@ impl DecoderConfig {
         }
     }
 
-    /// Returns how the tensors of the family's checkpoints differ from those of the decoder.
+    /// Returns whether the family's checkpoints join matrices.
     #[must_use]
-    pub(crate) fn layout(&self) -> CheckpointLayout {
-        self.family.traits().layout
+    pub(crate) fn joins_matrices(&self) -> bool {
+        self.family.traits().joined
     }
 
     /// Returns the kinds of attention that the layers have, and the index of each layer's kind.
@@ -483,14 +483,13 @@ impl DecoderConfig {
     pub fn to_hugging_face(&self) -> Map<String, Value> {
         let mut keys = self.source.clone();
         let traits = self.family.traits();
-        let activation = match self.activation {
-            Activation::Silu => "silu",
-            Activation::GeluTanh => "gelu_pytorch_tanh",
-        };
         for (key, value) in [
             ("architectures", json!([traits.architecture])),
             ("model_type", json!(self.family.name())),
-            (traits.activation_key, json!(activation)),
+            (
+                traits.activation_key,
+                json!(activation_name(self.activation)),
+            ),
             ("vocab_size", json!(self.vocab_size)),
             ("hidden_size", json!(self.hidden_size)),
             ("intermediate_size", json!(self.intermediate_size)),
@@ -554,6 +553,14 @@ impl DecoderConfig {
             .map_err(|error| AgentError::Config(error.to_string()))?;
         scenarios::files::replace(path, (text + "\n").as_bytes())
             .map_err(|source| AgentError::file(path, source))
+    }
+}
+
+/// Hugging Face's name of an activation.
+pub(crate) fn activation_name(activation: Activation) -> &'static str {
+    match activation {
+        Activation::Silu => "silu",
+        Activation::GeluTanh => "gelu_pytorch_tanh",
     }
 }
 

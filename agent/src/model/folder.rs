@@ -199,8 +199,7 @@ impl Model {
             }
         }
         policy
-            .unpack(&config)
-            .and_then(|()| policy.fit(&config))
+            .fit(&config)
             .map_err(|error| AgentError::content(path, error.to_string()))?;
         Ok(Self {
             config,
@@ -250,10 +249,8 @@ impl Model {
 /// The weights of a folder that are tensors of the decoder or its value head.
 fn open_weights(folder: &Path, config: &DecoderConfig) -> Result<Weights, AgentError> {
     let mut weights = Weights::open_folder(folder)?;
-    weights.remove_prefix();
     weights
-        .unpack(config)
-        .and_then(|()| weights.fit(config))
+        .fit(config)
         .map_err(|error| AgentError::content(&folder.join(WEIGHTS), error.to_string()))?;
     Ok(weights)
 }
@@ -385,13 +382,14 @@ impl HearthJson {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::model) mod tests {
     use super::*;
     use crate::model::weights::tests::tiny_config;
     use crate::text::chat::{self, PromptPosition};
     use std::fs;
 
-    fn tiny(text_versions: &[TextVersion]) -> Model {
+    /// A model with the sizes of [`tiny_config`].
+    pub(in crate::model) fn tiny(text_versions: &[TextVersion]) -> Model {
         let tokenizer = Tokenizer::train(["go to desk 1"].into_iter(), 300).unwrap();
         let config = DecoderConfig {
             vocab_size: tokenizer.vocab_size(),

@@ -92,8 +92,7 @@ impl Adapter {
     /// several matrices of the decoder, its rank and α are the sums of theirs.
     #[must_use]
     pub fn for_checkpoint(mut self, config: &DecoderConfig) -> Self {
-        let (tensors, joined) = self.tensors.packed_factors(config);
-        let tensors = tensors.into_owned();
+        let (tensors, joined) = self.tensors.into_packed_factors(config);
         for JoinedFactors { name, parts, count } in joined {
             let AdapterRanks { rank, alpha, .. } = self.ranks;
             self.ranks.rank_of.insert(name.into(), count * rank);

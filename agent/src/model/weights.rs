@@ -235,12 +235,13 @@ impl Weights {
         Ok(())
     }
 
-    /// Removes all tensors except those of the decoder and the heads of a value network. Files may
-    /// contain more, for example frequencies of the rotary embedding, or an output matrix that is
-    /// tied.
+    /// Makes the tensors of a checkpoint those of the decoder ([`Weights::unpack`]), and removes all except them and the
+    /// heads of a value network. Files may contain more, for example frequencies of the rotary embedding, or an output
+    /// matrix that is tied.
     ///
     /// # Errors
-    /// If a tensor of the decoder is missing or has another shape.
+    /// If a tensor of the decoder is missing or has another shape, if adapters are not merged, or if a tied output matrix
+    /// differs from the embedding.
     pub fn fit(&mut self, config: &DecoderConfig) -> Result<(), AgentError> {
         let tensors = config.tensors();
         self.remove_prefix();
@@ -254,6 +255,7 @@ impl Weights {
                  hint: merge it where it was trained: `python -m verl.model_merger merge ...`, or PEFT's merge_and_unload()"
             )));
         }
+        self.unpack(config)?;
         for (name, shape) in &tensors {
             self.get(name, shape)?;
         }
@@ -272,7 +274,7 @@ impl Weights {
     }
 
     /// Removes what other programs put before every name: PEFT (`base_model.model.`) and `torch.compile` (`_orig_mod.`).
-    pub fn remove_prefix(&mut self) {
+    fn remove_prefix(&mut self) {
         const EMBEDDING: &str = "model.embed_tokens.weight";
         let prefix = self
             .0
@@ -361,7 +363,7 @@ pub fn transposed(data: &[f32], rows: usize, columns: usize) -> Vec<f32> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::model::config::Family;
+    use crate::model::config::{Family, LayerPattern};
     use crate::model::reading::config::{
         ConvolutionConfig, ConvolutionPlace, GoalMatch, ReadingConfig,
     };
@@ -396,6 +398,20 @@ pub(crate) mod tests {
                     width: 3,
                     places: ConvolutionPlace::ALL.to_vec(),
                 }),
+            },
+            ..tiny_config()
+        }
+    }
+
+    /// The same as a Gemma 3. In the first layer a token sees three tokens, and θ is another.
+    pub(crate) fn tiny_windowed_config() -> DecoderConfig {
+        DecoderConfig {
+            family: Family::Gemma3,
+            pattern: LayerPattern {
+                windowed: [0].into(),
+                window: 3,
+                windowed_theta: Some(100.0),
+                ..LayerPattern::default()
             },
             ..tiny_config()
         }

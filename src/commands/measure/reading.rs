@@ -2,7 +2,7 @@
 
 use crate::args::policy::{FOLDER_HINT, PolicyKind};
 use crate::args::world::WorldArgs;
-use crate::commands::data::suite_table::report_faults;
+use crate::commands::data::suite_table::{no_games, report_faults};
 use crate::ui;
 use agent::inference::PolicyInference;
 use agent::inference::device::Backend;
@@ -134,12 +134,7 @@ impl ReadingCommand {
     fn tasks<'a>(&self, suite: &'a Suite) -> anyhow::Result<Vec<&'a Task>> {
         let tasks = suite.first(self.split, self.games);
         if tasks.is_empty() {
-            return Err(ui::WrongUse(format!(
-                "{} has no games in {}\nhint: --split names another split",
-                self.suite.display(),
-                self.split
-            ))
-            .into());
+            return Err(no_games(suite, &self.suite, self.split));
         }
         Ok(tasks)
     }

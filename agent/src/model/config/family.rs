@@ -57,8 +57,9 @@ pub(crate) struct FamilyTraits {
     pub(crate) tied: bool,
     /// Whether a norm multiplies by 1 + its weight.
     pub(crate) norms_minus_one: bool,
-    /// How the tensors of a checkpoint differ from those of [`crate::model::config::DecoderConfig::tensors`].
-    pub(crate) layout: CheckpointLayout,
+    /// Whether queries, keys and values are one matrix in a checkpoint, and gate and up another
+    /// ([`crate::model::weights::layout`]).
+    pub(crate) joined: bool,
 }
 
 /// What the norms of queries and keys, before the rotary embedding, extend over.
@@ -101,13 +102,6 @@ impl<T> LayerNorms<T> {
     }
 }
 
-/// How the tensors of a family's checkpoints differ from those of the decoder ([`crate::model::weights::layout`]).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct CheckpointLayout {
-    /// Queries, keys and values are one matrix, and gate and up are one.
-    pub(crate) joined: bool,
-}
-
 /// A Llama: what the other rows differ from.
 const PLAIN: FamilyTraits = FamilyTraits {
     name: "llama",
@@ -125,7 +119,7 @@ const PLAIN: FamilyTraits = FamilyTraits {
     epsilon: 1e-6,
     tied: false,
     norms_minus_one: false,
-    layout: CheckpointLayout { joined: false },
+    joined: false,
 };
 
 const OLMO2: FamilyTraits = FamilyTraits {
@@ -199,7 +193,7 @@ impl Family {
                 name: "phi3",
                 architecture: "Phi3ForCausalLM",
                 epsilon: 1e-5,
-                layout: CheckpointLayout { joined: true },
+                joined: true,
                 ..PLAIN
             },
             Self::Olmo2 => OLMO2,

@@ -133,13 +133,18 @@ impl ConfigKeys {
         }
     }
 
-    /// The keys that transformers 5 writes for the layers of a kind, or for all layers.
-    fn rope_parameters(&self, kind: &str) -> Option<&Map<String, Value>> {
+    /// The keys that transformers 5 writes for the layers of one kind.
+    fn rope_of_kind(&self, kind: &str) -> Option<&Map<String, Value>> {
+        self.rope_parameters.as_ref()?.get(kind)?.as_object()
+    }
+
+    /// The keys that transformers 5 writes for the layers without a window, or for all layers.
+    fn main_rope(&self) -> Option<&Map<String, Value>> {
         let all = self.rope_parameters.as_ref()?;
-        match all.get(kind) {
-            Some(of_kind) => of_kind.as_object(),
-            None if all.contains_key(FULL) || all.contains_key(SLIDING) => None,
-            None => Some(all),
+        if all.contains_key(FULL) || all.contains_key(SLIDING) {
+            self.rope_of_kind(FULL)
+        } else {
+            Some(all)
         }
     }
 
@@ -149,7 +154,7 @@ impl ConfigKeys {
         family: Family,
     ) -> Result<Option<Cow<'_, Map<String, Value>>>, String> {
         let scaling = self.rope_scaling.as_ref();
-        let Some(rope) = scaling.or(self.rope_parameters(FULL)) else {
+        let Some(rope) = scaling.or(self.main_rope()) else {
             return Ok(None);
         };
         let mut rope = Cow::Borrowed(rope);
@@ -169,7 +174,7 @@ impl ConfigKeys {
 
     /// θ of the rotary embedding. If layers with a window have their own, that of the others.
     pub(super) fn theta(&self, family: Family) -> Result<f64, String> {
-        let inner = inner_theta(self.rope_parameters(FULL))?;
+        let inner = inner_theta(self.main_rope())?;
         let default = match family {
             Family::Gemma3 => 1e6,
             Family::Olmo3 => 5e5,
@@ -190,24 +195,14 @@ impl ConfigKeys {
         if family != Family::Gemma3 && family != Family::Olmo3 {
             return Ok(None);
         }
-        let inner = self.rope_parameters(SLIDING);
+        let inner = self.rope_of_kind(SLIDING);
         let kind = inner.and_then(|rope| rope.get("rope_type")?.as_str());
-        if self
-            .rope_parameters
-            .as_ref()
-            .is_some_and(|all| all.contains_key(SLIDING))
-            && kind.is_some_and(|kind| kind != "default")
-        {
+        if let Some(kind) = kind.filter(|kind| *kind != "default") {
             return Err(format!(
-                "rope_parameters.{SLIDING}.rope_type is {:?}, which is not supported",
-                kind.unwrap_or_default()
+                "rope_parameters.{SLIDING}.rope_type is {kind:?}, which is not supported"
             ));
         }
-        let inner = self
-            .rope_parameters
-            .as_ref()
-            .and_then(|all| all.get(SLIDING));
-        let inner = inner_theta(inner.and_then(Value::as_object))?;
+        let inner = inner_theta(inner)?;
         let default = match family {
             Family::Gemma3 => self.rope_local_base_freq.unwrap_or(1e4),
             _ => 5e5, // as in transformers, whatever rope_theta is
@@ -219,7 +214,7 @@ impl ConfigKeys {
     fn partial_rotary(&self) -> Option<f64> {
         const KEY: &str = "partial_rotary_factor";
         let of = |rope: Option<&Map<String, Value>>| rope.and_then(|rope| rope.get(KEY)?.as_f64());
-        of(self.rope_parameters(FULL))
+        of(self.main_rope())
             .or(of(self.rope_scaling.as_ref()))
             .or(self.partial_rotary_factor)
     }
@@ -324,7 +319,7 @@ impl ConfigKeys {
         })
     }
 
-    /// The window in the layers that have one. As in transformers, a missing key is another thing than null.
+    /// The window in the layers that have one. As in transformers, a missing key means 4096, and null no window.
     fn window(&self) -> Option<usize> {
         self.sliding_window.unwrap_or(Some(4096))
     }

@@ -7,7 +7,7 @@ use super::metadata::{MetadataNumber, MetadataValue, shortest};
 use super::sizes::GgufSizes;
 use super::tensors::ROPE_FACTORS;
 use crate::error::AgentError;
-use crate::model::config::Family;
+use crate::model::config::{Family, activation_name};
 use serde_json::{Value, json};
 use std::io::{Read, Seek};
 
@@ -30,12 +30,9 @@ impl<R: Read + Seek> GgufFile<R> {
         self.refuse_extensions()?;
         let sizes = self.sizes()?;
         let special = self.special_tokens()?;
-        let activation = match family {
-            Family::Gemma3 => "gelu_pytorch_tanh",
-            _ => "silu",
-        };
+        let traits = family.traits();
         let mut config = json!({
-            "architectures": [family.traits().architecture],
+            "architectures": [traits.architecture],
             "model_type": family.name(),
             "vocab_size": sizes.vocabulary,
             "hidden_size": sizes.hidden,
@@ -47,7 +44,7 @@ impl<R: Read + Seek> GgufFile<R> {
             "rms_norm_eps": self.needed("attention.layer_norm_rms_epsilon", |key| self.positive(key))?,
             "rope_theta": self.rope_theta()?,
             "tie_word_embeddings": !self.tensors.contains_key("output.weight"),
-            (family.traits().activation_key): activation,
+            (traits.activation_key): activation_name(traits.activation),
             "bos_token_id": special.bos,
             "eos_token_id": special.eos,
             "pad_token_id": special.pad,

@@ -236,7 +236,7 @@ fn layer_tensors(sizes: &GgufSizes, family: Family) -> Vec<ExpectedTensor> {
         Some(T::new(source, &name, &[hidden]))
     });
     let mut list: Vec<ExpectedTensor> = norms.collect();
-    if traits.layout.joined {
+    if traits.joined {
         let rows = kv.saturating_mul(2).saturating_add(q);
         list.push(T::new(
             "attn_qkv.weight",

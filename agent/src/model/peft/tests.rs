@@ -1,14 +1,11 @@
 use super::*;
 use crate::model::config::Family;
 use crate::model::decoder::Decoder;
-use crate::model::folder::Companions;
+use crate::model::folder::tests::tiny;
 use crate::model::lora::Target;
 use crate::model::lora::tests::{base, changed, recipe, value_network, values};
 use crate::model::weights::HostTensor;
-use crate::model::weights::tests::tiny_config;
-use crate::text::tokenizer::Tokenizer;
 use burn::tensor::Device;
-use std::collections::BTreeSet;
 use std::fs;
 
 #[track_caller]
@@ -94,25 +91,7 @@ fn a_merge_by_hand() {
     );
 }
 
-/// A model with the sizes of [`tiny_config`].
-fn model() -> Model {
-    let tokenizer = Tokenizer::train(["go to desk 1"].into_iter(), 300).unwrap();
-    let config = DecoderConfig {
-        vocab_size: tokenizer.vocab_size(),
-        ..tiny_config()
-    };
-    let policy = Weights::random(&config, 7);
-    Model {
-        config,
-        tokenizer,
-        policy,
-        value: None,
-        text_versions: BTreeSet::new(),
-        companions: Companions::default(),
-    }
-}
-
-/// Factors for the value projections of [`model`].
+/// Factors for the value projections of [`tiny`].
 fn factors(model: &Model) -> Weights {
     let device = Device::flex().autodiff();
     let decoder = Decoder::from_weights(&model.config, &model.policy, &device).unwrap();
@@ -141,7 +120,7 @@ const PEFT_CONFIG: &str = r#"{"alora_invocation_tokens": null, "alpha_pattern": 
 #[test]
 fn an_adapter_of_peft_is_merged_with_its_scale() {
     let folder = tempfile::tempdir().unwrap();
-    let model = model();
+    let model = tiny(&[]);
     let path = folder.path().join(ADAPTER_WEIGHTS);
     factors(&model).save(&path).unwrap();
     let by_root = PEFT_CONFIG.replace("\"use_rslora\": false", "\"use_rslora\": true");
@@ -159,7 +138,7 @@ fn an_adapter_of_peft_is_merged_with_its_scale() {
 #[test]
 fn a_rank_and_an_alpha_of_a_module_replace_those_of_all() {
     let folder = tempfile::tempdir().unwrap();
-    let model = model();
+    let model = tiny(&[]);
     factors(&model)
         .save(&folder.path().join(ADAPTER_WEIGHTS))
         .unwrap();
@@ -188,7 +167,7 @@ fn a_rank_and_an_alpha_of_a_module_replace_those_of_all() {
 /// The adapter of a decoder whose checkpoint joins matrices is merged to the same weights from the checkpoint's layout.
 #[test]
 fn an_adapter_is_written_for_the_checkpoint_of_its_family() {
-    let base = model();
+    let base = tiny(&[]);
     let config = DecoderConfig {
         family: Family::Phi3,
         head_dim: Some(8),
@@ -233,7 +212,7 @@ fn an_adapter_is_written_for_the_checkpoint_of_its_family() {
 #[test]
 fn an_adapter_with_an_unsupported_setting_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let model = model();
+    let model = tiny(&[]);
     let path = folder.path().join(ADAPTER_WEIGHTS);
     factors(&model).save(&path).unwrap();
     for (from, to, words) in [
@@ -293,7 +272,7 @@ fn an_adapter_with_an_unsupported_setting_is_refused() {
 /// there is one.
 fn refusal_without(factor: &str, new_name: Option<&str>) -> String {
     let folder = tempfile::tempdir().unwrap();
-    let model = model();
+    let model = tiny(&[]);
     let mut factors = factors(&model);
     let tensor = factors.0.remove(factor).unwrap();
     factors

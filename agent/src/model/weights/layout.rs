@@ -27,7 +27,7 @@ fn joined_matrices(config: &DecoderConfig) -> Vec<JoinedMatrix> {
         config.kv_width(),
         config.intermediate_size,
     ];
-    if !config.layout().joined {
+    if !config.joins_matrices() {
         return Vec::new();
     }
     vec![
@@ -212,15 +212,12 @@ impl Weights {
 
     /// Returns the factors of adapters as those on a checkpoint of the family. A of a joined matrix has the rows of all its
     /// parts' A, and B is block-diagonal.
-    pub(in crate::model) fn packed_factors(
-        &self,
+    pub(in crate::model) fn into_packed_factors(
+        self,
         config: &DecoderConfig,
-    ) -> (Cow<'_, Self>, Vec<JoinedFactors>) {
+    ) -> (Self, Vec<JoinedFactors>) {
         let conversion = LayoutConversion::new(config);
-        if conversion.is_identity() {
-            return (Cow::Borrowed(self), Vec::new());
-        }
-        let mut weights = self.clone();
+        let mut weights = self;
         conversion.reorder(&mut weights, LORA_B, true);
         let mut joined = Vec::new();
         for JoinedMatrix { name, parts } in &conversion.joined {
@@ -237,7 +234,7 @@ impl Weights {
                 });
             }
         }
-        (Cow::Owned(weights), joined)
+        (weights, joined)
     }
 }
 

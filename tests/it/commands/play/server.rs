@@ -165,19 +165,7 @@ fn a_server_plays_collects_and_is_measured() {
         "read as texts"
     );
 
-    let measured = json_of(&run(&[
-        &[
-            "eval",
-            "--suite",
-            "games",
-            "--split",
-            "valid_seen",
-            "--out",
-            "out",
-        ],
-        &keyed[..],
-    ]
-    .concat()));
+    let measured = json_of(&run(&[&EVAL[..], &["--out", "out"], &keyed[..]].concat()));
     assert_eq!(
         (
             &measured["rows"][0]["n"],
@@ -196,6 +184,9 @@ fn a_server_plays_collects_and_is_measured() {
     );
 }
 
+/// The beginning of every evaluation here.
+const EVAL: [&str; 5] = ["eval", "--suite", "games", "--split", "valid_seen"];
+
 #[test]
 fn lost_episodes_are_counted_on_the_screen() {
     let folder = tempfile::tempdir().unwrap();
@@ -208,19 +199,8 @@ fn lost_episodes_are_counted_on_the_screen() {
         }
     });
     let policy = server.policy();
-    let arguments = [
-        "eval",
-        "--policy",
-        &policy,
-        "--suite",
-        "games",
-        "--split",
-        "valid_seen",
-        "--turns",
-        "2",
-        "--out",
-        "out",
-    ];
+    let own = ["--policy", &policy, "--turns", "2", "--out", "out"];
+    let arguments = [&EVAL[..], &own].concat();
     let output = hearth(
         folder.path(),
         &[&arguments[..], &["--concurrency", "1"]].concat(),
@@ -485,21 +465,8 @@ fn the_format_of_a_command_is_part_of_the_measurement() {
     let policy = server.policy();
     let run = |arguments: &[&str]| hearth(folder.path(), arguments, ("NO_KEY", ""));
     let eval = |out: &str, more: &[&str]| {
-        let arguments = [
-            "eval",
-            "--policy",
-            &policy,
-            "--suite",
-            "games",
-            "--split",
-            "valid_seen",
-            "--turns",
-            "9",
-            "--out",
-            out,
-            "--json",
-        ];
-        run(&[&arguments, more].concat())
+        let own = ["--policy", &policy, "--turns", "9", "--out", out, "--json"];
+        run(&[&EVAL[..], &own, more].concat())
     };
     let tags = json_of(&eval("tags", &["--action-format", "tags"]));
     assert_eq!(tags["protocols"][0]["action_format"], json!("tags"));
@@ -530,19 +497,9 @@ fn the_format_of_a_command_is_part_of_the_measurement() {
 
     let broken =
         friendly(|_, _| HttpReply::new(200, json!({"error": {"message": "down", "code": 400}})));
-    let output = run(&[
-        "eval",
-        "--policy",
-        &broken.policy(),
-        "--suite",
-        "games",
-        "--split",
-        "valid_seen",
-        "--retries",
-        "0",
-        "--out",
-        "lost",
-    ]);
+    let policy = broken.policy();
+    let own = ["--policy", &policy, "--retries", "0", "--out", "lost"];
+    let output = run(&[&EVAL[..], &own].concat());
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("nothing was measured"));
 }

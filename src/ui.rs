@@ -265,7 +265,6 @@ fn percent(row: &EvalRow) -> String {
 }
 
 /// Prints a note to stderr.
-#[cfg(not(feature = "png"))]
 pub(crate) fn note(text: &str) {
     eprintln!("note: {text}");
 }

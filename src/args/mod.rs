@@ -1,6 +1,7 @@
 //! Groups of flags that several commands share.
 
 pub(crate) mod concurrency;
+pub(crate) mod device;
 pub(crate) mod policy;
 pub(crate) mod protocol;
 pub(crate) mod search;

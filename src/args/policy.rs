@@ -1,5 +1,6 @@
 //! The policy that `--policy` names, and the flags of how it is loaded and sampled.
 
+use crate::args::device;
 use crate::args::server::RemoteArgs;
 use crate::ui;
 use agent::inference::device::DeviceChoice;
@@ -98,9 +99,10 @@ pub(crate) struct LoadArgs {
     /// `f16`, `bf16` or `q8`; part of the protocol
     #[arg(long, default_value = "exact", help_heading = "Model")]
     pub(crate) weights: WeightFormat,
-    /// Device of a model folder: `cpu`, or `cuda` or `cuda:N` in a build with CUDA (weights `exact`,
-    /// which are f32 there, or `bf16`); results differ only by rounding
-    #[arg(long, default_value_t, help_heading = "Model")]
+    /// Device of a model folder: `cpu`, or a GPU that `hearth doctor` lists, such as `cuda` or
+    /// `vulkan:1`, or `auto`, the first GPU, else the CPU. On a GPU weights are `exact`, which are
+    /// f32 there, or `bf16`. Results differ only by rounding
+    #[arg(long, default_value_t, value_parser = device::read, help_heading = "Model")]
     device: DeviceChoice,
     /// Maximum number of tokens in the KV caches of all episodes; an episode waits if it does not
     /// fit, and results do not change [default: 4 GiB of tokens]

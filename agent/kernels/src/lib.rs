@@ -14,6 +14,7 @@
 //! other rows share the call.
 
 pub mod attention;
+mod blockwise;
 pub mod convolution;
 pub mod elementwise;
 mod fused;

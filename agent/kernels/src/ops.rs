@@ -14,13 +14,11 @@
 //! assert!((logprobs[0] - 0.25_f32.ln()).abs() < 1e-6);
 //! ```
 
+use crate::blockwise;
 use crate::elementwise::{Activation, GELU_CUBE, GELU_SLOPE};
 use crate::fused::{self, Heads};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation, assert_shape};
 use std::sync::Arc;
-
-/// What is added to the score of a token that a query must not see.
-const MASKED: f32 = -1e9;
 
 /// Whether the operations are fused for tensors of this type on this device. Such tensors are also in
 /// host memory, as f32.
@@ -191,8 +189,8 @@ pub fn attention(
     }
 }
 
-/// The operations composed of burn's. burn's own `attention` is not used, because it has no gradient
-/// of its own.
+/// The operations composed of burn's. burn's own `attention` is not used, because its backward pass
+/// holds all scores.
 mod composed {
     use super::*;
 
@@ -237,12 +235,12 @@ mod composed {
         (target_logits - maxima - sums.log()).squeeze_dim(2)
     }
 
-    /// Rotary tables `[1, 1, time, head_width]` and the causal bias `[1, 1, time, time]`.
+    /// Rotary tables `[1, 1, time, head_width]`, and how many tokens a token sees.
     #[derive(Debug, Clone)]
     pub(super) struct PositionTensors {
         cosines: Tensor<4>,
         sines: Tensor<4>,
-        causal: Tensor<4>,
+        window: usize,
     }
 
     impl PositionTensors {
@@ -253,20 +251,10 @@ mod composed {
             device: &Device,
         ) -> Self {
             let width = cosines.len() / time;
-            let sees = |query: usize, key: usize| key <= query && key + window > query;
-            let causal: Vec<f32> = (0..time * time)
-                .map(|i| {
-                    if sees(i / time, i % time) {
-                        0.0
-                    } else {
-                        MASKED
-                    }
-                })
-                .collect();
             Self {
                 cosines: tensor(cosines, [1, 1, time, width], device),
                 sines: tensor(sines, [1, 1, time, width], device),
-                causal: tensor(causal, [1, 1, time, time], device),
+                window,
             }
         }
 
@@ -301,13 +289,9 @@ mod composed {
         } = shape;
         let scale = 1.0 / (head_width as f64).sqrt();
         let queries = positions.rotate(split_heads(queries, shape, heads)) * scale;
-        let keys = repeat_heads(
-            positions.rotate(split_heads(keys, shape, kv_heads)),
-            heads / kv_heads,
-        );
-        let values = repeat_heads(split_heads(values, shape, kv_heads), heads / kv_heads);
-        let scores = queries.matmul(keys.swap_dims(2, 3)) + positions.causal.clone();
-        let mixed = activation::softmax(scores, 3).matmul(values);
+        let keys = positions.rotate(split_heads(keys, shape, kv_heads));
+        let values = split_heads(values, shape, kv_heads);
+        let mixed = blockwise::attention([queries, keys, values], positions.window);
         let [batch, _, time, _] = mixed.dims();
         mixed
             .swap_dims(1, 2)
@@ -319,20 +303,6 @@ mod composed {
         let time = x.dims()[0] / shape.batch;
         x.reshape([shape.batch, time, heads, shape.head_width])
             .swap_dims(1, 2)
-    }
-
-    /// Repeats each key or value head for the query heads of its group.
-    fn repeat_heads(kv: Tensor<4>, group: usize) -> Tensor<4> {
-        if group == 1 {
-            return kv;
-        }
-        let [batch, kv_heads, time, head_width] = kv.dims();
-        kv.unsqueeze_dim::<5>(2).repeat_dim(2, group).reshape([
-            batch,
-            kv_heads * group,
-            time,
-            head_width,
-        ])
     }
 }
 

@@ -1,8 +1,13 @@
-//! The device for training and play: the CPU, or an NVIDIA GPU if the feature `cuda` is built in.
+//! The device for training and play: the CPU, or a GPU through one of the interfaces that are built
+//! in as features of the crate.
 //!
 //! On the CPU, training uses burn's flex backend, and play uses the kernels of this workspace
 //! ([`crate::inference`]). On a GPU both use burn. A device is opened before any other work, so that
 //! a missing driver or library is reported at once.
+
+mod gpu;
+
+pub use gpu::{FoundGpu, GpuApi};
 
 use crate::error::AgentError;
 use burn::tensor::Device;
@@ -15,8 +20,8 @@ pub enum DeviceChoice {
     /// The CPU.
     #[default]
     Cpu,
-    /// The NVIDIA GPU with this number.
-    Cuda(usize),
+    /// The GPU with this number among those that the interface finds.
+    Gpu(GpuApi, usize),
 }
 
 /// The implementation of inference.
@@ -30,15 +35,26 @@ pub enum Backend {
 }
 
 impl DeviceChoice {
+    /// Returns the first GPU that is no software, or the CPU if there is none. The interfaces are
+    /// tried in the order of [`GpuApi::ALL`].
+    pub fn automatic() -> Self {
+        GpuApi::ALL
+            .into_iter()
+            .filter(|api| api.is_built_in())
+            .flat_map(|api| api.found().unwrap_or_default())
+            .find(|gpu| !gpu.is_software)
+            .map_or(Self::Cpu, |gpu| gpu.device)
+    }
+
     /// Opens the device for training.
     ///
     /// # Errors
-    /// [`AgentError::Device`] for a GPU if this build has no CUDA, or if its driver, the device, the
-    /// CUDA headers or NVRTC are missing.
+    /// [`AgentError::Device`] for a GPU if this build does not have its interface, if its driver or
+    /// the device is missing, or if a test kernel fails.
     pub fn burn(self) -> Result<Device, AgentError> {
         match self {
             Self::Cpu => Ok(Device::flex()),
-            Self::Cuda(index) => cuda(index).map_err(|reason| AgentError::Device {
+            Self::Gpu(api, index) => api.open(index).map_err(|reason| AgentError::Device {
                 device: self.to_string(),
                 reason,
             }),
@@ -52,7 +68,7 @@ impl DeviceChoice {
     pub fn backend(self) -> Result<Backend, AgentError> {
         match self {
             Self::Cpu => Ok(Backend::Cpu),
-            Self::Cuda(_) => self.burn().map(Backend::Burn),
+            Self::Gpu(..) => self.burn().map(Backend::Burn),
         }
     }
 }
@@ -61,7 +77,7 @@ impl fmt::Display for DeviceChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cpu => f.write_str("cpu"),
-            Self::Cuda(index) => write!(f, "cuda:{index}"),
+            Self::Gpu(api, index) => write!(f, "{api}:{index}"),
         }
     }
 }
@@ -69,79 +85,25 @@ impl fmt::Display for DeviceChoice {
 impl FromStr for DeviceChoice {
     type Err = String;
 
-    /// Reads `cpu`, `cuda` (the first GPU) or `cuda:N`.
+    /// Reads `cpu`, an interface such as `cuda` (its first GPU), or an interface and a number such
+    /// as `vulkan:1`.
     fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once(':') {
-            None if text == "cpu" => Ok(Self::Cpu),
-            None if text == "cuda" => Ok(Self::Cuda(0)),
-            Some(("cuda", index)) => index
-                .parse()
-                .map(Self::Cuda)
-                .map_err(|_| format!("{index:?} is not the number of a GPU")),
-            _ => Err("a device is cpu, cuda or cuda:N".into()),
+        if text == "cpu" {
+            return Ok(Self::Cpu);
         }
+        let (name, index) = text.split_once(':').unwrap_or((text, "0"));
+        let Some(api) = GpuApi::ALL.into_iter().find(|api| api.name() == name) else {
+            return Err(
+                "a device is cpu, auto, cuda, rocm, metal, vulkan or webgpu; a GPU may have a \
+                 number, such as cuda:1"
+                    .into(),
+            );
+        };
+        index
+            .parse()
+            .map(|index| Self::Gpu(api, index))
+            .map_err(|_| format!("{index:?} is not the number of a GPU"))
     }
-}
-
-#[cfg(not(feature = "cuda"))]
-fn cuda(_: usize) -> Result<Device, String> {
-    Err("this hearth is built without CUDA\nhint: cargo build --release --features cuda".into())
-}
-
-/// Checks what kernels need in the order in which it is needed, because the CUDA libraries panic if
-/// something is missing. Then it compiles and runs one kernel.
-#[cfg(feature = "cuda")]
-fn cuda(index: usize) -> Result<Device, String> {
-    use burn::tensor::{DeviceType, Tensor};
-    let found = Device::enumerate(DeviceType::Cuda).into_vec().len();
-    if found == 0 {
-        return Err(
-            "no NVIDIA GPU is found\nhint: install its driver (libcuda.so.1) and check that \
-                    nvidia-smi lists the GPU"
-                .into(),
-        );
-    }
-    if index >= found {
-        return Err(format!(
-            "there are {found} NVIDIA GPUs, of which the last is cuda:{}",
-            found - 1
-        ));
-    }
-    let headers =
-        cubecl::cuda::install::cuda_path().map(|toolkit| toolkit.join("include/cuda_runtime.h"));
-    if !headers.as_ref().is_some_and(|headers| headers.exists()) {
-        let place = headers.map_or_else(
-            || "/usr/local/cuda".into(),
-            |headers| headers.display().to_string(),
-        );
-        return Err(format!(
-            "the CUDA headers are missing: {place}\nhint: install the CUDA toolkit, or set CUDA_PATH to \
-             its folder"
-        ));
-    }
-    let device = Device::cuda(index);
-    let sum = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        Tensor::<1>::ones([8], &device)
-            .exp()
-            .sum()
-            .try_into_scalar::<f32>()
-    }));
-    let reason = match sum {
-        Ok(Ok(sum)) if (sum - 8.0 * std::f32::consts::E).abs() < 1e-2 => return Ok(device),
-        Ok(Ok(sum)) => format!("a test kernel returned {sum}, not 8 · e = 21.746"),
-        Ok(Err(error)) => format!("a test kernel failed: {error:?}"),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text
-                .or_else(|| panic.downcast_ref::<&str>().copied())
-                .unwrap_or("the reason is printed above");
-            format!("a test kernel could not be compiled or run: {text}")
-        }
-    };
-    Err(format!(
-        "{reason}\nhint: check that libnvrtc is in LD_LIBRARY_PATH, and that the driver, the toolkit and \
-         the CUDARC_CUDA_VERSION of the build match: results/gpu/README.md"
-    ))
 }
 
 #[cfg(test)]
@@ -150,14 +112,12 @@ mod tests {
 
     #[test]
     fn a_device_is_read_back_from_its_name() {
-        for device in [
-            DeviceChoice::Cpu,
-            DeviceChoice::Cuda(0),
-            DeviceChoice::Cuda(3),
-        ] {
+        let gpus = GpuApi::ALL.map(|api| [DeviceChoice::Gpu(api, 0), DeviceChoice::Gpu(api, 3)]);
+        for device in gpus.concat().into_iter().chain([DeviceChoice::Cpu]) {
             assert_eq!(device.to_string().parse(), Ok(device));
         }
-        assert_eq!("cuda".parse(), Ok(DeviceChoice::Cuda(0)));
+        assert_eq!("cuda".parse(), Ok(DeviceChoice::Gpu(GpuApi::Cuda, 0)));
+        assert_eq!("webgpu".parse(), Ok(DeviceChoice::Gpu(GpuApi::WebGpu, 0)));
         for wrong in [
             "",
             "gpu",
@@ -167,6 +127,7 @@ mod tests {
             "cuda:-1",
             "cuda:first",
             "cuda:0:1",
+            "vulkan:x",
         ] {
             assert!(wrong.parse::<DeviceChoice>().is_err(), "{wrong}");
         }
@@ -177,21 +138,34 @@ mod tests {
         assert!(DeviceChoice::Cpu.burn().is_ok());
     }
 
-    /// If the feature is built in, the machine is assumed to have fewer than 100 GPUs.
+    /// A software GPU is never chosen, since the CPU is faster than one.
+    #[test]
+    fn the_automatic_choice_can_be_opened() {
+        let chosen = DeviceChoice::automatic();
+        assert!(chosen.backend().is_ok(), "{chosen}");
+        if let DeviceChoice::Gpu(api, index) = chosen {
+            let found = api.found().unwrap_or_default();
+            assert!(!found[index].is_software, "{chosen}");
+        }
+    }
+
+    /// The machine is assumed to have fewer than 100 GPUs.
     #[test]
     fn a_missing_gpu_is_an_error() {
-        let error = DeviceChoice::Cuda(99)
-            .burn()
-            .expect_err("there is no such GPU")
-            .to_string();
-        let reason = if cfg!(feature = "cuda") {
-            "NVIDIA GPU"
-        } else {
-            "built without CUDA\nhint: cargo build"
-        };
-        assert!(
-            error.starts_with("device cuda:99: ") && error.contains(reason),
-            "{error}"
-        );
+        for api in GpuApi::ALL {
+            let error = DeviceChoice::Gpu(api, 99)
+                .burn()
+                .expect_err("there is no such GPU")
+                .to_string();
+            let reason = if api.is_built_in() {
+                "GPU".to_owned()
+            } else {
+                format!("without {api}\nhint: cargo build --release --features {api}")
+            };
+            assert!(
+                error.starts_with(&format!("device {api}:99: ")) && error.contains(&reason),
+                "{error}"
+            );
+        }
     }
 }

@@ -148,6 +148,7 @@ impl DeviceTrunk {
                 format.name()
             ),
         })?;
+        precision.check(device)?;
         let mut loader = DeviceLoader {
             weights,
             precision,

@@ -12,6 +12,7 @@
 //! and backward pass with activation checkpointing. The same computation for generation, with a KV
 //! cache, is [`crate::inference`]; a test checks that the two agree.
 
+use crate::error::AgentError;
 use crate::model::config::{AttentionKind, LayerNorms, Scales};
 use crate::model::reading::config::{ConvolutionPlace, ReadingConfig};
 use crate::model::reading::features::TokenFeatures;
@@ -47,6 +48,23 @@ impl Precision {
             WeightFormat::Bf16 => Some(Self::Bf16),
             WeightFormat::F16 | WeightFormat::Q8 => None,
         }
+    }
+
+    /// Checks that a device multiplies in this precision; where it does not, results would be wrong.
+    ///
+    /// # Errors
+    /// [`AgentError::Device`] if it does not.
+    pub fn check(self, device: &Device) -> Result<(), AgentError> {
+        if device.supports_dtype(self.dtype()) {
+            return Ok(());
+        }
+        Err(AgentError::Device {
+            device: format!("{device:?}"),
+            reason:
+                "it does not compute in bf16\nhint: use f32, which is --weights exact at play and \
+                     precision = \"f32\" in a job"
+                    .into(),
+        })
     }
 
     /// The type of the operands.
@@ -548,7 +566,8 @@ mod tests {
                     .for_each(|(i, w)| *w = (i as f32 * 1.7).sin() / 4.0);
             }
         }
-        ValueNetwork::from_weights(config, &weights, &Device::flex().autodiff()).expect("builds")
+        ValueNetwork::from_weights(config, &weights, &support::device::device().autodiff())
+            .expect("builds")
     }
 
     /// Reads the gradient of every parameter.
@@ -572,7 +591,7 @@ mod tests {
         // The first row has a goal, 1, and n-grams that return.
         let tokens = [3, 1, 4, 1, 9, 4, 1, 9, 5, 7, 8, 9, 7, 8, 9, 2, 2, 30_i64];
         let tokens = TensorData::new(tokens.to_vec(), [2, 9]);
-        let tokens = Tensor::<2, Int>::from_data(tokens, &Device::flex().autodiff());
+        let tokens = Tensor::<2, Int>::from_data(tokens, &support::device::device().autodiff());
         let hidden = network.trunk.hidden(tokens.clone());
         let logits = network.trunk.logits(hidden.reshape([18, -1]));
         let number = activation::log_softmax(logits.clone(), 1)
@@ -600,6 +619,9 @@ mod tests {
     /// its own error is larger; a gradient that is lost would be off by 1.
     #[test]
     fn bf16_gives_nearly_the_same_logits_and_gradients() {
+        if Precision::Bf16.check(&support::device::device()).is_err() {
+            return;
+        }
         for config in [tiny_config(), tiny_reading_config()] {
             let (wide, wide_gradients) = logits_and_gradients(&network(&config));
             let narrow = network(&config).with_precision(Precision::Bf16);

@@ -7,11 +7,12 @@ use agent::inference::{KvCache, PolicyInference, Span};
 use agent::model::config::{DecoderConfig, Family};
 use agent::model::decoder::Decoder;
 use agent::model::weights::Weights;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 use rand::{SeedableRng, rngs::StdRng};
 use scenarios::WeightFormat;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use support::device::device;
 
 #[derive(Deserialize)]
 struct FamilyCase {
@@ -132,16 +133,14 @@ fn every_family_is_recorded() {
 fn the_training_decoder_has_the_logits_of_transformers() {
     for case in cases() {
         let config = DecoderConfig::from_hugging_face(case.config).unwrap();
-        let decoder = Decoder::from_weights(&config, &weights(&config), &Device::flex()).unwrap();
+        let decoder = Decoder::from_weights(&config, &weights(&config), &device()).unwrap();
         let ids: Vec<i32> = case
             .prompt
             .iter()
             .map(|id| i32::try_from(*id).unwrap())
             .collect();
-        let tokens = Tensor::<2, Int>::from_data(
-            TensorData::new(ids, [1, case.prompt.len()]),
-            &Device::flex(),
-        );
+        let tokens =
+            Tensor::<2, Int>::from_data(TensorData::new(ids, [1, case.prompt.len()]), &device());
         let hidden = decoder
             .hidden(tokens)
             .reshape([case.prompt.len(), config.hidden_size]);

@@ -1,5 +1,6 @@
 //! The options of `hearth bench inference`.
 
+use crate::args::device;
 use crate::ui;
 use agent::inference::device::DeviceChoice;
 use agent::model::decoder::Precision;
@@ -25,8 +26,9 @@ pub(crate) struct BenchInference {
     /// (f32 there) and bf16 [default: exact,f16,q8; on a GPU exact,bf16]
     #[arg(long, value_delimiter = ',')]
     pub(super) weights: Option<Vec<WeightFormat>>,
-    /// Device: `cpu`, or in a build with CUDA an NVIDIA GPU, `cuda` or `cuda:N`
-    #[arg(long, default_value_t)]
+    /// Device: `cpu`, or a GPU that `hearth doctor` lists, such as `cuda` or `vulkan:1`, or `auto`,
+    /// the first GPU, else the CPU
+    #[arg(long, default_value_t, value_parser = device::read)]
     pub(super) device: DeviceChoice,
     /// Readings per speed, of which the median counts
     #[arg(long, default_value_t = 3)]

@@ -1,10 +1,11 @@
-//! `hearth doctor`: checks the requirements of Python worlds, and prints the commands that fix
-//! them.
+//! `hearth doctor`: lists the devices, checks the requirements of Python worlds, and prints the
+//! commands that fix them.
 
 use crate::args::world::PythonArgs;
 use crate::commands::data::scenarios::one_of_each;
 use crate::scratch::Scratch;
 use crate::ui;
+use agent::inference::device::GpuApi;
 use clap::{Args, ValueHint};
 use env_bridge::NativeWorld;
 use scenarios::{Suite, World};
@@ -31,7 +32,7 @@ struct DoctorCheck {
     name: String,
     ok: bool,
     detail: String,
-    /// The command that fixes it.
+    /// The command that fixes it. A check that is ok and has one names something that is not needed.
     #[serde(skip_serializing_if = "Option::is_none")]
     fix: Option<String>,
 }
@@ -50,6 +51,14 @@ impl DoctorCheck {
             ok: true,
             detail: detail.into(),
             fix: None,
+        }
+    }
+
+    /// Something that is not needed.
+    fn absent(name: impl Into<String>, detail: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self {
+            fix: Some(fix.into()),
+            ..Self::fine(name, detail)
         }
     }
 
@@ -95,6 +104,7 @@ impl DoctorCommand {
             }
         };
         checks.push(native_world(&suite));
+        checks.extend(devices());
         checks.extend(python::checks(&self.python, &suite));
         checks
     }
@@ -115,7 +125,11 @@ impl DoctorCommand {
         {
             ui::print(&format!(
                 "{}  {name:width$}  {}\n",
-                if *ok { "ok     " } else { "MISSING" },
+                match (ok, fix) {
+                    (true, None) => "ok     ",
+                    (true, Some(_)) => "-      ",
+                    (false, _) => "MISSING",
+                },
                 detail.trim_end()
             ));
             if let Some(fix) = fix {
@@ -134,6 +148,46 @@ impl DoctorCommand {
             ));
         }
     }
+}
+
+/// The GPUs that `--device` may name. A missing GPU is no fault, since everything runs on the CPU.
+fn devices() -> Vec<DoctorCheck> {
+    let mut checks = Vec::new();
+    for api in GpuApi::ALL {
+        if !api.is_built_in() {
+            continue;
+        }
+        match api.found() {
+            Ok(gpus) => checks.extend(gpus.into_iter().map(|gpu| {
+                let kind = if gpu.is_software {
+                    "software, slower than --device cpu: "
+                } else {
+                    ""
+                };
+                DoctorCheck::fine(
+                    format!("device {}", gpu.device),
+                    kind.to_owned() + &gpu.name,
+                )
+            })),
+            Err(reason) => {
+                let (detail, hint) = reason.split_once("\nhint: ").unwrap_or((&reason, ""));
+                checks.push(DoctorCheck::absent(format!("device {api}"), detail, hint));
+            }
+        }
+    }
+    let others: Vec<&str> = GpuApi::ALL
+        .into_iter()
+        .filter(|api| !api.is_built_in())
+        .map(GpuApi::name)
+        .collect();
+    if let Some(first) = others.first() {
+        checks.push(DoctorCheck::absent(
+            "other devices",
+            format!("this build is without {}", others.join(", ")),
+            format!("cargo build --release --features {first}, and likewise the others"),
+        ));
+    }
+    checks
 }
 
 fn native_world(suite: &Suite) -> DoctorCheck {

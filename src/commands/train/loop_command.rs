@@ -1,5 +1,6 @@
 //! `hearth loop`: runs a recipe and prints the table, or prints the status of a run.
 
+use crate::args::device;
 use crate::args::shard::ShardArgs;
 use crate::code::CODE;
 use crate::commands::train::run_recipe::run_recipe;
@@ -27,8 +28,9 @@ pub(crate) struct LoopCommand {
     /// Seed that replaces the recipe's
     #[arg(long)]
     seed: Option<u64>,
-    /// Device to train and play on: `cpu`, or `cuda` or `cuda:N` in a build with CUDA
-    #[arg(long, default_value_t)]
+    /// Device to train and play on: `cpu`, or a GPU that `hearth doctor` lists, such as `cuda` or
+    /// `vulkan:1`, or `auto`, the first GPU, else the CPU
+    #[arg(long, default_value_t, value_parser = device::read)]
     device: DeviceChoice,
     /// Print the status of each stage and exit; safe while the run is in progress
     #[arg(long)]

@@ -1,5 +1,6 @@
 //! `hearth quickstart`: runs the built-in recipe and prints the table.
 
+use crate::args::device;
 use crate::code::CODE;
 use crate::commands::train::run_recipe::run_recipe;
 use agent::inference::device::DeviceChoice;
@@ -20,8 +21,9 @@ pub(crate) struct QuickstartCommand {
     /// Use a few games and updates to see every stage in under a minute; the numbers mean nothing
     #[arg(long)]
     quick: bool,
-    /// Device to train and play on: `cpu`, or `cuda` or `cuda:N` in a build with CUDA
-    #[arg(long, default_value_t)]
+    /// Device to train and play on: `cpu`, or a GPU that `hearth doctor` lists, such as `cuda` or
+    /// `vulkan:1`, or `auto`, the first GPU, else the CPU
+    #[arg(long, default_value_t, value_parser = device::read)]
     device: DeviceChoice,
     /// Print one JSON object instead of the table
     #[arg(long)]

@@ -1,5 +1,6 @@
 //! `hearth train`: runs one training job on trajectory stores.
 
+use crate::args::device;
 use crate::args::policy::{FrameArgs, note_frames};
 use crate::args::stores::read_branches;
 use crate::ui;
@@ -51,8 +52,9 @@ pub(crate) struct TrainCommand {
     /// Folder for the model, metrics.csv and the checkpoint; an interrupted job in it is resumed
     #[arg(long, value_hint = ValueHint::DirPath)]
     out: PathBuf,
-    /// Device to train on: `cpu`, or `cuda` or `cuda:N` in a build with CUDA
-    #[arg(long, default_value_t)]
+    /// Device to train on: `cpu`, or a GPU that `hearth doctor` lists, such as `cuda` or `vulkan:1`,
+    /// or `auto`, the first GPU, else the CPU
+    #[arg(long, default_value_t, value_parser = device::read)]
     device: DeviceChoice,
     /// Print one JSON object instead of a line
     #[arg(long)]

@@ -198,10 +198,10 @@ fn tensors_and_python_are_used_only_in_their_crates() {
     }
 }
 
-/// The default build contains nothing of CUDA. No build contains the kernel compiler whose build
+/// The default build contains nothing of a GPU. No build contains the kernel compiler whose build
 /// script downloads LLVM.
 #[test]
-fn cuda_is_in_no_default_build() {
+fn no_gpu_is_in_a_default_build() {
     for package in FOLDERS {
         let manifest = toml_of(&format!("{package}/Cargo.toml"));
         let default = manifest
@@ -216,7 +216,9 @@ fn cuda_is_in_no_default_build() {
         .iter()
         .filter_map(toml::Value::as_str)
         .collect();
-    let refused = ["cuda", "autotune", "fusion", "default"];
+    let refused = [
+        "cuda", "rocm", "metal", "vulkan", "webgpu", "wgpu", "autotune", "fusion", "default",
+    ];
     assert!(
         !burn.iter().any(|feature| refused.contains(feature)),
         "{burn:?}"

@@ -6,6 +6,8 @@
 pub mod alfworld;
 pub mod corridor;
 #[cfg(feature = "agent")]
+pub mod device;
+#[cfg(feature = "agent")]
 mod models;
 pub mod server;
 

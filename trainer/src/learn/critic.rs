@@ -188,7 +188,7 @@ pub fn initial_weights(
 mod tests {
     use super::*;
     use agent::model::weights::{ADVANTAGE_HEAD, VALUE_HEAD};
-    use burn::tensor::{Device, TensorData};
+    use burn::tensor::TensorData;
     use support::corridor::babbler;
 
     const OREO: &str = "name = \"job\"\nfrom = \"collector\"\ndata = [\"rollouts\"]\n\
@@ -202,12 +202,12 @@ mod tests {
 
     fn floats(values: &[f32]) -> Tensor<2> {
         let data = TensorData::new(values.to_vec(), [1, values.len()]);
-        Tensor::from_data(data, &Device::flex().autodiff())
+        Tensor::from_data(data, &support::device::device().autodiff())
     }
 
     fn positions(values: &[i64]) -> Tensor<2, Int> {
         let data = TensorData::new(values.to_vec(), [1, values.len()]);
-        Tensor::from_data(data, &Device::flex().autodiff())
+        Tensor::from_data(data, &support::device::device().autodiff())
     }
 
     /// U = sg[V] + A: the gradient reaches A at the last token of the action, and V nowhere.

@@ -8,7 +8,7 @@ use crate::learn::config::{Algorithm, Targets};
 use crate::learn::critic::CriticPart;
 use crate::learn::data::batch::{Batch, Example};
 use crate::learn::objective::BatchStatistics;
-use crate::learn::parameters::{HostGradients, accumulate};
+use crate::learn::parameters::{NetworkGradients, accumulate};
 use agent::inference::device::DeviceChoice;
 use agent::model::weights::Weights;
 use std::cmp::Reverse;
@@ -60,7 +60,7 @@ impl MicroBatchShape {
             // The micro-batch fills a GPU and fits into its memory. Kernels are tuned once for each
             // power of two of a dimension and each alignment of rows; multiples of 64 leave few
             // alignments.
-            DeviceChoice::Cuda(_) => Self {
+            DeviceChoice::Gpu(..) => Self {
                 tokens: 8192,
                 replicas: 1,
                 positions: 64,
@@ -164,9 +164,9 @@ pub(crate) enum PassKind {
 #[derive(Default)]
 pub(crate) struct MicroBatchResult {
     /// Gradient of the policy, if it learns.
-    pub(crate) policy: Option<HostGradients>,
+    pub(crate) policy: Option<NetworkGradients>,
     /// Gradient of the value network, if there is one.
-    pub(crate) value: Option<HostGradients>,
+    pub(crate) value: Option<NetworkGradients>,
     /// Losses, KL, log-ratios and values.
     pub(crate) statistics: BatchStatistics,
     /// Seconds of the forward passes.
@@ -186,7 +186,7 @@ impl MicroBatchResult {
     }
 }
 
-fn add_gradients(whole: &mut Option<HostGradients>, part: Option<HostGradients>, share: f64) {
+fn add_gradients(whole: &mut Option<NetworkGradients>, part: Option<NetworkGradients>, share: f64) {
     if let Some(part) = part {
         accumulate(whole.get_or_insert_default(), part, share);
     }

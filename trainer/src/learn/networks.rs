@@ -8,7 +8,7 @@ use crate::learn::data::tensors::BatchTensors;
 use crate::learn::micro_batch::{MicroBatchResult, MicroBatchShape, PassKind};
 use crate::learn::objective::{self, NetworkOutputs, TrainingLosses, UpdateContext};
 use crate::learn::optimizer::Activations;
-use crate::learn::parameters::{HostGradients, accumulate, gradients, sharing};
+use crate::learn::parameters::{NetworkGradients, accumulate, gradients, sharing};
 use crate::learn::ranking::batch::RankingBatch;
 use crate::learn::ranking::objective::ranking_losses;
 use crate::loss::target_logprobs;
@@ -232,7 +232,7 @@ fn backward<M: Module>(
     trunk: &Decoder,
     trail: Option<CheckpointedForward>,
     loss: Tensor<1>,
-) -> HostGradients {
+) -> NetworkGradients {
     let mut graph = loss.backward();
     let Some(trail) = trail else {
         return gradients(network, graph);

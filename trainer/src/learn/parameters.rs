@@ -1,57 +1,29 @@
-//! The trainable parameters of a network on the host, and their gradients.
+//! The trainable parameters of a network and their gradients, on the host or on the device of the
+//! network.
+
+mod values;
+
+pub use self::values::{Gradient, NetworkGradients, Values};
+pub(crate) use self::values::{PIECE, host, norm};
 
 use crate::error::TrainerError;
-use agent::model::weights::{HostTensor, Weights};
+use agent::model::weights::Weights;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{DType, Gradients, Tensor, TensorData};
+use burn::tensor::{DType, Gradients, Tensor};
 use kernels::ops;
 use rayon::prelude::*;
 
-/// Number of values of a parameter that a thread works on at a time. Sums are made piece by piece
-/// and added in order, so they do not depend on the number of threads.
-pub(crate) const PIECE: usize = 1 << 16;
-
-/// One parameter on the host.
+/// One parameter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parameter {
     /// Row-major values.
-    pub values: Vec<f32>,
+    pub values: Values,
     /// Number of axes. If it is 1, there is no weight decay.
     pub axes: usize,
     /// Rows and columns, if it is one of the seven matrices of a layer. Embeddings, output matrices,
     /// heads, filters and factors of adapters are none.
     pub hidden_matrix: Option<[usize; 2]>,
 }
-
-/// One gradient on the host. If the device is the host, this is the memory of the tensor itself.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Gradient(TensorData);
-
-impl Gradient {
-    /// Returns the row-major values.
-    ///
-    /// # Panics
-    /// Never: the type is checked to be f32 when the gradient is made.
-    #[must_use]
-    pub fn values(&self) -> &[f32] {
-        self.0.as_slice().expect("a gradient is f32")
-    }
-
-    fn values_mut(&mut self) -> &mut [f32] {
-        self.0.as_mut_slice().expect("a gradient is f32")
-    }
-}
-
-impl From<Vec<f32>> for Gradient {
-    fn from(values: Vec<f32>) -> Self {
-        let length = values.len();
-        Self(TensorData::new(values, [length]))
-    }
-}
-
-/// The gradient of a network on the host, parameter by parameter; `None` if the loss does not
-/// depend on the parameter.
-pub type HostGradients = Vec<Option<Gradient>>;
 
 /// Returns the trainable parameters of a network, in the order in which the module visits them. If
 /// a matrix has an adapter, the matrix is frozen and the factors of the adapter are trainable.
@@ -83,9 +55,14 @@ impl ModuleVisitor for ParameterReader {
             let tensor = param.val();
             let shape = <[usize; 2]>::try_from(tensor.dims().as_slice()).ok();
             let name = self.path.last();
-            let values = tensor.into_data().try_to_vec::<f32>();
+            assert_eq!(tensor.dtype(), DType::F32, "networks are f32");
+            let length = tensor.dims().iter().product();
+            let mut values = Values::of(tensor.clone().inner().reshape([length]));
+            if ops::are_fused(&tensor.device(), tensor.dtype()) {
+                values.on_host(length);
+            }
             self.parameters.push(Parameter {
-                values: values.expect("networks are f32"),
+                values,
                 axes: D,
                 hidden_matrix: shape.filter(|_| name.is_some_and(|name| name.ends_with("_proj"))),
             });
@@ -98,18 +75,18 @@ impl ModuleVisitor for ParameterReader {
 /// # Panics
 /// If the network is not f32.
 #[must_use]
-pub fn gradients<M: Module>(module: &M, gradients: Gradients) -> HostGradients {
+pub fn gradients<M: Module>(module: &M, gradients: Gradients) -> NetworkGradients {
     let mut reader = GradientReader {
-        device: gradients,
-        host: Vec::new(),
+        graph: gradients,
+        found: Vec::new(),
     };
     module.visit(&mut reader);
-    reader.host
+    reader.found
 }
 
 struct GradientReader {
-    device: Gradients,
-    host: HostGradients,
+    graph: Gradients,
+    found: NetworkGradients,
 }
 
 impl ModuleVisitor for GradientReader {
@@ -117,10 +94,14 @@ impl ModuleVisitor for GradientReader {
         if !param.is_require_grad() {
             return;
         }
-        let gradient = param.val().grad_remove(&mut self.device);
-        self.host.push(gradient.map(|gradient| {
+        let gradient = param.val().grad_remove(&mut self.graph);
+        self.found.push(gradient.map(|gradient| {
             assert_eq!(gradient.dtype(), DType::F32, "networks are f32");
-            Gradient(gradient.into_data())
+            if ops::are_fused(&gradient.device(), gradient.dtype()) {
+                return Gradient::Host(gradient.into_data());
+            }
+            let length: usize = gradient.dims().iter().product();
+            Gradient::Device(gradient.reshape([length]))
         }));
     }
 }
@@ -146,17 +127,18 @@ impl ModuleMapper for ParameterWriter<'_> {
         let (id, tensor, mapper) = param.consume();
         let shape = tensor.dims();
         let device = tensor.device();
-        let data = if ops::are_fused(&device, tensor.dtype()) {
-            let mut data = tensor.into_data(); // reuses the memory of the old values
-            let old: &mut [f32] = data.as_mut_slice().expect("networks are f32");
-            old.par_chunks_mut(PIECE)
-                .zip(values.par_chunks(PIECE))
-                .for_each(|(old, new)| old.copy_from_slice(new));
-            data
-        } else {
-            TensorData::new(values.clone(), shape)
+        let tensor = match values {
+            Values::Device(values) => values.as_ref().clone().reshape(shape).autodiff(),
+            Values::Host(values) => {
+                let mut data = tensor.into_data(); // on the CPU, the memory of the old values
+                let old: &mut [f32] = data.as_mut_slice().expect("networks are f32");
+                old.par_chunks_mut(PIECE)
+                    .zip(values.par_chunks(PIECE))
+                    .for_each(|(old, new)| old.copy_from_slice(new));
+                Tensor::from_data(data, &device)
+            }
         };
-        Param::from_mapped_value(id, Tensor::from_data(data, &device).require_grad(), mapper)
+        Param::from_mapped_value(id, tensor.require_grad(), mapper)
     }
 }
 
@@ -184,25 +166,16 @@ impl ModuleMapper for GraphSeparator {
 }
 
 /// Adds `share` times the gradients of one micro-batch to the sum over the batch.
-pub fn accumulate(whole: &mut HostGradients, part: HostGradients, share: f64) {
+pub fn accumulate(whole: &mut NetworkGradients, part: NetworkGradients, share: f64) {
     whole.resize(part.len(), None);
     let share = share as f32;
     for (sum, part) in whole.iter_mut().zip(part) {
         let Some(mut part) = part else { continue };
         if let Some(sum) = sum {
-            sum.values_mut()
-                .par_chunks_mut(PIECE)
-                .zip(part.values().par_chunks(PIECE))
-                .for_each(|(sum, part)| {
-                    for (sum, value) in sum.iter_mut().zip(part) {
-                        *sum += share * value;
-                    }
-                });
+            sum.add(part, share);
         } else {
             if share != 1.0 {
-                part.values_mut()
-                    .par_chunks_mut(PIECE)
-                    .for_each(|part| part.iter_mut().for_each(|value| *value *= share));
+                part.scale(share);
             }
             *sum = Some(part);
         }
@@ -214,10 +187,7 @@ pub fn accumulate(whole: &mut HostGradients, part: HostGradients, share: f64) {
 pub fn to_weights(parameters: &[Parameter]) -> Weights {
     let mut weights = Weights::default();
     for (index, parameter) in parameters.iter().enumerate() {
-        let tensor = HostTensor {
-            shape: vec![parameter.values.len()],
-            data: parameter.values.clone(),
-        };
+        let tensor = parameter.values.to_host_tensor();
         weights.0.insert(format!("{index:05}"), tensor);
     }
     weights
@@ -238,7 +208,7 @@ pub fn from_weights(weights: &Weights, like: &[Parameter]) -> Result<Vec<Paramet
         .iter()
         .zip(weights.0.values())
         .map(|(like, tensor)| Parameter {
-            values: tensor.data.clone(),
+            values: Values::beside(tensor.data.clone(), &like.values),
             axes: like.axes,
             hidden_matrix: like.hidden_matrix,
         })
@@ -249,7 +219,7 @@ pub fn from_weights(weights: &Weights, like: &[Parameter]) -> Result<Vec<Paramet
 #[cfg(test)]
 pub(crate) mod test_network {
     use burn::module::{Module, Param};
-    use burn::tensor::{Device, Tensor, TensorData};
+    use burn::tensor::{Tensor, TensorData};
 
     #[derive(Module, Debug)]
     pub(crate) struct TwoParameters {
@@ -258,7 +228,7 @@ pub(crate) mod test_network {
     }
 
     pub(crate) fn two_parameters() -> TwoParameters {
-        let device = Device::flex().autodiff();
+        let device = support::device::device().autodiff();
         TwoParameters {
             weight: Param::from_data(TensorData::new(vec![1.0_f32, -2.0], [1, 2]), &device),
             unused: Param::from_data(TensorData::new(vec![5.0_f32], [1]), &device),
@@ -273,7 +243,6 @@ mod tests {
     use agent::model::config::{DecoderConfig, Family};
     use agent::model::decoder::ValueNetwork;
     use agent::model::reading::config::{ConvolutionConfig, ConvolutionPlace, ReadingConfig};
-    use burn::tensor::Device;
 
     /// A `[1, 2]` matrix with an adapter of rank 1: factor A has one number and B has two.
     #[test]
@@ -291,11 +260,11 @@ mod tests {
             of_factors
                 .iter()
                 .flatten()
-                .map(|gradient| gradient.values().len())
+                .map(|gradient| gradient.to_vec().len())
                 .collect::<Vec<_>>(),
             [1, 2]
         );
-        host[1].values = vec![4.0, 5.0];
+        host[1].values = Values::beside(vec![4.0, 5.0], &host[1].values);
         let adapted = with_parameters(adapted, &host);
         assert_eq!(parameters(&adapted), host);
         assert_eq!(
@@ -344,8 +313,9 @@ mod tests {
             ..DecoderConfig::default()
         };
         let weights = Weights::random(&config, 1).with_zero_value_head(&config);
-        let network = ValueNetwork::from_weights(&config, &weights, &Device::flex().autodiff())
-            .expect("builds");
+        let network =
+            ValueNetwork::from_weights(&config, &weights, &support::device::device().autodiff())
+                .expect("builds");
         let all = parameters(&network);
         let hidden: Vec<[usize; 2]> = all.iter().filter_map(|p| p.hidden_matrix).collect();
         let layer = [[8, 8], [8, 4], [8, 4], [8, 8], [8, 12], [8, 12], [12, 8]];
@@ -378,29 +348,29 @@ mod tests {
         assert!(other.weight.is_require_grad() && !other.unused.is_require_grad());
         let sum = (other.weight.val() * 3.0).sum() + other.unused.val().sum();
         let of_other = gradients(&other, sum.backward());
-        let found: Vec<&[f32]> = of_other.iter().flatten().map(Gradient::values).collect();
+        let found: Vec<Vec<f32>> = of_other.iter().flatten().map(Gradient::to_vec).collect();
         assert_eq!(found, [[3.0, 3.0]]);
         let moved = with_parameters(
             other,
             &[Parameter {
-                values: vec![7.0, 8.0],
+                values: vec![7.0, 8.0].into(),
                 axes: 2,
                 hidden_matrix: None,
             }],
         );
         assert_eq!(
-            parameters(&first)[0].values,
+            parameters(&first)[0].values.to_vec(),
             [1.0, -2.0],
             "the first keeps its values"
         );
-        assert_eq!(parameters(&moved)[0].values, [7.0, 8.0]);
+        assert_eq!(parameters(&moved)[0].values.to_vec(), [7.0, 8.0]);
     }
 
     /// Two micro-batches, weighted by their shares, add up to the whole. If a parameter has no
     /// gradient in any of them, it has none in the sum.
     #[test]
     fn micro_batches_add_up_to_the_whole() {
-        let mut whole = HostGradients::new();
+        let mut whole = NetworkGradients::new();
         accumulate(&mut whole, vec![Some(vec![4.0, 0.0].into()), None], 0.25);
         accumulate(&mut whole, vec![Some(vec![0.0, 8.0].into()), None], 0.75);
         assert_eq!(whole, [Some(vec![1.0, 6.0].into()), None]);

@@ -71,8 +71,10 @@ pub fn train(
 ) -> Result<(Model, DataSummary), TrainerError> {
     let recipe = job.recipe;
     let token_budget = recipe.optimizer.token_budget;
+    let device = job.hardware.burn()?;
+    recipe.precision.check(&device)?;
     let placement = Placement {
-        device: job.hardware.burn()?.autodiff(),
+        device: device.autodiff(),
         shape: MicroBatchShape::new(job.hardware, &job.start.policy, token_budget),
     };
     std::fs::create_dir_all(job.out).map_err(TrainerError::file(job.out))?;

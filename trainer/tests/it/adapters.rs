@@ -1,7 +1,6 @@
 //! Training jobs with adapters: which tensors move, which files are written, and that resuming
 //! equals not stopping.
 
-use agent::inference::device::DeviceChoice;
 use agent::model::decoder::Precision;
 use agent::model::folder::Model;
 use agent::model::lora::{LoraRecipe, Target};
@@ -74,7 +73,7 @@ fn learn(recipe: &TrainConfig, start: &Model, trajectories: &[Trajectory], out: 
         branches: &[],
         seed: 7,
         out,
-        hardware: DeviceChoice::Cpu,
+        hardware: support::device::choice(),
     };
     train(&job, &ProgressBar::hidden()).unwrap().0
 }
@@ -193,6 +192,9 @@ fn adapters_lower_the_loss_in_both_precisions() {
     let played = episodes(&model);
     for (algorithm, name) in [(SFT, "loss/policy"), (OREO, "loss/value")] {
         for precision in [Precision::F32, Precision::Bf16] {
+            if precision.check(&support::device::device()).is_err() {
+                continue;
+            }
             let job = TrainConfig {
                 precision,
                 ..recipe(algorithm.clone(), updates(&played, 8))

@@ -4,8 +4,7 @@
 
 mod adapters;
 mod continued;
-#[cfg(feature = "cuda")]
-mod cuda;
+mod device;
 mod job_data;
 mod losses;
 mod paired_games;

@@ -5,7 +5,7 @@ use crate::training_jobs::{
     CHECKPOINT, CsvRow, SFT, learn, metrics, one_update, oreo, recipe, rollouts, scripted,
 };
 use agent::inference::PolicyInference;
-use agent::inference::device::{Backend, DeviceChoice};
+use agent::inference::device::Backend;
 use agent::model::folder::Model;
 use indicatif::ProgressBar;
 use scenarios::{Trajectory, WeightFormat};
@@ -255,7 +255,7 @@ fn learn_with_probe(
         reading: Some(&Probe),
         seed: 7,
         out,
-        hardware: DeviceChoice::Cpu,
+        hardware: support::device::choice(),
     };
     train(&job, &ProgressBar::hidden()).map(|(model, _)| model)
 }

@@ -8,7 +8,7 @@ use agent::model::value_heads::{ValueHeadKind, ValueHeads};
 use agent::model::weights::{ADVANTAGE_HEAD, VALUE_HEAD};
 use agent::policy::lm::{LmPolicy, ValueUse};
 use agent::rollout::Concurrency;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use scenarios::{Protocol, Trajectory};
 use support::corridor::{babbler, jobs, play, protocol, task};
 use trainer::learn::batch::Batch;
@@ -132,7 +132,7 @@ fn the_logged_numbers_are_those_of_the_trainer(model: &Model) {
         "there is padding: {lengths:?}"
     );
 
-    let device = Device::flex();
+    let device = support::device::device();
     let batch = Batch::new(&played.iter().collect::<Vec<_>>(), 16).unwrap();
     let tensors = batch.to_device(&device, 1);
     let decoder = Decoder::from_weights(&model.config, &model.policy, &device).unwrap();

@@ -1,6 +1,5 @@
 //! Helpers that run training jobs on the corridor environment.
 
-use agent::inference::device::DeviceChoice;
 use agent::model::folder::Model;
 use agent::policy::ScriptedPolicy;
 use agent::policy::lm::{LmPolicy, ValueUse};
@@ -80,7 +79,7 @@ pub(crate) fn learn(
             branches: &[],
             seed: 7,
             out,
-            hardware: DeviceChoice::Cpu,
+            hardware: support::device::choice(),
         },
         &ProgressBar::hidden(),
     )

@@ -354,7 +354,7 @@ fn orthonormal_rows(count: usize, width: usize, rng: &mut StdRng) -> Vec<Vec<f64
 mod tests {
     use super::*;
     use crate::model::decoder::Decoder;
-    use burn::tensor::{Device, Int, Tensor, TensorData};
+    use burn::tensor::{Int, Tensor, TensorData};
     use rand::seq::SliceRandom;
 
     fn config() -> DecoderConfig {
@@ -386,13 +386,16 @@ mod tests {
 
     fn tensor(tokens: &[u32]) -> Tensor<2, Int> {
         let ids: Vec<i32> = tokens.iter().map(|id| *id as i32).collect();
-        Tensor::from_data(TensorData::new(ids, [1, tokens.len()]), &Device::flex())
+        Tensor::from_data(
+            TensorData::new(ids, [1, tokens.len()]),
+            &support::device::device(),
+        )
     }
 
     /// The residual stream after the first `layers` layers, row by row.
     fn stream(config: &DecoderConfig, weights: &Weights, tokens: &[u32]) -> Vec<Vec<f32>> {
-        let decoder = Decoder::from_weights(config, weights, &Device::flex()).unwrap();
-        let positions = decoder.positions(tokens.len(), &Device::flex());
+        let decoder = Decoder::from_weights(config, weights, &support::device::device()).unwrap();
+        let positions = decoder.positions(tokens.len(), &support::device::device());
         let after = decoder.through(
             &decoder.layers[0],
             decoder.embedded(tensor(tokens)),
@@ -406,7 +409,7 @@ mod tests {
 
     /// The share of the tokens of the second copy, from its second token, that get the highest logit.
     fn induction(config: &DecoderConfig, weights: &Weights, copy: &[u32]) -> f64 {
-        let decoder = Decoder::from_weights(config, weights, &Device::flex()).unwrap();
+        let decoder = Decoder::from_weights(config, weights, &support::device::device()).unwrap();
         let tokens = [copy, copy].concat();
         let hidden = decoder
             .hidden(tensor(&tokens))

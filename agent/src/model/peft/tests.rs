@@ -5,7 +5,6 @@ use crate::model::folder::tests::tiny;
 use crate::model::lora::Target;
 use crate::model::lora::tests::{base, changed, recipe, value_network, values};
 use crate::model::weights::HostTensor;
-use burn::tensor::Device;
 use std::fs;
 
 #[track_caller]
@@ -93,7 +92,7 @@ fn a_merge_by_hand() {
 
 /// Factors for the value projections of [`tiny`].
 fn factors(model: &Model) -> Weights {
-    let device = Device::flex().autodiff();
+    let device = support::device::device().autodiff();
     let decoder = Decoder::from_weights(&model.config, &model.policy, &device).unwrap();
     let adapted = decoder.with_lora(&recipe(&[Target::VProj]), 1).unwrap();
     changed(adapted.to_learned())
@@ -179,7 +178,7 @@ fn an_adapter_is_written_for_the_checkpoint_of_its_family() {
         config,
         ..base
     };
-    let device = Device::flex().autodiff();
+    let device = support::device::device().autodiff();
     let decoder = Decoder::from_weights(&model.config, &model.policy, &device).unwrap();
     for targets in [
         Target::all(),

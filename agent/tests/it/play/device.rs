@@ -1,14 +1,17 @@
-//! The inference backend for GPUs, on burn's CPU device: it plays the same episodes as the CPU
-//! backend, up to rounding.
+//! The inference backend on burn plays the same episodes as the CPU backend, up to rounding. It runs
+//! on burn's CPU backend, or on the GPU that `HEARTH_TEST_DEVICE` names.
 
 use super::POOL;
-use agent::inference::device::Backend;
+use agent::inference::device::{Backend, DeviceChoice};
+use agent::inference::{KvCache, PolicyInference, Span};
+use agent::model::decoder::Precision;
 use agent::model::folder::Model;
 use agent::policy::lm::{LmPolicy, LoadOptions, ValueUse};
 use agent::rollout::{Concurrency, EpisodeJob, play_episodes};
-use burn::tensor::Device;
-use scenarios::{Protocol, Search, Trajectory};
+
+use scenarios::{Protocol, Search, Trajectory, WeightFormat};
 use support::corridor::{Corridors, babbler, jobs, play, protocol, task, tasks};
+use support::device::{backend, choice, device, tolerance};
 
 const CORRIDORS: [&str; 4] = ["plain/9", "plain/2", "plain/5", "plain/7"];
 
@@ -29,14 +32,10 @@ fn player(
     .unwrap()
 }
 
-fn on_burn() -> Backend {
-    Backend::Burn(Device::flex())
-}
-
 /// The tokens are the same, and the numbers differ only by rounding.
 #[track_caller]
 fn assert_alike(found: &[Trajectory], expected: &[Trajectory]) {
-    let close = |a: f32, b: f32| (a - b).abs() < 1e-4;
+    let close = |a: f32, b: f32| (a - b).abs() < tolerance(1e-4);
     assert_eq!(found.len(), expected.len());
     for (found, expected) in found.iter().zip(expected) {
         assert_eq!(
@@ -66,13 +65,21 @@ fn assert_alike(found: &[Trajectory], expected: &[Trajectory]) {
     }
 }
 
+/// Episodes of a task. A software GPU needs seconds for each.
+fn repetitions() -> usize {
+    match choice() {
+        DeviceChoice::Cpu => 4,
+        DeviceChoice::Gpu(..) => 1,
+    }
+}
+
 #[test]
 fn a_device_plays_the_same_episodes_as_the_cpu() {
     let tasks = CORRIDORS.map(task);
     let model = babbler(11);
-    let jobs = jobs(&tasks, 4);
+    let jobs = jobs(&tasks, repetitions());
     let own = player(&model, Backend::Cpu, ValueUse::Score, None);
-    let device = player(&model, on_burn(), ValueUse::Score, None);
+    let device = player(&model, backend(), ValueUse::Score, None);
     let greedy = Protocol {
         temperature: 0.0,
         ..protocol()
@@ -98,7 +105,7 @@ fn a_device_plays_the_same_episodes_as_the_cpu() {
     }
     let alone = |backend| player(&model, backend, ValueUse::Skip, None);
     assert_alike(
-        &play(&alone(on_burn()), &jobs, &protocol(), POOL),
+        &play(&alone(backend()), &jobs, &protocol(), POOL),
         &play(&alone(Backend::Cpu), &jobs, &protocol(), POOL),
     );
 }
@@ -116,7 +123,7 @@ fn a_small_token_budget_changes_no_episode_on_a_device() {
         ..protocol()
     };
     let budget = 2 * model.config.max_position_embeddings;
-    let small = player(&model, on_burn(), ValueUse::Score, Some(budget));
+    let small = player(&model, backend(), ValueUse::Score, Some(budget));
     let pool = Concurrency {
         workers: 2,
         episodes: 18,
@@ -166,4 +173,59 @@ fn played_within(
     )
     .unwrap();
     played
+}
+
+/// Log-probabilities after prompts of many lengths read together, and after three more tokens of
+/// each, one by one.
+fn logprobs(backend: &Backend, format: WeightFormat) -> Vec<f32> {
+    let model = babbler(31);
+    let vocab = model.config.vocab_size;
+    let policy =
+        PolicyInference::from_weights(&model.config, &mut model.policy.clone(), format, backend)
+            .unwrap();
+    let prompt = |length: usize| {
+        (0..length)
+            .map(|at| ((at * 31 + length * 7) % vocab) as u32)
+            .collect::<Vec<u32>>()
+    };
+    let mut texts: Vec<Vec<u32>> = [1, 5, 33, 64, 200].map(prompt).into();
+    let mut caches: Vec<KvCache> = texts.iter().map(|_| KvCache::default()).collect();
+    let mut found = Vec::new();
+    for round in 0..4 {
+        let mut spans: Vec<Span<'_>> = texts
+            .iter()
+            .zip(&mut caches)
+            .map(|(tokens, cache)| Span::new(tokens, cache))
+            .collect();
+        found.extend(policy.logprobs(&policy.trunk.last_states(&mut spans)));
+        texts = (0..texts.len())
+            .map(|sequence| vec![((sequence * 11 + round * 3) % vocab) as u32])
+            .collect();
+    }
+    found
+}
+
+/// The tolerances are in nats. On a GPU, f32 products may be computed in TF32, whose mantissa has
+/// ten bits; that of bf16 has seven.
+#[test]
+fn a_device_has_the_logprobs_of_the_cpu() {
+    let exact = match choice() {
+        DeviceChoice::Cpu => 1e-4,
+        DeviceChoice::Gpu(..) => 1e-2,
+    };
+    for (format, tolerance) in [(WeightFormat::Exact, exact), (WeightFormat::Bf16, 1e-1)] {
+        let precision = Precision::of(format).unwrap();
+        if precision.check(&device()).is_err() {
+            continue;
+        }
+        let found = logprobs(&backend(), format);
+        let expected = logprobs(&Backend::Cpu, format);
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!(
+                (found - expected).abs() < tolerance,
+                "{format:?}: {found}, on the CPU {expected}"
+            );
+        }
+    }
 }

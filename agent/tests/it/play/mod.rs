@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-#[cfg(feature = "cuda")]
-mod cuda;
 mod device;
 mod episode_end;
 mod episode_log;

@@ -1,9 +1,10 @@
 //! The update of AdamW (Loshchilov & Hutter, arXiv 1711.05101).
 //!
-//! An update is one pass over host vectors. On a CPU this is several times faster than a chain of
-//! tensor operations.
+//! On the CPU an update is one pass over host vectors, which is several times faster than a chain of
+//! tensor operations. On a device it is that chain, and only its scalars come from the host.
 
-use crate::learn::parameters::PIECE;
+use crate::learn::parameters::{PIECE, Values};
+use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 const EPSILON: f32 = 1e-8;
@@ -27,11 +28,9 @@ impl AdamStep {
         self,
         values: &mut [f32],
         gradient: &[f32],
-        [first, second]: &mut [Vec<f32>; 2],
+        [first, second]: [&mut Vec<f32>; 2],
         decay: f32,
     ) {
-        first.resize(values.len(), 0.0);
-        second.resize(values.len(), 0.0);
         let [beta1, beta2] = self.betas;
         let [correction1, correction2] = self.corrections.map(f32::recip);
         let values = values.par_chunks_mut(PIECE).zip(gradient.par_chunks(PIECE));
@@ -54,20 +53,42 @@ impl AdamStep {
     }
 }
 
+impl AdamStep {
+    /// The same update as operations on tensors.
+    pub(super) fn apply_on_device(
+        self,
+        values: &mut Tensor<1>,
+        gradient: &Tensor<1>,
+        [first, second]: &mut [Values; 2],
+        decay: f32,
+    ) {
+        let [beta1, beta2] = self.betas;
+        let [correction1, correction2] = self.corrections.map(f32::recip);
+        let g = gradient.clone() * self.scale;
+        let m = first.take_on_device(values) * beta1 + g.clone() * (1.0 - beta1);
+        let v = second.take_on_device(values) * beta2 + g.square() * (1.0 - beta2);
+        let root = (v.clone() * correction2).sqrt() + EPSILON;
+        let move_by = m.clone() * correction1 / root + values.clone() * decay;
+        *values = values.clone() - move_by * self.rate;
+        *first = Values::of(m);
+        *second = Values::of(v);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_large_gradient_is_scaled_to_the_clip() {
-        let mut moments = [Vec::new(), Vec::new()];
+        let mut moments = [vec![0.0], vec![0.0]];
         let step = AdamStep {
             scale: 0.01,
             rate: 0.0,
             betas: [0.0, 0.0],
             corrections: [1.0, 1.0],
         };
-        step.apply(&mut [0.0], &[200.0], &mut moments, 0.0);
+        step.apply(&mut [0.0], &[200.0], moments.each_mut(), 0.0);
         assert_eq!(moments, [vec![2.0], vec![4.0]]);
     }
 }

@@ -11,6 +11,7 @@
 //! X ← a X + (b X Xᵀ + c (X Xᵀ)²) X. A tall matrix is transposed first. The root mean square of the
 //! update is then about 0.2, as with AdamW, so the learning rate of AdamW can be kept.
 
+use crate::learn::parameters::Values;
 use burn::tensor::{Device, Tensor, TensorData};
 
 /// μ, the decay of the momentum.
@@ -56,6 +57,27 @@ impl MuonStep {
     }
 }
 
+impl MuonStep {
+    /// The same update as operations on tensors.
+    pub(super) fn apply_on_device(
+        self,
+        values: &mut Tensor<1>,
+        gradient: &Tensor<1>,
+        momentum: &mut Values,
+        shape: [usize; 2],
+    ) {
+        let g = gradient.clone() * self.scale;
+        let m = momentum.take_on_device(values) * MOMENTUM + g.clone();
+        let direction = (g + m.clone() * MOMENTUM).reshape(shape);
+        let length = direction.clone().square().sum().sqrt() + 1e-7;
+        let orthogonal = with_equal_singular_values(direction / length.reshape([1, 1]));
+        let size = UPDATE_SIZE * (shape[0].max(shape[1]) as f32).sqrt();
+        let moves = orthogonal.reshape([shape[0] * shape[1]]) * size + values.clone() * self.decay;
+        *values = values.clone() - moves * self.rate;
+        *momentum = Values::of(m);
+    }
+}
+
 /// Returns a matrix with the same singular vectors and with singular values of about 1.
 fn orthogonalised(mut matrix: Vec<f32>, [rows, columns]: [usize; 2]) -> Vec<f32> {
     let squares: f64 = matrix.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
@@ -64,6 +86,13 @@ fn orthogonalised(mut matrix: Vec<f32>, [rows, columns]: [usize; 2]) -> Vec<f32>
         *value = (f64::from(*value) * factor) as f32;
     }
     let x = Tensor::<2>::from_data(TensorData::new(matrix, [rows, columns]), &Device::flex());
+    let x = with_equal_singular_values(x);
+    x.into_data().try_to_vec().expect("the tensor is f32")
+}
+
+/// The Newton-Schulz steps, for a matrix whose singular values are at most 1.
+fn with_equal_singular_values(x: Tensor<2>) -> Tensor<2> {
+    let [rows, columns] = x.dims();
     let is_tall = rows > columns;
     let mut x = if is_tall { x.transpose() } else { x };
     let [a, b, c] = COEFFICIENTS;
@@ -72,8 +101,7 @@ fn orthogonalised(mut matrix: Vec<f32>, [rows, columns]: [usize; 2]) -> Vec<f32>
         let polynomial = gram.clone() * b + gram.clone().matmul(gram) * c;
         x = x.clone() * a + polynomial.matmul(x);
     }
-    let x = if is_tall { x.transpose() } else { x };
-    x.into_data().try_to_vec().expect("the tensor is f32")
+    if is_tall { x.transpose() } else { x }
 }
 
 #[cfg(test)]

@@ -4,9 +4,8 @@ use super::adamw::AdamStep;
 use super::muon::MuonStep;
 use super::{OptimizerKind, OptimizerRecipe};
 use crate::error::TrainerError;
-use crate::learn::parameters::{HostGradients, PIECE, Parameter};
-use agent::model::weights::{HostTensor, Weights};
-use rayon::prelude::*;
+use crate::learn::parameters::{Gradient, NetworkGradients, Parameter, Values, host, norm};
+use agent::model::weights::Weights;
 
 /// Name of the number of updates in a checkpoint. It may be lower than the job's, if the network
 /// was frozen in some updates.
@@ -16,7 +15,7 @@ const UPDATES: &str = "updates";
 #[derive(Debug, Clone, Default)]
 pub struct OptimizerState {
     /// Both moments of AdamW, or the momentum of Muon and nothing.
-    moments: Vec<[Vec<f32>; 2]>,
+    moments: Vec<[Values; 2]>,
     updates: usize,
 }
 
@@ -26,16 +25,11 @@ impl OptimizerState {
     pub fn update(
         &mut self,
         parameters: &mut [Parameter],
-        gradients: &HostGradients,
+        gradients: &NetworkGradients,
         rate: f64,
         recipe: &OptimizerRecipe,
     ) -> f64 {
-        let norm = gradients
-            .iter()
-            .flatten()
-            .map(|gradient| squares(gradient.values()))
-            .sum::<f64>()
-            .sqrt();
+        let norm = norm(gradients);
         self.moments.resize_with(parameters.len(), Default::default);
         self.updates += 1;
         let [beta1, beta2] = recipe.betas.map(|beta| beta as f32);
@@ -65,12 +59,31 @@ impl OptimizerState {
                 0.0
             };
             let Some(gradient) = gradient else { continue };
-            let values = &mut parameter.values;
-            match (recipe.kind, parameter.hidden_matrix) {
-                (OptimizerKind::Muon, Some(shape)) => {
-                    muon.apply(values, gradient.values(), &mut moments[0], shape);
+            let hidden_matrix = match recipe.kind {
+                OptimizerKind::Muon => parameter.hidden_matrix,
+                OptimizerKind::AdamW => None,
+            };
+            match (&mut parameter.values, gradient) {
+                (Values::Device(values), Gradient::Device(gradient)) => match hidden_matrix {
+                    Some(shape) => {
+                        muon.apply_on_device(values, gradient, &mut moments[0], shape);
+                    }
+                    None => adam.apply_on_device(values, gradient, moments, decay),
+                },
+                (Values::Host(values), Gradient::Host(gradient)) => {
+                    let length = values.len();
+                    let gradient = host(gradient);
+                    match hidden_matrix {
+                        Some(shape) => {
+                            muon.apply(values, gradient, moments[0].on_host(length), shape);
+                        }
+                        None => {
+                            let moments = moments.each_mut().map(|m| m.on_host(length));
+                            adam.apply(values, gradient, moments, decay);
+                        }
+                    }
                 }
-                _ => adam.apply(values, gradient.values(), moments, decay),
+                _ => panic!("parameters and gradients are on one device"),
             }
         }
         norm
@@ -85,15 +98,15 @@ impl OptimizerState {
     /// Returns the state as named tensors, for a checkpoint.
     #[must_use]
     pub fn to_weights(&self) -> Weights {
-        let mut tensors = vec![(UPDATES.to_string(), vec![self.updates as f32])];
-        for (index, [first, second]) in self.moments.iter().enumerate() {
-            tensors.push((format!("{index:05}.first"), first.clone()));
-            tensors.push((format!("{index:05}.second"), second.clone()));
-        }
+        let updates = Values::from(vec![self.updates as f32]);
         let mut weights = Weights::default();
-        for (name, data) in tensors {
-            let shape = vec![data.len()];
-            weights.0.insert(name, HostTensor { shape, data });
+        let mut insert = |name: String, values: &Values| {
+            weights.0.insert(name, values.to_host_tensor());
+        };
+        insert(UPDATES.into(), &updates);
+        for (index, [first, second]) in self.moments.iter().enumerate() {
+            insert(format!("{index:05}.first"), first);
+            insert(format!("{index:05}.second"), second);
         }
         weights
     }
@@ -108,7 +121,10 @@ impl OptimizerState {
             .remove(UPDATES)
             .and_then(|tensor| tensor.data.first().copied())
             .ok_or_else(|| missing("number of updates"))? as usize;
-        let mut data = weights.0.into_values().map(|tensor| tensor.data);
+        let mut data = weights
+            .0
+            .into_values()
+            .map(|tensor| Values::from(tensor.data));
         let mut moments = Vec::new();
         while let Some(first) = data.next() {
             let second = data.next().ok_or_else(|| missing("second moment"))?;
@@ -122,34 +138,12 @@ fn missing(what: &str) -> TrainerError {
     TrainerError::Data(format!("an optimizer checkpoint lacks a {what}"))
 }
 
-/// Returns Σ g².
-fn squares(gradient: &[f32]) -> f64 {
-    gradient
-        .par_chunks(PIECE)
-        .map(squares_of_piece)
-        .collect::<Vec<_>>()
-        .into_iter()
-        .sum()
-}
-
-fn squares_of_piece(piece: &[f32]) -> f64 {
-    let (blocks, rest) = piece.as_chunks::<8>();
-    let mut sums = [0.0_f64; 8];
-    for block in blocks {
-        for (sum, g) in sums.iter_mut().zip(block) {
-            *sum += f64::from(*g) * f64::from(*g);
-        }
-    }
-    sums.into_iter()
-        .chain(rest.iter().map(|g| f64::from(*g) * f64::from(*g)))
-        .sum::<f64>()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::learn::parameters::test_network::two_parameters;
     use crate::learn::parameters::{gradients, parameters, with_parameters};
+    use burn::tensor::{Tensor, TensorData};
 
     /// The first update of Adam moves every weight by the rate against the sign of its gradient,
     /// even if the gradient is large.
@@ -236,22 +230,22 @@ mod tests {
     fn muon_moves_only_the_hidden_matrices() {
         let whole = [
             Parameter {
-                values: vec![1.0, 2.0, 3.0, 4.0],
+                values: vec![1.0, 2.0, 3.0, 4.0].into(),
                 axes: 2,
                 hidden_matrix: None,
             },
             Parameter {
-                values: vec![1.0, 2.0],
+                values: vec![1.0, 2.0].into(),
                 axes: 1,
                 hidden_matrix: None,
             },
             Parameter {
-                values: vec![1.0, 2.0, 3.0, 4.0],
+                values: vec![1.0, 2.0, 3.0, 4.0].into(),
                 axes: 2,
                 hidden_matrix: Some([2, 2]),
             },
         ];
-        let gradients: HostGradients = vec![
+        let gradients: NetworkGradients = vec![
             Some(vec![3.0, -1.0, 2.0, 0.5].into()),
             Some(vec![1.0, 2.0].into()),
             Some(vec![3.0, -1.0, 2.0, 0.5].into()),
@@ -275,10 +269,76 @@ mod tests {
         assert_eq!(muon[..2], adam[..2]);
         assert_ne!(muon[2], adam[2]);
         let sizes: Vec<[usize; 2]> = (state.moments.iter())
-            .map(|moments| moments.each_ref().map(Vec::len))
+            .map(|moments| moments.each_ref().map(Values::len))
             .collect();
         assert_eq!(sizes, [[4, 4], [2, 2], [4, 0]]);
         let again = OptimizerState::from_weights(state.to_weights()).expect("complete");
         assert_eq!((again.moments, again.updates), (state.moments, 2));
+    }
+
+    /// Three updates of a matrix and a norm, with a clip and weight decay. On a device, everything
+    /// stays there.
+    #[test]
+    fn updates_on_a_device_are_those_on_the_host() {
+        let device = support::device::device();
+        let on_device = |values: &[f32]| {
+            let data = TensorData::new(values.to_vec(), [values.len()]);
+            Tensor::<1>::from_data(data, &device)
+        };
+        let matrix = [1.0, -2.0, 3.0, 0.5, 0.25, -1.0];
+        let norm_weight = [1.0, 2.0];
+        let parameter = |values: Values, axes, hidden_matrix| Parameter {
+            values,
+            axes,
+            hidden_matrix,
+        };
+        for kind in [OptimizerKind::AdamW, OptimizerKind::Muon] {
+            let recipe = OptimizerRecipe {
+                kind,
+                clip: 0.5,
+                weight_decay: 0.1,
+                ..OptimizerRecipe::default()
+            };
+            let mut host = [
+                parameter(matrix.to_vec().into(), 2, Some([2, 3])),
+                parameter(norm_weight.to_vec().into(), 1, None),
+            ];
+            let mut there = [
+                parameter(Values::of(on_device(&matrix)), 2, Some([2, 3])),
+                parameter(Values::of(on_device(&norm_weight)), 1, None),
+            ];
+            let [mut host_state, mut state] =
+                [OptimizerState::default(), OptimizerState::default()];
+            for step in 0..3 {
+                let gradient = |length: usize| -> Vec<f32> {
+                    (0..length)
+                        .map(|i| ((i * 3 + step * 5) as f32).sin())
+                        .collect()
+                };
+                let of_host = vec![Some(gradient(6).into()), Some(gradient(2).into())];
+                let of_device = [6, 2].map(|n| Some(Gradient::Device(on_device(&gradient(n)))));
+                let norm = host_state.update(&mut host, &of_host, 0.1, &recipe);
+                let found = state.update(&mut there, &of_device.to_vec(), 0.1, &recipe);
+                assert!((norm - found).abs() < 1e-5 * norm, "{norm} and {found}");
+            }
+            for (host, there) in host.iter().zip(&there) {
+                for (a, b) in host.values.to_vec().iter().zip(there.values.to_vec()) {
+                    assert!((a - b).abs() < 1e-5, "{kind:?}: {a} and {b}");
+                }
+                assert!(matches!(there.values, Values::Device(_)));
+            }
+            assert!(matches!(
+                state.moments[1],
+                [Values::Device(_), Values::Device(_)]
+            ));
+            assert!(matches!(state.moments[0][0], Values::Device(_)));
+            // A checkpoint continues on the device.
+            let mut again = OptimizerState::from_weights(state.to_weights()).expect("complete");
+            let mut continued = there.clone();
+            let of_device = [6, 2].map(|n| Some(Gradient::Device(on_device(&vec![1.0; n]))));
+            again.update(&mut continued, &of_device.to_vec(), 0.1, &recipe);
+            state.update(&mut there, &of_device.to_vec(), 0.1, &recipe);
+            assert_eq!(continued, there);
+        }
     }
 }

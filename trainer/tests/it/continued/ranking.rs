@@ -2,7 +2,6 @@
 //! asks for it.
 
 use crate::training_jobs::{CHECKPOINT, CsvRow, metrics, number, oreo, recipe, rollouts};
-use agent::inference::device::DeviceChoice;
 use agent::model::folder::Model;
 use agent::model::weights::ADVANTAGE_HEAD;
 use agent::policy::lm::{LmPolicy, ValueUse};
@@ -86,7 +85,7 @@ fn learn(
         reading: None,
         seed: 7,
         out,
-        hardware: DeviceChoice::Cpu,
+        hardware: support::device::choice(),
     };
     train(&job, &ProgressBar::hidden())
 }

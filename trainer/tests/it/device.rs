@@ -1,17 +1,22 @@
-//! Training on a GPU compared with training on the CPU. Needs the feature `cuda`.
+//! Training on a GPU compared with training on the CPU:
+//!
+//! ```text
+//! HEARTH_TEST_DEVICE=webgpu cargo test -p trainer --features webgpu --test it device -- --ignored
+//! ```
 
 use agent::inference::device::DeviceChoice;
-use agent::model::decoder::Precision;
+use agent::model::config::DecoderConfig;
+use agent::model::decoder::{Decoder, Precision};
 use agent::policy::lm::{LmPolicy, ValueUse};
 use agent::rollout::Concurrency;
+use burn::tensor::{Int, Tensor, TensorData};
 use indicatif::ProgressBar;
 use std::collections::BTreeMap;
 use support::corridor::{babbler, jobs, play, protocol, task};
 use trainer::learn::optimizer::OptimizerRecipe;
+use trainer::learn::parameters::{Gradient, gradients};
 use trainer::learn::train::{TrainingJob, train};
 use trainer::pipeline::recipe::{Algorithm, Level, Normalisation, Targets, TrainConfig};
-
-const GPU: DeviceChoice = DeviceChoice::Cuda(0);
 
 /// Number of updates that are compared: rounding errors grow from one to the next.
 const UPDATES: usize = 5;
@@ -78,8 +83,14 @@ fn losses(
 
 /// Relative to f32 on the CPU. On a GPU, f32 products may use TF32, whose mantissa has ten bits.
 #[test]
-#[ignore = "needs an NVIDIA GPU"]
+#[ignore = "needs a GPU that HEARTH_TEST_DEVICE names"]
 fn the_gpu_has_the_losses_of_the_cpu() {
+    let gpu = support::device::choice();
+    assert_ne!(gpu, DeviceChoice::Cpu, "HEARTH_TEST_DEVICE names no GPU");
+    let mut precisions = vec![(Precision::F32, 2e-3)];
+    if Precision::Bf16.check(&support::device::device()).is_ok() {
+        precisions.push((Precision::Bf16, 3e-2));
+    }
     let oreo = |level| Algorithm::Oreo {
         level,
         beta: 0.1,
@@ -103,19 +114,58 @@ fn the_gpu_has_the_losses_of_the_cpu() {
         oreo(Level::Token),
     ] {
         let expected = losses(&algorithm, Precision::F32, DeviceChoice::Cpu);
-        for (precision, tolerance) in [(Precision::F32, 2e-3), (Precision::Bf16, 3e-2)] {
-            let found = losses(&algorithm, precision, GPU);
+        for (precision, tolerance) in &precisions {
+            let found = losses(&algorithm, *precision, gpu);
             assert_eq!(found.len(), expected.len());
             for (column, expected) in &expected {
                 assert_eq!(found[column].len(), UPDATES);
                 for (found, expected) in found[column].iter().zip(expected) {
                     let off = (found - expected).abs() / expected.abs().max(1e-3);
                     assert!(
-                        off < tolerance,
+                        off < *tolerance,
                         "{algorithm:?}, {precision:?}, {column}: {found}, on the CPU {expected}"
                     );
                 }
             }
         }
     }
+}
+
+/// The memory that the allocator of the GPU reserved after one forward and backward pass over a
+/// sequence.
+fn reserved_after(time: usize) -> u64 {
+    let model = babbler(22);
+    let config = DecoderConfig {
+        max_position_embeddings: time,
+        ..model.config
+    };
+    let device = support::device::device();
+    device.memory_cleanup();
+    let decoder =
+        Decoder::from_weights(&config, &model.policy, &device.clone().autodiff()).unwrap();
+    let tokens: Vec<i32> = (0..time as i32).map(|at| at % 7).collect();
+    let tokens = Tensor::<2, Int>::from_data(
+        TensorData::new(tokens, [1, time]),
+        &device.clone().autodiff(),
+    );
+    let loss = decoder.hidden(tokens).square().mean();
+    let found = gradients(&decoder, loss.backward());
+    assert!(found.iter().flatten().all(|gradient| {
+        matches!(gradient, Gradient::Device(_)) && gradient.to_vec().iter().all(|x| x.is_finite())
+    }));
+    device.memory_pool_usage().unwrap().bytes_reserved
+}
+
+/// Four times the tokens need at most about four times the memory. The scores of all pairs of tokens
+/// would need sixteen times as much.
+#[test]
+#[ignore = "needs a GPU that HEARTH_TEST_DEVICE names"]
+fn memory_grows_linearly_with_the_length() {
+    assert_ne!(support::device::choice(), DeviceChoice::Cpu);
+    let [short, long] = [512, 2048].map(reserved_after);
+    eprintln!("{short} bytes for 512 tokens, {long} for 2048");
+    assert!(
+        long < 6 * short,
+        "{short} bytes for 512 tokens, {long} for 2048"
+    );
 }

@@ -128,7 +128,7 @@ fn the_arrows_between_crates_are_those_of_the_map() {
     for (package, normal, for_tests) in [
         ("scenarios", &[][..], &[][..]),
         ("env-bridge", &["scenarios"], &[]),
-        ("agent/kernels", &["scenarios"], &[]),
+        ("agent/kernels", &["scenarios"], &["support"]),
         ("agent", &["kernels", "scenarios"], &["support"]),
         ("trainer", &["agent", "kernels", "scenarios"], &["support"]),
         (

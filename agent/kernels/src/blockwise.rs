@@ -35,6 +35,7 @@ const MOST_ROWS: usize = 512;
 pub(crate) fn attention([queries, keys, values]: [Tensor<4>; 3], window: usize) -> Tensor<4> {
     let [batch, heads, time, width] = queries.dims();
     let rows = block_rows(batch * heads * time);
+    let window = window.min(time); // a larger one may not fit into the integers of a device
     blockwise([queries, keys, values], Blocks { rows, window }).reshape([batch, heads, time, width])
 }
 
@@ -73,6 +74,25 @@ struct Block {
     seen: Range<usize>,
 }
 
+impl Block {
+    /// The queries of the block, from all of them.
+    fn of_queries(&self, x: &Tensor<4>) -> Tensor<4> {
+        x.clone().narrow(2, self.queries.start, self.queries.len())
+    }
+
+    /// The same, with the heads that share a key head as rows: `[groups, members · rows, width]`.
+    fn rows(&self, x: &Tensor<4>) -> Tensor<3> {
+        let [groups, members, _, width] = x.dims();
+        self.of_queries(x)
+            .reshape([groups, members * self.queries.len(), width])
+    }
+
+    /// The part of keys or values that the block sees.
+    fn of_seen(&self, x: &Tensor<3>) -> Tensor<3> {
+        x.clone().narrow(1, self.seen.start, self.seen.len())
+    }
+}
+
 impl Blocks {
     fn of(self, time: usize) -> impl DoubleEndedIterator<Item = Block> {
         (0..time.div_ceil(self.rows)).map(move |index| {
@@ -87,16 +107,12 @@ impl Blocks {
     /// The scores of a block, `[groups, members, rows, seen]`. Those of tokens that a query does not
     /// see are so low that their weight is 0.
     fn scores(self, queries: &Tensor<4>, keys: &Tensor<3>, block: &Block) -> Tensor<4> {
-        let [groups, members, _, width] = queries.dims();
-        let (rows, seen) = (block.queries.len(), block.seen.len());
-        let queries = queries
-            .clone()
-            .narrow(2, block.queries.start, rows)
-            .reshape([groups, members * rows, width]);
-        let keys = keys.clone().narrow(1, block.seen.start, seen);
-        let scores = queries
-            .matmul(keys.swap_dims(1, 2))
-            .reshape([groups, members, rows, seen]);
+        let [groups, members, ..] = queries.dims();
+        let shape = [groups, members, block.queries.len(), block.seen.len()];
+        let scores = block
+            .rows(queries)
+            .matmul(block.of_seen(keys).swap_dims(1, 2))
+            .reshape(shape);
         let bias = self.bias(block, &scores.device()).cast(scores.dtype());
         scores + bias
     }
@@ -111,7 +127,7 @@ impl Blocks {
         let token = index(&block.seen).unsqueeze_dim::<2>(0).expand(shape);
         let distance = query - token;
         let later = distance.clone().lower_elem(0);
-        let too_early = distance.greater_equal_elem(i64::try_from(self.window).unwrap_or(i64::MAX));
+        let too_early = distance.greater_equal_elem(self.window as i64);
         (later.bool_or(too_early).float() * MASKED).unsqueeze::<4>()
     }
 }
@@ -138,7 +154,7 @@ fn forward(
             let sum = weights.clone().sum_dim(3);
             let mixed = weights
                 .reshape([groups, members * rows, seen])
-                .matmul(values.clone().narrow(1, block.seen.start, seen))
+                .matmul(block.of_seen(values))
                 .reshape([groups, members, rows, width]);
             (mixed / sum.clone(), highest + sum.log())
         })
@@ -164,26 +180,20 @@ fn backward(
     let mut to_keys = keys.zeros_like();
     let mut to_values = values.zeros_like();
     for block in blocks.of(time) {
-        let (first, rows) = (block.queries.start, block.queries.len());
-        let (first_seen, seen) = (block.seen.start, block.seen.len());
-        let as_rows = |x: &Tensor<4>| {
-            let part = x.clone().narrow(2, first, rows);
-            part.reshape([groups, members * rows, width])
-        };
-        let as_scores = |x: Tensor<3>| x.reshape([groups, members, rows, seen]);
-        let of_block = |x: &Tensor<4>| x.clone().narrow(2, first, rows);
-        let seen_part = |x: &Tensor<3>| x.clone().narrow(1, first_seen, seen);
-        let scores = blocks.scores(&queries, &keys, &block);
-        let weights = (scores - of_block(&normalizers)).exp();
-        let gradient = as_rows(&gradient);
-        let to_weights = gradient.clone().matmul(seen_part(&values).swap_dims(1, 2));
-        let to_scores = weights.clone() * (as_scores(to_weights) - of_block(&shift));
+        let (rows, seen) = (block.queries.len(), block.seen.len());
         let as_products = |x: Tensor<4>| x.reshape([groups, members * rows, seen]);
-        let to_scores = as_products(to_scores);
-        let of_queries = to_scores.clone().matmul(seen_part(&keys));
+        let scores = blocks.scores(&queries, &keys, &block);
+        let weights = (scores - block.of_queries(&normalizers)).exp();
+        let gradient = block.rows(&gradient);
+        let to_weights = gradient
+            .clone()
+            .matmul(block.of_seen(&values).swap_dims(1, 2))
+            .reshape([groups, members, rows, seen]);
+        let to_scores = as_products(weights.clone() * (to_weights - block.of_queries(&shift)));
+        let of_queries = to_scores.clone().matmul(block.of_seen(&keys));
         to_queries.push(of_queries.reshape([groups, members, rows, width]));
         let slice = [0..groups, block.seen.clone(), 0..width];
-        let of_keys = to_scores.swap_dims(1, 2).matmul(as_rows(&queries));
+        let of_keys = to_scores.swap_dims(1, 2).matmul(block.rows(&queries));
         let of_keys = of_keys + to_keys.clone().slice(slice.clone());
         to_keys = to_keys.slice_assign(slice.clone(), of_keys);
         let of_values = as_products(weights).swap_dims(1, 2).matmul(gradient);

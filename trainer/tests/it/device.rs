@@ -4,18 +4,15 @@
 //! HEARTH_TEST_DEVICE=webgpu cargo test -p trainer --features webgpu --test it device -- --ignored
 //! ```
 
+use crate::training_jobs::{learn_on, metrics, rollouts};
 use agent::inference::device::DeviceChoice;
 use agent::model::config::DecoderConfig;
 use agent::model::decoder::{Decoder, Precision};
-use agent::policy::lm::{LmPolicy, ValueUse};
-use agent::rollout::Concurrency;
 use burn::tensor::{Int, Tensor, TensorData};
-use indicatif::ProgressBar;
 use std::collections::BTreeMap;
-use support::corridor::{babbler, jobs, play, protocol, task};
+use support::corridor::babbler;
 use trainer::learn::optimizer::OptimizerRecipe;
 use trainer::learn::parameters::{Gradient, gradients};
-use trainer::learn::train::{TrainingJob, train};
 use trainer::pipeline::recipe::{Algorithm, Level, Normalisation, Targets, TrainConfig};
 
 /// Number of updates that are compared: rounding errors grow from one to the next.
@@ -28,17 +25,7 @@ fn losses(
     hardware: DeviceChoice,
 ) -> BTreeMap<String, Vec<f64>> {
     let model = babbler(22);
-    let player = LmPolicy::new(model.clone(), ValueUse::Skip).unwrap();
-    let tasks = ["plain/1", "plain/2", "plain/9"].map(task);
-    let played = play(
-        &player,
-        &jobs(&tasks, 4),
-        &protocol(),
-        Concurrency {
-            workers: 2,
-            episodes: 8,
-        },
-    );
+    let played = rollouts(&model);
     let optimizer = OptimizerRecipe {
         batch: played.len(),
         updates: UPDATES,
@@ -50,24 +37,9 @@ fn losses(
         ..TrainConfig::of(algorithm.clone())
     };
     let out = tempfile::tempdir().unwrap();
-    let job = TrainingJob {
-        recipe: &recipe,
-        start: &model,
-        lineage: None,
-        reading: None,
-        trajectories: &played,
-        branches: &[],
-        seed: 7,
-        out: out.path(),
-        hardware,
-    };
-    train(&job, &ProgressBar::hidden()).unwrap();
+    learn_on(hardware, &recipe, &model, &played, out.path()).unwrap();
     let mut losses = BTreeMap::<String, Vec<f64>>::new();
-    let mut reader = csv::Reader::from_path(out.path().join("metrics.csv")).unwrap();
-    for row in reader
-        .deserialize::<BTreeMap<String, String>>()
-        .map(Result::unwrap)
-    {
+    for row in metrics(out.path()) {
         for (column, text) in row
             .iter()
             .filter(|(column, text)| column.starts_with("loss") && !text.is_empty())

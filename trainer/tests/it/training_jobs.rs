@@ -1,5 +1,6 @@
 //! Helpers that run training jobs on the corridor environment.
 
+use agent::inference::device::DeviceChoice;
 use agent::model::folder::Model;
 use agent::policy::ScriptedPolicy;
 use agent::policy::lm::{LmPolicy, ValueUse};
@@ -62,8 +63,19 @@ pub(crate) fn one_update(trajectories: &[Trajectory], learning_rate: f64) -> Opt
     }
 }
 
-/// Trains in a folder.
+/// Trains in a folder, on the device of the tests.
 pub(crate) fn learn(
+    recipe: &TrainConfig,
+    start: &Model,
+    trajectories: &[Trajectory],
+    out: &Path,
+) -> Result<(Model, DataSummary), TrainerError> {
+    learn_on(support::device::choice(), recipe, start, trajectories, out)
+}
+
+/// Trains in a folder, on a device.
+pub(crate) fn learn_on(
+    hardware: DeviceChoice,
     recipe: &TrainConfig,
     start: &Model,
     trajectories: &[Trajectory],
@@ -79,7 +91,7 @@ pub(crate) fn learn(
             branches: &[],
             seed: 7,
             out,
-            hardware: support::device::choice(),
+            hardware,
         },
         &ProgressBar::hidden(),
     )

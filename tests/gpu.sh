@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 device=${1:?missing argument: the device}
 shift
-tests=(inference:: model:: play::device families blocks_have learn::parameters learn::optimizer learn::replicas token_exactness
+tests=(inference:: model:: play::device families blocks_have paged:: learn::parameters learn::optimizer learn::replicas token_exactness
     memory_grows_linearly only_matrices_with_adapters_move resuming_with_adapters)
-HEARTH_TEST_DEVICE=$device cargo test -p kernels -p agent -p trainer --features "${device%%:*}" --lib --test it "$@" \
+HEARTH_TEST_DEVICE=$device cargo test --workspace --exclude hearth --features "${device%%:*}" --lib --test it "$@" \
     -- --include-ignored --test-threads=1 "${tests[@]}"

@@ -1,5 +1,6 @@
 //! The collect, train, evaluate loop: the recipe, its stages, their manifests, shards and locks.
 
+mod checkpoint;
 pub mod folder;
 pub mod lock;
 pub mod manifest;

@@ -40,15 +40,31 @@ pub fn tokenize_texts(tokenizer: &Tokenizer, trajectories: &mut [Trajectory]) {
     }
 }
 
-/// Returns a decoder with its initial weights and a vocabulary from the texts of these episodes.
+/// Returns the model from which fresh jobs start: that of the checkpoint, or a decoder with its initial
+/// weights and a vocabulary from the texts of these episodes.
 ///
 /// # Errors
-/// If the tokenizer library returns an error, or the decoder cannot have the initial heads.
+/// If the checkpoint cannot be read or has a shorter context, the tokenizer library returns an error, or the
+/// decoder cannot have the initial heads.
 pub fn fresh(
     shape: &ModelRecipe,
     trajectories: &[Trajectory],
     seed: u64,
 ) -> Result<Model, TrainerError> {
+    if let Some(path) = &shape.checkpoint {
+        let model = Model::open(path)?;
+        let longest = model.config.max_position_embeddings;
+        if shape.context > longest {
+            return Err(TrainerError::content(
+                path,
+                format!(
+                    "its context has {longest} tokens, and that of [model] {}",
+                    shape.context
+                ),
+            ));
+        }
+        return Ok(model);
+    }
     let texts = trajectories
         .iter()
         .flat_map(|trajectory| &trajectory.turns)

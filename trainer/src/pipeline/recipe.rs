@@ -18,7 +18,7 @@ mod sampling;
 use crate::error::TrainerError;
 use crate::measure::branch::BranchRecipe;
 use crate::measure::rescue::RescueRecipe;
-use scenarios::{Protocol, household};
+use scenarios::{Protocol, WeightFormat, household};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -160,6 +160,17 @@ pub struct ProtocolRecipe {
     pub turns: usize,
     /// Maximum number of tokens in a completion.
     pub completion: usize,
+    /// Number format of the policies' weights when they play. Default: `exact`.
+    #[serde(default, skip_serializing_if = "is_exact")]
+    pub weights: WeightFormat,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_exact(weights: &WeightFormat) -> bool {
+    *weights == WeightFormat::Exact
 }
 
 impl ProtocolRecipe {
@@ -170,6 +181,7 @@ impl ProtocolRecipe {
             turn_limit: self.turns,
             context_limit: context,
             completion_limit: self.completion,
+            weights: self.weights,
             temperature,
             best_of,
             ..Protocol::default()
@@ -212,6 +224,7 @@ impl Recipe {
         let mut recipe: Self = toml::from_str(&text).map_err(|e| TrainerError::content(path, e))?;
         if let Some(folder) = path.parent() {
             recipe.games.resolve(folder);
+            recipe.model.resolve(folder);
         }
         recipe
             .check()

@@ -5,6 +5,7 @@
 //! change how long a stage takes and how sums are rounded; they are not inputs.
 
 use crate::learn::selection;
+use crate::pipeline::checkpoint::checkpoint_hash;
 use crate::pipeline::manifest::{OutputForm, StageInputs, StageOutput, StagePaths, VERSION};
 use crate::pipeline::recipe::continued::{BRANCHES, RESCUES};
 use crate::pipeline::recipe::{CriticInit, DataSource, GamesRecipe, Recipe, StartFrom};
@@ -314,7 +315,13 @@ fn training_inputs(
         .with("job", &recipe.jobs[job])
         .with("context", &recipe.model.context);
     inputs = match start(recipe, job, iteration) {
-        None => inputs.with("model", &recipe.model),
+        None => {
+            let inputs = inputs.with("model", &recipe.model);
+            match &recipe.model.checkpoint {
+                Some(path) => inputs.with("checkpoint", &checkpoint_hash(path)),
+                None => inputs,
+            }
+        }
         Some(start) => inputs.with("start", policy(outputs, start)?),
     };
     let start_value = start(recipe, job, iteration)

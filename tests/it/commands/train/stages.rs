@@ -1,12 +1,79 @@
 //! `hearth loop`, and each of its stages by hand.
 
-use crate::binary::{folder, has_keys, hearth};
+use crate::binary::{folder, has_keys, hearth, with_games};
 use crate::tiny;
 use serde_json::{Value, json};
 use std::fs;
 
 fn sweep_row(row: &Value) -> (&str, u64) {
     (row["scorer"].as_str().unwrap(), row["k"].as_u64().unwrap())
+}
+
+/// If the checkpoint of `[model]` changes, the jobs that start from it run again.
+#[test]
+fn a_loop_starts_from_a_checkpoint() {
+    let (folder, _) = with_games();
+    let run = |arguments: &[&str]| hearth(folder.path(), arguments);
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    write("tiny.toml", tiny::RECIPE);
+    write(
+        "sft.toml",
+        "name = \"start\"\nfrom = \"fresh\"\ndata = [\"demonstrations\"]\n\
+         optimizer = { batch = 2, updates = 2, learning_rate = 1e-3 }\n\
+         algorithm = { kind = \"sft\", targets = \"actions\" }\n",
+    );
+    run(&[
+        "collect",
+        "--policy",
+        "expert",
+        "--suite",
+        "games",
+        "--repetitions",
+        "1",
+        "--out",
+        "won.jsonl",
+    ])
+    .done();
+    let start = |seed: &str, out: &str| {
+        let job = ["train", "sft.toml", "--data", "won.jsonl", "--model"];
+        let rest = ["tiny.toml", "--seed", seed, "--out", out];
+        run(&[&job[..], &rest[..]].concat()).done();
+        folder.path().join(out)
+    };
+    let first = start("1", "start");
+    let shape = tiny::RECIPE.split("[model]").nth(1).unwrap();
+    let shape = shape.split("[protocol]").next().unwrap();
+    let recipe = |context: &str| {
+        tiny::RECIPE
+            .replace("iterations = 2", "iterations = 1")
+            .replace(
+                shape,
+                &format!("\ncheckpoint = \"start\"\ncontext = {context}\n\n"),
+            )
+    };
+    write("long.toml", &recipe("401"));
+    let refused = run(&["loop", "long.toml", "--out", "long"]);
+    assert!(
+        refused.stderr.contains("its context has 400 tokens"),
+        "{}",
+        refused.stderr
+    );
+    write("loop.toml", &recipe("300"));
+    run(&["loop", "loop.toml", "--out", "run"]).done();
+    let trained = folder.path().join("run/1/sft");
+    for file in ["config.json", "tokenizer.json"] {
+        let same = fs::read(first.join(file)).unwrap() == fs::read(trained.join(file)).unwrap();
+        assert!(same, "{file}");
+    }
+    let weights = || fs::read(trained.join("model.safetensors")).unwrap();
+    let before = weights();
+    run(&["loop", "loop.toml", "--out", "run"]).done();
+    assert!(weights() == before);
+    fs::rename(start("2", "other"), folder.path().join("moved")).unwrap();
+    fs::rename(first, folder.path().join("old")).unwrap();
+    fs::rename(folder.path().join("moved"), folder.path().join("start")).unwrap();
+    run(&["loop", "loop.toml", "--out", "run"]).done();
+    assert!(weights() != before);
 }
 
 /// The loop, and each of its stages by hand with the models that it made.

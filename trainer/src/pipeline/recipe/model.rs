@@ -8,22 +8,32 @@ use agent::model::reading::config::{ConvolutionConfig, GoalMatch, ReadingConfig}
 use agent::model::weights::Weights;
 use agent::text::tokenizer::{NumberTokens, Tokenizer};
 use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
 
 /// Shape of the decoder and its vocabulary.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelRecipe {
+    /// A model folder. Fresh jobs start from its weights, and it decides all keys but `context`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<PathBuf>,
     /// Number of layers.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub layers: usize,
     /// Width of the residual stream.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub hidden: usize,
     /// Width inside the SwiGLU block.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub inner: usize,
     /// Number of query heads.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub heads: usize,
     /// Number of key and value heads.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub kv_heads: usize,
     /// Maximum number of tokens in the vocabulary.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub vocabulary: usize,
     /// How numbers are tokenised: `whole` or `digits`. Default: `whole`.
     #[serde(default, alias = "names", skip_serializing_if = "are_whole")]
@@ -48,6 +58,14 @@ pub struct ModelRecipe {
     /// Llama layout. Default: no.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub initial_heads: bool,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(size: &usize) -> bool {
+    *size == 0
 }
 
 fn usual_exponent() -> f64 {
@@ -138,7 +156,61 @@ impl ModelRecipe {
         }
     }
 
+    /// Resolves a relative path of a checkpoint against a folder.
+    pub(super) fn resolve(&mut self, folder: &Path) {
+        if let Some(path) = &mut self.checkpoint {
+            *path = folder.join(&*path);
+        }
+    }
+
+    /// Returns the shape of which everything but the context is decided by a checkpoint.
+    fn of_checkpoint(path: PathBuf, context: usize) -> Self {
+        Self {
+            checkpoint: Some(path),
+            layers: 0,
+            hidden: 0,
+            inner: 0,
+            heads: 0,
+            kv_heads: 0,
+            vocabulary: 0,
+            numbers: NumberTokens::default(),
+            context,
+            goal_match: false,
+            ngram_embedding: Vec::new(),
+            convolution: None,
+            initial_exponent: USUAL_EXPONENT,
+            initial_heads: false,
+        }
+    }
+
     pub(super) fn check(&self) -> Result<(), String> {
+        if let Some(path) = &self.checkpoint {
+            if self.context == 0 {
+                return Err("model: context must be above 0".into());
+            }
+            if *self != Self::of_checkpoint(path.clone(), self.context) {
+                return Err(
+                    "model: the checkpoint decides the shape and the vocabulary\n\
+                     hint: remove every key but checkpoint and context"
+                        .into(),
+                );
+            }
+            return Ok(());
+        }
+        let sizes = [
+            ("layers", self.layers),
+            ("hidden", self.hidden),
+            ("inner", self.inner),
+            ("heads", self.heads),
+            ("kv_heads", self.kv_heads),
+            ("vocabulary", self.vocabulary),
+        ];
+        if let Some((key, _)) = sizes.into_iter().find(|(_, size)| *size == 0) {
+            return Err(format!(
+                "model: {key} is missing or 0\n\
+                 hint: give the whole shape, or checkpoint = \"FOLDER\""
+            ));
+        }
         if self.goal_match && self.numbers == NumberTokens::Whole {
             return Err(
                 "model: goal_match needs numbers = \"digits\", because \"mug 2\" as one token never \
@@ -164,6 +236,7 @@ impl ModelRecipe {
 
 #[cfg(test)]
 mod tests {
+    use super::ModelRecipe;
     use crate::pipeline::recipe::Recipe;
     use agent::model::config::Family;
     use agent::model::weights::Weights;
@@ -183,5 +256,22 @@ mod tests {
         let expected = expected.expect("the quickstart's decoder can have the heads");
         assert_eq!(shape.initial_weights(&config, 3).expect("makes"), expected);
         assert!(expected != small && small != usual);
+    }
+
+    #[test]
+    fn a_checkpoint_decides_all_keys_but_the_context() {
+        let read = |text: &str| {
+            let shape: ModelRecipe = toml::from_str(text).expect("reads");
+            shape.check()
+        };
+        assert_eq!(read("checkpoint = \"smollm2\"\ncontext = 1024"), Ok(()));
+        for key in ["layers = 2", "goal_match = true", "initial_heads = true"] {
+            let error = read(&format!("checkpoint = \"smollm2\"\ncontext = 1024\n{key}"));
+            assert!(error.expect_err(key).contains("remove every key but"));
+        }
+        let error = read("checkpoint = \"smollm2\"\ncontext = 0").expect_err("no context");
+        assert!(error.contains("context must be above 0"));
+        let error = read("context = 1024\nlayers = 2").expect_err("no shape");
+        assert!(error.contains("hidden is missing or 0"), "{error}");
     }
 }

@@ -186,6 +186,7 @@ impl ContinuedStage<'_> {
             self.context.model(self.outputs, training)?,
             LoadOptions {
                 backend: self.context.options.device.backend()?,
+                weights: self.context.recipe.protocol.weights,
                 ..ValueUse::Skip.into()
             },
         )?)

@@ -220,6 +220,7 @@ impl<'a> PlayedStage<'a> {
             model,
             LoadOptions {
                 backend,
+                weights: self.context.recipe.protocol.weights,
                 ..value.into()
             },
         )?)

@@ -13,7 +13,10 @@ const GROUPS: [(&str, &[&str]); 5] = [
         "Play",
         &["play", "collect", "score", "branch", "rescue", "merge"],
     ),
-    ("Train", &["quickstart", "loop", "train", "selftest"]),
+    (
+        "Train",
+        &["quickstart", "loop", "submit", "train", "selftest"],
+    ),
     (
         "Measure",
         &[

@@ -41,6 +41,8 @@ enum HearthCommand {
     Quickstart(train::quickstart::QuickstartCommand),
     /// Run a recipe: collect, train, evaluate, repeat
     Loop(train::loop_command::LoopCommand),
+    /// Print a script that runs a recipe on Slurm, PBS or Kubernetes
+    Submit(train::submit::SubmitCommand),
     /// Play one game in the terminal: you, the expert, or a model
     Play(play::play::PlayCommand),
     /// Generate household games, or list a suite
@@ -121,6 +123,7 @@ fn run(command: HearthCommand) -> anyhow::Result<ExitCode> {
     match command {
         HearthCommand::Quickstart(command) => command.run(),
         HearthCommand::Loop(command) => command.run(),
+        HearthCommand::Submit(command) => command.run(),
         HearthCommand::Play(command) => command.run(),
         HearthCommand::Scenarios(command) => command.run(),
         HearthCommand::Collect(command) => command.run(),

@@ -4,6 +4,7 @@ pub(crate) mod loop_command;
 pub(crate) mod quickstart;
 mod run_recipe;
 pub(crate) mod selftest;
+pub(crate) mod submit;
 #[expect(
     clippy::module_inception,
     reason = "the file is named after its command"

@@ -1,20 +1,34 @@
 #!/usr/bin/env bash
-# Compares training and inference on an NVIDIA GPU with the CPU of the same machine: losses of the first updates,
-# log-probabilities of first tokens, tokens per second, and the share of the GPU's peak. Writes measured.csv, played.csv,
-# inference-*.json and machine.json into OUT. Exits with 1 if numbers differ by more than allowed.
+# Measures an NVIDIA GPU, in pieces that each stand alone, and writes tables into OUT:
+#
+#   parity      losses of the first updates and log-probabilities of first tokens, against the CPU: measured.csv, played.csv
+#   training    tokens/s and share of peak at 135 M and 0.5 B parameters, against PyTorch: training-*.json
+#   inference   prefill, decode and whole episodes, against transformers: inference-*.json
+#   alfworld    SmolLM2-135M on real ALFWorld: SFT, DAgger, rollouts, OREO, evaluation: alfworld.json
 #
 #   results/gpu/run.sh [HEARTH] [OUT]     HEARTH: a binary built with --features cuda; if absent, the script builds one
 #
-# GPU=cuda:1 selects another GPU. If PYTHON is the path of a Python with torch and transformers, they are measured too.
-# If there is no GPU, GPU=cpu BATCH=2 UPDATES=2 BATCHES=1 tests the script itself; the numbers then mean nothing.
+# PIECES="training alfworld" runs only these. PYTHON is the path of a Python with torch, safetensors and transformers, the
+# peers. ALFWORLD is a folder of ALFWorld's games, and SMOLLM2 the model's folder; without them, `alfworld` is left out.
+# GPU=cuda:1 selects another GPU. Exits with 1 if numbers differ by more than allowed.
+#
+# TOY=1 runs everything at toy size, to test the script: with GPU=cpu, or GPU=webgpu on a software GPU. The numbers then
+# mean nothing. A device that does not compute in bf16 needs PRECISION=f32.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 gpu=${GPU:-cuda:0}
 case $gpu in *:*) index=${gpu#*:} ;; *) index=0 ;; esac
-batch=${BATCH:-64}
-updates=${UPDATES:-30}
-batches=${BATCHES:-1,16,64,256}
+pieces=${PIECES:-parity training inference alfworld}
+toy=${TOY:-}
+precision=${PRECISION:-bf16}
+batch=${BATCH:-${toy:+2}}
+batch=${batch:-64}
+updates=${UPDATES:-${toy:+3}}
+updates=${updates:-30}
+batches=${BATCHES:-${toy:+1}}
+batches=${batches:-1,16,64,256}
+if [ -n "$toy" ]; then train_games=16 played=2; else train_games=400 played=64; fi
 out=${2:-$here/out}
 
 if [ $# -gt 0 ]; then
@@ -50,9 +64,13 @@ esac
 printf '{"gpu": "%s", "driver": "%s", "peak_bf16_tflops": %s, "cores": %s, "hearth": "%s"}\n' \
     "$name" "$driver" "${peak:-null}" "$(nproc)" "$("$hearth" --version)" >"$out/machine.json"
 
-message "generating games and demonstrations"
-"$hearth" scenarios generate "$work/games" --train 400 --valid-train 1 --seen 1 --unseen 1 >/dev/null
-"$hearth" collect --policy expert --suite "$work/games" --repetitions 1 --expert-noise 0.1 --out "$work/demonstrations.jsonl" >/dev/null
+# games: generates games and demonstrations, once
+games() {
+    [ ! -e "$work/games" ] || return 0
+    message "generating games and demonstrations"
+    "$hearth" scenarios generate "$work/games" --train "$train_games" --valid-train 1 --seen 1 --unseen 1 >/dev/null
+    "$hearth" collect --policy expert --suite "$work/games" --repetitions 1 --expert-noise 0.1 --out "$work/demonstrations.jsonl" >/dev/null
+}
 
 # The quickstart's decoder, and one that is large enough to keep a GPU busy.
 recipe=$root/trainer/recipes/quickstart.toml
@@ -105,7 +123,7 @@ row() {
 # collect DEVICE WEIGHTS: plays the first games of train greedily
 collect() {
     message "playing on $1 with weights $2"
-    "$hearth" collect --policy "$work/small-cpu-f32" --suite "$work/games" --games 64 --repetitions 1 --temperature 0 \
+    "$hearth" collect --policy "$work/small-cpu-f32" --suite "$work/games" --games "$played" --repetitions 1 --temperature 0 \
         --turns 12 --device "$1" --weights "$2" --out "$work/played-$1-$2.jsonl" >/dev/null
 }
 
@@ -139,38 +157,81 @@ compare() {
     case $line in *,no) status=1 ;; esac
 }
 
-# bench_inference DECODER: measures inference speed
-bench_inference() {
-    message "measuring inference speed of $1"
-    "$hearth" bench inference --model "$work/$1-gpu-f32" --device "$gpu" --weights exact,bf16 --batches "$batches" \
-        --episodes "${batches##*,}" --json ${PYTHON:+--transformers "$PYTHON"} >"$out/inference-$1.json"
+parity() {
+    games
+    # The GPU comes first: if something is missing, the error appears before any long wait.
+    train small-gpu-f32 "$gpu"
+    [ $precision = f32 ] || train small-gpu-bf16 "$gpu"
+    train medium-gpu-f32 "$gpu"
+    [ $precision = f32 ] || train medium-gpu-bf16 "$gpu"
+    train small-cpu-f32 cpu
+    echo "decoder,place,precision,parameters,updates,tokens_per_second,first_update_seconds,share_of_bf16_peak,compared_with,worst_relative_difference,allowed,within" >"$out/measured.csv"
+    row small-cpu-f32 ""
+    row small-gpu-f32 "$peak" small-cpu-f32 2e-3 # a GPU may compute f32 products in TF32, whose mantissa has ten bits
+    row medium-gpu-f32 "$peak"
+    if [ $precision = bf16 ]; then
+        row small-gpu-bf16 "$peak" small-cpu-f32 3e-2 # the mantissa of bf16 has seven bits
+        row medium-gpu-bf16 "$peak" medium-gpu-f32 3e-2
+    fi
+    echo "weights,games,same_first_token,worst_difference,same_episodes,allowed,within" >"$out/played.csv"
+    for weights in $formats; do
+        collect "$gpu" $weights
+        [ "$gpu" = cpu ] || collect cpu $weights
+    done
+    compare exact 1e-2 # TF32, as for the losses
+    [ $precision = f32 ] || compare bf16 1e-1
+    cat "$out/measured.csv" "$out/played.csv"
 }
 
-# The GPU comes first: if something is missing, the error appears before any long wait.
-train small-gpu-f32 "$gpu"
-train small-gpu-bf16 "$gpu"
-train medium-gpu-f32 "$gpu"
-train medium-gpu-bf16 "$gpu"
-train small-cpu-f32 cpu
+training() {
+    local shape shapes="smollm2 qwen2"
+    [ -z "$toy" ] || shapes=quickstart
+    for shape in $shapes; do
+        message "measuring training at the shape of $shape"
+        "$hearth" bench train --shape $shape --batch "$batch" --updates "$((updates < 8 ? updates : 8))" --repetitions 1 \
+            --device "$gpu" --precision $precision ${PYTHON:+--torch "$PYTHON"} --json >"$out/training-$shape.json"
+    done
+}
+
+inference() {
+    local model=${SMOLLM2:-}
+    if [ -z "$model" ] || [ -n "$toy" ]; then
+        games
+        model=$work/small-gpu-f32
+        [ -e "$model" ] || train small-gpu-f32 "$gpu"
+    fi
+    message "measuring inference of $model"
+    "$hearth" bench inference --model "$model" --device "$gpu" --weights "${formats// /,}" --batches "$batches" \
+        ${toy:+--prompt 16 --tokens 4 --repetitions 1} --episodes "${batches##*,}" --json \
+        ${PYTHON:+--transformers "$PYTHON"} >"$out/inference.json"
+}
+
+alfworld() {
+    if [ -z "${ALFWORLD:-}" ] || [ -z "${SMOLLM2:-}" ]; then
+        message "alfworld is left out: ALFWORLD must name a folder of games and SMOLLM2 one of SmolLM2-135M-Instruct"
+        return 0
+    fi
+    local recipe=$out/alfworld.toml
+    sed -e "s|^path = .*|path = \"$(realpath "$ALFWORLD")\"|" -e "s|^checkpoint = .*|checkpoint = \"$(realpath "$SMOLLM2")\"|" \
+        -e "s|precision = \"bf16\"|precision = \"$precision\"|" "$here/alfworld.toml" >"$recipe"
+    [ $precision = bf16 ] || sed -i 's|^weights = .*|weights = "exact"|' "$recipe"
+    if [ -n "$toy" ]; then
+        sed -i -E -e 's/^games = .*/games = 2/' -e 's/^turns = .*/turns = 3/' -e 's/^repetitions = .*/repetitions = 1/' \
+            -e 's/batch = [0-9]+, (updates|epochs) = [0-9]+/batch = 2, updates = 1/' -e 's/^context = .*/context = 512/' "$recipe"
+    fi
+    message "SmolLM2 on ALFWorld; an interrupted run resumes in $out/alfworld"
+    "$hearth" loop "$recipe" --out "$out/alfworld" --device "$gpu" --json >"$out/alfworld.json"
+}
 
 status=0
-echo "decoder,place,precision,parameters,updates,tokens_per_second,first_update_seconds,share_of_bf16_peak,compared_with,worst_relative_difference,allowed,within" >"$out/measured.csv"
-row small-cpu-f32 ""
-row small-gpu-f32 "$peak" small-cpu-f32 2e-3 # a GPU may compute f32 products in TF32, whose mantissa has ten bits
-row small-gpu-bf16 "$peak" small-cpu-f32 3e-2 # the mantissa of bf16 has seven bits
-row medium-gpu-f32 "$peak"
-row medium-gpu-bf16 "$peak" medium-gpu-f32 3e-2
-
-for weights in exact bf16; do
-    collect "$gpu" $weights
-    [ "$gpu" = cpu ] || collect cpu $weights
+formats="exact bf16"
+[ $precision = bf16 ] || formats=exact
+for piece in $pieces; do
+    case $piece in
+        parity | training | inference | alfworld) message "== $piece ($SECONDS s)"; $piece ;;
+        *) message "error: PIECES: the pieces are parity, training, inference and alfworld, not $piece"; exit 2 ;;
+    esac
 done
-echo "weights,games,same_first_token,worst_difference,same_episodes,allowed,within" >"$out/played.csv"
-compare exact 1e-2 # TF32, as for the losses
-compare bf16 1e-1
-bench_inference small
-bench_inference medium
-
-cat "$out/measured.csv" "$out/played.csv"
+message "all pieces ended after $SECONDS s"
 [ $status = 0 ] || message "numbers differ by more than allowed; see $out/measured.csv and $out/played.csv"
 exit $status

@@ -2,9 +2,11 @@
 torch. Prints one JSON object on stdout; everything else goes to stderr.
 
     train_peer.py --folder HF --job JOB.json --threads 2                             (needs: torch, safetensors)
+    train_peer.py --folder HF --job JOB.json --device cuda:0 --precision bf16        (on an NVIDIA GPU)
 
 JOB.json contains `job` ("sft" or "oreo"), `batch` (trajectories: a list of turns [observation ids, completion ids]),
-`returns`, and the recipe's numbers. Computation is eager f32, with scaled_dot_product_attention and fused AdamW.
+`returns`, and the recipe's numbers. On the CPU, computation is eager f32; on a GPU, the networks are compiled by
+torch.compile, and in bf16 they run under autocast. Both use scaled_dot_product_attention and fused AdamW.
 Logits are computed only where a loss reads them. The batch is sorted by length and cut into micro-batches of at most
 `part_tokens` tokens, padding included, whose gradients are added, as in hearth. If `part_tokens` has several sizes,
 each is tried, and the output is the seconds and the size of the fastest. If it has one, the output is the seconds per
@@ -26,6 +28,8 @@ parser = argparse.ArgumentParser(prog="train_peer.py", description=__doc__.split
 parser.add_argument("--folder", type=Path, required=True, help="model folder")
 parser.add_argument("--job", type=Path, required=True)
 parser.add_argument("--threads", type=int, default=os.cpu_count())
+parser.add_argument("--device", default="cpu", help="where torch computes, as it names it")
+parser.add_argument("--precision", choices=["f32", "bf16"], default="f32")
 options = parser.parse_args()
 os.environ["OMP_NUM_THREADS"] = str(options.threads)
 
@@ -35,6 +39,9 @@ from safetensors.torch import load_file  # noqa: E402
 from torch import nn  # noqa: E402
 
 torch.set_num_threads(options.threads)
+torch.set_default_device(options.device)
+on_gpu = options.device != "cpu"
+autocast = torch.autocast(torch.device(options.device).type, dtype=torch.bfloat16, enabled=options.precision == "bf16")
 
 
 class RMSNorm(nn.Module):
@@ -97,7 +104,8 @@ class Llama(nn.Module):
         width = c["hidden_size"] // c["num_attention_heads"]
         steps = c["rope_theta"] ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
         angles = torch.outer(torch.arange(c["max_position_embeddings"], dtype=torch.float64), steps).repeat(1, 2)
-        self.cosines, self.sines = angles.cos().float(), angles.sin().float()
+        self.register_buffer("cosines", angles.cos().float(), persistent=False)
+        self.register_buffer("sines", angles.sin().float(), persistent=False)
 
     def forward(self, tokens):
         x, time = self.embed_tokens(tokens), tokens.shape[1]
@@ -213,6 +221,8 @@ def learn(job, config, weights, batch, updates):
     def decoder():
         network = Llama(config)
         network.load_state_dict({name.removeprefix("model."): tensor for name, tensor in weights.items()})
+        if on_gpu:
+            network.compile()
         return network
 
     policy = decoder()
@@ -235,18 +245,22 @@ def learn(job, config, weights, batch, updates):
         for part in batch:
             if is_oreo:
                 share = part.count / count
-                loss_policy, kl, loss_value, loss_after = oreo(policy, reference, value, part, job)
+                with autocast:
+                    loss_policy, kl, loss_value, loss_after = oreo(policy, reference, value, part, job)
                 for name, loss in [("policy", loss_policy), ("value", loss_value), ("after_value", loss_after), ("kl", kl)]:
                     log(name, loss, share)
                 ((loss_policy + job["alpha"] * kl + loss_value + loss_after) * share).backward()
             else:
-                loss, weight = sft(policy, part, job)
+                with autocast:
+                    loss, weight = sft(policy, part, job)
                 log("policy", loss, weight / total)
                 (loss * (weight / total)).backward()
         rate = lambda highest: scheduled(highest, job["warmup"], update, job["updates"])
         if is_oreo:
             move(value, value_adam, rate(job["value_learning_rate"]), job)
         move(policy, adam, rate(job["learning_rate"]), job)
+        if on_gpu:
+            torch.cuda.synchronize(options.device)
         seconds.append(time.perf_counter() - started)
         losses.append(logged)
     return seconds, losses
@@ -254,7 +268,7 @@ def learn(job, config, weights, batch, updates):
 
 job = json.loads(options.job.read_text())
 config = json.loads((options.folder / "config.json").read_text())
-weights = load_file(options.folder / "model.safetensors")
+weights = load_file(options.folder / "model.safetensors", device=options.device)
 sizes = job["part_tokens"]
 if len(sizes) > 1:
     tried = {}
@@ -266,9 +280,13 @@ if len(sizes) > 1:
     print(json.dumps(min((seconds, size) for size, seconds in tried.items())))
     sys.exit()
 seconds, losses = learn(job, config, weights, micro_batches(job["batch"], job["returns"], sizes[0]), job["updates"])
+if on_gpu:
+    memory = torch.cuda.max_memory_allocated(options.device) >> 20
+else:
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 print(json.dumps({
-    "peer": f"torch {torch.__version__} float32",
+    "peer": f"torch {torch.__version__} {options.precision}",
     "seconds": statistics.median(seconds[2:]),
     "losses": losses,
-    "memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    "memory_mib": memory,
 }))

@@ -1,4 +1,4 @@
-//! CPU kernels of the decoder: matrix products, attention, element-wise loops, and fused training
+//! Kernels of the decoder: matrix products, attention, element-wise loops, and fused training
 //! operations with their gradients.
 //!
 //! | module | contains | used by |
@@ -7,6 +7,7 @@
 //! | [`attention`] | attention of new tokens over a KV cache | play |
 //! | [`elementwise`] | RMSNorm, gated units, log-softmax and other loops over rows | play |
 //! | [`convolution`] | short causal convolutions | play, training |
+//! | `paged` | attention of single tokens over the KV pool of a GPU, with the feature `gpu` | play |
 //! | [`ops`] | the decoder's operations on burn tensors, fused if the device supports it | training |
 //!
 //! Everything computes in f32. A result never depends on the number of threads or on the width of
@@ -21,5 +22,7 @@ mod fused;
 mod gemm;
 pub mod matrix;
 pub mod ops;
+#[cfg(feature = "gpu")]
+pub mod paged;
 mod simd;
 mod weight_format;

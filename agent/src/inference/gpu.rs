@@ -18,13 +18,15 @@
 //! separate kernels, it computes the softmax in 16 bits; if not, it multiplies in f16 for any input
 //! type.
 
+mod draw;
+mod pass;
 mod reading;
 
-use self::reading::{DeviceInputs, LayerPool};
-use super::gpu_pass::{
-    DeviceAttention, DevicePass, GroupShape, PassBuilder, SpanGroup, SpanRead, int_tensor,
-    padded_rows,
+use self::pass::{
+    DeviceAttention, DevicePass, GroupShape, PassBuilder, SeenTokens, SpanGroup, SpanRead,
+    int_tensor, padded_rows,
 };
+use self::reading::{DeviceInputs, LayerPool};
 use super::layer::{LayerWeights, take_last_norm};
 use super::pool::{CacheRows, DeviceSpan, FOREIGN_CACHE, FreeRows};
 use crate::error::AgentError;
@@ -258,6 +260,12 @@ impl DeviceTrunk {
 
     /// Log-probabilities of the next token, nats: `hidden` `[rows, hidden]` → `[rows, vocab]`.
     pub(super) fn logprobs(&self, hidden: &[f32]) -> Vec<f32> {
+        let rows = hidden.len() / self.config.hidden_size;
+        to_host(self.logprobs_on_device(hidden), rows)
+    }
+
+    /// The same, with as many rows as [`padded_rows`] tells.
+    fn logprobs_on_device(&self, hidden: &[f32]) -> Tensor<2> {
         let width = self.config.hidden_size;
         let rows = hidden.len() / width;
         let mut padded = hidden.to_vec();
@@ -267,8 +275,7 @@ impl DeviceTrunk {
             &self.device,
         );
         let logits = hidden.matmul(self.output().clone().transpose());
-        let logits = scaled(logits, self.config.scales.logits);
-        to_host(activation::log_softmax(logits, 1), rows)
+        activation::log_softmax(scaled(logits, self.config.scales.logits), 1)
     }
 
     /// The residual stream of all new tokens after the last layer, `[rows, hidden]`. Rows after the
@@ -505,20 +512,35 @@ impl DeviceTrunk {
             Some(rows) => queries.clone().select(0, rows.clone()),
             None => queries.clone(),
         };
+        let (keys, values, biases) = match &group.tokens {
+            SeenTokens::Gathered {
+                keys,
+                values,
+                biases,
+            } => (keys, values, biases),
+            #[cfg(feature = "gpu")]
+            SeenTokens::InPlace { table, seen } => {
+                let counts = kernels::paged::HeadCounts {
+                    heads,
+                    kv_heads,
+                    width: head,
+                };
+                return kernels::paged::paged_attention(queries, pool, table, &seen[kind], counts);
+            }
+        };
         let queries = queries
             .reshape([spans, new, kv_heads, share, head])
             .permute([0, 2, 3, 1, 4]);
         let cached = [spans, kv_heads, seen, head];
-        let keys = pool_lines(pool, &group.keys).reshape(cached);
+        let keys = pool_lines(pool, keys).reshape(cached);
         let scores = self.precision.widen(
             queries
                 .reshape([spans, kv_heads, share * new, head])
                 .matmul(keys.swap_dims(2, 3)),
         );
-        let scores =
-            scores.reshape([spans, kv_heads, share, new, seen]) + group.biases[kind].clone();
+        let scores = scores.reshape([spans, kv_heads, share, new, seen]) + biases[kind].clone();
         let weights = self.precision.narrow(activation::softmax(scores, 4));
-        let values = pool_lines(pool, &group.values).reshape(cached);
+        let values = pool_lines(pool, values).reshape(cached);
         let mixed = weights
             .reshape([spans, kv_heads, share * new, seen])
             .matmul(values);

@@ -14,7 +14,6 @@
 mod cpu;
 pub mod device;
 mod gpu;
-mod gpu_pass;
 mod kv_cache;
 mod layer;
 pub mod limits;

@@ -1,6 +1,7 @@
 //! The policy and the value network at play.
 
 use super::device::Backend;
+use super::sample::{DrawRequest, Drawn, Sampling};
 use super::trunk::Trunk;
 use crate::error::AgentError;
 use crate::model::config::DecoderConfig;
@@ -45,6 +46,22 @@ impl PolicyInference {
     #[must_use]
     pub fn logprobs(&self, hidden: &[f32]) -> Vec<f32> {
         self.trunk.logprobs(hidden)
+    }
+
+    /// Draws a token for each request, in their order. A device sends back only the tokens and their
+    /// log-probabilities, except with top-k, top-p or min-p.
+    ///
+    /// # Shapes
+    /// `hidden` `[rows, hidden]`.
+    ///
+    /// # Panics
+    /// If the row of a request does not exist.
+    #[must_use]
+    pub fn draw(&self, hidden: &[f32], requests: &[DrawRequest], sampling: Sampling) -> Vec<Drawn> {
+        if requests.is_empty() {
+            return Vec::new();
+        }
+        self.trunk.draw(hidden, requests, sampling)
     }
 }
 
@@ -284,6 +301,38 @@ mod tests {
                     2e-5,
                 );
             }
+        }
+    }
+
+    #[test]
+    fn the_backends_draw_the_same_tokens() {
+        let config = tiny_config();
+        let requests: Vec<DrawRequest> = (0..40)
+            .map(|at| DrawRequest {
+                row: at % TOKENS.len(),
+                uniform: (at as f64 * 0.618).fract(),
+            })
+            .collect();
+        let cooler = Sampling {
+            temperature: 0.4,
+            ..Sampling::UNTEMPERED
+        };
+        let filtered = Sampling { top_k: 3, ..cooler };
+        for sampling in [Sampling::UNTEMPERED, Sampling::GREEDY, cooler, filtered] {
+            let drawn = backends().map(|backend| {
+                let policy = policy(&config, WeightFormat::Exact, &backend);
+                let hidden = policy
+                    .trunk
+                    .extend(&mut [Span::new(&TOKENS, &mut KvCache::default())]);
+                policy.draw(&hidden, &requests, sampling)
+            });
+            for (host, device) in drawn[0].iter().zip(&drawn[1]) {
+                assert_eq!(host.token, device.token);
+                let logprobs = |drawn: &Drawn| [drawn.logprob, drawn.sampling_logprob];
+                assert_close(&logprobs(host), &logprobs(device), 2e-5);
+            }
+            assert_eq!(drawn[0].len(), requests.len());
+            assert_eq!(drawn[1].len(), requests.len());
         }
     }
 

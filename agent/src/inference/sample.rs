@@ -2,9 +2,12 @@
 //! apply them. The input is log-probabilities, and the output is a token.
 
 use kernels::elementwise;
-use rand::{RngExt, rngs::StdRng};
+use rayon::prelude::*;
 use scenarios::Protocol;
 use std::cmp::Ordering;
+
+/// Numbers in the log-probabilities of several draws from which they are made on all threads.
+const MIN_PARALLEL_LOGPROBS: usize = 1 << 16;
 
 /// The settings by which a token is drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -19,13 +22,25 @@ pub struct Sampling {
     pub min_p: f32,
 }
 
-/// A token, and ln of its probability in the distribution that it was drawn from, nats.
+/// A draw that is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct DrawRequest {
+    /// The row of hidden states or log-probabilities.
+    pub row: usize,
+    /// A random number from [0, 1) that selects the token. A greedy draw ignores it.
+    pub uniform: f64,
+}
+
+/// A token that was drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Drawn {
     /// Its id.
     pub token: u32,
-    /// 0 if the draw was greedy.
+    /// ln of its probability in the policy, nats.
     pub logprob: f32,
+    /// ln of its probability in the distribution that it was drawn from, nats; 0 if the draw was
+    /// greedy.
+    pub sampling_logprob: f32,
 }
 
 impl Sampling {
@@ -66,25 +81,65 @@ impl Sampling {
         *self == Self::UNTEMPERED
     }
 
-    /// Draws a token. If tokens have equal probability, those with a lower id come first.
+    /// Whether the most probable token is taken.
+    #[must_use]
+    pub fn is_greedy(&self) -> bool {
+        self.temperature <= 0.0
+    }
+
+    /// Whether some tokens cannot be drawn.
+    #[must_use]
+    pub fn is_filtered(&self) -> bool {
+        self.top_k > 0 || self.top_p < 1.0 || self.min_p > 0.0
+    }
+
+    /// Draws a token for each request.
+    ///
+    /// # Shapes
+    /// `logprobs` `[rows, vocab]`.
+    pub(super) fn draw_all(
+        &self,
+        logprobs: &[f32],
+        vocab: usize,
+        requests: &[DrawRequest],
+    ) -> Vec<Drawn> {
+        let draw = |request: &DrawRequest| {
+            self.draw(&logprobs[request.row * vocab..][..vocab], request.uniform)
+        };
+        if requests.len() * vocab >= MIN_PARALLEL_LOGPROBS {
+            requests.par_iter().map(draw).collect()
+        } else {
+            requests.iter().map(draw).collect()
+        }
+    }
+
+    /// Draws the token that a random number from [0, 1) selects. If tokens have equal probability,
+    /// those with a lower id come first.
     ///
     /// # Shapes
     /// `logprobs` `[vocab]`.
-    pub fn draw(&self, logprobs: &[f32], rng: &mut StdRng) -> Drawn {
-        if self.temperature <= 0.0 {
-            return Drawn {
-                token: first_highest(logprobs),
-                logprob: 0.0,
-            };
+    #[must_use]
+    pub fn draw(&self, logprobs: &[f32], uniform: f64) -> Drawn {
+        let (token, sampling_logprob) = if self.is_greedy() {
+            (first_highest(logprobs), 0.0)
+        } else {
+            let mut weights = Vec::new();
+            elementwise::tempered(logprobs, self.temperature, &mut weights);
+            if self.is_filtered() {
+                let kept = self.kept(&weights);
+                drawn(
+                    kept.into_iter().map(|id| (id, weights[id as usize])),
+                    uniform,
+                )
+            } else {
+                drawn((0..).zip(weights.iter().copied()), uniform)
+            }
+        };
+        Drawn {
+            token,
+            logprob: logprobs[token as usize],
+            sampling_logprob,
         }
-        let mut weights = Vec::new();
-        elementwise::tempered(logprobs, self.temperature, &mut weights);
-        let is_filtered = self.top_k > 0 || self.top_p < 1.0 || self.min_p > 0.0;
-        if is_filtered {
-            let kept = self.kept(&weights);
-            return drawn(kept.into_iter().map(|id| (id, weights[id as usize])), rng);
-        }
-        drawn((0..).zip(weights.iter().copied()), rng)
     }
 
     /// The tokens that pass every filter, the most probable first. The highest weight is 1.
@@ -145,19 +200,14 @@ fn by_weight(weights: &[f32], a: u32, b: u32) -> Ordering {
         .then(a.cmp(&b))
 }
 
-/// Draws one of the tokens by weight. If a weight is 0, its token is never drawn.
-fn drawn(weights: impl Iterator<Item = (u32, f32)> + Clone, rng: &mut StdRng) -> Drawn {
+/// Draws one of the tokens by weight; returns it with ln of its share. If a weight is 0, its token is
+/// never drawn.
+fn drawn(weights: impl Iterator<Item = (u32, f32)> + Clone, uniform: f64) -> (u32, f32) {
     let total: f64 = weights.clone().map(|(_, weight)| f64::from(weight)).sum();
-    let mut left = rng.random::<f64>() * total;
-    let mut last = Drawn {
-        token: 0,
-        logprob: 0.0,
-    };
+    let mut left = uniform * total;
+    let mut last = (0, 0.0);
     for (token, weight) in weights.filter(|(_, weight)| *weight > 0.0) {
-        last = Drawn {
-            token,
-            logprob: (f64::from(weight) / total).ln() as f32,
-        };
+        last = (token, (f64::from(weight) / total).ln() as f32);
         left -= f64::from(weight);
         if left < 0.0 {
             break;
@@ -169,7 +219,7 @@ fn drawn(weights: impl Iterator<Item = (u32, f32)> + Clone, rng: &mut StdRng) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rand::SeedableRng;
+    use rand::{RngExt, SeedableRng, rngs::StdRng};
 
     const PROBABILITIES: [f32; 5] = [0.1, 0.4, 0.05, 0.25, 0.2];
 
@@ -179,10 +229,14 @@ mod tests {
         let mut rng = StdRng::seed_from_u64(5);
         let mut found = vec![(0.0, None); 5];
         for _ in 0..20_000 {
-            let Drawn { token, logprob } = sampling.draw(&logprobs, &mut rng);
-            let (count, known) = &mut found[token as usize];
+            let drawn = sampling.draw(&logprobs, rng.random());
+            assert_eq!(drawn.logprob, logprobs[drawn.token as usize]);
+            let (count, known) = &mut found[drawn.token as usize];
             *count += 1.0 / 20_000.0;
-            assert_eq!(*known.get_or_insert(logprob), logprob);
+            assert_eq!(
+                *known.get_or_insert(drawn.sampling_logprob),
+                drawn.sampling_logprob
+            );
         }
         found
     }
@@ -267,24 +321,19 @@ mod tests {
 
     #[test]
     fn greedy_takes_the_lowest_id_of_equal_tokens() {
-        let mut rng = StdRng::seed_from_u64(1);
-        assert_eq!(
-            Sampling::GREEDY.draw(&[-2.0, -1.0, -1.0], &mut rng),
-            Drawn {
-                token: 1,
-                logprob: 0.0
-            }
-        );
         let first = Sampling {
             top_k: 1,
             ..Sampling::UNTEMPERED
         };
-        assert_eq!(
-            first.draw(&[-2.0, -1.0, -1.0], &mut rng),
-            Drawn {
-                token: 1,
-                logprob: 0.0
-            }
-        );
+        for sampling in [Sampling::GREEDY, first] {
+            assert_eq!(
+                sampling.draw(&[-2.0, -1.0, -1.0], 0.7),
+                Drawn {
+                    token: 1,
+                    logprob: -1.0,
+                    sampling_logprob: 0.0
+                }
+            );
+        }
     }
 }

@@ -4,6 +4,7 @@ use super::cpu::HostTrunk;
 use super::device::Backend;
 use super::gpu::DeviceTrunk;
 use super::kv_cache::Span;
+use super::sample::{DrawRequest, Drawn, Sampling};
 use crate::error::AgentError;
 use crate::model::config::DecoderConfig;
 use crate::model::weights::Weights;
@@ -137,6 +138,22 @@ impl Trunk {
         match &self.0 {
             TrunkBackend::Host(trunk) => trunk.logprobs(hidden),
             TrunkBackend::Device(trunk) => trunk.logprobs(hidden),
+        }
+    }
+
+    /// Draws the next token of some rows of `hidden`, `[rows, hidden]`. A device draws tokens itself,
+    /// except with top-k, top-p or min-p.
+    pub(super) fn draw(
+        &self,
+        hidden: &[f32],
+        requests: &[DrawRequest],
+        sampling: Sampling,
+    ) -> Vec<Drawn> {
+        match &self.0 {
+            TrunkBackend::Device(trunk) if !sampling.is_filtered() => {
+                trunk.draw(hidden, requests, sampling.temperature)
+            }
+            _ => sampling.draw_all(&self.logprobs(hidden), self.config().vocab_size, requests),
         }
     }
 

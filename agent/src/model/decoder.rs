@@ -50,6 +50,15 @@ impl Precision {
         }
     }
 
+    /// The name in recipes.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
     /// Checks that a device multiplies in this precision; where it does not, results would be wrong.
     ///
     /// # Errors

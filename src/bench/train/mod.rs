@@ -1,5 +1,5 @@
-//! `hearth bench train`: speed and memory of training jobs on the CPU, against PyTorch with the
-//! same weights, batch, losses and optimizer, and as a share of the machine's peak.
+//! `hearth bench train`: speed and memory of training jobs, against PyTorch on the same device with
+//! the same weights, batch, losses and optimizer, and as a share of the device's peak.
 
 mod ours;
 mod report;
@@ -7,9 +7,12 @@ mod shape;
 mod torch;
 mod workload;
 
+use crate::args::device;
 use crate::scratch::Scratch;
 use crate::ui;
+use agent::inference::device::{Backend, DeviceChoice};
 use agent::inference::limits::Limits;
+use agent::model::decoder::Precision;
 use clap::{Args, ValueHint};
 use ours::HearthTraining;
 use report::{TrainBenchReport, TrainBenchRow};
@@ -20,11 +23,12 @@ use std::process::ExitCode;
 use torch::{TorchSettings, TorchTraining};
 use trainer::TrainerError;
 use trainer::pipeline::recipe::{Algorithm, DataSource, Recipe, StartFrom, TrainConfig};
-use workload::{LossDifferences, Workload, operations};
+use workload::{LossDifferences, Workload, operations, same_loss};
 
 #[derive(Args)]
 pub(crate) struct BenchTrain {
-    /// Shape of the decoder, which has random weights: the quickstart's, or SmolLM2-135M's
+    /// Shape of the decoder, which has random weights: the quickstart's, SmolLM2-135M's, or
+    /// Qwen2.5-0.5B's without biases
     #[arg(long, value_enum, default_value = "quickstart")]
     shape: DecoderShape,
     /// Jobs of the quickstart's recipe, with commas between: sft, oreo
@@ -35,7 +39,7 @@ pub(crate) struct BenchTrain {
         default_value = "sft,oreo"
     )]
     jobs: Vec<String>,
-    /// Trajectories per update [default: the recipe's; 2 for SmolLM2's shape]
+    /// Trajectories per update [default: the recipe's; 2 for the large shapes]
     #[arg(long)]
     batch: Option<usize>,
     /// Updates, all on the same batch; the figure is the median of the updates after the first two
@@ -44,7 +48,14 @@ pub(crate) struct BenchTrain {
     /// Readings of each side, in turn; the figure is the fastest
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     repetitions: u64,
-    /// Python with torch and safetensors, the peer
+    /// Device: `cpu`, or a GPU that `hearth doctor` lists, such as `cuda` or `vulkan:1`, or `auto`,
+    /// the first GPU, else the CPU
+    #[arg(long, default_value_t, value_parser = device::read)]
+    device: DeviceChoice,
+    /// Precision of the matrix products: f32, or bf16
+    #[arg(long, default_value = "f32", value_parser = precision)]
+    precision: Precision,
+    /// Python with torch and safetensors, the peer on the same device
     #[arg(long, value_name = "PYTHON", value_hint = ValueHint::FilePath)]
     torch: Option<PathBuf>,
     /// Print one JSON object instead of the table
@@ -54,7 +65,13 @@ pub(crate) struct BenchTrain {
 
 impl BenchTrain {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let limits = Limits::measure();
+        let limits = match self.device.backend()? {
+            Backend::Cpu => Limits::measure(),
+            Backend::Burn(device) => {
+                self.precision.check(&device)?;
+                Limits::of_device(&device, self.precision)
+            }
+        };
         let threads = limits.threads;
         let peak = limits.flop_per_s / 1e9;
         eprintln!("{threads} threads, {peak:.0} GFLOP/s");
@@ -63,6 +80,8 @@ impl BenchTrain {
             rows.push(self.row(name, limits)?);
         }
         let report = TrainBenchReport {
+            device: self.device.to_string(),
+            precision: self.precision.name(),
             threads,
             peak,
             rows,
@@ -93,11 +112,15 @@ impl BenchTrain {
             batch: &batch,
             scratch: scratch.path(),
             threads: limits.threads,
+            device: self.device,
         };
         let (ours, peer) = self.measure(&workload)?;
         let differences = peer
             .as_ref()
-            .map(|peer| LossDifferences::of(&ours.losses, &peer.losses))
+            .map(|peer| {
+                let allowed = same_loss(self.device, self.precision);
+                LossDifferences::of(&ours.losses, &peer.losses, allowed)
+            })
             .transpose()?;
         let memory_ratio = peer
             .as_ref()
@@ -159,10 +182,11 @@ impl BenchTrain {
         };
         job.from = StartFrom::Collector;
         job.data = vec![DataSource::Demonstrations];
+        job.precision = self.precision;
         job.optimizer.updates = usize::try_from(self.updates)?;
         job.optimizer.batch = self.batch.unwrap_or(match self.shape {
             DecoderShape::Quickstart => job.optimizer.batch,
-            DecoderShape::Smollm2 => 2,
+            DecoderShape::Smollm2 | DecoderShape::Qwen2 => 2,
         });
         if job.optimizer.batch == 0 {
             return Err(ui::WrongUse("--batch starts at 1".into()).into());
@@ -175,4 +199,11 @@ impl BenchTrain {
         }
         Ok(job)
     }
+}
+
+fn precision(text: &str) -> Result<Precision, String> {
+    [Precision::F32, Precision::Bf16]
+        .into_iter()
+        .find(|precision| precision.name() == text)
+        .ok_or_else(|| "the precisions are f32 and bf16".into())
 }

@@ -3,6 +3,7 @@
 
 use super::workload::{UpdateLosses, Workload};
 use crate::bench::measure::{median, status_kib};
+use agent::inference::device::DeviceChoice;
 use anyhow::{Context, ensure};
 use scenarios::store::Store;
 use serde::Deserialize;
@@ -64,7 +65,8 @@ impl HearthTraining {
             .arg("--from")
             .arg(&model)
             .arg("--out")
-            .arg(&out);
+            .arg(&out)
+            .args(["--device", &workload.device.to_string()]);
         let mut child = command
             .stdout(Stdio::null())
             .spawn()
@@ -85,7 +87,8 @@ impl HearthTraining {
         Ok(Self {
             seconds: median(counted.map(|update| update.seconds).collect()),
             losses: updates.iter().map(LoggedUpdate::losses).collect(),
-            memory_mib,
+            // The memory of a GPU is not the process's.
+            memory_mib: memory_mib.filter(|_| workload.device == DeviceChoice::Cpu),
         })
     }
 }

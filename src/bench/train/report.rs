@@ -35,8 +35,11 @@ pub(super) struct TrainBenchRow {
 
 #[derive(Serialize)]
 pub(super) struct TrainBenchReport {
+    pub(super) device: String,
+    /// Of the matrix products.
+    pub(super) precision: &'static str,
     pub(super) threads: usize,
-    /// GFLOP/s in f32.
+    /// GFLOP/s: on the CPU in f32, on a GPU in matrix products of the precision.
     pub(super) peak: f64,
     pub(super) rows: Vec<TrainBenchRow>,
 }
@@ -65,8 +68,8 @@ impl TrainBenchReport {
                 .map(|name| format!(" Peer: {name}."))
                 .unwrap_or_default();
             ui::print(&format!(
-                "{}, random weights; {} threads, {:.0} GFLOP/s.{peer}\n",
-                row.model, self.threads, self.peak
+                "{}, random weights; {}, {}; {} threads, {:.0} GFLOP/s.{peer}\n",
+                row.model, self.device, self.precision, self.threads, self.peak
             ));
         }
     }

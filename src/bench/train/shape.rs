@@ -17,6 +17,7 @@ use trainer::pipeline::run::{fresh, tokenize_texts};
 pub(super) enum DecoderShape {
     Quickstart,
     Smollm2,
+    Qwen2,
 }
 
 impl DecoderShape {
@@ -24,6 +25,7 @@ impl DecoderShape {
         match self {
             Self::Quickstart => "quickstart",
             Self::Smollm2 => "SmolLM2-135M's shape",
+            Self::Qwen2 => "Qwen2.5-0.5B's shape, without biases",
         }
     }
 
@@ -34,10 +36,10 @@ impl DecoderShape {
         scratch: &Path,
     ) -> anyhow::Result<(Model, Vec<Trajectory>)> {
         let recipe = Recipe::quickstart();
-        // SmolLM2's shape gets longer texts.
+        // Large shapes get longer texts.
         let (size, noise) = match self {
             Self::Quickstart => (Size::Small, recipe.demonstrations.expert_noise),
-            Self::Smollm2 => (Size::Full, 0.5),
+            Self::Smollm2 | Self::Qwen2 => (Size::Full, 0.5),
         };
         let options = GenerateOptions {
             seed: 1,
@@ -50,21 +52,12 @@ impl DecoderShape {
         let protocol: Protocol = recipe.protocol.protocol(recipe.model.context, 0.0, 1);
         let mut played = demonstrations(&ExpertPolicy { noise }, &tasks, &protocol);
         let mut model = fresh(&recipe.model.plain(), &played, 1)?;
-        if self == Self::Smollm2 {
-            model.config = DecoderConfig {
-                vocab_size: 49_152,
-                hidden_size: 576,
-                intermediate_size: 1536,
-                num_hidden_layers: 30,
-                num_attention_heads: 9,
-                num_key_value_heads: 3,
-                max_position_embeddings: 2048,
-                ..model.config
-            };
-            model.policy = Weights::random(&model.config, 1);
+        if let Some(config) = self.config(&model.config) {
+            model.policy = Weights::random(&config, 1);
+            model.config = config;
         }
         fill_zero_matrices(&mut model.policy);
-        if self == Self::Smollm2 {
+        if self != Self::Quickstart {
             played.sort_by_key(|trajectory| std::cmp::Reverse(trajectory.turns.len()));
         }
         played.truncate(batch);
@@ -73,6 +66,35 @@ impl DecoderShape {
         let turns = played.iter_mut().flat_map(|episode| &mut episode.turns);
         turns.for_each(|turn| turn.perturbed = false);
         Ok((model, played))
+    }
+
+    /// The configuration that takes the place of the quickstart's.
+    fn config(self, quickstart: &DecoderConfig) -> Option<DecoderConfig> {
+        let shared = DecoderConfig {
+            max_position_embeddings: 2048,
+            ..quickstart.clone()
+        };
+        match self {
+            Self::Quickstart => None,
+            Self::Smollm2 => Some(DecoderConfig {
+                vocab_size: 49_152,
+                hidden_size: 576,
+                intermediate_size: 1536,
+                num_hidden_layers: 30,
+                num_attention_heads: 9,
+                num_key_value_heads: 3,
+                ..shared
+            }),
+            Self::Qwen2 => Some(DecoderConfig {
+                vocab_size: 151_936,
+                hidden_size: 896,
+                intermediate_size: 4864,
+                num_hidden_layers: 24,
+                num_attention_heads: 14,
+                num_key_value_heads: 2,
+                ..shared
+            }),
+        }
     }
 }
 

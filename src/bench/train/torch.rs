@@ -2,16 +2,18 @@
 
 use super::workload::{UpdateLosses, Workload};
 use crate::bench::peer::{WAIT_POLICIES, run_script};
-use anyhow::Context;
+use agent::inference::device::{DeviceChoice, GpuApi};
+use anyhow::{Context, bail};
 use serde::Deserialize;
 use std::path::Path;
 use std::process::Command;
 use trainer::pipeline::recipe::Algorithm;
 
 const SCRIPT: &str = include_str!("../train_peer.py");
-/// Sizes of a micro-batch, in tokens, that the peer tries: about hearth's, a larger one, and the
-/// whole batch.
+/// Sizes of a micro-batch, in tokens, that the peer tries: about hearth's, on the CPU a larger one, and
+/// the whole batch.
 const MICRO_BATCHES: [usize; 3] = [640, 2048, 1 << 30];
+const MICRO_BATCHES_ON_GPU: [usize; 2] = [8192, 1 << 30];
 
 /// What one run of the peer measured.
 #[derive(Deserialize)]
@@ -34,8 +36,13 @@ impl<'a> TorchSettings<'a> {
     /// Tries every micro-batch size with every wait policy.
     pub(super) fn fastest(python: &'a Path, workload: &Workload<'_>) -> anyhow::Result<Self> {
         let mut best: Option<(f64, Self)> = None;
-        for wait_policy in WAIT_POLICIES {
-            let answer = run_peer(python, workload, &MICRO_BATCHES, wait_policy)?;
+        let (sizes, policies) = match workload.device {
+            DeviceChoice::Cpu => (&MICRO_BATCHES[..], &WAIT_POLICIES[..]),
+            // The CPU's threads have nothing to compute.
+            DeviceChoice::Gpu(..) => (&MICRO_BATCHES_ON_GPU[..], &WAIT_POLICIES[..1]),
+        };
+        for wait_policy in policies {
+            let answer = run_peer(python, workload, sizes, wait_policy)?;
             let (seconds, micro_batch_tokens): (f64, usize) = serde_json::from_str(&answer)?;
             if best.as_ref().is_none_or(|(least, _)| seconds < *least) {
                 let settings = Self {
@@ -106,6 +113,22 @@ fn run_peer(
         .arg("--job")
         .arg(&file)
         .args(["--threads", &workload.threads.to_string()])
+        .args(["--device", &torch_device(workload.device)?])
+        .args(["--precision", job.precision.name()])
         .env("OMP_WAIT_POLICY", wait_policy);
     run_script(&mut command, SCRIPT)
+}
+
+/// Returns torch's name of a device.
+///
+/// # Errors
+/// If torch has no such device.
+fn torch_device(device: DeviceChoice) -> anyhow::Result<String> {
+    Ok(match device {
+        DeviceChoice::Cpu => "cpu".into(),
+        DeviceChoice::Gpu(GpuApi::Cuda | GpuApi::Rocm, index) => format!("cuda:{index}"),
+        DeviceChoice::Gpu(api, _) => {
+            bail!("--torch: torch is measured on the CPU, CUDA and ROCm, not on {api}")
+        }
+    })
 }

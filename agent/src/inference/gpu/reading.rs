@@ -1,8 +1,8 @@
 //! The pools of a layer, and what hearth's own family adds on a device: embeddings of token features,
 //! and convolutions.
 
+use super::pass::DevicePass;
 use crate::error::AgentError;
-use crate::inference::gpu_pass::DevicePass;
 use crate::inference::layer::Filter;
 use crate::inference::pool::DeviceSpan;
 use crate::model::config::DecoderConfig;

@@ -4,13 +4,10 @@ use super::episode::LmEpisode;
 use super::forward::ForwardInput;
 use super::load::LmPolicy;
 use super::turn::CandidateInProgress;
+use crate::inference::sample::{DrawRequest, Sampling};
 use crate::policy::TurnResponse;
-use rayon::prelude::*;
 use scenarios::Protocol;
 use scenarios::seed::mixed_seed;
-
-/// Numbers in the logits of a step from which its tokens are sampled on all threads.
-const MIN_PARALLEL_LOGITS: usize = 1 << 16;
 
 impl LmPolicy {
     /// Writes one token of every candidate of these episodes, all of which are admitted, after
@@ -60,10 +57,17 @@ impl LmPolicy {
         hidden: &[f32],
         protocol: &Protocol,
     ) {
-        let vocab = self.policy.trunk.config().vocab_size;
-        let logprobs = self.policy.logprobs(hidden);
-        let mut rows = logprobs.chunks_exact(vocab);
-        let mut sampling: Vec<(&[f32], &mut CandidateInProgress)> = Vec::new();
+        let sampling = Sampling::of(protocol);
+        let mut rows = 0..;
+        let mut next_row = || rows.next().expect("the range has no end");
+        let mut requests = Vec::new();
+        let mut writing: Vec<&mut CandidateInProgress> = Vec::new();
+        let mut ask = |row, candidate: &mut CandidateInProgress| {
+            requests.push(DrawRequest {
+                row,
+                uniform: candidate.next_uniform(sampling),
+            });
+        };
         for (episode, input) in episodes.iter_mut().zip(inputs) {
             let LmEpisode {
                 seed,
@@ -77,33 +81,26 @@ impl LmPolicy {
             match input {
                 ForwardInput::Deferred => {}
                 ForwardInput::LastTokens => {
-                    let candidates = turn
-                        .candidates
-                        .iter_mut()
-                        .filter(|candidate| !candidate.done);
-                    sampling.extend(
-                        candidates
-                            .zip(rows.by_ref())
-                            .map(|(candidate, row)| (row, candidate)),
-                    );
+                    for candidate in turn.candidates.iter_mut().filter(|one| !one.done) {
+                        ask(next_row(), candidate);
+                        writing.push(candidate);
+                    }
                 }
                 ForwardInput::Unread(_) | ForwardInput::Prefix(_) => {
-                    let row = rows.next().expect("a prefill has one row");
+                    let row = next_row();
                     turn.candidates = (0..protocol.best_of as u64)
                         .map(|index| CandidateInProgress::new(mixed_seed(*seed, *number, index)))
                         .collect();
-                    sampling.extend(turn.candidates.iter_mut().map(|candidate| (row, candidate)));
+                    for candidate in &mut turn.candidates {
+                        ask(row, candidate);
+                        writing.push(candidate);
+                    }
                 }
             }
         }
-        if sampling.len() * vocab >= MIN_PARALLEL_LOGITS {
-            sampling
-                .into_par_iter()
-                .for_each(|(row, candidate)| candidate.sample(row, protocol, &self.tokenizer));
-        } else {
-            for (row, candidate) in sampling {
-                candidate.sample(row, protocol, &self.tokenizer);
-            }
+        let drawn = self.policy.draw(hidden, &requests, sampling);
+        for (candidate, drawn) in writing.into_iter().zip(drawn) {
+            candidate.append(drawn, protocol, &self.tokenizer);
         }
     }
 }

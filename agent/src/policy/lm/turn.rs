@@ -3,13 +3,13 @@
 
 use super::select;
 use crate::inference::KvCache;
-use crate::inference::sample::Sampling;
+use crate::inference::sample::{Drawn, Sampling};
 use crate::policy::CandidateText;
 use crate::text::action;
 use crate::text::chat::PromptPosition;
 use crate::text::template::open_thought;
 use crate::text::tokenizer::Tokenizer;
-use rand::{SeedableRng, rngs::StdRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 use scenarios::{ActionFormat, DistinctBy, Protocol};
 
 /// A turn that has ended. A window over the last turns is built from these.
@@ -64,14 +64,22 @@ impl CandidateInProgress {
         }
     }
 
-    /// Samples the next token from the log-probabilities of all tokens, `[vocab]`.
-    pub(super) fn sample(&mut self, logprobs: &[f32], protocol: &Protocol, tokenizer: &Tokenizer) {
+    /// The random number from [0, 1) that selects the next token.
+    pub(super) fn next_uniform(&mut self, sampling: Sampling) -> f64 {
+        if sampling.is_greedy() {
+            0.0
+        } else {
+            self.rng.random()
+        }
+    }
+
+    /// Appends a token that was drawn.
+    pub(super) fn append(&mut self, drawn: Drawn, protocol: &Protocol, tokenizer: &Tokenizer) {
         let sampling = Sampling::of(protocol);
-        let drawn = sampling.draw(logprobs, &mut self.rng);
         self.tokens.push(drawn.token);
-        self.logprobs.push(logprobs[drawn.token as usize]);
-        if sampling.temperature > 0.0 && !sampling.is_untempered() {
-            self.sampling_logprobs.push(drawn.logprob);
+        self.logprobs.push(drawn.logprob);
+        if !sampling.is_greedy() && !sampling.is_untempered() {
+            self.sampling_logprobs.push(drawn.sampling_logprob);
         }
         let ended = drawn.token == tokenizer.end;
         if !ended && !protocol.stop.is_empty() {

@@ -4,7 +4,7 @@
 //! new token form a group of their own, so that a long prompt does not make other sequences longer.
 //! Rows, spans and lengths are rounded up, so that few kernel shapes occur.
 
-use super::pool::PADDING;
+use crate::inference::pool::PADDING;
 use crate::model::config::DecoderConfig;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use std::collections::BTreeMap;
@@ -15,25 +15,29 @@ const TOKEN_STEP: usize = 64;
 const ROW_STEP: usize = 8;
 /// Keys, values and scores that a group may hold at once.
 const MAX_GROUP_NUMBERS: usize = 1 << 28;
+/// Sequences times key heads from which keys and values are read in place. If there are fewer, most of
+/// a GPU would be idle.
+#[cfg(feature = "gpu")]
+const MIN_CUBES: usize = 8;
 /// What is added to the score of a token that must not be seen.
 const MASKED: f32 = -1e9;
 
 /// What a span reads.
-pub(super) struct SpanRead {
+pub(in crate::inference) struct SpanRead {
     /// Index of its first new token among those of all spans.
-    pub(super) first: usize,
+    pub(in crate::inference) first: usize,
     /// New tokens.
-    pub(super) new: usize,
+    pub(in crate::inference) new: usize,
     /// Pool rows of the whole sequence, those of the new tokens last.
-    pub(super) seen: Vec<u32>,
+    pub(in crate::inference) seen: Vec<u32>,
 }
 
 /// The pool rows of the tokens that precede each new token at one distance.
-pub(super) struct EarlierRows {
+pub(in crate::inference) struct EarlierRows {
     /// `[rows]`; [`PADDING`] if the sequence has no such token.
-    pub(super) numbers: Tensor<1, Int>,
+    pub(in crate::inference) numbers: Tensor<1, Int>,
     /// 1 if there is such a token, else 0: `[rows, 1]`.
-    pub(super) exist: Tensor<2>,
+    pub(in crate::inference) exist: Tensor<2>,
 }
 
 impl SpanRead {
@@ -44,52 +48,73 @@ impl SpanRead {
 }
 
 /// A forward pass on a device.
-pub(super) struct DevicePass {
+pub(in crate::inference) struct DevicePass {
     /// `[rows]`.
-    pub(super) tokens: Tensor<1, Int>,
+    pub(in crate::inference) tokens: Tensor<1, Int>,
     /// Cosines and sines of the new tokens' positions, `[rows, 1, head / 2]`, by kind of attention.
     rotary: Vec<[Tensor<3>; 2]>,
     /// Lines of a pool to which the new keys and values are written, `[rows · 2 · kv_heads, 1]`.
-    pub(super) written: Tensor<2, Int>,
+    pub(in crate::inference) written: Tensor<2, Int>,
     /// Pool rows of the new tokens, `[rows, 1]`.
-    pub(super) new_rows: Tensor<2, Int>,
+    pub(in crate::inference) new_rows: Tensor<2, Int>,
     /// By distance from 1; as many as the convolutions need.
-    pub(super) earlier: Vec<EarlierRows>,
-    pub(super) groups: Vec<SpanGroup>,
+    pub(in crate::inference) earlier: Vec<EarlierRows>,
+    pub(in crate::inference) groups: Vec<SpanGroup>,
     /// Index of each row among the rows of all groups, `[rows]`; none if every row is at its index.
-    pub(super) order: Option<Tensor<1, Int>>,
+    pub(in crate::inference) order: Option<Tensor<1, Int>>,
 }
 
 /// Spans whose attention is one product.
-pub(super) struct SpanGroup {
-    pub(super) shape: GroupShape,
+pub(in crate::inference) struct SpanGroup {
+    pub(in crate::inference) shape: GroupShape,
     /// Its rows among those of the pass, `[spans · new]`; none if it has all rows in order.
-    pub(super) rows: Option<Tensor<1, Int>>,
-    /// Lines of a pool with the keys, `[spans · kv_heads · seen]`.
-    pub(super) keys: Tensor<1, Int>,
-    /// Lines of a pool with the values, `[spans · kv_heads · seen]`.
-    pub(super) values: Tensor<1, Int>,
-    /// [`MASKED`] if a token is later than the query or before its window, else 0: `[spans, 1, 1, new, seen]`, by kind
-    /// of attention.
-    pub(super) biases: Vec<Tensor<5>>,
+    pub(in crate::inference) rows: Option<Tensor<1, Int>>,
+    pub(in crate::inference) tokens: SeenTokens,
+}
+
+/// The tokens that the queries of a group see.
+#[cfg_attr(
+    feature = "gpu",
+    expect(clippy::large_enum_variant, reason = "a pass has few groups")
+)]
+pub(in crate::inference) enum SeenTokens {
+    /// Their keys and values are gathered.
+    Gathered {
+        /// Lines of a pool with the keys, `[spans · kv_heads · seen]`.
+        keys: Tensor<1, Int>,
+        /// Lines of a pool with the values, `[spans · kv_heads · seen]`.
+        values: Tensor<1, Int>,
+        /// [`MASKED`] if a token is later than the query or before its window, else 0:
+        /// `[spans, 1, 1, new, seen]`, by kind of attention.
+        biases: Vec<Tensor<5>>,
+    },
+    /// Each span has one query, and a kernel reads keys and values in the pool.
+    #[cfg(feature = "gpu")]
+    InPlace {
+        /// The pool row of each token, `[spans · seen]`.
+        table: Tensor<1, Int>,
+        /// The first token that the query sees, and the one after the last: `[spans, 2]`, by kind of
+        /// attention.
+        seen: Vec<Tensor<2, Int>>,
+    },
 }
 
 /// What the layers with one kind of attention share.
-pub(super) struct DeviceAttention {
+pub(in crate::inference) struct DeviceAttention {
     /// Cosines and sines, `[context, head / 2]`.
-    pub(super) rotary: [Tensor<2>; 2],
+    pub(in crate::inference) rotary: [Tensor<2>; 2],
     /// How many tokens a token sees; `None` = all.
-    pub(super) window: Option<usize>,
+    pub(in crate::inference) window: Option<usize>,
 }
 
 /// Sizes of a group, padding included.
 #[derive(Clone, Copy)]
-pub(super) struct GroupShape {
-    pub(super) spans: usize,
+pub(in crate::inference) struct GroupShape {
+    pub(in crate::inference) spans: usize,
     /// New tokens of a span.
-    pub(super) new: usize,
+    pub(in crate::inference) new: usize,
     /// All tokens of a sequence.
-    pub(super) seen: usize,
+    pub(in crate::inference) seen: usize,
 }
 
 impl GroupShape {
@@ -106,15 +131,15 @@ impl GroupShape {
 }
 
 /// Puts passes onto a device.
-pub(super) struct PassBuilder<'a> {
-    pub(super) config: &'a DecoderConfig,
-    pub(super) device: &'a Device,
-    pub(super) attention: &'a [DeviceAttention],
+pub(in crate::inference) struct PassBuilder<'a> {
+    pub(in crate::inference) config: &'a DecoderConfig,
+    pub(in crate::inference) device: &'a Device,
+    pub(in crate::inference) attention: &'a [DeviceAttention],
 }
 
 impl PassBuilder<'_> {
     /// The pass that reads `tokens`, which are the new tokens of all `reads` in order.
-    pub(super) fn pass(&self, tokens: &[u32], reads: &[SpanRead]) -> DevicePass {
+    pub(in crate::inference) fn pass(&self, tokens: &[u32], reads: &[SpanRead]) -> DevicePass {
         let rows = padded_rows(tokens.len());
         let positions = reads.iter().flat_map(SpanRead::positions).collect();
         let positions = self.padded(positions, rows);
@@ -190,7 +215,38 @@ impl PassBuilder<'_> {
                 *line = *row as i32;
             }
         }
+        let tokens = self.tokens(shape, lines, positions);
+        SpanGroup {
+            shape,
+            rows: (!in_order).then(|| self.ints(rows)),
+            tokens,
+        }
+    }
+
+    /// What the queries of a group at these positions see. `lines` are the pool rows of all tokens.
+    fn tokens(&self, shape: GroupShape, lines: Vec<i32>, positions: Vec<i32>) -> SeenTokens {
         let kv_heads = self.config.num_key_value_heads;
+        #[cfg(feature = "gpu")]
+        if shape.new == 1
+            && shape.spans * kv_heads >= MIN_CUBES
+            && kernels::paged::runs_on(self.device)
+        {
+            let seen = self.attention.iter().map(|kind| {
+                let bounds = positions.iter().flat_map(|position| {
+                    let end = position + 1;
+                    let first = kind
+                        .window
+                        .map_or(0, |window| (end as usize).saturating_sub(window));
+                    [first as i32, end]
+                });
+                self.ints(bounds.collect()).reshape([shape.spans, 2])
+            });
+            return SeenTokens::InPlace {
+                seen: seen.collect(),
+                table: self.ints(lines),
+            };
+        }
+        let GroupShape { spans, new, seen } = shape;
         let heads =
             Tensor::<1, Int>::arange(0..kv_heads as i64, self.device).reshape([1, kv_heads, 1]);
         let lines = self.ints(lines).reshape([spans, 1, seen]) * (2 * kv_heads as i32) + heads;
@@ -215,9 +271,7 @@ impl PassBuilder<'_> {
             bias
         });
         let biases = biases.collect();
-        SpanGroup {
-            shape,
-            rows: (!in_order).then(|| self.ints(rows)),
+        SeenTokens::Gathered {
             values: keys.clone() + kv_heads as i32,
             keys,
             biases,
@@ -237,7 +291,7 @@ impl PassBuilder<'_> {
 
 impl DevicePass {
     /// x·cos + rotate_half(x)·sin of `[rows, heads, head]`, for a kind of attention.
-    pub(super) fn rotate(&self, x: Tensor<3>, kind: usize) -> Tensor<3> {
+    pub(in crate::inference) fn rotate(&self, x: Tensor<3>, kind: usize) -> Tensor<3> {
         let [cosines, sines] = &self.rotary[kind];
         let half = x.dims()[2] / 2;
         let low = x.clone().narrow(2, 0, half);
@@ -249,13 +303,13 @@ impl DevicePass {
 }
 
 /// Integers on a device.
-pub(super) fn int_tensor(numbers: Vec<i32>, device: &Device) -> Tensor<1, Int> {
+pub(in crate::inference) fn int_tensor(numbers: Vec<i32>, device: &Device) -> Tensor<1, Int> {
     let length = numbers.len();
     Tensor::from_data(TensorData::new(numbers, [length]), device)
 }
 
 /// A number of rows or spans, rounded up.
-pub(super) fn padded_rows(rows: usize) -> usize {
+pub(in crate::inference) fn padded_rows(rows: usize) -> usize {
     if rows <= ROW_STEP {
         rows.next_power_of_two()
     } else {

@@ -97,7 +97,9 @@ TOML
 
 # values NAME FOLDER: prints column NAME of metrics.csv
 values() {
-    awk -F, -v name="$1" 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == name) c = i; next } { print $c }' "$work/$2/metrics.csv"
+    awk -F, -v name="$1" '
+        NR == 1 { for (i = 1; i <= NF; i++) if ($i == name) c = i; if (!c) { print "no column " name > "/dev/stderr"; exit 1 } next }
+        { print $c }' "$work/$2/metrics.csv"
 }
 
 # row FOLDER PEAK [REFERENCE ALLOWED]: appends a row to measured.csv. The speed excludes the first third of the updates, in
@@ -105,7 +107,7 @@ values() {
 row() {
     local parameters line
     parameters=$("$hearth" model info "$work/$1" --json | sed -E 's/.*"parameters":([0-9]+).*/\1/')
-    line=$(paste -d, <(values tokens "$1") <(values seconds "$1") <(values loss_policy "$1") <(values loss_policy "${3:-$1}") |
+    line=$(paste -d, <(values tokens "$1") <(values seconds "$1") <(values loss/policy "$1") <(values loss/policy "${3:-$1}") |
         awk -F, -v run="${1//-/,}" -v parameters="$parameters" -v peak="$2" -v reference="${3:-}" -v allowed="${4:-}" '
             { tokens[NR] = $1; seconds[NR] = $2 }
             NR <= 5 { off = ($3 - $4) / $4; if (off < 0) off = -off; if (off > worst) worst = off }
@@ -216,7 +218,7 @@ alfworld() {
         -e "s|precision = \"bf16\"|precision = \"$precision\"|" "$here/alfworld.toml" >"$recipe"
     [ $precision = bf16 ] || sed -i 's|^weights = .*|weights = "exact"|' "$recipe"
     if [ -n "$toy" ]; then
-        sed -i -E -e 's/^games = .*/games = 2/' -e 's/^turns = .*/turns = 3/' -e 's/^repetitions = .*/repetitions = 1/' \
+        sed -i -E -e 's/^games = .*/games = 2/' -e 's/^repetitions = .*/repetitions = 1/' \
             -e 's/batch = [0-9]+, (updates|epochs) = [0-9]+/batch = 2, updates = 1/' -e 's/^context = .*/context = 512/' "$recipe"
     fi
     message "SmolLM2 on ALFWorld; an interrupted run resumes in $out/alfworld"

@@ -8,7 +8,6 @@ use agent::model::config::{DecoderConfig, Family};
 use agent::model::decoder::Decoder;
 use agent::model::weights::Weights;
 use burn::tensor::{Int, Tensor, TensorData};
-
 use scenarios::WeightFormat;
 use serde::Deserialize;
 use serde_json::{Map, Value};

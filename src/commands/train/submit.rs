@@ -119,7 +119,8 @@ impl SubmitCommand {
                 absolute(&run)?,
                 match &self.hearth {
                     Some(path) => path.clone(),
-                    None => std::env::current_exe().context("where is this program?")?,
+                    None => std::env::current_exe()
+                        .context("cannot find the path of this program; give --hearth")?,
                 },
             ),
         };
@@ -154,5 +155,6 @@ impl SubmitCommand {
 }
 
 fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
-    std::path::absolute(path).with_context(|| format!("where is {}?", path.display()))
+    std::path::absolute(path)
+        .with_context(|| format!("cannot make {} an absolute path", path.display()))
 }

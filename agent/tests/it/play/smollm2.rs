@@ -10,7 +10,6 @@ use agent::inference::sample::Sampling;
 use agent::inference::{KvCache, PolicyInference, Span};
 use agent::model::folder::Model;
 use agent::text::chat::{self, PromptPosition};
-
 use scenarios::WeightFormat;
 use serde::Deserialize;
 use std::collections::BTreeMap;

@@ -104,6 +104,14 @@ pub(crate) fn with_games() -> (TempDir, Suite) {
     (folder, suite)
 }
 
+/// Returns the arguments with which the expert plays the train games of `games` into the store `out`.
+pub(crate) fn expert_plays<'a>(out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let plays = [
+        "collect", "--policy", "expert", "--suite", "games", "--out", out,
+    ];
+    [&plays, more].concat()
+}
+
 /// Requires that an object has these keys.
 #[track_caller]
 pub(crate) fn has_keys(object: &Value, keys: &[&str]) {

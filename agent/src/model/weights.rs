@@ -21,6 +21,7 @@ use half::{bf16, f16};
 use header::SafetensorsHeader;
 use safetensors::{Dtype, SafeTensorError, View};
 use scenarios::files::sync_folder;
+use scenarios::suite::hex;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
@@ -127,12 +128,7 @@ impl Weights {
                 .iter()
                 .for_each(|value| digest.update(value.to_le_bytes()));
         }
-        digest
-            .finalize()
-            .iter()
-            .take(8)
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        hex(&digest.finalize()[..8])
     }
 
     /// Reads a safetensors file of f32, f16 or bf16 tensors, one tensor after the other.

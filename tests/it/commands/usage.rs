@@ -1,6 +1,6 @@
 //! Wrong use: the message, the hint and the exit code.
 
-use crate::binary::{folder, hearth, with_games};
+use crate::binary::{expert_plays, folder, hearth, with_games};
 use crate::tiny;
 use std::fs;
 
@@ -113,17 +113,7 @@ fn wrong_use_ends_with_2_and_a_hint() {
         2,
         "error: --game 9: household-small-seed5 has 2 games in valid_unseen\n",
     );
-    run(&[
-        "collect",
-        "--policy",
-        "expert",
-        "--suite",
-        "games",
-        "--split",
-        "valid_train",
-        "--out",
-        "store.jsonl",
-    ])
+    run(&expert_plays("store.jsonl", &["--split", "valid_train"]))
     .refused(2, "error: games has no games in valid_train\nhint: it has games in train, valid_seen, valid_unseen; choose one with --split\n");
     run(&[
         "train",
@@ -135,16 +125,7 @@ fn wrong_use_ends_with_2_and_a_hint() {
     ])
     .refused(2, &format!("error: cannot use nowhere.toml: {nowhere}\n"));
     fs::write(folder.path().join("damaged.jsonl"), "{}\n{}\n").unwrap();
-    run(&[
-        "collect",
-        "--policy",
-        "expert",
-        "--suite",
-        "games",
-        "--out",
-        "damaged.jsonl",
-    ])
-    .refused(
+    run(&expert_plays("damaged.jsonl", &[])).refused(
         2,
         "collect\nerror: damaged.jsonl:1: missing field `format` at line 1 column 2\n\
          hint: the file was changed or damaged; remove the line to keep the others\n",

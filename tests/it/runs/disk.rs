@@ -1,6 +1,7 @@
 //! A run on a full disk, a read-only disk, or in a folder that cannot be made.
 
 use super::process::{HEARTH, done, episodes, finished, hearth, in_order, output, with_recipe};
+use crate::binary::expert_plays;
 use crate::tiny;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,19 +26,7 @@ fn a_store_on_a_full_disk_keeps_its_episodes_and_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     tiny::suite(&path.join("games"));
-    let collect = |out| {
-        [
-            "collect",
-            "--policy",
-            "expert",
-            "--suite",
-            "games",
-            "--repetitions",
-            "1",
-            "--out",
-            out,
-        ]
-    };
+    let collect = |out| expert_plays(out, &["--repetitions", "1"]);
     done(&mut hearth(path, &collect("whole.jsonl")));
     let whole = fs::metadata(path.join("whole.jsonl")).unwrap().len();
     let (code, _, stderr) = output(&mut limited(

@@ -1,6 +1,7 @@
 //! Shards of a collection, an evaluation and a loop make the files of one process.
 
 use super::process::{done, episodes, hearth, in_order, json_of, output, with_recipe};
+use crate::binary::expert_plays;
 use crate::tiny;
 use scenarios::Trajectory;
 use scenarios::store::Store;
@@ -13,23 +14,12 @@ fn shards_are_merged_once_nothing_is_missing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     tiny::suite(&path.join("games"));
-    let collect = [
-        "collect",
-        "--policy",
-        "expert",
-        "--suite",
-        "games",
-        "--repetitions",
-        "2",
-        "--expert-noise",
-        "0.2",
-        "--out",
-    ];
-    done(hearth(path, &collect).arg("whole.jsonl"));
+    let collect = |out| expert_plays(out, &["--repetitions", "2", "--expert-noise", "0.2"]);
+    done(&mut hearth(path, &collect("whole.jsonl")));
     let shard = |i: &str| {
         json_of(
-            hearth(path, &collect)
-                .args(["some.jsonl", "--json", "--shard"])
+            hearth(path, &collect("some.jsonl"))
+                .args(["--json", "--shard"])
                 .arg(i),
         )
     };
@@ -38,8 +28,8 @@ fn shards_are_merged_once_nothing_is_missing() {
         output(hearth(path, &["merge", "some.shard-0-of-3.jsonl"]).arg("some.shard-1-of-3.jsonl"))
     };
     let slurm = |i: &str| {
-        let mut command = hearth(path, &collect);
-        output(command.arg("some.jsonl").envs([
+        let mut command = hearth(path, &collect("some.jsonl"));
+        output(command.envs([
             ("SLURM_PROCID", i),
             ("SLURM_NTASKS", "3"),
             ("SLURM_STEP_ID", "0"),
@@ -123,7 +113,7 @@ fn shards_are_merged_once_nothing_is_missing() {
     );
 
     let other_seed =
-        output(hearth(path, &collect).args(["some.jsonl", "--shard", "0/3", "--seed", "2"]));
+        output(hearth(path, &collect("some.jsonl")).args(["--shard", "0/3", "--seed", "2"]));
     assert!(
         other_seed.0 == 2
             && other_seed

@@ -1,5 +1,6 @@
 //! The contents of the checkpoint from which fresh jobs start, as one hash.
 
+use scenarios::suite::hex;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,10 +15,9 @@ static KNOWN: Mutex<BTreeMap<PathBuf, String>> = Mutex::new(BTreeMap::new());
 /// counts as empty; opening the model reports the error.
 pub(super) fn checkpoint_hash(path: &Path) -> String {
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    let computed = || hex(files(path).iter().fold(Sha256::new(), add_file));
     known
         .entry(path.to_owned())
-        .or_insert_with(computed)
+        .or_insert_with(|| hex(&files(path).iter().fold(Sha256::new(), add_file).finalize()))
         .clone()
 }
 
@@ -43,15 +43,6 @@ fn add_file(mut hash: Sha256, file: &PathBuf) -> Sha256 {
     }
     hash.update(bytes.to_le_bytes());
     hash
-}
-
-fn hex(hash: Sha256) -> String {
-    use std::fmt::Write as _;
-    let mut text = String::with_capacity(64);
-    for byte in hash.finalize() {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }
 
 #[cfg(test)]

@@ -51,18 +51,7 @@ pub fn fresh(
     trajectories: &[Trajectory],
     seed: u64,
 ) -> Result<Model, TrainerError> {
-    if let Some(path) = &shape.checkpoint {
-        let model = Model::open(path)?;
-        let longest = model.config.max_position_embeddings;
-        if shape.context > longest {
-            return Err(TrainerError::content(
-                path,
-                format!(
-                    "its context has {longest} tokens, and that of [model] {}",
-                    shape.context
-                ),
-            ));
-        }
+    if let Some(model) = open_checkpoint(shape)? {
         return Ok(model);
     }
     let texts = trajectories
@@ -79,6 +68,28 @@ pub fn fresh(
         text_versions: BTreeSet::new(),
         companions: Companions::default(),
     })
+}
+
+/// Opens the checkpoint from which fresh jobs start, if the recipe names one.
+///
+/// # Errors
+/// If the checkpoint cannot be read, or its context is shorter than the recipe's.
+pub fn open_checkpoint(shape: &ModelRecipe) -> Result<Option<Model>, TrainerError> {
+    let Some(path) = &shape.checkpoint else {
+        return Ok(None);
+    };
+    let model = Model::open(path)?;
+    let longest = model.config.max_position_embeddings;
+    if shape.context > longest {
+        return Err(TrainerError::content(
+            path,
+            format!(
+                "its context has {longest} tokens, and that of [model] {}",
+                shape.context
+            ),
+        ));
+    }
+    Ok(Some(model))
 }
 
 /// Returns the reading test of a job that starts from this model: pairs from the first 100 games of valid_train,

@@ -1,6 +1,6 @@
 //! `hearth train`: every algorithm learns from its own recipe.
 
-use crate::binary::{hearth, with_games};
+use crate::binary::{expert_plays, hearth, with_games};
 use crate::tiny;
 use std::fs;
 use std::path::Path;
@@ -14,18 +14,11 @@ fn every_algorithm_learns_from_its_recipe() {
     let run = |arguments: &[&str]| hearth(folder.path(), arguments);
     fs::write(folder.path().join("tiny.toml"), tiny::RECIPE).unwrap();
     let collect = |turns: &str, out: &str| {
-        let arguments = [
-            "collect",
-            "--policy",
-            "expert",
-            "--suite",
-            "games",
-            "--repetitions",
-            "3",
-            "--turns",
-            turns,
-        ];
-        run(&[&arguments[..], &["--out", out]].concat()).done();
+        run(&expert_plays(
+            out,
+            &["--repetitions", "3", "--turns", turns],
+        ))
+        .done();
     };
     collect("30", "won.jsonl");
     collect("2", "lost.jsonl");

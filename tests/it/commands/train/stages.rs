@@ -1,6 +1,6 @@
 //! `hearth loop`, and each of its stages by hand.
 
-use crate::binary::{folder, has_keys, hearth, with_games};
+use crate::binary::{expert_plays, folder, has_keys, hearth, with_games};
 use crate::tiny;
 use serde_json::{Value, json};
 use std::fs;
@@ -22,18 +22,7 @@ fn a_loop_starts_from_a_checkpoint() {
          optimizer = { batch = 2, updates = 2, learning_rate = 1e-3 }\n\
          algorithm = { kind = \"sft\", targets = \"actions\" }\n",
     );
-    run(&[
-        "collect",
-        "--policy",
-        "expert",
-        "--suite",
-        "games",
-        "--repetitions",
-        "1",
-        "--out",
-        "won.jsonl",
-    ])
-    .done();
+    run(&expert_plays("won.jsonl", &["--repetitions", "1"])).done();
     let start = |seed: &str, out: &str| {
         let job = ["train", "sft.toml", "--data", "won.jsonl", "--model"];
         let rest = ["tiny.toml", "--seed", seed, "--out", out];
@@ -52,12 +41,21 @@ fn a_loop_starts_from_a_checkpoint() {
             )
     };
     write("long.toml", &recipe("401"));
-    let refused = run(&["loop", "long.toml", "--out", "long"]);
-    assert!(
-        refused.stderr.contains("its context has 400 tokens"),
-        "{}",
-        refused.stderr
+    write(
+        "nowhere.toml",
+        &recipe("300").replace("\"start\"", "\"nowhere\""),
     );
+    for (file, reason) in [
+        ("long", "its context has 400 tokens"),
+        ("nowhere", "nowhere"),
+    ] {
+        let refused = run(&["loop", &format!("{file}.toml"), "--out", file]);
+        assert!(refused.stderr.contains(reason), "{}", refused.stderr);
+        assert!(
+            !folder.path().join(file).exists(),
+            "refused before any stage"
+        );
+    }
     write("loop.toml", &recipe("300"));
     run(&["loop", "loop.toml", "--out", "run"]).done();
     let trained = folder.path().join("run/1/sft");

@@ -35,6 +35,7 @@ mod table;
 mod train;
 mod waiting;
 
+use crate::pipeline::prepare::open_checkpoint;
 pub use crate::pipeline::prepare::{fresh, prepare, reading_test, tokenize_texts};
 pub use context::{Reporter, RunOptions};
 
@@ -92,6 +93,7 @@ pub fn follow(
 ) -> Result<RunReport, TrainerError> {
     let started = Instant::now();
     options.device.burn()?; // fails before an hour of playing if the device is missing
+    open_checkpoint(&recipe.model)?; // likewise if the checkpoint is missing or does not fit
     std::fs::create_dir_all(out).map_err(TrainerError::file(out))?;
     let _lock = RunLock::take(out, options.shard)?;
     let context = RunContext {

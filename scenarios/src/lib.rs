@@ -23,7 +23,7 @@ pub mod trajectory;
 pub use environment::{Environment, EnvironmentError, Observation, Status, World};
 pub use protocol::Thinking;
 pub use protocol::{
-    ActionFormat, DistinctBy, History, Malformed, Protocol, Scorer, Search, WeightFormat,
+    ActionFormat, DistinctBy, History, KvFormat, Malformed, Protocol, Scorer, Search, WeightFormat,
 };
 pub use suite::{Suite, SuiteError};
 pub use task::{Split, Task, TaskType};

@@ -31,6 +31,9 @@ pub struct Protocol {
     /// The number format of the model's weights during play.
     #[serde(default, skip_serializing_if = "is_default")]
     pub weights: WeightFormat,
+    /// The number format of the keys and values of the tokens that the model has read.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub kv: KvFormat,
     /// K: candidates per turn. The best one is executed.
     pub best_of: usize,
     /// The score that selects the best of K. It has no effect if K is 1.
@@ -96,6 +99,7 @@ impl Default for Protocol {
             min_p: 0.0,
             stop: Vec::new(),
             weights: WeightFormat::Exact,
+            kv: KvFormat::Exact,
             best_of: 1,
             scorer: Scorer::default(),
             soft_value_beta: Self::SOFT_VALUE_BETA,
@@ -453,6 +457,49 @@ impl FromStr for WeightFormat {
     fn from_str(name: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|format| format.name() == name);
         found.ok_or_else(|| format!("`{name}` is none of exact, f16, bf16 and q8"))
+    }
+}
+
+/// The number format of keys and values in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KvFormat {
+    /// As they are computed: 32 bits on the CPU, and those of the products on a GPU.
+    #[default]
+    Exact,
+    /// Rounded to f16.
+    F16,
+}
+
+impl KvFormat {
+    /// Whether nothing is rounded.
+    #[must_use]
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde passes a reference"
+    )]
+    pub fn is_exact(&self) -> bool {
+        *self == Self::Exact
+    }
+
+    /// The name in flags and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::F16 => "f16",
+        }
+    }
+}
+
+impl FromStr for KvFormat {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let found = [Self::Exact, Self::F16]
+            .into_iter()
+            .find(|format| format.name() == name);
+        found.ok_or_else(|| format!("`{name}` is neither exact nor f16"))
     }
 }
 

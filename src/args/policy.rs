@@ -15,7 +15,7 @@ use clap::{Args, ValueHint};
 use indicatif::ProgressBar;
 use scenarios::expert::goal_object;
 use scenarios::{
-    ActionFormat, DistinctBy, Protocol, Scorer, Task, TextVersion, Thinking, Trajectory,
+    ActionFormat, DistinctBy, KvFormat, Protocol, Scorer, Task, TextVersion, Thinking, Trajectory,
     WeightFormat, World,
 };
 use std::collections::BTreeSet;
@@ -99,6 +99,10 @@ pub(crate) struct LoadArgs {
     /// `f16`, `bf16` or `q8`; part of the protocol
     #[arg(long, default_value = "exact", help_heading = "Model")]
     pub(crate) weights: WeightFormat,
+    /// Format of keys and values in memory: `exact`, or rounded to `f16`, which is half as large and
+    /// on the CPU faster in long episodes; part of the protocol
+    #[arg(long, default_value = "exact", help_heading = "Model")]
+    pub(crate) kv: KvFormat,
     /// Device of a model folder: `cpu`, or a GPU that `hearth doctor` lists, such as `cuda` or
     /// `vulkan:1`, or `auto`, the first GPU, else the CPU. On a GPU weights are `exact`, which are
     /// f32 there, or `bf16`. Results differ only by rounding
@@ -237,6 +241,7 @@ impl LoadArgs {
         let options = LoadOptions {
             value_use: value,
             weights: self.weights,
+            kv: self.kv,
             token_budget: self.token_budget,
             backend: self.device.backend().map_err(TrainerError::from)?,
         };

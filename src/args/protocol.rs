@@ -83,6 +83,7 @@ impl PlayArgs {
             min_p: sampling.min_p,
             stop: self.policy.stop(&[]),
             weights: self.policy.load.weights,
+            kv: self.policy.load.kv,
             best_of: setting.best_of,
             scorer: if setting.best_of > 1 {
                 setting.scorer

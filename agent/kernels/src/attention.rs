@@ -6,8 +6,13 @@
 //! head, and a mixed value is one chain over the tokens. Therefore no bit changes if a sequence is
 //! cut at another place.
 
+mod cache;
+
+pub use self::cache::{LayerKv, reserve};
+
+use self::cache::{CacheNumber, Formatted};
 use crate::elementwise;
-use crate::gemm::{load_vectors, multiply_add};
+use crate::gemm::multiply_add;
 use crate::simd::{self, Simd, SimdJob, WIDTH, vector_at};
 
 /// Query heads that are computed together.
@@ -31,57 +36,10 @@ pub struct HeadWidths {
 /// Keys and values of consecutive tokens of one sequence.
 #[derive(Debug, Clone, Copy)]
 pub struct KvSegment<'a> {
-    /// The keys; may have more tokens than are visible.
-    pub keys: &'a KeyCache,
-    /// The values, `[tokens, kv]`.
-    pub values: &'a [f32],
+    /// May have more tokens than are visible.
+    pub cache: &'a LayerKv,
     /// Visible tokens.
     pub tokens: usize,
-}
-
-/// The keys of a sequence in one layer, in blocks `[blocks, kv]` of sixteen tokens.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct KeyCache {
-    blocks: Vec<[f32; WIDTH]>,
-    tokens: usize,
-}
-
-impl KeyCache {
-    /// Appends the keys of one token, `[kv]`. The first allocation has room for `capacity` tokens.
-    pub fn push(&mut self, keys: impl ExactSizeIterator<Item = f32>, capacity: usize) {
-        let block = self.tokens / WIDTH * keys.len();
-        let lane = self.tokens % WIDTH;
-        if lane == 0 {
-            let capacity = capacity.div_ceil(WIDTH) * keys.len();
-            reserve(&mut self.blocks, keys.len(), capacity);
-            self.blocks.resize(block + keys.len(), [0.0; WIDTH]);
-        }
-        for (out, key) in self.blocks[block..].iter_mut().zip(keys) {
-            out[lane] = key;
-        }
-        self.tokens += 1;
-    }
-
-    /// Appends the keys of the tokens that follow.
-    pub fn append(&mut self, more: &Self) {
-        let kv = more.blocks.len() / more.tokens.div_ceil(WIDTH).max(1);
-        for token in 0..more.tokens {
-            let keys = more.blocks[token / WIDTH * kv..][..kv]
-                .iter()
-                .map(|lanes| lanes[token % WIDTH]);
-            self.push(keys, more.tokens);
-        }
-    }
-}
-
-/// Reserves room for `more` items. The first allocation has room for `capacity` items. Later the
-/// room grows by a quarter, so that at most a fifth of a cache is unused.
-pub fn reserve<T>(items: &mut Vec<T>, more: usize, capacity: usize) {
-    let length = items.len() + more;
-    if length > items.capacity() {
-        let room = length.max(items.len() + items.len() / 4).max(capacity);
-        items.reserve_exact(room - items.len());
-    }
 }
 
 /// Attention of some rows, each a new token of a sequence: softmax(q · k / √head) · v.
@@ -138,11 +96,9 @@ impl<'a, V: Fn(usize) -> (&'a [KvSegment<'a>], usize)> SimdJob for CachedAttenti
                         scores: &mut scores,
                         mixed: &mut mixed[at..][..heads * head],
                     };
-                    match heads {
-                        4 => work.attend::<4, S>(simd),
-                        3 => work.attend::<3, S>(simd),
-                        2 => work.attend::<2, S>(simd),
-                        _ => work.attend::<1, S>(simd),
+                    match segments[0].cache.0 {
+                        Formatted::F32(_) => work.attend_heads::<f32, S>(simd, heads),
+                        Formatted::F16(_) => work.attend_heads::<u16, S>(simd, heads),
                     }
                 }
             }
@@ -179,7 +135,17 @@ struct HeadsWork<'a> {
 
 impl HeadsWork<'_> {
     #[inline(always)]
-    fn attend<const H: usize, S: Simd>(self, simd: S) {
+    fn attend_heads<E: CacheNumber, S: Simd>(self, simd: S, heads: usize) {
+        match heads {
+            4 => self.attend::<4, E, S>(simd),
+            3 => self.attend::<3, E, S>(simd),
+            2 => self.attend::<2, E, S>(simd),
+            _ => self.attend::<1, E, S>(simd),
+        }
+    }
+
+    #[inline(always)]
+    fn attend<const H: usize, E: CacheNumber, S: Simd>(self, simd: S) {
         let Self {
             key_head,
             queries,
@@ -203,19 +169,26 @@ impl HeadsWork<'_> {
             } else {
                 hidden
             };
-            let keys = &segment.keys.blocks[..];
+            let keys = &E::of(segment.cache).keys[..];
             for block in (hidden..together).step_by(BLOCKS) {
                 let scores = &mut scores[start + block * WIDTH..];
-                key_head.score::<H, BLOCKS, S>(simd, queries, &keys[block * kv..], scores);
+                key_head.score::<H, BLOCKS, E, S>(simd, queries, &keys[block * kv..], scores);
             }
             for block in together..blocks {
                 let scores = &mut scores[start + block * WIDTH..];
-                key_head.score::<H, 1, S>(simd, queries, &keys[block * kv..], scores);
+                key_head.score::<H, 1, E, S>(simd, queries, &keys[block * kv..], scores);
             }
             start += segment.tokens.min(count - start);
         }
         for scores in scores.chunks_exact_mut(count + WIDTH).take(H) {
             elementwise::softmax(&mut scores[first_seen..count]);
+        }
+        if segments
+            .iter()
+            .any(|segment| E::of(segment.cache).is_broken)
+        {
+            mixed.fill(f32::NAN);
+            return;
         }
         mixed.fill(0.0);
         let mut start = 0;
@@ -223,16 +196,16 @@ impl HeadsWork<'_> {
             let tokens = segment.tokens.min(count - start);
             let hidden = first_seen.saturating_sub(start).min(tokens);
             let weights = &scores[start + hidden..];
-            let values = &segment.values[hidden * kv..tokens * kv];
+            let values = &E::of(segment.cache).values[hidden * kv..tokens * kv];
             let whole = head / WIDTH;
             let together = whole / CHUNKS * CHUNKS;
             for chunk in (0..together).step_by(CHUNKS) {
-                key_head.mix::<H, CHUNKS, S>(simd, weights, values, chunk * WIDTH, mixed);
+                key_head.mix::<H, CHUNKS, E, S>(simd, weights, values, chunk * WIDTH, mixed);
             }
             for chunk in together..whole {
-                key_head.mix::<H, 1, S>(simd, weights, values, chunk * WIDTH, mixed);
+                key_head.mix::<H, 1, E, S>(simd, weights, values, chunk * WIDTH, mixed);
             }
-            key_head.mix_rest::<H>(weights, values, whole * WIDTH, mixed);
+            key_head.mix_rest::<H, E>(weights, values, whole * WIDTH, mixed);
             start += tokens;
         }
     }
@@ -246,11 +219,11 @@ impl KeyHead {
         clippy::needless_range_loop,
         reason = "every index is of several arrays"
     )]
-    fn score<const H: usize, const B: usize, S: Simd>(
+    fn score<const H: usize, const B: usize, E: CacheNumber, S: Simd>(
         self,
         simd: S,
         queries: &[f32],
-        keys: &[[f32; WIDTH]],
+        keys: &[[E; WIDTH]],
         scores: &mut [f32],
     ) {
         let Self {
@@ -277,7 +250,7 @@ impl KeyHead {
             }
             let mut right = [zero; B];
             for b in 0..B {
-                right[b] = simd.load(&key[b][d]);
+                right[b] = E::load(simd, &key[b][d]);
             }
             multiply_add::<H, B, S>(simd, &left, &right, &mut sums);
         }
@@ -297,11 +270,11 @@ impl KeyHead {
         clippy::needless_range_loop,
         reason = "every index is of several arrays"
     )]
-    fn mix<const H: usize, const C: usize, S: Simd>(
+    fn mix<const H: usize, const C: usize, E: CacheNumber, S: Simd>(
         self,
         simd: S,
         weights: &[f32],
-        values: &[f32],
+        values: &[E],
         from: usize,
         mixed: &mut [f32],
     ) {
@@ -327,7 +300,11 @@ impl KeyHead {
             for h in 0..H {
                 left[h] = weight[h][token];
             }
-            let right = load_vectors::<C, S>(simd, &values[column + from..]);
+            let values = &values[column + from..][..C * WIDTH];
+            let mut right = [simd.splat(0.0); C];
+            for c in 0..C {
+                right[c] = E::load(simd, vector_at(values, c * WIDTH));
+            }
             multiply_add::<H, C, S>(simd, &left, &right, &mut sums);
         }
         for h in 0..H {
@@ -340,10 +317,10 @@ impl KeyHead {
 
     /// [`KeyHead::mix`] of the numbers from `from` on, which do not fill a vector.
     #[inline(always)]
-    fn mix_rest<const H: usize>(
+    fn mix_rest<const H: usize, E: CacheNumber>(
         self,
         weights: &[f32],
-        values: &[f32],
+        values: &[E],
         from: usize,
         mixed: &mut [f32],
     ) {
@@ -358,7 +335,8 @@ impl KeyHead {
             for d in from..head {
                 let out = &mut mixed[h * head + d];
                 for (token, values) in values.chunks_exact(kv).enumerate() {
-                    *out = weights[h * (count + WIDTH) + token].mul_add(values[column + d], *out);
+                    *out = weights[h * (count + WIDTH) + token]
+                        .mul_add(values[column + d].to_f32(), *out);
                 }
             }
         }
@@ -369,6 +347,7 @@ impl KeyHead {
 mod tests {
     use super::*;
     use crate::simd::Portable;
+    use half::f16;
 
     fn numbers(n: usize, seed: usize) -> Vec<f32> {
         (0..n)
@@ -414,6 +393,21 @@ mod tests {
         mixed
     }
 
+    fn cache(
+        empty: &LayerKv,
+        kv: usize,
+        keys: &[f32],
+        values: &[f32],
+        tokens: std::ops::Range<usize>,
+    ) -> LayerKv {
+        let mut cache = empty.clone();
+        for token in tokens {
+            let of = |numbers: &[f32]| numbers[token * kv..][..kv].to_vec();
+            cache.push(&of(keys), &of(values), 3);
+        }
+        cache
+    }
+
     /// The row with all keys in one segment or in several.
     fn attend(
         widths: HeadWidths,
@@ -422,22 +416,20 @@ mod tests {
         values: &[f32],
         cuts: &[usize],
         [count, window]: [usize; 2],
+        empty: &LayerKv,
     ) -> Vec<f32> {
-        let kv = widths.kv;
-        let parts: Vec<(KeyCache, &[f32], usize)> = (cuts.windows(2))
+        let parts: Vec<(LayerKv, usize)> = (cuts.windows(2))
             .map(|cut| {
-                let mut part = KeyCache::default();
-                keys[cut[0] * kv..cut[1] * kv]
-                    .chunks_exact(kv)
-                    .for_each(|key| part.push(key.iter().copied(), 1));
-                (part, &values[cut[0] * kv..cut[1] * kv], cut[1] - cut[0])
+                (
+                    cache(empty, widths.kv, keys, values, cut[0]..cut[1]),
+                    cut[1] - cut[0],
+                )
             })
             .collect();
         let seen: Vec<KvSegment<'_>> = parts
             .iter()
-            .map(|(keys, values, tokens)| KvSegment {
-                keys,
-                values,
+            .map(|(cache, tokens)| KvSegment {
+                cache,
                 tokens: *tokens,
             })
             .collect();
@@ -460,8 +452,17 @@ mod tests {
             mixed: &mut arrays,
         }
         .run_with(Portable);
-        assert_eq!(mixed, arrays);
+        assert_eq!(bits(&mixed), bits(&arrays));
         mixed
+    }
+
+    fn bits(numbers: &[f32]) -> Vec<u32> {
+        numbers.iter().map(|number| number.to_bits()).collect()
+    }
+
+    fn rounded(numbers: &[f32]) -> Vec<f32> {
+        let round = |number: &f32| f16::from_f32(*number).to_f32();
+        numbers.iter().map(round).collect()
     }
 
     /// Heads that fill vectors and heads that do not, groups of every size, one block and four, tokens
@@ -488,45 +489,81 @@ mod tests {
                 [150, 37],
                 [17, 16],
             ] {
-                let whole = attend(widths, &qkv, &keys, &values, &[0, tokens], count);
-                let visible = count[0].saturating_sub(count[1])..count[0];
-                let exact = formula(widths, &qkv[..widths.queries], &keys, &values, visible);
-                assert!(
-                    whole
-                        .iter()
-                        .zip(&exact)
-                        .all(|(a, b)| (f64::from(*a) - b).abs() < 1e-5),
-                    "{head} {group} {count:?}"
-                );
-                for cuts in [
-                    &[0, 1, 150][..],
-                    &[0, 16, 33, 149, 150],
-                    &[0, 100, 100, 150],
-                ] {
-                    assert_eq!(
-                        attend(widths, &qkv, &keys, &values, cuts, count),
-                        whole,
-                        "{head} {group} {cuts:?}"
+                for empty in [LayerKv::default(), LayerKv::f16()] {
+                    let whole = attend(widths, &qkv, &keys, &values, &[0, tokens], count, &empty);
+                    let visible = count[0].saturating_sub(count[1])..count[0];
+                    // As f16, exactly what the rounded numbers give.
+                    let [keys_read, values_read] = match empty.0 {
+                        Formatted::F32(_) => [keys.clone(), values.clone()],
+                        Formatted::F16(_) => [rounded(&keys), rounded(&values)],
+                    };
+                    let queries = &qkv[..widths.queries];
+                    let exact = formula(widths, queries, &keys_read, &values_read, visible);
+                    assert!(
+                        whole
+                            .iter()
+                            .zip(&exact)
+                            .all(|(a, b)| (f64::from(*a) - b).abs() < 1e-5),
+                        "{head} {group} {count:?}"
                     );
+                    for cuts in [
+                        &[0, 1, 150][..],
+                        &[0, 16, 33, 149, 150],
+                        &[0, 100, 100, 150],
+                    ] {
+                        assert_eq!(
+                            attend(widths, &qkv, &keys, &values, cuts, count, &empty),
+                            whole,
+                            "{head} {group} {cuts:?}"
+                        );
+                    }
                 }
             }
         }
     }
 
+    /// f16 has no number above 65504: larger ones become it. What is no number stays none.
     #[test]
-    fn appended_keys_equal_the_keys_of_the_whole_sequence() {
-        let numbers = numbers(40 * 6, 5);
-        let push = |from: usize, to: usize| {
-            let mut keys = KeyCache::default();
-            numbers[from * 6..to * 6]
-                .chunks_exact(6)
-                .for_each(|key| keys.push(key.iter().copied(), 3));
-            keys
+    fn f16_keys_and_values_are_never_silently_wrong() {
+        let widths = HeadWidths {
+            head: 16,
+            queries: 16,
+            kv: 16,
         };
-        for cut in [0, 1, 16, 31, 40] {
-            let mut joined = push(0, cut);
-            joined.append(&push(cut, 40));
-            assert_eq!(joined, push(0, 40), "{cut}");
+        let qkv = numbers(48, 1);
+        let keys = numbers(32, 2);
+        let mut values = numbers(32, 3);
+        let run = |values: &[f32]| {
+            attend(
+                widths,
+                &qkv,
+                &keys,
+                values,
+                &[0, 2],
+                [2, 2],
+                &LayerKv::f16(),
+            )
+        };
+        values[3] = 1e6;
+        let clipped = run(&values);
+        values[3] = 65504.0;
+        assert_eq!(clipped, run(&values));
+        for broken in [f32::NAN, f32::INFINITY] {
+            values[3] = broken;
+            assert!(run(&values).iter().all(|number| number.is_nan()));
+        }
+    }
+
+    #[test]
+    fn appended_caches_equal_the_cache_of_the_whole_sequence() {
+        let (keys, values) = (numbers(40 * 6, 5), numbers(40 * 6, 6));
+        for empty in [LayerKv::default(), LayerKv::f16()] {
+            let part = |tokens| cache(&empty, 6, &keys, &values, tokens);
+            for cut in [0, 1, 16, 31, 40] {
+                let mut joined = part(0..cut);
+                joined.append(&part(cut..40));
+                assert_eq!(joined, part(0..40), "{cut}");
+            }
         }
     }
 }

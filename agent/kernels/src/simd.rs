@@ -63,7 +63,7 @@ pub(crate) trait Simd: Copy {
 
 /// The [`WIDTH`] numbers that begin at `from`.
 #[inline(always)]
-pub(crate) fn vector_at(numbers: &[f32], from: usize) -> &[f32; WIDTH] {
+pub(crate) fn vector_at<E>(numbers: &[E], from: usize) -> &[E; WIDTH] {
     numbers[from..][..WIDTH]
         .try_into()
         .expect("the slice has the length of a vector")

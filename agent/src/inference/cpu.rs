@@ -20,7 +20,7 @@ use kernels::convolution::Convolution;
 use kernels::elementwise;
 use kernels::matrix::Matrix;
 use rayon::prelude::*;
-use scenarios::WeightFormat;
+use scenarios::{KvFormat, WeightFormat};
 
 /// Multiply-adds of attention, or numbers of a loop over rows, from which threads share the work.
 const MIN_PARALLEL: usize = 1 << 17;
@@ -36,6 +36,8 @@ pub(super) struct HostTrunk {
     norm: Vec<f32>,
     /// By kind of attention.
     attention: Vec<HostAttention>,
+    /// The number format of the caches of the sequences that it reads.
+    kv: KvFormat,
 }
 
 /// What the layers with one kind of attention share.
@@ -113,6 +115,7 @@ impl HostTrunk {
             output: None,
             config: config.clone(),
             attention: kinds.collect(),
+            kv: KvFormat::Exact,
         })
     }
 
@@ -129,6 +132,11 @@ impl HostTrunk {
             self.output = Some(token_matrix(OUTPUT, &self.config, weights, format)?);
         }
         Ok(self)
+    }
+
+    /// Keeps keys and values in this format.
+    pub(super) fn with_kv(self, kv: KvFormat) -> Self {
+        Self { kv, ..self }
     }
 
     /// The configuration of this trunk.
@@ -153,8 +161,12 @@ impl HostTrunk {
 
     /// Bytes of a KV cache for each token, and of the inputs of convolutions.
     pub(super) fn bytes_per_token(&self) -> usize {
-        let numbers = 2 * self.config.kv_width() + self.config.convolved_width();
-        size_of::<f32>() * numbers * self.layers.len()
+        let number = match self.kv {
+            KvFormat::Exact => size_of::<f32>(),
+            KvFormat::F16 => size_of::<u16>(),
+        };
+        let kv = 2 * number * self.config.kv_width();
+        (kv + size_of::<f32>() * self.config.convolved_width()) * self.layers.len()
     }
 
     /// Reads every span's tokens. Returns the hidden states after the last norm in the order of the
@@ -229,7 +241,7 @@ impl HostTrunk {
             }
             span.cache
                 .layers
-                .resize_with(self.layers.len(), LayerCache::default);
+                .resize_with(self.layers.len(), || LayerCache::new(self.kv));
         }
         elementwise::scale(&mut stream, self.config.scales.embedding as f32);
         if self.config.reading.has_inputs() {
@@ -292,10 +304,10 @@ impl HostTrunk {
         for span in spans.iter() {
             let mut of_span: Vec<KvSegment<'_>> = Vec::with_capacity(span.before.len() + 1);
             for prefix in span.before.iter().filter(|prefix| prefix.tokens > 0) {
-                of_span.push(prefix.cache.layers[layer].segment(prefix.tokens, kv));
+                of_span.push(prefix.cache.layers[layer].segment(prefix.tokens));
             }
             let tokens = span.cache.len() + span.tokens.len();
-            of_span.push(span.cache.layers[layer].segment(tokens, kv));
+            of_span.push(span.cache.layers[layer].segment(tokens));
             segments.push(of_span);
         }
         let widths = HeadWidths {
@@ -379,9 +391,8 @@ impl HostTrunk {
                     }
                     self.rotate(&mut row[..queries + kv], layer, position);
                     let own = &mut span.cache.layers[layer];
-                    let keys = row[queries..queries + kv].iter().copied();
-                    own.keys.push(keys, FIRST_TOKENS);
-                    append_values(&mut own.values, &row[queries + kv..], FIRST_TOKENS * kv);
+                    let (keys, values) = row[queries..].split_at(kv);
+                    own.kv.push(keys, values, FIRST_TOKENS);
                 }
             });
     }
@@ -440,12 +451,14 @@ mod tests {
     /// same.
     #[test]
     fn cutting_a_sequence_changes_no_bit() {
-        assert_cuts_change_nothing(&tiny_config());
-        assert_cuts_change_nothing(&tiny_reading_config());
-        assert_cuts_change_nothing(&tiny_windowed_config());
+        for kv in [KvFormat::Exact, KvFormat::F16] {
+            assert_cuts_change_nothing(&tiny_config(), kv);
+            assert_cuts_change_nothing(&tiny_reading_config(), kv);
+            assert_cuts_change_nothing(&tiny_windowed_config(), kv);
+        }
     }
 
-    fn assert_cuts_change_nothing(config: &DecoderConfig) {
+    fn assert_cuts_change_nothing(config: &DecoderConfig, kv: KvFormat) {
         let mut weights = Weights::random(config, 1);
         for (name, tensor) in &mut weights.0 {
             if name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight") {
@@ -453,7 +466,7 @@ mod tests {
             }
         }
         let trunk = HostTrunk::from_weights(config, &mut weights, WeightFormat::Exact);
-        let trunk = trunk.expect("builds");
+        let trunk = trunk.expect("builds").with_kv(kv);
         let mut whole_cache = HostCache::default();
         let whole = trunk.extend(&mut [span(&TOKENS, &mut whole_cache)]);
         let mut stepped = Vec::new();
@@ -502,7 +515,7 @@ mod tests {
         }]);
         assert_eq!(whole[5 * config.hidden_size..], from_both);
         prefix.append(tail);
-        assert_eq!(prefix.layers[1].keys, whole_cache.layers[1].keys);
+        assert_eq!(prefix.layers[1].kv, whole_cache.layers[1].kv);
         assert_eq!(prefix.layers[1].convolved, whole_cache.layers[1].convolved);
         assert_eq!(prefix.tokens, TOKENS);
     }

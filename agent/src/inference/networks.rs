@@ -7,7 +7,7 @@ use crate::error::AgentError;
 use crate::model::config::DecoderConfig;
 use crate::model::value_heads::bin_centres;
 use crate::model::weights::{ADVANTAGE_HEAD, VALUE_HEAD, Weights};
-use scenarios::WeightFormat;
+use scenarios::{KvFormat, WeightFormat};
 
 /// The policy π_θ at play.
 pub struct PolicyInference {
@@ -30,6 +30,16 @@ impl PolicyInference {
         Ok(Self {
             trunk: Trunk::from_weights(config, weights, format, backend)?
                 .with_output(weights, format)?,
+        })
+    }
+
+    /// Keeps keys and values in this number format.
+    ///
+    /// # Errors
+    /// If the backend is a GPU and the format is not exact.
+    pub fn with_kv(self, kv: KvFormat) -> Result<Self, AgentError> {
+        Ok(Self {
+            trunk: self.trunk.with_kv(kv)?,
         })
     }
 
@@ -98,6 +108,17 @@ impl ValueInference {
             trunk: Trunk::from_weights(config, weights, format, backend)?,
             value_head,
             advantage_head,
+        })
+    }
+
+    /// Keeps keys and values in this number format.
+    ///
+    /// # Errors
+    /// If the backend is a GPU and the format is not exact.
+    pub fn with_kv(self, kv: KvFormat) -> Result<Self, AgentError> {
+        Ok(Self {
+            trunk: self.trunk.with_kv(kv)?,
+            ..self
         })
     }
 
@@ -542,6 +563,40 @@ mod tests {
             assert_close(&narrow, &wide, 0.05);
             assert_ne!(wide, narrow);
         }
+    }
+
+    /// f16 has a mantissa of eleven bits, so that a number is off by at most 2⁻¹² = 0.02 %.
+    #[test]
+    fn keys_and_values_in_f16_give_nearly_the_same_logprobs() {
+        for config in configs() {
+            let read = |kv| {
+                let policy = policy(&config, WeightFormat::Exact, &Backend::Cpu);
+                let policy = policy.with_kv(kv).expect("the CPU has both");
+                let mut cache = KvCache::default();
+                let [first, second] = [&TOKENS[..4], &TOKENS[4..]]
+                    .map(|part| policy.trunk.extend(&mut [Span::new(part, &mut cache)]));
+                let bytes = policy.trunk.bytes_per_token();
+                (policy.logprobs(&[first, second].concat()), bytes)
+            };
+            let (exact, bytes) = read(KvFormat::Exact);
+            let (rounded, fewer_bytes) = read(KvFormat::F16);
+            assert_close(&rounded, &exact, 5e-3);
+            assert_ne!(rounded, exact);
+            assert!(fewer_bytes < bytes);
+        }
+        let on_device = policy(
+            &tiny_config(),
+            WeightFormat::Exact,
+            &Backend::Burn(device()),
+        );
+        let error = on_device
+            .with_kv(KvFormat::F16)
+            .err()
+            .expect("only on the CPU");
+        assert!(
+            error.to_string().contains("only the CPU has them"),
+            "{error}"
+        );
     }
 
     #[test]

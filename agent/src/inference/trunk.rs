@@ -8,7 +8,7 @@ use super::sample::{DrawRequest, Drawn, Sampling};
 use crate::error::AgentError;
 use crate::model::config::DecoderConfig;
 use crate::model::weights::Weights;
-use scenarios::WeightFormat;
+use scenarios::{KvFormat, WeightFormat};
 
 /// A decoder trunk for play: token ids in, hidden states out.
 pub struct Trunk(TrunkBackend);
@@ -59,6 +59,22 @@ impl Trunk {
                 TrunkBackend::Device(Box::new(trunk.with_output(weights)?))
             }
         }))
+    }
+
+    /// Keeps keys and values in this number format.
+    ///
+    /// # Errors
+    /// If the backend is a GPU and the format is not exact.
+    pub(super) fn with_kv(self, kv: KvFormat) -> Result<Self, AgentError> {
+        match self.0 {
+            TrunkBackend::Host(trunk) => Ok(Self(TrunkBackend::Host(Box::new(trunk.with_kv(kv))))),
+            TrunkBackend::Device(_) if kv != KvFormat::Exact => Err(AgentError::Config(format!(
+                "keys and values in {}: only the CPU has them\n\
+                 hint: on a GPU they have the format of the weights; choose --weights bf16",
+                kv.name()
+            ))),
+            device => Ok(Self(device)),
+        }
     }
 
     /// The configuration of this trunk.

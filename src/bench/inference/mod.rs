@@ -80,6 +80,7 @@ impl BenchInference {
         if self.episodes > 0 {
             let load = LoadOptions {
                 weights: formats[0],
+                kv: self.kv,
                 backend,
                 ..ValueUse::Skip.into()
             };
@@ -87,6 +88,7 @@ impl BenchInference {
         }
         let report = InferenceReport {
             device: self.device.to_string(),
+            kv: self.kv,
             threads,
             ceilings,
             rows,

@@ -5,7 +5,7 @@ use crate::ui;
 use agent::inference::device::DeviceChoice;
 use agent::model::decoder::Precision;
 use clap::{Args, ValueHint};
-use scenarios::WeightFormat;
+use scenarios::{KvFormat, WeightFormat};
 use std::path::PathBuf;
 
 #[derive(Args)]
@@ -26,6 +26,9 @@ pub(crate) struct BenchInference {
     /// (f32 there) and bf16 [default: exact,f16,q8; on a GPU exact,bf16]
     #[arg(long, value_delimiter = ',')]
     pub(super) weights: Option<Vec<WeightFormat>>,
+    /// Format of keys and values: exact, or f16 on the CPU
+    #[arg(long, default_value = "exact")]
+    pub(super) kv: KvFormat,
     /// Device: `cpu`, or a GPU that `hearth doctor` lists, such as `cuda` or `vulkan:1`, or `auto`,
     /// the first GPU, else the CPU
     #[arg(long, default_value_t, value_parser = device::read)]

@@ -3,7 +3,7 @@
 use super::peers::PeerSpeed;
 use crate::bench::measure::decimals;
 use crate::ui;
-use scenarios::WeightFormat;
+use scenarios::{KvFormat, WeightFormat};
 use serde::Serialize;
 
 /// One speed. If peers were measured, there is one row per peer.
@@ -37,6 +37,7 @@ pub(super) struct HardwareLimits {
 #[derive(Serialize)]
 pub(super) struct InferenceReport {
     pub(super) device: String,
+    pub(super) kv: KvFormat,
     pub(super) threads: usize,
     pub(super) ceilings: Vec<HardwareLimits>,
     pub(super) rows: Vec<InferenceRow>,

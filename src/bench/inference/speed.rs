@@ -30,6 +30,7 @@ pub(super) fn measure(
     let mut policy = tested.model.policy.clone();
     let config = &tested.model.config;
     let inference = PolicyInference::from_weights(config, &mut policy, tested.weights, backend)
+        .and_then(|inference| inference.with_kv(options.kv))
         .map_err(TrainerError::from)?;
     let mut rows = Vec::new();
     for &batch in &options.batches {

@@ -14,7 +14,7 @@ use agent::policy::Policy;
 use agent::policy::lm::{LmPolicy, ValueUse};
 use clap::{Args, ValueHint};
 use scenarios::store::Store;
-use scenarios::{Split, Trajectory, WeightFormat};
+use scenarios::{KvFormat, Split, Trajectory, WeightFormat};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -96,6 +96,8 @@ impl BranchArgs {
 struct BranchStoreSettings {
     policy: String,
     weights: WeightFormat,
+    #[serde(default, skip_serializing_if = "KvFormat::is_exact")]
+    kv: KvFormat,
     /// Choices about the frames of turns, if there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     frames: Option<String>,
@@ -211,6 +213,7 @@ impl BranchCommand {
         let settings = BranchStoreSettings {
             policy: player.name(),
             weights: self.load.weights,
+            kv: self.load.kv,
             frames: player.chosen_frames(),
             data: self.source.source(),
             splits: self.source.split.clone(),

@@ -13,7 +13,7 @@ use crate::ui;
 use agent::policy::Policy;
 use agent::policy::lm::{LmPolicy, ValueUse};
 use clap::{Args, ValueHint};
-use scenarios::{Split, Trajectory, WeightFormat};
+use scenarios::{KvFormat, Split, Trajectory, WeightFormat};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -84,6 +84,8 @@ impl RescueArgs {
 struct RescueSettings {
     policy: String,
     weights: WeightFormat,
+    #[serde(default, skip_serializing_if = "KvFormat::is_exact")]
+    kv: KvFormat,
     /// Choices about the frames of turns, if there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     frames: Option<String>,
@@ -213,6 +215,7 @@ impl RescueCommand {
         let settings = RescueSettings {
             policy: player.name(),
             weights: self.load.weights,
+            kv: self.load.kv,
             frames: player.chosen_frames(),
             data: self.source.source(),
             episodes: episodes_hash(episodes),

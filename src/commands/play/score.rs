@@ -16,7 +16,7 @@ use agent::policy::Policy;
 use agent::policy::lm::{LmPolicy, ValueUse};
 use clap::{Args, ValueHint};
 use scenarios::store::Store;
-use scenarios::{Outcome, Suite, Task, Trajectory, WeightFormat};
+use scenarios::{KvFormat, Outcome, Suite, Task, Trajectory, WeightFormat};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -66,6 +66,8 @@ pub(crate) struct ScoreCommand {
 struct ScoreSettings {
     policy: String,
     weights: WeightFormat,
+    #[serde(default, skip_serializing_if = "KvFormat::is_exact")]
+    kv: KvFormat,
     /// Choices about the frames of turns, if there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     frames: Option<String>,
@@ -200,6 +202,7 @@ impl ScoreCommand {
         let settings = ScoreSettings {
             policy: player.name(),
             weights: self.load.weights,
+            kv: self.load.kv,
             frames: player.chosen_frames(),
             completions: self.completions,
             stride: self.stride,

@@ -18,7 +18,7 @@ mod sampling;
 use crate::error::TrainerError;
 use crate::measure::branch::BranchRecipe;
 use crate::measure::rescue::RescueRecipe;
-use scenarios::{Protocol, WeightFormat, household};
+use scenarios::{KvFormat, Protocol, WeightFormat, household};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -163,6 +163,9 @@ pub struct ProtocolRecipe {
     /// Number format of the policies' weights when they play. Default: `exact`.
     #[serde(default, skip_serializing_if = "is_exact")]
     pub weights: WeightFormat,
+    /// Number format of their keys and values. Default: `exact`.
+    #[serde(default, skip_serializing_if = "KvFormat::is_exact")]
+    pub kv: KvFormat,
 }
 
 #[expect(
@@ -182,6 +185,7 @@ impl ProtocolRecipe {
             context_limit: context,
             completion_limit: self.completion,
             weights: self.weights,
+            kv: self.kv,
             temperature,
             best_of,
             ..Protocol::default()

@@ -1,6 +1,7 @@
 //! Keys, values and tokens of the sequences that a decoder on the CPU has read.
 
-use kernels::attention::{KeyCache, KvSegment, reserve};
+use kernels::attention::{KvSegment, LayerKv, reserve};
+use scenarios::KvFormat;
 
 /// Tokens for which a cache reserves room at first.
 pub(super) const FIRST_TOKENS: usize = 64;
@@ -13,21 +14,30 @@ pub(in crate::inference) struct HostCache {
     pub(super) tokens: Vec<u32>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct LayerCache {
-    pub(super) keys: KeyCache,
-    /// `[length, kv]`.
-    pub(super) values: Vec<f32>,
+    /// Of `length` tokens.
+    pub(super) kv: LayerKv,
     /// The inputs of the convolutions, by place, `[length, channels]`.
     pub(super) convolved: [Vec<f32>; 4],
 }
 
 impl LayerCache {
+    /// An empty cache in a number format.
+    pub(super) fn new(format: KvFormat) -> Self {
+        Self {
+            kv: match format {
+                KvFormat::Exact => LayerKv::default(),
+                KvFormat::F16 => LayerKv::f16(),
+            },
+            convolved: Default::default(),
+        }
+    }
+
     /// The first `tokens` tokens.
-    pub(super) fn segment(&self, tokens: usize, kv: usize) -> KvSegment<'_> {
+    pub(super) fn segment(&self, tokens: usize) -> KvSegment<'_> {
         KvSegment {
-            keys: &self.keys,
-            values: &self.values[..tokens * kv],
+            cache: &self.kv,
             tokens,
         }
     }
@@ -42,12 +52,15 @@ impl HostCache {
     /// Appends the cache of a candidate that was read on top of this one.
     pub(in crate::inference) fn append(&mut self, tail: Self) {
         if self.layers.is_empty() {
-            self.layers
-                .resize_with(tail.layers.len(), LayerCache::default);
+            self.layers = (tail.layers.iter())
+                .map(|layer| LayerCache {
+                    kv: layer.kv.empty_like(),
+                    convolved: Default::default(),
+                })
+                .collect();
         }
         for (layer, more) in self.layers.iter_mut().zip(tail.layers) {
-            layer.keys.append(&more.keys);
-            append_values(&mut layer.values, &more.values, 0);
+            layer.kv.append(&more.kv);
             for (inputs, more) in layer.convolved.iter_mut().zip(&more.convolved) {
                 append_values(inputs, more, 0);
             }

@@ -7,7 +7,7 @@ use crate::inference::{PolicyInference, ValueInference};
 use crate::model::folder::Model;
 use crate::model::weights::Weights;
 use crate::text::tokenizer::Tokenizer;
-use scenarios::{Scorer, TextVersion, Thinking, WeightFormat};
+use scenarios::{KvFormat, Scorer, TextVersion, Thinking, WeightFormat};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -24,7 +24,7 @@ pub enum ValueUse {
     Skip,
 }
 
-/// How a model is held in memory. The options change memory and speed. Only `weights` changes the
+/// How a model is held in memory. The options change memory and speed. Only `weights` and `kv` change the
 /// results, and `backend` their rounding.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoadOptions {
@@ -32,6 +32,8 @@ pub struct LoadOptions {
     pub value_use: ValueUse,
     /// Number format of the matrices.
     pub weights: WeightFormat,
+    /// Number format of keys and values.
+    pub kv: KvFormat,
     /// Most tokens in the KV caches of all episodes. If `None`, as many as fit into 4 GiB.
     pub token_budget: Option<usize>,
     /// The inference backend.
@@ -43,6 +45,7 @@ impl From<ValueUse> for LoadOptions {
         Self {
             value_use,
             weights: WeightFormat::Exact,
+            kv: KvFormat::Exact,
             token_budget: None,
             backend: Backend::Cpu,
         }
@@ -94,6 +97,7 @@ impl LmPolicy {
         let LoadOptions {
             value_use,
             weights,
+            kv,
             token_budget,
             backend,
         } = options.into();
@@ -124,21 +128,23 @@ impl LmPolicy {
         let value_name = value.as_ref().map(Weights::hash);
         let reference_name = reference.as_ref().map(|reference| reference.policy.hash());
         let reference = match reference {
-            Some(mut model) => Some(PolicyInference::from_weights(
-                &model.config,
-                &mut model.policy,
-                weights,
-                &backend,
-            )?),
+            Some(mut model) => {
+                let weights_of = &mut model.policy;
+                let policy =
+                    PolicyInference::from_weights(&model.config, weights_of, weights, &backend);
+                Some(policy?.with_kv(kv)?)
+            }
             None => None,
         };
         let value = match &mut value {
-            Some(value) => Some(ValueInference::from_weights(
-                &config, value, weights, &backend,
-            )?),
+            Some(value) => {
+                let value = ValueInference::from_weights(&config, value, weights, &backend)?;
+                Some(value.with_kv(kv)?)
+            }
             None => None,
         };
         let policy = PolicyInference::from_weights(&config, &mut policy, weights, &backend)?;
+        let policy = policy.with_kv(kv)?;
         let networks = 1 + usize::from(value.is_some()) + usize::from(reference.is_some());
         let context = config.max_position_embeddings;
         let most = token_budget.unwrap_or(DEFAULT_CACHE_BYTES / policy.trunk.bytes_per_token());

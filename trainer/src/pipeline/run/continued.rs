@@ -187,6 +187,7 @@ impl ContinuedStage<'_> {
             LoadOptions {
                 backend: self.context.options.device.backend()?,
                 weights: self.context.recipe.protocol.weights,
+                kv: self.context.recipe.protocol.kv,
                 ..ValueUse::Skip.into()
             },
         )?)

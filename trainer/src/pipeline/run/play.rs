@@ -221,6 +221,7 @@ impl<'a> PlayedStage<'a> {
             LoadOptions {
                 backend,
                 weights: self.context.recipe.protocol.weights,
+                kv: self.context.recipe.protocol.kv,
                 ..value.into()
             },
         )?)

@@ -11,6 +11,6 @@ cd "$(dirname "$0")/.."
 device=${1:?missing argument: the device}
 shift
 tests=(inference:: model:: play::device families blocks_have paged:: learn::parameters learn::optimizer learn::replicas token_exactness
-    memory_grows_linearly only_matrices_with_adapters_move resuming_with_adapters)
+    memory_grows_linearly copies_of_an_update only_matrices_with_adapters_move resuming_with_adapters)
 HEARTH_TEST_DEVICE=$device cargo test --workspace --exclude hearth --features "${device%%:*}" --lib --test it "$@" \
     -- --include-ignored --test-threads=1 "${tests[@]}"

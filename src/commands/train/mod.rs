@@ -2,6 +2,7 @@
 
 pub(crate) mod loop_command;
 pub(crate) mod quickstart;
+mod ranks;
 mod run_recipe;
 pub(crate) mod selftest;
 pub(crate) mod submit;

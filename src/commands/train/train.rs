@@ -3,12 +3,14 @@
 use crate::args::device;
 use crate::args::policy::{FrameArgs, note_frames};
 use crate::args::stores::read_branches;
+use crate::commands::train::ranks::in_all_ranks;
 use crate::ui;
 use agent::inference::device::DeviceChoice;
 use agent::model::folder::Model;
 use agent::text::tokenizer::Tokenizer;
 use clap::{Args, ValueHint};
 use env_bridge::NativeWorld;
+use indicatif::ProgressBar;
 use scenarios::{Suite, Trajectory};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -16,6 +18,7 @@ use std::process::ExitCode;
 use trainer::TrainerError;
 use trainer::learn::metrics::reading::ReadingProbe;
 use trainer::learn::plan::DataSummary;
+use trainer::learn::ranks::Ranks;
 use trainer::learn::train::{self, TrainingJob};
 use trainer::measure::card::Lineage;
 use trainer::measure::reading::ReadingTest;
@@ -56,6 +59,10 @@ pub(crate) struct TrainCommand {
     /// or `auto`, the first GPU, else the CPU
     #[arg(long, default_value_t, value_parser = device::read)]
     device: DeviceChoice,
+    /// Train in all processes that an MPI launcher such as `srun` has started; `mpirun` needs no flag.
+    /// Every process must see the same files; the first one writes
+    #[arg(long)]
+    mpi: bool,
     /// Print one JSON object instead of a line
     #[arg(long)]
     json: bool,
@@ -73,6 +80,12 @@ struct TrainOutput {
 
 impl TrainCommand {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        in_all_ranks(self.mpi, |ranks| self.run_in(ranks))
+    }
+
+    /// Runs the command in one of these processes.
+    fn run_in(self, ranks: &dyn Ranks) -> anyhow::Result<ExitCode> {
+        let is_first = ranks.rank() == 0;
         self.device.burn().map_err(TrainerError::from)?;
         let recipe = open_job(&self.job)?;
         self.check_reading(&recipe)?;
@@ -86,7 +99,7 @@ impl TrainCommand {
             .iter()
             .filter(|episode| episode.protocol.search.is_some())
             .count();
-        if searched > 0 && recipe.algorithm.critic().is_some() {
+        if is_first && searched > 0 && recipe.algorithm.critic().is_some() {
             eprintln!(
                 "warning: {searched} of {} episodes are the result of a search in copies of the world, \
                  which was told of its wins; a value network of {} learns too high values from them\n\
@@ -115,10 +128,21 @@ impl TrainCommand {
             seed: self.seed,
             out: &self.out,
             hardware: self.device,
+            ranks,
         };
-        let bar = ui::bar(&format!("train {}", recipe.name));
+        let bar = if is_first {
+            ui::bar(&format!("train {}", recipe.name))
+        } else {
+            ProgressBar::hidden()
+        };
+        if is_first && ranks.count() > 1 {
+            eprintln!("{} processes train this job", ranks.count());
+        }
         let (model, read) = train::train(&job, &bar)?;
         bar.finish();
+        if !is_first {
+            return Ok(ExitCode::SUCCESS);
+        }
         model.save(&self.out).map_err(TrainerError::from)?;
         for remark in read.remarks() {
             eprintln!("{} {remark}", recipe.name);

@@ -12,7 +12,9 @@ pub mod objective;
 pub mod optimizer;
 pub mod parameters;
 pub mod ranking;
+pub mod ranks;
 mod replicas;
 pub mod train;
+pub mod transfer;
 
 pub use data::{batch, plan, receptacle_dropout, selection};

@@ -9,6 +9,7 @@ use crate::learn::config::{Algorithm, Level, Normalisation, Targets};
 use crate::learn::critic::{CriticOutputs, CriticPass};
 use crate::learn::data::batch::MeanLengths;
 use crate::learn::data::tensors::BatchTensors;
+use crate::learn::transfer::counted;
 use crate::loss::dpo::{DpoInputs, dpo_loss};
 use crate::loss::dqo::{self, DqoInputs};
 use crate::loss::dro::{self, DroInputs};
@@ -17,8 +18,9 @@ use crate::loss::kto::{KtoInputs, KtoWeights, kto_loss};
 use crate::loss::oreo::{self, OreoInputs, OreoSettings, after_value_loss, exact_kl, turn_sums};
 use crate::loss::rejection_sampling::won_loss;
 use crate::loss::{ActionDivisor, discounted_suffix_sum, k3_kl, sft, suffix_sum, target_logprobs};
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Bool, Int, Tensor};
 use kernels::ops;
+use serde::{Deserialize, Serialize};
 
 /// The forward passes of a job's networks.
 pub trait NetworkOutputs {
@@ -60,7 +62,7 @@ pub struct TrainingLosses {
 }
 
 /// Numbers of a batch, or of a micro-batch.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct BatchStatistics {
     /// Loss of the policy, without `α L_reg` and without the imitation of won episodes.
     pub loss_policy: Option<f64>,
@@ -186,12 +188,9 @@ pub fn oreo_inputs(
 pub fn reference_logprobs(networks: &impl NetworkOutputs, batch: &BatchTensors) -> Vec<Vec<f32>> {
     let written = &batch.written;
     let [_, width] = written.targets.dims();
-    let logprobs: Vec<f32> =
-        target_logprobs(networks.reference_logits(batch), written.targets.clone())
-            .into_data()
-            .iter::<f32>()
-            .collect();
-    let mask: Vec<bool> = written.mask.clone().into_data().iter::<bool>().collect();
+    let logprobs = target_logprobs(networks.reference_logits(batch), written.targets.clone());
+    let logprobs: Vec<f32> = counted(logprobs.into_data()).iter::<f32>().collect();
+    let mask = flags(&written.mask);
     let mut rows = Vec::new();
     for (logprobs, mask) in logprobs.chunks(width).zip(mask.chunks(width)) {
         let row = logprobs.iter().zip(mask).filter(|(_, written)| **written);
@@ -635,17 +634,12 @@ fn values_and_outcomes(
 ) -> (Vec<(f64, bool)>, Vec<usize>) {
     let [_, actions] = inputs.action_mask.dims();
     let values = numbers(inputs.values.clone());
-    let mask: Vec<bool> = inputs
-        .action_mask
-        .clone()
-        .into_data()
-        .iter::<bool>()
-        .collect();
+    let mask = flags(&inputs.action_mask);
     let returns = numbers(batch.returns.clone());
     let of_tokens: Vec<usize> = match level {
         Level::Turn | Level::Response => Vec::new(), // the actions are the turns themselves
         Level::Token => {
-            let turns = batch.written.turns.clone().into_data();
+            let turns = counted(batch.written.turns.clone().into_data());
             turns.iter::<i64>().map(|turn| turn as usize).collect()
         }
     };
@@ -666,5 +660,9 @@ pub(crate) fn number(tensor: &Tensor<1>) -> f64 {
 }
 
 fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
-    tensor.into_data().iter::<f64>().collect()
+    counted(tensor.into_data()).iter::<f64>().collect()
+}
+
+fn flags(mask: &Tensor<2, Bool>) -> Vec<bool> {
+    counted(mask.clone().into_data()).iter::<bool>().collect()
 }

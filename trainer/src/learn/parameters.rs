@@ -7,6 +7,7 @@ pub use self::values::{Gradient, NetworkGradients, Values};
 pub(crate) use self::values::{PIECE, host, norm};
 
 use crate::error::TrainerError;
+use crate::learn::transfer::counted;
 use agent::model::weights::Weights;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Gradients, Tensor};
@@ -98,7 +99,7 @@ impl ModuleVisitor for GradientReader {
         self.found.push(gradient.map(|gradient| {
             assert_eq!(gradient.dtype(), DType::F32, "networks are f32");
             if ops::are_fused(&gradient.device(), gradient.dtype()) {
-                return Gradient::Host(gradient.into_data());
+                return Gradient::Host(counted(gradient.into_data()));
             }
             let length: usize = gradient.dims().iter().product();
             Gradient::Device(gradient.reshape([length]))
@@ -130,7 +131,7 @@ impl ModuleMapper for ParameterWriter<'_> {
         let tensor = match values {
             Values::Device(values) => values.as_ref().clone().reshape(shape).autodiff(),
             Values::Host(values) => {
-                let mut data = tensor.into_data(); // on the CPU, the memory of the old values
+                let mut data = counted(tensor.into_data()); // on the CPU, the memory of the old values
                 let old: &mut [f32] = data.as_mut_slice().expect("networks are f32");
                 old.par_chunks_mut(PIECE)
                     .zip(values.par_chunks(PIECE))

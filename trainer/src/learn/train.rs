@@ -16,6 +16,7 @@ use crate::learn::micro_batch::{MicroBatchShape, PassKind};
 use crate::learn::networks::{NetworkSource, Placement};
 use crate::learn::optimizer::{OptimizerState, learning_rate_at};
 use crate::learn::parameters::{Parameter, from_weights, parameters, to_weights};
+use crate::learn::ranks::Ranks;
 use crate::learn::replicas::Replicas;
 use agent::inference::PolicyInference;
 use agent::inference::device::DeviceChoice;
@@ -25,6 +26,7 @@ use agent::model::peft::Adapter;
 use agent::model::weights::Weights;
 use indicatif::ProgressBar;
 use scenarios::store::Store;
+use scenarios::suite::hex;
 use scenarios::{TextVersion, Trajectory, WeightFormat};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
@@ -58,6 +60,9 @@ pub struct TrainingJob<'a> {
     pub out: &'a Path,
     /// The device. It changes the rounding of sums and the duration.
     pub hardware: DeviceChoice,
+    /// The processes that train together; [`crate::learn::ranks::Alone`] if this is the only one. They must see the
+    /// same `out`, in which rank 0 writes. Their number changes only the duration.
+    pub ranks: &'a dyn Ranks,
 }
 
 /// Trains; returns the model and a summary of the data.
@@ -86,37 +91,45 @@ pub fn train(
         job.seed,
     )?;
     let mut state = TrainingState::new(job, &plan, placement)?;
+    state.check_ranks(job.ranks)?;
     if recipe.reference == ReferenceUse::Cached {
         plan.reference_logprobs = state.replicas.cache_reference(&plan)?;
     }
-    let mut metrics = Metrics::open(job.out, state.update, metrics_columns(job)?)?;
+    let mut metrics = match job.ranks.rank() {
+        0 => Some(Metrics::open(job.out, state.update, metrics_columns(job)?)?),
+        _ => None,
+    };
     let mut last_checkpoint = Instant::now();
     progress.set_length(plan.updates.len() as u64);
     progress.set_position(state.update as u64);
     while state.update < plan.updates.len() && !state.has_stopped_improving(recipe) {
         let row = state.update(job, &plan)?;
-        metrics.write(&row)?;
+        if let Some(metrics) = &mut metrics {
+            metrics.write(&row)?;
+        }
         progress.set_message(row.summary());
         progress.inc(1);
         let is_due = state.update.is_multiple_of(CHECKPOINT_EVERY)
             || last_checkpoint.elapsed() > CHECKPOINT_AFTER;
-        if is_due && state.update < plan.updates.len() {
+        if is_due && metrics.is_some() && state.update < plan.updates.len() {
             state.checkpoint().save(&job.out.join("checkpoint"))?;
             last_checkpoint = Instant::now();
         }
     }
     state.restore_best();
-    state.save_adapters(job)?;
-    let states = plan.ranking.states.iter().map(|state| state.trajectory);
-    let read = plan.data.iter().copied().chain(states);
-    Lineage::new(recipe, read, job.lineage).save(job.out)?;
+    if metrics.is_some() {
+        state.save_adapters(job)?;
+        let states = plan.ranking.states.iter().map(|state| state.trajectory);
+        let read = plan.data.iter().copied().chain(states);
+        Lineage::new(recipe, read, job.lineage).save(job.out)?;
+    }
     let text_versions = plan.text_versions(&job.start.text_versions);
     Ok((state.into_model(job.start, text_versions), plan.read))
 }
 
 /// The networks, their optimizers, and the number of updates done.
-struct TrainingState {
-    replicas: Replicas,
+struct TrainingState<'a> {
+    replicas: Replicas<'a>,
     policy: OptimizedNetwork,
     value: Option<OptimizedNetwork>,
     update: usize,
@@ -139,10 +152,10 @@ struct BestParameters {
     value: Option<Vec<Parameter>>,
 }
 
-impl TrainingState {
+impl<'a> TrainingState<'a> {
     /// Builds the networks, and continues from the checkpoint if there is one.
     fn new(
-        job: &TrainingJob<'_>,
+        job: &TrainingJob<'a>,
         plan: &Plan<'_>,
         placement: Placement,
     ) -> Result<Self, TrainerError> {
@@ -170,7 +183,7 @@ impl TrainingState {
             policy: &policy_weights,
             value: value_weights.as_ref(),
         };
-        let replicas = Replicas::new(&source, placement)?;
+        let replicas = Replicas::new(&source, placement, job.ranks)?;
         let networks = replicas.first();
         let policy = OptimizedNetwork {
             parameters: parameters(&networks.policy),
@@ -192,6 +205,23 @@ impl TrainingState {
             state.resume(checkpoint)?;
         }
         Ok(state)
+    }
+
+    /// Returns an error if another rank has another job or another checkpoint.
+    fn check_ranks(&self, ranks: &dyn Ranks) -> Result<(), TrainerError> {
+        let mine = format!("job {} at update {}", self.job, self.update);
+        let all = ranks.gather_bytes(mine.as_bytes());
+        let all = all.iter().map(|bytes| String::from_utf8_lossy(bytes));
+        for (rank, other) in all.enumerate() {
+            if other != mine {
+                return Err(TrainerError::Data(format!(
+                    "rank {} has {mine}, and rank {rank} has {other}\n\
+                     hint: start all processes with the same arguments, and on files that all of them see",
+                    ranks.rank()
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Sets the position and the best parameters from a checkpoint.
@@ -317,7 +347,9 @@ impl TrainingState {
         }
         if let Some((what, value)) = row.diverged(optimizer.log_ratio_limit) {
             let batch = job.out.join("stopped-batch.jsonl");
-            save_trajectories(&batch, &trajectories)?;
+            if job.ranks.rank() == 0 {
+                save_trajectories(&batch, &trajectories)?;
+            }
             return Err(TrainerError::Diverged {
                 update: self.update,
                 what: what.into(),
@@ -384,7 +416,8 @@ impl TrainingState {
         plan: &Plan<'_>,
     ) -> Result<Option<ReadingNumbers>, TrainerError> {
         let every = job.recipe.reading_every;
-        let Some(test) = job.reading.filter(|_| every > 0) else {
+        let is_asked = every > 0 && job.ranks.rank() == 0; // no other rank writes the result
+        let Some(test) = job.reading.filter(|_| is_asked) else {
             return Ok(None);
         };
         if !self.update.is_multiple_of(every) && self.update < plan.updates.len() {
@@ -575,12 +608,7 @@ fn identity(job: &TrainingJob<'_>, plan: &Plan<'_>) -> String {
     for advantage in plan.advantages.iter().flatten() {
         digest.update(advantage.to_le_bytes());
     }
-    digest
-        .finalize()
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex(&digest.finalize()[..8])
 }
 
 #[cfg(test)]

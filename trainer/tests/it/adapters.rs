@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use support::corridor::{babbler, jobs, play, protocol, task};
 use trainer::learn::optimizer::OptimizerRecipe;
+use trainer::learn::ranks::Alone;
 use trainer::learn::train::{TrainingJob, train};
 use trainer::pipeline::recipe::{Algorithm, Level, Normalisation, Targets, TrainConfig};
 use trainer::pipeline::run::tokenize_texts;
@@ -74,6 +75,7 @@ fn learn(recipe: &TrainConfig, start: &Model, trajectories: &[Trajectory], out: 
         seed: 7,
         out,
         hardware: support::device::choice(),
+        ranks: &Alone,
     };
     train(&job, &ProgressBar::hidden()).unwrap().0
 }

@@ -8,11 +8,13 @@ use crate::training_jobs::{learn_on, metrics, rollouts};
 use agent::inference::device::DeviceChoice;
 use agent::model::config::DecoderConfig;
 use agent::model::decoder::{Decoder, Precision};
+use agent::model::weights::Weights;
 use burn::tensor::{Int, Tensor, TensorData};
 use std::collections::BTreeMap;
 use support::corridor::babbler;
-use trainer::learn::optimizer::OptimizerRecipe;
+use trainer::learn::optimizer::{OptimizerKind, OptimizerRecipe};
 use trainer::learn::parameters::{Gradient, gradients};
+use trainer::learn::transfer;
 use trainer::pipeline::recipe::{Algorithm, Level, Normalisation, Targets, TrainConfig};
 
 /// Number of updates that are compared: rounding errors grow from one to the next.
@@ -53,17 +55,8 @@ fn losses(
     losses
 }
 
-/// Relative to f32 on the CPU. On a GPU, f32 products may use TF32, whose mantissa has ten bits.
-#[test]
-#[ignore = "needs a GPU that HEARTH_TEST_DEVICE names"]
-fn the_gpu_has_the_losses_of_the_cpu() {
-    let gpu = support::device::choice();
-    assert_ne!(gpu, DeviceChoice::Cpu, "HEARTH_TEST_DEVICE names no GPU");
-    let mut precisions = vec![(Precision::F32, 2e-3)];
-    if Precision::Bf16.check(&support::device::device()).is_ok() {
-        precisions.push((Precision::Bf16, 3e-2));
-    }
-    let oreo = |level| Algorithm::Oreo {
+fn oreo(level: Level) -> Algorithm {
+    Algorithm::Oreo {
         level,
         beta: 0.1,
         alpha: 0.01,
@@ -74,7 +67,19 @@ fn the_gpu_has_the_losses_of_the_cpu() {
         log_ratio_clip: None,
         path_length: None,
         imitation_coef: 0.0,
-    };
+    }
+}
+
+/// Relative to f32 on the CPU. On a GPU, f32 products may use TF32, whose mantissa has ten bits.
+#[test]
+#[ignore = "needs a GPU that HEARTH_TEST_DEVICE names"]
+fn the_gpu_has_the_losses_of_the_cpu() {
+    let gpu = support::device::choice();
+    assert_ne!(gpu, DeviceChoice::Cpu, "HEARTH_TEST_DEVICE names no GPU");
+    let mut precisions = vec![(Precision::F32, 2e-3)];
+    if Precision::Bf16.check(&support::device::device()).is_ok() {
+        precisions.push((Precision::Bf16, 3e-2));
+    }
     for algorithm in [
         Algorithm::Sft {
             targets: Targets::Actions,
@@ -140,4 +145,50 @@ fn memory_grows_linearly_with_the_length() {
         long < 6 * short,
         "{short} bytes for 512 tokens, {long} for 2048"
     );
+}
+
+/// The bytes that this many updates of OREO copy between the host and the GPU, with start and end, if
+/// the decoder is this wide.
+fn copied_bytes(kind: OptimizerKind, intermediate_size: usize, updates: usize) -> u64 {
+    let played = rollouts(&babbler(22));
+    let mut model = babbler(22);
+    model.config.intermediate_size = intermediate_size;
+    model.policy = Weights::random(&model.config, 1);
+    model.value = None;
+    let recipe = TrainConfig {
+        optimizer: OptimizerRecipe {
+            kind,
+            batch: played.len(),
+            updates,
+            ..OptimizerRecipe::default()
+        },
+        ..TrainConfig::of(oreo(Level::Turn))
+    };
+    let out = tempfile::tempdir().unwrap();
+    let before = transfer::bytes();
+    learn_on(
+        support::device::choice(),
+        &recipe,
+        &model,
+        &played,
+        out.path(),
+    )
+    .unwrap();
+    transfer::bytes() - before
+}
+
+/// An update copies its batch and some scalars, but no parameter, gradient or moment.
+#[test]
+#[ignore = "needs a GPU that HEARTH_TEST_DEVICE names"]
+fn copies_of_an_update_do_not_grow_with_the_parameters() {
+    assert_ne!(support::device::choice(), DeviceChoice::Cpu);
+    for kind in [OptimizerKind::AdamW, OptimizerKind::Muon] {
+        let [narrow, wide] = [24, 960].map(|width| {
+            let [few, many] = [1, 5].map(|updates| copied_bytes(kind, width, updates));
+            (many - few) / 4
+        });
+        eprintln!("{kind:?}: {narrow} and {wide} bytes an update");
+        assert_eq!(narrow, wide, "{kind:?}");
+        assert!(narrow > 0, "the batch is copied");
+    }
 }

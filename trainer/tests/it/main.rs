@@ -10,7 +10,7 @@ mod losses;
 mod paired_games;
 mod process_scores;
 mod remote_policy;
-mod resuming;
+mod same_bits;
 mod stopping;
 mod token_exactness;
 mod training_jobs;

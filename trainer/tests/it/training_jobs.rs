@@ -13,6 +13,7 @@ use support::corridor::{jobs, play, protocol, task};
 use trainer::TrainerError;
 use trainer::learn::optimizer::OptimizerRecipe;
 use trainer::learn::plan::DataSummary;
+use trainer::learn::ranks::Alone;
 use trainer::learn::train::{TrainingJob, train};
 use trainer::pipeline::recipe::{Algorithm, Level, Normalisation, Targets, TrainConfig};
 use trainer::pipeline::run::tokenize_texts;
@@ -92,6 +93,7 @@ pub(crate) fn learn_on(
             seed: 7,
             out,
             hardware,
+            ranks: &Alone,
         },
         &ProgressBar::hidden(),
     )

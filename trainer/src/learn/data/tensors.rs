@@ -1,6 +1,7 @@
 //! A [`Batch`] as tensors on a device.
 
 use super::batch::{Batch, position};
+use crate::learn::transfer::counted;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
 /// The inputs of networks and losses. If [`Batch`] has a field of the same name, it means the same.
@@ -150,7 +151,7 @@ impl Batch {
             }
         }
         WrittenTokens {
-            rows: Tensor::from_data(TensorData::new(rows, [size]), device),
+            rows: Tensor::from_data(counted(TensorData::new(rows, [size])), device),
             positions: ints(positions, shape, device),
             targets: ints(targets, shape, device),
             turns: ints(turns, shape, device),
@@ -172,13 +173,13 @@ impl Batch {
 }
 
 fn ints(values: Vec<i64>, shape: [usize; 2], device: &Device) -> Tensor<2, Int> {
-    Tensor::from_data(TensorData::new(values, shape), device)
+    Tensor::from_data(counted(TensorData::new(values, shape)), device)
 }
 
 fn floats(values: Vec<f32>, shape: [usize; 2], device: &Device) -> Tensor<2> {
-    Tensor::from_data(TensorData::new(values, shape), device)
+    Tensor::from_data(counted(TensorData::new(values, shape)), device)
 }
 
 fn bools(values: Vec<bool>, shape: [usize; 2], device: &Device) -> Tensor<2, Bool> {
-    Tensor::from_data(TensorData::new(values, shape), device)
+    Tensor::from_data(counted(TensorData::new(values, shape)), device)
 }

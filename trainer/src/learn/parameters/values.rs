@@ -1,9 +1,12 @@
 //! The numbers of a parameter, of its gradient and of its moments: in host memory if the networks are
 //! on the CPU, else on the device. An update of networks on a device moves no number between the two.
 
+use crate::learn::transfer::counted;
 use agent::model::weights::HostTensor;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use kernels::ops;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Number of values of a parameter that a thread works on at a time. Sums are made piece by piece
 /// and added in order, so they do not depend on the number of threads.
@@ -48,8 +51,8 @@ impl Values {
         match self {
             Self::Host(values) => values.clone(),
             Self::Device(tensor) => {
-                let values = tensor.as_ref().clone().into_data().try_into_vec();
-                values.expect("networks are f32")
+                let values = counted(tensor.as_ref().clone().into_data());
+                values.try_into_vec().expect("networks are f32")
             }
         }
     }
@@ -96,7 +99,7 @@ impl Values {
 
 fn on_device_of(tensor: &Tensor<1>, values: Vec<f32>) -> Tensor<1> {
     let length = values.len();
-    Tensor::from_data(TensorData::new(values, [length]), &tensor.device())
+    Tensor::from_data(counted(TensorData::new(values, [length])), &tensor.device())
 }
 
 impl Default for Values {
@@ -137,6 +140,33 @@ impl Gradient {
         match self {
             Self::Host(data) => host(data).to_vec(),
             Self::Device(tensor) => Values::of(tensor.clone()).to_vec(),
+        }
+    }
+
+    /// Returns these numbers as the gradient of a network on a device.
+    pub(crate) fn on(device: &Device, values: Vec<f32>) -> Self {
+        if ops::are_fused(device, DType::F32) {
+            return values.into();
+        }
+        let length = values.len();
+        let data = counted(TensorData::new(values, [length]));
+        Self::Device(Tensor::from_data(data, device))
+    }
+
+    /// Returns how many numbers there are.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Host(data) => data.num_elements(),
+            Self::Device(tensor) => tensor.dims()[0],
+        }
+    }
+
+    /// Copies a range of the numbers to the host.
+    pub(crate) fn range(&self, range: Range<usize>) -> Vec<f32> {
+        match self {
+            Self::Host(data) => host(data)[range].to_vec(),
+            Self::Device(_) if range.is_empty() => Vec::new(),
+            Self::Device(tensor) => Values::of(tensor.clone().slice(range)).to_vec(),
         }
     }
 
@@ -208,7 +238,8 @@ pub(crate) fn norm(gradients: &NetworkGradients) -> f64 {
         }
     }
     if !on_device.is_empty() {
-        on_host += f64::from(Tensor::cat(on_device, 0).sum().into_scalar::<f32>());
+        let sum = counted(Tensor::cat(on_device, 0).sum().into_data());
+        on_host += sum.iter::<f64>().sum::<f64>();
     }
     on_host.sqrt()
 }

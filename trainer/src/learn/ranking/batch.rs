@@ -5,6 +5,7 @@ use crate::error::TrainerError;
 use crate::learn::data::batch::{Batch, Example};
 use crate::learn::data::tensors::BatchTensors;
 use crate::learn::micro_batch::{MicroBatchShape, PackedBatch, pack};
+use crate::learn::transfer::counted;
 use crate::loss::ranking::RankingInputs;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
@@ -102,9 +103,12 @@ impl RankingBatch {
         RankingTensors {
             rows: self.batch.to_device(device, written_multiple),
             shape,
-            row_of_candidate: Tensor::from_data(TensorData::new(self.rows.clone(), flat), device),
-            labels: Tensor::from_data(TensorData::new(self.labels.clone(), shape), device),
-            mask: Tensor::from_data(TensorData::new(self.mask.clone(), shape), device),
+            row_of_candidate: Tensor::from_data(
+                counted(TensorData::new(self.rows.clone(), flat)),
+                device,
+            ),
+            labels: Tensor::from_data(counted(TensorData::new(self.labels.clone(), shape)), device),
+            mask: Tensor::from_data(counted(TensorData::new(self.mask.clone(), shape)), device),
         }
     }
 }

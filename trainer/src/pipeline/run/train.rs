@@ -5,6 +5,7 @@ use crate::error::TrainerError;
 use crate::learn::metrics::reading::ReadingProbe;
 use crate::learn::plan::Plan;
 use crate::learn::ranking::tokenize_states;
+use crate::learn::ranks::Alone;
 use crate::learn::selection::select_episodes;
 use crate::learn::train::{self, TrainingJob};
 use crate::measure::card::Lineage;
@@ -168,6 +169,7 @@ impl TrainingStage<'_> {
             seed,
             out: &out,
             hardware: self.context.options.device,
+            ranks: &Alone,
         };
         let bar = self
             .context

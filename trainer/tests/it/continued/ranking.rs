@@ -14,6 +14,7 @@ use trainer::TrainerError;
 use trainer::learn::optimizer::{Activations, OptimizerRecipe};
 use trainer::learn::plan::DataSummary;
 use trainer::learn::ranking::{RankedState, tokenize_states};
+use trainer::learn::ranks::Alone;
 use trainer::learn::train::{TrainingJob, train};
 use trainer::measure::ranking::{RankingRow, TurnGroup, ranking_rows, score_states};
 use trainer::pipeline::recipe::{
@@ -86,6 +87,7 @@ fn learn(
         seed: 7,
         out,
         hardware: support::device::choice(),
+        ranks: &Alone,
     };
     train(&job, &ProgressBar::hidden())
 }

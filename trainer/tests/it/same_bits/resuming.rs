@@ -14,6 +14,7 @@ use support::corridor::babbler;
 use trainer::TrainerError;
 use trainer::learn::metrics::reading::{ReadingNumbers, ReadingProbe};
 use trainer::learn::optimizer::{OptimizerKind, OptimizerRecipe};
+use trainer::learn::ranks::Alone;
 use trainer::learn::train::{TrainingJob, train};
 use trainer::pipeline::recipe::{
     Algorithm, CriticConfig, CriticInit, EarlyStopping, Level, ReferenceUse, TrainConfig, ValueLoss,
@@ -112,7 +113,7 @@ fn resuming_a_job_equals_not_stopping(job: &TrainConfig, damage: impl Fn(&mut St
 }
 
 /// The rows without the columns that depend on wall-clock time.
-fn without_times(rows: &[CsvRow]) -> Vec<CsvRow> {
+pub(super) fn without_times(rows: &[CsvRow]) -> Vec<CsvRow> {
     let mut rows = rows.to_vec();
     for row in &mut rows {
         row.retain(|name, _| {
@@ -256,6 +257,7 @@ fn learn_with_probe(
         seed: 7,
         out,
         hardware: support::device::choice(),
+        ranks: &Alone,
     };
     train(&job, &ProgressBar::hidden()).map(|(model, _)| model)
 }

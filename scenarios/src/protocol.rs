@@ -474,10 +474,6 @@ pub enum KvFormat {
 impl KvFormat {
     /// Whether nothing is rounded.
     #[must_use]
-    #[expect(
-        clippy::trivially_copy_pass_by_ref,
-        reason = "serde passes a reference"
-    )]
     pub fn is_exact(&self) -> bool {
         *self == Self::Exact
     }

@@ -99,8 +99,8 @@ pub(crate) struct LoadArgs {
     /// `f16`, `bf16` or `q8`; part of the protocol
     #[arg(long, default_value = "exact", help_heading = "Model")]
     pub(crate) weights: WeightFormat,
-    /// Format of keys and values in memory: `exact`, or rounded to `f16`, which is half as large and
-    /// on the CPU faster in long episodes; part of the protocol
+    /// Format of keys and values in memory: `exact`, or on the CPU rounded to `f16`, which needs half
+    /// the memory; part of the protocol
     #[arg(long, default_value = "exact", help_heading = "Model")]
     pub(crate) kv: KvFormat,
     /// Device of a model folder: `cpu`, or a GPU that `hearth doctor` lists, such as `cuda` or

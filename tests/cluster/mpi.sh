@@ -40,16 +40,8 @@ for count in 2 3; do
     same sft-1 sft-$count
 done
 
-"$hearth" collect --policy sft-1 --suite games --repetitions 2 --turns 6 --temperature 1 --out sampled.jsonl >/dev/null
-job oreo 6 '{ kind = "oreo", beta = 0.1, alpha = 0.01, value_learning_rate = 1e-3 }'
-sed -i 's/^from = .*/from = "collector"/; s/"demonstrations"/"rollouts"/' oreo.toml
-for count in 1 2; do
-    ranks $count "$hearth" train oreo.toml --data sampled.jsonl --from sft-1 --out oreo-$count >/dev/null
-done
-same oreo-1 oreo-2
-
 # A checkpoint is written every 100 updates. The second process is killed after it.
-job long 160 '{ kind = "sft", targets = "actions" }'
+job long 240 '{ kind = "sft", targets = "actions" }'
 "$hearth" train long.toml --data won.jsonl --out long-1 >/dev/null
 ranks 2 "$hearth" train long.toml --data won.jsonl --out long-2 >/dev/null 2>killed.log &
 launcher=$!
@@ -64,6 +56,15 @@ echo "one of two processes was killed; mpirun ended with $status and said:"
 grep -m 1 "signal 9" killed.log
 ranks 2 "$hearth" train long.toml --data won.jsonl --out long-2 >/dev/null
 same long-1 long-2
+
+# Episodes of a policy that wins some games.
+"$hearth" collect --policy long-1 --suite games --repetitions 4 --turns 30 --temperature 1 --out sampled.jsonl >/dev/null
+job oreo 6 '{ kind = "oreo", level = "turn", beta = 0.1, alpha = 0.01, value_learning_rate = 1e-3, critic_only_share = 0.0 }'
+sed -i 's/^from = .*/from = "collector"/; s/"demonstrations"/"rollouts"/' oreo.toml
+for count in 1 2; do
+    ranks $count "$hearth" train oreo.toml --data sampled.jsonl --from long-1 --out oreo-$count >/dev/null
+done
+same oreo-1 oreo-2
 
 # Processes with different arguments are not one job.
 status=0

@@ -115,7 +115,7 @@ fn main() -> ExitCode {
     }
     run(hearth.command).unwrap_or_else(|error| {
         ui::print_error(&error);
-        ui::exit_code(&error)
+        ui::exit_status(&error).into()
     })
 }
 

@@ -303,8 +303,8 @@ pub(crate) fn refuse_duplicates<T: PartialEq>(flag: &str, list: &[T]) -> Result<
     }
 }
 
-/// Returns exit code 2 if the error is wrong use, an unusable file or a broken world, else 1.
-pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
+/// Returns 2 if the error is wrong use, an unusable file or a broken world, else 1.
+pub(crate) fn exit_status(error: &anyhow::Error) -> u8 {
     let wrong_use = error.is::<WrongUse>()
         || error.is::<scenarios::EnvironmentError>()
         || error.is::<scenarios::SuiteError>()
@@ -319,7 +319,7 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
             Some(TrainerError::Store(error)) => is_unusable_store(error),
             _ => false,
         };
-    ExitCode::from(if wrong_use { 2 } else { 1 })
+    if wrong_use { 2 } else { 1 }
 }
 
 /// Returns true for every store error except one of writing, which means that the store was usable

@@ -28,11 +28,11 @@ def main():
         batch, seed = run.split(".")
         part = path.with_suffix(".part")
         sys.stdout.flush()
-        gc.freeze()
         # A process of its own, so that no run sees what another has changed. The first one fills the caches here.
         arguments = [str(TRANSCRIPT), folder, split, games, batch, seed, commands]
         if not TRANSLATED:
             play(arguments, "/dev/null")
+            gc.freeze()  # else collections of the children would copy the caches
         child = os.fork()
         if child == 0:
             play(arguments, part)

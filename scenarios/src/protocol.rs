@@ -436,6 +436,12 @@ pub enum WeightFormat {
 }
 
 impl WeightFormat {
+    /// Whether no value changes.
+    #[must_use]
+    pub fn is_exact(&self) -> bool {
+        *self == Self::Exact
+    }
+
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Exact, Self::F16, Self::Bf16, Self::Q8];
 

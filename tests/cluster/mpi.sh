@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains with two and three processes of MPI, and requires the bits of one process: SFT, OREO, and a job of which one process
+# Trains with two and three processes of MPI, and requires the same bits as with one process: SFT, OREO, and a job of which one process
 # was killed and which the same command resumed.
 #
 #   tests/cluster/mpi.sh HEARTH        HEARTH: a binary built with --features mpi; needs mpirun

@@ -522,7 +522,7 @@ mod tests {
         }
     }
 
-    /// f16 has no number above 65504: larger ones become it. What is no number stays none.
+    /// f16 has no number above 65504: larger ones become it. Infinities and NaN give NaN.
     #[test]
     fn f16_keys_and_values_are_never_silently_wrong() {
         let widths = HeadWidths {

@@ -1,6 +1,5 @@
 //! The processes that `mpirun` or `srun` started to train one job together.
 
-use crate::ui::WrongUse;
 use std::process::ExitCode;
 use trainer::learn::ranks::{Alone, Ranks};
 
@@ -13,19 +12,19 @@ pub(crate) fn in_all_ranks(
     mpi: bool,
     command: impl FnOnce(&dyn Ranks) -> anyhow::Result<ExitCode>,
 ) -> anyhow::Result<ExitCode> {
-    let started = started_by_mpirun(&|name| std::env::var(name).ok());
-    match started {
-        None if !mpi => command(&Alone),
-        _ => with_mpi(command),
+    if mpi || is_started_by_mpirun(&|name| std::env::var(name).ok()) {
+        with_mpi(command)
+    } else {
+        command(&Alone)
     }
 }
 
-/// Returns how many processes `mpirun` of Open MPI or MPICH has started, if there are several. `srun` may set the same
-/// variables for processes that have nothing to do with each other.
-fn started_by_mpirun(variable: &dyn Fn(&str) -> Option<String>) -> Option<usize> {
+/// Whether `mpirun` of Open MPI or MPICH has started several processes. `srun` may set the same variables for processes
+/// that have nothing to do with each other.
+fn is_started_by_mpirun(variable: &dyn Fn(&str) -> Option<String>) -> bool {
     let size = variable("OMPI_COMM_WORLD_SIZE")
-        .or_else(|| variable("PMI_SIZE").filter(|_| variable("SLURM_STEP_ID").is_none()))?;
-    size.parse().ok().filter(|size| *size > 1)
+        .or_else(|| variable("PMI_SIZE").filter(|_| variable("SLURM_STEP_ID").is_none()));
+    size.is_some_and(|size| size.parse::<usize>().is_ok_and(|size| size > 1))
 }
 
 #[cfg(feature = "mpi")]
@@ -37,7 +36,7 @@ fn with_mpi(
         Err(error) if ranks.count() > 1 => {
             eprintln!("rank {} of {} has failed", ranks.rank(), ranks.count());
             crate::ui::print_error(&error);
-            ranks.abort(if error.is::<WrongUse>() { 2 } else { 1 })
+            ranks.abort(crate::ui::exit_status(&error).into())
         }
         result => result,
     }
@@ -45,7 +44,7 @@ fn with_mpi(
 
 #[cfg(not(feature = "mpi"))]
 fn with_mpi(_: impl FnOnce(&dyn Ranks) -> anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
-    Err(WrongUse(
+    Err(crate::ui::WrongUse(
         "this binary was built without MPI, so several processes cannot train one job\n\
          hint: build it with `cargo build --release --features mpi`, or start one process"
             .into(),
@@ -60,15 +59,15 @@ mod tests {
     #[test]
     fn processes_of_mpirun_train_together_and_those_of_srun_do_not() {
         let started = |set: &[(&str, &str)]| {
-            started_by_mpirun(&|name| {
+            is_started_by_mpirun(&|name| {
                 let found = set.iter().find(|(variable, _)| *variable == name);
                 found.map(|(_, value)| (*value).to_owned())
             })
         };
-        assert_eq!(started(&[]), None);
-        assert_eq!(started(&[("OMPI_COMM_WORLD_SIZE", "2")]), Some(2));
-        assert_eq!(started(&[("OMPI_COMM_WORLD_SIZE", "1")]), None);
-        assert_eq!(started(&[("PMI_SIZE", "4")]), Some(4));
-        assert_eq!(started(&[("PMI_SIZE", "4"), ("SLURM_STEP_ID", "0")]), None);
+        assert!(!started(&[]));
+        assert!(started(&[("OMPI_COMM_WORLD_SIZE", "2")]));
+        assert!(!started(&[("OMPI_COMM_WORLD_SIZE", "1")]));
+        assert!(started(&[("PMI_SIZE", "4")]));
+        assert!(!started(&[("PMI_SIZE", "4"), ("SLURM_STEP_ID", "0")]));
     }
 }

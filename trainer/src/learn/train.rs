@@ -95,9 +95,11 @@ pub fn train(
     if recipe.reference == ReferenceUse::Cached {
         plan.reference_logprobs = state.replicas.cache_reference(&plan)?;
     }
-    let mut metrics = match job.ranks.rank() {
-        0 => Some(Metrics::open(job.out, state.update, metrics_columns(job)?)?),
-        _ => None,
+    let writes = job.ranks.rank() == 0;
+    let mut metrics = if writes {
+        Some(Metrics::open(job.out, state.update, metrics_columns(job)?)?)
+    } else {
+        None
     };
     let mut last_checkpoint = Instant::now();
     progress.set_length(plan.updates.len() as u64);
@@ -111,13 +113,13 @@ pub fn train(
         progress.inc(1);
         let is_due = state.update.is_multiple_of(CHECKPOINT_EVERY)
             || last_checkpoint.elapsed() > CHECKPOINT_AFTER;
-        if is_due && metrics.is_some() && state.update < plan.updates.len() {
+        if is_due && writes && state.update < plan.updates.len() {
             state.checkpoint().save(&job.out.join("checkpoint"))?;
             last_checkpoint = Instant::now();
         }
     }
     state.restore_best();
-    if metrics.is_some() {
+    if writes {
         state.save_adapters(job)?;
         let states = plan.ranking.states.iter().map(|state| state.trajectory);
         let read = plan.data.iter().copied().chain(states);

@@ -161,19 +161,11 @@ pub struct ProtocolRecipe {
     /// Maximum number of tokens in a completion.
     pub completion: usize,
     /// Number format of the policies' weights when they play. Default: `exact`.
-    #[serde(default, skip_serializing_if = "is_exact")]
+    #[serde(default, skip_serializing_if = "WeightFormat::is_exact")]
     pub weights: WeightFormat,
     /// Number format of their keys and values. Default: `exact`.
     #[serde(default, skip_serializing_if = "KvFormat::is_exact")]
     pub kv: KvFormat,
-}
-
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde passes a reference"
-)]
-fn is_exact(weights: &WeightFormat) -> bool {
-    *weights == WeightFormat::Exact
 }
 
 impl ProtocolRecipe {

@@ -55,21 +55,6 @@ fn losses(
     losses
 }
 
-fn oreo(level: Level) -> Algorithm {
-    Algorithm::Oreo {
-        level,
-        beta: 0.1,
-        alpha: 0.01,
-        value_learning_rate: 1e-3,
-        critic_only_share: 0.0,
-        discount: 1.0,
-        normalise: Normalisation::Trajectory,
-        log_ratio_clip: None,
-        path_length: None,
-        imitation_coef: 0.0,
-    }
-}
-
 /// Relative to f32 on the CPU. On a GPU, f32 products may use TF32, whose mantissa has ten bits.
 #[test]
 #[ignore = "needs a GPU that HEARTH_TEST_DEVICE names"]
@@ -80,6 +65,18 @@ fn the_gpu_has_the_losses_of_the_cpu() {
     if Precision::Bf16.check(&support::device::device()).is_ok() {
         precisions.push((Precision::Bf16, 3e-2));
     }
+    let oreo = |level| Algorithm::Oreo {
+        level,
+        beta: 0.1,
+        alpha: 0.01,
+        value_learning_rate: 1e-3,
+        critic_only_share: 0.0,
+        discount: 1.0,
+        normalise: Normalisation::Trajectory,
+        log_ratio_clip: None,
+        path_length: None,
+        imitation_coef: 0.0,
+    };
     for algorithm in [
         Algorithm::Sft {
             targets: Targets::Actions,

@@ -27,15 +27,6 @@ impl LayerKv {
         Self(Formatted::F16(KvNumbers::default()))
     }
 
-    /// Returns an empty cache of the same format.
-    #[must_use]
-    pub fn empty_like(&self) -> Self {
-        match &self.0 {
-            Formatted::F32(_) => Self::default(),
-            Formatted::F16(_) => Self::f16(),
-        }
-    }
-
     /// Appends the keys and values of one token, `[kv]` each. The first allocation has room for `capacity` tokens.
     pub fn push(&mut self, keys: &[f32], values: &[f32], capacity: usize) {
         match &mut self.0 {
@@ -65,7 +56,7 @@ pub(super) struct KvNumbers<E> {
     /// `[tokens, kv]`.
     pub(super) values: Vec<E>,
     tokens: usize,
-    /// Whether a number was one that the format cannot express at all. Attention then gives no numbers either.
+    /// Whether an infinity or a NaN was stored in a format that does not keep it. The results of attention are then NaN.
     pub(super) is_broken: bool,
 }
 

@@ -52,12 +52,8 @@ impl HostCache {
     /// Appends the cache of a candidate that was read on top of this one.
     pub(in crate::inference) fn append(&mut self, tail: Self) {
         if self.layers.is_empty() {
-            self.layers = (tail.layers.iter())
-                .map(|layer| LayerCache {
-                    kv: layer.kv.empty_like(),
-                    convolved: Default::default(),
-                })
-                .collect();
+            *self = tail;
+            return;
         }
         for (layer, more) in self.layers.iter_mut().zip(tail.layers) {
             layer.kv.append(&more.kv);

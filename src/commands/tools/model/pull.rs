@@ -207,8 +207,8 @@ mod tests {
     use super::*;
     use crate::args::policy::FrameArgs;
     use crate::commands::tools::model::import::ModelImportCommand;
-    use crate::commands::tools::model::wheel::{MAX_MEMBERS, hex};
-    use sha2::{Digest, Sha256};
+    use crate::commands::tools::model::wheel::MAX_MEMBERS;
+    use scenarios::suite::hex_sha256;
     use std::collections::BTreeSet;
     use std::io::Write;
     use tempfile::TempDir;
@@ -344,7 +344,7 @@ mod tests {
         }
         .run()
         .unwrap();
-        let sha256 = hex(&Sha256::digest(&gguf)).leak();
+        let sha256 = hex_sha256(&gguf).leak();
         let policy = open(&path).unwrap().policy.hash().leak();
         (
             folder,

@@ -5,6 +5,7 @@
 
 use crate::ui::WrongUse;
 use anyhow::Context;
+use scenarios::suite::hex;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -182,11 +183,6 @@ fn refusal(wheel: &Path, reason: &str) -> WrongUse {
 
 fn damaged(wheel: &Path, error: &dyn std::fmt::Display) -> WrongUse {
     refusal(wheel, &format!("damaged, or not a wheel: {error}"))
-}
-
-/// Returns bytes in hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Waits for a command, copies its stderr to ours, and returns the end of it.

@@ -61,7 +61,7 @@ impl Values {
     pub(crate) fn beside(values: Vec<f32>, other: &Self) -> Self {
         match other {
             Self::Host(_) => Self::Host(values),
-            Self::Device(tensor) => Self::of(on_device_of(tensor, values)),
+            Self::Device(tensor) => Self::of(to_device(values, &tensor.device())),
         }
     }
 
@@ -92,14 +92,14 @@ impl Values {
         match std::mem::take(self) {
             Self::Device(tensor) => *tensor,
             Self::Host(values) if values.is_empty() => like.zeros_like(),
-            Self::Host(values) => on_device_of(like, values),
+            Self::Host(values) => to_device(values, &like.device()),
         }
     }
 }
 
-fn on_device_of(tensor: &Tensor<1>, values: Vec<f32>) -> Tensor<1> {
+fn to_device(values: Vec<f32>, device: &Device) -> Tensor<1> {
     let length = values.len();
-    Tensor::from_data(counted(TensorData::new(values, [length])), &tensor.device())
+    Tensor::from_data(counted(TensorData::new(values, [length])), device)
 }
 
 impl Default for Values {
@@ -148,9 +148,7 @@ impl Gradient {
         if ops::are_fused(device, DType::F32) {
             return values.into();
         }
-        let length = values.len();
-        let data = counted(TensorData::new(values, [length]));
-        Self::Device(Tensor::from_data(data, device))
+        Self::Device(to_device(values, device))
     }
 
     /// Returns how many numbers there are.

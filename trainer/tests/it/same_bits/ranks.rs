@@ -1,7 +1,7 @@
 //! Several ranks train the same bits as one process. The ranks are threads here; `tests/cluster/mpi.sh` has processes.
 
 use super::resuming::without_times;
-use crate::training_jobs::{SFT, metrics, oreo, recipe, rollouts};
+use crate::training_jobs::{SFT, metrics, one_update, oreo, recipe, rollouts};
 use agent::model::folder::Model;
 use indicatif::ProgressBar;
 use scenarios::Trajectory;
@@ -159,13 +159,8 @@ fn any_number_of_ranks_trains_the_same_bits() {
 fn ranks_with_different_jobs_are_refused() {
     let start = babbler(5);
     let played = rollouts(&start);
-    let optimizer = OptimizerRecipe {
-        batch: 2,
-        updates: 1,
-        ..OptimizerRecipe::default()
-    };
     let out = tempfile::tempdir().unwrap();
-    let recipe = recipe(SFT, optimizer);
+    let recipe = recipe(SFT, one_update(&played, 1e-3));
     let results = train_in_ranks(&[7, 8], &recipe, &start, &played, out.path());
     for result in results {
         let error = result.unwrap_err().to_string();

@@ -23,7 +23,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
             "eval", "sweep", "rank", "reading", "compare", "report", "verify", "audit",
         ],
     ),
-    ("Data", &["scenarios", "export", "import"]),
+    ("Data", &["scenarios", "store", "export", "import"]),
     (
         "Tools",
         &["model", "world", "doctor", "bench", "completions"],

@@ -81,6 +81,9 @@ enum HearthCommand {
     Export(data::export::ExportCommand),
     /// Read published demonstrations, and replay them in their games
     Import(data::import::ImportCommand),
+    /// Show, compact and check trajectory stores
+    #[command(subcommand)]
+    Store(data::store::StoreCommand),
     /// Check evaluations for leaks and invalid results
     Audit(measure::audit::AuditCommand),
     /// Import, download or describe a model
@@ -142,6 +145,7 @@ fn run(command: HearthCommand) -> anyhow::Result<ExitCode> {
         HearthCommand::Verify(command) => command.run(),
         HearthCommand::Export(command) => command.run(),
         HearthCommand::Import(command) => command.run(),
+        HearthCommand::Store(command) => command.run(),
         HearthCommand::Audit(command) => command.run(),
         HearthCommand::Model(command) => command.run(),
         HearthCommand::World(command) => command.run(),

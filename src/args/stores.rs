@@ -2,7 +2,6 @@
 
 use crate::ui;
 use agent::text::tokenizer::Tokenizer;
-use scenarios::store::Store;
 use scenarios::{Split, Suite, Trajectory};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -11,6 +10,7 @@ use trainer::pipeline::practice;
 use trainer::pipeline::recipe::GamesRecipe;
 use trainer::pipeline::shard::whole_of;
 use trainer::pipeline::stages::holds_demonstrations;
+use trainer::store::{StoredRecords, is_compacted};
 
 /// A store to read.
 pub(crate) struct StoreSource {
@@ -19,7 +19,7 @@ pub(crate) struct StoreSource {
     pub(crate) folder: Option<PathBuf>,
 }
 
-/// Returns the files among `paths`, and the stores of the folders: `demonstrations.jsonl`,
+/// Returns the files and the compacted stores among `paths`, and the stores of the other folders: `demonstrations.jsonl`,
 /// `dagger-*.jsonl` (`guided-*.jsonl` in old runs), `episodes-*.jsonl`, and per iteration
 /// `N/rollouts.jsonl` and `N/eval/*.jsonl`.
 ///
@@ -28,7 +28,7 @@ pub(crate) struct StoreSource {
 pub(crate) fn find(paths: &[PathBuf]) -> anyhow::Result<Vec<StoreSource>> {
     let mut sources = Vec::new();
     for path in paths {
-        if !path.is_dir() {
+        if !path.is_dir() || is_compacted(path) {
             sources.push(StoreSource {
                 store: path.clone(),
                 folder: None,
@@ -105,9 +105,7 @@ fn entries(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
 pub(crate) fn read(store: &Path) -> anyhow::Result<Vec<Trajectory>> {
     let episodes = read_records(store)?;
     for episode in &episodes {
-        episode
-            .check_episode()
-            .map_err(|reason| ui::WrongUse(format!("{}: {reason}", store.display())))?;
+        check_episode(store, episode)?;
     }
     Ok(episodes)
 }
@@ -149,17 +147,68 @@ pub(crate) fn read_branches(
     Ok(branches)
 }
 
+/// Passes the episodes of a store to `work` in blocks, with the index of the first one, so that memory does not grow
+/// with the store. Prints a message if the last line is incomplete.
+///
+/// # Errors
+/// If the store is not readable or contains branches, or `work` returns an error.
+pub(crate) fn in_blocks(
+    store: &Path,
+    mut work: impl FnMut(usize, &[Trajectory]) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    const BLOCK: usize = 1024;
+    let mut block: Vec<Trajectory> = Vec::new();
+    let mut first = 0;
+    let counts = StoredRecords::open(&[store.into()])?.scan(
+        |record| record.trajectory,
+        |episode| {
+            check_episode(store, &episode)?;
+            block.push(episode);
+            if block.len() == BLOCK {
+                work(first, &block)?;
+                first += block.len();
+                block.clear();
+            }
+            anyhow::Ok(())
+        },
+    )?;
+    for (store, bytes) in &counts.torn {
+        note_torn(store, *bytes);
+    }
+    if block.is_empty() {
+        return Ok(());
+    }
+    work(first, &block)
+}
+
+fn check_episode(store: &Path, episode: &Trajectory) -> anyhow::Result<()> {
+    episode
+        .check_episode()
+        .map_err(|reason| ui::WrongUse(format!("{}: {reason}", store.display())).into())
+}
+
 /// Reads all records of a store. Prints a message if the last line is incomplete.
 fn read_records(store: &Path) -> anyhow::Result<Vec<Trajectory>> {
-    let contents = Store::contents(store)?;
-    if contents.torn > 0 {
-        eprintln!(
-            "{}: {} bytes of an incomplete last line are left out",
-            store.display(),
-            contents.torn
-        );
+    let mut records = Vec::new();
+    let counts = StoredRecords::open(&[store.into()])?.scan(
+        |record| record.trajectory,
+        |trajectory| {
+            records.push(trajectory);
+            anyhow::Ok(())
+        },
+    )?;
+    for (store, bytes) in &counts.torn {
+        note_torn(store, *bytes);
     }
-    Ok(contents.trajectories)
+    Ok(records)
+}
+
+/// Prints that the last line of a store is incomplete.
+pub(crate) fn note_torn(store: &Path, bytes: usize) {
+    eprintln!(
+        "{}: {bytes} bytes of an incomplete last line are left out",
+        store.display()
+    );
 }
 
 /// Opens the games of a run: those in its folder, or those that its recipe names, and the `train` games of its

@@ -8,5 +8,6 @@ pub mod measure;
 pub mod pipeline;
 pub mod selftest;
 pub mod statistics;
+pub mod store;
 
 pub use error::TrainerError;

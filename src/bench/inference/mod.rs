@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 use trainer::TrainerError;
 use trainer::pipeline::recipe::Recipe;
-use trainer::pipeline::run::fresh;
+use trainer::pipeline::run::{fresh, texts_of};
 
 impl BenchInference {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
@@ -111,7 +111,11 @@ impl BenchInference {
             None => {
                 let demonstrations =
                     demonstrations(&ExpertPolicy::default(), tasks, &Protocol::default());
-                fresh(&Recipe::quickstart().model.plain(), &demonstrations, 1)?
+                fresh(
+                    &Recipe::quickstart().model.plain(),
+                    texts_of(&demonstrations),
+                    1,
+                )?
             }
         };
         let context = model.config.max_position_embeddings;

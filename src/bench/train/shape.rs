@@ -10,7 +10,7 @@ use scenarios::household::{self, GenerateOptions, Size};
 use scenarios::{Protocol, Split, Task, Trajectory};
 use std::path::Path;
 use trainer::pipeline::recipe::Recipe;
-use trainer::pipeline::run::{fresh, tokenize_texts};
+use trainer::pipeline::run::{fresh, texts_of, tokenize_texts};
 
 /// The shape of a decoder with random weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -51,7 +51,7 @@ impl DecoderShape {
         let tasks: Vec<&Task> = suite.split(Split::Train);
         let protocol: Protocol = recipe.protocol.protocol(recipe.model.context, 0.0, 1);
         let mut played = demonstrations(&ExpertPolicy { noise }, &tasks, &protocol);
-        let mut model = fresh(&recipe.model.plain(), &played, 1)?;
+        let mut model = fresh(&recipe.model.plain(), texts_of(&played), 1)?;
         if let Some(config) = self.config(&model.config) {
             model.policy = Weights::random(&config, 1);
             model.config = config;

@@ -4,4 +4,5 @@ pub(crate) mod export;
 pub(crate) mod import;
 mod permute;
 pub(crate) mod scenarios;
+pub(crate) mod store;
 pub(crate) mod suite_table;

@@ -92,11 +92,18 @@ impl VerifyCommand {
         let bar = ui::bar("verify");
         for source in &sources {
             let (place, suite) = self.suite_of(source, &mut suites)?;
-            let episodes = stores::read(&source.store)?;
-            bar.inc_length(episodes.len() as u64);
-            let logged = logged_of(suite, &episodes, &source.store, &place)?;
-            let found = self.differences(&opened, &logged, tokenizer.as_ref(), || bar.inc(1));
-            output.add(&source.store, &episodes, found);
+            let tasks = suite.tasks.iter().map(|task| (task.hash.as_str(), task));
+            let tasks: HashMap<&str, &Task> = tasks.collect();
+            output.stores += 1;
+            stores::in_blocks(&source.store, |first, episodes| {
+                bar.inc_length(episodes.len() as u64);
+                let Some(logged) = logged_of(&tasks, first, episodes) else {
+                    return Err(missing_games(&tasks, &source.store, &place)?.into());
+                };
+                let found = self.differences(&opened, &logged, tokenizer.as_ref(), || bar.inc(1));
+                output.add(&source.store, first, episodes, found);
+                Ok(())
+            })?;
         }
         bar.finish();
         opened.report_replaced();
@@ -175,53 +182,57 @@ fn tokenizer(folder: &Path, frames: &FrameArgs) -> anyhow::Result<Tokenizer> {
         .tokenizer)
 }
 
-/// Returns the episodes that can be checked, with their games.
+/// Returns the episodes that can be checked, with their games. The first one has the index `first` in its store.
+/// `None` if a game is missing.
 fn logged_of<'a>(
-    suite: &'a Suite,
+    tasks: &HashMap<&str, &'a Task>,
+    first: usize,
     episodes: &'a [Trajectory],
+) -> Option<Vec<EpisodeToReplay<'a>>> {
+    (first..)
+        .zip(episodes)
+        .filter(|(_, episode)| is_checkable(episode))
+        .map(|(place, episode)| {
+            Some(EpisodeToReplay {
+                place,
+                task: tasks.get(episode.game_hash.as_str())?,
+                episode,
+            })
+        })
+        .collect()
+}
+
+/// Returns the error that names how many episodes of a store are of other games.
+fn missing_games(
+    tasks: &HashMap<&str, &Task>,
     store: &Path,
     games: &Path,
-) -> anyhow::Result<Vec<EpisodeToReplay<'a>>> {
-    let tasks: HashMap<&str, &Task> = suite
-        .tasks
-        .iter()
-        .map(|task| (task.hash.as_str(), task))
-        .collect();
-    let checkable: Vec<(usize, &Trajectory)> = episodes
-        .iter()
-        .enumerate()
-        .filter(|(_, episode)| is_checkable(episode))
-        .collect();
-    let missing: Vec<&(usize, &Trajectory)> = checkable
-        .iter()
-        .filter(|(_, episode)| !tasks.contains_key(episode.game_hash.as_str()))
-        .collect();
-    if let Some((index, first)) = missing.first() {
-        return Err(ui::WrongUse(format!(
-            "{} episodes of {} are of games that {} does not contain; the first, line {}: {}\n\
-             hint: --suite names the games that were played",
-            missing.len(),
-            store.display(),
-            games.display(),
-            index + 1,
-            first.game
-        ))
-        .into());
-    }
-    Ok(checkable
-        .into_iter()
-        .map(|(place, episode)| EpisodeToReplay {
-            place,
-            task: tasks[episode.game_hash.as_str()],
-            episode,
-        })
-        .collect())
+) -> anyhow::Result<ui::WrongUse> {
+    let mut missing = 0;
+    let mut first_missing = None;
+    stores::in_blocks(store, |first, episodes| {
+        for (place, episode) in (first + 1..).zip(episodes) {
+            if is_checkable(episode) && !tasks.contains_key(episode.game_hash.as_str()) {
+                missing += 1;
+                first_missing.get_or_insert((place, episode.game.clone()));
+            }
+        }
+        Ok(())
+    })?;
+    let (line, game) = first_missing.unwrap_or_default();
+    Ok(ui::WrongUse(format!(
+        "{missing} episodes of {} are of games that {} does not contain; the first, line {line}: {game}\n\
+         hint: --suite names the games that were played",
+        store.display(),
+        games.display(),
+    )))
 }
 
 impl VerifyOutput {
     fn add(
         &mut self,
         store: &Path,
+        first: usize,
         episodes: &[Trajectory],
         found: Vec<(usize, ReplayDifference)>,
     ) {
@@ -229,7 +240,6 @@ impl VerifyOutput {
             .iter()
             .filter(|episode| is_checkable(episode))
             .collect();
-        self.stores += 1;
         self.episodes += episodes.len();
         self.checked += checkable.len();
         self.not_checkable += episodes.len() - checkable.len();
@@ -243,8 +253,8 @@ impl VerifyOutput {
             self.shown.push(EpisodeDifference {
                 store: store.into(),
                 line: index + 1,
-                game: episodes[index].game.clone(),
-                repetition: episodes[index].repetition,
+                game: episodes[index - first].game.clone(),
+                repetition: episodes[index - first].repetition,
                 difference,
             });
         }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use trainer::pipeline::manifest::sentence;
 use trainer::pipeline::recipe::Recipe;
 use trainer::pipeline::run::RunOptions;
-use trainer::pipeline::status::{StageStatus, counts, status};
+use trainer::pipeline::status::{ShardStatus, StageStatus, counts, status};
 
 #[derive(Args)]
 pub(crate) struct LoopCommand {
@@ -49,6 +49,15 @@ pub(crate) struct LoopCommand {
         help_heading = "Sharding"
     )]
     wait: u64,
+    /// Seconds without a new episode of a shard after which the shards that wait play its games; 0 =
+    /// never
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 600,
+        help_heading = "Sharding"
+    )]
+    lease: u64,
 }
 
 /// The JSON output of `hearth loop --status`.
@@ -72,6 +81,7 @@ impl LoopCommand {
         let options = RunOptions {
             shard: self.shard.resolve()?,
             wait: Duration::from_secs(self.wait),
+            lease: Duration::from_secs(self.lease),
             ..RunOptions::alone(self.device, CODE)
         };
         run_recipe(&recipe, &out, &options, self.json)
@@ -129,6 +139,17 @@ fn remark(stage: &StageStatus) -> String {
     }
     if !stage.differs.is_empty() {
         remarks.push(sentence(&stage.differs));
+    }
+    for ShardStatus {
+        shard,
+        done,
+        quiet_seconds,
+    } in &stage.shards
+    {
+        remarks.push(format!("shard {shard}: {done}, last {quiet_seconds} s ago"));
+    }
+    if let Some(seconds) = stage.seconds_left {
+        remarks.push(format!("about {seconds} s left"));
     }
     remarks.join("; ")
 }

@@ -2,7 +2,7 @@
 
 use crate::args::device;
 use crate::args::policy::{FrameArgs, note_frames};
-use crate::args::stores::read_branches;
+use crate::args::stores::{self, read_branches};
 use crate::commands::train::ranks::in_all_ranks;
 use crate::ui;
 use agent::inference::device::DeviceChoice;
@@ -16,6 +16,7 @@ use serde::Serialize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use trainer::TrainerError;
+use trainer::learn::episodes::{Episodes, Readable};
 use trainer::learn::metrics::reading::ReadingProbe;
 use trainer::learn::plan::DataSummary;
 use trainer::learn::ranks::Ranks;
@@ -23,14 +24,15 @@ use trainer::learn::train::{self, TrainingJob};
 use trainer::measure::card::Lineage;
 use trainer::measure::reading::ReadingTest;
 use trainer::pipeline::recipe::{Recipe, StartFrom, TrainConfig, open_job};
-use trainer::pipeline::run::{fresh, prepare, reading_test};
+use trainer::pipeline::run::{fresh, prepare_one, reading_test};
+use trainer::store::StoredRecords;
 
 #[derive(Args)]
 pub(crate) struct TrainCommand {
     /// The training job, a TOML file with the keys of one `[[train]]` table of a recipe
     #[arg(value_hint = ValueHint::FilePath)]
     job: PathBuf,
-    /// Trajectory stores to train on
+    /// Trajectory stores to train on: JSONL files, or folders that `hearth store compact` made
     #[arg(long, required = true, num_args = 1.., value_hint = ValueHint::FilePath)]
     data: Vec<PathBuf>,
     /// Branch stores, if the job reads `branches`: several actions of one state, with Monte-Carlo
@@ -89,27 +91,19 @@ impl TrainCommand {
         self.device.burn().map_err(TrainerError::from)?;
         let recipe = open_job(&self.job)?;
         self.check_reading(&recipe)?;
-        let mut trajectories = Vec::new();
-        for path in &self.data {
-            trajectories.extend(scenarios::store::Store::read(path)?);
+        let records = StoredRecords::open(&self.data)?;
+        let start = self.start(&recipe.from, &records)?;
+        let prepare = |episode: &mut Trajectory| {
+            prepare_one(&recipe, &start.tokenizer, episode, self.seed);
+        };
+        let readable = Readable::new(&recipe, start.config.max_position_embeddings);
+        let (episodes, counts) = Episodes::stored(readable, &records, &prepare)?;
+        if is_first {
+            for (store, bytes) in &counts.torn {
+                stores::note_torn(store, *bytes);
+            }
+            warn_of_search(&recipe, &episodes);
         }
-        trajectories
-            .sort_by(|a, b| (&a.game, a.repetition, a.seed).cmp(&(&b.game, b.repetition, b.seed)));
-        let searched = trajectories
-            .iter()
-            .filter(|episode| episode.protocol.search.is_some())
-            .count();
-        if is_first && searched > 0 && recipe.algorithm.critic().is_some() {
-            eprintln!(
-                "warning: {searched} of {} episodes are the result of a search in copies of the world, \
-                 which was told of its wins; a value network of {} learns too high values from them\n\
-                 hint: use them for rejection_sampling or sft, and plain episodes for {1}",
-                trajectories.len(),
-                recipe.algorithm.kind(),
-            );
-        }
-        let start = self.start(&recipe.from, &trajectories)?;
-        prepare(&recipe, &start.tokenizer, &mut trajectories, self.seed);
         let branches = self.branches(&recipe, &start.tokenizer)?;
         let lineage = self
             .from
@@ -122,7 +116,7 @@ impl TrainCommand {
             recipe: &recipe,
             start: &start,
             lineage: lineage.as_ref(),
-            trajectories: &trajectories,
+            episodes: &episodes,
             branches: &branches,
             reading: reading.as_ref().map(|test| test as &dyn ReadingProbe),
             seed: self.seed,
@@ -150,7 +144,7 @@ impl TrainCommand {
         let output = TrainOutput {
             policy_hash: model.policy.hash(),
             model: self.out,
-            given: trajectories.len(),
+            given: episodes.given(),
             read,
         };
         if self.json {
@@ -217,7 +211,7 @@ impl TrainCommand {
     }
 
     /// Opens the model to start from, or makes a fresh one.
-    fn start(&self, from: &StartFrom, trajectories: &[Trajectory]) -> anyhow::Result<Model> {
+    fn start(&self, from: &StartFrom, records: &StoredRecords) -> anyhow::Result<Model> {
         match (&self.from, from) {
             (Some(folder), StartFrom::Collector | StartFrom::Job(_)) => {
                 let model = self.frames.open(folder)?;
@@ -229,7 +223,7 @@ impl TrainCommand {
                     Some(path) => Recipe::open(path)?.model,
                     None => Recipe::quickstart().model,
                 };
-                Ok(fresh(&shape, trajectories, self.seed)?)
+                Ok(records.with_texts(|texts| fresh(&shape, texts, self.seed))??)
             }
             (Some(_), StartFrom::Fresh) => {
                 Err(ui::WrongUse("--from: the job has from = \"fresh\"".into()).into())
@@ -239,5 +233,19 @@ impl TrainCommand {
             )
             .into()),
         }
+    }
+}
+
+/// Prints a warning if a value network would learn from episodes of a search.
+fn warn_of_search(recipe: &TrainConfig, episodes: &Episodes<'_>) {
+    let searched = episodes.searched();
+    if searched > 0 && recipe.algorithm.critic().is_some() {
+        eprintln!(
+            "warning: {searched} of {} episodes are the result of a search in copies of the world, \
+             which was told of its wins; a value network of {} learns too high values from them\n\
+             hint: use them for rejection_sampling or sft, and plain episodes for {1}",
+            episodes.given(),
+            recipe.algorithm.kind(),
+        );
     }
 }

@@ -367,11 +367,12 @@ fn the_folders_of_a_crate_are_used_downwards() {
         &["text"],
         &["files"],
     ];
-    let trainer: [&[&str]; 6] = [
+    let trainer: [&[&str]; 7] = [
         &["pipeline"],
         &["formats", "selftest"],
         &["measure"],
         &["learn"],
+        &["store"],
         &["loss"],
         &["statistics"],
     ];

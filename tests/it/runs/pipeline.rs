@@ -74,11 +74,22 @@ pub(super) fn go_as(
     recipe: &Recipe,
     out: &Path,
 ) -> Result<Followed, TrainerError> {
+    go_with_lease(shard, wait, Duration::ZERO, recipe, out)
+}
+
+pub(super) fn go_with_lease(
+    shard: &str,
+    wait: u64,
+    lease: Duration,
+    recipe: &Recipe,
+    out: &Path,
+) -> Result<Followed, TrainerError> {
     let (world, notes) = (Counting::default(), Notes::default());
     let shard = shard.parse().unwrap();
     let means = RunOptions {
         shard,
         wait: Duration::from_secs(wait),
+        lease,
         ..RunOptions::alone(DeviceChoice::Cpu, "test")
     };
     let report = follow(recipe, out, &world, &notes, &means)?;

@@ -2,8 +2,7 @@
 
 use crate::error::TrainerError;
 use crate::learn::config::TrainConfig;
-use scenarios::household::is_permuted;
-use scenarios::{Split, Trajectory, files};
+use scenarios::{Split, files};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -31,24 +30,15 @@ pub struct Lineage {
 }
 
 impl Lineage {
-    /// Returns the lineage of a job that read these episodes. `start` is the lineage of its
-    /// starting model.
+    /// Returns the lineage of a job that read episodes of these games: their splits, their hashes, and
+    /// whether they are permuted. `start` is the lineage of its starting model.
     #[must_use]
     pub fn new<'a>(
         job: &TrainConfig,
-        read: impl IntoIterator<Item = &'a Trajectory>,
+        read: impl IntoIterator<Item = (Split, &'a str, bool)>,
         start: Option<&Self>,
     ) -> Self {
-        let games: BTreeSet<(Split, &str, bool)> = read
-            .into_iter()
-            .map(|episode| {
-                (
-                    episode.split,
-                    episode.game_hash.as_str(),
-                    is_permuted(&episode.game),
-                )
-            })
-            .collect();
+        let games: BTreeSet<(Split, &str, bool)> = read.into_iter().collect();
         let mut counts = BTreeMap::new();
         let mut permuted = 0;
         for (split, _, of_permuted) in games {

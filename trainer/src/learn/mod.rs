@@ -17,4 +17,4 @@ mod replicas;
 pub mod train;
 pub mod transfer;
 
-pub use data::{batch, plan, receptacle_dropout, selection};
+pub use data::{batch, episodes, plan, receptacle_dropout, selection};

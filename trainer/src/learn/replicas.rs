@@ -4,7 +4,8 @@ use crate::error::TrainerError;
 use crate::learn::config::{Algorithm, TrainConfig};
 use crate::learn::critic::{CriticPart, CriticPass};
 use crate::learn::data::batch::{Example, MeanLengths};
-use crate::learn::data::plan::{Plan, TrajectoryGroup};
+use crate::learn::data::episodes::TrajectoryGroup;
+use crate::learn::data::plan::{LoadedGroups, Plan};
 use crate::learn::micro_batch::{MicroBatchResult, PackedBatch, PassKind, loss_weight, pack};
 use crate::learn::networks::{NetworkReplica, NetworkSource, Placement};
 use crate::learn::objective::{UpdateContext, reference_logprobs, trajectory_log_ratios};
@@ -70,17 +71,12 @@ impl<'a> Replicas<'a> {
     pub(crate) fn run(
         &self,
         recipe: &TrainConfig,
-        plan: &Plan<'_>,
-        groups: &[TrajectoryGroup],
+        batch: &LoadedGroups<'_>,
         pass: PassKind,
     ) -> Result<MicroBatchResult, TrainerError> {
-        let mut examples: Vec<Vec<Example<'_>>> = Vec::new();
-        for group in groups {
-            examples.push(group.iter().map(|index| plan.example(*index)).collect());
-        }
-        let PackedBatch { micro_batches, .. } = pack(&examples, self.placement.shape)?;
+        let PackedBatch { micro_batches, .. } = pack(&batch.examples(), self.placement.shape)?;
         let reference_point = match recipe.algorithm {
-            Algorithm::Kto { .. } => self.reference_point(plan, groups)?,
+            Algorithm::Kto { .. } => self.reference_point(batch)?,
             _ => 0.0,
         };
         let context = UpdateContext {
@@ -132,19 +128,11 @@ impl<'a> Replicas<'a> {
 
     /// Returns KTO's z₀: the log-ratios of the completions of one game after the first observation
     /// of another.
-    fn reference_point(
-        &self,
-        plan: &Plan<'_>,
-        groups: &[TrajectoryGroup],
-    ) -> Result<f64, TrainerError> {
-        let trajectories: Vec<&Trajectory> = groups
-            .iter()
-            .flatten()
-            .map(|index| plan.data[*index])
-            .collect();
+    fn reference_point(&self, batch: &LoadedGroups<'_>) -> Result<f64, TrainerError> {
+        let trajectories = batch.trajectories();
         let pairs: Vec<Trajectory> = (0..trajectories.len())
             .filter_map(|place| mismatched(&trajectories, place))
-            .filter(|pair| pair.tokens() <= plan.longest)
+            .filter(|pair| pair.tokens() <= batch.longest())
             .collect();
         if pairs.is_empty() {
             return Ok(0.0);
@@ -160,16 +148,19 @@ impl<'a> Replicas<'a> {
     /// Returns ln π_ref of the written tokens of all trajectories, and frees the reference.
     ///
     /// # Errors
-    /// If a trajectory cannot be learned from.
+    /// If a trajectory cannot be read or learned from.
     pub(crate) fn cache_reference(
         &mut self,
         plan: &Plan<'_>,
     ) -> Result<Vec<Vec<f32>>, TrainerError> {
-        let mut logprobs = Vec::with_capacity(plan.data.len());
-        for chunk in plan.data.chunks(256) {
-            let examples: Vec<Vec<Example<'_>>> = chunk
-                .iter()
-                .map(|trajectory| vec![(*trajectory).into()])
+        let rows: Vec<u32> = (0..).take(plan.episodes.rows.len()).collect();
+        let mut logprobs = Vec::with_capacity(rows.len());
+        for chunk in rows.chunks(256) {
+            let groups: Vec<_> = chunk.iter().copied().map(TrajectoryGroup::Single).collect();
+            let loaded = plan.load(&groups)?;
+            let trajectories = loaded.trajectories().into_iter();
+            let examples: Vec<Vec<Example<'_>>> = trajectories
+                .map(|trajectory| vec![trajectory.into()])
                 .collect();
             let PackedBatch {
                 micro_batches,

@@ -8,6 +8,7 @@ use crate::error::TrainerError;
 use crate::learn::checkpoint::{BestEvaluation, Checkpoint, Position};
 use crate::learn::config::{CriticConfig, ReferenceUse, TrainConfig};
 use crate::learn::critic;
+use crate::learn::data::episodes::Episodes;
 use crate::learn::data::plan::{DataSummary, Plan};
 use crate::learn::lineage::Lineage;
 use crate::learn::metrics::reading::{ReadingNumbers, ReadingProbe};
@@ -25,11 +26,13 @@ use agent::model::folder::Model;
 use agent::model::peft::Adapter;
 use agent::model::weights::Weights;
 use indicatif::ProgressBar;
+use scenarios::household::is_permuted;
 use scenarios::store::Store;
 use scenarios::suite::hex;
-use scenarios::{TextVersion, Trajectory, WeightFormat};
+use scenarios::{Split, TextVersion, Trajectory, WeightFormat};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
+use std::fmt::{self, Write as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -47,8 +50,8 @@ pub struct TrainingJob<'a> {
     pub start: &'a Model,
     /// The lineage of `start`, if it is known.
     pub lineage: Option<&'a Lineage>,
-    /// The data, in an order that does not depend on which episode finished first.
-    pub trajectories: &'a [Trajectory],
+    /// The data: [`Episodes::in_memory`] or [`Episodes::stored`].
+    pub episodes: &'a Episodes<'a>,
     /// The lines of branch stores, if the job reads branch states; else empty. Their token ids must
     /// be those of the tokenizer of `start`: [`crate::learn::ranking::tokenize_states`].
     pub branches: &'a [Trajectory],
@@ -84,7 +87,7 @@ pub fn train(
     };
     std::fs::create_dir_all(job.out).map_err(TrainerError::file(job.out))?;
     let context = job.start.config.max_position_embeddings;
-    let mut plan = Plan::new(recipe, job.trajectories, context, job.seed)?.with_branches(
+    let mut plan = Plan::new(recipe, job.episodes, job.seed)?.with_branches(
         recipe,
         job.branches,
         context,
@@ -121,9 +124,7 @@ pub fn train(
     state.restore_best();
     if writes {
         state.save_adapters(job)?;
-        let states = plan.ranking.states.iter().map(|state| state.trajectory);
-        let read = plan.data.iter().copied().chain(states);
-        Lineage::new(recipe, read, job.lineage).save(job.out)?;
+        Lineage::new(recipe, games_of(&plan), job.lineage).save(job.out)?;
     }
     let text_versions = plan.text_versions(&job.start.text_versions);
     Ok((state.into_model(job.start, text_versions), plan.read))
@@ -290,11 +291,8 @@ impl<'a> TrainingState<'a> {
         let optimizer = &recipe.optimizer;
         let updates = plan.updates.len();
         let (epoch, groups) = &plan.updates[self.update];
-        let trajectories: Vec<&Trajectory> = groups
-            .iter()
-            .flatten()
-            .map(|index| plan.data[*index])
-            .collect();
+        let batch = plan.load(groups)?;
+        let trajectories = batch.trajectories();
         let critic = recipe.algorithm.critic();
         let progress = self.update as f64 / updates as f64;
         let policy = critic.is_none_or(|critic| progress >= critic.critic_only_share);
@@ -303,7 +301,7 @@ impl<'a> TrainingState<'a> {
             policy,
             critic: part,
         };
-        let mut result = self.replicas.run(recipe, plan, groups, pass)?;
+        let mut result = self.replicas.run(recipe, &batch, pass)?;
         if let Some(states) = plan.ranking.updates.get(self.update) {
             let of_states = self
                 .replicas
@@ -348,15 +346,15 @@ impl<'a> TrainingState<'a> {
             row.gradient_norm_policy = Some(state.update(parameters, gradients, rate, optimizer));
         }
         if let Some((what, value)) = row.diverged(optimizer.log_ratio_limit) {
-            let batch = job.out.join("stopped-batch.jsonl");
+            let stopped = job.out.join("stopped-batch.jsonl");
             if job.ranks.rank() == 0 {
-                save_trajectories(&batch, &trajectories)?;
+                save_trajectories(&stopped, &trajectories)?;
             }
             return Err(TrainerError::Diverged {
                 update: self.update,
                 what: what.into(),
                 value,
-                batch,
+                batch: stopped,
             });
         }
         self.load_networks(result.policy.is_some(), result.value.is_some());
@@ -387,9 +385,8 @@ impl<'a> TrainingState<'a> {
         if !self.update.is_multiple_of(early_stopping.every) && self.update < plan.updates.len() {
             return Ok(None);
         }
-        let result = self
-            .replicas
-            .run(recipe, plan, &plan.held_out, PassKind::Evaluate)?;
+        let batch = plan.load(&plan.held_out)?;
+        let result = self.replicas.run(recipe, &batch, PassKind::Evaluate)?;
         let loss = result.statistics.loss_policy.unwrap_or(0.0)
             + result.statistics.loss_value.unwrap_or(0.0);
         match &mut self.best {
@@ -565,38 +562,44 @@ fn recipe_text(recipe: &TrainConfig) -> String {
     text
 }
 
+/// Returns the games of the episodes and branch states that a job may read, as [`Lineage::new`] wants them.
+fn games_of<'p>(plan: &'p Plan<'_>) -> impl Iterator<Item = (Split, &'p str, bool)> {
+    let Episodes { rows, games, .. } = plan.episodes;
+    let of_episodes: BTreeSet<u32> = rows.iter().map(|row| row.game).collect();
+    let of_episodes = of_episodes
+        .into_iter()
+        .map(|game| games[game as usize].lineage_key());
+    let of_states = plan.ranking.states.iter().map(|state| {
+        let Trajectory {
+            split,
+            game_hash,
+            game,
+            ..
+        } = state.trajectory;
+        (*split, game_hash.as_str(), is_permuted(game))
+    });
+    of_episodes.chain(of_states)
+}
+
 /// Returns a hash of everything that decides the numbers of a job.
 fn identity(job: &TrainingJob<'_>, plan: &Plan<'_>) -> String {
     let mut digest = Sha256::new();
-    digest.update(format!(
-        "{} {} {:?} {:?}",
+    let mut text = HashedText(&mut digest);
+    let Plan {
+        updates, held_out, ..
+    } = plan;
+    write!(
+        text,
+        "{} {} {updates:?} {held_out:?}",
         recipe_text(job.recipe),
-        job.seed,
-        plan.updates,
-        plan.held_out
-    ));
+        job.seed
+    )
+    .expect("hashing does not fail");
     digest.update(job.start.policy.hash());
     if let Some(value) = critic::inherited(job.recipe, job.start) {
         digest.update(value.hash());
     }
-    for trajectory in job.trajectories {
-        digest.update(format!(
-            "{} {} {:?}",
-            trajectory.game_hash, trajectory.repetition, trajectory.outcome
-        ));
-        for turn in &trajectory.turns {
-            for token in turn
-                .observation_tokens
-                .iter()
-                .chain(&turn.completion_tokens)
-            {
-                digest.update(token.to_le_bytes());
-            }
-            if let Some(score) = turn.process_score {
-                digest.update(score.to_le_bytes());
-            }
-        }
-    }
+    job.episodes.hash_into(&mut digest);
     for state in &plan.ranking.states {
         for candidate in state.candidates() {
             for token in state.prefix.iter().chain(&candidate.tokens) {
@@ -611,6 +614,16 @@ fn identity(job: &TrainingJob<'_>, plan: &Plan<'_>) -> String {
         digest.update(advantage.to_le_bytes());
     }
     hex(&digest.finalize()[..8])
+}
+
+/// Hashes a text while it is written.
+struct HashedText<'d>(&'d mut Sha256);
+
+impl fmt::Write for HashedText<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.update(text);
+        Ok(())
+    }
 }
 
 #[cfg(test)]

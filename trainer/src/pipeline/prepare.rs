@@ -23,12 +23,22 @@ pub fn prepare(
     trajectories: &mut [Trajectory],
     seed: u64,
 ) {
-    if let Some(most) = job.receptacle_dropout {
-        for trajectory in trajectories.iter_mut() {
-            drop_receptacles(trajectory, most, seed);
-        }
+    for trajectory in trajectories {
+        prepare_one(job, tokenizer, trajectory, seed);
     }
-    tokenize_texts(tokenizer, trajectories);
+}
+
+/// Prepares one episode: [`prepare`]. The result does not depend on other episodes.
+pub fn prepare_one(
+    job: &TrainConfig,
+    tokenizer: &Tokenizer,
+    trajectory: &mut Trajectory,
+    seed: u64,
+) {
+    if let Some(most) = job.receptacle_dropout {
+        drop_receptacles(trajectory, most, seed);
+    }
+    tokenize_texts(tokenizer, std::slice::from_mut(trajectory));
 }
 
 /// Fills in the token ids of episodes that have only texts, or the ids of another tokenizer.
@@ -41,23 +51,19 @@ pub fn tokenize_texts(tokenizer: &Tokenizer, trajectories: &mut [Trajectory]) {
 }
 
 /// Returns the model from which fresh jobs start: that of the checkpoint, or a decoder with its initial
-/// weights and a vocabulary from the texts of these episodes.
+/// weights and a vocabulary from these texts. The order of the texts does not matter.
 ///
 /// # Errors
 /// If the checkpoint cannot be read or has a shorter context, the tokenizer library returns an error, or the
 /// decoder cannot have the initial heads.
-pub fn fresh(
+pub fn fresh<S: AsRef<str> + Send>(
     shape: &ModelRecipe,
-    trajectories: &[Trajectory],
+    texts: impl Iterator<Item = S> + Send,
     seed: u64,
 ) -> Result<Model, TrainerError> {
     if let Some(model) = open_checkpoint(shape)? {
         return Ok(model);
     }
-    let texts = trajectories
-        .iter()
-        .flat_map(|trajectory| &trajectory.turns)
-        .flat_map(|turn| [turn.observation.as_str(), turn.completion.as_str()]);
     let tokenizer = Tokenizer::train_with(texts, shape.vocabulary, shape.numbers)?;
     let config = shape.config(&tokenizer);
     Ok(Model {
@@ -68,6 +74,14 @@ pub fn fresh(
         text_versions: BTreeSet::new(),
         companions: Companions::default(),
     })
+}
+
+/// Returns the texts of episodes that a vocabulary is made from.
+pub fn texts_of(trajectories: &[Trajectory]) -> impl Iterator<Item = &str> + Send {
+    trajectories
+        .iter()
+        .flat_map(|trajectory| &trajectory.turns)
+        .flat_map(|turn| [turn.observation.as_str(), turn.completion.as_str()])
 }
 
 /// Opens the checkpoint from which fresh jobs start, if the recipe names one.

@@ -6,7 +6,7 @@ use crate::pipeline::lock;
 use crate::pipeline::manifest::{self, InputDifference, StageManifest, StagePaths};
 use crate::pipeline::practice;
 use crate::pipeline::recipe::Recipe;
-use crate::pipeline::shard::parts_of;
+use crate::pipeline::shard::{parts_of, whole_of};
 use crate::pipeline::stages::{Stage, StageOutputs, stages};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,6 +64,24 @@ pub struct StageStatus {
     pub awaits: Option<String>,
     /// The inputs whose values have changed.
     pub differs: Vec<InputDifference>,
+    /// What each shard has played, if several play the stage.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shards: Vec<ShardStatus>,
+    /// Seconds until the stage is finished, if it goes on as fast as it has since its first episode. `None` if that
+    /// is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds_left: Option<u64>,
+}
+
+/// What one shard has played of a stage.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ShardStatus {
+    /// The shard, for example `1/4`.
+    pub shard: String,
+    /// Number of episodes in its store.
+    pub done: usize,
+    /// Seconds since its last episode, by this machine's clock.
+    pub quiet_seconds: u64,
 }
 
 impl StageStatus {
@@ -77,6 +95,8 @@ impl StageStatus {
             processes: Vec::new(),
             awaits: None,
             differs: Vec::new(),
+            shards: Vec::new(),
+            seconds_left: None,
         }
     }
 }
@@ -109,6 +129,11 @@ pub fn status(recipe: &Recipe, run: &Path) -> Result<Vec<StageStatus>, TrainerEr
         {
             status.state = StageState::Running;
             status.processes.clone_from(&processes);
+        }
+        let paths = stage.paths(recipe, run);
+        if is_next && stage.is_played() && paths.path().parent().is_some_and(Path::exists) {
+            status.shards = shards(&paths.file("jsonl"))?;
+            status.seconds_left = seconds_left(&status, &paths);
         }
         all.push(status);
     }
@@ -228,6 +253,43 @@ fn state(paths: &StagePaths, manifest: &StageManifest) -> StageState {
     } else {
         StageState::Partial
     }
+}
+
+/// Returns what each shard has played of a stage, in the order of the shards.
+fn shards(whole: &Path) -> Result<Vec<ShardStatus>, TrainerError> {
+    let mut shards = Vec::new();
+    for store in parts_of(whole)? {
+        let Some((_, shard)) = whole_of(&store) else {
+            continue;
+        };
+        let quiet = seconds_since_change(&store).unwrap_or(0.0);
+        shards.push((
+            shard,
+            ShardStatus {
+                shard: shard.to_string(),
+                done: std::fs::read(&store).map_or(0, |bytes| lines(&bytes)),
+                quiet_seconds: quiet as u64,
+            },
+        ));
+    }
+    shards.sort_by_key(|(shard, _)| *shard);
+    Ok(shards.into_iter().map(|(_, status)| status).collect())
+}
+
+fn seconds_since_change(path: &Path) -> Option<f64> {
+    let changed = std::fs::metadata(path).ok()?.modified().ok()?;
+    Some(changed.elapsed().unwrap_or_default().as_secs_f64())
+}
+
+/// Returns the seconds until all episodes of a stage that is being played are there, if it goes on as fast as it has
+/// since its manifest was written.
+fn seconds_left(status: &StageStatus, paths: &StagePaths) -> Option<u64> {
+    if status.state != StageState::Running || status.done == 0 {
+        return None;
+    }
+    let begun = seconds_since_change(&paths.file("stage.json"))?;
+    let left = status.of.checked_sub(status.done)?;
+    Some((begun * left as f64 / status.done as f64).ceil() as u64)
 }
 
 /// Returns the number of rows of the metrics.

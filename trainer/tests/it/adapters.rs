@@ -1,6 +1,7 @@
 //! Training jobs with adapters: which tensors move, which files are written, and that resuming
 //! equals not stopping.
 
+use crate::training_jobs::in_memory;
 use agent::model::decoder::Precision;
 use agent::model::folder::Model;
 use agent::model::lora::{LoraRecipe, Target};
@@ -70,7 +71,7 @@ fn learn(recipe: &TrainConfig, start: &Model, trajectories: &[Trajectory], out: 
         start,
         lineage: None,
         reading: None,
-        trajectories,
+        episodes: &in_memory(recipe, start, trajectories).unwrap(),
         branches: &[],
         seed: 7,
         out,

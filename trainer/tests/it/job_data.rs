@@ -7,8 +7,8 @@ use crate::training_jobs::{
 use agent::model::folder::Model;
 use scenarios::{Outcome, TextVersion, Trajectory};
 use support::corridor::babbler;
+use trainer::learn::episodes::ExcludedEpisodes;
 use trainer::learn::optimizer::OptimizerRecipe;
-use trainer::learn::plan::ExcludedEpisodes;
 use trainer::pipeline::recipe::{Algorithm, Level};
 
 /// If an algorithm compares episodes, it reads those that have a counterpart and counts the others.

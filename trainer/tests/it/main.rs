@@ -12,5 +12,6 @@ mod process_scores;
 mod remote_policy;
 mod same_bits;
 mod stopping;
+mod stores;
 mod token_exactness;
 mod training_jobs;

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use support::corridor::{jobs, play, protocol, task};
 use trainer::TrainerError;
+use trainer::learn::episodes::{Episodes, Readable};
 use trainer::learn::optimizer::OptimizerRecipe;
 use trainer::learn::plan::DataSummary;
 use trainer::learn::ranks::Alone;
@@ -64,6 +65,16 @@ pub(crate) fn one_update(trajectories: &[Trajectory], learning_rate: f64) -> Opt
     }
 }
 
+/// The episodes of a job for a model.
+pub(crate) fn in_memory<'a>(
+    recipe: &TrainConfig,
+    start: &Model,
+    trajectories: &'a [Trajectory],
+) -> Result<Episodes<'a>, TrainerError> {
+    let readable = Readable::new(recipe, start.config.max_position_embeddings);
+    Episodes::in_memory(readable, trajectories)
+}
+
 /// Trains in a folder, on the device of the tests.
 pub(crate) fn learn(
     recipe: &TrainConfig,
@@ -88,7 +99,7 @@ pub(crate) fn learn_on(
             start,
             lineage: None,
             reading: None,
-            trajectories,
+            episodes: &in_memory(recipe, start, trajectories)?,
             branches: &[],
             seed: 7,
             out,

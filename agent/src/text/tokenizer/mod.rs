@@ -148,8 +148,8 @@ impl Tokenizer {
     ///
     /// # Errors
     /// If the library refuses the settings.
-    pub fn train_with<'a>(
-        texts: impl Iterator<Item = &'a str> + Send,
+    pub fn train_with<S: AsRef<str> + Send>(
+        texts: impl Iterator<Item = S> + Send,
         vocab_size: usize,
         numbers: NumberTokens,
     ) -> Result<Self, AgentError> {

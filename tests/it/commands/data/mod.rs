@@ -4,3 +4,4 @@ mod episodes;
 mod export;
 mod import;
 mod scenarios;
+mod store;

@@ -1,78 +1,19 @@
 //! Which trajectories a training job reads, how they are grouped, and which groups form which
 //! update. All of it is decided before the first update, by recipe, data and seed alone.
 
-use super::batch::{Example, RewardSource, behaviour_logprobs};
+use super::batch::{Example, RewardSource};
+use super::episodes::{EpisodeRow, Episodes, ExcludedEpisodes, TrajectoryGroup, reward_source};
 use super::short_first::ShortEpisodes;
 use crate::error::TrainerError;
 use crate::learn::config::{Algorithm, TrainConfig};
 use crate::learn::ranking::RankingSummary;
 use crate::learn::ranking::plan::RankingPlan;
-use crate::loss::{dpo, gigpo, grpo, rejection_sampling};
+use crate::loss::{dpo, gigpo, grpo};
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
-use scenarios::{Outcome, TextVersion, Trajectory};
+use scenarios::{TextVersion, Trajectory};
 use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet};
-
-/// How many trajectories a job does not read, by reason.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct ExcludedEpisodes {
-    /// The environment failed.
-    pub env_failed: usize,
-    /// Longer than the context of the model.
-    pub too_long: usize,
-    /// Without a turn, or with a turn without tokens.
-    pub empty: usize,
-    /// Failures, if only successes are imitated.
-    pub failures: usize,
-    /// Without sampling log-probabilities, if the algorithm needs them.
-    pub unlogged: usize,
-    /// Without the states of their turns, if the algorithm compares states.
-    pub stateless: usize,
-    /// Failures without process scores, if these are rewards.
-    pub unscored: usize,
-    /// Nothing to compare with: every episode of the same game ended alike, or the limit of pairs
-    /// was reached.
-    pub uncompared: usize,
-}
-
-impl ExcludedEpisodes {
-    /// Returns a sentence with the counts; `None` if nothing is excluded.
-    #[must_use]
-    pub fn describe(self) -> Option<String> {
-        let Self {
-            env_failed,
-            too_long,
-            empty,
-            failures,
-            unlogged,
-            stateless,
-            unscored,
-            uncompared,
-        } = self;
-        let counts = [
-            (failures, "failures"),
-            (env_failed, "whose environment failed"),
-            (too_long, "longer than the context"),
-            (empty, "without tokens"),
-            (
-                unlogged,
-                "without the log-probabilities that they were sampled with",
-            ),
-            (stateless, "without the states of their turns"),
-            (unscored, "failures without process scores"),
-            (
-                uncompared,
-                "with no episode of the same game to compare with",
-            ),
-        ];
-        let parts: Vec<String> = counts
-            .iter()
-            .filter(|(count, _)| *count > 0)
-            .map(|(count, what)| format!("{count} {what}"))
-            .collect();
-        (!parts.is_empty()).then(|| format!("left out: {}", parts.join(", ")))
-    }
-}
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 /// Counts of what a job reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -123,18 +64,15 @@ impl DataSummary {
     }
 }
 
-/// Indices of trajectories that must be in one micro-batch: one trajectory, or a pair.
-pub(crate) type TrajectoryGroup = Vec<usize>;
-
 /// What a job reads, and in which update.
 pub(crate) struct Plan<'a> {
-    /// The trajectories that may be read.
-    pub(crate) data: Vec<&'a Trajectory>,
+    /// The episodes that may be read.
+    pub(crate) episodes: &'a Episodes<'a>,
     /// Tokens of the longest of them.
     pub(crate) longest: usize,
-    /// The advantage of each turn, by trajectory; empty if the algorithm has none.
+    /// The advantage of each turn, by row; empty if the algorithm has none.
     pub(crate) advantages: Vec<Vec<f64>>,
-    /// ln π_ref of the written tokens, by trajectory; empty if it is not cached.
+    /// ln π_ref of the written tokens, by row; empty if it is not cached.
     pub(crate) reference_logprobs: Vec<Vec<f32>>,
     /// The epoch and the groups of each update.
     pub(crate) updates: Vec<(usize, Vec<TrajectoryGroup>)>,
@@ -149,33 +87,28 @@ pub(crate) struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// Plans a job on `trajectories` for a model with `context` positions.
+    /// Plans a job on episodes.
     ///
     /// # Errors
-    /// If nothing is left to learn from, or if a trajectory is a branch.
+    /// If nothing is left to learn from, or an episode cannot be read.
     pub(crate) fn new(
         recipe: &TrainConfig,
-        trajectories: &'a [Trajectory],
-        context: usize,
+        episodes: &'a Episodes<'a>,
         seed: u64,
     ) -> Result<Self, TrainerError> {
-        for trajectory in trajectories {
-            trajectory.check_episode().map_err(TrainerError::Data)?;
-        }
-        let mut left_out = ExcludedEpisodes::default();
-        let data = readable(&recipe.algorithm, trajectories, context, &mut left_out);
+        let data = &episodes.rows[..];
+        let mut left_out = episodes.left_out;
         if data.is_empty() {
             let why = left_out
                 .describe()
                 .map(|text| format!(" ({text})"))
                 .unwrap_or_default();
-            let reason = format!("no trajectory remains of {}{why}", trajectories.len());
+            let reason = format!("no trajectory remains of {}{why}", episodes.given);
             return Err(no_data(recipe, &reason));
         }
-        let advantages = advantages(&recipe.algorithm, &data);
-        let groups = groups(&recipe.algorithm, &data, &advantages);
-        let used: BTreeSet<usize> = groups.iter().flatten().copied().collect();
-        left_out.uncompared = data.len() - used.len();
+        let advantages = advantages(&recipe.algorithm, episodes)?;
+        let groups = groups(&recipe.algorithm, data, &advantages);
+        left_out.uncompared = data.len() - count_rows(&groups, data.len(), |_| true);
         if groups.is_empty() {
             let reason = format!(
                 "{} compares episodes of one game, and among {} episodes no game was both won and lost\nhint: collect more repetitions of each game, at a higher temperature",
@@ -184,14 +117,14 @@ impl<'a> Plan<'a> {
             );
             return Err(no_data(recipe, &reason));
         }
-        if let (Algorithm::Kto { .. }, Some(outcome)) = (&recipe.algorithm, common_outcome(&data)) {
+        if let (Algorithm::Kto { .. }, Some(outcome)) = (&recipe.algorithm, common_outcome(data)) {
             let reason = format!(
                 "kto needs won and lost episodes, and all {} are {outcome}",
                 data.len()
             );
             return Err(no_data(recipe, &reason));
         }
-        let (groups, held_out) = hold_out(recipe, groups, &data, seed);
+        let (groups, held_out) = hold_out(recipe, groups, data, seed);
         if groups.is_empty() {
             return Err(no_data(recipe, "early_stopping.share holds out every game"));
         }
@@ -208,29 +141,19 @@ impl<'a> Plan<'a> {
             batch: recipe.optimizer.batch,
             seed,
         }
-        .come_first(&mut updates, &groups, &data);
-        let learned: BTreeSet<usize> = groups.iter().flatten().copied().collect();
-        let held: BTreeSet<usize> = held_out.iter().flatten().copied().collect();
-        let successes = learned
-            .iter()
-            .filter(|index| data[**index].is_won())
-            .count();
+        .come_first(&mut updates, &groups, data);
         let read = DataSummary {
-            trajectories: learned.len(),
-            successes,
-            held_out: held.len(),
+            trajectories: count_rows(&groups, data.len(), |_| true),
+            successes: count_rows(&groups, data.len(), |row| data[row].is_won()),
+            held_out: count_rows(&held_out, data.len(), |_| true),
             left_out,
             ranking: None,
             needs_both: recipe.algorithm.has_reference(),
         };
-        let longest = data
-            .iter()
-            .map(|trajectory| trajectory.tokens())
-            .max()
-            .unwrap_or(0);
+        let longest = data.iter().map(|row| row.tokens).max().unwrap_or(0);
         Ok(Self {
-            data,
-            longest,
+            episodes,
+            longest: longest as usize,
             advantages,
             reference_logprobs: Vec::new(),
             updates,
@@ -255,8 +178,12 @@ impl<'a> Plan<'a> {
         let held_out: BTreeSet<&str> = self
             .held_out
             .iter()
-            .flatten()
-            .map(|index| self.data[*index].game_hash.as_str())
+            .flat_map(TrajectoryGroup::rows)
+            .map(|row| {
+                self.episodes.games[self.episodes.rows[row].game as usize]
+                    .hash
+                    .as_str()
+            })
             .collect();
         let updates = self.updates.len();
         self.ranking = RankingPlan::new(recipe, branches, context, &held_out, updates, seed)?;
@@ -267,151 +194,145 @@ impl<'a> Plan<'a> {
         Ok(self)
     }
 
-    /// Returns a trajectory with its advantages and cached log-probabilities.
-    pub(crate) fn example(&self, index: usize) -> Example<'_> {
-        let advantages = &self.advantages[index];
+    /// Reads the trajectories of some groups.
+    ///
+    /// # Errors
+    /// If an episode cannot be read from its store.
+    pub(crate) fn load(
+        &self,
+        groups: &[TrajectoryGroup],
+    ) -> Result<LoadedGroups<'_>, TrainerError> {
+        let mut loaded = Vec::new();
+        for group in groups {
+            let group: Result<Vec<_>, TrainerError> = group
+                .rows()
+                .map(|row| Ok((row, self.episodes.load(row)?)))
+                .collect();
+            loaded.push(group?);
+        }
+        Ok(LoadedGroups {
+            plan: self,
+            groups: loaded,
+        })
+    }
+
+    /// Returns the trajectory of a row with its advantages and cached log-probabilities.
+    fn example<'t>(&'t self, row: usize, trajectory: &'t Trajectory) -> Example<'t> {
         Example {
-            trajectory: self.data[index],
-            advantages: (!advantages.is_empty()).then_some(advantages),
-            reference_logprobs: self.reference_logprobs.get(index).map(Vec::as_slice),
+            trajectory,
+            advantages: self.advantages.get(row).map(Vec::as_slice),
+            reference_logprobs: self.reference_logprobs.get(row).map(Vec::as_slice),
             rewards: self.rewards,
         }
     }
 
     /// Returns the text versions of the starting model and of the trajectories of the updates.
     pub(crate) fn text_versions(&self, start: &BTreeSet<TextVersion>) -> BTreeSet<TextVersion> {
-        let read: BTreeSet<usize> = self
-            .updates
-            .iter()
-            .flat_map(|(_, groups)| groups)
-            .flatten()
-            .copied()
-            .collect();
+        let read = self.updates.iter().flat_map(|(_, groups)| groups);
         let seen = read
-            .into_iter()
-            .filter_map(|index| TextVersion::of_trajectory(self.data[index]));
+            .flat_map(TrajectoryGroup::rows)
+            .filter_map(|row| self.episodes.rows[row].text_version);
         start.iter().copied().chain(seen).collect()
     }
+}
+
+/// The trajectories of some groups, in memory.
+pub(crate) struct LoadedGroups<'p> {
+    plan: &'p Plan<'p>,
+    groups: Vec<Vec<(usize, Cow<'p, Trajectory>)>>,
+}
+
+impl LoadedGroups<'_> {
+    /// Returns the trajectories of all groups, in order.
+    pub(crate) fn trajectories(&self) -> Vec<&Trajectory> {
+        let all = self.groups.iter().flatten();
+        all.map(|(_, trajectory)| trajectory.as_ref()).collect()
+    }
+
+    /// Returns the groups with their advantages and cached log-probabilities.
+    pub(crate) fn examples(&self) -> Vec<Vec<Example<'_>>> {
+        let groups = self.groups.iter();
+        groups
+            .map(|group| {
+                let examples = group.iter();
+                examples
+                    .map(|(row, trajectory)| self.plan.example(*row, trajectory))
+                    .collect()
+            })
+            .collect()
+    }
+
+    /// Returns the tokens of the longest trajectory of the job.
+    pub(crate) fn longest(&self) -> usize {
+        self.plan.longest
+    }
+}
+
+/// Returns the number of distinct rows in groups that fulfil a condition.
+fn count_rows(groups: &[TrajectoryGroup], rows: usize, condition: impl Fn(usize) -> bool) -> usize {
+    let mut counts = vec![false; rows];
+    for row in groups.iter().flat_map(TrajectoryGroup::rows) {
+        counts[row] = condition(row);
+    }
+    counts.into_iter().filter(|counts| *counts).count()
 }
 
 fn no_data(recipe: &TrainConfig, reason: &str) -> TrainerError {
     TrainerError::Data(format!("job {}: {reason}", recipe.name))
 }
 
-/// Returns the trajectories that the algorithm can learn from, and counts the others.
-fn readable<'a>(
-    algorithm: &Algorithm,
-    trajectories: &'a [Trajectory],
-    context: usize,
-    left_out: &mut ExcludedEpisodes,
-) -> Vec<&'a Trajectory> {
-    let mut readable = Vec::new();
-    for trajectory in trajectories {
-        match exclusion(algorithm, trajectory, context, left_out) {
-            Some(count) => *count += 1,
-            None => readable.push(trajectory),
+/// Returns the rows of each game. Games are in the order in which they first occur.
+fn by_game(data: &[EpisodeRow]) -> Vec<Vec<u32>> {
+    let games = data.iter().map(|row| row.game as usize + 1).max();
+    let mut places = vec![usize::MAX; games.unwrap_or(0)];
+    let mut found: Vec<Vec<u32>> = Vec::new();
+    for (index, row) in (0..).zip(data) {
+        let place = &mut places[row.game as usize];
+        if *place == usize::MAX {
+            *place = found.len();
+            found.push(Vec::new());
         }
+        found[*place].push(index);
     }
-    readable
+    found
 }
 
-/// Returns the count of the first reason for which the algorithm cannot learn from the trajectory;
-/// `None` if it can.
-fn exclusion<'c>(
+/// Returns the advantage of each turn, by row; nothing if the algorithm has none.
+fn advantages(
     algorithm: &Algorithm,
-    trajectory: &Trajectory,
-    context: usize,
-    left_out: &'c mut ExcludedEpisodes,
-) -> Option<&'c mut usize> {
-    let needs_success = matches!(algorithm, Algorithm::RejectionSampling { .. });
-    let needs_logprobs = matches!(algorithm, Algorithm::Grpo { .. } | Algorithm::Gigpo { .. });
-    let needs_states = matches!(algorithm, Algorithm::Gigpo { .. });
-    let needs_scores = reward_source(algorithm) == RewardSource::WithProcessScores;
-    let turns = &trajectory.turns;
-    if trajectory.outcome == Outcome::EnvFailed {
-        Some(&mut left_out.env_failed)
-    } else if turns.is_empty() || turns.iter().any(|turn| turn.completion_tokens.is_empty()) {
-        Some(&mut left_out.empty)
-    } else if trajectory.tokens() > context {
-        Some(&mut left_out.too_long)
-    } else if needs_success && !rejection_sampling::is_imitated(trajectory.outcome.reward()) {
-        Some(&mut left_out.failures)
-    } else if needs_logprobs && turns.iter().any(|turn| behaviour_logprobs(turn).is_empty()) {
-        Some(&mut left_out.unlogged)
-    } else if needs_states && turns.iter().any(|turn| turn.state.is_none()) {
-        Some(&mut left_out.stateless)
-    } else if needs_scores
-        && !trajectory.is_won()
-        && turns.iter().any(|turn| turn.process_score.is_none())
-    {
-        Some(&mut left_out.unscored)
-    } else {
-        None
-    }
-}
-
-fn reward_source(algorithm: &Algorithm) -> RewardSource {
-    match algorithm {
-        Algorithm::Dqo {
-            process_scores: true,
-            ..
-        } => RewardSource::WithProcessScores,
-        _ => RewardSource::Terminal,
-    }
-}
-
-/// Returns the indices of the trajectories of each game. Games are in the order in which they first
-/// occur.
-fn by_game(data: &[&Trajectory]) -> Vec<Vec<usize>> {
-    let mut places: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-    let mut games: Vec<Vec<usize>> = Vec::new();
-    for (index, trajectory) in data.iter().enumerate() {
-        let next = games.len();
-        let place = *places
-            .entry((&trajectory.game_hash, &trajectory.game))
-            .or_insert(next);
-        if place == next {
-            games.push(Vec::new());
-        }
-        games[place].push(index);
-    }
-    games
-}
-
-/// Returns the advantage of each turn, by trajectory; empty lists if the algorithm has none.
-fn advantages(algorithm: &Algorithm, data: &[&Trajectory]) -> Vec<Vec<f64>> {
-    let mut all = vec![Vec::new(); data.len()];
+    episodes: &Episodes<'_>,
+) -> Result<Vec<Vec<f64>>, TrainerError> {
+    let data = &episodes.rows[..];
     let (anchor, omega) = match *algorithm {
         Algorithm::Grpo { .. } => (None, 0.0),
         Algorithm::Gigpo {
             discount, omega, ..
         } => (Some(discount), omega),
-        _ => return all,
+        _ => return Ok(Vec::new()),
     };
+    let mut all = vec![Vec::new(); data.len()];
     for game in by_game(data) {
-        let returns: Vec<f64> = game
-            .iter()
-            .map(|index| data[*index].outcome.reward())
-            .collect();
+        let rows = || game.iter().map(|row| *row as usize);
+        let returns: Vec<f64> = rows().map(|row| data[row].outcome.reward()).collect();
         let of_episodes = grpo::group_advantages(&returns);
         let of_turns = match anchor {
             Some(discount) => {
-                let steps: Vec<_> = game
-                    .iter()
-                    .map(|index| anchor_steps(data[*index], discount))
-                    .collect();
+                let mut steps = Vec::new();
+                for row in rows() {
+                    let episode = episodes.load(row)?;
+                    steps.push(anchor_steps(&episode, discount));
+                }
                 gigpo::anchor_advantages(&steps)
             }
-            None => game
-                .iter()
-                .map(|index| vec![0.0; data[*index].turns.len()])
+            None => rows()
+                .map(|row| vec![0.0; data[row].turns as usize])
                 .collect(),
         };
-        for ((index, of_episode), of_turns) in game.into_iter().zip(of_episodes).zip(of_turns) {
-            all[index] = gigpo::combined(of_episode, &of_turns, omega);
+        for ((row, of_episode), of_turns) in rows().zip(of_episodes).zip(of_turns) {
+            all[row] = gigpo::combined(of_episode, &of_turns, omega);
         }
     }
-    all
+    Ok(all)
 }
 
 /// Returns the state and the return-to-go of each turn.
@@ -435,33 +356,41 @@ fn anchor_steps(trajectory: &Trajectory, discount: f64) -> Vec<gigpo::AnchorStep
 /// Returns the groups that have a gradient: pairs for DPO, single trajectories otherwise.
 fn groups(
     algorithm: &Algorithm,
-    data: &[&Trajectory],
+    data: &[EpisodeRow],
     advantages: &[Vec<f64>],
 ) -> Vec<TrajectoryGroup> {
+    let rows = 0..u32::try_from(data.len()).expect("rows have 32-bit numbers");
     match algorithm {
         Algorithm::Dpo { pairs, .. } => {
             let mut outcomes = vec![(0, false); data.len()];
-            for (game, indices) in by_game(data).into_iter().enumerate() {
-                for index in indices {
-                    outcomes[index] = (game, data[index].is_won());
+            for (game, rows) in by_game(data).into_iter().enumerate() {
+                for row in rows {
+                    outcomes[row as usize] = (game, data[row as usize].is_won());
                 }
             }
             dpo::pairs(&outcomes, *pairs)
                 .into_iter()
-                .map(Vec::from)
+                .map(|pair| {
+                    TrajectoryGroup::Pair(
+                        pair.map(|row| u32::try_from(row).expect("rows have 32-bit numbers")),
+                    )
+                })
                 .collect()
         }
-        Algorithm::Grpo { .. } | Algorithm::Gigpo { .. } => (0..data.len())
-            .filter(|index| advantages[*index].iter().any(|advantage| *advantage != 0.0))
-            .map(|index| vec![index])
+        Algorithm::Grpo { .. } | Algorithm::Gigpo { .. } => rows
+            .filter(|row| {
+                let turns = &advantages[*row as usize];
+                turns.iter().any(|advantage| *advantage != 0.0)
+            })
+            .map(TrajectoryGroup::Single)
             .collect(),
-        _ => (0..data.len()).map(|index| vec![index]).collect(),
+        _ => rows.map(TrajectoryGroup::Single).collect(),
     }
 }
 
 /// Returns `won` or `lost` if all trajectories have that outcome.
-fn common_outcome(data: &[&Trajectory]) -> Option<&'static str> {
-    match data.iter().filter(|trajectory| trajectory.is_won()).count() {
+fn common_outcome(data: &[EpisodeRow]) -> Option<&'static str> {
+    match data.iter().filter(|row| row.is_won()).count() {
         0 => Some("lost"),
         all if all == data.len() => Some("won"),
         _ => None,
@@ -472,7 +401,7 @@ fn common_outcome(data: &[&Trajectory]) -> Option<&'static str> {
 fn hold_out(
     recipe: &TrainConfig,
     groups: Vec<TrajectoryGroup>,
-    data: &[&Trajectory],
+    data: &[EpisodeRow],
     seed: u64,
 ) -> (Vec<TrajectoryGroup>, Vec<TrajectoryGroup>) {
     let Some(early_stopping) = recipe.early_stopping else {
@@ -481,10 +410,10 @@ fn hold_out(
     let mut games = by_game(data);
     games.shuffle(&mut StdRng::seed_from_u64(seed));
     let count = (games.len() as f64 * early_stopping.share).ceil() as usize;
-    let held: BTreeSet<usize> = games.into_iter().take(count).flatten().collect();
+    let held: BTreeSet<u32> = games.into_iter().take(count).flatten().collect();
     groups
         .into_iter()
-        .partition(|group| !held.contains(&group[0]))
+        .partition(|group| !group.rows().any(|row| held.contains(&(row as u32))))
 }
 
 /// Returns the epoch and the groups of each update. Every epoch reads all groups in an order of its
@@ -509,7 +438,7 @@ fn updates(
     } else {
         optimizer.updates
     };
-    let groups_per_update = (optimizer.batch / groups[0].len()).max(1);
+    let groups_per_update = (optimizer.batch / groups[0].rows().count()).max(1);
     let mut updates = Vec::new();
     for epoch in 0..epochs {
         let mut order = groups.to_vec();

@@ -5,8 +5,8 @@
 //! (arXiv 2511.16893). The key is our extension, and only imitation has it: in other algorithms a batch
 //! of short episodes would be a batch of successes.
 
+use super::episodes::{EpisodeRow, TrajectoryGroup};
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
-use scenarios::Trajectory;
 
 /// One in so many episodes is short.
 const PART: usize = 4;
@@ -30,21 +30,21 @@ impl ShortEpisodes {
     /// tokens. These are read in passes, each in an order of its own. The number of updates, their
     /// epochs and all later updates stay as they are; so does everything if the share is 0.
     ///
-    /// A group is a list of indices into `data`; imitation has one index in each.
+    /// A group is a list of rows of `data`; imitation has one row in each.
     pub(super) fn come_first(
         self,
-        updates: &mut [(usize, Vec<Vec<usize>>)],
-        groups: &[Vec<usize>],
-        data: &[&Trajectory],
+        updates: &mut [(usize, Vec<TrajectoryGroup>)],
+        groups: &[TrajectoryGroup],
+        data: &[EpisodeRow],
     ) {
         let count = (self.share * updates.len() as f64).round() as usize;
         if count == 0 {
             return;
         }
         let mut shortest = groups.to_vec();
-        shortest.sort_by_key(|group| group.iter().map(|i| data[*i].tokens()).sum::<usize>());
+        shortest.sort_by_key(|group| group.rows().map(|row| data[row].tokens).sum::<u32>());
         shortest.truncate(groups.len().div_ceil(PART));
-        let mut batches: Vec<Vec<Vec<usize>>> = Vec::new();
+        let mut batches: Vec<Vec<TrajectoryGroup>> = Vec::new();
         for pass in 0.. {
             if batches.len() >= count {
                 break;
@@ -63,8 +63,10 @@ impl ShortEpisodes {
 mod tests {
     use super::*;
     use crate::learn::config::{Algorithm, Targets, TrainConfig};
+    use crate::learn::episodes::{Episodes, Readable};
     use crate::learn::optimizer::OptimizerRecipe;
     use crate::learn::plan::Plan;
+    use scenarios::Trajectory;
     use serde_json::json;
     use std::collections::BTreeSet;
 
@@ -104,10 +106,13 @@ mod tests {
         }
     }
 
-    fn planned(short_first: f64, seed: u64) -> Vec<(usize, Vec<Vec<usize>>)> {
-        Plan::new(&recipe(short_first), &episodes(), 64, seed)
-            .expect("plans")
-            .updates
+    fn planned(short_first: f64, seed: u64) -> Vec<(usize, Vec<TrajectoryGroup>)> {
+        let recipe = recipe(short_first);
+        let trajectories = episodes();
+        let episodes = Episodes::in_memory(Readable::new(&recipe, 64), &trajectories);
+        let episodes = episodes.expect("episodes");
+        let plan = Plan::new(&recipe, &episodes, seed).expect("plans");
+        plan.updates.clone()
     }
 
     /// Ten episodes have a quarter of three. A third of twelve updates is four: passes of a batch of
@@ -122,7 +127,7 @@ mod tests {
         for pass in [&short[..2], &short[2..4]] {
             let read: BTreeSet<usize> = pass
                 .iter()
-                .flat_map(|(_, groups)| groups.concat())
+                .flat_map(|(_, groups)| groups.iter().flat_map(TrajectoryGroup::rows))
                 .collect();
             assert_eq!(read, BTreeSet::from([7, 8, 9]));
         }
@@ -138,17 +143,20 @@ mod tests {
     /// The default is the plan of a job without the key, to the update.
     #[test]
     fn a_share_of_nothing_changes_nothing() {
-        let mut updates = vec![(0, vec![vec![1]]), (0, vec![vec![0]])];
+        let [first, second] = [0, 1].map(TrajectoryGroup::Single);
+        let mut updates = vec![(0, vec![second]), (0, vec![first])];
         let before = updates.clone();
-        let episodes = episodes();
-        let data: Vec<&Trajectory> = episodes.iter().collect();
+        let trajectories = episodes();
+        let recipe = recipe(0.0);
+        let episodes = Episodes::in_memory(Readable::new(&recipe, 64), &trajectories);
+        let episodes = episodes.expect("episodes");
         for share in [0.0, 0.2] {
             let short = ShortEpisodes {
                 share,
                 batch: 1,
                 seed: 1,
             };
-            short.come_first(&mut updates, &[vec![0], vec![1]], &data);
+            short.come_first(&mut updates, &[first, second], &episodes.rows);
             assert_eq!(updates, before, "less than half an update");
         }
     }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::learn::config::{CriticConfig, CriticInit, Level, Normalisation, Ranking, Targets};
 use crate::learn::critic;
+use crate::learn::episodes::{Episodes, Readable};
 use crate::learn::micro_batch::MicroBatchShape;
 use crate::learn::objective::BatchStatistics;
 use crate::learn::optimizer::Activations;
@@ -219,7 +220,8 @@ impl MovedPolicy<'_> {
             policy: true,
             critic: CriticPart::Whole,
         };
-        losses_and_gradients(replicas.run(recipe, self.plan, groups, pass).unwrap())
+        let batch = self.plan.load(groups).unwrap();
+        losses_and_gradients(replicas.run(recipe, &batch, pass).unwrap())
     }
 }
 
@@ -253,7 +255,8 @@ fn losses_and_gradients_do_not_depend_on_padding_packing_order_or_accumulation()
         *x *= 1.0 + 0.1 * (index as f32).sin();
     }
     for recipe in recipes() {
-        let plan = Plan::new(&recipe, &played, 10_000, 1).unwrap();
+        let episodes = Episodes::in_memory(Readable::new(&recipe, 10_000), &played).unwrap();
+        let plan = Plan::new(&recipe, &episodes, 1).unwrap();
         let mut groups: Vec<TrajectoryGroup> = plan
             .updates
             .iter()
@@ -344,7 +347,8 @@ fn ranking_does_not_depend_on_padding_packing_or_order() {
         });
         recipe.critic.ranking = Some(ranking);
         recipe.critic.policy_branch_coef = 0.5;
-        let plan = Plan::new(&recipe, &played, 10_000, 1)
+        let episodes = Episodes::in_memory(Readable::new(&recipe, 10_000), &played).unwrap();
+        let plan = Plan::new(&recipe, &episodes, 1)
             .unwrap()
             .with_branches(&recipe, &branches, 10_000, 1)
             .unwrap();

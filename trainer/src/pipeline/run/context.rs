@@ -29,6 +29,8 @@ pub struct RunOptions<'a> {
     pub shard: Shard,
     /// How long a shard waits for other shards.
     pub wait: Duration,
+    /// After this time without a new episode of a shard, the shards that wait play its games. Zero: never.
+    pub lease: Duration,
 }
 
 impl<'a> RunOptions<'a> {
@@ -40,6 +42,7 @@ impl<'a> RunOptions<'a> {
             code,
             shard: Shard::WHOLE,
             wait: Duration::ZERO,
+            lease: Duration::ZERO,
         }
     }
 }

@@ -31,7 +31,7 @@ pub(super) fn prepare_suite(
         .inputs(recipe, outputs)
         .expect("the first stage depends on no other");
     if !options.shard.leads() {
-        wait_for_leader(&paths, &inputs, options, reporter, |_| Ok(false))?;
+        wait_for_leader(&paths, &inputs, options, reporter, |_| Ok(()))?;
     }
     let suite = match &recipe.games {
         GamesRecipe::Folder { path, .. } => Suite::open(path)?,

@@ -24,19 +24,22 @@
 //! **Shards.** Several processes on one folder can divide the stages that play. Each plays its games into a
 //! store of its own. The leader, shard 0, does everything else: it begins every stage, merges the stores when
 //! all shards have played, generates games, trains and writes the table. The other shards play the stages that
-//! the leader has begun, and wait. A run without shards takes in the episodes that shards have played and plays
+//! the leader has begun, and wait. If a shard stops, the others play its games: [`leases`]. A run without shards takes in the episodes that shards have played and plays
 //! the rest itself.
 
 mod context;
 mod continued;
 mod games;
+mod leases;
 mod play;
 mod table;
 mod train;
 mod waiting;
 
 use crate::pipeline::prepare::open_checkpoint;
-pub use crate::pipeline::prepare::{fresh, prepare, reading_test, tokenize_texts};
+pub use crate::pipeline::prepare::{
+    fresh, prepare, prepare_one, reading_test, texts_of, tokenize_texts,
+};
 pub use context::{Reporter, RunOptions};
 
 use crate::error::TrainerError;
@@ -49,6 +52,7 @@ use crate::pipeline::stages::{Stage, StageOutputs, stages};
 use context::RunContext;
 use continued::ContinuedStage;
 use games::{open_practice, prepare_suite};
+use leases::Leases;
 use play::PlayedStage;
 use scenarios::suite::hex_sha256;
 use scenarios::{Suite, World, files};
@@ -284,11 +288,17 @@ impl Pipeline<'_> {
             }
         } else {
             let played = self.played(stage);
+            let mut leases = Leases::default();
+            let mut has_played = false;
             let done = wait_for_leader(&paths, &inputs, options, reporter, |_| {
-                if stage.is_played() {
-                    played.play_share()?;
+                if !stage.is_played() {
+                    return Ok(());
                 }
-                Ok(true)
+                if !has_played {
+                    played.play_share()?;
+                    has_played = true;
+                }
+                played.take_over(&mut leases)
             })?;
             done.output
         };

@@ -1,6 +1,7 @@
 //! A stage that plays episodes: demonstrations, DAgger, rollouts or an evaluation.
 
-use super::context::RunContext;
+use super::context::{RunContext, RunOptions};
+use super::leases::Leases;
 use super::waiting::wait;
 use crate::error::TrainerError;
 use crate::measure::play_notes::{is_lost, play_notes};
@@ -45,13 +46,13 @@ impl<'a> PlayedStage<'a> {
         let store = paths.file("jsonl");
         let bar = self.bar();
         let episodes = if self.context.options.shard.is_part() {
-            self.play(&bar)?;
+            self.play(&self.share()?, &bar)?;
             let episodes = self.wait_for_shards(&jobs)?;
             write_store(&store, &episodes)?;
             episodes
         } else {
             take_in(&store, &jobs)?;
-            self.play(&bar)?
+            self.play(&jobs, &bar)?
         };
         remove_parts(&store, &episodes)?;
         self.report(&store, &episodes)?;
@@ -99,7 +100,7 @@ impl<'a> PlayedStage<'a> {
     /// Any error of playing.
     pub(super) fn play_share(&self) -> Result<(), TrainerError> {
         let bar = self.bar();
-        let played = self.play(&bar)?;
+        let played = self.play(&self.share()?, &bar)?;
         bar.finish_with_message(format!(
             "shard {} has played its {} episodes",
             self.context.options.shard,
@@ -183,8 +184,63 @@ impl<'a> PlayedStage<'a> {
         tasks
     }
 
-    /// Plays the games of this process that are not in any store yet.
-    fn play(&self, bar: &ProgressBar) -> Result<Vec<Trajectory>, TrainerError> {
+    /// Returns the episodes of this process's share that other shards have not played.
+    fn share(&self) -> Result<Vec<EpisodeJob<'a>>, TrainerError> {
+        let whole = self.paths().file("jsonl");
+        let shard = self.context.options.shard;
+        let own = shard.store(&whole);
+        let mut others = stores(&whole)?;
+        others.retain(|store| *store != own);
+        let played = played_in(&others)?;
+        let mut jobs = self.jobs(shard);
+        jobs.retain(|job| !played.contains(&(job.task.hash.clone(), job.seed)));
+        Ok(jobs)
+    }
+
+    /// Plays games of shards whose lease has expired, until none is missing or another shard is at work.
+    ///
+    /// # Errors
+    /// Any error of playing.
+    pub(super) fn take_over(&self, leases: &mut Leases) -> Result<(), TrainerError> {
+        let RunOptions { shard, lease, .. } = *self.context.options;
+        if lease.is_zero() {
+            return Ok(());
+        }
+        let whole = self.paths().file("jsonl");
+        let portion = Concurrency::default().episodes;
+        for offset in 1..shard.count() {
+            // Each shard begins with another one, so that they rarely play the same games.
+            let index = (shard.index() + offset) % shard.count();
+            let other = Shard::new(index, shard.count()).expect("below the count");
+            while leases.has_expired(&other.store(&whole), lease) {
+                let played = played_in(&stores(&whole)?)?;
+                let mut missing = self.jobs(other);
+                missing.retain(|job| !played.contains(&(job.task.hash.clone(), job.seed)));
+                if missing.is_empty() {
+                    break;
+                }
+                self.context.say(&format!(
+                    "{}: shard {other} has written nothing for {} s; shard {shard} plays {} of its {} missing episodes",
+                    self.paths().stage(),
+                    lease.as_secs(),
+                    missing.len().min(portion),
+                    missing.len(),
+                ));
+                // From the end: if the other shard is only slow, it plays from the beginning.
+                missing.reverse();
+                missing.truncate(portion);
+                self.play(&missing, &self.bar())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Plays episodes that are not in the store of this process.
+    fn play(
+        &self,
+        jobs: &[EpisodeJob<'a>],
+        bar: &ProgressBar,
+    ) -> Result<Vec<Trajectory>, TrainerError> {
         let recipe = self.context.recipe;
         match self.stage {
             Stage::Collect { iteration } => {
@@ -195,20 +251,22 @@ impl<'a> PlayedStage<'a> {
                 };
                 self.play_as(
                     &self.model_policy(collector(recipe, iteration), value)?,
+                    jobs,
                     bar,
                 )
             }
             Stage::Dagger { dagger } => {
                 let student = self.model_policy(student(recipe, dagger), ValueUse::Skip)?;
-                self.play_as(&DaggerPolicy { student }, bar)
+                self.play_as(&DaggerPolicy { student }, jobs, bar)
             }
             Stage::Evaluate { iteration, job, .. } => self.play_as(
                 &self.model_policy(Stage::Train { iteration, job }, ValueUse::Score)?,
+                jobs,
                 bar,
             ),
             _ => {
                 let noise = recipe.demonstrations.expert_noise;
-                self.play_as(&ExpertPolicy { noise }, bar)
+                self.play_as(&ExpertPolicy { noise }, jobs, bar)
             }
         }
     }
@@ -230,32 +288,17 @@ impl<'a> PlayedStage<'a> {
     fn play_as<P: Policy>(
         &self,
         policy: &P,
+        jobs: &[EpisodeJob<'_>],
         bar: &ProgressBar,
     ) -> Result<Vec<Trajectory>, TrainerError> {
         let whole = self.paths().file("jsonl");
-        let shard = self.context.options.shard;
-        let store = shard.store(&whole);
-        let mut jobs = self.jobs(shard);
-        if shard.is_part() {
-            let mut played = HashSet::new();
-            for other in stores(&whole)? {
-                if other != store {
-                    played.extend(
-                        Store::read(&other)?
-                            .into_iter()
-                            .map(|episode| (episode.game_hash, episode.seed)),
-                    );
-                }
-            }
-            jobs.retain(|job| !played.contains(&(job.task.hash.clone(), job.seed)));
-        }
         play_jobs(
             policy,
             self.world,
-            &jobs,
+            jobs,
             &self.stage.protocol(self.context.recipe),
             Concurrency::default(),
-            &store,
+            &self.context.options.shard.store(&whole),
             bar,
         )
     }
@@ -265,6 +308,7 @@ impl<'a> PlayedStage<'a> {
         let paths = self.paths();
         let whole = paths.file("jsonl");
         let mut seen = None;
+        let mut leases = Leases::default();
         wait(
             self.context.options,
             self.context.reporter,
@@ -277,6 +321,7 @@ impl<'a> PlayedStage<'a> {
                 )
             },
             || {
+                self.take_over(&mut leases)?;
                 let sizes = sizes(parts_of(&whole)?);
                 if seen.as_ref() == Some(&sizes) {
                     return Ok(None); // no shard has written since the last call
@@ -295,6 +340,16 @@ fn stores(whole: &Path) -> Result<Vec<PathBuf>, TrainerError> {
     stores.extend(parts_of(whole)?);
     stores.retain(|store| store.exists());
     Ok(stores)
+}
+
+/// Returns game and seed of each episode in these stores.
+fn played_in(stores: &[PathBuf]) -> Result<HashSet<(String, u64)>, TrainerError> {
+    let mut played = HashSet::new();
+    for store in stores {
+        let episodes = Store::read(store)?.into_iter();
+        played.extend(episodes.map(|episode| (episode.game_hash, episode.seed)));
+    }
+    Ok(played)
 }
 
 /// Reads the episodes of these jobs from the whole store and the shards' stores.

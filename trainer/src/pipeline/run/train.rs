@@ -2,6 +2,7 @@
 
 use super::context::RunContext;
 use crate::error::TrainerError;
+use crate::learn::episodes::{Episodes, Readable};
 use crate::learn::metrics::reading::ReadingProbe;
 use crate::learn::plan::Plan;
 use crate::learn::ranking::tokenize_states;
@@ -10,7 +11,7 @@ use crate::learn::selection::select_episodes;
 use crate::learn::train::{self, TrainingJob};
 use crate::measure::card::Lineage;
 use crate::pipeline::manifest::{StageManifest, StageOutput, StagePaths};
-use crate::pipeline::prepare::{fresh, prepare, reading_test};
+use crate::pipeline::prepare::{fresh, prepare, reading_test, texts_of};
 use crate::pipeline::recipe::DataSource;
 use crate::pipeline::shard::{episodes_hash, sort};
 use crate::pipeline::stages::{Stage, StageOutputs, dagger, data, start};
@@ -143,9 +144,8 @@ impl TrainingStage<'_> {
         } = data;
         prepare(config, &start.tokenizer, &mut trajectories, seed);
         let context_limit = start.config.max_position_embeddings;
-        let plan = Plan::new(config, &trajectories, context_limit, seed)?;
-        paths.expect(manifest, plan.updates.len())?;
-        drop(plan);
+        let episodes = Episodes::in_memory(Readable::new(config, context_limit), &trajectories)?;
+        paths.expect(manifest, Plan::new(config, &episodes, seed)?.updates.len())?;
         let retokenized = tokenize_states(&start.tokenizer, &mut branches);
         if retokenized > 0 {
             self.context.say(&format!(
@@ -163,7 +163,7 @@ impl TrainingStage<'_> {
             recipe: config,
             start: &start,
             lineage: lineage.as_ref(),
-            trajectories: &trajectories,
+            episodes: &episodes,
             branches: &branches,
             reading: reading.as_ref().map(|test| test as &dyn ReadingProbe),
             seed,
@@ -199,7 +199,10 @@ impl TrainingStage<'_> {
         }
         let demonstrations = cache.get(Stage::Demonstrations);
         let (start, lineage) = match start(recipe, job, iteration) {
-            None => (fresh(&recipe.model, demonstrations, recipe.seed)?, None),
+            None => (
+                fresh(&recipe.model, texts_of(demonstrations), recipe.seed)?,
+                None,
+            ),
             Some(stage) => {
                 let folder = stage.paths(recipe, context.out).path();
                 (context.model(outputs, stage)?, Lineage::open(&folder)?)

@@ -5,8 +5,8 @@ use crate::error::TrainerError;
 use crate::pipeline::manifest::{OutputState, StageInputs, StageManifest, StagePaths};
 use std::time::{Duration, Instant};
 
-/// Waits until the leader has finished a stage. When the leader has begun the stage, `work` is called until it
-/// returns `true`, so that it runs once.
+/// Waits until the leader has finished a stage. While the stage has begun and is not finished, `work` is called
+/// between the pauses.
 ///
 /// # Errors
 /// [`TrainerError::Awaiting`] if the stage is not finished within the waiting time; errors of `work` and of
@@ -16,9 +16,8 @@ pub(super) fn wait_for_leader(
     inputs: &StageInputs,
     options: &RunOptions<'_>,
     reporter: &dyn Reporter,
-    mut work: impl FnMut(&StageManifest) -> Result<bool, TrainerError>,
+    mut work: impl FnMut(&StageManifest) -> Result<(), TrainerError>,
 ) -> Result<StageManifest, TrainerError> {
-    let mut has_worked = false;
     wait(
         options,
         reporter,
@@ -38,9 +37,7 @@ pub(super) fn wait_for_leader(
             if manifest.state == OutputState::Done {
                 return Ok(Some(manifest));
             }
-            if !has_worked {
-                has_worked = work(&manifest)?;
-            }
+            work(&manifest)?;
             Ok(None)
         },
     )

@@ -1,7 +1,9 @@
 //! Training with branch states: U learns the order of the candidates, and the policy too if the job
 //! asks for it.
 
-use crate::training_jobs::{CHECKPOINT, CsvRow, metrics, number, oreo, recipe, rollouts};
+use crate::training_jobs::{
+    CHECKPOINT, CsvRow, in_memory, metrics, number, oreo, recipe, rollouts,
+};
 use agent::model::folder::Model;
 use agent::model::weights::ADVANTAGE_HEAD;
 use agent::policy::lm::{LmPolicy, ValueUse};
@@ -81,7 +83,7 @@ fn learn(
         recipe,
         start,
         lineage: None,
-        trajectories: played,
+        episodes: &in_memory(recipe, start, played)?,
         branches,
         reading: None,
         seed: 7,

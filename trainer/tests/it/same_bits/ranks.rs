@@ -1,7 +1,7 @@
 //! Several ranks train the same bits as one process. The ranks are threads here; `tests/cluster/mpi.sh` has processes.
 
 use super::resuming::without_times;
-use crate::training_jobs::{SFT, metrics, one_update, oreo, recipe, rollouts};
+use crate::training_jobs::{SFT, in_memory, metrics, one_update, oreo, recipe, rollouts};
 use agent::model::folder::Model;
 use indicatif::ProgressBar;
 use scenarios::Trajectory;
@@ -93,7 +93,7 @@ fn train_in_ranks(
             start,
             lineage: None,
             reading: None,
-            trajectories: played,
+            episodes: &in_memory(recipe, start, played)?,
             branches: &[],
             seed,
             out,

@@ -2,7 +2,8 @@
 //! a reading test.
 
 use crate::training_jobs::{
-    CHECKPOINT, CsvRow, SFT, learn, metrics, one_update, oreo, recipe, rollouts, scripted,
+    CHECKPOINT, CsvRow, SFT, in_memory, learn, metrics, one_update, oreo, recipe, rollouts,
+    scripted,
 };
 use agent::inference::PolicyInference;
 use agent::inference::device::Backend;
@@ -251,7 +252,7 @@ fn learn_with_probe(
         recipe,
         start,
         lineage: None,
-        trajectories,
+        episodes: &in_memory(recipe, start, trajectories)?,
         branches: &[],
         reading: Some(&Probe),
         seed: 7,

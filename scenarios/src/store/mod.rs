@@ -5,6 +5,10 @@
 //! crash during the write. If it is torn, it is moved to `PATH.torn`. A bad line anywhere else is
 //! damage and an error. Only one process at a time can write to a store.
 
+mod lines;
+
+pub use lines::{LineProblem, StoreLine, StoreLines, parse_line};
+
 use crate::files::{lock_holder, sync_folder, without_mark};
 use crate::trajectory::Trajectory;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -220,20 +224,19 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Contents, StoreError> {
                 torn: line.len(),
             });
         }
-        let reason = match serde_json::from_slice::<Trajectory>(line) {
-            Ok(trajectory) if trajectory.format == Trajectory::FORMAT => {
+        let reason = match parse_line(line) {
+            Ok(trajectory) => {
                 trajectories.push(trajectory);
                 at += line.len();
                 continue;
             }
-            Ok(other) => format!("unknown format {}", other.format),
-            Err(_) if is_last => {
+            Err(LineProblem::NotARecord(_)) if is_last => {
                 return Ok(Contents {
                     trajectories,
                     torn: line.len(),
                 });
             }
-            Err(error) => error.to_string(),
+            Err(problem) => problem.to_string(),
         };
         return Err(StoreError::BadLine {
             path: path.into(),

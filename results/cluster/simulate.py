@@ -1,14 +1,14 @@
 """Simulates a loop whose episodes are played by many collectors and whose jobs are trained by one process.
 
-usage: simulate.py RUN [--collectors 1,2,4,8,16,32,64] [--episodes N] [--static-only]
+usage: simulate.py RUN [--collectors 1,2,4,8,16,32,64] [--episodes N] [--slower 30] [--stopped 0.05]
 
 The service times are measured ones, read from a finished run folder of `hearth loop`:
 
-- Seconds per turn of a collector: the distribution over the episodes of RUN/1/rollouts.jsonl, from `seconds`, divided by the
+- Seconds per episode of a collector: the distribution over the episodes of RUN/1/rollouts.jsonl, from `seconds`, divided by the
   number of episodes that were played at the same time (--slots), because `seconds` of an episode includes the time in which
-  the collector served the others.
+  the collector served the others. `--slower 30` multiplies them, as for a larger policy or longer thoughts.
 - Seconds per episode of training: the sum of `seconds` in RUN/*/JOB/metrics.csv, divided by the episodes that were read.
-- Seconds to start a process, to merge and to evaluate: --start, --merge; evaluation plays --evaluations episodes.
+- Seconds to merge the stores of a phase: --merge. An evaluation plays --evaluations episodes.
 
 What is simulated is the loop as it is: an iteration plays all rollouts, then one process trains, then all play the evaluation.
 Shares are static (game index modulo the number of collectors). With a lease, a collector that has finished its share plays
@@ -92,6 +92,7 @@ def main():
     parser.add_argument("--episodes", type=int, default=4096, help="rollouts of an iteration")
     parser.add_argument("--evaluations", type=int, default=274, help="episodes of an evaluation")
     parser.add_argument("--epochs", type=float, default=1, help="how often the trainer reads an episode")
+    parser.add_argument("--slower", type=float, default=1, help="factor of the collectors' seconds")
     parser.add_argument("--slots", type=int, default=64, help="episodes that a collector plays at once")
     parser.add_argument("--poll", type=float, default=2.5, help="mean seconds until a waiting process looks again")
     parser.add_argument("--merge", type=float, default=1.0, help="seconds to merge the stores of a phase")
@@ -101,6 +102,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     seconds, per_episode = read_run(arguments.run, arguments.slots)
+    seconds = [arguments.slower * one for one in seconds]
     print(
         f"# {len(seconds)} measured episodes, {statistics.mean(seconds):.4f} s of a collector each; "
         f"training {per_episode:.4f} s an episode and epoch"

@@ -46,7 +46,6 @@ for count in ${counts[*]}; do
     lines=$(stat -c %s "$count.jsonl")
     echo "$count,lines,,,$lines"
     echo "$count,zstd -d and wc,$(measured bash -c "cat $count/*.zst | zstd -dc | wc -lc"),$lines"
-    echo "$count,zstd -d and wc (two processes),$(measured bash -c "ls $count/*.zst | xargs -P 2 -n 1 sh -c 'zstd -dc \$0 | wc -lc'"),$lines"
     echo "$count,verify compacted,$(measured "$hearth" store verify "$count"),$lines"
     echo "$count,verify lines,$(measured "$hearth" store verify "$count.jsonl"),$lines"
     echo "$count,info by index,$(measured "$hearth" store info "$count" --outcome success --game 00042),"

@@ -96,13 +96,8 @@ impl<'r> Readable<'r> {
         }
     }
 
-    /// Returns the count of the first reason for which the algorithm cannot learn from the trajectory;
-    /// `None` if it can.
-    fn exclusion<'c>(
-        self,
-        trajectory: &Trajectory,
-        left_out: &'c mut ExcludedEpisodes,
-    ) -> Option<&'c mut usize> {
+    /// Returns the first reason for which the algorithm cannot learn from the trajectory; `None` if it can.
+    fn exclusion(self, trajectory: &Trajectory) -> Option<ExclusionReason> {
         let algorithm = self.algorithm;
         let needs_success = matches!(algorithm, Algorithm::RejectionSampling { .. });
         let needs_logprobs = matches!(algorithm, Algorithm::Grpo { .. } | Algorithm::Gigpo { .. });
@@ -110,25 +105,51 @@ impl<'r> Readable<'r> {
         let needs_scores = reward_source(algorithm) == RewardSource::WithProcessScores;
         let turns = &trajectory.turns;
         if trajectory.outcome == Outcome::EnvFailed {
-            Some(&mut left_out.env_failed)
+            Some(ExclusionReason::EnvFailed)
         } else if turns.is_empty() || turns.iter().any(|turn| turn.completion_tokens.is_empty()) {
-            Some(&mut left_out.empty)
+            Some(ExclusionReason::Empty)
         } else if trajectory.tokens() > self.context {
-            Some(&mut left_out.too_long)
+            Some(ExclusionReason::TooLong)
         } else if needs_success && !rejection_sampling::is_imitated(trajectory.outcome.reward()) {
-            Some(&mut left_out.failures)
+            Some(ExclusionReason::Failure)
         } else if needs_logprobs && turns.iter().any(|turn| behaviour_logprobs(turn).is_empty()) {
-            Some(&mut left_out.unlogged)
+            Some(ExclusionReason::Unlogged)
         } else if needs_states && turns.iter().any(|turn| turn.state.is_none()) {
-            Some(&mut left_out.stateless)
+            Some(ExclusionReason::Stateless)
         } else if needs_scores
             && !trajectory.is_won()
             && turns.iter().any(|turn| turn.process_score.is_none())
         {
-            Some(&mut left_out.unscored)
+            Some(ExclusionReason::Unscored)
         } else {
             None
         }
+    }
+}
+
+/// Why a job does not read an episode: the fields of [`ExcludedEpisodes`].
+#[derive(Debug, Clone, Copy)]
+enum ExclusionReason {
+    EnvFailed,
+    Empty,
+    TooLong,
+    Failure,
+    Unlogged,
+    Stateless,
+    Unscored,
+}
+
+impl ExcludedEpisodes {
+    fn count(&mut self, reason: ExclusionReason) {
+        *match reason {
+            ExclusionReason::EnvFailed => &mut self.env_failed,
+            ExclusionReason::Empty => &mut self.empty,
+            ExclusionReason::TooLong => &mut self.too_long,
+            ExclusionReason::Failure => &mut self.failures,
+            ExclusionReason::Unlogged => &mut self.unlogged,
+            ExclusionReason::Stateless => &mut self.stateless,
+            ExclusionReason::Unscored => &mut self.unscored,
+        } += 1;
     }
 }
 
@@ -179,6 +200,21 @@ pub(crate) struct EpisodeRow {
 }
 
 impl EpisodeRow {
+    /// Returns the row of an episode, with the game and the source 0.
+    fn new(readable: Readable<'_>, trajectory: &Trajectory) -> Result<Self, ExclusionReason> {
+        if let Some(reason) = readable.exclusion(trajectory) {
+            return Err(reason);
+        }
+        Ok(Self {
+            game: 0,
+            turns: u32::try_from(trajectory.turns.len()).unwrap_or(u32::MAX),
+            tokens: u32::try_from(trajectory.tokens()).unwrap_or(u32::MAX),
+            outcome: trajectory.outcome,
+            text_version: TextVersion::of_trajectory(trajectory),
+            source: 0,
+        })
+    }
+
     /// Returns true if the episode was won.
     pub(crate) fn is_won(&self) -> bool {
         self.outcome == Outcome::Success
@@ -251,9 +287,17 @@ impl<'a> Episodes<'a> {
         for (place, trajectory) in trajectories.iter().enumerate() {
             trajectory.check_episode().map_err(TrainerError::Data)?;
             table.searched += usize::from(trajectory.protocol.search.is_some());
-            if let Some(row) = table.row(readable, trajectory) {
-                let source = index(place)?;
-                table.rows.push(EpisodeRow { source, ..row });
+            match EpisodeRow::new(readable, trajectory) {
+                Ok(row) => {
+                    let game = table.game(game_of(trajectory));
+                    let source = index(place)?;
+                    table.rows.push(EpisodeRow {
+                        game,
+                        source,
+                        ..row
+                    });
+                }
+                Err(reason) => table.left_out.count(reason),
             }
         }
         Ok(table.finish(trajectories.len(), EpisodeTexts::Memory(trajectories)))
@@ -406,15 +450,12 @@ struct ScannedEpisode {
     repetition: usize,
     seed: u64,
     digest: u64,
-    row: Option<EpisodeRow>,
-    left_out: ExcludedEpisodes,
+    row: Result<EpisodeRow, ExclusionReason>,
     is_searched: bool,
 }
 
 impl ScannedEpisode {
     fn new(readable: Readable<'_>, trajectory: &Trajectory, place: RecordPlace) -> Self {
-        let mut one = EpisodeTable::default();
-        let row = one.row(readable, trajectory);
         let mut digest = Sha256::new();
         hash_episode(trajectory, &mut digest);
         let digest = digest.finalize();
@@ -425,8 +466,7 @@ impl ScannedEpisode {
             repetition: trajectory.repetition,
             seed: trajectory.seed,
             digest: u64::from_le_bytes(first),
-            row,
-            left_out: one.left_out,
+            row: EpisodeRow::new(readable, trajectory),
             is_searched: trajectory.protocol.search.is_some(),
         }
     }
@@ -461,22 +501,6 @@ struct EpisodeTable {
 }
 
 impl EpisodeTable {
-    /// Returns the row of a trajectory without its source; `None`, and a count, if it cannot be read.
-    fn row(&mut self, readable: Readable<'_>, trajectory: &Trajectory) -> Option<EpisodeRow> {
-        if let Some(count) = readable.exclusion(trajectory, &mut self.left_out) {
-            *count += 1;
-            return None;
-        }
-        Some(EpisodeRow {
-            game: self.game(game_of(trajectory)),
-            turns: u32::try_from(trajectory.turns.len()).unwrap_or(u32::MAX),
-            tokens: u32::try_from(trajectory.tokens()).unwrap_or(u32::MAX),
-            outcome: trajectory.outcome,
-            text_version: TextVersion::of_trajectory(trajectory),
-            source: 0,
-        })
-    }
-
     fn game(&mut self, game: JobGame) -> u32 {
         if let Some(place) = self.places.get(&game) {
             return *place;
@@ -496,11 +520,10 @@ impl EpisodeTable {
             seed,
             digest,
             row,
-            left_out,
             is_searched,
         } = scanned;
-        self.left_out.add(left_out);
         self.searched += usize::from(is_searched);
+        let row = row.inspect_err(|reason| self.left_out.count(*reason)).ok();
         let game = self.game(game);
         SortedEpisode {
             place,
@@ -532,28 +555,5 @@ impl EpisodeTable {
             searched: self.searched,
             texts,
         }
-    }
-}
-
-impl ExcludedEpisodes {
-    fn add(&mut self, other: Self) {
-        let Self {
-            env_failed,
-            too_long,
-            empty,
-            failures,
-            unlogged,
-            stateless,
-            unscored,
-            uncompared,
-        } = other;
-        self.env_failed += env_failed;
-        self.too_long += too_long;
-        self.empty += empty;
-        self.failures += failures;
-        self.unlogged += unlogged;
-        self.stateless += stateless;
-        self.unscored += unscored;
-        self.uncompared += uncompared;
     }
 }

@@ -24,8 +24,8 @@
 //! **Shards.** Several processes on one folder can divide the stages that play. Each plays its games into a
 //! store of its own. The leader, shard 0, does everything else: it begins every stage, merges the stores when
 //! all shards have played, generates games, trains and writes the table. The other shards play the stages that
-//! the leader has begun, and wait. If a shard stops, the others play its games (`leases`). A run without shards takes in the episodes that shards have played and plays
-//! the rest itself.
+//! the leader has begun, and wait. If a shard stops, the others play its games (`leases`). A run without shards
+//! takes in the episodes that shards have played and plays the rest itself.
 
 mod context;
 mod continued;

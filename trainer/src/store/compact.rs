@@ -33,7 +33,7 @@ const SIZES: PartSizes = PartSizes {
 /// Frames that are compressed in parallel.
 const FRAMES: usize = 16;
 
-/// zstd's level. In the benchmark of results/store, higher levels save little and cost much time.
+/// The level of zstd if none is given: its own default.
 pub const LEVEL: i32 = 3;
 
 /// What a compaction did.

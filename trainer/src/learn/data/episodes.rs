@@ -1,6 +1,6 @@
 //! The episodes of a training job: in memory, or read from their stores when an update needs them.
 //!
-//! A plan needs only a few numbers of each episode, 24 bytes. So a job that reads stores needs memory for these and
+//! A plan needs only a few numbers of each episode. So a job that reads stores needs memory for these and
 //! for the episodes of one update.
 
 use super::batch::{RewardSource, behaviour_logprobs};

@@ -49,15 +49,23 @@ pub struct RecordCounts {
     seen_games: BTreeSet<(String, String)>,
 }
 
-/// Returns the iteration of a loop that wrote a store: `3` for `RUN/3/rollouts.jsonl` or `RUN/3/eval/oreo-k1.jsonl`;
-/// 0 if no folder of the path's last three parts is a number.
+/// Returns the iteration of a loop that wrote a store: 3 for `RUN/3/rollouts.jsonl` and `RUN/3/eval/oreo-k1.jsonl`;
+/// 0 for every other path.
 #[must_use]
 pub fn iteration_of(store: &Path) -> u32 {
-    store
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .find_map(|folder| folder.file_name()?.to_str()?.parse().ok())
+    let is_of_iteration = store.file_stem().is_some_and(|stem| {
+        ["rollouts", "branches", "rescues"]
+            .iter()
+            .any(|name| stem == *name)
+    });
+    let folder = store.parent().filter(|folder| folder.ends_with("eval"));
+    let folder = match (folder, is_of_iteration) {
+        (Some(eval), _) => eval.parent(),
+        (None, true) => store.parent(),
+        (None, false) => None,
+    };
+    folder
+        .and_then(|folder| folder.file_name()?.to_str()?.parse().ok())
         .unwrap_or(0)
 }
 

@@ -114,6 +114,7 @@ fn the_index_selects_what_a_scan_selects() {
     assert_eq!(iteration_of(&path), 3);
     assert_eq!(iteration_of(Path::new("run/12/eval/oreo-k1.jsonl")), 12);
     assert_eq!(iteration_of(Path::new("run/demonstrations.jsonl")), 0);
+    assert_eq!(iteration_of(Path::new("2024/played.jsonl")), 0, "no run");
     let out = folder.path().join("all");
     compact(std::slice::from_ref(&path), &out);
     let (lines_store, compacted) = ([path], [out]);

@@ -9,8 +9,8 @@
 # with a package index, from which it installs NVRTC and the headers of CUDA (270 MB) into a temporary folder. CUDA=13.0 selects
 # their version, at least that of the build. tests/cuda/standin.c takes the place of the driver.
 #
-# Prints a row for each job: how many kernels were compiled, and the seconds of NVRTC and of the whole job. On two busy cores the first five jobs
-# took 43 minutes for 8.0; a single kernel needs up to two seconds of NVRTC.
+# Prints a row for each job: how many kernels were compiled, and the seconds of NVRTC and of the whole job. On two busy cores the
+# first five jobs for 8.0 took 26 minutes.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 hearth=$(realpath "${1:-$root/target/release/hearth}")

@@ -209,7 +209,6 @@ impl<'a> PlayedStage<'a> {
         let whole = self.paths().file("jsonl");
         let portion = Concurrency::default().episodes;
         for offset in 1..shard.count() {
-            // Each shard begins with another one, so that they rarely play the same games.
             let index = (shard.index() + offset) % shard.count();
             let other = Shard::new(index, shard.count()).expect("below the count");
             while leases.has_expired(&other.store(&whole), lease) {
@@ -219,16 +218,18 @@ impl<'a> PlayedStage<'a> {
                 if missing.is_empty() {
                     break;
                 }
+                // The shards that have time each begin at another place, so that they rarely play the same games. They
+                // go from the end: if the other shard is only slow, it plays from the beginning.
+                let count = missing.len();
+                let part = count.div_ceil(shard.count() - 1).min(portion);
+                missing.reverse();
+                missing.rotate_left(shard.index() * count / shard.count());
+                missing.truncate(part);
                 self.context.say(&format!(
-                    "{}: shard {other} has written nothing for {} s; shard {shard} plays {} of its {} missing episodes",
+                    "{}: shard {other} has written nothing for {} s; shard {shard} plays {part} of its {count} missing episodes",
                     self.paths().stage(),
                     lease.as_secs(),
-                    missing.len().min(portion),
-                    missing.len(),
                 ));
-                // From the end: if the other shard is only slow, it plays from the beginning.
-                missing.reverse();
-                missing.truncate(portion);
                 self.play(&missing, &self.bar())?;
             }
         }
